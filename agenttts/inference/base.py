@@ -1,0 +1,159 @@
+"""What an engine is: prompts and seeds in, samples with token counts out.
+
+Nothing here imports torch, vLLM or transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+PromptStyle = Literal["chat", "few_shot_chat", "few_shot_completion"]
+PROMPT_STYLES: tuple[PromptStyle, ...] = ("chat", "few_shot_chat", "few_shot_completion")
+EngineName = Literal["vllm", "transformers", "scripted"]
+
+Message = Mapping[str, str]
+"""A chat message: {"role": "system"|"user"|"assistant", "content": text}."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt before a model's style is applied.
+
+    ``system`` says what to do; ``shots`` are worked examples as (user, assistant) pairs, used by the few-shot
+    styles; ``user`` is the question at hand. ``stop`` are strings that end a *completion* (base models go on
+    writing the next example otherwise); ``label`` opens the reply in a completion (e.g. "Answer:").
+    """
+
+    system: str
+    user: str
+    shots: tuple[tuple[str, str], ...] = ()
+    label: str = "Answer:"
+    stop: tuple[str, ...] = ("\n\n",)
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to draw samples. ``max_tokens`` bounds the generated tokens of one sample."""
+
+    temperature: float
+    max_tokens: int
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model as an engine needs it: where it lies, and how to run it.
+
+    ``path`` is a directory (or a hub id where a hub is reachable); ``options`` go to the engine by name (for vLLM:
+    ``dtype``, ``quantization``, ``max_model_len``, ``tensor_parallel_size``, ...).
+    """
+
+    name: str
+    path: str
+    revision: str | None = None
+    engine: EngineName = "vllm"
+    prompt_style: PromptStyle = "chat"
+    gpus: int = 1
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """``len(seeds)`` samples of one prompt, sample i drawn with ``seeds[i]``.
+
+    ``content`` is a rendered prompt: chat messages or, for completions, plain text. ``stop`` ends a completion.
+    """
+
+    content: str | tuple[Message, ...]
+    params: SamplingParams
+    seeds: tuple[int, ...]
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated sample. ``decode_tokens`` counts generated tokens, the end token included."""
+
+    text: str
+    decode_tokens: int
+    finish_reason: str  # "stop" or "length"
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The samples of one request, in the order of its seeds. The prompt is counted once."""
+
+    samples: tuple[Sample, ...]
+    prompt_tokens: int
+    truncated: bool = False
+
+
+class Engine(Protocol):
+    """Generates samples from one model.
+
+    Contract: `generate` returns one `Completion` a request, in order; the same request with the same seeds gives
+    the same samples (up to the numerics of batching); it may be called any number of times until `close`, which
+    gives the model's memory back and may be called twice. A prompt too long for the model's context loses tokens
+    from its middle (head and tail carry instructions and question) and is marked ``truncated``. Every failure to
+    load or run the model raises `EngineError`.
+    """
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]: ...
+
+    def close(self) -> None: ...
+
+
+class EngineError(Exception):
+    """The engine could not load or run its model. ``kind`` tells memory exhaustion from the rest."""
+
+    def __init__(self, message: str, *, kind: Literal["OOM", "FAILED"] = "FAILED") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def render(prompt: Prompt, style: PromptStyle) -> tuple[str | tuple[Message, ...], tuple[str, ...]]:
+    """Apply a model's prompt style: (content, stop strings)."""
+    if style == "few_shot_completion":
+        blocks = [prompt.system] if prompt.system else []
+        blocks += [f"{user}\n{prompt.label} {reply}" for user, reply in prompt.shots]
+        blocks.append(f"{prompt.user}\n{prompt.label}")
+        return "\n\n".join(blocks), prompt.stop
+    messages: list[Message] = []
+    if prompt.system:
+        messages.append({"role": "system", "content": prompt.system})
+    if style == "few_shot_chat":
+        for user, reply in prompt.shots:
+            messages.append({"role": "user", "content": user})
+            messages.append({"role": "assistant", "content": reply})
+    messages.append({"role": "user", "content": prompt.user})
+    return tuple(messages), ()
+
+
+def sample_key(
+    model: ModelConfig, content: str | tuple[Message, ...], params: SamplingParams, run_seed: int
+) -> str:
+    """The address of a prompt's samples: 32 hex digits.
+
+    Two prompts share samples exactly when model, revision, engine options, rendered prompt, sampling parameters and
+    run seed are equal. How many samples are asked for is not part of it: k samples are samples 0..k-1.
+    """
+    address = {
+        "model": [model.path, model.revision, model.engine, dict(model.options)],
+        "content": content if isinstance(content, str) else [dict(m) for m in content],
+        "params": [params.temperature, params.max_tokens, params.top_p],
+        "seed": run_seed,
+    }
+    text = json.dumps(address, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def sample_seed(key: str, index: int) -> int:
+    """The seed of sample ``index`` under ``key``: 31 bits, so that every engine takes it.
+
+    Each sample has its own seed because one seed for all would make repeats identical.
+    """
+    return int.from_bytes(hashlib.sha256(f"{key}:{index}".encode()).digest()[:4], "big") >> 1

@@ -1,0 +1,242 @@
+"""Allocations and the feasible set.
+
+A *stage* (subtask) offers models and a range of sample counts; a *choice* is one (model, samples) pair for a
+stage; an *allocation* is one choice a stage; the *search space* is every allocation whose budget is within B.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from agenttts.budget import allocation_budget, fits, samples_within, stage_budget
+from agenttts.errors import UserError, valid_names
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model a stage may use. ``params`` is the nominal parameter count (e.g. 7e9)."""
+
+    name: str
+    params: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One subtask: its models, its nominal token counts and the sample counts allowed.
+
+    ``prompt_tokens`` and ``decode_tokens`` are the paper's Np and Nd: the nominal tokens of one prompt and of one
+    generated sample. ``samples`` lists every allowed count, ascending.
+    """
+
+    name: str
+    models: tuple[Model, ...]
+    prompt_tokens: int
+    decode_tokens: int
+    samples: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise UserError(f"stage '{self.name}' has no models; list at least one")
+        if not self.samples or any(count < 1 for count in self.samples):
+            raise UserError(f"stage '{self.name}': sample counts must be 1 or more")
+        object.__setattr__(self, "samples", tuple(sorted(set(self.samples))))
+
+    @property
+    def largest(self) -> Model:
+        """The model with the most parameters (the first listed of equals)."""
+        return max(self.models, key=lambda model: model.params)
+
+    @property
+    def smallest(self) -> Model:
+        """The model with the fewest parameters (the first listed of equals)."""
+        return min(self.models, key=lambda model: model.params)
+
+    def model(self, name: str) -> Model:
+        """The model called ``name``; `UserError` names the valid ones."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise UserError(
+            f"stage '{self.name}' has no model '{name}'; "
+            + valid_names(name, [model.name for model in self.models])
+        )
+
+    def budget(self, model: str, samples: int) -> float:
+        """Budget units of ``samples`` samples of ``model`` at this stage."""
+        params = self.model(model).params
+        return stage_budget(params, self.prompt_tokens, self.decode_tokens, samples)
+
+    def affordable_samples(self, model: str, budget: float) -> int:
+        """The largest *allowed* sample count of ``model`` that ``budget`` pays for; 0 when none does."""
+        params = self.model(model).params
+        most = samples_within(params, self.prompt_tokens, self.decode_tokens, budget)
+        position = bisect_right(self.samples, most)
+        return self.samples[position - 1] if position else 0
+
+    def nearest_samples(self, samples: float) -> int:
+        """The allowed count nearest to ``samples`` (ties: the lower)."""
+        position = bisect_left(self.samples, samples)
+        around = self.samples[max(0, position - 1) : position + 1]
+        return min(around, key=lambda count: (abs(count - samples), count))
+
+    @cached_property
+    def cheapest(self) -> Choice:
+        """The least costly choice of the stage."""
+        model = self.smallest
+        return Choice(self.name, model.name, self.samples[0])
+
+
+@dataclass(frozen=True, order=True)
+class Choice:
+    """What one stage gets: a model and how many samples to draw from it."""
+
+    stage: str
+    model: str
+    samples: int
+
+    def __str__(self) -> str:
+        return f"{self.stage}={self.model}×{self.samples}"
+
+
+@dataclass(frozen=True, order=True)
+class Allocation:
+    """One choice a stage, in stage order. Hashable; equal when all choices are equal."""
+
+    choices: tuple[Choice, ...]
+
+    def __str__(self) -> str:
+        return " → ".join(f"{choice.model}×{choice.samples}" for choice in self.choices)
+
+    def __getitem__(self, stage: str) -> Choice:
+        for choice in self.choices:
+            if choice.stage == stage:
+                return choice
+        raise KeyError(stage)
+
+    def replace(self, choice: Choice) -> Allocation:
+        """The same allocation with the choice of ``choice.stage`` exchanged."""
+        return Allocation(tuple(choice if c.stage == choice.stage else c for c in self.choices))
+
+    def to_records(self) -> list[dict[str, str | int]]:
+        """The form stored in tables and JSON: a list of {stage, model, samples}."""
+        return [{"stage": c.stage, "model": c.model, "samples": c.samples} for c in self.choices]
+
+    @classmethod
+    def from_records(cls, records: Iterable[Mapping[str, object]]) -> Allocation:
+        """Inverse of `to_records`."""
+        return cls(
+            tuple(Choice(str(r["stage"]), str(r["model"]), int(str(r["samples"]))) for r in records)
+        )
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Every allocation over ``stages`` whose total budget is at most ``budget`` units."""
+
+    stages: tuple[Stage, ...]
+    budget: float
+
+    def __post_init__(self) -> None:
+        least = self.least_budget
+        if not fits(least, self.budget):
+            raise UserError(
+                f"budget {self.budget:g} is too small for any allocation: the cheapest one, "
+                f"{self.cheapest}, needs {least:g}; set search.budget to {math.ceil(least)} or more"
+            )
+
+    def stage(self, name: str) -> Stage:
+        """The stage called ``name``; `UserError` names the valid ones."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise UserError(
+            f"no stage '{name}'; " + valid_names(name, [stage.name for stage in self.stages])
+        )
+
+    @cached_property
+    def cheapest(self) -> Allocation:
+        """The feasible allocation with the least budget."""
+        return Allocation(tuple(stage.cheapest for stage in self.stages))
+
+    @cached_property
+    def least_budget(self) -> float:
+        """Budget units of the cheapest allocation."""
+        return allocation_budget(self, self.cheapest)
+
+    def choice_budget(self, choice: Choice) -> float:
+        """Budget units of one stage's choice."""
+        return self.stage(choice.stage).budget(choice.model, choice.samples)
+
+    def cost(self, allocation: Allocation) -> float:
+        """Budget units of an allocation."""
+        return allocation_budget(self, allocation)
+
+    def violation(self, allocation: Allocation) -> str | None:
+        """Why an allocation is not in the space, in words, or None when it is."""
+        names = [choice.stage for choice in allocation.choices]
+        wanted = [stage.name for stage in self.stages]
+        if names != wanted:
+            return f"stages {names} are not the task's {wanted}"
+        for choice, stage in zip(allocation.choices, self.stages, strict=True):
+            if all(model.name != choice.model for model in stage.models):
+                return f"stage '{stage.name}' has no model '{choice.model}'"
+            if choice.samples not in self._allowed[stage.name]:
+                return f"{choice.samples} samples are not allowed at stage '{stage.name}'"
+        cost = self.cost(allocation)
+        if not fits(cost, self.budget):
+            return f"its budget {cost:.1f} is over {self.budget:g}"
+        return None
+
+    def __contains__(self, allocation: Allocation) -> bool:
+        return self.violation(allocation) is None
+
+    def allocation(self, *choices: tuple[str, int]) -> Allocation:
+        """Shorthand: ``space.allocation(("m1", 1), ("m2", 8))``, one (model, samples) a stage, in order."""
+        return Allocation(
+            tuple(
+                Choice(stage.name, model, samples)
+                for stage, (model, samples) in zip(self.stages, choices, strict=True)
+            )
+        )
+
+    def feasible(self) -> Iterator[Allocation]:
+        """Every allocation in the space, in a fixed order. Lazily: spaces may hold millions."""
+        yield from self._extend(0, (), 0.0)
+
+    def count(self, limit: int | None = None) -> int:
+        """How many allocations are feasible, counting no further than ``limit``."""
+        iterator: Iterable[Allocation] = self.feasible()
+        if limit is not None:
+            iterator = itertools.islice(iterator, limit)
+        return sum(1 for _ in iterator)
+
+    @cached_property
+    def _allowed(self) -> Mapping[str, frozenset[int]]:
+        return {stage.name: frozenset(stage.samples) for stage in self.stages}
+
+    @cached_property
+    def _least_after(self) -> Sequence[float]:
+        """``_least_after[i]``: the least the stages from i on can cost."""
+        tails = [0.0]
+        for stage in reversed(self.stages):
+            tails.append(tails[-1] + self.choice_budget(stage.cheapest))
+        return tails[::-1]
+
+    def _extend(self, index: int, chosen: tuple[Choice, ...], spent: float) -> Iterator[Allocation]:
+        if index == len(self.stages):
+            yield Allocation(chosen)
+            return
+        stage = self.stages[index]
+        rest = self._least_after[index + 1]
+        for model in stage.models:
+            for samples in stage.samples:
+                cost = spent + stage.budget(model.name, samples)
+                if not fits(cost + rest, self.budget):
+                    break  # the budget rises with samples: no larger count fits either
+                choice = Choice(stage.name, model.name, samples)
+                yield from self._extend(index + 1, (*chosen, choice), cost)
