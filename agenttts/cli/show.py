@@ -1,0 +1,157 @@
+"""What commands print for people. Everything here only formats."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from agenttts.controller.run import RunDirectory
+
+console = Console()
+
+
+def progress(run: RunDirectory, *, quiet: bool = False) -> None:
+    """Follow a run to its end: a live display on a terminal, a line a change elsewhere."""
+    from agenttts.controller.status import follow
+
+    if quiet:
+        follow(run, lambda status: None)
+        return
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4) as live:
+            follow(run, lambda status: live.update(_status_view(status)))
+        return
+    started = time.monotonic()
+    last = ""
+
+    def line(status: dict[str, Any]) -> None:
+        nonlocal last
+        text = _status_line(status)
+        if text != last:
+            console.print(f"{time.monotonic() - started:6.0f} s  {text}", highlight=False)
+            last = text
+
+    follow(run, line)
+
+
+def status(document: dict[str, Any]) -> None:
+    """``status``: how a run stands."""
+    console.print(_status_view(document))
+
+
+def launched(document: dict[str, Any]) -> None:
+    """``launch``: what was started and how to watch it."""
+    kind, job = document["controller"]["kind"], document["controller"]["job_id"]
+    verb = "launched" if document["created"] else "exists and goes on"
+    console.print(f"run [bold]{document['run']}[/] {verb}: {document['path']}", highlight=False)
+    where = f"Slurm job {job} (squeue --me)" if kind == "slurm" else f"process {job}"
+    console.print(f"controller: {where}", highlight=False)
+    console.print(f"watch it:   agenttts-hpc status {document['path']} --watch", highlight=False)
+    console.print(f"aggregate:  agenttts-hpc report {document['path']}", highlight=False)
+
+
+def plan(document: dict[str, Any]) -> None:
+    """``launch --dry-run``: what would be done."""
+    search = document["search"]
+    console.print(
+        f"[bold]{document['run']}[/] on {document['cluster']['name']} ({document['cluster']['kind']}): "
+        f"{document['task']['name']}, {document['task']['examples']} examples, score {document['task']['main_metric']}",
+        highlight=False,
+    )
+    console.print(
+        f"{search['method']}: budget {search['budget']:g} units (least possible {search['least_budget']:g}), "
+        f"{search['initial_trials']} initial trials + {search['iterations']} x {search['batch_size']} "
+        f"= {search['trials_at_most']} at most",
+        highlight=False,
+    )
+    table = Table("stage", "model", "params", "1 sample", "samples in B", "GPUs", "why")
+    for stage in document["stages"]:
+        for model in stage["models"]:
+            table.add_row(
+                stage["stage"],
+                model["model"],
+                f"{model['params']:.3g}",
+                f"{model['unit_budget']:.0f}",
+                str(model["samples_within_budget"]),
+                str(model["gpus"]),
+                document["resources"]["gpus"][model["model"]],
+            )
+    console.print(table)
+    for kind in ("controller", "trial"):
+        asked = ", ".join(f"{k}={v}" for k, v in document["resources"][kind].items())
+        console.print(f"{kind} job: {asked}", highlight=False)
+    image = document["container"]
+    console.print(
+        f"container: {image['runtime']} {image['image']}" if image else "container: none",
+        highlight=False,
+    )
+    console.print("nothing was created or submitted (--dry-run)")
+
+
+def doctor(document: dict[str, Any]) -> None:
+    """``doctor``: one line a check."""
+    for check in document["checks"]:
+        mark = {True: "[green]ok[/]     ", False: "[red]missing[/]", None: "[yellow]note[/]   "}
+        console.print(f"{mark[check['ok']]} {check['what']}: {check['detail']}", highlight=False)
+        if check["fix"]:
+            console.print(f"        fix: {check['fix']}", highlight=False)
+
+
+def record(document: dict[str, Any]) -> None:
+    """A flat document, a line a key."""
+    for key, value in document.items():
+        console.print(f"{key}: {value}", highlight=False)
+
+
+def trace(frame: pl.DataFrame) -> None:
+    """``replay`` without ``--out``: the trace as a table."""
+    table = Table("step", "allocation", "budget", "score", "best so far", "source")
+    for row in frame.iter_rows(named=True):
+        table.add_row(
+            str(row["step"]),
+            " → ".join(f"{c['model']}×{c['samples']}" for c in row["allocation"]),
+            f"{row['budget']:.0f}",
+            f"{row['score']:.4f}",
+            f"{row['best_so_far']:.4f}",
+            row["source"],
+        )
+    console.print(table)
+
+
+def _status_line(document: dict[str, Any]) -> str:
+    states = ", ".join(f"{n} {state}" for state, n in sorted(document["trials"].items()))
+    best = document["best"]
+    found = f"; best {best['score']:.3f} {_allocation(best['allocation'])}" if best else ""
+    over = f"; over: {document['outcome']}" if document["outcome"] else ""
+    iteration = document["iteration"]
+    return f"iteration {'-' if iteration is None else iteration}: {states or 'no trial yet'}{found}{over}"
+
+
+def _status_view(document: dict[str, Any]) -> Group:
+    alive = {True: "running", False: "not running", None: "unknown"}[
+        document["controller"]["alive"]
+    ]
+    head = Text(f"{document['run']}  ", style="bold")
+    head.append(
+        document["outcome"] or f"controller {document['controller']['job_id']} {alive}", style="dim"
+    )
+    parts: list[Any] = [head, Text(_status_line(document))]
+    if document["jobs"]:
+        table = Table("trial", "job", "state", "allocation", box=None)
+        for job in document["jobs"]:
+            state = f"{job['state']} {job['reason']}".strip()
+            table.add_row(job["trial"], job["job_id"], state, job["allocation"])
+        parts.append(table)
+    return Group(*parts)
+
+
+def _allocation(records: list[dict[str, Any]]) -> str:
+    return " → ".join(f"{r['model']}×{r['samples']}" for r in records)

@@ -1,0 +1,169 @@
+"""The journal: everything the controller decided or learnt, one JSON object a line, in order.
+
+Only the controller writes it. An event is on the disk before anything follows from it, so that a controller killed at
+any line goes on by reading the journal again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agenttts.errors import UserError
+from agenttts.space import Allocation
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial as it was proposed. ``cost`` is in budget units."""
+
+    trial: str
+    iteration: int
+    allocation: Allocation
+    source: str
+    reason: str
+    cost: float
+
+
+@dataclass
+class TrialProgress:
+    """How far a trial has come. ``batch`` is the token of its last submission, ``row`` its end."""
+
+    planned: PlannedTrial
+    submissions: int = 0
+    batch: str | None = None
+    position: int = 0
+    job_id: str | None = None
+    row: dict[str, Any] | None = None
+
+
+@dataclass
+class RunState:
+    """The run as the journal tells it."""
+
+    trials: dict[str, TrialProgress] = field(default_factory=dict)
+    batches: dict[str, list[str]] = field(default_factory=dict)
+    told: int = 0
+    """Iterations whose results the searcher has been told, i.e. that are over."""
+    guidelines: list[str] = field(default_factory=list)
+    finished: str | None = None
+    """How the run ended ('done' or why it failed); None while it is not over."""
+    started_at: str | None = None
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        """Take one event in."""
+        kind = event["event"]
+        if kind == "started":
+            self.started_at = self.started_at or event["time"]
+            self.finished = None
+        elif kind == "proposed":
+            for record in event["trials"]:
+                planned = _planned(record)
+                self.trials[planned.trial] = TrialProgress(planned)
+        elif kind == "submitting":
+            self.batches[event["batch"]] = list(event["trials"])
+            for position, trial in enumerate(event["trials"]):
+                progress = self.trials[trial]
+                progress.batch, progress.position = event["batch"], position
+                progress.submissions += 1
+                progress.job_id = None
+        elif kind == "submitted":
+            for trial, job_id in event["jobs"].items():
+                self.trials[trial].job_id = job_id
+        elif kind == "lost":
+            for trial in event["trials"]:
+                self.trials[trial].batch = self.trials[trial].job_id = None
+        elif kind == "finished":
+            self.trials[event["trial"]].row = event["row"]
+        elif kind == "told":
+            self.told = event["iteration"] + 1
+            self.guidelines = list(event["guidelines"])
+        elif kind == "ended":
+            self.finished = event["outcome"]
+
+    def unfinished(self) -> list[TrialProgress]:
+        """Trials that have not ended, in order."""
+        return [t for t in self.trials.values() if t.row is None]
+
+
+class Journal:
+    """Appends events to a file and to the `RunState` they make."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.state = RunState()
+        length = 0
+        for event, end in _read(path):
+            self.state.apply(event)
+            length = end
+        self._stream = path.open("ab")
+        # A line that a crash cut short never happened: nothing has followed from it yet.
+        self._stream.truncate(length)
+        self._stream.seek(length)
+
+    def append(self, event: str, **values: Any) -> None:
+        """Write an event to the disk, then take it in."""
+        record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
+        self._stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self.state.apply(record)
+
+    def propose(self, trials: Sequence[PlannedTrial]) -> None:
+        """Record a batch of proposals."""
+        self.append("proposed", trials=[_record(trial) for trial in trials])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+def read_state(path: Path) -> RunState:
+    """The run as its journal tells it now, without writing to it: for status and report."""
+    state = RunState()
+    for event, _ in _read(path):
+        state.apply(event)
+    return state
+
+
+def _read(path: Path) -> list[tuple[dict[str, Any], int]]:
+    """Events with the file offset behind each; the last line may be cut short."""
+    if not path.exists():
+        return []
+    events: list[tuple[dict[str, Any], int]] = []
+    offset = 0
+    content = path.read_bytes()
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+        try:
+            if not line.endswith(b"\n"):
+                raise ValueError("cut short")
+            event = json.loads(line)
+        except ValueError:
+            if offset + len(line) == len(content):
+                break
+            raise UserError(
+                f"{path}:{number}: not a journal line; the file was changed by hand or its disk is failing"
+            ) from None
+        offset += len(line)
+        events.append((event, offset))
+    return events
+
+
+def _record(planned: PlannedTrial) -> dict[str, Any]:
+    return {
+        "trial": planned.trial,
+        "iteration": planned.iteration,
+        "allocation": planned.allocation.to_records(),
+        "source": planned.source,
+        "reason": planned.reason,
+        "cost": planned.cost,
+    }
+
+
+def _planned(record: Mapping[str, Any]) -> PlannedTrial:
+    return PlannedTrial(**{**record, "allocation": Allocation.from_records(record["allocation"])})

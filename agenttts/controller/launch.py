@@ -1,0 +1,217 @@
+"""What the commands do: launch, resume, cancel, and starting the controller where it belongs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import submitit
+import yaml
+
+from agenttts import __version__
+from agenttts.controller.journal import read_state
+from agenttts.controller.plan import Plan
+from agenttts.controller.process import ControllerJob, make_controller
+from agenttts.controller.run import RunDirectory
+from agenttts.dispatch.image import digest
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.slurm import outer_environment, slurm_executor, submission_errors
+from agenttts.dispatch.slurm_queue import job_states, run_slurm
+from agenttts.errors import MissingRequirement, RunFailed, UserError
+from agenttts.spec import JobSpec, dump_spec
+from agenttts.tables.atomic import atomic_write_json
+
+
+@dataclass(frozen=True)
+class ControllerHandle:
+    """Which job the controller is: a Slurm job id, or the pid of submitit's local process."""
+
+    kind: str
+    job_id: str
+
+
+def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
+    """Create the run and start its controller; or go on with it when it exists with the same spec.
+
+    Returns the run and whether it is new. Raises `UserError` when a run of that name has another spec.
+    """
+    run = RunDirectory(results.absolute() / plan.spec.name)
+    if run.exists:
+        _check_same(run, plan.spec)
+        resume(run)
+        return run, False
+    _create(run, plan)
+    start_controller(run)
+    return run, True
+
+
+def resume(run: RunDirectory) -> None:
+    """Start the controller of a run again unless it runs or the run is over."""
+    if read_state(run.journal_file).finished == "done" or controller_alive(run):
+        return
+    start_controller(run)
+
+
+def cancel(run: RunDirectory) -> None:
+    """Stop the controller and every job of the run; what has finished is kept, `resume` may go on from it."""
+    handle = read_handle(run)
+    if handle and controller_alive(run):
+        _stop_controller(handle)
+        deadline = time.monotonic() + 90
+        while controller_alive(run):
+            if time.monotonic() > deadline:
+                raise RunFailed(f"the controller (job {handle.job_id}) of {run.path} does not end")
+            time.sleep(0.2)
+    if read_state(run.journal_file).finished is None:
+        make_controller(run).cancel("cancelled")
+
+
+def start_controller(run: RunDirectory) -> ControllerHandle:
+    """Submit the controller through submitit: a light Slurm job, or a process of its own session here."""
+    profile = _profile(run)
+    run.slurm.mkdir(exist_ok=True)
+    if profile.kind == "slurm":
+        token = run.origin()["token"]
+        executor = slurm_executor(
+            run.slurm / "controller",
+            profile.controller,
+            name=f"ctl-{run.name}-{token}",
+            comment=f"agenttts run={run.name} controller",
+            gpus=0,
+            setup=profile.setup,
+            grace_seconds=profile.grace_seconds,
+            # One controller a run, whoever starts how many: Slurm holds the second until the first has ended.
+            extra={"dependency": "singleton"},
+        )
+        with outer_environment(), submission_errors():
+            job: submitit.Job[Any] = executor.submit(ControllerJob(run.path))
+        handle = ControllerHandle("slurm", str(job.job_id))
+        atomic_write_json(run.controller_file, vars(handle))
+        return handle
+    # A session of its own: neither Ctrl-C nor a closed terminal reaches the run.
+    with (run.slurm / "start.log").open("ab") as log:
+        subprocess.run(
+            [sys.executable, "-m", "agenttts.controller", str(run.path)],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=True,
+        )
+    handle = read_handle(run)
+    assert handle is not None
+    return handle
+
+
+def submit_local(run: RunDirectory) -> None:
+    """Start the controller as a local submitit job of the calling session."""
+    executor = submitit.LocalExecutor(run.slurm / "controller")
+    executor.update_parameters(timeout_min=60 * 24 * 365)
+    job: submitit.Job[Any] = executor.submit(ControllerJob(run.path))
+    atomic_write_json(run.controller_file, vars(ControllerHandle("local", str(job.job_id))))
+
+
+def read_handle(run: RunDirectory) -> ControllerHandle | None:
+    """Which job the controller was last started as."""
+    try:
+        return ControllerHandle(**json.loads(run.controller_file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def controller_alive(run: RunDirectory) -> bool:
+    """Whether the controller runs or waits in the queue."""
+    handle = read_handle(run)
+    if handle is None:
+        return False
+    if handle.kind == "slurm":
+        return not job_states([handle.job_id])[handle.job_id].ended
+    try:
+        command = Path(f"/proc/{handle.job_id}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return str(run.slurm).encode() in command
+
+
+def _stop_controller(handle: ControllerHandle) -> None:
+    if handle.kind == "slurm":
+        run_slurm(["scancel", handle.job_id])
+        return
+    with suppress(ProcessLookupError):  # ended meanwhile
+        os.kill(int(handle.job_id), signal.SIGINT)
+
+
+def _create(run: RunDirectory, plan: Plan) -> None:
+    """Make the run directory: built beside its place and moved there whole."""
+    origin: dict[str, Any] = {
+        "token": secrets.token_hex(4),
+        "version": __version__,
+        "gpus": {name: need.gpus for name, need in plan.needs.items()},
+        "image": None,
+    }
+    if plan.container is not None:
+        image = plan.container.image
+        origin["image"] = {"path": str(image), "sha256": digest(image)}
+    temporary = run.path.with_name(f".{run.name}.{origin['token']}")
+    staged = RunDirectory(temporary)
+    try:
+        temporary.mkdir(parents=True)
+        for folder in (staged.samples, staged.slurm, temporary / "trials"):
+            folder.mkdir()
+        staged.examples_file.write_text(
+            "".join(
+                json.dumps({"id": example.id, "data": example.data}, ensure_ascii=False) + "\n"
+                for example in plan.examples
+            ),
+            encoding="utf-8",
+        )
+        profile = plan.profile.model_dump(mode="json")
+        staged.profile_file.write_text(yaml.safe_dump(profile, sort_keys=False), encoding="utf-8")
+        staged.origin_file.write_text(json.dumps(origin, indent=2), encoding="utf-8")
+        staged.spec_file.write_text(dump_spec(plan.spec), encoding="utf-8")
+        if plan.spec.samples:
+            Path(plan.spec.samples).mkdir(parents=True, exist_ok=True)
+        temporary.rename(run.path)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise MissingRequirement(
+            f"the run directory {run.path} cannot be made: {error.strerror}",
+            fix="choose another place with --results DIR, or another --name",
+        ) from None
+
+
+def _check_same(run: RunDirectory, spec: JobSpec) -> None:
+    old, new = run.spec().model_dump(mode="json"), spec.model_dump(mode="json")
+    changed = _differences(old, new)
+    if changed:
+        raise UserError(
+            f"{run.path}: a run named '{run.name}' exists with another spec ({'; '.join(changed[:5])}); "
+            "choose another name with --name, remove that run, or 'agenttts-hpc resume' it as it was"
+        )
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [
+            difference
+            for key in dict.fromkeys([*old, *new])
+            for difference in _differences(
+                old.get(key), new.get(key), f"{path}.{key}" if path else str(key)
+            )
+        ]
+    return [] if old == new else [f"{path} was {old!r}, is {new!r}"]
+
+
+def _profile(run: RunDirectory) -> Profile:
+    return Profile.model_validate(yaml.safe_load(run.profile_file.read_text(encoding="utf-8")))

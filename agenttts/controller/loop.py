@@ -1,0 +1,255 @@
+"""The loop: ask → dispatch → collect → tell, until the search is over.
+
+Everything it decides goes through the journal first, so that it can be killed at any line and started again: finished
+trials are read back, jobs that still run are adopted, and only what is missing is submitted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from agenttts.controller.collect import failed_row, finished_row, row_from_json, row_to_json
+from agenttts.controller.journal import Journal, PlannedTrial, TrialProgress
+from agenttts.controller.run import RunDirectory
+from agenttts.controller.works import WorkFactory
+from agenttts.dispatch.base import Dispatcher, JobStatus, Work
+from agenttts.dispatch.job import read_attempts
+from agenttts.errors import RunFailed
+from agenttts.search.base import Searcher, TrialResult
+from agenttts.tables.atomic import atomic_write_parquet
+from agenttts.tables.schema import TrialState, trials_frame
+from agenttts.trial.result import read_result
+
+log = logging.getLogger(__name__)
+
+# Ends that are not the trial's own fault: it is started again, `max_attempts` times at most.
+_RETRIED = {TrialState.INFRA_FAILED, TrialState.PREEMPTED}
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What the loop needs of spec and profile. ``settle_seconds``: how long a result may take to appear on a shared
+    file system after the queue says that its job has ended."""
+
+    iterations: int
+    batch_size: int
+    max_attempts: int
+    poll_seconds: float
+    settle_seconds: float
+
+
+class Controller:
+    """Runs one search to its end. `works` turns planned trials into jobs' commands (see `agenttts.controller.works`)."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        searcher: Searcher,
+        dispatcher: Dispatcher,
+        works: WorkFactory,
+        settings: LoopSettings,
+    ) -> None:
+        self._run = run
+        self._searcher = searcher
+        self._dispatcher = dispatcher
+        self._works = works
+        self._settings = settings
+        self._ended: dict[str, float] = {}
+        self._journal = Journal(run.journal_file)
+
+    def run(self) -> None:
+        """Go on with the run until it is over. Raises `RunFailed` when a whole iteration failed."""
+        state = self._journal.state
+        self._journal.append("started")
+        first = 1 if self._searcher.initial_batch else 0
+        self._restore()
+        for iteration in range(state.told, first + self._settings.iterations):
+            size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
+            trials = self._trials_of(iteration) or self._propose(iteration, size)
+            if not trials:
+                log.info("the space is exhausted: no allocation is left to propose")
+                break
+            self._evaluate(trials)
+            self._tell(iteration, trials)
+            self._stop_if_all_failed(iteration, trials)
+        self._journal.append("ended", outcome="done")
+        self._journal.close()
+
+    def cancel(self, reason: str) -> None:
+        """End the run: cancel what lives and close the books. For a caller that knows no controller is running."""
+        state = self._journal.state
+        self._adopt(state.unfinished())
+        live = [t.job_id for t in state.unfinished() if t.job_id]
+        self._dispatcher.cancel(live)
+        for progress in state.unfinished():
+            self._collect_cancelled(progress, reason)
+        self._write_table()
+        self._journal.append("ended", outcome=reason)
+        self._journal.close()
+
+    def _restore(self) -> None:
+        """Bring a new searcher to where the journal says the old one was, told as the old one was told."""
+        by_iteration = groupby(
+            self._journal.state.trials.values(), key=lambda progress: progress.planned.iteration
+        )
+        for iteration, group in by_iteration:
+            trials = list(group)
+            self._searcher.pending([p.planned.allocation for p in trials])
+            if iteration < self._journal.state.told:
+                self._searcher.tell([_result(p) for p in trials])
+
+    def _trials_of(self, iteration: int) -> list[TrialProgress]:
+        trials = self._journal.state.trials.values()
+        return [p for p in trials if p.planned.iteration == iteration]
+
+    def _propose(self, iteration: int, size: int) -> list[TrialProgress]:
+        number = len(self._journal.state.trials)
+        planned = [
+            PlannedTrial(
+                trial=f"t{number + position:04}",
+                iteration=iteration,
+                allocation=proposal.allocation,
+                source=proposal.source,
+                reason=proposal.reason,
+                cost=self._searcher.space.cost(proposal.allocation),
+            )
+            for position, proposal in enumerate(self._searcher.propose(size))
+        ]
+        if planned:
+            self._journal.propose(planned)
+            log.info("iteration %d: %d trials", iteration, len(planned))
+        return self._trials_of(iteration)
+
+    def _evaluate(self, trials: Sequence[TrialProgress]) -> None:
+        """Have every trial of an iteration run to its end."""
+        self._adopt([t for t in trials if t.row is None])
+        while True:
+            changed = self._collect(trials)
+            if changed:
+                self._write_table()
+            waiting = [t for t in trials if t.row is None]
+            if not waiting:
+                return
+            self._submit([t for t in waiting if t.batch is None], waiting)
+            time.sleep(self._settings.poll_seconds)
+
+    def _adopt(self, trials: Iterable[TrialProgress]) -> None:
+        """Find the jobs of submissions that were begun and never written down as done."""
+        for batch in {t.batch for t in trials if t.batch and not t.job_id}:
+            members = [self._journal.state.trials[t] for t in self._journal.state.batches[batch]]
+            found = self._dispatcher.find(batch, [self._work(member) for member in members])
+            if found:
+                log.info("adopted %d jobs of batch %s", len(found), batch)
+                self._journal.append("submitted", batch=batch, jobs=found)
+            lost = [m.planned.trial for m in members if m.planned.trial not in found]
+            lost = [t for t in lost if self._journal.state.trials[t].row is None]
+            if lost:
+                self._journal.append("lost", trials=lost, reason="never submitted")
+
+    def _submit(self, pending: Sequence[TrialProgress], waiting: Sequence[TrialProgress]) -> None:
+        """Submit what may be submitted now, one array per resource class."""
+        live = len(waiting) - len(pending)
+        room = self._dispatcher.capacity(live)
+        works = [(t, self._work(t)) for t in pending[:room]]
+        works.sort(key=lambda pair: pair[1].gpus)  # stable: trial order within a class
+        for _, group in groupby(works, key=lambda pair: pair[1].gpus):
+            members = list(group)
+            names = [t.planned.trial for t, _ in members]
+            batch = f"{self._works.token}-{len(self._journal.state.batches)}"
+            self._journal.append("submitting", batch=batch, trials=names)
+            jobs = self._dispatcher.submit(batch, [work for _, work in members])
+            self._journal.append("submitted", batch=batch, jobs=jobs)
+
+    def _collect(self, trials: Sequence[TrialProgress]) -> bool:
+        """Close every trial that has ended; whether there was one."""
+        submitted = [t for t in trials if t.row is None and t.job_id]
+        statuses = self._dispatcher.poll([t.job_id for t in submitted if t.job_id])
+        changed = False
+        for progress in (t for t in trials if t.row is None):
+            status = statuses.get(progress.job_id or "")
+            changed |= self._collect_one(progress, status)
+        return changed
+
+    def _collect_one(self, progress: TrialProgress, status: JobStatus | None) -> bool:
+        directory = self._run.trial(progress.planned.trial)
+        if not directory.exists():
+            return False
+        gone = status is None or status.ended
+        output = read_result(directory)
+        if output is not None and gone:
+            return self._finish(progress, finished_row(self._run.name, progress, output, directory))
+        if status is None or not status.ended:
+            return False
+        attempts = read_attempts(directory)
+        verdict, error = status.verdict or TrialState.INFRA_FAILED, status.detail
+        if attempts and attempts[-1].state and attempts[-1].job_id == progress.job_id:
+            verdict, error = TrialState(attempts[-1].state), attempts[-1].error or error
+        elif not self._settled(progress):
+            return False  # the job's own word may still be on its way over the file system
+        if verdict is TrialState.COMPLETED:
+            verdict, error = TrialState.INFRA_FAILED, "its result files are missing or damaged"
+        if verdict in _RETRIED and progress.submissions < self._settings.max_attempts:
+            log.warning("%s: %s (%s); it is started again", progress.planned.trial, verdict, error)
+            self._journal.append("lost", trials=[progress.planned.trial], reason=str(verdict))
+            return False
+        error = error or f"its job {progress.job_id} ended as {status.state} and left no result"
+        error = f"{error}; logs: {directory} and {self._run.slurm}"
+        return self._finish(
+            progress, failed_row(self._run.name, progress, verdict, error, directory)
+        )
+
+    def _collect_cancelled(self, progress: TrialProgress, reason: str) -> None:
+        directory = self._run.trial(progress.planned.trial)
+        output = read_result(directory) if directory.exists() else None
+        if output is not None:
+            self._finish(progress, finished_row(self._run.name, progress, output, directory))
+        else:
+            row = failed_row(self._run.name, progress, TrialState.CANCELLED, reason, directory)
+            self._finish(progress, row)
+
+    def _settled(self, progress: TrialProgress) -> bool:
+        since = self._ended.setdefault(progress.job_id or "", time.monotonic())
+        return time.monotonic() - since >= self._settings.settle_seconds
+
+    def _finish(self, progress: TrialProgress, row: Any) -> bool:
+        self._journal.append("finished", trial=progress.planned.trial, row=row_to_json(row))
+        log.info("%s %s: %s", progress.planned.trial, row.state, row.score)
+        return True
+
+    def _tell(self, iteration: int, trials: Sequence[TrialProgress]) -> None:
+        self._searcher.tell([_result(progress) for progress in trials])
+        self._journal.append("told", iteration=iteration, guidelines=self._searcher.guidelines())
+
+    def _stop_if_all_failed(self, iteration: int, trials: Sequence[TrialProgress]) -> None:
+        rows = [row_from_json(t.row) for t in trials if t.row]
+        if any(row.state is TrialState.COMPLETED for row in rows):
+            return
+        message = f"every trial of iteration {iteration} failed; the first: {rows[0].error}"
+        self._journal.append("ended", outcome=message)
+        self._journal.close()
+        raise RunFailed(message)
+
+    def _work(self, progress: TrialProgress) -> Work:
+        return self._works.work(progress.planned)
+
+    def _write_table(self) -> None:
+        rows = [row_from_json(t.row) for t in self._journal.state.trials.values() if t.row]
+        names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+        atomic_write_parquet(self._run.trials_file, trials_frame(rows, names))
+
+
+def _result(progress: TrialProgress) -> TrialResult:
+    assert progress.row is not None
+    row = row_from_json(progress.row)
+    return TrialResult(
+        allocation=progress.planned.allocation,
+        score=row.score,
+        metrics={name: value for name, value in row.metrics.items() if value is not None},
+        cost=row.budget,
+        source=row.source,
+    )

@@ -1,0 +1,103 @@
+"""The controller as a job: what submitit runs, on Slurm or here."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import submitit
+import yaml
+
+from agenttts import search
+from agenttts.controller.loop import Controller, LoopSettings
+from agenttts.controller.plan import container_of, model_configs
+from agenttts.controller.run import RunDirectory
+from agenttts.controller.works import WorkFactory
+from agenttts.dispatch.base import Dispatcher
+from agenttts.dispatch.local import LocalDispatcher
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.slurm import SlurmDispatcher
+from agenttts.errors import RunFailed
+
+_PR_SET_PDEATHSIG = 1
+_LOCK_PATIENCE_S = 30
+
+
+class ControllerJob:
+    """The callable submitit runs. Near its time limit, or preempted, it is requeued and goes on from the journal."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        if "SLURM_JOB_ID" not in os.environ:
+            # Not to go on unseen when the process that status and cancel know is killed (prctl(2), Linux).
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        run = RunDirectory(self.path)
+        with _only_controller(run):
+            make_controller(run).run()
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """Called by submitit on SIGUSR2: everything is on the disk already."""
+        return submitit.helpers.DelayedSubmission(ControllerJob(self.path))
+
+
+def make_controller(run: RunDirectory) -> Controller:
+    """The controller of a run, ready to go on from wherever its journal is."""
+    spec = run.spec()
+    origin = run.origin()
+    profile = Profile.model_validate(yaml.safe_load(run.profile_file.read_text(encoding="utf-8")))
+    searcher = search.create(
+        spec.search.method, spec.space(), spec.search.seed, **spec.search.options
+    )
+    works = WorkFactory(
+        run,
+        spec,
+        token=f"{run.name}-{origin['token']}",
+        models=model_configs(spec, origin["gpus"]),
+        container=container_of(spec, profile),
+        env=profile.env,
+    )
+    settings = LoopSettings(
+        iterations=spec.search.iterations,
+        batch_size=spec.search.batch_size,
+        max_attempts=profile.max_attempts,
+        poll_seconds=profile.poll_seconds,
+        settle_seconds=0.0 if profile.kind == "local" else 10.0,
+    )
+    return Controller(run, searcher, make_dispatcher(run, profile), works, settings)
+
+
+def make_dispatcher(run: RunDirectory, profile: Profile) -> Dispatcher:
+    """The dispatcher of a profile."""
+    folder = run.slurm / "trials"
+    if profile.kind == "slurm":
+        return SlurmDispatcher(profile, folder)
+    return LocalDispatcher(profile, folder)
+
+
+@contextmanager
+def _only_controller(run: RunDirectory) -> Iterator[None]:
+    """Hold the run's lock: two controllers never write one journal."""
+    with (run.path / "controller.lock").open("w") as stream:
+        deadline = time.monotonic() + _LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    break  # a file system without locks; on Slurm the job's dependency keeps controllers apart
+                if time.monotonic() > deadline:
+                    raise RunFailed(f"another controller of {run.path} is running") from None
+                time.sleep(0.2)
+        yield

@@ -1,0 +1,91 @@
+"""A run: one directory with everything."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agenttts.errors import UserError, valid_names
+from agenttts.spec import JobSpec, load_spec
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The paths of a run. Only `agenttts.controller` writes outside ``trials/`` and ``samples/``."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def spec_file(self) -> Path:
+        return self.path / "spec.yaml"
+
+    @property
+    def profile_file(self) -> Path:
+        """The profile as it was at launch: a later edit of ``slurm/`` does not bend a run under way."""
+        return self.path / "profile.yaml"
+
+    @property
+    def origin_file(self) -> Path:
+        """Which image (with digest), package version and unique id the run started with."""
+        return self.path / "origin.json"
+
+    @property
+    def examples_file(self) -> Path:
+        """The examples, frozen at launch: compute nodes need neither the data file nor a hub."""
+        return self.path / "examples.jsonl"
+
+    @property
+    def journal_file(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def trials_file(self) -> Path:
+        return self.path / "trials.parquet"
+
+    @property
+    def controller_file(self) -> Path:
+        """Which job the controller is."""
+        return self.path / "controller.json"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def slurm(self) -> Path:
+        """submitit's folder: batch files, pickles and logs of every job."""
+        return self.path / "slurm"
+
+    def trial(self, trial: str) -> Path:
+        """The directory of a trial."""
+        return self.path / "trials" / trial
+
+    def spec(self) -> JobSpec:
+        """The resolved spec the run was launched with."""
+        return load_spec(self.spec_file)
+
+    def origin(self) -> dict[str, Any]:
+        """The contents of `origin_file`."""
+        origin: dict[str, Any] = json.loads(self.origin_file.read_text(encoding="utf-8"))
+        return origin
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was created here (its spec is written last of the files that make one)."""
+        return self.spec_file.exists()
+
+
+def find_run(run: str, results: Path) -> RunDirectory:
+    """The run of that name under the results directory, or at that path. `UserError` lists the runs there are."""
+    for path in (results / run, Path(run)):
+        directory = RunDirectory(path.resolve())
+        if directory.exists:
+            return directory
+    names = sorted(p.parent.name for p in results.glob("*/spec.yaml"))
+    raise UserError(f"no run '{run}' in {results}; {valid_names(run, names)}")

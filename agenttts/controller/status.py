@@ -1,0 +1,111 @@
+"""How a run stands, read from its files and its queue; works while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from agenttts.controller.collect import row_from_json
+from agenttts.controller.journal import read_state
+from agenttts.controller.launch import controller_alive, read_handle
+from agenttts.controller.process import make_dispatcher
+from agenttts.controller.run import RunDirectory
+from agenttts.dispatch.profile import Profile
+from agenttts.errors import MissingRequirement, RunFailed
+
+
+def run_status(run: RunDirectory) -> dict[str, Any]:
+    """One JSON document: iteration, trials by state, best so far, live jobs, and whether the controller runs."""
+    state = read_state(run.journal_file)
+    profile = Profile.model_validate(yaml.safe_load(run.profile_file.read_text(encoding="utf-8")))
+    spec = run.spec()
+    rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
+    live = [t for t in state.unfinished() if t.job_id]
+    try:
+        statuses = make_dispatcher(run, profile).poll([t.job_id for t in live if t.job_id])
+        alive = controller_alive(run)
+        queue = None
+    except MissingRequirement as error:  # seen from a machine without the cluster's commands
+        statuses, alive, queue = {}, None, str(error)
+    counts = Counter(row.state.value for row in rows)
+    counts.update(
+        statuses[t.job_id].state if t.job_id in statuses else "WAITING" for t in state.unfinished()
+    )
+    scored = [row for row in rows if row.score is not None]
+    best = max(scored, key=lambda row: (row.score, -row.budget), default=None)
+    handle = read_handle(run)
+    return {
+        "run": run.name,
+        "path": str(run.path),
+        "outcome": state.finished,
+        "controller": {
+            "kind": profile.kind,
+            "job_id": handle.job_id if handle else None,
+            "alive": alive,
+            "queue": queue,
+        },
+        "iteration": max((t.planned.iteration for t in state.trials.values()), default=None),
+        "iterations": spec.search.iterations,
+        "trials": dict(counts),
+        "best": None
+        if best is None
+        else {
+            "trial": best.trial,
+            "score": best.score,
+            "budget": best.budget,
+            "allocation": best.allocation.to_records(),
+        },
+        "jobs": [
+            {
+                "trial": t.planned.trial,
+                "job_id": t.job_id,
+                "state": statuses[t.job_id].state if t.job_id in statuses else "UNKNOWN",
+                "reason": statuses[t.job_id].detail if t.job_id in statuses else "",
+                "allocation": str(t.planned.allocation),
+            }
+            for t in live
+        ],
+    }
+
+
+def follow(
+    run: RunDirectory, seen: Callable[[dict[str, Any]], None], interval: float = 1.0
+) -> dict[str, Any]:
+    """Call ``seen`` with the status every ``interval`` seconds until the run is over; the last status.
+
+    Raises `RunFailed` when the run failed, some of its trials did, or its controller ended early.
+    """
+    while True:
+        status = run_status(run)
+        seen(status)
+        if status["outcome"] is not None:
+            return status
+        if status["controller"]["alive"] is False:
+            # It may have ended in order between the two looks.
+            if run_status(run)["outcome"] is not None:
+                continue
+            raise RunFailed(
+                f"the controller of {run.path} (job {status['controller']['job_id']}) ended before the run was over; "
+                f"its log is in {run.slurm / 'controller'}; 'agenttts-hpc resume {run.name}' goes on where it stopped"
+            )
+        time.sleep(interval)
+
+
+def check_outcome(run: RunDirectory) -> None:
+    """Raise `RunFailed` unless the run is over and every trial of it completed."""
+    state = read_state(run.journal_file)
+    if state.finished is None:
+        raise RunFailed(f"run {run.path} is not over")
+    if state.finished != "done":
+        raise RunFailed(f"run {run.path} ended: {state.finished}")
+    rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
+    failed = [row for row in rows if row.score is None]
+    if failed:
+        raise RunFailed(
+            f"{len(failed)} of {len(rows)} trials of {run.path} failed; the first: "
+            f"{failed[0].trial} {failed[0].state}: {failed[0].error}"
+        )

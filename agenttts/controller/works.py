@@ -1,0 +1,97 @@
+"""From a planned trial to the job that evaluates it: its spec on disk, its command, its name in the queue."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from agenttts.controller.journal import PlannedTrial
+from agenttts.controller.run import RunDirectory
+from agenttts.dispatch.apptainer import (
+    CACHES,
+    OFFLINE,
+    Container,
+    container_env,
+    exec_command,
+)
+from agenttts.dispatch.base import Work
+from agenttts.inference.base import ModelConfig
+from agenttts.spec import JobSpec
+from agenttts.tables.atomic import atomic_write_json
+from agenttts.trial.spec import SPEC_FILE, TrialSpec
+
+
+class WorkFactory:
+    """Makes jobs of trials. ``gpus`` is the need of each model; ``token`` is unique to the run."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        spec: JobSpec,
+        *,
+        token: str,
+        models: Mapping[str, ModelConfig],
+        container: Container | None,
+        env: Mapping[str, str],
+    ) -> None:
+        self.token = token
+        self._run = run
+        self._spec = spec
+        self._models = models
+        self._container = container
+        self._env = dict(env)
+
+    def work(self, planned: PlannedTrial) -> Work:
+        """The job of a trial; writes its spec where the job will read it (the same bytes every time)."""
+        directory = self._run.trial(planned.trial)
+        directory.mkdir(parents=True, exist_ok=True)
+        names = dict.fromkeys(choice.model for choice in planned.allocation.choices)
+        models = {name: self._models[name] for name in names}
+        samples = Path(self._spec.samples) if self._spec.samples else self._run.samples
+        trial = TrialSpec(
+            run=self._run.name,
+            trial=planned.trial,
+            allocation=planned.allocation,
+            task=self._spec.task.name,
+            examples=str(self._run.examples_file),
+            seed=self._spec.search.seed,
+            decode_tokens={name: s.decode_tokens for name, s in self._spec.stages.items()},
+            models=models,
+            directory=str(directory),
+            samples=str(samples),
+        )
+        spec_file = directory / SPEC_FILE
+        if not spec_file.exists():  # a job that runs already must not see it change
+            atomic_write_json(spec_file, trial.to_json())
+        number = planned.trial.lstrip("t").lstrip("0") or "0"
+        stages = " ".join(str(choice) for choice in planned.allocation.choices)
+        return Work(
+            trial=planned.trial,
+            directory=directory,
+            command=self._command(spec_file, models, samples),
+            env=self._environment(),
+            # Stages run one after the other: the trial holds what its largest model takes.
+            gpus=max(model.gpus for model in models.values()),
+            # squeue shows eight characters of a name by default: iteration and trial come first.
+            name=f"i{planned.iteration}t{number}-{self._run.name}",
+            comment=f"agenttts run={self._run.name} iteration={planned.iteration} "
+            f"trial={planned.trial} {stages.replace('×', 'x')}",
+        )
+
+    def _command(
+        self, spec_file: Path, models: Mapping[str, ModelConfig], samples: Path
+    ) -> tuple[str, ...]:
+        if self._container is None:
+            return (sys.executable, "-m", "agenttts.trial", str(spec_file))
+        return exec_command(
+            self._container,
+            ("python", "-m", "agenttts.trial", str(spec_file)),
+            read_only=[Path(m.path) for m in models.values() if Path(m.path).is_absolute()],
+            writable=[self._run.path, samples],
+        )
+
+    def _environment(self) -> dict[str, str]:
+        if self._container is None:
+            return self._env
+        return container_env({**OFFLINE, **CACHES, **self._env})

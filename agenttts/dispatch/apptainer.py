@@ -1,0 +1,105 @@
+"""The container's command line: a clean environment, and exactly the directories the trial needs.
+
+Works for Apptainer and for Singularity 3.x, which share the options used here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agenttts.errors import MissingRequirement, UserError
+
+# A container for batch inference needs no hub, sends no usage statistics and keeps its caches on the node.
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
+
+
+# Each job has a scratch directory of its own on the node; the job fills its path in (dispatch.job).
+SCRATCH = "{scratch}"
+CACHES = {
+    "HOME": "/tmp/home",
+    "XDG_CACHE_HOME": "/tmp/cache",
+    "VLLM_CACHE_ROOT": "/tmp/cache/vllm",
+    "TORCHINDUCTOR_CACHE_DIR": "/tmp/cache/inductor",
+    "TRITON_CACHE_DIR": "/tmp/cache/triton",
+}
+
+
+@dataclass(frozen=True)
+class Container:
+    """The image trials run in and how it is started. ``binds`` are ``HOST[:CONTAINER[:OPTIONS]]``."""
+
+    image: Path
+    runtime: str = "apptainer"
+    nv: bool = True
+    binds: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+def exec_command(
+    container: Container,
+    command: Sequence[str],
+    *,
+    read_only: Iterable[Path],
+    writable: Iterable[Path],
+) -> tuple[str, ...]:
+    """``RUNTIME exec ... IMAGE COMMAND``.
+
+    ``writable`` and ``read_only`` are bound at the same path inside, the job's scratch directory as ``/tmp``. The
+    container sees no home directory, no host environment and its own process tree: what it starts ends with it.
+    """
+    arguments = [container.runtime, "--quiet", "exec", "--containall", "--no-home"]
+    arguments += ["--bind", f"{SCRATCH}:/tmp"]
+    if container.nv:
+        arguments.append("--nv")
+    bound: list[Path] = []
+    # Writable first, shortest first: a path inside one that is bound already needs no bind of its own.
+    for path in sorted(set(writable), key=lambda p: len(p.parts)):
+        if not any(path.is_relative_to(other) for other in bound):
+            bound.append(path)
+            arguments += ["--bind", f"{path}:{path}"]
+    for path in sorted(set(read_only), key=lambda p: len(p.parts)):
+        if not any(path.is_relative_to(other) for other in bound):
+            bound.append(path)
+            arguments += ["--bind", f"{path}:{path}:ro"]
+    for bind in container.binds:
+        arguments += ["--bind", bind]
+    arguments += container.options
+    return (*arguments, str(container.image), *command)
+
+
+def container_env(env: Mapping[str, str]) -> dict[str, str]:
+    """Variables for the runtime's own environment that appear as ``env`` inside, whichever runtime it is."""
+    return {
+        f"{prefix}_{name}": value
+        for prefix in ("APPTAINERENV", "SINGULARITYENV")
+        for name, value in env.items()
+    }
+
+
+def check_container(container: Container) -> None:
+    """Raise when the runtime, the image or a bound directory is not there."""
+    if shutil.which(container.runtime) is None:
+        raise MissingRequirement(
+            f"{container.runtime} is not on this machine's PATH",
+            fix=f"load it first (e.g. 'module load {container.runtime}'), or run containers/install-apptainer.sh",
+        )
+    if not container.image.exists():
+        raise MissingRequirement(
+            f"container.image: there is no image {container.image}",
+            fix=f"agenttts-hpc image build --output {container.image}",
+        )
+    for bind in container.binds:
+        source = os.path.expandvars(bind.split(":")[0])
+        if not Path(source).exists():
+            raise UserError(
+                f"container.binds: '{bind}' binds {source}, which does not exist; valid: HOST[:CONTAINER[:ro]]"
+            )

@@ -1,0 +1,59 @@
+"""What a dispatcher is: it starts trials as jobs somewhere and says how they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agenttts.tables.schema import TrialState
+
+
+@dataclass(frozen=True)
+class Work:
+    """One trial to start: the command of its job, where it writes, and how it shows in the queue.
+
+    ``name`` and ``comment`` are what squeue shows; ``gpus`` is its resource class.
+    """
+
+    trial: str
+    directory: Path
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    gpus: int
+    name: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """How a job stands. ``state`` is the queue's own word; ``ended`` says that it will not run again by itself.
+
+    ``verdict`` is what the end means for a trial that left no result; None while the job lives.
+    """
+
+    state: str
+    ended: bool
+    verdict: TrialState | None = None
+    detail: str = ""
+
+
+class Dispatcher(Protocol):
+    """Starts trials as jobs.
+
+    Contract: `submit` starts every work once and returns job ids by trial; all of them carry ``batch``, a token
+    unique to the call, by which `find` recovers them when the caller died between submitting and writing that down.
+    `poll` answers for every id it is asked about. `capacity` is how many more works may be submitted now, given how
+    many live. A dispatcher keeps no state that a new one could not rebuild from job ids and batch tokens.
+    """
+
+    def capacity(self, live: int) -> int: ...
+
+    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]: ...
+
+    def find(self, batch: str, works: Sequence[Work]) -> dict[str, str]: ...
+
+    def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]: ...
+
+    def cancel(self, job_ids: Iterable[str]) -> None: ...

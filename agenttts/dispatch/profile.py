@@ -1,0 +1,157 @@
+"""Cluster profiles: ``slurm/NAME.yaml``, what an operator writes once per cluster."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from agenttts.errors import UserError, valid_names
+from agenttts.spec.load import read_text
+from agenttts.spec.model import Section
+from agenttts.spec.strict import load_strict
+
+_TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")
+
+
+class JobResources(Section):
+    """What one kind of job asks of Slurm. Unset fields are left to the cluster's defaults."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str = "04:00:00"
+    """Time limit as Slurm writes it: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS."""
+    mem: str | None = None
+    """Memory per node, e.g. ``32G``."""
+    cpus: Annotated[int, Field(ge=1)] = 1
+    """CPUs of the job; for trials, per GPU when the trial takes more than one."""
+    constraint: str | None = None
+    reservation: str | None = None
+    exclude: str | None = None
+    nodelist: str | None = None
+    gpu_type: str | None = None
+    """The gres type of a GPU, e.g. ``a100``: asked for as ``--gres=gpu:a100:N``."""
+    sbatch: dict[str, str | int | bool] = {}
+    """Any other sbatch option by its long name without dashes, e.g. ``{mail-type: FAIL}``."""
+
+    @field_validator("time")
+    @classmethod
+    def _check_time(cls, value: str) -> str:
+        minutes(value)
+        return value
+
+
+class ContainerDefaults(Section):
+    """The container runtime of the cluster and what every trial's container gets."""
+
+    runtime: Literal["apptainer", "singularity"] = "apptainer"
+    image: str | None = None
+    binds: list[str] = []
+    nv: bool = True
+    """Pass the NVIDIA driver in (``--nv``)."""
+    options: list[str] = []
+    """Further options of ``exec``, e.g. ``["--fakeroot"]``."""
+
+
+class Profile(Section):
+    """Everything that differs from one cluster to the next."""
+
+    kind: Literal["local", "slurm"]
+    controller: JobResources = JobResources(time="2-00:00:00", mem="2G")
+    trial: JobResources = JobResources()
+    gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory of one GPU in GB (1e9 bytes): lets models without ``gpus`` be sized."""
+    gpus_per_node: Annotated[int, Field(ge=0)] = 8
+    """GPUs one trial may take at most; for ``kind: local``, the GPUs of this machine."""
+    throttle: Annotated[int, Field(ge=1)] = 8
+    """Trials of one array that run at a time; for ``kind: local``, trials at a time on this machine."""
+    max_pending: Annotated[int, Field(ge=1)] = 1000
+    """Array elements submitted in one sbatch call at most (besides the cluster's MaxArraySize)."""
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    """Times a trial is started before a loss of its node or its place (not its own fault) is final."""
+    max_timeouts: Annotated[int, Field(ge=0)] = 1
+    """Times a trial that ran into its time limit is requeued to go on from its stored samples."""
+    grace_seconds: Annotated[int, Field(ge=5)] = 60
+    """Seconds before the time limit at which a trial is told to store its samples."""
+    poll_seconds: Annotated[float, Field(gt=0)] = 5.0
+    setup: list[str] = []
+    """Shell lines run on the node before the job, e.g. ``module load apptainer``."""
+    env: dict[str, str] = {}
+    """Environment of the trials (inside the container)."""
+    container: ContainerDefaults | None = None
+    """None: trials run on the host's Python (the usual choice for ``kind: local``)."""
+
+    @field_validator("env")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name.upper()):
+                raise ValueError(
+                    f"'{name}' looks like a secret, and profiles and runs are plain files; "
+                    "export it in the job's environment instead"
+                )
+        return value
+
+
+LOCAL = """\
+kind: local
+throttle: 1
+gpus_per_node: 0
+poll_seconds: 0.3
+"""
+
+
+def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
+    """The profile called ``cluster``, or in the file of that path.
+
+    Looked for as ``slurm/NAME.yaml`` under each of ``folders``; ``local`` always exists. Raises `UserError` listing
+    the profiles there are.
+    """
+    if cluster.endswith((".yaml", ".yml")) or "/" in cluster:
+        path = Path(cluster).expanduser()
+        return load_strict(Profile, read_text(path, "cluster profile"), str(path))
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted((folder / "slurm").glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    if cluster in found:
+        path = found[cluster]
+        return load_strict(Profile, read_text(path, "cluster profile"), str(path))
+    if cluster == "local":
+        return load_strict(Profile, LOCAL, "the built-in profile 'local'")
+    looked = ", ".join(str(folder / "slurm") for folder in folders)
+    raise UserError(
+        f"cluster: unknown profile '{cluster}'; {valid_names(cluster, sorted({*found, 'local'}))} "
+        f"(looked in {looked}; write your own from slurm/template.yaml, or name a file)"
+    )
+
+
+def minutes(time: str) -> int:
+    """A Slurm time limit in whole minutes, rounded up; ``ValueError`` when it is none.
+
+    Source: sbatch(1), ``--time``.
+    """
+    match = _TIME.fullmatch(time)
+    if not match:
+        raise ValueError(
+            f"'{time}' is no time limit; valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS"
+        )
+    days, first, second, third = (int(part) if part else None for part in match.groups())
+    if days is not None:
+        seconds = days * 86400 + (first or 0) * 3600 + (second or 0) * 60 + (third or 0)
+    elif third is not None:
+        seconds = (first or 0) * 3600 + (second or 0) * 60 + third
+    else:
+        seconds = (first or 0) * 60 + (second or 0)
+    if seconds <= 0:
+        raise ValueError(f"'{time}' is no time limit: it must be above zero")
+    return -(-seconds // 60)
+
+
+def describe(resources: JobResources) -> dict[str, Any]:
+    """The fields that are set, for plans and logs."""
+    return {k: v for k, v in resources.model_dump().items() if v not in (None, {}, [])}

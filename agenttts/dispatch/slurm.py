@@ -1,0 +1,189 @@
+"""Trials as array jobs, and the controller as a light job, on Slurm through submitit."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import submitit
+from submitit.slurm.slurm import SlurmExecutor
+
+from agenttts.dispatch.base import JobStatus, Work
+from agenttts.dispatch.job import TrialJob
+from agenttts.dispatch.profile import JobResources, Profile, minutes
+from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, run_slurm
+from agenttts.errors import MissingRequirement
+
+# submitit's own count of time-outs takes every preemption of a short job for one; the jobs count for themselves.
+_NEVER = 10**6
+# Beyond this many elements a label each would burden slurmctld more than it helps the reader.
+_LABELS = 200
+
+
+class SlurmDispatcher:
+    """`Dispatcher` for ``kind: slurm``: each `submit` is one array, one element a trial."""
+
+    def __init__(self, profile: Profile, folder: Path) -> None:
+        self._profile = profile
+        self._folder = folder
+        self._max_array = _max_array_size()
+
+    def capacity(self, live: int) -> int:
+        return max(0, min(self._profile.max_pending - live, self._max_array - 1))
+
+    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+        profile = self._profile
+        gpus = works[0].gpus
+        executor = slurm_executor(
+            self._folder,
+            profile.trial,
+            name=works[0].name.partition("-")[2] or works[0].name,
+            comment=f"agenttts batch={batch}",
+            gpus=gpus,
+            setup=profile.setup,
+            grace_seconds=profile.grace_seconds,
+            array_parallelism=profile.throttle,
+        )
+        limit = minutes(profile.trial.time) * 60
+        jobs = [
+            TrialJob(
+                directory=work.directory,
+                command=work.command,
+                env=work.env,
+                gpus=work.gpus,
+                limit_seconds=limit,
+                grace_seconds=profile.grace_seconds,
+                max_timeouts=profile.max_timeouts,
+            )
+            for work in works
+        ]
+        with outer_environment(), submission_errors():
+            submitted = executor.submit_array(jobs)
+        ids = {work.trial: str(job.job_id) for work, job in zip(works, submitted, strict=True)}
+        if len(works) <= _LABELS:
+            for work in works:
+                _label(ids[work.trial], work.name, f"{work.comment} batch={batch}")
+        return ids
+
+    def find(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for job in jobs_with_comment(f"batch={batch}"):
+            _, _, index = job.partition("_")
+            position = int(index) if index else 0
+            if position < len(works):
+                found[works[position].trial] = job
+        return found
+
+    def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        return job_states(job_ids)
+
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        ids = list(job_ids)
+        if ids:
+            run_slurm(["scancel", *ids])
+
+
+def slurm_executor(
+    folder: Path,
+    resources: JobResources,
+    *,
+    name: str,
+    comment: str,
+    gpus: int,
+    setup: Sequence[str],
+    grace_seconds: int,
+    array_parallelism: int = 1,
+    extra: dict[str, str] | None = None,
+) -> SlurmExecutor:
+    """A submitit executor whose jobs are a batch script that *becomes* the Python process.
+
+    No srun: Slurm would signal every process of the step and the container runtime would pass each signal on again.
+    With ``exec`` the one process that gets SIGUSR2 before the limit is submitit's own.
+    """
+    additional: dict[str, str | int | bool] = {
+        "signal": f"B:USR2@{grace_seconds}",
+        "requeue": True,
+        # submitit would read "32G" as a number of gigabytes: these go into the batch file as they are.
+        **{key: value for key in ("mem", "reservation") if (value := getattr(resources, key))},
+        **(extra or {}),
+        **resources.sbatch,
+    }
+    parameters: dict[str, object] = {
+        "job_name": name,
+        "comment": comment,
+        "time": minutes(resources.time),
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "exclude": resources.exclude,
+        "nodelist": resources.nodelist,
+        "cpus_per_task": resources.cpus * max(1, gpus),
+        "setup": list(setup) or None,
+        "array_parallelism": array_parallelism,
+        "use_srun": False,
+        "additional_parameters": additional,
+    }
+    if gpus and resources.gpu_type:
+        parameters["gres"] = f"gpu:{resources.gpu_type}:{gpus}"
+    elif gpus:
+        parameters["gpus_per_node"] = gpus
+    with submission_errors():
+        executor = SlurmExecutor(
+            folder, max_num_timeout=_NEVER, python=f"exec {shlex.quote(sys.executable)}"
+        )
+    executor.update_parameters(**{k: v for k, v in parameters.items() if v is not None})
+    return executor
+
+
+@contextmanager
+def outer_environment() -> Iterator[None]:
+    """Submit as from a login shell: what Slurm told the controller's own job would bend the trials' requests."""
+    conf = os.environ.get("SLURM_CONF")
+    with submitit.helpers.clean_env():
+        if conf:
+            os.environ["SLURM_CONF"] = conf
+        yield
+
+
+@contextmanager
+def submission_errors() -> Iterator[None]:
+    """Turn submitit's and sbatch's refusals into one clear error."""
+    try:
+        yield
+    except submitit.core.utils.FailedJobError as error:
+        message = " ".join(str(error).split())
+        raise MissingRequirement(
+            f"sbatch refused the job: {message}",
+            fix="correct the profile's partition, account, qos or limits (sinfo and 'sacctmgr show assoc' list what you may use)",
+        ) from None
+    except RuntimeError as error:
+        if "srun" in str(error):
+            raise MissingRequirement(
+                "Slurm's commands (srun, sbatch) are not on this machine's PATH",
+                fix="run on a login node of the cluster, or choose another profile (--cluster local)",
+            ) from None
+        raise
+
+
+def _label(job_id: str, name: str, comment: str) -> None:
+    """Give an array element a name and comment of its own; a job that has ended already takes none."""
+    subprocess.run(
+        ["scontrol", "update", f"JobId={job_id}", f"Name={name}", f"Comment={comment}"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _max_array_size() -> int:
+    for line in run_slurm(["scontrol", "show", "config"]).splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "MaxArraySize" and value.strip().isdigit():
+            return int(value)
+    return 1001  # Slurm's default

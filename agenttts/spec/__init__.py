@@ -1,0 +1,25 @@
+"""The job spec: strict, with errors that name the file, the line, the key and what is valid."""
+
+from agenttts.spec.load import dump_spec, load_spec, parse_spec
+from agenttts.spec.model import (
+    ContainerSection,
+    JobSpec,
+    ModelSection,
+    SearchSection,
+    StageSection,
+    TaskSection,
+)
+from agenttts.spec.strict import load_strict
+
+__all__ = [
+    "ContainerSection",
+    "JobSpec",
+    "ModelSection",
+    "SearchSection",
+    "StageSection",
+    "TaskSection",
+    "dump_spec",
+    "load_spec",
+    "load_strict",
+    "parse_spec",
+]

@@ -1,0 +1,209 @@
+"""The shape of a job spec. Every unknown key is an error; every field says its unit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from agenttts.errors import valid_names
+from agenttts.space import Model, SearchSpace, Stage
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values are not coerced behind the user's back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class TaskSection(Section):
+    """What is solved, on which examples."""
+
+    name: str
+    data: str = ""
+    """A file, a Hugging Face ``datasets`` id or ``builtin:NAME``; empty: the task's built-in data set."""
+    split: str = "search"
+    examples: Annotated[int, Field(ge=1)] | None = None
+    """How many examples a trial is scored on; None: all of the split."""
+    options: dict[str, Any] = {}
+
+
+class SampleValues(Section):
+    """An explicit list of sample counts."""
+
+    values: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+
+
+class StageSection(Section):
+    """One stage: which models it may use, its nominal token counts, the sample counts allowed."""
+
+    models: Annotated[list[str], Field(min_length=1)]
+    prompt_tokens: Annotated[int, Field(ge=1)]
+    decode_tokens: Annotated[int, Field(ge=1)]
+    samples: list[int] | SampleValues = [1, 100]
+
+    @field_validator("samples")
+    @classmethod
+    def _check_range(cls, value: list[int] | SampleValues) -> list[int] | SampleValues:
+        if isinstance(value, list) and not (len(value) == 2 and 1 <= value[0] <= value[1]):
+            raise ValueError(
+                f"{value} is no sample range; valid: [low, high] with 1 <= low <= high, or {{values: [1, 2, 4]}}"
+            )
+        return value
+
+    @property
+    def sample_counts(self) -> tuple[int, ...]:
+        """Every allowed sample count, ascending."""
+        if isinstance(self.samples, SampleValues):
+            return tuple(sorted(set(self.samples.values)))
+        return tuple(range(self.samples[0], self.samples[1] + 1))
+
+
+class ModelSection(Section):
+    """A model: where it lies, its nominal size, how to run it."""
+
+    path: str
+    revision: str | None = None
+    params: Annotated[float, Field(gt=0)]
+    """Nominal parameters, e.g. 7.0e9: what the budget counts."""
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    """GPUs one engine takes; None: worked out from the model's config.json and the profile's GPU memory."""
+    engine: Literal["vllm", "transformers", "scripted"] = "vllm"
+    prompt_style: Literal["chat", "few_shot_chat", "few_shot_completion"] = "chat"
+    options: dict[str, Any] = {}
+    """Passed to the engine by name (vLLM: dtype, quantization, max_model_len, tensor_parallel_size, ...)."""
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        """YAML 1.1 reads ``7e9`` as text (no dot): take it as the number it plainly is."""
+        if isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d+", value):
+            return float(value)
+        return float(value) if type(value) is int else value
+
+
+class SearchSection(Section):
+    """How allocations are searched. ``budget`` is in units of one small-model sample."""
+
+    method: str = "agenttts"
+    budget: Annotated[float, Field(gt=0)]
+    iterations: Annotated[int, Field(ge=0)] = 5
+    """Batches proposed after the initial trials."""
+    batch_size: Annotated[int, Field(ge=1)] = 10
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    options: dict[str, Any] = {}
+    """Options of the method, checked by name."""
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return float(value) if type(value) is int else value
+
+
+class ContainerSection(Section):
+    """The image trials run in; what is unset comes from the profile."""
+
+    image: str | None = None
+    binds: list[str] = []
+    """Further ``HOST[:CONTAINER[:ro]]`` binds; data, models and the run are bound without being named."""
+
+
+class JobSpec(Section):
+    """A whole experiment: what ``launch`` takes."""
+
+    name: str
+    task: TaskSection
+    stages: Annotated[dict[str, StageSection], Field(min_length=1)]
+    models: Annotated[dict[str, ModelSection], Field(min_length=1)]
+    search: SearchSection
+    agent: Literal["none"] = "none"
+    cluster: str = "local"
+    container: ContainerSection = ContainerSection()
+    samples: str | None = None
+    """Directory of a sample store shared between runs; None: the run's own ``samples/``."""
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not RUN_NAME.fullmatch(value):
+            raise ValueError(
+                f"'{value}' is no run name; valid: letters, digits, '.', '_' and '-', at most 64, first a letter or digit"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _check_models(self) -> JobSpec:
+        for stage, section in self.stages.items():
+            for position, model in enumerate(section.models):
+                if model not in self.models:
+                    raise UnknownName(
+                        ("stages", stage, "models", position),
+                        f"unknown model '{model}'; " + valid_names(model, self.models),
+                    )
+            if len(set(section.models)) != len(section.models):
+                raise UnknownName(("stages", stage, "models"), "a model is listed twice")
+        return self
+
+    def space(self) -> SearchSpace:
+        """The search space; `agenttts.errors.UserError` when the budget fits no allocation."""
+        return SearchSpace(
+            tuple(
+                Stage(
+                    name=name,
+                    models=tuple(
+                        Model(model, self.models[model].params) for model in section.models
+                    ),
+                    prompt_tokens=section.prompt_tokens,
+                    decode_tokens=section.decode_tokens,
+                    samples=section.sample_counts,
+                )
+                for name, section in self.stages.items()
+            ),
+            self.search.budget,
+        )
+
+    def anchored(self, base: Path) -> JobSpec:
+        """The same spec with every relative path made absolute against ``base`` (the spec file's directory).
+
+        A value is taken for a path when it exists there or looks like one (starts with '.', '/' or '~', or ends like
+        a file of ours); anything else (a hub id, ``builtin:NAME``) is left as it is.
+        """
+        return self.model_copy(
+            update={
+                "task": self.task.model_copy(update={"data": _anchor(self.task.data, base)}),
+                "models": {
+                    name: model.model_copy(update={"path": _anchor(model.path, base)})
+                    for name, model in self.models.items()
+                },
+                "container": self.container.model_copy(
+                    update={"image": _anchor(self.container.image, base)}
+                    if self.container.image
+                    else {}
+                ),
+                "samples": _anchor(self.samples, base) if self.samples else None,
+            }
+        )
+
+
+class UnknownName(ValueError):
+    """A cross-reference inside the spec that leads nowhere; ``path`` is the key's path."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+_FILES = {".json", ".jsonl", ".gz", ".yaml", ".yml", ".sif", ".gguf"}
+
+
+def _anchor(value: str, base: Path) -> str:
+    if not value:
+        return value
+    path = Path(value).expanduser()
+    if value.startswith((".", "/", "~")) or path.suffix in _FILES or (base / path).exists():
+        return str((base / path).absolute().resolve())
+    return value

@@ -1,0 +1,159 @@
+"""Evaluate one allocation: stage by stage, sample → fuse → score.
+
+Runs inside the container, one process a trial. Models are loaded one at a time, and only when the sample store does
+not hold what they would draw.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from agenttts import tasks
+from agenttts.errors import UserError
+from agenttts.inference.base import SamplingParams
+from agenttts.inference.sampler import DrawResult, Sampler
+from agenttts.space import Choice
+from agenttts.tables.schema import ExampleRow, examples_frame
+from agenttts.tasks.base import Example, StageDefinition
+from agenttts.trial.result import TrialOutput, write_result
+from agenttts.trial.spec import TrialSpec
+
+
+@dataclass
+class _Usage:
+    """Tokens one stage took for one example."""
+
+    prompt: int = 0
+    decode: int = 0
+    reused: int = 0
+    truncated: bool = False
+
+    def add(self, draw: DrawResult) -> None:
+        self.prompt += draw.prompt_tokens
+        self.decode += draw.decode_tokens
+        self.reused += draw.reused_tokens
+        self.truncated |= draw.truncated
+
+
+def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
+    """Run the trial and store its result; the caller closes the sampler.
+
+    Raises `agenttts.inference.base.EngineError` when a model cannot be loaded or run.
+    """
+    task = tasks.create(spec.task)
+    examples = read_examples(Path(spec.examples))
+    outputs: list[dict[str, Any]] = [{} for _ in examples]
+    rows: list[ExampleRow] = []
+    for choice in spec.allocation.choices:
+        stage = task.stage(choice.stage)
+        rows += _run_stage(spec, stage, choice, examples, outputs, sampler)
+    metrics = _means(rows)
+    output = TrialOutput(
+        score=metrics[task.main_metric],
+        metrics=metrics,
+        prompt_tokens=sum(row.prompt_tokens for row in rows),
+        decode_tokens=sum(row.decode_tokens for row in rows),
+        reused_tokens=sum(row.reused_tokens for row in rows),
+        truncated=sum(row.truncated for row in rows),
+        examples=len(examples),
+        seconds=sampler.seconds(),
+    )
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    write_result(Path(spec.directory), output, examples_frame(rows, names))
+    return output
+
+
+def read_examples(path: Path) -> list[Example]:
+    """The run's frozen examples."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise UserError(f"{path}: no examples")
+    return [Example(**json.loads(line)) for line in lines]
+
+
+def _run_stage(
+    spec: TrialSpec,
+    stage: StageDefinition,
+    choice: Choice,
+    examples: Sequence[Example],
+    outputs: list[dict[str, Any]],
+    sampler: Sampler,
+) -> list[ExampleRow]:
+    """One stage over all examples; adds its fused outputs to ``outputs``."""
+    max_tokens = spec.decode_tokens[stage.name]
+    prompts = [stage.prompt(e, o) for e, o in zip(examples, outputs, strict=True)]
+    params = SamplingParams(temperature=stage.temperature, max_tokens=max_tokens)
+    draws = sampler.draw(choice.model, prompts, params, choice.samples)
+    usages = [_Usage() for _ in examples]
+    for usage, draw in zip(usages, draws, strict=True):
+        usage.add(draw)
+    parsed = [
+        [stage.parse(text, example) for text in draw.texts]
+        for draw, example in zip(draws, examples, strict=True)
+    ]
+    fused = [stage.fuse(p, e) for p, e in zip(parsed, examples, strict=True)]
+    if choice.samples > 1:
+        _fuse_by_model(stage, choice, max_tokens, examples, outputs, parsed, fused, usages, sampler)
+    rows = []
+    for position, example in enumerate(examples):
+        value, usage = fused[position], usages[position]
+        outputs[position][stage.name] = value
+        rows.append(
+            ExampleRow(
+                trial=spec.trial,
+                example=example.id,
+                stage=stage.name,
+                model=choice.model,
+                samples=choice.samples,
+                output=json.dumps(value, ensure_ascii=False),
+                candidates=list(draws[position].texts),
+                metrics=stage.metrics(value, example),
+                prompt_tokens=usage.prompt,
+                decode_tokens=usage.decode,
+                reused_tokens=usage.reused,
+                truncated=usage.truncated,
+            )
+        )
+    return rows
+
+
+def _fuse_by_model(
+    stage: StageDefinition,
+    choice: Choice,
+    max_tokens: int,
+    examples: Sequence[Example],
+    outputs: Sequence[Mapping[str, Any]],
+    parsed: Sequence[Sequence[Any]],
+    fused: list[Any],
+    usages: Sequence[_Usage],
+    sampler: Sampler,
+) -> None:
+    """Replace ``fused`` where the stage has its own model fuse the candidates: one more sample each."""
+    calls = {
+        position: fusion
+        for position, example in enumerate(examples)
+        if (fusion := stage.fusion(parsed[position], example, outputs[position])) is not None
+    }
+    # One draw a temperature (in practice: one), so that the engine sees all of it at once.
+    for temperature in sorted({fusion.temperature for fusion in calls.values()}):
+        positions = [p for p, fusion in calls.items() if fusion.temperature == temperature]
+        params = SamplingParams(temperature=temperature, max_tokens=max_tokens)
+        draws = sampler.draw(choice.model, [calls[p].prompt for p in positions], params, 1)
+        for position, draw in zip(positions, draws, strict=True):
+            fused[position] = stage.parse(draw.texts[0], examples[position])
+            usages[position].add(draw)
+
+
+def _means(rows: Sequence[ExampleRow]) -> dict[str, float]:
+    """``STAGE.METRIC`` means over the examples."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.metrics.items():
+            if value is not None:
+                values.setdefault(f"{row.stage}.{name}", []).append(value)
+    return {name: fmean(column) for name, column in values.items()}

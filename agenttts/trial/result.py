@@ -1,0 +1,89 @@
+"""What a trial leaves in its directory, and when it counts as done.
+
+``result.json`` and ``examples.parquet`` are written first, each atomically; the marker ``COMPLETED.json`` comes last
+and holds the digests of both and of the trial's spec. A trial is complete exactly when the marker matches all three:
+a half-written, truncated or foreign result is no result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from agenttts.tables.atomic import atomic_write_json, atomic_write_parquet
+from agenttts.trial.spec import SPEC_FILE
+
+RESULT_FILE = "result.json"
+EXAMPLES_FILE = "examples.parquet"
+MARKER_FILE = "COMPLETED.json"
+FAULT_FILE = "fault.json"
+
+
+@dataclass(frozen=True)
+class TrialOutput:
+    """What a trial measured.
+
+    ``score`` is the main metric and ``metrics`` every ``STAGE.METRIC``, means over the examples, in [0, 1].
+    ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes; ``reused_tokens`` of them came from the
+    sample store and were not computed again. ``seconds`` are wall seconds by phase (``load``, ``generate``).
+    """
+
+    score: float
+    metrics: Mapping[str, float]
+    prompt_tokens: int
+    decode_tokens: int
+    reused_tokens: int
+    truncated: int
+    examples: int
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a trial failed by its own fault: ``kind`` is FAILED or OOM, ``message`` one paragraph."""
+
+    kind: str
+    message: str
+
+
+def write_result(directory: Path, output: TrialOutput, examples: pl.DataFrame) -> None:
+    """Store a finished trial; the marker goes last."""
+    atomic_write_parquet(directory / EXAMPLES_FILE, examples)
+    atomic_write_json(directory / RESULT_FILE, asdict(output))
+    atomic_write_json(directory / MARKER_FILE, _digests(directory))
+
+
+def read_result(directory: Path) -> TrialOutput | None:
+    """The result of a complete trial; None when it is not (yet) complete."""
+    try:
+        marker = json.loads((directory / MARKER_FILE).read_text(encoding="utf-8"))
+        if marker != _digests(directory):
+            return None
+        return TrialOutput(**json.loads((directory / RESULT_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError):  # absent, or cut short by a crash: not complete
+        return None
+
+
+def write_fault(directory: Path, fault: Fault) -> None:
+    """Record why the trial failed, for the host to classify."""
+    atomic_write_json(directory / FAULT_FILE, asdict(fault))
+
+
+def read_fault(directory: Path) -> Fault | None:
+    """The fault of the last attempt, if it recorded one."""
+    try:
+        return Fault(**json.loads((directory / FAULT_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    return {
+        name: hashlib.sha256((directory / name).read_bytes()).hexdigest()
+        for name in (SPEC_FILE, RESULT_FILE, EXAMPLES_FILE)
+    }

@@ -1,0 +1,66 @@
+"""What crosses into the container: one JSON document that says which trial to run.
+
+Plain JSON, because host and image may hold different Python versions. ``protocol`` is raised when its meaning
+changes, so that an image older than the host is found out before it computes anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agenttts.errors import UserError
+from agenttts.inference.base import ModelConfig
+from agenttts.space import Allocation
+
+PROTOCOL = 1
+SPEC_FILE = "trial.json"
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One allocation to evaluate over the examples of a split.
+
+    ``examples`` is the run's frozen examples file; ``decode_tokens`` bounds the tokens of one sample, by stage;
+    ``seed`` is the run's, from which every sample's own seed derives; ``directory`` (the trial's own) and ``samples``
+    (the sample store) are absolute and the same inside the container.
+    """
+
+    run: str
+    trial: str
+    allocation: Allocation
+    task: str
+    examples: str
+    seed: int
+    decode_tokens: Mapping[str, int]
+    models: Mapping[str, ModelConfig]
+    directory: str
+    samples: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON document."""
+        document = asdict(self)
+        document["allocation"] = self.allocation.to_records()
+        return {"protocol": PROTOCOL, **document}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> TrialSpec:
+        """Inverse of `to_json`; `UserError` when the document speaks another protocol."""
+        values = dict(document)
+        protocol = values.pop("protocol", None)
+        if protocol != PROTOCOL:
+            raise UserError(
+                f"this image speaks trial protocol {PROTOCOL}, the controller speaks {protocol}: "
+                "build the image again with 'agenttts-hpc image build'"
+            )
+        values["allocation"] = Allocation.from_records(values["allocation"])
+        values["models"] = {name: ModelConfig(**model) for name, model in values["models"].items()}
+        return cls(**values)
+
+    @classmethod
+    def read(cls, path: Path) -> TrialSpec:
+        """The spec in a file."""
+        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
