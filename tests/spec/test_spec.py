@@ -1,0 +1,116 @@
+"""The job spec is strict: every mistake names file, line, key, what is valid, and the nearest valid name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agenttts.errors import UserError
+from agenttts.spec import dump_spec, load_spec, parse_spec
+
+GOOD = """\
+name: two-stage
+task: {name: retrieval_qa, examples: 50}
+stages:
+  retrieval: {models: [small, large], prompt_tokens: 2048, decode_tokens: 128, samples: [1, 100]}
+  answer: {models: [small, large], prompt_tokens: 256, decode_tokens: 64, samples: {values: [1, 2, 8]}}
+models:
+  small: {path: ./models/small, params: 7e9, gpus: 1}
+  large: {path: org/large, params: 72e9}
+search: {budget: 1000, seed: 3}
+"""
+
+
+def parse(text: str, *overrides: str):
+    return parse_spec(text, "job.yaml", Path("/base"), overrides)
+
+
+def test_a_good_spec_loads_with_defaults_and_absolute_paths():
+    spec = parse(GOOD)
+    assert spec.search.method == "agenttts"
+    assert spec.search.iterations == 5
+    assert spec.search.batch_size == 10
+    assert spec.cluster == "local"
+    assert spec.models["small"].path == "/base/models/small"
+    assert spec.models["large"].path == "org/large"  # a hub id stays one
+    assert spec.models["small"].params == 7e9
+    assert spec.stages["answer"].sample_counts == (1, 2, 8)
+    assert spec.stages["retrieval"].sample_counts == tuple(range(1, 101))
+
+
+def test_the_space_is_the_papers():
+    space = parse(GOOD).space()
+    assert space.stage("retrieval").budget("large", 1) == pytest.approx(814)
+
+
+def test_the_frozen_spec_loads_to_the_same_spec():
+    spec = parse(GOOD)
+    assert parse_spec(dump_spec(spec), "spec.yaml", Path("/elsewhere")) == spec
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("examples: 50", "exmples: 50", ["job.yaml:2", "task.exmples", "did you mean 'examples'"]),
+        ("budget: 1000", "budgt: 1000", ["job.yaml:9", "search.budgt", "did you mean 'budget'"]),
+        ("[small, large], prompt_tokens: 2048", "[small, lrge], prompt_tokens: 2048", ["job.yaml:4", "stages.retrieval.models[1]", "'lrge'", "did you mean 'large'"]),
+        ("prompt_tokens: 256", "prompt_tokens: many", ["job.yaml:5", "stages.answer.prompt_tokens", "integer", "'many'"]),
+        ("prompt_tokens: 256", "prompt_tokens: 0", ["stages.answer.prompt_tokens", "greater than or equal to 1", "not 0"]),
+        ("samples: [1, 100]", "samples: [5, 2]", ["job.yaml:4", "stages.retrieval.samples", "low <= high"]),
+        ("{values: [1, 2, 8]}", "{valus: [1]}", ["stages.answer.samples.valus", "did you mean 'values'"]),
+        ("gpus: 1", "gpus: 1, engine: vlm", ["models.small.engine", "'vllm'", "'vlm'"]),
+        ("name: two-stage", "name: a/b", ["job.yaml:1", "name", "'a/b'", "letters"]),
+        ("name: two-stage\n", "", ["name", "required but missing"]),
+        ("search: {budget: 1000, seed: 3}", "search: {budget: 1000}\nsearch: {budget: 2}", ["job.yaml:10", "search is given twice"]),
+        ("search: {budget: 1000, seed: 3}", "search: [", ["job.yaml:", "not valid YAML"]),
+        ("budget: 1000", "budget: .nan", ["search.budget", "finite"]),
+    ],
+)  # fmt: skip
+def test_mistakes_name_place_value_and_what_is_valid(old, new, expected):
+    assert old in GOOD
+    with pytest.raises(UserError) as caught:
+        parse(GOOD.replace(old, new))
+    for part in expected:
+        assert part in str(caught.value)
+
+
+def test_overrides_apply_and_are_checked_like_the_file():
+    spec = parse(
+        GOOD, "search.budget=500", "task.examples=7", "models.large.options.dtype=bfloat16"
+    )
+    assert (spec.search.budget, spec.task.examples) == (500, 7)
+    assert spec.models["large"].options == {"dtype": "bfloat16"}
+    with pytest.raises(UserError, match="search.methd: unknown key.*did you mean 'method'"):
+        parse(GOOD, "search.methd=random")
+    with pytest.raises(UserError, match="valid is KEY.PATH=VALUE"):
+        parse(GOOD, "search.budget")
+
+
+def test_a_budget_too_small_says_the_least_feasible():
+    with pytest.raises(UserError, match=r"too small for any allocation.*set search.budget to \d+"):
+        parse(GOOD, "search.budget=1").space()
+    least = parse(GOOD).space().least_budget
+    assert parse(GOOD, f"search.budget={least}").space().count() >= 1
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path):
+    (tmp_path / "demo.yaml").write_text(GOOD)
+    with pytest.raises(UserError, match="no such job spec; did you mean .*demo.yaml"):
+        load_spec(tmp_path / "dmo.yaml")
+    with pytest.raises(UserError, match="directory"):
+        load_spec(tmp_path)
+
+
+def test_shipped_specs_and_profiles_load():
+    from agenttts.dispatch.profile import Profile, load_profile
+
+    root = Path(__file__).parents[2]
+    specs = sorted((root / "jobs").glob("*.yaml"))
+    assert specs
+    for path in specs:
+        load_spec(path).space()
+    for path in sorted((root / "slurm").glob("*.yaml")):
+        assert isinstance(load_profile(str(path), []), Profile)
+        assert yaml.safe_load(path.read_text())["kind"] in ("local", "slurm")
