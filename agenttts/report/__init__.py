@@ -1,1 +1,9 @@
+"""Reports: what one or many runs found, as a table, a page or a document.
 
+>>> render(build_report([Path("results/demo")]), "html", Path("demo.html"))
+"""
+
+from agenttts.report.export import render
+from agenttts.report.summary import Report, RunReport, build_report
+
+__all__ = ["Report", "RunReport", "build_report", "render"]

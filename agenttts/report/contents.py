@@ -1,0 +1,235 @@
+"""What a report says, in words and cells, whatever it is rendered as."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agenttts.report.summary import Report, RunReport
+from agenttts.tables.aggregate import Interval
+
+NO_TRIAL = "no trial finished yet"
+COST_TITLES = {"budget": "budget (units)", "tokens": "tokens", "gpu_seconds": "GPU-seconds"}
+_LONGEST_ERROR = 400
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of text. ``numbers`` are the columns to align right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """One run: heading, a few lines, its tables by part."""
+
+    title: str
+    lines: tuple[str, ...]
+    best: Grid | None
+    improvements: Grid | None
+    fronts: tuple[Grid, ...]
+    failures: Grid | None
+    guidelines: tuple[str, ...]
+
+
+def run_titles(report: Report) -> list[str]:
+    """What to call each run: its name, or its path where two have one name."""
+    names = Counter(run.run for run in report.runs)
+    return [run.run if names[run.run] == 1 else str(run.path) for run in report.runs]
+
+
+def run_contents(run: RunReport, title: str) -> RunContents:
+    """The contents of one run."""
+    return RunContents(
+        title=title,
+        lines=tuple(_lines(run)),
+        best=_best_grid(run),
+        improvements=_improvements(run),
+        fronts=tuple(_front(run, cost) for cost in COST_TITLES if run.pareto[cost].height),
+        failures=_failures(run),
+        guidelines=run.guidelines,
+    )
+
+
+def comparison(report: Report) -> Grid:
+    """One row a run."""
+    rows = []
+    for title, run in zip(run_titles(report), report.runs, strict=True):
+        best, totals = run.best, run.totals
+        rows.append(
+            (
+                title + (" *" if run is report.best_run else ""),
+                str(totals["trials"]),
+                score_text(best["score"], run.interval) if best else "-",
+                number(best["budget"]) if best else "-",
+                allocation_text(best["allocation"]) if best else "-",
+                number(totals["tokens"]),
+                share(totals["reused_share"]),
+                number(totals["gpu_hours"]),
+                duration(totals["wall_seconds"]),
+            )
+        )
+    figures = ("tokens", "reused", "GPU-hours", "wall")
+    columns = ("run", "trials", "best score", "budget", "best allocation", *figures)
+    numbers = frozenset(columns) - {"run", "best allocation"}
+    return Grid("runs (* holds the best trial)", columns, tuple(rows), numbers)
+
+
+def allocation_text(records: Iterable[Mapping[str, Any]]) -> str:
+    """An allocation in short: ``qwen-7b×4 → llama-3b×20``."""
+    return " → ".join(f"{choice['model']}×{choice['samples']}" for choice in records)
+
+
+def score_text(score: float, interval: Interval | None) -> str:
+    """A score with its confidence interval, where there is one."""
+    text = f"{score:.4f}"
+    return f"{text} [{interval.low:.3f}, {interval.high:.3f}]" if interval else text
+
+
+def number(value: float | None) -> str:
+    """A quantity to about four digits; ``-`` when unknown."""
+    if value is None:
+        return "-"
+    if value == int(value) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def share(value: float | None) -> str:
+    """A share in per cent."""
+    return "-" if value is None else f"{value:.0%}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as the two units that matter."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def trial_text(row: Mapping[str, Any]) -> str:
+    """One trial in a line, for the tip of a point in a figure."""
+    return f"{row['trial']} {allocation_text(row['allocation'])}: score {row['score']:.4f}, budget {number(row['budget'])}"
+
+
+def _lines(run: RunReport) -> list[str]:
+    over = {"done": "done", None: "not over"}.get(run.outcome, f"ended: {run.outcome}")
+    task, search = (_section(run.settings, name) for name in ("task", "search"))
+    facts = {"task": task.get("name"), "search": search.get("method")}
+    facts |= {name: search.get(name) for name in ("budget", "seed")}
+    if isinstance(facts["budget"], float):
+        facts["budget"] = number(facts["budget"])
+    lines = [f"{over}; " + ", ".join(f"{k} {v}" for k, v in facts.items() if v is not None)]
+    lines = [line.removesuffix("; ") for line in lines]
+    if run.trials.is_empty():
+        return [*lines, NO_TRIAL]
+    totals = run.totals
+    states = ", ".join(f"{count} {state}" for state, count in run.states.items())
+    return [
+        *lines,
+        f"{totals['trials']} trials: {states}",
+        f"{number(totals['tokens'])} tokens ({share(totals['reused_share'])} reused), "
+        f"{number(totals['gpu_hours'])} GPU-hours, {duration(totals['wall_seconds'])} wall time",
+    ]
+
+
+def _best_grid(run: RunReport) -> Grid | None:
+    if run.best is None:
+        return None
+    row = run.best
+    interval = f" ({run.interval.level:.0%} interval over examples)" if run.interval else ""
+    title = (
+        f"best allocation: {row['trial']}, score {score_text(row['score'], run.interval)}{interval}, "
+        f"budget {number(row['budget'])}"
+    )
+    rows = [
+        (
+            choice["stage"],
+            choice["model"],
+            str(choice["samples"]),
+            ", ".join(_stage_metrics(row["metrics"], choice["stage"])) or "-",
+        )
+        for choice in row["allocation"]
+    ]
+    return Grid(
+        title, ("stage", "model", "samples", "metrics"), tuple(rows), frozenset({"samples"})
+    )
+
+
+def _stage_metrics(metrics: Mapping[str, float | None], stage: str) -> list[str]:
+    return [
+        f"{name.removeprefix(f'{stage}.')} {value:.4f}"
+        for name, value in metrics.items()
+        if value is not None and name.startswith(f"{stage}.")
+    ]
+
+
+def _improvements(run: RunReport) -> Grid | None:
+    if run.trace.is_empty():
+        return None
+    allocations = dict(run.trials.select("trial", "allocation").iter_rows())
+    rows = [
+        (
+            f"{row['step']}/{run.trace.height}",
+            f"{row['score']:.4f}",
+            number(row["budget"]),
+            row["trial"],
+            row["source"],
+            allocation_text(allocations[row["trial"]]),
+        )
+        for row in run.trace.iter_rows(named=True)
+        if row["improved"]
+    ]
+    columns = ("step", "best so far", "budget", "trial", "source", "allocation")
+    return Grid("improvements", columns, tuple(rows), frozenset(columns[:3]))
+
+
+def _front(run: RunReport, cost: str) -> Grid:
+    rows = [
+        (number(row[cost]), f"{row['score']:.4f}", row["trial"], allocation_text(row["allocation"]))
+        for row in run.pareto[cost].iter_rows(named=True)
+    ]
+    columns = (COST_TITLES[cost], "score", "trial", "allocation")
+    return Grid(
+        f"Pareto front: score against {COST_TITLES[cost]}",
+        columns,
+        tuple(rows),
+        frozenset(columns[:2]),
+    )
+
+
+def _failures(run: RunReport) -> Grid | None:
+    if not run.failures:
+        return None
+    rows = [
+        (group["state"], _some(group["trials"]), _shortened(group["error"] or "-"))
+        for group in run.failures
+    ]
+    return Grid("trials without a result", ("state", "trials", "error"), tuple(rows))
+
+
+def _some(trials: Sequence[str]) -> str:
+    rest = f" and {len(trials) - 5} more" if len(trials) > 6 else ""
+    return ", ".join(trials[: 5 if rest else 6]) + rest
+
+
+def _shortened(error: str) -> str:
+    """An error as one paragraph; of a long one its end, where a traceback says what happened."""
+    text = " ".join(error.split())
+    return text if len(text) <= _LONGEST_ERROR else f"… {text[-_LONGEST_ERROR:]}"
+
+
+def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = settings.get(name)
+    return section if isinstance(section, Mapping) else {}

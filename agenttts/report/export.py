@@ -1,0 +1,109 @@
+"""Writing a report: to standard output or, atomically, to a file, in any of its formats."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+import polars as pl
+
+from agenttts.errors import UserError, valid_names
+from agenttts.report.render_html import render_html
+from agenttts.report.render_table import print_tables, tables_text
+from agenttts.report.summary import Report
+from agenttts.tables.atomic import atomic_write_bytes
+from agenttts.tables.schema import metric_names
+
+ReportFormat = Literal["table", "json", "csv", "html", "parquet"]
+
+
+def render(report: Report, format: ReportFormat, out: Path | None = None) -> None:
+    """Print the report, or write it to ``out``.
+
+    ``csv`` and ``parquet`` are one table of the trials of all runs (see `flat_table`). Raises `UserError` when ``out``
+    cannot be written, and for Parquet on a terminal.
+    """
+    if format not in _CONTENT and format != "table":
+        raise UserError(f"unknown format '{format}'; {valid_names(format, get_args(ReportFormat))}")
+    if out is not None:
+        content = tables_text(report).encode() if format == "table" else _CONTENT[format](report)
+        _write_file(out, content)
+    elif format == "table":
+        print_tables(report)
+    elif format == "parquet":
+        if sys.stdout.isatty():
+            raise UserError("a Parquet table is no text for a terminal; name a file with --out")
+        sys.stdout.flush()
+        sys.stdout.buffer.write(_CONTENT[format](report))
+    else:
+        sys.stdout.write(_CONTENT[format](report).decode())
+
+
+def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
+    """One row a trial, no nested columns: a table that ``replay`` takes.
+
+    The allocation becomes ``STAGE.model`` and ``STAGE.samples`` (null where a run has no such stage), the metric X the
+    column ``X``, or ``metrics.X`` where that name is taken.
+    """
+    stages = dict.fromkeys(
+        choice["stage"] for allocation in trials["allocation"] for choice in allocation
+    )
+    choices = [
+        pl.col("allocation")
+        .list.eval(
+            pl.element().filter(pl.element().struct.field("stage") == stage).struct.field(part)
+        )
+        .list.first()
+        .alias(f"{stage}.{part}")
+        for stage in stages
+        for part in ("model", "samples")
+    ]
+    taken = {
+        *trials.columns,
+        *(f"{stage}.{part}" for stage in stages for part in ("model", "samples")),
+    }
+    metrics = [
+        pl.col("metrics").struct.field(name).alias(f"metrics.{name}" if name in taken else name)
+        for name in metric_names(trials)
+    ]
+    before = ("run", "trial", "iteration", "source", "state", "score", "budget")
+    after = [c for c in trials.columns if c not in (*before, "metrics", "allocation")]
+    return trials.select(*before, *choices, *metrics, *after)
+
+
+def _json(report: Report) -> bytes:
+    document = json.dumps(report.as_dict(), ensure_ascii=False, allow_nan=False, indent=2)
+    return (document + "\n").encode()
+
+
+def _csv(report: Report) -> bytes:
+    moments = pl.col("started", "finished").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
+    return flat_table(report.trials).with_columns(moments).write_csv().encode()
+
+
+def _parquet(report: Report) -> bytes:
+    stream = io.BytesIO()
+    flat_table(report.trials).write_parquet(stream)
+    return stream.getvalue()
+
+
+_CONTENT: dict[str, Callable[[Report], bytes]] = {
+    "json": _json,
+    "csv": _csv,
+    "html": lambda report: render_html(report).encode(),
+    "parquet": _parquet,
+}
+
+
+def _write_file(out: Path, content: bytes) -> None:
+    try:
+        if out.exists() and not (out.is_file() or out.is_dir()):
+            out.write_bytes(content)  # a pipe or /dev/null: a rename would replace the device
+        else:
+            atomic_write_bytes(out, content)
+    except OSError as error:
+        raise UserError(f"cannot write the report to {out}: {error.strerror or error}") from error

@@ -1,0 +1,86 @@
+"""The report for a terminal, through Rich."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from agenttts.report.contents import Grid, RunContents, comparison, run_contents, run_titles
+from agenttts.report.summary import Report
+
+_BARS = "▁▂▃▄▅▆▇█"
+_LONGEST_SPARKLINE = 60
+_PLAIN_WIDTH = 120
+
+
+def print_tables(report: Report) -> None:
+    """Print the report on standard output."""
+    # Into a pipe Rich would wrap at 80 columns, which an allocation of long model names does not fit.
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    _print(report, Console(highlight=False, width=None if known else _PLAIN_WIDTH))
+
+
+def tables_text(report: Report, width: int = _PLAIN_WIDTH) -> str:
+    """The report as plain text of that many columns."""
+    stream = io.StringIO()
+    _print(report, Console(file=stream, width=width, highlight=False, color_system=None))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Values as a row of bars from the lowest to the highest; the last of each part where there are many."""
+    if len(values) > _LONGEST_SPARKLINE:
+        step = len(values) / _LONGEST_SPARKLINE
+        values = [values[round((i + 1) * step) - 1] for i in range(_LONGEST_SPARKLINE)]
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((value - low) * scale)] for value in values)
+
+
+def _print(report: Report, console: Console) -> None:
+    if len(report.runs) > 1:
+        console.print(*_grid(comparison(report)), sep="\n")
+    for run, title in zip(report.runs, run_titles(report), strict=True):
+        for part in _parts(run_contents(run, title), run.trace["best_so_far"].to_list()):
+            console.print(part)
+
+
+def _parts(contents: RunContents, trace: Sequence[float]) -> Iterator[RenderableType]:
+    # Text, never markup: names and errors may hold square brackets.
+    yield Rule(Text(contents.title, style="bold"), align="left")
+    yield Text("\n".join(contents.lines))
+    if contents.best:
+        yield from _grid(contents.best)
+    if contents.improvements:
+        bounds = f"{trace[0]:.4f} {sparkline(trace)} {trace[-1]:.4f}"
+        yield Text.assemble("\n", ("best so far, by trial  ", "bold"), bounds)
+        yield from _grid(contents.improvements)
+    for front in contents.fronts:
+        yield from _grid(front)
+    if contents.failures:
+        yield from _grid(contents.failures)
+    if contents.guidelines:
+        yield Text("\nguidelines", style="bold")
+        for guideline in contents.guidelines:
+            yield Padding(Text(f"- {guideline}"), (0, 0, 0, 1))
+
+
+def _grid(grid: Grid) -> Iterator[RenderableType]:
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 1))
+    for name in grid.columns:
+        right = name in grid.numbers
+        table.add_column(Text(name), justify="right" if right else "left", no_wrap=right)
+    for row in grid.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    yield Text(f"\n{grid.title}", style="bold")
+    yield table

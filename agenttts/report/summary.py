@@ -1,0 +1,235 @@
+"""From run directories to one `Report`: everything the renderings show, worked out once.
+
+A run may be unfinished, or so new that it has no table yet: it is then a report without trials.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from agenttts.errors import UserError
+from agenttts.tables.aggregate import (
+    COSTS,
+    Interval,
+    best_so_far,
+    best_trial,
+    bootstrap_interval,
+    concat_trials,
+    main_metric,
+    pareto_front,
+    summarise_runs,
+)
+from agenttts.tables.schema import NO_METRIC, TrialState, read_examples, read_trials, trials_frame
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One run. ``outcome`` is how it ended ('done' or why not), None while it is not over.
+
+    ``interval`` is the confidence interval of the best trial's score over its examples, where they are recorded;
+    ``settings`` is the run's resolved spec.
+    """
+
+    run: str
+    path: Path
+    outcome: str | None
+    trials: pl.DataFrame
+    interval: Interval | None = None
+    guidelines: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def best(self) -> dict[str, Any] | None:
+        """The row of the best trial; None when none scored."""
+        return best_trial(self.trials)
+
+    @cached_property
+    def trace(self) -> pl.DataFrame:
+        """Best-so-far, as `agenttts.tables.aggregate.best_so_far` has it."""
+        return best_so_far(self.trials)
+
+    @cached_property
+    def pareto(self) -> dict[str, pl.DataFrame]:
+        """The Pareto front of the score against each cost."""
+        return {cost: pareto_front(self.trials, cost) for cost in COSTS}
+
+    @cached_property
+    def totals(self) -> dict[str, Any]:
+        """Counts and sums, as `agenttts.tables.aggregate.summarise_runs` has them; zeros without trials."""
+        rows = summarise_runs(self.trials)
+        if rows.is_empty():
+            zeros = {name: None if name in _UNKNOWN_AT_FIRST else 0 for name in rows.columns}
+            return {name: value for name, value in zeros.items() if name != "run"}
+        return {name: value for name, value in rows.row(0, named=True).items() if name != "run"}
+
+    @cached_property
+    def states(self) -> dict[str, int]:
+        """Trials by state, those that occur."""
+        return {s.value: self.totals[s.value] for s in TrialState if self.totals[s.value]}
+
+    @cached_property
+    def failures(self) -> list[dict[str, Any]]:
+        """Trials without a result, those with the same state and error together: state, error, trials."""
+        failed = self.trials.filter(pl.col("state") != TrialState.COMPLETED.value)
+        return (
+            failed.group_by("state", "error", maintain_order=True)
+            .agg(pl.col("trial").alias("trials"))
+            .to_dicts()
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The run in the JSON document."""
+        counts = [state.value for state in TrialState]
+        best = None if self.best is None else _plain(self.best)
+        if best is not None and self.interval is not None:
+            best["confidence"] = self.interval._asdict()
+        return {
+            "run": self.run,
+            "path": str(self.path),
+            "finished": self.outcome is not None,
+            "outcome": self.outcome,
+            "states": self.states,
+            "trials": _plain(self.trials.to_dicts()),
+            "best": best,
+            "trace": _plain(self.trace.drop("run").to_dicts()),
+            "pareto": {
+                cost: _plain(front.drop("run").to_dicts()) for cost, front in self.pareto.items()
+            },
+            "totals": {k: _plain(v) for k, v in self.totals.items() if k not in counts},
+            "guidelines": list(self.guidelines),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """One or many runs."""
+
+    runs: tuple[RunReport, ...]
+
+    @cached_property
+    def trials(self) -> pl.DataFrame:
+        """The trials of all runs, their metrics united."""
+        return concat_trials([run.trials for run in self.runs])
+
+    @cached_property
+    def best_run(self) -> RunReport | None:
+        """The run that holds the best trial of all; None when no trial scored."""
+        runs = [run for run in self.runs if run.best is not None]
+        return max(runs, key=_by_best, default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON document: plain types, times as ISO-8601 in UTC, non-finite numbers as null."""
+        runs = [run.as_dict() for run in self.runs]
+        best = None if self.best_run is None else runs[self.runs.index(self.best_run)]["best"]
+        return {"runs": runs, "best": best}
+
+
+def build_report(
+    run_dirs: Sequence[Path], *, guidelines: Mapping[str, Sequence[str]] | None = None
+) -> Report:
+    """Read runs (directories ``results/RUN``), finished or not.
+
+    ``guidelines`` are the searcher's, by the name of the run's directory. Raises `UserError` for a directory that is
+    not there or not a run, and for damaged tables, each with its path.
+    """
+    given = guidelines or {}
+    return Report(tuple(_read_run(path, given) for path in run_dirs))
+
+
+_UNKNOWN_AT_FIRST = ("best", "reused_share", "wall_seconds")
+
+
+def _read_run(path: Path, guidelines: Mapping[str, Sequence[str]]) -> RunReport:
+    if not path.is_dir():
+        raise UserError(f"{path}: no such run directory")
+    table, spec, journal = path / "trials.parquet", path / "spec.yaml", path / "journal.jsonl"
+    if not (table.exists() or spec.exists() or journal.exists()):
+        raise UserError(
+            f"{path}: not a run: it has none of {spec.name}, {journal.name}, {table.name}"
+        )
+    trials = read_trials(table) if table.exists() else trials_frame([], [])
+    # A run is its directory: one copied or renamed is not mistaken for the one its rows were written under.
+    name = path.resolve().name
+    trials = trials.with_columns(pl.lit(name).alias("run"))
+    return RunReport(
+        run=name,
+        path=path,
+        outcome=_outcome(journal),
+        trials=trials,
+        interval=_interval(path, trials),
+        guidelines=tuple(guidelines.get(name, ())),
+        settings=_settings(spec),
+    )
+
+
+def _interval(path: Path, trials: pl.DataFrame) -> Interval | None:
+    """The best trial's confidence interval; None where its examples were not kept."""
+    best, metric = best_trial(trials), main_metric(trials)
+    if best is None or metric is None:
+        return None
+    examples = path / "trials" / best["trial"] / "examples.parquet"
+    return bootstrap_interval(read_examples(examples), metric) if examples.exists() else None
+
+
+def _outcome(journal: Path) -> str | None:
+    """What the last ``ended`` says, unless the run was started again since."""
+    outcome: str | None = None
+    if not journal.exists():
+        return None
+    for line in journal.read_bytes().splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:  # the last line, while the controller is writing it
+            continue
+        kind = event.get("event") if isinstance(event, dict) else None
+        if kind == "started":
+            outcome = None
+        elif kind == "ended":
+            outcome = str(event.get("outcome") or "ended")
+    return outcome
+
+
+def _settings(spec: Path) -> dict[str, Any]:
+    if not spec.exists():
+        return {}
+    try:
+        settings = yaml.safe_load(spec.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{spec}: cannot be read as YAML ({' '.join(str(error).split())})"
+        ) from error
+    return settings if isinstance(settings, dict) else {}
+
+
+def _by_best(run: RunReport) -> tuple[float, float, float]:
+    """Sorts runs as `best_trial` sorts trials: by score, then by lower budget, then by earlier finish."""
+    assert run.best is not None
+    finished = run.best["finished"]
+    return (
+        run.best["score"],
+        -(math.inf if run.best["budget"] is None else run.best["budget"]),
+        -(math.inf if finished is None else finished.timestamp()),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A table's values as JSON has them."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items() if key != NO_METRIC}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

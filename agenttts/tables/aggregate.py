@@ -1,0 +1,201 @@
+"""What a table of trials says: best trial, best-so-far, Pareto fronts, totals. Pure: frames in, frames out.
+
+Only a COMPLETED trial with a finite score takes part in comparisons; a score of 0 is a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import polars as pl
+
+from agenttts.tables.schema import NO_METRIC, TrialState, metric_names, read_trials, trials_schema
+
+Cost = Literal["budget", "tokens", "gpu_seconds"]
+COSTS: tuple[Cost, ...] = get_args(Cost)
+
+# Ids are numbered with leading zeros, but t10000 follows t9999: a longer id is a later one.
+_BY_TRIAL = (pl.col("trial").str.len_chars(), pl.col("trial"))
+_BY_FINISH = (pl.col("finished"), *_BY_TRIAL, pl.col("run"))
+_TOKENS = (pl.col("prompt_tokens") + pl.col("decode_tokens")).alias("tokens")
+
+
+class Interval(NamedTuple):
+    """A confidence interval: bounds, and the share of resamples between them."""
+
+    low: float
+    high: float
+    level: float
+
+
+def load_runs(paths: Iterable[Path]) -> pl.DataFrame:
+    """The trials of several runs as one table. Each path is a run's directory or its trials.parquet.
+
+    The metrics are those of any run, in order of first appearance; null where a run does not have one.
+    """
+    tables = [read_trials(path / "trials.parquet" if path.is_dir() else path) for path in paths]
+    return concat_trials(tables)
+
+
+def concat_trials(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Tables of trials below each other, their metrics united as in `load_runs`."""
+    names = list(dict.fromkeys(name for table in tables for name in metric_names(table)))
+    schema = trials_schema(names)
+    return pl.concat([pl.DataFrame(schema=schema), *(_with_metrics(t, names) for t in tables)])
+
+
+def scored(trials: pl.DataFrame) -> pl.DataFrame:
+    """The trials that can be compared: COMPLETED, with a finite score."""
+    return trials.filter(
+        pl.col("state") == TrialState.COMPLETED.value, pl.col("score").is_finite().fill_null(False)
+    )
+
+
+def best_trial(trials: pl.DataFrame) -> dict[str, Any] | None:
+    """The row of the best trial, or None when none scored.
+
+    The highest score; of equals the lower budget, then the one that finished earlier, then the lower id.
+    """
+    best = scored(trials).sort(
+        -pl.col("score"), pl.col("budget"), *_BY_FINISH, nulls_last=True, maintain_order=True
+    )
+    return best.row(0, named=True) if best.height else None
+
+
+def best_so_far(trials: pl.DataFrame) -> pl.DataFrame:
+    """The trace of a search: scored trials in order of finishing (ties: by id).
+
+    Columns: step (from 1), run, trial, iteration, source, finished, budget, score, best_so_far (the highest score up
+    to here) and improved (whether this trial raised it).
+    """
+    best = pl.col("score").cum_max()
+    return (
+        scored(trials)
+        .sort(*_BY_FINISH, nulls_last=True, maintain_order=True)
+        .select(
+            pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("step"),
+            *("run", "trial", "iteration", "source", "finished", "budget", "score"),
+            best.alias("best_so_far"),
+            (pl.col("score") > best.shift(1)).fill_null(True).alias("improved"),
+        )
+    )
+
+
+def pareto_front(trials: pl.DataFrame, cost: Cost) -> pl.DataFrame:
+    """The scored trials that no other one dominates, by rising cost (and so by rising score).
+
+    A trial dominates another if it costs no more and scores no less, and is better in one of the two; equals are all
+    kept. Columns: run, trial, allocation, COST, score. ``tokens`` are prompt and decode tokens, reused ones too.
+    """
+    points = scored(trials).with_columns(_TOKENS).filter(pl.col(cost).is_not_null())
+    best_at_cost = points.group_by(cost).agg(top=pl.col("score").max()).sort(cost)
+    front = best_at_cost.filter(
+        (pl.col("top") > pl.col("top").cum_max().shift(1)).fill_null(True)
+    ).rename({"top": "score"})
+    return (
+        points.join(front, on=[cost, "score"], how="semi")
+        .sort(cost, *_BY_TRIAL, pl.col("run"))
+        .select("run", "trial", "allocation", cost, "score")
+    )
+
+
+def summarise_runs(trials: pl.DataFrame) -> pl.DataFrame:
+    """One row a run, in order of first appearance.
+
+    Columns: run, trials, one count a state (by its name), scored, best (score), prompt_tokens, decode_tokens, tokens,
+    reused_tokens, reused_share (of all tokens; null without any), gpu_seconds, gpu_hours, and wall_seconds from the
+    first start to the last finish (null when unknown).
+    """
+    usable = (pl.col("state") == TrialState.COMPLETED.value) & pl.col("score").is_finite()
+    sums = ("prompt_tokens", "decode_tokens", "tokens", "reused_tokens", "gpu_seconds")
+    return (
+        trials.with_columns(_TOKENS)
+        .group_by("run", maintain_order=True)
+        .agg(
+            pl.len().cast(pl.Int64).alias("trials"),
+            *((pl.col("state") == s.value).sum().cast(pl.Int64).alias(s.value) for s in TrialState),
+            usable.sum().cast(pl.Int64).alias("scored"),
+            pl.col("score").filter(usable).max().alias("best"),
+            *(pl.col(name).sum() for name in sums),
+            (pl.col("finished").max() - pl.col("started").min())
+            .dt.total_microseconds()
+            .truediv(1e6)
+            .alias("wall_seconds"),
+        )
+        .with_columns(
+            pl.when(pl.col("tokens") > 0)
+            .then(pl.col("reused_tokens") / pl.col("tokens"))
+            .alias("reused_share"),
+            (pl.col("gpu_seconds") / 3600).alias("gpu_hours"),
+        )
+    )
+
+
+def main_metric(trials: pl.DataFrame) -> str | None:
+    """The metric that is the score, told by its values; of several equal ones the last stage's last. None without one."""
+    done = scored(trials)
+    if done.is_empty():
+        return None
+    matching = [
+        name
+        for name in metric_names(done)
+        if (done["metrics"].struct.field(name) - done["score"])
+        .abs()
+        .le(1e-9)
+        .fill_null(False)
+        .all()
+    ]
+    return matching[-1] if matching else None
+
+
+def bootstrap_interval(
+    examples: pl.DataFrame,
+    metric: str,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval | None:
+    """Percentile-bootstrap confidence interval of a trial's mean metric over its examples.
+
+    ``metric`` is ``STAGE.METRIC``. The examples are resampled, as the data set is what another draw would change; the
+    samples of the models are not. Same seed, same interval, whatever the order of the rows. None with fewer than two
+    examples, or without the metric.
+    """
+    values = _metric_values(examples, metric)
+    count = values.len()
+    if count < 2:
+        return None
+    draws = values.sample(count * resamples, with_replacement=True, seed=seed)
+    means = draws.reshape((resamples, count)).arr.mean()
+    tail = (1 - level) / 2
+    low = means.quantile(tail, interpolation="linear")
+    high = means.quantile(1 - tail, interpolation="linear")
+    assert low is not None
+    assert high is not None
+    return Interval(low, high, level)
+
+
+def _metric_values(examples: pl.DataFrame, metric: str) -> pl.Series:
+    """The metric's value of each example, ordered by example."""
+    known = metric_names(examples)
+    for stage in examples["stage"].unique():
+        name = metric.removeprefix(f"{stage}.")
+        if name != metric and name in known:
+            rows = examples.filter(pl.col("stage") == stage).sort("example")
+            values = rows["metrics"].struct.field(name)
+            return values.filter(values.is_finite().fill_null(False))
+    return pl.Series(dtype=pl.Float64)
+
+
+def _with_metrics(trials: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    known = set(metric_names(trials))
+    parts = [
+        pl.col("metrics").struct.field(name)
+        if name in known
+        else pl.lit(None, pl.Float64).alias(name)
+        for name in names or [NO_METRIC]
+    ]
+    return trials.with_columns(pl.struct(parts).alias("metrics"))

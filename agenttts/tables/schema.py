@@ -1,0 +1,244 @@
+"""The result tables: one row a trial (`trials.parquet`), one row an example and stage (`trials/ID/examples.parquet`).
+
+Tokens, in both: ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes, whether drawn now or found in
+the sample store; ``reused_tokens`` is the part of that sum that was found there and cost no GPU time. Metric names are
+``STAGE.METRIC`` in the table of trials; in the table of examples, which has a column for the stage, ``METRIC``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from agenttts.errors import UserError
+from agenttts.space import Allocation
+
+# Parquet has no struct without fields, and a run whose trials all failed knows no metric: this one then stands in.
+NO_METRIC = "_none"
+
+
+class TrialState(StrEnum):
+    """How a trial ended. Only a COMPLETED one has a score; FAILED is the trial's own fault."""
+
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    INFRA_FAILED = "INFRA_FAILED"
+    TIMEOUT = "TIMEOUT"
+    OOM = "OOM"
+    PREEMPTED = "PREEMPTED"
+    CANCELLED = "CANCELLED"
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One row of trials.parquet. Times carry a zone (stored in UTC); ``trial`` is an id like ``t0003``."""
+
+    run: str
+    trial: str
+    iteration: int
+    source: str
+    state: TrialState
+    score: float | None
+    budget: float
+    allocation: Allocation
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    started: datetime | None = None
+    finished: datetime | None = None
+    gpu_seconds: float = 0.0
+    prompt_tokens: int = 0
+    decode_tokens: int = 0
+    reused_tokens: int = 0
+    job_id: str | None = None
+    attempts: int = 1
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("started", "finished"):
+            moment = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                raise ValueError(f"{name} of trial {self.trial} has no time zone: {moment}")
+
+
+@dataclass(frozen=True)
+class ExampleRow:
+    """One row of examples.parquet: what one stage made of one example.
+
+    ``output`` is the JSON text of the fused output, ``candidates`` the raw samples in the order of their index;
+    ``truncated`` says that a sample ended at the token limit.
+    """
+
+    trial: str
+    example: str
+    stage: str
+    model: str
+    samples: int
+    output: str
+    candidates: Sequence[str] = ()
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    decode_tokens: int = 0
+    reused_tokens: int = 0
+    truncated: bool = False
+
+
+def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
+    """Columns and types of trials.parquet for a task with these metrics."""
+    moment = pl.Datetime("us", "UTC")
+    choice = pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64})
+    return pl.Schema(
+        {
+            "run": pl.String(),
+            "trial": pl.String(),
+            "iteration": pl.Int64(),
+            "source": pl.String(),
+            "state": pl.String(),
+            "score": pl.Float64(),
+            "budget": pl.Float64(),
+            "metrics": _metrics_type(metric_names),
+            "allocation": pl.List(choice),
+            "started": moment,
+            "finished": moment,
+            "gpu_seconds": pl.Float64(),
+            "prompt_tokens": pl.Int64(),
+            "decode_tokens": pl.Int64(),
+            "reused_tokens": pl.Int64(),
+            "job_id": pl.String(),
+            "attempts": pl.Int64(),
+            "error": pl.String(),
+        }
+    )
+
+
+def examples_schema(metric_names: Iterable[str]) -> pl.Schema:
+    """Columns and types of examples.parquet for a task with these metrics."""
+    return pl.Schema(
+        {
+            "trial": pl.String(),
+            "example": pl.String(),
+            "stage": pl.String(),
+            "model": pl.String(),
+            "samples": pl.Int64(),
+            "output": pl.String(),
+            "candidates": pl.List(pl.String),
+            "metrics": _metrics_type(metric_names),
+            "prompt_tokens": pl.Int64(),
+            "decode_tokens": pl.Int64(),
+            "reused_tokens": pl.Int64(),
+            "truncated": pl.Boolean(),
+        }
+    )
+
+
+def trials_frame(rows: Iterable[TrialRow], metric_names: Iterable[str]) -> pl.DataFrame:
+    """The table of trials, right types even without rows. A metric not in ``metric_names`` is a `ValueError`."""
+    names = list(metric_names)
+    records = [
+        _record(row, names)
+        | {
+            "state": row.state.value,
+            "allocation": row.allocation.to_records(),
+            "started": _utc(row.started),
+            "finished": _utc(row.finished),
+        }
+        for row in rows
+    ]
+    return pl.DataFrame(records, schema=trials_schema(names), orient="row")
+
+
+def examples_frame(rows: Iterable[ExampleRow], metric_names: Iterable[str]) -> pl.DataFrame:
+    """The table of examples, right types even without rows. A metric not in ``metric_names`` is a `ValueError`."""
+    names = list(metric_names)
+    records = [_record(row, names) | {"candidates": list(row.candidates)} for row in rows]
+    return pl.DataFrame(records, schema=examples_schema(names), orient="row")
+
+
+def trial_rows(frame: pl.DataFrame) -> list[TrialRow]:
+    """Inverse of `trials_frame`; metrics that are null in a row are left out of it."""
+    return [
+        TrialRow(
+            **record
+            | {
+                "state": TrialState(record["state"]),
+                "allocation": Allocation.from_records(record["allocation"]),
+                "metrics": _known(record["metrics"]),
+            }
+        )
+        for record in frame.iter_rows(named=True)
+    ]
+
+
+def metric_names(frame: pl.DataFrame) -> list[str]:
+    """The metrics of a table of trials or of examples, in order."""
+    dtype = frame.schema["metrics"]
+    assert isinstance(dtype, pl.Struct)
+    return [part.name for part in dtype.fields if part.name != NO_METRIC]
+
+
+def read_trials(path: Path) -> pl.DataFrame:
+    """trials.parquet, checked. `UserError` with the path when it is missing, damaged or some other table."""
+    return _read(path, trials_schema([]), "table of trials")
+
+
+def read_examples(path: Path) -> pl.DataFrame:
+    """examples.parquet, checked. `UserError` with the path when it is missing, damaged or some other table."""
+    return _read(path, examples_schema([]), "table of examples")
+
+
+def _read(path: Path, schema: pl.Schema, what: str) -> pl.DataFrame:
+    if not path.is_file():  # Polars would read a directory as one table of all its files
+        raise UserError(f"{path}: no such file; expected a {what}")
+    try:
+        frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise UserError(f"{path}: cannot be read as Parquet ({_first_line(error)})") from error
+    missing = [name for name in schema if name not in frame.columns]
+    if missing:
+        raise UserError(f"{path}: not a {what}: it lacks the columns {', '.join(missing)}")
+    # Columns this version does not know are dropped, so that an older reader opens a newer table.
+    frame = frame.select(schema.names())
+    for name, dtype in schema.items():
+        found = frame.schema[name]
+        fits = _is_metrics(found) if name == "metrics" else found == dtype
+        if not fits:
+            raise UserError(f"{path}: not a {what}: column '{name}' is {found}, not {dtype}")
+    if "state" in schema:
+        unknown = set(frame["state"].unique()) - set(TrialState)
+        if unknown:
+            valid = ", ".join(TrialState)
+            raise UserError(f"{path}: unknown state {unknown.pop()!r}; valid: {valid}")
+    return frame
+
+
+def _metrics_type(names: Iterable[str]) -> pl.Struct:
+    return pl.Struct(dict.fromkeys(names, pl.Float64()) or {NO_METRIC: pl.Float64()})
+
+
+def _is_metrics(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.Struct) and all(part.dtype == pl.Float64 for part in dtype.fields)
+
+
+def _record(row: TrialRow | ExampleRow, names: Sequence[str]) -> dict[str, Any]:
+    stray = [name for name in row.metrics if name not in names]
+    if stray:
+        raise ValueError(f"trial {row.trial} has metrics {stray} that are not among {list(names)}")
+    record = {part.name: getattr(row, part.name) for part in fields(row)}
+    record["metrics"] = {name: row.metrics.get(name) for name in names or [NO_METRIC]}
+    return record
+
+
+def _known(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone(UTC)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,110 @@
+"""Bad input: exit code 2 or 3, one clear paragraph on stderr, nothing created or submitted."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+
+def refused(done, tmp_path, code, *parts):
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("agenttts-hpc: ")
+    assert len(done.stderr.strip().splitlines()) == 1, "one paragraph"
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_misspelt_key(cli, scripted_spec, tmp_path):
+    spec = scripted_spec(task__exmples=3)
+    refused(cli("launch", spec), tmp_path, 2, "small.yaml:", "task.exmples", "did you mean 'examples'")
+
+
+def test_misspelt_override(cli, scripted_spec, tmp_path):
+    done = cli("launch", scripted_spec(), "--set", "search.budgt=3")
+    refused(done, tmp_path, 2, "search.budgt", "did you mean 'budget'")
+
+
+def test_unknown_model(cli, scripted_spec, tmp_path):
+    spec = scripted_spec(stages__answer__models=["weak", "stron"])
+    refused(cli("launch", spec), tmp_path, 2, "stages.answer.models[1]", "'stron'", "did you mean 'strong'")  # fmt: skip
+
+
+def test_a_model_that_is_not_there(cli, scripted_spec, tmp_path):
+    spec = scripted_spec(models__weak__path="./nowhere.json")
+    refused(cli("launch", spec), tmp_path, 2, "models.weak.path", "nowhere.json")
+
+
+def test_unknown_stage(cli, scripted_spec, tmp_path):
+    stage = {"models": ["weak"], "prompt_tokens": 9, "decode_tokens": 9}
+    refused(cli("launch", scripted_spec(stages__retreival=stage)), tmp_path, 2, "stages.retreival", "did you mean 'retrieval'")  # fmt: skip
+
+
+def test_unknown_task_and_method(cli, scripted_spec, tmp_path):
+    refused(cli("launch", scripted_spec(task__name="retrieval_q")), tmp_path, 2, "retrieval_q", "retrieval_qa")  # fmt: skip
+    refused(cli("launch", scripted_spec(search__method="agentts")), tmp_path, 2, "agentts", "did you mean 'agenttts'")  # fmt: skip
+    refused(cli("launch", scripted_spec(search__options={"nosuch": 1})), tmp_path, 2, "nosuch")
+
+
+def test_unknown_engine_option(cli, scripted_spec, tmp_path):
+    model = {"path": "org/model", "params": 7e9, "engine": "vllm", "options": {"max_modl_len": 1}}
+    refused(cli("launch", scripted_spec(models__weak=model)), tmp_path, 2, "models.weak.options", "max_modl_len", "max_model_len")  # fmt: skip
+
+
+def test_a_budget_for_nothing_says_the_least_feasible_one(cli, scripted_spec, tmp_path):
+    done = cli("launch", scripted_spec(search__budget=1))
+    refused(done, tmp_path, 2, "too small for any allocation", "set search.budget to")
+    least = done.stderr.split("set search.budget to ")[1].split()[0]
+    assert cli("launch", scripted_spec(search__budget=float(least)), "--dry-run").returncode == 0
+
+
+def test_missing_data_file(cli, scripted_spec, tmp_path):
+    (tmp_path / "questions.json").write_text("[]")
+    refused(cli("launch", scripted_spec(task__data="./question.json")), tmp_path, 2, "question.json", "questions.json")  # fmt: skip
+
+
+def test_a_malformed_data_line_is_named(cli, scripted_spec, tmp_path):
+    good = {"question": "q?", "answers": ["a"], "ctxs_candidate": ["a is a"], "ctxs_gt": ["a is a"]}
+    lines = [json.dumps(good), json.dumps(good | {"answers": 7}), json.dumps(good)]
+    (tmp_path / "bad.jsonl").write_text("\n".join(lines))
+    refused(cli("launch", scripted_spec(task__data="./bad.jsonl")), tmp_path, 2, "bad.jsonl:2", "answers")  # fmt: skip
+    (tmp_path / "bad.jsonl").write_text(lines[0] + "\n{not json\n")
+    refused(cli("launch", scripted_spec(task__data="./bad.jsonl")), tmp_path, 2, "bad.jsonl:2")
+
+
+def test_missing_image(cli, scripted_spec, tmp_path):
+    (tmp_path / "bin").mkdir()
+    runtime = tmp_path / "bin" / "apptainer"
+    runtime.write_text("#!/bin/sh\nexit 1\n")
+    runtime.chmod(0o755)
+    done = cli(
+        "launch", scripted_spec(container__image="./none.sif"),
+        env={"PATH": f"{runtime.parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    refused(done, tmp_path, 3, "none.sif", "agenttts-hpc image build")
+
+
+def test_unknown_profile(cli, scripted_spec, tmp_path):
+    refused(cli("launch", scripted_spec(), "--cluster", "lcal"), tmp_path, 2, "unknown profile 'lcal'", "did you mean 'local'")  # fmt: skip
+    refused(cli("launch", scripted_spec(), "--cluster", "./lcal.yaml"), tmp_path, 2, "lcal.yaml")
+
+
+def test_unwritable_results(cli, scripted_spec, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(cli("launch", scripted_spec(), "--results", tmp_path / "file" / "x"), tmp_path, 2, "is a file")  # fmt: skip
+    refused(cli("launch", scripted_spec(), "--results", "/proc/agenttts"), tmp_path, 3, "/proc", "--results DIR")  # fmt: skip
+
+
+def test_no_slurm_here(cli, scripted_spec, tmp_path):
+    (tmp_path / "far.yaml").write_text("kind: slurm\n")
+    done = cli("launch", scripted_spec(), "--cluster", "./far.yaml", env={"PATH": "/nonexistent"})
+    refused(done, tmp_path, 3, "scontrol", "login node")
+
+
+@pytest.mark.parametrize("command", ["status", "resume", "cancel", "report"])
+def test_unknown_run(cli, tmp_path, command):
+    refused(cli(command, "nosuch"), tmp_path, 2, "no run 'nosuch'")

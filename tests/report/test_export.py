@@ -1,0 +1,121 @@
+"""Every format, on standard output and in a file."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import polars as pl
+import pytest
+
+from agenttts.errors import UserError
+from agenttts.report import build_report, render
+from agenttts.report.export import ReportFormat, flat_table
+from agenttts.search.replay import load_table
+from agenttts.space import Model, SearchSpace, Stage
+from agenttts.tables.schema import TrialRow, trials_frame
+
+MakeRun = Callable[..., Path]
+MakeTrial = Callable[..., TrialRow]
+FORMATS: tuple[Any, ...] = get_args(ReportFormat)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("rows", [None, (), "some"], ids=["no table", "no rows", "rows"])
+def test_every_format_to_a_file(form: Any, rows: Any, make_run: MakeRun, tmp_path: Path) -> None:
+    path = make_run() if rows == "some" else make_run(rows=rows)
+    out = tmp_path / "out"
+    render(build_report([path]), form, out)
+    assert out.stat().st_size > 0
+    if rows != "some" and form in ("table", "html"):
+        assert "no trial finished yet" in out.read_text(encoding="utf-8")
+
+
+def test_json_on_standard_output_is_one_document(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = build_report([make_run()])
+    render(report, "json")
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(report.as_dict()))
+
+
+def test_csv_has_a_row_a_trial_and_flat_columns(make_run: MakeRun, tmp_path: Path) -> None:
+    out = tmp_path / "trials.csv"
+    render(build_report([make_run()]), "csv", out)
+    table = pl.read_csv(out)
+    assert table.columns == [
+        *("run", "trial", "iteration", "source", "state", "score", "budget"),
+        *("retrieval.model", "retrieval.samples", "answer.model", "answer.samples"),
+        *("retrieval.f1", "answer.em", "started", "finished", "gpu_seconds"),
+        *("prompt_tokens", "decode_tokens", "reused_tokens", "job_id", "attempts", "error"),
+    ]
+    assert table["score"].to_list() == [0.25, None, 0.5, 0.0, 0.5]
+    assert table["answer.samples"].to_list() == [2, 4, 6, 8, 10]
+    assert table["started"][0] == "2026-01-02T03:04:05.678901Z"
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_replay_takes_the_table(form: Any, make_run: MakeRun, tmp_path: Path) -> None:
+    out = tmp_path / f"trials.{form}"
+    render(build_report([make_run()]), form, out)
+    counts = tuple(range(1, 21))
+    space = SearchSpace(
+        (
+            Stage("retrieval", (Model("qwen-7b", 7e9),), 100, 10, counts),
+            Stage("answer", (Model("llama[3b]", 3e9),), 100, 10, counts),
+        ),
+        1000.0,
+    )
+    recorded = load_table(out, space)
+    result = recorded.trial(space, space.allocation(("qwen-7b", 3), ("llama[3b]", 6)))
+    assert (result.score, result.metrics["answer.em"]) == (0.5, 0.5)
+    failed = recorded.trial(space, space.allocation(("qwen-7b", 2), ("llama[3b]", 4)))
+    assert failed.score is None
+
+
+def test_runs_with_other_stages_and_metrics_share_one_table(
+    make_run: MakeRun, trial: MakeTrial
+) -> None:
+    one = make_run("one", rows=[trial(1, 0.5, 1.0)])
+    two = make_run("two", rows=[trial(1, 0.7, 1.0, metrics={"c.z": 0.7})], metrics=["c.z"])
+    table = flat_table(build_report([one, two]).trials)
+    assert table["run"].to_list() == ["one", "two"]
+    assert table["c.z"].to_list() == [None, 0.7]
+    assert table["answer.em"].to_list() == [0.5, None]
+
+
+def test_a_metric_called_like_a_column_keeps_apart(trial: MakeTrial) -> None:
+    names = ["score", "answer.model"]
+    rows = [trial(1, 0.5, 1.0, metrics=dict.fromkeys(names, 0.25))]
+    table = flat_table(trials_frame(rows, names))
+    assert (table["score"][0], table["metrics.score"][0]) == (0.5, 0.25)
+    assert (table["answer.model"][0], table["metrics.answer.model"][0]) == ("llama[3b]", 0.25)
+
+
+def test_what_cannot_be_written_is_named(make_run: MakeRun, tmp_path: Path) -> None:
+    report = build_report([make_run()])
+    for out in (tmp_path / "no" / "report.json", tmp_path):
+        with pytest.raises(UserError, match="cannot write the report to") as caught:
+            render(report, "json", out)
+        assert str(out) in str(caught.value)
+    with pytest.raises(UserError, match="unknown format 'jsn'; valid: table, json"):
+        render(report, "jsn", None)  # type: ignore[arg-type]
+
+
+def test_a_device_is_written_to_not_replaced(make_run: MakeRun) -> None:
+    render(build_report([make_run()]), "csv", Path("/dev/null"))
+    assert Path("/dev/null").is_char_device()
+
+
+def test_parquet_wants_a_file_or_a_pipe(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    report = build_report([make_run()])
+    render(report, "parquet")
+    assert pl.read_parquet(io.BytesIO(capfdbinary.readouterr().out)).height == 5
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with pytest.raises(UserError, match="--out"):
+        render(report, "parquet")

@@ -1,0 +1,135 @@
+"""What a report holds, and its JSON document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agenttts.errors import UserError
+from agenttts.report import build_report
+from agenttts.tables.schema import TrialRow, TrialState
+
+MakeRun = Callable[..., Path]
+MakeTrial = Callable[..., TrialRow]
+
+
+def document(*runs: Path, **options: Any) -> dict[str, Any]:
+    """The report's document, through JSON and back."""
+    text = json.dumps(build_report(runs, **options).as_dict(), allow_nan=False)
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+def test_a_finished_run(make_run: MakeRun) -> None:
+    path = make_run()
+    found = document(path, guidelines={"demo": ["more samples"], "other": ["none"]})
+    (run,) = found["runs"]
+    assert (run["run"], run["path"], run["finished"]) == ("demo", str(path), True)
+    assert run["states"] == {"COMPLETED": 4, "FAILED": 1}
+    assert run["guidelines"] == ["more samples"]
+    assert run["totals"]["trials"] == 5
+    assert run["totals"]["gpu_hours"] == pytest.approx(0.15)
+    assert run["totals"]["wall_seconds"] == 300.0
+
+    # Of the two scores of 0.5 the lower budget is better, though it came later.
+    assert run["best"]["trial"] == "t0005"
+    assert run["best"]["confidence"]["low"] < 0.5 < run["best"]["confidence"]["high"]
+    assert found["best"] == run["best"]
+
+    assert [t["best_so_far"] for t in run["trace"]] == [0.25, 0.5, 0.5, 0.5]
+    assert [t["trial"] for t in run["trace"]] == ["t0001", "t0003", "t0004", "t0005"]
+    assert [p["trial"] for p in run["pareto"]["budget"]] == ["t0004", "t0001", "t0005"]
+    assert set(run["pareto"]) == {"budget", "tokens", "gpu_seconds"}
+
+    first, failed = run["trials"][:2]
+    assert first["started"] == "2026-01-02T03:04:05.678901Z"
+    assert first["metrics"] == {"retrieval.f1": 0.5, "answer.em": 0.25}
+    assert first["allocation"][0] == {"stage": "retrieval", "model": "qwen-7b", "samples": 1}
+    assert (failed["state"], failed["score"]) == ("FAILED", None)
+    assert failed["metrics"] == {"retrieval.f1": None, "answer.em": None}
+
+
+def test_a_run_without_a_table_yet(make_run: MakeRun) -> None:
+    found = document(make_run(rows=None, events=[{"event": "started"}]))
+    (run,) = found["runs"]
+    assert (run["finished"], run["states"], run["trials"]) == (False, {}, [])
+    assert (run["best"], run["trace"], found["best"]) == (None, [], None)
+    assert run["pareto"] == {"budget": [], "tokens": [], "gpu_seconds": []}
+    assert (run["totals"]["trials"], run["totals"]["wall_seconds"]) == (0, None)
+
+
+def test_a_run_all_of_whose_trials_failed(make_run: MakeRun, trial: MakeTrial) -> None:
+    rows = [trial(i, None, 10.0, state=TrialState.OOM, error="out of memory") for i in range(3)]
+    path = make_run(rows=rows, metrics=())
+    (run,) = document(path)["runs"]
+    assert (run["states"], run["best"]) == ({"OOM": 3}, None)
+    assert run["trials"][0]["metrics"] == {}
+    assert build_report([path]).runs[0].failures == [
+        {"state": "OOM", "error": "out of memory", "trials": ["t0000", "t0001", "t0002"]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("events", "outcome"),
+    [
+        ([], None),
+        (["started"], None),
+        (["started", "ended"], "done"),
+        (["started", "ended", "started"], None),
+    ],
+)
+def test_a_run_is_over_when_its_journal_says_so_last(
+    events: list[str], outcome: str | None, make_run: MakeRun
+) -> None:
+    path = make_run(events=[{"event": e, "outcome": "done"} for e in events])
+    with (path / "journal.jsonl").open("a") as journal:
+        journal.write('{"event": "sta')  # the controller is at it
+    assert build_report([path]).runs[0].outcome == outcome
+
+
+def test_runs_with_other_metrics(make_run: MakeRun, trial: MakeTrial) -> None:
+    one = make_run("one")
+    rows = [trial(1, 0.75, 10.0, metrics={"code.passes": 0.75})]
+    two = make_run("two", rows=rows, metrics=["code.passes"], examples=False)
+    found = document(one, two, make_run("three", rows=[]))
+    assert [run["run"] for run in found["runs"]] == ["one", "two", "three"]
+    assert found["best"]["run"] == "two"
+    assert "confidence" not in found["best"]
+    assert build_report([one, two]).trials["metrics"].struct.fields == [
+        "retrieval.f1",
+        "answer.em",
+        "code.passes",
+    ]
+
+
+def test_the_best_of_runs_with_one_score_is_the_cheaper(
+    make_run: MakeRun, trial: MakeTrial
+) -> None:
+    dear = make_run("dear", rows=[trial(1, 0.5, 20.0)])
+    cheap = make_run("cheap", rows=[trial(2, 0.5, 10.0)])
+    assert document(dear, cheap)["best"]["run"] == "cheap"
+
+
+def test_scores_that_are_no_numbers_stay_out_of_json(make_run: MakeRun, trial: MakeTrial) -> None:
+    (run,) = document(make_run(rows=[trial(1, float("nan"), 10.0)], examples=False))["runs"]
+    assert run["trials"][0]["score"] is None
+    assert run["best"] is None
+
+
+def test_what_is_no_run_is_named(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere: no such run directory"):
+        build_report([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: not a run"):
+        build_report([tmp_path / "empty"])
+    damaged = make_run()
+    (damaged / "trials.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"trials\.parquet: cannot be read"):
+        build_report([damaged])
+    odd = make_run("odd")
+    (odd / "spec.yaml").write_text("a: [1")
+    with pytest.raises(UserError, match=r"spec\.yaml: cannot be read as YAML"):
+        build_report([odd])

@@ -1,0 +1,145 @@
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agenttts.budget import allocation_budget, fits
+from agenttts.errors import UserError
+from agenttts.search.feasible import FeasibleSet
+from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage
+
+SIZES = (1e9, 3e9, 8e9, 70e9)
+
+
+@st.composite
+def spaces(draw, stages=(1, 2, 3)):
+    built = []
+    for name in "abc"[: draw(st.sampled_from(stages))]:
+        sizes = draw(st.lists(st.sampled_from(SIZES), min_size=1, max_size=3, unique=True))
+        counts = draw(st.lists(st.integers(1, 30), min_size=1, max_size=6))
+        models = tuple(Model(f"m{size / 1e9:.0f}", size) for size in sizes)
+        prompt, decode = draw(st.sampled_from([(128, 64), (2048, 128), (1024, 512), (16, 8)]))
+        built.append(Stage(name, models, prompt, decode, tuple(counts)))
+    least = sum(stage.budget(stage.cheapest.model, stage.cheapest.samples) for stage in built)
+    return SearchSpace(tuple(built), least + draw(st.floats(0, 2000)))
+
+
+def brute_force(space):
+    per_stage = [
+        [Choice(stage.name, model.name, n) for model in stage.models for n in stage.samples]
+        for stage in space.stages
+    ]
+    every = (Allocation(choices) for choices in itertools.product(*per_stage))
+    return [a for a in every if fits(allocation_budget(space, a), space.budget)]
+
+
+@given(spaces())
+@settings(deadline=None)
+def test_the_feasible_set_is_what_brute_force_finds(space):
+    expected = brute_force(space)
+    listed = list(space.feasible())
+    assert listed == expected
+    assert all(allocation in space for allocation in listed)
+    assert space.count() == len(expected)
+    assert space.count(limit=2) == min(2, len(expected))
+    assert space.cheapest in listed
+
+
+@given(spaces())
+@settings(deadline=None)
+def test_the_numbered_set_is_the_same_set(space):
+    numbered = FeasibleSet(space)
+    assert len(numbered) == len(brute_force(space))
+    assert sorted(numbered) == sorted(brute_force(space))
+    with pytest.raises(IndexError):
+        numbered[len(numbered)]
+
+
+@given(spaces(), st.floats(0, 3000))
+@settings(deadline=None)
+def test_affordable_samples_is_the_largest_allowed_that_fits(space, units):
+    for stage in space.stages:
+        for model in stage.models:
+            fitting = [n for n in stage.samples if stage.budget(model.name, n) <= units]
+            assert stage.affordable_samples(model.name, units) == max(fitting, default=0)
+
+
+@given(spaces(), st.floats(0, 40))
+@settings(deadline=None)
+def test_nearest_samples_is_the_nearest_allowed_ties_lower(space, wanted):
+    for stage in space.stages:
+        expected = min(stage.samples, key=lambda n: (abs(n - wanted), n))
+        assert stage.nearest_samples(wanted) == expected
+
+
+@given(spaces())
+@settings(deadline=None)
+def test_records_round_trip(space):
+    for allocation in itertools.islice(space.feasible(), 20):
+        records = allocation.to_records()
+        assert Allocation.from_records(records) == allocation
+        assert [sorted(record) for record in records] == [["model", "samples", "stage"]] * len(
+            space.stages
+        )
+
+
+def two_stages(budget=1000.0, samples=tuple(range(1, 101))):
+    return SearchSpace(
+        (
+            Stage("retrieval", (Model("q7", 7e9), Model("q72", 72e9)), 2048, 128, samples),
+            Stage("answer", (Model("l3", 3e9), Model("l70", 70e9)), 256, 64, samples),
+        ),
+        budget,
+    )
+
+
+def test_a_budget_too_small_says_the_least_feasible_one():
+    # q7 x1: (7/3 * 2176 - 128) / 64 = 77.33; l3 x1: 3; together 80.33.
+    with pytest.raises(UserError, match=r"q7×1 → l3×1, needs 80\.3333; set search\.budget to 81"):
+        two_stages(budget=80)
+    assert two_stages(budget=81).count() >= 1
+
+
+def test_an_allocation_that_costs_exactly_the_budget_is_in():
+    cost = two_stages().cost(two_stages().allocation(("q72", 1), ("l3", 9)))
+    space = two_stages(budget=cost)
+    assert space.allocation(("q72", 1), ("l3", 9)) in space
+    assert space.allocation(("q72", 1), ("l3", 10)) not in space
+
+
+def test_violations_name_what_is_wrong():
+    space = two_stages()
+    good = space.allocation(("q7", 2), ("l3", 2))
+    assert space.violation(good) is None
+    assert "no model 'x'" in (space.violation(good.replace(Choice("answer", "x", 1))) or "")
+    assert "101 samples" in (space.violation(good.replace(Choice("answer", "l3", 101))) or "")
+    assert "over 1000" in (space.violation(good.replace(Choice("retrieval", "q72", 9))) or "")
+    assert "stages" in (space.violation(Allocation(good.choices[::-1])) or "")
+
+
+def test_unknown_names_list_the_valid_ones():
+    with pytest.raises(UserError, match=r"no stage 'anser'.*did you mean 'answer'"):
+        two_stages().stage("anser")
+    with pytest.raises(UserError, match="no model 'l33'.*l3, l70"):
+        two_stages().stage("answer").model("l33")
+
+
+def test_malformed_stages_and_spaces_are_refused():
+    model = Model("m", 1e9)
+    with pytest.raises(UserError, match="no models"):
+        Stage("a", (), 1, 1, (1,))
+    with pytest.raises(UserError, match="twice"):
+        Stage("a", (model, model), 1, 1, (1,))
+    with pytest.raises(UserError, match="1 or more"):
+        Stage("a", (model,), 1, 1, (0, 1))
+    with pytest.raises(UserError, match="tokens"):
+        Stage("a", (model,), 1, 0, (1,))
+    with pytest.raises(UserError, match="params"):
+        Model("m", 0)
+    stage = Stage("a", (model,), 1, 1, (3, 1, 3))
+    assert stage.samples == (1, 3)
+    with pytest.raises(UserError, match="own name"):
+        SearchSpace((stage, stage), 10)
+    with pytest.raises(UserError, match="finite"):
+        SearchSpace((stage,), float("inf"))
