@@ -14,6 +14,17 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 
+CACHE = Path(os.environ.get("AGENTTTS_TEST_CACHE", ROOT / ".cache"))
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """A real small LLM that ships in a Python package, converted once."""
+    from agenttts.inference.packaged_models import prepare
+
+    return prepare("smollm2-135m-instruct", CACHE / "models" / "smollm2-135m-instruct")
+
+
 @pytest.fixture
 def cli(tmp_path):
     """Run ``agenttts-hpc`` as a user would, in an empty directory; results go to ``tmp_path/results``."""
@@ -59,14 +70,23 @@ def scripted_spec(tmp_path):
         questions = [json.loads(line) for line in data.read_text().splitlines()]
         for model, right in (("weak", 0.35), ("strong", 0.8)):
             scripted_model(tmp_path / f"{model}.json", questions, right)
-        stage = {"models": ["weak", "strong"], "prompt_tokens": 256, "decode_tokens": 32, "samples": [1, 40]}
+        stage = {
+            "models": ["weak", "strong"],
+            "prompt_tokens": 256,
+            "decode_tokens": 32,
+            "samples": [1, 40],
+        }
         spec = {
             "name": name,
             "task": {"name": "retrieval_qa", "examples": 8},
             "stages": {"retrieval": dict(stage), "answer": dict(stage)},
             "models": {
                 "weak": {"path": str(tmp_path / "weak.json"), "params": 3e9, "engine": "scripted"},
-                "strong": {"path": str(tmp_path / "strong.json"), "params": 14e9, "engine": "scripted"},
+                "strong": {
+                    "path": str(tmp_path / "strong.json"),
+                    "params": 14e9,
+                    "engine": "scripted",
+                },
             },
             "search": {"budget": 80, "iterations": 2, "batch_size": 3, "seed": 1},
         }

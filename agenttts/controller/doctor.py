@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,7 @@ def examine(cluster: str | None, folders: list[Path], results: Path) -> dict[str
         checks.append(_check("Slurm", _slurm))
         for what in ("controller", "trial"):
             partition = getattr(profile, what).partition
-            checks.append(
-                _check(f"{what} partition", lambda partition=partition: _partition(partition))
-            )
+            checks.append(_check(f"{what} partition", partial(_partition, partition)))
         checks.append(_note("accounting (sacct)", _sacct()))
     if profile.container is not None:
         runtime = profile.container.runtime

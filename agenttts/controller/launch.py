@@ -109,9 +109,9 @@ def start_controller(run: RunDirectory) -> ControllerHandle:
             stderr=log,
             check=True,
         )
-    handle = read_handle(run)
-    assert handle is not None
-    return handle
+    started = read_handle(run)
+    assert started is not None
+    return started
 
 
 def submit_local(run: RunDirectory) -> None:

@@ -70,7 +70,8 @@ class ExampleRow:
     """One row of examples.parquet: what one stage made of one example.
 
     ``output`` is the JSON text of the fused output, ``candidates`` the raw samples in the order of their index;
-    ``truncated`` says that a sample ended at the token limit.
+    ``truncated`` says that a prompt was too long for the model's
+    context and lost tokens from its middle.
     """
 
     trial: str

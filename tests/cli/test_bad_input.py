@@ -21,7 +21,9 @@ def refused(done, tmp_path, code, *parts):
 
 def test_misspelt_key(cli, scripted_spec, tmp_path):
     spec = scripted_spec(task__exmples=3)
-    refused(cli("launch", spec), tmp_path, 2, "small.yaml:", "task.exmples", "did you mean 'examples'")
+    refused(
+        cli("launch", spec), tmp_path, 2, "small.yaml:", "task.exmples", "did you mean 'examples'"
+    )
 
 
 def test_misspelt_override(cli, scripted_spec, tmp_path):

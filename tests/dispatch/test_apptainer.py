@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def test_it_is_clean_bound_and_ends_with_the_command():
 
 def test_directories_are_bound_once_and_only_the_runs_are_writable():
     words = command(binds=("/data:/data:ro",))
-    binds = [after for word, after in zip(words, words[1:], strict=False) if word == "--bind"]
+    binds = [after for word, after in pairwise(words) if word == "--bind"]
     assert binds == ["{scratch}:/tmp", "/shared:/shared", "/runs/a:/runs/a", "/models:/models:ro", "/data:/data:ro"]  # fmt: skip
 
 

@@ -1,0 +1,158 @@
+import statistics
+
+import pytest
+from surfaces import draw_surface, optimum
+
+from agenttts.search import TrialResult, create
+from agenttts.search.archive import Archive
+from agenttts.search.insights import InsightRules
+from agenttts.space import Model, SearchSpace, Stage
+
+# Not the numbers that the benchmark uses by default.
+SURFACES = range(5000, 5024)
+
+
+def regret(method, surface, trials, batch, examples=0, **options):
+    searcher = create(method, surface.space, surface.seed, **options)
+    done = 0
+    while done < trials:
+        asked = searcher.ask(min(batch, trials - done))
+        if not asked:
+            break
+        searcher.tell([surface.trial(allocation, examples, 0) for allocation in asked])
+        done += len(asked)
+    best = optimum(surface)
+    return (best - surface.score(searcher.best())) / best
+
+
+@pytest.fixture(scope="module")
+def surfaces():
+    return [draw_surface(number) for number in SURFACES]
+
+
+def test_optimum_is_the_optimum():
+    surface = min(map(draw_surface, range(40)), key=lambda s: s.space.count(200_000))
+    every = surface.space.feasible()
+    assert optimum(surface) == pytest.approx(max(map(surface.score, every)))
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_exact_scores_near_the_optimum_in_far_fewer_trials_than_random(surfaces, batch):
+    rules = [regret("agenttts", surface, 30, batch) for surface in surfaces]
+    chance = [regret("random", surface, 150, batch) for surface in surfaces]
+    assert statistics.median(rules) <= 0.01
+    assert statistics.fmean(rules) <= 0.02
+    assert statistics.fmean(rules) < 0.7 * statistics.fmean(chance)
+
+
+def test_scores_of_100_examples_beat_random(surfaces):
+    rules = [regret("agenttts", surface, 40, 10, examples=100) for surface in surfaces]
+    chance = [regret("random", surface, 40, 10, examples=100) for surface in surfaces]
+    assert statistics.fmean(rules) < 0.7 * statistics.fmean(chance)
+
+
+@pytest.mark.parametrize("insights", [[], [1], [2], [3], [1, 2], [1, 3], [2, 3]])
+def test_ablations_run(surfaces, insights):
+    assert regret("agenttts", surfaces[0], 25, 5, insights=insights) < 0.5
+
+
+def test_without_any_insight_it_only_explores(surfaces):
+    space = surfaces[0].space
+    searcher = create("agenttts", space, insights=[])
+    searcher.tell([surfaces[0].trial(a, 0, 0) for a in searcher.ask(searcher.initial_batch)])
+    assert {p.source for p in searcher.propose(10)} == {"explore"}
+
+
+SPACE = SearchSpace(
+    (
+        Stage("retrieval", (Model("q7", 7e9), Model("q72", 72e9)), 2048, 128, tuple(range(1, 61))),
+        Stage("answer", (Model("l3", 3e9), Model("l70", 70e9)), 256, 64, tuple(range(1, 61))),
+    ),
+    1000,
+)
+
+
+def told(*trials):
+    archive = Archive(SPACE)
+    archive.add([TrialResult(SPACE.allocation(*choices), score) for score, *choices in trials])
+    return archive
+
+
+INITIAL = (
+    (0.42, ("q7", 60), ("l70", 1)),
+    (0.61, ("q72", 1), ("l70", 1)),
+    (0.60, ("q72", 1), ("l3", 60)),
+)
+
+
+def test_guidelines_say_which_model_to_pursue():
+    lines = InsightRules(SPACE).guidelines(told(*INITIAL))
+    assert any(line.startswith("retrieval: pursue q72") and "with q7" in line for line in lines)
+    # Only a clearly better large model is worth pursuing.
+    assert any(line.startswith("answer: pursue l3") for line in lines)
+
+
+def test_guidelines_say_where_samples_go():
+    rising = told(
+        (0.25, ("q7", 6), ("l70", 1)),
+        (0.42, ("q7", 60), ("l70", 1)),
+        (0.30, ("q72", 1), ("l3", 1)),
+        (0.40, ("q72", 1), ("l3", 2)),
+        (0.50, ("q72", 1), ("l3", 4)),
+        (0.55, ("q72", 1), ("l3", 7)),
+    )
+    falling = told(
+        *INITIAL[:2],
+        (0.50, ("q72", 1), ("l3", 1)),
+        (0.66, ("q72", 1), ("l3", 6)),
+        (0.65, ("q72", 1), ("l3", 8)),
+        (0.45, ("q72", 1), ("l3", 60)),
+    )
+    flat = told(*INITIAL[:2], *((0.66, ("q72", 1), ("l3", n)) for n in (8, 15, 30, 60)))
+    assert any("l3 still rises" in line for line in InsightRules(SPACE).guidelines(rising))
+    assert not any("l3 still rises" in line for line in InsightRules(SPACE).guidelines(falling))
+    assert any("l3 is flat" in line for line in InsightRules(SPACE).guidelines(flat))
+    proposals = InsightRules(SPACE).propose(5, rising)
+    assert any(p.allocation["answer"].samples > 8 for p in proposals)
+
+
+def test_a_lucky_score_among_mediocre_neighbours_is_not_recommended():
+    noisy = [
+        (0.60 + 0.04 * (-1) ** n, ("q72", 1), ("l3", n)) for n in (30, 35, 37, 40, 45, 48, 50, 55)
+    ]
+    poor = [(0.30 + 0.04 * (-1) ** n, ("q7", n), ("l3", 30)) for n in (1, 2, 4, 5, 8, 9, 16, 21)]
+    lucky = (0.645, ("q7", 12), ("l3", 30))
+    best = InsightRules(SPACE).best(told(*noisy, *poor, lucky))
+    assert best is not None
+    assert best["retrieval"].model == "q72"
+
+
+def test_ties_go_to_the_cheaper():
+    archive = told((0.5, ("q72", 1), ("l3", 30)), (0.5, ("q7", 3), ("l3", 30)))
+    assert InsightRules(SPACE).best(archive) == SPACE.allocation(("q7", 3), ("l3", 30))
+
+
+def test_explores_when_scores_hardly_vary():
+    flat = told(*INITIAL, *((0.61, ("q72", 1), ("l3", n)) for n in range(20, 32)))
+    sources = [p.source for p in InsightRules(SPACE).propose(9, flat)]
+    assert sources.count("explore") == 3
+    varied = told(*INITIAL, *((0.3 + 0.02 * n, ("q72", 1), ("l3", n)) for n in range(1, 12)))
+    assert {p.source for p in InsightRules(SPACE).propose(9, varied)} == {"insight"}
+
+
+def test_a_proposer_goes_first_and_the_rules_fill_up():
+    class Agent:
+        def propose(self, n, archive):
+            from agenttts.search import Proposal
+
+            over = SPACE.allocation(("q72", 9), ("l3", 1))
+            good = SPACE.allocation(("q7", 5), ("l3", 5))
+            return [Proposal(a, "agent", "asked") for a in (over, good, good)]
+
+    searcher = create("agenttts", SPACE, proposer=Agent())
+    first = searcher.propose(searcher.initial_batch)
+    assert {p.source for p in first} == {"initial"}
+    searcher.tell([TrialResult(p.allocation, 0.1 * i) for i, p in enumerate(first)])
+    second = searcher.propose(4)
+    assert [p.source for p in second] == ["agent", "insight", "insight", "insight"]
+    assert searcher.guidelines()

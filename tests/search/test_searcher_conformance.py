@@ -1,0 +1,208 @@
+"""The contract of `agenttts.search.base.Searcher`, for every registered searcher."""
+
+import random
+
+import pytest
+
+from agenttts.errors import UserError
+from agenttts.search import SEARCHERS, TrialResult, create
+from agenttts.space import Model, SearchSpace, Stage
+
+SMALL, MIDDLE, LARGE = Model("s", 3e9), Model("m", 8e9), Model("l", 70e9)
+RANGE = tuple(range(1, 41))
+
+
+def stage(name, *models, samples=RANGE):
+    return Stage(name, models, 256, 64, samples)
+
+
+SPACES = {
+    "two stages": SearchSpace((stage("a", SMALL, LARGE), stage("b", SMALL, MIDDLE, LARGE)), 300),
+    "three stages": SearchSpace(
+        (stage("a", SMALL, LARGE), stage("b", SMALL, LARGE), stage("c", SMALL, LARGE)), 400
+    ),
+    "one stage": SearchSpace((stage("a", SMALL, MIDDLE, LARGE),), 200),
+    "single-model stages": SearchSpace((stage("a", SMALL), stage("b", SMALL)), 60),
+    "explicit values": SearchSpace(
+        (stage("a", SMALL, LARGE, samples=(1, 4, 16)), stage("b", SMALL, LARGE, samples=(2, 8))),
+        350,
+    ),
+    "few feasible": SearchSpace((stage("a", SMALL, LARGE), stage("b", SMALL, LARGE)), 8.2),
+    "one feasible": SearchSpace((stage("a", SMALL), stage("b", SMALL)), 6),
+    "least count 4": SearchSpace(
+        (stage("a", SMALL, LARGE, samples=(4, 90)), stage("b", SMALL, samples=(70, 80))), 200
+    ),
+}
+
+every_searcher = pytest.mark.parametrize("method", sorted(SEARCHERS))
+every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+
+
+def score(allocation):
+    value = 0.2
+    for choice in allocation.choices:
+        start = {"s": 0.2, "m": 0.3, "l": 0.45}[choice.model]
+        value *= 1 + start + 0.4 * (1 - choice.samples**-0.8)
+    return value
+
+
+def result(allocation, failed=False):
+    if failed:
+        return TrialResult(allocation, None)
+    metrics = {f"{c.stage}.f1": 1 - 1 / c.samples for c in allocation.choices}
+    return TrialResult(allocation, score(allocation), metrics)
+
+
+def run(searcher, trials, batch, fail=lambda allocation: False):
+    asked = []
+    while len(asked) < trials:
+        batch_asked = searcher.ask(min(batch, trials - len(asked)))
+        if not batch_asked:
+            break
+        asked += batch_asked
+        searcher.tell([result(a, fail(a)) for a in batch_asked])
+    return asked
+
+
+@every_searcher
+@every_space
+@pytest.mark.parametrize("batch", [1, 7])
+def test_feasible_new_and_full_batches(method, space, batch):
+    size = space.count()
+    asked = run(create(method, space, 1), 40, batch)
+    assert len(asked) == min(40, size)
+    assert len(set(asked)) == len(asked)
+    assert all(space.violation(allocation) is None for allocation in asked)
+
+
+@every_searcher
+@every_space
+def test_stops_cleanly_when_exhausted(method, space):
+    size = space.count()
+    if size > 150:
+        pytest.skip("too large to exhaust")
+    searcher = create(method, space)
+    assert set(run(searcher, size + 5, 4)) == set(space.feasible())
+    assert searcher.ask(3) == []
+    assert searcher.best() in space
+
+
+@every_searcher
+@every_space
+def test_deterministic_under_a_seed(method, space):
+    first, second = (run(create(method, space, 5), 24, 6) for _ in range(2))
+    assert first == second
+
+
+@every_searcher
+def test_the_seed_matters(method):
+    space = SPACES["three stages"]
+    assert run(create(method, space, 1), 30, 5) != run(create(method, space, 2), 30, 5)
+
+
+@every_searcher
+@every_space
+def test_tells_may_come_out_of_order_and_partly_failed(method, space):
+    rng = random.Random(3)
+    searcher = create(method, space)
+    asked, waiting = [], []
+    for _ in range(8):
+        batch = searcher.ask(4)
+        asked += batch
+        waiting += batch
+        rng.shuffle(waiting)
+        told, waiting = waiting[:3], waiting[3:]
+        searcher.tell([result(a, failed=rng.random() < 0.3) for a in told])
+    assert len(asked) == len(set(asked)) == min(32, space.count())
+    best = searcher.best()
+    assert best is None or best in asked
+
+
+@every_searcher
+def test_the_order_within_a_batch_does_not_matter(method):
+    space = SPACES["three stages"]
+    ahead, behind = create(method, space, 2), create(method, space, 2)
+    for _ in range(3):
+        asked = ahead.ask(6)
+        assert behind.ask(6) == asked
+        ahead.tell([result(a) for a in asked])
+        behind.tell([result(a) for a in reversed(asked)])
+    assert ahead.best() == behind.best()
+
+
+@every_searcher
+@every_space
+@pytest.mark.parametrize("done", [2, 11])
+def test_a_restart_from_the_archive_goes_on_as_before(method, space, done):
+    old = create(method, space, 4)
+    asked = run(old, done, 3)
+    out = old.ask(3)
+    new = create(method, space, 4)
+    new.tell([result(a) for a in asked])
+    new.pending(out)
+    assert new.best() == old.best()
+    following = new.ask(5)
+    assert following == old.ask(5)
+    assert not set(following) & {*asked, *out}
+
+
+@every_searcher
+def test_all_failed(method):
+    space = SPACES["two stages"]
+    searcher = create(method, space)
+    asked = run(searcher, 20, 5, fail=lambda allocation: True)
+    assert len(set(asked)) == 20
+    assert searcher.best() is None
+
+
+@every_searcher
+def test_zero_is_a_score(method):
+    space = SPACES["two stages"]
+    searcher = create(method, space)
+    asked = searcher.ask(1)
+    searcher.tell([TrialResult(asked[0], 0.0)])
+    assert searcher.best() == asked[0]
+    for _ in range(5):
+        batch = searcher.ask(5)
+        searcher.tell([TrialResult(a, 0.0) for a in batch])
+    assert searcher.best() in space
+
+
+@every_searcher
+def test_results_never_asked_for_and_outside_the_space(method):
+    space = SPACES["two stages"]
+    wide = SearchSpace(space.stages, 3000)
+    dear = wide.allocation(("l", 20), ("l", 5))
+    mine = space.allocation(("s", 3), ("m", 3))
+    searcher = create(method, space)
+    searcher.tell([TrialResult(dear, 0.9), TrialResult(mine, 0.1)])
+    assert searcher.best() == mine
+    assert mine not in run(searcher, 30, 5)
+
+
+@every_searcher
+def test_asking_for_none(method):
+    assert create(method, SPACES["two stages"]).ask(0) == []
+
+
+@every_searcher
+def test_proposals_say_where_they_come_from_and_why(method):
+    searcher = create(method, SPACES["two stages"])
+    for _ in range(3):
+        for proposal in searcher.propose(6):
+            assert proposal.source in {"initial", "insight", "explore", "random"}
+            assert proposal.reason
+            assert "\n" not in proposal.reason
+            searcher.tell([result(proposal.allocation)])
+
+
+def test_unknown_names_and_options_list_the_valid_ones():
+    space = SPACES["two stages"]
+    with pytest.raises(UserError, match="'agentts'; valid: agenttts, random.*did you mean"):
+        create("agentts", space)
+    with pytest.raises(UserError, match="no option 'insight'.*did you mean 'insights'"):
+        create("agenttts", space, insight=[1])
+    with pytest.raises(UserError, match="no option 'x'; valid: \\(none\\)"):
+        create("random", space, x=1)
+    with pytest.raises(UserError, match="no insight 4"):
+        create("agenttts", space, insights=[1, 4])
