@@ -134,16 +134,21 @@ def render(prompt: Prompt, style: PromptStyle) -> tuple[str | tuple[Message, ...
 
 
 def sample_key(
-    model: ModelConfig, content: str | tuple[Message, ...], params: SamplingParams, run_seed: int
+    model: ModelConfig,
+    content: str | tuple[Message, ...],
+    params: SamplingParams,
+    run_seed: int,
+    stop: tuple[str, ...] = (),
 ) -> str:
     """The address of a prompt's samples: 32 hex digits.
 
-    Two prompts share samples exactly when model, revision, engine options, rendered prompt, sampling parameters and
-    run seed are equal. How many samples are asked for is not part of it: k samples are samples 0..k-1.
+    Two prompts share samples exactly when model, revision, engine options, rendered prompt, stop strings, sampling
+    parameters and run seed are equal. How many samples are asked for is not part of it: k samples are samples 0..k-1.
     """
     address = {
         "model": [model.path, model.revision, model.engine, dict(model.options)],
         "content": content if isinstance(content, str) else [dict(m) for m in content],
+        "stop": stop,
         "params": [params.temperature, params.max_tokens, params.top_p],
         "seed": run_seed,
     }

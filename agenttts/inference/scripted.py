@@ -1,0 +1,216 @@
+"""The scripted engine: replies from a file instead of a model.
+
+For trying a job spec, a task or a cluster's settings without weights or GPUs; it ships as an ordinary engine. A
+model's ``path`` is a JSON or YAML file:
+
+```yaml
+rules:                                   # the first rule whose strings all occur in the prompt replies
+  - contains: ["Which river", "Answer:"]
+    replies:
+      - {text: "the Danube", weight: 3}  # drawn by weight (default 1) with the sample's seed
+      - {text: "the Rhine"}
+default: "I do not know"                 # when no rule matches
+```
+
+A token is a whitespace-separated word, and a finished reply takes one more, its end token. At temperature 0 the
+heaviest reply is given (of equals, the first). Options:
+
+- ``seconds_per_sample`` (number): sleep as long for each sample, to make long trials;
+- ``fail`` (``OOM`` or ``FAILED``): loading raises `EngineError` of that kind, to see what a run makes of it;
+- ``max_model_len`` (integer, words): the context, after which prompts are truncated.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+
+from agenttts.errors import UserError, valid_names
+from agenttts.inference.base import (
+    Completion,
+    EngineError,
+    Message,
+    ModelConfig,
+    Request,
+    Sample,
+)
+from agenttts.inference.tokenization import fit
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply and its weight among its rule's (relative, above 0)."""
+
+    text: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Replies to the prompts that contain every string of ``contains``."""
+
+    contains: tuple[str, ...]
+    replies: tuple[Reply, ...]
+
+
+@dataclass(frozen=True)
+class Script:
+    """A file of the scripted engine, read."""
+
+    rules: tuple[Rule, ...]
+    default: str
+
+
+class ScriptedEngine:
+    """Replies as the script at ``config.path`` says; see the module.
+
+    Raises `EngineError` when the script or an option is wrong, or when the option ``fail`` asks for it.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._name = config.name
+        self._closed = False
+        try:
+            self._seconds, fail, self._context = _read_options(config)
+            self._script = read_script(Path(config.path))
+        except UserError as error:
+            raise EngineError(f"model '{config.name}': {error}") from error
+        if fail is not None:
+            raise EngineError(
+                f"model '{config.name}' failed to load, as its option fail: {fail} asks", kind=fail
+            )
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion a request, in order."""
+        if self._closed:
+            raise EngineError(f"the engine of model '{self._name}' is closed")
+        return [self._complete(request) for request in requests]
+
+    def close(self) -> None:
+        """Nothing is held; later calls of `generate` raise."""
+        self._closed = True
+
+    def _complete(self, request: Request) -> Completion:
+        text = _prompt_text(request.content)
+        words, truncated = fit(text.split(), self._context, request.params.max_tokens)
+        replies = self._replies(" ".join(words) if truncated else text)
+        samples = []
+        for seed in request.seeds:
+            if self._seconds:
+                time.sleep(self._seconds)
+            samples.append(_sample(_choose(replies, request.params.temperature, seed), request))
+        return Completion(tuple(samples), len(words), truncated)
+
+    def _replies(self, text: str) -> tuple[Reply, ...]:
+        for rule in self._script.rules:
+            if all(part in text for part in rule.contains):
+                return rule.replies
+        return (Reply(self._script.default),)
+
+
+def read_script(path: Path) -> Script:
+    """The script in a JSON or YAML file. Raises `UserError` naming the file and the rule (counted from 1)."""
+    try:
+        source = path.read_text(encoding="utf-8")
+        content = json.loads(source) if path.suffix == ".json" else yaml.safe_load(source)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: is neither JSON nor YAML: {error}") from error
+    _check_keys(content, f"{path}", required=("default",), optional=("rules",))
+    rules = content.get("rules", [])
+    if not isinstance(rules, list):
+        raise UserError(f"{path}: 'rules' must be a list")
+    return Script(
+        rules=tuple(_rule(rule, f"{path}: rule {n}") for n, rule in enumerate(rules, 1)),
+        default=_string(content["default"], f"{path}: 'default'"),
+    )
+
+
+def _rule(content: Any, where: str) -> Rule:
+    _check_keys(content, where, required=("contains", "replies"))
+    contains, replies = content["contains"], content["replies"]
+    if not isinstance(contains, list):
+        raise UserError(f"{where}: 'contains' must be a list of strings")
+    if not isinstance(replies, list) or not replies:
+        raise UserError(f"{where}: 'replies' must be a list of at least one reply")
+    return Rule(
+        contains=tuple(_string(part, f"{where}: 'contains'") for part in contains),
+        replies=tuple(_reply(r, f"{where}, reply {n}") for n, r in enumerate(replies, 1)),
+    )
+
+
+def _reply(content: Any, where: str) -> Reply:
+    _check_keys(content, where, required=("text",), optional=("weight",))
+    weight = content.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < 1e300:
+        raise UserError(f"{where}: weight {weight!r} must be a number above 0")
+    return Reply(_string(content["text"], f"{where}: 'text'"), float(weight))
+
+
+def _check_keys(
+    content: Any, where: str, *, required: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> None:
+    valid = (*required, *optional)
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: must be a mapping with the keys {', '.join(valid)}")
+    for key in content:
+        if key not in valid:
+            raise UserError(f"{where}: unknown key '{key}'; {valid_names(key, valid)}")
+    for key in required:
+        if key not in content:
+            raise UserError(f"{where}: the key '{key}' is missing")
+
+
+def _string(content: Any, where: str) -> str:
+    if not isinstance(content, str):
+        raise UserError(f"{where}: {content!r} is no string (put it in quotes)")
+    return content
+
+
+def _read_options(
+    config: ModelConfig,
+) -> tuple[float, Literal["OOM", "FAILED"] | None, int | None]:
+    """(seconds_per_sample, fail, max_model_len)."""
+    valid = ("seconds_per_sample", "fail", "max_model_len")
+    for key in config.options:
+        if key not in valid:
+            raise UserError(f"unknown option '{key}'; {valid_names(key, valid)}")
+    seconds = config.options.get("seconds_per_sample", 0.0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+        raise UserError(f"option seconds_per_sample: {seconds!r} must be a number, 0 or more")
+    fail = config.options.get("fail")
+    if fail not in (None, "OOM", "FAILED"):
+        raise UserError(f"option fail: {fail!r} is unknown; valid: OOM, FAILED")
+    context = config.options.get("max_model_len")
+    if context is not None and (type(context) is not int or context < 1):
+        raise UserError(f"option max_model_len: {context!r} must be an integer above 0")
+    return float(seconds), cast(Literal["OOM", "FAILED"] | None, fail), context
+
+
+def _prompt_text(content: str | tuple[Message, ...]) -> str:
+    return content if isinstance(content, str) else "\n".join(m["content"] for m in content)
+
+
+def _choose(replies: tuple[Reply, ...], temperature: float, seed: int) -> str:
+    if temperature == 0:
+        return max(replies, key=lambda reply: reply.weight).text
+    chosen = random.Random(seed).choices(replies, weights=[reply.weight for reply in replies])
+    return chosen[0].text
+
+
+def _sample(text: str, request: Request) -> Sample:
+    cuts = [place for stop in request.stop if (place := text.find(stop)) >= 0]
+    text = text[: min(cuts)] if cuts else text
+    words = text.split()
+    limit = request.params.max_tokens
+    if len(words) < limit:
+        return Sample(text, len(words) + 1, "stop")
+    return Sample(text if len(words) == limit else " ".join(words[:limit]), limit, "length")

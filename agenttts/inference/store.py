@@ -1,0 +1,122 @@
+"""The sample store: samples under their address, shared by trials (and runs) through Parquet shards in a directory.
+
+Each shard is written once, whole, by one writer; readers scan whatever shards there are. Nothing is locked and
+nothing is rewritten, so any number of jobs may use a directory at once. Two jobs that draw the same sample at the
+same time both store it; readers take the one in the first shard by name.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from agenttts.errors import UserError
+from agenttts.tables.atomic import atomic_write_parquet
+
+SCHEMA = pl.Schema(
+    {
+        "key": pl.String(),  # inference.base.sample_key: 32 hex digits
+        "index": pl.Int32(),
+        "text": pl.String(),
+        "decode_tokens": pl.Int32(),
+        "finish_reason": pl.String(),
+        "prompt_tokens": pl.Int32(),
+        "truncated": pl.Boolean(),
+        "model": pl.String(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class StoredSample:
+    """Sample ``index`` under ``key``; ``prompt_tokens`` and ``truncated`` are its prompt's."""
+
+    key: str
+    index: int
+    text: str
+    decode_tokens: int
+    finish_reason: str
+    prompt_tokens: int
+    truncated: bool
+    model: str
+
+
+class SampleStore:
+    """Samples in ``directory/*.parquet``. ``writer`` names this process in the names of the shards it writes.
+
+    Samples added are found by this object's `lookup` at once, by others' after `flush`. Not for several threads.
+    """
+
+    def __init__(self, directory: Path, writer: str) -> None:
+        self._directory = directory
+        # A random part besides: the same process number on another node must not replace this one's shards.
+        self._writer = f"{re.sub(r'[^A-Za-z0-9._-]', '_', writer)}-{secrets.token_hex(4)}"
+        self._shards = 0
+        self._buffer: list[StoredSample] = []
+
+    def lookup(self, wanted: Mapping[str, int]) -> dict[str, list[StoredSample]]:
+        """For each key the samples 0..m-1 there are, m at most the number wanted; an empty list when there is none.
+
+        Raises `UserError` naming a shard that cannot be read.
+        """
+        found: dict[str, dict[int, StoredSample]] = {key: {} for key in wanted}
+        for sample in [*self._read(wanted), *self._buffer]:
+            if sample.index < wanted.get(sample.key, 0):
+                found[sample.key].setdefault(sample.index, sample)
+        return {key: _prefix(samples) for key, samples in found.items()}
+
+    def add(self, sample: StoredSample) -> None:
+        """Keep a sample for the next `flush`."""
+        self._buffer.append(sample)
+
+    def flush(self) -> None:
+        """Write the samples added since the last flush as one shard, atomically."""
+        if not self._buffer:
+            return
+        self._directory.mkdir(parents=True, exist_ok=True)
+        frame = pl.DataFrame([asdict(sample) for sample in self._buffer], schema=SCHEMA)
+        atomic_write_parquet(self._directory / f"{self._writer}-{self._shards:05d}.parquet", frame)
+        self._shards += 1
+        self._buffer.clear()
+
+    def _read(self, wanted: Mapping[str, int]) -> list[StoredSample]:
+        shards = sorted(self._directory.glob("[!.]*.parquet"))
+        if not shards or not wanted:
+            return []
+        keys = pl.Series("key", list(wanted), pl.String())
+        try:
+            frame = _matching(shards, keys)
+        except (pl.exceptions.PolarsError, OSError):
+            # Found the slow way only when something is wrong: which shard it is.
+            for shard in shards:
+                _check(shard)
+            frame = _matching(shards, keys)
+        return [StoredSample(**row) for row in frame.iter_rows(named=True)]
+
+
+def _matching(shards: list[Path], keys: pl.Series) -> pl.DataFrame:
+    scan = pl.scan_parquet(shards, schema=SCHEMA, glob=False)
+    return scan.filter(pl.col("key").is_in(keys.implode())).collect()
+
+
+def _check(shard: Path) -> None:
+    try:
+        _matching([shard], pl.Series("key", [""], pl.String()))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{shard} is no shard of the sample store, or a damaged one ({reason}); delete it: its samples are "
+            "drawn again when they are needed"
+        ) from error
+
+
+def _prefix(samples: Mapping[int, StoredSample]) -> list[StoredSample]:
+    prefix = []
+    while len(prefix) in samples:
+        prefix.append(samples[len(prefix)])
+    return prefix

@@ -1,0 +1,75 @@
+"""From a rendered prompt to token ids: chat templates, begin tokens, prompts too long for the context.
+
+Shared by the engines that hold a real tokenizer; imports none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from agenttts.inference.base import EngineError, Message, ModelConfig
+
+Token = TypeVar("Token")
+
+
+def encode(tokenizer: Any, config: ModelConfig, content: str | tuple[Message, ...]) -> list[int]:
+    """The token ids of a prompt, with the begin token exactly once where the model has one.
+
+    A chat template writes the begin token itself, so the templated text is tokenized without special tokens; plain
+    text gets them from the tokenizer. Raises `EngineError` for chat messages to a model with no chat template.
+    """
+    if isinstance(content, str):
+        return list(tokenizer.encode(content))
+    if getattr(tokenizer, "chat_template", "") is None:
+        raise EngineError(
+            f"model '{config.name}' ({config.path}) has no chat template, as base models have none, and cannot take "
+            f"prompt_style: {config.prompt_style}; set prompt_style: few_shot_completion for it"
+        )
+    messages = [dict(message) for message in content]
+    try:
+        text = _apply_template(tokenizer, messages)
+    except Exception as error:
+        # Some templates refuse the system role (Gemma, early Mistral): say it at the head of the first user turn.
+        merged = _without_system(messages)
+        if merged is None:
+            raise EngineError(
+                f"the chat template of model '{config.name}' refused the prompt: {error}"
+            ) from error
+        try:
+            text = _apply_template(tokenizer, merged)
+        except Exception:
+            raise EngineError(
+                f"the chat template of model '{config.name}' refused the prompt: {error}"
+            ) from error
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def fit(tokens: Sequence[Token], context: int | None, max_tokens: int) -> tuple[list[Token], bool]:
+    """The prompt cut to what a context of ``context`` tokens leaves beside ``max_tokens``, and whether it was cut.
+
+    The middle goes: the head carries the instructions, the tail the question (and a chat's opening of the reply).
+    Raises `EngineError` when ``max_tokens`` alone fills the context.
+    """
+    if context is None or len(tokens) + max_tokens <= context:
+        return list(tokens), False
+    room = context - max_tokens
+    if room < 1:
+        raise EngineError(
+            f"decode_tokens {max_tokens} leaves no room for a prompt in a context of {context} tokens; lower "
+            "decode_tokens or raise the model's max_model_len"
+        )
+    head, tail = (room + 1) // 2, room // 2
+    return [*tokens[:head], *tokens[len(tokens) - tail :]], True
+
+
+def _apply_template(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return str(text)
+
+
+def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]] | None:
+    if len(messages) < 2 or messages[0]["role"] != "system":
+        return None
+    first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+    return [first, *messages[2:]]

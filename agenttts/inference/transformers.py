@@ -1,0 +1,250 @@
+"""The transformers engine: for models or machines that vLLM does not support; several times slower."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agenttts.inference.base import (
+    Completion,
+    EngineError,
+    ModelConfig,
+    Request,
+    Sample,
+    SamplingParams,
+)
+from agenttts.inference.out_of_memory import is_out_of_memory
+from agenttts.inference.tokenization import encode, fit
+
+_BATCH_SIZE = 32
+
+
+class TransformersEngine:
+    """Runs a model with Hugging Face transformers on CUDA when there is a GPU, else on the CPU.
+
+    Sampling does not use transformers' own, which draws a whole batch from one global generator. Each row (sample)
+    has a generator of its own, seeded with the sample's seed, which gives one vector of Gumbel noise a step; the
+    argmax of log-probabilities / temperature + noise is an exact draw (the Gumbel-max trick). So a sample depends on
+    its prompt and seed only, not on its neighbours in the batch, up to the rounding of batched matrix products.
+
+    Options: ``batch_size`` (rows at once, default 32), ``max_model_len`` (tokens), ``dtype``, ``device_map``,
+    ``trust_remote_code``, ``attn_implementation``, ...: see `engine_options`. With ``gpus`` > 1 the layers are
+    spread over the GPUs (``device_map="auto"``). Raises `EngineError` when the model cannot be loaded.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self._model: Any = None
+        self._tokenizer: Any = None
+        options: dict[str, Any] = dict(config.options)
+        self._rows = int(options.pop("batch_size", _BATCH_SIZE))
+        context = options.pop("max_model_len", None)
+        shared = {
+            "revision": config.revision,
+            "trust_remote_code": bool(options.pop("trust_remote_code", False)),
+        }
+        options.setdefault("dtype", "auto")
+        try:
+            self._load(shared, options, config.gpus)
+            own = getattr(self._model.config, "max_position_embeddings", None)
+            self._context = int(context) if context else own
+        except Exception as error:
+            self.close()
+            raise _engine_error(config, "loaded", error) from error
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion a request, in order. Raises `EngineError`."""
+        if self._model is None:
+            raise EngineError(f"the engine of model '{self._config.name}' is closed")
+        prompts = [
+            fit(
+                encode(self._tokenizer, self._config, r.content), self._context, r.params.max_tokens
+            )
+            for r in requests
+        ]
+        rows = [
+            _Row(position, sample, tokens, seed, request.params, request.stop)
+            for position, (request, (tokens, _)) in enumerate(zip(requests, prompts, strict=True))
+            for sample, seed in enumerate(request.seeds)
+        ]
+        # Rows of like length together: padding is computed too.
+        rows.sort(key=lambda row: (repr((row.params, row.stop)), len(row.tokens)))
+        drawn: dict[tuple[int, int], Sample] = {}
+        try:
+            for batch in _batches(rows, self._rows):
+                for row, sample in zip(batch, self._draw(batch), strict=True):
+                    drawn[row.request, row.sample] = sample
+        except Exception as error:
+            raise _engine_error(self._config, "run", error) from error
+        return [
+            Completion(
+                samples=tuple(drawn[position, sample] for sample in range(len(request.seeds))),
+                prompt_tokens=len(tokens),
+                truncated=truncated,
+            )
+            for position, (request, (tokens, truncated)) in enumerate(
+                zip(requests, prompts, strict=True)
+            )
+        ]
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        if self._model is None:
+            return
+        self._model = self._tokenizer = None
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _load(self, shared: dict[str, Any], options: dict[str, Any], gpus: int) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+        self._torch = torch
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if gpus > 1 and device == "cuda":
+            options.setdefault("device_map", "auto")
+        self._tokenizer = AutoTokenizer.from_pretrained(self._config.path, **shared)
+        model: Any = AutoModelForCausalLM.from_pretrained(self._config.path, **shared, **options)
+        self._model = (model if "device_map" in options else model.to(device)).eval()
+        # The end tokens are the model's; its sampling defaults (top_k and the like) are not what was asked for.
+        ends = self._model.generation_config.eos_token_id
+        if ends is None:
+            ends = self._tokenizer.eos_token_id
+        self._ends: list[int] = (
+            [] if ends is None else list(ends) if isinstance(ends, list) else [ends]
+        )
+        pad = self._tokenizer.pad_token_id
+        self._pad: int = pad if pad is not None else self._ends[0] if self._ends else 0
+        self._model.generation_config = GenerationConfig(
+            do_sample=False, eos_token_id=self._ends or None, pad_token_id=self._pad
+        )
+
+    def _draw(self, rows: Sequence[_Row]) -> list[Sample]:
+        """One batch: rows of equal parameters and stop strings."""
+        torch, params, stop = self._torch, rows[0].params, rows[0].stop
+        width = max(len(row.tokens) for row in rows)
+        # Padding on the left: every row's next token is then at the same place.
+        ids = torch.full((len(rows), width), self._pad, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, width - len(row.tokens) :] = torch.tensor(row.tokens)
+            mask[number, width - len(row.tokens) :] = 1
+        device = self._model.device
+        stops = _Stops(torch, self._tokenizer, stop, width, len(rows))
+        processors = []
+        if params.temperature > 0:
+            processors.append(_Gumbel(torch, [row.seed for row in rows], params))
+        with torch.inference_mode():
+            output = self._model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=params.max_tokens,
+                logits_processor=processors,
+                stopping_criteria=[stops] if stop else [],
+            )
+        new = output[:, width:].tolist()
+        return [
+            self._sample(tokens, length, stop)
+            for tokens, length in zip(new, stops.lengths, strict=True)
+        ]
+
+    def _sample(self, tokens: list[int], stopped: int | None, stop: tuple[str, ...]) -> Sample:
+        """The sample in a row that may have gone on, padded, after its end."""
+        ended = next((i + 1 for i, token in enumerate(tokens) if token in self._ends), None)
+        length = min(x for x in (ended, stopped, len(tokens)) if x is not None)
+        text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
+        cuts = [place for s in stop if (place := text.find(s)) >= 0]
+        done = ended is not None or stopped is not None
+        return Sample(text[: min(cuts)] if cuts else text, length, "stop" if done else "length")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One sample to draw: sample ``sample`` of request ``request``."""
+
+    request: int
+    sample: int
+    tokens: list[int]
+    seed: int
+    params: SamplingParams
+    stop: tuple[str, ...]
+
+
+class _Gumbel:
+    """Logits processor: adds each row's own Gumbel noise, so that the greedy choice after it is a draw."""
+
+    def __init__(self, torch: Any, seeds: Sequence[int], params: SamplingParams) -> None:
+        self._torch = torch
+        self._params = params
+        # On the CPU whatever the model runs on: the same seed then gives the same noise everywhere.
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        torch = self._torch
+        scores = scores.float() / self._params.temperature
+        if self._params.top_p < 1:
+            scores = _nucleus(torch, scores, self._params.top_p)
+        noise = torch.empty(scores.shape, dtype=torch.float32)
+        for row, generator in zip(noise, self._generators, strict=True):
+            row.exponential_(generator=generator)  # -log of an exponential variable is Gumbel
+        return scores - noise.to(scores.device).log()
+
+
+def _nucleus(torch: Any, scores: Any, top_p: float) -> Any:
+    """Scores with all but the smallest set of tokens that reaches probability ``top_p`` at minus infinity."""
+    ordered, places = scores.sort(dim=-1, descending=True)
+    probabilities = ordered.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities
+    ordered = ordered.masked_fill(before > top_p, float("-inf"))
+    return torch.empty_like(scores).scatter_(-1, places, ordered)
+
+
+class _Stops:
+    """Stopping criterion: a row is done once its new text holds a stop string. ``lengths`` are tokens, by row."""
+
+    def __init__(
+        self, torch: Any, tokenizer: Any, stop: tuple[str, ...], width: int, rows: int
+    ) -> None:
+        self._torch = torch
+        self._tokenizer = tokenizer
+        self._stop = stop
+        self._width = width
+        # A stop string that was not there a step ago ends in the newest token: only the tail need be read.
+        self._tail = max((len(s.encode()) for s in stop), default=0) + 4
+        self.lengths: list[int | None] = [None] * rows
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        new = input_ids[:, self._width :]
+        tails = self._tokenizer.batch_decode(new[:, -self._tail :], skip_special_tokens=True)
+        for row, text in enumerate(tails):
+            if self.lengths[row] is None and any(s in text for s in self._stop):
+                self.lengths[row] = new.shape[1]
+        done = [length is not None for length in self.lengths]
+        return self._torch.tensor(done, device=input_ids.device)
+
+
+def _batches(rows: Sequence[_Row], size: int) -> list[list[_Row]]:
+    """Consecutive rows of equal parameters and stop strings, at most ``size`` together."""
+    batches: list[list[_Row]] = []
+    for row in rows:
+        last = batches[-1] if batches else []
+        if last and len(last) < size and (last[0].params, last[0].stop) == (row.params, row.stop):
+            last.append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def _engine_error(config: ModelConfig, what: str, error: Exception) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    text = f"{type(error).__name__}: {error}"
+    return EngineError(
+        f"model '{config.name}' ({config.path}) could not be {what} by transformers: {text}",
+        kind="OOM" if is_out_of_memory(error) else "FAILED",
+    )

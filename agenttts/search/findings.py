@@ -1,0 +1,119 @@
+"""Findings: what the trials say, in plain sentences. They are the search's guidelines.
+
+Three kinds, one an insight: which model a stage should pursue, which way its sample count should go, and which stage
+pays best for more budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agenttts.search.archive import Archive
+from agenttts.search.effects import EffectModel
+from agenttts.search.moves import spread_counts
+from agenttts.space import Allocation, Choice, SearchSpace, Stage
+
+# A difference under this share of the scores' spread (and under the noise) is "no difference".
+_CLEAR = 0.05
+
+
+def findings(
+    space: SearchSpace, archive: Archive, model: EffectModel, best: Allocation
+) -> list[str]:
+    """Guidelines around ``best``, stage by stage."""
+    scores = [trial.score for trial in archive.scored]
+    clear = max(_CLEAR * (max(scores) - min(scores)), 0.5 * model.noise)
+    sentences: list[str] = []
+    for stage in space.stages:
+        sentences += _pursue(space, archive, stage, model, best, clear)
+        sentences += _direction(space, stage, model, best, clear)
+    sentences += _shift(space, model, best, clear)
+    return sentences
+
+
+def _pursue(
+    space: SearchSpace,
+    archive: Archive,
+    stage: Stage,
+    model: EffectModel,
+    best: Allocation,
+    clear: float,
+) -> Iterator[str]:
+    """Insight 1: the model to pursue, the cheaper one unless a larger is clearly better at the same cost."""
+    if len(stage.models) < 2:
+        return
+    spare = _spare(space, stage, best)
+    value: dict[str, float] = {}
+    for candidate in stage.models:
+        counts = spread_counts(stage, stage.affordable_samples(candidate.name, spare))
+        if counts and archive.by_model(stage.name)[candidate.name]:
+            value[candidate.name] = max(
+                model.expect(best.replace(Choice(stage.name, candidate.name, count))).mean
+                for count in counts
+            )
+    if len(value) < 2:
+        return
+    by_size = sorted((m for m in stage.models if m.name in value), key=lambda m: m.params)
+    pursued = by_size[0].name
+    for larger in by_size[1:]:
+        if value[larger.name] > value[pursued] + clear:
+            pursued = larger.name
+    rival = max((name for name in value if name != pursued), key=lambda name: value[name])
+    yield (
+        f"{stage.name}: pursue {pursued}: {_number(value[pursued])} expected against "
+        f"{_number(value[rival])} with {rival} at up to the same cost"
+    )
+
+
+def _direction(
+    space: SearchSpace, stage: Stage, model: EffectModel, best: Allocation, clear: float
+) -> Iterator[str]:
+    """Insight 2: whether the stage's samples rise, are flat or fall around the best allocation."""
+    choice = best[stage.name]
+    here = model.expect(best).mean
+    most = stage.affordable_samples(choice.model, _spare(space, stage, best))
+    more = min(most, stage.nearest_samples(2 * choice.samples))
+    fewer = stage.nearest_samples(choice.samples / 2)
+
+    def gain(samples: int) -> float:
+        return model.expect(best.replace(Choice(stage.name, choice.model, samples))).mean - here
+
+    subject = f"{stage.name}: {choice.model}"
+    if more > choice.samples and gain(more) > clear / 2:
+        yield f"{subject} still rises: try more than {choice.samples} samples"
+    elif fewer < choice.samples and gain(fewer) > clear / 2:
+        yield f"{subject} has turned down: try fewer than {choice.samples} samples"
+    elif fewer < choice.samples and abs(gain(fewer)) <= clear / 2:
+        yield f"{subject} is flat from {fewer} to {choice.samples} samples: fewer do"
+
+
+def _shift(
+    space: SearchSpace, model: EffectModel, best: Allocation, clear: float
+) -> Iterator[str]:
+    """Insight 3: the pair of stages between which moving budget promises most."""
+    here = model.expect(best).mean
+    gains: list[tuple[float, str, str]] = []
+    for giver in space.stages:
+        kept = Choice(
+            giver.name, best[giver.name].model, giver.nearest_samples(best[giver.name].samples / 2)
+        )
+        less = best.replace(kept)
+        for taker in space.stages:
+            if taker.name == giver.name or kept == best[giver.name]:
+                continue
+            name = best[taker.name].model
+            samples = taker.affordable_samples(name, _spare(space, taker, less))
+            gain = model.expect(less.replace(Choice(taker.name, name, samples))).mean - here
+            gains.append((gain, giver.name, taker.name))
+    if gains and max(gains)[0] > clear / 2:
+        _, source, target = max(gains)
+        yield f"shift budget from {source} to {target}: samples pay better there"
+
+
+def _spare(space: SearchSpace, stage: Stage, allocation: Allocation) -> float:
+    """Budget units left for ``stage`` when the others keep what they have."""
+    return space.budget - space.cost(allocation) + space.choice_budget(allocation[stage.name])
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"

@@ -1,0 +1,26 @@
+"""Random search: uniform over the feasible set, without replacement."""
+
+from __future__ import annotations
+
+import random
+from functools import cached_property
+
+from agenttts.search.base import Proposal, Searcher
+from agenttts.search.feasible import FeasibleSet
+
+
+class RandomSearcher(Searcher):
+    """The baseline. The k-th proposal depends on the seed and on what is known, not on the batch size."""
+
+    name = "random"
+
+    @cached_property
+    def _feasible(self) -> FeasibleSet:
+        return FeasibleSet(self.space)
+
+    def _propose(self, n: int) -> list[Proposal]:
+        known = self.archive.known_count
+        drawn = self._feasible.draw_many(
+            n, self.archive, lambda i: random.Random(f"random/{self.seed}/{known + i}")
+        )
+        return [Proposal(allocation, "random", "drawn at random") for allocation in drawn]
