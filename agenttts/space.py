@@ -24,6 +24,10 @@ class Model:
     name: str
     params: float
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.params) and self.params > 0):
+            raise UserError(f"model '{self.name}': params must be a positive number of parameters")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -42,6 +46,13 @@ class Stage:
     def __post_init__(self) -> None:
         if not self.models:
             raise UserError(f"stage '{self.name}' has no models; list at least one")
+        names = [model.name for model in self.models]
+        if len(set(names)) < len(names):
+            raise UserError(f"stage '{self.name}' lists a model twice: {', '.join(names)}")
+        if self.prompt_tokens < 1 or self.decode_tokens < 1:
+            raise UserError(
+                f"stage '{self.name}': prompt_tokens and decode_tokens must be 1 or more"
+            )
         if not self.samples or any(count < 1 for count in self.samples):
             raise UserError(f"stage '{self.name}': sample counts must be 1 or more")
         object.__setattr__(self, "samples", tuple(sorted(set(self.samples))))
@@ -142,6 +153,11 @@ class SearchSpace:
     budget: float
 
     def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) < len(names):
+            raise UserError(f"stages must be at least one, each with its own name; got: {names}")
+        if not math.isfinite(self.budget):
+            raise UserError(f"search.budget is {self.budget}; valid: a finite number of units")
         least = self.least_budget
         if not fits(least, self.budget):
             raise UserError(

@@ -114,6 +114,9 @@ def _make(directory: Path, fill: Callable[[Path], None]) -> Path:
     temporary.mkdir()
     try:
         fill(temporary)
+        for file in temporary.iterdir():
+            # safetensors writes weights for the owner alone; a shared folder's models are for the group.
+            file.chmod(0o666 & ~_umask())
         try:
             temporary.rename(directory)
         except OSError:
@@ -124,10 +127,18 @@ def _make(directory: Path, fill: Callable[[Path], None]) -> Path:
     return directory
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _convert(name: str, model: PackagedModel, directory: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     workspace = directory / "gguf"
     workspace.mkdir()
     file = model.gguf(workspace)

@@ -95,7 +95,7 @@ class Sampler:
             key = sample_key(model, content, params, self._run_seed, stop)
             keys.append(key)
             requests[key] = Request(content, params, (), stop)
-        samples = self._store.lookup({key: distinct for key in requests})
+        samples = self._store.lookup(dict.fromkeys(requests, distinct))
         stored = {key: len(found) for key, found in samples.items()}
         self._draw_missing(model_name, requests, samples, distinct)
         results = []

@@ -28,7 +28,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import yaml
 
@@ -192,7 +192,7 @@ def _read_options(
     context = config.options.get("max_model_len")
     if context is not None and (type(context) is not int or context < 1):
         raise UserError(f"option max_model_len: {context!r} must be an integer above 0")
-    return float(seconds), cast(Literal["OOM", "FAILED"] | None, fail), context
+    return float(seconds), fail, context
 
 
 def _prompt_text(content: str | tuple[Message, ...]) -> str:

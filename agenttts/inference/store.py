@@ -116,7 +116,7 @@ def _check(shard: Path) -> None:
 
 
 def _prefix(samples: Mapping[int, StoredSample]) -> list[StoredSample]:
-    prefix = []
+    prefix: list[StoredSample] = []
     while len(prefix) in samples:
         prefix.append(samples[len(prefix)])
     return prefix

@@ -47,9 +47,8 @@ class TransformersEngine:
         }
         options.setdefault("dtype", "auto")
         try:
-            self._load(shared, options, config.gpus)
-            own = getattr(self._model.config, "max_position_embeddings", None)
-            self._context = int(context) if context else own
+            own_context = self._load(shared, options, config.gpus)
+            self._context: int | None = int(context) if context else own_context
         except Exception as error:
             self.close()
             raise _engine_error(config, "loaded", error) from error
@@ -100,7 +99,8 @@ class TransformersEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _load(self, shared: dict[str, Any], options: dict[str, Any], gpus: int) -> None:
+    def _load(self, shared: dict[str, Any], options: dict[str, Any], gpus: int) -> int | None:
+        """Load tokenizer and model; the model's context in tokens where its config tells."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -123,6 +123,7 @@ class TransformersEngine:
         self._model.generation_config = GenerationConfig(
             do_sample=False, eos_token_id=self._ends or None, pad_token_id=self._pad
         )
+        return getattr(model.config, "max_position_embeddings", None)
 
     def _draw(self, rows: Sequence[_Row]) -> list[Sample]:
         """One batch: rows of equal parameters and stop strings."""

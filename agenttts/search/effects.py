@@ -2,7 +2,8 @@
 
 A Gaussian process in plain Python (a few dozen trials need no linear-algebra library). Its kernel states the method's
 insights: a stage's effect is an offset a model plus a smooth curve over log2(samples), partly shared between the
-stage's models (insight 2), and the effects of different stages combine by product (insight 3: what one stage
+stage's models (insight 2); where an earlier stage reports a metric of its own, choices that hand on equally good
+results are alike; and the effects of different stages combine by product (insight 3: what one stage
 gets changes what pays at another), ``k(a, b) = prod_i (1 + S_i(a_i, b_i))``. Smoothness and noise are chosen by the
 marginal likelihood, the scale in closed form. Reference: Rasmussen & Williams, *Gaussian Processes for Machine
 Learning*, chapters 2 and 5; the product kernel is the ANOVA kernel of Stitson et al. (1997).
@@ -34,7 +35,7 @@ _OFFSET, _SHARED, _OWN = 0.4, 0.2, 0.4
 _HANDED, _ENOUGH = 0.5, 4
 
 # Fitting is cubic in the trials. Past this many, the best and the latest ones stand for the rest.
-_MOST_TRIALS = 80
+_MOST_TRIALS = 64
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class EffectModel:
         self._curves = curves
         self._coupling = coupling
         self._handed = _handed_on(chosen) if curves and coupling else {}
-        self._rows: dict[tuple[Choice, ...], list[float]] = {}
+        self._rows: dict[Choice, list[float]] = {}
         self._fit([(score - self._centre) / self._unit for score in scores])
 
     @property
@@ -75,8 +76,12 @@ class EffectModel:
     @cached_property
     def tried(self) -> Mapping[Allocation, float]:
         """Expected scores of the fitted trials, the highest first (ties: as `Allocation` orders)."""
-        means = {allocation: self.expect(allocation).mean for allocation in self._allocations}
+        means = {allocation: self.mean(allocation) for allocation in self._allocations}
         return dict(sorted(means.items(), key=lambda item: (-item[1], item[0])))
+
+    def mean(self, allocation: Allocation) -> float:
+        """The expected score alone: cheaper than `expect`."""
+        return self._centre + self._unit * _dot(self._against_trials(allocation), self._weights)
 
     def expect(self, allocation: Allocation) -> Expectation:
         """The expected score of one allocation, tried or not."""
@@ -138,6 +143,7 @@ class EffectModel:
         assert best is not None
         _, self._length, self._noise, self._factor, self._targets, scale = best
         self._scale = self._unit * math.sqrt(scale)
+        self._weights = _backward(self._factor, self._targets)
         self._rows.clear()
 
     def _expectation(self, solved: Sequence[float]) -> Expectation:
@@ -152,32 +158,32 @@ class EffectModel:
         return [self._combine(effects) for effects in zip(*rows, strict=True)]
 
     def _row(self, prefix: tuple[Choice, ...]) -> list[float]:
-        handed = len(prefix) - 1 in self._handed
-        key = prefix if handed else prefix[-1:]
-        if key not in self._rows:
-            length = len(prefix)
-            self._rows[key] = [self._effect(prefix, a.choices[:length]) for a in self._allocations]
-        return self._rows[key]
+        """S_i between the last stage of ``prefix`` and that stage of every trial."""
+        index, choice = len(prefix) - 1, prefix[-1]
+        if choice not in self._rows:
+            self._rows[choice] = [self._alike(choice, a.choices[index]) for a in self._allocations]
+        handed = self._handed.get(index)
+        if handed is None:
+            return self._rows[choice]
+        likeness = handed.likeness_to_trials(prefix)
+        return [_mixed(a, b) for a, b in zip(self._rows[choice], likeness, strict=True)]
 
     def _kernel(self, a: Allocation, b: Allocation) -> float:
-        lengths = range(1, len(a.choices) + 1)
-        return self._combine(tuple(self._effect(a.choices[:n], b.choices[:n]) for n in lengths))
+        effects = [self._alike(x, y) for x, y in zip(a.choices, b.choices, strict=True)]
+        for index, handed in self._handed.items():
+            likeness = handed.likeness(a.choices[: index + 1], b.choices[: index + 1])
+            effects[index] = _mixed(effects[index], likeness)
+        return self._combine(effects)
 
-    def _effect(self, before_a: tuple[Choice, ...], before_b: tuple[Choice, ...]) -> float:
-        """S_i, 0 to 1: how alike the i-th stages of two allocations are, given those up to and with it."""
-        a, b = before_a[-1], before_b[-1]
+    def _alike(self, a: Choice, b: Choice) -> float:
+        """How alike two choices of one stage are, 0 to 1."""
         same = 1.0 if a.model == b.model else 0.0
         if not self._curves:
             return same
-        octaves = abs(math.log2(a.samples / b.samples))
-        shape = _matern(octaves / self._length)
-        alike = _OFFSET * same + _SHARED * shape + _OWN * same * shape
-        handed = self._handed.get(len(before_a) - 1)
-        if handed is None:
-            return alike
-        return (1.0 - _HANDED) * alike + _HANDED * handed.likeness(before_a, before_b)
+        shape = _matern(abs(math.log2(a.samples / b.samples)) / self._length)
+        return _OFFSET * same + _SHARED * shape + _OWN * same * shape
 
-    def _combine(self, effects: tuple[float, ...]) -> float:
+    def _combine(self, effects: Sequence[float]) -> float:
         """One kernel value, 1 for equal allocations."""
         if self._coupling:
             product = math.prod(1.0 + effect for effect in effects)
@@ -188,20 +194,33 @@ class EffectModel:
 class _HandedOn:
     """What a stage hands on: its own metric, smoothed over the choices up to and with it."""
 
-    def __init__(self, trials: Sequence[Scored]) -> None:
-        self._model = EffectModel(trials)
+    def __init__(self, measured: Sequence[Scored], prefixes: Sequence[tuple[Choice, ...]]) -> None:
+        self._model = EffectModel(measured)
+        self._spread = statistics.pstdev(trial.score for trial in measured)
         self._quality: dict[tuple[Choice, ...], float] = {}
-        self._spread = statistics.pstdev(trial.score for trial in trials)
+        self._trials = [self._expected(prefix) for prefix in prefixes]
 
     def likeness(self, a: tuple[Choice, ...], b: tuple[Choice, ...]) -> float:
         """1 where both hand on equally good results, falling to 0."""
-        distance = (self._expected(a) - self._expected(b)) / self._spread
+        return self._near(self._expected(a), self._expected(b))
+
+    def likeness_to_trials(self, prefix: tuple[Choice, ...]) -> list[float]:
+        """`likeness` to every trial's prefix."""
+        expected = self._expected(prefix)
+        return [self._near(expected, other) for other in self._trials]
+
+    def _near(self, a: float, b: float) -> float:
+        distance = (a - b) / self._spread
         return math.exp(-0.5 * distance * distance)
 
     def _expected(self, prefix: tuple[Choice, ...]) -> float:
         if prefix not in self._quality:
-            self._quality[prefix] = self._model.expect(Allocation(prefix)).mean
+            self._quality[prefix] = self._model.mean(Allocation(prefix))
         return self._quality[prefix]
+
+
+def _mixed(alike: float, likeness: float) -> float:
+    return (1.0 - _HANDED) * alike + _HANDED * likeness
 
 
 def _handed_on(trials: Sequence[Scored]) -> dict[int, _HandedOn]:
@@ -214,7 +233,8 @@ def _handed_on(trials: Sequence[Scored]) -> dict[int, _HandedOn]:
             if (value := trial.stage_value(choice.stage)) is not None
         ]
         if len(measured) >= _ENOUGH and len({trial.score for trial in measured}) > 1:
-            found[index] = _HandedOn(measured)
+            prefixes = [trial.allocation.choices[: index + 1] for trial in trials]
+            found[index] = _HandedOn(measured, prefixes)
     return found
 
 
@@ -264,4 +284,15 @@ def _forward(factor: Sequence[Sequence[float]], values: Sequence[float]) -> list
     solved: list[float] = []
     for row, value in zip(factor, values, strict=True):
         solved.append((value - _dot(solved, row)) / row[-1])
+    return solved
+
+
+def _backward(factor: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
+    """Solve ``factor transposed · x = values``."""
+    solved = list(values)
+    for i in range(len(solved) - 1, -1, -1):
+        row = factor[i]
+        solved[i] /= row[i]
+        for j in range(i):
+            solved[j] -= row[j] * solved[i]
     return solved

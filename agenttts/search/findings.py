@@ -48,7 +48,7 @@ def _pursue(
         counts = spread_counts(stage, stage.affordable_samples(candidate.name, spare))
         if counts and archive.by_model(stage.name)[candidate.name]:
             value[candidate.name] = max(
-                model.expect(best.replace(Choice(stage.name, candidate.name, count))).mean
+                model.mean(best.replace(Choice(stage.name, candidate.name, count)))
                 for count in counts
             )
     if len(value) < 2:
@@ -70,13 +70,13 @@ def _direction(
 ) -> Iterator[str]:
     """Insight 2: whether the stage's samples rise, are flat or fall around the best allocation."""
     choice = best[stage.name]
-    here = model.expect(best).mean
+    here = model.mean(best)
     most = stage.affordable_samples(choice.model, _spare(space, stage, best))
     more = min(most, stage.nearest_samples(2 * choice.samples))
     fewer = stage.nearest_samples(choice.samples / 2)
 
     def gain(samples: int) -> float:
-        return model.expect(best.replace(Choice(stage.name, choice.model, samples))).mean - here
+        return model.mean(best.replace(Choice(stage.name, choice.model, samples))) - here
 
     subject = f"{stage.name}: {choice.model}"
     if more > choice.samples and gain(more) > clear / 2:
@@ -87,11 +87,9 @@ def _direction(
         yield f"{subject} is flat from {fewer} to {choice.samples} samples: fewer do"
 
 
-def _shift(
-    space: SearchSpace, model: EffectModel, best: Allocation, clear: float
-) -> Iterator[str]:
+def _shift(space: SearchSpace, model: EffectModel, best: Allocation, clear: float) -> Iterator[str]:
     """Insight 3: the pair of stages between which moving budget promises most."""
-    here = model.expect(best).mean
+    here = model.mean(best)
     gains: list[tuple[float, str, str]] = []
     for giver in space.stages:
         kept = Choice(
@@ -103,7 +101,7 @@ def _shift(
                 continue
             name = best[taker.name].model
             samples = taker.affordable_samples(name, _spare(space, taker, less))
-            gain = model.expect(less.replace(Choice(taker.name, name, samples))).mean - here
+            gain = model.mean(less.replace(Choice(taker.name, name, samples))) - here
             gains.append((gain, giver.name, taker.name))
     if gains and max(gains)[0] > clear / 2:
         _, source, target = max(gains)

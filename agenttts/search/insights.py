@@ -156,7 +156,10 @@ class InsightRules:
             allocation, how = self._explored(turn, ranked, rng)
             new: Allocation | None = allocation
             if not self._is_new(allocation, archive, chosen):
-                new, how = self._feasible.draw(archive.known | chosen.keys(), rng), "drawn at random"
+                new, how = (
+                    self._feasible.draw(archive.known | chosen.keys(), rng),
+                    "drawn at random",
+                )
             if new is None:
                 return
             chosen[new] = Proposal(new, "explore", how)
@@ -175,9 +178,7 @@ class InsightRules:
     def _is_new(
         self, allocation: Allocation, archive: Archive, chosen: dict[Allocation, Proposal]
     ) -> bool:
-        return (
-            allocation in self.space and allocation not in archive and allocation not in chosen
-        )
+        return allocation in self.space and allocation not in archive and allocation not in chosen
 
 
 def _stands_still(scored: Sequence[Scored]) -> bool:

@@ -7,8 +7,7 @@ a trial.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator
 
 from agenttts.budget import total
 from agenttts.search.base import Proposal
@@ -44,14 +43,14 @@ def shift_moves(space: SearchSpace, start: Allocation) -> Iterator[Proposal]:
                         for amount in (rest, rest / 2):
                             taken = taker.affordable_samples(model.name, amount)
                             if taken:
-                                yield _move(space, start, (kept, Choice(taker.name, model.name, taken)))
+                                yield _move(
+                                    space, start, (kept, Choice(taker.name, model.name, taken))
+                                )
 
 
 def cross(a: Allocation, b: Allocation, rng: random.Random) -> Allocation:
     """Every stage's choice from one of two parents, at random."""
-    return Allocation(
-        tuple(rng.choice(pair) for pair in zip(a.choices, b.choices, strict=True))
-    )
+    return Allocation(tuple(rng.choice(pair) for pair in zip(a.choices, b.choices, strict=True)))
 
 
 def mutate(space: SearchSpace, start: Allocation, rng: random.Random) -> Allocation:
@@ -72,7 +71,9 @@ def spread_draw(space: SearchSpace, rng: random.Random) -> Allocation:
         spare = space.budget - _others_cost(space, drawn, (stage.name,))
         most = {model.name: stage.affordable_samples(model.name, spare) for model in stage.models}
         name = rng.choice([name for name, count in most.items() if count])
-        drawn = drawn.replace(Choice(stage.name, name, rng.choice(spread_counts(stage, most[name]))))
+        drawn = drawn.replace(
+            Choice(stage.name, name, rng.choice(spread_counts(stage, most[name])))
+        )
     return drawn
 
 
@@ -84,11 +85,6 @@ def spread_counts(stage: Stage, most: int) -> list[int]:
     ratio = (allowed[-1] / allowed[0]) ** (1.0 / (_COUNTS - 1))
     wanted = (allowed[0] * ratio**step for step in range(_COUNTS))
     return sorted({min(most, stage.nearest_samples(count)) for count in wanted} & set(allowed))
-
-
-def neighbours(stage: Stage, samples: int) -> Sequence[int]:
-    """The allowed counts next to ``samples``."""
-    return [b if a == samples else a for a, b in pairwise(stage.samples) if samples in (a, b)]
 
 
 def _move(space: SearchSpace, start: Allocation, choices: tuple[Choice, ...]) -> Proposal:

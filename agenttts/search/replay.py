@@ -89,7 +89,9 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
                 f"{path}: no column '{column}'; needed: {', '.join([*keys, 'score'])}; "
                 f"the file has: {', '.join(frame.columns)}"
             )
-    metrics = [c for c in frame.columns if c not in keys and c != "score" and frame[c].dtype.is_numeric()]
+    metrics = [
+        c for c in frame.columns if c not in keys and c != "score" and frame[c].dtype.is_numeric()
+    ]
     rows: dict[tuple[str, ...], dict[tuple[int, ...], list[Mapping[str, Any]]]] = {}
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
         models = tuple(_model(path, number, space, stage.name, row) for stage in space.stages)

@@ -1,0 +1,66 @@
+"""Scores of short answers and of sets of references, all in [0, 1].
+
+Answers are compared as in SQuAD's evaluation: lower-cased, without punctuation, articles and extra white space. An
+empty answer scores 0, whatever the gold answers are.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Precision, recall and their harmonic mean."""
+
+    precision: float
+    recall: float
+    f1: float
+
+    @classmethod
+    def of(cls, hits: int, predicted: int, gold: int) -> Overlap:
+        """From counts; without a hit, all three are 0."""
+        if hits == 0:
+            return cls(0.0, 0.0, 0.0)
+        precision, recall = hits / predicted, hits / gold
+        return cls(precision, recall, 2 * precision * recall / (precision + recall))
+
+
+def normalise(text: str) -> str:
+    """The form in which answers are compared: 'The  U.S. Navy!' gives 'us navy'."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, gold: Sequence[str]) -> float:
+    """1 if the prediction equals one of the gold answers once both are normalised, else 0."""
+    return float(any(_words(prediction) == _words(answer) != [] for answer in gold))
+
+
+def token_overlap(prediction: str, gold: Sequence[str]) -> Overlap:
+    """The overlap of words, repeats counted, with the gold answer of the best F1 (the first of equals)."""
+    best = Overlap(0.0, 0.0, 0.0)
+    predicted = _words(prediction)
+    for answer in gold:
+        wanted = _words(answer)
+        hits = (Counter(predicted) & Counter(wanted)).total()
+        best = max(best, Overlap.of(hits, len(predicted), len(wanted)), key=lambda o: o.f1)
+    return best
+
+
+def set_overlap(predicted: Collection[Hashable], gold: Collection[Hashable]) -> Overlap:
+    """The overlap of two sets of ids; order and repeats do not count."""
+    found, wanted = set(predicted), set(gold)
+    return Overlap.of(len(found & wanted), len(found), len(wanted))
+
+
+def _words(text: str) -> list[str]:
+    # An answer of nothing but articles or punctuation (the band "The The") is compared as it stands, because normalised
+    # it would be empty and equal every other such answer.
+    return normalise(text).split() or text.lower().split()

@@ -1,0 +1,161 @@
+"""Records of a data file, each of which knows where it stands, so that an error can say so.
+
+Reads ``.json`` (a list of objects) and ``.jsonl`` (an object a line), also compressed (``.gz``).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agenttts.errors import UserError, nearest_name, valid_names
+
+SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+_LISTED_AT_MOST = 20
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a data set. ``place`` says where it is, and is asked only when something is wrong with it."""
+
+    values: Mapping[str, Any]
+    place: Callable[[], str]
+
+    def error(self, field: str, problem: str) -> UserError:
+        """The error about a field, to be raised: place, field, what it should be, what it is."""
+        if field not in self.values:
+            near = nearest_name(field, self.values)
+            hint = f"; is '{near}' meant to be it?" if near else ""
+            return UserError(f"{self.place()}: field '{field}' is missing, and {problem}{hint}")
+        return UserError(
+            f"{self.place()}: field '{field}' {problem}, not {_shown(self.values[field])}"
+        )
+
+    def text(self, field: str) -> str:
+        """A field that must be a string with something in it."""
+        value = self.values.get(field)
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(field, "must be a text that is not empty")
+        return value
+
+    def texts(self, field: str) -> list[str]:
+        """A field that must be a list of at least one string, none of them empty."""
+        value = self.values.get(field)
+        if not isinstance(value, list) or not value or not all(_is_text(item) for item in value):
+            raise self.error(field, "must be a list of one or more texts")
+        return value
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a data file, in its order.
+
+    Raises `UserError` for a missing file (naming those that are there) or a malformed one (naming the line).
+    """
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a directory; valid: a file ({', '.join(SUFFIXES)}), or hf:{path} if it is a Hugging Face data set"
+        )
+    if not path.exists():
+        raise UserError(f"data file {path} does not exist; {_neighbours(path)}")
+    if not path.name.endswith(SUFFIXES):
+        raise UserError(f"{path}: unknown kind of data file; valid: {', '.join(SUFFIXES)}")
+    text = _read_text(path)
+    lines = path.name.removesuffix(".gz").endswith(".jsonl")
+    records = _from_lines(path, text) if lines else _from_list(path, text)
+    if not records:
+        raise UserError(f"{path} holds no records")
+    return records
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        if path.name.endswith(".gz"):
+            raw = gzip.decompress(raw)
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: not UTF-8 text ({error.reason})") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: not a whole gzip file ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _from_lines(path: Path, text: str) -> list[Record]:
+    records = []
+    # Not splitlines: JSON texts may hold characters such as U+2028 that it would break a record at.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{place}: not a JSON object ({error})") from None
+        if not isinstance(value, dict):
+            raise UserError(f"{place}: must be a JSON object, not {_shown(value)}")
+        records.append(Record(value, lambda place=place: place))  # type: ignore[misc]
+    return records
+
+
+def _from_list(path: Path, text: str) -> list[Record]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = "; if it has an object a line, name it .jsonl" if error.msg == "Extra data" else ""
+        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}{hint})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+    if not isinstance(values, list):
+        raise UserError(f"{path}: must hold a JSON list of records, not {_shown(values)}")
+
+    def place(number: int) -> Callable[[], str]:
+        return lambda: f"{path}:{_line_of(text, number)} (record {number + 1})"
+
+    for number, value in enumerate(values):
+        if not isinstance(value, dict):
+            raise UserError(f"{place(number)()}: must be a JSON object, not {_shown(value)}")
+    return [Record(value, place(number)) for number, value in enumerate(values)]
+
+
+def _line_of(text: str, number: int) -> int:
+    """The line on which a record of a JSON list starts; scans the text, so for errors only."""
+    decoder = json.JSONDecoder()
+    position = text.index("[") + 1
+    for passed in range(number + 1):
+        while text[position] in " \t\r\n,":
+            position += 1
+        if passed < number:
+            _, position = decoder.raw_decode(text, position)
+    return text.count("\n", 0, position) + 1
+
+
+def _neighbours(path: Path) -> str:
+    """What is there instead of a missing file."""
+    folder = path.parent
+    if not folder.is_dir():
+        there = next(parent for parent in folder.absolute().parents if parent.is_dir())
+        return f"nor does its directory: of {folder.absolute()} only {there} exists"
+    names = sorted(f.name for f in folder.iterdir() if f.is_file() and f.name.endswith(SUFFIXES))
+    if len(names) > _LISTED_AT_MOST:
+        near = nearest_name(path.name, names)
+        return f"its directory has {len(names)} data files" + (
+            f"; did you mean '{near}'?" if near else ""
+        )
+    return f"in its directory: {valid_names(path.name, names)}"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,126 @@
+"""The prompts of retrieval QA. The facts of the worked examples are made up, and in none of the data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agenttts.inference.base import Prompt
+
+_RETRIEVAL_SYSTEM = (
+    "Pick the references needed to answer the question. It takes several facts that build on each other. "
+    "Reply with their numbers only, such as [2] [5]."
+)
+_ANSWER_SYSTEM = "Answer the question from the references. Reply with the answer only: a name, a date or a few words."
+_FUSION_SYSTEM = "Several people answered the question. Work out the best answer from theirs. Reply with the answer only."
+
+# Short, because every prompt carries them: two or three, each of a few made-up sentences.
+_RETRIEVAL_SHOTS = (
+    (
+        (
+            "Bram Oddel keeps geese.",
+            "The poem Low Tide was written by Ila Fenn.",
+            "Ila Fenn lives in Corvane.",
+            "The poem Dry Wells was written by Bram Oddel.",
+        ),
+        "Where does the writer of the poem Low Tide live?",
+        (2, 3),
+    ),
+    (
+        (
+            "The chef of the inn Red Kettle is Dov Marl.",
+            "Una Sorrel collects stamps.",
+            "The inn Red Kettle has nine rooms.",
+            "The chef of the inn Old Plough is Una Sorrel.",
+            "Dov Marl collects coins.",
+        ),
+        "What does the chef of the inn Red Kettle collect?",
+        (1, 5),
+    ),
+)
+_ANSWER_SHOTS = (
+    (
+        ("The poem Low Tide was written by Ila Fenn.", "Ila Fenn lives in Corvane."),
+        "Where does the writer of the poem Low Tide live?",
+        "Corvane",
+    ),
+    (
+        ("Dov Marl collects coins.", "The chef of the inn Red Kettle is Dov Marl."),
+        "What does the chef of the inn Red Kettle collect?",
+        "coins",
+    ),
+    (
+        ("The lake Issel lies near Tarn.", "The judge of Tarn is Edda Polk."),
+        "Who is the judge of the village near the lake Issel?",
+        "Edda Polk",
+    ),
+)
+_FUSION_SHOTS = (
+    (
+        "Where does the writer of the poem Low Tide live?",
+        ("Ila Fenn", "Corvane", "Corvane"),
+        "Corvane",
+    ),
+    (
+        "What does the chef of the inn Red Kettle collect?",
+        ("coins", "stamps", "coins", "the inn"),
+        "coins",
+    ),
+)
+
+
+def retrieval_prompt(question: str, candidates: Sequence[str]) -> Prompt:
+    """Which of all candidates, numbered from 1, are needed?"""
+    return Prompt(
+        system=_RETRIEVAL_SYSTEM,
+        shots=tuple(
+            (_retrieval_question(asked, references), format_numbers(numbers))
+            for references, asked, numbers in _RETRIEVAL_SHOTS
+        ),
+        user=_retrieval_question(question, candidates),
+        label="Needed references:",
+        stop=("\n",),
+    )
+
+
+def answer_prompt(question: str, references: Sequence[str]) -> Prompt:
+    """What is the answer, given only the selected references? Without any, the model has to know it."""
+    return Prompt(
+        system=_ANSWER_SYSTEM,
+        shots=tuple((_answer_question(q, texts), answer) for texts, q, answer in _ANSWER_SHOTS),
+        user=_answer_question(question, references),
+        stop=("\n",),
+    )
+
+
+def fusion_prompt(question: str, candidates: Sequence[str]) -> Prompt:
+    """Which answer do the candidates amount to?"""
+    return Prompt(
+        system=_FUSION_SYSTEM,
+        shots=tuple((_fusion_question(q, answers), best) for q, answers, best in _FUSION_SHOTS),
+        user=_fusion_question(question, candidates),
+        label="Best answer:",
+        stop=("\n",),
+    )
+
+
+def format_numbers(numbers: Sequence[int]) -> str:
+    """References as a model is asked to name them: [2] [5]."""
+    return " ".join(f"[{number}]" for number in numbers)
+
+
+def _retrieval_question(question: str, candidates: Sequence[str]) -> str:
+    return f"References:\n{_numbered(dict(enumerate(candidates, 1)))}\nQuestion: {question}"
+
+
+def _answer_question(question: str, references: Sequence[str]) -> str:
+    listed = "\n".join(references) or "(none)"
+    return f"References:\n{listed}\nQuestion: {question}"
+
+
+def _fusion_question(question: str, candidates: Sequence[str]) -> str:
+    listed = "\n".join(f"- {candidate}" for candidate in candidates)
+    return f"Question: {question}\nAnswers given:\n{listed}"
+
+
+def _numbered(texts: Mapping[int, str]) -> str:
+    return "\n".join(f"[{number}] {text}" for number, text in texts.items())
