@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
     last one until ``now``.
     """
     total = 0.0
-    for attempt, following in zip(attempts, [*attempts[1:], None], strict=True):
+    for attempt, following in zip_longest(attempts, attempts[1:]):
         seconds = attempt.seconds
         if attempt.finished is None:
             end = datetime.fromisoformat(following.started) if following else now
