@@ -41,5 +41,14 @@ cluster-up: cluster-tools ## a real Slurm cluster on this machine, under .cache/
 cluster-down: ## stop it
 	slurm/test-cluster.sh down $(CACHE)/cluster
 
+lock: ## locks/login.txt and locks/dev.txt anew, with the newest versions that pyproject.toml allows
+	rm -rf $(CACHE)/lock && $(PYTHON) -m venv $(CACHE)/lock && $(CACHE)/lock/bin/pip install -q 'pip>=25.1'
+	$(CACHE)/lock/bin/pip install -q .
+	{ head -n 1 locks/login.txt; $(CACHE)/lock/bin/pip freeze -q --exclude agenttts-hpc; } > $(CACHE)/login.txt
+	$(PYTHON) -m venv --clear $(CACHE)/lock && $(CACHE)/lock/bin/pip install -q 'pip>=25.1'
+	$(CACHE)/lock/bin/pip install -q -c $(CACHE)/login.txt --group dev hatchling editables
+	{ head -n 1 locks/dev.txt; $(CACHE)/lock/bin/pip freeze -q; } > $(CACHE)/dev.txt
+	mv $(CACHE)/login.txt $(CACHE)/dev.txt locks/
+
 clean: ## remove what the commands above made here
 	rm -rf $(VENV) $(CACHE) .mypy_cache .ruff_cache .pytest_cache .hypothesis

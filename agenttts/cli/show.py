@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
     from agenttts.controller.run import RunDirectory
 
-console = Console()
+# Into a pipe Rich would wrap at 80 columns, which an allocation of long model names does not fit.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
 def progress(run: RunDirectory, *, quiet: bool = False) -> None:
@@ -36,7 +39,8 @@ def progress(run: RunDirectory, *, quiet: bool = False) -> None:
         nonlocal last
         text = _status_line(status)
         if text != last:
-            console.print(f"{time.monotonic() - started:6.0f} s  {text}", highlight=False)
+            elapsed = f"{time.monotonic() - started:6.0f} s"
+            console.print(f"{elapsed}  {text}", highlight=False, soft_wrap=True)
             last = text
 
     follow(run, line)
