@@ -14,13 +14,11 @@ import submitit
 from submitit.slurm.slurm import SlurmExecutor
 
 from agenttts.dispatch.base import JobStatus, Work
-from agenttts.dispatch.job import TrialJob
+from agenttts.dispatch.job import NEVER, TrialJob
 from agenttts.dispatch.profile import JobResources, Profile, minutes
 from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, run_slurm
 from agenttts.errors import MissingRequirement
 
-# submitit's own count of time-outs takes every preemption of a short job for one; the jobs count for themselves.
-_NEVER = 10**6
 # Beyond this many elements a label each would burden slurmctld more than it helps the reader.
 _LABELS = 200
 
@@ -135,7 +133,7 @@ def slurm_executor(
         parameters["gpus_per_node"] = gpus
     with submission_errors():
         executor = SlurmExecutor(
-            folder, max_num_timeout=_NEVER, python=f"exec {shlex.quote(sys.executable)}"
+            folder, max_num_timeout=NEVER, python=f"exec {shlex.quote(sys.executable)}"
         )
     executor.update_parameters(**{k: v for k, v in parameters.items() if v is not None})
     return executor
