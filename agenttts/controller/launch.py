@@ -52,7 +52,11 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
         resume(run)
         return run, False
     _create(run, plan)
-    start_controller(run)
+    try:
+        start_controller(run)
+    except MissingRequirement:  # refused: nothing was submitted, so nothing is left behind either
+        shutil.rmtree(run.path)
+        raise
     return run, True
 
 
