@@ -51,11 +51,15 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
         _check_same(run, plan.spec)
         resume(run)
         return run, False
+    first = not run.path.parent.exists()
     _create(run, plan)
     try:
         start_controller(run)
     except MissingRequirement:  # refused: nothing was submitted, so nothing is left behind either
         shutil.rmtree(run.path)
+        if first:
+            with suppress(OSError):  # somebody else has launched there meanwhile
+                run.path.parent.rmdir()
         raise
     return run, True
 

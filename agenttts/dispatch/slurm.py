@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 import submitit
@@ -153,7 +154,8 @@ def outer_environment() -> Iterator[None]:
 def submission_errors() -> Iterator[None]:
     """Turn submitit's and sbatch's refusals into one clear error."""
     try:
-        yield
+        with redirect_stderr(io.StringIO()):  # submitit prints what sbatch said, besides raising it
+            yield
     except submitit.core.utils.FailedJobError as error:
         message = " ".join(str(error).split())
         raise MissingRequirement(
