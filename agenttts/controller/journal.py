@@ -61,6 +61,7 @@ class RunState:
         if kind == "started":
             self.started_at = self.started_at or event["time"]
             self.finished = None
+            self._reopen()
         elif kind == "proposed":
             for record in event["trials"]:
                 planned = _planned(record)
@@ -85,6 +86,13 @@ class RunState:
             self.guidelines = list(event["guidelines"])
         elif kind == "ended":
             self.finished = event["outcome"]
+
+    def _reopen(self) -> None:
+        """Trials that `cancel` cut off are to be run after all; what the searcher has been told of stays as it is."""
+        for trial, progress in self.trials.items():
+            cut_off = progress.row is not None and progress.row.get("state") == "CANCELLED"
+            if cut_off and progress.planned.iteration >= self.told:
+                self.trials[trial] = TrialProgress(progress.planned)
 
     def unfinished(self) -> list[TrialProgress]:
         """Trials that have not ended, in order."""
