@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -68,13 +69,11 @@ def test_launching_loads_no_engine(scripted_spec, engine):
 
 
 def test_help_answers_at_once():
-    """Within half a second of a machine that is not busy: the best of a few tries."""
-    times = [9.0]
-    while min(times) >= 0.5 and len(times) < 15:
-        started = time.monotonic()
-        subprocess.run([sys.executable, "-m", "agenttts.cli", "--help"], capture_output=True, check=True)  # fmt: skip
-        times.append(time.monotonic() - started)
-    assert min(times) < 0.5, times
+    """In processor time, which is what a wall clock shows on a machine that is not busy."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "agenttts.cli", "--help"], capture_output=True, check=True)  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
 @pytest.mark.parametrize(
