@@ -17,6 +17,8 @@ from typing import Any
 from agenttts.errors import UserError
 from agenttts.space import Allocation
 
+NEVER_SUBMITTED = "never submitted"
+
 
 @dataclass(frozen=True)
 class PlannedTrial:
@@ -78,7 +80,10 @@ class RunState:
                 self.trials[trial].job_id = job_id
         elif kind == "lost":
             for trial in event["trials"]:
-                self.trials[trial].batch = self.trials[trial].job_id = None
+                progress = self.trials[trial]
+                progress.batch = progress.job_id = None
+                # Only what began counts against the trial's attempts.
+                progress.submissions -= event["reason"] == NEVER_SUBMITTED
         elif kind == "finished":
             self.trials[event["trial"]].row = event["row"]
         elif kind == "told":

@@ -24,6 +24,7 @@ from agenttts.controller.journal import read_state
 from agenttts.controller.plan import Plan
 from agenttts.controller.process import ControllerJob, make_controller
 from agenttts.controller.run import RunDirectory
+from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.image import digest
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm import outer_environment, slurm_executor, submission_errors
@@ -55,6 +56,10 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
     _create(run, plan)
     try:
         start_controller(run)
+    except (
+        QueueUnavailable
+    ):  # it may have been submitted: the run stays, and launching again goes on with it
+        raise
     except MissingRequirement:  # refused: nothing was submitted, so nothing is left behind either
         shutil.rmtree(run.path)
         if first:

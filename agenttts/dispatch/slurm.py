@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 
 import submitit
 from submitit.slurm.slurm import SlurmExecutor
 
-from agenttts.dispatch.base import JobStatus, Work
+from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
 from agenttts.dispatch.job import NEVER, TrialJob
 from agenttts.dispatch.profile import JobResources, Profile, minutes
 from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, run_slurm
@@ -22,6 +23,13 @@ from agenttts.errors import MissingRequirement
 
 # Beyond this many elements a label each would burden slurmctld more than it helps the reader.
 _LABELS = 200
+# What sbatch says of a busy or restarting slurmctld (slurm/slurm_errno.h).
+_PASSING = re.compile(
+    r"socket timed out|unable to contact slurm controller|connection (refused|reset)|communication connection failure"
+    r"|slurmctld.*(backup|standby|not responding)"
+    r"|temporarily (unable|unavailable)|zero bytes were transmitted",
+    re.IGNORECASE,
+)
 
 
 class SlurmDispatcher:
@@ -158,6 +166,10 @@ def submission_errors() -> Iterator[None]:
             yield
     except submitit.core.utils.FailedJobError as error:
         message = " ".join(str(error).split())
+        if _PASSING.search(message):
+            raise QueueUnavailable(
+                f"sbatch got no answer: {message}", fix="try again when 'scontrol ping' says UP"
+            ) from None
         raise MissingRequirement(
             f"sbatch refused the job: {message}",
             fix="correct the profile's partition, account, qos or limits (sinfo and 'sacctmgr show assoc' list what you may use)",
@@ -173,12 +185,13 @@ def submission_errors() -> Iterator[None]:
 
 def _label(job_id: str, name: str, comment: str) -> None:
     """Give an array element a name and comment of its own; a job that has ended already takes none."""
-    subprocess.run(
-        ["scontrol", "update", f"JobId={job_id}", f"Name={name}", f"Comment={comment}"],
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    with suppress(subprocess.TimeoutExpired):  # it runs all the same
+        subprocess.run(
+            ["scontrol", "update", f"JobId={job_id}", f"Name={name}", f"Comment={comment}"],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
 
 
 def _max_array_size() -> int:

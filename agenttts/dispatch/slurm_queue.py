@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 
-from agenttts.dispatch.base import JobStatus
+from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
@@ -69,16 +69,23 @@ def jobs_with_comment(fragment: str) -> dict[str, str]:
 
 
 def run_slurm(command: list[str]) -> str:
-    """Run a Slurm command; its standard output. `MissingRequirement` when it is absent or fails."""
+    """Run a Slurm command; its standard output.
+
+    `MissingRequirement` when it is absent, `QueueUnavailable` when it fails or does not answer.
+    """
     if shutil.which(command[0]) is None:
         raise MissingRequirement(
             f"{command[0]} is not on this machine's PATH, so the profile's cluster cannot be reached",
             fix="run on a login node of the cluster, or choose another profile (--cluster local)",
         )
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    if done.returncode != 0:
-        raise MissingRequirement(
-            f"'{' '.join(command)}' failed: {done.stderr.strip() or done.stdout.strip()}",
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # fmt: skip
+        problem = f"failed: {done.stderr.strip() or done.stdout.strip()}"
+    except subprocess.TimeoutExpired:
+        done, problem = None, f"did not answer within {_TIMEOUT_S} s"
+    if done is None or done.returncode != 0:
+        raise QueueUnavailable(
+            f"'{' '.join(command)}' {problem}",
             fix="check that slurmctld answers ('scontrol ping') and that the profile's options are valid here",
         )
     return done.stdout
@@ -102,7 +109,10 @@ def _sacct(job_ids: list[str]) -> dict[str, str]:
     if shutil.which("sacct") is None:
         return {}
     command = ["sacct", "-n", "-P", "-X", "-o", "JobID,State", "-j", ",".join(job_ids)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {}
     if done.returncode != 0:  # no accounting on this cluster
         return {}
     states: dict[str, str] = {}
