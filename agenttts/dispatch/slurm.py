@@ -90,9 +90,15 @@ class SlurmDispatcher:
         return job_states(job_ids)
 
     def cancel(self, job_ids: Iterable[str]) -> None:
-        ids = list(job_ids)
-        if ids:
+        ids = [job for job, status in self.poll(job_ids).items() if not status.ended]
+        if not ids:
+            return
+        try:
             run_slurm(["scancel", *ids])
+        except QueueUnavailable as error:
+            # One of them ended between the look and the signal; scancel goes on with the others.
+            if "Invalid job id" not in str(error) and "already completing" not in str(error):
+                raise
 
 
 def slurm_executor(

@@ -61,11 +61,10 @@ def status(state: str, reason: str) -> JobStatus:
     return JobStatus(word, ended=verdict is not None, verdict=verdict, detail=detail)
 
 
-def jobs_with_comment(fragment: str) -> dict[str, str]:
-    """Job ids by state of the user's jobs whose comment holds ``fragment``."""
-    return {
-        job: state for job, (state, _, comment) in _squeue_rows().items() if fragment in comment
-    }
+def jobs_with_comment(word: str) -> dict[str, str]:
+    """States by job id of the user's jobs whose comment holds ``word``, as a whole word: batch=r-1 is not batch=r-10."""
+    rows = _squeue_rows().items()
+    return {job: state for job, (state, _, comment) in rows if word in comment.split()}
 
 
 def run_slurm(command: list[str]) -> str:
