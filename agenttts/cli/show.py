@@ -1,4 +1,8 @@
-"""What commands print for people. Everything here only formats."""
+"""What commands print for people. Everything here only formats.
+
+Sentences are left to the terminal to wrap (``soft_wrap``): paths and commands must survive copying and pipes. What is
+not ours goes through `escape`: Rich would take its brackets for mark-up.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -39,8 +44,11 @@ def progress(run: RunDirectory, *, quiet: bool = False) -> None:
         nonlocal last
         text = _status_line(status)
         if text != last:
-            elapsed = f"{time.monotonic() - started:6.0f} s"
-            console.print(f"{elapsed}  {text}", highlight=False, soft_wrap=True)
+            console.print(
+                f"{time.monotonic() - started:6.0f} s  {escape(text)}",
+                highlight=False,
+                soft_wrap=True,
+            )
             last = text
 
     follow(run, line)
@@ -55,11 +63,23 @@ def launched(document: dict[str, Any]) -> None:
     """``launch``: what was started and how to watch it."""
     kind, job = document["controller"]["kind"], document["controller"]["job_id"]
     verb = "launched" if document["created"] else "exists and goes on"
-    console.print(f"run [bold]{document['run']}[/] {verb}: {document['path']}", highlight=False)
+    console.print(
+        f"run [bold]{document['run']}[/] {verb}: {escape(document['path'])}",
+        highlight=False,
+        soft_wrap=True,
+    )
     where = f"Slurm job {job} (squeue --me)" if kind == "slurm" else f"process {job}"
-    console.print(f"controller: {where}", highlight=False)
-    console.print(f"watch it:   agenttts-hpc status {document['path']} --watch", highlight=False)
-    console.print(f"aggregate:  agenttts-hpc report {document['path']}", highlight=False)
+    console.print(f"controller: {where}", highlight=False, soft_wrap=True)
+    console.print(
+        f"watch it:   agenttts-hpc status {escape(document['path'])} --watch",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"aggregate:  agenttts-hpc report {escape(document['path'])}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def plan(document: dict[str, Any]) -> None:
@@ -69,12 +89,14 @@ def plan(document: dict[str, Any]) -> None:
         f"[bold]{document['run']}[/] on {document['cluster']['name']} ({document['cluster']['kind']}): "
         f"{document['task']['name']}, {document['task']['examples']} examples, score {document['task']['main_metric']}",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(
         f"{search['method']}: budget {search['budget']:g} units (least possible {search['least_budget']:g}), "
         f"{search['initial_trials']} initial trials + {search['iterations']} x {search['batch_size']} "
         f"= {search['trials_at_most']} at most",
         highlight=False,
+        soft_wrap=True,
     )
     table = Table("stage", "model", "params", "1 sample", "samples in B", "GPUs", "why")
     for stage in document["stages"]:
@@ -90,12 +112,13 @@ def plan(document: dict[str, Any]) -> None:
             )
     console.print(table)
     for kind in ("controller", "trial"):
-        asked = ", ".join(f"{k}={v}" for k, v in document["resources"][kind].items())
-        console.print(f"{kind} job: {asked}", highlight=False)
+        asked = escape(", ".join(f"{k}={v}" for k, v in document["resources"][kind].items()))
+        console.print(f"{kind} job: {asked}", highlight=False, soft_wrap=True)
     image = document["container"]
     console.print(
-        f"container: {image['runtime']} {image['image']}" if image else "container: none",
+        f"container: {image['runtime']} {escape(image['image'])}" if image else "container: none",
         highlight=False,
+        soft_wrap=True,
     )
     console.print("nothing was created or submitted (--dry-run)")
 
@@ -104,15 +127,19 @@ def doctor(document: dict[str, Any]) -> None:
     """``doctor``: one line a check."""
     for check in document["checks"]:
         mark = {True: "[green]ok[/]     ", False: "[red]missing[/]", None: "[yellow]note[/]   "}
-        console.print(f"{mark[check['ok']]} {check['what']}: {check['detail']}", highlight=False)
+        console.print(
+            f"{mark[check['ok']]} {check['what']}: {escape(check['detail'])}",
+            highlight=False,
+            soft_wrap=True,
+        )
         if check["fix"]:
-            console.print(f"        fix: {check['fix']}", highlight=False)
+            console.print(f"        fix: {escape(check['fix'])}", highlight=False, soft_wrap=True)
 
 
 def record(document: dict[str, Any]) -> None:
     """A flat document, a line a key."""
     for key, value in document.items():
-        console.print(f"{key}: {value}", highlight=False)
+        console.print(f"{key}: {escape(str(value))}", highlight=False, soft_wrap=True)
 
 
 def trace(frame: pl.DataFrame) -> None:
@@ -123,11 +150,15 @@ def trace(frame: pl.DataFrame) -> None:
             str(row["step"]),
             " → ".join(f"{c['model']}×{c['samples']}" for c in row["allocation"]),
             f"{row['budget']:.0f}",
-            f"{row['score']:.4f}",
-            f"{row['best_so_far']:.4f}",
+            _score(row["score"]),
+            _score(row["best_so_far"]),
             row["source"],
         )
     console.print(table)
+
+
+def _score(score: float | None) -> str:
+    return "-" if score is None else f"{score:.4f}"
 
 
 def _status_line(document: dict[str, Any]) -> str:

@@ -60,7 +60,7 @@ def _note(what: str, detail: str) -> dict[str, Any]:
 
 
 def _results(results: Path) -> str:
-    check_writable(results)
+    check_writable(results, "results directory", "--results DIR")
     return str(results.absolute())
 
 

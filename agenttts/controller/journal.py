@@ -17,6 +17,8 @@ from typing import Any
 from agenttts.errors import UserError
 from agenttts.space import Allocation
 
+NEVER_SUBMITTED = "never submitted"
+
 
 @dataclass(frozen=True)
 class PlannedTrial:
@@ -61,6 +63,7 @@ class RunState:
         if kind == "started":
             self.started_at = self.started_at or event["time"]
             self.finished = None
+            self._reopen()
         elif kind == "proposed":
             for record in event["trials"]:
                 planned = _planned(record)
@@ -77,7 +80,10 @@ class RunState:
                 self.trials[trial].job_id = job_id
         elif kind == "lost":
             for trial in event["trials"]:
-                self.trials[trial].batch = self.trials[trial].job_id = None
+                progress = self.trials[trial]
+                progress.batch = progress.job_id = None
+                # Only what began counts against the trial's attempts.
+                progress.submissions -= event["reason"] == NEVER_SUBMITTED
         elif kind == "finished":
             self.trials[event["trial"]].row = event["row"]
         elif kind == "told":
@@ -85,6 +91,13 @@ class RunState:
             self.guidelines = list(event["guidelines"])
         elif kind == "ended":
             self.finished = event["outcome"]
+
+    def _reopen(self) -> None:
+        """Trials that `cancel` cut off are to be run after all; what the searcher has been told of stays as it is."""
+        for trial, progress in self.trials.items():
+            cut_off = progress.row is not None and progress.row.get("state") == "CANCELLED"
+            if cut_off and progress.planned.iteration >= self.told:
+                self.trials[trial] = TrialProgress(progress.planned)
 
     def unfinished(self) -> list[TrialProgress]:
         """Trials that have not ended, in order."""

@@ -24,6 +24,7 @@ from agenttts.controller.journal import read_state
 from agenttts.controller.plan import Plan
 from agenttts.controller.process import ControllerJob, make_controller
 from agenttts.controller.run import RunDirectory
+from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.image import digest
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm import outer_environment, slurm_executor, submission_errors
@@ -51,8 +52,20 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
         _check_same(run, plan.spec)
         resume(run)
         return run, False
+    first = not run.path.parent.exists()
     _create(run, plan)
-    start_controller(run)
+    try:
+        start_controller(run)
+    except (
+        QueueUnavailable
+    ):  # it may have been submitted: the run stays, and launching again goes on with it
+        raise
+    except MissingRequirement:  # refused: nothing was submitted, so nothing is left behind either
+        shutil.rmtree(run.path)
+        if first:
+            with suppress(OSError):  # somebody else has launched there meanwhile
+                run.path.parent.rmdir()
+        raise
     return run, True
 
 

@@ -14,10 +14,15 @@ from itertools import groupby
 from typing import Any
 
 from agenttts.controller.collect import failed_row, finished_row, row_from_json, row_to_json
-from agenttts.controller.journal import Journal, PlannedTrial, TrialProgress
+from agenttts.controller.journal import (
+    NEVER_SUBMITTED,
+    Journal,
+    PlannedTrial,
+    TrialProgress,
+)
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.works import WorkFactory
-from agenttts.dispatch.base import Dispatcher, JobStatus, Work
+from agenttts.dispatch.base import Dispatcher, JobStatus, QueueUnavailable, Work
 from agenttts.dispatch.job import read_attempts
 from agenttts.errors import RunFailed
 from agenttts.search.base import Searcher, TrialResult
@@ -34,13 +39,15 @@ _RETRIED = {TrialState.INFRA_FAILED, TrialState.PREEMPTED}
 @dataclass(frozen=True)
 class LoopSettings:
     """What the loop needs of spec and profile. ``settle_seconds``: how long a result may take to appear on a shared
-    file system after the queue says that its job has ended."""
+    file system after the queue says that its job has ended. ``queue_patience_seconds``: how long the queue may be
+    unavailable, as while slurmctld is restarted, before the controller gives up."""
 
     iterations: int
     batch_size: int
     max_attempts: int
     poll_seconds: float
     settle_seconds: float
+    queue_patience_seconds: float = 6 * 3600.0
 
 
 class Controller:
@@ -127,15 +134,23 @@ class Controller:
 
     def _evaluate(self, trials: Sequence[TrialProgress]) -> None:
         """Have every trial of an iteration run to its end."""
-        self._adopt([t for t in trials if t.row is None])
+        trouble: float | None = None
         while True:
-            changed = self._collect(trials)
-            if changed:
-                self._write_table()
-            waiting = [t for t in trials if t.row is None]
-            if not waiting:
-                return
-            self._submit([t for t in waiting if t.batch is None], waiting)
+            try:
+                self._adopt([t for t in trials if t.row is None])
+                if self._collect(trials):
+                    self._write_table()
+                waiting = [t for t in trials if t.row is None]
+                if not waiting:
+                    return
+                self._submit([t for t in waiting if t.batch is None], waiting)
+                trouble = None
+            except QueueUnavailable as error:
+                # Jobs run on meanwhile, and what was submitted without an answer is found by its batch.
+                trouble = trouble or time.monotonic()
+                if time.monotonic() - trouble > self._settings.queue_patience_seconds:
+                    raise
+                log.warning("%s; asking again", error)
             time.sleep(self._settings.poll_seconds)
 
     def _adopt(self, trials: Iterable[TrialProgress]) -> None:
@@ -149,7 +164,7 @@ class Controller:
             lost = [m.planned.trial for m in members if m.planned.trial not in found]
             lost = [t for t in lost if self._journal.state.trials[t].row is None]
             if lost:
-                self._journal.append("lost", trials=lost, reason="never submitted")
+                self._journal.append("lost", trials=lost, reason=NEVER_SUBMITTED)
 
     def _submit(self, pending: Sequence[TrialProgress], waiting: Sequence[TrialProgress]) -> None:
         """Submit what may be submitted now, one array per resource class."""

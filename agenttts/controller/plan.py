@@ -120,7 +120,9 @@ def make_plan(spec: JobSpec, profile_folders: list[Path], results: Path) -> Plan
         spec = spec.model_copy(update={"container": frozen})
     if profile.kind == "slurm":
         run_slurm(["scontrol", "show", "config"])
-    check_writable(results)
+    check_writable(results, "results directory", "--results DIR")
+    if spec.samples:
+        check_writable(Path(spec.samples), "samples", "the spec's key 'samples'")
     return Plan(spec, profile, task, examples, space, needs, container)
 
 
@@ -199,17 +201,20 @@ def _model_need(name: str, spec: JobSpec, profile: Profile) -> GpuNeed:
     )
 
 
-def check_writable(results: Path) -> None:
-    """Whether run directories can be made under ``results``, found out without making one."""
-    place = results.absolute()
+def check_writable(directory: Path, what: str, where: str) -> None:
+    """Whether files can be made under ``directory``, found out without making one.
+
+    ``what`` it is and ``where`` another is chosen are for the messages.
+    """
+    place = directory.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir():
         raise UserError(
-            f"results directory {results}: {place} is a file, not a directory; choose another with --results"
+            f"{what} {directory}: {place} is a file, not a directory; choose another with {where}"
         )
     if not os.access(place, os.W_OK | os.X_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
         raise MissingRequirement(
-            f"results directory {results}: {place} is not writable for you",
-            fix="choose another with --results DIR",
+            f"{what} {directory}: {place} is not writable for you",
+            fix=f"choose another with {where}",
         )

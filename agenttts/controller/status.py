@@ -82,7 +82,8 @@ def follow(
     while True:
         status = run_status(run)
         seen(status)
-        if status["outcome"] is not None:
+        # A cancelled or failed run that has been resumed is not over: its controller has yet to say so.
+        if status["outcome"] == "done" or (status["outcome"] and not status["controller"]["alive"]):
             return status
         if status["controller"]["alive"] is False:
             # It may have ended in order between the two looks.

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
+
+
+class QueueUnavailable(MissingRequirement):
+    """The queue does not answer for now; what was asked of it may or may not have been done."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Dispatcher(Protocol):
     Contract: `submit` starts every work once and returns job ids by trial; all of them carry ``batch``, a token
     unique to the call, by which `find` recovers them when the caller died between submitting and writing that down.
     `poll` answers for every id it is asked about. `capacity` is how many more works may be submitted now, given how
-    many live. A dispatcher keeps no state that a new one could not rebuild from job ids and batch tokens.
+    many live. Any of them may raise `QueueUnavailable`: asking again later may do. A dispatcher keeps no state that a new one could not rebuild from job ids and batch tokens.
     """
 
     def capacity(self, live: int) -> int: ...

@@ -33,6 +33,8 @@ from agenttts.trial.result import FAULT_FILE, read_fault, read_result
 LOG_FILE = "log.txt"
 ATTEMPTS = "attempts"
 LOCK_FILE = "lock"
+# submitit's own count of time-outs takes every preemption of a short job for one; the jobs count for themselves.
+NEVER = 10**6
 _PR_SET_PDEATHSIG = 1
 
 
@@ -97,9 +99,9 @@ class TrialJob:
 
     def __call__(self) -> str:
         """Run the trial unless it is complete; the state it ended in."""
-        with _locked(self.directory) as mine:
-            if not mine or read_result(self.directory) is not None:
-                return TrialState.COMPLETED.value if mine else "RUNNING ELSEWHERE"
+        with _locked(self.directory):
+            if read_result(self.directory) is not None:
+                return TrialState.COMPLETED.value
             return self._run()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
@@ -211,17 +213,22 @@ class TrialJob:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[bool]:
-    """Whether this process may run the trial: never two at once, whatever submitted them."""
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the trial's lock: two jobs never run one trial at once, whatever submitted them.
+
+    A job that finds it taken waits: should the other one be lost, it is there to go on from its samples.
+    """
     with (directory / LOCK_FILE).open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        except OSError:  # a file system without locks: the queue alone keeps jobs apart
-            yield True
-        else:
-            yield True
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.2)
+                continue
+            except OSError:  # a file system without locks: the queue alone keeps jobs apart
+                pass
+            break
+        yield
 
 
 def _die_with_parent() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import submitit
 
 from agenttts.dispatch.base import JobStatus, Work
-from agenttts.dispatch.job import TrialJob, read_attempts
+from agenttts.dispatch.job import NEVER, TrialJob
 from agenttts.dispatch.profile import Profile, minutes
 from agenttts.tables.schema import TrialState
 
@@ -27,7 +27,6 @@ class LocalDispatcher:
         self._profile = profile
         self._folder = folder
         self._jobs: dict[str, submitit.Job[str]] = {}
-        self._devices: dict[str, list[int]] = {}
 
     def capacity(self, live: int) -> int:
         return max(0, self._profile.throttle - live)
@@ -36,11 +35,12 @@ class LocalDispatcher:
         return {work.trial: self._start(work) for work in works}
 
     def find(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+        trials: dict[Path | None, str] = {work.directory: work.trial for work in works}
         found: dict[str, str] = {}
-        for work in works:
-            attempts = read_attempts(work.directory)
-            if attempts and attempts[-1].finished is None and self._alive(attempts[-1].job_id):
-                found[work.trial] = attempts[-1].job_id
+        for job_id in self._live():
+            directory = self._directory(job_id)
+            if directory in trials:
+                found[trials[directory]] = job_id
         return found
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
@@ -50,10 +50,10 @@ class LocalDispatcher:
         for job_id in job_ids:
             if self._alive(job_id):
                 with suppress(ProcessLookupError):  # ended between the look and the signal
-                    os.kill(int(job_id), signal.SIGINT)
+                    os.kill(_runner(int(job_id)), signal.SIGINT)
 
     def _start(self, work: Work) -> str:
-        executor = submitit.LocalExecutor(self._folder)
+        executor = submitit.LocalExecutor(self._folder, max_num_timeout=NEVER)
         limit = minutes(self._profile.trial.time)
         devices = self._free_devices(work.gpus)
         executor.update_parameters(
@@ -75,11 +75,11 @@ class LocalDispatcher:
             )
         )
         self._jobs[job.job_id] = job
-        self._devices[job.job_id] = devices
         return str(job.job_id)
 
     def _free_devices(self, count: int) -> list[int]:
-        busy = {d for job, devices in self._devices.items() if self._alive(job) for d in devices}
+        # From the processes themselves: they may have been started by an earlier controller.
+        busy = {device for job_id in self._live() for device in _devices(job_id)}
         free = [d for d in range(self._profile.gpus_per_node) if d not in busy]
         # With fewer GPUs than trials want at a time they are shared; `throttle` is the operator's say on that.
         return (free + sorted(busy))[:count]
@@ -91,11 +91,53 @@ class LocalDispatcher:
 
     def _alive(self, job_id: str) -> bool:
         job = self._jobs.get(job_id)
-        if job is not None:
-            return not job.done()
+        return not job.done() if job is not None else self._is_ours(job_id)
+
+    def _live(self) -> list[str]:
+        """The processes that serve jobs of this folder, whoever started them."""
+        pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return sorted((pid for pid in pids if self._is_ours(pid)), key=int)
+
+    def _is_ours(self, pid: str) -> bool:
+        # A pid may have been given to another program since: it is ours only if it serves our folder.
+        command = _command(pid)
+        return _RUNNER in command and os.fsencode(self._folder) in command
+
+    def _directory(self, job_id: str) -> Path | None:
+        """The directory of the trial a job is for; None when it has not been told (and will end by itself)."""
+        path = submitit.core.utils.JobPaths(self._folder, job_id).submitted_pickle
         try:
-            command = Path(f"/proc/{int(job_id)}/cmdline").read_bytes()
-        except (OSError, ValueError):
-            return False
-        # The pid may have been given to another program since: it is ours only if it serves our folder.
-        return b"submitit" in command and str(self._folder).encode() in command
+            job = submitit.core.utils.DelayedSubmission.load(path).function
+        except FileNotFoundError:
+            return None
+        return job.directory if isinstance(job, TrialJob) else None
+
+
+_RUNNER = b"submitit.local._local"
+
+
+def _command(pid: str) -> bytes:
+    """A process's command line, its arguments ended by zero bytes; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{int(pid)}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return b""
+
+
+def _runner(pid: int) -> int:
+    """The process that ends a job in order when interrupted: with `setup` lines, a child of the job's shell."""
+    if _RUNNER in _command(str(pid)).split(b"\0"):
+        return pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return next((int(c) for c in children if _RUNNER in _command(c).split(b"\0")), pid)
+
+
+def _devices(pid: str) -> list[int]:
+    """The GPUs a job was given."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # ended meanwhile
+        return []
+    values = dict(entry.partition(b"=")[::2] for entry in environment.split(b"\0"))
+    given = values.get(b"CUDA_VISIBLE_DEVICES", b"").decode()
+    return [int(device) for device in given.split(",") if device.isdigit()]

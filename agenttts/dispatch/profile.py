@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from agenttts.errors import UserError, valid_names
 from agenttts.spec.load import read_text
@@ -117,6 +117,18 @@ class Profile(Section):
                     "export it in the job's environment instead"
                 )
         return value
+
+    @model_validator(mode="after")
+    def _grace_within_limit(self) -> Profile:
+        # A job told to stop as soon as it starts would die of the signal before it can take it.
+        for what in ("controller", "trial"):
+            limit = minutes(getattr(self, what).time) * 60
+            if self.grace_seconds >= limit:
+                raise ValueError(
+                    f"grace_seconds: {self.grace_seconds} s before the end of a {what} job of {limit} s is before its "
+                    f"start; lower grace_seconds or raise {what}.time"
+                )
+        return self
 
 
 LOCAL = """\

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 
 import submitit
 from submitit.slurm.slurm import SlurmExecutor
 
-from agenttts.dispatch.base import JobStatus, Work
-from agenttts.dispatch.job import TrialJob
+from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
+from agenttts.dispatch.job import NEVER, TrialJob
 from agenttts.dispatch.profile import JobResources, Profile, minutes
 from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, run_slurm
 from agenttts.errors import MissingRequirement
 
-# submitit's own count of time-outs takes every preemption of a short job for one; the jobs count for themselves.
-_NEVER = 10**6
 # Beyond this many elements a label each would burden slurmctld more than it helps the reader.
 _LABELS = 200
+# What sbatch says of a busy or restarting slurmctld (slurm/slurm_errno.h).
+_PASSING = re.compile(
+    r"socket timed out|unable to contact slurm controller|connection (refused|reset)|communication connection failure"
+    r"|slurmctld.*(backup|standby|not responding)"
+    r"|temporarily (unable|unavailable)|zero bytes were transmitted",
+    re.IGNORECASE,
+)
 
 
 class SlurmDispatcher:
@@ -83,9 +90,15 @@ class SlurmDispatcher:
         return job_states(job_ids)
 
     def cancel(self, job_ids: Iterable[str]) -> None:
-        ids = list(job_ids)
-        if ids:
+        ids = [job for job, status in self.poll(job_ids).items() if not status.ended]
+        if not ids:
+            return
+        try:
             run_slurm(["scancel", *ids])
+        except QueueUnavailable as error:
+            # One of them ended between the look and the signal; scancel goes on with the others.
+            if "Invalid job id" not in str(error) and "already completing" not in str(error):
+                raise
 
 
 def slurm_executor(
@@ -135,7 +148,7 @@ def slurm_executor(
         parameters["gpus_per_node"] = gpus
     with submission_errors():
         executor = SlurmExecutor(
-            folder, max_num_timeout=_NEVER, python=f"exec {shlex.quote(sys.executable)}"
+            folder, max_num_timeout=NEVER, python=f"exec {shlex.quote(sys.executable)}"
         )
     executor.update_parameters(**{k: v for k, v in parameters.items() if v is not None})
     return executor
@@ -155,9 +168,14 @@ def outer_environment() -> Iterator[None]:
 def submission_errors() -> Iterator[None]:
     """Turn submitit's and sbatch's refusals into one clear error."""
     try:
-        yield
+        with redirect_stderr(io.StringIO()):  # submitit prints what sbatch said, besides raising it
+            yield
     except submitit.core.utils.FailedJobError as error:
         message = " ".join(str(error).split())
+        if _PASSING.search(message):
+            raise QueueUnavailable(
+                f"sbatch got no answer: {message}", fix="try again when 'scontrol ping' says UP"
+            ) from None
         raise MissingRequirement(
             f"sbatch refused the job: {message}",
             fix="correct the profile's partition, account, qos or limits (sinfo and 'sacctmgr show assoc' list what you may use)",
@@ -173,12 +191,13 @@ def submission_errors() -> Iterator[None]:
 
 def _label(job_id: str, name: str, comment: str) -> None:
     """Give an array element a name and comment of its own; a job that has ended already takes none."""
-    subprocess.run(
-        ["scontrol", "update", f"JobId={job_id}", f"Name={name}", f"Comment={comment}"],
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    with suppress(subprocess.TimeoutExpired):  # it runs all the same
+        subprocess.run(
+            ["scontrol", "update", f"JobId={job_id}", f"Name={name}", f"Comment={comment}"],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
 
 
 def _max_array_size() -> int:

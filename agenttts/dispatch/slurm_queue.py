@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 
-from agenttts.dispatch.base import JobStatus
+from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
@@ -61,24 +61,30 @@ def status(state: str, reason: str) -> JobStatus:
     return JobStatus(word, ended=verdict is not None, verdict=verdict, detail=detail)
 
 
-def jobs_with_comment(fragment: str) -> dict[str, str]:
-    """Job ids by state of the user's jobs whose comment holds ``fragment``."""
-    return {
-        job: state for job, (state, _, comment) in _squeue_rows().items() if fragment in comment
-    }
+def jobs_with_comment(word: str) -> dict[str, str]:
+    """States by job id of the user's jobs whose comment holds ``word``, as a whole word: batch=r-1 is not batch=r-10."""
+    rows = _squeue_rows().items()
+    return {job: state for job, (state, _, comment) in rows if word in comment.split()}
 
 
 def run_slurm(command: list[str]) -> str:
-    """Run a Slurm command; its standard output. `MissingRequirement` when it is absent or fails."""
+    """Run a Slurm command; its standard output.
+
+    `MissingRequirement` when it is absent, `QueueUnavailable` when it fails or does not answer.
+    """
     if shutil.which(command[0]) is None:
         raise MissingRequirement(
             f"{command[0]} is not on this machine's PATH, so the profile's cluster cannot be reached",
             fix="run on a login node of the cluster, or choose another profile (--cluster local)",
         )
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    if done.returncode != 0:
-        raise MissingRequirement(
-            f"'{' '.join(command)}' failed: {done.stderr.strip() or done.stdout.strip()}",
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # fmt: skip
+        problem = f"failed: {done.stderr.strip() or done.stdout.strip()}"
+    except subprocess.TimeoutExpired:
+        done, problem = None, f"did not answer within {_TIMEOUT_S} s"
+    if done is None or done.returncode != 0:
+        raise QueueUnavailable(
+            f"'{' '.join(command)}' {problem}",
             fix="check that slurmctld answers ('scontrol ping') and that the profile's options are valid here",
         )
     return done.stdout
@@ -102,7 +108,10 @@ def _sacct(job_ids: list[str]) -> dict[str, str]:
     if shutil.which("sacct") is None:
         return {}
     command = ["sacct", "-n", "-P", "-X", "-o", "JobID,State", "-j", ",".join(job_ids)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {}
     if done.returncode != 0:  # no accounting on this cluster
         return {}
     states: dict[str, str] = {}

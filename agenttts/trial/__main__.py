@@ -30,33 +30,44 @@ class _Stopped(BaseException):
 
 def main(path: Path) -> int:
     """Run the trial of a spec file; the exit code."""
-    spec = TrialSpec.read(path)
-    signal.signal(signal.SIGTERM, _stop)
+    try:
+        signal.signal(signal.SIGTERM, _stop)
+        return _run(path)
+    except _Stopped:
+        return STOPPED
+
+
+def _run(path: Path) -> int:
+    try:
+        spec = TrialSpec.read(path)
+    except AgentTTSError as error:
+        return _fail(path.parent, Fault("FAILED", str(error)))
+    directory = Path(spec.directory)
     # One shard writer an attempt: two attempts of a trial never share a file.
     store = SampleStore(Path(spec.samples), writer=f"{spec.run}-{spec.trial}-{os.getpid()}")
     sampler = Sampler(store, spec.models, spec.seed)
     try:
         output = evaluate(spec, sampler)
     except EngineError as error:
-        return _fail(spec, Fault(error.kind, str(error)))
+        return _fail(directory, Fault(error.kind, str(error)))
     except AgentTTSError as error:
-        return _fail(spec, Fault("FAILED", str(error)))
-    except _Stopped:
-        return STOPPED
+        return _fail(directory, Fault("FAILED", str(error)))
     except Exception as error:  # the task's own code may raise anything: the user is told where
         traceback.print_exc()
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
-        return _fail(spec, Fault("FAILED", f"{type(error).__name__}: {error} ({where})"))
+        return _fail(directory, Fault("FAILED", f"{type(error).__name__}: {error} ({where})"))
     finally:
+        # The trial is over, one way or the other: being told to stop must not interrupt the storing.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sampler.close()
     print(f"{spec.trial}: score {output.score:.4f}", flush=True)
     return 0
 
 
-def _fail(spec: TrialSpec, fault: Fault) -> int:
-    print(f"{spec.trial}: {fault.kind}: {fault.message}", file=sys.stderr, flush=True)
-    write_fault(Path(spec.directory), fault)
+def _fail(directory: Path, fault: Fault) -> int:
+    print(f"{directory.name}: {fault.kind}: {fault.message}", file=sys.stderr, flush=True)
+    write_fault(directory, fault)
     return 1
 
 

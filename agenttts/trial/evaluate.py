@@ -70,7 +70,8 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
 
 def read_examples(path: Path) -> list[Example]:
     """The run's frozen examples."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # By line feeds alone: str.splitlines would also cut at U+2028 and its like inside of texts.
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
     if not lines:
         raise UserError(f"{path}: no examples")
     return [Example(**json.loads(line)) for line in lines]

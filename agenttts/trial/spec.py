@@ -62,5 +62,11 @@ class TrialSpec:
 
     @classmethod
     def read(cls, path: Path) -> TrialSpec:
-        """The spec in a file."""
-        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        """The spec in a file. `UserError` when it cannot be read or speaks another protocol."""
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+            raise UserError(f"{path}: is no trial's spec, or a damaged one ({problem})") from error

@@ -101,6 +101,84 @@ def test_unwritable_results(cli, scripted_spec, tmp_path):
     refused(cli("launch", scripted_spec(), "--results", "/proc/agenttts"), tmp_path, 3, "/proc", "--results DIR")  # fmt: skip
 
 
+def test_a_sample_store_that_cannot_be_written(cli, scripted_spec, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = cli("launch", scripted_spec(samples="./file/samples"))
+    refused(done, tmp_path, 2, "samples", "is a file")
+
+
+def test_an_existing_run_with_another_spec(cli, scripted_spec, tmp_path):
+    spec = scripted_spec(search__iterations=0)
+    assert cli("launch", spec, "--wait").returncode == 0
+
+    def tree():
+        files = [p for p in (tmp_path / "results").rglob("*") if p.is_file()]
+        return {p: p.read_bytes() for p in files}
+
+    before = tree()
+    for change, said in (
+        ("search.budget=70", "search.budget was 80.0, is 70.0"),
+        ("search.seed=2", "search.seed was 1, is 2"),
+        ("stages.answer.decode_tokens=16", "stages.answer.decode_tokens was 32, is 16"),
+        ("cluster=./local.yaml", "cluster"),
+    ):
+        (tmp_path / "local.yaml").write_text("kind: local\n")
+        done = cli("launch", spec, "--set", change)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert len(done.stderr.splitlines()) == 1
+        assert "Traceback" not in done.stderr
+        for part in ("a run named 'small' exists with another spec", said, "--name"):
+            assert part in done.stderr
+    assert tree() == before
+
+
+def test_two_mistakes_are_both_told(cli, scripted_spec, tmp_path):
+    spec = scripted_spec(search__budgt=1, task__exmples=2)
+    refused(cli("launch", spec), tmp_path, 2, "search.budgt", "task.exmples")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "a mapping of keys is expected"),
+        ("- a\n- b\n", "a mapping of keys is expected"),
+        ("name: [x\n", "bad.yaml:2: not valid YAML"),
+        ("name: a\nname: b\n", "bad.yaml:2: name is given twice"),
+    ],
+)
+def test_a_file_that_is_no_spec(cli, tmp_path, text, said):
+    (tmp_path / "bad.yaml").write_text(text)
+    refused(cli("launch", "bad.yaml"), tmp_path, 2, "bad.yaml", said)
+
+
+def test_a_missing_spec_is_told_the_near_one(cli, scripted_spec, tmp_path):
+    scripted_spec("search")
+    refused(cli("launch", "serch.yaml"), tmp_path, 2, "serch.yaml: no such job spec", "did you mean 'search.yaml'")  # fmt: skip
+
+
+def test_a_wrong_profile_is_named_with_its_key(cli, scripted_spec, tmp_path):
+    for text, said in (
+        ("kind: slurm\ntrial: {partion: gpu}\n", "did you mean 'partition'"),
+        ("kind: local\ntrial: {time: soon}\n", "'soon' is no time limit"),
+        ("kind: local\ntrial: {time: '1'}\n", "lower grace_seconds or raise trial.time"),
+    ):
+        (tmp_path / "odd.yaml").write_text(text)
+        refused(cli("launch", scripted_spec(), "--cluster", "./odd.yaml"), tmp_path, 2, "odd.yaml", said)  # fmt: skip
+
+
+def test_a_job_that_sbatch_refuses_leaves_nothing(cli, scripted_spec, tmp_path):
+    """A fake sbatch, for a fault that a real cluster is not needed to show."""
+    (tmp_path / "bin").mkdir()
+    refusal = "echo 'sbatch: error: invalid partition specified: nosuch' >&2; exit 1"
+    for name, script in (("sbatch", refusal), ("srun", "exit 1"), ("squeue", "exit 0"), ("scontrol", "echo MaxArraySize = 1001")):  # fmt: skip
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "far.yaml").write_text("kind: slurm\ncontroller: {partition: nosuch}\n")
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    done = cli("launch", scripted_spec(), "--cluster", "./far.yaml", env={"PATH": path})
+    refused(done, tmp_path, 3, "sbatch refused the job", "invalid partition specified: nosuch")
+
+
 def test_no_slurm_here(cli, scripted_spec, tmp_path):
     (tmp_path / "far.yaml").write_text("kind: slurm\n")
     done = cli("launch", scripted_spec(), "--cluster", "./far.yaml", env={"PATH": "/nonexistent"})

@@ -66,3 +66,23 @@ def test_what_follows_a_resume_reopens_the_run(tmp_path):
     journal.append("ended", outcome="cancelled")
     journal.append("started")
     assert journal.state.finished is None
+
+
+def test_a_resume_after_cancel_runs_what_was_cut_off_and_only_that(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.propose([planned(0), planned(1)])
+    for trial, state in (("t0000", "CANCELLED"), ("t0001", "COMPLETED")):
+        journal.append("finished", trial=trial, row={"state": state})
+    journal.append("told", iteration=0, guidelines=[])
+    journal.propose([planned(2, 1), planned(3, 1)])
+    journal.append("submitting", batch="r-0", trials=["t0002", "t0003"])
+    journal.append("submitted", batch="r-0", jobs={"t0002": "7_0", "t0003": "7_1"})
+    journal.append("finished", trial="t0002", row={"state": "CANCELLED"})
+    journal.append("finished", trial="t0003", row={"state": "FAILED"})
+    journal.append("ended", outcome="cancelled")
+    assert journal.state.unfinished() == []
+    journal.append("started")
+    [waiting] = journal.state.unfinished()
+    assert waiting.planned == planned(2, 1)
+    assert (waiting.batch, waiting.job_id, waiting.submissions) == (None, None, 0)
+    assert journal.state.trials["t0000"].row, "the searcher was told that it failed"

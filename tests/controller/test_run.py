@@ -130,6 +130,14 @@ def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, t
     assert status["trials"]["CANCELLED"] >= 1
     assert status["trials"]["COMPLETED"] >= 1
     assert not controller_pids(tmp_path)
+    before = table(tmp_path).filter(state="COMPLETED")
+    done = cli("resume", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    after = table(tmp_path)
+    assert set(after["state"]) == {"COMPLETED"}, "what was cut off has been run after all"
+    assert after["iteration"].max() == 2
+    kept = after.filter(pl.col("trial").is_in(before["trial"].implode()))
+    assert kept.select("trial", "score", "attempts", "finished").rows() == before.select("trial", "score", "attempts", "finished").rows()  # fmt: skip
 
 
 def test_trials_that_fail_are_told_apart_and_the_run_says_so(cli, scripted_spec, tmp_path):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from agenttts.dispatch.slurm_queue import status
+from agenttts.dispatch.base import QueueUnavailable
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.slurm import SlurmDispatcher
+from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, status
 from agenttts.tables.schema import TrialState
 
 
@@ -34,3 +37,60 @@ def test_an_ended_job_without_a_result(word, verdict):
     assert found.ended
     assert found.verdict is verdict
     assert found.detail == ""
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """Put a shell script in a Slurm command's place, for answers that a real one can't be made to give on demand."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+
+    def put(name: str, script: str) -> None:
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    put("scontrol", "echo MaxArraySize = 1001")
+    put("sacct", "exit 1")
+    return put
+
+
+QUEUE = """cat <<'END'
+7_0|RUNNING|None|agenttts run=r iteration=0 trial=t0000 retrieval=a answer=b batch=r-1
+7_1|PENDING|Priority|agenttts batch=r-1
+8_0|RUNNING|None|agenttts batch=r-10
+9|COMPLETED|None|a | in a comment batch=r-1
+END"""
+
+
+def test_jobs_of_a_batch_are_told_from_those_of_the_tenth(fake):
+    fake("squeue", QUEUE)
+    assert jobs_with_comment("batch=r-1") == {"7_0": "RUNNING", "7_1": "PENDING", "9": "COMPLETED"}
+    assert jobs_with_comment("batch=r-10") == {"8_0": "RUNNING"}
+    assert jobs_with_comment("batch=r") == {}
+
+
+def test_squeue_goes_before_sacct_and_who_neither_knows_has_ended(fake):
+    fake("squeue", QUEUE)
+    fake("sacct", "echo '7_0|NODE_FAIL'; echo '6_0|TIMEOUT'; echo '6_1|CANCELLED by 0'")
+    states = job_states(["7_0", "6_0", "6_1", "5_0"])
+    assert (states["7_0"].state, states["7_0"].ended) == ("RUNNING", False)
+    assert states["6_0"].verdict is TrialState.TIMEOUT
+    assert states["6_1"].verdict is TrialState.CANCELLED
+    assert (states["5_0"].state, states["5_0"].verdict) == ("UNKNOWN", TrialState.INFRA_FAILED)
+
+
+def test_cancelling_signals_what_lives_and_forgives_what_has_just_ended(fake, tmp_path):
+    fake("squeue", QUEUE)
+    record = tmp_path / "cancelled"
+    ended = (
+        "echo 'scancel: error: Kill job error on job id 7_1: Invalid job id specified' >&2; exit 1"
+    )
+    fake("scancel", f'echo "$@" >> {record}; {ended}')
+    dispatcher = SlurmDispatcher(Profile(kind="slurm"), tmp_path / "submitit")
+    dispatcher.cancel(["7_0", "7_1", "9", "5_0"])
+    assert record.read_text().split() == ["7_0", "7_1"]
+    dispatcher.cancel(["9"])
+    dispatcher.cancel([])
+    assert record.read_text().split() == ["7_0", "7_1"]
+    fake("scancel", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(QueueUnavailable):
+        dispatcher.cancel(["7_0"])

@@ -1,0 +1,285 @@
+"""The command line as a user has it: commands, options, exit codes, what goes to stdout."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+
+import polars as pl
+import pytest
+
+COMMANDS = ["launch", "status", "report", "resume", "cancel", "replay", "doctor", "models", "image"]
+HEAVY = {"polars", "torch", "vllm", "transformers", "submitit", "pydantic", "numpy", "yaml"}
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The top-level modules in memory after a command."""
+    code = f"""
+import sys
+sys.argv = ["agenttts-hpc", *{list(arguments)!r}]
+import agenttts.cli
+try:
+    agenttts.cli.main()
+except SystemExit:
+    pass
+print("MODULES", *sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.rpartition("MODULES")[2].split()}
+
+
+def test_help_lists_every_command(cli):
+    done = cli("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    words = done.stdout.split()
+    assert all(command in words for command in COMMANDS)
+    assert cli().stdout == done.stdout, "so does the bare command"
+    for command in COMMANDS:
+        done = cli(command, "--help")
+        assert done.returncode == 0
+        assert "Usage: agenttts-hpc " + command in done.stdout
+
+
+def test_version(cli):
+    from agenttts import __version__
+
+    done = cli("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",)])
+def test_help_loads_nothing_heavy(arguments):
+    assert not loaded_by(*arguments) & HEAVY
+
+
+@pytest.mark.parametrize("arguments", [("launch", "--help"), ("lunch",), ("launch", "--nosuch")])
+def test_usage_errors_load_nothing_but_what_typer_itself_takes(arguments):
+    assert not loaded_by(*arguments) & (HEAVY - {"pydantic"})
+
+
+@pytest.mark.parametrize("engine", ["torch", "vllm", "transformers"])
+def test_launching_loads_no_engine(scripted_spec, engine):
+    assert engine not in loaded_by("launch", str(scripted_spec()), "--dry-run")
+
+
+def test_help_answers_at_once():
+    """In processor time, which is what a wall clock shows on a machine that is not busy."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "agenttts.cli", "--help"], capture_output=True, check=True)  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["lanch"], ["no command 'lanch'", "launch, status", "did you mean 'launch'"]),
+        (["launch"], ["Missing argument 'SPEC'"]),
+        (["launch", "x", "--reslts", "y"], ["no option --reslts", "did you mean '--results'"]),
+        (["report", "x", "--format", "xml"], ["--format", "'xml'", "'parquet'"]),
+        (["replay", "t.csv", "--space", "s.yaml", "--trials", "0"], ["--trials"]),
+        (["image"], ["valid: build"]),
+        (["image", "biuld"], ["no command 'biuld'", "did you mean 'build'"]),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_is_one_paragraph_and_exit_code_2(cli, tmp_path, arguments, parts):
+    done = cli(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("agenttts-hpc: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert "--help'" in done.stderr
+    assert all(part in done.stderr for part in parts), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_where_an_error_comes_from(cli):
+    for arguments in (("--debug", "status", "nosuch"), ("status", "nosuch", "--debug")):
+        done = cli(*arguments)
+        assert done.returncode != 0
+        assert "Traceback" in done.stderr
+        assert "UserError" in done.stderr
+
+
+@pytest.fixture
+def finished(cli, scripted_spec):
+    done = cli("launch", scripted_spec(search__iterations=1), "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def one_document(done) -> object:
+    """Standard output is one JSON document and nothing else."""
+    assert done.stdout.count("\n") == 1, done.stdout
+    return json.loads(done.stdout)
+
+
+def test_json_is_one_document(finished, cli, scripted_spec):
+    assert one_document(finished)["outcome"] == "done"
+    spec = scripted_spec(search__iterations=1)
+    plan = one_document(cli("launch", spec, "--dry-run", "--json"))
+    assert plan["search"]["trials_at_most"] == plan["search"]["initial_trials"] + 3
+    assert one_document(cli("launch", spec, "--json"))["created"] is False
+    assert one_document(cli("status", "small", "--json"))["run"] == "small"
+    assert one_document(cli("status", "small", "--watch", "--json"))["run"] == "small"
+    assert one_document(cli("resume", "small", "--json"))["outcome"] == "done"
+    assert one_document(cli("resume", "small", "--wait", "--json"))["outcome"] == "done"
+    assert one_document(cli("cancel", "small", "--json"))["outcome"] == "done"
+    assert one_document(cli("doctor", "--json"))["ok"] is True
+    json.loads(cli("report", "small", "--format", "json").stdout)
+
+
+def test_a_dry_run_creates_nothing(cli, scripted_spec, tmp_path):
+    spec = scripted_spec()
+    before = sorted(tmp_path.rglob("*"))
+    done = cli("launch", spec, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    for part in ("small on local", "answer.em", "weak", "strong", "nothing was created or submitted"):  # fmt: skip
+        assert part in done.stdout
+    assert cli("launch", spec, "--dry-run", "--json").returncode == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_overrides_name_and_results(cli, scripted_spec, tmp_path):
+    done = cli(
+        "launch", scripted_spec(), "--name", "mine", "--results", "elsewhere/deep", "--set", "search.iterations=0",
+        "--set", "stages.answer.samples={values: [1, 2]}", "--wait", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert one_document(done)["iterations"] == 0
+    frame = pl.read_parquet(tmp_path / "elsewhere/deep/mine/trials.parquet")
+    answers = {a["samples"] for row in frame["allocation"] for a in row if a["stage"] == "answer"}
+    assert answers <= {1, 2}
+    assert cli("status", "mine").returncode == 2
+    assert cli("status", "mine", "--results", "elsewhere/deep").returncode == 0
+    assert cli("status", "elsewhere/deep/mine").returncode == 0, "or by its path"
+    assert cli("status", "mine", env={"AGENTTTS_RESULTS": "elsewhere/deep"}).returncode == 0
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_launch_prints_can_be_pasted(cli, scripted_spec, tmp_path):
+    """However long the path: lines are not broken in a pipe."""
+    results = tmp_path / ("long" * 20) / ("longer" * 20)
+    done = cli("launch", scripted_spec(search__iterations=0), "--results", results)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"run small launched: {results / 'small'}"
+    [watch] = [line.partition("agenttts-hpc ")[2] for line in lines if "--watch" in line]
+    [aggregate] = [line.partition("agenttts-hpc ")[2] for line in lines if "report" in line]
+    watched = cli(*watch.split())
+    assert watched.returncode == 0, watched.stderr
+    assert "over: done" in watched.stdout
+    assert cli(*aggregate.split()).returncode == 0
+
+
+class Parsed(HTMLParser):
+    """Open tags that were never closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in {"meta", "link", "br", "img", "line", "circle", "rect", "path", "polyline", "hr"}:  # fmt: skip
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_report_over_many_runs_in_every_format(finished, cli, scripted_spec, tmp_path):
+    assert cli("launch", scripted_spec(search__iterations=1), "--name", "two", "--set", "search.seed=7", "--wait").returncode == 0  # fmt: skip
+    runs = ("small", "two")
+    heights = {run: pl.read_parquet(tmp_path / "results" / run / "trials.parquet").height for run in runs}  # fmt: skip
+    document = json.loads(cli("report", *runs, "--format", "json").stdout)
+    assert {r["run"]: len(r["trials"]) for r in document["runs"]} == heights
+    scores = [trial["score"] for r in document["runs"] for trial in r["trials"]]
+    assert document["best"]["score"] == max(scores)
+    table = cli("report", *runs)
+    assert table.returncode == 0
+    assert all(run in table.stdout for run in runs)
+    for form in ("json", "csv", "parquet", "html", "table"):
+        out = tmp_path / f"out.{form}"
+        done = cli("report", *runs, "--format", form, "--out", out)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert out.stat().st_size > 0
+    frames = [pl.read_csv(tmp_path / "out.csv"), pl.read_parquet(tmp_path / "out.parquet"), pl.read_csv(io.StringIO(cli("report", *runs, "--format", "csv").stdout))]  # fmt: skip
+    for frame in frames:
+        assert frame.height == sum(heights.values())
+        assert {"run", "score", "retrieval.model", "answer.samples"} <= set(frame.columns)
+        assert sorted(frame["score"].to_list()) == pytest.approx(sorted(scores))
+    page = Parsed()
+    page.feed((tmp_path / "out.html").read_text())
+    assert page.open == []
+    assert all(run in page.text for run in runs)
+
+
+def test_a_report_is_replayed(finished, cli, scripted_spec, tmp_path):
+    """``report --format csv`` writes what ``replay`` takes."""
+    assert cli("report", "small", "--format", "csv", "--out", "table.csv").returncode == 0
+    arguments = ["replay", "table.csv", "--space", scripted_spec(), "--searcher", "random", "--trials", 6, "--batch", 2]  # fmt: skip
+    done = cli(*arguments, "--seed", 3, "--out", "trace.csv")
+    assert done.returncode == 0, done.stderr
+    trace = pl.read_csv(tmp_path / "trace.csv")
+    assert trace.columns == ["step", "allocation", "budget", "score", "best_so_far", "recommended", "source"]  # fmt: skip
+    assert trace.height == 6
+    assert trace["best_so_far"].is_sorted()
+    assert cli(*arguments, "--seed", 3, "--out", "again.csv").returncode == 0
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "trace.csv").read_bytes()
+    assert "best so far" in cli(*arguments).stdout
+
+
+def test_failed_trials_are_exit_code_4_everywhere(cli, scripted_spec):
+    spec = scripted_spec(models__weak__options={"fail": "OOM"}, search__iterations=0)
+    for arguments in (("launch", spec, "--wait"), ("resume", "small", "--wait", "--json")):
+        done = cli(*arguments)
+        assert done.returncode == 4, arguments
+        assert done.stderr.startswith("agenttts-hpc: ")
+        assert len(done.stderr.splitlines()) == 1
+        assert "OOM" in done.stderr
+    assert cli("status", "small").returncode == 0
+    assert cli("report", "small").returncode == 0
+
+
+def test_doctor_says_what_is_lacking_and_exits_with_3(cli, tmp_path):
+    assert cli("doctor").returncode == 0
+    (tmp_path / "far.yaml").write_text("kind: slurm\ncontainer: {image: ./none.sif}\n")
+    done = cli("doctor", "--cluster", "./far.yaml", env={"PATH": "/nonexistent"})
+    assert done.returncode == 3
+    assert "login node" in done.stdout
+    document = json.loads(cli("doctor", "--cluster", "./far.yaml", "--json", env={"PATH": "/nonexistent"}).stdout)  # fmt: skip
+    lacking = {check["what"]: check["fix"] for check in document["checks"] if check["ok"] is False}
+    assert {"Slurm", "apptainer", "image"} <= set(lacking)
+    assert lacking["image"].startswith("agenttts-hpc image build")
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_interrupt_leaves_the_run_alone(cli, scripted_spec, tmp_path):
+    spec = scripted_spec(models__strong__options={"seconds_per_sample": 0.05})
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "agenttts.cli", "launch", str(spec), "--wait"], cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "results/small/trials.parquet").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    waiting.send_signal(2)
+    _, error = waiting.communicate(timeout=30)
+    assert waiting.returncode == 130
+    assert error == "agenttts-hpc: interrupted; a launched run goes on by itself\n"
+    status = json.loads(cli("status", "small", "--json").stdout)
+    assert status["controller"]["alive"]
+    assert cli("cancel", "small").returncode == 0

@@ -1,0 +1,132 @@
+"""A queue that does not answer for a while costs time, not the run: the real loop over a real dispatcher with faults."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from agenttts.controller import launch, process
+from agenttts.controller.loop import Controller
+from agenttts.controller.plan import make_plan
+from agenttts.controller.run import RunDirectory
+from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
+from agenttts.dispatch.local import LocalDispatcher
+from agenttts.errors import MissingRequirement
+from agenttts.spec import load_spec
+
+
+class Unsteady(LocalDispatcher):
+    """Fails the calls of its plan: {call number: when}; a submission may have gone through all the same."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.calls: Counter[str] = Counter()
+        self.down: dict[tuple[str, int], str] = {}
+
+    def _next(self, call: str) -> str | None:
+        self.calls[call] += 1
+        return self.down.get((call, self.calls[call]))
+
+    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+        when = self._next("submit")
+        if when == "before":
+            raise QueueUnavailable("sbatch got no answer: Socket timed out", fix="wait")
+        jobs = super().submit(batch, works)
+        if when == "after":
+            raise QueueUnavailable("sbatch got no answer: Socket timed out", fix="wait")
+        return jobs
+
+    def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        if self._next("poll"):
+            raise QueueUnavailable("squeue did not answer", fix="wait")
+        return super().poll(job_ids)
+
+
+@pytest.fixture
+def controller(scripted_spec, tmp_path, monkeypatch):
+    """A controller of a new run, and its dispatcher."""
+    monkeypatch.setattr(launch, "start_controller", lambda run: None)
+    spec = load_spec(scripted_spec(search__iterations=0))
+    run, created = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")  # fmt: skip
+    assert created
+    made: list[Unsteady] = []
+
+    def make(run: RunDirectory, profile: object) -> Unsteady:
+        made.append(Unsteady(profile, run.slurm / "trials"))
+        return made[-1]
+
+    monkeypatch.setattr(process, "make_dispatcher", make)
+    controller = process.make_controller(run)
+    return run, controller, made[0]
+
+
+def events(run: RunDirectory) -> list[dict[str, object]]:
+    return [json.loads(line) for line in run.journal_file.read_text().splitlines()]
+
+
+def test_a_queue_that_comes_back_costs_no_trial(controller):
+    run, loop, dispatcher = controller
+    dispatcher.down = {
+        ("submit", 1): "before", ("submit", 2): "before", ("submit", 3): "before", ("submit", 4): "before",
+        ("submit", 6): "after", ("poll", 3): "yes", ("poll", 4): "yes", ("poll", 9): "yes",
+    }  # fmt: skip
+    loop.run()
+    told = events(run)
+    finished = [e["row"] for e in told if e["event"] == "finished"]
+    assert finished
+    assert {row["state"] for row in finished} == {"COMPLETED"}
+    assert [row["attempts"] for row in finished] == [1] * len(finished), "none ran twice"
+    assert told[-1]["outcome"] == "done"
+    # Four refusals are more than max_attempts, but nothing had begun.
+    lost = [e for e in told if e["event"] == "lost"]
+    assert len(lost) == 4
+    assert all(t.submissions == 1 for t in loop._journal.state.trials.values())
+
+
+def test_patience_ends(controller):
+    run, loop, dispatcher = controller
+    dispatcher.down = {("submit", n): "before" for n in range(1, 1000)}
+    impatient = Controller(
+        run, loop._searcher, dispatcher, loop._works, replace(loop._settings, queue_patience_seconds=0.5)
+    )  # fmt: skip
+    with pytest.raises(MissingRequirement, match="Socket timed out"):
+        impatient.run()
+    assert not [e for e in events(run) if e["event"] == "ended"], "resume goes on from here"
+
+
+def test_a_slurm_command_that_hangs_or_fails_is_unavailable(tmp_path, monkeypatch):
+    from agenttts.dispatch import slurm_queue
+
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\n[ -e $0.hang ] && exec sleep 60\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1\n")  # fmt: skip
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(QueueUnavailable, match="Unable to contact"):
+        slurm_queue.job_states(["7"])
+    (tmp_path / "squeue.hang").touch()
+    monkeypatch.setattr(slurm_queue, "_TIMEOUT_S", 0.5)
+    with pytest.raises(QueueUnavailable, match=r"did not answer within 0\.5 s"):
+        slurm_queue.job_states(["7"])
+
+
+@pytest.mark.parametrize(
+    ("message", "passing"),
+    [
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", True),
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", True),
+        ("sbatch: error: invalid partition specified: nosuch", False),
+        ("sbatch: error: Batch job submission failed: Requested node configuration is not available", False),
+    ],
+)  # fmt: skip
+def test_refusals_are_told_from_a_busy_slurmctld(message, passing):
+    import submitit
+
+    from agenttts.dispatch.slurm import submission_errors
+
+    with pytest.raises(MissingRequirement) as caught, submission_errors():
+        raise submitit.core.utils.FailedJobError(message)
+    assert isinstance(caught.value, QueueUnavailable) == passing

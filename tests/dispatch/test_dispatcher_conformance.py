@@ -1,0 +1,179 @@
+"""What every dispatcher owes the controller (see `agenttts.dispatch.base.Dispatcher`).
+
+A new dispatcher is a line in ``DISPATCHERS``. For Slurm that line is ``pytest.param("slurm",
+marks=pytest.mark.cluster)``: it runs where the fixture ``cluster`` can be seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agenttts.dispatch.base import Dispatcher, JobStatus, Work
+from agenttts.dispatch.job import LOG_FILE, read_attempts
+from agenttts.dispatch.local import LocalDispatcher
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.tables.schema import TrialState
+
+DISPATCHERS = ["local"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where works run: ``dispatcher()`` makes a new dispatcher, as a new controller would."""
+
+    folder: Path
+    dispatcher: Callable[..., Dispatcher]
+    never_a_job: str
+
+
+@pytest.fixture(params=DISPATCHERS)
+def place(request, tmp_path, monkeypatch) -> Place:
+    if request.param == "local":
+        settings = {"kind": "local", "throttle": 4, "gpus_per_node": 0, "grace_seconds": 5}
+        folder = tmp_path / "submitit"
+        return Place(
+            tmp_path, lambda **more: LocalDispatcher(Profile(**settings, **more), folder), "999999999"
+        )  # fmt: skip
+    from agenttts.dispatch.slurm import SlurmDispatcher
+
+    cluster = request.getfixturevalue("cluster")
+    for name, value in cluster.env.items():
+        monkeypatch.setenv(name, value)
+    resources = JobResources(partition="cpu", time="10", mem="100M")
+    settings = {"kind": "slurm", "trial": resources, "throttle": 4, "grace_seconds": 5}
+    folder = tmp_path / "submitit"
+    return Place(
+        tmp_path, lambda **more: SlurmDispatcher(Profile(**settings, **more), folder), "999999"
+    )  # fmt: skip
+
+
+@pytest.fixture
+def works(place):
+    """Make works that run a shell script in their own directories."""
+
+    def make(script: str, count: int = 1, **more: object) -> list[Work]:
+        made = []
+        for number in range(count):
+            directory = place.folder / "trials" / f"t{number:04}"
+            directory.mkdir(parents=True, exist_ok=True)
+            made.append(
+                Work(
+                    trial=directory.name,
+                    directory=directory,
+                    command=("sh", "-c", f"cd {directory}; {script}"),
+                    env={"MINE": f"work {number}"},
+                    gpus=0,
+                    name=f"i0t{number}-run",
+                    comment=f"agenttts run=run iteration=0 trial={directory.name}",
+                    **more,
+                )
+            )
+        return made
+
+    return make
+
+
+SLEEPER = "trap 'exit 143' TERM; echo $$ > pid; while :; do sleep 0.05; done"
+
+
+def wait(dispatcher: Dispatcher, ids: Iterable[str], seconds: float = 60) -> dict[str, JobStatus]:
+    """The statuses once all have ended."""
+    deadline = time.monotonic() + seconds
+    while True:
+        statuses = dispatcher.poll(list(ids))
+        if all(status.ended for status in statuses.values()):
+            return statuses
+        assert time.monotonic() < deadline, statuses
+        time.sleep(0.1)
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_every_work_gets_a_job_of_its_own_and_runs_once(place, works):
+    dispatcher = place.dispatcher()
+    three = works("echo $MINE >> ran; exit 1", 3)
+    ids = dispatcher.submit("batch-0", three)
+    assert set(ids) == {"t0000", "t0001", "t0002"}
+    assert len(set(ids.values())) == 3
+    statuses = wait(dispatcher, ids.values())
+    assert set(statuses) == set(ids.values())
+    for number, work in enumerate(three):
+        assert (work.directory / "ran").read_text() == f"work {number}\n"
+        [attempt] = read_attempts(work.directory)
+        assert attempt.state == TrialState.FAILED
+        assert attempt.job_id == ids[work.trial]
+
+
+def test_poll_answers_for_every_id(place, works):
+    dispatcher = place.dispatcher()
+    assert dispatcher.poll([]) == {}
+    [work] = works(SLEEPER)
+    ids = dispatcher.submit("batch-0", [work])
+    asked = [ids["t0000"], place.never_a_job]
+    statuses = dispatcher.poll(asked)
+    assert list(statuses) == asked or set(statuses) == set(asked)
+    assert not statuses[ids["t0000"]].ended
+    assert statuses[ids["t0000"]].verdict is None
+    assert statuses[place.never_a_job].ended
+    assert statuses[place.never_a_job].verdict is TrialState.INFRA_FAILED
+    dispatcher.cancel(ids.values())
+    wait(dispatcher, ids.values())
+
+
+def test_a_new_dispatcher_finds_the_jobs_of_a_batch(place, works):
+    """The controller died between submitting and writing that down: at once, and once they run."""
+    three = works(SLEEPER, 3)
+    ids = place.dispatcher().submit("batch-0", three)
+    new = place.dispatcher()
+    assert new.find("batch-0", three) == ids
+    until(lambda: all((work.directory / "pid").exists() for work in three))
+    new = place.dispatcher()
+    assert new.find("batch-0", three) == ids
+    assert not any(status.ended for status in new.poll(ids.values()).values())
+    new.cancel(ids.values())
+    wait(new, ids.values())
+
+
+def test_nothing_is_found_where_nothing_was_submitted(place, works):
+    [work] = works(SLEEPER)
+    ids = place.dispatcher().submit("batch-0", [work])
+    other = [Work("t0009", place.folder / "trials" / "t0009", ("true",), {}, 0, "n", "c")]
+    assert place.dispatcher().find("batch-1", other) == {}
+    place.dispatcher().cancel(ids.values())
+    wait(place.dispatcher(), ids.values())
+
+
+@pytest.mark.parametrize("setup", [[], ["true", "export FROM_SETUP=here"]])
+def test_cancel_ends_jobs_in_order_whoever_started_them(place, works, setup):
+    two = works(f"echo setup=$FROM_SETUP; {SLEEPER}", 2)
+    ids = place.dispatcher(setup=setup).submit("batch-0", two)
+    until(lambda: all((work.directory / "pid").exists() for work in two))
+    new = place.dispatcher(setup=setup)
+    new.cancel(ids.values())
+    wait(new, ids.values())
+    for work in two:
+        pid = (work.directory / "pid").read_text().strip()
+        until(lambda pid=pid: not Path(f"/proc/{pid}").exists())
+        assert read_attempts(work.directory)[-1].state == TrialState.CANCELLED
+        expected = "setup=here" if setup else "setup="
+        assert (work.directory / LOG_FILE).read_text().splitlines()[0] == expected
+    new.cancel(ids.values())  # harmless now
+    new.cancel([])
+
+
+def test_capacity_shrinks_with_what_lives_and_is_never_negative(place):
+    dispatcher = place.dispatcher()
+    rooms = [dispatcher.capacity(live) for live in (0, 1, 2, 3, 10**6)]
+    assert rooms[0] > 0
+    assert rooms == sorted(rooms, reverse=True)
+    assert rooms[-1] == 0

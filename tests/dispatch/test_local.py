@@ -1,0 +1,48 @@
+"""What is the local dispatcher's own: GPUs shared out among trials, and across controllers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from agenttts.dispatch.base import Work
+from agenttts.dispatch.job import read_attempts
+from agenttts.dispatch.local import LocalDispatcher
+from agenttts.dispatch.profile import Profile
+
+
+def work(tmp_path: Path, number: int, gpus: int) -> Work:
+    directory = tmp_path / f"t{number:04}"
+    directory.mkdir()
+    command = ("sh", "-c", "trap 'exit 143' TERM; while :; do sleep 0.05; done")
+    return Work(directory.name, directory, command, {}, gpus, f"i0t{number}-run", "")
+
+
+def devices(one: Work) -> str:
+    deadline = time.monotonic() + 60
+    while not read_attempts(one.directory):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return read_attempts(one.directory)[-1].devices
+
+
+def test_trials_have_gpus_of_their_own_while_there_are_enough(tmp_path):
+    profile = Profile(kind="local", throttle=4, gpus_per_node=4, grace_seconds=5)
+
+    def new() -> LocalDispatcher:
+        return LocalDispatcher(profile, tmp_path / "submitit")
+
+    first, second, third = (work(tmp_path, n, gpus) for n, gpus in ((0, 1), (1, 2), (2, 1)))
+    started = new()
+    ids = started.submit("b0", [first, second])
+    # A new controller knows of the old one's jobs from their processes.
+    ids |= new().submit("b1", [third])
+    try:
+        given = [devices(one) for one in (first, second, third)]
+        assert given == ["0", "1,2", "3"]
+    finally:
+        new().cancel(ids.values())
+    deadline = time.monotonic() + 60
+    while any(not status.ended for status in started.poll(ids.values()).values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

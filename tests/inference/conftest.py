@@ -1,0 +1,52 @@
+"""Models for the engines' tests: a tiny random one made once, and scripts for the scripted engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+WORDS = ["amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath"]
+SCRIPT = {
+    "rules": [
+        {
+            "contains": ["tree"],
+            "replies": [{"text": f"{w} and then\n\nsome more of {w}"} for w in WORDS],
+        },
+        {"contains": ["long"], "replies": [{"text": " ".join(WORDS * 10)}]},
+    ],
+    "default": "I do not know",
+}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """The tiny random model; its context is 1024 tokens."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from agenttts.inference.packaged_models import make_tiny
+
+    return make_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny, tmp_path_factory) -> Path:
+    """The same model as a base model: without a chat template."""
+    path = tmp_path_factory.mktemp("models") / "tiny-base"
+    shutil.copytree(tiny, path)
+    (path / "chat_template.jinja").unlink(missing_ok=True)
+    file = path / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    settings.pop("chat_template", None)
+    file.write_text(json.dumps(settings))
+    return path
+
+
+@pytest.fixture(scope="session")
+def script(tmp_path_factory) -> Path:
+    """A script of eight equally likely replies to prompts about a tree."""
+    path = tmp_path_factory.mktemp("scripts") / "script.json"
+    path.write_text(json.dumps(SCRIPT))
+    return path

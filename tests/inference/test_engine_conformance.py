@@ -1,0 +1,215 @@
+"""What every engine owes its callers (see `agenttts.inference.base.Engine`). A new engine is a line in ``ENGINES``.
+
+Each engine is loaded twice: once on a model with a chat template, for most tests, and once on a base model, which is
+killed in the end.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agenttts.inference.base import Engine, EngineError, ModelConfig, Request, SamplingParams
+from agenttts.inference.engine_process import EngineProcess, create_engine
+
+llm = pytest.mark.llm
+ENGINES = ["scripted", pytest.param("transformers", marks=llm), pytest.param("vllm", marks=llm)]
+REAL = ENGINES[1:]
+# Its samples depend on nothing but prompt and seed, however they are batched.
+EXACT = {"scripted", "transformers"}
+CONTEXT = 256
+
+TREE = "Question: which tree is larger, number 37 or number 53? Answer:"
+CHAT = ({"role": "system", "content": "Answer."}, {"role": "user", "content": "Which tree?"})
+
+
+def request(
+    content: object = TREE, temperature: float = 1.0, tokens: int = 24, seeds: int = 1, **more: object
+) -> Request:  # fmt: skip
+    return Request(content, SamplingParams(temperature, tokens), tuple(range(7, 7 + seeds)), **more)
+
+
+def texts(completion: object) -> list[str]:
+    return [sample.text for sample in completion.samples]
+
+
+def config(name: str, path: Path, **options: object) -> ModelConfig:
+    return ModelConfig(name="model", path=str(path), engine=name, options=options)
+
+
+@pytest.fixture(scope="session")
+def loaded(request: pytest.FixtureRequest) -> Iterator[Callable[[str, bool], Engine]]:
+    """The engine of a name, on a model with or without a chat template; loaded once a session."""
+    engines: dict[tuple[str, bool], Engine] = {}
+
+    def get(name: str, chat: bool = True) -> Engine:
+        if (name, chat) not in engines:
+            model = "script" if name == "scripted" else "tiny" if chat else "tiny_base"
+            path = request.getfixturevalue(model)
+            engines[name, chat] = create_engine(config(name, path, max_model_len=CONTEXT))
+        return engines[name, chat]
+
+    yield get
+    for engine in engines.values():
+        engine.close()
+
+
+@pytest.fixture(params=ENGINES)
+def name(request: pytest.FixtureRequest) -> str:
+    engine = request.param
+    if engine != "scripted" and importlib.util.find_spec(engine) is None:
+        pytest.skip(f"{engine} is not installed here")
+    return engine
+
+
+@pytest.fixture
+def engine(name: str, loaded: Callable[..., Engine]) -> Engine:
+    return loaded(name)
+
+
+def test_one_completion_a_request_in_order_and_one_sample_a_seed(engine):
+    prompts = [TREE, "a longer one: " + TREE * 4, "short", CHAT]
+    requests = [request(prompt, seeds=n) for n, prompt in enumerate(prompts, 1)]
+    completions = engine.generate(requests)
+    assert [len(c.samples) for c in completions] == [1, 2, 3, 4]
+    tokens = [c.prompt_tokens for c in completions]
+    assert all(n > 0 for n in tokens)
+    assert tokens[1] > tokens[0] > tokens[2], "each completion is its own prompt's"
+    assert not any(c.truncated for c in completions)
+
+
+def test_nothing_asked_nothing_given(engine):
+    assert engine.generate([]) == []
+    [completion] = engine.generate([request(seeds=0)])
+    assert completion.samples == ()
+    assert completion.prompt_tokens > 0
+
+
+def test_the_same_call_gives_the_same_samples(engine):
+    requests = [request(seeds=4), request("Which other tree?", seeds=2)]
+    engine.generate(requests)  # vLLM's prefix cache is warm from here on
+    assert engine.generate(requests) == engine.generate(requests)
+
+
+@pytest.mark.parametrize("name", [e for e in ENGINES if e not in (REAL[1],)], indirect=True)
+def test_a_sample_is_its_prompt_and_seeds_alone(engine):
+    """Whatever else is in the call."""
+    [together] = engine.generate([request(seeds=6)])
+    mixed = engine.generate([request("another tree", seeds=3), request(seeds=6)])[1]
+    assert mixed == together
+    [last] = engine.generate([Request(TREE, SamplingParams(1.0, 24), (12,))])
+    assert last.samples == together.samples[5:]
+
+
+def test_seeds_make_samples_differ(engine):
+    [completion] = engine.generate([request(seeds=12)])
+    assert len(set(texts(completion))) >= 4
+
+
+def test_without_temperature_all_samples_are_one(engine):
+    [completion] = engine.generate([request(temperature=0.0, seeds=3)])
+    assert len(set(texts(completion))) == 1
+
+
+def test_generation_ends_at_max_tokens(engine):
+    [completion] = engine.generate([request("a long tree, a long story", tokens=2, seeds=8)])
+    for sample in completion.samples:
+        assert 0 < sample.decode_tokens <= 2
+        assert sample.finish_reason in ("stop", "length")
+    cut = [s for s in completion.samples if s.finish_reason == "length"]
+    assert cut, "two tokens are not enough for all of them"
+    assert all(s.decode_tokens == 2 for s in cut)
+
+
+def test_stop_strings_end_a_completion(engine, name):
+    stop = "\n\n" if name == "scripted" else "e"
+    [free] = engine.generate([request(tokens=24, seeds=8)])
+    assert any(stop in text for text in texts(free)), "the test needs samples that hold it"
+    [stopped] = engine.generate([request(tokens=24, seeds=8, stop=(stop, "never to be seen"))])
+    assert not any(stop in text for text in texts(stopped))
+    ended = [s for s in stopped.samples if s.finish_reason == "stop"]
+    assert ended
+    assert min(s.decode_tokens for s in ended) < 24
+    assert sum(s.decode_tokens for s in stopped.samples) < sum(s.decode_tokens for s in free.samples)  # fmt: skip
+
+
+def test_a_prompt_too_long_loses_its_middle_and_says_so(engine):
+    long = request("long tree " * 400, tokens=24, seeds=2)
+    cut, whole = engine.generate([long, request()])
+    assert (cut.truncated, whole.truncated) == (True, False)
+    assert cut.prompt_tokens == CONTEXT - 24
+    assert all(0 < s.decode_tokens <= 24 for s in cut.samples)
+
+
+def test_max_tokens_that_leave_no_room_for_a_prompt_are_refused(engine):
+    with pytest.raises(EngineError, match="lower decode_tokens"):
+        engine.generate([request(tokens=CONTEXT)])
+    assert engine.generate([request()]), "and the engine lives on"
+
+
+@pytest.mark.parametrize("name", REAL, indirect=True)
+def test_chat_with_a_model_without_a_template_is_refused(name, loaded):
+    base = loaded(name, chat=False)
+    with pytest.raises(EngineError, match="has no chat template.*few_shot_completion"):
+        base.generate([request(CHAT)])
+    assert base.generate([request()]), "completions work"
+
+
+@pytest.mark.parametrize("name", REAL, indirect=True)
+def test_a_killed_engine_is_taken_for_one_out_of_memory(name, loaded):
+    """SIGKILL is all that is seen of the kernel's out-of-memory killer."""
+    base = loaded(name, chat=False)
+    assert isinstance(base, EngineProcess)
+    os.kill(base.pid, signal.SIGKILL)
+    for _ in range(2):
+        with pytest.raises(EngineError, match="killed by SIGKILL") as caught:
+            base.generate([request()])
+        assert caught.value.kind == "OOM"
+    assert members(base.pid) == []
+
+
+def test_a_broken_model_is_an_engine_error(name, tmp_path):
+    path = tmp_path / "broken"
+    path.mkdir()
+    (path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')  # fmt: skip
+    with pytest.raises(EngineError) as caught:
+        create_engine(config(name, path))
+    assert caught.value.kind == "FAILED"
+    assert "broken" in str(caught.value), "it says which"
+
+
+# Last, since it ends the engines that the tests above share.
+def test_closing_gives_the_memory_back(engine, name):
+    engine.generate([request()])
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.generate([request()])
+    if isinstance(engine, EngineProcess):
+        assert members(engine.pid) == []
+    else:
+        assert name == "scripted", "every engine with a model to load has a process of its own"
+
+
+def members(group: int) -> list[int]:
+    """The processes of a group that are left, given a moment to be reaped."""
+    deadline = time.monotonic() + 5
+    while True:
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                if int(fields[2]) == group and fields[0] != "Z":
+                    found.append(int(entry.name))
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)

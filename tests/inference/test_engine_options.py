@@ -1,0 +1,46 @@
+"""Engine options are checked by name, without the engines."""
+
+from __future__ import annotations
+
+import pytest
+
+from agenttts.errors import UserError
+from agenttts.inference.engine_options import check_options, installed_vllm_options, option_names
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "near"),
+    [
+        ("vllm", "tensor_paralel_size", "tensor_parallel_size"),
+        ("vllm", "max_modl_len", "max_model_len"),
+        ("transformers", "batchsize", "batch_size"),
+        ("scripted", "seconds_per_smaple", "seconds_per_sample"),
+    ],
+)
+def test_an_unknown_option_is_named_with_the_nearest(engine, name, near):
+    check_options(engine, {near: 1})
+    with pytest.raises(UserError, match=f"'{name}'.*{near}"):
+        check_options(engine, {near: 1, name: 1})
+
+
+def test_an_option_like_none_still_says_where_the_names_are():
+    with pytest.raises(UserError, match=r"nothing is near.*vllm_options\.txt"):
+        check_options("vllm", {"xyzzy": 1})
+
+
+@pytest.mark.parametrize("name", ["model", "revision"])
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
+def test_what_the_model_says_itself_is_no_option(engine, name):
+    with pytest.raises(UserError, match="the model's own key"):
+        check_options(engine, {name: "x"})
+
+
+def test_the_options_the_documentation_names_are_valid():
+    wanted = {"dtype", "quantization", "max_model_len", "tensor_parallel_size", "gpu_memory_utilization"}  # fmt: skip
+    assert wanted <= set(option_names("vllm"))
+
+
+@pytest.mark.llm
+def test_the_list_is_that_of_the_installed_vllm():
+    pytest.importorskip("vllm")
+    assert set(installed_vllm_options()) == set(option_names("vllm"))

@@ -1,0 +1,199 @@
+"""The sampler: what is stored is not drawn again, what is missing is; tokens are counted either way."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+
+from agenttts.inference.base import (
+    Completion,
+    EngineError,
+    ModelConfig,
+    Prompt,
+    Request,
+    SamplingParams,
+)
+from agenttts.inference.sampler import Sampler
+from agenttts.inference.scripted import ScriptedEngine
+from agenttts.inference.store import SampleStore
+
+HOT = SamplingParams(0.9, 40)
+TREE, LONG = Prompt("", "Which tree?"), Prompt("", "A long story.")
+
+
+class Engines:
+    """Makes scripted engines and writes down what becomes of them; ``fail_after`` calls, one raises."""
+
+    def __init__(self, fail_after: int | None = None) -> None:
+        self.events: list[object] = []
+        self.drawn = 0
+        self.fail_after = fail_after
+
+    def __call__(self, config: ModelConfig) -> Recorded:
+        self.events.append(("start", config.name))
+        return Recorded(self, config)
+
+    @property
+    def calls(self) -> int:
+        return self.events.count("call")
+
+
+class Recorded(ScriptedEngine):
+    def __init__(self, engines: Engines, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.engines, self.name = engines, config.name
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        if self.engines.fail_after == self.engines.calls:
+            raise EngineError("the node is on fire")
+        self.engines.events.append("call")
+        self.engines.drawn += sum(len(request.seeds) for request in requests)
+        return super().generate(requests)
+
+    def close(self) -> None:
+        self.engines.events.append(("close", self.name))
+        super().close()
+
+
+@pytest.fixture
+def model(script):
+    return ModelConfig("m", str(script), engine="scripted", prompt_style="few_shot_completion")
+
+
+@pytest.fixture
+def sampler(model, tmp_path):
+    """Make a sampler as each process of a run would: one store directory, an own writer."""
+
+    def make(engines: Engines, models=None, seed=5, directory="samples", **more):
+        store = SampleStore(tmp_path / directory, "w")
+        return Sampler(store, models or {"m": model}, seed, engines, **more)
+
+    return make
+
+
+def test_few_samples_are_a_prefix_of_many(sampler):
+    [few] = sampler(Engines()).draw("m", [TREE], HOT, 5)
+    [many] = sampler(Engines(), directory="other").draw("m", [TREE], HOT, 20)
+    assert few.texts == many.texts[:5]
+    assert len(set(many.texts)) > 3
+
+
+def test_what_is_stored_is_not_drawn_again(sampler):
+    first = Engines()
+    one = sampler(first)
+    [few] = one.draw("m", [TREE], HOT, 5)
+    one.close()
+    assert (first.drawn, few.reused_tokens) == (5, 0)
+    second = Engines()
+    two = sampler(second)
+    [many] = two.draw("m", [TREE], HOT, 8)
+    assert second.drawn == 3
+    assert many.texts[:5] == few.texts
+    assert many.reused_tokens == few.decode_tokens, "the prompt was computed again"
+    [again] = two.draw("m", [TREE], HOT, 8)
+    assert second.drawn == 3
+    assert again.texts == many.texts
+    assert again.reused_tokens == again.prompt_tokens + again.decode_tokens
+    assert (again.prompt_tokens, again.decode_tokens) == (many.prompt_tokens, many.decode_tokens)
+
+
+def test_no_engine_starts_for_what_is_stored(sampler):
+    one = sampler(Engines())
+    one.draw("m", [TREE, LONG], HOT, 4)
+    one.close()
+    engines = Engines()
+    two = sampler(engines)
+    two.draw("m", [LONG, TREE], HOT, 3)
+    two.close()
+    assert engines.events == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"params": SamplingParams(0.8, 40)},
+        {"params": SamplingParams(0.9, 41)},
+        {"seed": 6},
+        {"revision": "other"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_address_is_drawn_anew(sampler, model, change):
+    one = sampler(Engines())
+    one.draw("m", [TREE], HOT, 4)
+    one.close()
+    engines = Engines()
+    other = dataclasses.replace(model, revision=change.get("revision"))
+    two = sampler(engines, {"m": other}, seed=change.get("seed", 5))
+    [draw] = two.draw("m", [TREE], change.get("params", HOT), 4)
+    assert engines.drawn == 4
+    assert draw.reused_tokens == 0
+
+
+def test_equal_prompts_are_drawn_once_and_counted_each(sampler):
+    engines = Engines()
+    one = sampler(engines)
+    first, second, third = one.draw("m", [TREE, LONG, TREE], HOT, 4)
+    assert engines.drawn == 8
+    assert third.texts == first.texts
+    assert third.reused_tokens == third.prompt_tokens + third.decode_tokens
+    assert first.reused_tokens == second.reused_tokens == 0
+    totals = one.totals["m"]
+    assert totals.prompt_tokens == first.prompt_tokens + second.prompt_tokens
+    assert totals.decode_tokens == first.decode_tokens + second.decode_tokens
+    assert totals.reused_tokens == third.reused_tokens
+
+
+def test_without_temperature_one_sample_is_drawn_for_all(sampler):
+    engines = Engines()
+    [draw] = sampler(engines).draw("m", [TREE], SamplingParams(0.0, 40), 6)
+    assert engines.drawn == 1
+    assert len(draw.texts) == 6
+    assert len(set(draw.texts)) == 1
+
+
+def test_models_take_turns(sampler, model):
+    """They share a GPU: the first is closed before the second starts; two names of one model share an engine."""
+    other = dataclasses.replace(model, name="b", options={"max_model_len": 500})
+    engines = Engines()
+    models = {"a": dataclasses.replace(model, name="a"), "alias": model, "b": other}
+    one = sampler(engines, models)
+    for name, prompt in [("a", TREE), ("alias", LONG), ("b", TREE), ("a", Prompt("", "x"))]:
+        one.draw(name, [prompt], HOT, 1)
+    one.close()
+    one.close()
+    order = [event for event in engines.events if event != "call"]
+    assert order == [("start", "a"), ("close", "a"), ("start", "b"), ("close", "b"), ("start", "a"), ("close", "a")]  # fmt: skip
+
+
+def test_a_restart_in_the_middle_goes_on_from_what_is_stored(sampler):
+    """Samples are stored after each engine call: an engine that dies in the third call costs that call alone."""
+    prompts = [TREE, LONG, Prompt("", "Another tree?")]
+    first = Engines(fail_after=2)
+    one = sampler(first, samples_a_call=5)
+    with pytest.raises(EngineError, match="on fire"):
+        one.draw("m", prompts, HOT, 4)
+    one.close()
+    assert (first.calls, first.drawn) == (2, 10)
+    second = Engines()
+    two = sampler(second, samples_a_call=5)
+    draws = two.draw("m", prompts, HOT, 4)
+    assert second.drawn == 2, "twelve samples, ten of them stored"
+    assert sum(draw.reused_tokens > 0 for draw in draws) == 3
+    undisturbed = sampler(Engines(), directory="other").draw("m", prompts, HOT, 4)
+    assert [draw.texts for draw in draws] == [draw.texts for draw in undisturbed]
+
+
+def test_at_least_one_sample(sampler):
+    with pytest.raises(ValueError, match="at least one"):
+        sampler(Engines()).draw("m", [TREE], HOT, 0)
+
+
+def test_seconds_are_told_by_phase(sampler, model):
+    slow = dataclasses.replace(model, options={"seconds_per_sample": 0.02})
+    one = sampler(Engines(), {"m": slow})
+    one.draw("m", [TREE], HOT, 5)
+    assert one.seconds()["generate"] >= 0.1
+    assert one.seconds()["load"] >= 0

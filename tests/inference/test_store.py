@@ -1,0 +1,129 @@
+"""The sample store: prefixes, several writers at once, damaged shards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.errors import UserError
+from agenttts.inference.store import SampleStore, StoredSample
+
+
+def sample(key: str, index: int, text: str = "") -> StoredSample:
+    return StoredSample(key, index, text or f"{key}{index}", 3, "stop", 7, False, "m")
+
+
+def filled(directory, *samples, writer="w"):
+    store = SampleStore(directory, writer)
+    for one in samples:
+        store.add(one)
+    store.flush()
+    return store
+
+
+def texts(found):
+    return {key: [s.text for s in samples] for key, samples in found.items()}
+
+
+def test_an_empty_store_has_nothing(tmp_path):
+    assert SampleStore(tmp_path / "none", "w").lookup({"a": 3}) == {"a": []}
+    assert not (tmp_path / "none").exists(), "looking makes no directory"
+
+
+def test_what_is_added_is_found_at_once_here_and_after_a_flush_elsewhere(tmp_path):
+    here, there = SampleStore(tmp_path, "here"), SampleStore(tmp_path, "there")
+    here.add(sample("a", 0))
+    assert texts(here.lookup({"a": 5})) == {"a": ["a0"]}
+    assert there.lookup({"a": 5}) == {"a": []}
+    here.flush()
+    assert there.lookup({"a": 5}) == here.lookup({"a": 5}) == {"a": [sample("a", 0)]}
+    here.flush()
+    assert len(list(tmp_path.iterdir())) == 1, "nothing new, nothing written"
+
+
+@given(st.sets(st.integers(0, 12)), st.integers(0, 14))
+def test_lookup_gives_the_unbroken_prefix(tmp_path_factory, there, wanted):
+    directory = tmp_path_factory.mktemp("store")
+    store = filled(directory, *(sample("a", index) for index in sorted(there, reverse=True)))
+    whole = next(n for n in range(14) if n not in there)
+    found = store.lookup({"a": wanted, "b": 2})
+    assert [s.index for s in found["a"]] == list(range(min(whole, wanted)))
+    assert found["b"] == []
+
+
+def test_of_two_samples_of_one_address_every_reader_takes_the_same(tmp_path):
+    first = filled(tmp_path, sample("a", 0, "one"), writer="x")
+    second = filled(tmp_path, sample("a", 0, "other"), writer="b")
+    assert first.lookup({"a": 1}) == second.lookup({"a": 1}) == SampleStore(tmp_path, "c").lookup({"a": 1})  # fmt: skip
+    assert texts(first.lookup({"a": 1})) == {"a": ["other"]}, "the first shard by name"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from agenttts.inference.store import SampleStore, StoredSample
+store = SampleStore(Path(sys.argv[1]), "same-name")
+for index in range(60):
+    store.add(StoredSample(sys.argv[2], index, f"{sys.argv[2]}{index}", 1, "stop", 1, False, "m"))
+    store.flush()
+    assert len(store.lookup({sys.argv[2]: 99})[sys.argv[2]]) == index + 1
+"""
+
+
+def test_two_writers_at_once_lose_nothing(tmp_path):
+    """They have one name, as processes of equal number on two nodes do, and read what the other is writing."""
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), key]) for key in "ab"]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    found = SampleStore(tmp_path, "reader").lookup({"a": 60, "b": 60})
+    assert texts(found) == {key: [f"{key}{n}" for n in range(60)] for key in "ab"}
+
+
+def test_text_of_any_kind_survives(tmp_path):
+    odd = 'a "quote"\n\u2028 line, a null \x00, 日本 and \\u0041'
+    filled(tmp_path, sample("a", 0, odd))
+    assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": [odd]}
+
+
+def damage_cut(shard):
+    shard.write_bytes(shard.read_bytes()[:-20])
+
+
+def damage_empty(shard):
+    shard.write_bytes(b"")
+
+
+def damage_foreign(shard):
+    pl.DataFrame({"x": [1]}).write_parquet(shard)
+
+
+@pytest.mark.parametrize("damage", [damage_cut, damage_empty, damage_foreign])
+def test_a_damaged_shard_is_named_with_what_to_do(tmp_path, damage):
+    for key in "abc":
+        filled(tmp_path, sample(key, 0), writer=key)
+    victim = sorted(tmp_path.iterdir())[1]
+    damage(victim)
+    store = SampleStore(tmp_path, "r")
+    with pytest.raises(UserError, match="delete it") as caught:
+        store.lookup({"a": 1})
+    assert str(victim) in str(caught.value)
+    victim.unlink()
+    assert texts(store.lookup({"a": 1, "b": 1, "c": 1})) == {"a": ["a0"], "b": [], "c": ["c0"]}
+
+
+def test_what_a_killed_writer_left_is_no_shard(tmp_path):
+    filled(tmp_path, sample("a", 0))
+    (tmp_path / ".w-00001.parquet.abc.agenttts-tmp").write_bytes(b"half")
+    (tmp_path / ".hidden.parquet").write_bytes(b"half")
+    assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": ["a0"]}
+
+
+def test_odd_writer_names_make_plain_file_names(tmp_path):
+    filled(tmp_path, sample("a", 0), writer="../run name/é")
+    [shard] = tmp_path.iterdir()
+    assert shard.suffix == ".parquet"
+    assert shard.name.isascii()

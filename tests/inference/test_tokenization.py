@@ -1,0 +1,79 @@
+"""Prompts to tokens: what is cut when a prompt is too long, and how chats become text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.inference.base import EngineError, ModelConfig
+from agenttts.inference.tokenization import encode, fit
+
+CONFIG = ModelConfig("m", "/models/m", prompt_style="chat")
+
+
+@given(st.lists(st.integers(), max_size=80), st.integers(2, 60), st.integers(1, 59))
+def test_a_fitted_prompt_fits_and_keeps_head_and_tail(tokens, context, max_tokens):
+    if max_tokens >= context:
+        with pytest.raises(EngineError, match=f"decode_tokens {max_tokens}"):
+            fit(tokens + [0] * context, context, max_tokens)
+        return
+    kept, cut = fit(tokens, context, max_tokens)
+    assert len(kept) + max_tokens <= context
+    if not cut:
+        assert kept == tokens
+        return
+    assert len(kept) + max_tokens == context, "no more is lost than must be"
+    head = (len(kept) + 1) // 2
+    tail = len(kept) - head
+    assert kept[:head] == tokens[:head]
+    assert kept[head:] == tokens[len(tokens) - tail :]
+
+
+def test_without_a_known_context_nothing_is_cut():
+    assert fit(range(10**4), None, 10**6) == (list(range(10**4)), False)
+
+
+class LetterTokenizer:
+    """A token a letter, a begin token 0; ``refuses`` are roles its template does not take."""
+
+    def __init__(self, refuses=(), template="{{ messages }}"):
+        self.refuses = refuses
+        self.chat_template = template
+
+    def encode(self, text, add_special_tokens=True):
+        return [0] * add_special_tokens + [ord(letter) for letter in text]
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        for message in messages:
+            if message["role"] in self.refuses:
+                raise ValueError(f"no role {message['role']}")
+        return "".join(f"<{m['role']}>{m['content']}" for m in messages) + "<assistant>"
+
+
+def letters(tokens):
+    return "".join("^" if token == 0 else chr(token) for token in tokens)
+
+
+CHAT = ({"role": "system", "content": "do"}, {"role": "user", "content": "it"})
+
+
+def test_the_begin_token_comes_from_the_tokenizer_or_from_the_template_never_from_both():
+    assert letters(encode(LetterTokenizer(), CONFIG, "hi")) == "^hi"
+    assert letters(encode(LetterTokenizer(), CONFIG, CHAT)) == "<system>do<user>it<assistant>"
+
+
+def test_a_template_without_a_system_role_gets_it_in_the_first_user_turn():
+    tokens = encode(LetterTokenizer(refuses=("system",)), CONFIG, CHAT)
+    assert letters(tokens) == "<user>do\n\nit<assistant>"
+
+
+@pytest.mark.parametrize("chat", [CHAT, CHAT[1:]])
+def test_a_template_that_refuses_all_is_an_error_with_its_own_words(chat):
+    with pytest.raises(EngineError, match="refused the prompt: no role"):
+        encode(LetterTokenizer(refuses=("system", "user")), CONFIG, chat)
+
+
+def test_a_base_model_is_told_what_to_set():
+    with pytest.raises(EngineError, match="prompt_style: few_shot_completion"):
+        encode(LetterTokenizer(template=None), CONFIG, CHAT)

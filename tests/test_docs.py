@@ -1,0 +1,149 @@
+"""The documentation is true: links lead somewhere, options exist, examples load."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from agenttts.cli.app import app
+from agenttts.dispatch.profile import Profile
+from agenttts.spec import JobSpec, load_spec, load_strict, parse_spec
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    page
+    for page in ROOT.rglob("*.md")
+    if not any(p.startswith(".") for p in page.relative_to(ROOT).parts)
+    and page.relative_to(ROOT).parts[:2] != ("results", "demo")
+)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+COMMANDS = typer.main.get_command(app).commands
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_links_lead_somewhere(page):
+    for target in LINK.findall(page.read_text()):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), f"{page}: {target}"
+        assert not anchor or anchor in headings(linked), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_files_named_in_code_exist(page):
+    """`jobs/x.yaml`, `slurm/x.sh`, `containers/x` and the like are there (mine and mycluster are the reader's)."""
+    text = page.read_text()
+    for name in re.findall(r"(?:jobs|slurm|containers|locks|benchmarks)/[\w./-]*\w", text):
+        if re.search(r"(mine|mycluster|NAME|my-\w+)\b", name):
+            continue
+        assert (ROOT / name).exists(), f"{page} names {name}"
+
+
+def options(command: str) -> set[str]:
+    place = COMMANDS
+    for part in command.split():
+        found = place[part]
+        place = getattr(found, "commands", {})
+    return {option for parameter in found.params for option in parameter.opts}
+
+
+def table_commands() -> list[tuple[str, str]]:
+    """(command, what is written behind it) for each command in README's table."""
+    rows = re.findall(r"^\| (`.+?) \|(?! *does)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    cells = [cell.replace("\\|", "/") for row in rows for cell in re.findall(r"`([^`]+)`", row)]
+    found = []
+    for cell in cells:
+        words = cell.split()
+        count = 2 if words[0] == "image" else 1
+        found.append((" ".join(words[:count]), " ".join(words[count:])))
+    return found
+
+
+def test_every_command_is_in_the_readme_and_every_one_there_exists():
+    listed = {command.split()[0] for command, _ in table_commands()}
+    assert listed == set(COMMANDS)
+
+
+@pytest.mark.parametrize(("command", "arguments"), table_commands(), ids=lambda x: x[:24])
+def test_every_option_in_the_readme_exists(command, arguments):
+    assert set(re.findall(r"--[a-z-]+", arguments)) <= options(command)
+
+
+COMMAND_LINE = re.compile(r"agenttts-hpc ((?:image )?[a-z]+)([^\n`'\"|─]*)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_command_lines_in_the_documentation_are_valid(page):
+    for command, arguments in COMMAND_LINE.findall(page.read_text()):
+        if command.split()[0] not in COMMANDS:
+            continue
+        wrong = set(re.findall(r"--[a-z-]+", arguments)) - options(command) - {"--help", "--debug"}
+        assert not wrong, f"{page}: agenttts-hpc {command}{arguments}"
+
+
+JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
+PROFILES = sorted((ROOT / "slurm").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", JOBS, ids=names(JOBS))
+def test_every_job_loads(path):
+    spec = load_spec(path)
+    assert spec.space().least_budget <= spec.search.budget
+    assert spec.cluster == "local" or (ROOT / "slurm" / f"{spec.cluster}.yaml").exists()
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=names(PROFILES))
+def test_every_profile_loads(path):
+    profile = load_strict(Profile, path.read_text(), str(path))
+    assert profile.kind in ("local", "slurm")
+
+
+def test_the_template_shows_every_key_of_a_profile():
+    text = (ROOT / "slurm" / "template.yaml").read_text()
+    keys = set(re.findall(r"^(?:  )?(?:# )?([a-z_]+):", text, re.MULTILINE))
+    assert set(Profile.model_fields) <= keys
+
+
+def yaml_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+WITH_YAML = [
+    (page, block) for page in PAGES if page.parent.name == "jobs" for block in yaml_blocks(page)
+]
+
+
+@pytest.mark.parametrize(("page", "block"), WITH_YAML, ids=lambda x: getattr(x, "name", ""))
+def test_examples_load(page, block):
+    """A whole spec as it stands; a part of one put into the first example."""
+    given = yaml.safe_load(block)
+    if "name" not in given:
+        given = yaml.safe_load(yaml_blocks(page)[0]) | given
+    parse_spec(yaml.safe_dump(given), str(page), page.parent)
+
+
+def test_the_first_example_shows_every_key_of_a_spec():
+    keys = yaml.safe_load(yaml_blocks(ROOT / "jobs" / "README.md")[0])
+    assert set(JobSpec.model_fields) - set(keys) <= {"agent"}
+
+
+def test_make_help_lists_the_commands_the_readme_uses():
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text()))
+    assert used <= targets

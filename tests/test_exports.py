@@ -1,0 +1,89 @@
+"""What is public can be imported from where the documentation says, and works from there."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+import pytest
+
+PUBLIC = {
+    "agenttts": ["__version__"],
+    "agenttts.space": ["SearchSpace", "Stage", "Allocation", "Choice", "Model"],
+    "agenttts.budget": ["allocation_budget"],
+    "agenttts.search": ["create"],
+    "agenttts.search.base": ["Searcher", "Proposal", "TrialResult"],
+    "agenttts.tasks": ["Task", "create"],
+    "agenttts.tasks.base": ["Example", "Fusion", "StageDefinition", "Task", "TaskConfig"],
+    "agenttts.spec": ["JobSpec", "load_spec", "dump_spec"],
+    "agenttts.report": ["build_report", "render"],
+    "agenttts.tables.schema": ["read_trials", "read_examples", "TrialState"],
+    "agenttts.errors": ["AgentTTSError", "UserError", "MissingRequirement", "RunFailed"],
+    "agenttts.cli": ["main"],
+}
+NAMES = [(module, name) for module, names in PUBLIC.items() for name in names]
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES, ids=[".".join(name) for name in NAMES])
+def test_it_is_there_and_documented(module, name):
+    found = getattr(importlib.import_module(module), name)
+    assert name.startswith("__") or found.__doc__, f"{module}.{name} says nothing about itself"
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_what_a_module_exports_exists(module):
+    imported = importlib.import_module(module)
+    assert all(hasattr(imported, name) for name in getattr(imported, "__all__", []))
+
+
+def test_the_version_is_one():
+    from agenttts import __version__
+
+    assert re.fullmatch(r"\d+\.\d+\.\d+([a-z]+\d+)?", __version__)
+
+
+def test_the_documented_interface_works_together():
+    """Space, budget and searcher, as a user's own script would use them."""
+    from agenttts.budget import allocation_budget
+    from agenttts.search import create
+    from agenttts.search.base import Searcher, TrialResult
+    from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage
+
+    models = (Model("small", 3e9), Model("large", 70e9))
+    stages = (
+        Stage("retrieval", models, 256, 64, tuple(range(1, 31))),
+        Stage("answer", models, 256, 64, tuple(range(1, 31))),
+    )
+    space = SearchSpace(stages, 200.0)
+    searcher = create("agenttts", space, 0)
+    assert isinstance(searcher, Searcher)
+    asked = searcher.ask(4)
+    assert asked
+    assert all(isinstance(allocation, Allocation) for allocation in asked)
+    for allocation in asked:
+        assert allocation_budget(space, allocation) == space.cost(allocation)
+        assert space.cost(allocation) <= 200
+    scores = [0.1 * n for n in range(len(asked))]
+    searcher.tell([TrialResult(a, s, {}, space.cost(a), "x") for a, s in zip(asked, scores, strict=True)])  # fmt: skip
+    assert searcher.best() == asked[-1]
+    assert isinstance(asked[0].choices[0], Choice)
+
+
+def test_a_task_of_a_user_s_own_is_found(tmp_path, monkeypatch):
+    (tmp_path / "mypkg_for_exports.py").write_text(
+        "from agenttts.tasks import Task\n"
+        "from agenttts.tasks.retrieval_qa import Answer, Retrieval\n"
+        "class MyTask(Task):\n"
+        "    name = 'mine'\n"
+        "    description = 'One of mine.'\n"
+        "    stages = (Retrieval(), Answer())\n"
+        "    main_metric = 'answer.f1'\n"
+        "    def load(self, config):\n"
+        "        return []\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from agenttts import tasks
+
+    mine = tasks.create("mypkg_for_exports:MyTask")
+    assert isinstance(mine, tasks.Task)
+    assert mine.main_metric == "answer.f1"

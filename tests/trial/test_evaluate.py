@@ -1,0 +1,166 @@
+"""One allocation over the examples: samples, fusion, scores, tokens, and what trials share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from agenttts.errors import UserError
+from agenttts.inference.engine_process import create_engine
+from agenttts.inference.sampler import Sampler
+from agenttts.inference.store import SampleStore
+from agenttts.tables.schema import examples_schema
+from agenttts.trial.evaluate import evaluate, read_examples
+from agenttts.trial.result import EXAMPLES_FILE, read_result
+
+
+def run(spec):
+    """The trial's output and the models whose engines were started."""
+    started = []
+
+    def factory(config):
+        started.append(config.name)
+        return create_engine(config)
+
+    sampler = Sampler(SampleStore(Path(spec.samples), spec.trial), spec.models, spec.seed, factory)
+    output = evaluate(spec, sampler)
+    sampler.close()
+    return output, started
+
+
+def table(spec) -> pl.DataFrame:
+    return pl.read_parquet(Path(spec.directory) / EXAMPLES_FILE)
+
+
+def test_the_table_of_examples_has_a_row_an_example_and_stage(make_trial):
+    spec = make_trial("t0000", ("strong", 3), ("weak", 5))
+    output, started = run(spec)
+    assert started == ["strong", "weak"], "one after the other"
+    frame = table(spec)
+    assert frame.columns == examples_schema([]).names()
+    assert frame.select("example", "stage").n_unique() == frame.height == 12
+    assert frame["trial"].unique().to_list() == ["t0000"]
+    for stage, model, k in (("retrieval", "strong", 3), ("answer", "weak", 5)):
+        rows = frame.filter(stage=stage)
+        assert rows["model"].unique().to_list() == [model]
+        assert rows["samples"].unique().to_list() == [k]
+        assert set(rows["candidates"].list.len()) == {k}
+    ids = [example.id for example in read_examples(Path(spec.examples))]
+    assert frame.filter(stage="answer")["example"].to_list() == ids
+    assert isinstance(json.loads(frame["output"][0]), list)
+    assert isinstance(json.loads(frame["output"][-1]), str)
+    assert output.examples == 6
+
+
+def test_the_output_sums_and_averages_the_table(make_trial):
+    spec = make_trial("t0000", ("weak", 2), ("weak", 3))
+    output, _ = run(spec)
+    frame = table(spec)
+    for stage, metric in (
+        ("retrieval", "f1"),
+        ("retrieval", "recall"),
+        ("answer", "em"),
+        ("answer", "f1"),
+    ):
+        column = frame.filter(stage=stage)["metrics"].struct.field(metric)
+        assert output.metrics[f"{stage}.{metric}"] == pytest.approx(column.mean())
+    assert output.score == output.metrics["answer.em"]
+    assert 0 < output.score < 1, "a weak model, but not a hopeless one"
+    for name in ("prompt_tokens", "decode_tokens", "reused_tokens"):
+        assert getattr(output, name) == frame[name].sum()
+    assert output.seconds.keys() == {"load", "generate"}
+    assert read_result(Path(spec.directory)) == output
+
+
+def test_what_a_stage_hands_on_is_its_fused_output(make_trial):
+    """Retrieval's vote decides what the answer stage reads: right references, right answers."""
+    spec = make_trial("t0000", ("strong", 9), ("strong", 1))
+    run(spec)
+    by_example = {}
+    for row in table(spec).iter_rows(named=True):
+        by_example.setdefault(row["example"], {})[row["stage"]] = row
+    gold = {
+        e.id: list(e.data["gold_ids"]) if isinstance(e.data, dict) else None
+        for e in read_examples(Path(spec.examples))
+    }
+    for example, rows in by_example.items():
+        fused = json.loads(rows["retrieval"]["output"])
+        votes = [json.loads(f"[{','.join(c.strip('[]').split('] ['))}]") for c in rows["retrieval"]["candidates"]]  # fmt: skip
+        counts = {n: sum(n in vote for vote in votes) for vote in votes for n in vote}
+        assert min(counts[n] for n in fused) >= max([c for n, c in counts.items() if n not in fused], default=0)  # fmt: skip
+        assert rows["retrieval"]["metrics"]["recall"] == pytest.approx(len(set(fused) & set(gold[example])) / len(gold[example]))  # fmt: skip
+
+
+def test_more_than_one_answer_costs_a_fusion_call(make_trial):
+    one, many = (
+        make_trial("t0000", ("strong", 1), ("strong", 1)),
+        make_trial("t0001", ("strong", 1), ("strong", 2)),
+    )
+    run(one)
+    run(many)
+    prompts = [table(spec).filter(stage="answer")["prompt_tokens"].sum() for spec in (one, many)]
+    assert prompts[1] > prompts[0], "the fusion prompt is counted"
+    retrieval = [
+        table(spec).filter(stage="retrieval")["prompt_tokens"].to_list() for spec in (one, many)
+    ]
+    assert retrieval[0] == retrieval[1]
+
+
+def test_a_shared_stage_is_not_drawn_again(make_trial):
+    first, second = (
+        make_trial("t0000", ("strong", 4), ("strong", 2)),
+        make_trial("t0001", ("strong", 4), ("weak", 2)),
+    )
+    run(first)
+    output, started = run(second)
+    assert started == ["weak"], "retrieval is known already"
+    one, two = table(first).filter(stage="retrieval"), table(second).filter(stage="retrieval")
+    assert two["candidates"].to_list() == one["candidates"].to_list()
+    assert (two["reused_tokens"] == two["prompt_tokens"] + two["decode_tokens"]).all()
+    assert output.reused_tokens == two["reused_tokens"].sum()
+    assert output.decode_tokens == table(second)["decode_tokens"].sum(), "cost does not depend on what was stored"  # fmt: skip
+
+
+def test_fewer_samples_of_a_known_trial_need_no_engine_for_retrieval(make_trial):
+    run(make_trial("t0000", ("strong", 8), ("strong", 1)))
+    spec = make_trial("t0001", ("strong", 3), ("strong", 1))
+    run(spec)
+    whole = pl.read_parquet(Path(spec.directory).parent / "t0000" / EXAMPLES_FILE).filter(
+        stage="retrieval"
+    )
+    few = table(spec).filter(stage="retrieval")
+    assert few["candidates"].to_list() == whole["candidates"].list.head(3).to_list()
+
+
+def test_the_same_trial_again_starts_no_engine_and_scores_the_same(make_trial):
+    first, started = run(make_trial("t0000", ("weak", 3), ("weak", 3)))
+    assert started == ["weak"]
+    again, started = run(make_trial("t0001", ("weak", 3), ("weak", 3)))
+    assert started == []
+    assert (again.score, again.metrics) == (first.score, first.metrics)
+    assert (again.prompt_tokens, again.decode_tokens) == (first.prompt_tokens, first.decode_tokens)
+    assert again.reused_tokens == again.prompt_tokens + again.decode_tokens
+
+
+def test_truncated_prompts_are_counted(make_trial):
+    spec = make_trial(
+        "t0000", ("weak", 1), ("weak", 1), options={"weak": {"max_model_len": 60}}
+    )  # fmt: skip
+    output, _ = run(spec)
+    frame = table(spec)
+    assert output.truncated == frame["truncated"].sum()
+    assert frame.filter(stage="retrieval")["truncated"].all()
+
+
+def test_examples_are_lines_whatever_their_texts_hold(tmp_path):
+    file = tmp_path / "examples.jsonl"
+    data = {"question": "a line\u2028separator, \x85 and \x1c"}
+    lines = [json.dumps({"id": name, "data": data}, ensure_ascii=False) for name in "ab"]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert [(e.id, e.data) for e in read_examples(file)] == [("a", data), ("b", data)]
+    file.write_text("")
+    with pytest.raises(UserError, match="no examples"):
+        read_examples(file)

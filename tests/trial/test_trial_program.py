@@ -1,0 +1,132 @@
+"""``python -m agenttts.trial SPEC.json``, the program in the container: what crosses, exit codes, being stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from agenttts.errors import UserError
+from agenttts.trial.result import Fault, read_fault, read_result
+from agenttts.trial.spec import PROTOCOL, SPEC_FILE, TrialSpec
+
+
+def start(spec: TrialSpec) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "agenttts.trial", str(Path(spec.directory) / SPEC_FILE)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_a_spec_crosses_as_plain_json(make_trial):
+    spec = make_trial("t0000", ("weak", 2), ("strong", 1), options={"weak": {"max_model_len": 9}})
+    path = Path(spec.directory) / SPEC_FILE
+    assert TrialSpec.read(path) == spec
+    document = json.loads(path.read_text())
+    assert document["protocol"] == PROTOCOL
+    assert document["allocation"][0] == {"stage": "retrieval", "model": "weak", "samples": 2}
+
+
+def test_a_finished_trial_exits_with_0(make_trial):
+    spec = make_trial("t0000", ("weak", 2), ("strong", 1))
+    code, out, err = finish(start(spec))
+    assert code == 0, err
+    result = read_result(Path(spec.directory))
+    assert out == f"t0000: score {result.score:.4f}\n"
+    assert read_fault(Path(spec.directory)) is None
+
+
+@pytest.mark.parametrize("kind", ["OOM", "FAILED"])
+def test_an_engine_s_failure_is_a_fault_of_its_kind(make_trial, kind):
+    spec = make_trial("t0000", ("strong", 1), ("weak", 1), options={"weak": {"fail": kind}})
+    code, _, err = finish(start(spec))
+    assert code == 1
+    fault = read_fault(Path(spec.directory))
+    assert (fault.kind, "fail: " + kind in fault.message) == (kind, True)
+    assert fault.message in err
+    assert "Traceback" not in err
+    assert read_result(Path(spec.directory)) is None
+
+
+def test_an_error_in_a_user_s_task_says_where(make_trial, tmp_path, monkeypatch):
+    (tmp_path / "mytask.py").write_text(
+        "from agenttts.tasks.retrieval_qa import Answer, Retrieval, RetrievalQA\n"
+        "class Odd(Answer):\n"
+        "    def metrics(self, output, example):\n"
+        "        return {'em': 1 / 0}\n"
+        "class MyTask(RetrievalQA):\n"
+        "    stages = (Retrieval(), Odd())\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{':'.join(p for p in sys.path if p)}")
+    spec = make_trial("t0000", ("weak", 1), ("weak", 1), task="mytask:MyTask")
+    code, _, err = finish(start(spec))
+    assert code == 1
+    assert read_fault(Path(spec.directory)) == Fault("FAILED", "ZeroDivisionError: division by zero (mytask.py:4)")  # fmt: skip
+    assert "Traceback" in err, "in the log, for whoever mends the task"
+
+
+def test_an_image_of_another_protocol_is_found_out_before_it_computes(make_trial):
+    spec = make_trial("t0000", ("weak", 1), ("weak", 1))
+    document = spec.to_json() | {"protocol": PROTOCOL + 1, "invented": "later"}
+    with pytest.raises(UserError, match=f"speaks {PROTOCOL + 1}.*image build"):
+        TrialSpec.from_json(document)
+    (Path(spec.directory) / SPEC_FILE).write_text(json.dumps(document))
+    code, _, err = finish(start(spec))
+    assert code == 1
+    assert "image build" in read_fault(Path(spec.directory)).message
+    assert "Traceback" not in err
+    assert not Path(spec.samples).exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", '{"protocol": 1}', '{"protocol": 1, "allocation": 3}'])  # fmt: skip
+def test_a_damaged_spec_is_a_fault(make_trial, content):
+    spec = make_trial("t0000", ("weak", 1), ("weak", 1))
+    (Path(spec.directory) / SPEC_FILE).write_text(content)
+    code, _, err = finish(start(spec))
+    assert code == 1
+    assert SPEC_FILE in read_fault(Path(spec.directory)).message
+    assert "Traceback" not in err
+
+
+def test_a_damaged_shard_is_a_fault_that_names_it(make_trial):
+    spec = make_trial("t0000", ("weak", 1), ("weak", 1))
+    Path(spec.samples).mkdir()
+    (Path(spec.samples) / "odd.parquet").write_bytes(b"PAR1")
+    assert finish(start(spec))[0] == 1
+    assert "odd.parquet" in read_fault(Path(spec.directory)).message
+
+
+@pytest.mark.parametrize("signals", [1, 3])
+def test_a_trial_told_to_stop_exits_with_143_and_goes_on_from_its_samples(make_trial, signals):
+    """Retrieval is done when the signal comes, or comes repeatedly, as through a container runtime."""
+    slow = {"weak": {"seconds_per_sample": 0.2}}
+    spec = make_trial("t0000", ("strong", 6), ("weak", 2), options=slow)
+    process = start(spec)
+    samples = Path(spec.samples)
+    deadline = time.monotonic() + 60
+    while not list(samples.glob("*.parquet")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    for _ in range(signals):
+        process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert (code, err) == (143, "")
+    assert read_result(Path(spec.directory)) is None
+    assert read_fault(Path(spec.directory)) is None
+    stored = pl.read_parquet(sorted(samples.glob("*.parquet")))
+    assert stored.height == 36, "six samples of six questions"
+    assert finish(start(spec))[0] == 0
+    retrieval = pl.read_parquet(Path(spec.directory) / "examples.parquet").filter(stage="retrieval")
+    assert (retrieval["reused_tokens"] == retrieval["prompt_tokens"] + retrieval["decode_tokens"]).all()  # fmt: skip
