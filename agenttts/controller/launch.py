@@ -71,7 +71,7 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
 
 def resume(run: RunDirectory) -> None:
     """Start the controller of a run again unless it runs or the run is over."""
-    if read_state(run.journal_file).finished == "done" or controller_alive(run):
+    if read_state(run.journal_file).finished == "done" or _controller_works(run):
         return
     start_controller(run)
 
@@ -155,6 +155,16 @@ def controller_alive(run: RunDirectory) -> bool:
     except OSError:
         return False
     return str(run.slurm).encode() in command
+
+
+def _controller_works(run: RunDirectory) -> bool:
+    """Whether the controller runs or will: unlike `controller_alive` not while Slurm is clearing up after its end."""
+    handle = read_handle(run)
+    if handle is not None and handle.kind == "slurm":
+        state = job_states([handle.job_id])[handle.job_id]
+        # A job that is being requeued passes through COMPLETING too: a second controller then waits for it to end.
+        return not state.ended and state.state != "COMPLETING"
+    return controller_alive(run)
 
 
 def _stop_controller(handle: ControllerHandle) -> None:

@@ -87,6 +87,9 @@ def test_a_killed_controller_adopts_its_jobs(slurm_cli, cli, cluster, scripted_s
         assert time.monotonic() < deadline
         time.sleep(0.1)
     cluster.run("scancel", "--signal=KILL", "--full", controller)
+    while cluster.run("squeue", "-h", "-t", "RUNNING", "-o", "%i", "-j", controller).strip():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     done = slurm_cli("resume", "adopt", "--wait")
     assert done.returncode == 0, done.stderr
     frame = pl.read_parquet(tmp_path / "results/adopt/trials.parquet")
