@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # Ends that are not the trial's own fault: it is started again, `max_attempts` times at most.
 _RETRIED = {TrialState.INFRA_FAILED, TrialState.PREEMPTED}
+_OWN_FAULT = {TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT}
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,10 @@ class Controller:
         self._journal = Journal(run.journal_file)
 
     def run(self) -> None:
-        """Go on with the run until it is over. Raises `RunFailed` when a whole iteration failed."""
+        """Go on with the run until it is over. Raises `RunFailed` when an iteration failed as a whole.
+
+        It does not where other iterations have shown that trials can complete and these failed by their own fault.
+        """
         state = self._journal.state
         self._journal.append("started")
         first = 1 if self._searcher.initial_batch else 0
@@ -244,6 +248,11 @@ class Controller:
         rows = [row_from_json(t.row) for t in trials if t.row]
         if any(row.state is TrialState.COMPLETED for row in rows):
             return
+        everything = [row_from_json(t.row) for t in self._journal.state.trials.values() if t.row]
+        if any(row.state is TrialState.COMPLETED for row in everything) and all(
+            row.state in _OWN_FAULT for row in rows
+        ):
+            return  # these allocations do not work, others do: the search goes on with what it has learnt
         message = f"every trial of iteration {iteration} failed; the first: {rows[0].error}"
         self._journal.append("ended", outcome=message)
         self._journal.close()
