@@ -1,7 +1,6 @@
 """What every dispatcher owes the controller (see `agenttts.dispatch.base.Dispatcher`).
 
-A new dispatcher is a line in ``DISPATCHERS``. For Slurm that line is ``pytest.param("slurm",
-marks=pytest.mark.cluster)``: it runs where the fixture ``cluster`` can be seen.
+A new dispatcher is a line in ``DISPATCHERS`` and its `Place`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.tables.schema import TrialState
 
-DISPATCHERS = ["local"]
+DISPATCHERS = ["local", pytest.param("slurm", marks=pytest.mark.cluster)]
 
 
 @dataclass(frozen=True)
