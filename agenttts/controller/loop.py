@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 from agenttts.controller.collect import failed_row, finished_row, row_from_json, row_to_json
 from agenttts.controller.journal import Journal, PlannedTrial, TrialProgress
@@ -21,8 +21,9 @@ from agenttts.dispatch.base import Dispatcher, JobStatus, Work
 from agenttts.dispatch.job import read_attempts
 from agenttts.errors import RunFailed
 from agenttts.search.base import Searcher, TrialResult
+from agenttts.space import Allocation
 from agenttts.tables.atomic import atomic_write_parquet
-from agenttts.tables.schema import TrialState, trials_frame
+from agenttts.tables.schema import TEST_SOURCE, TrialState, trials_frame
 from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
@@ -34,13 +35,24 @@ _RETRIED = {TrialState.INFRA_FAILED, TrialState.PREEMPTED}
 @dataclass(frozen=True)
 class LoopSettings:
     """What the loop needs of spec and profile. ``settle_seconds``: how long a result may take to appear on a shared
-    file system after the queue says that its job has ended."""
+    file system after the queue says that its job has ended. ``tested``: how many allocations the final test scores."""
 
     iterations: int
     batch_size: int
     max_attempts: int
     poll_seconds: float
     settle_seconds: float
+    tested: int = 0
+
+
+class Attendant(Protocol):
+    """Something that the search needs while it runs and that costs while it waits: a served model."""
+
+    def waiting(self, remaining: int, total: int, more: bool) -> None:
+        """Trials run: ``remaining`` of ``total``; ``more``: the search goes on after them."""
+
+    def release(self) -> None:
+        """Nothing is needed any more."""
 
 
 class Controller:
@@ -53,12 +65,14 @@ class Controller:
         dispatcher: Dispatcher,
         works: WorkFactory,
         settings: LoopSettings,
+        attendant: Attendant | None = None,
     ) -> None:
         self._run = run
         self._searcher = searcher
         self._dispatcher = dispatcher
         self._works = works
         self._settings = settings
+        self._attendant = attendant
         self._ended: dict[str, float] = {}
         self._journal = Journal(run.journal_file)
 
@@ -68,21 +82,25 @@ class Controller:
         self._journal.append("started")
         first = 1 if self._searcher.initial_batch else 0
         self._restore()
-        for iteration in range(state.told, first + self._settings.iterations):
+        last = first + self._settings.iterations - 1
+        for iteration in range(state.told, last + 1):
             size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
             trials = self._trials_of(iteration) or self._propose(iteration, size)
             if not trials:
                 log.info("the space is exhausted: no allocation is left to propose")
                 break
-            self._evaluate(trials)
+            self._evaluate(trials, more=iteration < last)
             self._tell(iteration, trials)
             self._stop_if_all_failed(iteration, trials)
+        self._release()
+        self._test()
         self._journal.append("ended", outcome="done")
         self._journal.close()
 
     def cancel(self, reason: str) -> None:
         """End the run: cancel what lives and close the books. For a caller that knows no controller is running."""
         state = self._journal.state
+        self._release()
         self._adopt(state.unfinished())
         live = [t.job_id for t in state.unfinished() if t.job_id]
         self._dispatcher.cancel(live)
@@ -94,9 +112,7 @@ class Controller:
 
     def _restore(self) -> None:
         """Bring a new searcher to where the journal says the old one was, told as the old one was told."""
-        by_iteration = groupby(
-            self._journal.state.trials.values(), key=lambda progress: progress.planned.iteration
-        )
+        by_iteration = groupby(self._searched(), key=lambda progress: progress.planned.iteration)
         for iteration, group in by_iteration:
             trials = list(group)
             self._searcher.pending([p.planned.allocation for p in trials])
@@ -104,8 +120,54 @@ class Controller:
                 self._searcher.tell([_result(p) for p in trials])
 
     def _trials_of(self, iteration: int) -> list[TrialProgress]:
+        return [p for p in self._searched() if p.planned.iteration == iteration]
+
+    def _searched(self) -> list[TrialProgress]:
+        """The trials of the search itself: all but those of the final test."""
         trials = self._journal.state.trials.values()
-        return [p for p in trials if p.planned.iteration == iteration]
+        return [p for p in trials if p.planned.source != TEST_SOURCE]
+
+    def _test(self) -> None:
+        """The final test: the best allocations once more, on held-out examples. The searcher is not told."""
+        trials = self._tests()
+        if not trials and self._settings.tested:
+            number = len(self._journal.state.trials)
+            planned = [
+                PlannedTrial(
+                    trial=f"t{number + rank:04}",
+                    iteration=self._journal.state.told,
+                    allocation=allocation,
+                    source=TEST_SOURCE,
+                    reason=f"number {rank + 1} of the search, on held-out examples",
+                    cost=self._searcher.space.cost(allocation),
+                )
+                for rank, allocation in enumerate(self._finalists())
+            ]
+            if planned:
+                self._journal.propose(planned)
+                log.info("final test: %d trials", len(planned))
+            trials = self._tests()
+        if trials:
+            self._evaluate(trials, more=False)
+
+    def _tests(self) -> list[TrialProgress]:
+        trials = self._journal.state.trials.values()
+        return [p for p in trials if p.planned.source == TEST_SOURCE]
+
+    def _finalists(self) -> list[Allocation]:
+        """What the searcher recommends, then what scored best besides."""
+        recommended = self._searcher.best()
+        if recommended is None:
+            return []
+        ranked = sorted(
+            self._searcher.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation)
+        )
+        others = [t.allocation for t in ranked if t.allocation != recommended]
+        return [recommended, *others][: self._settings.tested]
+
+    def _release(self) -> None:
+        if self._attendant is not None:
+            self._attendant.release()
 
     def _propose(self, iteration: int, size: int) -> list[TrialProgress]:
         number = len(self._journal.state.trials)
@@ -125,8 +187,8 @@ class Controller:
             log.info("iteration %d: %d trials", iteration, len(planned))
         return self._trials_of(iteration)
 
-    def _evaluate(self, trials: Sequence[TrialProgress]) -> None:
-        """Have every trial of an iteration run to its end."""
+    def _evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
+        """Have every trial of an iteration run to its end; ``more``: another iteration follows."""
         self._adopt([t for t in trials if t.row is None])
         while True:
             changed = self._collect(trials)
@@ -135,6 +197,8 @@ class Controller:
             waiting = [t for t in trials if t.row is None]
             if not waiting:
                 return
+            if self._attendant is not None:
+                self._attendant.waiting(len(waiting), len(trials), more)
             self._submit([t for t in waiting if t.batch is None], waiting)
             time.sleep(self._settings.poll_seconds)
 
@@ -230,6 +294,7 @@ class Controller:
         if any(row.state is TrialState.COMPLETED for row in rows):
             return
         message = f"every trial of iteration {iteration} failed; the first: {rows[0].error}"
+        self._release()
         self._journal.append("ended", outcome=message)
         self._journal.close()
         raise RunFailed(message)

@@ -1,5 +1,11 @@
 """The job spec: strict, with errors that name the file, the line, the key and what is valid."""
 
+from agenttts.spec.agent import (
+    AgentSection,
+    EndpointAgent,
+    ScriptedAgent,
+    ServeAgent,
+)
 from agenttts.spec.load import dump_spec, load_spec, parse_spec
 from agenttts.spec.model import (
     ContainerSection,
@@ -8,16 +14,22 @@ from agenttts.spec.model import (
     SearchSection,
     StageSection,
     TaskSection,
+    TestSplitSection,
 )
 from agenttts.spec.strict import load_strict
 
 __all__ = [
+    "AgentSection",
     "ContainerSection",
+    "EndpointAgent",
     "JobSpec",
     "ModelSection",
+    "ScriptedAgent",
     "SearchSection",
+    "ServeAgent",
     "StageSection",
     "TaskSection",
+    "TestSplitSection",
     "dump_spec",
     "load_spec",
     "load_strict",

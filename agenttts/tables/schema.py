@@ -22,6 +22,9 @@ from agenttts.space import Allocation
 # Parquet has no struct without fields, and a run whose trials all failed knows no metric: this one then stands in.
 NO_METRIC = "_none"
 
+# The source of the trials of the final test: scored on held-out examples, after the search and no part of it.
+TEST_SOURCE = "test"
+
 
 class TrialState(StrEnum):
     """How a trial ended. Only a COMPLETED one has a score; FAILED is the trial's own fault."""
