@@ -33,6 +33,8 @@ def server_command(
         profile = cpu_profile(model)
         options = {**profile.options, **options}
         environment = {k: v for k, v in profile.environment.items() if k not in _NOT_SERVED}
+        # The server's own processes need a core besides those that compute.
+        environment["OMP_NUM_THREADS"] = str(max(1, int(environment["OMP_NUM_THREADS"]) - 1))
     elif model.gpus > 1:
         options.setdefault("tensor_parallel_size", model.gpus)
     command = [sys.executable, "-m", _SERVER, "--model", model.path, "--served-model-name", name]

@@ -50,6 +50,9 @@ def create(
         raise UserError(f"search.method: unknown method '{name}'; {valid_names(name, SEARCHERS)}")
     searcher = SEARCHERS[name]
     valid = option_names(name)
+    if llm is not None and not isinstance(llm, Link):
+        options["llm"] = llm  # from a spec, where it is an option like any other
+        llm = None
     for option in options:
         if option not in valid and not (option in _OBJECTS and hasattr(options[option], "propose")):
             raise UserError(
