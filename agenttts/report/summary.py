@@ -26,11 +26,11 @@ from agenttts.tables.aggregate import (
     bootstrap_interval,
     by_source,
     concat_trials,
+    held_out,
     main_metric,
     pareto_front,
     scored,
     summarise_runs,
-    tested,
 )
 from agenttts.tables.schema import NO_METRIC, TrialState, read_examples, read_trials, trials_frame
 
@@ -97,7 +97,7 @@ class RunReport:
         }
         return [
             {**row, "search_score": searched.get(str(row["allocation"]))}
-            for row in tested(self.trials).iter_rows(named=True)
+            for row in held_out(self.trials).iter_rows(named=True)
         ]
 
     @cached_property
@@ -203,7 +203,7 @@ def _read_run(
     best = best_trial(trials)
     intervals = {
         trial: interval
-        for trial in tested(trials)["trial"]
+        for trial in held_out(trials)["trial"]
         if (interval := _interval(path, trials, trial)) is not None
     }
     return RunReport(

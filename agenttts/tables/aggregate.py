@@ -65,7 +65,7 @@ def scored(trials: pl.DataFrame) -> pl.DataFrame:
     return trials.filter(_USABLE)
 
 
-def tested(trials: pl.DataFrame) -> pl.DataFrame:
+def held_out(trials: pl.DataFrame) -> pl.DataFrame:
     """The trials of the final test, in their order: the recommended allocation first."""
     return trials.filter(~_SEARCHED).sort(*_BY_TRIAL)
 
