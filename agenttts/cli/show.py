@@ -159,6 +159,8 @@ def _status_view(document: dict[str, Any]) -> Group:
     )
     parts: list[Any] = [head, Text(_status_line(document))]
     agent = document["agent"]
+    if agent and agent["served"] and not document["outcome"]:
+        parts.append(Text(f"served model: {agent['served'][-1]['what']}"))
     if agent and agent["calls"]:
         decisions = ", ".join(f"{count} {what}" for what, count in agent["decisions"].items())
         parts.append(

@@ -28,7 +28,7 @@ from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_options import check_options
 from agenttts.search.llm.briefing import Briefing
-from agenttts.search.llm.connect import SERVED_NAME, check_key, connect
+from agenttts.search.llm.connect import check_key, connect, served_name
 from agenttts.search.llm.scripted import load_script
 from agenttts.search.llm.transcript import Transcript
 from agenttts.search.llm.writer import Link
@@ -135,7 +135,7 @@ def _served_config(spec: JobSpec, agent: ServeAgent, gpus: int) -> ModelConfig:
     known = spec.models.get(agent.model)
     options: dict[str, Any] = {**(known.options if known else {}), **agent.options}
     return ModelConfig(
-        name=SERVED_NAME,
+        name=served_name(agent),
         path=known.path if known else agent.model,
         revision=known.revision if known else None,
         gpus=gpus,
@@ -192,7 +192,7 @@ def _serving(
         )
         env = container_env({**OFFLINE, **CACHES, **profile.env})
         keys = tuple(container_env({KEY_VARIABLE: ""}))
-    return Serving(command, dict(env), keys, host, _LEASE_S, SERVED_NAME, asdict(config))
+    return Serving(command, dict(env), keys, host, _LEASE_S, config.name, asdict(config))
 
 
 def _note(transcript: Transcript, what: str) -> None:

@@ -46,7 +46,7 @@ def test_no_comparison_counts_the_final_test(trial):
 AGENT = {
     "model": "some-model", "calls": 9, "replies": 6, "failed": {"timeout": 2, "http": 1},
     "prompt_tokens": 12000, "completion_tokens": 800, "seconds": 75.0,
-    "decisions": {"taken": 4, "repaired": 1, "duplicate": 3},
+    "decisions": {"valid": 4, "repaired": 1, "duplicate": 3},
     "repairs": [{"allocation": [{"stage": "answer", "model": "m", "samples": 3}], "notes": ["[its] budget was over"]}],
     "fallbacks": ["timeout: no answer in 120 s"], "served": [],
 }  # fmt: skip
@@ -67,7 +67,7 @@ def test_the_report_shows_both_scores_and_what_the_model_did(make_run, trial, tm
         render(report, form, out)
         text = " ".join(out.read_text().split())
         for part in (
-            "1 agent-repaired", "9 calls (2 timeout, 1 http failed)", "4 taken, 1 repaired, 3 duplicate",
+            "1 agent-repaired", "9 calls (2 timeout, 1 http failed)", "4 valid, 1 repaired, 3 duplicate",
             "[its] budget was over", "1 batches without it: timeout", "final test on held-out examples",
             "0.6000", "0.9000",
         ):  # fmt: skip

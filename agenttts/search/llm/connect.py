@@ -15,7 +15,7 @@ from agenttts.search.llm.endpoint import Address, EndpointLLM
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
 from agenttts.search.llm.transcript import Transcript
 from agenttts.search.llm.writer import Link
-from agenttts.spec.agent import AgentSection, EndpointAgent, ScriptedAgent
+from agenttts.spec.agent import AgentSection, EndpointAgent, ScriptedAgent, ServeAgent
 
 
 def connect(
@@ -46,7 +46,7 @@ def connect(
     else:
         fixed = isinstance(section, EndpointAgent)
         llm = EndpointLLM(
-            section.model if isinstance(section, EndpointAgent) else SERVED_NAME,
+            section.model if isinstance(section, EndpointAgent) else served_name(section),
             _fixed_address(section) if isinstance(section, EndpointAgent) else locate or _nowhere,
             max_tokens=section.max_tokens,
             temperature=section.temperature,
@@ -58,8 +58,9 @@ def connect(
     return Link(Caller(llm, transcript, patience), briefing, section.bad_replies)
 
 
-# What a model that the run serves itself is called at its server.
-SERVED_NAME = "agent"
+def served_name(section: ServeAgent) -> str:
+    """What a model that the run serves itself is called at its server and in the transcript."""
+    return Path(section.model).name
 
 
 def check_key(section: AgentSection) -> None:

@@ -124,8 +124,8 @@ class AllocationWriter:
         decisions: list[dict[str, Any]] = []
         for raw in raws:
             outcome, allocation, notes = self._judge(raw, n, archive, chosen, otherwise)
-            if allocation is not None and outcome in ("taken", "repaired"):
-                source = self._source if outcome == "taken" else f"{self._source}-repaired"
+            if allocation is not None and outcome in ("valid", "repaired"):
+                source = self._source if outcome == "valid" else f"{self._source}-repaired"
                 chosen[allocation] = Proposal(allocation, source, _why(raw, notes))
             decisions.append(
                 {
@@ -163,7 +163,7 @@ class AllocationWriter:
             return "duplicate", allocation, [*notes, "known already"]
         if len(chosen) >= n:
             return "surplus", allocation, [*notes, f"more than the {n} asked for"]
-        return ("repaired" if notes else "taken"), allocation, notes
+        return ("repaired" if notes else "valid"), allocation, notes
 
     def _again(self, first: Chat, reply: Reply, problem: str, n: int, attempt: int) -> Chat:
         messages = (

@@ -6,6 +6,9 @@ import pytest
 from llm_parts import SPACE, allocation, link
 
 from agenttts.search import TrialResult, create
+from agenttts.search.archive import Archive
+from agenttts.search.initial import initial_trials
+from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.transcript import Transcript
 
 GOOD = allocation("qwen-72b", 2, "llama-3b", 16)
@@ -64,21 +67,33 @@ def test_a_broken_model_changes_nothing_about_the_search(fault):
     assert any(e["event"] == "fallback" for e in events), "the transcript says why"
 
 
+def ask(connection, batches=1, n=4):
+    """The agent alone, over so many batches after the initial trials: its proposals, batch by batch."""
+    archive = Archive(SPACE)
+    first = initial_trials(SPACE)
+    archive.add([TrialResult(p.allocation, score(p.allocation)) for p in first])
+    agent = LLMAgent(SPACE, 0, connection)
+    asked = []
+    for _ in range(batches):
+        asked.append(agent.propose(n, archive))
+        assert all(p.allocation in SPACE and p.allocation not in archive for p in asked[-1])
+        archive.add([TrialResult(p.allocation, score(p.allocation)) for p in asked[-1]])
+    return asked, archive
+
+
 def test_over_budget_proposals_are_repaired_and_repeats_dropped():
-    without, _ = run(None)
     connection = link([], then=OVER)
-    with_it, _ = run(connection)
-    sources = [p.source for p in with_it]
-    assert sources.count("agent-repaired") == 1, "the same again is a repeat"
-    assert sources.count("agent") == 0
-    repaired = next(p for p in with_it if p.source == "agent-repaired")
-    assert repaired.allocation in SPACE
-    assert "over 1000" in repaired.reason
-    assert len(with_it) == len(without)
+    [first, second], _ = ask(connection, batches=2)
+    assert [p.source for p in first] == ["agent-repaired"]
+    assert "over 1000" in first[0].reason
+    assert second == [], "the same again is a repeat"
     outcomes = [
         d["outcome"] for e in connection.caller.transcript.events for d in e.get("decisions", ())
     ]
     assert set(outcomes) == {"repaired", "duplicate"}
+    without, _ = run(None)
+    with_it, _ = run(link([], then=OVER))
+    assert len(with_it) == len(without)
     assert best(with_it) >= best(without) - 0.01
 
 
@@ -90,22 +105,30 @@ def test_repeats_alone_leave_the_search_to_the_rules():
     assert [p.allocation for p in with_it] == [p.allocation for p in without]
 
 
-def test_good_proposals_go_first_and_say_why():
+def test_good_proposals_say_why_and_guidelines_are_kept():
     entry = {**GOOD, "reason": "large retrieval, many small answers"}
     connection = link([{"for": "guidelines", "text": '{"guidelines": ["retrieval: pursue qwen-72b"]}'},
                        {"for": "propose", "allocations": [entry]}])  # fmt: skip
-    done, searcher = run(connection, trials=10)
-    asked = [p for p in done if p.source == "agent"]
-    assert [p.allocation for p in asked] == [SPACE.allocation(("qwen-72b", 2), ("llama-3b", 16))]
-    assert asked[0].reason == "large retrieval, many small answers"
-    assert "retrieval: pursue qwen-72b" in searcher.guidelines()
+    [[proposal]], archive = ask(connection)
+    assert proposal.allocation == SPACE.allocation(("qwen-72b", 2), ("llama-3b", 16))
+    assert (proposal.source, proposal.reason) == ("agent", "large retrieval, many small answers")
+    assert "retrieval: pursue qwen-72b" in archive.guidelines
+
+
+def test_no_more_than_asked_for():
+    many = [allocation("qwen-7b", number, "llama-3b", 4) for number in range(1, 9)]
+    connection = link([], then={"allocations": many})
+    [proposals], _ = ask(connection, n=3)
+    assert [p.allocation["retrieval"].samples for p in proposals] == [1, 2, 3]
+    [decided] = [e for e in connection.caller.transcript.events if e["event"] == "proposals"]
+    assert [d["outcome"] for d in decided["decisions"]] == ["valid"] * 3 + ["surplus"] * 5
 
 
 def test_a_bad_reply_is_sent_back_with_what_is_wrong_about_it():
     connection = link([{"for": "guidelines", "text": "-"}, {"for": "propose", "text": "no idea"},
                        {"for": "propose", "allocations": [GOOD]}])  # fmt: skip
-    done, _ = run(connection, trials=10)
-    assert sum(p.source == "agent" for p in done) == 1
+    [[proposal]], _ = ask(connection)
+    assert proposal.source == "agent"
     replies = [e for e in connection.caller.transcript.events if e["event"] == "reply"]
     last = replies[2]["messages"]
     assert last[-2] == {"role": "assistant", "content": "no idea"}
@@ -179,13 +202,15 @@ def test_too_long_a_prompt_is_shortened():
         model = "small"
 
         def __init__(self):
-            self.longest = 0
+            self.longest = self.asked = 0
 
         def complete(self, chat):
             if chat.characters > 4200:
                 raise LLMError("context", "maximum context length exceeded")
             self.longest = max(self.longest, chat.characters)
-            return Reply(json.dumps({"allocations": [GOOD]}))
+            self.asked += 1
+            entry = allocation("qwen-7b", 20 + self.asked, "llama-3b", 4)
+            return Reply(json.dumps({"allocations": [entry]}))
 
         def close(self):
             return
@@ -193,9 +218,12 @@ def test_too_long_a_prompt_is_shortened():
     connection = link([])
     connection.caller.llm = Small()
     done, _ = run(connection, trials=40)
-    assert any(p.source == "agent" for p in done)
+    assert len(done) == 40
+    assert any(
+        e["event"] == "proposals" and e["usable"] for e in connection.caller.transcript.events
+    )
     assert connection.caller.llm.longest > 2000
-    late = [e for e in connection.caller.transcript.events if e["event"] == "reply"][-1]
+    late = [e for e in events if e["event"] == "reply"][-1]
     assert "# Trials so far" in late["messages"][1]["content"]
 
 
