@@ -85,11 +85,12 @@ def plan(document: dict[str, Any]) -> None:
                 document["resources"]["gpus"][model["model"]],
             )
     console.print(table)
-    if search["test"]:
-        console.print(
-            f"final test: {search['test']['allocations']} allocations on {search['test']['examples']} held-out examples",
-            highlight=False,
-        )
+    for key, what in (("finalists", "examples of the search split"), ("test", "held-out examples")):
+        if search[key]:
+            console.print(
+                f"then ({key}): the best {search[key]['allocations']} on {search[key]['examples']} {what}",
+                highlight=False,
+            )
     agent = document["agent"]
     if agent:
         served = f", {agent['gpus']} GPUs ({agent['why']})" if "gpus" in agent else ""

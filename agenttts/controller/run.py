@@ -55,6 +55,11 @@ class RunDirectory:
         return self.path / "agent.jsonl"
 
     @property
+    def finalist_examples_file(self) -> Path:
+        """The examples on which the best are compared once more, frozen at launch like the others."""
+        return self.path / "finalist_examples.jsonl"
+
+    @property
     def test_examples_file(self) -> Path:
         """The held-out examples of the final test, frozen at launch like the others."""
         return self.path / "test_examples.jsonl"

@@ -17,7 +17,7 @@ from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.profile import Profile
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.search.llm.transcript import summarise
-from agenttts.tables.schema import TEST_SOURCE
+from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE
 
 
 def run_status(run: RunDirectory) -> dict[str, Any]:
@@ -37,12 +37,14 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     counts.update(
         statuses[t.job_id].state if t.job_id in statuses else "WAITING" for t in state.unfinished()
     )
-    scored = [row for row in rows if row.score is not None and row.source != TEST_SOURCE]
+    scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
+    finalists = [row for row in rows if row.score is not None and row.source == FINALIST_SOURCE]
     tests = [row for row in rows if row.source == TEST_SOURCE]
     searched = [
-        t.planned.iteration for t in state.trials.values() if t.planned.source != TEST_SOURCE
+        t.planned.iteration for t in state.trials.values() if t.planned.source not in AFTER_SEARCH
     ]
-    best = max(scored, key=lambda row: (row.score, -row.budget), default=None)
+    # On more examples a score says more.
+    best = max(finalists or scored, key=lambda row: (row.score, -row.budget), default=None)
     handle = read_handle(run)
     return {
         "run": run.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,8 @@ class RunContents:
     title: str
     lines: tuple[str, ...]
     best: Grid | None
-    test: Grid | None
+    after: tuple[Grid, ...]
+    """The best again on more examples, and the final test."""
     improvements: Grid | None
     fronts: tuple[Grid, ...]
     failures: Grid | None
@@ -52,7 +53,7 @@ def run_contents(run: RunReport, title: str) -> RunContents:
         title=title,
         lines=tuple(_lines(run)),
         best=_best_grid(run),
-        test=_test_grid(run),
+        after=tuple(_after_grids(run)),
         improvements=_improvements(run),
         fronts=tuple(_front(run, cost) for cost in COST_TITLES if run.pareto[cost].height),
         failures=_failures(run),
@@ -89,7 +90,7 @@ def _test_text(run: RunReport) -> str:
     """The recommended allocation's score in the final test."""
     if not run.tests or run.tests[0]["score"] is None:
         return "-"
-    return score_text(run.tests[0]["score"], run.test_intervals.get(run.tests[0]["trial"]))
+    return score_text(run.tests[0]["score"], run.after_intervals.get(run.tests[0]["trial"]))
 
 
 def allocation_text(records: Iterable[Mapping[str, Any]]) -> str:
@@ -180,25 +181,27 @@ def _best_grid(run: RunReport) -> Grid | None:
     )
 
 
-def _test_grid(run: RunReport) -> Grid | None:
-    """Search score and held-out score side by side."""
-    if not run.tests:
-        return None
-    rows = [
-        (
-            row["trial"],
-            "-" if row["search_score"] is None else f"{row['search_score']:.4f}",
-            row["state"]
-            if row["score"] is None
-            else score_text(row["score"], run.test_intervals.get(row["trial"])),
-            number(row["budget"]),
-            allocation_text(row["allocation"]),
-        )
-        for row in run.tests
-    ]
-    columns = ("trial", "search score", "test score", "budget", "allocation")
-    title = "final test on held-out examples (the recommended allocation first)"
-    return Grid(title, columns, tuple(rows), frozenset(columns[1:4]))
+def _after_grids(run: RunReport) -> Iterator[Grid]:
+    """Trials after the search: the score in the search and the new one side by side."""
+    finals = "finalists on more examples of the search split (the best first)"
+    tests = "final test on held-out examples (the best first)"
+    for title, name, rows in ((finals, "score", run.finalists), (tests, "test score", run.tests)):
+        if rows:
+            columns = ("trial", "search score", name, "budget", "allocation")
+            yield Grid(
+                title, columns, tuple(_after_row(run, row) for row in rows), frozenset(columns[1:4])
+            )
+
+
+def _after_row(run: RunReport, row: Mapping[str, Any]) -> tuple[str, ...]:
+    interval = run.after_intervals.get(row["trial"])
+    return (
+        row["trial"],
+        "-" if row["search_score"] is None else f"{row['search_score']:.4f}",
+        row["state"] if row["score"] is None else score_text(row["score"], interval),
+        number(row["budget"]),
+        allocation_text(row["allocation"]),
+    )
 
 
 def _agent_lines(run: RunReport) -> list[str]:

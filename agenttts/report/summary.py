@@ -26,6 +26,7 @@ from agenttts.tables.aggregate import (
     bootstrap_interval,
     by_source,
     concat_trials,
+    finalists,
     held_out,
     main_metric,
     pareto_front,
@@ -40,7 +41,7 @@ class RunReport:
     """One run. ``outcome`` is how it ended ('done' or why not), None while it is not over.
 
     ``interval`` is the confidence interval of the best trial's score over its examples, where they are recorded, and
-    ``test_intervals`` those of the final test's trials, by trial; ``settings`` is the run's resolved spec; ``agent``
+    ``after_intervals`` those of the trials after the search, by trial; ``settings`` is the run's resolved spec; ``agent``
     sums up what the language model did (see `agenttts.search.llm.transcript.summarise`), None without one.
     """
 
@@ -51,13 +52,13 @@ class RunReport:
     interval: Interval | None = None
     guidelines: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    test_intervals: Mapping[str, Interval] = field(default_factory=dict)
+    after_intervals: Mapping[str, Interval] = field(default_factory=dict)
     agent: Mapping[str, Any] | None = None
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
-        """The row of the best trial; None when none scored."""
-        return best_trial(self.trials)
+        """The row of the best trial: of the finalists if there are any, else of the search; None when none scored."""
+        return _best(self.trials)
 
     @cached_property
     def trace(self) -> pl.DataFrame:
@@ -89,16 +90,14 @@ class RunReport:
         return by_source(self.trials)
 
     @cached_property
+    def finalists(self) -> list[dict[str, Any]]:
+        """The best again on more examples, best first: rows with the score in the search as ``search_score``."""
+        return self._with_search_score(finalists(self.trials))
+
+    @cached_property
     def tests(self) -> list[dict[str, Any]]:
         """The final test: each tested allocation's row, with its score in the search as ``search_score``."""
-        searched = {
-            str(row["allocation"]): row["score"]
-            for row in scored(self.trials).iter_rows(named=True)
-        }
-        return [
-            {**row, "search_score": searched.get(str(row["allocation"]))}
-            for row in held_out(self.trials).iter_rows(named=True)
-        ]
+        return self._with_search_score(held_out(self.trials))
 
     @cached_property
     def failures(self) -> list[dict[str, Any]]:
@@ -125,7 +124,8 @@ class RunReport:
             "sources": self.sources,
             "trials": _plain(self.trials.to_dicts()),
             "best": best,
-            "test": [self._test_document(row) for row in self.tests],
+            "finalists": [self._after_document(row) for row in self.finalists],
+            "test": [self._after_document(row) for row in self.tests],
             "agent": None if self.agent is None else dict(self.agent),
             "trace": _plain(self.trace.drop("run").to_dicts()),
             "pareto": {
@@ -135,8 +135,18 @@ class RunReport:
             "guidelines": list(self.guidelines),
         }
 
-    def _test_document(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        interval = self.test_intervals.get(row["trial"])
+    def _with_search_score(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
+        searched = {
+            str(row["allocation"]): row["score"]
+            for row in scored(self.trials).iter_rows(named=True)
+        }
+        return [
+            {**row, "search_score": searched.get(str(row["allocation"]))}
+            for row in rows.iter_rows(named=True)
+        ]
+
+    def _after_document(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        interval = self.after_intervals.get(row["trial"])
         names = ("trial", "state", "score", "search_score", "budget", "metrics", "allocation")
         document: dict[str, Any] = _plain({name: row[name] for name in names})
         return document | ({"confidence": interval._asdict()} if interval else {})
@@ -200,10 +210,10 @@ def _read_run(
     # A run is its directory: one copied or renamed is not mistaken for the one its rows were written under.
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
-    best = best_trial(trials)
+    best = _best(trials)
     intervals = {
         trial: interval
-        for trial in held_out(trials)["trial"]
+        for trial in (*finalists(trials)["trial"], *held_out(trials)["trial"])
         if (interval := _interval(path, trials, trial)) is not None
     }
     return RunReport(
@@ -214,9 +224,16 @@ def _read_run(
         interval=_interval(path, trials, best["trial"]) if best else None,
         guidelines=tuple(guidelines.get(name, ())),
         settings=_settings(spec),
-        test_intervals=intervals,
+        after_intervals=intervals,
         agent=agents.get(name),
     )
+
+
+def _best(trials: pl.DataFrame) -> dict[str, Any] | None:
+    again = finalists(trials)
+    if again.height and again["score"][0] is not None:
+        return again.row(0, named=True)
+    return best_trial(trials)
 
 
 def _interval(path: Path, trials: pl.DataFrame, trial: str) -> Interval | None:

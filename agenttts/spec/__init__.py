@@ -9,6 +9,7 @@ from agenttts.spec.agent import (
 from agenttts.spec.load import dump_spec, load_spec, parse_spec
 from agenttts.spec.model import (
     ContainerSection,
+    FinalistsSection,
     JobSpec,
     ModelSection,
     SearchSection,
@@ -22,6 +23,7 @@ __all__ = [
     "AgentSection",
     "ContainerSection",
     "EndpointAgent",
+    "FinalistsSection",
     "JobSpec",
     "ModelSection",
     "ScriptedAgent",

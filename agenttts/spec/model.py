@@ -92,6 +92,15 @@ class TestSplitSection(Section):
     """How many allocations: the recommended one, then those with the next best scores."""
 
 
+class FinalistsSection(Section):
+    """The best allocations scored again on more examples, before the best of them is named."""
+
+    examples: Annotated[int, Field(ge=2)]
+    """Examples of the search split; more than a trial of the search has."""
+    top: Annotated[int, Field(ge=2)] = 3
+    """How many: the recommended allocation, then those with the next best scores."""
+
+
 class SearchSection(Section):
     """How allocations are searched. ``budget`` is in units of one small-model sample."""
 
@@ -103,6 +112,8 @@ class SearchSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     options: dict[str, Any] = {}
     """Options of the method, checked by name."""
+    finalists: FinalistsSection | None = None
+    """None: the searcher's recommendation is the best."""
     test_split: TestSplitSection | None = None
     """None: no final test. A text is the name of the split."""
 

@@ -1,7 +1,7 @@
 """What a table of trials says: best trial, best-so-far, Pareto fronts, totals. Pure: frames in, frames out.
 
-Only a COMPLETED trial with a finite score takes part in comparisons; a score of 0 is a score. Trials of the final test
-are on other examples and take part in none.
+Only a COMPLETED trial with a finite score takes part in comparisons; a score of 0 is a score. Trials after the
+search (`agenttts.tables.schema.AFTER_SEARCH`) are on other examples and take part in none.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import polars as pl
 
 from agenttts.tables.schema import (
+    AFTER_SEARCH,
+    FINALIST_SOURCE,
     NO_METRIC,
     TEST_SOURCE,
     TrialState,
@@ -27,7 +29,7 @@ COSTS: tuple[Cost, ...] = get_args(Cost)
 # Ids are numbered with leading zeros, but t10000 follows t9999: a longer id is a later one.
 _BY_TRIAL = (pl.col("trial").str.len_chars(), pl.col("trial"))
 _BY_FINISH = (pl.col("finished"), *_BY_TRIAL, pl.col("run"))
-_SEARCHED = pl.col("source") != TEST_SOURCE
+_SEARCHED = ~pl.col("source").is_in(AFTER_SEARCH)
 _USABLE = (
     (pl.col("state") == TrialState.COMPLETED.value)
     & pl.col("score").is_finite().fill_null(False)
@@ -61,13 +63,20 @@ def concat_trials(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 
 def scored(trials: pl.DataFrame) -> pl.DataFrame:
-    """The trials that can be compared: COMPLETED, with a finite score, and not of the final test."""
+    """The trials that can be compared: COMPLETED, with a finite score, and of the search itself."""
     return trials.filter(_USABLE)
 
 
+def finalists(trials: pl.DataFrame) -> pl.DataFrame:
+    """The best allocations scored again on more examples, best first; those that failed last."""
+    return trials.filter(pl.col("source") == FINALIST_SOURCE).sort(
+        -pl.col("score"), pl.col("budget"), *_BY_TRIAL, nulls_last=True
+    )
+
+
 def held_out(trials: pl.DataFrame) -> pl.DataFrame:
-    """The trials of the final test, in their order: the recommended allocation first."""
-    return trials.filter(~_SEARCHED).sort(*_BY_TRIAL)
+    """The trials of the final test, in their order: the best allocation first."""
+    return trials.filter(pl.col("source") == TEST_SOURCE).sort(*_BY_TRIAL)
 
 
 def by_source(trials: pl.DataFrame) -> dict[str, int]:

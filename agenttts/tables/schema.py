@@ -22,8 +22,11 @@ from agenttts.space import Allocation
 # Parquet has no struct without fields, and a run whose trials all failed knows no metric: this one then stands in.
 NO_METRIC = "_none"
 
-# The source of the trials of the final test: scored on held-out examples, after the search and no part of it.
+# Trials after the search and no part of it: the best ones again, on more of the search's examples, and the final test
+# on held-out ones. Their scores compare with each other, not with those of the search.
+FINALIST_SOURCE = "finalist"
 TEST_SOURCE = "test"
+AFTER_SEARCH = (FINALIST_SOURCE, TEST_SOURCE)
 
 
 class TrialState(StrEnum):

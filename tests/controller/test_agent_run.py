@@ -142,6 +142,8 @@ def test_the_trials_do_not_inherit_the_key(monkeypatch):
         ({"agent": {"kind": "serve", "model": "weka"}}, 2, ["agent.model", "did you mean 'weak'"]),
         ({"agent": {"kind": "serve", "model": "weak"}}, 2, ["agent.model", "scripted model"]),
         ({"search__test_split": {"examples": 100000}}, 2, ["search.test_split.examples", "100000", "only"]),
+        ({"search__finalists": {"examples": 8}}, 2, ["search.finalists.examples", "8", "no more than"]),
+        ({"search__finalists": {"examples": 100000}}, 2, ["search.finalists.examples", "at most"]),
         ({"search__test_split": {"exmples": 1}}, 2, ["search.test_split.exmples", "did you mean 'examples'"]),
         ({"search__method": "mlcopilot", "search__options": {"knowledge": ["./no.csv"]}}, 2, ["knowledge", "no.csv"]),
     ],
@@ -196,6 +198,35 @@ def test_the_best_are_scored_on_examples_the_search_never_saw(cli, scripted_spec
     before = (run / "journal.jsonl").read_bytes()
     assert cli("launch", spec, "--wait").returncode == 0
     assert (run / "journal.jsonl").read_bytes() == before
+
+
+def test_the_finalists_are_compared_on_more_examples(cli, scripted_spec, tmp_path):
+    spec = scripted_spec(
+        **SMALL, search__finalists={"examples": 12, "top": 3}, search__test_split={"examples": 6}
+    )
+    done = cli("launch", spec, "--wait")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "results/small"
+    names = ("examples.jsonl", "finalist_examples.jsonl", "test_examples.jsonl")
+    searched, more, held_out = ([json.loads(line)["id"] for line in (run / name).read_text().splitlines()] for name in names)  # fmt: skip
+    assert (len(searched), len(more), len(held_out)) == (4, 12, 6)
+    assert set(searched) < set(more)
+    assert not set(more) & set(held_out)
+    frame = table(tmp_path)
+    again, tests = frame.filter(source="finalist"), frame.filter(source="test")
+    assert (again.height, tests.height) == (3, 1)
+    assert again["reused_tokens"].min() > 0, "what the search drew is not drawn again"
+    best = again.sort(-pl.col("score"), "budget")
+    document = json.loads(cli("report", "small", "--format", "json").stdout)["runs"][0]
+    assert document["best"]["trial"] == best["trial"][0]
+    assert [t["trial"] for t in document["finalists"]] == best["trial"].to_list()
+    assert tests["allocation"].to_list() == [best["allocation"].to_list()[0]], (
+        "the best of them is tested"
+    )
+    assert len(document["trace"]) == frame.height - 4
+    status = json.loads(cli("status", "small", "--json").stdout)
+    assert status["best"]["trial"] == best["trial"][0]
+    assert "finalists on more examples" in cli("report", "small").stdout
 
 
 def test_a_run_stopped_before_its_final_test_goes_on_with_it(cli, scripted_spec, tmp_path):
