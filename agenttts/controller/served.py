@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _JOB_FILE = "job.json"
 _PROBE_S = 5.0
+_QUEUE_ERRORS = (AgentTTSError, subprocess.TimeoutExpired)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class ServedModel:
             self._job = self._find()
         if self._job is None:
             return None
-        if not self._server.alive(self._job):
+        if not self._alive(self._job):
             self._note(
                 f"job {self._job} ended by itself; its log ends: {log_tail(self._directory)}"
             )
@@ -153,7 +155,7 @@ class ServedModel:
         self._renew_lease()
         try:
             self._job = self._server.start()
-        except (AgentTTSError, OSError) as error:
+        except (*_QUEUE_ERRORS, OSError) as error:
             self._deaths += 1
             raise LLMError(
                 "unavailable", f"the model's job could not be started: {error}"
@@ -167,13 +169,24 @@ class ServedModel:
 
     def _stop(self) -> None:
         if self._job is not None:
-            self._server.stop(self._job)
+            try:
+                self._server.stop(self._job)
+            except _QUEUE_ERRORS as error:
+                # It ends by itself once its lease is not renewed.
+                self._note(f"job {self._job} could not be cancelled: {error}")
         self._job, self._ready = None, False
+
+    def _alive(self, job: str) -> bool:
+        try:
+            return self._server.alive(job)
+        except _QUEUE_ERRORS as error:  # no news is not bad news: the server itself is asked anyway
+            log.warning("%s", error)
+            return True
 
     def _find(self) -> str | None:
         try:
             job = self._server.find()
-        except AgentTTSError as error:  # the queue does not answer now
+        except _QUEUE_ERRORS as error:  # the queue does not answer now
             log.warning("%s", error)
             return None
         if job is not None:

@@ -6,6 +6,7 @@ error.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -92,6 +93,10 @@ class EndpointAgent(_Talk):
                 )
             if name in ("messages", "model", "stream", "n", "response_format"):
                 raise ValueError(f"'{name}' is set by the program; leave it out")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError("it goes into a JSON request; valid: texts, numbers, true, false, null, lists, mappings") from None  # fmt: skip
         return value
 
 

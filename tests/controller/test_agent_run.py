@@ -127,6 +127,18 @@ def test_the_trials_do_not_inherit_the_key(monkeypatch):
     assert "OUR_KEY" not in os.environ
 
 
+def test_a_key_that_is_none_is_not_shown(cli, scripted_spec, tmp_path):
+    agent = {"kind": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_env": "OUR_KEY"}  # fmt: skip
+    for odd in (f"{KEY}é", f"{KEY}\n{KEY}", "  "):
+        done = cli("launch", scripted_spec(agent=agent), env={"OUR_KEY": odd})
+        assert done.returncode == 3, done.stderr
+        assert "OUR_KEY" in done.stderr
+        assert KEY not in done.stderr
+        assert not (tmp_path / "results").exists()
+    done = cli("launch", scripted_spec(agent=agent), "--dry-run", env={"OUR_KEY": f"{KEY}\n"})
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "parts"),
     [

@@ -66,9 +66,11 @@ def served_name(section: ServeAgent) -> str:
 def check_key(section: AgentSection) -> None:
     """Raise `MissingRequirement` when the variable with the key is not set."""
     name = section.api_key_env if isinstance(section, EndpointAgent) else None
-    if name and not os.environ.get(name):
+    key = os.environ.get(name, "").strip() if name else ""
+    if name and not _usable(key):
+        problem = "holds something else than a key" if key else "is not set in this environment"
         raise MissingRequirement(
-            f"agent.api_key_env: {_shown(name)} is not set in this environment",
+            f"agent.api_key_env: {_shown(name)} {problem}",
             fix="export it in this shell, then launch again (the controller's job inherits it)",
         )
 
@@ -76,17 +78,22 @@ def check_key(section: AgentSection) -> None:
 def take_key(section: AgentSection) -> str:
     """The key, taken out of this process's environment: what it starts (trials) does not inherit it."""
     if isinstance(section, EndpointAgent) and section.api_key_env:
-        return os.environ.pop(section.api_key_env, "")
+        return os.environ.pop(section.api_key_env, "").strip()
     return ""
+
+
+def _usable(key: str) -> bool:
+    """Whether it can be sent in a header: libraries quote what cannot in their errors."""
+    return bool(key) and key.isascii() and key.isprintable() and " " not in key
 
 
 def _fixed_address(section: EndpointAgent) -> Callable[[], Address]:
     key = take_key(section)
-    if section.api_key_env and not key:
+    if section.api_key_env and not _usable(key):
         name = _shown(section.api_key_env)
 
         def missing() -> Address:
-            raise LLMError("unavailable", f"{name} is not set where the controller runs")
+            raise LLMError("unavailable", f"{name} holds no key where the controller runs")
 
         return missing
     address = Address(section.base_url, key)
