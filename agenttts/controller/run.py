@@ -45,6 +45,26 @@ class RunDirectory:
         return self.path / "journal.jsonl"
 
     @property
+    def agent(self) -> Path:
+        """The served model's own folder: what it serves, where it listens, its log."""
+        return self.path / "agent"
+
+    @property
+    def transcript_file(self) -> Path:
+        """Every prompt to the language model, every reply and what became of it."""
+        return self.path / "agent.jsonl"
+
+    @property
+    def finalist_examples_file(self) -> Path:
+        """The examples on which the best are compared once more, frozen at launch like the others."""
+        return self.path / "finalist_examples.jsonl"
+
+    @property
+    def test_examples_file(self) -> Path:
+        """The held-out examples of the final test, frozen at launch like the others."""
+        return self.path / "test_examples.jsonl"
+
+    @property
     def trials_file(self) -> Path:
         return self.path / "trials.parquet"
 

@@ -16,6 +16,8 @@ from agenttts.controller.process import make_dispatcher
 from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.profile import Profile
 from agenttts.errors import MissingRequirement, RunFailed
+from agenttts.search.llm.transcript import summarise
+from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE
 
 
 def run_status(run: RunDirectory) -> dict[str, Any]:
@@ -35,8 +37,14 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     counts.update(
         statuses[t.job_id].state if t.job_id in statuses else "WAITING" for t in state.unfinished()
     )
-    scored = [row for row in rows if row.score is not None]
-    best = max(scored, key=lambda row: (row.score, -row.budget), default=None)
+    scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
+    finalists = [row for row in rows if row.score is not None and row.source == FINALIST_SOURCE]
+    tests = [row for row in rows if row.source == TEST_SOURCE]
+    searched = [
+        t.planned.iteration for t in state.trials.values() if t.planned.source not in AFTER_SEARCH
+    ]
+    # On more examples a score says more.
+    best = max(finalists or scored, key=lambda row: (row.score, -row.budget), default=None)
     handle = read_handle(run)
     return {
         "run": run.name,
@@ -48,7 +56,7 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             "alive": alive,
             "queue": queue,
         },
-        "iteration": max((t.planned.iteration for t in state.trials.values()), default=None),
+        "iteration": max(searched, default=None),
         "iterations": spec.search.iterations,
         "trials": dict(counts),
         "best": None
@@ -59,6 +67,16 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             "budget": best.budget,
             "allocation": best.allocation.to_records(),
         },
+        "test": [
+            {
+                "trial": row.trial,
+                "state": row.state.value,
+                "score": row.score,
+                "allocation": row.allocation.to_records(),
+            }
+            for row in tests
+        ],
+        "agent": summarise(run.transcript_file),
         "jobs": [
             {
                 "trial": t.planned.trial,

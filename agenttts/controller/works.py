@@ -19,6 +19,7 @@ from agenttts.dispatch.base import Work
 from agenttts.inference.base import ModelConfig
 from agenttts.spec import JobSpec
 from agenttts.tables.atomic import atomic_write_json
+from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
 
@@ -46,6 +47,7 @@ class WorkFactory:
         """The job of a trial; writes its spec where the job will read it (the same bytes every time)."""
         directory = self._run.trial(planned.trial)
         directory.mkdir(parents=True, exist_ok=True)
+        after = planned.source in AFTER_SEARCH
         names = dict.fromkeys(choice.model for choice in planned.allocation.choices)
         models = {name: self._models[name] for name in names}
         samples = Path(self._spec.samples) if self._spec.samples else self._run.samples
@@ -54,7 +56,7 @@ class WorkFactory:
             trial=planned.trial,
             allocation=planned.allocation,
             task=self._spec.task.name,
-            examples=str(self._run.examples_file),
+            examples=str(self._examples(planned.source)),
             seed=self._spec.search.seed,
             decode_tokens={name: s.decode_tokens for name, s in self._spec.stages.items()},
             models=models,
@@ -74,10 +76,18 @@ class WorkFactory:
             # Stages run one after the other: the trial holds what its largest model takes.
             gpus=max(model.gpus for model in models.values()),
             # squeue shows eight characters of a name by default: iteration and trial come first.
-            name=f"i{planned.iteration}t{number}-{self._run.name}",
+            name=f"{planned.source if after else f'i{planned.iteration}t'}{number}-{self._run.name}",
             comment=f"agenttts run={self._run.name} iteration={planned.iteration} "
             f"trial={planned.trial} {stages.replace('×', 'x')}",
         )
+
+    def _examples(self, source: str) -> Path:
+        """The frozen examples that trials of this source are scored on."""
+        files = {
+            FINALIST_SOURCE: self._run.finalist_examples_file,
+            TEST_SOURCE: self._run.test_examples_file,
+        }
+        return files.get(source, self._run.examples_file)
 
     def _command(
         self, spec_file: Path, models: Mapping[str, ModelConfig], samples: Path

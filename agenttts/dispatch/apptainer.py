@@ -85,6 +85,12 @@ def container_env(env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def granted_devices() -> dict[str, str]:
+    """The GPUs that Slurm granted this job, for inside a container, whose clean environment would hide them."""
+    names = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    return container_env({name: os.environ[name] for name in names if name in os.environ})
+
+
 def check_container(container: Container) -> None:
     """Raise when the runtime, the image or a bound directory is not there."""
     if shutil.which(container.runtime) is None:

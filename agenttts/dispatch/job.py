@@ -25,7 +25,7 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import UncompletedJobError
 
-from agenttts.dispatch.apptainer import SCRATCH
+from agenttts.dispatch.apptainer import SCRATCH, granted_devices
 from agenttts.tables.atomic import atomic_write_json
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import FAULT_FILE, read_fault, read_result
@@ -133,7 +133,7 @@ class TrialJob:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=die_with_parent,
                 )
             # Polling, not wait(): submitit's signal handler runs on this thread and polls the same child.
             while self._child.poll() is None:
@@ -170,12 +170,7 @@ class TrialJob:
         return f"end of {path}: {' | '.join(lines)}" if lines else f"{path} is empty"
 
     def _environment(self) -> dict[str, str]:
-        env = {**os.environ, **self.env}
-        # A clean environment hides the GPUs Slurm granted: hand them on by name (both runtimes' prefixes).
-        for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
-            if name in os.environ:
-                env[f"APPTAINERENV_{name}"] = env[f"SINGULARITYENV_{name}"] = os.environ[name]
-        return env
+        return {**os.environ, **self.env, **granted_devices()}
 
     def _start(self) -> None:
         self._attempt = Attempt(
@@ -231,7 +226,7 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child: end when the job process dies without having stopped it (prctl(2), Linux)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agenttts.errors import UserError, valid_names
 from agenttts.spec.load import read_text
-from agenttts.spec.model import Section
+from agenttts.spec.section import Section
 from agenttts.spec.strict import load_strict
 
 _TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")

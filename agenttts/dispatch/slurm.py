@@ -111,6 +111,7 @@ def slurm_executor(
     setup: Sequence[str],
     grace_seconds: int,
     array_parallelism: int = 1,
+    requeue: bool = True,
     extra: dict[str, str] | None = None,
 ) -> SlurmExecutor:
     """A submitit executor whose jobs are a batch script that *becomes* the Python process.
@@ -120,7 +121,7 @@ def slurm_executor(
     """
     additional: dict[str, str | int | bool] = {
         "signal": f"B:USR2@{grace_seconds}",
-        "requeue": True,
+        "requeue" if requeue else "no-requeue": True,
         # submitit would read "32G" as a number of gigabytes: these go into the batch file as they are.
         **{key: value for key in ("mem", "reservation") if (value := getattr(resources, key))},
         **(extra or {}),

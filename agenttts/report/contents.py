@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from agenttts.tables.aggregate import Interval
 NO_TRIAL = "no trial finished yet"
 COST_TITLES = {"budget": "budget (units)", "tokens": "tokens", "gpu_seconds": "GPU-seconds"}
 _LONGEST_ERROR = 400
+_REPAIRS = 3
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class RunContents:
     title: str
     lines: tuple[str, ...]
     best: Grid | None
+    after: tuple[Grid, ...]
+    """The best again on more examples, and the final test."""
     improvements: Grid | None
     fronts: tuple[Grid, ...]
     failures: Grid | None
@@ -50,6 +53,7 @@ def run_contents(run: RunReport, title: str) -> RunContents:
         title=title,
         lines=tuple(_lines(run)),
         best=_best_grid(run),
+        after=tuple(_after_grids(run)),
         improvements=_improvements(run),
         fronts=tuple(_front(run, cost) for cost in COST_TITLES if run.pareto[cost].height),
         failures=_failures(run),
@@ -69,6 +73,7 @@ def comparison(report: Report) -> Grid:
                 score_text(best["score"], run.interval) if best else "-",
                 number(best["budget"]) if best else "-",
                 allocation_text(best["allocation"]) if best else "-",
+                _test_text(run),
                 number(totals["tokens"]),
                 share(totals["reused_share"]),
                 number(totals["gpu_hours"]),
@@ -76,9 +81,16 @@ def comparison(report: Report) -> Grid:
             )
         )
     figures = ("tokens", "reused", "GPU-hours", "wall")
-    columns = ("run", "trials", "best score", "budget", "best allocation", *figures)
+    columns = ("run", "trials", "best score", "budget", "best allocation", "test score", *figures)
     numbers = frozenset(columns) - {"run", "best allocation"}
     return Grid("runs (* holds the best trial)", columns, tuple(rows), numbers)
+
+
+def _test_text(run: RunReport) -> str:
+    """The recommended allocation's score in the final test."""
+    if not run.tests or run.tests[0]["score"] is None:
+        return "-"
+    return score_text(run.tests[0]["score"], run.after_intervals.get(run.tests[0]["trial"]))
 
 
 def allocation_text(records: Iterable[Mapping[str, Any]]) -> str:
@@ -139,6 +151,8 @@ def _lines(run: RunReport) -> list[str]:
     return [
         *lines,
         f"{totals['trials']} trials: {states}",
+        "proposed by: " + ", ".join(f"{count} {source}" for source, count in run.sources.items()),
+        *_agent_lines(run),
         f"{number(totals['tokens'])} tokens ({share(totals['reused_share'])} reused), "
         f"{number(totals['gpu_hours'])} GPU-hours, {duration(totals['wall_seconds'])} wall time",
     ]
@@ -165,6 +179,52 @@ def _best_grid(run: RunReport) -> Grid | None:
     return Grid(
         title, ("stage", "model", "samples", "metrics"), tuple(rows), frozenset({"samples"})
     )
+
+
+def _after_grids(run: RunReport) -> Iterator[Grid]:
+    """Trials after the search: the score in the search and the new one side by side."""
+    finals = "finalists on more examples of the search split (the best first)"
+    tests = "final test on held-out examples (the best first)"
+    for title, name, rows in ((finals, "score", run.finalists), (tests, "test score", run.tests)):
+        if rows:
+            columns = ("trial", "search score", name, "budget", "allocation")
+            yield Grid(
+                title, columns, tuple(_after_row(run, row) for row in rows), frozenset(columns[1:4])
+            )
+
+
+def _after_row(run: RunReport, row: Mapping[str, Any]) -> tuple[str, ...]:
+    interval = run.after_intervals.get(row["trial"])
+    return (
+        row["trial"],
+        "-" if row["search_score"] is None else f"{row['search_score']:.4f}",
+        row["state"] if row["score"] is None else score_text(row["score"], interval),
+        number(row["budget"]),
+        allocation_text(row["allocation"]),
+    )
+
+
+def _agent_lines(run: RunReport) -> list[str]:
+    """What the language model did, and what had to be done about it."""
+    agent = run.agent
+    if agent is None or not agent["calls"]:
+        return []
+    failed = ", ".join(f"{count} {fault}" for fault, count in agent["failed"].items())
+    decisions = ", ".join(f"{count} {what}" for what, count in agent["decisions"].items())
+    lines = [
+        f"agent: {agent['model']}, {agent['calls']} calls ({failed or 'none'} failed), "
+        f"{number(agent['prompt_tokens'])} + {number(agent['completion_tokens'])} tokens, "
+        f"{duration(agent['seconds'])}; proposals: {decisions or 'none'}"
+    ]
+    if agent["repairs"]:
+        shown = agent["repairs"][:_REPAIRS]
+        rest = len(agent["repairs"]) - len(shown)
+        texts = [f"{allocation_text(r['allocation'])} ({'; '.join(r['notes'])})" for r in shown]
+        lines.append("repaired: " + "; ".join(texts) + (f"; and {rest} more" if rest else ""))
+    if agent["fallbacks"]:
+        reasons = "; ".join(dict.fromkeys(_shortened(r) for r in agent["fallbacks"]))
+        lines.append(f"{len(agent['fallbacks'])} batches without it: {_shortened(reasons)}")
+    return lines
 
 
 def _stage_metrics(metrics: Mapping[str, float | None], stage: str) -> list[str]:

@@ -40,6 +40,8 @@ def _run(run: RunReport, title: str, *, heading: bool) -> Iterator[str]:
     yield "".join(f"<p>{escape(line)}</p>" for line in contents.lines)
     if contents.best:
         yield _grid(contents.best)
+    for grid in contents.after:
+        yield _grid(grid)
     figures = [_traces([run], [title]), _scatter(run, title)]
     yield '<div class="figures">' + "".join(figures) + "</div>"
     if contents.improvements:

@@ -61,6 +61,8 @@ def _parts(contents: RunContents, trace: Sequence[float]) -> Iterator[Renderable
     yield Text("\n".join(contents.lines))
     if contents.best:
         yield from _grid(contents.best)
+    for grid in contents.after:
+        yield from _grid(grid)
     if contents.improvements:
         bounds = f"{trace[0]:.4f} {sparkline(trace)} {trace[-1]:.4f}"
         yield Text.assemble("\n", ("best so far, by trial  ", "bold"), bounds)

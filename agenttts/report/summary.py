@@ -24,9 +24,13 @@ from agenttts.tables.aggregate import (
     best_so_far,
     best_trial,
     bootstrap_interval,
+    by_source,
     concat_trials,
+    finalists,
+    held_out,
     main_metric,
     pareto_front,
+    scored,
     summarise_runs,
 )
 from agenttts.tables.schema import NO_METRIC, TrialState, read_examples, read_trials, trials_frame
@@ -36,8 +40,9 @@ from agenttts.tables.schema import NO_METRIC, TrialState, read_examples, read_tr
 class RunReport:
     """One run. ``outcome`` is how it ended ('done' or why not), None while it is not over.
 
-    ``interval`` is the confidence interval of the best trial's score over its examples, where they are recorded;
-    ``settings`` is the run's resolved spec.
+    ``interval`` is the confidence interval of the best trial's score over its examples, where they are recorded, and
+    ``after_intervals`` those of the trials after the search, by trial; ``settings`` is the run's resolved spec; ``agent``
+    sums up what the language model did (see `agenttts.search.llm.transcript.summarise`), None without one.
     """
 
     run: str
@@ -47,11 +52,13 @@ class RunReport:
     interval: Interval | None = None
     guidelines: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    after_intervals: Mapping[str, Interval] = field(default_factory=dict)
+    agent: Mapping[str, Any] | None = None
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
-        """The row of the best trial; None when none scored."""
-        return best_trial(self.trials)
+        """The row of the best trial: of the finalists if there are any, else of the search; None when none scored."""
+        return _best(self.trials)
 
     @cached_property
     def trace(self) -> pl.DataFrame:
@@ -78,6 +85,21 @@ class RunReport:
         return {s.value: self.totals[s.value] for s in TrialState if self.totals[s.value]}
 
     @cached_property
+    def sources(self) -> dict[str, int]:
+        """Trials by who proposed them."""
+        return by_source(self.trials)
+
+    @cached_property
+    def finalists(self) -> list[dict[str, Any]]:
+        """The best again on more examples, best first: rows with the score in the search as ``search_score``."""
+        return self._with_search_score(finalists(self.trials))
+
+    @cached_property
+    def tests(self) -> list[dict[str, Any]]:
+        """The final test: each tested allocation's row, with its score in the search as ``search_score``."""
+        return self._with_search_score(held_out(self.trials))
+
+    @cached_property
     def failures(self) -> list[dict[str, Any]]:
         """Trials without a result, those with the same state and error together: state, error, trials."""
         failed = self.trials.filter(pl.col("state") != TrialState.COMPLETED.value)
@@ -99,8 +121,12 @@ class RunReport:
             "finished": self.outcome is not None,
             "outcome": self.outcome,
             "states": self.states,
+            "sources": self.sources,
             "trials": _plain(self.trials.to_dicts()),
             "best": best,
+            "finalists": [self._after_document(row) for row in self.finalists],
+            "test": [self._after_document(row) for row in self.tests],
+            "agent": None if self.agent is None else dict(self.agent),
             "trace": _plain(self.trace.drop("run").to_dicts()),
             "pareto": {
                 cost: _plain(front.drop("run").to_dicts()) for cost, front in self.pareto.items()
@@ -108,6 +134,22 @@ class RunReport:
             "totals": {k: _plain(v) for k, v in self.totals.items() if k not in counts},
             "guidelines": list(self.guidelines),
         }
+
+    def _with_search_score(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
+        searched = {
+            str(row["allocation"]): row["score"]
+            for row in scored(self.trials).iter_rows(named=True)
+        }
+        return [
+            {**row, "search_score": searched.get(str(row["allocation"]))}
+            for row in rows.iter_rows(named=True)
+        ]
+
+    def _after_document(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        interval = self.after_intervals.get(row["trial"])
+        names = ("trial", "state", "score", "search_score", "budget", "metrics", "allocation")
+        document: dict[str, Any] = _plain({name: row[name] for name in names})
+        return document | ({"confidence": interval._asdict()} if interval else {})
 
 
 @dataclass(frozen=True)
@@ -135,21 +177,28 @@ class Report:
 
 
 def build_report(
-    run_dirs: Sequence[Path], *, guidelines: Mapping[str, Sequence[str]] | None = None
+    run_dirs: Sequence[Path],
+    *,
+    guidelines: Mapping[str, Sequence[str]] | None = None,
+    agents: Mapping[str, Mapping[str, Any] | None] | None = None,
 ) -> Report:
     """Read runs (directories ``results/RUN``), finished or not.
 
-    ``guidelines`` are the searcher's, by the name of the run's directory. Raises `UserError` for a directory that is
+    ``guidelines`` are the searcher's and ``agents`` what the language model did, by the name of the run's directory.
+    Raises `UserError` for a directory that is
     not there or not a run, and for damaged tables, each with its path.
     """
-    given = guidelines or {}
-    return Report(tuple(_read_run(path, given) for path in run_dirs))
+    return Report(tuple(_read_run(path, guidelines or {}, agents or {}) for path in run_dirs))
 
 
 _UNKNOWN_AT_FIRST = ("best", "reused_share", "wall_seconds")
 
 
-def _read_run(path: Path, guidelines: Mapping[str, Sequence[str]]) -> RunReport:
+def _read_run(
+    path: Path,
+    guidelines: Mapping[str, Sequence[str]],
+    agents: Mapping[str, Mapping[str, Any] | None],
+) -> RunReport:
     if not path.is_dir():
         raise UserError(f"{path}: no such run directory")
     table, spec, journal = path / "trials.parquet", path / "spec.yaml", path / "journal.jsonl"
@@ -161,24 +210,39 @@ def _read_run(path: Path, guidelines: Mapping[str, Sequence[str]]) -> RunReport:
     # A run is its directory: one copied or renamed is not mistaken for the one its rows were written under.
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
+    best = _best(trials)
+    intervals = {
+        trial: interval
+        for trial in (*finalists(trials)["trial"], *held_out(trials)["trial"])
+        if (interval := _interval(path, trials, trial)) is not None
+    }
     return RunReport(
         run=name,
         path=path,
         outcome=_outcome(journal),
         trials=trials,
-        interval=_interval(path, trials),
+        interval=_interval(path, trials, best["trial"]) if best else None,
         guidelines=tuple(guidelines.get(name, ())),
         settings=_settings(spec),
+        after_intervals=intervals,
+        agent=agents.get(name),
     )
 
 
-def _interval(path: Path, trials: pl.DataFrame) -> Interval | None:
-    """The best trial's confidence interval; None where its examples were not kept."""
-    best, metric = best_trial(trials), main_metric(trials)
-    if best is None or metric is None:
+def _best(trials: pl.DataFrame) -> dict[str, Any] | None:
+    again = finalists(trials)
+    if again.height and again["score"][0] is not None:
+        return again.row(0, named=True)
+    return best_trial(trials)
+
+
+def _interval(path: Path, trials: pl.DataFrame, trial: str) -> Interval | None:
+    """A trial's confidence interval; None where its examples were not kept."""
+    metric = main_metric(trials)
+    examples = path / "trials" / trial / "examples.parquet"
+    if metric is None or not examples.exists():
         return None
-    examples = path / "trials" / best["trial"] / "examples.parquet"
-    return bootstrap_interval(read_examples(examples), metric) if examples.exists() else None
+    return bootstrap_interval(read_examples(examples), metric)
 
 
 def _outcome(journal: Path) -> str | None:

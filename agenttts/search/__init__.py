@@ -3,39 +3,79 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
+from typing import Literal
 
 from agenttts.errors import UserError, valid_names
 from agenttts.search.agenttts import AgentTTSSearcher
 from agenttts.search.base import Proposal, Searcher, TrialResult
+from agenttts.search.insights import ALL_INSIGHTS
+from agenttts.search.llm.agent import LLMAgent
+from agenttts.search.llm.baselines import (
+    AgentHPOSearcher,
+    LLMSearcher,
+    MLCopilotSearcher,
+    ZeroShotSearcher,
+)
+from agenttts.search.llm.writer import Link
 from agenttts.search.random_search import RandomSearcher
 from agenttts.space import SearchSpace
 
-__all__ = ["SEARCHERS", "Proposal", "Searcher", "TrialResult", "create"]
+__all__ = ["SEARCHERS", "Proposal", "Searcher", "TrialResult", "asks_llm", "create", "option_names"]
 
 # Every searcher by the name that `search.method` gives it; a new one is a line here.
 SEARCHERS: dict[str, type[Searcher]] = {
-    searcher.name: searcher for searcher in (AgentTTSSearcher, RandomSearcher)
+    searcher.name: searcher
+    for searcher in (
+        AgentTTSSearcher,
+        RandomSearcher,
+        ZeroShotSearcher,
+        AgentHPOSearcher,
+        MLCopilotSearcher,
+    )
 }
+# Options that are objects of this package and so never come from a spec.
+_OBJECTS = ("proposer", "llm")
 
 
-def create(name: str, space: SearchSpace, seed: int = 0, **options: object) -> Searcher:
+def create(
+    name: str, space: SearchSpace, seed: int = 0, *, llm: Link | None = None, **options: object
+) -> Searcher:
     """The searcher called ``name`` over ``space``; ``options`` are its own (keyword arguments of its class).
 
-    Raises `agenttts.errors.UserError` for an unknown name or option, naming the valid ones.
+    ``llm`` is the model to ask, for those that ask one. Raises `agenttts.errors.UserError` for an unknown name or
+    option, naming the valid ones.
     """
     if name not in SEARCHERS:
         raise UserError(f"search.method: unknown method '{name}'; {valid_names(name, SEARCHERS)}")
     searcher = SEARCHERS[name]
     valid = option_names(name)
+    if llm is not None and not isinstance(llm, Link):
+        options["llm"] = llm  # from a spec, where it is an option like any other
+        llm = None
     for option in options:
-        if option not in valid:
+        if option not in valid and not (option in _OBJECTS and hasattr(options[option], "propose")):
             raise UserError(
                 f"search: method '{name}' has no option '{option}'; {valid_names(option, valid)}"
             )
+    if llm is not None and issubclass(searcher, LLMSearcher):
+        options["llm"] = llm
+    elif llm is not None and issubclass(searcher, AgentTTSSearcher):
+        insights = options.get("insights", ALL_INSIGHTS)
+        assert isinstance(insights, Collection)
+        options["proposer"] = LLMAgent(space, seed, llm, insights)
     return searcher(space, seed, **options)
 
 
+def asks_llm(name: str) -> Literal["needs", "takes", "no"]:
+    """Whether the searcher called ``name`` needs a language model, takes one when there is one, or asks none."""
+    searcher = SEARCHERS[name]
+    if issubclass(searcher, LLMSearcher):
+        return "needs"
+    return "takes" if issubclass(searcher, AgentTTSSearcher) else "no"
+
+
 def option_names(name: str) -> list[str]:
-    """The options that the searcher called ``name`` takes."""
+    """The options that a job spec may give the searcher called ``name``."""
     parameters = inspect.signature(SEARCHERS[name]).parameters
-    return [option for option in parameters if option not in ("space", "seed")]
+    return [option for option in parameters if option not in ("space", "seed", *_OBJECTS)]

@@ -6,18 +6,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agenttts.errors import valid_names
 from agenttts.space import Model, SearchSpace, Stage
+from agenttts.spec.agent import AgentSection, ScriptedAgent, ServeAgent, check_kind
+from agenttts.spec.section import Section, UnknownName
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values are not coerced behind the user's back."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class TaskSection(Section):
@@ -86,6 +82,25 @@ class ModelSection(Section):
         return float(value) if type(value) is int else value
 
 
+class TestSplitSection(Section):
+    """The final test: the best allocations, scored once more on examples that the search never saw."""
+
+    split: str = "test"
+    examples: Annotated[int, Field(ge=1)] | None = None
+    """How many of the split that no trial of the search was scored on; None: all of them."""
+    top: Annotated[int, Field(ge=1)] = 1
+    """How many allocations: the recommended one, then those with the next best scores."""
+
+
+class FinalistsSection(Section):
+    """The best allocations scored again on more examples, before the best of them is named."""
+
+    examples: Annotated[int, Field(ge=2)]
+    """Examples of the search split; more than a trial of the search has."""
+    top: Annotated[int, Field(ge=2)] = 3
+    """How many: the recommended allocation, then those with the next best scores."""
+
+
 class SearchSection(Section):
     """How allocations are searched. ``budget`` is in units of one small-model sample."""
 
@@ -97,6 +112,15 @@ class SearchSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     options: dict[str, Any] = {}
     """Options of the method, checked by name."""
+    finalists: FinalistsSection | None = None
+    """None: the searcher's recommendation is the best."""
+    test_split: TestSplitSection | None = None
+    """None: no final test. A text is the name of the split."""
+
+    @field_validator("test_split", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return {"split": value} if isinstance(value, str) else value
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -120,7 +144,8 @@ class JobSpec(Section):
     stages: Annotated[dict[str, StageSection], Field(min_length=1)]
     models: Annotated[dict[str, ModelSection], Field(min_length=1)]
     search: SearchSection
-    agent: Literal["none"] = "none"
+    agent: AgentSection = "none"
+    """The language model that the search asks, if any: see `agenttts.spec.agent`."""
     cluster: str = "local"
     container: ContainerSection = ContainerSection()
     samples: str | None = None
@@ -134,6 +159,11 @@ class JobSpec(Section):
                 f"'{value}' is no run name; valid: letters, digits, '.', '_' and '-', at most 64, first a letter or digit"
             )
         return value
+
+    @field_validator("agent", mode="before")
+    @classmethod
+    def _check_agent(cls, value: Any) -> Any:
+        return check_kind(value)
 
     @model_validator(mode="after")
     def _check_models(self) -> JobSpec:
@@ -185,19 +215,30 @@ class JobSpec(Section):
                     else {}
                 ),
                 "samples": _anchor(self.samples, base) if self.samples else None,
+                "agent": _anchored_agent(self.agent, base),
+                "search": _anchored_search(self.search, base),
             }
         )
 
 
-class UnknownName(ValueError):
-    """A cross-reference inside the spec that leads nowhere; ``path`` is the key's path."""
-
-    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
-        super().__init__(message)
-        self.path = path
+_FILES = {".json", ".jsonl", ".gz", ".yaml", ".yml", ".sif", ".gguf", ".csv", ".parquet"}
 
 
-_FILES = {".json", ".jsonl", ".gz", ".yaml", ".yml", ".sif", ".gguf"}
+def _anchored_agent(agent: AgentSection, base: Path) -> AgentSection:
+    if isinstance(agent, ScriptedAgent):
+        return agent.model_copy(update={"replies": str((base / agent.replies).absolute())})
+    if isinstance(agent, ServeAgent):
+        return agent.model_copy(update={"model": _anchor(agent.model, base)})
+    return agent
+
+
+def _anchored_search(search: SearchSection, base: Path) -> SearchSection:
+    """Tables of finished runs among the options (mlcopilot's ``knowledge``) are paths too."""
+    knowledge = search.options.get("knowledge")
+    if not isinstance(knowledge, list) or not all(isinstance(k, str) for k in knowledge):
+        return search
+    anchored = [_anchor(source, base) for source in knowledge]
+    return search.model_copy(update={"options": {**search.options, "knowledge": anchored}})
 
 
 def _anchor(value: str, base: Path) -> str:

@@ -101,8 +101,7 @@ def _describe(
 ) -> str:
     path = _real_path(model, problem["loc"])
     cause = (problem.get("ctx") or {}).get("error")
-    if not path:
-        path = getattr(cause, "path", path)
+    path = getattr(cause, "path", None) or path
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     where = f"{source}:{line}" if line else source
     kind, value = problem["type"], problem.get("input")

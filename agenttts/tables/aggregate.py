@@ -1,6 +1,7 @@
 """What a table of trials says: best trial, best-so-far, Pareto fronts, totals. Pure: frames in, frames out.
 
-Only a COMPLETED trial with a finite score takes part in comparisons; a score of 0 is a score.
+Only a COMPLETED trial with a finite score takes part in comparisons; a score of 0 is a score. Trials after the
+search (`agenttts.tables.schema.AFTER_SEARCH`) are on other examples and take part in none.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import polars as pl
 
-from agenttts.tables.schema import NO_METRIC, TrialState, metric_names, read_trials, trials_schema
+from agenttts.tables.schema import (
+    AFTER_SEARCH,
+    FINALIST_SOURCE,
+    NO_METRIC,
+    TEST_SOURCE,
+    TrialState,
+    metric_names,
+    read_trials,
+    trials_schema,
+)
 
 Cost = Literal["budget", "tokens", "gpu_seconds"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
@@ -19,6 +29,12 @@ COSTS: tuple[Cost, ...] = get_args(Cost)
 # Ids are numbered with leading zeros, but t10000 follows t9999: a longer id is a later one.
 _BY_TRIAL = (pl.col("trial").str.len_chars(), pl.col("trial"))
 _BY_FINISH = (pl.col("finished"), *_BY_TRIAL, pl.col("run"))
+_SEARCHED = ~pl.col("source").is_in(AFTER_SEARCH)
+_USABLE = (
+    (pl.col("state") == TrialState.COMPLETED.value)
+    & pl.col("score").is_finite().fill_null(False)
+    & _SEARCHED
+)
 _TOKENS = (pl.col("prompt_tokens") + pl.col("decode_tokens")).alias("tokens")
 
 
@@ -47,10 +63,26 @@ def concat_trials(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 
 def scored(trials: pl.DataFrame) -> pl.DataFrame:
-    """The trials that can be compared: COMPLETED, with a finite score."""
-    return trials.filter(
-        pl.col("state") == TrialState.COMPLETED.value, pl.col("score").is_finite().fill_null(False)
+    """The trials that can be compared: COMPLETED, with a finite score, and of the search itself."""
+    return trials.filter(_USABLE)
+
+
+def finalists(trials: pl.DataFrame) -> pl.DataFrame:
+    """The best allocations scored again on more examples, best first; those that failed last."""
+    return trials.filter(pl.col("source") == FINALIST_SOURCE).sort(
+        -pl.col("score"), pl.col("budget"), *_BY_TRIAL, nulls_last=True
     )
+
+
+def held_out(trials: pl.DataFrame) -> pl.DataFrame:
+    """The trials of the final test, in their order: the best allocation first."""
+    return trials.filter(pl.col("source") == TEST_SOURCE).sort(*_BY_TRIAL)
+
+
+def by_source(trials: pl.DataFrame) -> dict[str, int]:
+    """How many trials each source proposed, in order of first appearance."""
+    counts = trials.sort(*_BY_TRIAL).group_by("source", maintain_order=True).len()
+    return dict(counts.iter_rows())
 
 
 def best_trial(trials: pl.DataFrame) -> dict[str, Any] | None:
@@ -108,7 +140,6 @@ def summarise_runs(trials: pl.DataFrame) -> pl.DataFrame:
     reused_tokens, reused_share (of all tokens; null without any), gpu_seconds, gpu_hours, and wall_seconds from the
     first start to the last finish (null when unknown).
     """
-    usable = (pl.col("state") == TrialState.COMPLETED.value) & pl.col("score").is_finite()
     sums = ("prompt_tokens", "decode_tokens", "tokens", "reused_tokens", "gpu_seconds")
     return (
         trials.with_columns(_TOKENS)
@@ -116,8 +147,8 @@ def summarise_runs(trials: pl.DataFrame) -> pl.DataFrame:
         .agg(
             pl.len().cast(pl.Int64).alias("trials"),
             *((pl.col("state") == s.value).sum().cast(pl.Int64).alias(s.value) for s in TrialState),
-            usable.sum().cast(pl.Int64).alias("scored"),
-            pl.col("score").filter(usable).max().alias("best"),
+            _USABLE.sum().cast(pl.Int64).alias("scored"),
+            pl.col("score").filter(_USABLE).max().alias("best"),
             *(pl.col(name).sum() for name in sums),
             (pl.col("finished").max() - pl.col("started").min())
             .dt.total_microseconds()

@@ -22,6 +22,12 @@ from agenttts.space import Allocation
 # Parquet has no struct without fields, and a run whose trials all failed knows no metric: this one then stands in.
 NO_METRIC = "_none"
 
+# Trials after the search and no part of it: the best ones again, on more of the search's examples, and the final test
+# on held-out ones. Their scores compare with each other, not with those of the search.
+FINALIST_SOURCE = "finalist"
+TEST_SOURCE = "test"
+AFTER_SEARCH = (FINALIST_SOURCE, TEST_SOURCE)
+
 
 class TrialState(StrEnum):
     """How a trial ended. Only a COMPLETED one has a score; FAILED is the trial's own fault."""

@@ -1,0 +1,216 @@
+"""The model that a run serves itself, from the controller's side: started when needed, watched, released when idle."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agenttts.dispatch.serve import (
+    KEY_FILE,
+    LEASE_FILE,
+    Server,
+    Serving,
+    log_tail,
+    read_address,
+    write_serving,
+)
+from agenttts.errors import AgentTTSError
+from agenttts.search.llm.base import LLMError
+from agenttts.search.llm.endpoint import Address
+
+log = logging.getLogger(__name__)
+
+_JOB_FILE = "job.json"
+_PROBE_S = 5.0
+_QUEUE_ERRORS = (AgentTTSError, subprocess.TimeoutExpired)
+
+
+@dataclass(frozen=True)
+class ServedLimits:
+    """Seconds to wait for a start, seconds of idleness before a release, starts again in a row.
+
+    ``alone``: the model shares its GPUs with the trials, so it is released before they start.
+    """
+
+    start_seconds: float
+    idle_seconds: float
+    restarts: int
+    alone: bool = False
+    poll_seconds: float = 1.0
+
+
+class ServedModel:
+    """A served model. ``note`` writes down what happens to it (one line each)."""
+
+    def __init__(
+        self,
+        directory: Path,
+        serving: Serving,
+        server: Server,
+        limits: ServedLimits,
+        note: Callable[[str], None],
+    ) -> None:
+        self._directory = directory
+        self._serving = serving
+        self._server = server
+        self._limits = limits
+        self._note = note
+        self._job: str | None = None
+        self._ready = False
+        self._deaths = 0
+        self._used = time.monotonic()
+
+    def locate(self) -> Address:
+        """Where the model answers; starts it, and waits for it, as needed. Raises `LLMError` when it does not come."""
+        deadline = time.monotonic() + self._limits.start_seconds
+        while True:
+            self._renew_lease()
+            address = self._check()
+            if address is not None:
+                self._used = time.monotonic()
+                return address
+            if self._job is None:
+                if self._deaths > self._limits.restarts:
+                    self._deaths = 0  # the next batch may try again
+                    raise LLMError(
+                        "unavailable",
+                        f"the served model did not run {self._limits.restarts + 1} times in a row; the end of "
+                        f"{self._directory / 'log.txt'}: {log_tail(self._directory)}",
+                    )
+                self._start()
+            if time.monotonic() > deadline:
+                self.release()
+                raise LLMError(
+                    "unavailable",
+                    f"the served model was not ready within agent.start_seconds ({self._limits.start_seconds:g})",
+                )
+            time.sleep(self._limits.poll_seconds)
+
+    def waiting(self, remaining: int, total: int, more: bool) -> None:
+        """Called while trials run: ``remaining`` of ``total`` have not ended; ``more``: the search goes on after them.
+
+        Releases a model that waits long, and starts it again towards the end of the batch, so that queueing and
+        loading overlap with the last trials.
+        """
+        self._renew_lease()
+        soon = more and remaining <= max(1, total // 4) and not self._limits.alone
+        idle = time.monotonic() - self._used
+        if self._job is None:
+            if soon and self._deaths == 0:
+                try:
+                    self._start()
+                except LLMError as error:
+                    log.warning("%s", error)
+        elif not more or self._limits.alone or (idle > self._limits.idle_seconds and not soon):
+            self._note(
+                f"released: idle for {idle:.0f} s" if more else "released: no question is left"
+            )
+            self._stop()
+
+    def release(self) -> None:
+        """Stop the model, whichever start of the controller began it, and forget its key."""
+        if self._job is None:
+            self._job = self._find()
+        if self._job is not None:
+            self._note("released")
+            self._stop()
+        (self._directory / KEY_FILE).unlink(missing_ok=True)
+
+    def _check(self) -> Address | None:
+        """The address if the server answers; notices when its job has ended."""
+        if self._job is None:
+            self._job = self._find()
+        if self._job is None:
+            return None
+        if not self._alive(self._job):
+            self._note(
+                f"job {self._job} ended by itself; its log ends: {log_tail(self._directory)}"
+            )
+            self._job, self._ready = None, False
+            self._deaths += 1
+            return None
+        found = read_address(self._directory)
+        if found is None:
+            return None
+        # On one node the loopback always works, and names of test clusters' nodes resolve nowhere.
+        near = found.node == socket.gethostname()
+        key = self._key()
+        for host in ("127.0.0.1", *found.hosts) if near else found.hosts:
+            base = f"http://{host}:{found.port}/v1"
+            if key and _answers(base, key):
+                if not self._ready:
+                    self._note(f"ready at {host}:{found.port} on {found.node} (job {self._job})")
+                self._ready, self._deaths = True, 0
+                return Address(base, key)
+        return None
+
+    def _start(self) -> None:
+        write_serving(self._directory, self._serving)
+        self._renew_lease()
+        try:
+            self._job = self._server.start()
+        except (*_QUEUE_ERRORS, OSError) as error:
+            self._deaths += 1
+            raise LLMError(
+                "unavailable", f"the model's job could not be started: {error}"
+            ) from None
+        self._ready = False
+        self._used = time.monotonic()
+        self._note(f"started as job {self._job}")
+        (self._directory / _JOB_FILE).write_text(
+            json.dumps({"job_id": self._job}), encoding="utf-8"
+        )
+
+    def _stop(self) -> None:
+        if self._job is not None:
+            try:
+                self._server.stop(self._job)
+            except _QUEUE_ERRORS as error:
+                # It ends by itself once its lease is not renewed.
+                self._note(f"job {self._job} could not be cancelled: {error}")
+        self._job, self._ready = None, False
+
+    def _alive(self, job: str) -> bool:
+        try:
+            return self._server.alive(job)
+        except _QUEUE_ERRORS as error:  # no news is not bad news: the server itself is asked anyway
+            log.warning("%s", error)
+            return True
+
+    def _find(self) -> str | None:
+        try:
+            job = self._server.find()
+        except _QUEUE_ERRORS as error:  # the queue does not answer now
+            log.warning("%s", error)
+            return None
+        if job is not None:
+            self._note(f"found running as job {job}")
+        return job
+
+    def _key(self) -> str:
+        try:
+            return (self._directory / KEY_FILE).read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
+    def _renew_lease(self) -> None:
+        if self._directory.exists():
+            (self._directory / LEASE_FILE).touch()
+
+
+def _answers(base_url: str, key: str) -> bool:
+    """Whether the server is up and takes the key: another run's server at a reused port does not."""
+    import httpx
+
+    headers = {"Authorization": f"Bearer {key}"}
+    try:
+        with httpx.Client(trust_env=False, timeout=_PROBE_S) as client:
+            return client.get(f"{base_url}/models", headers=headers).status_code == 200
+    except httpx.HTTPError:
+        return False

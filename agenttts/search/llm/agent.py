@@ -1,0 +1,129 @@
+"""The agent: an LLM that writes guidelines from the history and proposes by them. Source: AgentTTS (arXiv 2508.00890)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from agenttts.search.archive import Archive
+from agenttts.search.base import Proposal
+from agenttts.search.llm.base import Chat, LLMError
+from agenttts.search.llm.prompts import Prompts, allocation_text, history
+from agenttts.search.llm.reading import read_guidelines
+from agenttts.search.llm.writer import AllocationWriter, Link
+from agenttts.space import SearchSpace
+
+SOURCE = "agent"
+
+# New results that make new guidelines worthwhile (a batch of the paper's has 10).
+_NEWS = 3
+_MOST_GUIDELINES = 8
+# Recent scores "hardly vary" when their spread is under this share of the spread of all.
+_FLAT = 0.02
+_RECENT = 8
+
+
+class LLMAgent:
+    """The `Proposer` of the agenttts searcher.
+
+    Each batch is up to two questions: new guidelines, once there are enough new results, and the batch itself. The
+    prompts hold the first guidelines and the two latest. Deterministic given the archive, the seed and the replies on
+    record; after a restart the transcript gives back the guidelines.
+    """
+
+    def __init__(
+        self, space: SearchSpace, seed: int, link: Link, insights: Collection[int] = (1, 2, 3)
+    ) -> None:
+        self._space = space
+        self._seed = seed
+        self._transcript = link.caller.transcript
+        self._prompts = Prompts(space, link.briefing, insights)
+        self._writer = AllocationWriter(link, self._prompts, SOURCE)
+
+    def propose(self, n: int, archive: Archive) -> list[Proposal]:
+        """Up to ``n`` allocations, feasible and new; fewer or none when the model does not deliver."""
+        self._remember(archive)
+        if self._writer.given_up:
+            return []
+        try:
+            self._write_guidelines(archive)
+        except LLMError as error:
+            chat = self._propose_chat(n, archive, None)
+            self._writer.fall_back(chat, f"{error.fault}: {error}")
+            return []
+        best = archive.best()
+        otherwise = best.allocation if best else self._space.cheapest
+        return self._writer.write(
+            lambda limit: self._propose_chat(n, archive, limit), n, archive, otherwise
+        )
+
+    def _propose_chat(self, n: int, archive: Archive, limit: int | None) -> Chat:
+        told = {result.allocation for result in archive.results}
+        waiting = sorted(archive.known - told)
+        return self._prompts.chat(
+            "propose",
+            "propose",
+            schema=self._prompts.allocations_schema(n),
+            seed=self._seed + archive.known_count,
+            n=n,
+            history=history(archive, limit),
+            guidelines=self._shown(),
+            waiting=[allocation_text(a) for a in waiting],
+        )
+
+    def _write_guidelines(self, archive: Archive) -> None:
+        """Have new guidelines written when there is enough news. Raises `LLMError` when the model is out of reach."""
+        written = self._written()
+        seen = written[-1]["trials"] if written else 0
+        recent = len(archive.results) - seen
+        if written and recent < _NEWS:
+            return
+        chat, reply = self._writer.ask(
+            lambda limit: self._prompts.chat(
+                "guidelines",
+                "guidelines" if written else "guidelines_first",
+                schema=self._prompts.guidelines_schema(_MOST_GUIDELINES),
+                seed=self._seed + archive.known_count,
+                history=history(archive, limit),
+                guidelines=self._shown(),
+                recent=recent,
+                flat=_flat([trial.score for trial in archive.scored]),
+                most=_MOST_GUIDELINES,
+            )
+        )
+        # None in the reply is an answer too: it is not asked for again before there is more news.
+        sentences = read_guidelines(reply.text, _MOST_GUIDELINES)
+        self._transcript.add(
+            "guidelines", key=chat.key, trials=len(archive.results), guidelines=sentences
+        )
+        archive.write_guidelines(sentences)
+
+    def _remember(self, archive: Archive) -> None:
+        """Put the guidelines of earlier starts into the archive."""
+        for event in self._written():
+            archive.write_guidelines(event["guidelines"])
+
+    def _written(self) -> list[dict[str, Any]]:
+        return [e for e in self._transcript.events if e["event"] == "guidelines"]
+
+    def _shown(self) -> list[dict[str, Any]]:
+        """The first guidelines and the two latest, each with a title."""
+        sets = [event for event in self._written() if event["guidelines"]]
+        kept = sets[:1] + sets[1:][-2:]
+        return [
+            {
+                "title": f"Written after {event['trials']} trials"
+                + (" (the first)" if event is sets[0] else ""),
+                "sentences": event["guidelines"],
+            }
+            for event in kept
+        ]
+
+
+def _flat(scores: Sequence[float]) -> bool:
+    """Whether the recent scores hardly vary, measured by the spread of all of them."""
+    if len(scores) < 2 * _RECENT:
+        return False
+    recent = scores[-_RECENT:]
+    spread = max(scores) - min(scores)
+    return max(recent) - min(recent) <= _FLAT * spread

@@ -1,0 +1,152 @@
+"""The LLM baselines: the same questions asked without the insights. What the model leaves open is drawn at random."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import ClassVar
+
+from agenttts.search.base import Proposal, Searcher
+from agenttts.search.feasible import FeasibleSet
+from agenttts.search.llm.base import Chat, LLMError
+from agenttts.search.llm.briefing import Briefing
+from agenttts.search.llm.knowledge import Experience, load_experience, most_similar
+from agenttts.search.llm.prompts import Prompts, allocation_text, history
+from agenttts.search.llm.reading import read_guidelines
+from agenttts.search.llm.writer import AllocationWriter, Link
+from agenttts.space import SearchSpace
+
+_MOST_SENTENCES = 8
+
+
+class LLMSearcher(Searcher):
+    """A model that proposes whole batches. Option ``llm``: the link to it; without one, all is drawn at random."""
+
+    asks_llm: ClassVar[bool] = True
+
+    def __init__(self, space: SearchSpace, seed: int = 0, *, llm: Link | None = None) -> None:
+        super().__init__(space, seed)
+        self._link = llm
+        self._prompts = Prompts(space, llm.briefing if llm else Briefing())
+        self._writer = AllocationWriter(llm, self._prompts, self.name) if llm else None
+
+    def _propose(self, n: int) -> list[Proposal]:
+        chosen: list[Proposal] = []
+        if self._writer is not None and not self._writer.given_up and self._open:
+            best = self.archive.best()
+            otherwise = best.allocation if best else self.space.cheapest
+            chosen = self._writer.write(
+                lambda limit: self._chat(n, limit), n, self.archive, otherwise
+            )
+        known = self.archive.known | {proposal.allocation for proposal in chosen}
+        drawn = self._feasible.draw_many(
+            n - len(chosen),
+            known,
+            lambda i: random.Random(f"{self.name}/{self.seed}/{len(known) + i}"),
+        )
+        why = "drawn at random: the model proposed too few" if self._writer else "drawn at random"
+        return [*chosen, *(Proposal(allocation, "random", why) for allocation in drawn)]
+
+    @abstractmethod
+    def _chat(self, n: int, limit: int | None) -> Chat:
+        """The question for ``n`` allocations."""
+
+    @cached_property
+    def _feasible(self) -> FeasibleSet:
+        return FeasibleSet(self.space)
+
+    @property
+    def _open(self) -> bool:
+        """Whether there is anything left to propose."""
+        return self.archive.known_count < len(self._feasible)
+
+    def _ask(self, template: str, n: int, **values: object) -> Chat:
+        return self._prompts.chat(
+            "propose",
+            template,
+            schema=self._prompts.allocations_schema(n),
+            seed=self.seed + self.archive.known_count,
+            n=n,
+            **values,
+        )
+
+    def _waiting(self) -> list[str]:
+        told = {result.allocation for result in self.archive.results}
+        return [allocation_text(a) for a in sorted(self.archive.known - told)]
+
+
+class ZeroShotSearcher(LLMSearcher):
+    """LLM_ZS: proposes from the task's description alone. It is told what it proposed before, never how that scored."""
+
+    name = "llm_zs"
+
+    def _chat(self, n: int, limit: int | None) -> Chat:
+        tried = [allocation_text(a) for a in sorted(self.archive.known)]
+        return self._ask("zero_shot", n, tried=tried if limit is None else tried[-limit:])
+
+
+class AgentHPOSearcher(LLMSearcher):
+    """AgentHPO: tunes from the log of its own trials, as any hyperparameters (arXiv 2402.01881)."""
+
+    name = "agenthpo"
+
+    def _chat(self, n: int, limit: int | None) -> Chat:
+        return self._ask(
+            "agent_hpo", n, history=history(self.archive, limit), waiting=self._waiting()
+        )
+
+
+class MLCopilotSearcher(LLMSearcher):
+    """MLCopilot: proposes from the experience of finished searches (arXiv 2304.14979).
+
+    Option ``knowledge``: those searches, each a run's directory, its ``trials.parquet`` or a replay table. The most
+    similar ones go into the prompt, with the knowledge that the model itself first wrote down from them.
+    """
+
+    name = "mlcopilot"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int = 0,
+        *,
+        knowledge: Sequence[str] = (),
+        llm: Link | None = None,
+    ) -> None:
+        super().__init__(space, seed, llm=llm)
+        self._experience: list[Experience] = most_similar(load_experience(knowledge), space)
+
+    def _chat(self, n: int, limit: int | None) -> Chat:
+        lines = None if limit is None else max(2, limit // 4)
+        return self._ask(
+            "copilot",
+            n,
+            experience=[past.shown(lines) for past in self._experience],
+            knowledge=self._knowledge(),
+            history=history(self.archive, limit),
+            waiting=self._waiting(),
+        )
+
+    def _knowledge(self) -> list[str]:
+        """What the model makes of the experience: asked once, then on record."""
+        if self._writer is None or not self._experience:
+            return []
+        try:
+            _, reply = self._writer.ask(
+                lambda limit: self._prompts.chat(
+                    "knowledge",
+                    "copilot_knowledge",
+                    schema=self._prompts.guidelines_schema(_MOST_SENTENCES),
+                    seed=self.seed,
+                    experience=[
+                        past.shown(None if limit is None else max(2, limit // 4))
+                        for past in self._experience
+                    ],
+                    most=_MOST_SENTENCES,
+                )
+            )
+        except LLMError:
+            return []  # on record in the transcript; the experience itself is in the prompt all the same
+        return read_guidelines(reply.text, _MOST_SENTENCES)

@@ -1,0 +1,111 @@
+"""From the ``agent:`` section of a spec to a model that a searcher can ask."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from agenttts.errors import MissingRequirement
+from agenttts.search.llm.base import LLM, LLMError
+from agenttts.search.llm.briefing import Briefing
+from agenttts.search.llm.caller import Caller, Patience
+from agenttts.search.llm.endpoint import Address, EndpointLLM
+from agenttts.search.llm.scripted import ScriptedLLM, load_script
+from agenttts.search.llm.transcript import Transcript
+from agenttts.search.llm.writer import Link
+from agenttts.spec.agent import AgentSection, EndpointAgent, ScriptedAgent, ServeAgent
+
+
+def connect(
+    section: AgentSection,
+    briefing: Briefing,
+    transcript: Transcript,
+    locate: Callable[[], Address] | None = None,
+) -> Link | None:
+    """The link to the model of a section; None for ``agent: none``. Asks nothing yet.
+
+    ``locate`` finds the server of a model that the run serves itself (``kind: serve``), and may raise `LLMError`.
+    """
+    if section == "none":
+        return None
+    patience = Patience(
+        retries=section.retries,
+        max_calls=section.max_calls,
+        max_total_tokens=section.max_total_tokens,
+        max_tokens=section.max_tokens,
+    )
+    llm: LLM
+    if isinstance(section, ScriptedAgent):
+        llm = ScriptedLLM(
+            load_script(Path(section.replies)),
+            timeout=section.timeout_seconds,
+            served=transcript.purposes(),
+        )
+    else:
+        fixed = isinstance(section, EndpointAgent)
+        llm = EndpointLLM(
+            section.model if isinstance(section, EndpointAgent) else served_name(section),
+            _fixed_address(section) if isinstance(section, EndpointAgent) else locate or _nowhere,
+            max_tokens=section.max_tokens,
+            temperature=section.temperature,
+            timeout=section.timeout_seconds,
+            structured=section.structured,
+            direct=not fixed,
+            extra=section.extra if isinstance(section, EndpointAgent) else None,
+        )
+    return Link(Caller(llm, transcript, patience), briefing, section.bad_replies)
+
+
+def served_name(section: ServeAgent) -> str:
+    """What a model that the run serves itself is called at its server and in the transcript."""
+    return Path(section.model).name
+
+
+def check_key(section: AgentSection) -> None:
+    """Raise `MissingRequirement` when the variable with the key is not set."""
+    name = section.api_key_env if isinstance(section, EndpointAgent) else None
+    key = os.environ.get(name, "").strip() if name else ""
+    if name and not _usable(key):
+        problem = "holds something else than a key" if key else "is not set in this environment"
+        raise MissingRequirement(
+            f"agent.api_key_env: {_shown(name)} {problem}",
+            fix="export it in this shell, then launch again (the controller's job inherits it)",
+        )
+
+
+def take_key(section: AgentSection) -> str:
+    """The key, taken out of this process's environment: what it starts (trials) does not inherit it."""
+    if isinstance(section, EndpointAgent) and section.api_key_env:
+        return os.environ.pop(section.api_key_env, "").strip()
+    return ""
+
+
+def _usable(key: str) -> bool:
+    """Whether it can be sent in a header: libraries quote what cannot in their errors."""
+    return bool(key) and key.isascii() and key.isprintable() and " " not in key
+
+
+def _fixed_address(section: EndpointAgent) -> Callable[[], Address]:
+    key = take_key(section)
+    if section.api_key_env and not _usable(key):
+        name = _shown(section.api_key_env)
+
+        def missing() -> Address:
+            raise LLMError("unavailable", f"{name} holds no key where the controller runs")
+
+        return missing
+    address = Address(section.base_url, key)
+    return lambda: address
+
+
+def _nowhere() -> Address:
+    raise LLMError("unavailable", "no server was started for this model")
+
+
+def _shown(variable: str) -> str:
+    """The variable by name, unless it may be a key given in place of the name."""
+    if re.fullmatch(r"[A-Z][A-Z0-9_]{0,39}", variable):
+        return f"the environment variable {variable}"
+    return "the environment variable that it names"

@@ -1,0 +1,135 @@
+"""Finished searches as experience for a new one (MLCopilot): their tables, in words, the most similar first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from agenttts.errors import UserError
+from agenttts.space import SearchSpace
+from agenttts.tables.aggregate import scored
+from agenttts.tables.schema import read_trials
+
+_MOST_PAST = 3
+_BEST, _POOR = 6, 3
+
+Point = tuple[dict[str, tuple[str, int]], float, float | None]
+"""An allocation ({stage: (model, samples)}), its score and its budget (None: not recorded)."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """One finished search: its trials that scored, best first."""
+
+    title: str
+    points: tuple[Point, ...]
+
+    @property
+    def stages(self) -> set[str]:
+        """The names of its stages."""
+        return set(self.points[0][0])
+
+    @property
+    def models(self) -> set[str]:
+        """The names of all models in it."""
+        return {model for choices, _, _ in self.points for model, _ in choices.values()}
+
+    def shown(self, lines: int | None = None) -> dict[str, Any]:
+        """Title and lines for a prompt: the best of it and some of the worst, at most ``lines``."""
+        best, poor = self.points[:_BEST], self.points[_BEST:][-_POOR:]
+        kept = [*best, *poor] if lines is None else [*best, *poor][:lines]
+        return {"title": self.title, "lines": [_line(point) for point in kept]}
+
+
+def load_experience(sources: Sequence[str]) -> list[Experience]:
+    """The searches in ``sources``: run directories, tables of trials or replay tables (Parquet or CSV).
+
+    Raises `UserError` naming the source that is missing, damaged or without a score.
+    """
+    if isinstance(sources, str) or not all(isinstance(source, str) for source in sources):
+        raise UserError(
+            f"search.options.knowledge: {sources!r} is not valid; valid: a list of runs or tables"
+        )
+    return [_load(Path(source).expanduser()) for source in sources]
+
+
+def most_similar(experience: Sequence[Experience], space: SearchSpace) -> list[Experience]:
+    """The few that are most like ``space``: by the share of stage names, then of model names, they have in common."""
+    stages = {stage.name for stage in space.stages}
+    models = {model.name for stage in space.stages for model in stage.models}
+
+    def likeness(past: Experience) -> tuple[float, float]:
+        return _overlap(past.stages, stages), _overlap(past.models, models)
+
+    return sorted(experience, key=likeness, reverse=True)[:_MOST_PAST]
+
+
+def _load(path: Path) -> Experience:
+    table = path / "trials.parquet" if path.is_dir() else path
+    if not table.is_file():
+        raise UserError(
+            f"search.options.knowledge: {path} is neither a finished run nor a table of results"
+        )
+    title = table.parent.name if table.name == "trials.parquet" else table.stem
+    points = _trial_points(table) if _is_trials(table) else _replay_points(table)
+    if not points:
+        raise UserError(f"search.options.knowledge: {table} has no trial with a score")
+    return Experience(title, tuple(sorted(points, key=lambda point: -point[1])))
+
+
+def _is_trials(table: Path) -> bool:
+    if table.suffix != ".parquet":
+        return False
+    try:
+        return "allocation" in pl.read_parquet_schema(table)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"search.options.knowledge: {table}: not Parquet: {error}") from None
+
+
+def _trial_points(table: Path) -> list[Point]:
+    return [
+        (
+            {c["stage"]: (c["model"], c["samples"]) for c in row["allocation"]},
+            row["score"],
+            row["budget"],
+        )
+        for row in scored(read_trials(table)).iter_rows(named=True)
+    ]
+
+
+def _replay_points(table: Path) -> list[Point]:
+    try:
+        if table.suffix == ".parquet":
+            frame = pl.read_parquet(table)
+        else:
+            frame = pl.read_csv(table, infer_schema_length=None)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"search.options.knowledge: {table}: not a table: {error}") from None
+    stages = [c.removesuffix(".model") for c in frame.columns if c.endswith(".model")]
+    needed = [f"{stage}.samples" for stage in stages] + ["score"]
+    missing = [name for name in needed if name not in frame.columns]
+    if not stages or missing:
+        raise UserError(
+            f"search.options.knowledge: {table}: no replay table; it needs STAGE.model and STAGE.samples for every "
+            f"stage, and score{'; missing: ' + ', '.join(missing) if missing else ''}"
+        )
+    points: list[Point] = []
+    for row in frame.iter_rows(named=True):
+        choices = {s: (str(row[f"{s}.model"]), int(row[f"{s}.samples"])) for s in stages}
+        if isinstance(row["score"], (int, float)):
+            points.append((choices, float(row["score"]), row.get("budget")))
+    return points
+
+
+def _line(point: Point) -> str:
+    choices, score, budget = point
+    text = ", ".join(f"{stage}={model} x {samples}" for stage, (model, samples) in choices.items())
+    return f"{text}: score {score:.4f}" + (f", cost {budget:.0f}" if budget is not None else "")
+
+
+def _overlap(first: set[str], second: set[str]) -> float:
+    return len(first & second) / max(1, len(first | second))

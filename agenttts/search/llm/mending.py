@@ -1,0 +1,128 @@
+"""Mending proposals: what a model proposes becomes an allocation of the space where it can be.
+
+In this order: nearest model name, nearest allowed sample count, samples scaled down into the budget, and where fewest
+samples are still too many, smaller models. Every change is a note in plain words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agenttts.budget import fits
+from agenttts.errors import nearest_name
+from agenttts.search.llm.reading import RawAllocation, RawChoice
+from agenttts.space import Allocation, Choice, SearchSpace, Stage
+
+
+@dataclass(frozen=True)
+class Mended:
+    """An allocation of the space, and what was changed to make it one (nothing: it was fine)."""
+
+    allocation: Allocation
+    notes: tuple[str, ...] = ()
+
+
+def mend(raw: RawAllocation, space: SearchSpace, otherwise: Allocation) -> Mended | str:
+    """The proposal as an allocation of the space, or why it cannot be made one.
+
+    ``otherwise`` (in the space) lends its choice to stages that the proposal leaves out.
+    """
+    notes: list[str] = []
+    choices: list[Choice] = []
+    if not any(choice.model for choice in raw.choices.values()):
+        return "it names no model"
+    for stage in space.stages:
+        choice = raw.choices.get(stage.name, RawChoice(None, None))
+        model = _model(stage, choice, otherwise, notes)
+        if model is None:
+            return f"stage '{stage.name}' has no model like '{choice.model}'"
+        choices.append(Choice(stage.name, model, _samples(stage, choice, otherwise, notes)))
+    fitted = _within_budget(space, choices, notes)
+    return Mended(Allocation(tuple(fitted)), tuple(notes))
+
+
+def _model(stage: Stage, choice: RawChoice, otherwise: Allocation, notes: list[str]) -> str | None:
+    names = [model.name for model in stage.models]
+    if choice.model is None:
+        model = otherwise[stage.name].model
+        notes.append(f"{stage.name}: no model given, {model} taken")
+        return model
+    if choice.model in names:
+        return choice.model
+    near = nearest_name(choice.model, names)
+    if near is not None:
+        notes.append(f"{stage.name}: no model '{choice.model}', {near} taken")
+    return near
+
+
+def _samples(stage: Stage, choice: RawChoice, otherwise: Allocation, notes: list[str]) -> int:
+    if choice.samples is None:
+        samples = otherwise[stage.name].samples
+        notes.append(f"{stage.name}: no sample count given, {samples} taken")
+        return samples
+    samples = stage.nearest_samples(choice.samples)
+    if samples != choice.samples:
+        notes.append(f"{stage.name}: {choice.samples:g} samples are not allowed, {samples} taken")
+    return samples
+
+
+def _within_budget(
+    space: SearchSpace, choices: Sequence[Choice], notes: list[str]
+) -> Sequence[Choice]:
+    """The choices, their samples scaled down by one factor, then models made smaller, until the budget holds them."""
+    wanted = space.cost(Allocation(tuple(choices)))
+    if fits(wanted, space.budget):
+        return choices
+    notes.append(f"its budget {wanted:.0f} is over {space.budget:g}")
+    smaller = list(choices)
+    while not fits(_cost(space, _scaled(space, smaller, 0.0)), space.budget):
+        # The stage whose next smaller model saves most.
+        _, position, model = max(
+            (space.choice_budget(Choice(c.stage, c.model, least)) - space.choice_budget(Choice(c.stage, m, least)), -i, m)
+            for i, c in enumerate(smaller)
+            for least in [space.stage(c.stage).samples[0]]
+            for m in _smaller(space.stage(c.stage), c.model)
+        )  # fmt: skip
+        changed = smaller[-position]
+        notes.append(f"{changed.stage}: {model} instead of {changed.model}")
+        smaller[-position] = Choice(changed.stage, model, changed.samples)
+    scaled = _scaled(space, smaller, _largest_factor(space, smaller))
+    for before, after in zip(smaller, scaled, strict=True):
+        if before.samples != after.samples:
+            notes.append(f"{after.stage}: {before.samples} samples scaled down to {after.samples}")
+    return scaled
+
+
+def _largest_factor(space: SearchSpace, choices: Sequence[Choice]) -> float:
+    """The largest factor on all samples (to 1/4096) that the budget holds; 0 stands for the fewest allowed."""
+    low, high = 0.0, 1.0
+    if fits(_cost(space, choices), space.budget):
+        return 1.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        if fits(_cost(space, _scaled(space, choices, middle)), space.budget):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _scaled(space: SearchSpace, choices: Sequence[Choice], factor: float) -> list[Choice]:
+    scaled = []
+    for choice in choices:
+        allowed = space.stage(choice.stage).samples
+        below = [count for count in allowed if count <= choice.samples * factor + 1e-9]
+        scaled.append(Choice(choice.stage, choice.model, below[-1] if below else allowed[0]))
+    return scaled
+
+
+def _smaller(stage: Stage, model: str) -> list[str]:
+    """The next smaller model of the stage, as a list of one or none."""
+    size = stage.model(model).params
+    less = [m for m in stage.models if m.params < size]
+    return [max(less, key=lambda m: m.params).name] if less else []
+
+
+def _cost(space: SearchSpace, choices: Sequence[Choice]) -> float:
+    return space.cost(Allocation(tuple(choices)))

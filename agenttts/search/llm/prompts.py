@@ -1,0 +1,189 @@
+"""The prompts: Jinja2 templates beside this file (``prompts/*.j2``), filled in from space, archive and briefing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agenttts.search.archive import Archive, TrialResult
+from agenttts.search.llm.base import Chat, Message
+from agenttts.search.llm.briefing import Briefing
+from agenttts.space import Allocation, SearchSpace, Stage
+
+if TYPE_CHECKING:  # Jinja2 is imported when a prompt is written: most commands need none
+    import jinja2
+
+FOLDER = Path(__file__).with_name("prompts")
+_LONGEST_SAMPLE_LIST = 24
+
+
+class Prompts:
+    """Writes the questions of one search. ``insights``: which of the three the guideline prompts speak of."""
+
+    def __init__(
+        self, space: SearchSpace, briefing: Briefing, insights: Collection[int] = (1, 2, 3)
+    ) -> None:
+        self._space = space
+        self._facts = {
+            "briefing": briefing,
+            "space": space,
+            "budget": f"{space.budget:g}",
+            "stages": [_stage_facts(space, stage, briefing) for stage in space.stages],
+            "insights": set(insights),
+            "example": _example(space),
+        }
+
+    def chat(
+        self,
+        purpose: str,
+        template: str,
+        *,
+        schema: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        **values: Any,
+    ) -> Chat:
+        """A question: the system message and ``template`` filled in with the facts of the search and ``values``."""
+        messages: tuple[Message, ...] = (
+            {"role": "system", "content": self.text("system", **values)},
+            {"role": "user", "content": self.text(template, **values)},
+        )
+        return Chat(purpose, messages, schema, seed)
+
+    def text(self, template: str, **values: Any) -> str:
+        """One template, filled in."""
+        filled: str = _environment().get_template(f"{template}.j2").render(**self._facts, **values)
+        return filled.strip()
+
+    def allocations_schema(self, n: int) -> dict[str, Any]:
+        """The JSON schema of a reply with up to ``n`` allocations."""
+        stages = {
+            stage.name: _object(
+                model={"enum": [model.name for model in stage.models]},
+                samples={
+                    "type": "integer",
+                    "minimum": stage.samples[0],
+                    "maximum": stage.samples[-1],
+                },
+            )
+            for stage in self._space.stages
+        }
+        reason = {"type": "string", "maxLength": 160}
+        item = _object(**stages, reason=reason)
+        return _object(allocations={"type": "array", "items": item, "minItems": 1, "maxItems": n})
+
+    @staticmethod
+    def guidelines_schema(most: int) -> dict[str, Any]:
+        """The JSON schema of a reply with up to ``most`` guidelines."""
+        sentence = {"type": "string", "maxLength": 300}
+        return _object(
+            guidelines={"type": "array", "items": sentence, "minItems": 1, "maxItems": most}
+        )
+
+
+def history(archive: Archive, limit: int | None = None) -> list[dict[str, str]]:
+    """The results for a prompt, in the order told: allocation, cost, score and metrics as texts.
+
+    With a ``limit``, the best half of that many and the latest of the rest.
+    """
+    results = list(enumerate(archive.results, start=1))
+    if limit is not None and len(results) > limit:
+        scored = [item for item in results if item[1].score is not None]
+        best = sorted(scored, key=lambda item: (-(item[1].score or 0.0), item[0]))[: limit // 2]
+        kept = {number for number, _ in best}
+        rest = [item for item in results if item[0] not in kept][len(best) - limit :]
+        results = sorted([*best, *rest])
+    return [_result(archive.space, number, result) for number, result in results]
+
+
+def allocation_text(allocation: Allocation) -> str:
+    """An allocation as prompts write it: ``{"retrieval": {"model": "m", "samples": 4}, ...}``."""
+    record = {c.stage: {"model": c.model, "samples": c.samples} for c in allocation.choices}
+    return json.dumps(record, ensure_ascii=False)
+
+
+def _result(space: SearchSpace, number: int, result: TrialResult) -> dict[str, str]:
+    metrics = (f"{name}={value:.3f}" for name, value in result.metrics.items())
+    return {
+        "number": str(number),
+        "allocation": ", ".join(
+            f"{c.stage}={c.model} x {c.samples}" for c in result.allocation.choices
+        ),
+        "cost": f"{space.cost(result.allocation):.0f}" if _known(space, result) else "?",
+        "score": "failed" if result.score is None else f"{result.score:.4f}",
+        "metrics": " ".join(metrics),
+    }
+
+
+def _known(space: SearchSpace, result: TrialResult) -> bool:
+    """Whether the space can say what the allocation costs: its own stages and models."""
+    names = [choice.stage for choice in result.allocation.choices]
+    return names == [stage.name for stage in space.stages] and all(
+        any(model.name == choice.model for model in stage.models)
+        for choice, stage in zip(result.allocation.choices, space.stages, strict=True)
+    )
+
+
+def _stage_facts(space: SearchSpace, stage: Stage, briefing: Briefing) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "description": briefing.stages.get(stage.name, ""),
+        "prompt_tokens": stage.prompt_tokens,
+        "decode_tokens": stage.decode_tokens,
+        "samples": _samples_text(stage.samples),
+        "models": [
+            {
+                "name": model.name,
+                "params": f"{model.params / 1e9:g}B",
+                "one": f"{stage.budget(model.name, 1):.1f}",
+                "each": f"{stage.budget(model.name, 2) - stage.budget(model.name, 1):.2f}",
+                "most": stage.affordable_samples(model.name, _spare(space, stage)),
+            }
+            for model in stage.models
+        ],
+    }
+
+
+def _spare(space: SearchSpace, stage: Stage) -> float:
+    """What the stage may cost when all others take their cheapest choice."""
+    return space.budget - space.least_budget + space.choice_budget(stage.cheapest)
+
+
+def _samples_text(samples: Sequence[int]) -> str:
+    if len(samples) > 1 and list(samples) == list(range(samples[0], samples[-1] + 1)):
+        return f"any whole number from {samples[0]} to {samples[-1]}"
+    shown = [str(count) for count in samples[:_LONGEST_SAMPLE_LIST]]
+    return ", ".join(shown) + (
+        f", ... up to {samples[-1]}" if len(samples) > _LONGEST_SAMPLE_LIST else ""
+    )
+
+
+def _example(space: SearchSpace) -> str:
+    """An allocation that shows the format; feasible, and of no other merit."""
+    return allocation_text(space.cheapest)
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    # StrictUndefined: a misspelt name in a template is an error, not a hole in a prompt.
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+        autoescape=False,
+    )

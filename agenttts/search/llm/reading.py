@@ -1,0 +1,242 @@
+"""Reading replies: JSON as models write it, with fences, prose around, trailing commas, or cut short. Never raises."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agenttts.space import SearchSpace
+
+_LONGEST_REPLY = 60_000
+_MOST_ALLOCATIONS = 200
+_THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.S | re.I)
+_FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.S)
+_PAIR = re.compile(
+    r"^\s*(?P<model>.+?)\s*(?:[×*:@,]|\bx\b|x(?=\s*\d))\s*(?P<samples>\d+)\s*$", re.I
+)
+_INTEGER = re.compile(r"-?\d{1,9}")
+
+
+@dataclass(frozen=True)
+class RawChoice:
+    """What a reply says of one stage; None where it says nothing usable."""
+
+    model: str | None
+    samples: float | None
+
+
+@dataclass(frozen=True)
+class RawAllocation:
+    """One proposed allocation as the reply has it, by stage, and the words given for it."""
+
+    choices: Mapping[str, RawChoice]
+    reason: str = ""
+
+
+def read_allocations(text: str, space: SearchSpace) -> list[RawAllocation]:
+    """The allocations in a reply, in its order; empty when there are none in it."""
+    found: list[RawAllocation] = []
+    for value in _values(text):
+        for record in _records(value, space):
+            if len(found) < _MOST_ALLOCATIONS:
+                found.append(record)
+        if found:
+            break
+    return found
+
+
+def read_guidelines(text: str, most: int = 8) -> list[str]:
+    """The guidelines in a reply: sentences of one line each; empty when there are none in it."""
+    for value in _values(text):
+        sentences = _sentences(value)
+        if sentences:
+            return sentences[:most]
+    # No JSON: lines that look like items of a list.
+    items = re.findall(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(.+)$", _said(text), re.M)
+    return [line for line in map(_line, items) if line][:most]
+
+
+def _values(text: str) -> Iterator[Any]:
+    """JSON values in a text, the likeliest first."""
+    said = _said(text)
+    pieces = [*(match.group(1) for match in _FENCE.finditer(said)), said]
+    for piece in pieces:
+        value = _loads(piece.strip())
+        if isinstance(value, (dict, list)):
+            yield value
+    for piece in pieces:
+        start = min((i for i in (piece.find("{"), piece.find("[")) if i >= 0), default=-1)
+        if start >= 0:
+            value = _mended(piece[start:])
+            if isinstance(value, (dict, list)):
+                yield value
+
+
+def _said(text: str) -> str:
+    return _THINKING.sub("", text[:_LONGEST_REPLY])
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _mended(text: str) -> Any:
+    from json_repair import repair_json
+
+    # Nesting this deep is noise, and costs the repair more than it can bring.
+    if _depth(text) > 50:
+        return None
+    try:
+        return repair_json(text, return_objects=True, skip_json_loads=True)
+    except (
+        Exception
+    ):  # whatever a library does with noise, the reply is then unusable and counted as such
+        return None
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for character in text:
+        if character in "{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "}]":
+            depth = max(0, depth - 1)
+    return deepest
+
+
+def _records(value: Any, space: SearchSpace, level: int = 0) -> Iterator[RawAllocation]:
+    """Everything in a JSON value that has the shape of an allocation."""
+    if level > 6:
+        return
+    if isinstance(value, dict):
+        record = _record(value, space)
+        if record is not None:
+            yield record
+            return
+        for inner in value.values():
+            if isinstance(inner, (dict, list)):
+                yield from _records(inner, space, level + 1)
+    elif isinstance(value, list):
+        record = _listed(value, space)
+        if record is not None:
+            yield record
+            return
+        for inner in value:
+            if isinstance(inner, (dict, list)):
+                yield from _records(inner, space, level + 1)
+
+
+def _record(value: Mapping[Any, Any], space: SearchSpace) -> RawAllocation | None:
+    """``{STAGE: {model, samples}}``, or with the list or mapping of stages one level down."""
+    by_name = {_folded(key): part for key, part in value.items()}
+    choices: dict[str, RawChoice] = {}
+    for stage in space.stages:
+        name = _folded(stage.name)
+        if name in by_name:
+            choices[stage.name] = _choice(by_name[name])
+        elif f"{name}model" in by_name or f"{name}samples" in by_name:
+            choices[stage.name] = RawChoice(
+                _text(by_name.get(f"{name}model")), _number(by_name.get(f"{name}samples"))
+            )
+    if any(c.model is not None or c.samples is not None for c in choices.values()):
+        return RawAllocation(choices, _reason(by_name))
+    for key in ("allocation", "stages", "choices"):
+        inner = by_name.get(key)
+        found = (
+            _listed(inner, space)
+            if isinstance(inner, list)
+            else _record(inner, space)
+            if isinstance(inner, dict)
+            else None
+        )
+        if found is not None:
+            return RawAllocation(found.choices, found.reason or _reason(by_name))
+    return None
+
+
+def _listed(value: list[Any], space: SearchSpace) -> RawAllocation | None:
+    """``[{stage, model, samples}, ...]``."""
+    names = {_folded(stage.name): stage.name for stage in space.stages}
+    choices: dict[str, RawChoice] = {}
+    for part in value:
+        if not isinstance(part, dict):
+            return None
+        by_name = {_folded(key): inner for key, inner in part.items()}
+        name = names.get(_folded(by_name.get("stage", "")))
+        if name is None or name in choices:
+            return None
+        choices[name] = _choice(part)
+    return RawAllocation(choices) if choices else None
+
+
+def _choice(value: Any) -> RawChoice:
+    if isinstance(value, dict):
+        by_name = {_folded(key): part for key, part in value.items()}
+        model = by_name.get("model", by_name.get("name"))
+        samples = next((by_name[k] for k in ("samples", "numsamples", "n", "k", "count") if k in by_name), None)  # fmt: skip
+        return RawChoice(_text(model), _number(samples))
+    if isinstance(value, list) and len(value) == 2:
+        return RawChoice(_text(value[0]), _number(value[1]))
+    if isinstance(value, str):
+        pair = _PAIR.match(value[:200])
+        if pair:
+            return RawChoice(pair["model"].strip(), float(pair["samples"][:9]))
+        return RawChoice(_text(value), None)
+    return RawChoice(None, _number(value))
+
+
+def _sentences(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if "guideline" in str(key).lower() or len(value) == 1:
+                return _sentences(inner)
+        texts = [f"{key}: {inner}" for key, inner in value.items() if isinstance(inner, str)]
+        return [line for line in map(_line, texts) if line]
+    if isinstance(value, list):
+        lines = []
+        for inner in value:
+            if isinstance(inner, dict):
+                inner = " ".join(str(part) for part in inner.values() if isinstance(part, str))
+            if isinstance(inner, str) and _line(inner):
+                lines.append(_line(inner))
+        return lines
+    return [_line(value)] if isinstance(value, str) and _line(value) else []
+
+
+def _line(text: str) -> str:
+    """A text as one line of at most 300 characters, without mark-up."""
+    return " ".join(text.replace("*", " ").split())[:300].strip(" -")
+
+
+def _reason(by_name: Mapping[str, Any]) -> str:
+    for key in ("reason", "rationale", "why", "explanation"):
+        if isinstance(by_name.get(key), str):
+            return _line(by_name[key])[:200]
+    return ""
+
+
+def _folded(key: Any) -> str:
+    return re.sub(r"[\s_.-]+", "", str(key)[:200]).lower()
+
+
+def _text(value: Any) -> str | None:
+    return " ".join(value.split())[:100] or None if isinstance(value, str) else None
+
+
+def _number(value: Any) -> float | None:
+    """A count as a number, within what a float holds exactly; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return float(value) if abs(value) < 1e9 else 1e9 if value == value and value > 0 else None
+    if isinstance(value, str):
+        match = _INTEGER.search(value)
+        return float(match.group()) if match else None
+    return None

@@ -1,0 +1,108 @@
+"""A scripted model: replies from a file, in order. For tests and for trying out what a broken model does.
+
+The file is JSON: ``{"replies": [...], "then": ...}``. A reply is a text, or one of
+
+- ``{"text": "..."}``, or ``{"allocations": [{STAGE: {"model": ..., "samples": ...}}, ...]}`` for a well-formed batch;
+- ``{"error": 500, "message": "...", "retry_after": 2}``: an HTTP error;
+- ``{"timeout": true}``: an answer that does not come in time; ``"delay": SECONDS`` delays any other reply.
+
+``"for": "propose"`` keeps a reply for questions of that purpose (``guidelines``, ``propose``, ``knowledge``). ``then``
+is what comes when the replies are used up (default: an empty text).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agenttts.errors import UserError, valid_names
+from agenttts.search.llm.base import Chat, LLMError, Reply, estimated_tokens
+
+_KEYS = ("text", "allocations", "error", "message", "retry_after", "timeout", "delay", "for")
+_AGAIN = {408, 429, 500, 502, 503, 504}
+
+
+class ScriptedLLM:
+    """`LLM` from a script. ``served``: the purposes of the calls it has answered before (after a restart)."""
+
+    model = "scripted"
+
+    def __init__(
+        self,
+        script: Mapping[str, Any],
+        *,
+        timeout: float = 120.0,
+        served: Sequence[str] = (),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._replies: list[Mapping[str, Any]] = [_entry(r) for r in script["replies"]]
+        self._then = _entry(script.get("then", ""))
+        self._timeout = timeout
+        self._sleep = sleep
+        for purpose in served:
+            self._next(purpose)
+
+    def complete(self, chat: Chat) -> Reply:
+        """The next reply meant for this purpose."""
+        entry = self._next(chat.purpose)
+        delay = float(entry.get("delay", 0.0))
+        if entry.get("timeout") or delay > self._timeout:
+            self._sleep(min(delay, self._timeout))
+            raise LLMError("timeout", f"no answer in {self._timeout:g} s", again=True)
+        self._sleep(delay)
+        if "error" in entry:
+            status = int(entry["error"])
+            message = f"HTTP {status}: {entry.get('message', 'scripted')}"
+            again = status in _AGAIN
+            raise LLMError(
+                "http" if again else "refused",
+                message,
+                again=again,
+                retry_after=entry.get("retry_after"),
+            )
+        if "allocations" in entry:
+            text = json.dumps({"allocations": entry["allocations"]})
+        else:
+            text = str(entry.get("text", ""))
+        return Reply(text, estimated_tokens(chat.characters), estimated_tokens(len(text)))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _next(self, purpose: str) -> Mapping[str, Any]:
+        for position, reply in enumerate(self._replies):
+            if reply.get("for", purpose) == purpose:
+                return self._replies.pop(position)
+        return self._then
+
+
+def load_script(path: Path) -> dict[str, Any]:
+    """A script, checked. `UserError` names the file and the reply that is wrong."""
+    try:
+        script = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such script of replies") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a script of replies: {error}") from None
+    if not isinstance(script, dict) or not isinstance(script.get("replies"), list):
+        raise UserError(f'{path}: a script is {{"replies": [...], "then": ...}}')
+    if unknown := [key for key in script if key not in ("replies", "then")]:
+        raise UserError(
+            f"{path}: unknown key '{unknown[0]}'; {valid_names(unknown[0], ('replies', 'then'))}"
+        )
+    for number, reply in enumerate([*script["replies"], script.get("then", "")]):
+        if not isinstance(reply, (str, dict)):
+            raise UserError(f"{path}: replies[{number}] is neither a text nor a mapping")
+        for key in reply if isinstance(reply, dict) else ():
+            if key not in _KEYS:
+                raise UserError(
+                    f"{path}: replies[{number}]: unknown key '{key}'; {valid_names(key, _KEYS)}"
+                )
+    return script
+
+
+def _entry(reply: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"text": reply} if isinstance(reply, str) else reply

@@ -1,0 +1,162 @@
+"""The transcript: every prompt, every reply and what became of it, one JSON object a line (a run's ``agent.jsonl``).
+
+It is also the memory of the agent. A reply on record is used again instead of asking the model, so that a controller
+started anew makes the same proposals as the one before, and a run's caps count over all of its starts.
+
+Events, besides ``time``:
+
+- ``reply``: a call that brought a reply: key, purpose, model, messages, reply, tokens, seconds, notes;
+- ``failed``: an attempt that did not: key, purpose, model, messages, fault, error, seconds;
+- ``proposals``: what was made of a reply: asked, usable, decisions (raw, outcome, allocation, notes);
+- ``guidelines``: the guidelines read from a reply, and how many results they rest on;
+- ``fallback``: why others had to propose;
+- ``served``: what happened to a model that the run serves itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agenttts.search.llm.base import Chat, LLMError, Reply
+
+
+class Transcript:
+    """Appends events to a file (or, without a path, only remembers them)."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self.events: list[dict[str, Any]] = []
+        if path is not None and path.exists():
+            whole = 0
+            for event, end in _read(path.read_bytes()):
+                self.events.append(event)
+                whole = end
+            # A line that a crash cut short never happened.
+            if path.stat().st_size > whole:
+                with path.open("r+b") as stream:
+                    stream.truncate(whole)
+        self._replies: dict[str, dict[str, Any]] = {
+            e["key"]: e for e in self.events if e["event"] == "reply"
+        }
+        self.calls = sum(e["event"] in ("reply", "failed") for e in self.events)
+        self.tokens = sum(_tokens(e) for e in self.events)
+
+    def add(self, event: str, **values: Any) -> dict[str, Any]:
+        """Write an event down; it is on the disk when this returns."""
+        record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
+        self.events.append(record)
+        if self._path is not None:
+            with self._path.open("ab") as stream:
+                stream.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))
+                stream.write(b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        return record
+
+    def add_reply(self, chat: Chat, model: str, reply: Reply, seconds: float) -> None:
+        """Write down a call that brought a reply."""
+        self._replies[chat.key] = self.add(
+            "reply",
+            **_asked(chat, model),
+            reply=reply.text,
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            finish_reason=reply.finish_reason,
+            seconds=round(seconds, 3),
+            notes=list(reply.notes),
+        )
+        self.calls += 1
+        self.tokens += reply.prompt_tokens + reply.completion_tokens
+
+    def add_failure(self, chat: Chat, model: str, error: LLMError, seconds: float) -> None:
+        """Write down an attempt that brought none."""
+        failure = {"fault": error.fault, "error": str(error), "seconds": round(seconds, 3)}
+        self.add("failed", **_asked(chat, model), **failure)
+        self.calls += 1
+
+    def recorded(self, chat: Chat) -> Reply | None:
+        """The reply on record to the same question."""
+        event = self._replies.get(chat.key)
+        if event is None:
+            return None
+        return Reply(
+            event["reply"],
+            event["prompt_tokens"],
+            event["completion_tokens"],
+            event["finish_reason"],
+        )
+
+    def find(self, kind: str, key: str) -> dict[str, Any] | None:
+        """The latest event of a kind about the question ``key``."""
+        about = (e for e in reversed(self.events) if (e["event"], e.get("key")) == (kind, key))
+        return next(about, None)
+
+    def purposes(self) -> list[str]:
+        """The purposes of all attempts so far, in order."""
+        return [e["purpose"] for e in self.events if e["event"] in ("reply", "failed")]
+
+
+def summarise(path: Path) -> dict[str, Any] | None:
+    """What a transcript amounts to, for status and report; None where there is none.
+
+    ``calls`` counts attempts, ``failed`` those without a reply (by fault), ``decisions`` the proposals by outcome,
+    ``fallbacks`` the batches that others had to propose.
+    """
+    if not path.exists():
+        return None
+    events = [event for event, _ in _read(path.read_bytes())]
+    kinds = Counter(event["event"] for event in events)
+    decisions = Counter(d["outcome"] for e in events for d in e.get("decisions", ()))
+    return {
+        "model": next((e["model"] for e in events if "model" in e), None),
+        "calls": kinds["reply"] + kinds["failed"],
+        "replies": kinds["reply"],
+        "failed": dict(Counter(e["fault"] for e in events if e["event"] == "failed")),
+        "prompt_tokens": sum(e.get("prompt_tokens", 0) for e in events),
+        "completion_tokens": sum(e.get("completion_tokens", 0) for e in events),
+        "seconds": round(sum(e.get("seconds", 0.0) for e in events), 1),
+        "decisions": dict(decisions),
+        "repairs": [
+            {"allocation": d["allocation"], "notes": d["notes"]}
+            for e in events
+            for d in e.get("decisions", ())
+            if d["outcome"] == "repaired"
+        ],
+        "fallbacks": [e["reason"] for e in events if e["event"] == "fallback"],
+        "served": [
+            {"time": e["time"], "what": e["what"]} for e in events if e["event"] == "served"
+        ],
+    }
+
+
+def _asked(chat: Chat, model: str) -> dict[str, Any]:
+    return {
+        "key": chat.key,
+        "purpose": chat.purpose,
+        "model": model,
+        "messages": [dict(message) for message in chat.messages],
+    }
+
+
+def _tokens(event: dict[str, Any]) -> int:
+    return int(event.get("prompt_tokens", 0)) + int(event.get("completion_tokens", 0))
+
+
+def _read(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:
+    """Events with the offset behind each, up to the first line that is none (cut short by a crash)."""
+    offset = 0
+    for line in content.splitlines(keepends=True):
+        try:
+            event = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            event = None
+        if not isinstance(event, dict) or "event" not in event:
+            return
+        offset += len(line)
+        yield event, offset

@@ -1,0 +1,190 @@
+"""Allocations from a model: ask, read, mend, drop what is known, ask again when nothing is usable, and write it down."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agenttts.search.archive import Archive
+from agenttts.search.base import Proposal
+from agenttts.search.llm.base import Chat, LLMError, Reply
+from agenttts.search.llm.briefing import Briefing
+from agenttts.search.llm.caller import Caller
+from agenttts.search.llm.mending import mend
+from agenttts.search.llm.prompts import Prompts
+from agenttts.search.llm.reading import RawAllocation, read_allocations
+from agenttts.space import Allocation
+
+log = logging.getLogger(__name__)
+
+# Batches in a row without anything usable after which the model is not asked any more.
+GIVE_UP_AFTER = 3
+_FEWEST_TRIALS_SHOWN = 4
+_REPEATED = 1500  # characters of a bad reply that the model is shown again
+
+Build = Callable[[int | None], Chat]
+"""Writes the question with at most so many past trials in it (None: all)."""
+
+
+@dataclass
+class Link:
+    """A model, and what a searcher needs to talk with it. ``bad_replies``: how often a reply without anything usable
+    is answered with what is wrong about it, before others propose."""
+
+    caller: Caller
+    briefing: Briefing
+    bad_replies: int = 2
+
+
+class AllocationWriter:
+    """Asks a model for allocations on behalf of one searcher. ``source`` marks its proposals in the table; those that
+    had to be mended are ``SOURCE-repaired``."""
+
+    def __init__(self, link: Link, prompts: Prompts, source: str) -> None:
+        self._caller = link.caller
+        self._prompts = prompts
+        self._bad_replies = link.bad_replies
+        self._source = source
+        self._shown: int | None = None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the model has failed too many batches in a row to be asked again."""
+        in_row = 0
+        for event in self._caller.transcript.events:
+            if event["event"] == "fallback":
+                in_row += 1
+            elif event["event"] == "proposals" and event["usable"]:
+                in_row = 0
+        return in_row >= GIVE_UP_AFTER
+
+    def ask(self, build: Build) -> tuple[Chat, Reply]:
+        """Ask the question, with fewer past trials in it when it is too long for the model. Raises `LLMError`."""
+        while True:
+            chat = build(self._shown)
+            try:
+                return chat, self._caller.ask(chat)
+            except LLMError as error:
+                limit = self._shown if self._shown is not None else _lines(chat)
+                if error.fault != "context" or limit // 2 < _FEWEST_TRIALS_SHOWN:
+                    raise
+                self._shown = limit // 2
+
+    def write(
+        self, build: Build, n: int, archive: Archive, otherwise: Allocation
+    ) -> list[Proposal]:
+        """Up to ``n`` new allocations of the space. Empty when the model fails or is given up; the transcript says why.
+
+        ``otherwise`` lends its choice to stages that a proposal leaves out.
+        """
+        asked: list[Chat] = []
+
+        def remembered(limit: int | None) -> Chat:
+            asked.append(build(limit))
+            return asked[-1]
+
+        try:
+            chat, reply = self.ask(remembered)
+        except LLMError as error:
+            self.fall_back(asked[-1], f"{error.fault}: {error}")
+            return []
+        first = chat
+        for attempt in range(self._bad_replies + 1):
+            proposals, problem = self._use(chat, reply, n, archive, otherwise)
+            if proposals:
+                return proposals
+            if attempt == self._bad_replies:
+                break
+            chat = self._again(first, reply, problem, n, attempt)
+            try:
+                reply = self._caller.ask(chat)
+            except LLMError as error:
+                self.fall_back(first, f"{error.fault}: {error}")
+                return []
+        self.fall_back(
+            first,
+            f"{self._bad_replies + 1} replies without a usable allocation; the last: {problem}",
+        )
+        return []
+
+    def fall_back(self, chat: Chat, reason: str) -> None:
+        """Write down that others have to propose this batch (once a question, restarts included)."""
+        if self._caller.transcript.find("fallback", chat.key) is None:
+            self._caller.transcript.add("fallback", key=chat.key, reason=reason)
+            log.warning("the model proposes nothing this time: %s", reason)
+
+    def _use(
+        self, chat: Chat, reply: Reply, n: int, archive: Archive, otherwise: Allocation
+    ) -> tuple[list[Proposal], str]:
+        """The usable proposals of a reply, and what is wrong when there are none."""
+        raws = read_allocations(reply.text, archive.space)
+        chosen: dict[Allocation, Proposal] = {}
+        decisions: list[dict[str, Any]] = []
+        for raw in raws:
+            outcome, allocation, notes = self._judge(raw, n, archive, chosen, otherwise)
+            if allocation is not None and outcome in ("valid", "repaired"):
+                source = self._source if outcome == "valid" else f"{self._source}-repaired"
+                chosen[allocation] = Proposal(allocation, source, _why(raw, notes))
+            decisions.append(
+                {
+                    "raw": {s: [c.model, c.samples] for s, c in raw.choices.items()},
+                    "outcome": outcome,
+                    "allocation": None if allocation is None else allocation.to_records(),
+                    "notes": notes,
+                }
+            )
+        self._record(chat, n, len(chosen), decisions)
+        if not raws:
+            cut = ", and was cut off" if reply.finish_reason == "length" else ""
+            return [], f"it holds no allocation{cut}"
+        counts = {d["outcome"] for d in decisions}
+        problem = (
+            "every allocation in it was tried before or is repeated"
+            if counts == {"duplicate"}
+            else "; ".join(dict.fromkeys(note for d in decisions for note in d["notes"]))[:300]
+        )
+        return list(chosen.values()), problem
+
+    def _judge(
+        self,
+        raw: RawAllocation,
+        n: int,
+        archive: Archive,
+        chosen: dict[Allocation, Proposal],
+        otherwise: Allocation,
+    ) -> tuple[str, Allocation | None, list[str]]:
+        mended = mend(raw, archive.space, otherwise)
+        if isinstance(mended, str):
+            return "unusable", None, [mended]
+        allocation, notes = mended.allocation, list(mended.notes)
+        if allocation in archive or allocation in chosen:
+            return "duplicate", allocation, [*notes, "known already"]
+        if len(chosen) >= n:
+            return "surplus", allocation, [*notes, f"more than the {n} asked for"]
+        return ("repaired" if notes else "valid"), allocation, notes
+
+    def _again(self, first: Chat, reply: Reply, problem: str, n: int, attempt: int) -> Chat:
+        messages = (
+            *first.messages,
+            {"role": "assistant", "content": reply.text[:_REPEATED]},
+            {"role": "user", "content": self._prompts.text("again", problem=problem, n=n)},
+        )
+        return replace(first, messages=messages, seed=first.seed + attempt + 1)
+
+    def _record(self, chat: Chat, n: int, usable: int, decisions: list[dict[str, Any]]) -> None:
+        if self._caller.transcript.find("proposals", chat.key) is None:
+            values = {"asked": n, "usable": usable, "decisions": decisions}
+            self._caller.transcript.add("proposals", key=chat.key, **values)
+
+
+def _lines(chat: Chat) -> int:
+    """How many lines the question has: no fewer than it has past trials."""
+    return sum(message["content"].count("\n") for message in chat.messages)
+
+
+def _why(raw: RawAllocation, notes: list[str]) -> str:
+    """One line for the log: the model's words and what was mended."""
+    mended = f" (mended: {'; '.join(notes)})" if notes else ""
+    return f"{raw.reason or 'proposed by the model'}{mended}"

@@ -1,0 +1,185 @@
+"""The ``agent:`` section: which language model the search asks, if any.
+
+No secret is part of it: an endpoint's key is named by its environment variable, and whatever looks like a key is an
+error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Discriminator, Field, Tag, field_validator
+
+from agenttts.errors import valid_names
+from agenttts.spec.section import Section, UnknownName
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY_LIKE = re.compile(r"(^|_)(api_?key|key|token|secret|password|authorization)$", re.I)
+
+
+class _Talk(Section):
+    """How a model is talked with, whatever serves it."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.7
+    """None: the server's default, for models that take no temperature."""
+    max_tokens: Annotated[int, Field(ge=64)] = 2048
+    """Tokens of one reply at most."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    retries: Annotated[int, Field(ge=0, le=20)] = 4
+    """Further attempts, with growing waits, when a call fails in passing (timeouts, 429, 5xx)."""
+    max_calls: Annotated[int, Field(ge=1)] = 200
+    """Attempts a run, resumed or not."""
+    max_total_tokens: Annotated[int, Field(ge=1)] = 2_000_000
+    """Tokens a run: prompts and replies."""
+    bad_replies: Annotated[int, Field(ge=0, le=10)] = 2
+    """How often an unusable reply is sent back for correction before the insight rules propose."""
+    structured: bool = True
+    """Ask for JSON by schema (left out by itself where the server refuses it)."""
+
+    @field_validator("temperature", "timeout_seconds", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return float(value) if type(value) is int else value
+
+
+class EndpointAgent(_Talk):
+    """An OpenAI-compatible server that runs already."""
+
+    kind: Literal["endpoint"]
+    base_url: str
+    """Up to and including ``/v1``."""
+    model: str
+    api_key_env: str | None = None
+    """The *name* of the environment variable with the key; None: the server asks for none."""
+    extra: dict[str, Any] = {}
+    """Further fields of the request's body, e.g. ``{reasoning_effort: low}``."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(
+                f"'{value}' is no address; valid: http://HOST:PORT/v1 or https://HOST/v1"
+            )
+        if parts.username or parts.password or parts.query:
+            raise ValueError(
+                "an address holds no user, password or query; give the name of the variable with the key in api_key_env"
+            )
+        return value.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _check_variable(cls, value: str | None) -> str | None:
+        # The value is not repeated: it may be the key itself.
+        if value is not None and not (_VARIABLE.fullmatch(value) and len(value) <= 64):
+            raise SecretFound(
+                "this is no name of an environment variable; valid: a name such as MY_LLM_KEY. If it is the key itself, "
+                "export it in a variable, name that variable here, and take the key out of this file"
+            )
+        return value
+
+    @field_validator("extra")
+    @classmethod
+    def _check_extra(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if _KEY_LIKE.search(name):
+                raise SecretFound(
+                    f"'{name}' looks like a secret, and specs and runs are plain files; use api_key_env"
+                )
+            if name in ("messages", "model", "stream", "n", "response_format"):
+                raise ValueError(f"'{name}' is set by the program; leave it out")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError("it goes into a JSON request; valid: texts, numbers, true, false, null, lists, mappings") from None  # fmt: skip
+        return value
+
+
+class ServeAgent(_Talk):
+    """A model that the run serves itself, with vLLM in the trials' image, for as long as the search needs it."""
+
+    kind: Literal["serve"]
+    model: str
+    """A name under ``models``, or the directory of a chat model."""
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    """None: the model's own, or worked out from its config.json and the profile's GPU memory."""
+    options: dict[str, Any] = {}
+    """vLLM's engine options, checked by name (over those of the model under ``models``)."""
+    start_seconds: Annotated[float, Field(gt=0)] = 1800.0
+    """How long the search waits for it, in the queue and while it loads, before the insight rules propose."""
+    idle_seconds: Annotated[float, Field(ge=0)] = 600.0
+    """It is released when trials take longer than this, and started again for the next batch."""
+    restarts: Annotated[int, Field(ge=0, le=20)] = 2
+    """Times in a row it is started again when it dies or does not start."""
+
+    @field_validator("start_seconds", "idle_seconds", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        return float(value) if type(value) is int else value
+
+
+class ScriptedAgent(_Talk):
+    """Replies from a file, for tests and trials of what a bad model does."""
+
+    kind: Literal["scripted"]
+    replies: str
+    """A JSON file, see `agenttts.search.llm.scripted`."""
+
+
+KINDS: dict[str, type[_Talk]] = {
+    "endpoint": EndpointAgent,
+    "serve": ServeAgent,
+    "scripted": ScriptedAgent,
+}
+
+
+class SecretFound(ValueError):
+    """A value that must not be shown, not even in the error about it."""
+
+
+def _alternative(value: Any) -> str | None:
+    """Which alternative a value is meant for, so that errors speak of that one alone."""
+    if isinstance(value, _Talk):
+        return type(value).__name__
+    if isinstance(value, Mapping):
+        kind = KINDS.get(str(value.get("kind")))
+        return kind.__name__ if kind else None
+    return "none"
+
+
+AgentSection = Annotated[
+    Annotated[Literal["none"], Tag("none")]
+    | Annotated[EndpointAgent, Tag("EndpointAgent")]
+    | Annotated[ServeAgent, Tag("ServeAgent")]
+    | Annotated[ScriptedAgent, Tag("ScriptedAgent")],
+    Discriminator(_alternative),
+]
+
+
+def check_kind(value: Any) -> Any:
+    """A validator that runs before the alternatives: the kind must be one of them, and no key may hold a secret."""
+    if isinstance(value, Mapping):
+        for name in value:
+            if _KEY_LIKE.search(str(name)):
+                raise UnknownName(
+                    ("agent", str(name)),
+                    "a key does not belong in a spec, which is a plain file that the run copies; export it in an "
+                    "environment variable and give the variable's name as api_key_env",
+                )
+        if "kind" not in value:
+            raise UnknownName(("agent", "kind"), f"this key is required; valid: {', '.join(KINDS)}")
+        if value["kind"] not in KINDS:
+            raise UnknownName(
+                ("agent", "kind"),
+                f"unknown kind '{value['kind']}'; {valid_names(value['kind'], KINDS)}",
+            )
+    elif value != "none" and not isinstance(value, _Talk):
+        raise UnknownName(
+            ("agent",), f"must be 'none' or a mapping with a kind ({', '.join(KINDS)})"
+        )
+    return value

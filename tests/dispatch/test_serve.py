@@ -1,0 +1,211 @@
+"""A served model's job, from both sides, with a small HTTP server in vLLM's place that dies or hangs when told to."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agenttts.controller.served import ServedLimits, ServedModel
+from agenttts.dispatch.serve import (
+    ADDRESS_FILE,
+    KEY_FILE,
+    KEY_VARIABLE,
+    PORT,
+    LocalServer,
+    Serving,
+    read_address,
+)
+from agenttts.inference.base import ModelConfig
+from agenttts.inference.serve import server_command
+from agenttts.search.llm.base import LLMError
+
+SERVER = """
+import http.server, os, sys, time
+if os.path.exists("slow"): time.sleep(60)
+if os.path.exists("broken"): sys.exit("no such model")
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        right = self.headers["Authorization"] == "Bearer " + os.environ["VLLM_API_KEY"]
+        self.send_response(200 if right and self.path == "/v1/models" else 401)
+        self.end_headers()
+    def log_message(self, *a): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+class Bench:
+    """A served model in a folder, what was noted about it, and switches for its server."""
+
+    def __init__(self, folder: Path, **limits: float) -> None:
+        (folder / "server.py").write_text(SERVER)
+        self.folder = folder / "agent"
+        self.notes: list[str] = []
+        settings = {
+            "start_seconds": 30.0,
+            "idle_seconds": 600.0,
+            "restarts": 1,
+            "poll_seconds": 0.05,
+        }
+        self.limits = ServedLimits(**{**settings, **limits})  # type: ignore[arg-type]
+        self.model = self.start_over()
+
+    def start_over(self, lease_seconds: float = 60.0) -> ServedModel:
+        command = (sys.executable, str(self.folder.parent / "server.py"), PORT)
+        serving = Serving(command, {}, (KEY_VARIABLE,), "127.0.0.1", lease_seconds, "agent", {})
+        server = LocalServer(self.folder)
+        self.model = ServedModel(self.folder, serving, server, self.limits, self.notes.append)
+        return self.model
+
+    @property
+    def pid(self) -> int:
+        address = read_address(self.folder)
+        assert address is not None
+        return int(address.job)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made: list[Bench] = []
+
+    def make(**limits: float) -> Bench:
+        made.append(Bench(tmp_path, **limits))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.model.release()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_started_found_checked_and_released(bench):
+    served = bench()
+    address = served.model.locate()
+    assert address.base_url.startswith("http://127.0.0.1:")
+    assert served.model.locate() == address
+    key = served.folder / KEY_FILE
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert len(address.key) >= 32
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert address.key.encode() not in process.read_bytes(), "never on a command line"
+        except OSError:
+            continue
+    pid = served.pid
+    served.model.release()
+    wait_until(lambda: not alive(pid))
+    assert not key.exists()
+    assert not (served.folder / ADDRESS_FILE).exists()
+    assert [note.split()[0] for note in served.notes] == ["started", "ready", "released"]
+    assert all(address.key not in note for note in served.notes)
+
+
+def test_started_again_when_it_dies(bench):
+    served = bench()
+    first, pid = served.model.locate(), served.pid
+    os.kill(pid, 9)
+    second = served.model.locate()
+    assert served.pid != pid
+    assert second.key == first.key
+    assert any("ended by itself" in note for note in served.notes)
+
+
+def test_one_that_never_runs_is_an_error_with_the_end_of_its_log(bench, tmp_path):
+    (tmp_path / "broken").touch()
+    served = bench(restarts=1)
+    with pytest.raises(LLMError, match="2 times in a row.*no such model") as caught:
+        served.model.locate()
+    assert caught.value.fault == "unavailable"
+    (tmp_path / "broken").unlink()
+    assert served.model.locate().key, "the next batch may try again"
+
+
+def test_one_that_takes_too_long_is_released(bench, tmp_path):
+    (tmp_path / "slow").touch()
+    served = bench(start_seconds=2.0)
+    with pytest.raises(LLMError, match="not ready within agent.start_seconds \\(2\\)"):
+        served.model.locate()
+    assert served.notes[-1] == "released"
+    assert read_address(served.folder) is None
+
+
+def test_released_while_trials_run_long_and_started_for_their_end(bench):
+    served = bench(idle_seconds=0.3)
+    served.model.locate()
+    pid = served.pid
+    served.model.waiting(9, 10, True)
+    assert alive(pid), "not at once"
+    time.sleep(0.4)
+    served.model.waiting(8, 10, True)
+    wait_until(lambda: not alive(pid))
+    served.model.waiting(5, 10, True)
+    assert read_address(served.folder) is None
+    served.model.waiting(2, 10, True)
+    wait_until(lambda: read_address(served.folder) is not None)
+
+
+def test_released_at_once_when_no_question_is_left_or_the_trials_need_its_gpus(bench):
+    served = bench()
+    served.model.locate()
+    served.model.waiting(3, 3, False)
+    assert read_address(served.folder) is None
+    served = bench(alone=True)
+    served.model.locate()
+    served.model.waiting(3, 3, True)
+    assert read_address(served.folder) is None
+    served.model.waiting(1, 3, True)
+    assert read_address(served.folder) is None, "not before the trials are over"
+
+
+def test_it_ends_by_itself_when_the_controller_is_gone(bench):
+    served = bench()
+    served.start_over(lease_seconds=1.0).locate()
+    pid = served.pid
+    wait_until(lambda: not alive(pid), 10)
+    assert not (served.folder / ADDRESS_FILE).exists()
+
+
+def test_another_server_at_the_port_is_not_taken_for_ours(bench):
+    served = bench()
+    served.model.locate()
+    (served.folder / KEY_FILE).chmod(0o600)
+    (served.folder / KEY_FILE).write_text("another key")
+    served.limits = ServedLimits(0.5, 600, 0, poll_seconds=0.05)
+    served.model._limits = served.limits
+    with pytest.raises(LLMError, match="not ready"):
+        served.model.locate()
+
+
+def test_engine_options_become_the_servers_flags():
+    config = ModelConfig(
+        "agent", "/models/m", options={"max_model_len": 2048, "enforce_eager": False,
+        "enable_prefix_caching": True, "hf_overrides": {"a": 1}, "quantization": None},
+    )  # fmt: skip
+    command, _ = server_command(config, "agent", "0.0.0.0", 8000)
+    text = " ".join(command)
+    assert "vllm.entrypoints.openai.api_server --model /models/m --served-model-name agent" in text
+    assert "--host 0.0.0.0 --port 8000" in text
+    assert "--max-model-len 2048" in text
+    assert "--no-enforce-eager" in text
+    assert "--enable-prefix-caching" in text
+    assert '--hf-overrides {"a": 1}' in text
+    assert "quantization" not in text
+    assert "key" not in text

@@ -1,0 +1,81 @@
+"""The final test's trials and the language model in tables and reports."""
+
+from __future__ import annotations
+
+import json
+
+from agenttts.report import build_report, render
+from agenttts.tables.aggregate import (  # fmt: skip
+    best_so_far,
+    best_trial,
+    by_source,
+    held_out,
+    pareto_front,
+    scored,
+    summarise_runs,
+)
+from agenttts.tables.schema import TEST_SOURCE, trials_frame
+
+METRICS = ("retrieval.f1", "answer.em")
+
+
+def rows(trial):
+    return [
+        trial(1, 0.4, 100.0),
+        trial(2, 0.6, 200.0, source="agent", iteration=1),
+        trial(3, 0.5, 150.0, source="agent-repaired", iteration=1),
+        # Better and cheaper than any of the search: it must not count.
+        trial(4, 0.9, 200.0, source=TEST_SOURCE, iteration=2, allocation=trial(2, 0.6, 1).allocation),
+        trial(5, None, 100.0, source=TEST_SOURCE, iteration=2, allocation=trial(1, 0.6, 1).allocation),
+    ]  # fmt: skip
+
+
+def test_no_comparison_counts_the_final_test(trial):
+    frame = trials_frame(rows(trial), METRICS)
+    assert best_trial(frame)["trial"] == "t0002"
+    assert best_so_far(frame)["best_so_far"].to_list() == [0.4, 0.6, 0.6]
+    assert pareto_front(frame, "budget")["trial"].to_list() == ["t0001", "t0003", "t0002"]
+    assert scored(frame).height == 3
+    totals = summarise_runs(frame).row(0, named=True)
+    assert (totals["trials"], totals["scored"], totals["best"]) == (5, 3, 0.6)
+    assert totals["gpu_seconds"] == 36 * 15, "what it took is part of what the run took"
+    assert held_out(frame)["trial"].to_list() == ["t0004", "t0005"]
+    assert by_source(frame) == {"initial": 1, "agent": 1, "agent-repaired": 1, "test": 2}
+
+
+AGENT = {
+    "model": "some-model", "calls": 9, "replies": 6, "failed": {"timeout": 2, "http": 1},
+    "prompt_tokens": 12000, "completion_tokens": 800, "seconds": 75.0,
+    "decisions": {"valid": 4, "repaired": 1, "duplicate": 3},
+    "repairs": [{"allocation": [{"stage": "answer", "model": "m", "samples": 3}], "notes": ["[its] budget was over"]}],
+    "fallbacks": ["timeout: no answer in 120 s"], "served": [],
+}  # fmt: skip
+
+
+def test_the_report_shows_both_scores_and_what_the_model_did(make_run, trial, tmp_path, capsys):
+    report = build_report([make_run(rows=rows(trial))], agents={"demo": AGENT})
+    out = tmp_path / "report"
+    render(report, "json", out)
+    [run] = json.loads(out.read_text())["runs"]
+    assert [(t["trial"], t["search_score"], t["score"]) for t in run["test"]] == [
+        ("t0004", 0.6, 0.9),
+        ("t0005", 0.4, None),
+    ]
+    assert run["test"][0]["confidence"]["low"] <= 0.9
+    assert run["agent"] == AGENT
+    for form in ("table", "html"):
+        render(report, form, out)
+        text = " ".join(out.read_text().split())
+        for part in (
+            "1 agent-repaired", "9 calls (2 timeout, 1 http failed)", "4 valid, 1 repaired, 3 duplicate",
+            "[its] budget was over", "1 batches without it: timeout", "final test on held-out examples",
+            "0.6000", "0.9000",
+        ):  # fmt: skip
+            assert part in text, (form, part)
+
+
+def test_without_model_and_final_test_nothing_is_said_of_them(make_run, tmp_path):
+    out = tmp_path / "report"
+    render(build_report([make_run()]), "table", out)
+    assert "agent:" not in out.read_text()
+    assert "final test" not in out.read_text()

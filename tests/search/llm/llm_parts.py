@@ -1,0 +1,104 @@
+"""What the tests of language models share: a space, a briefing, links to scripted models, a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from agenttts.search.llm.briefing import Briefing
+from agenttts.search.llm.caller import Caller, Patience
+from agenttts.search.llm.scripted import ScriptedLLM
+from agenttts.search.llm.transcript import Transcript
+from agenttts.search.llm.writer import Link
+from agenttts.space import Model, SearchSpace, Stage
+
+KEY = "sk-very-secret-4711"
+
+SPACE = SearchSpace(
+    (
+        Stage("retrieval", (Model("qwen-7b", 7e9), Model("qwen-72b", 72e9)), 2048, 128, tuple(range(1, 101))),
+        Stage("answer", (Model("llama-3b", 3e9), Model("llama-70b", 70e9)), 256, 64, (1, 2, 4, 8, 16, 32, 64)),
+    ),
+    1000,
+)  # fmt: skip
+
+BRIEFING = Briefing(
+    task="two-hop questions",
+    description="Answer questions that take two facts.",
+    stages={"retrieval": "Pick the facts.", "answer": "Answer from them."},
+    main_metric="answer.em",
+    examples=50,
+)
+
+
+def allocation(first: str, few: float, second: str, many: float) -> dict[str, Any]:
+    """One entry of a well-formed reply."""
+    return {
+        "retrieval": {"model": first, "samples": few},
+        "answer": {"model": second, "samples": many},
+    }
+
+
+def link(
+    replies: list[Any], then: Any = "", transcript: Transcript | None = None, **patience: Any
+) -> Link:
+    """A link to a scripted model that waits for nothing."""
+    transcript = transcript or Transcript()
+    script = {"replies": replies, "then": then}
+    llm = ScriptedLLM(script, served=transcript.purposes(), sleep=lambda seconds: None)
+    caller = Caller(llm, transcript, Patience(**patience), sleep=lambda seconds: None)
+    return Link(caller, BRIEFING)
+
+
+class Server:
+    """Answers each request with the next of ``answers``: (status, body, headers), a function of the request's JSON
+    body that gives one, or the last one for ever. ``requests`` are (path, headers, body)."""
+
+    def __init__(self) -> None:
+        self.answers: list[Any] = []
+        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                owner.requests.append((self.path, dict(self.headers), body))
+                answer = owner.answers.pop(0) if len(owner.answers) > 1 else owner.answers[0]
+                status, content, headers = answer(body) if callable(answer) else answer
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                pieces = content if isinstance(content, list) else [content]
+                try:
+                    for piece in pieces:
+                        if isinstance(piece, float):
+                            self.wfile.flush()
+                            time.sleep(piece)
+                        else:
+                            self.wfile.write(piece if isinstance(piece, bytes) else piece.encode())
+                except OSError:
+                    return  # the client has gone, as some tests want
+
+            def log_message(self, format: str, *args: Any) -> None:
+                return
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+
+def said(text: str | None, **more: Any) -> tuple[int, str, dict[str, str]]:
+    """A chat completion."""
+    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 11, "completion_tokens": 7}
+    document = {"choices": [choice], "usage": usage, **more}
+    return 200, json.dumps(document), {"Content-Type": "application/json"}

@@ -1,0 +1,242 @@
+"""The agent within the search: with any model, however broken, a search completes and is no worse than without."""
+
+import json
+
+import pytest
+from llm_parts import SPACE, allocation, link
+
+from agenttts.search import TrialResult, create
+from agenttts.search.archive import Archive
+from agenttts.search.initial import initial_trials
+from agenttts.search.llm.agent import LLMAgent
+from agenttts.search.llm.transcript import Transcript
+
+GOOD = allocation("qwen-72b", 2, "llama-3b", 16)
+
+
+def score(tried):
+    first, second = tried.choices
+    value = {"qwen-7b": 0.3, "qwen-72b": 0.55}[first.model] + 0.1 * (1 - first.samples**-0.5)
+    value += {"llama-3b": 0.1, "llama-70b": 0.2}[second.model] * (1 - 0.7 * second.samples**-0.8)
+    return round(value, 4)
+
+
+def run(connection, trials=24, batch=6, seed=3, searcher=None, **options):
+    """A whole search; the proposals in order."""
+    size = batch
+    if searcher is None:
+        searcher = create("agenttts", SPACE, seed, llm=connection, **options)
+        size = searcher.initial_batch
+    done = []
+    while len(done) < trials:
+        proposals = searcher.propose(size)
+        if not proposals:
+            break
+        searcher.tell([TrialResult(p.allocation, score(p.allocation)) for p in proposals])
+        done += proposals
+        size = batch
+    return done, searcher
+
+
+def best(done):
+    return max(score(p.allocation) for p in done)
+
+
+OVER = {"allocations": [allocation("qwen-72b", 100, "llama-70b", 64)] * 6}
+FAULTS = {
+    "garbage": "%&/( no json [",
+    "empty": "",
+    "prose": "I am sorry, I cannot do that.",
+    "unknown models": {"allocations": [allocation("gpt-9", 1, "claude", 1)] * 6},
+    "500": {"error": 500},
+    "401": {"error": 401},
+    "timeout": {"timeout": True},
+    "empty list": '{"allocations": []}',
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_model_changes_nothing_about_the_search(fault):
+    without, plain = run(None)
+    connection = link([], then=FAULTS[fault])
+    with_it, searcher = run(connection)
+    assert [p.allocation for p in with_it] == [p.allocation for p in without]
+    assert {p.source for p in with_it} == {p.source for p in without}
+    assert searcher.best() == plain.best()
+    events = connection.caller.transcript.events
+    assert any(e["event"] == "fallback" for e in events), "the transcript says why"
+
+
+def ask(connection, batches=1, n=4):
+    """The agent alone, over so many batches after the initial trials: its proposals, batch by batch."""
+    archive = Archive(SPACE)
+    first = initial_trials(SPACE)
+    archive.add([TrialResult(p.allocation, score(p.allocation)) for p in first])
+    agent = LLMAgent(SPACE, 0, connection)
+    asked = []
+    for _ in range(batches):
+        asked.append(agent.propose(n, archive))
+        assert all(p.allocation in SPACE and p.allocation not in archive for p in asked[-1])
+        archive.add([TrialResult(p.allocation, score(p.allocation)) for p in asked[-1]])
+    return asked, archive
+
+
+def test_over_budget_proposals_are_repaired_and_repeats_dropped():
+    connection = link([], then=OVER)
+    [first, second], _ = ask(connection, batches=2)
+    assert [p.source for p in first] == ["agent-repaired"]
+    assert "over 1000" in first[0].reason
+    assert second == [], "the same again is a repeat"
+    outcomes = [
+        d["outcome"] for e in connection.caller.transcript.events for d in e.get("decisions", ())
+    ]
+    assert set(outcomes) == {"repaired", "duplicate"}
+    without, _ = run(None)
+    with_it, _ = run(link([], then=OVER))
+    assert len(with_it) == len(without)
+    assert best(with_it) >= best(without) - 0.01
+
+
+def test_repeats_alone_leave_the_search_to_the_rules():
+    without, plain = run(None)
+    known = plain.initial[0].allocation
+    record = {c.stage: {"model": c.model, "samples": c.samples} for c in known.choices}
+    with_it, _ = run(link([], then={"allocations": [record]}))
+    assert [p.allocation for p in with_it] == [p.allocation for p in without]
+
+
+def test_good_proposals_say_why_and_guidelines_are_kept():
+    entry = {**GOOD, "reason": "large retrieval, many small answers"}
+    connection = link([{"for": "guidelines", "text": '{"guidelines": ["retrieval: pursue qwen-72b"]}'},
+                       {"for": "propose", "allocations": [entry]}])  # fmt: skip
+    [[proposal]], archive = ask(connection)
+    assert proposal.allocation == SPACE.allocation(("qwen-72b", 2), ("llama-3b", 16))
+    assert (proposal.source, proposal.reason) == ("agent", "large retrieval, many small answers")
+    assert "retrieval: pursue qwen-72b" in archive.guidelines
+
+
+def test_no_more_than_asked_for():
+    many = [allocation("qwen-7b", number, "llama-3b", 4) for number in range(1, 9)]
+    connection = link([], then={"allocations": many})
+    [proposals], _ = ask(connection, n=3)
+    assert [p.allocation["retrieval"].samples for p in proposals] == [1, 2, 3]
+    [decided] = [e for e in connection.caller.transcript.events if e["event"] == "proposals"]
+    assert [d["outcome"] for d in decided["decisions"]] == ["valid"] * 3 + ["surplus"] * 5
+
+
+def test_a_bad_reply_is_sent_back_with_what_is_wrong_about_it():
+    connection = link([{"for": "guidelines", "text": "-"}, {"for": "propose", "text": "no idea"},
+                       {"for": "propose", "allocations": [GOOD]}])  # fmt: skip
+    [[proposal]], _ = ask(connection)
+    assert proposal.source == "agent"
+    replies = [e for e in connection.caller.transcript.events if e["event"] == "reply"]
+    last = replies[2]["messages"]
+    assert last[-2] == {"role": "assistant", "content": "no idea"}
+    assert "holds no allocation" in last[-1]["content"]
+
+
+def test_a_model_that_never_delivers_is_given_up():
+    connection = link([], then="garbage")
+    run(connection, trials=60)
+    calls = connection.caller.transcript.calls
+    run(connection, trials=60, seed=4)
+    assert connection.caller.transcript.calls == calls <= 3 * 4
+
+
+def test_out_of_calls_the_rules_go_on():
+    without, _ = run(None)
+    connection = link([], then={"allocations": [GOOD]}, max_calls=1)
+    done, _ = run(connection)
+    assert [p.allocation for p in done] == [p.allocation for p in without]
+    assert any("max_calls" in e.get("reason", "") for e in connection.caller.transcript.events)
+
+
+def scripted(path):
+    replies = []
+    for number in range(6):
+        replies.append(
+            {"for": "guidelines", "text": json.dumps({"guidelines": [f"rule {number}"]})}
+        )
+        few = allocation("qwen-72b", 1 + number % 3, "llama-3b", 2**number)
+        many = allocation("qwen-7b", 10 + number, "llama-70b", 1)
+        replies.append({"for": "propose", "allocations": [few, many]})
+    return link(replies, transcript=Transcript(path))
+
+
+@pytest.mark.parametrize("stop", [5, 11, 17])
+def test_a_restart_goes_on_as_if_it_had_not_been_stopped(tmp_path, stop):
+    """Stopped between the model's reply and the controller's note of the proposals: the worst moment."""
+    whole, straight = run(scripted(tmp_path / "a.jsonl"))
+    first, stopped = run(scripted(tmp_path / "b.jsonl"), trials=stop)
+    lost = stopped.propose(6)
+    calls = scripted(tmp_path / "b.jsonl").caller.transcript.calls
+    again = scripted(tmp_path / "b.jsonl")
+    searcher = create("agenttts", SPACE, 3, llm=again)
+    for begin in (0, searcher.initial_batch, *range(searcher.initial_batch + 6, len(first), 6)):
+        end = searcher.initial_batch if begin == 0 else begin + 6
+        batch = first[begin:end]
+        searcher.pending(p.allocation for p in batch)
+        searcher.tell([TrialResult(p.allocation, score(p.allocation)) for p in batch])
+    assert searcher.propose(6) == lost
+    assert again.caller.transcript.calls == calls, "replies on record are used again"
+    searcher.tell([TrialResult(p.allocation, score(p.allocation)) for p in lost])
+    rest, _ = run(again, trials=len(whole) - len(first) - 6, searcher=searcher)
+    assert [*first, *lost, *rest][: len(whole)] == whole
+    assert set(searcher.guidelines()) >= {g for g in straight.guidelines() if g.startswith("rule")}
+
+
+def test_without_its_transcript_a_restart_still_works(tmp_path):
+    first, _ = run(scripted(tmp_path / "a.jsonl"), trials=11)
+    searcher = create("agenttts", SPACE, 3, llm=scripted(tmp_path / "other.jsonl"))
+    searcher.tell([TrialResult(p.allocation, score(p.allocation)) for p in first])
+    known = {p.allocation for p in first}
+    assert not known & {p.allocation for p in searcher.propose(6)}
+
+
+def test_too_long_a_prompt_is_shortened():
+    from agenttts.search.llm.base import LLMError, Reply
+
+    class Small:
+        """A model whose context holds so many characters."""
+
+        model = "small"
+
+        def __init__(self):
+            self.longest = self.asked = 0
+
+        def complete(self, chat):
+            if chat.characters > 4200:
+                raise LLMError("context", "maximum context length exceeded")
+            self.longest = max(self.longest, chat.characters)
+            self.asked += 1
+            entry = allocation("qwen-7b", 20 + self.asked, "llama-3b", 4)
+            return Reply(json.dumps({"allocations": [entry]}))
+
+        def close(self):
+            return
+
+    connection = link([])
+    connection.caller.llm = Small()
+    done, _ = run(connection, trials=40)
+    assert len(done) >= 40
+    events = connection.caller.transcript.events
+    assert any(e["event"] == "failed" and e["fault"] == "context" for e in events)
+    assert all(e["usable"] for e in events if e["event"] == "proposals")
+    assert not any(e["event"] == "fallback" for e in events)
+    assert connection.caller.llm.longest > 2000
+    late = [e for e in events if e["event"] == "reply"][-1]
+    assert "# Trials so far" in late["messages"][1]["content"]
+
+
+def test_when_everything_is_tried_it_stops():
+    from agenttts.space import SearchSpace
+
+    small = SearchSpace(SPACE.stages, SPACE.least_budget + 12)
+    connection = link([], then={"allocations": [allocation("qwen-7b", 1, "llama-3b", 1)]})
+    searcher = create("agenttts", small, 1, llm=connection)
+    tried = []
+    while batch := searcher.ask(5):
+        tried += batch
+        searcher.tell([TrialResult(a, score(a)) for a in batch])
+        assert len(tried) <= small.count()
+    assert set(tried) == set(small.feasible())

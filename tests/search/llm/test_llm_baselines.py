@@ -1,0 +1,145 @@
+"""The LLM baselines: what each asks, and what happens when the model fails."""
+
+import json
+
+import polars as pl
+import pytest
+from llm_parts import SPACE, allocation, link
+
+from agenttts.errors import UserError
+from agenttts.search import TrialResult, create
+from agenttts.search.llm.baselines import LLMSearcher
+from agenttts.search.llm.knowledge import load_experience, most_similar
+from agenttts.search.llm.transcript import Transcript
+
+METHODS = ("llm_zs", "agenthpo", "mlcopilot")
+REPLIES = [
+    {"for": "propose", "allocations": [allocation("qwen-7b", n, "llama-3b", 4), allocation("qwen-72b", 90, "llama-3b", n)]}
+    for n in range(1, 9)
+]  # fmt: skip
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def run(method, connection, batches=4, **options):
+    searcher = create(method, SPACE, 1, llm=connection, **options)
+    done = []
+    for _ in range(batches):
+        proposals = searcher.propose(3)
+        done += proposals
+        searcher.tell([TrialResult(p.allocation, 0.1 + 0.01 * len(done)) for p in proposals])
+    return done, searcher
+
+
+def questions(connection, purpose="propose"):
+    events = connection.caller.transcript.events
+    return [e["messages"][1]["content"] for e in events if e["event"] == "reply" and e["purpose"] == purpose]  # fmt: skip
+
+
+@every_method
+def test_proposals_carry_the_methods_name_and_gaps_are_random(method):
+    done, _ = run(method, link(list(REPLIES)))
+    assert [p.source for p in done[:3]] == [method, f"{method}-repaired", "random"]
+    assert len({p.allocation for p in done}) == 12
+    assert all(p.allocation in SPACE for p in done)
+
+
+@every_method
+@pytest.mark.parametrize("fault", ["garbage", {"error": 500}, {"timeout": True}, ""])
+def test_a_broken_model_leaves_random_search(method, fault):
+    connection = link([], then=fault)
+    done, _ = run(method, connection)
+    assert {p.source for p in done} == {"random"}
+    assert len({p.allocation for p in done}) == 12
+    assert any(e["event"] == "fallback" for e in connection.caller.transcript.events)
+
+
+@every_method
+def test_recorded_replies_give_the_same_proposals(method, tmp_path):
+    path = tmp_path / "agent.jsonl"
+    first, _ = run(method, link(list(REPLIES), transcript=Transcript(path)))
+    again = link([], then="garbage", transcript=Transcript(path))
+    second, _ = run(method, again)
+    assert first == second
+    assert again.caller.transcript.calls == 4
+
+
+@every_method
+def test_they_need_no_model_to_be_created(method):
+    searcher = create(method, SPACE)
+    assert isinstance(searcher, LLMSearcher)
+    assert {p.source for p in searcher.propose(3)} == {"random"}
+
+
+def test_zero_shot_never_hears_a_score():
+    connection = link(list(REPLIES))
+    run("llm_zs", connection)
+    for text in questions(connection):
+        assert "score 0." not in text
+        assert "Trials so far" not in text
+        assert "Guidelines" not in text
+    assert "Already proposed" in questions(connection)[1]
+
+
+def test_agenthpo_sees_the_log_of_its_trials_and_no_insight():
+    connection = link(list(REPLIES))
+    run("agenthpo", connection)
+    first, second = questions(connection)[:2]
+    assert "first experiments" in first
+    assert "Experiment 1: retrieval=qwen-7b x 1, answer=llama-3b x 4; result: answer.em 0.1300" in second  # fmt: skip
+    for text in (first, second):
+        assert "guideline" not in text.lower()
+        assert "same cost" not in text
+
+
+@pytest.fixture
+def past(tmp_path):
+    frame = pl.DataFrame(
+        {
+            "retrieval.model": ["qwen-7b", "qwen-72b", "qwen-72b"],
+            "retrieval.samples": [5, 1, 2],
+            "answer.model": ["llama-3b"] * 3,
+            "answer.samples": [8, 40, 60],
+            "score": [0.2, 0.7, 0.6],
+        }
+    )
+    frame.write_csv(tmp_path / "near.csv")
+    other = frame.rename({c: c.replace("retrieval", "coding").replace("answer", "testing") for c in frame.columns})  # fmt: skip
+    other.write_parquet(tmp_path / "far.parquet")
+    return tmp_path
+
+
+def test_mlcopilot_puts_past_runs_and_what_it_learnt_from_them_into_the_prompt(past):
+    knowledge = {"for": "knowledge", "text": '{"guidelines": ["use a large retriever once"]}'}
+    connection = link([knowledge, *REPLIES])
+    run("mlcopilot", connection, knowledge=[str(past / "far.parquet"), str(past / "near.csv")])
+    [asked] = questions(connection, "knowledge")
+    assert "retrieval=qwen-72b x 1, answer=llama-3b x 40: score 0.7000" in asked
+    for text in questions(connection):
+        assert "use a large retriever once" in text
+        assert text.index("## near") < text.index("## far"), "the most similar first"
+        assert "score 0.7000" in text
+
+
+def test_the_most_similar_searches_first(past):
+    loaded = load_experience([str(past / "far.parquet"), str(past / "near.csv")])
+    assert [e.title for e in most_similar(loaded, SPACE)] == ["near", "far"]
+    assert loaded[1].points[0][1] == 0.7, "best first"
+
+
+def test_knowledge_that_is_none_is_refused(tmp_path):
+    (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
+    for sources, problem in (
+        (["./nowhere"], "neither a finished run nor a table"),
+        ([str(tmp_path / "odd.csv")], "no replay table"),
+        ("near.csv", "a list of runs"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            create("mlcopilot", SPACE, knowledge=sources)
+
+
+def test_objects_are_no_options_of_a_spec():
+    for method in METHODS:
+        with pytest.raises(UserError, match="no option 'llm'"):
+            create(method, SPACE, **json.loads('{"llm": "x"}'))
+    with pytest.raises(UserError, match="no option 'proposer'"):
+        create("agenttts", SPACE, proposer="x")

@@ -1,0 +1,184 @@
+"""The client against a real HTTP server: what servers send, and what must never leave."""
+
+import json
+import time
+from email.utils import formatdate
+
+import pytest
+from llm_parts import KEY, said
+
+from agenttts.search.llm.base import Chat, LLMError
+from agenttts.search.llm.endpoint import Address, EndpointLLM
+
+CHAT = Chat("propose", ({"role": "user", "content": "hello"},), {"type": "object"}, seed=5)
+
+
+def client(server, **options):
+    options = {"max_tokens": 100, "temperature": 0.5, "timeout": 5.0, **options}
+    return EndpointLLM("m", lambda: Address(server.url, KEY), **options)
+
+
+def test_a_request_and_its_reply(server):
+    server.answers = [said("hi")]
+    reply = client(server, extra={"top_k": 3}).complete(CHAT)
+    assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("hi", 11, 7)
+    path, headers, body = server.requests[0]
+    assert path == "/v1/chat/completions"
+    assert headers["Authorization"] == f"Bearer {KEY}"
+    assert body["model"] == "m"
+    assert body["messages"] == [{"role": "user", "content": "hello"}]
+    assert (body["temperature"], body["seed"], body["max_tokens"], body["top_k"]) == (
+        0.5,
+        5,
+        100,
+        3,
+    )
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert KEY not in json.dumps(body)
+
+
+def test_no_key_no_header(server):
+    server.answers = [said("hi")]
+    EndpointLLM("m", lambda: Address(server.url), max_tokens=9).complete(CHAT)
+    assert "Authorization" not in server.requests[0][1]
+
+
+def test_text_in_parts_and_no_text_at_all(server):
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    server.answers = [said(parts), said(None)]
+    llm = client(server)
+    assert llm.complete(CHAT).text == "ab"
+    assert llm.complete(CHAT).text == ""
+
+
+def test_a_server_that_knows_no_schemas_is_asked_without(server):
+    def answer(body):
+        if "response_format" in body:
+            return 400, '{"error": {"message": "json_schema is not supported"}}', {}
+        return said("plain")
+
+    server.answers = [answer]
+    llm = client(server)
+    reply = llm.complete(CHAT)
+    assert reply.text == "plain"
+    assert reply.notes == ("the server refuses response_format: left out",)
+    llm.complete(CHAT)
+    assert len(server.requests) == 3, "it is remembered"
+
+
+def test_a_server_that_wants_other_parameters(server):
+    def answer(body):
+        if "max_tokens" in body:
+            return 400, "max_tokens is not supported; use max_completion_tokens", {}
+        if "temperature" in body:
+            return 400, "Unsupported value: 'temperature'", {}
+        return said(str(body["max_completion_tokens"]))
+
+    server.answers = [answer]
+    assert client(server).complete(CHAT).text == "100"
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_passing_errors_are_worth_another_attempt(server, status):
+    server.answers = [(status, "busy", {})]
+    with pytest.raises(LLMError, match=f"HTTP {status}.*busy") as caught:
+        client(server).complete(CHAT)
+    assert caught.value.again
+    assert caught.value.retry_after is None
+
+
+def test_retry_after_in_seconds_and_as_a_date(server):
+    later = formatdate(time.time() + 30, usegmt=True)
+    server.answers = [(429, "", {"Retry-After": "7"}), (503, "", {"Retry-After": later})]
+    llm = client(server)
+    with pytest.raises(LLMError) as caught:
+        llm.complete(CHAT)
+    assert caught.value.retry_after == 7
+    with pytest.raises(LLMError) as caught:
+        llm.complete(CHAT)
+    assert 25 < caught.value.retry_after <= 30
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_refusals_are_final(server, status):
+    server.answers = [(status, "no", {})]
+    with pytest.raises(LLMError) as caught:
+        client(server).complete(CHAT)
+    assert (caught.value.fault, caught.value.again) == ("refused", False)
+
+
+def test_a_prompt_too_long_for_the_model_is_told_apart(server):
+    text = (
+        "This model's maximum context length is 2048 tokens. However, you requested 3000 (schema)"
+    )
+    server.answers = [(400, text, {})]
+    with pytest.raises(LLMError) as caught:
+        client(server).complete(CHAT)
+    assert (caught.value.fault, caught.value.again) == ("context", False)
+
+
+@pytest.mark.parametrize("body", ["", "oops", "[]", '{"choices": []}', '{"choices": [{"message": 3}]}', "[" * 5000])  # fmt: skip
+def test_an_answer_that_is_no_completion(server, body):
+    server.answers = [(200, body, {})]
+    with pytest.raises(LLMError, match="no chat completion") as caught:
+        client(server).complete(CHAT)
+    assert caught.value.fault == "reply"
+
+
+def test_a_silent_server_times_out(server):
+    server.answers = [(200, [30.0, "late"], {})]
+    started = time.monotonic()
+    with pytest.raises(LLMError) as caught:
+        client(server, timeout=0.5).complete(CHAT)
+    assert caught.value.fault == "timeout"
+    assert time.monotonic() - started < 5
+
+
+def test_a_dripping_server_times_out(server):
+    server.answers = [(200, [" ", 0.2] * 100, {})]
+    started = time.monotonic()
+    with pytest.raises(LLMError) as caught:
+        client(server, timeout=1.0).complete(CHAT)
+    assert caught.value.fault == "timeout"
+    assert time.monotonic() - started < 5, "no longer than its timeout, however often a byte comes"
+
+
+def test_an_endless_answer_is_cut(server):
+    server.answers = [(200, [b" " * 1_000_000] * 9, {})]
+    with pytest.raises(LLMError, match="over") as caught:
+        client(server).complete(CHAT)
+    assert caught.value.fault == "reply"
+
+
+def test_nobody_there(server):
+    server.close()
+    with pytest.raises(LLMError) as caught:
+        client(server).complete(CHAT)
+    assert (caught.value.fault, caught.value.again) == ("connection", True)
+
+
+def test_the_key_goes_to_no_other_host(server):
+    server.answers = [(307, "", {"Location": "http://127.0.0.1:9/v1/chat/completions"})]
+    with pytest.raises(LLMError, match="HTTP 307"):
+        client(server).complete(CHAT)
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_repeats_the_key_does_not_bring_it_into_errors_or_replies(server):
+    server.answers = [(401, f"invalid key {KEY}", {}), said(f"your key is {KEY}"), (200, KEY, {})]
+    llm = client(server)
+    with pytest.raises(LLMError) as refused:
+        llm.complete(CHAT)
+    assert llm.complete(CHAT).text == "your key is [key]"
+    with pytest.raises(LLMError) as odd:
+        llm.complete(CHAT)
+    assert KEY not in f"{refused.value!r} {refused.value} {odd.value}"
+    assert KEY not in repr(Address(server.url, KEY))
+
+
+def test_closing_twice(server):
+    server.answers = [said("x")]
+    llm = client(server)
+    llm.complete(CHAT)
+    llm.close()
+    llm.close()

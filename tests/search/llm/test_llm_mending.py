@@ -1,0 +1,102 @@
+"""Proposals become allocations of the space, with a note for every change."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llm_parts import SPACE
+
+from agenttts.search.llm.mending import Mended, mend
+from agenttts.search.llm.reading import RawAllocation, RawChoice
+from agenttts.space import Model, SearchSpace, Stage
+
+OTHERWISE = SPACE.allocation(("qwen-72b", 1), ("llama-3b", 32))
+
+
+def mended(first=("qwen-7b", 4), second=("llama-3b", 16), space=SPACE):
+    choices = {"retrieval": RawChoice(*first), "answer": RawChoice(*second)}
+    return mend(RawAllocation(choices), space, OTHERWISE)
+
+
+def test_a_good_one_is_left_alone():
+    assert mended() == Mended(SPACE.allocation(("qwen-7b", 4), ("llama-3b", 16)))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected", "note"),
+    [
+        (("qwen 7B", 4), ("llama-3b", 16), (("qwen-7b", 4), ("llama-3b", 16)), "no model 'qwen 7B', qwen-7b taken"),
+        (("qwen-7b", 4), ("llama-3b", 10), (("qwen-7b", 4), ("llama-3b", 8)), "10 samples are not allowed, 8 taken"),
+        (("qwen-7b", -3), ("llama-3b", 16), (("qwen-7b", 1), ("llama-3b", 16)), "-3 samples are not allowed, 1 taken"),
+        (("qwen-7b", 2.4), ("llama-3b", 16), (("qwen-7b", 2), ("llama-3b", 16)), "2.4 samples"),
+        (("qwen-7b", None), ("llama-3b", 16), (("qwen-7b", 1), ("llama-3b", 16)), "no sample count given, 1 taken"),
+        (("qwen-7b", 4), (None, 16), (("qwen-7b", 4), ("llama-3b", 16)), "no model given, llama-3b taken"),
+    ],
+)  # fmt: skip
+def test_small_mistakes(first, second, expected, note):
+    result = mended(first, second)
+    assert result.allocation == SPACE.allocation(*expected)
+    assert any(note in said for said in result.notes)
+
+
+def test_over_the_budget_samples_are_scaled_down_together():
+    result = mended(("qwen-72b", 9), ("llama-3b", 64))
+    assert result.allocation in SPACE
+    assert result.allocation == SPACE.allocation(("qwen-72b", 4), ("llama-3b", 32))
+    assert any("over 1000" in note for note in result.notes)
+    assert any("scaled down" in note for note in result.notes)
+    # No larger scale would have fitted.
+    assert SPACE.allocation(("qwen-72b", 5), ("llama-3b", 32)) not in SPACE
+
+
+def test_when_fewest_samples_are_too_many_a_model_is_made_smaller():
+    tight = SearchSpace(SPACE.stages, 900)
+    result = mended(("qwen-72b", 8), ("llama-70b", 4), tight)
+    assert result.allocation in tight
+    assert any("instead of" in note for note in result.notes)
+
+
+def test_what_names_no_model_is_no_proposal():
+    assert mended((None, 3), (None, 4)) == "it names no model"
+    assert "has no model like" in mended(("gpt-5", 3))
+    assert mend(RawAllocation({}), SPACE, OTHERWISE) == "it names no model"
+
+
+names = st.one_of(
+    st.none(), st.sampled_from(["s", "m", "l", "S", "medium", "x"]), st.text(max_size=5)
+)
+counts = st.one_of(
+    st.none(), st.floats(-1e9, 1e9), st.integers(-5, 500).map(float), st.just(float("inf"))
+)
+
+
+@st.composite
+def spaces(draw):
+    models = (Model("s", 1e9), Model("m", 8e9), Model("l", 70e9))
+    stages = tuple(
+        Stage(
+            f"stage{i}",
+            tuple(m for m in models if draw(st.booleans())) or models[:1],
+            draw(st.integers(1, 3000)),
+            draw(st.integers(1, 2000)),
+            tuple(draw(st.sets(st.integers(1, 200), min_size=1, max_size=8))),
+        )
+        for i in range(draw(st.integers(1, 3)))
+    )
+    least = SearchSpace(stages, 1e9).least_budget
+    return SearchSpace(stages, least + draw(st.floats(0, 2000)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(spaces(), st.lists(st.tuples(names, counts), min_size=3, max_size=3))
+def test_whatever_is_proposed_ends_in_the_space_or_is_refused(space, parts):
+    raw = RawAllocation(
+        {s.name: RawChoice(*part) for s, part in zip(space.stages, parts, strict=False)}
+    )
+    result = mend(raw, space, space.cheapest)
+    if isinstance(result, str):
+        assert result
+        return
+    assert space.violation(result.allocation) is None
+    asked = {name: (choice.model, choice.samples) for name, choice in raw.choices.items()}
+    given_ = {c.stage: (c.model, c.samples) for c in result.allocation.choices}
+    assert (asked == given_) == (not result.notes), "every change has a note"

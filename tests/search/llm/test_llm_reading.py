@@ -1,0 +1,102 @@
+"""Replies as models write them."""
+
+import json
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llm_parts import SPACE, allocation
+
+from agenttts.search.llm.reading import RawChoice, read_allocations, read_guidelines
+
+GOOD = allocation("qwen-7b", 4, "llama-3b", 16)
+EXPECTED = {"retrieval": RawChoice("qwen-7b", 4), "answer": RawChoice("llama-3b", 16)}
+TEXT = json.dumps({"allocations": [GOOD]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        json.dumps([GOOD]),
+        json.dumps(GOOD),
+        json.dumps({"proposals": [{"allocation": GOOD, "reason": "x"}]}),
+        f"Sure! Here they are:\n```json\n{TEXT}\n```\nGood luck.",
+        f"Here: {TEXT} Is that right?",
+        f"<think>maybe {{'allocations': []}}</think>{TEXT}",
+        TEXT.replace("}]", ",}, ]"),
+        TEXT.replace('"', "'"),
+        TEXT.replace("allocations", "Allocations").replace('"retrieval"', '"Retrieval"'),
+        TEXT[: TEXT.rindex("}}]")],
+        '{"allocations": [{"retrieval": "qwen-7b×4", "answer": "llama-3b x 16"}]}',
+        '{"allocations": [{"retrieval": ["qwen-7b", 4], "answer": ["llama-3b", "16 samples"]}]}',
+        '{"allocations": [{"retrieval_model": "qwen-7b", "retrieval_samples": 4, "answer.model": "llama-3b", "answer.samples": 16}]}',
+        '{"allocations": [[{"stage": "retrieval", "model": "qwen-7b", "samples": 4}, {"stage": "answer", "model": "llama-3b", "samples": 16}]]}',
+        '{"allocations": [{"allocation": [{"stage": "retrieval", "model": "qwen-7b", "samples": 4}, {"stage": "answer", "model": "llama-3b", "samples": 16.0}]}]}',
+    ],
+)  # fmt: skip
+def test_every_way_to_write_one_allocation(text):
+    [found] = read_allocations(text, SPACE)
+    assert found.choices == EXPECTED
+
+
+def test_several_with_reasons_in_their_order():
+    items = [{**GOOD, "reason": "first\nline"}, {**allocation("qwen-72b", 1, "llama-3b", 2)}]
+    found = read_allocations(json.dumps({"allocations": items}), SPACE)
+    assert [f.choices["retrieval"].model for f in found] == ["qwen-7b", "qwen-72b"]
+    assert [f.reason for f in found] == ["first line", ""]
+
+
+@pytest.mark.parametrize("text", ["", "I cannot help with that.", "{}", "[]", "null", '{"allocations": []}', '{"allocations": "none"}', '{"a": {"model": "qwen-7b"}}', "```json\n```"])  # fmt: skip
+def test_nothing_in_it(text):
+    assert read_allocations(text, SPACE) == []
+
+
+def test_a_flood_is_bounded():
+    assert len(read_allocations(json.dumps({"allocations": [GOOD] * 500}), SPACE)) <= 200
+
+
+fragments = st.lists(
+    st.sampled_from(["{", "}", "[", "]", ",", ":", '"', "retrieval", '"answer":', "model", "samples", "1e999", "NaN", "-5", "true", "```json", "<think>", "\\ud800", "\x00", "é", "\n", TEXT, TEXT[:40]])
+    | st.text(string.printable, max_size=8),
+    max_size=60,
+).map("".join)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(max_size=300), fragments))
+def test_reading_never_raises(text):
+    for raw in read_allocations(text, SPACE):
+        assert raw.choices
+    for line in read_guidelines(text):
+        assert line
+        assert "\n" not in line
+        assert len(line) <= 300
+
+
+@pytest.mark.parametrize("noise", ["[" * 20000, '{"a":' * 20000, '{"allocations": [' + "[" * 900, "9" * 50000, '"' * 50000])  # fmt: skip
+def test_deep_and_long_noise_is_read_in_no_time(noise):
+    assert read_allocations(noise, SPACE) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"guidelines": ["use qwen", "more samples"]}',
+        '["use qwen", "more samples"]',
+        '```json\n{"guidelines": ["use qwen", "more samples",]}\n```',
+        "Guidelines:\n- use qwen\n- **more samples**",
+        "1. use qwen\n2) more samples",
+        '{"guidelines": [{"guideline": "use qwen"}, {"text": "more samples"}]}',
+    ],
+)
+def test_guidelines(text):
+    assert read_guidelines(text) == ["use qwen", "more samples"]
+
+
+def test_guidelines_are_few_and_short():
+    lines = read_guidelines(json.dumps({"guidelines": ["word " * 500] * 50}))
+    assert len(lines) == 8
+    assert max(map(len, lines)) <= 300
+    assert read_guidelines("No idea, sorry.") == []
