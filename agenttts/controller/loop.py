@@ -25,7 +25,7 @@ from agenttts.controller.run import RunDirectory
 from agenttts.controller.works import WorkFactory
 from agenttts.dispatch.base import Dispatcher, JobStatus, QueueUnavailable, Work
 from agenttts.dispatch.job import read_attempts
-from agenttts.errors import RunFailed
+from agenttts.errors import AgentTTSError, RunFailed
 from agenttts.search.base import Searcher, TrialResult
 from agenttts.space import Allocation
 from agenttts.tables.atomic import atomic_write_parquet
@@ -97,9 +97,24 @@ class Controller:
         """Go on with the run until it is over. Raises `RunFailed` when an iteration failed as a whole.
 
         It does not where other iterations have shown that trials can complete and these failed by their own fault.
+        Whatever else ends the run (a partition that refuses its jobs, say) is written down and raised again.
         """
-        state = self._journal.state
         self._journal.append("started")
+        try:
+            self._run_search()
+        except QueueUnavailable:
+            raise  # nothing is over: jobs may run on, and the next controller finds them
+        except AgentTTSError as error:
+            self._release()
+            self._journal.append("ended", outcome=str(error))
+            raise
+        else:
+            self._journal.append("ended", outcome="done")
+        finally:
+            self._journal.close()
+
+    def _run_search(self) -> None:
+        state = self._journal.state
         first = 1 if self._searcher.initial_batch else 0
         self._restore()
         last = first + self._settings.iterations - 1
@@ -115,8 +130,6 @@ class Controller:
         self._release()
         best = self._compare_finalists()
         self._after_search(TEST_SOURCE, best[: self._settings.tested])
-        self._journal.append("ended", outcome="done")
-        self._journal.close()
 
     def cancel(self, reason: str) -> None:
         """End the run: cancel what lives and close the books. For a caller that knows no controller is running."""
@@ -346,11 +359,7 @@ class Controller:
             row.state in _OWN_FAULT for row in rows
         ):
             return  # these allocations do not work, others do: the search goes on with what it has learnt
-        message = f"every trial of iteration {iteration} failed; the first: {rows[0].error}"
-        self._release()
-        self._journal.append("ended", outcome=message)
-        self._journal.close()
-        raise RunFailed(message)
+        raise RunFailed(f"every trial of iteration {iteration} failed; the first: {rows[0].error}")
 
     def _work(self, progress: TrialProgress) -> Work:
         return self._works.work(progress.planned)
