@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import submitit
 import yaml
 
 from agenttts import __version__
+from agenttts.controller.examples import write_examples
 from agenttts.controller.journal import read_state
 from agenttts.controller.plan import Plan
 from agenttts.controller.process import ControllerJob, make_controller
@@ -32,7 +33,6 @@ from agenttts.dispatch.slurm_queue import job_states, run_slurm
 from agenttts.errors import MissingRequirement, RunFailed, UserError
 from agenttts.spec import JobSpec, dump_spec
 from agenttts.tables.atomic import atomic_write_json
-from agenttts.tasks.base import Example
 
 
 @dataclass(frozen=True)
@@ -194,11 +194,11 @@ def _create(run: RunDirectory, plan: Plan) -> None:
         temporary.mkdir(parents=True)
         for folder in (staged.samples, staged.slurm, temporary / "trials"):
             folder.mkdir()
-        _write_examples(staged.examples_file, plan.examples)
+        write_examples(staged.examples_file, plan.examples)
         if plan.finalist_examples is not None:
-            _write_examples(staged.finalist_examples_file, plan.finalist_examples)
+            write_examples(staged.finalist_examples_file, plan.finalist_examples)
         if plan.test_examples is not None:
-            _write_examples(staged.test_examples_file, plan.test_examples)
+            write_examples(staged.test_examples_file, plan.test_examples)
         profile = plan.profile.model_dump(mode="json")
         staged.profile_file.write_text(yaml.safe_dump(profile, sort_keys=False), encoding="utf-8")
         staged.origin_file.write_text(json.dumps(origin, indent=2), encoding="utf-8")
@@ -212,14 +212,6 @@ def _create(run: RunDirectory, plan: Plan) -> None:
             f"the run directory {run.path} cannot be made: {error.strerror}",
             fix="choose another place with --results DIR, or another --name",
         ) from None
-
-
-def _write_examples(path: Path, examples: Sequence[Example]) -> None:
-    lines = (
-        json.dumps({"id": example.id, "data": example.data}, ensure_ascii=False) + "\n"
-        for example in examples
-    )
-    path.write_text("".join(lines), encoding="utf-8")
 
 
 def _check_same(run: RunDirectory, spec: JobSpec) -> None:

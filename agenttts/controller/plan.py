@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from agenttts import search, tasks
 from agenttts.controller.agent import check_agent
+from agenttts.controller.examples import finalist_examples, held_out_examples, load_examples
 from agenttts.dispatch.apptainer import Container, check_container
 from agenttts.dispatch.profile import Profile, describe, load_profile
 from agenttts.dispatch.resources import GpuNeed, gpu_need
@@ -21,7 +21,7 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_options import check_options
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec, ScriptedAgent
-from agenttts.tasks.base import Example, Task, TaskConfig
+from agenttts.tasks.base import Example, Task
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,9 @@ def make_plan(spec: JobSpec, profile_folders: list[Path], results: Path) -> Plan
     search.create(spec.search.method, space, spec.search.seed, **spec.search.options)
     needs = {name: _model_need(name, spec, profile) for name in spec.models}
     agent_need = check_agent(spec, profile)
-    examples = _examples(spec, task, spec.task.split, spec.task.examples)
-    finalist_examples = _finalist_examples(spec, task, examples)
-    test_examples = held_out_examples(spec, task, finalist_examples or examples)
+    examples = load_examples(spec, task, spec.task.split, spec.task.examples)
+    more_examples = finalist_examples(spec, task, examples)
+    test_examples = held_out_examples(spec, task, more_examples or examples)
     container = container_of(spec, profile)
     if container is not None:
         check_container(container)
@@ -165,46 +165,9 @@ def make_plan(spec: JobSpec, profile_folders: list[Path], results: Path) -> Plan
         needs,
         container,
         agent_need,
-        finalist_examples,
+        more_examples,
         test_examples,
     )
-
-
-def _finalist_examples(spec: JobSpec, task: Task, searched: list[Example]) -> list[Example] | None:
-    section = spec.search.finalists
-    if section is None:
-        return None
-    if section.examples <= len(searched):
-        raise UserError(
-            f"search.finalists.examples: {section.examples} are no more than the {len(searched)} that every trial is "
-            "scored on already (task.examples); ask for more, or leave finalists out"
-        )
-    try:
-        return _examples(spec, task, spec.task.split, section.examples)
-    except UserError as error:
-        raise UserError(f"search.finalists.examples: {error}") from None
-
-
-def held_out_examples(spec: JobSpec, task: Task, searched: list[Example]) -> list[Example] | None:
-    """The examples of the final test: of its split, those that no trial of the search is scored on.
-
-    Raises `UserError` when there are too few of them.
-    """
-    section = spec.search.test_split
-    if section is None:
-        return None
-    # By content: ids of two files or hub splits may be equal and mean different examples, or the other way round.
-    known = {_content(example) for example in searched}
-    every = _examples(spec, task, section.split, None)
-    left = [example for example in every if _content(example) not in known]
-    wanted = len(left) if section.examples is None else section.examples
-    if wanted > len(left) or not left:
-        raise UserError(
-            f"search.test_split.examples: {wanted or 'no'} examples asked for, but of the {len(every)} in split "
-            f"'{section.split}' only {len(left)} are not used by the search; ask for at most that many, or lower "
-            "task.examples"
-        )
-    return left[:wanted]
 
 
 def with_knowledge(spec: JobSpec, results: Path) -> JobSpec:
@@ -219,22 +182,6 @@ def with_knowledge(spec: JobSpec, results: Path) -> JobSpec:
         found.append(str(run) if inside else source)
     options = {**spec.search.options, "knowledge": found}
     return spec.model_copy(update={"search": spec.search.model_copy(update={"options": options})})
-
-
-def _examples(spec: JobSpec, task: Task, split: str, count: int | None) -> list[Example]:
-    return task.load(
-        TaskConfig(
-            data=spec.task.data,
-            split=split,
-            examples=count,
-            seed=spec.search.seed,
-            options=spec.task.options,
-        )
-    )
-
-
-def _content(example: Example) -> str:
-    return json.dumps(example.data, sort_keys=True, ensure_ascii=False, default=str)
 
 
 def model_configs(spec: JobSpec, gpus: Mapping[str, int]) -> dict[str, ModelConfig]:
