@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -61,9 +62,10 @@ def launched(document: dict[str, Any]) -> None:
 def plan(document: dict[str, Any]) -> None:
     """``launch --dry-run``: what would be done."""
     search = document["search"]
+    examples = document["task"]["examples"] or "all"
     console.print(
         f"[bold]{document['run']}[/] on {document['cluster']['name']} ({document['cluster']['kind']}): "
-        f"{document['task']['name']}, {document['task']['examples']} examples, score {document['task']['main_metric']}",
+        f"{document['task']['name']}, {examples} examples, score {document['task']['main_metric']}",
         highlight=False,
     )
     console.print(
@@ -93,6 +95,9 @@ def plan(document: dict[str, Any]) -> None:
         f"container: {image['runtime']} {image['image']}" if image else "container: none",
         highlight=False,
     )
+    for problem in document["problems"]:
+        console.print(f"[red]missing[/] {escape(problem['what'])}", highlight=False)
+        console.print(f"        fix: {escape(problem['fix'])}", highlight=False)
     console.print("nothing was created or submitted (--dry-run)")
 
 

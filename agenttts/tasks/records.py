@@ -63,7 +63,9 @@ def read_records(path: Path) -> list[Record]:
             f"{path} is a directory; valid: a file ({', '.join(SUFFIXES)}), or hf:{path} if it is a Hugging Face data set"
         )
     if not path.exists():
-        raise Unavailable(f"data file {path} does not exist", fix=_neighbours(path))
+        raise Unavailable(
+            f"data file {path} does not exist", fix=f"name one that does ({_neighbours(path)})"
+        )
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: unknown kind of data file; valid: {', '.join(SUFFIXES)}")
     text = _read_text(path)

@@ -146,7 +146,7 @@ def _first_line(text: str) -> str:
 
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
-# ASCII digits, and few of them: int() refuses thousands.
-_NUMBER = re.compile(r"(?<![0-9.])[0-9]{1,6}(?![0-9])")
+# Whole numbers in ASCII digits, and few of these: int() refuses thousands.
+_NUMBER = re.compile(r"(?<![0-9.])[0-9]{1,6}(?![0-9]|\.[0-9])")
 _LABEL = re.compile(r"^(?:(?:the )?(?:(?:best|final|short) )?answer(?: is\b|\s*:)|A:)\s*:?", re.I)
 _AROUND = " \t\"'`*“”‘’«»"
