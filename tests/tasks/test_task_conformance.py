@@ -20,6 +20,7 @@ from agenttts.inference.base import (
     render,
 )
 from agenttts.inference.scripted import ScriptedEngine
+from agenttts.inference.tokenization import fit
 from agenttts.tasks.base import Example, Task, TaskConfig
 from agenttts.tasks.retrieval_prompts import format_numbers
 from agenttts.tasks.taskbench_data import TaskBenchExample
@@ -204,3 +205,9 @@ def test_a_prompt_that_is_too_long_loses_its_middle_and_says_so(case, examples, 
         [completion] = engine.generate([Request(content, params, (1,), stop)])
         assert completion.truncated
         assert completion.prompt_tokens == context - room
+        kept, cut = fit(words, context, room)
+        assert cut
+        half = (context - room) // 2
+        assert (kept[:half], kept[-half:]) == (words[:half], words[-half:]), (
+            "instructions, question"
+        )
