@@ -10,7 +10,7 @@ import dataclasses
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from agenttts.inference.base import Prompt
 from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
@@ -23,6 +23,9 @@ from agenttts.tasks.taskbench_prompts import (
     arguments_prompt,
     calls_json,
     merge_prompt,
+    shot_arguments,
+    shot_steps,
+    shot_tools,
     steps_json,
     steps_prompt,
     tools_json,
@@ -37,6 +40,8 @@ class PlanStage(StageDefinition):
     """A stage that fills in one part of the plan; its output is a list, empty when nothing could be read."""
 
     temperature = TEMPERATURE
+    shot_part: ClassVar[staticmethod[[Any], str]]
+    """The stage's part of a worked example's plan."""
 
     @abstractmethod
     def as_json(self, output: list[Any]) -> str:
@@ -49,8 +54,9 @@ class PlanStage(StageDefinition):
         given = [self.as_json(candidate) for candidate in candidates if candidate]
         if len(candidates) < 2 or not given:
             return None
-        request = TaskBenchExample.of(example).instruction
-        return Fusion(merge_prompt(request, given), FUSION_TEMPERATURE)
+        record = TaskBenchExample.of(example)
+        prompt = merge_prompt(self.shot_part, record.resources, record.instruction, given)
+        return Fusion(prompt, FUSION_TEMPERATURE)
 
     def fuse(self, candidates: Sequence[list[Any]], example: Example) -> list[Any]:
         """Without the model: the most frequent candidate (the first of equals), empty ones aside."""
@@ -64,6 +70,7 @@ class Decomposition(PlanStage):
 
     name = "decomposition"
     description = "Break the request down into steps, one for each tool it takes."
+    shot_part = staticmethod(shot_steps)
 
     def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
         record = TaskBenchExample.of(example)
@@ -86,6 +93,7 @@ class ToolSelection(PlanStage):
 
     name = "tool_selection"
     description = "Choose the tool for each step of the plan."
+    shot_part = staticmethod(shot_tools)
 
     def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
         record = TaskBenchExample.of(example)
@@ -109,6 +117,7 @@ class ParameterPrediction(PlanStage):
 
     name = "parameter_prediction"
     description = "Fill in the arguments of each chosen tool."
+    shot_part = staticmethod(shot_arguments)
 
     def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
         record = TaskBenchExample.of(example)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agenttts.inference.base import Prompt
@@ -44,7 +44,7 @@ _MERGE_SYSTEM = (
 
 
 @dataclass(frozen=True)
-class _Shot:
+class _Plan:
     """A worked example: a request, the tools it is shown with, and its whole plan."""
 
     request: str
@@ -53,10 +53,14 @@ class _Shot:
     calls: tuple[ToolCall, ...]
 
 
+_BARN = (
+    Tool("mow_field", "Mow a field", {"field": "The field"}),
+    Tool("feed_animal", "Feed an animal", {"animal": "The animal", "food": "What it gets"}),
+)
 _KITCHEN = (
     Tool("set_oven", "Heat the oven", {"degrees": "The temperature", "dish": "What is baked"}),
     Tool("ring_bell", "Ring the bell of a room", {"room": "The room"}),
-    Tool("feed_animal", "Feed an animal", {"animal": "The animal", "food": "What it gets"}),
+    Tool("fold_napkins", "Fold napkins", {"number": "How many"}),
 )
 _WORKSHOP = (
     Tool("Map Reader", "Writes down what is on a map", {}, ("image",), ("text",)),
@@ -64,13 +68,13 @@ _WORKSHOP = (
     Tool("Score Player", "Plays a text as music", {}, ("text",), ("audio",)),
 )
 _NAMED_SHOTS = (
-    _Shot(
+    _Plan(
         "Please give the goat some hay.",
-        _KITCHEN,
+        _BARN,
         ("Step 1: Call feed_animal with animal: 'goat' and food: 'hay'",),
         (ToolCall("feed_animal", (("animal", "goat"), ("food", "hay"))),),
     ),
-    _Shot(
+    _Plan(
         "Heat the oven to 180 for the bread, then ring the bell in the parlour.",
         _KITCHEN,
         (
@@ -84,13 +88,13 @@ _NAMED_SHOTS = (
     ),
 )
 _RESOURCE_SHOTS = (
-    _Shot(
+    _Plan(
         "Play the words of the note 'low tide' as music.",
         _WORKSHOP,
         ("Step 1: Play the text as music",),
         (ToolCall("Score Player", (("", "low tide"),)),),
     ),
-    _Shot(
+    _Plan(
         "Read the map harbour.png and write a poem about what is on it.",
         _WORKSHOP,
         ("Step 1: Write down what is on the map", "Step 2: Write a poem about the text"),
@@ -111,8 +115,7 @@ def steps_prompt(request: str, tools: Sequence[Tool], resources: bool) -> Prompt
     return Prompt(
         system=_STEPS_SYSTEM,
         shots=tuple(
-            (question(shot.request, shot.tools), steps_json(shot.steps))
-            for shot in _shots(resources)
+            (question(shot.request, shot.tools), shot_steps(shot)) for shot in _shots(resources)
         ),
         user=question(request, tools),
         label="Steps:",
@@ -133,7 +136,7 @@ def tools_prompt(
         shots=tuple(
             (
                 question(shot.request, shot.tools, shot.steps),
-                tools_json([call.tool for call in shot.calls]),
+                shot_tools(shot),
             )
             for shot in _shots(resources)
         ),
@@ -165,7 +168,7 @@ def arguments_prompt(
         shots=tuple(
             (
                 question(shot.request, shot.tools, shot.steps, [call.tool for call in shot.calls]),
-                calls_json([call.to_json() for call in shot.calls]),
+                shot_arguments(shot),
             )
             for shot in _shots(resources)
         ),
@@ -175,11 +178,16 @@ def arguments_prompt(
     )
 
 
-def merge_prompt(request: str, candidates: Sequence[str]) -> Prompt:
-    """Which plan do the candidates, each a part of a plan as JSON, amount to? Equal ones are shown once, counted."""
-    shot = _NAMED_SHOTS[1]
-    right = tools_json([call.tool for call in shot.calls])
-    wrong = tools_json(["feed_animal", "ring_bell"])
+def merge_prompt(
+    part: Callable[[_Plan], str], resources: bool, request: str, candidates: Sequence[str]
+) -> Prompt:
+    """Which plan do the candidates, each a part of a plan as JSON, amount to? Equal ones are shown once, counted.
+
+    ``part`` is the part in question of a worked example's plan: `shot_steps`, `shot_tools` or `shot_arguments`.
+    """
+    shot = _shots(resources)[-1]
+    right = part(shot)
+    wrong = part(replace(shot, steps=shot.steps[:1], calls=shot.calls[:1]))
     return Prompt(
         system=_MERGE_SYSTEM,
         shots=((_versions(shot.request, [right, wrong, right]), right),),
@@ -204,7 +212,22 @@ def calls_json(calls: Sequence[Any]) -> str:
     return _json({"task_nodes": list(calls)})
 
 
-def _shots(resources: bool) -> tuple[_Shot, ...]:
+def shot_steps(plan: _Plan) -> str:
+    """The steps of a worked example."""
+    return steps_json(plan.steps)
+
+
+def shot_tools(plan: _Plan) -> str:
+    """The tools of a worked example."""
+    return tools_json([call.tool for call in plan.calls])
+
+
+def shot_arguments(plan: _Plan) -> str:
+    """The calls of a worked example."""
+    return calls_json([call.to_json() for call in plan.calls])
+
+
+def _shots(resources: bool) -> tuple[_Plan, ...]:
     return _RESOURCE_SHOTS if resources else _NAMED_SHOTS
 
 
