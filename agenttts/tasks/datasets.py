@@ -125,7 +125,8 @@ def _answers(record: Record) -> tuple[str, ...]:
 
 def _listed_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """2Wiki's shape: the references are texts, the gold ones repeated in a list of their own."""
-    candidates = record.texts("ctxs_candidate")
+    # Among a hundred sentences cut out of articles a blank one is a distractor, not a malformed record.
+    candidates = record.texts("ctxs_candidate", blank=True)
     # Where a reference occurs twice, its first place counts.
     numbers = {text: n for n, text in reversed(list(enumerate(candidates, 1)))}
     gold = record.texts("ctxs_gt")

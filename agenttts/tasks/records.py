@@ -45,10 +45,11 @@ class Record:
             raise self.error(field, "must be a text that is not empty")
         return value
 
-    def texts(self, field: str) -> list[str]:
-        """A field that must be a list of at least one string, none of them empty."""
+    def texts(self, field: str, *, blank: bool = False) -> list[str]:
+        """A field that must be a list of at least one string, none of them empty unless ``blank`` ones are valid."""
         value = self.values.get(field)
-        if not isinstance(value, list) or not value or not all(_is_text(item) for item in value):
+        valid = (lambda item: isinstance(item, str)) if blank else _is_text
+        if not isinstance(value, list) or not value or not all(valid(item) for item in value):
             raise self.error(field, "must be a list of one or more texts")
         return value
 

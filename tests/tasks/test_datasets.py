@@ -38,6 +38,11 @@ def test_2wiki(tmp_path):
     assert found == RetrievalExample("0", "Who?", ("Ann", "Anne"), ("w", "x", "y", "x"), (3, 2))
 
 
+def test_a_blank_reference_is_a_distractor(tmp_path):
+    [found] = load(tmp_path, LISTED | {"ctxs_candidate": ["", "x", "y"]})
+    assert (found.candidates, found.gold_ids) == (("", "x", "y"), (3, 2))
+
+
 def test_hotpotqa_as_published_and_as_the_hub_stores_it(tmp_path):
     expected = RetrievalExample(
         "h1", "Who?", ("Ann",), ("A: One. Two.", "C: No.", "B: Three."), (3, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +20,18 @@ from agenttts.inference.base import (
     SamplingParams,
     render,
 )
+from agenttts.inference.sampler import Sampler
 from agenttts.inference.scripted import ScriptedEngine
+from agenttts.inference.store import SampleStore
 from agenttts.inference.tokenization import fit
+from agenttts.space import Allocation, Choice
 from agenttts.tasks.base import Example, Task, TaskConfig
 from agenttts.tasks.retrieval_prompts import format_numbers
 from agenttts.tasks.taskbench_data import TaskBenchExample
 from agenttts.tasks.taskbench_prompts import calls_json, steps_json, tools_json
+from agenttts.trial.evaluate import evaluate
+from agenttts.trial.result import TrialOutput
+from agenttts.trial.spec import TrialSpec
 
 
 def perfect_retrieval(example: Example) -> dict[str, str]:
@@ -211,3 +218,51 @@ def test_a_prompt_that_is_too_long_loses_its_middle_and_says_so(case, examples, 
         assert (kept[:half], kept[-half:]) == (words[:half], words[-half:]), (
             "instructions, question"
         )
+
+
+def trial(
+    case: Case, examples: list[Example], rules: list[dict[str, Any]], folder: Path
+) -> TrialOutput:
+    """A whole trial, two samples a stage, with a model that replies as ``rules`` say and else nothing of use."""
+    folder.mkdir()
+    script = folder / "script.json"
+    script.write_text(json.dumps({"rules": rules, "default": "I do not know"}))
+    frozen = folder / "examples.jsonl"
+    frozen.write_text("".join(json.dumps({"id": e.id, "data": e.data}) + "\n" for e in examples))
+    model = ModelConfig("m", str(script), engine="scripted")
+    stages = [stage.name for stage in case.create().stages]
+    spec = TrialSpec(
+        run="r",
+        trial="t0000",
+        allocation=Allocation(tuple(Choice(stage, "m", 2) for stage in stages)),
+        task=case.task,
+        examples=str(frozen),
+        seed=0,
+        decode_tokens=dict.fromkeys(stages, 500),
+        models={"m": model},
+        directory=str(folder),
+        samples=str(folder / "samples"),
+    )
+    (folder / "trial.json").write_text(json.dumps(spec.to_json()))
+    (folder / "samples").mkdir()
+    store = SampleStore(folder / "samples", writer="w")
+    sampler = Sampler(store, spec.models, spec.seed, engine_factory=ScriptedEngine)
+    return evaluate(spec, sampler)
+
+
+def test_a_trial_of_perfect_samples_scores_1_and_one_of_noise_0(case, examples, tmp_path):
+    rules = []
+    for example in examples:
+        outputs = perfect_outputs(case, example)
+        for stage in case.create().stages:
+            prompts = [stage.prompt(example, outputs)]
+            if fusion := stage.fusion([outputs[stage.name]] * 2, example, outputs):
+                prompts.append(fusion.prompt)
+            reply = {"text": case.perfect(example)[stage.name]}
+            rules += [{"contains": [p.system, p.user], "replies": [reply]} for p in prompts]
+    perfect = trial(case, examples, rules, tmp_path / "perfect")
+    assert perfect.score == 1
+    assert perfect.metrics == pytest.approx(dict.fromkeys(perfect.metrics, 1))
+    noise = trial(case, examples, [], tmp_path / "noise")
+    assert noise.score == 0
+    assert noise.metrics.keys() == perfect.metrics.keys()
