@@ -69,7 +69,7 @@ def read_records(path: Path) -> list[Record]:
         )
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: unknown kind of data file; valid: {', '.join(SUFFIXES)}")
-    text = _read_text(path)
+    text = read_text(path)
     lines = path.name.removesuffix(".gz").endswith(".jsonl") or _begins_with_object(text)
     records = _from_lines(path, text) if lines else _from_list(path, text)
     if not records:
@@ -89,7 +89,8 @@ def _begins_with_object(text: str) -> bool:
     return True
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a data file that is there, uncompressed; `UserError` when it is not UTF-8 or cannot be read."""
     try:
         raw = path.read_bytes()
         if path.name.endswith(".gz"):

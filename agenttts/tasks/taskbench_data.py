@@ -134,9 +134,10 @@ def load_requests(
     `agenttts.tasks.source.take_split`.
     """
     data = data or DEFAULT_DATA
-    known = read_tools(_tools_file(data, tools))
-    resources = not any(tool.parameters for tool in known) and any(tool.inputs for tool in known)
+    tools_file = _tools_file(data, tools)
     records = read_data(data, BUILT_IN, split=split, hub_split=hub_split)
+    known = read_tools(tools_file)
+    resources = not any(tool.parameters for tool in known) and any(tool.inputs for tool in known)
     found = [_example(record, number, known, resources) for number, record in enumerate(records)]
     check_ids([example.id for example in found], records)
     return take_split(

@@ -37,8 +37,9 @@ def parse_tools(text: str, known: Sequence[str]) -> list[str]:
     found = _first(text, _tools)
     if found:
         return found
-    places = {name: text.find(name) for name in known if name}
-    return sorted((name for name in places if places[name] >= 0), key=lambda name: places[name])
+    places = {name: re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in known if name}
+    named = {name: place.start() for name, place in places.items() if place}
+    return sorted(named, key=lambda name: named[name])
 
 
 def parse_calls(text: str, resources: bool) -> list[dict[str, Any]]:

@@ -220,6 +220,26 @@ def test_a_prompt_that_is_too_long_loses_its_middle_and_says_so(case, examples, 
         )
 
 
+@pytest.mark.parametrize(
+    ("task", "file", "tools", "perfect"),
+    [
+        ("retrieval_qa", "2wiki.excerpt.json", "", perfect_retrieval),
+        ("retrieval_qa", "hotpotqa.excerpt.json", "", perfect_retrieval),
+        ("kgqa", "cwq.excerpt.json", "", perfect_retrieval),
+        ("taskbench", "taskbench_dailylifeapis.excerpt.jsonl", "taskbench_dailylifeapis_tool_desc.excerpt.json", perfect_plan),
+    ],
+)  # fmt: skip
+def test_perfect_replies_score_1_on_published_records(excerpt, task, file, tools, perfect):
+    options = {"tools": excerpt(tools)} if tools else {}
+    found = tasks.create(task)
+    examples = found.load(TaskConfig(excerpt(file), options=options))
+    assert len(examples) in (3, 4)
+    for example in examples:
+        for stage in found.stages:
+            scores = stage.metrics(stage.parse(perfect(example)[stage.name], example), example)
+            assert scores == pytest.approx(dict.fromkeys(scores, 1)), (example.id, stage.name)
+
+
 def trial(
     case: Case, examples: list[Example], rules: list[dict[str, Any]], folder: Path
 ) -> TrialOutput:

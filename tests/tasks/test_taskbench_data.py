@@ -97,6 +97,8 @@ def test_the_tools_are_found_beside_the_data_or_where_the_option_says(tmp_path):
     task = tasks.create("taskbench")
     with pytest.raises(Unavailable, match=r"no file .*tool_desc.json.*task.options.tools"):
         task.load(TaskConfig(path))
+    with pytest.raises(Unavailable, match="data file .*none.jsonl does not exist"):
+        task.load(TaskConfig(str(tmp_path / "none.jsonl")))
     [found] = task.load(TaskConfig(path, options={"tools": str(moved)}))
     assert [tool["id"] for tool in found.data["tools"]] == ["book_car", "ping"]
     with pytest.raises(UserError, match="no option 'tool'.*did you mean 'tools'"):
