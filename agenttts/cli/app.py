@@ -120,7 +120,9 @@ def launch(
         list[str] | None,
         typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the spec."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan and what is missing here; do nothing.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -134,7 +136,7 @@ def launch(
     settings = [*(overrides or [])]
     settings += [f"cluster={json.dumps(cluster)}"] if cluster else []
     settings += [f"name={json.dumps(name)}"] if name else []
-    plan = make_plan(load_spec(spec, settings), _profile_folders(spec), results)
+    plan = make_plan(load_spec(spec, settings), _profile_folders(spec), results, dry_run=dry_run)
     if dry_run:
         _print(plan.describe(), as_json, show.plan)
         return

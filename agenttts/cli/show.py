@@ -85,9 +85,10 @@ def launched(document: dict[str, Any]) -> None:
 def plan(document: dict[str, Any]) -> None:
     """``launch --dry-run``: what would be done."""
     search = document["search"]
+    examples = document["task"]["examples"] or "all"
     console.print(
         f"[bold]{document['run']}[/] on {document['cluster']['name']} ({document['cluster']['kind']}): "
-        f"{document['task']['name']}, {document['task']['examples']} examples, score {document['task']['main_metric']}",
+        f"{document['task']['name']}, {examples} examples, score {document['task']['main_metric']}",
         highlight=False,
         soft_wrap=True,
     )
@@ -133,6 +134,9 @@ def plan(document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for problem in document["problems"]:
+        console.print(f"[red]missing[/] {escape(problem['what'])}", highlight=False)
+        console.print(f"        fix: {escape(problem['fix'])}", highlight=False)
     console.print("nothing was created or submitted (--dry-run)")
 
 

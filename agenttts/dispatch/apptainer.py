@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agenttts.errors import MissingRequirement, UserError
+from agenttts.errors import MissingRequirement, Unavailable
 
 # A container for batch inference needs no hub, sends no usage statistics and keeps its caches on the node.
 OFFLINE = {
@@ -91,21 +91,30 @@ def granted_devices() -> dict[str, str]:
     return container_env({name: os.environ[name] for name in names if name in os.environ})
 
 
-def check_container(container: Container) -> None:
-    """Raise when the runtime, the image or a bound directory is not there."""
+def check_runtime(container: Container) -> None:
+    """Raise `MissingRequirement` when the container runtime is not there."""
     if shutil.which(container.runtime) is None:
         raise MissingRequirement(
             f"{container.runtime} is not on this machine's PATH",
             fix=f"load it first (e.g. 'module load {container.runtime}'), or run containers/install-apptainer.sh",
         )
+
+
+def check_image(container: Container) -> None:
+    """Raise `MissingRequirement` when the image is not there."""
     if not container.image.exists():
         raise MissingRequirement(
             f"container.image: there is no image {container.image}",
             fix=f"agenttts-hpc image build --output {container.image}",
         )
+
+
+def check_binds(container: Container) -> None:
+    """Raise `Unavailable` when a bound directory is not there."""
     for bind in container.binds:
         source = os.path.expandvars(bind.split(":")[0])
         if not Path(source).exists():
-            raise UserError(
-                f"container.binds: '{bind}' binds {source}, which does not exist; valid: HOST[:CONTAINER[:ro]]"
+            raise Unavailable(
+                f"container.binds: '{bind}' binds {source}, which does not exist",
+                fix="valid: HOST[:CONTAINER[:ro]]",
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agenttts.errors import UserError
+from agenttts.errors import Unavailable
 
 _GB = 1e9
 # What vLLM takes of a GPU (gpu_memory_utilization) when the model's options do not say, and what it needs
@@ -39,8 +39,9 @@ def gpu_need(
 ) -> GpuNeed:
     """GPUs for a model: what the spec says, else the fewest whose memory holds weights and one context of KV cache.
 
-    The count divides the model's attention heads, as tensor parallelism requires. Raises `UserError` when it cannot
-    be worked out or does not fit one node.
+    The count divides the model's attention heads, as tensor parallelism requires (is a power of two where they are not
+    known). Raises `Unavailable` when it does not
+    fit one node.
     """
     if engine == "scripted":
         return GpuNeed(
@@ -48,8 +49,9 @@ def gpu_need(
         )
     if gpus is not None:
         if gpus > gpus_per_node > 0:
-            raise UserError(
-                f"models.{name}.gpus: {gpus} GPUs are more than the profile's gpus_per_node ({gpus_per_node})"
+            raise Unavailable(
+                f"models.{name}.gpus: {gpus} GPUs are more than the profile's gpus_per_node ({gpus_per_node})",
+                fix="ask for fewer, or choose a profile with larger nodes",
             )
         return GpuNeed(gpus, f"{gpus} as the spec says")
     if gpus_per_node == 0:
@@ -62,7 +64,8 @@ def gpu_need(
     heads = int(config.get("num_attention_heads", 0))
     share = float(options.get("gpu_memory_utilization", _UTILISATION)) * gpu_memory_gb * _GB
     for count in range(1, gpus_per_node + 1):
-        if heads and heads % count:
+        # Where the heads are not known: those of most models divide by powers of two alone.
+        if heads % count if heads else count & (count - 1):
             continue
         if weights / count + cache / count + _OVERHEAD_BYTES <= share:
             return GpuNeed(
@@ -72,9 +75,10 @@ def gpu_need(
                 + (f", {heads} heads divide by {count}" if heads and count > 1 else ""),
             )
     needed = math.ceil((weights + cache) / max(share - _OVERHEAD_BYTES, 1))
-    raise UserError(
+    raise Unavailable(
         f"models.{name}: {weights / _GB:.0f} GB of weights do not fit the {gpus_per_node} GPUs of "
-        f"{gpu_memory_gb:g} GB of one node (about {needed} would do); use a quantised model or a profile with larger nodes"
+        f"{gpu_memory_gb:g} GB of one node (about {needed} would do)",
+        fix="use a quantised model or a profile with larger nodes",
     )
 
 

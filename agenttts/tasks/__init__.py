@@ -9,7 +9,11 @@ from agenttts.errors import UserError, valid_names
 from agenttts.tasks.base import Task
 
 # Where each task is, not the class itself: a task's module is imported when it is asked for.
-_TASKS = {"retrieval_qa": "agenttts.tasks.retrieval_qa:RetrievalQA"}
+_TASKS = {
+    "kgqa": "agenttts.tasks.kgqa:KnowledgeGraphQA",
+    "retrieval_qa": "agenttts.tasks.retrieval_qa:RetrievalQA",
+    "taskbench": "agenttts.tasks.taskbench:TaskBench",
+}
 
 
 def task_names() -> list[str]:

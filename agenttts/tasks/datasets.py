@@ -1,23 +1,18 @@
-"""The data sets of retrieval QA: the published formats, as one kind of example, and the search and test splits."""
+"""The data sets of retrieval QA: the published formats as one kind of example, which knowledge-graph QA shares."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from agenttts.errors import UserError, valid_names
 from agenttts.tasks.base import Example
-from agenttts.tasks.hub import hub_id, read_hub
-from agenttts.tasks.records import Record, read_records
+from agenttts.tasks.records import Record
+from agenttts.tasks.source import DATA_FOLDER, check_ids, example_id, read_data, take_split
 
-BUILT_IN = {"twohop": Path(__file__).parent / "data" / "twohop.jsonl"}
+BUILT_IN = {"twohop": DATA_FOLDER / "twohop.jsonl"}
 DEFAULT_DATA = "builtin:twohop"
-SPLITS = ("search", "test")
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -64,63 +59,42 @@ def load_retrieval(
 ) -> list[RetrievalExample]:
     """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the built-in default.
 
-    All records are put in an order that ``seed`` determines. ``search`` takes the first ``examples`` of it, ``test``
-    the first after those of the search: after ``search_examples`` if given, else after half of all records. For
-    hub ids both come from one hub split, ``hub_split`` if given; any other ``split`` is the hub's of that name.
-
-    Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises.
+    Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises. For the splits see
+    `agenttts.tasks.source.take_split`.
     """
     data = data or DEFAULT_DATA
-    hub = None if data.startswith("builtin:") else hub_id(data)
-    if hub is None and split not in SPLITS:
-        raise UserError(f"task.split: unknown split '{split}'; {valid_names(split, SPLITS)}")
-    if hub is None and hub_split:
-        raise UserError(f"task.options.hub_split: '{data}' is no hub data set; leave it out")
-    if hub is None:
-        records = read_records(_file(data))
-    else:
-        records = read_hub(hub, hub_split if split in SPLITS else split)
+    records = read_data(data, BUILT_IN, split=split, hub_split=hub_split)
     found = [_example(record, number) for number, record in enumerate(records)]
-    _check_ids(found, records)
+    check_ids([example.id for example in found], records)
     return take_split(
         found, split=split, examples=examples, search_examples=search_examples, seed=seed, data=data
     )
 
 
-def take_split(
-    items: Sequence[_Item],
-    *,
-    split: str,
-    examples: int | None,
-    search_examples: int | None,
-    seed: int,
-    data: str,
-) -> list[_Item]:
-    """The items of a split, in the order that ``seed`` determines; see `load_retrieval`."""
-    shuffled = list(items)
-    random.Random(seed).shuffle(shuffled)
-    skipped = 0
-    if split == "test":
-        skipped = (len(items) + 1) // 2 if search_examples is None else search_examples
-    available = max(0, len(items) - skipped)
-    wanted = available if examples is None else examples
-    if wanted > available or available == 0:
-        left = f", and {skipped} of them are the search split's" if skipped else ""
-        hint = "; task.options.search_examples says how many" if split == "test" else ""
-        raise UserError(
-            f"task.examples: {wanted or 'no'} examples asked for, but '{data}' has {len(items)}{left}{hint}; "
-            f"valid for split '{split}': at most {available}"
-        )
-    return shuffled[skipped : skipped + wanted]
+def arranged(
+    example: RetrievalExample, *, max_candidates: int | None, shuffle: bool, seed: int
+) -> RetrievalExample:
+    """The example with its references trimmed and shuffled, as ``seed`` determines.
 
-
-def _file(data: str) -> Path:
-    if not data.startswith("builtin:"):
-        return Path(data).expanduser()
-    name = data.removeprefix("builtin:")
-    if name not in BUILT_IN:
-        raise UserError(f"task.data: no built-in data set '{name}'; {valid_names(name, BUILT_IN)}")
-    return BUILT_IN[name]
+    At most ``max_candidates`` are kept: the gold ones, and as many others drawn at random as make up that number, in
+    the order of the data. ``shuffle`` then puts them in a random order. Gold numbers follow.
+    """
+    # A generator for each example: its references do not depend on how many examples there are.
+    random_order = random.Random(f"{seed}:{example.id}")
+    positions = list(range(len(example.candidates)))
+    gold = {number - 1 for number in example.gold_ids}
+    if max_candidates is not None:
+        others = [position for position in positions if position not in gold]
+        room = min(len(others), max(0, max_candidates - len(gold)))
+        positions = sorted(gold | set(random_order.sample(others, room)))
+    if shuffle:
+        random_order.shuffle(positions)
+    number_of = {position: number for number, position in enumerate(positions, 1)}
+    return replace(
+        example,
+        candidates=tuple(example.candidates[position] for position in positions),
+        gold_ids=tuple(number_of[number - 1] for number in example.gold_ids),
+    )
 
 
 def _example(record: Record, number: int) -> RetrievalExample:
@@ -130,9 +104,8 @@ def _example(record: Record, number: int) -> RetrievalExample:
         candidates, gold = _hotpot_references(record)
     else:
         candidates, gold = _listed_references(record)
-    given_id = fields.get("_id", fields.get("id"))
     return RetrievalExample(
-        id=str(number) if given_id is None else str(given_id),
+        id=example_id(record, number),
         question=record.text("question").strip(),
         answers=_answers(record),
         candidates=candidates,
@@ -152,7 +125,8 @@ def _answers(record: Record) -> tuple[str, ...]:
 
 def _listed_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """2Wiki's shape: the references are texts, the gold ones repeated in a list of their own."""
-    candidates = record.texts("ctxs_candidate")
+    # Among a hundred sentences cut out of articles a blank one is a distractor, not a malformed record.
+    candidates = record.texts("ctxs_candidate", blank=True)
     # Where a reference occurs twice, its first place counts.
     numbers = {text: n for n, text in reversed(list(enumerate(candidates, 1)))}
     gold = record.texts("ctxs_gt")
@@ -194,13 +168,3 @@ def _pairs(
     ):
         raise record.error(field, f"must be a list of one or more [{first}, {second}] pairs")
     return [(title, item) for title, item in value]
-
-
-def _check_ids(examples: Sequence[RetrievalExample], records: Sequence[Record]) -> None:
-    """Ids name examples in the result tables, so two must not share one."""
-    first: dict[str, int] = {}
-    for number, example in enumerate(examples):
-        if example.id in first:
-            other = records[first[example.id]].place()
-            raise UserError(f"{records[number].place()}: id '{example.id}' is also that of {other}")
-        first[example.id] = number

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from agenttts.inference.base import Prompt
 
-_RETRIEVAL_SYSTEM = (
-    "Pick the references needed to answer the question. It takes several facts that build on each other. "
-    "Reply with their numbers only, such as [2] [5]."
-)
-_ANSWER_SYSTEM = "Answer the question from the references. Reply with the answer only: a name, a date or a few words."
+
+@dataclass(frozen=True)
+class Wording:
+    """How the two stages speak of their references.
+
+    ``heading`` stands above them. A retrieval shot is (references, question, numbers needed), an answer shot
+    (references selected, question, answer).
+    """
+
+    heading: str
+    retrieval_system: str
+    retrieval_label: str
+    retrieval_shots: tuple[tuple[tuple[str, ...], str, tuple[int, ...]], ...]
+    answer_system: str
+    answer_shots: tuple[tuple[tuple[str, ...], str, str], ...]
+
+
 _FUSION_SYSTEM = "Several people answered the question. Work out the best answer from theirs. Reply with the answer only."
 
 # Short, because every prompt carries them: two or three, each of a few made-up sentences.
@@ -68,26 +81,44 @@ _FUSION_SHOTS = (
 )
 
 
-def retrieval_prompt(question: str, candidates: Sequence[str]) -> Prompt:
+PASSAGES = Wording(
+    heading="References",
+    retrieval_system=(
+        "Pick the references needed to answer the question. It takes several facts that build on each other. "
+        "Reply with their numbers only, such as [2] [5]."
+    ),
+    retrieval_label="Needed references:",
+    retrieval_shots=_RETRIEVAL_SHOTS,
+    answer_system=(
+        "Answer the question from the references. Reply with the answer only: a name, a date or a few words."
+    ),
+    answer_shots=_ANSWER_SHOTS,
+)
+
+
+def retrieval_prompt(wording: Wording, question: str, candidates: Sequence[str]) -> Prompt:
     """Which of all candidates, numbered from 1, are needed?"""
     return Prompt(
-        system=_RETRIEVAL_SYSTEM,
+        system=wording.retrieval_system,
         shots=tuple(
-            (_retrieval_question(asked, references), format_numbers(numbers))
-            for references, asked, numbers in _RETRIEVAL_SHOTS
+            (_retrieval_question(wording, asked, references), format_numbers(numbers))
+            for references, asked, numbers in wording.retrieval_shots
         ),
-        user=_retrieval_question(question, candidates),
-        label="Needed references:",
+        user=_retrieval_question(wording, question, candidates),
+        label=wording.retrieval_label,
         stop=("\n",),
     )
 
 
-def answer_prompt(question: str, references: Sequence[str]) -> Prompt:
+def answer_prompt(wording: Wording, question: str, references: Sequence[str]) -> Prompt:
     """What is the answer, given only the selected references? Without any, the model has to know it."""
     return Prompt(
-        system=_ANSWER_SYSTEM,
-        shots=tuple((_answer_question(q, texts), answer) for texts, q, answer in _ANSWER_SHOTS),
-        user=_answer_question(question, references),
+        system=wording.answer_system,
+        shots=tuple(
+            (_answer_question(wording, asked, texts), answer)
+            for texts, asked, answer in wording.answer_shots
+        ),
+        user=_answer_question(wording, question, references),
         stop=("\n",),
     )
 
@@ -108,13 +139,13 @@ def format_numbers(numbers: Sequence[int]) -> str:
     return " ".join(f"[{number}]" for number in numbers)
 
 
-def _retrieval_question(question: str, candidates: Sequence[str]) -> str:
-    return f"References:\n{_numbered(dict(enumerate(candidates, 1)))}\nQuestion: {question}"
+def _retrieval_question(wording: Wording, question: str, candidates: Sequence[str]) -> str:
+    return f"{wording.heading}:\n{_numbered(dict(enumerate(candidates, 1)))}\nQuestion: {question}"
 
 
-def _answer_question(question: str, references: Sequence[str]) -> str:
+def _answer_question(wording: Wording, question: str, references: Sequence[str]) -> str:
     listed = "\n".join(references) or "(none)"
-    return f"References:\n{listed}\nQuestion: {question}"
+    return f"{wording.heading}:\n{listed}\nQuestion: {question}"
 
 
 def _fusion_question(question: str, candidates: Sequence[str]) -> str:

@@ -1,24 +1,30 @@
 """Retrieval QA: pick the references a question needs, then answer from them (2WikiMultiHopQA, HotpotQA).
 
 As in the paper: retrieval draws k lists of reference numbers and fuses them by vote; answering draws k answers from
-the selected references alone and has the same model fuse them.
+the selected references alone and has the same model fuse them. Knowledge-graph QA (`agenttts.tasks.kgqa`) has the same
+stages over other references.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import random
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import Prompt
 from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
-from agenttts.tasks.datasets import RetrievalExample, load_retrieval
+from agenttts.tasks.datasets import RetrievalExample, arranged, load_retrieval
 from agenttts.tasks.metrics import exact_match, set_overlap, token_overlap
-from agenttts.tasks.retrieval_prompts import answer_prompt, fusion_prompt, retrieval_prompt
+from agenttts.tasks.options import MAX_CANDIDATES, SPLIT_RULES, Rule, check_options
+from agenttts.tasks.retrieval_prompts import (
+    PASSAGES,
+    Wording,
+    answer_prompt,
+    fusion_prompt,
+    retrieval_prompt,
+)
 
 FUSION_TEMPERATURE = 0.3
 
@@ -29,10 +35,11 @@ class Retrieval(StageDefinition):
     name = "retrieval"
     temperature = 0.9
     description = "Pick, out of numbered references, those needed to answer the question."
+    wording: ClassVar[Wording] = PASSAGES
 
     def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
         record = RetrievalExample.of(example)
-        return retrieval_prompt(record.question, record.candidates)
+        return retrieval_prompt(self.wording, record.question, record.candidates)
 
     def parse(self, text: str, example: Example) -> list[int]:
         """The numbers in brackets or, without brackets, those of the first line; repeats and unknown ones are dropped."""
@@ -64,12 +71,13 @@ class Answer(StageDefinition):
     name = "answer"
     temperature = 0.7
     description = "Answer the question in a few words from the selected references alone."
+    wording: ClassVar[Wording] = PASSAGES
 
     def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
         record = RetrievalExample.of(example)
         # In the order of the data, whatever the order of the votes: equal selections share their samples.
         selected = [record.candidates[number - 1] for number in sorted(outputs[Retrieval.name])]
-        return answer_prompt(record.question, selected)
+        return answer_prompt(self.wording, record.question, selected)
 
     def parse(self, text: str, example: Example) -> str:
         """The first line that is not empty, without label, quotes, mark-up and final period."""
@@ -103,7 +111,7 @@ class RetrievalQA(Task):
 
     Options: ``max_candidates`` (keep the gold references and as many others, drawn by seed, as make up that number, in
     the order of the data), ``shuffle`` (put the references of each example in an order drawn by seed),
-    ``search_examples`` and ``hub_split`` (see `agenttts.tasks.datasets.load_retrieval`).
+    ``search_examples`` and ``hub_split`` (see `agenttts.tasks.source`).
     """
 
     name = "retrieval_qa"
@@ -112,67 +120,24 @@ class RetrievalQA(Task):
     main_metric = "answer.em"
 
     def load(self, config: TaskConfig) -> list[Example]:
-        options = _Options.of(config.options)
+        check_options(self.name, config.options, _RULES)
+        given = dict(config.options)
+        trimmed = given.pop("max_candidates", None)
+        shuffled = given.pop("shuffle", False)
         found = load_retrieval(
-            config.data,
-            split=config.split,
-            examples=config.examples,
-            search_examples=options.search_examples,
-            hub_split=options.hub_split,
-            seed=config.seed,
+            config.data, split=config.split, examples=config.examples, seed=config.seed, **given
         )
-        return [_arranged(example, options, config.seed).to_example() for example in found]
+        return [
+            arranged(e, max_candidates=trimmed, shuffle=shuffled, seed=config.seed).to_example()
+            for e in found
+        ]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    """The task's options, checked."""
-
-    max_candidates: int | None = None
-    shuffle: bool = False
-    search_examples: int | None = None
-    hub_split: str = ""
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> _Options:
-        rules: dict[str, tuple[str, Callable[[Any], bool]]] = {
-            "max_candidates": ("a whole number of 1 or more", lambda v: type(v) is int and v >= 1),
-            "shuffle": ("true or false", lambda v: isinstance(v, bool)),
-            "search_examples": (
-                "a whole number of 0 or more",
-                lambda v: type(v) is int and v >= 0,
-            ),
-            "hub_split": ("the name of a split of the hub data set", lambda v: type(v) is str),
-        }
-        for name, value in given.items():
-            if name not in rules:
-                raise UserError(
-                    f"task.options: task 'retrieval_qa' has no option '{name}'; {valid_names(name, rules)}"
-                )
-            valid, check = rules[name]
-            if not check(value):
-                raise UserError(f"task.options.{name}: {value!r} is not valid; valid: {valid}")
-        return cls(**given)
-
-
-def _arranged(example: RetrievalExample, options: _Options, seed: int) -> RetrievalExample:
-    """The example with its references trimmed and shuffled as the options say."""
-    # A generator for each example: its references do not depend on how many examples there are.
-    random_order = random.Random(f"{seed}:{example.id}")
-    positions = list(range(len(example.candidates)))
-    gold = {number - 1 for number in example.gold_ids}
-    if options.max_candidates is not None:
-        others = [position for position in positions if position not in gold]
-        room = min(len(others), max(0, options.max_candidates - len(gold)))
-        positions = sorted(gold | set(random_order.sample(others, room)))
-    if options.shuffle:
-        random_order.shuffle(positions)
-    number_of = {position: number for number, position in enumerate(positions, 1)}
-    return dataclasses.replace(
-        example,
-        candidates=tuple(example.candidates[position] for position in positions),
-        gold_ids=tuple(number_of[number - 1] for number in example.gold_ids),
-    )
+_RULES = {
+    **SPLIT_RULES,
+    "max_candidates": MAX_CANDIDATES,
+    "shuffle": Rule("true or false", lambda value: isinstance(value, bool)),
+}
 
 
 def _first_line(text: str) -> str:
@@ -181,7 +146,7 @@ def _first_line(text: str) -> str:
 
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
-# ASCII digits, and few of them: int() refuses thousands.
-_NUMBER = re.compile(r"(?<![0-9.])[0-9]{1,6}(?![0-9])")
+# Whole numbers in ASCII digits, and few of these: int() refuses thousands.
+_NUMBER = re.compile(r"(?<![0-9.])[0-9]{1,6}(?![0-9]|\.[0-9])")
 _LABEL = re.compile(r"^(?:(?:the )?(?:(?:best|final|short) )?answer(?: is\b|\s*:)|A:)\s*:?", re.I)
 _AROUND = " \t\"'`*“”‘’«»"

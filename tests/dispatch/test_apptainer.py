@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.dispatch.apptainer import Container, check_container, container_env, exec_command
+from agenttts.dispatch.apptainer import Container, check_runtime, container_env, exec_command
 from agenttts.errors import MissingRequirement
 
 
@@ -50,4 +50,4 @@ def test_variables_reach_the_container_under_either_runtime():
 
 def test_a_runtime_that_is_not_there_says_how_to_get_it():
     with pytest.raises(MissingRequirement, match=r"not on this machine's PATH.*module load"):
-        check_container(Container(image=Path("/none.sif"), runtime="no-such-runtime"))
+        check_runtime(Container(image=Path("/none.sif"), runtime="no-such-runtime"))

@@ -114,3 +114,17 @@ def test_shipped_specs_and_profiles_load():
     for path in sorted((root / "slurm").glob("*.yaml")):
         assert isinstance(load_profile(str(path), []), Profile)
         assert yaml.safe_load(path.read_text())["kind"] in ("local", "slurm")
+
+
+def test_paths_among_the_tasks_options_are_taken_from_the_specs_folder(tmp_path):
+    (tmp_path / "validation").mkdir()
+    options = "{tools: ./tool_desc.json, more: tool_desc.json, hub_split: validation, n: 3}"
+    text = GOOD.replace("examples: 50", f"examples: 50, options: {options}")
+    assert text != GOOD
+    spec = parse_spec(text, "job.yaml", tmp_path)
+    assert spec.task.options == {
+        "tools": str(tmp_path / "tool_desc.json"),
+        "more": str(tmp_path / "tool_desc.json"),
+        "hub_split": "validation",
+        "n": 3,
+    }

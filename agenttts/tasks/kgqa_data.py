@@ -1,0 +1,96 @@
+"""The data sets of knowledge-graph QA: ComplexWebQuestions and WebQSP with the triples around each question."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agenttts.tasks.datasets import RetrievalExample
+from agenttts.tasks.records import Record
+from agenttts.tasks.source import DATA_FOLDER, check_ids, example_id, read_data, take_split
+
+BUILT_IN = {"smallkg": DATA_FOLDER / "smallkg.json"}
+DEFAULT_DATA = "builtin:smallkg"
+OTHERS = 100
+"""How many triples that are not gold are candidates, at most."""
+
+_IDS = ("ID", "QuestionId", "_id", "id")
+_QUESTIONS = ("question", "RawQuestion")
+
+Triple = tuple[str, str, str]
+
+
+def load_triples(
+    data: str,
+    *,
+    split: str = "search",
+    examples: int | None = None,
+    search_examples: int | None = None,
+    hub_split: str = "",
+    seed: int = 0,
+) -> list[RetrievalExample]:
+    """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the built-in default.
+
+    A record holds ``question`` (WebQSP: ``RawQuestion``), ``answer``, ``crucial_triples``, ``gt_triples`` and
+    ``2hop_triples``. The candidates, not shuffled yet, are the first 100 2-hop triples that are not gold (neither
+    in ``gt_triples`` nor crucial) and then the crucial ones, each once; those are the gold ids.
+
+    Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises. For the splits see
+    `agenttts.tasks.source.take_split`.
+    """
+    data = data or DEFAULT_DATA
+    records = read_data(data, BUILT_IN, split=split, hub_split=hub_split)
+    found = [_example(record, number) for number, record in enumerate(records)]
+    check_ids([example.id for example in found], records)
+    return take_split(
+        found, split=split, examples=examples, search_examples=search_examples, seed=seed, data=data
+    )
+
+
+def triple_text(triple: Triple) -> str:
+    """A triple as prompts show it."""
+    return f"({', '.join(triple)})"
+
+
+def _example(record: Record, number: int) -> RetrievalExample:
+    crucial = list(dict.fromkeys(_triples(record, "crucial_triples")))
+    if not crucial:
+        raise record.error("crucial_triples", "must be a list of one or more triples")
+    gold = {*crucial, *_triples(record, "gt_triples")}
+    others = [triple for triple in _triples(record, "2hop_triples") if triple not in gold][:OTHERS]
+    candidates = [triple_text(triple) for triple in (*others, *crucial)]
+    question = next((name for name in _QUESTIONS if name in record.values), _QUESTIONS[0])
+    return RetrievalExample(
+        id=example_id(record, number, _IDS),
+        question=record.text(question).strip(),
+        answers=_answers(record),
+        candidates=tuple(candidates),
+        gold_ids=tuple(range(len(others) + 1, len(candidates) + 1)),
+    )
+
+
+def _triples(record: Record, field: str) -> list[Triple]:
+    """A field that must be a list of [head, relation, tail]; numbers are taken as texts."""
+    value = record.values.get(field)
+    if not isinstance(value, list) or not all(_is_triple(item) for item in value):
+        raise record.error(field, "must be a list of [head, relation, tail] triples")
+    return [(str(head), str(relation), str(tail)) for head, relation, tail in value]
+
+
+def _is_triple(item: Any) -> bool:
+    return (
+        isinstance(item, list)
+        and len(item) == 3
+        and all(isinstance(part, str | int | float) and type(part) is not bool for part in item)
+    )
+
+
+def _answers(record: Record) -> tuple[str, ...]:
+    """``answer``: a list of texts, of which any is right; blank ones and repeats are dropped."""
+    value = record.values.get("answer")
+    problem = "must be a list of one or more texts"
+    if not isinstance(value, list) or not all(isinstance(item, str | None) for item in value):
+        raise record.error("answer", problem)
+    found = dict.fromkeys(item.strip() for item in value if item and item.strip())
+    if not found:
+        raise record.error("answer", problem)
+    return tuple(found)

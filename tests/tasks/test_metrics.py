@@ -1,0 +1,81 @@
+"""Metrics against values worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.tasks.metrics import (
+    Overlap,
+    exact_match,
+    normalise,
+    rouge_l,
+    set_overlap,
+    token_overlap,
+)
+
+
+def test_answers_are_compared_without_case_punctuation_articles_and_space():
+    assert normalise("  The  U.S.\tNavy! ") == "us navy"
+    assert exact_match("the Cat.", ["a cat"]) == 1
+    assert exact_match("cats", ["cat", "Cats!"]) == 1, "the best of several answers counts"
+    assert exact_match("cat", ["cats"]) == 0
+    assert exact_match("", ["cat"]) == 0
+    assert exact_match("", ["the"]) == 0, (
+        "an answer that normalises to nothing is not matched by nothing"
+    )
+    assert exact_match("The The", ["the the"]) == 1
+
+
+def test_words_of_an_answer_count_as_often_as_they_occur():
+    # predicted: york york city (3 words), gold: new york (2): one hit.
+    assert token_overlap("York York city", ["New York"]) == Overlap(
+        1 / 3, 1 / 2, pytest.approx(0.4)
+    )
+    # Against the second gold answer: 2 of 3 and 2 of 2 words.
+    best = token_overlap("old york city", ["New York", "York City"])
+    assert best == Overlap(2 / 3, 1.0, pytest.approx(0.8))
+    assert token_overlap("", ["New York"]).f1 == 0
+
+
+def test_sets_ignore_order_and_repeats():
+    assert set_overlap([3, 1, 1], [1, 2]) == Overlap(0.5, 0.5, 0.5)
+    assert set_overlap([1, 2, 3, 4], [1]) == Overlap(0.25, 1.0, pytest.approx(0.4))
+    assert set_overlap([], [1]) == Overlap(0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "precision", "recall"),
+    [
+        # police kill the gunman / the gunman kill police: longest common subsequence "the gunman", 2 of 4 words each.
+        ("the gunman kill police", "police kill the gunman", 2 / 4, 2 / 4),
+        # step 1 book the hotel step 2 do the taxes (10) / step 1 reserve the hotel room step 2 do taxes (10): step 1 the
+        # hotel step 2 do taxes = 8. rouge-score 0.1.2 gives the same.
+        ("Step 1: Book the hotel\nStep 2: Do the taxes", "Step 1: Reserve the hotel room\nStep 2: Do taxes", 0.8, 0.8),
+        # set, alarm, 08, 00 are four words; 2 of 2 and 2 of 4.
+        ("08:00", "set_alarm 08:00", 1.0, 2 / 4),
+        # Repeats match once each, in order: a b of (a b a) and (a c b).
+        ("a b a", "a c b", 2 / 3, 2 / 3),
+    ],
+)  # fmt: skip
+def test_rouge_l(prediction, reference, precision, recall):
+    found = rouge_l(prediction, reference)
+    assert (found.precision, found.recall) == (pytest.approx(precision), pytest.approx(recall))
+    assert found.f1 == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+def test_rouge_l_of_texts_without_ascii_letters():
+    assert rouge_l("Größe messen", "GRÖSSE messen").f1 == pytest.approx(0.5)
+    assert rouge_l("東京 行く", "東京 行く").f1 == 1
+    assert rouge_l("!?", "!?").f1 == 1
+    assert rouge_l("", "book").f1 == 0
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_rouge_l_is_a_score_and_exchanges_precision_and_recall(a, b):
+    there, back = rouge_l(a, b), rouge_l(b, a)
+    assert 0 <= there.f1 <= 1
+    assert (there.precision, there.recall) == (back.recall, back.precision)
+    if a.strip():
+        assert rouge_l(a, a).f1 == 1

@@ -1,0 +1,288 @@
+"""What every task keeps to, whatever it does. A new task is a line in `CASES`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agenttts import tasks
+from agenttts.inference.base import (
+    PROMPT_STYLES,
+    ModelConfig,
+    Request,
+    SamplingParams,
+    render,
+)
+from agenttts.inference.sampler import Sampler
+from agenttts.inference.scripted import ScriptedEngine
+from agenttts.inference.store import SampleStore
+from agenttts.inference.tokenization import fit
+from agenttts.space import Allocation, Choice
+from agenttts.tasks.base import Example, Task, TaskConfig
+from agenttts.tasks.retrieval_prompts import format_numbers
+from agenttts.tasks.taskbench_data import TaskBenchExample
+from agenttts.tasks.taskbench_prompts import calls_json, steps_json, tools_json
+from agenttts.trial.evaluate import evaluate
+from agenttts.trial.result import TrialOutput
+from agenttts.trial.spec import TrialSpec
+
+
+def perfect_retrieval(example: Example) -> dict[str, str]:
+    """A perfect reply a stage."""
+    data = example.data
+    return {"retrieval": format_numbers(data["gold_ids"]), "answer": data["answers"][0]}
+
+
+def perfect_plan(example: Example) -> dict[str, str]:
+    record = TaskBenchExample.of(example)
+    return {
+        "decomposition": steps_json(record.steps),
+        "tool_selection": tools_json([call.tool for call in record.calls]),
+        "parameter_prediction": calls_json([call.to_json() for call in record.calls]),
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task on a data set, and what a model that knows everything would reply at each stage."""
+
+    task: str
+    data: str
+    perfect: Callable[[Example], Mapping[str, str]]
+
+    def create(self) -> Task:
+        return tasks.create(self.task)
+
+    def load(self, seed: int = 0, count: int | None = None) -> list[Example]:
+        config = TaskConfig(self.data, seed=seed, examples=count)
+        return self.create().load(config)
+
+
+CASES = [
+    Case("retrieval_qa", "builtin:twohop", perfect_retrieval),
+    Case("kgqa", "builtin:smallkg", perfect_retrieval),
+    Case("taskbench", "builtin:errands", perfect_plan),
+    Case("taskbench", "builtin:studio", perfect_plan),
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case.task}-{case.data.removeprefix('builtin:')}")
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def examples(case):
+    return case.load(count=6)
+
+
+def perfect_outputs(case: Case, example: Example) -> dict[str, Any]:
+    """The fused outputs of every stage after perfect replies."""
+    texts = case.perfect(example)
+    return {stage.name: stage.parse(texts[stage.name], example) for stage in case.create().stages}
+
+
+def test_the_task_describes_itself(case):
+    task = case.create()
+    assert task.name == case.task
+    assert task.description
+    assert len({stage.name for stage in task.stages}) == len(task.stages) >= 1
+    assert all(stage.description and stage.temperature >= 0 for stage in task.stages)
+    stage, _, metric = task.main_metric.partition(".")
+    example = case.load(count=1)[0]
+    assert metric in task.stage(stage).metrics(task.stage(stage).parse("", example), example)
+
+
+def test_the_same_seed_gives_the_same_examples_and_prompts(case):
+    task = case.create()
+
+    def prompts(seed: int) -> list[object]:
+        return [
+            [e.id, *(stage.prompt(e, perfect_outputs(case, e)) for stage in task.stages)]
+            for e in case.load(seed, 6)
+        ]
+
+    assert prompts(3) == prompts(3)
+    assert prompts(3) != prompts(4)
+
+
+def test_examples_and_prompts_survive_the_file_they_are_frozen_in(case, examples):
+    assert len({example.id for example in examples}) == len(examples)
+    for example in examples:
+        frozen = Example(**json.loads(json.dumps({"id": example.id, "data": example.data})))
+        outputs = json.loads(json.dumps(perfect_outputs(case, example)))
+        for stage in case.create().stages:
+            before = stage.prompt(example, perfect_outputs(case, example))
+            assert stage.prompt(frozen, outputs) == before
+
+
+def test_perfect_replies_score_1_and_empty_ones_0(case, examples):
+    for example in examples:
+        texts = case.perfect(example)
+        for stage in case.create().stages:
+            perfect = stage.metrics(stage.fuse([stage.parse(texts[stage.name], example)], example), example)  # fmt: skip
+            empty = stage.metrics(stage.fuse([stage.parse("", example)], example), example)
+            assert perfect == pytest.approx(dict.fromkeys(perfect, 1)), stage.name
+            assert empty == dict.fromkeys(perfect, 0), stage.name
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)  # fmt: skip
+@given(data=st.data())
+def test_any_text_is_parsed_fused_and_scored(case, examples, data):
+    example = examples[data.draw(st.integers(0, len(examples) - 1))]
+    texts = case.perfect(example)
+    for stage in case.create().stages:
+        right = texts[stage.name]
+        cut = st.integers(0, len(right)).map(lambda n, right=right: right[:n])
+        noisy = st.tuples(cut, st.text(max_size=20), cut).map("".join)
+        candidates = [
+            stage.parse(text, example)
+            for text in data.draw(st.lists(st.text() | cut | noisy, min_size=1, max_size=4))
+        ]
+        for output in (*candidates, stage.fuse(candidates, example)):
+            # As a trial stores it: JSON, in UTF-8.
+            text = json.dumps(output, ensure_ascii=False)
+            assert json.loads(text.encode().decode()) == output
+            scores = stage.metrics(output, example)
+            assert scores.keys() == stage.metrics(stage.parse("", example), example).keys()
+            assert all(0 <= score <= 1 for score in scores.values())
+        outputs = {**perfect_outputs(case, example), stage.name: stage.fuse(candidates, example)}
+        for later in case.create().stages:
+            later.prompt(example, outputs)  # whatever an earlier stage came to
+        fusion = stage.fusion(candidates, example, outputs)
+        assert fusion is None or fusion.temperature >= 0
+
+
+def test_fusion_of_one_sample_is_that_sample(case, examples):
+    for example in examples:
+        outputs = perfect_outputs(case, example)
+        for stage in case.create().stages:
+            for text in (case.perfect(example)[stage.name], "", "no"):
+                sample = stage.parse(text, example)
+                assert stage.fuse([sample], example) == sample
+                assert stage.fusion([sample], example, outputs) is None
+            agreed = [outputs[stage.name]] * 3
+            assert stage.fuse(agreed, example) == outputs[stage.name]
+
+
+@pytest.mark.parametrize("style", PROMPT_STYLES)
+def test_prompts_come_in_every_style(case, examples, style):
+    example = examples[0]
+    outputs = perfect_outputs(case, example)
+    for stage in case.create().stages:
+        prompts = [stage.prompt(example, outputs)]
+        if fusion := stage.fusion([outputs[stage.name]] * 2, example, outputs):
+            prompts.append(fusion.prompt)
+        for prompt in prompts:
+            content, stop = render(prompt, style)
+            assert prompt.system
+            assert prompt.shots, "base models need worked examples"
+            assert prompt.label
+            if style == "few_shot_completion":
+                assert content.endswith(f"{prompt.user}\n{prompt.label}")
+                assert stop
+                # A worked example ends where the stop string would cut it.
+                assert not any(s in reply for s in stop for _, reply in prompt.shots)
+            else:
+                roles = [message["role"] for message in content]
+                shots = len(prompt.shots) if style == "few_shot_chat" else 0
+                assert roles == ["system", *["user", "assistant"] * shots, "user"]
+
+
+def test_a_prompt_that_is_too_long_loses_its_middle_and_says_so(case, examples, tmp_path):
+    script = tmp_path / "script.json"
+    script.write_text('{"default": "no"}')
+    context, room = 60, 12
+    model = ModelConfig("m", str(script), engine="scripted", options={"max_model_len": context})
+    engine = ScriptedEngine(model)
+    params = SamplingParams(temperature=0.5, max_tokens=room)
+    example = examples[0]
+    for stage in case.create().stages:
+        prompt = stage.prompt(example, perfect_outputs(case, example))
+        content, stop = render(prompt, "few_shot_completion")
+        words = content.split()
+        assert len(words) > context - room, "else there is nothing to cut"
+        [completion] = engine.generate([Request(content, params, (1,), stop)])
+        assert completion.truncated
+        assert completion.prompt_tokens == context - room
+        kept, cut = fit(words, context, room)
+        assert cut
+        half = (context - room) // 2
+        assert (kept[:half], kept[-half:]) == (words[:half], words[-half:]), (
+            "instructions, question"
+        )
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "tools", "perfect"),
+    [
+        ("retrieval_qa", "2wiki.excerpt.json", "", perfect_retrieval),
+        ("retrieval_qa", "hotpotqa.excerpt.json", "", perfect_retrieval),
+        ("kgqa", "cwq.excerpt.json", "", perfect_retrieval),
+        ("taskbench", "taskbench_dailylifeapis.excerpt.jsonl", "taskbench_dailylifeapis_tool_desc.excerpt.json", perfect_plan),
+    ],
+)  # fmt: skip
+def test_perfect_replies_score_1_on_published_records(excerpt, task, file, tools, perfect):
+    options = {"tools": excerpt(tools)} if tools else {}
+    found = tasks.create(task)
+    examples = found.load(TaskConfig(excerpt(file), options=options))
+    assert len(examples) in (3, 4)
+    for example in examples:
+        for stage in found.stages:
+            scores = stage.metrics(stage.parse(perfect(example)[stage.name], example), example)
+            assert scores == pytest.approx(dict.fromkeys(scores, 1)), (example.id, stage.name)
+
+
+def trial(
+    case: Case, examples: list[Example], rules: list[dict[str, Any]], folder: Path
+) -> TrialOutput:
+    """A whole trial, two samples a stage, with a model that replies as ``rules`` say and else nothing of use."""
+    folder.mkdir()
+    script = folder / "script.json"
+    script.write_text(json.dumps({"rules": rules, "default": "I do not know"}))
+    frozen = folder / "examples.jsonl"
+    frozen.write_text("".join(json.dumps({"id": e.id, "data": e.data}) + "\n" for e in examples))
+    model = ModelConfig("m", str(script), engine="scripted")
+    stages = [stage.name for stage in case.create().stages]
+    spec = TrialSpec(
+        run="r",
+        trial="t0000",
+        allocation=Allocation(tuple(Choice(stage, "m", 2) for stage in stages)),
+        task=case.task,
+        examples=str(frozen),
+        seed=0,
+        decode_tokens=dict.fromkeys(stages, 500),
+        models={"m": model},
+        directory=str(folder),
+        samples=str(folder / "samples"),
+    )
+    (folder / "trial.json").write_text(json.dumps(spec.to_json()))
+    (folder / "samples").mkdir()
+    store = SampleStore(folder / "samples", writer="w")
+    sampler = Sampler(store, spec.models, spec.seed, engine_factory=ScriptedEngine)
+    return evaluate(spec, sampler)
+
+
+def test_a_trial_of_perfect_samples_scores_1_and_one_of_noise_0(case, examples, tmp_path):
+    rules = []
+    for example in examples:
+        outputs = perfect_outputs(case, example)
+        for stage in case.create().stages:
+            prompts = [stage.prompt(example, outputs)]
+            if fusion := stage.fusion([outputs[stage.name]] * 2, example, outputs):
+                prompts.append(fusion.prompt)
+            reply = {"text": case.perfect(example)[stage.name]}
+            rules += [{"contains": [p.system, p.user], "replies": [reply]} for p in prompts]
+    perfect = trial(case, examples, rules, tmp_path / "perfect")
+    assert perfect.score == 1
+    assert perfect.metrics == pytest.approx(dict.fromkeys(perfect.metrics, 1))
+    noise = trial(case, examples, [], tmp_path / "noise")
+    assert noise.score == 0
+    assert noise.metrics.keys() == perfect.metrics.keys()
