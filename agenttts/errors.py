@@ -2,6 +2,7 @@
 
 AgentTTSError                 carries the process exit code
 ├── UserError          (2)    an input of the user's is wrong: which file, key and value, and what is valid
+│   └── Unavailable    (2)    it may be right, but what it names is not here: a data file, a model, an image
 ├── MissingRequirement (3)    the machine lacks something: what, and the command that fixes it
 └── RunFailed          (4)    a run, or some of its trials, failed
 
@@ -27,6 +28,18 @@ class UserError(AgentTTSError):
     exit_code = 2
 
 
+class Unavailable(UserError):
+    """The input names something that is not on this machine; ``fix`` says what to do about it.
+
+    To launch it is an error as any of the user's; a dry run lists it and goes on.
+    """
+
+    def __init__(self, message: str, *, fix: str) -> None:
+        super().__init__(f"{message.rstrip('.')}; {fix}")
+        self.what = message.rstrip(".")
+        self.fix = fix
+
+
 class MissingRequirement(AgentTTSError):
     """The machine lacks something; ``fix`` is the command or step that provides it."""
 
@@ -34,6 +47,7 @@ class MissingRequirement(AgentTTSError):
 
     def __init__(self, message: str, *, fix: str) -> None:
         super().__init__(f"{message.rstrip('.')}. Fix: {fix}")
+        self.what = message.rstrip(".")
         self.fix = fix
 
 

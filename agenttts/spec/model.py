@@ -30,6 +30,8 @@ class TaskSection(Section):
     examples: Annotated[int, Field(ge=1)] | None = None
     """How many examples a trial is scored on; None: all of the split."""
     options: dict[str, Any] = {}
+    run_code_on_host: bool = False
+    """Lets a task that runs programs a model wrote run them without a container, in the sandbox alone."""
 
 
 class SampleValues(Section):
@@ -170,11 +172,24 @@ class JobSpec(Section):
         """The same spec with every relative path made absolute against ``base`` (the spec file's directory).
 
         A value is taken for a path when it exists there or looks like one (starts with '.', '/' or '~', or ends like
-        a file of ours); anything else (a hub id, ``builtin:NAME``) is left as it is.
+        a file of ours); anything else (a hub id, ``builtin:NAME``) is left as it is. Of the task's options, which need
+        not be paths, those count that look like one; of the task's names, ``FILE.yaml`` and ``FILE.py:Class``.
         """
+        options = {
+            name: _anchor(value, base)
+            if isinstance(value, str) and _looks_like_path(value)
+            else value
+            for name, value in self.task.options.items()
+        }
         return self.model_copy(
             update={
-                "task": self.task.model_copy(update={"data": _anchor(self.task.data, base)}),
+                "task": self.task.model_copy(
+                    update={
+                        "name": _anchor_task(self.task.name, base),
+                        "data": _anchor(self.task.data, base),
+                        "options": options,
+                    }
+                ),
                 "models": {
                     name: model.model_copy(update={"path": _anchor(model.path, base)})
                     for name, model in self.models.items()
@@ -204,6 +219,19 @@ def _anchor(value: str, base: Path) -> str:
     if not value:
         return value
     path = Path(value).expanduser()
-    if value.startswith((".", "/", "~")) or path.suffix in _FILES or (base / path).exists():
+    if _looks_like_path(value) or (base / path).exists():
         return str((base / path).absolute().resolve())
     return value
+
+
+def _looks_like_path(value: str) -> bool:
+    return value.startswith((".", "/", "~")) or Path(value).suffix in _FILES
+
+
+def _anchor_task(name: str, base: Path) -> str:
+    if name.endswith((".yaml", ".yml")):
+        return _anchor(name, base)
+    file, separator, class_name = name.rpartition(":")
+    if file.endswith(".py"):
+        return str((base / Path(file).expanduser()).absolute().resolve()) + separator + class_name
+    return name

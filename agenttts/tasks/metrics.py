@@ -1,4 +1,4 @@
-"""Scores of short answers and of sets of references, all in [0, 1].
+"""Scores of short answers, of texts and of sets, all in [0, 1].
 
 Answers are compared as in SQuAD's evaluation: lower-cased, without punctuation, articles and extra white space. An
 empty answer scores 0, whatever the gold answers are.
@@ -54,10 +54,32 @@ def token_overlap(prediction: str, gold: Sequence[str]) -> Overlap:
     return best
 
 
+def rouge_l(prediction: str, reference: str) -> Overlap:
+    """ROUGE-L: the longest common subsequence of words, against the words of either text.
+
+    Words are runs of letters and digits, lower-cased, without stemming: for ASCII texts as in the ``rouge-score``
+    package (which drops other letters). Source: Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004).
+    """
+    predicted, wanted = _rouge_words(prediction), _rouge_words(reference)
+    # One row of the table of common lengths at a time: row[j] is that of the words so far and wanted[:j].
+    row = [0] * (len(wanted) + 1)
+    for word in predicted:
+        diagonal = 0
+        for j, other in enumerate(wanted, 1):
+            above = row[j]
+            row[j] = diagonal + 1 if word == other else max(above, row[j - 1])
+            diagonal = above
+    return Overlap.of(row[-1], len(predicted), len(wanted))
+
+
 def set_overlap(predicted: Collection[Hashable], gold: Collection[Hashable]) -> Overlap:
     """The overlap of two sets of ids; order and repeats do not count."""
     found, wanted = set(predicted), set(gold)
     return Overlap.of(len(found & wanted), len(found), len(wanted))
+
+
+def _rouge_words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.lower()) or text.split()
 
 
 def _words(text: str) -> list[str]:

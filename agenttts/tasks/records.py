@@ -1,6 +1,7 @@
 """Records of a data file, each of which knows where it stands, so that an error can say so.
 
-Reads ``.json`` (a list of objects) and ``.jsonl`` (an object a line), also compressed (``.gz``).
+Reads ``.json`` (a list of objects) and ``.jsonl`` (an object a line), also compressed (``.gz``). A ``.json`` file that
+begins with an object on a line of its own is read as lines too: TaskBench's ``data.json`` is published so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agenttts.errors import UserError, nearest_name, valid_names
+from agenttts.errors import Unavailable, UserError, nearest_name, valid_names
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
@@ -62,18 +63,31 @@ def read_records(path: Path) -> list[Record]:
             f"{path} is a directory; valid: a file ({', '.join(SUFFIXES)}), or hf:{path} if it is a Hugging Face data set"
         )
     if not path.exists():
-        raise UserError(f"data file {path} does not exist; {_neighbours(path)}")
+        raise Unavailable(f"data file {path} does not exist", fix=_neighbours(path))
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: unknown kind of data file; valid: {', '.join(SUFFIXES)}")
-    text = _read_text(path)
-    lines = path.name.removesuffix(".gz").endswith(".jsonl")
+    text = read_text(path)
+    lines = path.name.removesuffix(".gz").endswith(".jsonl") or _begins_with_object(text)
     records = _from_lines(path, text) if lines else _from_list(path, text)
     if not records:
         raise UserError(f"{path} holds no records")
     return records
 
 
-def _read_text(path: Path) -> str:
+def _begins_with_object(text: str) -> bool:
+    """Whether the first line is a whole JSON object."""
+    first = text.lstrip().split("\n", 1)[0]
+    if not first.startswith("{"):
+        return False
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):  # no object, or the first line of a longer one
+        return False
+    return True
+
+
+def read_text(path: Path) -> str:
+    """The text of a data file that is there, uncompressed; `UserError` when it is not UTF-8 or cannot be read."""
     try:
         raw = path.read_bytes()
         if path.name.endswith(".gz"):
@@ -109,8 +123,7 @@ def _from_list(path: Path, text: str) -> list[Record]:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        hint = "; if it has an object a line, name it .jsonl" if error.msg == "Extra data" else ""
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}{hint})") from None
+        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from None
     if not isinstance(values, list):

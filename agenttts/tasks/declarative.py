@@ -1,0 +1,316 @@
+"""Tasks without code: a YAML file of stages with Jinja2 prompts, and parsers, fusions and metrics by name.
+
+docs/tutorial-own-task.md walks through one. `Document` is the file's shape. Templates see the record's fields, the
+outputs of earlier stages by the stages' names and, where they fuse, ``candidates``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import jinja2
+import jinja2.meta
+import jinja2.sandbox
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from agenttts.errors import UserError, valid_names
+from agenttts.inference.base import Prompt
+from agenttts.spec import load_strict
+from agenttts.tasks import declarative_parts as parts
+from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
+from agenttts.tasks.options import SPLIT_RULES, check_options
+from agenttts.tasks.records import Record
+from agenttts.tasks.source import check_ids, example_id, read_data, take_split
+from agenttts.tasks.user_tasks import missing_file
+
+# Sandboxed: a template of somebody else's may look at the record and the outputs, and at nothing of Python.
+_JINJA = jinja2.sandbox.SandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+)
+_CANDIDATES = "candidates"
+
+
+def _check_template(text: str) -> str:
+    try:
+        _JINJA.parse(text)
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(
+            f"not a Jinja2 template: {error.message} (line {error.lineno} of it)"
+        ) from None
+    return text
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Shot(_Section):
+    """A worked example, used by the few-shot prompt styles; plain texts."""
+
+    user: str
+    reply: str
+
+
+class ModelFusion(_Section):
+    """Fusing by one more call of the stage's model. ``prompt`` is a template that also sees ``candidates``."""
+
+    prompt: str
+    system: str = ""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.3
+
+    _template = field_validator("prompt")(_check_template)
+
+
+class FusedByModel(_Section):
+    """``fuse: {model: {prompt: ...}}``."""
+
+    model: ModelFusion
+
+
+class StageDocument(_Section):
+    """One stage of the file."""
+
+    prompt: str
+    """A template: what the model is asked."""
+    system: str = ""
+    """What the model is told to do; plain text."""
+    description: str = ""
+    shots: list[Shot] = []
+    label: str = "Answer:"
+    """Opens the reply of a completion."""
+    stop: list[str] = ["\n\n"]
+    """Ends a completion."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    parse: Literal["text", "first_line", "number", "choice", "list", "json"] = "text"
+    choices: list[str] | str = []
+    """For ``parse: choice``: the choices, or the record's field that lists them."""
+    fuse: Literal["vote", "first", "longest", "median", "union"] | FusedByModel = "vote"
+    metrics: dict[str, str] = {}
+    """Name of a metric to the record's field that holds what is right."""
+
+    _template = field_validator("prompt")(_check_template)
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if name not in parts.METRICS:
+                raise ValueError(f"unknown metric '{name}'; {valid_names(name, parts.METRICS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if (self.parse == "choice") != bool(self.choices):
+            raise ValueError("'parse: choice' and 'choices' go together: give both or neither")
+        if self.fuse == "median" and self.parse != "number":
+            raise ValueError("'fuse: median' takes numbers: set 'parse: number'")
+        if self.fuse == "union" and self.parse != "list":
+            raise ValueError("'fuse: union' takes lists: set 'parse: list'")
+        return self
+
+
+class Document(_Section):
+    """The file. Every stage's fields are those of `StageDocument`."""
+
+    name: str
+    description: str = ""
+    main_metric: str
+    """``STAGE.METRIC``: what the search maximises."""
+    stages: Annotated[dict[str, StageDocument], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        metrics = [f"{name}.{m}" for name, stage in self.stages.items() for m in stage.metrics]
+        if self.main_metric not in metrics:
+            raise _At(
+                ("main_metric",),
+                f"no stage has the metric '{self.main_metric}'; {valid_names(self.main_metric, metrics)}",
+            )
+        earlier: set[str] = set()
+        for name, stage in self.stages.items():
+            later = set(self.stages) - earlier
+            for key, template in _templates(stage):
+                if wrong := _variables(template) & later:
+                    raise _At(
+                        ("stages", name, *key),
+                        f"uses '{min(wrong)}', which is not an earlier stage; those are: {', '.join(sorted(earlier)) or '(none)'}",
+                    )
+            earlier.add(name)
+        return self
+
+
+class _At(ValueError):
+    """An error that knows its key, as `agenttts.spec.strict` reports it."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def load_declarative(path: str) -> DeclarativeTask:
+    """The task in a file. Raises `UserError` naming file, line, key and what is valid."""
+    file = Path(path)
+    if not file.is_file():
+        raise missing_file(file, "task file")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 text (byte {error.start})") from None
+    return DeclarativeTask(load_strict(Document, text, str(file)), str(file))
+
+
+class DeclarativeStage(StageDefinition):
+    """A stage as its document says."""
+
+    def __init__(self, name: str, document: StageDocument) -> None:
+        self.name = name
+        self.temperature = document.temperature
+        self.description = document.description
+        self._document = document
+
+    def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
+        document = self._document
+        return Prompt(
+            system=document.system,
+            user=self._render(("prompt",), document.prompt, example, outputs),
+            shots=tuple((shot.user, shot.reply) for shot in document.shots),
+            label=document.label,
+            stop=tuple(document.stop),
+        )
+
+    def parse(self, text: str, example: Example) -> Any:
+        return parts.parse(self._document.parse, text, self._choices(example))
+
+    def fusion(
+        self, candidates: Sequence[Any], example: Example, outputs: Mapping[str, Any]
+    ) -> Fusion | None:
+        given = [candidate for candidate in candidates if not parts.is_empty(candidate)]
+        how = self._document.fuse
+        if not isinstance(how, FusedByModel) or len(candidates) < 2 or not given:
+            return None
+        variables = {**outputs, _CANDIDATES: given}
+        user = self._render(("fuse", "model", "prompt"), how.model.prompt, example, variables)
+        prompt = Prompt(
+            system=how.model.system,
+            user=user,
+            label=self._document.label,
+            stop=tuple(self._document.stop),
+        )
+        return Fusion(prompt, how.model.temperature)
+
+    def fuse(self, candidates: Sequence[Any], example: Example) -> Any:
+        how = self._document.fuse
+        empty = parts.parse(self._document.parse, "", self._choices(example))
+        return parts.fuse("vote" if isinstance(how, FusedByModel) else how, candidates, empty)
+
+    def metrics(self, output: Any, example: Example) -> dict[str, float]:
+        return {
+            name: parts.METRICS[name](output, example.data[field])
+            for name, field in self._document.metrics.items()
+        }
+
+    def fields(self, stages: Iterable[str]) -> dict[str, str]:
+        """The record's fields that the stage uses, each with the key that uses it."""
+        document = self._document
+        found = {
+            variable: ".".join(("stages", self.name, *key))
+            for key, template in _templates(document)
+            for variable in sorted(_variables(template) - set(stages) - {_CANDIDATES})
+        }
+        if isinstance(document.choices, str):
+            found.setdefault(document.choices, f"stages.{self.name}.choices")
+        for metric, field in document.metrics.items():
+            found.setdefault(field, f"stages.{self.name}.metrics.{metric}")
+        return found
+
+    def check(self, record: Record) -> None:
+        """Raise `UserError` for a record whose choices or right answers are of no use to the stage."""
+        document = self._document
+        if isinstance(document.choices, str):
+            record.texts(document.choices)
+        for metric, field in document.metrics.items():
+            if problem := parts.gold_problem(metric, record.values[field]):
+                raise record.error(field, problem)
+
+    def _choices(self, example: Example) -> Sequence[str]:
+        choices = self._document.choices
+        if isinstance(choices, str):
+            listed: Sequence[str] = example.data[choices]
+            return listed
+        return choices
+
+    def _render(
+        self, key: Sequence[str], template: str, example: Example, outputs: Mapping[str, Any]
+    ) -> str:
+        try:
+            return _JINJA.from_string(template).render({**example.data, **outputs})
+        except Exception as error:  # a template may fail in as many ways as Python
+            where = ".".join(("stages", self.name, *key))
+            raise UserError(f"{where}: example '{example.id}': {error}") from error
+
+
+class DeclarativeTask(Task):
+    """A task as its file says. Options: those of `agenttts.tasks.source`."""
+
+    def __init__(self, document: Document, source: str) -> None:
+        self.name = document.name
+        self.description = document.description
+        self.main_metric = document.main_metric
+        self._stages = tuple(DeclarativeStage(n, stage) for n, stage in document.stages.items())
+        self.stages = self._stages
+        self._source = source
+
+    def load(self, config: TaskConfig) -> list[Example]:
+        check_options(self.name, config.options, SPLIT_RULES)
+        if not config.data:
+            raise UserError(
+                f"task.data: task '{self.name}' has no data set of its own; name a file of records (.jsonl: an object a line)"
+            )
+        records = read_data(
+            config.data, {}, split=config.split, hub_split=config.options.get("hub_split", "")
+        )
+        ids = [example_id(record, number) for number, record in enumerate(records)]
+        check_ids(ids, records)
+        for record in records:
+            self._check_record(record)
+        examples = [Example(found, dict(r.values)) for found, r in zip(ids, records, strict=True)]
+        for example, record in zip(examples, records, strict=True):
+            try:  # what can be told before a model has run
+                self._stages[0].prompt(example, {})
+            except UserError as error:
+                raise UserError(f"{record.place()}: {self._source}: {error}") from None
+        return take_split(
+            examples,
+            split=config.split,
+            examples=config.examples,
+            search_examples=config.options.get("search_examples"),
+            seed=config.seed,
+            data=config.data,
+        )
+
+    def _check_record(self, record: Record) -> None:
+        names = [stage.name for stage in self._stages]
+        for name in (*names, _CANDIDATES):
+            if name in record.values:
+                raise record.error(
+                    name, "has a name that templates know as something else; rename it"
+                )
+        for position, stage in enumerate(self._stages):
+            for field, user in stage.fields(names[:position]).items():
+                if field not in record.values:
+                    raise record.error(field, f"is what {user} of {self._source} uses")
+            stage.check(record)
+
+
+def _templates(stage: StageDocument) -> list[tuple[tuple[str, ...], str]]:
+    """Every template of a stage with its key."""
+    found: list[tuple[tuple[str, ...], str]] = [(("prompt",), stage.prompt)]
+    if isinstance(stage.fuse, FusedByModel):
+        found.append((("fuse", "model", "prompt"), stage.fuse.model.prompt))
+    return found
+
+
+def _variables(template: str) -> set[str]:
+    return jinja2.meta.find_undeclared_variables(_JINJA.parse(template))

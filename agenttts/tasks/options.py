@@ -1,0 +1,44 @@
+"""The options of a task (``task.options`` of a job spec), checked by name and value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from agenttts.errors import UserError, valid_names
+
+
+class Rule(NamedTuple):
+    """What an option may be: in words, and as a check."""
+
+    valid: str
+    check: Callable[[Any], bool]
+
+
+SPLIT_RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "search_examples": Rule(
+            "a whole number of 0 or more", lambda value: type(value) is int and value >= 0
+        ),
+        "hub_split": Rule(
+            "the name of a split of the hub data set", lambda value: type(value) is str
+        ),
+    }
+)
+"""Options of every task that has a search and a test split; see `agenttts.tasks.source`."""
+
+MAX_CANDIDATES = Rule("a whole number of 1 or more", lambda value: type(value) is int and value > 0)
+
+
+def check_options(task: str, given: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """Raise `UserError` for an option that ``task`` does not have, or a value that is not valid for it."""
+    for name, value in given.items():
+        if name not in rules:
+            raise UserError(
+                f"task.options: task '{task}' has no option '{name}'; {valid_names(name, rules)}"
+            )
+        if not rules[name].check(value):
+            raise UserError(
+                f"task.options.{name}: {value!r} is not valid; valid: {rules[name].valid}"
+            )

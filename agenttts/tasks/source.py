@@ -1,0 +1,97 @@
+"""Where a task's records come from (a file, the hub, a built-in data set), and their search and test splits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from agenttts.errors import UserError, valid_names
+from agenttts.tasks.hub import hub_id, read_hub
+from agenttts.tasks.records import Record, read_records
+
+SPLITS = ("search", "test")
+BUILT_IN_PREFIX = "builtin:"
+DATA_FOLDER = Path(__file__).parent / "data"
+
+_Item = TypeVar("_Item")
+
+
+def read_data(
+    data: str, built_in: Mapping[str, Path], *, split: str = "search", hub_split: str = ""
+) -> list[Record]:
+    """Every record that the examples of ``split`` are drawn from.
+
+    ``data`` is a file, a hub id or ``builtin:NAME``, NAME one of ``built_in``. For hub ids the splits ``search`` and
+    ``test`` come from one hub split, ``hub_split`` if given; any other ``split`` is the hub's of that name.
+
+    Raises `UserError` for an unknown name or split and for data that are absent (`Unavailable`) or malformed, and what
+    `read_hub` raises.
+    """
+    hub = None if data.startswith(BUILT_IN_PREFIX) else hub_id(data)
+    if hub is not None:
+        return read_hub(hub, hub_split if split in SPLITS else split)
+    if split not in SPLITS:
+        raise UserError(f"task.split: unknown split '{split}'; {valid_names(split, SPLITS)}")
+    if hub_split:
+        raise UserError(f"task.options.hub_split: '{data}' is no hub data set; leave it out")
+    return read_records(data_file(data, built_in))
+
+
+def data_file(data: str, built_in: Mapping[str, Path]) -> Path:
+    """The file that ``data``, a path or ``builtin:NAME``, stands for."""
+    if not data.startswith(BUILT_IN_PREFIX):
+        return Path(data).expanduser()
+    name = data.removeprefix(BUILT_IN_PREFIX)
+    if name not in built_in:
+        raise UserError(f"task.data: no built-in data set '{name}'; {valid_names(name, built_in)}")
+    return built_in[name]
+
+
+def take_split(
+    items: Sequence[_Item],
+    *,
+    split: str,
+    examples: int | None,
+    search_examples: int | None,
+    seed: int,
+    data: str,
+) -> list[_Item]:
+    """The items of a split, in the order that ``seed`` determines.
+
+    ``search`` takes the first ``examples`` of it, ``test`` the first after those of the search: after
+    ``search_examples`` if given, else after half of all items. A hub split is taken from its start. ``data`` is the
+    name for messages. Raises `UserError` when there are too few.
+    """
+    shuffled = list(items)
+    random.Random(seed).shuffle(shuffled)
+    skipped = 0
+    if split == "test":
+        skipped = (len(items) + 1) // 2 if search_examples is None else search_examples
+    available = max(0, len(items) - skipped)
+    wanted = available if examples is None else examples
+    if wanted > available or available == 0:
+        left = f", and {skipped} of them are the search split's" if skipped else ""
+        hint = "; task.options.search_examples says how many" if split == "test" else ""
+        raise UserError(
+            f"task.examples: {wanted or 'no'} examples asked for, but '{data}' has {len(items)}{left}{hint}; "
+            f"valid for split '{split}': at most {available}"
+        )
+    return shuffled[skipped : skipped + wanted]
+
+
+def example_id(record: Record, number: int, fields: Sequence[str] = ("_id", "id")) -> str:
+    """The record's own id, from the first of ``fields`` it has, else ``number``, its position in the data."""
+    given = next((record.values[f] for f in fields if record.values.get(f) is not None), number)
+    return str(given)
+
+
+def check_ids(ids: Sequence[str], records: Sequence[Record]) -> None:
+    """Ids name examples in the result tables, so two must not share one: `UserError` naming both records."""
+    first: dict[str, int] = {}
+    for number, found in enumerate(ids):
+        if found in first:
+            other = records[first[found]].place()
+            raise UserError(f"{records[number].place()}: id '{found}' is also that of {other}")
+        first[found] = number
