@@ -20,6 +20,9 @@ _NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)*\.[A-Za-z0-9]{1,8}", re.ASCII)
 _COMMENT_NAME = re.compile(
     r"^\s*#\s*(?:file(?:name)?\s*:\s*)?([\w./-]+\.[A-Za-z0-9]{1,8})\s*$", re.I | re.ASCII
 )
+_STATEMENT = re.compile(
+    r"^(?:def |class |import |from \w+ import|for |while |if |print\(|\w+ = )", re.M
+)
 _OTHER_LANGUAGES = ("sh", "bash", "shell", "console", "text", "txt", "output", "powershell", "diff")
 _PLACEHOLDER = re.compile(r"\b(?:TODO|FIXME)\b", re.I)
 
@@ -87,6 +90,11 @@ def without_comments(files: Mapping[str, str]) -> str:
 
 def _blocks(reply: str) -> list[tuple[str, str | None, str]]:
     """(language, name or None, code) of every fenced block."""
+    fences = list(_FENCE.finditer(reply))
+    if len(fences) == 1 and not reply[fences[0].end() :].strip():
+        # Closed and never opened: the model took the prompt's example for the beginning of its reply.
+        code = reply[: fences[0].start()]
+        return [("", None, code)] if _STATEMENT.search(code) else []
     blocks = []
     position = 0
     while (fence := _FENCE.search(reply, position)) is not None:

@@ -32,6 +32,7 @@ HELLO = "print('hello')\n"
         f"~~~python\n{HELLO}~~~",
         f"```python\n{HELLO}",  # cut at the token limit
         HELLO,  # no fence at all
+        f"{HELLO}```",  # closed, never opened
         f"```bash\npip install x\n```\n```python\n{HELLO}```",
     ],
 )
@@ -57,7 +58,7 @@ def test_paths_that_leave_the_directory_are_not_taken(name):
     assert all(".." not in f.split("/") and not f.startswith("/") for f in files)
 
 
-@pytest.mark.parametrize("reply", ["", "Sorry, I cannot.", "yes", "```\n```", "```bash\nls\n```"])
+@pytest.mark.parametrize("reply", ["", "Sorry, I cannot.", "yes", "```\n```", "```bash\nls\n```", "Here it is:\n```"])
 def test_no_code_is_no_file(reply):
     assert read_files(reply) == {}
 
