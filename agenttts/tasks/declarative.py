@@ -34,7 +34,7 @@ _CANDIDATES = "candidates"
 
 def _check_template(text: str) -> str:
     try:
-        _JINJA.parse(text)
+        _variables(text)  # unlike parsing, looks filters up too
     except jinja2.TemplateSyntaxError as error:
         raise ValueError(
             f"not a Jinja2 template: {error.message} (line {error.lineno} of it)"

@@ -58,7 +58,9 @@ def test_paths_that_leave_the_directory_are_not_taken(name):
     assert all(".." not in f.split("/") and not f.startswith("/") for f in files)
 
 
-@pytest.mark.parametrize("reply", ["", "Sorry, I cannot.", "yes", "```\n```", "```bash\nls\n```", "Here it is:\n```"])
+@pytest.mark.parametrize(
+    "reply", ["", "Sorry, I cannot.", "yes", "```\n```", "```bash\nls\n```", "Here it is:\n```"]
+)
 def test_no_code_is_no_file(reply):
     assert read_files(reply) == {}
 
