@@ -23,7 +23,7 @@ class Limits:
     seconds: float = 3.0
     idle_seconds: float = 0.5
     cpu_seconds: int = 10
-    memory_mb: int = 1024
+    memory_mb: int = 512
     processes: int = 32
     file_mb: int = 8
     disk_mb: int = 64

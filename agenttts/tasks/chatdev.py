@@ -161,7 +161,7 @@ class ChatDev(Task):
             embeds=True,
             limits=Limits(
                 seconds=float(options.get("run_seconds", 3)),
-                memory_mb=options.get("run_memory_mb", 1024),
+                memory_mb=options.get("run_memory_mb", 512),
             ),
             embedding_model=options.get("embedding_model"),
         )

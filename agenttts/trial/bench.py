@@ -15,8 +15,7 @@ from agenttts.inference.embedding import EmbeddingModel
 from agenttts.sandbox import Outcome, check_sandbox, run_program
 from agenttts.tasks.base import BenchSettings, Example, ObservingStage, Workbench
 
-# Most programs wait for input most of their time, so more run at once than there are cores; each has its own limits.
-_AT_ONCE = 16
+_MOST_AT_ONCE = 8
 OPT_IN = "task.run_code_on_host"
 
 
@@ -73,7 +72,10 @@ def observe(
     outputs: Sequence[Mapping[str, Any]],
 ) -> list[list[Any]]:
     """Every example's parsed samples as `ObservingStage.observe` completes them, equal ones looked at once."""
-    pool = ThreadPoolExecutor(_AT_ONCE)
+    # As many as there are cores: a program that is slow to fail must not pass for one that runs. But two at least,
+    # because most wait for input and take no time of a core's.
+    cores = len(os.sched_getaffinity(0))
+    pool = ThreadPoolExecutor(min(max(cores, 2), _MOST_AT_ONCE))
     try:
         looks: list[dict[str, Future[Any]]] = []
         for values, example, earlier in zip(candidates, examples, outputs, strict=True):

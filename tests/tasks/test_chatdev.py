@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
+from observing import appraised, observed, perfect_chatdev
 
 from agenttts.errors import UserError
 from agenttts.inference.base import PROMPT_STYLES, render
@@ -131,11 +132,17 @@ def test_consistency_prefers_the_program_that_was_asked_for(task, word_counter, 
     assert score("# nothing") == 0
 
 
-def test_perfect_scores_one_and_nothing_scores_zero(task, word_counter):
-    for stage in task.stages:
-        assert set(stage.metrics(perfect_outputs(word_counter)[stage.name], word_counter).values()) == {1.0}  # fmt: skip
-        empty = stage.parse("", word_counter)
-        assert set(stage.metrics(empty, word_counter).values()) == {0.0}
+def test_perfect_replies_score_one_and_empty_ones_zero(task, word_counter):
+    for replies, score in ((perfect_chatdev(word_counter), 1.0), ({}, 0.0)):
+        outputs: dict[str, object] = {}
+        for stage in task.stages:
+            sample = stage.parse(replies.get(stage.name, ""), word_counter)
+            fused = stage.fuse([observed(stage, sample, word_counter, outputs)], word_counter)
+            outputs[stage.name] = appraised(stage, fused, word_counter)
+            metrics = stage.metrics(outputs[stage.name], word_counter)
+            assert metrics == dict.fromkeys(("completeness", "executability", "consistency"), score)
+            assert json.loads(json.dumps(outputs[stage.name])) == outputs[stage.name]
+            assert set(stage.metrics(sample, word_counter).values()) <= {0.0, 1.0}, "unobserved too"
 
 
 @pytest.mark.parametrize(
