@@ -37,7 +37,7 @@ def prepare(base: Path, shown: Sequence[Path]) -> None:
         folder.mkdir(exist_ok=True)
     for path in _visible(shown):
         place = root / path.relative_to("/")
-        if path.is_symlink():  # /bin -> usr/bin
+        if _is_link(path):
             place.symlink_to(path.readlink())
         elif path.is_dir():
             place.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def enter(base: Path, shown: Sequence[Path]) -> None:
     root = base / ROOT
     system.mount(str(root), str(root), "", system.MS_BIND | system.MS_REC)
     for path in _visible(shown):
-        if not path.is_symlink():
+        if not _is_link(path):
             _bind(path, root / path.relative_to("/"))
     _bind(base / PROGRAM, root / PROGRAM)
     # A /proc of its own process tree. Where the kernel grants none (parts of the outer one are hidden), none at all.
@@ -74,6 +74,11 @@ def _visible(shown: Sequence[Path]) -> list[Path]:
         if not any(path.is_relative_to(other) for other in paths):
             paths.append(path)
     return paths
+
+
+def _is_link(path: Path) -> bool:
+    """Whether to show a link as a link: /bin, where it is usr/bin. Others may lead to what is not shown."""
+    return str(path) in _SYSTEM and path.is_symlink()
 
 
 def _bind(source: Path, target: Path) -> None:

@@ -58,7 +58,10 @@ def check_sandbox() -> None:
     """Raise `MissingRequirement` unless a sandbox can be made here; runs an empty program once a process."""
     if not sys.platform.startswith("linux") or not seccomp.supported():
         raise _missing(f"it is made for Linux on x86-64 and 64-bit ARM, not {platform.machine()}")
-    run_program({"main.py": ""})
+    outcome = run_program({"main.py": ""}, limits=Limits(seconds=30, idle_seconds=30))
+    if outcome.exit_code != 0:
+        why = outcome.stderr.strip().splitlines()[-1:] or [f"stopped: {outcome.stopped}"]
+        raise _missing(f"an empty program does not run in it ({why[0]})")
 
 
 def _launch(task: str, timeout: float) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from hostile import PROGRAMS, how
 
-from agenttts.sandbox import Limits, run_program, watch
+from agenttts.errors import MissingRequirement
+from agenttts.sandbox import Limits, check_sandbox, run_program, watch
 from agenttts.sandbox.seccomp import build
 
 
@@ -189,6 +190,18 @@ def test_the_filter_of_both_architectures_is_well_formed():
             if code in (0x15, 0x35, 0x45):
                 assert index + 1 + max(if_true, if_false) < count, "every jump lands inside"
         assert program[-8] == 0x06, "it ends with a verdict"
+
+
+def test_an_interpreter_behind_a_link_and_one_that_is_not_shown(tmp_path, monkeypatch):
+    check_sandbox.cache_clear()
+    check_sandbox()
+    # As when a virtual environment's python leads through a folder that no prefix names.
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    check_sandbox.cache_clear()
+    with pytest.raises(MissingRequirement, match="an empty program does not run in it"):
+        check_sandbox()
+    check_sandbox.cache_clear()
 
 
 def test_processes_are_counted_without_the_kernels_list_of_children(monkeypatch):
