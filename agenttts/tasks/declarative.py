@@ -1,152 +1,33 @@
 """Tasks without code: a YAML file of stages with Jinja2 prompts, and parsers, fusions and metrics by name.
 
-docs/tutorial-own-task.md walks through one. `Document` is the file's shape. Templates see the record's fields, the
-outputs of earlier stages by the stages' names and, where they fuse, ``candidates``.
+docs/tutorial-own-task.md walks through one; `agenttts.tasks.declarative_document` is the file's shape. Templates see the
+record's fields, the outputs of earlier stages by the stages' names and, where they fuse, ``candidates``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
-import jinja2
-import jinja2.meta
-import jinja2.sandbox
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
-from agenttts.errors import UserError, valid_names
+from agenttts.errors import UserError
 from agenttts.inference.base import Prompt
 from agenttts.spec import load_strict
 from agenttts.tasks import declarative_parts as parts
 from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
+from agenttts.tasks.declarative_document import (
+    CANDIDATES,
+    Document,
+    FusedByModel,
+    StageDocument,
+    compiled,
+    templates,
+    variables,
+)
 from agenttts.tasks.options import SPLIT_RULES, check_options
 from agenttts.tasks.records import Record
 from agenttts.tasks.source import check_ids, example_id, read_data, take_split
 from agenttts.tasks.user_tasks import missing_file
-
-# Sandboxed: a template of somebody else's may look at the record and the outputs, and at nothing of Python.
-_JINJA = jinja2.sandbox.SandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-)
-_CANDIDATES = "candidates"
-
-
-def _check_template(text: str) -> str:
-    try:
-        _variables(text)  # unlike parsing, looks filters up too
-    except jinja2.TemplateSyntaxError as error:
-        raise ValueError(
-            f"not a Jinja2 template: {error.message} (line {error.lineno} of it)"
-        ) from None
-    return text
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Shot(_Section):
-    """A worked example, used by the few-shot prompt styles; plain texts."""
-
-    user: str
-    reply: str
-
-
-class ModelFusion(_Section):
-    """Fusing by one more call of the stage's model. ``prompt`` is a template that also sees ``candidates``."""
-
-    prompt: str
-    system: str = ""
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.3
-
-    _template = field_validator("prompt")(_check_template)
-
-
-class FusedByModel(_Section):
-    """``fuse: {model: {prompt: ...}}``."""
-
-    model: ModelFusion
-
-
-class StageDocument(_Section):
-    """One stage of the file."""
-
-    prompt: str
-    """A template: what the model is asked."""
-    system: str = ""
-    """What the model is told to do; plain text."""
-    description: str = ""
-    shots: list[Shot] = []
-    label: str = "Answer:"
-    """Opens the reply of a completion."""
-    stop: list[str] = ["\n\n"]
-    """Ends a completion."""
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
-    parse: Literal["text", "first_line", "number", "choice", "list", "json"] = "text"
-    choices: list[str] | str = []
-    """For ``parse: choice``: the choices, or the record's field that lists them."""
-    fuse: Literal["vote", "first", "longest", "median", "union"] | FusedByModel = "vote"
-    metrics: dict[str, str] = {}
-    """Name of a metric to the record's field that holds what is right."""
-
-    _template = field_validator("prompt")(_check_template)
-
-    @field_validator("metrics")
-    @classmethod
-    def _known(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
-            if name not in parts.METRICS:
-                raise ValueError(f"unknown metric '{name}'; {valid_names(name, parts.METRICS)}")
-        return value
-
-    @model_validator(mode="after")
-    def _fit(self) -> Self:
-        if (self.parse == "choice") != bool(self.choices):
-            raise ValueError("'parse: choice' and 'choices' go together: give both or neither")
-        if self.fuse == "median" and self.parse != "number":
-            raise ValueError("'fuse: median' takes numbers: set 'parse: number'")
-        if self.fuse == "union" and self.parse != "list":
-            raise ValueError("'fuse: union' takes lists: set 'parse: list'")
-        return self
-
-
-class Document(_Section):
-    """The file. Every stage's fields are those of `StageDocument`."""
-
-    name: str
-    description: str = ""
-    main_metric: str
-    """``STAGE.METRIC``: what the search maximises."""
-    stages: Annotated[dict[str, StageDocument], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        metrics = [f"{name}.{m}" for name, stage in self.stages.items() for m in stage.metrics]
-        if self.main_metric not in metrics:
-            raise _At(
-                ("main_metric",),
-                f"no stage has the metric '{self.main_metric}'; {valid_names(self.main_metric, metrics)}",
-            )
-        earlier: set[str] = set()
-        for name, stage in self.stages.items():
-            later = set(self.stages) - earlier
-            for key, template in _templates(stage):
-                if wrong := _variables(template) & later:
-                    raise _At(
-                        ("stages", name, *key),
-                        f"uses '{min(wrong)}', which is not an earlier stage; those are: {', '.join(sorted(earlier)) or '(none)'}",
-                    )
-            earlier.add(name)
-        return self
-
-
-class _At(ValueError):
-    """An error that knows its key, as `agenttts.spec.strict` reports it."""
-
-    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
-        super().__init__(message)
-        self.path = path
 
 
 def load_declarative(path: str) -> DeclarativeTask:
@@ -190,8 +71,8 @@ class DeclarativeStage(StageDefinition):
         how = self._document.fuse
         if not isinstance(how, FusedByModel) or len(candidates) < 2 or not given:
             return None
-        variables = {**outputs, _CANDIDATES: given}
-        user = self._render(("fuse", "model", "prompt"), how.model.prompt, example, variables)
+        known = {**outputs, CANDIDATES: given}
+        user = self._render(("fuse", "model", "prompt"), how.model.prompt, example, known)
         prompt = Prompt(
             system=how.model.system,
             user=user,
@@ -211,13 +92,14 @@ class DeclarativeStage(StageDefinition):
             for name, field in self._document.metrics.items()
         }
 
-    def fields(self, stages: Iterable[str]) -> dict[str, str]:
+    def fields(self, stages: Sequence[str]) -> dict[str, str]:
         """The record's fields that the stage uses, each with the key that uses it."""
         document = self._document
         found = {
             variable: ".".join(("stages", self.name, *key))
-            for key, template in _templates(document)
-            for variable in sorted(_variables(template) - set(stages) - {_CANDIDATES})
+            for key, template in templates(document)
+            for variable in sorted(variables(template) - set(stages))
+            if not (variable == CANDIDATES and key[0] == "fuse")
         }
         if isinstance(document.choices, str):
             found.setdefault(document.choices, f"stages.{self.name}.choices")
@@ -245,7 +127,7 @@ class DeclarativeStage(StageDefinition):
         self, key: Sequence[str], template: str, example: Example, outputs: Mapping[str, Any]
     ) -> str:
         try:
-            return _JINJA.from_string(template).render({**example.data, **outputs})
+            return compiled(template).render({**example.data, **outputs})
         except Exception as error:  # a template may fail in as many ways as Python
             where = ".".join(("stages", self.name, *key))
             raise UserError(f"{where}: example '{example.id}': {error}") from error
@@ -292,7 +174,7 @@ class DeclarativeTask(Task):
 
     def _check_record(self, record: Record) -> None:
         names = [stage.name for stage in self._stages]
-        for name in (*names, _CANDIDATES):
+        for name in (*names, CANDIDATES):
             if name in record.values:
                 raise record.error(
                     name, "has a name that templates know as something else; rename it"
@@ -302,15 +184,3 @@ class DeclarativeTask(Task):
                 if field not in record.values:
                     raise record.error(field, f"is what {user} of {self._source} uses")
             stage.check(record)
-
-
-def _templates(stage: StageDocument) -> list[tuple[tuple[str, ...], str]]:
-    """Every template of a stage with its key."""
-    found: list[tuple[tuple[str, ...], str]] = [(("prompt",), stage.prompt)]
-    if isinstance(stage.fuse, FusedByModel):
-        found.append((("fuse", "model", "prompt"), stage.fuse.model.prompt))
-    return found
-
-
-def _variables(template: str) -> set[str]:
-    return jinja2.meta.find_undeclared_variables(_JINJA.parse(template))

@@ -146,6 +146,16 @@ def test_templates_see_data_alone_and_fail_as_user_errors(make, template):
         create_and_load()
 
 
+def test_what_templates_know_is_no_field(make):
+    task_file, data = make(GOOD.replace("Numbers in: {{ text }}", "{% for i in range(2) %}{{ loop.index }}{% endfor %} {{ text }}"))  # fmt: skip
+    task = create(task_file)
+    [example] = task.load(TaskConfig(data=data, examples=1))
+    assert task.stages[0].prompt(example, {}).user == f"12 {example.data['text']}"
+    task_file, data = make(GOOD.replace("Say {{ add }}", "Say {{ candidates }}"))
+    with pytest.raises(UserError, match=r"field 'candidates' is missing.*stages\.say\.prompt"):
+        create(task_file).load(TaskConfig(data=data))
+
+
 @pytest.mark.parametrize(
     ("how", "text", "value"),
     [
