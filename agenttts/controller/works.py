@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from agenttts.controller.journal import PlannedTrial
 from agenttts.controller.run import RunDirectory
@@ -20,7 +21,13 @@ from agenttts.inference.base import ModelConfig
 from agenttts.spec import JobSpec
 from agenttts.tables.atomic import atomic_write_json
 from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE
+from agenttts.tasks.user_tasks import frozen_name
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
+
+
+def is_place(option: Any) -> bool:
+    """Whether a task option is an absolute path to something that is there."""
+    return isinstance(option, str) and option.startswith("/") and Path(option).exists()
 
 
 class WorkFactory:
@@ -55,13 +62,16 @@ class WorkFactory:
             run=self._run.name,
             trial=planned.trial,
             allocation=planned.allocation,
-            task=self._spec.task.name,
+            task=frozen_name(self._spec.task.name, self._run.task_source),
             examples=str(self._examples(planned.source)),
             seed=self._spec.search.seed,
             decode_tokens={name: s.decode_tokens for name, s in self._spec.stages.items()},
             models=models,
             directory=str(directory),
             samples=str(samples),
+            options=self._spec.task.options,
+            task_source=str(self._run.task_source) if self._run.task_source.is_dir() else None,
+            code_on_host=self._spec.task.run_code_on_host,
         )
         spec_file = directory / SPEC_FILE
         if not spec_file.exists():  # a job that runs already must not see it change
@@ -94,10 +104,13 @@ class WorkFactory:
     ) -> tuple[str, ...]:
         if self._container is None:
             return (sys.executable, "-m", "agenttts.trial", str(spec_file))
+        paths = [model.path for model in models.values()]
+        # Task options that name a place, such as an embedding model.
+        paths += [v for v in self._spec.task.options.values() if is_place(v)]
         return exec_command(
             self._container,
             ("python", "-m", "agenttts.trial", str(spec_file)),
-            read_only=[Path(m.path) for m in models.values() if Path(m.path).is_absolute()],
+            read_only=[Path(path) for path in paths if Path(path).is_absolute()],
             writable=[self._run.path, samples],
         )
 

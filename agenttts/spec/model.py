@@ -26,6 +26,8 @@ class TaskSection(Section):
     examples: Annotated[int, Field(ge=1)] | None = None
     """How many examples a trial is scored on; None: all of the split."""
     options: dict[str, Any] = {}
+    run_code_on_host: bool = False
+    """Lets a task that runs programs a model wrote run them without a container, in the sandbox alone."""
 
 
 class SampleValues(Section):
@@ -201,7 +203,7 @@ class JobSpec(Section):
 
         A value is taken for a path when it exists there or looks like one (starts with '.', '/' or '~', or ends like
         a file of ours); anything else (a hub id, ``builtin:NAME``) is left as it is. Of the task's options, which need
-        not be paths, those count that look like one.
+        not be paths, those count that look like one; of the task's names, ``FILE.yaml`` and ``FILE.py:Class``.
         """
         options = {
             name: _anchor(value, base)
@@ -212,7 +214,11 @@ class JobSpec(Section):
         return self.model_copy(
             update={
                 "task": self.task.model_copy(
-                    update={"data": _anchor(self.task.data, base), "options": options}
+                    update={
+                        "name": _anchor_task(self.task.name, base),
+                        "data": _anchor(self.task.data, base),
+                        "options": options,
+                    }
                 ),
                 "models": {
                     name: model.model_copy(update={"path": _anchor(model.path, base)})
@@ -261,3 +267,12 @@ def _anchor(value: str, base: Path) -> str:
 
 def _looks_like_path(value: str) -> bool:
     return value.startswith((".", "/", "~")) or Path(value).suffix in _FILES
+
+
+def _anchor_task(name: str, base: Path) -> str:
+    if name.endswith((".yaml", ".yml")):
+        return _anchor(name, base)
+    file, separator, class_name = name.rpartition(":")
+    if file.endswith(".py"):
+        return str((base / Path(file).expanduser()).absolute().resolve()) + separator + class_name
+    return name

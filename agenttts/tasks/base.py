@@ -1,7 +1,8 @@
 """What a task is: stages in order, each with its prompt, parsing, fusion and metrics.
 
 A task is pure: it never calls a model. The trial draws samples for the prompts a stage writes, parses them, fuses
-them and hands the fused output to the next stage.
+them and hands the fused output to the next stage. A stage whose samples say only part of what is to be known, such as
+programs that must be run, is an `ObservingStage`: the trial lends it a `Workbench` between parsing and fusing.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, Protocol
 
 from agenttts.inference.base import Prompt
+from agenttts.sandbox import Limits, Outcome
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,10 @@ class StageDefinition(ABC):
     values, so that they can be stored in tables.
     """
 
-    name: ClassVar[str]
-    temperature: ClassVar[float]
-    description: ClassVar[str]
+    # Set by the class, or by each object.
+    name: str
+    temperature: float
+    description: str
 
     @abstractmethod
     def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
@@ -64,6 +67,46 @@ class StageDefinition(ABC):
         """Scores in [0, 1] of the fused output of one example, by metric name (no stage prefix)."""
 
 
+class Workbench(Protocol):
+    """What a trial lends to stages that must look beyond a sample's text. May be used from several threads."""
+
+    def run(self, files: Mapping[str, str], main: str) -> Outcome:
+        """Run the Python program ``main`` of ``files`` (relative path to text) in the sandbox."""
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Vectors of length 1, a text each: their dot product is the cosine of two texts' meanings."""
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """What of the `Workbench` a task uses, and how.
+
+    ``embedding_model`` is the directory of a sentence embedding model; None: the one installed with the engines.
+    """
+
+    runs_code: bool = False
+    embeds: bool = False
+    limits: Limits = field(default_factory=Limits)
+    embedding_model: str | None = None
+
+
+class ObservingStage(StageDefinition):
+    """A stage whose values are completed by looking: running a program, comparing meanings.
+
+    What is found out becomes part of the value, so that fusing, later prompts and metrics stay pure.
+    """
+
+    @abstractmethod
+    def observe(
+        self, value: Any, example: Example, outputs: Mapping[str, Any], bench: Workbench
+    ) -> Any:
+        """A parsed sample as the value that is fused. Called once for equal samples of an example."""
+
+    def appraise(self, output: Any, example: Example, bench: Workbench) -> Any:
+        """The fused output as the value that is scored and handed on; for what is worth finding out only once."""
+        return output
+
+
 @dataclass(frozen=True)
 class TaskConfig:
     """The ``task:`` section of a job spec as the task itself sees it."""
@@ -78,10 +121,10 @@ class TaskConfig:
 class Task(ABC):
     """A multi-stage task. ``main_metric`` is ``STAGE.METRIC``, e.g. ``answer.em``."""
 
-    name: ClassVar[str]
-    description: ClassVar[str]
-    stages: ClassVar[tuple[StageDefinition, ...]]
-    main_metric: ClassVar[str]
+    name: str
+    description: str
+    stages: tuple[StageDefinition, ...]
+    main_metric: str
 
     @abstractmethod
     def load(self, config: TaskConfig) -> list[Example]:
@@ -89,6 +132,10 @@ class Task(ABC):
 
         Raises `agenttts.errors.UserError` naming file and record (line) for missing or malformed data.
         """
+
+    def bench(self, options: Mapping[str, Any]) -> BenchSettings | None:
+        """What the `ObservingStage`s of the task need; None when it has none. ``options`` as `load` takes them."""
+        return None
 
     def stage(self, name: str) -> StageDefinition:
         """The stage called ``name``."""

@@ -1,4 +1,4 @@
-"""Evaluate one allocation: stage by stage, sample → fuse → score.
+"""Evaluate one allocation: stage by stage, sample → (look) → fuse → score.
 
 Runs inside the container, one process a trial. Models are loaded one at a time, and only when the sample store does
 not hold what they would draw.
@@ -7,6 +7,7 @@ not hold what they would draw.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from agenttts.inference.base import SamplingParams
 from agenttts.inference.sampler import DrawResult, Sampler
 from agenttts.space import Choice
 from agenttts.tables.schema import ExampleRow, examples_frame
-from agenttts.tasks.base import Example, StageDefinition
+from agenttts.tasks.base import Example, ObservingStage, StageDefinition, Workbench
+from agenttts.trial.bench import TrialBench, observe
 from agenttts.trial.result import TrialOutput, write_result
 from agenttts.trial.spec import TrialSpec
 
@@ -45,13 +47,17 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
 
     Raises `agenttts.inference.base.EngineError` when a model cannot be loaded or run.
     """
+    if spec.task_source is not None:
+        sys.path.insert(0, spec.task_source)
     task = tasks.create(spec.task)
     examples = read_examples(Path(spec.examples))
+    settings = task.bench(spec.options)
+    bench = TrialBench(settings, on_host=spec.code_on_host) if settings else None
     outputs: list[dict[str, Any]] = [{} for _ in examples]
     rows: list[ExampleRow] = []
     for choice in spec.allocation.choices:
         stage = task.stage(choice.stage)
-        rows += _run_stage(spec, stage, choice, examples, outputs, sampler)
+        rows += _run_stage(spec, stage, choice, examples, outputs, sampler, bench)
     metrics = _means(rows)
     output = TrialOutput(
         score=metrics[task.main_metric],
@@ -84,6 +90,7 @@ def _run_stage(
     examples: Sequence[Example],
     outputs: list[dict[str, Any]],
     sampler: Sampler,
+    bench: Workbench | None,
 ) -> list[ExampleRow]:
     """One stage over all examples; adds its fused outputs to ``outputs``."""
     max_tokens = spec.decode_tokens[stage.name]
@@ -97,9 +104,14 @@ def _run_stage(
         [stage.parse(text, example) for text in draw.texts]
         for draw, example in zip(draws, examples, strict=True)
     ]
+    parsed = _observed(stage, bench, parsed, examples, outputs)
     fused = [stage.fuse(p, e) for p, e in zip(parsed, examples, strict=True)]
     if choice.samples > 1:
-        _fuse_by_model(stage, choice, max_tokens, examples, outputs, parsed, fused, usages, sampler)
+        _fuse_by_model(
+            stage, choice, max_tokens, examples, outputs, parsed, fused, usages, sampler, bench
+        )
+    if isinstance(stage, ObservingStage) and bench is not None:
+        fused = [stage.appraise(f, e, bench) for f, e in zip(fused, examples, strict=True)]
     rows = []
     for position, example in enumerate(examples):
         value, usage = fused[position], usages[position]
@@ -123,6 +135,23 @@ def _run_stage(
     return rows
 
 
+def _observed(
+    stage: StageDefinition,
+    bench: Workbench | None,
+    parsed: list[list[Any]],
+    examples: Sequence[Example],
+    outputs: Sequence[Mapping[str, Any]],
+) -> list[list[Any]]:
+    """The parsed samples, completed where the stage looks beyond them."""
+    if not isinstance(stage, ObservingStage):
+        return parsed
+    if bench is None:
+        raise UserError(
+            f"stage '{stage.name}' is an ObservingStage, but its task's bench() returns None; return BenchSettings"
+        )
+    return observe(stage, bench, parsed, examples, outputs)
+
+
 def _fuse_by_model(
     stage: StageDefinition,
     choice: Choice,
@@ -133,6 +162,7 @@ def _fuse_by_model(
     fused: list[Any],
     usages: Sequence[_Usage],
     sampler: Sampler,
+    bench: Workbench | None,
 ) -> None:
     """Replace ``fused`` where the stage has its own model fuse the candidates: one more sample each."""
     calls = {
@@ -145,8 +175,14 @@ def _fuse_by_model(
         positions = [p for p, fusion in calls.items() if fusion.temperature == temperature]
         params = SamplingParams(temperature=temperature, max_tokens=max_tokens)
         draws = sampler.draw(choice.model, [calls[p].prompt for p in positions], params, 1)
-        for position, draw in zip(positions, draws, strict=True):
-            fused[position] = stage.parse(draw.texts[0], examples[position])
+        values = [
+            [stage.parse(draw.texts[0], examples[position])]
+            for position, draw in zip(positions, draws, strict=True)
+        ]
+        there, before = [examples[p] for p in positions], [outputs[p] for p in positions]
+        values = _observed(stage, bench, values, there, before)
+        for position, draw, [value] in zip(positions, draws, values, strict=True):
+            fused[position] = value
             usages[position].add(draw)
 
 

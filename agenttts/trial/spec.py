@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from agenttts.errors import UserError
 from agenttts.inference.base import ModelConfig
 from agenttts.space import Allocation
 
-PROTOCOL = 1
+PROTOCOL = 2
 SPEC_FILE = "trial.json"
 
 
@@ -26,7 +26,9 @@ class TrialSpec:
 
     ``examples`` is the run's frozen examples file; ``decode_tokens`` bounds the tokens of one sample, by stage;
     ``seed`` is the run's, from which every sample's own seed derives; ``directory`` (the trial's own) and ``samples``
-    (the sample store) are absolute and the same inside the container.
+    (the sample store) are absolute and the same inside the container. ``task_source`` is the folder that the source
+    of a user's own task is imported from; ``options`` are the task's; ``code_on_host``: the user lets programs that
+    a model wrote run outside a container.
     """
 
     run: str
@@ -39,6 +41,9 @@ class TrialSpec:
     models: Mapping[str, ModelConfig]
     directory: str
     samples: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    task_source: str | None = None
+    code_on_host: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document."""

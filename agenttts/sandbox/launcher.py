@@ -1,0 +1,210 @@
+"""The process between a trial and a sandboxed program: sets the sandbox up, watches over it, reports, ends it.
+
+Three processes: this one (in the outer process tree, so that it sees what runs), the first process of the new tree
+(process 1 there: when it ends, the kernel kills every other one, which no fork can outrun), and the program.
+It reads one JSON document from standard input and writes one to standard output. Standard library alone; the
+interpreter is started without the caller's environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from agenttts.sandbox import filesystem, seccomp, system
+from agenttts.sandbox.base import MB, Limits, Stop
+from agenttts.sandbox.watch import Usage, disk_bytes, usage
+
+_POLL_SECONDS = 0.01
+_DISK_SECONDS = 0.2
+_INNER_ID = 1000
+
+
+class _Refused(Exception):
+    """The kernel does not let the sandbox be made; nothing was run."""
+
+
+def main() -> None:
+    """Run one program; see the module."""
+    task = json.load(sys.stdin)
+    limits = Limits(**task["limits"])
+    base, shown = Path(task["base"]), [Path(path) for path in task["shown"]]
+    system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
+        report = _supervise(base, shown, task["command"], limits)
+    except (_Refused, OSError) as error:
+        report = {"refused": str(error)}
+    json.dump(report, sys.stdout)
+
+
+def _supervise(
+    base: Path, shown: list[Path], command: list[str], limits: Limits
+) -> dict[str, object]:
+    filesystem.prepare(base, shown)
+    _enter_namespaces()
+    status_in, status_out = os.pipe()
+    # Held open and never written to: a program that reads its input waits, as it would for a person.
+    stdin_in, _stdin_out = os.pipe()
+    started = time.monotonic()
+    first = os.fork()
+    if first == 0:
+        _first_process(base, shown, command, limits, stdin_in, status_out)
+    os.close(status_out)
+    os.close(stdin_in)
+    stop = _watch(first, base / filesystem.PROGRAM, limits, started)
+    with suppress(ProcessLookupError):
+        os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)
+    seconds = time.monotonic() - started
+    with os.fdopen(status_in) as stream:
+        status = json.loads(stream.read() or "{}")
+    if "refused" in status:
+        raise _Refused(status["refused"])
+    return {
+        "exit_code": None if stop else status.get("exit_code"),
+        "stopped": stop,
+        "seconds": seconds,
+    }
+
+
+def _enter_namespaces() -> None:
+    """User, process, network and IPC namespaces; the process itself stays in its process tree."""
+    user, group = os.getuid(), os.getgid()
+    try:
+        system.unshare(
+            system.CLONE_NEWUSER | system.CLONE_NEWPID | system.CLONE_NEWNET | system.CLONE_NEWIPC
+        )
+    except OSError as error:
+        raise _Refused(f"the kernel refuses user namespaces ({error.strerror})") from error
+    # Root without capabilities may map no id, and does not need one: the program then has the "nobody" id.
+    with suppress(PermissionError):
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{_INNER_ID} {user} 1")
+        _write("/proc/self/gid_map", f"{_INNER_ID} {group} 1")
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _first_process(
+    base: Path, shown: list[Path], command: list[str], limits: Limits, stdin: int, status: int
+) -> NoReturn:
+    """Process 1 of the new tree: starts the program, waits for it, says how it ended."""
+    result: dict[str, object] = {}
+    try:
+        system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
+        out = os.open(base / "stdout", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        err = os.open(base / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        filesystem.enter(base, shown)
+        system.drop_capabilities()
+        # Nothing of this process, its open files above all, is to be had through /proc.
+        system.prctl(system.PR_SET_DUMPABLE, 0)
+        program = os.fork()
+        if program == 0:
+            _program(command, limits, stdin, out, err)
+        while True:
+            pid, how = os.wait()
+            if pid == program:
+                result = {"exit_code": os.waitstatus_to_exitcode(how)}
+                break
+    except OSError as error:
+        result = {"refused": str(error)}
+    finally:
+        os.write(status, json.dumps(result).encode())
+        os._exit(0)
+
+
+def _program(command: list[str], limits: Limits, stdin: int, out: int, err: int) -> NoReturn:
+    try:
+        os.setsid()
+        for target, descriptor in enumerate((stdin, out, err)):
+            os.dup2(descriptor, target)
+        os.closerange(3, 1 << 16)
+        os.umask(0o077)
+        os.chdir(f"/{filesystem.PROGRAM}")
+        _limit(limits)
+        seccomp.install()
+        os.execve(command[0], command, _environment())
+    except BaseException as error:
+        os.write(2, f"the program could not be started: {error}\n".encode())
+        os._exit(127)
+
+
+def _environment() -> dict[str, str]:
+    home = f"/{filesystem.PROGRAM}"
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": home,
+        "TMPDIR": home,
+        "LANG": "C.UTF-8",
+        # One thread: a numeric library would otherwise start one for each core of the node.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def _limit(limits: Limits) -> None:
+    bounds = {
+        resource.RLIMIT_CPU: limits.cpu_seconds,
+        resource.RLIMIT_AS: limits.memory_mb * MB,
+        resource.RLIMIT_FSIZE: limits.file_mb * MB,
+        resource.RLIMIT_NOFILE: 256,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+    }
+    if _processes_count_by_namespace():
+        bounds[resource.RLIMIT_NPROC] = limits.processes
+    for what, bound in bounds.items():
+        resource.setrlimit(what, (bound, bound))
+
+
+def _processes_count_by_namespace() -> bool:
+    """Linux 5.14 on. Before, the limit would count all that the user runs on the node, engines included."""
+    major, minor = platform.release().split(".")[:2]
+    return (int(major), int("".join(c for c in minor if c.isdigit()) or 0)) >= (5, 14)
+
+
+def _watch(first: int, program: Path, limits: Limits, started: float) -> Stop | None:
+    """Wait for process 1 to end; or say which limit was passed. Totals, which no kernel limit bounds, are looked up."""
+    last, last_change, next_disk = Usage(0, 0, 0, False), started, started + _DISK_SECONDS
+    while True:
+        if _ended(first):
+            return (
+                "disk" if disk_bytes(program, limits.disk_mb * MB) > limits.disk_mb * MB else None
+            )
+        now = time.monotonic()
+        current = usage(first)
+        if current.processes > limits.processes + 1:  # process 1 is not the program's
+            return "processes"
+        if current.memory > limits.memory_mb * MB:
+            return "memory"
+        if now - started > limits.seconds:
+            return "time"
+        if current.ticks != last.ticks or not current.asleep:
+            last, last_change = current, now
+        elif now - last_change > limits.idle_seconds:
+            return "idle"
+        if now > next_disk:
+            next_disk = now + _DISK_SECONDS
+            if disk_bytes(program, limits.disk_mb * MB) > limits.disk_mb * MB:
+                return "disk"
+        time.sleep(_POLL_SECONDS)
+
+
+def _ended(pid: int) -> bool:
+    """Whether a child has ended, without reaping it."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

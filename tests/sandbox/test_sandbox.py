@@ -1,0 +1,213 @@
+"""Programs in the sandbox: ordinary ones run, hostile ones are contained, and nothing outlives the call."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hostile import PROGRAMS, how
+
+from agenttts.errors import MissingRequirement
+from agenttts.sandbox import Limits, check_sandbox, run_program, watch
+from agenttts.sandbox.seccomp import build
+
+
+def run(code: str, **limits):
+    return run_program({"main.py": code}, limits=Limits(**limits))
+
+
+def processes_with(mark: str) -> list[str]:
+    """Processes of this machine that have ``mark`` on their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if mark.encode() in command:
+                found.append(entry.name)
+    return found
+
+
+def test_a_program_runs_and_its_output_comes_back():
+    outcome = run("import sys\nprint('out')\nprint('err', file=sys.stderr)\nsys.exit(3)")
+    assert (outcome.stdout, outcome.stderr, outcome.exit_code) == ("out\n", "err\n", 3)
+    assert not outcome.started
+    assert outcome.stopped is None
+
+
+def test_several_files_and_folders():
+    files = {
+        "main.py": "from shop.stock import count\nprint(count())",
+        "shop/__init__.py": "",
+        "shop/stock.py": "def count(): return 7",
+    }
+    assert run_program(files).stdout == "7\n"
+    assert run_program({"app.py": "print(1)"}, "app.py").stdout == "1\n"
+
+
+@pytest.mark.parametrize("name", ["../x.py", "/x.py", "a/../../x.py", ""])
+def test_no_file_is_written_outside(name):
+    with pytest.raises(ValueError, match="no path inside"):
+        run_program({name: ""})
+
+
+def test_waiting_for_input_is_a_start():
+    began = time.monotonic()
+    outcome = run("input('name? ')", seconds=30)
+    assert outcome.started
+    assert outcome.stopped == "idle"
+    assert outcome.stdout == "name? "
+    assert time.monotonic() - began < 10, "it is stopped once it does nothing"
+
+
+def test_an_event_loop_and_a_subprocess_work():
+    assert run("import asyncio\nasync def f(): print('x')\nasyncio.run(f())").stdout == "x\n"
+    code = "import subprocess, sys\nprint(subprocess.run([sys.executable, '-c', 'print(5)'], capture_output=True).stdout)"
+    assert "5" in run(code).stdout
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_hostile_programs_are_contained(name):
+    hostile = PROGRAMS[name]
+    before = time.monotonic()
+    outcome = run_program({"main.py": hostile.code}, limits=hostile.limits)
+    assert how(outcome) in hostile.ends, outcome
+    assert hostile.stderr in outcome.stderr
+    assert outcome.seconds < hostile.limits.seconds + 2
+    assert time.monotonic() - before < hostile.limits.seconds + 10
+
+
+def test_nothing_it_started_outlives_it():
+    mark = f"survivor-{os.getpid()}-{time.monotonic_ns()}"
+    code = (
+        "import os, subprocess, sys, time\n"
+        "for _ in range(3):\n"
+        "  if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        f"    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', '{mark}'])\n"
+        "    time.sleep(600)\n"
+        "time.sleep(0.3)\nprint('left them behind')"
+    )
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(run, code)
+        seen = 0
+        while not running.done():
+            seen = max(seen, len(processes_with(mark)))
+        assert running.result().stdout == "left them behind\n"
+    assert seen >= 2, "they did run"
+    assert processes_with(mark) == []
+
+
+def test_it_writes_nowhere_but_into_its_directory(tmp_path):
+    outside = tmp_path / "outside.txt"
+    places = [
+        str(outside),
+        "/x",
+        "/etc/x",
+        "/usr/x",
+        "/dev/shm/x",
+        str(Path.home() / "x"),
+        sys.executable,
+    ]
+    code = (
+        f"for place in {places!r}:\n"
+        "  try: open(place, 'a'); print('WRITTEN', place)\n"
+        "  except OSError: pass\n"
+        "open('mine.txt', 'w').write('x'); print('mine')"
+    )  # fmt: skip
+    assert run(code).stdout == "mine\n"
+    assert not outside.exists()
+
+
+def test_it_sees_neither_home_nor_the_callers_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("AGENTTTS_TEST_TOKEN", "tell-nobody-8841")
+    secret = tmp_path / "secret.txt"
+    secret.write_text("tell-nobody-8841")
+    code = f"""
+import os, pathlib
+print(dict(os.environ))
+for place in [{str(secret)!r}, os.path.expanduser('~root/.ssh'), {str(Path.home())!r} + '/.bashrc']:
+    try: print(pathlib.Path(place).read_text())
+    except OSError as error: print(type(error).__name__)
+pids = [p for p in os.listdir('/proc') if p.isdigit()] if os.path.isdir('/proc') else []
+for pid in pids + ['{os.getpid()}', '{os.getppid()}']:
+    for what in ('environ', 'cmdline', 'mem'):
+        try: print(pid, open(f'/proc/{{pid}}/{{what}}', 'rb').read(100_000))
+        except OSError: pass
+print('pids', sorted(map(int, pids)))
+"""
+    outcome = run(code)
+    assert outcome.exit_code == 0, outcome
+    assert "8841" not in outcome.stdout
+    assert "pids [1, 2]" in outcome.stdout, "its own process tree alone"
+
+
+def test_a_dead_caller_takes_the_program_with_it():
+    mark = f"orphan-{os.getpid()}-{time.monotonic_ns()}"
+    inner = f"import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass', '{mark}'])"
+    code = f"from agenttts.sandbox import *; run_program({{'main.py': {inner!r}}}, limits=Limits(seconds=60))"
+    caller = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        deadline = time.monotonic() + 30
+        while (
+            len(processes_with(mark)) < 2 and time.monotonic() < deadline
+        ):  # the caller itself has it too
+            time.sleep(0.05)
+        assert len(processes_with(mark)) >= 2
+    finally:
+        caller.kill()
+        caller.wait()
+    deadline = time.monotonic() + 10
+    while processes_with(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_with(mark) == []
+
+
+def test_many_at_once():
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = list(pool.map(lambda i: run(f"print({i})"), range(12)))
+    assert [o.stdout for o in outcomes] == [f"{i}\n" for i in range(12)]
+
+
+def test_the_filter_of_both_architectures_is_well_formed():
+    for machine in ("x86_64", "aarch64"):
+        program = build(machine)
+        assert len(program) % 8 == 0
+        count = len(program) // 8
+        for index in range(count):
+            code, if_true, if_false = (
+                program[index * 8],
+                program[index * 8 + 2],
+                program[index * 8 + 3],
+            )
+            if code in (0x15, 0x35, 0x45):
+                assert index + 1 + max(if_true, if_false) < count, "every jump lands inside"
+        assert program[-8] == 0x06, "it ends with a verdict"
+
+
+def test_an_interpreter_behind_a_link_and_one_that_is_not_shown(tmp_path, monkeypatch):
+    check_sandbox.cache_clear()
+    check_sandbox()
+    # As when a virtual environment's python leads through a folder that no prefix names.
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    check_sandbox.cache_clear()
+    with pytest.raises(MissingRequirement, match="an empty program does not run in it"):
+        check_sandbox()
+    check_sandbox.cache_clear()
+
+
+def test_processes_are_counted_without_the_kernels_list_of_children(monkeypatch):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
+        usual = watch.usage(os.getpid())
+        monkeypatch.setattr(watch, "_HAS_CHILDREN_FILE", False)
+        searched = watch.usage(os.getpid())
+        child.kill()
+    assert searched.processes == usual.processes >= 2
