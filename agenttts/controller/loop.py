@@ -152,6 +152,7 @@ class Controller:
             self._searcher.pending([p.planned.allocation for p in trials])
             if iteration < self._journal.state.told:
                 self._searcher.tell([_result(p) for p in trials])
+        self._searcher.archive.write_guidelines(self._journal.state.guidelines)
 
     def _trials_of(self, iteration: int) -> list[TrialProgress]:
         return [p for p in self._searched() if p.planned.iteration == iteration]
@@ -173,10 +174,8 @@ class Controller:
         def place(allocation: Allocation) -> tuple[float, float]:
             result = scores.get(allocation)
             if result is None or result.score is None:
-                return (
-                    math.inf,
-                    0.0,
-                )  # behind those with a score, in the search's order (sorting is stable)
+                # Behind those with a score, in the search's order (sorting is stable).
+                return (math.inf, 0.0)
             return (-result.score, result.cost)
 
         return sorted(ranked, key=place)

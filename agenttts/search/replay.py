@@ -15,6 +15,7 @@ import polars as pl
 from agenttts.errors import UserError, valid_names
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.space import Allocation, SearchSpace
+from agenttts.tables.schema import AFTER_SEARCH
 
 _CHOICES = pl.List(pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64}))
 
@@ -77,7 +78,8 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     """Read a replay table: Parquet, or CSV by any other ending.
 
     Columns: ``STAGE.model`` and ``STAGE.samples`` for every stage, ``score``, and any number of metric columns (those
-    that hold numbers are kept). Rows of the same point are averaged; an empty score is a recorded failure. Raises
+    that hold numbers are kept). Rows of the same point are averaged; an empty score is a recorded failure. In a
+    run's own export, trials after the search are passed over: they are on other examples. Raises
     `UserError` naming file, column, row (the first data row is 1) and the valid values.
     """
     path = Path(path)
@@ -94,6 +96,8 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     ]
     rows: dict[tuple[str, ...], dict[tuple[int, ...], list[Mapping[str, Any]]]] = {}
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
+        if row.get("source") in AFTER_SEARCH:
+            continue
         models = tuple(_model(path, number, space, stage.name, row) for stage in space.stages)
         counts = tuple(_count(path, number, f"{stage.name}.samples", row) for stage in space.stages)
         score = _score(path, number, row)

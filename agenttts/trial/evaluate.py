@@ -164,7 +164,10 @@ def _fuse_by_model(
     sampler: Sampler,
     bench: Workbench | None,
 ) -> None:
-    """Replace ``fused`` where the stage has its own model fuse the candidates: one more sample each."""
+    """Replace ``fused`` where the stage has its own model fuse the candidates: one more sample each.
+
+    A reply that cannot be read replaces nothing: what the candidates came to without a model is better than none.
+    """
     calls = {
         position: fusion
         for position, example in enumerate(examples)
@@ -182,8 +185,9 @@ def _fuse_by_model(
         there, before = [examples[p] for p in positions], [outputs[p] for p in positions]
         values = _observed(stage, bench, values, there, before)
         for position, draw, [value] in zip(positions, draws, values, strict=True):
-            fused[position] = value
             usages[position].add(draw)
+            if stage.parse(draw.texts[0], examples[position]) != stage.parse("", examples[position]):
+                fused[position] = value
 
 
 def _means(rows: Sequence[ExampleRow]) -> dict[str, float]:

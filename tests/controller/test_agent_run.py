@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search" / "llm"))
 from llm_parts import KEY, Server, allocation, said
+from test_run import controller_pids, outcome
 
 SMALL = {
     "task__examples": 4,
@@ -81,6 +85,33 @@ def test_what_the_model_proposed_shows_in_table_status_and_report(cli, scripted_
     text = cli("report", "small").stdout
     assert "1 valid, 1 repaired, 2 duplicate" in text
     assert "is over 80" in text.replace("\n", " ")
+
+
+def test_a_killed_controller_asks_no_question_twice(cli, scripted_spec, tmp_path):
+    replies = []
+    for number in range(8):
+        replies.append({"for": "guidelines", "text": f'{{"guidelines": ["rule {number}"]}}'})
+        pair = [allocation("weak", 5 + number, "strong", 2), allocation("strong", 1, "weak", 3 + number)]  # fmt: skip
+        replies.append({"for": "propose", "allocations": pair})
+    agent = script(tmp_path, replies)
+    changes = {**SMALL, "search__iterations": 3, "agent": agent}
+    assert cli("launch", scripted_spec("whole", **changes), "--wait").returncode == 0
+    assert cli("launch", scripted_spec("killed", **changes)).returncode == 0
+    kills = 0
+    for pause in (1.5, 4.0, 2.5, 6.0):
+        time.sleep(pause)
+        for pid in controller_pids(tmp_path):
+            kills += 1
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert cli("resume", "killed").returncode == 0
+    assert kills >= 2
+    assert cli("resume", "killed", "--wait").returncode == 0
+    assert outcome(table(tmp_path, "killed")) == outcome(table(tmp_path, "whole"))
+    asked = [[e["key"] for e in events(tmp_path, "reply", run)] for run in ("killed", "whole")]
+    assert asked[0] == asked[1]
+    documents = [json.loads(cli("report", run, "--format", "json").stdout) for run in ("killed", "whole")]  # fmt: skip
+    assert set(documents[0]["runs"][0]["guidelines"]) >= {"rule 0", "rule 1"}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_process import create_engine
 from agenttts.inference.sampler import Sampler
 from agenttts.inference.store import SampleStore
@@ -164,3 +165,18 @@ def test_examples_are_lines_whatever_their_texts_hold(tmp_path):
     file.write_text("")
     with pytest.raises(UserError, match="no examples"):
         read_examples(file)
+
+
+def test_a_merge_that_cannot_be_read_leaves_the_vote(make_trial, tmp_path):
+    """The model answers every question, and says nothing when it is asked to merge its answers."""
+    script = json.loads((tmp_path / "strong.json").read_text())
+    script["rules"].insert(0, {"contains": ["Best answer:"], "replies": [{"text": " "}]})
+    (tmp_path / "mute.json").write_text(json.dumps(script))
+    mute = ModelConfig("mute", str(tmp_path / "mute.json"), engine="scripted", gpus=0,
+                       prompt_style="few_shot_completion")  # fmt: skip
+    spec = make_trial("t0000", ("mute", 9), ("mute", 9), models={"mute": mute})
+    output, _ = run(spec)
+    for row in table(spec).filter(stage="answer").iter_rows(named=True):
+        answers = [text for text in row["candidates"] if text]
+        assert json.loads(row["output"]) == max(answers, key=answers.count)
+    assert output.score > 0

@@ -12,7 +12,7 @@ import polars as pl
 from agenttts.errors import UserError
 from agenttts.space import SearchSpace
 from agenttts.tables.aggregate import scored
-from agenttts.tables.schema import read_trials
+from agenttts.tables.schema import AFTER_SEARCH, read_trials
 
 _MOST_PAST = 3
 _BEST, _POOR = 6, 3
@@ -119,6 +119,8 @@ def _replay_points(table: Path) -> list[Point]:
         )
     points: list[Point] = []
     for row in frame.iter_rows(named=True):
+        if row.get("source") in AFTER_SEARCH:
+            continue
         choices = {s: (str(row[f"{s}.model"]), int(row[f"{s}.samples"])) for s in stages}
         if isinstance(row["score"], (int, float)):
             points.append((choices, float(row["score"]), row.get("budget")))

@@ -11,6 +11,8 @@ from agenttts.search import TrialResult, create
 from agenttts.search.llm.baselines import LLMSearcher
 from agenttts.search.llm.knowledge import load_experience, most_similar
 from agenttts.search.llm.transcript import Transcript
+from agenttts.search.replay import load_table
+from agenttts.space import SearchSpace, Stage
 
 METHODS = ("llm_zs", "agenthpo", "mlcopilot")
 REPLIES = [
@@ -124,6 +126,20 @@ def test_the_most_similar_searches_first(past):
     loaded = load_experience([str(past / "far.parquet"), str(past / "near.csv")])
     assert [e.title for e in most_similar(loaded, SPACE)] == ["near", "far"]
     assert loaded[1].points[0][1] == 0.7, "best first"
+
+
+def test_trials_after_a_search_are_neither_knowledge_nor_replayed(past):
+    rows = pl.read_csv(past / "near.csv").with_columns(source=pl.lit("initial"))
+    more = rows.with_columns(score=pl.lit(0.99), source=pl.lit("test"))
+    pl.concat([rows, more]).write_csv(past / "both.csv")
+    [loaded] = load_experience([str(past / "both.csv")])
+    assert [score for _, score, _ in loaded.points] == [0.7, 0.6, 0.2]
+    wide = SearchSpace(
+        (SPACE.stages[0], Stage("answer", SPACE.stages[1].models, 256, 64, tuple(range(1, 65)))),
+        1000,
+    )
+    best = wide.allocation(("qwen-72b", 1), ("llama-3b", 40))
+    assert load_table(past / "both.csv", wide).trial(wide, best).score == 0.7
 
 
 def test_knowledge_that_is_none_is_refused(tmp_path):
