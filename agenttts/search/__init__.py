@@ -7,6 +7,10 @@ import inspect
 from agenttts.errors import UserError, valid_names
 from agenttts.search.agenttts import AgentTTSSearcher
 from agenttts.search.base import Proposal, Searcher, TrialResult
+from agenttts.search.exhaustive import GridSearcher
+from agenttts.search.genetic import GeneticSearcher
+from agenttts.search.gp_search import GaussianProcessSearcher
+from agenttts.search.optuna_search import OptunaGPSearcher, OptunaTPESearcher
 from agenttts.search.random_search import RandomSearcher
 from agenttts.space import SearchSpace
 
@@ -14,7 +18,16 @@ __all__ = ["SEARCHERS", "Proposal", "Searcher", "TrialResult", "create"]
 
 # Every searcher by the name that `search.method` gives it; a new one is a line here.
 SEARCHERS: dict[str, type[Searcher]] = {
-    searcher.name: searcher for searcher in (AgentTTSSearcher, RandomSearcher)
+    searcher.name: searcher
+    for searcher in (
+        AgentTTSSearcher,
+        RandomSearcher,
+        GaussianProcessSearcher,
+        OptunaTPESearcher,
+        OptunaGPSearcher,
+        GeneticSearcher,
+        GridSearcher,
+    )
 }
 
 

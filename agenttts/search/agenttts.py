@@ -14,6 +14,9 @@ from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
 from agenttts.search.insights import ALL_INSIGHTS, InsightRules
 from agenttts.space import Allocation, SearchSpace
 
+# Once scores are known the surrogate decides after this many trials whether the other initial trials are worth it.
+_ENOUGH_INITIAL = 4
+
 
 class Proposer(Protocol):
     """Proposes before the insight rules do, once the initial trials are out: the LLM agent.
@@ -73,19 +76,32 @@ class AgentTTSSearcher(Searcher):
         return self.rules.best(self.archive)
 
     def _propose(self, n: int) -> list[Proposal]:
-        chosen = [trial for trial in self.initial if trial.allocation not in self.archive][:n]
+        chosen = self._next_initial(n)
         self._take(chosen)
-        if len(chosen) < n:
-            self.archive.write_guidelines(self.rules.guidelines(self.archive))
-        if len(chosen) < n and self.proposer is not None and self.archive.scored:
+        if len(chosen) == n:
+            return chosen
+        self.archive.write_guidelines(self.rules.guidelines(self.archive))
+        offered: dict[Allocation, Proposal] = {}
+        if self.proposer is not None and self.archive.scored:
             for proposal in self.proposer.propose(n - len(chosen), self.archive):
                 allocation = proposal.allocation
-                if len(chosen) < n and allocation in self.space and allocation not in self.archive:
-                    chosen.append(proposal)
-                    self._take([proposal])
-        if len(chosen) < n:
-            chosen += self.rules.propose(n - len(chosen), self.archive)
-        return chosen
+                if allocation in self.space and allocation not in self.archive:
+                    offered.setdefault(allocation, proposal)
+        return chosen + self.rules.propose(
+            n - len(chosen),
+            self.archive,
+            favoured=list(offered.values()),
+            also=self._missing_initial(),
+        )
+
+    def _next_initial(self, n: int) -> list[Proposal]:
+        """Initial trials that come first: all before any score is known, then only up to the first few."""
+        if self.archive.scored:
+            n = min(n, _ENOUGH_INITIAL - self.archive.known_count)
+        return self._missing_initial()[: max(0, n)]
+
+    def _missing_initial(self) -> list[Proposal]:
+        return [trial for trial in self.initial if trial.allocation not in self.archive]
 
     def _take(self, proposals: Sequence[Proposal]) -> None:
         """Make proposals known at once, so that the next proposer of the batch does not repeat them."""
