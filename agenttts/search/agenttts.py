@@ -1,4 +1,17 @@
-"""The AgentTTS searcher: initial trials, then an LLM agent if there is one, then the insight rules."""
+"""The AgentTTS searcher: initial trials, then an LLM agent if there is one, judged and completed by the insight rules.
+
+What differs from the paper (arXiv 2508.00890):
+
+- *Initial trials* are the paper's, in its order, and all of them come first when asked for together (a run's first
+  batch). Asked for a few at a time, the first four come first; from then on each remaining one competes with every other
+  allocation for what it would teach, and some are never made: with three stages of four models they would take a
+  dozen trials, more than it takes to find the optimum of a space without noise.
+- *The insights are a model* (`agenttts.search.effects`), not only prose in a prompt. It proposes, and it judges the
+  agent's proposals: one that is worth less than half of the best candidate is passed over. A poor agent thus costs
+  calls, not trials.
+- *The result* is the tried allocation with the highest expected score, not the highest score: a lucky score among
+  mediocre neighbours does not win.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +34,8 @@ _ENOUGH_INITIAL = 4
 class Proposer(Protocol):
     """Proposes before the insight rules do, once the initial trials are out: the LLM agent.
 
-    May return fewer than ``n`` or none; what is infeasible, known or repeated is passed over and the insight
-    rules fill the batch.
+    May return fewer than ``n``, more, or none. What is infeasible, known, repeated or worth little by the surrogate is
+    passed over, and the insight rules fill the batch.
     """
 
     def propose(self, n: int, archive: Archive) -> list[Proposal]:

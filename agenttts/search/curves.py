@@ -36,4 +36,4 @@ def population(counts: Floats) -> Floats:
     relative = counts[None, :] / counts.min()
     rise = 1.0 - relative**-pace
     curves: Floats = rise - fall * np.maximum(0.0, np.log2(counts[None, :] / turn))
-    return curves
+    return curves - curves[:, :1]

@@ -131,7 +131,7 @@ def matern(distance: Floats) -> Floats:
 
 def _factor(kernels: Floats, noises: Floats) -> Floats:
     padded = kernels.copy()
-    diagonal = np.einsum("hnn->hn", padded)
-    diagonal += noises + _JITTER
-    lower: Floats = np.linalg.cholesky(padded)
+    along = np.arange(kernels.shape[1])
+    padded[:, along, along] += noises + _JITTER
+    lower: Floats = np.linalg.cholesky(padded).astype(np.float64)
     return lower

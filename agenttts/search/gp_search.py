@@ -177,7 +177,7 @@ class MaternModel:
         kernel = self._kernel(self._setting, self._rows, self._rows)
         noises = np.full((1, len(targets)), self._noise)
         self._posterior = Posterior(kernel, noises, targets)
-        self._mean = self._posterior.mean(self._posterior.whiten(kernel))[0]
+        self._mean: Floats = self._posterior.mean(self._posterior.whiten(kernel))[0]
 
     def _kernel(self, settings: Floats, a: Rows, b: Rows) -> Floats:
         squared = np.zeros((len(settings), len(a), len(b)))

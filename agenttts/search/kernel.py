@@ -76,9 +76,9 @@ class EffectKernel:
         """Mean and standard deviation of the hyperparameters before any trial."""
         stages = self._stages
         known = np.arange(stages) < self._explained
-        offsets = np.where(known, -2.0, -0.3)
-        curves = np.where(known, -2.5, -0.6)
-        mean = np.concatenate([offsets, curves, [0.0, -2.5, -0.7, 0.0, np.log(0.003)]])
+        offsets = np.where(known, -1.3, -0.3)
+        curves = np.where(known, -1.8, -0.6)
+        mean = np.concatenate([offsets, curves, [0.0, -2.5, -1.2, -0.4, np.log(0.003)]])
         sd = np.concatenate([np.full(2 * stages, 0.8), [1.0, 1.0, 1.0, 0.8, 2.5]])
         return mean, sd
 

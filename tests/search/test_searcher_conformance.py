@@ -44,7 +44,7 @@ def trials(method, usual):
 
 def make(method, space, seed=0):
     if method == "grid":
-        return create(method, space, seed, most=100_000)
+        return create(method, space, seed, most=200_000)
     return create(method, space, seed)
 
 
