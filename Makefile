@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CACHE ?= .cache
 
-.PHONY: help setup models demo test check cluster-tools image cluster-up cluster-down lock clean
+.PHONY: help setup models demo test check bench-search cluster-tools image cluster-up cluster-down lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,9 @@ check: setup ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-search: setup ## all searchers without an LLM on surfaces and recorded tables (about an hour; goes on where it stopped)
+	$(BIN)/python benchmarks/search/run.py
 
 cluster-tools: ## real Slurm and Apptainer on this machine, where it lets us install them
 	@slurm/test-cluster.sh install && containers/install-apptainer.sh || \

@@ -9,6 +9,9 @@ from typing import Literal
 from agenttts.errors import UserError, valid_names
 from agenttts.search.agenttts import AgentTTSSearcher
 from agenttts.search.base import Proposal, Searcher, TrialResult
+from agenttts.search.exhaustive import GridSearcher
+from agenttts.search.genetic import GeneticSearcher
+from agenttts.search.gp_search import GaussianProcessSearcher
 from agenttts.search.insights import ALL_INSIGHTS
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.baselines import (
@@ -18,6 +21,7 @@ from agenttts.search.llm.baselines import (
     ZeroShotSearcher,
 )
 from agenttts.search.llm.writer import Link
+from agenttts.search.optuna_search import OptunaGPSearcher, OptunaTPESearcher
 from agenttts.search.random_search import RandomSearcher
 from agenttts.space import SearchSpace
 
@@ -29,6 +33,11 @@ SEARCHERS: dict[str, type[Searcher]] = {
     for searcher in (
         AgentTTSSearcher,
         RandomSearcher,
+        GaussianProcessSearcher,
+        OptunaTPESearcher,
+        OptunaGPSearcher,
+        GeneticSearcher,
+        GridSearcher,
         ZeroShotSearcher,
         AgentHPOSearcher,
         MLCopilotSearcher,

@@ -1,4 +1,17 @@
-"""The AgentTTS searcher: initial trials, then an LLM agent if there is one, then the insight rules."""
+"""The AgentTTS searcher: initial trials, then an LLM agent if there is one, judged and completed by the insight rules.
+
+What differs from the paper (arXiv 2508.00890):
+
+- *Initial trials* are the paper's, in its order, and all of them come first when asked for together (a run's first
+  batch). Asked for a few at a time, the first four come first; from then on each remaining one competes with every other
+  allocation for what it would teach, and some are never made: with three stages of four models they would take a
+  dozen trials, more than it takes to find the optimum of a space without noise.
+- *The insights are a model* (`agenttts.search.effects`), not only prose in a prompt. It proposes, and it judges the
+  agent's proposals: one that is worth less than half of the best candidate is passed over. A poor agent thus costs
+  calls, not trials.
+- *The result* is the tried allocation with the highest expected score, not the highest score: a lucky score among
+  mediocre neighbours does not win.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +27,15 @@ from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
 from agenttts.search.insights import ALL_INSIGHTS, InsightRules
 from agenttts.space import Allocation, SearchSpace
 
+# Once scores are known the surrogate decides after this many trials whether the other initial trials are worth it.
+_ENOUGH_INITIAL = 4
+
 
 class Proposer(Protocol):
     """Proposes before the insight rules do, once the initial trials are out: the LLM agent.
 
-    May return fewer than ``n`` or none; what is infeasible, known or repeated is passed over and the insight
-    rules fill the batch.
+    May return fewer than ``n``, more, or none. What is infeasible, known, repeated or worth little by the surrogate is
+    passed over, and the insight rules fill the batch.
     """
 
     def propose(self, n: int, archive: Archive) -> list[Proposal]:
@@ -73,19 +89,32 @@ class AgentTTSSearcher(Searcher):
         return self.rules.best(self.archive)
 
     def _propose(self, n: int) -> list[Proposal]:
-        chosen = [trial for trial in self.initial if trial.allocation not in self.archive][:n]
+        chosen = self._next_initial(n)
         self._take(chosen)
-        if len(chosen) < n:
-            self.archive.write_guidelines(self.rules.guidelines(self.archive))
-        if len(chosen) < n and self.proposer is not None and self.archive.scored:
+        if len(chosen) == n:
+            return chosen
+        self.archive.write_guidelines(self.rules.guidelines(self.archive))
+        offered: dict[Allocation, Proposal] = {}
+        if self.proposer is not None and self.archive.scored:
             for proposal in self.proposer.propose(n - len(chosen), self.archive):
                 allocation = proposal.allocation
-                if len(chosen) < n and allocation in self.space and allocation not in self.archive:
-                    chosen.append(proposal)
-                    self._take([proposal])
-        if len(chosen) < n:
-            chosen += self.rules.propose(n - len(chosen), self.archive)
-        return chosen
+                if allocation in self.space and allocation not in self.archive:
+                    offered.setdefault(allocation, proposal)
+        return chosen + self.rules.propose(
+            n - len(chosen),
+            self.archive,
+            favoured=list(offered.values()),
+            also=self._missing_initial(),
+        )
+
+    def _next_initial(self, n: int) -> list[Proposal]:
+        """Initial trials that come first: all before any score is known, then only up to the first few."""
+        if self.archive.scored:
+            n = min(n, _ENOUGH_INITIAL - self.archive.known_count)
+        return self._missing_initial()[: max(0, n)]
+
+    def _missing_initial(self) -> list[Proposal]:
+        return [trial for trial in self.initial if trial.allocation not in self.archive]
 
     def _take(self, proposals: Sequence[Proposal]) -> None:
         """Make proposals known at once, so that the next proposer of the batch does not repeat them."""

@@ -14,6 +14,7 @@ class TrialResult:
     """What the archive keeps of a trial. ``score`` is None when the trial failed; 0 is a result.
 
     ``metrics`` holds the task's metrics; a stage's own are keyed ``STAGE.METRIC``. ``cost`` is in budget units.
+    ``stderr`` is the score's standard error over its examples, where it is known.
     """
 
     allocation: Allocation
@@ -21,6 +22,7 @@ class TrialResult:
     metrics: Mapping[str, float] = field(default_factory=dict)
     cost: float = 0.0
     source: str = ""
+    stderr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Scored:
     score: float
     cost: float
     metrics: Mapping[str, float]
+    stderr: float | None = None
 
     def stage_value(self, stage: str) -> float | None:
         """The stage's own metric (keys ``STAGE.METRIC``): the mean when it has several, None without any."""
@@ -90,7 +93,9 @@ class Archive:
             self._results[allocation] = result
             if result.score is not None and not failed and allocation in self.space:
                 cost = self.space.cost(allocation)
-                self._scored[allocation] = Scored(allocation, result.score, cost, result.metrics)
+                self._scored[allocation] = Scored(
+                    allocation, result.score, cost, result.metrics, result.stderr
+                )
 
     def expect(self, allocations: Iterable[Allocation]) -> None:
         """Register allocations that are out for evaluation, so that they are not proposed again."""

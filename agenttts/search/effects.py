@@ -1,41 +1,42 @@
-"""What the trials say about the whole space: expected scores with their uncertainty.
+"""The surrogate: what the trials say about the whole space, expected scores with their uncertainty.
 
-A Gaussian process in plain Python (a few dozen trials need no linear-algebra library). Its kernel states the method's
-insights: a stage's effect is an offset a model plus a smooth curve over log2(samples), partly shared between the
-stage's models (insight 2); where an earlier stage reports a metric of its own, choices that hand on equally good
-results are alike; and the effects of different stages combine by product (insight 3: what one stage
-gets changes what pays at another), ``k(a, b) = prod_i (1 + S_i(a_i, b_i))``. Smoothness and noise are chosen by the
-marginal likelihood, the scale in closed form. Reference: Rasmussen & Williams, *Gaussian Processes for Machine
-Learning*, chapters 2 and 5; the product kernel is the ANOVA kernel of Stitson et al. (1997).
+A Gaussian process whose kernel states the insights (`agenttts.search.kernel`), averaged over hyperparameter settings in
+proportion to how well each explains the trials. Scores may be noisy: how much is taken from the trials' standard
+errors, from the scores' step (`agenttts.search.noise`), or fitted.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import mul
+
+import numpy as np
 
 from agenttts.search.archive import Scored
-from agenttts.space import Allocation, Choice
+from agenttts.search.gaussian import Floats, Posterior, log_evidence, search_settings
+from agenttts.search.grid import ChoiceGrid, Rows
+from agenttts.search.kernel import EffectKernel, Points
+from agenttts.search.noise import variances
+from agenttts.space import Allocation, SearchSpace
 
-# Octaves of samples over which a stage's curve changes, and noise variance as a share of the scores' variance.
-_LENGTHS = (2.0, 4.0, 8.0)
-_NOISES = (1e-4, 1e-2, 5e-2, 0.2, 0.6)
+# Settings averaged, and how they are looked for: draws from the prior, then rounds of perturbations.
+_MEMBERS = 8
+_DRAWS, _ROUNDS, _EACH = 128, 3, 48
 
-# Before the scores say otherwise: noise as from about 100 examples, give or take a factor of e^2.
-_USUAL_NOISE, _NOISE_SPREAD = 0.03, 2.0
-
-# How a stage's effect divides into: its model's offset, a curve all its models share, the model's own curve.
-_OFFSET, _SHARED, _OWN = 0.4, 0.2, 0.4
-
-# Share of a stage's effect that is explained by its own metric where trials report one, and from how many trials.
-_HANDED, _ENOUGH = 0.5, 4
+# Spread of the log of the noise variance around what is known of it, and how sure that is: scores rounded for print
+# look like shares of 100 examples too. Bounds of the log.
+_NOISE_SPREAD, _CERTAIN = 0.3, 0.9
+_NOISE = (np.log(1e-7), 3.0)
 
 # Fitting is cubic in the trials. Past this many, the best and the latest ones stand for the rest.
-_MOST_TRIALS = 64
+_MOST_TRIALS = 150
+# Past this many trials fewer settings are tried, so that a proposal stays under a second.
+_MANY_TRIALS = 80
+
+# A stage's own metric is used from this many trials on that report it.
+_ENOUGH = 4
 
 
 @dataclass(frozen=True)
@@ -47,195 +48,172 @@ class Expectation:
 
 
 class EffectModel:
-    """Expected scores, fitted to the trials that count.
+    """Expected scores, fitted to the trials that count (at least one, all within the grid's space).
 
     ``curves=False`` leaves sample counts out (no insight 2), ``coupling=False`` makes the stages' effects add up
-    (no insight 3). Needs at least one trial.
+    (no insight 3). Inside, scores are in units of their spread around their mean.
     """
 
     def __init__(
-        self, trials: Sequence[Scored], *, curves: bool = True, coupling: bool = True
+        self,
+        grid: ChoiceGrid,
+        trials: Sequence[Scored],
+        *,
+        curves: bool = True,
+        coupling: bool = True,
     ) -> None:
         # By allocation, so that the order in which results came in changes nothing.
-        chosen = sorted(_representative(trials), key=lambda trial: trial.allocation)
-        self._allocations = [trial.allocation for trial in chosen]
-        scores = [trial.score for trial in chosen]
+        self.trials = sorted(_representative(trials), key=lambda trial: trial.allocation)
+        self.grid = grid
+        self._handed = _handed_on(grid, self.trials) if curves and coupling else None
+        self.points = self.at(grid.encode(trial.allocation for trial in self.trials))
+        scores = [trial.score for trial in self.trials]
         self._centre = statistics.fmean(scores)
         self._unit = statistics.pstdev(scores) or 1.0
-        self._curves = curves
-        self._coupling = coupling
-        self._handed = _handed_on(chosen) if curves and coupling else {}
-        self._rows: dict[Choice, list[float]] = {}
-        self._fit([(score - self._centre) / self._unit for score in scores])
+        explained = self._handed.stages if self._handed else 0
+        self.kernel = EffectKernel(grid, curves=curves, coupling=coupling, explained=explained)
+        self._fit((np.array(scores) - self._centre) / self._unit)
+
+    def at(self, rows: Rows) -> Points:
+        """Rows as the kernel takes them."""
+        return Points(rows, self._handed.quality(rows) if self._handed else None)
+
+    def predict(self, points: Points) -> tuple[Floats, Floats]:
+        """Standardised expected scores (members, points), and the points in the observations' coordinates."""
+        whitened = self.posterior.whiten(self.kernel(self.settings, points, self.points))
+        return self.posterior.mean(whitened) + self.kernel.mean(self.settings, points), whitened
 
     @property
     def noise(self) -> float:
         """Standard deviation of one score around the expected one, in score units."""
-        return self._scale * math.sqrt(self._noise)
+        return self._unit * float(np.sqrt(self.weights @ self.noises.mean(axis=1)))
 
     @cached_property
     def tried(self) -> Mapping[Allocation, float]:
         """Expected scores of the fitted trials, the highest first (ties: as `Allocation` orders)."""
-        means = {allocation: self.mean(allocation) for allocation in self._allocations}
-        return dict(sorted(means.items(), key=lambda item: (-item[1], item[0])))
+        means = self._centre + self._unit * (self.weights @ self.expected)
+        pairs = zip((trial.allocation for trial in self.trials), means.tolist(), strict=True)
+        return dict(sorted(pairs, key=lambda item: (-item[1], item[0])))
 
     def mean(self, allocation: Allocation) -> float:
-        """The expected score alone: cheaper than `expect`."""
-        return self._centre + self._unit * _dot(self._against_trials(allocation), self._weights)
+        """The expected score of one allocation, tried or not."""
+        return self.means([allocation])[0]
+
+    def means(self, allocations: Sequence[Allocation]) -> list[float]:
+        """Expected scores of allocations in the space, or over its budget but of its choices."""
+        if not allocations:
+            return []
+        points = self.at(self.grid.encode(allocations))
+        expected = self.weights @ self.predict(points)[0]
+        means: list[float] = (self._centre + self._unit * expected).tolist()
+        return means
 
     def expect(self, allocation: Allocation) -> Expectation:
-        """The expected score of one allocation, tried or not."""
-        solved = _forward(self._factor, self._against_trials(allocation))
-        return self._expectation(solved)
+        """The expected score of one allocation with its uncertainty, over the settings too."""
+        points = self.at(self.grid.encode([allocation]))
+        expected, whitened = self.predict(points)
+        means = expected[:, 0]
+        prior = self.kernel.variance(self.settings, points)[:, 0]
+        variance = np.maximum(0.0, prior - np.square(whitened[:, 0]).sum(axis=1))
+        mean = float(self.weights @ means)
+        spread = float(np.sqrt(self.weights @ (variance + (means - mean) ** 2)))
+        return Expectation(self._centre + self._unit * mean, self._unit * spread)
 
-    def choose(self, candidates: Sequence[Allocation], n: int) -> list[int]:
-        """Indices of up to ``n`` candidates worth trying next, the most promising first.
+    def _fit(self, targets: Floats) -> None:
+        mean, sd = self.kernel.prior()
+        known = variances(
+            [trial.score for trial in self.trials], [trial.stderr for trial in self.trials]
+        )
+        pattern = np.ones(len(targets))
+        level = float(mean[-1])
+        if known is not None:
+            relative = known / self._unit**2
+            level = float(np.log(relative.mean()))
+            pattern = relative / relative.mean()
 
-        Each pick has the largest expected improvement over the best tried allocation's expected score. Before the
-        next pick the model believes that the last one scored as expected, which leaves the means as they are and
-        takes away the uncertainty around it: a batch spreads out ("kriging believer", Ginsbourger et al. 2010).
-        """
-        incumbent = max(self.tried.values())
-        solved = [_forward(self._factor, self._against_trials(c)) for c in candidates]
-        expected = [self._expectation(row) for row in solved]
-        means = [e.mean for e in expected]
-        variances = [(e.sd / self._scale) ** 2 for e in expected]
-        open_ = set(range(len(candidates)))
-        picks: list[int] = []
-        while open_ and len(picks) < n:
-            pick = max(
-                open_,
-                key=lambda i: (
-                    _improvement(means[i], self._scale * math.sqrt(variances[i]), incumbent),
-                    means[i],
-                    -i,
-                ),
-            )
-            picks.append(pick)
-            open_.discard(pick)
-            incumbent = max(incumbent, means[pick])
-            # One more row of the Cholesky factor: the believed observation.
-            pivot = math.sqrt(variances[pick] + self._noise)
-            for i in open_:
-                shared = self._kernel(candidates[i], candidates[pick])
-                entry = (shared - _dot(solved[i], solved[pick])) / pivot
-                solved[i].append(entry)
-                variances[i] = max(0.0, variances[i] - entry * entry)
-        return picks
+        def noises(settings: Floats) -> Floats:
+            variance: Floats = np.exp(np.clip(settings[:, -1:], *_NOISE)) * pattern
+            return variance
 
-    def _fit(self, targets: list[float]) -> None:
-        best: tuple[float, float, float, list[list[float]], list[float], float] | None = None
-        count = len(targets)
-        for length in _LENGTHS if self._curves else _LENGTHS[:1]:
-            self._length = length
-            self._rows.clear()
-            kernel = [self._against_trials(allocation) for allocation in self._allocations]
-            for noise in _NOISES:
-                factor = _cholesky(kernel, noise)
-                solved = _forward(factor, targets)
-                # A weak prior (one pseudo-observation) keeps the scale sane with very few trials.
-                scale = (_dot(solved, solved) + 1.0) / (count + 1.0)
-                log_determinant = sum(math.log(row[-1]) for row in factor)
-                evidence = -0.5 * (count + 1.0) * math.log(scale) - log_determinant
-                evidence -= 0.5 * (math.log(noise / _USUAL_NOISE) / _NOISE_SPREAD) ** 2
-                if best is None or evidence > best[0]:
-                    best = (evidence, length, noise, factor, solved, scale)
-        assert best is not None
-        _, self._length, self._noise, self._factor, self._targets, scale = best
-        self._scale = self._unit * math.sqrt(scale)
-        self._weights = _backward(self._factor, self._targets)
-        self._rows.clear()
+        def draw(count: int) -> Floats:
+            settings = mean + sd * rng.standard_normal((count, len(mean)))
+            if known is not None:
+                settings[: count // 2, -1] = level + _NOISE_SPREAD * rng.standard_normal(count // 2)
+            return settings
 
-    def _expectation(self, solved: Sequence[float]) -> Expectation:
-        mean = self._centre + self._unit * _dot(solved, self._targets)
-        variance = max(0.0, 1.0 - _dot(solved, solved))
-        return Expectation(mean, self._scale * math.sqrt(variance))
+        def log_posterior(settings: Floats) -> Floats:
+            offsets = (settings - mean) / sd
+            prior = -0.5 * np.square(offsets[:, :-1]).sum(axis=1)
+            prior += _log_noise_prior(settings[:, -1], mean[-1], sd[-1], level, known is not None)
+            kernels = self.kernel(settings, self.points, self.points)
+            residual = targets - self.kernel.mean(settings, self.points)
+            fitted: Floats = prior + log_evidence(kernels, noises(settings), residual, scaled=False)
+            return fitted
 
-    def _against_trials(self, allocation: Allocation) -> list[float]:
-        """Kernel values between ``allocation`` and every trial; rows a choice are kept, candidates share them."""
-        prefixes = [allocation.choices[: index + 1] for index in range(len(allocation.choices))]
-        rows = [self._row(prefix) for prefix in prefixes]
-        return [self._combine(effects) for effects in zip(*rows, strict=True)]
+        rng = np.random.default_rng(0)
+        many = len(targets) > _MANY_TRIALS
+        settings, fitted = search_settings(
+            log_posterior,
+            draw,
+            rng,
+            first=_DRAWS // 4 if many else _DRAWS,
+            rounds=_ROUNDS,
+            each=_EACH // 4 if many else _EACH,
+        )
+        self.settings = settings[:_MEMBERS]
+        weights = np.exp(fitted[:_MEMBERS] - fitted[0])
+        self.weights: Floats = weights / weights.sum()
+        self.noises = noises(self.settings)
+        kernels = self.kernel(self.settings, self.points, self.points)
+        prior_mean = self.kernel.mean(self.settings, self.points)
+        self.posterior = Posterior(kernels, self.noises, targets - prior_mean, scaled=False)
+        self.whitened = self.posterior.whiten(kernels)
+        self.expected = self.posterior.mean(self.whitened) + prior_mean
 
-    def _row(self, prefix: tuple[Choice, ...]) -> list[float]:
-        """S_i between the last stage of ``prefix`` and that stage of every trial."""
-        index, choice = len(prefix) - 1, prefix[-1]
-        if choice not in self._rows:
-            self._rows[choice] = [self._alike(choice, a.choices[index]) for a in self._allocations]
-        handed = self._handed.get(index)
-        if handed is None:
-            return self._rows[choice]
-        likeness = handed.likeness_to_trials(prefix)
-        return [_mixed(a, b) for a, b in zip(self._rows[choice], likeness, strict=True)]
 
-    def _kernel(self, a: Allocation, b: Allocation) -> float:
-        effects = [self._alike(x, y) for x, y in zip(a.choices, b.choices, strict=True)]
-        for index, handed in self._handed.items():
-            likeness = handed.likeness(a.choices[: index + 1], b.choices[: index + 1])
-            effects[index] = _mixed(effects[index], likeness)
-        return self._combine(effects)
-
-    def _alike(self, a: Choice, b: Choice) -> float:
-        """How alike two choices of one stage are, 0 to 1."""
-        same = 1.0 if a.model == b.model else 0.0
-        if not self._curves:
-            return same
-        shape = _matern(abs(math.log2(a.samples / b.samples)) / self._length)
-        return _OFFSET * same + _SHARED * shape + _OWN * same * shape
-
-    def _combine(self, effects: Sequence[float]) -> float:
-        """One kernel value, 1 for equal allocations."""
-        if self._coupling:
-            product = math.prod(1.0 + effect for effect in effects)
-            return product * 0.5 ** len(effects)
-        return (1.0 + math.fsum(effects)) / (1.0 + len(effects))
+def _log_noise_prior(noise: Floats, mean: float, sd: float, level: float, known: bool) -> Floats:
+    """Of the log variance: broad; when it is ``known``, nearly all of it around that level."""
+    broad: Floats = -0.5 * np.square((noise - mean) / sd) - np.log(sd)
+    if not known:
+        return broad
+    close = -0.5 * np.square((noise - level) / _NOISE_SPREAD) - np.log(_NOISE_SPREAD)
+    mixed: Floats = np.logaddexp(np.log(_CERTAIN) + close, np.log(1.0 - _CERTAIN) + broad)
+    return mixed
 
 
 class _HandedOn:
-    """What a stage hands on: its own metric, smoothed over the choices up to and with it."""
+    """Quality of what the first ``stages`` stages hand on: their last one's own metric, estimated for any choices."""
 
-    def __init__(self, measured: Sequence[Scored], prefixes: Sequence[tuple[Choice, ...]]) -> None:
-        self._model = EffectModel(measured)
-        self._spread = statistics.pstdev(trial.score for trial in measured)
-        self._quality: dict[tuple[Choice, ...], float] = {}
-        self._trials = [self._expected(prefix) for prefix in prefixes]
+    def __init__(self, grid: ChoiceGrid, measured: Sequence[Scored], stages: int) -> None:
+        self.stages = stages
+        prefix = SearchSpace(grid.space.stages[:stages], grid.space.budget)
+        self._model = EffectModel(ChoiceGrid(prefix), measured)
 
-    def likeness(self, a: tuple[Choice, ...], b: tuple[Choice, ...]) -> float:
-        """1 where both hand on equally good results, falling to 0."""
-        return self._near(self._expected(a), self._expected(b))
-
-    def likeness_to_trials(self, prefix: tuple[Choice, ...]) -> list[float]:
-        """`likeness` to every trial's prefix."""
-        expected = self._expected(prefix)
-        return [self._near(expected, other) for other in self._trials]
-
-    def _near(self, a: float, b: float) -> float:
-        distance = (a - b) / self._spread
-        return math.exp(-0.5 * distance * distance)
-
-    def _expected(self, prefix: tuple[Choice, ...]) -> float:
-        if prefix not in self._quality:
-            self._quality[prefix] = self._model.mean(Allocation(prefix))
-        return self._quality[prefix]
+    def quality(self, rows: Rows) -> Floats:
+        """In units of the metric's spread over trials, 0 on average; shape (rows,)."""
+        distinct, where = np.unique(rows[:, : self.stages], axis=0, return_inverse=True)
+        model = self._model
+        quality: Floats = (model.weights @ model.predict(model.at(distinct))[0])[where.ravel()]
+        return quality
 
 
-def _mixed(alike: float, likeness: float) -> float:
-    return (1.0 - _HANDED) * alike + _HANDED * likeness
-
-
-def _handed_on(trials: Sequence[Scored]) -> dict[int, _HandedOn]:
-    """By stage number, for every stage but the last that reports a metric of its own in enough trials."""
-    found: dict[int, _HandedOn] = {}
-    for index, choice in enumerate(trials[0].allocation.choices[:-1]):
+def _handed_on(grid: ChoiceGrid, trials: Sequence[Scored]) -> _HandedOn | None:
+    """From the last stage before the final one that reports a metric of its own in most trials."""
+    for stages in range(len(grid.choices) - 1, 0, -1):
+        name = grid.space.stages[stages - 1].name
         measured = [
-            Scored(Allocation(trial.allocation.choices[: index + 1]), value, trial.cost, {})
+            Scored(Allocation(trial.allocation.choices[:stages]), value, 0.0, trial.metrics)
             for trial in trials
-            if (value := trial.stage_value(choice.stage)) is not None
+            if (value := trial.stage_value(name)) is not None
         ]
-        if len(measured) >= _ENOUGH and len({trial.score for trial in measured}) > 1:
-            prefixes = [trial.allocation.choices[: index + 1] for trial in trials]
-            found[index] = _HandedOn(measured, prefixes)
-    return found
+        if len(measured) >= max(_ENOUGH, len(trials) / 2) and len({t.score for t in measured}) > 1:
+            return _HandedOn(grid, _independent(measured), stages)
+    return None
+
+
+def _independent(measured: Sequence[Scored]) -> list[Scored]:
+    """Without repetitions: trials that begin alike share their samples, so the same value is one observation."""
+    return list({(trial.allocation, trial.score): trial for trial in measured}.values())
 
 
 def _representative(trials: Sequence[Scored]) -> Sequence[Scored]:
@@ -244,55 +222,3 @@ def _representative(trials: Sequence[Scored]) -> Sequence[Scored]:
     latest = trials[-_MOST_TRIALS // 3 :]
     rest = sorted(trials[: -_MOST_TRIALS // 3], key=lambda t: (-t.score, t.allocation))
     return [*latest, *rest[: _MOST_TRIALS - len(latest)]]
-
-
-def _improvement(mean: float, sd: float, incumbent: float) -> float:
-    """Expected improvement over ``incumbent`` of a normal variable (Jones et al. 1998)."""
-    if sd < 1e-12:
-        return max(0.0, mean - incumbent)
-    z = (mean - incumbent) / sd
-    density = math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
-    return sd * (z * 0.5 * math.erfc(-z / math.sqrt(2.0)) + density)
-
-
-def _matern(distance: float) -> float:
-    """Matérn-5/2 correlation."""
-    scaled = math.sqrt(5.0) * distance
-    return (1.0 + scaled + scaled * scaled / 3.0) * math.exp(-scaled)
-
-
-def _dot(a: Sequence[float], b: Sequence[float]) -> float:
-    product: float = sum(map(mul, a, b))
-    return product
-
-
-def _cholesky(kernel: Sequence[Sequence[float]], noise: float) -> list[list[float]]:
-    """Lower factor, row by row (row i has i+1 entries), of ``kernel + noise·I``."""
-    factor: list[list[float]] = []
-    for i, source in enumerate(kernel):
-        row: list[float] = []
-        for j in range(i):
-            # `map` stops at the shorter operand: the j entries known so far.
-            row.append((source[j] - _dot(row, factor[j])) / factor[j][j])
-        row.append(math.sqrt(max(source[i] + noise - _dot(row, row), 1e-12)))
-        factor.append(row)
-    return factor
-
-
-def _forward(factor: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
-    """Solve ``factor · x = values``."""
-    solved: list[float] = []
-    for row, value in zip(factor, values, strict=True):
-        solved.append((value - _dot(solved, row)) / row[-1])
-    return solved
-
-
-def _backward(factor: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
-    """Solve ``factor transposed · x = values``."""
-    solved = list(values)
-    for i in range(len(solved) - 1, -1, -1):
-        row = factor[i]
-        solved[i] /= row[i]
-        for j in range(i):
-            solved[j] -= row[j] * solved[i]
-    return solved

@@ -44,19 +44,22 @@ def _pursue(
         return
     spare = _spare(space, stage, best)
     value: dict[str, float] = {}
+    at: dict[str, Allocation] = {}
     for candidate in stage.models:
         counts = spread_counts(stage, stage.affordable_samples(candidate.name, spare))
         if counts and archive.by_model(stage.name)[candidate.name]:
-            value[candidate.name] = max(
-                model.mean(best.replace(Choice(stage.name, candidate.name, count)))
-                for count in counts
-            )
+            tries = [best.replace(Choice(stage.name, candidate.name, count)) for count in counts]
+            means = model.means(tries)
+            value[candidate.name] = max(means)
+            at[candidate.name] = tries[means.index(max(means))]
     if len(value) < 2:
         return
     by_size = sorted((m for m in stage.models if m.name in value), key=lambda m: m.params)
     pursued = by_size[0].name
     for larger in by_size[1:]:
-        if value[larger.name] > value[pursued] + clear:
+        # Clearly: by more than the model itself is unsure of.
+        unsure = model.expect(at[larger.name]).sd
+        if value[larger.name] > value[pursued] + max(clear, unsure):
             pursued = larger.name
     rival = max((name for name in value if name != pursued), key=lambda name: value[name])
     yield (
@@ -89,8 +92,7 @@ def _direction(
 
 def _shift(space: SearchSpace, model: EffectModel, best: Allocation, clear: float) -> Iterator[str]:
     """Insight 3: the pair of stages between which moving budget promises most."""
-    here = model.mean(best)
-    gains: list[tuple[float, str, str]] = []
+    moved: list[tuple[Allocation, str, str]] = []
     for giver in space.stages:
         kept = Choice(
             giver.name, best[giver.name].model, giver.nearest_samples(best[giver.name].samples / 2)
@@ -101,8 +103,11 @@ def _shift(space: SearchSpace, model: EffectModel, best: Allocation, clear: floa
                 continue
             name = best[taker.name].model
             samples = taker.affordable_samples(name, _spare(space, taker, less))
-            gain = model.mean(less.replace(Choice(taker.name, name, samples))) - here
-            gains.append((gain, giver.name, taker.name))
+            moved.append((less.replace(Choice(taker.name, name, samples)), giver.name, taker.name))
+    here, *means = model.means([best, *(allocation for allocation, _, _ in moved)])
+    gains = [
+        (mean - here, giver, taker) for mean, (_, giver, taker) in zip(means, moved, strict=True)
+    ]
     if gains and max(gains)[0] > clear / 2:
         _, source, target = max(gains)
         yield f"shift budget from {source} to {target}: samples pay better there"

@@ -1,9 +1,10 @@
 """The insight rules: the method without an LLM.
 
-From the archive, the rules propose next to the best allocations (`moves`): change a stage's model or move its samples
-towards saturation (insight 2), shift budget between stages (insight 3). The fitted effects of every (stage, model,
-samples) decide which of the moves to try. When recent scores hardly vary, a third of the proposals explore
-(crossover, mutation, random), as do all of them when no insight is switched on.
+From the archive alone, the rules propose, recommend and explain. The surrogate (`agenttts.search.effects`) says what the
+trials let expect of every allocation; candidates are the feasible set, thinned where it is large, and everything next to
+the best allocations: a stage's choice exchanged (insight 2), budget shifted between two stages (insight 3). The value of
+what a trial would teach decides (`agenttts.search.acquisition`). When recent scores hardly vary, a third of the
+proposals explore (crossover, mutation, random), as do all of them when no insight is switched on.
 """
 
 from __future__ import annotations
@@ -11,31 +12,31 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
+import numpy as np
+
 from agenttts.errors import UserError
+from agenttts.search.acquisition import choose, spread
 from agenttts.search.archive import Archive, Scored
 from agenttts.search.base import Proposal
 from agenttts.search.effects import EffectModel
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.findings import findings
-from agenttts.search.moves import (
-    cross,
-    describe,
-    mutate,
-    sample_moves,
-    shift_moves,
-    spread_draw,
-)
+from agenttts.search.grid import ChoiceGrid, Rows
+from agenttts.search.moves import cross, describe, mutate, spread_draw
 from agenttts.space import Allocation, SearchSpace
 
 ALL_INSIGHTS = (1, 2, 3)
 
-# Allocations the moves start from, moves ranked a proposal round, and the share of those drawn from the whole space.
-_PARENTS = 4
-_CANDIDATES = 600
-_ANYWHERE = 150
+# The feasible set is thinned to so many allocations; of those and of what is next to the best ones, so many at random
+# are candidates.
+_MOST_ROWS, _ANYWHERE, _NEAR = 20_000, 700, 700
+_PARENTS = 3
+
+# A favoured proposal is taken when it is worth this share of the best candidate.
+_FAVOUR = 0.5
 
 # Recent scores "hardly vary" when their spread is under this share of the spread of all scores.
 _FLAT = 0.02
@@ -57,16 +58,39 @@ class InsightRules:
         self.coupling = 3 in insights
         self._fitted: tuple[Sequence[Scored], EffectModel] | None = None
 
-    def propose(self, n: int, archive: Archive) -> list[Proposal]:
-        """Up to ``n`` new feasible allocations, most promising first; fewer only when the space is exhausted."""
+    def propose(
+        self,
+        n: int,
+        archive: Archive,
+        *,
+        favoured: Sequence[Proposal] = (),
+        also: Sequence[Proposal] = (),
+    ) -> list[Proposal]:
+        """Up to ``n`` new feasible allocations, most promising first; fewer only when the space is exhausted.
+
+        ``also`` are further candidates, in the space and new, judged like the rules' own.
+        ``favoured`` are an agent's proposals, likewise new: each that is worth at least half of the best candidate
+        is taken before it.
+        """
         rng = random.Random(f"insights/{self.seed}/{archive.known_count}")
         chosen: dict[Allocation, Proposal] = {}
         model = self.model(archive)
-        if model is not None and (self.curves or self.coupling):
+        if model is None and self.curves and self.coupling:
+            chosen = self._spread(n, archive, rng)
+        elif model is None or not (self.curves or self.coupling):
+            chosen = {proposal.allocation: proposal for proposal in favoured[:n]}
+        else:
             explore = sum(self._explores(archive, position) for position in range(n))
-            candidates = self._candidates(model, archive, rng)
-            for index in model.choose([c.allocation for c in candidates], n - explore):
-                chosen[candidates[index].allocation] = candidates[index]
+            offered = {proposal.allocation: proposal for proposal in favoured}
+            named = {proposal.allocation: proposal for proposal in also} | offered
+            rows = self._candidates(model, archive, [*offered, *named], rng)
+            best = self.best(archive)
+            assert best is not None
+            for pick in choose(model, rows, n - explore, favoured=len(offered), favour=_FAVOUR):
+                allocation = self._grid.decode(rows[pick.index])
+                reason = describe(self.space, best, allocation)
+                own = Proposal(allocation, "insight", reason)
+                chosen[allocation] = named.get(allocation, own)
         self._explore(n, archive, chosen, rng)
         return list(chosen.values())
 
@@ -74,16 +98,23 @@ class InsightRules:
         """The tried allocation with the highest *expected* score (ties: the cheaper).
 
         The expectation weighs a score against those of its neighbours, as far as the scores look noisy: a lucky
-        score among mediocre neighbours does not win, an exact one does.
+        score among mediocre neighbours does not win, an exact one does. Only tried ones: a recommendation is
+        something that was seen to work.
         """
         model = self.model(archive)
         if model is None or not self.curves:
             # Without curves all sample counts look alike: the scores themselves have to tell them apart.
             top_score = archive.best()
             return top_score.allocation if top_score else None
-        top = max(model.tried.values())
-        # Equal up to rounding counts as a tie.
-        equal = [a for a, mean in model.tried.items() if math.isclose(mean, top, rel_tol=1e-6)]
+        top = max(model.tried, key=lambda a: (model.tried[a], -self.space.cost(a), a))
+        scores = {trial.allocation: trial.score for trial in archive.scored}
+        # Equal up to rounding counts as a tie, and so do equal scores that the model hardly tells apart.
+        equal = [
+            allocation
+            for allocation, mean in model.tried.items()
+            if math.isclose(mean, model.tried[top], rel_tol=1e-6)
+            or (scores[allocation] == scores[top] and model.tried[top] - mean < 0.1 * model.noise)
+        ]
         return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
 
     def guidelines(self, archive: Archive) -> list[str]:
@@ -94,12 +125,12 @@ class InsightRules:
         return findings(self.space, archive, model, best)
 
     def model(self, archive: Archive) -> EffectModel | None:
-        """The effects fitted to the archive (kept until it changes); None before any trial scored."""
+        """The surrogate fitted to the archive (kept until it changes); None before any trial scored."""
         scored = archive.scored
         if not scored:
             return None
         if self._fitted is None or self._fitted[0] != scored:
-            model = EffectModel(scored, curves=self.curves, coupling=self.coupling)
+            model = EffectModel(self._grid, scored, curves=self.curves, coupling=self.coupling)
             self._fitted = (scored, model)
         return self._fitted[1]
 
@@ -107,35 +138,48 @@ class InsightRules:
     def _feasible(self) -> FeasibleSet:
         return FeasibleSet(self.space)
 
+    @cached_property
+    def _grid(self) -> ChoiceGrid:
+        return ChoiceGrid(self.space)
+
+    @cached_property
+    def _rows(self) -> Rows:
+        return self._grid.feasible(_MOST_ROWS)
+
+    def _spread(self, n: int, archive: Archive, rng: random.Random) -> dict[Allocation, Proposal]:
+        """Proposals before any score is known, around those that are out."""
+        draw = np.random.default_rng(rng.randrange(2**32))
+        taken = self._grid.encode(a for a in sorted(archive.known) if a in self.space)
+        rows = self._new(_some(self._rows, _ANYWHERE, draw), taken)
+        reason = "spread over models and samples, no score being known"
+        allocations = [
+            self._grid.decode(rows[number]) for number in spread(self._grid, taken, rows, n)
+        ]
+        return {a: Proposal(a, "explore", reason) for a in allocations}
+
     def _candidates(
-        self, model: EffectModel, archive: Archive, rng: random.Random
-    ) -> list[Proposal]:
-        moves: dict[Allocation, Proposal] = {}
-        for parent in self._parents(model):
-            for move in self._moves(parent):
-                if move.allocation not in archive and move.allocation in self.space:
-                    moves.setdefault(move.allocation, move)
-        best = self.best(archive)
-        for _ in range(_ANYWHERE):
-            allocation = spread_draw(self.space, rng)
-            if self._is_new(allocation, archive, moves) and best is not None:
-                reason = describe(self.space, best, allocation)
-                moves[allocation] = Proposal(allocation, "insight", reason)
-        kept = list(moves.values())
-        return rng.sample(kept, _CANDIDATES) if len(kept) > _CANDIDATES else kept
+        self,
+        model: EffectModel,
+        archive: Archive,
+        named: Sequence[Allocation],
+        rng: random.Random,
+    ) -> Rows:
+        """Rows of new allocations, those ``named`` first, the others shuffled (ties then fall at random)."""
+        draw = np.random.default_rng(rng.randrange(2**32))
+        parents = self._grid.encode(list(model.tried)[:_PARENTS])
+        near = _some(self._grid.around(parents, shifts=self.coupling), _NEAR, draw)
+        rows = np.concatenate([_some(self._rows, _ANYWHERE, draw), near])
+        rows = np.concatenate([self._grid.encode(named), rows[draw.permutation(len(rows))]])
+        return self._new(
+            rows, self._grid.encode(a for a in sorted(archive.known) if a in self.space)
+        )
 
-    def _parents(self, model: EffectModel) -> list[Allocation]:
-        """The best trial by expected score of each of the best model combinations."""
-        firsts: dict[tuple[str, ...], Allocation] = {}
-        for allocation in model.tried:
-            models = tuple(choice.model for choice in allocation.choices)
-            firsts.setdefault(models, allocation)
-        return list(firsts.values())[:_PARENTS]
-
-    def _moves(self, parent: Allocation) -> Iterable[Proposal]:
-        yield from sample_moves(self.space, parent)
-        if self.coupling:
-            yield from shift_moves(self.space, parent)
+    def _new(self, rows: Rows, taken: Rows) -> Rows:
+        """``rows`` without repetitions and without those ``taken``, in their order."""
+        keys = self._grid.keys(rows)
+        position = np.sort(np.unique(keys, return_index=True)[1])
+        new: Rows = rows[position[~np.isin(keys[position], self._grid.keys(taken))]]
+        return new
 
     def _explores(self, archive: Archive, position: int) -> bool:
         """Whether the proposal at ``position`` of the batch explores: every third one while scores stand still."""
@@ -179,6 +223,12 @@ class InsightRules:
         self, allocation: Allocation, archive: Archive, chosen: dict[Allocation, Proposal]
     ) -> bool:
         return allocation in self.space and allocation not in archive and allocation not in chosen
+
+
+def _some(rows: Rows, most: int, draw: np.random.Generator) -> Rows:
+    if len(rows) <= most:
+        return rows
+    return rows[draw.choice(len(rows), most, replace=False)]
 
 
 def _stands_still(scored: Sequence[Scored]) -> bool:

@@ -7,45 +7,12 @@ a trial.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 from agenttts.budget import total
-from agenttts.search.base import Proposal
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 
 # Sample counts considered for a (stage, model): about this many, evenly spaced in log(samples).
 _COUNTS = 12
-
-
-def sample_moves(space: SearchSpace, start: Allocation) -> Iterator[Proposal]:
-    """Change one stage only: its sample count, or its model with what that model's count may be (insight 2)."""
-    for stage in space.stages:
-        spare = space.budget - _others_cost(space, start, (stage.name,))
-        for model in stage.models:
-            for samples in spread_counts(stage, stage.affordable_samples(model.name, spare)):
-                choice = Choice(stage.name, model.name, samples)
-                yield _move(space, start, (choice,))
-
-
-def shift_moves(space: SearchSpace, start: Allocation) -> Iterator[Proposal]:
-    """Change one stage and give what it frees, all or half, to another, with any of its models (insight 3)."""
-    for giver in space.stages:
-        for taker in space.stages:
-            if giver.name == taker.name:
-                continue
-            spare = space.budget - _others_cost(space, start, (giver.name, taker.name))
-            for given in giver.models:
-                most = giver.affordable_samples(given.name, spare)
-                for samples in spread_counts(giver, most):
-                    kept = Choice(giver.name, given.name, samples)
-                    rest = spare - space.choice_budget(kept)
-                    for model in taker.models:
-                        for amount in (rest, rest / 2):
-                            taken = taker.affordable_samples(model.name, amount)
-                            if taken:
-                                yield _move(
-                                    space, start, (kept, Choice(taker.name, model.name, taken))
-                                )
 
 
 def cross(a: Allocation, b: Allocation, rng: random.Random) -> Allocation:
@@ -87,13 +54,6 @@ def spread_counts(stage: Stage, most: int) -> list[int]:
     return sorted({min(most, stage.nearest_samples(count)) for count in wanted} & set(allowed))
 
 
-def _move(space: SearchSpace, start: Allocation, choices: tuple[Choice, ...]) -> Proposal:
-    target = start
-    for choice in choices:
-        target = target.replace(choice)
-    return Proposal(target, "insight", describe(space, start, target))
-
-
 def describe(space: SearchSpace, start: Allocation, target: Allocation) -> str:
     """What changes from ``start`` to ``target``, in one line."""
     changes = [
@@ -119,3 +79,35 @@ def _change(before: Choice, after: Choice) -> str:
 
 def _others_cost(space: SearchSpace, start: Allocation, stages: tuple[str, ...]) -> float:
     return total(space.choice_budget(c) for c in start.choices if c.stage not in stages)
+
+
+def within_budget(space: SearchSpace, allocation: Allocation) -> Allocation:
+    """The allocation itself when it fits, else one with fewer samples, at last smaller models, that does.
+
+    Samples go first from the stage that spends most on them beyond its least count; every stage keeps its model as
+    long as any count of it fits.
+    """
+    for models in (0, 1):
+        while allocation not in space:
+            savings = [
+                (space.choice_budget(choice) - space.choice_budget(least), least)
+                for choice in allocation.choices
+                if (least := _less(space.stage(choice.stage), choice, models)) != choice
+            ]
+            if not savings:
+                break
+            _, less = max(savings, key=lambda saving: (saving[0], saving[1]))
+            allocation = allocation.replace(less)
+    return allocation
+
+
+def _less(stage: Stage, choice: Choice, models: int) -> Choice:
+    """About two thirds of the samples of a choice; with ``models`` and at the least count, the next smaller model."""
+    position = stage.samples.index(choice.samples)
+    if position:
+        fewer = stage.nearest_samples(choice.samples * 2 / 3)
+        return Choice(stage.name, choice.model, min(fewer, stage.samples[position - 1]))
+    smaller = [m for m in stage.models if m.params < stage.model(choice.model).params]
+    if models and smaller:
+        return Choice(stage.name, max(smaller, key=lambda m: m.params).name, choice.samples)
+    return choice

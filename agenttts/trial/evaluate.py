@@ -186,7 +186,9 @@ def _fuse_by_model(
         values = _observed(stage, bench, values, there, before)
         for position, draw, [value] in zip(positions, draws, values, strict=True):
             usages[position].add(draw)
-            if stage.parse(draw.texts[0], examples[position]) != stage.parse("", examples[position]):
+            if stage.parse(draw.texts[0], examples[position]) != stage.parse(
+                "", examples[position]
+            ):
                 fused[position] = value
 
 

@@ -69,7 +69,7 @@ def test_the_output_sums_and_averages_the_table(make_trial):
         column = frame.filter(stage=stage)["metrics"].struct.field(metric)
         assert output.metrics[f"{stage}.{metric}"] == pytest.approx(column.mean())
     assert output.score == output.metrics["answer.em"]
-    assert 0 < output.score < 1, "a weak model, but not a hopeless one"
+    assert 0 <= output.score < 1, "a weak model is wrong somewhere"
     for name in ("prompt_tokens", "decode_tokens", "reused_tokens"):
         assert getattr(output, name) == frame[name].sum()
     assert output.seconds.keys() == {"load", "generate"}

@@ -35,12 +35,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Surface:
-    """A space with a noise-free score, the mean of which a trial over ``examples`` estimates (0: exactly)."""
+    """A space with a noise-free score, the mean of which a trial over ``examples`` estimates (0: exactly).
+
+    With a ``grid`` sample counts take the nearest one of it, as in a recorded table: the response is a step function.
+    """
 
     space: SearchSpace
     curves: dict[tuple[str, str], Curve]
     needs: tuple[float, ...]
     seed: int
+    coupling: str = "chain"
+    grid: tuple[int, ...] | None = None
 
     def score(self, allocation: Allocation) -> float:
         """Noise-free score, 0 to 1."""
@@ -49,7 +54,8 @@ class Surface:
     def trial(self, allocation: Allocation, examples: int, salt: int) -> TrialResult:
         """One trial; with ``examples`` its score and stage metrics are means of so many coin flips."""
         metrics: dict[str, float] = {}
-        rng = random.Random(f"{self.seed}/{salt}/{allocation}")
+        snapped = [f"{c.model}×{self._snapped(c.samples)}" for c in allocation.choices]
+        rng = random.Random(f"{self.seed}/{salt}/{' → '.join(snapped)}")
         for stage, quality in zip(self.space.stages, self._qualities(allocation), strict=True):
             if examples:
                 quality = sum(rng.random() < quality for _ in range(examples)) / examples
@@ -61,18 +67,44 @@ class Surface:
             self.space.cost(allocation),
         )
 
+    def quality(self, stage: str, model: str, samples: int) -> float:
+        """Of one stage by itself."""
+        return self.curves[stage, model](self._snapped(samples))
+
+    def combine(self, own: float, given: float, need: float) -> float:
+        """What a stage hands on, from its own quality and what it is given; rises with both."""
+        if self.coupling == "additive":
+            value = (1.0 - 0.5 * need) * own + 0.5 * need * given
+        elif self.coupling == "logistic":
+            value = 1.0 / (1.0 + math.exp(-4.0 * (own + need * given - 0.5 - 0.5 * need)))
+        else:
+            value = own * (1.0 - need + need * given)
+        return min(1.0, value)
+
+    def _snapped(self, samples: int) -> int:
+        if self.grid is None:
+            return samples
+        return min(self.grid, key=lambda count: (abs(count - samples), count))
+
     def _qualities(self, allocation: Allocation) -> list[float]:
         qualities: list[float] = []
         given = 1.0
         for choice, need in zip(allocation.choices, self.needs, strict=True):
-            own = self.curves[choice.stage, choice.model](choice.samples)
-            given = min(1.0, own * (1.0 - need + need * given))
+            own = self.quality(choice.stage, choice.model, choice.samples)
+            # Nothing is handed to the first stage.
+            given = self.combine(own, given, need) if qualities else own
             qualities.append(given)
         return qualities
 
 
-def draw_surface(seed: int) -> Surface:
-    """One surface of the family: 2 or 3 stages, 2 to 4 models each, a budget that makes them compete."""
+def draw_surface(
+    seed: int, coupling: str = "chain", grid: tuple[int, ...] | None = None
+) -> Surface:
+    """One surface of the family: 2 or 3 stages, 2 to 4 models each, a budget that makes them compete.
+
+    ``coupling`` is how a stage's own quality and what it is given combine: ``chain`` (a product), ``additive`` or
+    ``logistic``.
+    """
     rng = random.Random(f"surface/{seed}")
     stages: list[Stage] = []
     curves: dict[tuple[str, str], Curve] = {}
@@ -96,7 +128,7 @@ def draw_surface(seed: int) -> Surface:
     largest = sum(stage.budget(stage.largest.name, 1) for stage in stages)
     budget = math.ceil(least + rng.uniform(0.7, 2.5) * (largest - least))
     needs = tuple(rng.uniform(0.3, 0.9) if index else 0.0 for index in range(len(stages)))
-    return Surface(SearchSpace(tuple(stages), budget), curves, needs, seed)
+    return Surface(SearchSpace(tuple(stages), budget), curves, needs, seed, coupling, grid)
 
 
 def optimum(surface: Surface) -> float:
@@ -106,17 +138,16 @@ def optimum(surface: Surface) -> float:
     never leads to the optimum.
     """
     frontier = [(0.0, 1.0)]
-    for stage, need in zip(surface.space.stages, surface.needs, strict=True):
+    for index, (stage, need) in enumerate(zip(surface.space.stages, surface.needs, strict=True)):
         points = [
             (
                 spent + stage.budget(model.name, samples),
-                min(
-                    1.0, surface.curves[stage.name, model.name](samples) * (1 - need + need * given)
-                ),
+                surface.combine(own, given, need) if index else own,
             )
             for spent, given in frontier
             for model in stage.models
             for samples in stage.samples
+            for own in (surface.quality(stage.name, model.name, samples),)
         ]
         frontier = []
         for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):

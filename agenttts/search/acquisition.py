@@ -1,0 +1,154 @@
+"""Which untried allocations to try next: the value of what a trial would teach.
+
+The value of a candidate is how much higher the best expected score among tried allocations is likely to be once the
+candidate has been tried, its own included (the knowledge gradient of Frazier et al. 2009, restricted to what may be
+recommended). Without noise it is the expected improvement; with noise it also pays for telling good allocations apart.
+Within a batch each pick is believed to score as expected before the next one is made ("kriging believer", Ginsbourger et
+al. 2010): the means stay, the uncertainty around it goes, and the batch spreads out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from agenttts.search.effects import EffectModel
+from agenttts.search.gaussian import Floats, expected_improvement
+from agenttts.search.grid import ChoiceGrid, Rows
+from agenttts.search.kernel import EffectKernel, Points
+
+# Candidates left after a first look by expected improvement, and tried allocations that may turn out best.
+_SCREENED, _RIVALS = 250, 12
+
+# Equally likely outcomes of a trial over which its value is averaged.
+_OUTCOMES = np.array([NormalDist().inv_cdf((i + 0.5) / 12) for i in range(12)])
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A candidate's number and its value relative to the best candidate's at that position of the batch."""
+
+    index: int
+    share: float
+
+
+def choose(
+    model: EffectModel, candidates: Rows, n: int, *, favoured: int = 0, favour: float = 1.0
+) -> list[Pick]:
+    """Up to ``n`` of ``candidates``, the most valuable first; ties go to the earlier.
+
+    The first ``favoured`` candidates (an agent's proposals) are taken before the others as long as one is worth at
+    least ``favour`` of the best.
+    """
+    if n < 1 or not len(candidates):
+        return []
+    state = _Batch(model, candidates, favoured)
+    picks: list[Pick] = []
+    while True:
+        values = state.values()
+        best = int(values.argmax())
+        pick = best
+        if state.favoured:
+            own = int(values[: state.favoured].argmax())
+            if values[own] > -np.inf and values[own] >= favour * values[best]:
+                pick = own
+        share = float(values[pick] / values[best]) if values[best] > 0 else 1.0
+        picks.append(Pick(int(state.numbers[pick]), share))
+        if len(picks) == min(n, len(state.numbers)):
+            return picks
+        state.believe(pick)
+
+
+class _Batch:
+    """What the model believes of the candidates while a batch fills. Arrays lead with the ensemble's members."""
+
+    def __init__(self, model: EffectModel, candidates: Rows, favoured: int) -> None:
+        self._model = model
+        points = model.at(candidates)
+        settings = model.settings
+        mean, whitened = model.predict(points)
+        variance = model.kernel.variance(settings, points) - np.square(whitened).sum(axis=2)
+        variance = np.maximum(variance, 1e-12)
+        tried = model.expected
+        improvement = model.weights @ expected_improvement(
+            mean, np.sqrt(variance), tried.max(axis=1, keepdims=True)
+        )
+        improvement[:favoured] = np.inf
+        kept = np.sort(np.argsort(-improvement, kind="stable")[: _SCREENED + favoured])
+        self.numbers = kept
+        self.favoured = favoured
+        self._points: Points = points[kept]
+        self._whitened = whitened[:, kept]
+        self._mean = mean[:, kept]
+        self._variance = variance[:, kept]
+        self._open = np.ones(len(kept), dtype=bool)
+        self._noise = model.noises.mean(axis=1)
+        rivals = np.argsort(-(model.weights @ tried), kind="stable")[:_RIVALS]
+        self._rival_mean = tried[:, rivals]
+        explained = self._whitened @ np.swapaxes(model.whitened[:, rivals], 1, 2)
+        # Posterior covariance between candidates and rivals.
+        self._shared = model.kernel(settings, self._points, model.points[rivals]) - explained
+
+    def values(self) -> Floats:
+        """Value of every candidate, -inf for those taken."""
+        sd = np.sqrt(self._variance + self._noise[:, None])
+        rivals = self._rival_mean.max(axis=1)[:, None]
+        own = self._mean[..., None] + (self._variance / sd)[..., None] * _OUTCOMES
+        moved = (self._shared / sd[..., None])[..., None] * _OUTCOMES
+        others = (self._rival_mean[:, None, :, None] + moved).max(axis=2)
+        gain = np.maximum(own, others).mean(axis=2) - rivals
+        # The expected score settles what hardly differs in value.
+        value: Floats = self._model.weights @ (np.maximum(gain, 0.0) + 1e-9 * self._mean)
+        return np.where(self._open, value, -np.inf)
+
+    def believe(self, pick: int) -> None:
+        """Condition on the pick scoring as expected; it may be recommended from now on."""
+        settings = self._model.settings
+        points = self._points[pick : pick + 1]
+        prior = self._model.kernel(settings, self._points, points)[:, :, 0]
+        explained = np.einsum("hmn,hn->hm", self._whitened, self._whitened[:, pick])
+        shared = prior - explained
+        pivot = self._variance[:, pick] + self._noise
+        # Rivals' covariance with the pick is the pick's row of `_shared`.
+        change = shared[:, :, None] * self._shared[:, pick][:, None, :] / pivot[:, None, None]
+        own = shared * (1.0 - self._variance[:, pick] / pivot)[:, None]
+        self._shared = np.concatenate([self._shared - change, own[:, :, None]], axis=2)
+        self._rival_mean = np.concatenate([self._rival_mean, self._mean[:, pick : pick + 1]], 1)
+        entry = shared / np.sqrt(pivot)[:, None]
+        self._whitened = np.concatenate([self._whitened, entry[:, :, None]], axis=2)
+        self._variance = np.maximum(self._variance - np.square(entry), 1e-12)
+        self._open[pick] = False
+
+
+def spread(grid: ChoiceGrid, taken: Rows, candidates: Rows, n: int) -> list[int]:
+    """Numbers of up to ``n`` candidates to try while no score is known, besides those ``taken``.
+
+    Each has the highest hope, expected score and uncertainty together under the kernel's usual setting, given that all
+    before it will be known: a spread over models and samples where good scores are likely.
+    """
+    kernel = EffectKernel(grid, curves=True, coupling=True, explained=0)
+    setting = kernel.prior()[0][None, :]
+    points = Points(np.concatenate([taken, candidates]), None)
+    noise = float(np.exp(setting[0, -1]))
+    promise = kernel.mean(setting, points)[0]
+    variance = kernel.variance(setting, points)[0]
+    explained = np.zeros((len(points), 0))
+    open_ = np.arange(len(points)) >= len(taken)
+    picks: list[int] = []
+    while True:
+        step = explained.shape[1]
+        if step < len(taken):
+            pick = step
+        else:
+            hope = np.where(open_, promise + np.sqrt(np.maximum(variance, 0.0)), -np.inf)
+            pick = int(hope.argmax())
+            if len(picks) == n or not open_[pick]:
+                return picks
+            picks.append(pick - len(taken))
+            open_[pick] = False
+        shared = kernel(setting, points, points[pick : pick + 1])[0, :, 0]
+        entry = (shared - explained @ explained[pick]) / np.sqrt(variance[pick] + noise)
+        variance = variance - np.square(entry)
+        explained = np.concatenate([explained, entry[:, None]], axis=1)

@@ -1,0 +1,73 @@
+"""Genetic search: the fittest trials are crossed and mutated."""
+
+from __future__ import annotations
+
+import random
+from functools import cached_property
+
+from agenttts.errors import UserError
+from agenttts.search.archive import Scored
+from agenttts.search.base import Proposal, Searcher
+from agenttts.search.feasible import FeasibleSet
+from agenttts.search.moves import cross, mutate, within_budget
+from agenttts.space import Allocation, SearchSpace
+
+_ATTEMPTS = 30
+
+
+class GeneticSearcher(Searcher):
+    """A baseline. Options: ``population``, the random trials first made and the fittest kept as parents;
+    ``mutation``, the chance that a child is mutated after crossing.
+
+    Parents win a tournament of two among the fittest. A child over budget gets fewer samples where it has most; one
+    that is known is replaced by another, at last by a uniform draw.
+    """
+
+    name = "genetic"
+
+    def __init__(
+        self, space: SearchSpace, seed: int = 0, *, population: int = 10, mutation: float = 0.5
+    ) -> None:
+        super().__init__(space, seed)
+        if population < 2:
+            raise UserError(f"search: population is {population}; valid: 2 or more trials")
+        if not 0.0 <= mutation <= 1.0:
+            raise UserError(f"search: mutation is {mutation}; valid: a chance from 0 to 1")
+        self._population = population
+        self._mutation = mutation
+
+    @cached_property
+    def _feasible(self) -> FeasibleSet:
+        return FeasibleSet(self.space)
+
+    def _propose(self, n: int) -> list[Proposal]:
+        chosen: list[Proposal] = []
+        fittest = sorted(self.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation))
+        for _ in range(n):
+            rng = random.Random(f"genetic/{self.seed}/{self.archive.known_count}")
+            proposal = self._child(fittest[: self._population], rng)
+            if proposal is None:
+                break
+            self.pending([proposal.allocation])
+            chosen.append(proposal)
+        return chosen
+
+    def _child(self, parents: list[Scored], rng: random.Random) -> Proposal | None:
+        if self.archive.known_count >= self._population and len(parents) >= 2:
+            for _ in range(_ATTEMPTS):
+                mother, father = _tournament(parents, rng), _tournament(parents, rng)
+                child = cross(mother, father, rng)
+                reason = f"crossed from {mother} and {father}"
+                if child in (mother, father) or rng.random() < self._mutation:
+                    child = mutate(self.space, child, rng)
+                    reason += ", mutated"
+                child = within_budget(self.space, child)
+                if child not in self.archive:
+                    return Proposal(child, "genetic", reason)
+        drawn = self._feasible.draw(self.archive, rng)
+        return None if drawn is None else Proposal(drawn, "random", "drawn at random")
+
+
+def _tournament(parents: list[Scored], rng: random.Random) -> Allocation:
+    """The fitter of two; ``parents`` come fittest first."""
+    return parents[min(rng.randrange(len(parents)), rng.randrange(len(parents)))].allocation

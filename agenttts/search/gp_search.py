@@ -1,0 +1,204 @@
+"""Bayesian optimisation with a Gaussian process over the feasible set: the strong baseline, without the insights."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from agenttts.errors import UserError
+from agenttts.search.archive import Scored
+from agenttts.search.base import Proposal, Searcher
+from agenttts.search.feasible import FeasibleSet
+from agenttts.search.gaussian import (
+    Floats,
+    Posterior,
+    expected_improvement,
+    log_evidence,
+    matern,
+    search_settings,
+)
+from agenttts.search.grid import ChoiceGrid, Rows
+from agenttts.space import Allocation, SearchSpace
+
+# Allocations whose improvement is computed at most; larger feasible sets are thinned in log(samples).
+_MOST_ROWS = 20_000
+
+# Fitting is cubic in the trials: past this many, the best stand for the rest.
+_MOST_TRIALS = 200
+
+# Log noise variance relative to the scale, at least and at most.
+_NOISE = (np.log(1e-6), np.log(2.0))
+
+
+class GaussianProcessSearcher(Searcher):
+    """Matérn-5/2 over scaled log(samples) and one-hot models, a length each; expected improvement.
+
+    Hyperparameters by the marginal likelihood (with a weak prior on lengths). Batches by the kriging believer.
+    Recommends the tried allocation with the highest expected score. Options: ``initial``, how many uniform draws
+    come first.
+    """
+
+    name = "gp"
+
+    def __init__(self, space: SearchSpace, seed: int = 0, *, initial: int = 5) -> None:
+        super().__init__(space, seed)
+        if initial < 1:
+            raise UserError(f"search: initial is {initial}; valid: 1 or more random trials")
+        self._initial = initial
+        self._fitted: tuple[Sequence[Scored], MaternModel] | None = None
+
+    def best(self) -> Allocation | None:
+        """The tried allocation with the highest expected score (ties: the better score, then the cheaper)."""
+        if not self.archive.scored:
+            return None
+        model = self._model()
+        expected = model.tried()
+        tied = [
+            trial
+            for trial, mean in zip(model.trials, expected, strict=True)
+            if mean >= expected.max() - 1e-9
+        ]
+        return min(tied, key=lambda t: (-t.score, t.cost, t.allocation)).allocation
+
+    def _propose(self, n: int) -> list[Proposal]:
+        known = self.archive.known_count
+        drawn = n if not self.archive.scored else max(0, min(n, self._initial - known))
+        chosen = self._drawn(drawn, "initial trial, drawn at random")
+        if len(chosen) < n and self.archive.scored:
+            model = self._model()
+            taken = self._grid.encode(a for a in sorted(self.archive.known) if a in self.space)
+            rows = self._rows[~np.isin(self._grid.keys(self._rows), self._grid.keys(taken))]
+            # What was just drawn is known by now: draws are made known as they are made.
+            for number in model.choose(rows, n - len(chosen)):
+                allocation = self._grid.decode(rows[number])
+                chosen.append(Proposal(allocation, "model", "largest expected improvement"))
+            self.pending(proposal.allocation for proposal in chosen)
+            # A thinned set may be used up before the space is.
+            chosen += self._drawn(n - len(chosen), "drawn at random")
+        return chosen
+
+    def _drawn(self, n: int, reason: str) -> list[Proposal]:
+        known = self.archive.known_count
+        drawn = self._feasible.draw_many(
+            n, self.archive, lambda i: random.Random(f"gp/{self.seed}/{known + i}")
+        )
+        self.pending(drawn)
+        return [Proposal(allocation, "random", reason) for allocation in drawn]
+
+    def _model(self) -> MaternModel:
+        scored = self.archive.scored
+        if self._fitted is None or self._fitted[0] != scored:
+            self._fitted = (scored, MaternModel(self._grid, scored))
+        return self._fitted[1]
+
+    @cached_property
+    def _feasible(self) -> FeasibleSet:
+        return FeasibleSet(self.space)
+
+    @cached_property
+    def _grid(self) -> ChoiceGrid:
+        return ChoiceGrid(self.space)
+
+    @cached_property
+    def _rows(self) -> Rows:
+        return self._grid.feasible(_MOST_ROWS)
+
+
+class MaternModel:
+    """The process fitted to trials (at least one)."""
+
+    def __init__(self, grid: ChoiceGrid, trials: Sequence[Scored]) -> None:
+        best = sorted(trials, key=lambda t: (-t.score, t.allocation))[:_MOST_TRIALS]
+        self.trials = sorted(best, key=lambda trial: trial.allocation)
+        self._grid = grid
+        self._stages = len(grid.choices)
+        self._inputs = [_scaled(np.log2(samples)) for samples in grid.samples]
+        self._rows = grid.encode(trial.allocation for trial in self.trials)
+        scores = np.array([trial.score for trial in self.trials])
+        targets = (scores - scores.mean()) / (scores.std() or 1.0)
+        self._fit(targets)
+
+    def tried(self) -> Floats:
+        """Expected scores of ``trials``, standardised."""
+        return self._mean
+
+    def choose(self, rows: Rows, n: int) -> list[int]:
+        """Numbers of up to ``n`` of ``rows`` by expected improvement, each believed before the next."""
+        if not len(rows):
+            return []
+        incumbent = self._mean.max()
+        prior = self._kernel(self._setting, rows, self._rows)
+        whitened = self._posterior.whiten(prior)
+        mean = self._posterior.mean(whitened)[0]
+        scale = self._posterior.scale[0]
+        explained = whitened[0]
+        variance = np.maximum(0.0, 1.0 - np.square(explained).sum(axis=1))
+        open_ = np.ones(len(rows), dtype=bool)
+        picks: list[int] = []
+        while True:
+            improvement = expected_improvement(mean, scale * np.sqrt(variance), incumbent)
+            pick = int(np.where(open_, improvement + 1e-12 * mean, -np.inf).argmax())
+            picks.append(pick)
+            if len(picks) == min(n, len(rows)):
+                return picks
+            open_[pick] = False
+            incumbent = max(incumbent, mean[pick])
+            shared = self._kernel(self._setting, rows, rows[pick : pick + 1])[0, :, 0]
+            entry = (shared - explained @ explained[pick]) / np.sqrt(variance[pick] + self._noise)
+            variance = np.maximum(0.0, variance - np.square(entry))
+            explained = np.concatenate([explained, entry[:, None]], axis=1)
+
+    def _fit(self, targets: Floats) -> None:
+        # Log lengths: of samples relative to their whole range, of models relative to 1.
+        mean = np.repeat([np.log(0.5), 0.0], self._stages)
+        rng = np.random.default_rng(0)
+
+        def draw(count: int) -> Floats:
+            lengths = mean + rng.standard_normal((count, len(mean)))
+            noise = rng.uniform(*_NOISE, (count, 1))
+            return np.concatenate([lengths, noise], axis=1)
+
+        def log_posterior(settings: Floats) -> Floats:
+            kernels = self._kernel(settings, self._rows, self._rows)
+            noises = np.repeat(_noise(settings)[:, None], len(targets), axis=1)
+            prior = -0.5 * np.square(settings[:, :-1] - mean).sum(axis=1)
+            fitted: Floats = prior + log_evidence(kernels, noises, targets)
+            return fitted
+
+        few = len(targets) > 80
+        found, _ = search_settings(
+            log_posterior, draw, rng, first=32 if few else 96, rounds=4, each=8 if few else 32
+        )
+        self._setting = found[:1]
+        self._noise = float(_noise(self._setting)[0])
+        kernel = self._kernel(self._setting, self._rows, self._rows)
+        noises = np.full((1, len(targets)), self._noise)
+        self._posterior = Posterior(kernel, noises, targets)
+        self._mean: Floats = self._posterior.mean(self._posterior.whiten(kernel))[0]
+
+    def _kernel(self, settings: Floats, a: Rows, b: Rows) -> Floats:
+        squared = np.zeros((len(settings), len(a), len(b)))
+        for stage in range(self._stages):
+            inputs, models = self._inputs[stage], self._grid.models[stage]
+            apart = inputs[a[:, stage]][:, None] - inputs[b[:, stage]][None, :]
+            # One-hot vectors of different models are sqrt(2) apart.
+            differ = 2.0 * (models[a[:, stage]][:, None] != models[b[:, stage]][None, :])
+            weights = np.exp(-2.0 * settings)
+            squared += weights[:, stage, None, None] * np.square(apart)
+            squared += weights[:, self._stages + stage, None, None] * differ
+        kernel: Floats = matern(np.sqrt(squared))
+        return kernel
+
+
+def _scaled(values: Floats) -> Floats:
+    width = float(values.max() - values.min())
+    scaled: Floats = (values - values.min()) / (width or 1.0)
+    return scaled
+
+
+def _noise(settings: Floats) -> Floats:
+    noise: Floats = np.exp(np.clip(settings[:, -1], *_NOISE))
+    return noise

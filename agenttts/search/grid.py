@@ -1,0 +1,165 @@
+"""The feasible set as arrays: choices numbered by stage, allocations as rows of choice numbers.
+
+What models of the scores compute with. Spaces too large to enumerate are thinned: every stage keeps counts about evenly
+spaced in log(samples), its ends included, and `ChoiceGrid.around` adds every count and every shift of budget next to
+rows that look good.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agenttts.space import Allocation, Choice, SearchSpace
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+# As `agenttts.budget.fits`: relative slack for rounding.
+_SLACK = 1e-9
+
+
+class ChoiceGrid:
+    """Numbers the choices of every stage: model by model as listed, counts ascending."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.choices: list[list[Choice]] = [
+            [Choice(s.name, m.name, count) for m in s.models for count in s.samples]
+            for s in space.stages
+        ]
+        self.models: list[Rows] = [
+            np.repeat(np.arange(len(s.models)), len(s.samples)) for s in space.stages
+        ]
+        self.samples: list[Floats] = [
+            np.tile(np.array(s.samples, dtype=np.float64), len(s.models)) for s in space.stages
+        ]
+        self.costs: list[Floats] = [
+            np.array([space.choice_budget(choice) for choice in stage]) for stage in self.choices
+        ]
+        self._numbers = [
+            {choice: number for number, choice in enumerate(stage)} for stage in self.choices
+        ]
+        self._limit = space.budget * (1.0 + _SLACK)
+
+    def encode(self, allocations: Iterable[Allocation]) -> Rows:
+        """Rows of choice numbers, shape (allocations, stages); the allocations must lie in the space."""
+        rows = [
+            [numbers[choice] for numbers, choice in zip(self._numbers, a.choices, strict=True)]
+            for a in allocations
+        ]
+        return np.array(rows, dtype=np.int64).reshape(-1, len(self.choices))
+
+    def decode(self, row: Sequence[int] | Rows) -> Allocation:
+        """The allocation that a row stands for."""
+        return Allocation(
+            tuple(stage[int(number)] for stage, number in zip(self.choices, row, strict=True))
+        )
+
+    def keys(self, rows: Rows) -> Rows:
+        """One number a row, equal for equal rows only."""
+        keys = np.zeros(len(rows), dtype=np.int64)
+        for column, stage in enumerate(self.choices):
+            keys = keys * len(stage) + rows[:, column]
+        return keys
+
+    def cost(self, rows: Rows) -> Floats:
+        """Budget units of every row."""
+        costs = np.zeros(len(rows))
+        for column, stage in enumerate(self.costs):
+            costs += stage[rows[:, column]]
+        return costs
+
+    def feasible(self, most: int) -> Rows:
+        """All feasible rows when there are at most ``most``, else the finest thinned set of at most so many.
+
+        Never empty: the cheapest allocation is in every thinned set.
+        """
+        level = max(len(stage.samples) for stage in self.space.stages)
+        while True:
+            kept = [self._thinned(stage, level) for stage in range(len(self.choices))]
+            if level == 1 or self._count(kept, most) <= most:
+                return self._combine(kept)
+            # Down by a fifth at a time: the set shrinks with the product over stages.
+            level = max(1, min(level - 1, math.floor(level * 0.8)))
+
+    def around(self, rows: Rows, *, shifts: bool = True) -> Rows:
+        """What is next to ``rows``: one stage's choice exchanged for any and, with ``shifts``, a stage's choice
+        changed and another stage given all that this leaves. Feasible, distinct, ``rows`` themselves included."""
+        found = [rows]
+        stages = range(len(self.choices))
+        for row in rows:
+            cost = np.array([self.costs[i][row[i]] for i in stages])
+            for giver in stages:
+                spare = self._limit - (cost.sum() - cost[giver])
+                fitting = np.flatnonzero(self.costs[giver] <= spare)
+                moved = np.tile(row, (len(fitting), 1))
+                moved[:, giver] = fitting
+                found.append(moved)
+                for taker in stages:
+                    if shifts and taker != giver:
+                        found.append(self._shifted(row, cost, giver, taker))
+        every = np.concatenate(found)
+        _, first = np.unique(self.keys(every), return_index=True)
+        distinct: Rows = every[np.sort(first)]
+        return distinct
+
+    def _shifted(self, row: Rows, cost: Floats, giver: int, taker: int) -> Rows:
+        """``giver`` at each of its model's spread counts, ``taker`` with each model at what the rest pays for."""
+        rest = self._limit - (cost.sum() - cost[giver] - cost[taker])
+        gives = self._thinned(giver, 16)
+        moved = []
+        width = len(self.space.stages[taker].samples)
+        for model in range(len(self.space.stages[taker].models)):
+            prices = self.costs[taker][model * width : (model + 1) * width]
+            most = np.searchsorted(prices, rest - self.costs[giver][gives], side="right")
+            kept = gives[most > 0]
+            part = np.tile(row, (len(kept), 1))
+            part[:, giver] = kept
+            part[:, taker] = model * width + most[most > 0] - 1
+            moved.append(part)
+        return np.concatenate(moved)
+
+    def _thinned(self, stage: int, level: int) -> Rows:
+        """Numbers of the stage's choices with at most about ``level`` counts a model."""
+        counts = self.space.stages[stage].samples
+        if len(counts) <= level:
+            positions = list(range(len(counts)))
+        elif level == 1:
+            positions = [0]
+        else:
+            ratio = (counts[-1] / counts[0]) ** (1.0 / (level - 1))
+            wanted = [
+                self.space.stages[stage].nearest_samples(counts[0] * ratio**i) for i in range(level)
+            ]
+            positions = sorted({counts.index(count) for count in wanted})
+        models = len(self.space.stages[stage].models)
+        return np.concatenate([np.array(positions) + m * len(counts) for m in range(models)])
+
+    def _count(self, kept: Sequence[Rows], enough: int) -> int:
+        """How many combinations of ``kept`` fit; may stop above ``enough``."""
+        spent = np.zeros(1)
+        for stage, numbers in enumerate(kept[:-1]):
+            spent = (spent[:, None] + self.costs[stage][numbers][None, :]).ravel()
+            spent = spent[spent + self._least(stage + 1) <= self._limit]
+            if len(spent) > 4 * enough:
+                return len(spent)
+        last = np.sort(self.costs[len(kept) - 1][kept[-1]])
+        return int(np.searchsorted(last, self._limit - spent, side="right").sum())
+
+    def _combine(self, kept: Sequence[Rows]) -> Rows:
+        rows = np.zeros((1, 0), dtype=np.int64)
+        spent = np.zeros(1)
+        for stage, numbers in enumerate(kept):
+            total = spent[:, None] + self.costs[stage][numbers][None, :]
+            left, right = np.nonzero(total + self._least(stage + 1) <= self._limit)
+            rows = np.concatenate([rows[left], numbers[right][:, None]], axis=1)
+            spent = total[left, right]
+        return rows
+
+    def _least(self, stage: int) -> float:
+        """The least that the stages from ``stage`` on cost."""
+        return math.fsum(float(costs.min()) for costs in self.costs[stage:])

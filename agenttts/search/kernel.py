@@ -1,0 +1,171 @@
+"""The kernel of the surrogate: the method's three insights as a covariance between allocations.
+
+A stage's effect is an offset a model (insight 1; models of like size are alike) plus a curve over samples (insight 2),
+partly shared by its models. The stages' effects add up and, to a fitted degree, multiply (insight 3): ``sum S_i +
+eta·sum S_i·S_j + …``, the ANOVA kernel of Stitson et al. (1997). Where trials report what a stage handed on (its own
+metric), the estimated quality of that joins as an effect of its own, and the stages behind it keep what it leaves
+unexplained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from agenttts.search.curves import curve_belief
+from agenttts.search.gaussian import Floats, matern
+from agenttts.search.grid import ChoiceGrid, Rows
+
+# Octaves of samples over which curves of no particular shape change.
+_LENGTH = 2.0
+
+# Before any trial: by how many standard deviations of an offset a model is ahead of one a standard deviation of sizes
+# smaller, and of how many standard deviations of a curve the usual rise over samples is.
+_AHEAD, _RISE = 0.5, 0.8
+
+# Share of a model's offset that goes with its size, in e-foldings of parameters.
+_BY_SIZE = 0.4
+
+
+@dataclass(frozen=True)
+class Points:
+    """Allocations as the kernel takes them: choice numbers, and the quality handed on where it is known."""
+
+    rows: Rows
+    quality: Floats | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: slice | Rows) -> Points:
+        return Points(self.rows[index], None if self.quality is None else self.quality[index])
+
+
+class EffectKernel:
+    """Kernel values for many settings of the hyperparameters at a time.
+
+    A setting is a vector of logs and logits: an offset's and a curve's variance a stage, then what models share of
+    their curves, the share of shapeless curves, the degree of coupling, the variance of handed-on quality, and the
+    noise. ``explained`` counts the stages whose results are known by their own metric.
+    """
+
+    def __init__(self, grid: ChoiceGrid, *, curves: bool, coupling: bool, explained: int) -> None:
+        self._curves = curves
+        self._coupling = coupling
+        self._explained = explained
+        self._stages = len(grid.choices)
+        self._widths = [len(stage.samples) for stage in grid.space.stages]
+        self._shapes: list[Floats] = []
+        self._smooth: list[Floats] = []
+        self._near: list[Floats] = []
+        self._usual: list[Floats] = []
+        self._sizes: list[Floats] = []
+        for stage in grid.space.stages:
+            counts = np.array(stage.samples, dtype=np.float64)
+            octaves = np.log2(counts)
+            usual, moments = curve_belief(counts)
+            self._usual.append(usual)
+            self._shapes.append(moments)
+            self._smooth.append(matern(np.abs(octaves[:, None] - octaves[None, :]) / _LENGTH))
+            sizes = np.log([model.params for model in stage.models])
+            self._sizes.append((sizes - sizes.mean()) / (sizes.std() or 1.0))
+            self._near.append(np.exp(-0.5 * (sizes[:, None] - sizes[None, :]) ** 2))
+
+    def prior(self) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of the hyperparameters before any trial."""
+        stages = self._stages
+        known = np.arange(stages) < self._explained
+        offsets = np.where(known, -1.3, -0.3)
+        curves = np.where(known, -1.8, -0.6)
+        mean = np.concatenate([offsets, curves, [0.0, -2.5, -1.2, -0.4, np.log(0.003)]])
+        sd = np.concatenate([np.full(2 * stages, 0.8), [1.0, 1.0, 1.0, 0.8, 2.5]])
+        return mean, sd
+
+    def __call__(self, settings: Floats, a: Points, b: Points) -> Floats:
+        """Values between ``a`` and ``b``, shape (settings, a, b)."""
+        factors = []
+        for stage in range(self._stages):
+            # Few distinct choices in many rows: compute by choice, then gather.
+            left, rows = np.unique(a.rows[:, stage], return_inverse=True)
+            right, columns = np.unique(b.rows[:, stage], return_inverse=True)
+            effect = self._effect(settings, stage, left, right)
+            factors.append(effect[:, rows[:, None], columns[None, :]])
+        if a.quality is not None and b.quality is not None:
+            likeness = _alike(a.quality[:, None], b.quality[None, :])
+            factors.append(_column(settings, -2, 2) * likeness)
+        return self._combine(settings, factors, 2)
+
+    def mean(self, settings: Floats, a: Points) -> Floats:
+        """What is expected of ``a`` before any trial, shape (settings, a): larger models do better, samples help."""
+        expected = np.zeros((len(settings), len(a)))
+        for stage, width in enumerate(self._widths):
+            models, counts = a.rows[:, stage] // width, a.rows[:, stage] % width
+            ahead = _AHEAD * self._sizes[stage][models]
+            expected += np.sqrt(_column(settings, stage, 1)) * ahead
+            if self._curves:
+                rise = _RISE * self._usual[stage][counts]
+                expected += np.sqrt(_column(settings, self._stages + stage, 1)) * rise
+        return expected
+
+    def variance(self, settings: Floats, a: Points) -> Floats:
+        """The values of every point of ``a`` with itself, shape (settings, a)."""
+        factors = []
+        for stage, width in enumerate(self._widths):
+            effect = _column(settings, stage, 1) * np.ones(len(a))
+            if self._curves:
+                shapeless = _share(_column(settings, 2 * self._stages + 1, 1))
+                shape = np.diag(self._shapes[stage])[a.rows[:, stage] % width]
+                curve = (1.0 - shapeless) * shape + shapeless
+                effect = effect + _column(settings, self._stages + stage, 1) * curve
+            factors.append(effect)
+        if a.quality is not None:
+            factors.append(_column(settings, -2, 1) * _alike(a.quality, a.quality))
+        return self._combine(settings, factors, 1)
+
+    def _effect(self, settings: Floats, stage: int, left: Rows, right: Rows) -> Floats:
+        """S_i between choices of one stage."""
+        width = self._widths[stage]
+        models = np.ix_(left // width, right // width)
+        counts = np.ix_(left % width, right % width)
+        near = self._near[stage][models]
+        same = np.eye(len(self._near[stage]))[models]
+        effect = _column(settings, stage, 2) * ((1.0 - _BY_SIZE) * same + _BY_SIZE * near)
+        if self._curves:
+            shared = _share(_column(settings, 2 * self._stages, 2))
+            shapeless = _share(_column(settings, 2 * self._stages + 1, 2))
+            curve = (1.0 - shapeless) * self._shapes[stage][counts]
+            curve = curve + shapeless * self._smooth[stage][counts]
+            own = (1.0 - shared) * same + shared * near
+            effect = effect + _column(settings, self._stages + stage, 2) * own * curve
+        return effect
+
+    def _combine(self, settings: Floats, factors: list[Floats], axes: int) -> Floats:
+        """The constant, the sum of the effects and their products."""
+        if not self._coupling:
+            plain: Floats = 1.0 + np.sum(factors, axis=0)
+            return plain
+        eta = _column(settings, 2 * self._stages + 2, axes)
+        product = 1.0 + eta * factors[0]
+        for factor in factors[1:]:
+            product *= 1.0 + eta * factor
+        product -= 1.0
+        product /= eta
+        product += 1.0
+        return product
+
+
+def _column(settings: Floats, number: int, axes: int) -> Floats:
+    values: Floats = np.exp(settings[:, number]).reshape(-1, *(1,) * axes)
+    return values
+
+
+def _share(odds: Floats) -> Floats:
+    share: Floats = odds / (1.0 + odds)
+    return share
+
+
+def _alike(a: Floats, b: Floats) -> Floats:
+    """Effect of quality handed on: nearly proportional, with room to bend."""
+    alike: Floats = 0.7 * a * b + 0.3 * np.exp(-0.25 * (a - b) ** 2)
+    return alike

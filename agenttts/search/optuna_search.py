@@ -1,0 +1,197 @@
+"""Bayesian optimisation with Optuna's samplers: baselines as users know them.
+
+The study is rebuilt from the archive at every ask, so that these searchers too are their archive and nothing else.
+Optuna proposes over the whole box of models and counts; the budget reaches it as a constraint (0 or less is feasible).
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from agenttts.errors import MissingRequirement
+from agenttts.search.base import Proposal, Searcher
+from agenttts.search.feasible import FeasibleSet
+from agenttts.search.moves import within_budget
+from agenttts.space import Allocation, Choice, SearchSpace, Stage
+
+# Proposals over budget told to the study as such before one is cut down to the budget.
+_INFEASIBLE = 5
+_INITIAL = 5
+
+
+class _OptunaSearcher(Searcher):
+    """Options: ``initial``, how many random trials come first."""
+
+    def __init__(self, space: SearchSpace, seed: int = 0, *, initial: int = _INITIAL) -> None:
+        super().__init__(space, seed)
+        self._initial = initial
+        self._optuna = _import_optuna()
+        self._sampler(0)  # what it lacks is said at once
+
+    def _sampler(self, seed: int) -> Any:
+        raise NotImplementedError
+
+    def _propose(self, n: int) -> list[Proposal]:
+        chosen: list[Proposal] = []
+        while len(chosen) < n:
+            proposal = self._next()
+            if proposal is None:
+                break
+            self.pending([proposal.allocation])
+            chosen.append(proposal)
+        return chosen
+
+    def _next(self) -> Proposal | None:
+        number = self.archive.known_count
+        if number < self._initial or len(self.archive.scored) < 2:
+            return self._drawn("initial trial, drawn at random")
+        with warnings.catch_warnings():
+            # Experimental features, and study attributes that are deprecated between its versions.
+            warnings.simplefilter("ignore")
+            study = self._study(number)
+            for attempt in range(_INFEASIBLE):
+                trial = study.ask(self._distributions)
+                allocation = self._allocation(trial.params)
+                if allocation in self.space:
+                    break
+                excess = {"budget": self._excess(allocation)}
+                if attempt < _INFEASIBLE - 1:
+                    study.add_trial(self._finished(allocation, self._worst, excess))
+                    study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        reason = f"proposed by {self.name}"
+        if allocation not in self.space:
+            allocation = within_budget(self.space, allocation)
+            reason += ", cut down to the budget"
+        if allocation in self.archive:
+            return self._drawn(f"{self.name} repeated itself: drawn at random")
+        return Proposal(allocation, "model", reason)
+
+    def _study(self, number: int) -> Any:
+        optuna = self._optuna
+        study = optuna.create_study(
+            direction="maximize",
+            sampler=self._sampler(
+                random.Random(f"{self.name}/{self.seed}/{number}").randrange(2**31)
+            ),
+        )
+        scored = sorted(self.archive.scored, key=lambda trial: trial.allocation)
+        for trial in scored:
+            within = {"budget": self._excess(trial.allocation)}
+            study.add_trial(self._finished(trial.allocation, trial.score, within))
+        told = {result.allocation for result in self.archive.results}
+        for allocation in sorted(self.archive.known - told):
+            if allocation in self.space:
+                study.add_trial(
+                    optuna.trial.create_trial(
+                        state=optuna.trial.TrialState.RUNNING,
+                        params=self._parameters(allocation),
+                        distributions=self._distributions,
+                    )
+                )
+        return study
+
+    @property
+    def _worst(self) -> float:
+        return min(trial.score for trial in self.archive.scored)
+
+    def _finished(self, allocation: Allocation, score: float, excess: Mapping[str, float]) -> Any:
+        return self._optuna.trial.create_trial(
+            value=score,
+            params=self._parameters(allocation),
+            distributions=self._distributions,
+            constraints=dict(excess),
+        )
+
+    def _excess(self, allocation: Allocation) -> float:
+        """Share of the budget by which an allocation is over it (negative: under)."""
+        return (self.space.cost(allocation) - self.space.budget) / self.space.budget
+
+    @cached_property
+    def _distributions(self) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        kinds = self._optuna.distributions
+        for stage in self.space.stages:
+            names = [model.name for model in stage.models]
+            made[f"{stage.name}.model"] = kinds.CategoricalDistribution(names)
+            low, high = stage.samples[0], stage.samples[-1]
+            if _is_range(stage):
+                made[f"{stage.name}.samples"] = kinds.IntDistribution(low, high, log=True)
+            else:
+                # Explicit counts by their position: neighbours are neighbours, whatever lies between.
+                made[f"{stage.name}.samples"] = kinds.IntDistribution(0, len(stage.samples) - 1)
+        return made
+
+    def _parameters(self, allocation: Allocation) -> dict[str, Any]:
+        parameters: dict[str, Any] = {}
+        for stage, choice in zip(self.space.stages, allocation.choices, strict=True):
+            position = stage.samples.index(choice.samples)
+            parameters[f"{stage.name}.model"] = choice.model
+            parameters[f"{stage.name}.samples"] = choice.samples if _is_range(stage) else position
+        return parameters
+
+    def _allocation(self, parameters: Mapping[str, Any]) -> Allocation:
+        choices = []
+        for stage in self.space.stages:
+            number = parameters[f"{stage.name}.samples"]
+            samples = number if _is_range(stage) else stage.samples[number]
+            choices.append(Choice(stage.name, parameters[f"{stage.name}.model"], samples))
+        return Allocation(tuple(choices))
+
+    def _drawn(self, reason: str) -> Proposal | None:
+        rng = random.Random(f"{self.name}/{self.seed}/{self.archive.known_count}")
+        drawn = self._feasible.draw(self.archive, rng)
+        return None if drawn is None else Proposal(drawn, "random", reason)
+
+    @cached_property
+    def _feasible(self) -> FeasibleSet:
+        return FeasibleSet(self.space)
+
+
+class OptunaTPESearcher(_OptunaSearcher):
+    """Optuna's tree-structured Parzen estimator, multivariate, constraints-aware. Options: ``initial``, how many
+    random trials come first."""
+
+    name = "optuna_tpe"
+
+    def _sampler(self, seed: int) -> Any:
+        return self._optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, constant_liar=True, n_startup_trials=0
+        )
+
+
+class OptunaGPSearcher(_OptunaSearcher):
+    """Optuna's Gaussian-process sampler, constraints-aware; needs torch and scipy. Options: ``initial``, how many
+    random trials come first."""
+
+    name = "optuna_gp"
+
+    def _sampler(self, seed: int) -> Any:
+        try:
+            import scipy  # type: ignore[import-untyped]  # noqa: F401
+            import torch  # noqa: F401
+        except ImportError as error:
+            raise MissingRequirement(
+                f"search.method: optuna_gp needs the package '{error.name}'",
+                fix="pip install 'agenttts-hpc[optuna]' torch",
+            ) from error
+        return self._optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
+
+
+def _is_range(stage: Stage) -> bool:
+    return stage.samples[-1] - stage.samples[0] == len(stage.samples) - 1
+
+
+def _import_optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingRequirement(
+            "search.method: the optuna methods need the package 'optuna'",
+            fix="pip install 'agenttts-hpc[optuna]'",
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna

@@ -1,0 +1,58 @@
+"""How sure a score is, from the values of its examples: the bootstrap.
+
+A trial's score is the mean over its examples, and other examples would have given another one. Resampling the examples
+with replacement shows how much other. Reference: Efron & Tibshirani, *An Introduction to the Bootstrap* (1993), chapters
+6 and 13.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+DEFAULT_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Standard error of a mean, and the interval it lies in with 95 % confidence; in the units of the values."""
+
+    stderr: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    values: Sequence[float], *, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
+) -> Uncertainty | None:
+    """Uncertainty of the mean of ``values``, one a example; None without any.
+
+    The interval is the percentile interval of the resampled means; the same values and seed give the same result.
+    Values that are not finite are an error (`ValueError`): a failed example has to be counted or left out by the caller.
+    With one example, or equal ones, the bootstrap knows of no other value: the standard error is 0.
+    """
+    import numpy as np
+
+    if resamples < 2:
+        raise ValueError(f"resamples is {resamples}; at least 2 are needed")
+    if not values:
+        return None
+    if not all(math.isfinite(value) for value in values):
+        raise ValueError("values of examples must be finite numbers")
+    observed = np.asarray(values, dtype=np.float64)
+    if observed.min() == observed.max():
+        return Uncertainty(0.0, float(observed[0]), float(observed[0]))
+    rng = np.random.default_rng(seed)
+    # In blocks, so that a large test split does not take resamples x examples numbers at once.
+    block = max(1, 1_000_000 // len(observed))
+    means = np.concatenate(
+        [
+            observed[
+                rng.integers(0, len(observed), (min(block, resamples - start), len(observed)))
+            ].mean(axis=1)
+            for start in range(0, resamples, block)
+        ]
+    )
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Uncertainty(float(means.std(ddof=1)), float(low), float(high))

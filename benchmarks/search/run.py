@@ -1,0 +1,140 @@
+"""Every LLM-free searcher on synthetic surfaces and recorded tables: regret, trials to the optimum, overhead.
+
+    python benchmarks/search/run.py [--surfaces 40] [--jobs 2]
+
+Finished runs are kept in OUT/runs.jsonl and not repeated: stop it and start it again as you like. Writes summary.md,
+summary.csv and regret.svg beside them. Regret is the optimum's noise-free score less the recommended allocation's,
+relative to the optimum. The surfaces' numbers start at 9000: no choice in the searchers was made by looking at them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+# One thread a process: the matrices are small, and the processes run side by side.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+from problems import FAMILIES, HERE, Problem, surface_problem, table_names, table_problem  # noqa: E402
+from summary import write_summary  # noqa: E402
+
+from agenttts.search import create  # noqa: E402
+
+METHODS = ("agenttts", "gp", "optuna_tpe", "genetic", "random", "optuna_gp")
+
+# Optuna's Gaussian process takes about a second a proposal on one core: it runs on every SLOW_SHARE-th surface only.
+SLOW, SLOW_SHARE = {"optuna_gp"}, 5
+
+TRIALS = 50
+FIRST = 9000
+TABLE_SEEDS = 10
+
+
+@dataclass(frozen=True)
+class Case:
+    """One search. ``number`` is the surface's, or the seed on a table; ``examples`` 0 means exact scores."""
+
+    method: str
+    problem: str
+    number: int
+    examples: int
+    batch: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--surfaces", type=int, default=40, help="surfaces of the plain family")
+    parser.add_argument("--first", type=int, default=FIRST, help="number of the first surface")
+    parser.add_argument("--others", type=int, default=10, help="surfaces of every other family")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    log = arguments.out / "runs.jsonl"
+    done = {Case(**record["case"]) for record in read(log)}
+    todo = [
+        case
+        for case in cases(arguments.methods, arguments.first, arguments.surfaces, arguments.others)
+        if case not in done
+    ]
+    print(f"{len(done)} runs done, {len(todo)} to do", flush=True)
+    with ProcessPoolExecutor(arguments.jobs) as pool, log.open("a") as out:
+        for count, future in enumerate(as_completed([pool.submit(run, case) for case in todo]), 1):
+            out.write(json.dumps(future.result()) + "\n")
+            out.flush()
+            if count % 50 == 0:
+                print(f"{count} of {len(todo)}", flush=True)
+    write_summary(read(log), arguments.out)
+    print((arguments.out / "summary.md").read_text())
+
+
+def cases(methods: list[str], first: int, surfaces: int, others: int) -> list[Case]:
+    """Surface by surface, so that what is done when it is stopped can be compared."""
+    made: list[Case] = []
+    for offset in range(max(surfaces, others)):
+        for family in FAMILIES:
+            if offset < (surfaces if family == "chain" else others):
+                made += [
+                    Case(method, family, first + offset, examples, batch)
+                    for method in methods
+                    for examples in (0, 100)
+                    for batch in (1, 10)
+                    if method not in SLOW or (offset % SLOW_SHARE == 0 and family == "chain")
+                ]
+    return made + [
+        Case(method, f"table {name}", seed, 0, batch)
+        for name in table_names()
+        for method in methods
+        for batch in (1, 10)
+        for seed in range(TABLE_SEEDS if method not in SLOW else 2)
+    ]
+
+
+def run(case: Case) -> dict[str, object]:
+    """Regret after every trial, and seconds of the searcher's own a trial."""
+    table = case.problem.startswith("table ")
+    problem: Problem = (
+        table_problem(case.problem.removeprefix("table "))
+        if table
+        else surface_problem(case.problem, case.number)
+    )
+    searcher = create(case.method, problem.space, case.number)
+    regrets: list[float] = []
+    seconds = 0.0
+    while len(regrets) < TRIALS:
+        started = time.process_time()
+        asked = searcher.ask(min(case.batch, TRIALS - len(regrets)))
+        seconds += time.process_time() - started
+        if not asked:
+            break
+        searcher.tell([problem.trial(allocation, case.examples) for allocation in asked])
+        best = searcher.best()
+        regret = 1.0 if best is None else (problem.best - problem.score(best)) / problem.best
+        regrets += [round(regret, 6)] * len(asked)
+    # An exhausted space: what it recommends stays.
+    regrets += regrets[-1:] * (TRIALS - len(regrets))
+    return {"case": asdict(case), "regret": regrets, "seconds": round(seconds / TRIALS, 5)}
+
+
+def read(log: Path) -> list[dict[str, object]]:
+    """Finished runs; a line cut off by a stop is left out."""
+    records: list[dict[str, object]] = []
+    for line in log.read_text().splitlines() if log.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agenttts.search.feasible import FeasibleSet
+from agenttts.search.grid import ChoiceGrid
+from agenttts.search.moves import within_budget
+from agenttts.space import Model, SearchSpace, Stage
+
+MODELS = (Model("l", 70e9), Model("s", 3e9), Model("m", 8e9))
+
+
+@st.composite
+def spaces(draw):
+    samples = tuple(draw(st.lists(st.integers(1, 60), min_size=1, max_size=6)))
+    number = draw(st.integers(1, 3))
+    stages = tuple(Stage(name, MODELS, 256, 64, samples) for name in "abc"[:number])
+    least = sum(stage.budget("s", min(samples)) for stage in stages)
+    return SearchSpace(stages, least + draw(st.floats(0, 900)))
+
+
+@given(spaces())
+@settings(deadline=None, max_examples=40)
+def test_enumerates_the_feasible_set(space):
+    grid = ChoiceGrid(space)
+    rows = grid.feasible(10**6)
+    assert {grid.decode(row) for row in rows} == set(space.feasible())
+    assert (grid.encode(grid.decode(row) for row in rows) == rows).all()
+    assert len(np.unique(grid.keys(rows))) == len(rows)
+    assert grid.cost(rows) == pytest.approx([space.cost(grid.decode(row)) for row in rows])
+
+
+@given(spaces(), st.integers(1, 40))
+@settings(deadline=None, max_examples=40)
+def test_a_thinned_set_is_small_feasible_and_never_empty(space, most):
+    grid = ChoiceGrid(space)
+    rows = grid.feasible(most)
+    # One count a model is the least that a set is thinned to.
+    assert 1 <= len(rows) <= max(most, 27)
+    assert all(grid.decode(row) in space for row in rows)
+    assert space.cheapest in {grid.decode(row) for row in rows}
+
+
+@given(spaces(), st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=40)
+def test_around_stays_within_the_budget_and_reaches_every_choice_of_one_stage(space, rng):
+    grid = ChoiceGrid(space)
+    feasible = list(FeasibleSet(space))
+    start = rng.choice(feasible)
+    around = {grid.decode(row) for row in grid.around(grid.encode([start]))}
+    assert start in around
+    assert all(allocation in space for allocation in around)
+    near = {
+        allocation
+        for allocation in feasible
+        if sum(a != b for a, b in zip(allocation.choices, start.choices, strict=True)) <= 1
+    }
+    assert near == {grid.decode(row) for row in grid.around(grid.encode([start]), shifts=False)}
+    assert near <= around
+
+
+@given(spaces(), st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=60)
+def test_any_allocation_is_cut_down_to_the_budget(space, rng):
+    rich = SearchSpace(space.stages, 1e6)
+    wanted = rich.allocation(
+        *((rng.choice(s.models).name, rng.choice(s.samples)) for s in rich.stages)
+    )
+    cut = within_budget(space, wanted)
+    assert cut in space
+    assert cut == wanted or wanted not in space
