@@ -19,6 +19,7 @@ from agenttts.search.gaussian import Floats, Posterior, log_evidence, search_set
 from agenttts.search.grid import ChoiceGrid, Rows
 from agenttts.search.kernel import EffectKernel, Points
 from agenttts.search.noise import variances
+from agenttts.search.steps import independent
 from agenttts.space import Allocation, SearchSpace
 
 # Settings averaged, and how they are looked for: draws from the prior, then rounds of perturbations.
@@ -63,7 +64,9 @@ class EffectModel:
         coupling: bool = True,
     ) -> None:
         # By allocation, so that the order in which results came in changes nothing.
-        self.trials = sorted(_representative(trials), key=lambda trial: trial.allocation)
+        self.trials = sorted(
+            _representative(independent(trials)), key=lambda trial: trial.allocation
+        )
         self.grid = grid
         self._handed = _handed_on(grid, self.trials) if curves and coupling else None
         self.points = self.at(grid.encode(trial.allocation for trial in self.trials))

@@ -26,6 +26,7 @@ from agenttts.search.feasible import FeasibleSet
 from agenttts.search.findings import findings
 from agenttts.search.grid import ChoiceGrid, Rows
 from agenttts.search.moves import cross, describe, mutate, spread_draw
+from agenttts.search.steps import beside_trials
 from agenttts.space import Allocation, SearchSpace
 
 ALL_INSIGHTS = (1, 2, 3)
@@ -169,6 +170,8 @@ class InsightRules:
         parents = self._grid.encode(list(model.tried)[:_PARENTS])
         near = _some(self._grid.around(parents, shifts=self.coupling), _NEAR, draw)
         rows = np.concatenate([_some(self._rows, _ANYWHERE, draw), near])
+        fresh = rows[~beside_trials(self._grid, archive.scored, rows)]
+        rows = fresh if len(fresh) else rows
         rows = np.concatenate([self._grid.encode(named), rows[draw.permutation(len(rows))]])
         return self._new(
             rows, self._grid.encode(a for a in sorted(archive.known) if a in self.space)

@@ -1,0 +1,71 @@
+"""Responses that move in steps: a recorded table answers counts between its grid points with the nearest one.
+
+Then neighbours report the very same noisy score, and taking them for independent ones would make a lucky point look sure.
+So repeated observations count once, and once they have shown up, candidates next to what was tried are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agenttts.search.archive import Scored
+from agenttts.search.gaussian import Floats
+from agenttts.search.grid import ChoiceGrid, Rows
+
+# Octaves of samples, at every stage, within which equal results are one observation; and within which a candidate is
+# next to a trial.
+_REPEATS, _NEXT_TO = 1.0, 0.5
+
+# Repetitions, and their share of neighbouring trials, that make a response one of steps.
+_SEEN, _SHARE = 2, 0.5
+
+
+def independent(trials: Sequence[Scored]) -> list[Scored]:
+    """``trials`` without repetitions: of neighbours with the same models, score and metrics the cheapest stays."""
+    kept: dict[tuple[object, ...], list[Scored]] = {}
+    for trial in sorted(trials, key=lambda t: (t.cost, t.allocation)):
+        same = kept.setdefault(_outcome(trial), [])
+        if not any(_octaves(trial, other) <= _REPEATS for other in same):
+            same.append(trial)
+    found = {trial.allocation for group in kept.values() for trial in group}
+    return [trial for trial in trials if trial.allocation in found]
+
+
+def beside_trials(grid: ChoiceGrid, trials: Sequence[Scored], rows: Rows) -> NDArray[np.bool_]:
+    """Which ``rows`` are next to a trial although the trials show steps: shape (rows,), all False without steps."""
+    none = np.zeros(len(rows), dtype=bool)
+    tried = grid.encode(trial.allocation for trial in trials)
+    outcomes = {outcome: number for number, outcome in enumerate(map(_outcome, trials))}
+    numbers = np.array([outcomes[_outcome(trial)] for trial in trials])
+    near = np.triu(_apart(grid, tried, tried) <= _NEXT_TO, 1)
+    pairs = int(near.sum())
+    equal = int((near & (numbers[:, None] == numbers[None, :])).sum())
+    if equal < _SEEN or equal < _SHARE * pairs:
+        return none
+    beside: NDArray[np.bool_] = np.any(_apart(grid, rows, tried) <= _NEXT_TO, axis=1)
+    return beside
+
+
+def _outcome(trial: Scored) -> tuple[object, ...]:
+    models = tuple(choice.model for choice in trial.allocation.choices)
+    return (models, trial.score, tuple(sorted(trial.metrics.items())))
+
+
+def _octaves(a: Scored, b: Scored) -> float:
+    pairs = zip(a.allocation.choices, b.allocation.choices, strict=True)
+    return max(abs(float(np.log2(x.samples / y.samples))) for x, y in pairs)
+
+
+def _apart(grid: ChoiceGrid, a: Rows, b: Rows) -> Floats:
+    """Most octaves apart at any stage, infinite with different models; shape (a, b)."""
+    apart = np.zeros((len(a), len(b)))
+    for stage in range(a.shape[1]):
+        octaves, models = np.log2(grid.samples[stage]), grid.models[stage]
+        left, right = a[:, stage], b[:, stage]
+        distance = np.abs(octaves[left][:, None] - octaves[right][None, :])
+        differ = models[left][:, None] != models[right][None, :]
+        apart = np.maximum(apart, np.where(differ, np.inf, distance))
+    return apart
