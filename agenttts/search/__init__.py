@@ -63,7 +63,8 @@ def create(
         options["llm"] = llm  # from a spec, where it is an option like any other
         llm = None
     for option in options:
-        if option not in valid and not (option in _OBJECTS and hasattr(options[option], "propose")):
+        given = option == "proposer" and getattr(options[option], "propose", None)
+        if option not in valid and not given:
             raise UserError(
                 f"search: method '{name}' has no option '{option}'; {valid_names(option, valid)}"
             )

@@ -149,7 +149,8 @@ class Agent:
 
 
 def with_agent(*allocations):
-    searcher = create("agenttts", SPACE, proposer=Agent(*allocations) if allocations else None)
+    agent = {"proposer": Agent(*allocations)} if allocations else {}
+    searcher = create("agenttts", SPACE, **agent)
     first = searcher.propose(searcher.initial_batch)
     assert {p.source for p in first} == {"initial"}
     searcher.tell([TrialResult(p.allocation, 0.1 * i) for i, p in enumerate(first)])
