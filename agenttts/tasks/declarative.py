@@ -19,6 +19,7 @@ from agenttts.tasks.declarative_document import (
     CANDIDATES,
     Document,
     FusedByModel,
+    Shot,
     StageDocument,
     compiled,
     templates,
@@ -56,7 +57,7 @@ class DeclarativeStage(StageDefinition):
         return Prompt(
             system=document.system,
             user=self._render(("prompt",), document.prompt, example, outputs),
-            shots=tuple((shot.user, shot.reply) for shot in document.shots),
+            shots=_pairs(document.shots),
             label=document.label,
             stop=tuple(document.stop),
         )
@@ -76,6 +77,7 @@ class DeclarativeStage(StageDefinition):
         prompt = Prompt(
             system=how.model.system,
             user=user,
+            shots=_pairs(how.model.shots),
             label=self._document.label,
             stop=tuple(self._document.stop),
         )
@@ -184,3 +186,7 @@ class DeclarativeTask(Task):
                 if field not in record.values:
                     raise record.error(field, f"is what {user} of {self._source} uses")
             stage.check(record)
+
+
+def _pairs(shots: Sequence[Shot]) -> tuple[tuple[str, str], ...]:
+    return tuple((shot.user, shot.reply) for shot in shots)
