@@ -10,7 +10,7 @@ from typing import Any
 from agenttts.errors import UserError, nearest_name, valid_names
 from agenttts.tasks.base import Example
 from agenttts.tasks.hub import hub_id
-from agenttts.tasks.records import read_text
+from agenttts.tasks.records import Record, read_text
 from agenttts.tasks.source import DATA_FOLDER, SPLITS, data_file, example_id, read_data, take_split
 
 BUILT_IN = {"small_programs": DATA_FOLDER / "small_programs.json"}
@@ -29,7 +29,7 @@ def load_requirements(
     """The examples of a split of ``data``; splits are as in `agenttts.tasks.source.take_split`.
 
     An example's data are ``name`` and ``requirement``. A ``.json`` file is SRDD's ``{"names": [..], "tasks": [..]}`` or
-    a list of ``{"name", "task"}``; a ``.jsonl`` file holds such records, as does a hub's data set.
+    a list of ``{"name", "task"}``; a ``.jsonl`` file holds such records, as does a hub's data set (or SRDD's two lists).
 
     Raises `UserError` for data that are missing, malformed or too few, naming file and line, and what `read_hub` raises.
     """
@@ -37,7 +37,7 @@ def load_requirements(
     columns = None if hub_id(data) is not None else _columns(data_file(data, BUILT_IN), split)
     if columns is None:
         records = read_data(data, BUILT_IN, split=split, hub_split=hub_split)
-        pairs = [(example_id(r, n, ("name",)), r.text("task")) for n, r in enumerate(records)]
+        pairs = [pair for number, record in enumerate(records) for pair in _pairs(record, number)]
     else:
         pairs = columns
     return take_split(
@@ -48,6 +48,16 @@ def load_requirements(
         seed=seed,
         data=data,
     )
+
+
+def _pairs(record: Record, number: int) -> list[tuple[str, str]]:
+    """(name, task) of a record; of one that is SRDD's whole file, as a hub hands it on, all of them."""
+    if "tasks" not in record.values or "task" in record.values:
+        return [(example_id(record, number, ("name",)), record.text("task"))]
+    names, requirements = record.texts("names"), record.texts("tasks")
+    if len(names) != len(requirements):
+        raise record.error("names", f"must have as many texts as 'tasks', {len(requirements)}")
+    return list(zip(names, requirements, strict=True))
 
 
 def _examples(pairs: list[tuple[str, str]]) -> list[Example]:
