@@ -10,7 +10,7 @@ from typing import Any
 from agenttts.errors import UserError, nearest_name, valid_names
 from agenttts.tasks.base import Example
 from agenttts.tasks.hub import hub_id
-from agenttts.tasks.records import Record, read_text
+from agenttts.tasks.records import Record, line_of_item, parse_json, read_text
 from agenttts.tasks.source import DATA_FOLDER, SPLITS, data_file, example_id, read_data, take_split
 
 BUILT_IN = {"small_programs": DATA_FOLDER / "small_programs.json"}
@@ -86,12 +86,7 @@ def _columns(path: Path, split: str) -> list[tuple[str, str]] | None:
 
 def _read_columns(path: Path, text: str) -> list[tuple[str, str]]:
     """SRDD's own shape: two lists of one length."""
-    try:
-        content: dict[str, Any] = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+    content: dict[str, Any] = parse_json(path, text)
     columns = []
     for key in ("names", "tasks"):
         if key not in content:
@@ -120,18 +115,11 @@ def _read_columns(path: Path, text: str) -> list[tuple[str, str]]:
 
 
 def _line(text: str, key: str, position: int) -> int:
-    """The line of an item of a list under a key of the top; scans the text, so for errors only."""
-    decoder = json.JSONDecoder()
+    """The line of an item of a list under a key of the top."""
     place = text.index(f'"{key}"') + len(key) + 2
     place = text.index(":", place) + 1
     while place < len(text) and text[place].isspace():
         place += 1
     if text[place] != "[":
         return text.count("\n", 0, place) + 1
-    place += 1
-    for passed in range(position + 1):
-        while text[place] in " \t\r\n,":
-            place += 1
-        if passed < position:
-            _, place = decoder.raw_decode(text, place)
-    return text.count("\n", 0, place) + 1
+    return line_of_item(text, place, position)

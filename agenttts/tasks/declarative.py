@@ -13,6 +13,7 @@ from typing import Any
 from agenttts.errors import UserError
 from agenttts.inference.base import Prompt
 from agenttts.spec import load_strict
+from agenttts.spec.load import read_text
 from agenttts.tasks import declarative_parts as parts
 from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
 from agenttts.tasks.declarative_document import (
@@ -36,11 +37,9 @@ def load_declarative(path: str) -> DeclarativeTask:
     file = Path(path)
     if not file.is_file():
         raise missing_file(file, "task file")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text (byte {error.start})") from None
-    return DeclarativeTask(load_strict(Document, text, str(file)), str(file))
+    return DeclarativeTask(
+        load_strict(Document, read_text(file, "task file"), str(file)), str(file)
+    )
 
 
 class DeclarativeStage(StageDefinition):
