@@ -10,7 +10,7 @@ from typing import Any
 from agenttts.errors import UserError, nearest_name, valid_names
 from agenttts.tasks.base import Example
 from agenttts.tasks.hub import hub_id
-from agenttts.tasks.records import read_text
+from agenttts.tasks.records import Record, line_of_item, parse_json, read_text
 from agenttts.tasks.source import DATA_FOLDER, SPLITS, data_file, example_id, read_data, take_split
 
 BUILT_IN = {"small_programs": DATA_FOLDER / "small_programs.json"}
@@ -29,7 +29,7 @@ def load_requirements(
     """The examples of a split of ``data``; splits are as in `agenttts.tasks.source.take_split`.
 
     An example's data are ``name`` and ``requirement``. A ``.json`` file is SRDD's ``{"names": [..], "tasks": [..]}`` or
-    a list of ``{"name", "task"}``; a ``.jsonl`` file holds such records, as does a hub's data set.
+    a list of ``{"name", "task"}``; a ``.jsonl`` file holds such records, as does a hub's data set (or SRDD's two lists).
 
     Raises `UserError` for data that are missing, malformed or too few, naming file and line, and what `read_hub` raises.
     """
@@ -37,7 +37,7 @@ def load_requirements(
     columns = None if hub_id(data) is not None else _columns(data_file(data, BUILT_IN), split)
     if columns is None:
         records = read_data(data, BUILT_IN, split=split, hub_split=hub_split)
-        pairs = [(example_id(r, n, ("name",)), r.text("task")) for n, r in enumerate(records)]
+        pairs = [pair for number, record in enumerate(records) for pair in _pairs(record, number)]
     else:
         pairs = columns
     return take_split(
@@ -48,6 +48,16 @@ def load_requirements(
         seed=seed,
         data=data,
     )
+
+
+def _pairs(record: Record, number: int) -> list[tuple[str, str]]:
+    """(name, task) of a record; of one that is SRDD's whole file, as a hub hands it on, all of them."""
+    if "tasks" not in record.values or "task" in record.values:
+        return [(example_id(record, number, ("name",)), record.text("task"))]
+    names, requirements = record.texts("names"), record.texts("tasks")
+    if len(names) != len(requirements):
+        raise record.error("names", f"must have as many texts as 'tasks', {len(requirements)}")
+    return list(zip(names, requirements, strict=True))
 
 
 def _examples(pairs: list[tuple[str, str]]) -> list[Example]:
@@ -76,12 +86,7 @@ def _columns(path: Path, split: str) -> list[tuple[str, str]] | None:
 
 def _read_columns(path: Path, text: str) -> list[tuple[str, str]]:
     """SRDD's own shape: two lists of one length."""
-    try:
-        content: dict[str, Any] = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+    content: dict[str, Any] = parse_json(path, text)
     columns = []
     for key in ("names", "tasks"):
         if key not in content:
@@ -110,18 +115,11 @@ def _read_columns(path: Path, text: str) -> list[tuple[str, str]]:
 
 
 def _line(text: str, key: str, position: int) -> int:
-    """The line of an item of a list under a key of the top; scans the text, so for errors only."""
-    decoder = json.JSONDecoder()
+    """The line of an item of a list under a key of the top."""
     place = text.index(f'"{key}"') + len(key) + 2
     place = text.index(":", place) + 1
     while place < len(text) and text[place].isspace():
         place += 1
     if text[place] != "[":
         return text.count("\n", 0, place) + 1
-    place += 1
-    for passed in range(position + 1):
-        while text[place] in " \t\r\n,":
-            place += 1
-        if passed < position:
-            _, place = decoder.raw_decode(text, place)
-    return text.count("\n", 0, place) + 1
+    return line_of_item(text, place, position)

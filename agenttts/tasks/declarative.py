@@ -13,12 +13,14 @@ from typing import Any
 from agenttts.errors import UserError
 from agenttts.inference.base import Prompt
 from agenttts.spec import load_strict
+from agenttts.spec.load import read_text
 from agenttts.tasks import declarative_parts as parts
 from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
 from agenttts.tasks.declarative_document import (
     CANDIDATES,
     Document,
     FusedByModel,
+    Shot,
     StageDocument,
     compiled,
     templates,
@@ -35,11 +37,9 @@ def load_declarative(path: str) -> DeclarativeTask:
     file = Path(path)
     if not file.is_file():
         raise missing_file(file, "task file")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text (byte {error.start})") from None
-    return DeclarativeTask(load_strict(Document, text, str(file)), str(file))
+    return DeclarativeTask(
+        load_strict(Document, read_text(file, "task file"), str(file)), str(file)
+    )
 
 
 class DeclarativeStage(StageDefinition):
@@ -56,7 +56,7 @@ class DeclarativeStage(StageDefinition):
         return Prompt(
             system=document.system,
             user=self._render(("prompt",), document.prompt, example, outputs),
-            shots=tuple((shot.user, shot.reply) for shot in document.shots),
+            shots=_pairs(document.shots),
             label=document.label,
             stop=tuple(document.stop),
         )
@@ -76,6 +76,7 @@ class DeclarativeStage(StageDefinition):
         prompt = Prompt(
             system=how.model.system,
             user=user,
+            shots=_pairs(how.model.shots),
             label=self._document.label,
             stop=tuple(self._document.stop),
         )
@@ -184,3 +185,7 @@ class DeclarativeTask(Task):
                 if field not in record.values:
                     raise record.error(field, f"is what {user} of {self._source} uses")
             stage.check(record)
+
+
+def _pairs(shots: Sequence[Shot]) -> tuple[tuple[str, str], ...]:
+    return tuple((shot.user, shot.reply) for shot in shots)

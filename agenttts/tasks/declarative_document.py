@@ -47,6 +47,7 @@ class ModelFusion(_Section):
 
     prompt: str
     system: str = ""
+    shots: list[Shot] = []
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.3
 
     _template = field_validator("prompt")(_check_template)

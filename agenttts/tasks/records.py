@@ -123,17 +123,12 @@ def _from_lines(path: Path, text: str) -> list[Record]:
 
 
 def _from_list(path: Path, text: str) -> list[Record]:
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+    values = parse_json(path, text)
     if not isinstance(values, list):
         raise UserError(f"{path}: must hold a JSON list of records, not {_shown(values)}")
 
     def place(number: int) -> Callable[[], str]:
-        return lambda: f"{path}:{_line_of(text, number)} (record {number + 1})"
+        return lambda: f"{path}:{line_of_item(text, text.index('['), number)} (record {number + 1})"
 
     for number, value in enumerate(values):
         if not isinstance(value, dict):
@@ -141,10 +136,23 @@ def _from_list(path: Path, text: str) -> list[Record]:
     return [Record(value, place(number)) for number, value in enumerate(values)]
 
 
-def _line_of(text: str, number: int) -> int:
-    """The line on which a record of a JSON list starts; scans the text, so for errors only."""
+def parse_json(path: Path, text: str) -> Any:
+    """The JSON value that a file's ``text`` is; `UserError` naming the line when it is none."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+
+
+def line_of_item(text: str, opening: int, number: int) -> int:
+    """The line on which item ``number`` (from 0) of the JSON list starts whose bracket is at ``opening`` of ``text``.
+
+    Scans the text, so for errors only.
+    """
     decoder = json.JSONDecoder()
-    position = text.index("[") + 1
+    position = opening + 1
     for passed in range(number + 1):
         while text[position] in " \t\r\n,":
             position += 1

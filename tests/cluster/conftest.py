@@ -11,3 +11,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture
+def slurm_cli(cli, cluster):
+    """The command line in a login shell of the cluster."""
+    return lambda *arguments, **more: cli(*arguments, env=cluster.env, **more)

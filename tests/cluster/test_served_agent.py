@@ -46,11 +46,6 @@ def spec(scripted_spec, smollm2):
     return make
 
 
-@pytest.fixture
-def slurm_cli(cli, cluster):
-    return lambda *arguments, **more: cli(*arguments, env=cluster.env, **more)
-
-
 @pytest.mark.llm
 @pytest.mark.timeout(2700)
 def test_a_served_model_drives_a_search_on_slurm(slurm_cli, cluster, spec, tmp_path):

@@ -24,11 +24,6 @@ def queue(cluster) -> list[dict[str, str]]:
     return [dict(zip(keys, line.split("|"), strict=True)) for line in text.splitlines()]
 
 
-@pytest.fixture
-def slurm_cli(cli, cluster):
-    return lambda *arguments, **more: cli(*arguments, env=cluster.env, **more)
-
-
 def test_local_and_slurm_give_the_same_allocations_and_scores(
     cli, slurm_cli, cluster, scripted_spec, tmp_path
 ):

@@ -28,6 +28,7 @@ PAPER = {
         ]
         for name in ("dailylife", "huggingface", "multimedia")
     },
+    "chatdev": [("coding", 745), ("static_testing", 558), ("dynamic_testing", 465)],
 }
 
 
@@ -36,10 +37,18 @@ def plan(name, tmp_path, dry_run=True):
     return make_plan(spec, [ROOT], tmp_path / "results", dry_run=dry_run)
 
 
+def test_every_spec_at_the_papers_scale_is_tested():
+    jobs = {path.stem: load_spec(path) for path in (ROOT / "jobs").glob("*.yaml")}
+    assert {name for name, spec in jobs.items() if spec.cluster == "template"} == set(PAPER)
+
+
 @pytest.mark.parametrize("name", PAPER)
-def test_the_papers_budgets_come_out_of_the_shipped_specs(name, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", "/nonexistent")  # no Slurm, no container runtime
-    document = plan(name, tmp_path).describe()
+def test_the_papers_budgets_come_out_of_the_shipped_specs(name, cli, tmp_path):
+    # No Slurm, no container runtime, no GPU, no download.
+    env = {"PATH": "/nonexistent", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    done = cli("launch", ROOT / "jobs" / f"{name}.yaml", "--dry-run", "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
     stages = document["stages"]
     assert [(stage["stage"], round(stage["unit_budget"])) for stage in stages] == PAPER[name]
     for stage in stages:
@@ -49,6 +58,16 @@ def test_the_papers_budgets_come_out_of_the_shipped_specs(name, tmp_path, monkey
     assert document["task"]["examples"] == 50
     # One sample of every stage's largest model has to fit, or the search could not even look at it.
     assert sum(stage["unit_budget"] for stage in stages) <= document["search"]["budget"]
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "jobs").glob("*.yaml")))
+def test_every_shipped_spec_has_a_plan_that_the_command_shows(name, cli):
+    done = cli("launch", ROOT / "jobs" / f"{name}.yaml", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    spec = load_spec(ROOT / "jobs" / f"{name}.yaml")
+    for part in (spec.task.name, *spec.stages, *spec.models):
+        assert part in done.stdout
 
 
 @pytest.mark.parametrize("name", PAPER)

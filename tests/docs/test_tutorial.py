@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
-
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial-own-task.md"
-_BLOCK = re.compile(r"^```(\w+)(?: ([\w.-]+))?\n(.*?)^```$", re.M | re.S)
-
-
-def blocks() -> list[tuple[str, str, str]]:
-    """(language, file name or "", text)."""
-    return _BLOCK.findall(TUTORIAL.read_text(encoding="utf-8"))
+from tutorial import blocks, write_files
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for _, name, text in blocks():
-        if name:
-            (tmp_path / name).write_text(text)
-    return tmp_path
+    return write_files(tmp_path)
 
 
 def test_its_commands_run(cli, folder):

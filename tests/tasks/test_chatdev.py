@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
-from observing import appraised, observed, perfect_chatdev
+from observing import perfect_chatdev
 
 from agenttts.errors import UserError
 from agenttts.inference.base import PROMPT_STYLES, render
-from agenttts.spec import load_spec
 from agenttts.tasks import create
 from agenttts.tasks.base import TaskConfig
 from agenttts.tasks.chatdev_programs import read_files, show_files
 from agenttts.trial.bench import TrialBench
 
-ROOT = Path(__file__).parents[2]
 GOOD = "print('How many words, letters and sentences does the line of text have?')\nline = input()\nprint(len(line.split()))\n"
 BROKEN = "print('word counter')\nprint(wrod)\n"
 
@@ -132,17 +129,10 @@ def test_consistency_prefers_the_program_that_was_asked_for(task, word_counter, 
     assert score("# nothing") == 0
 
 
-def test_perfect_replies_score_one_and_empty_ones_zero(task, word_counter):
-    for replies, score in ((perfect_chatdev(word_counter), 1.0), ({}, 0.0)):
-        outputs: dict[str, object] = {}
-        for stage in task.stages:
-            sample = stage.parse(replies.get(stage.name, ""), word_counter)
-            fused = stage.fuse([observed(stage, sample, word_counter, outputs)], word_counter)
-            outputs[stage.name] = appraised(stage, fused, word_counter)
-            metrics = stage.metrics(outputs[stage.name], word_counter)
-            assert metrics == dict.fromkeys(("completeness", "executability", "consistency"), score)
-            assert json.loads(json.dumps(outputs[stage.name])) == outputs[stage.name]
-            assert set(stage.metrics(sample, word_counter).values()) <= {0.0, 1.0}, "unobserved too"
+def test_a_program_that_was_not_looked_at_scores_what_can_be_told(task, word_counter):
+    for stage in task.stages:
+        sample = stage.parse(perfect_chatdev(word_counter)[stage.name], word_counter)
+        assert stage.metrics(sample, word_counter) == {"completeness": 1.0, "executability": 0.0, "consistency": 0.0}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -157,12 +147,6 @@ def test_perfect_replies_score_one_and_empty_ones_zero(task, word_counter):
 def test_options_are_checked(task, options, word):
     with pytest.raises(UserError, match=word):
         task.load(TaskConfig(data="", options=options))
-
-
-def test_the_papers_budgets_come_out_of_the_shipped_spec():
-    space = load_spec(ROOT / "jobs" / "chatdev.yaml").space()
-    found = {s.name: round(s.budget(s.largest.name, 1)) for s in space.stages}
-    assert found == {"coding": 745, "static_testing": 558, "dynamic_testing": 465}
 
 
 @pytest.fixture

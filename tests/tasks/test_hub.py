@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agenttts import tasks
 from agenttts.errors import MissingRequirement, UserError
-from agenttts.tasks.base import TaskConfig
+from agenttts.tasks.base import Example, TaskConfig
 from agenttts.tasks.hub import HubId, hub_id
 
 needs_datasets = pytest.mark.skipif(
     importlib.util.find_spec("datasets") is None,
     reason="the Python package 'datasets' (extra 'hub') is not installed",
 )
+
+
+def load(task: str, data: object, **options: object) -> list[Example]:
+    return tasks.create(task).load(TaskConfig(str(data), options=options))
 
 
 @pytest.mark.parametrize(
@@ -64,10 +70,18 @@ def kg_record(n: int) -> dict[str, object]:
 
 
 @pytest.fixture
-def hub_folder(tmp_path, monkeypatch):
-    """A data set of the hub's layout with the splits train (6 records) and validation (4)."""
+def hub_cache(tmp_path, monkeypatch):
+    """Where the library keeps what it has read; it asks nobody."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    datasets = pytest.importorskip("datasets")
+    # Read when the library is imported, once for all tests.
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub_folder(tmp_path, hub_cache):
+    """A data set of the hub's layout with the splits train (6 records) and validation (4)."""
     folder = tmp_path / "kg"
     folder.mkdir()
     for name, numbers in (("train", range(6)), ("validation", range(10, 14))):
@@ -117,3 +131,82 @@ def test_plans_from_a_hub_data_set_take_the_tools_from_a_file(tmp_path, hub_fold
     config = TaskConfig(f"hf:{hub_folder}", options={"tools": str(tools)})
     [found] = tasks.create("taskbench").load(config)
     assert found.data["calls"] == [["ping", []]]
+
+
+def hub_hotpot(record: dict[str, Any]) -> dict[str, Any]:
+    """A published HotpotQA record as the hub's tables hold it: columns instead of pairs, and another name of the id."""
+    columns = {
+        field: {first: [p[0] for p in record[field]], second: [p[1] for p in record[field]]}
+        for field, first, second in (
+            ("context", "title", "sentences"),
+            ("supporting_facts", "title", "sent_id"),
+        )
+    }
+    return {"id": record["_id"], **{k: v for k, v in record.items() if k != "_id"}, **columns}
+
+
+@needs_datasets
+def test_hotpotqa_as_the_hub_has_it_is_the_published_file(excerpt, tmp_path, hub_cache):
+    import datasets
+
+    published = json.loads(Path(excerpt("hotpotqa.excerpt.json")).read_text())
+    table = datasets.Dataset.from_list([hub_hotpot(record) for record in published])
+    (tmp_path / "hotpot").mkdir()
+    table.to_parquet(tmp_path / "hotpot" / "validation.parquet")
+    found = load("retrieval_qa", f"hf:{tmp_path / 'hotpot'}")
+    assert found == load("retrieval_qa", excerpt("hotpotqa.excerpt.json"))
+
+
+@needs_datasets
+@pytest.mark.parametrize(
+    ("task", "file"),
+    [
+        ("retrieval_qa", "2wiki.excerpt.json"),
+        ("kgqa", "cwq.excerpt.json"),
+        ("chatdev", "srdd.excerpt.json"),
+    ],
+)
+def test_published_files_in_a_hub_data_set_are_read_alike(excerpt, tmp_path, hub_cache, task, file):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.json").write_text(Path(excerpt(file)).read_text())
+    found = load(task, f"hf:{tmp_path / 'set'}")
+    assert found
+    assert found == load(task, excerpt(file))
+
+
+@needs_datasets
+def test_taskbench_in_a_hub_data_set_is_read_alike(excerpt, tmp_path, hub_cache):
+    """The hub's tables hold lists as JSON text, since the arguments have no one type."""
+    file = excerpt("taskbench_dailylifeapis.excerpt.jsonl")
+    tools = excerpt("taskbench_dailylifeapis_tool_desc.excerpt.json")
+    rows = [json.loads(line) for line in Path(file).read_text().splitlines() if line.strip()]
+    texts = [
+        {k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in rows
+    ]
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "test.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    found = load("taskbench", f"hf:{tmp_path / 'set'}", tools=tools)
+    assert found == load("taskbench", file, tools=tools)
+
+
+@needs_datasets
+def test_requirements_of_a_hub_table(tmp_path, hub_cache):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.csv").write_text(
+        "name,task\nClock,Show the time.\nDice,Roll dice.\n"
+    )
+    found = load("chatdev", f"hf:{tmp_path / 'set'}")
+    assert {e.id: e.data["requirement"] for e in found} == {"Clock": "Show the time.", "Dice": "Roll dice."}  # fmt: skip
+    (tmp_path / "set" / "train.csv").unlink()
+    (tmp_path / "set" / "train.json").write_text(json.dumps({"names": ["a", "b"], "tasks": ["c"]}))
+    with pytest.raises(UserError, match=r"record 1: field 'names' must have as many texts"):
+        load("chatdev", f"hf:{tmp_path / 'set'}")
+
+
+@needs_datasets
+def test_a_data_set_that_cannot_be_had_is_a_missing_requirement(hub_cache, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(MissingRequirement, match=r"owner/no-such-set.*run: python -c"):
+        load("kgqa", "owner/no-such-set")

@@ -1,16 +1,22 @@
-"""What every task keeps to, whatever it does. A new task is a line in `CASES`."""
+"""What every task keeps to, whatever it does. A new task is a line in `CASES`.
+
+The tasks a user writes keep to it too: the tutorial's is one of them.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from observing import appraised, observed, perfect_chatdev
+from tutorial import write_files
 
 from agenttts import tasks
 from agenttts.inference.base import (
@@ -20,6 +26,7 @@ from agenttts.inference.base import (
     SamplingParams,
     render,
 )
+from agenttts.inference.embedding import EmbeddingModel
 from agenttts.inference.sampler import Sampler
 from agenttts.inference.scripted import ScriptedEngine
 from agenttts.inference.store import SampleStore
@@ -49,6 +56,21 @@ def perfect_plan(example: Example) -> dict[str, str]:
     }
 
 
+def perfect_triage(example: Example) -> dict[str, str]:
+    data = example.data
+    return {"naming": data["product"], "sorting": data["category"], "answer": data["reply"]}
+
+
+def consistency(examples: list[Example]) -> dict[str, float]:
+    """What ChatDev's perfect programs come to: no text means the same as a program, so that the cosine stays below 1."""
+    model = EmbeddingModel(None)
+    cosines = []
+    for example in examples:
+        asked, made = model.embed([example.data["requirement"], f"print({example.data['name']!r})"])
+        cosines.append(sum(a * b for a, b in zip(asked, made, strict=True)))
+    return {"consistency": fmean(cosines)}
+
+
 @dataclass(frozen=True)
 class Case:
     """A task on a data set, and what a model that knows everything would reply at each stage."""
@@ -56,12 +78,21 @@ class Case:
     task: str
     data: str
     perfect: Callable[[Example], Mapping[str, str]]
+    file: str = ""
+    """The file of a user's task."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    measured: Callable[[list[Example]], Mapping[str, float]] = lambda examples: {}
+    """By metric, what perfect replies score in a trial where that is not 1."""
+
+    @property
+    def source(self) -> str:
+        return self.file or self.task
 
     def create(self) -> Task:
-        return tasks.create(self.task)
+        return tasks.create(self.source)
 
     def load(self, seed: int = 0, count: int | None = None) -> list[Example]:
-        config = TaskConfig(self.data, seed=seed, examples=count)
+        config = TaskConfig(self.data, seed=seed, examples=count, options=self.options)
         return self.create().load(config)
 
 
@@ -70,12 +101,25 @@ CASES = [
     Case("kgqa", "builtin:smallkg", perfect_retrieval),
     Case("taskbench", "builtin:errands", perfect_plan),
     Case("taskbench", "builtin:studio", perfect_plan),
-]
+    Case(
+        "chatdev", "builtin:small_programs", perfect_chatdev,
+        options={"run_memory_mb": 256}, measured=consistency,
+    ),
+    Case("triage", "tickets.jsonl", perfect_triage, file="triage-task.yaml"),
+]  # fmt: skip
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case.task}-{case.data.removeprefix('builtin:')}")
-def case(request):
-    return request.param
+@pytest.fixture(
+    scope="module",
+    params=CASES,
+    ids=lambda case: f"{case.task}-{case.data.removeprefix('builtin:')}",
+)
+def case(request, tmp_path_factory):
+    found = request.param
+    if not found.file:
+        return found
+    folder = write_files(tmp_path_factory.mktemp("own"))
+    return replace(found, file=str(folder / found.file), data=str(folder / found.data))
 
 
 @pytest.fixture
@@ -83,10 +127,18 @@ def examples(case):
     return case.load(count=6)
 
 
+def outputs_of(task: Task, texts: Mapping[str, str], example: Example) -> dict[str, Any]:
+    """The fused outputs of every stage after one sample each."""
+    outputs: dict[str, Any] = {}
+    for stage in task.stages:
+        sample = observed(stage, stage.parse(texts[stage.name], example), example, outputs)
+        outputs[stage.name] = appraised(stage, stage.fuse([sample], example), example)
+    return outputs
+
+
 def perfect_outputs(case: Case, example: Example) -> dict[str, Any]:
     """The fused outputs of every stage after perfect replies."""
-    texts = case.perfect(example)
-    return {stage.name: stage.parse(texts[stage.name], example) for stage in case.create().stages}
+    return outputs_of(case.create(), case.perfect(example), example)
 
 
 def test_the_task_describes_itself(case):
@@ -124,11 +176,13 @@ def test_examples_and_prompts_survive_the_file_they_are_frozen_in(case, examples
 
 
 def test_perfect_replies_score_1_and_empty_ones_0(case, examples):
+    task = case.create()
+    nothing = dict.fromkeys([stage.name for stage in task.stages], "")
     for example in examples:
-        texts = case.perfect(example)
-        for stage in case.create().stages:
-            perfect = stage.metrics(stage.fuse([stage.parse(texts[stage.name], example)], example), example)  # fmt: skip
-            empty = stage.metrics(stage.fuse([stage.parse("", example)], example), example)
+        right, wrong = perfect_outputs(case, example), outputs_of(task, nothing, example)
+        for stage in task.stages:
+            perfect = stage.metrics(right[stage.name], example)
+            empty = stage.metrics(wrong[stage.name], example)
             assert perfect == pytest.approx(dict.fromkeys(perfect, 1)), stage.name
             assert empty == dict.fromkeys(perfect, 0), stage.name
 
@@ -137,23 +191,24 @@ def test_perfect_replies_score_1_and_empty_ones_0(case, examples):
 @given(data=st.data())
 def test_any_text_is_parsed_fused_and_scored(case, examples, data):
     example = examples[data.draw(st.integers(0, len(examples) - 1))]
-    texts = case.perfect(example)
+    texts, before = case.perfect(example), perfect_outputs(case, example)
     for stage in case.create().stages:
         right = texts[stage.name]
         cut = st.integers(0, len(right)).map(lambda n, right=right: right[:n])
         noisy = st.tuples(cut, st.text(max_size=20), cut).map("".join)
         candidates = [
-            stage.parse(text, example)
+            observed(stage, stage.parse(text, example), example, before)
             for text in data.draw(st.lists(st.text() | cut | noisy, min_size=1, max_size=4))
         ]
-        for output in (*candidates, stage.fuse(candidates, example)):
+        fused = appraised(stage, stage.fuse(candidates, example), example)
+        for output in (*candidates, fused):
             # As a trial stores it: JSON, in UTF-8.
             text = json.dumps(output, ensure_ascii=False)
             assert json.loads(text.encode().decode()) == output
             scores = stage.metrics(output, example)
             assert scores.keys() == stage.metrics(stage.parse("", example), example).keys()
             assert all(0 <= score <= 1 for score in scores.values())
-        outputs = {**perfect_outputs(case, example), stage.name: stage.fuse(candidates, example)}
+        outputs = {**before, stage.name: fused}
         for later in case.create().stages:
             later.prompt(example, outputs)  # whatever an earlier stage came to
         fusion = stage.fusion(candidates, example, outputs)
@@ -165,7 +220,7 @@ def test_fusion_of_one_sample_is_that_sample(case, examples):
         outputs = perfect_outputs(case, example)
         for stage in case.create().stages:
             for text in (case.perfect(example)[stage.name], "", "no"):
-                sample = stage.parse(text, example)
+                sample = observed(stage, stage.parse(text, example), example, outputs)
                 assert stage.fuse([sample], example) == sample
                 assert stage.fusion([sample], example, outputs) is None
             agreed = [outputs[stage.name]] * 3
@@ -199,7 +254,7 @@ def test_prompts_come_in_every_style(case, examples, style):
 def test_a_prompt_that_is_too_long_loses_its_middle_and_says_so(case, examples, tmp_path):
     script = tmp_path / "script.json"
     script.write_text('{"default": "no"}')
-    context, room = 60, 12
+    context, room = 30, 6
     model = ModelConfig("m", str(script), engine="scripted", options={"max_model_len": context})
     engine = ScriptedEngine(model)
     params = SamplingParams(temperature=0.5, max_tokens=room)
@@ -226,6 +281,7 @@ def test_a_prompt_that_is_too_long_loses_its_middle_and_says_so(case, examples, 
         ("retrieval_qa", "2wiki.excerpt.json", "", perfect_retrieval),
         ("retrieval_qa", "hotpotqa.excerpt.json", "", perfect_retrieval),
         ("kgqa", "cwq.excerpt.json", "", perfect_retrieval),
+        ("chatdev", "srdd.excerpt.json", "", perfect_chatdev),
         ("taskbench", "taskbench_dailylifeapis.excerpt.jsonl", "taskbench_dailylifeapis_tool_desc.excerpt.json", perfect_plan),
     ],
 )  # fmt: skip
@@ -233,10 +289,11 @@ def test_perfect_replies_score_1_on_published_records(excerpt, task, file, tools
     options = {"tools": excerpt(tools)} if tools else {}
     found = tasks.create(task)
     examples = found.load(TaskConfig(excerpt(file), options=options))
-    assert len(examples) in (3, 4)
+    assert len(examples) in (3, 4, 6)
     for example in examples:
+        outputs = outputs_of(found, perfect(example), example)
         for stage in found.stages:
-            scores = stage.metrics(stage.parse(perfect(example)[stage.name], example), example)
+            scores = stage.metrics(outputs[stage.name], example)
             assert scores == pytest.approx(dict.fromkeys(scores, 1)), (example.id, stage.name)
 
 
@@ -255,13 +312,15 @@ def trial(
         run="r",
         trial="t0000",
         allocation=Allocation(tuple(Choice(stage, "m", 2) for stage in stages)),
-        task=case.task,
+        task=case.source,
         examples=str(frozen),
         seed=0,
         decode_tokens=dict.fromkeys(stages, 500),
         models={"m": model},
         directory=str(folder),
         samples=str(folder / "samples"),
+        options=case.options,
+        code_on_host=True,
     )
     (folder / "trial.json").write_text(json.dumps(spec.to_json()))
     (folder / "samples").mkdir()
@@ -270,7 +329,9 @@ def trial(
     return evaluate(spec, sampler)
 
 
-def test_a_trial_of_perfect_samples_scores_1_and_one_of_noise_0(case, examples, tmp_path):
+def test_a_trial_of_perfect_samples_scores_1_or_what_is_measured_and_one_of_noise_0(
+    case, examples, tmp_path
+):
     rules = []
     for example in examples:
         outputs = perfect_outputs(case, example)
@@ -281,8 +342,11 @@ def test_a_trial_of_perfect_samples_scores_1_and_one_of_noise_0(case, examples, 
             reply = {"text": case.perfect(example)[stage.name]}
             rules += [{"contains": [p.system, p.user], "replies": [reply]} for p in prompts]
     perfect = trial(case, examples, rules, tmp_path / "perfect")
-    assert perfect.score == 1
-    assert perfect.metrics == pytest.approx(dict.fromkeys(perfect.metrics, 1))
+    measured = case.measured(examples)
+    expected = {name: measured.get(name.partition(".")[2], 1.0) for name in perfect.metrics}
+    assert perfect.metrics == pytest.approx(expected, abs=1e-5)
+    assert perfect.score == perfect.metrics[case.create().main_metric]
+    assert 0 < perfect.score <= 1
     noise = trial(case, examples, [], tmp_path / "noise")
     assert noise.score == 0
     assert noise.metrics.keys() == perfect.metrics.keys()

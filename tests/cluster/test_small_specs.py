@@ -1,0 +1,30 @@
+"""Every task with a real small model on real Slurm: in the container, with its vLLM, and ChatDev's programs in its sandbox."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from small_specs import NAMES, small_run
+
+TESTCLUSTER = Path(__file__).parents[2] / "slurm" / "testcluster.yaml"
+
+
+@pytest.mark.llm
+@pytest.mark.parametrize("name", NAMES)
+def test_a_small_spec_completes_in_the_container(slurm_cli, cluster, smollm2, tmp_path, name):
+    run = small_run(name, smollm2, tmp_path)
+    # In the container programs run without the opt-in that a machine without one takes.
+    host = ("--set", "task.run_code_on_host=false")
+    done = slurm_cli("launch", run.spec, "--cluster", TESTCLUSTER, "--wait", *run.arguments, *host, timeout=880)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run.check(tmp_path / "results")
+    [record] = (tmp_path / "results" / name / "trials").glob("*/attempts/*.json")
+    attempt = json.loads(record.read_text())
+    assert attempt["gpus"] == 1
+    assert attempt["devices"]
+    origin = json.loads((tmp_path / "results" / name / "origin.json").read_text())
+    assert len(origin["image"]["sha256"]) == 64
+    trial = json.loads((tmp_path / "results" / name / "trials/t0000/trial.json").read_text())
+    assert trial["code_on_host"] is False

@@ -1,0 +1,65 @@
+"""The small specs, and the tutorial's task, cut down to one trial that goes through every stage with a real small model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from tutorial import write_files
+
+from agenttts.spec import load_spec
+
+JOBS = Path(__file__).parents[2] / "jobs"
+NAMES = ("kgqa-small", "taskbench-small", "chatdev-small", "triage")
+_MODEL = "smollm2"
+
+
+@dataclass(frozen=True)
+class SmallRun:
+    """A spec with the ``--set`` arguments that make it small."""
+
+    name: str
+    spec: Path
+    arguments: tuple[str, ...]
+    stages: tuple[str, ...]
+
+    def check(self, results: Path) -> None:
+        """What a run of it has come to: every stage, with what a model wrote read by the task."""
+        trials = pl.read_parquet(results / self.name / "trials.parquet")
+        assert trials["state"].to_list() == ["COMPLETED"]
+        assert trials["score"].is_between(0, 1).all()
+        assert (trials["decode_tokens"] > 0).all()
+        rows = pl.read_parquet(results / self.name / "trials" / trials["trial"][0] / "examples.parquet")  # fmt: skip
+        assert rows.height == 2 * len(self.stages)
+        assert set(rows["stage"]) == set(self.stages)
+        assert rows["candidates"].list.len().unique().to_list() == [2]
+        assert any(len(text.split()) > 1 for text in rows["candidates"].explode()), "real words"
+        outputs = [json.loads(text) for text in rows["output"]]
+        if self.name == "chatdev-small":
+            assert all(output["run"]["report"] for output in outputs), "the sandbox has had its say"
+        else:
+            assert any(outputs), "not every output is the empty value"
+
+
+def small_run(name: str, model: Path, folder: Path) -> SmallRun:
+    """``name`` of `NAMES` with the model at ``model``; ``folder`` takes the files of the tutorial."""
+    own = name == "triage"
+    spec = write_files(folder) / "triage.yaml" if own else JOBS / f"{name}.yaml"
+    stages = tuple(load_spec(spec).stages)
+    settings = ["task.examples=2", "search.iterations=0", "search.budget=1000"]
+    settings += [f"stages.{stage}.models=[{_MODEL}]" for stage in stages]
+    # One allocation, so one trial; two samples, so that they are fused too.
+    settings += [f"stages.{stage}.samples={{values: [2]}}" for stage in stages]
+    # Programs are long, and a CPU is slow.
+    settings += [f"stages.{stage}.decode_tokens=64" for stage in stages]
+    if own:
+        settings.append(
+            f"models={{{_MODEL}: {{path: {model}, params: 2700000000, prompt_style: few_shot_completion, "
+            "options: {max_model_len: 2048}}}"
+        )
+    else:
+        names = load_spec(spec).models
+        settings += [f"models.{each}.path={model}" for each in names]
+    return SmallRun(name, spec, tuple(p for s in settings for p in ("--set", s)), stages)
