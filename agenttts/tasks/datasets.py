@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from agenttts.tasks.answers import read_answers
 from agenttts.tasks.base import Example
 from agenttts.tasks.records import Record
 from agenttts.tasks.source import DATA_FOLDER, check_ids, example_id, read_data, take_split
@@ -20,7 +21,8 @@ class RetrievalExample:
     """A question over numbered references.
 
     ``candidates`` are the references' texts. ``gold_ids`` are the numbers of those needed for the answer, counted from
-    1 as in prompts: the positions of the published files, plus one. Any of ``answers`` is right.
+    1 as in prompts: the positions of the published files, plus one. There may be none: retrieval then scores 0, whatever
+    is picked. Any of ``answers`` is right.
     """
 
     id: str
@@ -107,20 +109,10 @@ def _example(record: Record, number: int) -> RetrievalExample:
     return RetrievalExample(
         id=example_id(record, number),
         question=record.text("question").strip(),
-        answers=_answers(record),
+        answers=read_answers(record, ("answers", "answer")),
         candidates=candidates,
         gold_ids=gold,
     )
-
-
-def _answers(record: Record) -> tuple[str, ...]:
-    """``answers``, or ``answer`` as a list or a text; repeats are dropped."""
-    field = "answers" if "answers" in record.values else "answer"
-    if field in record.values and isinstance(record.values[field], str):
-        return (record.text(field),)
-    if field not in record.values:
-        raise record.error("answers", "must be a list of one or more texts (or 'answer' a text)")
-    return tuple(dict.fromkeys(record.texts(field)))
 
 
 def _listed_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -129,7 +121,7 @@ def _listed_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]
     candidates = record.texts("ctxs_candidate", blank=True)
     # Where a reference occurs twice, its first place counts.
     numbers = {text: n for n, text in reversed(list(enumerate(candidates, 1)))}
-    gold = record.texts("ctxs_gt")
+    gold = record.texts("ctxs_gt", none=True)
     for text in gold:
         if text not in numbers:
             raise record.error("ctxs_gt", "must hold only texts of 'ctxs_candidate'")

@@ -45,12 +45,17 @@ class Record:
             raise self.error(field, "must be a text that is not empty")
         return value
 
-    def texts(self, field: str, *, blank: bool = False) -> list[str]:
-        """A field that must be a list of at least one string, none of them empty unless ``blank`` ones are valid."""
+    def texts(self, field: str, *, blank: bool = False, none: bool = False) -> list[str]:
+        """A field that must be a list of strings: of at least one unless ``none`` is valid, and none of them empty
+        unless ``blank`` ones are."""
         value = self.values.get(field)
         valid = (lambda item: isinstance(item, str)) if blank else _is_text
-        if not isinstance(value, list) or not value or not all(valid(item) for item in value):
-            raise self.error(field, "must be a list of one or more texts")
+        if (
+            not isinstance(value, list)
+            or not (value or none)
+            or not all(valid(item) for item in value)
+        ):
+            raise self.error(field, f"must be a list of {'' if none else 'one or more '}texts")
         return value
 
 
