@@ -1,13 +1,15 @@
 """Records of a data file, each of which knows where it stands, so that an error can say so.
 
 Reads ``.json`` (a list of objects) and ``.jsonl`` (an object a line), also compressed (``.gz``). A ``.json`` file that
-begins with an object on a line of its own is read as lines too: TaskBench's ``data.json`` is published so.
+begins with an object on a line of its own is read as lines too: TaskBench's ``data.json`` is published so. Halves of
+characters (lone surrogates), which JSON can escape, become question marks.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.errors import Unavailable, UserError, nearest_name, valid_names
+from agenttts.tasks.surrogates import clean_value
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 _LISTED_AT_MOST = 20
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escaped surrogate: what may be left alone, and worth a walk through the record."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ def _from_lines(path: Path, text: str) -> list[Record]:
             continue
         place = f"{path}:{number}"
         try:
-            value = json.loads(line)
+            value = _json(line)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{place}: not a JSON object ({error})") from None
         if not isinstance(value, dict):
@@ -129,7 +134,7 @@ def _from_lines(path: Path, text: str) -> list[Record]:
 
 def _from_list(path: Path, text: str) -> list[Record]:
     try:
-        values = json.loads(text)
+        values = _json(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
     except (ValueError, RecursionError) as error:
@@ -144,6 +149,11 @@ def _from_list(path: Path, text: str) -> list[Record]:
         if not isinstance(value, dict):
             raise UserError(f"{place(number)()}: must be a JSON object, not {_shown(value)}")
     return [Record(value, place(number)) for number, value in enumerate(values)]
+
+
+def _json(text: str) -> Any:
+    value = json.loads(text)
+    return clean_value(value) if _SURROGATE.search(text) else value
 
 
 def _line_of(text: str, number: int) -> int:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from agenttts.tasks.surrogates import clean_text
 from agenttts.tasks.taskbench_data import value_text
 
 _STEP_LISTS = ("task_steps", "steps", "tool_steps", "plan")
@@ -29,7 +30,7 @@ def parse_steps(text: str) -> list[str]:
     found = _first(text, _steps)
     if found:
         return found
-    return [_clean(line.strip()) for line in text.splitlines() if _NUMBERED.match(line)]
+    return [clean_text(line.strip()) for line in text.splitlines() if _NUMBERED.match(line)]
 
 
 def parse_tools(text: str, known: Sequence[str]) -> list[str]:
@@ -131,7 +132,7 @@ def _text_in(item: Any, keys: Sequence[str]) -> str:
     """An item that is a text, or an object with one."""
     if isinstance(item, dict):
         item = next((item[key] for key in keys if isinstance(item.get(key), str)), "")
-    return _clean(item.strip()) if isinstance(item, str) else ""
+    return clean_text(item.strip()) if isinstance(item, str) else ""
 
 
 def _arguments(given: Any, resources: bool) -> list[Any]:
@@ -145,12 +146,9 @@ def _arguments(given: Any, resources: bool) -> list[Any]:
             pairs.append((argument["name"], argument.get("value", "")))
         else:
             pairs += argument.items()
-    texts = [(_clean(str(name)).strip(), _clean(value_text(value))) for name, value in pairs]
+    texts = [
+        (clean_text(str(name)).strip(), clean_text(value_text(value))) for name, value in pairs
+    ]
     if resources:
         return [value for _, value in texts]
     return [{"name": name, "value": value} for name, value in texts]
-
-
-def _clean(text: str) -> str:
-    """Without lone surrogates, which JSON can escape and no table can hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
