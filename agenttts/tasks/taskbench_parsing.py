@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from agenttts.tasks.surrogates import clean_text
-from agenttts.tasks.taskbench_data import value_text
+from agenttts.tasks.taskbench_forms import argument_pairs
 
 _STEP_LISTS = ("task_steps", "steps", "tool_steps", "plan")
 _STEP_TEXTS = ("step", "task", "description", "desc", "step_name", "id")
@@ -136,19 +136,7 @@ def _text_in(item: Any, keys: Sequence[str]) -> str:
 
 
 def _arguments(given: Any, resources: bool) -> list[Any]:
-    pairs: list[tuple[str, Any]] = []
-    if isinstance(given, dict):
-        pairs = list(given.items())
-    for argument in given if isinstance(given, list) else [given] if isinstance(given, str) else []:
-        if not isinstance(argument, dict):
-            pairs.append(("", argument))
-        elif isinstance(argument.get("name"), str):
-            pairs.append((argument["name"], argument.get("value", "")))
-        else:
-            pairs += argument.items()
-    texts = [
-        (clean_text(str(name)).strip(), clean_text(value_text(value))) for name, value in pairs
-    ]
+    pairs = argument_pairs(given, resources)
     if resources:
-        return [value for _, value in texts]
-    return [{"name": name, "value": value} for name, value in texts]
+        return [value for _, value in pairs]
+    return [{"name": name, "value": value} for name, value in pairs]
