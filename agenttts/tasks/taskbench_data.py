@@ -153,7 +153,7 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
     Raises `UserError` naming the file and the node.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = clean_value(json.loads(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         raise Unavailable(
             f"there is no file {path} with the descriptions of the tools",

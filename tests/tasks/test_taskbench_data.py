@@ -130,12 +130,14 @@ def test_gold_resources_in_every_form_there_is(tmp_path, arguments):
     assert argument_overlap(plan, found).f1 == 1
 
 
-def test_json_as_text_may_hold_half_a_character(tmp_path):
+def test_tools_and_json_as_text_may_hold_half_a_character(tmp_path):
     half = {
         "task_steps": '["\\ud83d"]',
         "task_nodes": ['{"task": "ping", "arguments": ["\\udc00"]}'],
     }
-    [found] = load_requests(write(tmp_path, [NAMED | half], NAMED_TOOLS))
+    tools = {"nodes": [{"id": "ping", "desc": "\ud83d", "parameters": []}]}
+    [found] = load_requests(write(tmp_path, [NAMED | half], tools))
+    assert found.tools[0].description == "?"
     assert (found.steps, found.calls) == (("?",), (ToolCall("ping", (("", "?"),)),))
 
 
