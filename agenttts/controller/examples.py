@@ -9,19 +9,22 @@ from pathlib import Path
 from agenttts.errors import UserError
 from agenttts.spec import JobSpec
 from agenttts.tasks.base import Example, Task, TaskConfig
+from agenttts.tasks.user_code import load_task
 
 
 def load_examples(spec: JobSpec, task: Task, split: str, count: int | None) -> list[Example]:
-    """``count`` examples of a split of the task's data (None: all of them)."""
-    return task.load(
-        TaskConfig(
-            data=spec.task.data,
-            split=split,
-            examples=count,
-            seed=spec.search.seed,
-            options=spec.task.options,
-        )
+    """``count`` examples of a split of the task's data (None: all of them).
+
+    Raises `UserError` as `agenttts.tasks.user_code.load_task` does.
+    """
+    config = TaskConfig(
+        data=spec.task.data,
+        split=split,
+        examples=count,
+        seed=spec.search.seed,
+        options=spec.task.options,
     )
+    return load_task(task, config)
 
 
 def finalist_examples(spec: JobSpec, task: Task, searched: list[Example]) -> list[Example] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from agenttts.errors import UserError, valid_names
 from agenttts.tasks.base import Task
+from agenttts.tasks.user_code import make_task
 from agenttts.tasks.user_tasks import is_declarative, load_class
 
 # Where each task is, not the class itself: a task's module is imported when it is asked for.
@@ -26,11 +27,11 @@ def task_names() -> list[str]:
 def create(name: str) -> Task:
     """The task called ``name``.
 
-    Raises `UserError` for an unknown name, a module that cannot be imported, a class that is no usable `Task`, or a
-    malformed file.
+    Raises `UserError` for an unknown name, a module that cannot be imported, a class that is no usable `Task` (see
+    `agenttts.tasks.user_code`), or a malformed file.
     """
     if name in _TASKS:
-        return load_class(_TASKS[name])()
+        return make_task(name, load_class(_TASKS[name]))
     if is_declarative(name):
         from agenttts.tasks.declarative import load_declarative
 
@@ -40,4 +41,4 @@ def create(name: str) -> Task:
             f"task.name: unknown task '{name}'; {valid_names(name, task_names())} "
             "A task of your own is named as package.module:Class, FILE.py:Class or FILE.yaml."
         )
-    return load_class(name)()
+    return make_task(name, load_class(name))

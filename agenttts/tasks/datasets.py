@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from agenttts.tasks.answers import read_answers
 from agenttts.tasks.base import Example
 from agenttts.tasks.records import Record
 from agenttts.tasks.source import DATA_FOLDER, check_ids, example_id, read_data, take_split
@@ -20,7 +21,9 @@ class RetrievalExample:
     """A question over numbered references.
 
     ``candidates`` are the references' texts. ``gold_ids`` are the numbers of those needed for the answer, counted from
-    1 as in prompts: the positions of the published files, plus one. Any of ``answers`` is right.
+    1 as in prompts: the positions of the published files, plus one. There may be none: retrieval then scores 0, whatever
+    is picked. A number beyond the candidates stands for a gold reference that is not among them (HotpotQA's full-wiki
+    setting), and so counts as missed. Any of ``answers`` is right.
     """
 
     id: str
@@ -82,7 +85,8 @@ def arranged(
     # A generator for each example: its references do not depend on how many examples there are.
     random_order = random.Random(f"{seed}:{example.id}")
     positions = list(range(len(example.candidates)))
-    gold = {number - 1 for number in example.gold_ids}
+    reachable = [number for number in example.gold_ids if number <= len(positions)]
+    gold = {number - 1 for number in reachable}
     if max_candidates is not None:
         others = [position for position in positions if position not in gold]
         room = min(len(others), max(0, max_candidates - len(gold)))
@@ -90,10 +94,11 @@ def arranged(
     if shuffle:
         random_order.shuffle(positions)
     number_of = {position: number for number, position in enumerate(positions, 1)}
+    missing = range(len(positions) + 1, len(positions) + 1 + len(example.gold_ids) - len(reachable))
     return replace(
         example,
         candidates=tuple(example.candidates[position] for position in positions),
-        gold_ids=tuple(number_of[number - 1] for number in example.gold_ids),
+        gold_ids=(*(number_of[number - 1] for number in reachable), *missing),
     )
 
 
@@ -107,20 +112,10 @@ def _example(record: Record, number: int) -> RetrievalExample:
     return RetrievalExample(
         id=example_id(record, number),
         question=record.text("question").strip(),
-        answers=_answers(record),
+        answers=read_answers(record, ("answers", "answer")),
         candidates=candidates,
         gold_ids=gold,
     )
-
-
-def _answers(record: Record) -> tuple[str, ...]:
-    """``answers``, or ``answer`` as a list or a text; repeats are dropped."""
-    field = "answers" if "answers" in record.values else "answer"
-    if field in record.values and isinstance(record.values[field], str):
-        return (record.text(field),)
-    if field not in record.values:
-        raise record.error("answers", "must be a list of one or more texts (or 'answer' a text)")
-    return tuple(dict.fromkeys(record.texts(field)))
 
 
 def _listed_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -128,27 +123,31 @@ def _listed_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]
     # Among a hundred sentences cut out of articles a blank one is a distractor, not a malformed record.
     candidates = record.texts("ctxs_candidate", blank=True)
     # Where a reference occurs twice, its first place counts.
-    numbers = {text: n for n, text in reversed(list(enumerate(candidates, 1)))}
-    gold = record.texts("ctxs_gt")
+    numbers = {_spaced(text): n for n, text in reversed(list(enumerate(candidates, 1)))}
+    gold = record.texts("ctxs_gt", none=True)
     for text in gold:
-        if text not in numbers:
+        if _spaced(text) not in numbers:
             raise record.error("ctxs_gt", "must hold only texts of 'ctxs_candidate'")
-    return tuple(candidates), tuple(dict.fromkeys(numbers[text] for text in gold))
+    return tuple(candidates), tuple(dict.fromkeys(numbers[_spaced(text)] for text in gold))
 
 
 def _hotpot_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """HotpotQA's shape: a reference is a titled paragraph, gold when a supporting fact is in it."""
+    """HotpotQA's shape: a reference is a titled paragraph, gold when a supporting fact is in it.
+
+    In the full-wiki setting the paragraphs were retrieved, so one with a supporting fact may not be among them.
+    """
     paragraphs = _pairs(record, "context", "title", "sentences", list)
     facts = _pairs(record, "supporting_facts", "title", "sent_id", int)
-    titles = [title for title, _ in paragraphs]
     for title, sentences in paragraphs:
         if not all(isinstance(sentence, str) for sentence in sentences):
             raise record.error("context", f"must hold only texts in paragraph '{title}'")
-    for title, _ in facts:
-        if title not in titles:
-            raise record.error("supporting_facts", f"has the title '{title}' that 'context' lacks")
-    candidates = tuple(f"{title}: {' '.join(' '.join(s).split())}" for title, s in paragraphs)
-    return candidates, tuple(dict.fromkeys(titles.index(title) + 1 for title, _ in facts))
+    candidates = tuple(f"{title}: {_spaced(' '.join(s))}" for title, s in paragraphs)
+    # Where a title occurs twice, its first place counts.
+    numbers = {_spaced(title): n for n, (title, _) in reversed(list(enumerate(paragraphs, 1)))}
+    wanted = list(dict.fromkeys(_spaced(title) for title, _ in facts))
+    missing = [title for title in wanted if title not in numbers]
+    numbers |= {title: n for n, title in enumerate(missing, len(candidates) + 1)}
+    return candidates, tuple(numbers[title] for title in wanted)
 
 
 def _pairs(
@@ -168,3 +167,8 @@ def _pairs(
     ):
         raise record.error(field, f"must be a list of one or more [{first}, {second}] pairs")
     return [(title, item) for title, item in value]
+
+
+def _spaced(text: str) -> str:
+    """The text with one space wherever it has white space: what gold texts are matched by."""
+    return " ".join(text.split())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agenttts.tasks.metrics import exact_match, normalise, rouge_l, set_overlap, token_overlap
+from agenttts.tasks.surrogates import clean_value
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d{1,18})?(?!\d)", re.ASCII)
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
@@ -21,9 +22,13 @@ def parse(how: str, text: str, choices: Sequence[str] = ()) -> Any:
 
     ``text``: all of it, stripped. ``first_line``: the first line with something on it. ``number``: the last one in it.
     ``choice``: the choice that it names first. ``list``: a JSON list, else its lines without bullets, else what commas
-    separate. ``json``: the first JSON object or list in it.
+    separate. ``json``: the first JSON object or list in it. Halves of characters (lone surrogates) become question marks.
     """
-    return _PARSERS[how](text.strip(), choices)
+    value = _PARSERS[how](text.strip(), choices)
+    try:
+        return clean_value(value)
+    except RecursionError:  # read, and too deep to be walked through
+        return _PARSERS[how]("", choices)
 
 
 def is_empty(value: Any) -> bool:

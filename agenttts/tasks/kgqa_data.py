@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agenttts.tasks.answers import is_text_or_number, read_answers
 from agenttts.tasks.datasets import RetrievalExample
 from agenttts.tasks.records import Record
 from agenttts.tasks.source import DATA_FOLDER, check_ids, example_id, read_data, take_split
@@ -30,9 +31,11 @@ def load_triples(
 ) -> list[RetrievalExample]:
     """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the built-in default.
 
-    A record holds ``question`` (WebQSP: ``RawQuestion``), ``answer``, ``crucial_triples``, ``gt_triples`` and
-    ``2hop_triples``. The candidates, not shuffled yet, are the first 100 2-hop triples that are not gold (neither
-    in ``gt_triples`` nor crucial) and then the crucial ones, each once; those are the gold ids.
+    A record holds ``question`` (WebQSP: ``RawQuestion``; the first that is not null), ``answer`` (see
+    `agenttts.tasks.answers`), ``crucial_triples``, ``gt_triples`` and ``2hop_triples``. The candidates, not shuffled
+    yet, are the first 100 2-hop triples that are not gold (neither in ``gt_triples`` nor crucial) and then the crucial
+    ones, each once; those are the gold ids. A record may have no crucial triple: its retrieval then scores 0, whatever
+    is picked. Triples with a null in them are dropped, unless they are crucial: that is an error.
 
     Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises. For the splits see
     `agenttts.tasks.source.take_split`.
@@ -52,45 +55,35 @@ def triple_text(triple: Triple) -> str:
 
 
 def _example(record: Record, number: int) -> RetrievalExample:
-    crucial = list(dict.fromkeys(_triples(record, "crucial_triples")))
-    if not crucial:
-        raise record.error("crucial_triples", "must be a list of one or more triples")
+    crucial = list(dict.fromkeys(_triples(record, "crucial_triples", nulls=False)))
     gold = {*crucial, *_triples(record, "gt_triples")}
     others = [triple for triple in _triples(record, "2hop_triples") if triple not in gold][:OTHERS]
     candidates = [triple_text(triple) for triple in (*others, *crucial)]
-    question = next((name for name in _QUESTIONS if name in record.values), _QUESTIONS[0])
+    given = [name for name in _QUESTIONS if record.values.get(name) is not None]
     return RetrievalExample(
         id=example_id(record, number, _IDS),
-        question=record.text(question).strip(),
-        answers=_answers(record),
+        question=record.text((*given, *_QUESTIONS)[0]).strip(),
+        answers=read_answers(record, ("answer",)),
         candidates=tuple(candidates),
         gold_ids=tuple(range(len(others) + 1, len(candidates) + 1)),
     )
 
 
-def _triples(record: Record, field: str) -> list[Triple]:
-    """A field that must be a list of [head, relation, tail]; numbers are taken as texts."""
+def _triples(record: Record, field: str, *, nulls: bool = True) -> list[Triple]:
+    """A field that must be a list of [head, relation, tail]; numbers are taken as texts, triples with nulls dropped.
+
+    Without ``nulls``, a null in a triple is an error.
+    """
     value = record.values.get(field)
-    if not isinstance(value, list) or not all(_is_triple(item) for item in value):
+    if not isinstance(value, list) or not all(_is_triple(item, nulls) for item in value):
         raise record.error(field, "must be a list of [head, relation, tail] triples")
-    return [(str(head), str(relation), str(tail)) for head, relation, tail in value]
+    whole = [triple for triple in value if None not in triple]
+    return [(str(head), str(relation), str(tail)) for head, relation, tail in whole]
 
 
-def _is_triple(item: Any) -> bool:
+def _is_triple(item: Any, nulls: bool) -> bool:
     return (
         isinstance(item, list)
         and len(item) == 3
-        and all(isinstance(part, str | int | float) and type(part) is not bool for part in item)
+        and all((nulls and part is None) or is_text_or_number(part) for part in item)
     )
-
-
-def _answers(record: Record) -> tuple[str, ...]:
-    """``answer``: a list of texts, of which any is right; blank ones and repeats are dropped."""
-    value = record.values.get("answer")
-    problem = "must be a list of one or more texts"
-    if not isinstance(value, list) or not all(isinstance(item, str | None) for item in value):
-        raise record.error("answer", problem)
-    found = dict.fromkeys(item.strip() for item in value if item and item.strip())
-    if not found:
-        raise record.error("answer", problem)
-    return tuple(found)

@@ -1,13 +1,15 @@
 """Records of a data file, each of which knows where it stands, so that an error can say so.
 
 Reads ``.json`` (a list of objects) and ``.jsonl`` (an object a line), also compressed (``.gz``). A ``.json`` file that
-begins with an object on a line of its own is read as lines too: TaskBench's ``data.json`` is published so.
+begins with an object on a line of its own is read as lines too: TaskBench's ``data.json`` is published so. Halves of
+characters (lone surrogates), which JSON can escape, become question marks.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.errors import Unavailable, UserError, nearest_name, valid_names
+from agenttts.tasks.surrogates import clean_value
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 _LISTED_AT_MOST = 20
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escaped surrogate: what may be left alone, and worth a walk through the record."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,17 @@ class Record:
             raise self.error(field, "must be a text that is not empty")
         return value
 
-    def texts(self, field: str, *, blank: bool = False) -> list[str]:
-        """A field that must be a list of at least one string, none of them empty unless ``blank`` ones are valid."""
+    def texts(self, field: str, *, blank: bool = False, none: bool = False) -> list[str]:
+        """A field that must be a list of strings: of at least one unless ``none`` is valid, and none of them empty
+        unless ``blank`` ones are."""
         value = self.values.get(field)
         valid = (lambda item: isinstance(item, str)) if blank else _is_text
-        if not isinstance(value, list) or not value or not all(valid(item) for item in value):
-            raise self.error(field, "must be a list of one or more texts")
+        if (
+            not isinstance(value, list)
+            or not (value or none)
+            or not all(valid(item) for item in value)
+        ):
+            raise self.error(field, f"must be a list of {'' if none else 'one or more '}texts")
         return value
 
 
@@ -113,7 +123,7 @@ def _from_lines(path: Path, text: str) -> list[Record]:
             continue
         place = f"{path}:{number}"
         try:
-            value = json.loads(line)
+            value = _json(line)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{place}: not a JSON object ({error})") from None
         if not isinstance(value, dict):
@@ -139,11 +149,16 @@ def _from_list(path: Path, text: str) -> list[Record]:
 def parse_json(path: Path, text: str) -> Any:
     """The JSON value that a file's ``text`` is; `UserError` naming the line when it is none."""
     try:
-        return json.loads(text)
+        return _json(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from None
+
+
+def _json(text: str) -> Any:
+    value = json.loads(text)
+    return clean_value(value) if _SURROGATE.search(text) else value
 
 
 def line_of_item(text: str, opening: int, number: int) -> int:

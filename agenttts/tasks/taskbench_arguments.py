@@ -48,7 +48,17 @@ def _both(
     calls: Sequence[Mapping[str, Any]], gold: TaskBenchExample
 ) -> tuple[set[Argument], set[Argument]]:
     types = {tool_name(tool.id): (*tool.outputs, _OTHER)[0] for tool in gold.tools}
-    wanted = [call.to_json() for call in gold.calls]
+    # Not `to_json`: a value without a name in a plan of named arguments is no resource, as it is none in a prediction.
+    wanted = [
+        {
+            "task": call.tool,
+            "arguments": [
+                value if gold.resources else {"name": name, "value": value}
+                for name, value in call.arguments
+            ],
+        }
+        for call in gold.calls
+    ]
     return _arguments(calls, types), _arguments(wanted, types)
 
 

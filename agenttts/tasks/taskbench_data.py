@@ -26,6 +26,8 @@ from agenttts.tasks.source import (
     read_data,
     take_split,
 )
+from agenttts.tasks.surrogates import clean_value
+from agenttts.tasks.taskbench_forms import argument_pairs, decoded
 
 BUILT_IN = {"errands": DATA_FOLDER / "errands.jsonl", "studio": DATA_FOLDER / "studio.jsonl"}
 DEFAULT_DATA = "builtin:errands"
@@ -151,7 +153,7 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
     Raises `UserError` naming the file and the node.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = clean_value(json.loads(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         raise Unavailable(
             f"there is no file {path} with the descriptions of the tools",
@@ -177,15 +179,6 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
 def tool_name(name: str) -> str:
     """The form in which names of tools are compared: TaskBench writes some with '_' here and ' ' there."""
     return " ".join(name.replace("_", " ").split())
-
-
-def value_text(value: Any) -> str:
-    """An argument's value as text; lists of texts are joined, other values written as JSON."""
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return " ".join(value).strip()
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def _tools_file(data: str, tools: str) -> Path:
@@ -238,7 +231,7 @@ def _example(
         instruction=fields.record.text(fields.name(_INSTRUCTION)).strip(),
         tools=tools,
         resources=resources,
-        steps=tuple(fields.record.texts(fields.name(_STEPS))),
+        steps=tuple(_steps(fields.record, fields.name(_STEPS))),
         calls=tuple(_calls(fields.record, fields.name(_NODES), resources)),
     )
 
@@ -251,13 +244,23 @@ class _Fields:
         for name in (*_STEPS, *_NODES):
             if isinstance(values.get(name), str):
                 try:
-                    values[name] = json.loads(values[name])
-                except ValueError:
+                    values[name] = clean_value(json.loads(values[name]))
+                except (ValueError, RecursionError):
                     raise record.error(name, "must be a list, or one as JSON text") from None
         self.record = Record(values, record.place)
 
     def name(self, names: tuple[str, ...]) -> str:
-        return next((name for name in names if name in self.record.values), names[0])
+        """The first of the names whose field is not null."""
+        there = (name for name in names if self.record.values.get(name) is not None)
+        return next(there, next((name for name in names if name in self.record.values), names[0]))
+
+
+def _steps(record: Record, field: str) -> list[str]:
+    """The gold steps, of which there may be none; blank ones and nulls are dropped."""
+    value = record.values.get(field)
+    if not isinstance(value, list) or not all(isinstance(step, str | None) for step in value):
+        raise record.error(field, "must be a list of texts")
+    return [step for step in value if step and step.strip()]
 
 
 def _calls(record: Record, field: str, resources: bool) -> list[ToolCall]:
@@ -266,31 +269,27 @@ def _calls(record: Record, field: str, resources: bool) -> list[ToolCall]:
     if not isinstance(nodes, list) or not nodes:
         raise record.error(field, "must be a list of one or more {task, arguments}")
     calls = []
-    for node in nodes:
-        if not isinstance(node, dict) or not isinstance(node.get("task"), str) or not node["task"]:
+    for node in map(decoded, nodes):
+        task = node.get("task") if isinstance(node, dict) else None
+        if not isinstance(task, str) or not task.strip():
             raise record.error(field, "must hold only objects with a 'task', the name of a tool")
-        arguments = node.get("arguments", [])
-        if not isinstance(arguments, list):
-            raise record.error(field, f"must have a list as 'arguments' of '{node['task']}'")
-        calls.append(
-            ToolCall(
-                node["task"].strip(),
-                tuple(_argument(record, field, argument, resources) for argument in arguments),
-            )
-        )
+        arguments = node.get("arguments")
+        if problem := _problem(decoded(arguments), resources):
+            raise record.error(field, f"{problem} as 'arguments' of '{task}'")
+        calls.append(ToolCall(task.strip(), tuple(argument_pairs(arguments, resources))))
     return calls
 
 
-def _argument(record: Record, field: str, argument: Any, resources: bool) -> tuple[str, str]:
-    if not resources:
-        name = argument.get("name") if isinstance(argument, dict) else None
-        if not isinstance(name, str) or not name.strip():
-            raise record.error(field, "must have {name, value} objects as 'arguments'")
-        return name.strip(), value_text(argument.get("value", ""))
-    if isinstance(argument, dict):
-        # Some published plans name a resource's type beside its value; others hold it as the only value.
-        values = [argument["value"]] if "value" in argument else list(argument.values())
-        if not values:
-            raise record.error(field, "must have values or <node-j> as 'arguments'")
-        argument = values[0]
-    return "", value_text(argument)
+def _problem(arguments: Any, resources: bool) -> str | None:
+    """What gold arguments must have and lack, or None: a plan to be scored against is not guessed at."""
+    if not isinstance(arguments, list | dict | str | None):
+        return "must have a list, an object or null"
+    if isinstance(arguments, str) and arguments.lstrip()[:1] in ("[", "{"):
+        return "must have whole JSON"
+    for argument in arguments if isinstance(arguments, list) else []:
+        if argument == {} or isinstance(argument, list):
+            return "must have only {name, value} objects and values"
+        named = isinstance(argument, dict) and not resources and "name" in argument
+        if named and not (isinstance(argument["name"], str) and argument["name"].strip()):
+            return "must have a text that is not empty for each 'name'"
+    return None

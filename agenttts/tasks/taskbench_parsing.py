@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from agenttts.tasks.taskbench_data import value_text
+from agenttts.tasks.surrogates import clean_text
+from agenttts.tasks.taskbench_forms import argument_pairs
 
 _STEP_LISTS = ("task_steps", "steps", "tool_steps", "plan")
 _STEP_TEXTS = ("step", "task", "description", "desc", "step_name", "id")
@@ -29,7 +30,7 @@ def parse_steps(text: str) -> list[str]:
     found = _first(text, _steps)
     if found:
         return found
-    return [_clean(line.strip()) for line in text.splitlines() if _NUMBERED.match(line)]
+    return [clean_text(line.strip()) for line in text.splitlines() if _NUMBERED.match(line)]
 
 
 def parse_tools(text: str, known: Sequence[str]) -> list[str]:
@@ -131,26 +132,11 @@ def _text_in(item: Any, keys: Sequence[str]) -> str:
     """An item that is a text, or an object with one."""
     if isinstance(item, dict):
         item = next((item[key] for key in keys if isinstance(item.get(key), str)), "")
-    return _clean(item.strip()) if isinstance(item, str) else ""
+    return clean_text(item.strip()) if isinstance(item, str) else ""
 
 
 def _arguments(given: Any, resources: bool) -> list[Any]:
-    pairs: list[tuple[str, Any]] = []
-    if isinstance(given, dict):
-        pairs = list(given.items())
-    for argument in given if isinstance(given, list) else [given] if isinstance(given, str) else []:
-        if not isinstance(argument, dict):
-            pairs.append(("", argument))
-        elif isinstance(argument.get("name"), str):
-            pairs.append((argument["name"], argument.get("value", "")))
-        else:
-            pairs += argument.items()
-    texts = [(_clean(str(name)).strip(), _clean(value_text(value))) for name, value in pairs]
+    pairs = argument_pairs(given, resources)
     if resources:
-        return [value for _, value in texts]
-    return [{"name": name, "value": value} for name, value in texts]
-
-
-def _clean(text: str) -> str:
-    """Without lone surrogates, which JSON can escape and no table can hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+        return [value for _, value in pairs]
+    return [{"name": name, "value": value} for name, value in pairs]

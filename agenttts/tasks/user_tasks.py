@@ -17,6 +17,7 @@ from types import ModuleType
 
 from agenttts.errors import UserError, nearest_name, valid_names
 from agenttts.tasks.base import Task
+from agenttts.tasks.user_code import WRONG, told
 
 _DECLARATIVE = (".yaml", ".yml")
 _LARGEST_BYTES = 20_000_000
@@ -40,9 +41,6 @@ def load_class(name: str) -> type[Task]:
         )
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
         raise UserError(f"task.name: '{name}' does not implement {', '.join(missing)}")
-    needed = ("name", "description", "stages", "main_metric")
-    if missing := [a for a in needed if not hasattr(found, a)]:
-        raise UserError(f"task.name: '{name}' does not set {', '.join(missing)}")
     return found
 
 
@@ -112,32 +110,33 @@ def _load_file(name: str, path: Path) -> ModuleType:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's module does when it is imported
+    except WRONG as error:  # whatever a user's module does when it is imported
         del sys.modules[module_name]
-        raise UserError(f"task.name: '{name}': {_told(error, path)}") from error
+        raise UserError(f"task.name: '{name}': {told(error, {str(path)}, str(path))}") from error
     return module
 
 
 def _import(name: str, place: str) -> ModuleType:
     try:
         return importlib.import_module(place)
-    except Exception as error:  # as above
+    except WRONG as error:  # as above
+        if file := _importing(error):
+            raise UserError(f"task.name: '{name}': {told(error, {file}, file)}") from error
         raise UserError(
             f"task.name: '{name}': cannot import '{place}' ({type(error).__name__}: {error}); install the package "
             "that has it, or put its folder on PYTHONPATH"
         ) from error
 
 
-def _told(error: Exception, path: Path) -> str:
-    """What went wrong on which line of the user's file."""
-    lines = [error.lineno] if isinstance(error, SyntaxError) else []
+def _importing(error: BaseException) -> str | None:
+    """The file of the module that was being imported when the error came up; None when none was found to import."""
     traceback = error.__traceback__
     while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == str(path):
-            lines.append(traceback.tb_lineno)
+        file = traceback.tb_frame.f_code.co_filename
+        if file not in (__file__, importlib.__file__) and not file.startswith("<frozen "):
+            return file
         traceback = traceback.tb_next
-    where = f"{path}:{lines[-1]}" if lines else str(path)
-    return f"{where}: {type(error).__name__}: {error}"
+    return None
 
 
 def _tasks_in(module: object) -> list[str]:

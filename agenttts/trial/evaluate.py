@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from agenttts import tasks
-from agenttts.errors import UserError
+from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import SamplingParams
 from agenttts.inference.sampler import DrawResult, Sampler
 from agenttts.space import Choice
@@ -45,7 +45,8 @@ class _Usage:
 def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
     """Run the trial and store its result; the caller closes the sampler.
 
-    Raises `agenttts.inference.base.EngineError` when a model cannot be loaded or run.
+    Raises `agenttts.inference.base.EngineError` when a model cannot be loaded or run, and `UserError` for a main metric
+    that no stage gave.
     """
     if spec.task_source is not None:
         sys.path.insert(0, spec.task_source)
@@ -59,6 +60,10 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
         stage = task.stage(choice.stage)
         rows += _run_stage(spec, stage, choice, examples, outputs, sampler, bench)
     metrics = _means(rows)
+    if task.main_metric not in metrics:
+        raise UserError(
+            f"task '{task.name}': no stage gave its main_metric '{task.main_metric}'; {valid_names(task.main_metric, metrics)}"
+        )
     output = TrialOutput(
         score=metrics[task.main_metric],
         metrics=metrics,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agenttts import tasks
 from agenttts.errors import UserError
 from agenttts.tasks.datasets import RetrievalExample, arranged, load_retrieval
 
@@ -43,6 +44,28 @@ def test_a_blank_reference_is_a_distractor(tmp_path):
     assert (found.candidates, found.gold_ids) == (("", "x", "y"), (3, 2))
 
 
+def test_a_record_may_have_no_gold_reference(tmp_path):
+    [found] = load(tmp_path, LISTED | {"ctxs_gt": []})
+    assert found.gold_ids == ()
+    assert len(arranged(found, max_candidates=2, shuffle=True, seed=0).candidates) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"answers": [1987]}, ("1987",)),
+        ({"answers": ["Paris", "", None, " "]}, ("Paris",)),
+        ({"answers": None, "answer": "Paris"}, ("Paris",)),
+        ({"answers": [], "answer": "Paris"}, ("Paris",)),
+        ({"answers": None, "answer": 1987}, ("1987",)),
+        ({"answers": "Paris"}, ("Paris",)),
+    ],
+)
+def test_answers_are_read_in_every_form_there_is(tmp_path, change, expected):
+    [found] = load(tmp_path, LISTED | change)
+    assert found.answers == expected
+
+
 def test_hotpotqa_as_published_and_as_the_hub_stores_it(tmp_path):
     expected = RetrievalExample(
         "h1", "Who?", ("Ann",), ("A: One. Two.", "C: No.", "B: Three."), (3, 1)
@@ -62,18 +85,46 @@ def test_hotpotqa_in_the_shape_of_2wiki(tmp_path):
     assert (found.id, found.answers, found.gold_ids) == ("h2", ("Ann",), (3, 2))
 
 
+def test_gold_texts_are_matched_whatever_their_white_space(tmp_path):
+    change = {"ctxs_candidate": ["a  b\n", "c\u00a0d", "e"], "ctxs_gt": ["c d ", "a b"]}
+    [found] = load(tmp_path, LISTED | change)
+    assert (found.candidates, found.gold_ids) == (("a  b\n", "c\u00a0d", "e"), (2, 1))
+    [found] = load(tmp_path, HOTPOT | {"supporting_facts": [["B ", 1], ["\u00a0A", 0]]})
+    assert found.gold_ids == (3, 1)
+
+
+def test_a_gold_paragraph_that_was_not_retrieved_counts_as_missed(tmp_path):
+    facts = [["Z", 0], ["B", 1], ["Y", 0], ["Z", 1]]
+    [found] = load(tmp_path, HOTPOT | {"supporting_facts": facts})
+    assert (len(found.candidates), found.gold_ids) == (3, (4, 3, 5))
+    trimmed = arranged(found, max_candidates=2, shuffle=True, seed=0)
+    assert len(trimmed.candidates) == 2
+    assert sorted(trimmed.gold_ids)[1:] == [3, 4], "one is there, two are not"
+    stage = tasks.create("retrieval_qa").stage("retrieval")
+    for example in (found, trimmed):
+        case = example.to_example()
+        picked = stage.parse("[1] [2] [3] [4] [5]", case)
+        assert len(picked) == len(example.candidates)
+        assert stage.metrics(picked, case)["recall"] == pytest.approx(1 / 3)
+
+
 @pytest.mark.parametrize(
     ("record", "change", "expected"),
     [
-        (LISTED, {"answers": []}, "field 'answers' must be a list of one or more texts, not []"),
+        (LISTED, {"answers": []}, "field 'answers' must be a list of one or more texts or numbers"),
+        (LISTED, {"answers": [None, " "]}, "field 'answers' must be a list of one or more texts or numbers"),
+        (LISTED, {"answers": None}, "field 'answers' must be a list of one or more texts or numbers"),
+        (LISTED, {"answers": [["Ann"]]}, "field 'answers' must be a list of one or more texts or numbers"),
+        (HOTPOT, {"answer": True}, "field 'answer' must be a list of one or more texts or numbers"),
+        (LISTED, {"ctxs_gt": None}, "field 'ctxs_gt' must be a list of texts"),
         (LISTED, {"question": " "}, "field 'question' must be a text"),
         (LISTED, {"ctxs_gt": ["z"]}, "field 'ctxs_gt' must hold only texts of 'ctxs_candidate'"),
         (LISTED, {"ctxs_candidate": "w"}, "field 'ctxs_candidate' must be a list"),
-        (HOTPOT, {"supporting_facts": [["Z", 0]]}, "has the title 'Z' that 'context' lacks"),
+        (HOTPOT, {"supporting_facts": [["Z"]]}, "must be a list of one or more [title, sent_id] pairs"),
         (HOTPOT, {"context": [["A"]]}, "must be a list of one or more [title, sentences] pairs"),
         (HOTPOT, {"context": [["A", [3]]]}, "must hold only texts in paragraph 'A'"),
     ],
-)
+)  # fmt: skip
 def test_a_malformed_record_names_its_line(tmp_path, record, change, expected):
     with pytest.raises(UserError) as caught:
         load(tmp_path, record | {"id": "first"}, record | {"_id": "second"} | change)

@@ -231,3 +231,24 @@ def test_parsers_never_raise_and_give_json(text, how):
     json.dumps(value)
     for metric in parts.METRICS.values():
         assert 0 <= metric(value, ["a", 1]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("how", "text", "expected"),
+    [
+        ("json", r'{"a\udc00": ["\ud83d", "\ud83d\ude00"]}', {"a?": ["?", "\U0001f600"]}),
+        ("list", r'["\ud83d", 1]', ["?", 1]),
+        ("text", "\ud83d", "?"),
+        ("first_line", "a\udc00\nb", "a?"),
+    ],
+)
+def test_no_value_holds_half_a_character(how, text, expected):
+    value = parts.parse(how, text)
+    assert value == expected
+    json.dumps(value, ensure_ascii=False).encode()
+
+
+def test_json_nested_deeper_than_can_be_walked_is_no_value():
+    for depth in (200, 900, 3000, 100_000):
+        value = parts.parse("json", "[" * depth + "]" * depth)
+        assert value is None or isinstance(value, list)

@@ -10,6 +10,7 @@ import pytest
 from agenttts import tasks
 from agenttts.errors import UserError
 from agenttts.tasks.base import TaskConfig
+from agenttts.tasks.datasets import arranged
 from agenttts.tasks.kgqa_data import load_triples
 
 
@@ -56,14 +57,56 @@ def test_webqsp_has_its_question_under_another_name(tmp_path):
     assert (found.id, found.question) == ("WebQTest-1", "Which?")
 
 
+def test_a_record_without_crucial_triples_is_one_whose_retrieval_scores_nothing(tmp_path):
+    [found] = load(tmp_path, RECORD | {"crucial_triples": []})
+    assert (found.candidates, found.gold_ids) == (("(h9, r, t9)", "(h8, r, t8)", "(h7, r, t7)"), ())
+    [bare] = load(tmp_path, RECORD | {"crucial_triples": [], "2hop_triples": []})
+    stage = tasks.create("kgqa").stage("retrieval")
+    for example in (arranged(found, max_candidates=2, shuffle=True, seed=0), bare):
+        case = example.to_example()
+        assert "Who?" in stage.prompt(case, {}).user
+        for text in ("[1] [2]", ""):
+            metrics = stage.metrics(stage.parse(text, case), case)
+            assert metrics == {"precision": 0, "recall": 0, "f1": 0}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ([2011, 2.5, "x"], ("2011", "2.5", "x")),
+        ("Paris ", ("Paris",)),
+        (2011, ("2011",)),
+    ],
+)
+def test_answers_may_be_numbers_or_stand_alone(tmp_path, answer, expected):
+    [found] = load(tmp_path, RECORD | {"answer": answer})
+    assert found.answers == expected
+
+
+def test_a_null_question_counts_as_absent(tmp_path):
+    [found] = load(tmp_path, RECORD | {"question": None, "RawQuestion": "Which?"})
+    assert found.question == "Which?"
+
+
+def test_triples_with_nulls_are_dropped_where_they_are_not_gold(tmp_path):
+    change = {
+        key: [*RECORD[key], ["h", "r", None], [None] * 3] for key in ("2hop_triples", "gt_triples")
+    }
+    assert load(tmp_path, RECORD | change) == load(tmp_path, RECORD)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         ({"2hop_triples": [["a", "b"]]}, "field '2hop_triples' must be a list of [head, relation, tail] triples"),
         ({"gt_triples": None}, "field 'gt_triples' must be a list of [head, relation, tail] triples"),
-        ({"crucial_triples": []}, "field 'crucial_triples' must be a list of one or more triples"),
-        ({"answer": "Ann"}, "field 'answer' must be a list of one or more texts, not \"Ann\""),
-        ({"answer": [" "]}, "field 'answer' must be a list of one or more texts"),
+        ({"crucial_triples": None}, "field 'crucial_triples' must be a list of [head, relation, tail] triples"),
+        ({"crucial_triples": [["a", None, "b"]]}, "field 'crucial_triples' must be a list of [head, relation, tail] triples"),
+        ({"answer": {"text": "Ann"}}, "field 'answer' must be a list of one or more texts or numbers"),
+        ({"answer": [True]}, "field 'answer' must be a list of one or more texts or numbers"),
+        ({"answer": [" "]}, "field 'answer' must be a list of one or more texts or numbers"),
+        ({"answer": None}, "field 'answer' must be a list of one or more texts or numbers"),
+        ({"question": None}, "field 'question' must be a text"),
         ({"question": 3}, "field 'question' must be a text"),
     ],
 )  # fmt: skip

@@ -83,3 +83,11 @@ def test_an_error_of_a_field_shows_what_is_there(tmp_path):
         second.text("n")
     with pytest.raises(UserError, match=f"{place}field 'questoin' is missing.*is 'question' meant"):
         second.text("questoin")
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.json"])
+def test_halves_of_characters_become_question_marks_and_whole_ones_stay(tmp_path, name):
+    text = r'{"question": "\ud83d!", "list": [{"\uDE00": "\ud83d\ude00"}], "n": 1}'
+    (tmp_path / name).write_text(text if name == "d.jsonl" else f"[{text}]")
+    [record] = read_records(tmp_path / name)
+    assert record.values == {"question": "?!", "list": [{"?": "\U0001f600"}], "n": 1}

@@ -10,7 +10,9 @@ import pytest
 from agenttts import tasks
 from agenttts.errors import Unavailable, UserError
 from agenttts.tasks.base import TaskConfig
+from agenttts.tasks.taskbench_arguments import argument_overlap
 from agenttts.tasks.taskbench_data import ToolCall, load_requests, read_tools
+from agenttts.tasks.taskbench_parsing import parse_calls
 
 NAMED_TOOLS = {
     "nodes": [
@@ -90,6 +92,64 @@ def test_other_names_of_the_same_fields_and_json_as_text(tmp_path):
     assert load_requests(write(tmp_path, [hub], NAMED_TOOLS)) == expected
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ('[{"name": "date", "value": 5}]', (("date", "5"),)),
+        ('{"date": 5}', (("date", "5"),)),
+        ({"date": 5, "location": "Tarn"}, (("date", "5"), ("location", "Tarn"))),
+        ([{"date": 5}], (("date", "5"),)),
+        (["Tarn"], (("", "Tarn"),)),
+        (None, ()),
+        ([], ()),
+    ],
+)
+def test_gold_arguments_in_every_form_there_is(tmp_path, arguments, expected):
+    node = {"task": "book_car", "arguments": arguments}
+    for nodes in ([node], [json.dumps(node)]):
+        path = write(tmp_path, [NAMED | {"task_nodes": nodes}], NAMED_TOOLS)
+        [found] = load_requests(path)
+        assert found.calls == (ToolCall("book_car", expected),)
+        plan = parse_calls(json.dumps({"task_nodes": [node]}), False)
+        assert argument_overlap(plan, found).f1 == 1, "the gold plan itself, as a model writes it"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a.png", "<node-0>"],
+        [{"type": "image", "value": "a.png"}, {"image": "<node-0>"}],
+        '["a.png", "<node-0>"]',
+    ],
+)
+def test_gold_resources_in_every_form_there_is(tmp_path, arguments):
+    node = {"task": "Image-to-Text", "arguments": arguments}
+    [found] = load_requests(write(tmp_path, [RESOURCE | {"task_nodes": [node]}], RESOURCE_TOOLS))
+    assert [value for _, value in found.calls[0].arguments] == ["a.png", "<node-0>"]
+    plan = parse_calls(json.dumps([node]), True)
+    assert argument_overlap(plan, found).f1 == 1
+
+
+def test_tools_and_json_as_text_may_hold_half_a_character(tmp_path):
+    half = {
+        "task_steps": '["\\ud83d"]',
+        "task_nodes": ['{"task": "ping", "arguments": ["\\udc00"]}'],
+    }
+    tools = {"nodes": [{"id": "ping", "desc": "\ud83d", "parameters": []}]}
+    [found] = load_requests(write(tmp_path, [NAMED | half], tools))
+    assert found.tools[0].description == "?"
+    assert (found.steps, found.calls) == (("?",), (ToolCall("ping", (("", "?"),)),))
+
+
+def test_a_plan_may_have_no_steps(tmp_path):
+    for steps in ([], "[]", [None, " "]):
+        path = write(tmp_path, [NAMED | {"task_steps": steps}], NAMED_TOOLS)
+        [example] = tasks.create("taskbench").load(TaskConfig(path))
+        assert example.data["steps"] == []
+        stage = tasks.create("taskbench").stage("decomposition")
+        assert stage.metrics(["Step 1: x"], example) == stage.metrics([], example) == {"rouge_l": 0}
+
+
 def test_the_tools_are_found_beside_the_data_or_where_the_option_says(tmp_path):
     path = write(tmp_path, [NAMED], NAMED_TOOLS)
     moved = tmp_path / "elsewhere.json"
@@ -111,11 +171,15 @@ def test_the_tools_are_found_beside_the_data_or_where_the_option_says(tmp_path):
     ("change", "expected"),
     [
         ({"task_steps": "do it"}, "field 'task_steps' must be a list, or one as JSON text"),
-        ({"task_steps": []}, "field 'task_steps' must be a list of one or more texts"),
+        ({"task_steps": [3]}, "field 'task_steps' must be a list of texts"),
+        ({"task_steps": None}, "field 'task_steps' must be a list of texts"),
         ({"task_nodes": []}, "field 'task_nodes' must be a list of one or more {task, arguments}"),
         ({"task_nodes": [{"tool": "x"}]}, "field 'task_nodes' must hold only objects with a 'task'"),
-        ({"task_nodes": [{"task": "x", "arguments": 3}]}, "must have a list as 'arguments' of 'x'"),
-        ({"task_nodes": [{"task": "x", "arguments": ["y"]}]}, "must have {name, value} objects"),
+        ({"task_nodes": [{"task": "x", "arguments": 3}]}, "must have a list, an object or null as 'arguments' of 'x'"),
+        ({"task_nodes": [{"task": "x", "arguments": [{}]}]}, "must have only {name, value} objects and values as 'arguments' of 'x'"),
+        ({"task_nodes": [{"task": "x", "arguments": [{"name": " ", "value": 1}]}]}, "a text that is not empty for each 'name'"),
+        ({"task_nodes": [{"task": "x", "arguments": '[{"name": '}]}, "must have whole JSON as 'arguments' of 'x'"),
+        ({"task_nodes": ["{"]}, "field 'task_nodes' must hold only objects with a 'task'"),
         ({"instruction": ""}, "field 'instruction' must be a text"),
     ],
 )  # fmt: skip

@@ -7,8 +7,10 @@ import os
 
 import pytest
 
-from agenttts.errors import UserError
+from agenttts.errors import AgentTTSError, UserError
 from agenttts.tasks import create
+from agenttts.tasks.base import Example, TaskConfig
+from agenttts.tasks.user_code import load_task
 from agenttts.tasks.user_tasks import freeze_source, frozen_name
 
 SOURCE = """\
@@ -134,6 +136,106 @@ def test_what_is_wrong_is_said(tmp_path, text, name, words):
         create(f"{tmp_path}/{name}")
     for word in words:
         assert word in str(caught.value)
+
+
+STAGES = "    stages = (Say(),)\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (STAGES, STAGES + "    def __init__(self, path):\n        self.path = path\n", [":24: TypeError", "'path'", "Saying()"]),
+        (STAGES, STAGES + "    def __init__(self):\n        self.path = {}['p']\n", [":25: KeyError: 'p'", "called without arguments"]),
+        (STAGES, STAGES + "    def __init__(self):\n        raise SystemExit(3)\n", [":25: SystemExit: 3"]),
+        (STAGES, "    stages = ['x']\n", [":21: Saying has 'x' (str) in 'stages'", "valid: StageDefinition objects"]),
+        (STAGES, "    stages = (Say,)\n", ["in 'stages'", "write Say(), not the class"]),
+        (STAGES, "    stages = ()\n", [":21: Saying has () (tuple) as 'stages'"]),
+        (STAGES, "    stages = (Say(), Say())\n", [":21: Saying has two stages called 'say'"]),
+        (STAGES, "", [":21: Saying does not set stages"]),
+        ('description = "say", 0.5,', 'description = "say", "hot",', [":5: Say has 'hot' (str) as 'temperature'", "number of 0 or more"]),
+        ('    name, temperature, description = "say", 0.5, "Say it."\n', "", [":5: Say does not set name, temperature, description"]),
+        ('main_metric = "say.right"', 'main_metric = "sy.right"', [":21: Saying has 'sy.right' as 'main_metric'", "say.METRIC"]),
+        ('main_metric = "say.right"', 'main_metric = "say"', [":21: Saying has 'say' as 'main_metric'"]),
+        ('main_metric = "say.right"', "main_metric = None", [":21: Saying has None as 'main_metric'"]),
+    ],
+)  # fmt: skip
+def test_a_task_that_is_not_whole(tmp_path, old, new, words):
+    assert old in source()
+    (tmp_path / "saying.py").write_text(source().replace(old, new))
+    with pytest.raises(UserError) as caught:
+        create(f"{tmp_path}/saying.py:Saying")
+    for word in ("saying.py:", *words):
+        assert word in str(caught.value)
+
+
+def test_a_task_may_set_its_stages_when_it_is_made(tmp_path):
+    text = source().replace(STAGES, "    def __init__(self):\n        self.stages = [Say()]\n")
+    (tmp_path / "saying.py").write_text(text)
+    assert create(f"{tmp_path}/saying.py:Saying").stage("say").name == "say"
+
+
+LOAD = '[Example(str(n), f"word {n}") for n in range(config.examples or 2)]'
+
+
+def loaded(tmp_path, given):
+    assert LOAD in source()
+    (tmp_path / "saying.py").write_text(source().replace(LOAD, given))
+    return load_task(create(f"{tmp_path}/saying.py:Saying"), TaskConfig(""))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("{}['file']", [":27: KeyError: 'file'", "UserError"]),
+        ("__import__('sys').exit(3)", [":27: SystemExit: 3"]),
+        ("__import__('json').loads('{')", [":27: JSONDecodeError"]),
+        ("None", [":26: load() returns None", "a list of Example"]),
+        ("[]", [":26: load() returns no examples"]),
+        ("['a']", [":26: load() returns 'a' (str) in its list"]),
+        ("[Example(1, 'a')]", [":26: load() returns an example whose id is 1 (int)"]),
+        ("[Example('a', {1, 2})]", [":26: load() returns data of example 'a' that are no JSON", "set"]),
+        ("[Example('a', 1), Example('b', 1), Example('a', 2)]", ["two examples with the id 'a'"]),
+    ],
+)  # fmt: skip
+def test_a_load_that_is_wrong(tmp_path, given, words):
+    with pytest.raises(UserError) as caught:
+        loaded(tmp_path, given)
+    for word in ("saying.py:", *words):
+        assert word in str(caught.value)
+
+
+def test_a_tasks_own_errors_are_passed_on_as_they_are(tmp_path):
+    own = "__import__('agenttts.errors').errors"
+    for kind in ("UserError('no data')", "MissingRequirement('no data', fix='fetch')"):
+        with pytest.raises(AgentTTSError, match=r"^no data") as caught:
+            loaded(tmp_path, f"(_ for _ in ()).throw({own}.{kind})")
+        assert type(caught.value).__name__ == kind.partition("(")[0]
+
+
+def test_half_a_character_in_an_example_becomes_a_question_mark(tmp_path):
+    [found] = loaded(tmp_path, r"[Example('a\ud83d', {'b': ['\udc00']})]")
+    assert found == Example("a?", {"b": ["?"]})
+
+
+def test_a_module_that_ends_the_program_when_it_is_imported(cli, tmp_path, monkeypatch):
+    (tmp_path / "saying.py").write_text("import sys\nsys.exit(3)\n")
+    done = cli("launch", job(tmp_path, "./saying.py:Saying"), "--dry-run")
+    assert done.returncode == 2
+    assert "SystemExit: 3" in done.stderr
+    package = tmp_path / "exitingpkg"
+    package.mkdir()
+    (package / "__init__.py").write_text("x = 1\nimport sys\nsys.exit(3)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match=r"exitingpkg/__init__\.py:3: SystemExit: 3"):
+        create("exitingpkg:Saying")
+
+
+def test_a_wrong_load_is_one_message_of_launch(cli, tmp_path):
+    (tmp_path / "saying.py").write_text(source().replace(LOAD, "{}['file']"))
+    done = cli("launch", job(tmp_path, "./saying.py:Saying"), "--dry-run")
+    assert done.returncode == 2
+    assert "KeyError" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_name_lists_what_there_is():

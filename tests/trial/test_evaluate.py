@@ -180,3 +180,13 @@ def test_a_merge_that_cannot_be_read_leaves_the_vote(make_trial, tmp_path):
         answers = [text for text in row["candidates"] if text]
         assert json.loads(row["output"]) == max(answers, key=answers.count)
     assert output.score > 0
+
+
+def test_a_main_metric_that_no_stage_gives_is_named_with_those_that_there_are(make_trial, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from agenttts.tasks.retrieval_qa import RetrievalQA\n\n\n"
+        "class Own(RetrievalQA):\n    main_metric = 'answer.exact'\n"
+    )
+    spec = make_trial("t0000", ("strong", 1), ("strong", 1), task=f"{tmp_path}/own.py:Own")
+    with pytest.raises(UserError, match=r"main_metric 'answer\.exact'; valid: retrieval\.precision, .*answer\.em"):  # fmt: skip
+        run(spec)

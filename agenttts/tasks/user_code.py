@@ -1,0 +1,187 @@
+"""Running a user's own task code where it may be wrong: every mistake becomes a `UserError` that says where.
+
+What only shows when the code runs is checked as soon as it can be: a task's parts when it is made, its examples when
+they are loaded, and so all of it before a model is started.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Collection
+from typing import Any
+
+from agenttts.errors import AgentTTSError, UserError, valid_names
+from agenttts.tasks.base import Example, StageDefinition, Task, TaskConfig
+from agenttts.tasks.surrogates import clean_text, clean_value
+
+WRONG = (Exception, SystemExit)
+"""What a user's code may raise, other than what is raised from outside of it."""
+
+
+def make_task(name: str, cls: type[Task]) -> Task:
+    """An object of ``cls``, the class that a job spec calls ``name``, once it is known to be whole.
+
+    Raises `UserError` when the class cannot be called without arguments, and for stages, names and a main metric that
+    are none.
+    """
+    where = f"task.name: '{name}'"
+    try:
+        task = cls()
+    except AgentTTSError:
+        raise
+    except WRONG as error:
+        line = told(error, _files(cls), _line(cls.__init__) or _line(cls))
+        raise UserError(
+            f"{where}: {line}; valid: a class that can be called without arguments, as {cls.__name__}()"
+        ) from error
+    _check_parts(where, task)
+    return task
+
+
+def load_task(task: Task, config: TaskConfig) -> list[Example]:
+    """The examples that `Task.load` gives, once they are known to be some that can be stored and told apart.
+
+    Passes on the task's own `AgentTTSError`; raises `UserError` for any other error, and for what is no list of
+    examples. Halves of characters (lone surrogates) become question marks.
+    """
+    cls = type(task)
+    line = _line(cls.load) or _line(cls)
+    where = f"task '{task.name}'"
+    try:
+        found = task.load(config)
+    except AgentTTSError:
+        raise
+    except WRONG as error:
+        raise UserError(
+            f"{where}: {told(error, _files(cls), line)}; load() returns a list of Example, and may raise "
+            "agenttts.errors.UserError to say what is wrong with the data"
+        ) from error
+    where = f"{where}: {line}: load()"
+    if not isinstance(found, list | tuple):
+        raise UserError(f"{where} returns {_kind(found)}; valid: a list of Example")
+    if not found:
+        raise UserError(f"{where} returns no examples; valid: one or more")
+    examples: dict[str, Example] = {}
+    for given in found:
+        example = _storable(where, given)
+        if example.id in examples:
+            raise UserError(
+                f"{where} returns two examples with the id '{example.id}'; valid: an id of its own for each"
+            )
+        examples[example.id] = example
+    return list(examples.values())
+
+
+def told(error: BaseException, files: Collection[str], otherwise: str) -> str:
+    """What went wrong on which line of the user's ``files``; ``otherwise`` is the place when it was on none."""
+    place = otherwise
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename in files:
+            place = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    if isinstance(error, SyntaxError) and error.filename:
+        place = f"{error.filename}:{error.lineno}"
+    if isinstance(error, SystemExit):
+        return f"{place}: SystemExit: {error}: a task must not end the program that runs it"
+    return f"{place}: {type(error).__name__}: {error}"
+
+
+def _check_parts(where: str, task: Task) -> None:
+    cls = type(task)
+    where = f"{where}: {_line(cls)}: {cls.__name__}"
+    _check_set(where, task, ("name", "description", "stages", "main_metric"))
+    _check_texts(where, task, ("name", "description", "main_metric"))
+    if not isinstance(task.stages, tuple | list) or not task.stages:
+        raise UserError(
+            f"{where} has {_kind(task.stages)} as 'stages'; valid: a tuple of one or more StageDefinition objects"
+        )
+    for stage in task.stages:
+        _check_stage(where, stage)
+    names = [stage.name for stage in task.stages]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"{where} has two stages called '{name}'; valid: a name of its own for each"
+            )
+    stage_name, _, metric = task.main_metric.partition(".")
+    if stage_name not in names or not metric:
+        raise UserError(
+            f"{where} has '{task.main_metric}' as 'main_metric'; valid: STAGE.METRIC, of a stage that there is: "
+            f"{valid_names(task.main_metric, [f'{name}.METRIC' for name in names])}"
+        )
+
+
+def _check_stage(where: str, stage: Any) -> None:
+    if not isinstance(stage, StageDefinition):
+        hint = f" (write {stage.__name__}(), not the class)" if inspect.isclass(stage) else ""
+        raise UserError(
+            f"{where} has {_kind(stage)} in 'stages'; valid: StageDefinition objects{hint}"
+        )
+    where = f"{where}: its stage {_line(type(stage))}: {type(stage).__name__}"
+    _check_set(where, stage, ("name", "temperature", "description"))
+    _check_texts(where, stage, ("name", "description"))
+    temperature: Any = stage.temperature
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or temperature < 0:
+        raise UserError(
+            f"{where} has {_kind(temperature)} as 'temperature'; valid: a number of 0 or more"
+        )
+
+
+def _check_set(where: str, owner: object, attributes: tuple[str, ...]) -> None:
+    if missing := [attribute for attribute in attributes if not hasattr(owner, attribute)]:
+        raise UserError(f"{where} does not set {', '.join(missing)}")
+
+
+def _check_texts(where: str, owner: object, attributes: tuple[str, ...]) -> None:
+    for attribute in attributes:
+        value = getattr(owner, attribute)
+        if not isinstance(value, str) or not value:
+            raise UserError(f"{where} has {_kind(value)} as '{attribute}'; valid: a text")
+
+
+def _storable(where: str, example: Any) -> Example:
+    """The example as it can be written into a run."""
+    if not isinstance(example, Example):
+        raise UserError(f"{where} returns {_kind(example)} in its list; valid: Example objects")
+    if not isinstance(example.id, str):
+        raise UserError(
+            f"{where} returns an example whose id is {_kind(example.id)}; valid: a text"
+        )
+    try:
+        text = json.dumps(example.data, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{where} returns data of example '{clean_text(example.id)}' that are no JSON ({error}); valid: texts, numbers, "
+            "True, False, None, and lists and dicts of these"
+        ) from error
+    try:
+        (example.id + text).encode()
+    except UnicodeEncodeError:
+        return Example(clean_text(example.id), clean_value(json.loads(text)))
+    return example
+
+
+def _kind(value: Any) -> str:
+    """A value and its type, in a few words."""
+    text = repr(value)
+    shown = text if len(text) <= 60 else text[:57] + "..."
+    return "None" if value is None else f"{shown} ({type(value).__name__})"
+
+
+def _files(cls: type) -> set[str]:
+    """The files of a class and of the user's classes that it is derived from."""
+    modules = {base.__module__ for base in cls.__mro__} - {"builtins", "abc"}
+    own = [name for name in modules if not name.startswith("agenttts.") or name == cls.__module__]
+    found = (getattr(sys.modules.get(name), "__file__", None) for name in own)
+    return {file for file in found if file}
+
+
+def _line(code: Callable[..., Any] | type) -> str:
+    """FILE:LINE of a class or function; empty for those that are not written in Python."""
+    try:
+        return f"{inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]}"
+    except (OSError, TypeError):
+        return ""
