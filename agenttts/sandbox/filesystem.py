@@ -6,6 +6,7 @@ id has no place in its user namespace (root in a container without capabilities)
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from agenttts.sandbox import system
+from agenttts.sandbox.base import MB
 
 ROOT, PROGRAM = "root", "program"
 """Folders of a run's scratch directory: the mount points, and the program's own files (``/program`` inside)."""
+
+MOST_ENTRIES = 5_000
+"""Files and directories that a program may have at a time."""
 
 _SYSTEM = (
     "/usr",
@@ -46,25 +51,71 @@ def prepare(base: Path, shown: Sequence[Path]) -> None:
             place.touch()
 
 
-def enter(base: Path, shown: Sequence[Path]) -> None:
+def give_memory(base: Path, megabytes: int) -> Path | None:
+    """Mount a bounded file system in memory for the program, with a copy of its files, in a new mount namespace.
+
+    Returns where this process sees it. None where the kernel grants none that may be written to (a process whose user
+    id has no place in its user namespace, see the module): `enter` then shows the directory itself, which has no bound
+    of its own. Raises ``OSError`` (ENOSPC) when the files alone are too many.
+    """
+    _own_mounts()
+    place = base / ROOT / PROGRAM
+    flags = system.MS_NOSUID | system.MS_NODEV
+    # Entries are bounded too: each takes a kilobyte of the kernel's memory, which no size bounds.
+    data = f"size={megabytes * MB},nr_inodes={MOST_ENTRIES},mode=700"
+    try:
+        system.mount("tmpfs", str(place), "tmpfs", flags, data)
+    except OSError:
+        return None
+    try:
+        _copy(base / PROGRAM, place)
+    except OSError as error:
+        system.unmount(str(place))
+        if error.errno == errno.ENOSPC:
+            raise
+        return None
+    return place
+
+
+def is_full(place: Path) -> bool:
+    """Whether a bounded file system has no byte or no entry left."""
+    state = os.statvfs(place)
+    return state.f_bfree == 0 or state.f_ffree == 0
+
+
+def enter(base: Path, shown: Sequence[Path], *, has_memory: bool) -> None:
     """Make the prepared directories this process's root, in a mount namespace of its own."""
-    system.unshare(system.CLONE_NEWNS)
-    system.mount("none", "/", "", system.MS_REC | system.MS_PRIVATE)
+    _own_mounts()
     root = base / ROOT
     system.mount(str(root), str(root), "", system.MS_BIND | system.MS_REC)
     for path in _visible(shown):
         if not _is_link(path):
             _bind(path, root / path.relative_to("/"))
-    _bind(base / PROGRAM, root / PROGRAM)
+    if not has_memory:
+        _bind(base / PROGRAM, root / PROGRAM)
     # A /proc of its own process tree. Where the kernel grants none (parts of the outer one are hidden), none at all.
+    # Read-only: who is root outside owns the machine's settings in there, and an owner needs no capability to write.
     with suppress(OSError):
-        flags = system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC
+        flags = system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC | system.MS_RDONLY
         system.mount("proc", str(root / "proc"), "proc", flags)
-    writable = {str(root / PROGRAM), str(root / "proc")}
     for place in _mounts_under(str(root)):
-        if place not in writable:
+        if place != str(root / PROGRAM):
             _make_read_only(place)
     system.pivot_root(str(root))
+
+
+def _own_mounts() -> None:
+    system.unshare(system.CLONE_NEWNS)
+    system.mount("none", "/", "", system.MS_REC | system.MS_PRIVATE)
+
+
+def _copy(source: Path, target: Path) -> None:
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir()
+        else:
+            place.write_bytes(path.read_bytes())
 
 
 def _visible(shown: Sequence[Path]) -> list[Path]:

@@ -8,6 +8,7 @@ interpreter is started without the caller's environment.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -15,13 +16,14 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from agenttts.sandbox import filesystem, seccomp, system
 from agenttts.sandbox.base import MB, Limits, Stop
-from agenttts.sandbox.watch import Usage, disk_bytes, usage
+from agenttts.sandbox.watch import Usage, disk_bytes, unlinked_bytes, usage
 
 _POLL_SECONDS = 0.01
 _DISK_SECONDS = 0.2
@@ -50,16 +52,23 @@ def _supervise(
 ) -> dict[str, object]:
     filesystem.prepare(base, shown)
     _enter_namespaces()
+    try:
+        memory = filesystem.give_memory(base, limits.disk_mb)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return {"exit_code": None, "stopped": "disk", "seconds": 0.0}
     status_in, status_out = os.pipe()
     # Held open and never written to: a program that reads its input waits, as it would for a person.
     stdin_in, _stdin_out = os.pipe()
     started = time.monotonic()
     first = os.fork()
     if first == 0:
-        _first_process(base, shown, command, limits, stdin_in, status_out)
+        _first_process(base, shown, command, limits, memory is not None, stdin_in, status_out)
     os.close(status_out)
     os.close(stdin_in)
-    stop = _watch(first, base / filesystem.PROGRAM, limits, started)
+    disk_is_full = _disk_check(first, base, memory, limits)
+    stop = _watch(first, disk_is_full, limits, started)
     with suppress(ProcessLookupError):
         os.kill(first, signal.SIGKILL)
     os.waitpid(first, 0)
@@ -100,7 +109,13 @@ def _write(path: str, text: str) -> None:
 
 
 def _first_process(
-    base: Path, shown: list[Path], command: list[str], limits: Limits, stdin: int, status: int
+    base: Path,
+    shown: list[Path],
+    command: list[str],
+    limits: Limits,
+    has_memory: bool,
+    stdin: int,
+    status: int,
 ) -> NoReturn:
     """Process 1 of the new tree: starts the program, waits for it, says how it ended."""
     result: dict[str, object] = {}
@@ -108,7 +123,7 @@ def _first_process(
         system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
         out = os.open(base / "stdout", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         err = os.open(base / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        filesystem.enter(base, shown)
+        filesystem.enter(base, shown, has_memory=has_memory)
         system.drop_capabilities()
         # Nothing of this process, its open files above all, is to be had through /proc.
         system.prctl(system.PR_SET_DUMPABLE, 0)
@@ -178,14 +193,27 @@ def _processes_count_by_namespace() -> bool:
     return (int(major), int("".join(c for c in minor if c.isdigit()) or 0)) >= (5, 14)
 
 
-def _watch(first: int, program: Path, limits: Limits, started: float) -> Stop | None:
+def _disk_check(first: int, base: Path, memory: Path | None, limits: Limits) -> Callable[[], bool]:
+    """Whether the program has used up its disk: told by the kernel, which bounds it, or else counted."""
+    if memory is not None:
+        return lambda: filesystem.is_full(memory)
+    bound = limits.disk_mb * MB
+    program = base / filesystem.PROGRAM
+
+    def counted() -> bool:
+        return disk_bytes(program, bound) + unlinked_bytes(first) > bound
+
+    return counted
+
+
+def _watch(
+    first: int, disk_is_full: Callable[[], bool], limits: Limits, started: float
+) -> Stop | None:
     """Wait for process 1 to end; or say which limit was passed. Totals, which no kernel limit bounds, are looked up."""
     last, last_change, next_disk = Usage(0, 0, 0, False), started, started + _DISK_SECONDS
     while True:
         if _ended(first):
-            return (
-                "disk" if disk_bytes(program, limits.disk_mb * MB) > limits.disk_mb * MB else None
-            )
+            return "disk" if disk_is_full() else None
         now = time.monotonic()
         current = usage(first)
         if current.processes > limits.processes + 1:  # process 1 is not the program's
@@ -200,7 +228,7 @@ def _watch(first: int, program: Path, limits: Limits, started: float) -> Stop | 
             return "idle"
         if now > next_disk:
             next_disk = now + _DISK_SECONDS
-            if disk_bytes(program, limits.disk_mb * MB) > limits.disk_mb * MB:
+            if disk_is_full():
                 return "disk"
         time.sleep(_POLL_SECONDS)
 

@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
@@ -18,6 +17,7 @@ import agenttts
 from agenttts.errors import MissingRequirement
 from agenttts.sandbox import filesystem, seccomp
 from agenttts.sandbox.base import Limits, Outcome
+from agenttts.sandbox.scratch import scratch_directory
 
 _PACKAGE_ROOT = str(Path(agenttts.__file__).parents[1])
 _SHOWN_BYTES = 16_384
@@ -35,12 +35,11 @@ def run_program(
     directory.
     """
     bounds = limits or Limits()
-    with tempfile.TemporaryDirectory(prefix="agenttts-run-", ignore_cleanup_errors=True) as scratch:
-        base = Path(scratch)
+    with scratch_directory() as base:
         _write_files(base / filesystem.PROGRAM, files)
         command = [sys.executable, "-E", "-s", "-B", "-u", main]
         shown = [sys.base_prefix, sys.exec_prefix, sys.prefix]
-        task = {"base": scratch, "shown": shown, "command": command, "limits": asdict(bounds)}
+        task = {"base": str(base), "shown": shown, "command": command, "limits": asdict(bounds)}
         report = _launch(json.dumps(task), bounds.seconds + _PATIENCE_SECONDS)
         if "refused" in report:
             raise _missing(str(report["refused"]))

@@ -34,12 +34,16 @@ def unshare(flags: int) -> None:
     _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
-def mount(source: str, target: str, kind: str, flags: int) -> None:
-    """mount(2), without data."""
-    done = _libc.mount(
-        os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), None
-    )
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    """mount(2); ``data`` are the file system's own options."""
+    words = [os.fsencode(source), os.fsencode(target), kind.encode()]
+    done = _libc.mount(*words, ctypes.c_ulong(flags), data.encode() or None)
     _checked(done, f"mount {target}")
+
+
+def unmount(target: str) -> None:
+    """umount2(2), also of what is in use."""
+    _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
 
 
 def pivot_root(new: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat as modes
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agenttts.sandbox.filesystem import MOST_ENTRIES
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_MOST_ENTRIES = 5_000
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,20 @@ def usage(first: int) -> Usage:
 
 
 def disk_bytes(folder: Path, enough: int) -> int:
-    """Bytes of the files below a folder, empty ones counted as 1 kB; stops counting above ``enough``."""
+    """Bytes of the files below a folder, empty ones counted as 1 kB; stops counting above ``enough``.
+
+    A directory that cannot be looked into (its path is too long, or its mode was changed) counts as above it.
+    """
     total = entries = 0
     folders = [str(folder)]
     while folders and total <= enough:
-        with suppress(OSError), os.scandir(folders.pop()) as listing:
+        try:
+            listing = os.scandir(folders.pop())
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        except OSError:
+            return enough + 1
+        with listing:
             for entry in listing:
                 entries += 1
                 with suppress(OSError):
@@ -55,9 +66,22 @@ def disk_bytes(folder: Path, enough: int) -> int:
                         folders.append(entry.path)
                     # Allocated blocks, not length: a file may be sparse.
                     total += max(1024, entry.stat(follow_symlinks=False).st_blocks * 512)
-                if total > enough or entries > _MOST_ENTRIES:
+                if total > enough or entries > MOST_ENTRIES:
                     return enough + 1
     return total
+
+
+def unlinked_bytes(first: int) -> int:
+    """Bytes of the files without a name that ``first`` and its descendants hold open. Mapped ones are not seen."""
+    found: dict[tuple[int, int], int] = {}
+    for pid in _tree(first):
+        with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as listing:
+            for entry in listing:
+                with suppress(OSError):
+                    state = entry.stat()
+                    if modes.S_ISREG(state.st_mode) and state.st_nlink == 0:
+                        found[state.st_dev, state.st_ino] = state.st_blocks * 512
+    return sum(found.values())
 
 
 def _tree(first: int) -> Iterator[int]:

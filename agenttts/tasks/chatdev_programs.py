@@ -16,14 +16,25 @@ _LONGEST_NAME = 80
 
 # ```LANGUAGE NAME, at the start of a line; the fence that closes it is at least as long.
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.M)
-_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)*\.[A-Za-z0-9]{1,8}", re.ASCII)
+_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)*\.[A-Za-z][A-Za-z0-9]{0,7}", re.ASCII)
+# What may stand around a name that has a line to itself: a heading, a list's number, bold, back-ticks, "File:".
+_AROUND = " \t#*:`\"'>-"
+_LABEL = re.compile(r"^(?:\d+[.)]\s+)?(?:file\s?(?:name)?[\s:*`]+)?", re.I)
+_EXTENSIONS = (
+    ".py", ".txt", ".json", ".md", ".csv", ".html", ".css", ".js", ".ini", ".toml", ".yaml", ".yml",
+)  # fmt: skip
 _COMMENT_NAME = re.compile(
     r"^\s*#\s*(?:file(?:name)?\s*:\s*)?([\w./-]+\.[A-Za-z0-9]{1,8})\s*$", re.I | re.ASCII
 )
 _STATEMENT = re.compile(
     r"^(?:def |class |import |from \w+ import|for |while |if |print\(|\w+ = )", re.M
 )
-_OTHER_LANGUAGES = ("sh", "bash", "shell", "console", "text", "txt", "output", "powershell", "diff")
+_PYTHON = ("python", "py", "python3")
+# Blocks that show a program's use, its output or its data, and are not the Python file that the text names.
+_OTHER_LANGUAGES = (
+    "sh", "bash", "shell", "zsh", "console", "cmd", "bat", "powershell", "terminal", "text", "txt", "plaintext",
+    "output", "diff", "json", "yaml", "toml", "ini", "csv", "html", "css", "javascript", "js", "markdown", "md",
+)  # fmt: skip
 _PLACEHOLDER = re.compile(r"\b(?:TODO|FIXME)\b", re.I)
 
 
@@ -31,17 +42,24 @@ def read_files(reply: str) -> dict[str, str]:
     """The files of a reply, by name, in its order; empty when there is no code in it. Never raises.
 
     A file is a fenced block. Its name stands in the line before it, on the fence itself, or in a comment on its first
-    line; the first Python block without one is ``main.py``. A block that is not closed (the reply was cut) goes to
-    the end. A reply without any fence that reads as Python is ``main.py`` as a whole. Paths that leave the program's
-    directory are not taken, and of two files of a name the last counts.
+    line; the first block without one that is Python, or says no language, is ``main.py``. A block of another language
+    (how to start the program, what it prints) is no Python file, whatever the line before it names. A block that is not
+    closed (the reply was cut) goes to the end. A reply without any fence that reads as Python is ``main.py`` as a
+    whole. Paths that leave the program's directory are not taken, and of two files of a name the last counts.
     """
     files: dict[str, str] = {}
     for language, named, code in _blocks(reply):
         name = named or _commented_name(code)
         if name is None:
-            if language in _OTHER_LANGUAGES or MAIN in files:
+            if language not in ("", *_PYTHON) or MAIN in files:
                 continue
             name = MAIN
+        if name.endswith(".py") and (
+            language in _OTHER_LANGUAGES
+            # Without a language it may be a command too: what is no Python does not replace a file.
+            or (name in files and language not in _PYTHON and _tree(code) is None)
+        ):
+            continue
         if _is_safe(name) and code.strip() and len(files) < _MOST_FILES:
             files[name] = code[:_LONGEST_FILE]
     if not files and not _FENCE.search(reply) and _reads_as_code(reply):
@@ -104,16 +122,29 @@ def _blocks(reply: str) -> list[tuple[str, str | None, str]]:
         end = close.search(reply, fence.end())
         code = reply[fence.end() + 1 : end.start() if end else len(reply)]
         info = fence[2].strip()
-        named = _NAME.search(info) or _NAME.search(before)
-        language = "" if not info or _NAME.fullmatch(info) else info.split()[0].lower()
-        blocks.append((language, named[0] if named else None, code))
+        language = "" if _NAME.fullmatch(info) else re.split(r"[\s:{,]", info)[0].lower()
+        named = _name_in(info, language) or _name_in(before, language)
+        blocks.append((language, named, code))
         position = end.end() if end else len(reply)
     return blocks
 
 
+def _name_in(text: str, language: str) -> str | None:
+    """The file name that a line is, or speaks of: then only one that cannot be a word or a number ("i.e", "3.10")."""
+    bare = _LABEL.sub("", text.strip(_AROUND)).strip(_AROUND)
+    if _NAME.fullmatch(bare):
+        return bare
+    extensions = (".py",) if language in _PYTHON else _EXTENSIONS
+    return next((name for name in _NAME.findall(text) if _has_extension(name, extensions)), None)
+
+
 def _commented_name(code: str) -> str | None:
     match = _COMMENT_NAME.match(code.lstrip("\n").partition("\n")[0])
-    return match[1] if match else None
+    return match[1] if match and _has_extension(match[1], _EXTENSIONS) else None
+
+
+def _has_extension(name: str, extensions: tuple[str, ...]) -> bool:
+    return name.lower().endswith(extensions)
 
 
 def _is_safe(name: str) -> bool:
@@ -174,18 +205,33 @@ def _tokens(source: str) -> list[tokenize.TokenInfo]:
 
 
 def _strip(source: str) -> str:
-    lines = source.splitlines()
+    # The lines that the tokenizer and the parser count; splitlines() breaks at form feeds and U+2028 too.
+    source = source.replace("\r\n", "\n").replace("\r", "\n")
+    lines = source.split("\n")
     for token in _tokens(source):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
+    # The tree's columns are bytes.
+    encoded = [line.encode("utf-8", "surrogatepass") for line in lines]
     tree = _tree(source)
     for node in ast.walk(tree) if tree else ():
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            value = node.value
-            # A text that stands alone does nothing: a docstring, or a comment in disguise.
-            if isinstance(value.value, str) and value.end_lineno is not None:
-                lines[value.lineno - 1] = lines[value.lineno - 1][: value.col_offset]
-                for row in range(value.lineno, value.end_lineno):
-                    lines[row] = ""
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+        # A text that stands alone does nothing: a docstring, or a comment in disguise.
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            _blank(encoded, node.value)
+    stripped = (line.decode("utf-8", "surrogatepass").rstrip() for line in encoded)
+    return "\n".join(line for line in stripped if line)
+
+
+def _blank(lines: list[bytes], node: ast.expr) -> None:
+    """Put spaces where an expression stands, so that the columns of what follows on its line stay right."""
+    last = node.lineno if node.end_lineno is None else node.end_lineno
+    for row in range(node.lineno - 1, last):
+        line = lines[row]
+        begin = node.col_offset if row == node.lineno - 1 else 0
+        end = node.end_col_offset if row == last - 1 and node.end_col_offset else len(line)
+        lines[row] = line[:begin] + b" " * (end - begin) + line[end:]

@@ -50,6 +50,30 @@ PROGRAMS = {
     "many files": Hostile(
         "i = 0\nwhile True:\n  i += 1\n  open(f'f{i}', 'wb').write(bytes(1 << 20))", ("disk",)
     ),
+    "many files that nobody can see": Hostile(
+        "import os, time\nkept = []\nfor i in range(200):\n"
+        "  f = os.open('f', os.O_CREAT | os.O_RDWR); os.unlink('f'); kept.append(f); os.write(f, bytes(1 << 20))\n"
+        "time.sleep(9)",
+        ("disk", "error"),
+    ),
+    "many files below a long path": Hostile(
+        "import os\nfor _ in range(30):\n  os.mkdir('d' * 200); os.chdir('d' * 200)\n"
+        "i = 0\nwhile True:\n  i += 1\n  open(f'f{i}', 'wb').write(bytes(1 << 20))",
+        ("disk",),
+    ),
+    "many empty files": Hostile(
+        "i = 0\nwhile True:\n  i += 1\n  open(f'f{i}', 'w')", ("disk", "time")
+    ),
+    "deep directories": Hostile(
+        "import os\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')", ("0", "disk")
+    ),
+    "the machine's settings": Hostile(
+        "for place in ('sys/kernel/core_pattern', 'sys/vm/overcommit_memory', 'self/oom_score_adj', 'self/comm'):\n"
+        "  try: open('/proc/' + place, 'r+b', 0)\n"
+        "  except OSError: pass\n"
+        "  else: raise SystemExit('opened ' + place)",
+        ("0",),
+    ),
     "socket": Hostile(
         "import socket\nsocket.socket()", ("error",), "PermissionError"
     ),

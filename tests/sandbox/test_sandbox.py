@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +15,8 @@ import pytest
 from hostile import PROGRAMS, how
 
 from agenttts.errors import MissingRequirement
-from agenttts.sandbox import Limits, check_sandbox, run_program, watch
+from agenttts.sandbox import Limits, check_sandbox, filesystem, run_program, watch
+from agenttts.sandbox.scratch import remove_stale, remove_tree, scratch_directory
 from agenttts.sandbox.seccomp import build
 
 
@@ -84,6 +87,98 @@ def test_hostile_programs_are_contained(name):
     assert time.monotonic() - before < hostile.limits.seconds + 10
 
 
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+DISK_PROGRAMS = [
+    name for name in PROGRAMS if any(w in name for w in ("files", "deep", "settings", "big file"))
+]
+
+
+@pytest.mark.parametrize("name", DISK_PROGRAMS)
+def test_nothing_is_left_behind(name, temporary):
+    run_program({"main.py": PROGRAMS[name].code}, limits=PROGRAMS[name].limits)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.fixture
+def no_file_systems_in_memory(tmp_path):
+    """The package as on a kernel that refuses them: the launcher is a process of its own, started from a copy."""
+    package = tmp_path / "refused"
+    shutil.copytree(Path(filesystem.__file__).parents[1], package / "agenttts")
+    system_file = package / "agenttts" / "sandbox" / "system.py"
+    text = system_file.read_text()
+    refused = text.replace(
+        "    words = [",
+        "    if kind == 'tmpfs': raise PermissionError(1, 'refused')\n    words = [",
+        1,
+    )
+    assert refused != text
+    system_file.write_text(refused)
+    return package
+
+
+@pytest.mark.parametrize("name", DISK_PROGRAMS)
+def test_disk_is_bounded_without_file_systems_in_memory(
+    name, no_file_systems_in_memory, monkeypatch, temporary
+):
+    monkeypatch.setattr("agenttts.sandbox.run._PACKAGE_ROOT", str(no_file_systems_in_memory))
+    outcome = run_program({"main.py": PROGRAMS[name].code}, limits=PROGRAMS[name].limits)
+    assert how(outcome) in PROGRAMS[name].ends, outcome
+    assert [p.name for p in temporary.iterdir()] == ["refused"]
+
+
+def test_a_disk_that_the_files_alone_fill():
+    outcome = run_program({"main.py": "#" * (3 << 20)}, limits=Limits(disk_mb=1))
+    assert outcome.stopped == "disk"
+    assert not outcome.started
+
+
+def test_its_files_may_be_read_changed_and_deleted():
+    code = (
+        "import os, pathlib\nprint(pathlib.Path('a/b.txt').read_text())\n"
+        "pathlib.Path('a/b.txt').write_text('new')\nos.unlink('main.py')\nprint(sorted(os.listdir('.')))"
+    )
+    outcome = run_program({"main.py": code, "a/b.txt": "old"})
+    assert outcome.stdout == "old\n['a']\n", outcome
+
+
+def test_trees_of_any_depth_and_mode_are_removed(tmp_path):
+    top = tmp_path / "tree"
+    for branch in ("a", "b"):
+        (top / branch).mkdir(parents=True)
+        here = os.open(top / branch, os.O_RDONLY)
+        for level in range(1500):
+            os.mkdir("d" * 20, dir_fd=here)
+            os.close(os.open(f"file{level}", os.O_CREAT, dir_fd=here))
+            inner = os.open("d" * 20, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = inner
+        os.close(here)
+    (top / "kept").symlink_to(tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    (top / "a").chmod(0o000)
+    remove_tree(top)
+    assert [p.name for p in tmp_path.iterdir()] == ["other"]
+
+
+def test_directories_of_killed_callers_are_removed(temporary):
+    old = time.time() - 7200
+    with scratch_directory() as used:
+        stale, young = temporary / "agenttts-run-stale", temporary / "agenttts-run-young"
+        for folder in (stale / "program", young, temporary / "mine"):
+            folder.mkdir(parents=True)
+        for folder in (used, stale, temporary / "mine"):
+            os.utime(folder, (old, old))
+        remove_stale(temporary)
+        left = {p.name for p in temporary.iterdir()}
+    assert left == {used.name, young.name, "mine"}
+    assert not used.exists()
+
+
 def test_nothing_it_started_outlives_it():
     mark = f"survivor-{os.getpid()}-{time.monotonic_ns()}"
     code = (
@@ -149,11 +244,13 @@ print('pids', sorted(map(int, pids)))
     assert "pids [1, 2]" in outcome.stdout, "its own process tree alone"
 
 
-def test_a_dead_caller_takes_the_program_with_it():
+def test_a_dead_caller_takes_the_program_with_it(tmp_path):
     mark = f"orphan-{os.getpid()}-{time.monotonic_ns()}"
     inner = f"import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass', '{mark}'])"
     code = f"from agenttts.sandbox import *; run_program({{'main.py': {inner!r}}}, limits=Limits(seconds=60))"
-    caller = subprocess.Popen([sys.executable, "-c", code])
+    caller = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
     try:
         deadline = time.monotonic() + 30
         while (
@@ -168,6 +265,13 @@ def test_a_dead_caller_takes_the_program_with_it():
     while processes_with(mark) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_with(mark) == []
+    left = list(tmp_path.glob("agenttts-run-*"))
+    assert len(left) == 1
+    remove_stale(tmp_path)
+    assert left[0].exists(), "it may be one that is being made"
+    os.utime(left[0], (0, 0))
+    remove_stale(tmp_path)
+    assert not left[0].exists()
 
 
 def test_many_at_once():

@@ -152,9 +152,11 @@ def test_options_are_checked(task, options, word):
 @pytest.fixture
 def chatdev_spec(tmp_path):
     """Two scripted programmers: one writes programs that start half of the time, one seldom."""
+    words = ("sentences", "letters", "game", "average", "table")
     for model, right in (("weak", 0.2), ("strong", 0.6)):
         rules = [{"contains": ["Requirement"], "replies": [
-            {"text": reply(GOOD), "weight": right},
+            # Several good ones of different worth: which are drawn hangs on the models' paths, which differ by run.
+            *({"text": reply(GOOD + f"print({' '.join(words[:n])!r})\n"), "weight": right / 6} for n in range(6)),
             {"text": reply(BROKEN), "weight": 0.5 - right / 2},
             {"text": "I would write a program.", "weight": 0.5 - right / 2},
         ]}]  # fmt: skip

@@ -51,6 +51,47 @@ def test_names_in_a_first_comment_and_several_files():
     }
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Here is the code (Python 3.10):",
+        "I fixed the call to game.start():",
+        "The program, i.e. the whole of it:",
+        "It reads config.json:",
+        "3.10",
+    ],
+)
+def test_prose_before_a_block_names_no_file(line):
+    assert read_files(f"{line}\n```python\n{HELLO}```") == {"main.py": HELLO}
+    assert read_files(f"```python 3.10\n# 3.10\n{HELLO}```") == {"main.py": f"# 3.10\n{HELLO}"}
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("File: `shop/stock.py`", "shop/stock.py"),
+        ("**Filename: data.dat**", "data.dat"),
+        ("### 2. `stock.py`:", "stock.py"),
+        ("File `stock.py`:", "stock.py"),
+        ("filename.py", "filename.py"),
+        ("Now the corrected stock.py, which counts:", "stock.py"),
+    ],
+)
+def test_a_line_that_is_a_name_or_speaks_of_a_known_kind(line, name):
+    assert read_files(f"{line}\n```python\n{HELLO}```") == {name: HELLO}
+
+
+def test_blocks_of_other_languages_are_no_python_files():
+    assert read_files(f'```json\n{{"a": 1}}\n```\n\n```python\n{HELLO}```') == {"main.py": HELLO}
+    reply = (
+        f"**main.py**\n```python\n{HELLO}```\n"
+        "To run it, use python main.py:\n```bash\npython main.py\n```\nmain.py prints:\n```text\nhello\n```"
+    )
+    assert read_files(reply) == {"main.py": HELLO}
+    assert read_files(reply.replace("bash", "")) == {"main.py": HELLO}
+    assert read_files('config.json\n```json\n{"a": 1}\n```') == {"config.json": '{"a": 1}\n'}
+
+
 @pytest.mark.parametrize("name", ["../evil.py", "/etc/evil.py", "a/../../evil.py", "x" * 90 + ".py"])  # fmt: skip
 def test_paths_that_leave_the_directory_are_not_taken(name):
     files = read_files(f"{name}\n```\nx=1\n```")
@@ -123,3 +164,18 @@ def test_comments_and_docstrings_are_stripped():
     code = '"""Requirement."""\nx = "# kept"  # gone\n\n\ndef f():\n    """Gone\n    too."""\n    return x\n'
     assert without_comments({"main.py": code}) == 'x = "# kept"\ndef f():\n    return x'
     assert without_comments({"main.py": "def f(:\n    # gone\n    x = 1"}) == "def f(:\n    x = 1"
+
+
+@pytest.mark.parametrize(
+    ("code", "stripped"),
+    [
+        ("x = 1\n\x0c\ny = 2  # gone\n", "x = 1\ny = 2"),
+        ("x = 'a\u2028b'\ny = 2  # gone\n", "x = 'a\u2028b'\ny = 2"),
+        ("x = 1  # gone\r\ny = 2  # gone\r\n", "x = 1\ny = 2"),
+        ("x = 1  # gone\ry = 2  # gone\r", "x = 1\ny = 2"),
+        ("x = 'äöü'; '''gone'''\ny = 2\n", "x = 'äöü';\ny = 2"),
+        ("'''ä gone\nä gone'''; y = 'ä'\n", "           ; y = 'ä'"),
+    ],
+)
+def test_comments_are_found_by_the_parsers_lines_and_columns(code, stripped):
+    assert without_comments({"main.py": code}).strip() == stripped.strip()

@@ -1,0 +1,115 @@
+"""The directory of one run on the caller's side: made, removed whatever a program left in it, also after a killed caller."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+_PREFIX = "agenttts-run-"
+# Between its making and its lock a directory looks like one that was left behind: so young ones are left alone.
+_STALE_SECONDS = 3600.0
+
+
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """A directory for one run, removed afterwards. Its lock says that it is in use; it ends with the caller."""
+    _remove_stale(tempfile.gettempdir())
+    base = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Some network file systems lock no directory: what a killed caller leaves there stays, see `remove_stale`.
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield base
+    finally:
+        os.close(lock)
+        # A file that cannot be removed harms nobody; the run's outcome counts.
+        with suppress(OSError):
+            remove_tree(base)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what callers that were killed left below ``folder`` an hour ago or earlier; one in use is locked."""
+    for base in folder.glob(_PREFIX + "*"):
+        with suppress(OSError):  # another user's, in use, or removed meanwhile by someone else
+            if base.is_symlink() or time.time() - base.stat().st_mtime < _STALE_SECONDS:
+                continue
+            lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_tree(base)
+            finally:
+                os.close(lock)
+
+
+@cache
+def _remove_stale(folder: str) -> None:
+    """Once a process."""
+    remove_stale(Path(folder))
+
+
+def remove_tree(base: Path) -> None:
+    """Remove a directory of any depth, and with any modes: without recursion, and with no path longer than two names.
+
+    (`shutil.rmtree` ends at Python's recursion limit.) What lies two levels down is moved up, until all is flat.
+    """
+    numbers = count()
+    top = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        while names := _names(top):
+            for name in names:
+                if not _unlinked(name, top):
+                    _flatten(name, top, numbers)
+    finally:
+        os.close(top)
+    base.rmdir()
+
+
+def _flatten(name: str, top: int, numbers: Iterator[int]) -> None:
+    os.chmod(name, 0o700, dir_fd=top)
+    folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+    try:
+        for inner in _names(folder):
+            if not _unlinked(inner, folder):
+                os.chmod(
+                    inner, 0o700, dir_fd=folder
+                )  # a directory is only moved by who may write to it
+                moved = f"{os.getpid()}-{next(numbers)}"
+                while _exists(moved, top):
+                    moved = f"{os.getpid()}-{next(numbers)}"
+                os.rename(inner, moved, src_dir_fd=folder, dst_dir_fd=top)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=top)
+
+
+def _names(folder: int) -> list[str]:
+    with os.scandir(folder) as listing:
+        return [entry.name for entry in listing]
+
+
+def _unlinked(name: str, folder: int) -> bool:
+    """Remove it unless it is a directory."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except (
+        IsADirectoryError,
+        PermissionError,
+    ):  # as unlink(2) of a directory answers, by Linux and by POSIX
+        return False
+    return True
+
+
+def _exists(name: str, folder: int) -> bool:
+    try:
+        os.lstat(name, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    return True
