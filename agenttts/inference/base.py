@@ -9,6 +9,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Literal, Protocol
 
 PromptStyle = Literal["chat", "few_shot_chat", "few_shot_completion"]
@@ -142,11 +144,11 @@ def sample_key(
 ) -> str:
     """The address of a prompt's samples: 32 hex digits.
 
-    Two prompts share samples exactly when model, revision, engine options, rendered prompt, stop strings, sampling
+    Two prompts share samples exactly when model (its path; of a script, its text), revision, engine options, rendered prompt, stop strings, sampling
     parameters and run seed are equal. How many samples are asked for is not part of it: k samples are samples 0..k-1.
     """
     address = {
-        "model": [model.path, model.revision, model.engine, dict(model.options)],
+        "model": [_identity(model), model.revision, model.engine, dict(model.options)],
         "content": content if isinstance(content, str) else [dict(m) for m in content],
         "stop": stop,
         "params": [params.temperature, params.max_tokens, params.top_p],
@@ -154,6 +156,19 @@ def sample_key(
     }
     text = json.dumps(address, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _identity(model: ModelConfig) -> str:
+    """What a model is: where it lies; a script, which is a small file that people edit, by what it says."""
+    return _script_digest(model.path) if model.engine == "scripted" else model.path
+
+
+@cache
+def _script_digest(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return path  # the engine will say what is wrong with it
 
 
 def sample_seed(key: str, index: int) -> int:
