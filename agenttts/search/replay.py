@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,18 +136,37 @@ def replay(
     return pl.DataFrame(rows, schema=TRACE_SCHEMA)
 
 
+def check_out(path: Path) -> None:
+    """Whether a trace can be written there, told before the replay. Raises `UserError`."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a directory; give a file, .csv or .parquet")
+    above = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
+    if above != path and not above.is_dir():
+        raise UserError(f"{path}: {above} is no directory; give a file in a directory")
+    if not os.access(above, os.W_OK):
+        raise UserError(f"{path}: {above} is not writable; give a file in a place that is")
+
+
 def write_trace(trace: pl.DataFrame, path: Path | str) -> None:
-    """Write a trace as Parquet (``.parquet``), else as CSV with the allocations as JSON text."""
+    """Write a trace as Parquet (``.parquet``), else as CSV with the allocations as JSON text.
+
+    Raises `UserError` when it cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        trace.write_parquet(path)
-        return
     as_text = [
         pl.Series(column, [_json(value) for value in trace[column].to_list()], dtype=pl.String)
         for column in ("allocation", "recommended")
     ]
-    trace.with_columns(as_text).write_csv(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            trace.write_parquet(path)
+        else:
+            trace.with_columns(as_text).write_csv(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: the trace cannot be written: {error.strerror or error}"
+        ) from error
 
 
 def _read(path: Path) -> pl.DataFrame:

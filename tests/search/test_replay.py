@@ -1,11 +1,12 @@
 import json
+import os
 
 import polars as pl
 import pytest
 
 from agenttts.errors import UserError
 from agenttts.search import create
-from agenttts.search.replay import load_table, replay, write_trace
+from agenttts.search.replay import check_out, load_table, replay, write_trace
 from agenttts.space import Model, SearchSpace, Stage
 
 SPACE = SearchSpace(
@@ -141,3 +142,22 @@ def test_traces_are_written_as_parquet_or_csv(csv, tmp_path):
     assert read.columns == trace.columns
     assert [json.loads(text) for text in read["allocation"]] == trace["allocation"].to_list()
     assert [json.loads(text) for text in read["recommended"]] == trace["recommended"].to_list()
+
+
+def test_an_impossible_place_for_the_trace_is_named(csv, tmp_path):
+    trace = replay(load_table(csv, SPACE), SPACE, create("random", SPACE), trials=1, batch=1)
+    (tmp_path / "file").write_text("")
+    for path, says in ((tmp_path, "is a directory"), (tmp_path / "file" / "t.csv", "no directory")):
+        with pytest.raises(UserError, match=says):
+            check_out(path)
+        with pytest.raises(UserError, match="cannot be written"):
+            write_trace(trace, path)
+    check_out(tmp_path / "new" / "trace.csv")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_parent_is_named(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(UserError, match="locked is not writable"):
+        check_out(tmp_path / "locked" / "deep" / "trace.csv")
