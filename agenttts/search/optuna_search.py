@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -202,6 +203,23 @@ class OptunaGPSearcher(_OptunaSearcher):
                 fix="pip install 'agenttts-hpc[optuna]' torch",
             ) from error
         return self._optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
+
+    def _next(self) -> Proposal | None:
+        with _one_thread():
+            return super()._next()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread: on matrices this small, threads that wait for a busy core cost more than they compute."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _is_range(stage: Stage) -> bool:
