@@ -244,7 +244,7 @@ def replay(
     from agenttts import search
     from agenttts.cli import show
     from agenttts.controller.agent import link_for_replay
-    from agenttts.search.replay import load_table, write_trace
+    from agenttts.search.replay import check_out, load_table, write_trace
     from agenttts.search.replay import replay as replay_table
     from agenttts.spec import load_spec
 
@@ -252,7 +252,14 @@ def replay(
     feasible = spec.space()
     options = spec.search.options if searcher == spec.search.method else {}
     search.create(searcher, feasible, seed, **options)
+    if out is not None:
+        check_out(out)
     link = link_for_replay(spec, searcher, out)
+    if link is None and search.asks_llm(searcher) == "needs":
+        raise UserError(
+            f"--searcher: '{searcher}' needs a language model to ask; give one in the agent section of {space} "
+            "(kind: endpoint or scripted), or choose agenttts, which does without"
+        )
     method = search.create(searcher, feasible, seed, llm=link, **options)
     trace = replay_table(load_table(table, feasible), feasible, method, trials, batch)
     if out is None:

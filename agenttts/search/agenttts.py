@@ -94,11 +94,13 @@ class AgentTTSSearcher(Searcher):
         if len(chosen) == n:
             return chosen
         self.archive.write_guidelines(self.rules.guidelines(self.archive))
+        failures = self.rules.failures(self.archive)
         offered: dict[Allocation, Proposal] = {}
         if self.proposer is not None and self.archive.scored:
             for proposal in self.proposer.propose(n - len(chosen), self.archive):
                 allocation = proposal.allocation
-                if allocation in self.space and allocation not in self.archive:
+                new = allocation in self.space and allocation not in self.archive
+                if new and not failures.avoids(allocation):
                     offered.setdefault(allocation, proposal)
         return chosen + self.rules.propose(
             n - len(chosen),
@@ -114,7 +116,9 @@ class AgentTTSSearcher(Searcher):
         return self._missing_initial()[: max(0, n)]
 
     def _missing_initial(self) -> list[Proposal]:
-        return [trial for trial in self.initial if trial.allocation not in self.archive]
+        missing = [trial for trial in self.initial if trial.allocation not in self.archive]
+        failures = self.rules.failures(self.archive)
+        return [trial for trial in missing if not failures.avoids(trial.allocation)]
 
     def _take(self, proposals: Sequence[Proposal]) -> None:
         """Make proposals known at once, so that the next proposer of the batch does not repeat them."""

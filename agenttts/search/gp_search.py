@@ -11,6 +11,7 @@ import numpy as np
 from agenttts.errors import UserError
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
+from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.gaussian import (
     Floats,
@@ -37,7 +38,8 @@ class GaussianProcessSearcher(Searcher):
     """Matérn-5/2 over scaled log(samples) and one-hot models, a length each; expected improvement.
 
     Hyperparameters by the marginal likelihood (with a weak prior on lengths). Batches by the kriging believer.
-    Recommends the tried allocation with the highest expected score. Options: ``initial``, how many uniform draws
+    Recommends the tried allocation with the highest expected score. Regions where trials fail are left alone
+    (`agenttts.search.failures`). Options: ``initial``, how many uniform draws
     come first.
     """
 
@@ -72,7 +74,8 @@ class GaussianProcessSearcher(Searcher):
             taken = self._grid.encode(a for a in sorted(self.archive.known) if a in self.space)
             rows = self._rows[~np.isin(self._grid.keys(self._rows), self._grid.keys(taken))]
             # What was just drawn is known by now: draws are made known as they are made.
-            for number in model.choose(rows, n - len(chosen)):
+            failures = Failures(self._grid, self.archive)
+            for number in failures.pick(rows, n - len(chosen), model.choose):
                 allocation = self._grid.decode(rows[number])
                 chosen.append(Proposal(allocation, "model", "largest expected improvement"))
             self.pending(proposal.allocation for proposal in chosen)

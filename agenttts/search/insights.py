@@ -3,7 +3,7 @@
 From the archive alone, the rules propose, recommend and explain. The surrogate (`agenttts.search.effects`) says what the
 trials let expect of every allocation; candidates are the feasible set, thinned where it is large, and everything next to
 the best allocations: a stage's choice exchanged (insight 2), budget shifted between two stages (insight 3). The value of
-what a trial would teach decides (`agenttts.search.acquisition`). When recent scores hardly vary, a third of the
+what a trial would teach decides (`agenttts.search.acquisition`), except where trials fail (`agenttts.search.failures`). When recent scores hardly vary, a third of the
 proposals explore (crossover, mutation, random), as do all of them when no insight is switched on.
 """
 
@@ -22,6 +22,7 @@ from agenttts.search.acquisition import choose, spread
 from agenttts.search.archive import Archive, Scored
 from agenttts.search.base import Proposal
 from agenttts.search.effects import EffectModel
+from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.findings import findings
 from agenttts.search.grid import ChoiceGrid, Rows
@@ -38,6 +39,9 @@ _PARENTS = 3
 
 # A favoured proposal is taken when it is worth this share of the best candidate.
 _FAVOUR = 0.5
+
+# Explorations passed over because trials fail there, before one is made all the same: nothing else may be left.
+_AVOIDED = 50
 
 # Recent scores "hardly vary" when their spread is under this share of the spread of all scores.
 _FLAT = 0.02
@@ -87,8 +91,16 @@ class InsightRules:
             rows = self._candidates(model, archive, [*offered, *named], rng)
             best = self.best(archive)
             assert best is not None
-            for pick in choose(model, rows, n - explore, favoured=len(offered), favour=_FAVOUR):
-                allocation = self._grid.decode(rows[pick.index])
+            keys = self._grid.keys(self._grid.encode(offered))
+
+            def most_valuable(part: Rows, count: int) -> list[int]:
+                # The favoured ones lead the candidates, and so what is left of them leads every part.
+                own = int(np.isin(self._grid.keys(part), keys).sum())
+                picks = choose(model, part, count, favoured=own, favour=_FAVOUR)
+                return [pick.index for pick in picks]
+
+            for number in self.failures(archive).pick(rows, n - explore, most_valuable):
+                allocation = self._grid.decode(rows[number])
                 reason = describe(self.space, best, allocation)
                 own = Proposal(allocation, "insight", reason)
                 chosen[allocation] = named.get(allocation, own)
@@ -135,6 +147,10 @@ class InsightRules:
             self._fitted = (scored, model)
         return self._fitted[1]
 
+    def failures(self, archive: Archive) -> Failures:
+        """What the failed trials say."""
+        return Failures(self._grid, archive)
+
     @cached_property
     def _feasible(self) -> FeasibleSet:
         return FeasibleSet(self.space)
@@ -153,9 +169,10 @@ class InsightRules:
         taken = self._grid.encode(a for a in sorted(archive.known) if a in self.space)
         rows = self._new(_some(self._rows, _ANYWHERE, draw), taken)
         reason = "spread over models and samples, no score being known"
-        allocations = [
-            self._grid.decode(rows[number]) for number in spread(self._grid, taken, rows, n)
-        ]
+        picked = self.failures(archive).pick(
+            rows, n, lambda part, count: spread(self._grid, taken, part, count)
+        )
+        allocations = [self._grid.decode(rows[number]) for number in picked]
         return {a: Proposal(a, "explore", reason) for a in allocations}
 
     def _candidates(
@@ -197,7 +214,8 @@ class InsightRules:
     ) -> None:
         """Fill ``chosen`` up to ``n`` by crossover, mutation and uniform draws, in turn."""
         ranked = sorted(archive.scored, key=lambda t: (-t.score, t.cost))[:_RECENT]
-        turn = 0
+        failures = self.failures(archive)
+        turn = avoided = 0
         while len(chosen) < n:
             turn += 1
             allocation, how = self._explored(turn, ranked, rng)
@@ -209,6 +227,9 @@ class InsightRules:
                 )
             if new is None:
                 return
+            if avoided < _AVOIDED and failures.avoids(new, chosen):
+                avoided += 1
+                continue
             chosen[new] = Proposal(new, "explore", how)
 
     def _explored(

@@ -1,26 +1,34 @@
 """Bayesian optimisation with Optuna's samplers: baselines as users know them.
 
 The study is rebuilt from the archive at every ask, so that these searchers too are their archive and nothing else.
-Optuna proposes over the whole box of models and counts; the budget reaches it as a constraint (0 or less is feasible).
+Optuna proposes over the whole box of models and counts; the budget reaches it as a constraint (0 or less is feasible). A failed
+trial reaches it as one with the worst score so far; what it proposes where trials fail (`agenttts.search.failures`) is told
+to it likewise and not tried.
 """
 
 from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 from agenttts.errors import MissingRequirement
 from agenttts.search.base import Proposal, Searcher
+from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
+from agenttts.search.grid import ChoiceGrid
 from agenttts.search.moves import within_budget
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 
 # Proposals over budget told to the study as such before one is cut down to the budget.
 _INFEASIBLE = 5
 _INITIAL = 5
+
+# Draws that avoid failing regions before one in them is taken: they may be all that is left.
+_DRAWS = 50
 
 
 class _OptunaSearcher(Searcher):
@@ -53,10 +61,12 @@ class _OptunaSearcher(Searcher):
             # Experimental features, and study attributes that are deprecated between its versions.
             warnings.simplefilter("ignore")
             study = self._study(number)
+            failures = Failures(self._grid, self.archive)
             for attempt in range(_INFEASIBLE):
                 trial = study.ask(self._distributions)
                 allocation = self._allocation(trial.params)
-                if allocation in self.space:
+                inside = allocation in self.space
+                if inside and not failures.avoids(allocation):
                     break
                 excess = {"budget": self._excess(allocation)}
                 if attempt < _INFEASIBLE - 1:
@@ -66,8 +76,10 @@ class _OptunaSearcher(Searcher):
         if allocation not in self.space:
             allocation = within_budget(self.space, allocation)
             reason += ", cut down to the budget"
+        if failures.avoids(allocation):
+            return self._drawn(f"trials fail where {self.name} looks: drawn at random", failures)
         if allocation in self.archive:
-            return self._drawn(f"{self.name} repeated itself: drawn at random")
+            return self._drawn(f"{self.name} repeated itself: drawn at random", failures)
         return Proposal(allocation, "model", reason)
 
     def _study(self, number: int) -> Any:
@@ -83,6 +95,10 @@ class _OptunaSearcher(Searcher):
             within = {"budget": self._excess(trial.allocation)}
             study.add_trial(self._finished(trial.allocation, trial.score, within))
         told = {result.allocation for result in self.archive.results}
+        failed = told - {trial.allocation for trial in scored}
+        for allocation in sorted(a for a in failed if a in self.space):
+            within = {"budget": self._excess(allocation)}
+            study.add_trial(self._finished(allocation, self._worst, within))
         for allocation in sorted(self.archive.known - told):
             if allocation in self.space:
                 study.add_trial(
@@ -141,14 +157,22 @@ class _OptunaSearcher(Searcher):
             choices.append(Choice(stage.name, parameters[f"{stage.name}.model"], samples))
         return Allocation(tuple(choices))
 
-    def _drawn(self, reason: str) -> Proposal | None:
+    def _drawn(self, reason: str, failures: Failures | None = None) -> Proposal | None:
         rng = random.Random(f"{self.name}/{self.seed}/{self.archive.known_count}")
         drawn = self._feasible.draw(self.archive, rng)
+        for _ in range(_DRAWS):
+            if failures is None or drawn is None or not failures.avoids(drawn):
+                break
+            drawn = self._feasible.draw(self.archive, rng)
         return None if drawn is None else Proposal(drawn, "random", reason)
 
     @cached_property
     def _feasible(self) -> FeasibleSet:
         return FeasibleSet(self.space)
+
+    @cached_property
+    def _grid(self) -> ChoiceGrid:
+        return ChoiceGrid(self.space)
 
 
 class OptunaTPESearcher(_OptunaSearcher):
@@ -179,6 +203,23 @@ class OptunaGPSearcher(_OptunaSearcher):
                 fix="pip install 'agenttts-hpc[optuna]' torch",
             ) from error
         return self._optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
+
+    def _next(self) -> Proposal | None:
+        with _one_thread():
+            return super()._next()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread: on matrices this small, threads that wait for a busy core cost more than they compute."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _is_range(stage: Stage) -> bool:

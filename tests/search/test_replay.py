@@ -1,12 +1,14 @@
 import json
+import os
 
 import polars as pl
 import pytest
 
 from agenttts.errors import UserError
 from agenttts.search import create
-from agenttts.search.replay import load_table, replay, write_trace
+from agenttts.search.replay import check_out, load_table, replay, write_trace
 from agenttts.space import Model, SearchSpace, Stage
+from agenttts.tables.schema import TrialRow, TrialState, trials_frame
 
 SPACE = SearchSpace(
     (
@@ -141,3 +143,74 @@ def test_traces_are_written_as_parquet_or_csv(csv, tmp_path):
     assert read.columns == trace.columns
     assert [json.loads(text) for text in read["allocation"]] == trace["allocation"].to_list()
     assert [json.loads(text) for text in read["recommended"]] == trace["recommended"].to_list()
+
+
+def test_an_impossible_place_for_the_trace_is_named(csv, tmp_path):
+    trace = replay(load_table(csv, SPACE), SPACE, create("random", SPACE), trials=1, batch=1)
+    (tmp_path / "file").write_text("")
+    for path, says in ((tmp_path, "is a directory"), (tmp_path / "file" / "t.csv", "no directory")):
+        with pytest.raises(UserError, match=says):
+            check_out(path)
+        with pytest.raises(UserError, match="cannot be written"):
+            write_trace(trace, path)
+    check_out(tmp_path / "new" / "trace.csv")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_parent_is_named(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(UserError, match="locked is not writable"):
+        check_out(tmp_path / "locked" / "deep" / "trace.csv")
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a.model,a.samples,b.model,b.samples,score,score\ns,1,s,1,0.1,0.9\n")
+    with pytest.raises(UserError, match="column 'score' is there 2 times"):
+        load_table(path, SPACE)
+
+
+def trial_row(name, first, second, score, **changes):
+    values = {
+        "run": "r", "trial": name, "iteration": 0, "source": "random", "state": TrialState.COMPLETED,
+        "budget": 1.0, "metrics": {"a.f1": 0.5}, "allocation": SPACE.allocation(first, second),
+    }  # fmt: skip
+    return TrialRow(**(values | {"score": score} | changes))
+
+
+def test_a_runs_own_table_of_trials_is_read(tmp_path):
+    path = tmp_path / "trials.parquet"
+    rows = [
+        trial_row("t1", ("s", 1), ("s", 2), 0.25),
+        trial_row("t2", ("l", 1), ("s", 2), None, state=TrialState.OOM),
+        trial_row("t3", ("s", 1), ("s", 2), 0.75, source="test"),
+        trial_row("t4", ("s", 1), ("l", 2), 0.75, source="finalist"),
+    ]
+    trials_frame(rows, ["a.f1"]).write_parquet(path)
+    table = load_table(path, SPACE)
+    found = table.trial(SPACE, SPACE.allocation(("s", 1), ("s", 2)))
+    assert (found.score, found.metrics) == (0.25, {"a.f1": 0.5})
+    assert score(table, ("l", 1), ("s", 2)) is None
+    assert score(table, ("s", 1), ("l", 2)) is None
+    other = SearchSpace((Stage("a", SPACE.stages[0].models, 256, 64, (1, 2)),), 260)
+    with pytest.raises(UserError, match="row 1: the trial's stages are a, b; the spec's are a"):
+        load_table(path, other)
+
+
+def test_standard_errors_reach_the_searcher(tmp_path):
+    path = tmp_path / "t.csv"
+    head = "a.model,a.samples,b.model,b.samples,score,stderr\n"
+    path.write_text(f"{head}s,1,s,1,0.1,0.03\ns,1,s,1,0.3,0.04\nl,1,s,1,0.5,0.02\nl,1,l,1,0.5,\n")
+    table = load_table(path, SPACE)
+
+    def told(first, second):
+        return table.trial(SPACE, SPACE.allocation(first, second))
+
+    assert told(("l", 1), ("s", 1)).stderr == 0.02
+    assert told(("l", 1), ("s", 1)).metrics == {}
+    assert told(("s", 1), ("s", 1)).stderr == pytest.approx(0.025)
+    assert told(("l", 1), ("l", 1)).stderr is None
+    path.write_text(f"{head}s,1,s,1,0.1,-1\n")
+    with pytest.raises(UserError, match="row 1: column 'stderr' is '-1'"):
+        load_table(path, SPACE)

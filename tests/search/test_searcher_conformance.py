@@ -175,6 +175,40 @@ def test_all_failed(method):
     assert searcher.best() is None
 
 
+# Searchers that model scores, and so could take what never scores for what is not known yet.
+MODELS_SCORES = ("agenttts", "gp", "optuna_gp", "optuna_tpe")
+
+# Where trials always fail: a combination no engine runs, a model that never fits, samples that run out of memory.
+FAILING = {
+    "a combination": lambda a: (a.choices[0].model, a.choices[1].model) == ("l", "s"),
+    "a model": lambda a: a.choices[0].model == "l",
+    "large samples": lambda a: a.choices[0].samples > 5,
+}
+
+
+@pytest.mark.parametrize("method", MODELS_SCORES)
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("fails", FAILING.values(), ids=FAILING)
+def test_what_keeps_failing_is_left_alone(method, batch, fails):
+    if method in SLOW and (batch == 1 or fails is not FAILING["a model"]):
+        pytest.skip("too slow: one case shows it, and optuna_tpe shares the code")
+    most = 15 if method in SLOW else 25
+    asked = run(make(method, SPACES["two stages"], 1), most, batch, fails)
+    assert len(set(asked)) == most
+    assert sum(map(fails, asked[10:])) <= most // 5
+
+
+@pytest.mark.parametrize("method", [m for m in MODELS_SCORES if m not in SLOW])
+def test_one_failed_trial_closes_nothing(method):
+    """Its combination is tried again."""
+    searcher = make(method, SPACES["two stages"], 1)
+    unlucky = searcher.ask(1)[0]
+    searcher.tell([result(unlucky, failed=True)])
+    asked = run(searcher, 25, 1)
+    models = [choice.model for choice in unlucky.choices]
+    assert any([c.model for c in a.choices] == models for a in asked)
+
+
 @every_searcher
 def test_zero_is_a_score(method):
     space = SPACES["two stages"]

@@ -1,0 +1,180 @@
+"""What failed trials say: which allocations are left alone, and for how long.
+
+A failure has no score to model, but it has *suspects*: its combination of models, and at every stage its model with as many
+samples or more. A suspect with a score to its name is acquitted (a node that died says nothing about models). Of the
+others the one behind the most failures takes the blame for them first, and from the second failure on it is shut. A
+region that is shut gets another chance each time the number of trials doubles: two unlucky trials close nothing for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agenttts.search.archive import Archive
+from agenttts.search.grid import ChoiceGrid, Rows
+from agenttts.space import Allocation
+
+Mask = NDArray[np.bool_]
+
+# Failures that shut a region; one with f of them stays shut until there are _PATIENCE * 2^f results.
+_SHUT, _PATIENCE = 2, 8
+
+
+@dataclass(frozen=True)
+class _Suspect:
+    """A region: for some stages, which of their choices lie in it. ``failures`` are numbers of failed trials in it.
+
+    ``rank`` orders suspects of equally many failures, the likelier first.
+    """
+
+    masks: dict[int, Mask]
+    failures: frozenset[int]
+    rank: tuple[float, ...]
+
+    def holds(self, rows: Rows) -> Mask:
+        inside = np.ones(len(rows), dtype=bool)
+        for stage, mask in self.masks.items():
+            inside &= mask[rows[:, stage]]
+        return inside
+
+
+class Failures:
+    """The suspects of an archive. Everything is open while no trial failed."""
+
+    def __init__(self, grid: ChoiceGrid, archive: Archive) -> None:
+        self._grid = grid
+        space = archive.space
+        scored = {trial.allocation for trial in archive.scored}
+        results = archive.results
+        failed = sorted(
+            {r.allocation for r in results if r.allocation in space and r.allocation not in scored}
+        )
+        self._shut: list[_Suspect] = []
+        self._doubtful: list[_Suspect] = []
+        if not failed:
+            return
+        self._failed = grid.encode(failed)
+        self._scored = grid.encode(sorted(scored))
+        told = {result.allocation for result in results}
+        out = (a for a in sorted(archive.known - told) if a in space)
+        self._out = grid.encode(out)
+        self._blame(len(results))
+
+    def __bool__(self) -> bool:
+        """Whether anything is under suspicion."""
+        return bool(self._shut or self._doubtful)
+
+    def avoids(self, allocation: Allocation, picked: Iterable[Allocation] = ()) -> bool:
+        """`avoided`, of one allocation of the space."""
+        if not self:
+            return False
+        return bool(self.avoided(self._grid.encode([allocation]), self._grid.encode(picked))[0])
+
+    def avoided(self, rows: Rows, picked: Rows | None = None) -> Mask:
+        """Which ``rows`` are better left alone: in a region that is shut, or in one where failures are unexplained
+        and another trial (one of ``picked``, or one that is out) will tell."""
+        avoided = np.zeros(len(rows), dtype=bool)
+        if not self:
+            return avoided
+        waiting = self._out if picked is None else np.concatenate([self._out, picked])
+        for suspect in self._shut:
+            avoided |= suspect.holds(rows)
+        for suspect in self._doubtful:
+            if suspect.holds(waiting).any():
+                avoided |= suspect.holds(rows)
+        return avoided
+
+    def pick(self, rows: Rows, n: int, choose: Callable[[Rows, int], Sequence[int]]) -> list[int]:
+        """Numbers of up to ``n`` of ``rows`` by ``choose(rows, n)``, those to be left alone last.
+
+        ``choose`` is given a part of the rows, in their order, and returns numbers within that part, the best first.
+        """
+        if not self:
+            return list(choose(rows, n))
+        picked: list[int] = []
+        while len(picked) < min(n, len(rows)):
+            left = np.setdiff1d(np.arange(len(rows)), picked)
+            open_ = left[~self.avoided(rows[left], rows[picked])]
+            if not len(open_):
+                last = choose(rows[left], n - len(picked))
+                return picked + [int(left[number]) for number in last]
+            found = choose(rows[open_], n - len(picked))
+            for number in found:
+                row = int(open_[number])
+                if self.avoided(rows[[row]], rows[picked])[0]:
+                    break  # an earlier pick of this batch will tell: choose again without its region
+                picked.append(row)
+            if not found:
+                break
+        return picked
+
+    def _blame(self, results: int) -> None:
+        """Share out the failures among suspects, the one behind most of them first."""
+        suspects = list(self._suspects())
+        open_ = set(range(len(self._failed)))
+        while True:
+            ranked = max(
+                suspects,
+                key=lambda suspect: (len(suspect.failures & open_), suspect.rank),
+                default=None,
+            )
+            if ranked is None or len(ranked.failures & open_) < _SHUT:
+                break
+            shut = results < _PATIENCE * 2 ** len(ranked.failures)
+            (self._shut if shut else self._doubtful).append(ranked)
+            open_ -= ranked.failures
+        self._doubtful += [suspect for suspect in suspects if suspect.failures & open_]
+
+    def _suspects(self) -> Iterator[_Suspect]:
+        stages = range(len(self._grid.choices))
+        for stage in stages:
+            yield from self._of_stage(stage)
+        if len(stages) > 1:  # with one stage the combination is its model
+            models = self._models(self._failed)
+            for combination in np.unique(models, axis=0):
+                yield from self._of_combination(combination)
+
+    def _of_stage(self, stage: int) -> Iterator[_Suspect]:
+        """A model of a stage from a count on: halfway (in log) between the most samples that scored and the fewest
+        that failed, so that a limit is found in a few trials and not crept up to."""
+        models, samples = self._grid.models[stage], self._grid.samples[stage]
+        failed, scored = self._failed[:, stage], self._scored[:, stage]
+        for number, model in enumerate(self._grid.space.stages[stage].models):
+            worked = samples[scored[models[scored] == number]]
+            most = float(worked.max()) if len(worked) else 0.0
+            guilty = (models[failed] == number) & (samples[failed] > most)
+            if not guilty.any():
+                continue
+            fewest = float(samples[failed[guilty]].min())
+            limit = np.sqrt(max(most, float(samples.min())) * fewest)
+            mask = (models == number) & (samples >= limit) & (samples > most)
+            failures = frozenset(np.flatnonzero(guilty).tolist())
+            yield _Suspect({stage: mask}, failures, (0.0, -most, model.params, -stage))
+
+    def _of_combination(self, combination: Rows) -> Iterator[_Suspect]:
+        """A combination of models: all of it when it never scored, else from the counts of a failed trial on."""
+        here = np.flatnonzero((self._models(self._failed) == combination).all(axis=1))
+        worked = self._scored[(self._models(self._scored) == combination).all(axis=1)]
+        same = [self._grid.models[i] == model for i, model in enumerate(combination)]
+        if not len(worked):
+            yield _Suspect(dict(enumerate(same)), frozenset(here.tolist()), (1.0,))
+            return
+        counts = self._counts(self._failed)
+        for trial in here:
+            masks = {
+                i: mask & (self._grid.samples[i] >= counts[trial, i]) for i, mask in enumerate(same)
+            }
+            above = _Suspect(masks, frozenset(), (0.5,))
+            if not above.holds(worked).any():
+                inside = np.flatnonzero(above.holds(self._failed))
+                yield _Suspect(masks, frozenset(inside.tolist()), above.rank)
+
+    def _models(self, rows: Rows) -> Rows:
+        return np.stack([m[rows[:, i]] for i, m in enumerate(self._grid.models)], axis=1)
+
+    def _counts(self, rows: Rows) -> NDArray[np.float64]:
+        return np.stack([s[rows[:, i]] for i, s in enumerate(self._grid.samples)], axis=1)

@@ -1,0 +1,31 @@
+"""What ``replay`` refuses before it replays anything."""
+
+import pytest
+
+TABLE = "retrieval.model,retrieval.samples,answer.model,answer.samples,score\nweak,1,weak,1,0.5\n"
+
+
+@pytest.fixture
+def refused(cli, scripted_spec, tmp_path):
+    (tmp_path / "table.csv").write_text(TABLE)
+    spec = scripted_spec()
+
+    def run(*arguments):
+        done = cli("replay", "table.csv", "--space", spec, "--trials", 3, *arguments)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        return done.stderr
+
+    return run
+
+
+def test_a_method_that_needs_a_model_without_one(refused):
+    for method in ("agenthpo", "llm_zs"):
+        error = refused("--searcher", method)
+        assert f"'{method}' needs a language model to ask" in error
+        assert "agent section" in error
+
+
+def test_an_impossible_place_for_the_trace(refused, tmp_path):
+    assert "is a directory" in refused("--out", tmp_path)
+    assert "table.csv is no directory" in refused("--out", tmp_path / "table.csv" / "trace.csv")

@@ -1,0 +1,33 @@
+import pytest
+
+from agenttts.search import TrialResult
+from agenttts.search.optuna_search import OptunaGPSearcher
+from agenttts.space import Model, SearchSpace, Stage
+
+torch = pytest.importorskip("torch")
+SPACE = SearchSpace((Stage("a", (Model("s", 3e9),), 256, 64, (1, 2, 3, 4)),), 100)
+
+
+class Watched(OptunaGPSearcher):
+    """Notes on how many threads its sampler works."""
+
+    threads = ()
+
+    def _sampler(self, seed):
+        self.threads = (*self.threads, torch.get_num_threads())
+        return super()._sampler(seed)
+
+
+def test_one_thread_while_it_computes_and_as_before_afterwards():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        searcher = Watched(SPACE, initial=1)
+        for count in (1, 2):
+            searcher.tell([TrialResult(SPACE.allocation(("s", count)), 0.1 * count)])
+        assert len(searcher.ask(1)) == 1
+        assert searcher.threads[-1] == 1
+        assert len(searcher.threads) == 2  # when it is made, and to propose
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
