@@ -88,7 +88,9 @@ def cancel(run: RunDirectory) -> None:
             if time.monotonic() > deadline:
                 raise RunFailed(f"the controller (job {handle.job_id}) of {run.path} does not end")
             time.sleep(0.2)
-    if read_state(run.journal_file).finished is None:
+    state = read_state(run.journal_file)
+    # A run that an error ended may have left jobs behind.
+    if state.finished is None or (state.finished != "done" and state.unfinished()):
         make_controller(run).cancel("cancelled")
 
 

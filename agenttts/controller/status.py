@@ -49,7 +49,8 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     return {
         "run": run.name,
         "path": str(run.path),
-        "outcome": state.finished,
+        # A controller that was started again has yet to write that the run goes on.
+        "outcome": None if alive and state.finished != "done" else state.finished,
         "controller": {
             "kind": profile.kind,
             "job_id": handle.job_id if handle else None,
