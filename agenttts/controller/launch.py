@@ -111,7 +111,7 @@ def start_controller(run: RunDirectory) -> ControllerHandle:
             # One controller a run, whoever starts how many: Slurm holds the second until the first has ended.
             extra={"dependency": "singleton"},
         )
-        with outer_environment(), submission_errors():
+        with submission_errors(), outer_environment():
             job: submitit.Job[Any] = executor.submit(ControllerJob(run.path))
         handle = ControllerHandle("slurm", str(job.job_id))
         atomic_write_json(run.controller_file, vars(handle))

@@ -233,3 +233,38 @@ def test_a_run_started_again_is_not_over(refused, monkeypatch):
     assert "invalid partition" in status.run_status(run)["outcome"]
     monkeypatch.setattr(status, "controller_alive", lambda run: True)
     assert status.run_status(run)["outcome"] is None
+
+
+POLICY = "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"  # fmt: skip
+OTHERS = "7|RUNNING|None|agenttts run=r controller\n8_3|PENDING|Priority|other\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "queue", "passing"),
+    [
+        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit {POLICY}", OTHERS, True),
+        (f"sbatch: error: AssocMaxSubmitJobLimit {POLICY}", OTHERS, True),
+        (POLICY, OTHERS, True),
+        (f"sbatch: error: QOSMaxGRESPerJob {POLICY}", OTHERS, False),
+        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit {POLICY}", "", False),
+        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit {POLICY}", OTHERS.splitlines()[0] + "\n", False),
+        (POLICY, "8_3|COMPLETED|None|other\n", False),
+    ],
+)  # fmt: skip
+def test_a_submit_limit_is_waited_for_while_jobs_can_lift_it(
+    tmp_path, monkeypatch, message, queue, passing
+):
+    import submitit
+
+    from agenttts.dispatch.slurm import outer_environment, submission_errors
+
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f"#!/bin/sh\ncat <<'END'\n{queue}END\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # as in the controller's own job, which ends last
+    with pytest.raises(MissingRequirement, match="policy") as caught:  # noqa: SIM117
+        with submission_errors(), outer_environment():
+            raise submitit.core.utils.FailedJobError(message)
+    assert isinstance(caught.value, QueueUnavailable) == passing
+    assert not passing or "until some of yours have ended" in str(caught.value)
