@@ -180,3 +180,13 @@ def test_a_merge_that_cannot_be_read_leaves_the_vote(make_trial, tmp_path):
         answers = [text for text in row["candidates"] if text]
         assert json.loads(row["output"]) == max(answers, key=answers.count)
     assert output.score > 0
+
+
+def test_the_score_comes_with_its_standard_error_over_the_examples(make_trial):
+    spec = make_trial("t0000", ("strong", 3), ("weak", 5))
+    output, _ = run(spec)
+    rows = table(spec).filter(stage="answer")
+    values = rows["metrics"].struct.field("em")
+    assert output.score == pytest.approx(values.mean())
+    assert output.score_stderr == pytest.approx(values.std() / len(values) ** 0.5)
+    assert read_result(Path(spec.directory)) == output
