@@ -27,7 +27,6 @@ from agenttts.controller.process import ControllerJob, make_controller
 from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.image import digest
-from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm import outer_environment, slurm_executor, submission_errors
 from agenttts.dispatch.slurm_queue import job_states, run_slurm
 from agenttts.errors import MissingRequirement, RunFailed, UserError
@@ -96,7 +95,7 @@ def cancel(run: RunDirectory) -> None:
 
 def start_controller(run: RunDirectory) -> ControllerHandle:
     """Submit the controller through submitit: a light Slurm job, or a process of its own session here."""
-    profile = _profile(run)
+    profile = run.profile()
     run.slurm.mkdir(exist_ok=True)
     if profile.kind == "slurm":
         token = run.origin()["token"]
@@ -141,10 +140,8 @@ def submit_local(run: RunDirectory) -> None:
 
 def read_handle(run: RunDirectory) -> ControllerHandle | None:
     """Which job the controller was last started as."""
-    try:
-        return ControllerHandle(**json.loads(run.controller_file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
+    document = run.controller()
+    return ControllerHandle(document["kind"], str(document["job_id"])) if document else None
 
 
 def controller_alive(run: RunDirectory) -> bool:
@@ -238,7 +235,3 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
             )
         ]
     return [] if old == new else [f"{path} was {old!r}, is {new!r}"]
-
-
-def _profile(run: RunDirectory) -> Profile:
-    return Profile.model_validate(yaml.safe_load(run.profile_file.read_text(encoding="utf-8")))

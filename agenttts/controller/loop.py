@@ -21,11 +21,12 @@ from agenttts.controller.journal import (
     PlannedTrial,
     TrialProgress,
 )
+from agenttts.controller.reports import write_report
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.works import WorkFactory
 from agenttts.dispatch.base import Dispatcher, JobStatus, QueueUnavailable, Work
 from agenttts.dispatch.job import read_attempts
-from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
+from agenttts.errors import AgentTTSError, RunFailed
 from agenttts.search.base import Searcher, TrialResult
 from agenttts.space import Allocation
 from agenttts.tables.atomic import atomic_write_parquet
@@ -139,15 +140,17 @@ class Controller:
 
     def _end(self, outcome: str, left: str = "") -> None:
         """Write down that and how the run ended; ``left`` says what may outlive it."""
+        # First the report: who waits for the run finds it there.
+        write_report(self._run, self._journal.state, outcome + left)
         self._journal.append("ended", outcome=outcome + left)
 
     def _stop(self, reason: str) -> str:
         """Cancel the jobs of a run that ends by an error; if that fails too, what to tell the user about them."""
         try:
             self._cancel_jobs(reason)
-        except MissingRequirement as error:
+        except AgentTTSError as error:
             log.error("the run's jobs could not be cancelled: %s", error)
-            return f"; its jobs may still run ({error.what}): 'agenttts-hpc cancel {self._run.name}' stops them"
+            return f"; its jobs may still run ({error}): 'agenttts-hpc cancel {self._run.name}' stops them"
         return ""
 
     def _cancel_jobs(self, reason: str) -> None:
@@ -364,7 +367,13 @@ class Controller:
 
     def _tell(self, iteration: int, trials: Sequence[TrialProgress]) -> None:
         self._searcher.tell([_result(progress) for progress in trials])
-        self._journal.append("told", iteration=iteration, guidelines=self._searcher.guidelines())
+        recommended = self._searcher.best()
+        self._journal.append(
+            "told",
+            iteration=iteration,
+            guidelines=self._searcher.guidelines(),
+            recommended=recommended.to_records() if recommended else None,
+        )
 
     def _stop_if_all_failed(self, iteration: int, trials: Sequence[TrialProgress]) -> None:
         rows = [row_from_json(t.row) for t in trials if t.row]
@@ -395,4 +404,5 @@ def _result(progress: TrialProgress) -> TrialResult:
         metrics={name: value for name, value in row.metrics.items() if value is not None},
         cost=row.budget,
         source=row.source,
+        stderr=row.score_stderr,
     )
