@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from agenttts import __version__
-from agenttts.errors import AgentTTSError, UserError, valid_names
+from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
 
 app = typer.Typer(
     name="agenttts-hpc",
@@ -60,6 +60,10 @@ def main() -> None:
         if debug:
             raise
         _fail(str(error), error.exit_code)
+    except OSError as error:  # a full disk, a folder without permission: the machine's, not ours
+        if debug:
+            raise
+        _fail(_machine_problem(error), MissingRequirement.exit_code)
     except _CommandLineError as error:
         _fail(_command_line_problem(error), UserError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -75,6 +79,12 @@ _INTERRUPTED = 128 + 2  # SIGINT
 def _fail(message: str, code: int) -> NoReturn:
     print(f"agenttts-hpc: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
+
+
+def _machine_problem(error: OSError) -> str:
+    """What the operating system refused, and of which file."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error} (--debug shows where this comes from)"
 
 
 def _command_line_problem(error: Any) -> str:
@@ -178,16 +188,11 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="Write to a file.")] = None,
 ) -> None:
     """Aggregate runs: best allocation, best-so-far, Pareto fronts against budget, tokens and GPU-seconds."""
-    from agenttts.controller.journal import read_state
+    from agenttts.controller.reports import report_of
     from agenttts.controller.run import find_run
-    from agenttts.report import build_report, render
-    from agenttts.search.llm.transcript import summarise
+    from agenttts.report import render
 
-    directories = [find_run(run, results) for run in runs]
-    guidelines = {run.name: read_state(run.journal_file).guidelines for run in directories}
-    agents = {run.name: summarise(run.transcript_file) for run in directories}
-    built = build_report([run.path for run in directories], guidelines=guidelines, agents=agents)
-    render(built, form.value, out)
+    render(report_of([find_run(run, results) for run in runs]), form.value, out)
 
 
 @app.command()

@@ -198,6 +198,13 @@ def _status_view(document: dict[str, Any]) -> Group:
         document["outcome"] or f"controller {document['controller']['job_id']} {alive}", style="dim"
     )
     parts: list[Any] = [head, Text(_status_line(document))]
+    if document["recommended"]:
+        parts.append(
+            Text(
+                f"recommended: {_allocation(document['recommended'])} (what the searcher expects to score best, luck "
+                "left aside; 'best' is the highest score)"
+            )
+        )
     agent = document["agent"]
     if agent and agent["served"] and not document["outcome"]:
         parts.append(Text(f"served model: {agent['served'][-1]['what']}"))

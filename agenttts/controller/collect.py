@@ -24,6 +24,7 @@ def finished_row(
         **_common(run, progress, directory),
         state=TrialState.COMPLETED,
         score=output.score,
+        score_stderr=output.score_stderr,
         metrics=output.metrics,
         prompt_tokens=output.prompt_tokens,
         decode_tokens=output.decode_tokens,

@@ -53,6 +53,8 @@ class RunState:
     told: int = 0
     """Iterations whose results the searcher has been told, i.e. that are over."""
     guidelines: list[str] = field(default_factory=list)
+    recommended: list[dict[str, Any]] | None = None
+    """The allocation the searcher recommends so far, as records; None before any trial scored, and in old journals."""
     finished: str | None = None
     """How the run ended ('done' or why it failed); None while it is not over."""
     started_at: str | None = None
@@ -89,6 +91,7 @@ class RunState:
         elif kind == "told":
             self.told = event["iteration"] + 1
             self.guidelines = list(event["guidelines"])
+            self.recommended = event.get("recommended")
         elif kind == "ended":
             self.finished = event["outcome"]
 

@@ -27,7 +27,6 @@ from agenttts.controller.process import ControllerJob, make_controller
 from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.image import digest
-from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm import outer_environment, slurm_executor, submission_errors
 from agenttts.dispatch.slurm_queue import job_states, run_slurm
 from agenttts.errors import MissingRequirement, RunFailed, UserError
@@ -88,13 +87,15 @@ def cancel(run: RunDirectory) -> None:
             if time.monotonic() > deadline:
                 raise RunFailed(f"the controller (job {handle.job_id}) of {run.path} does not end")
             time.sleep(0.2)
-    if read_state(run.journal_file).finished is None:
+    state = read_state(run.journal_file)
+    # A run that an error ended may have left jobs behind.
+    if state.finished is None or (state.finished != "done" and state.unfinished()):
         make_controller(run).cancel("cancelled")
 
 
 def start_controller(run: RunDirectory) -> ControllerHandle:
     """Submit the controller through submitit: a light Slurm job, or a process of its own session here."""
-    profile = _profile(run)
+    profile = run.profile()
     run.slurm.mkdir(exist_ok=True)
     if profile.kind == "slurm":
         token = run.origin()["token"]
@@ -109,7 +110,7 @@ def start_controller(run: RunDirectory) -> ControllerHandle:
             # One controller a run, whoever starts how many: Slurm holds the second until the first has ended.
             extra={"dependency": "singleton"},
         )
-        with outer_environment(), submission_errors():
+        with submission_errors(), outer_environment():
             job: submitit.Job[Any] = executor.submit(ControllerJob(run.path))
         handle = ControllerHandle("slurm", str(job.job_id))
         atomic_write_json(run.controller_file, vars(handle))
@@ -139,10 +140,8 @@ def submit_local(run: RunDirectory) -> None:
 
 def read_handle(run: RunDirectory) -> ControllerHandle | None:
     """Which job the controller was last started as."""
-    try:
-        return ControllerHandle(**json.loads(run.controller_file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
+    document = run.controller()
+    return ControllerHandle(document["kind"], str(document["job_id"])) if document else None
 
 
 def controller_alive(run: RunDirectory) -> bool:
@@ -236,7 +235,3 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
             )
         ]
     return [] if old == new else [f"{path} was {old!r}, is {new!r}"]
-
-
-def _profile(run: RunDirectory) -> Profile:
-    return Profile.model_validate(yaml.safe_load(run.profile_file.read_text(encoding="utf-8")))

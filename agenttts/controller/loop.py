@@ -21,6 +21,7 @@ from agenttts.controller.journal import (
     PlannedTrial,
     TrialProgress,
 )
+from agenttts.controller.reports import write_report
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.works import WorkFactory
 from agenttts.dispatch.base import Dispatcher, JobStatus, QueueUnavailable, Work
@@ -97,7 +98,8 @@ class Controller:
         """Go on with the run until it is over. Raises `RunFailed` when an iteration failed as a whole.
 
         It does not where other iterations have shown that trials can complete and these failed by their own fault.
-        Whatever else ends the run (a partition that refuses its jobs, say) is written down and raised again.
+        Whatever else ends the run (a partition that refuses its jobs, say) is written down and raised again; what lives
+        of it is cancelled, as nobody would collect it, and `resume` runs that after all.
         """
         self._journal.append("started")
         try:
@@ -105,11 +107,10 @@ class Controller:
         except QueueUnavailable:
             raise  # nothing is over: jobs may run on, and the next controller finds them
         except AgentTTSError as error:
-            self._release()
-            self._journal.append("ended", outcome=str(error))
+            self._end(str(error), self._stop(f"the run ended: {error}"))
             raise
         else:
-            self._journal.append("ended", outcome="done")
+            self._end("done")
         finally:
             self._journal.close()
 
@@ -133,6 +134,27 @@ class Controller:
 
     def cancel(self, reason: str) -> None:
         """End the run: cancel what lives and close the books. For a caller that knows no controller is running."""
+        self._cancel_jobs(reason)
+        self._end(reason)
+        self._journal.close()
+
+    def _end(self, outcome: str, left: str = "") -> None:
+        """Write down that and how the run ended; ``left`` says what may outlive it."""
+        # First the report: who waits for the run finds it there.
+        write_report(self._run, self._journal.state, outcome + left)
+        self._journal.append("ended", outcome=outcome + left)
+
+    def _stop(self, reason: str) -> str:
+        """Cancel the jobs of a run that ends by an error; if that fails too, what to tell the user about them."""
+        try:
+            self._cancel_jobs(reason)
+        except AgentTTSError as error:
+            log.error("the run's jobs could not be cancelled: %s", error)
+            return f"; its jobs may still run ({error}): 'agenttts-hpc cancel {self._run.name}' stops them"
+        return ""
+
+    def _cancel_jobs(self, reason: str) -> None:
+        """Cancel what lives and give every unfinished trial its row; one that is done already keeps its result."""
         state = self._journal.state
         self._release()
         self._adopt(state.unfinished())
@@ -141,8 +163,6 @@ class Controller:
         for progress in state.unfinished():
             self._collect_cancelled(progress, reason)
         self._write_table()
-        self._journal.append("ended", outcome=reason)
-        self._journal.close()
 
     def _restore(self) -> None:
         """Bring a new searcher to where the journal says the old one was, told as the old one was told."""
@@ -347,7 +367,13 @@ class Controller:
 
     def _tell(self, iteration: int, trials: Sequence[TrialProgress]) -> None:
         self._searcher.tell([_result(progress) for progress in trials])
-        self._journal.append("told", iteration=iteration, guidelines=self._searcher.guidelines())
+        recommended = self._searcher.best()
+        self._journal.append(
+            "told",
+            iteration=iteration,
+            guidelines=self._searcher.guidelines(),
+            recommended=recommended.to_records() if recommended else None,
+        )
 
     def _stop_if_all_failed(self, iteration: int, trials: Sequence[TrialProgress]) -> None:
         rows = [row_from_json(t.row) for t in trials if t.row]
@@ -378,4 +404,5 @@ def _result(progress: TrialProgress) -> TrialResult:
         metrics={name: value for name, value in row.metrics.items() if value is not None},
         cost=row.budget,
         source=row.source,
+        stderr=row.score_stderr,
     )

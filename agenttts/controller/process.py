@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import submitit
-import yaml
 
 from agenttts import search, tasks
 from agenttts.controller.agent import briefing_of, served_model
@@ -58,7 +57,7 @@ def make_controller(run: RunDirectory) -> Controller:
     """The controller of a run, ready to go on from wherever its journal is."""
     spec = run.spec()
     origin = run.origin()
-    profile = Profile.model_validate(yaml.safe_load(run.profile_file.read_text(encoding="utf-8")))
+    profile = run.profile()
     container = container_of(spec, profile)
     token = f"{run.name}-{origin['token']}"
     transcript = Transcript(run.transcript_file)

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agenttts.dispatch.profile import Profile, load_profile
 from agenttts.errors import UserError, valid_names
 from agenttts.spec import JobSpec, load_spec
+
+_INCOMPLETE = "the run's files were changed: restore it from a copy, or launch under another --name"
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ class RunDirectory:
         return self.path / "trials.parquet"
 
     @property
+    def report(self) -> Path:
+        """The report as page and document, written when the run ends."""
+        return self.path / "report"
+
+    @property
     def controller_file(self) -> Path:
         """Which job the controller is."""
         return self.path / "controller.json"
@@ -97,8 +105,33 @@ class RunDirectory:
 
     def origin(self) -> dict[str, Any]:
         """The contents of `origin_file`."""
-        origin: dict[str, Any] = json.loads(self.origin_file.read_text(encoding="utf-8"))
+        origin = self._document(self.origin_file, {"token", "gpus"})
+        if origin is None:
+            raise UserError(f"{self.origin_file}: no such file; {_INCOMPLETE}")
         return origin
+
+    def profile(self) -> Profile:
+        """The profile the run was launched with."""
+        return load_profile(str(self.profile_file), [])
+
+    def controller(self) -> dict[str, Any] | None:
+        """The contents of `controller_file`; None where no controller was ever started."""
+        return self._document(self.controller_file, {"kind", "job_id"})
+
+    def _document(self, path: Path, keys: set[str]) -> dict[str, Any] | None:
+        """One of the run's own JSON files, which holds at least ``keys``; None when it is not there."""
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise UserError(f"{path}: not valid JSON ({error}); {_INCOMPLETE}") from None
+        if not isinstance(document, dict) or not keys <= document.keys():
+            wanted = ", ".join(sorted(keys))
+            raise UserError(f"{path}: an object with the keys {wanted} is expected; {_INCOMPLETE}")
+        return document
 
     @property
     def exists(self) -> bool:

@@ -7,14 +7,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import yaml
-
 from agenttts.controller.collect import row_from_json
 from agenttts.controller.journal import read_state
 from agenttts.controller.launch import controller_alive, read_handle
 from agenttts.controller.process import make_dispatcher
 from agenttts.controller.run import RunDirectory
-from agenttts.dispatch.profile import Profile
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.search.llm.transcript import summarise
 from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE
@@ -23,7 +20,7 @@ from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE
 def run_status(run: RunDirectory) -> dict[str, Any]:
     """One JSON document: iteration, trials by state, best so far, live jobs, and whether the controller runs."""
     state = read_state(run.journal_file)
-    profile = Profile.model_validate(yaml.safe_load(run.profile_file.read_text(encoding="utf-8")))
+    profile = run.profile()
     spec = run.spec()
     rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
     live = [t for t in state.unfinished() if t.job_id]
@@ -49,7 +46,8 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     return {
         "run": run.name,
         "path": str(run.path),
-        "outcome": state.finished,
+        # A controller that was started again has yet to write that the run goes on.
+        "outcome": None if alive and state.finished != "done" else state.finished,
         "controller": {
             "kind": profile.kind,
             "job_id": handle.job_id if handle else None,
@@ -67,6 +65,8 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             "budget": best.budget,
             "allocation": best.allocation.to_records(),
         },
+        # What the searcher expects to score best, which need not be the luckiest score.
+        "recommended": state.recommended,
         "test": [
             {
                 "trial": row.trial,

@@ -230,7 +230,7 @@ class SlurmServer:
             # When its node is lost the controller starts another: two of one run would share an address file.
             requeue=False,
         )
-        with outer_environment(), submission_errors():
+        with submission_errors(), outer_environment():
             return str(executor.submit(ServeJob(self._directory)).job_id)
 
     def find(self) -> str | None:

@@ -18,7 +18,7 @@ from submitit.slurm.slurm import SlurmExecutor
 from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
 from agenttts.dispatch.job import NEVER, TrialJob
 from agenttts.dispatch.profile import JobResources, Profile, minutes
-from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, run_slurm
+from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, live_jobs, run_slurm
 from agenttts.errors import MissingRequirement
 
 # Beyond this many elements a label each would burden slurmctld more than it helps the reader.
@@ -30,6 +30,11 @@ _PASSING = re.compile(
     r"|temporarily (unable|unavailable)|zero bytes were transmitted",
     re.IGNORECASE,
 )
+# A limit on how many jobs may be submitted (sacctmgr(1), MaxSubmitJobs, GrpSubmitJobs) passes as jobs end; any other
+# limit that is named does not. Without a name the message is the same for both.
+_SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*Submit\w*", re.IGNORECASE)
+_OTHER_LIMIT = re.compile(r"\b(Assoc|QOS)(Max|Min|Grp)\w+", re.IGNORECASE)
+_POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
 
 
 class SlurmDispatcher:
@@ -69,7 +74,7 @@ class SlurmDispatcher:
             )
             for work in works
         ]
-        with outer_environment(), submission_errors():
+        with submission_errors(), outer_environment():
             submitted = executor.submit_array(jobs)
         ids = {work.trial: str(job.job_id) for work, job in zip(works, submitted, strict=True)}
         if len(works) <= _LABELS:
@@ -167,7 +172,10 @@ def outer_environment() -> Iterator[None]:
 
 @contextmanager
 def submission_errors() -> Iterator[None]:
-    """Turn submitit's and sbatch's refusals into one clear error."""
+    """Turn submitit's and sbatch's refusals into one clear error: `QueueUnavailable` for what may pass.
+
+    To be entered outside of `outer_environment`: it looks for jobs besides the one it runs in.
+    """
     try:
         with redirect_stderr(io.StringIO()):  # submitit prints what sbatch said, besides raising it
             yield
@@ -176,6 +184,12 @@ def submission_errors() -> Iterator[None]:
         if _PASSING.search(message):
             raise QueueUnavailable(
                 f"sbatch got no answer: {message}", fix="try again when 'scontrol ping' says UP"
+            ) from None
+        if _at_submit_limit(message):
+            raise QueueUnavailable(
+                f"sbatch takes no more jobs until some of yours have ended: {message}",
+                fix="wait for them, or lower the profile's max_pending; a limit on a job's size would read the same "
+                "('sacctmgr show assoc' and 'sacctmgr show qos' list the limits)",
             ) from None
         raise MissingRequirement(
             f"sbatch refused the job: {message}",
@@ -188,6 +202,16 @@ def submission_errors() -> Iterator[None]:
                 fix="run on a login node of the cluster, or choose another profile (--cluster local)",
             ) from None
         raise
+
+
+def _at_submit_limit(message: str) -> bool:
+    """Whether a refusal is for the number of jobs submitted, and there are jobs whose end can lift it."""
+    if not _SUBMIT_LIMIT.search(message) and (
+        _OTHER_LIMIT.search(message) or not _POLICY.search(message)
+    ):
+        return False
+    own = os.environ.get("SLURM_JOB_ID")
+    return any(job.partition("_")[0] != own for job in live_jobs())
 
 
 def _label(job_id: str, name: str, comment: str) -> None:

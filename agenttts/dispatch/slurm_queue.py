@@ -67,6 +67,11 @@ def jobs_with_comment(word: str) -> dict[str, str]:
     return {job: state for job, (state, _, comment) in rows if word in comment.split()}
 
 
+def live_jobs() -> list[str]:
+    """The user's jobs that wait or run, elements of arrays one by one."""
+    return [job for job, (state, reason) in _squeue().items() if not status(state, reason).ended]
+
+
 def run_slurm(command: list[str]) -> str:
     """Run a Slurm command; its standard output.
 

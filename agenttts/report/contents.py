@@ -152,6 +152,7 @@ def _lines(run: RunReport) -> list[str]:
         *lines,
         f"{totals['trials']} trials: {states}",
         "proposed by: " + ", ".join(f"{count} {source}" for source, count in run.sources.items()),
+        *_recommended_lines(run),
         *_agent_lines(run),
         f"{number(totals['tokens'])} tokens ({share(totals['reused_share'])} reused), "
         f"{number(totals['gpu_hours'])} GPU-hours, {duration(totals['wall_seconds'])} wall time",
@@ -202,6 +203,18 @@ def _after_row(run: RunReport, row: Mapping[str, Any]) -> tuple[str, ...]:
         number(row["budget"]),
         allocation_text(row["allocation"]),
     )
+
+
+def _recommended_lines(run: RunReport) -> list[str]:
+    """The searcher's recommendation, and how it differs from the best trial."""
+    if run.recommended is None:
+        return []
+    row = run.recommended_trial
+    trial = f" ({row['trial']}, score {row['score']:.4f})" if row else ""
+    return [
+        f"recommended: {allocation_text(run.recommended)}{trial}: what the searcher expects to score best, luck left "
+        "aside; the best trial is the one with the highest score"
+    ]
 
 
 def _agent_lines(run: RunReport) -> list[str]:

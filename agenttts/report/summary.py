@@ -42,7 +42,8 @@ class RunReport:
 
     ``interval`` is the confidence interval of the best trial's score over its examples, where they are recorded, and
     ``after_intervals`` those of the trials after the search, by trial; ``settings`` is the run's resolved spec; ``agent``
-    sums up what the language model did (see `agenttts.search.llm.transcript.summarise`), None without one.
+    sums up what the language model did (see `agenttts.search.llm.transcript.summarise`), None without one;
+    ``recommended`` is the allocation, as records, that the searcher expects to score best, None where it says none.
     """
 
     run: str
@@ -54,6 +55,7 @@ class RunReport:
     settings: Mapping[str, Any] = field(default_factory=dict)
     after_intervals: Mapping[str, Interval] = field(default_factory=dict)
     agent: Mapping[str, Any] | None = None
+    recommended: Sequence[Mapping[str, Any]] | None = None
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
@@ -124,6 +126,7 @@ class RunReport:
             "sources": self.sources,
             "trials": _plain(self.trials.to_dicts()),
             "best": best,
+            "recommended": self._recommended_document(),
             "finalists": [self._after_document(row) for row in self.finalists],
             "test": [self._after_document(row) for row in self.tests],
             "agent": None if self.agent is None else dict(self.agent),
@@ -134,6 +137,22 @@ class RunReport:
             "totals": {k: _plain(v) for k, v in self.totals.items() if k not in counts},
             "guidelines": list(self.guidelines),
         }
+
+    @cached_property
+    def recommended_trial(self) -> dict[str, Any] | None:
+        """The row of the search that evaluated the recommended allocation."""
+        if self.recommended is None:
+            return None
+        wanted = [dict(choice) for choice in self.recommended]
+        rows = scored(self.trials).iter_rows(named=True)
+        return next((row for row in rows if row["allocation"] == wanted), None)
+
+    def _recommended_document(self) -> dict[str, Any] | None:
+        if self.recommended is None:
+            return None
+        row = self.recommended_trial or {}
+        found = {name: _plain(row.get(name)) for name in ("trial", "score", "budget")}
+        return {**found, "allocation": [dict(choice) for choice in self.recommended]}
 
     def _with_search_score(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
         searched = {
@@ -181,14 +200,17 @@ def build_report(
     *,
     guidelines: Mapping[str, Sequence[str]] | None = None,
     agents: Mapping[str, Mapping[str, Any] | None] | None = None,
+    recommended: Mapping[str, Sequence[Mapping[str, Any]] | None] | None = None,
 ) -> Report:
     """Read runs (directories ``results/RUN``), finished or not.
 
-    ``guidelines`` are the searcher's and ``agents`` what the language model did, by the name of the run's directory.
+    By the name of the run's directory: ``guidelines`` are the searcher's, ``agents`` what the language model did,
+    ``recommended`` the allocation the searcher recommends.
     Raises `UserError` for a directory that is
     not there or not a run, and for damaged tables, each with its path.
     """
-    return Report(tuple(_read_run(path, guidelines or {}, agents or {}) for path in run_dirs))
+    told = (guidelines or {}, agents or {}, recommended or {})
+    return Report(tuple(_read_run(path, *told) for path in run_dirs))
 
 
 _UNKNOWN_AT_FIRST = ("best", "reused_share", "wall_seconds")
@@ -198,6 +220,7 @@ def _read_run(
     path: Path,
     guidelines: Mapping[str, Sequence[str]],
     agents: Mapping[str, Mapping[str, Any] | None],
+    recommended: Mapping[str, Sequence[Mapping[str, Any]] | None],
 ) -> RunReport:
     if not path.is_dir():
         raise UserError(f"{path}: no such run directory")
@@ -226,6 +249,7 @@ def _read_run(
         settings=_settings(spec),
         after_intervals=intervals,
         agent=agents.get(name),
+        recommended=recommended.get(name),
     )
 
 

@@ -39,7 +39,8 @@ def validate(
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        problems = [_describe(model, problem, source, lines or {}) for problem in error.errors()]
+        told = _of_the_branch_meant(model, error.errors())
+        problems = [_describe(model, problem, source, lines or {}) for problem in told]
         # A union reports one problem per alternative: the same place is said once.
         raise UserError("; ".join(dict.fromkeys(problems))) from None
 
@@ -96,6 +97,23 @@ def _override(document: dict[str, Any], override: str, source: str) -> None:
     place[last] = value
 
 
+def _of_the_branch_meant(model: type[BaseModel], problems: Sequence[Any]) -> list[Any]:
+    """The problems without those of union alternatives that the value was not written for.
+
+    An alternative that would have the value of another kind (a list, where a mapping is given) says nothing of use
+    when one of its kind has something to say about what is in it.
+    """
+    paths = [_real_path(model, problem["loc"]) for problem in problems]
+    return [
+        problem
+        for problem, path in zip(problems, paths, strict=True)
+        if not (
+            problem["type"].endswith("_type")
+            and any(len(p) > len(path) and p[: len(path)] == path for p in paths)
+        )
+    ]
+
+
 def _describe(
     model: type[BaseModel], problem: Any, source: str, lines: Mapping[KeyPath, int]
 ) -> str:
@@ -109,6 +127,8 @@ def _describe(
         what = f"unknown key; {valid_names(path[-1], _valid_keys(model, path[:-1]))}"
     elif kind == "missing":
         what = "this key is required but missing"
+    elif kind == "too_short":
+        what = f"must hold at least {problem['ctx']['min_length']}, not {_shown(value)}"
     elif cause is not None:
         what = str(cause)
     else:

@@ -43,7 +43,10 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One row of trials.parquet. Times carry a zone (stored in UTC); ``trial`` is an id like ``t0003``."""
+    """One row of trials.parquet. Times carry a zone (stored in UTC); ``trial`` is an id like ``t0003``.
+
+    ``score_stderr``, the score's standard error over its examples, is for the searcher and no column of the table.
+    """
 
     run: str
     trial: str
@@ -63,6 +66,7 @@ class TrialRow:
     job_id: str | None = None
     attempts: int = 1
     error: str | None = None
+    score_stderr: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("started", "finished"):
@@ -234,7 +238,7 @@ def _record(row: TrialRow | ExampleRow, names: Sequence[str]) -> dict[str, Any]:
     stray = [name for name in row.metrics if name not in names]
     if stray:
         raise ValueError(f"trial {row.trial} has metrics {stray} that are not among {list(names)}")
-    record = {part.name: getattr(row, part.name) for part in fields(row)}
+    record = {p.name: getattr(row, p.name) for p in fields(row) if p.name != "score_stderr"}
     record["metrics"] = {name: row.metrics.get(name) for name in names or [NO_METRIC]}
     return record
 

@@ -23,6 +23,19 @@ class Uncertainty:
     high: float
 
 
+def standard_error(values: Sequence[float]) -> float | None:
+    """Standard error of the mean of ``values``, one an example: their standard deviation over the root of their number.
+
+    None with fewer than two, which say nothing of it. The bootstrap comes to the same without its chance: exact sums,
+    so that a searcher that is told of it proposes the same on every machine.
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    mean = math.fsum(values) / count
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count)
+
+
 def bootstrap(
     values: Sequence[float], *, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
 ) -> Uncertainty | None:

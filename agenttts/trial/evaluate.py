@@ -20,6 +20,7 @@ from agenttts.inference.base import SamplingParams
 from agenttts.inference.sampler import DrawResult, Sampler
 from agenttts.space import Choice
 from agenttts.tables.schema import ExampleRow, examples_frame
+from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ObservingStage, StageDefinition, Workbench
 from agenttts.trial.bench import TrialBench, observe
 from agenttts.trial.result import TrialOutput, write_result
@@ -59,7 +60,8 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
     for choice in spec.allocation.choices:
         stage = task.stage(choice.stage)
         rows += _run_stage(spec, stage, choice, examples, outputs, sampler, bench)
-    metrics = _means(rows)
+    values = _values(rows)
+    metrics = {name: fmean(column) for name, column in values.items()}
     if task.main_metric not in metrics:
         raise UserError(
             f"task '{task.name}': no stage gave its main_metric '{task.main_metric}'; {valid_names(task.main_metric, metrics)}"
@@ -73,6 +75,7 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
         truncated=sum(row.truncated for row in rows),
         examples=len(examples),
         seconds=sampler.seconds(),
+        score_stderr=standard_error(values[task.main_metric]),
     )
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     write_result(Path(spec.directory), output, examples_frame(rows, names))
@@ -197,11 +200,11 @@ def _fuse_by_model(
                 fused[position] = value
 
 
-def _means(rows: Sequence[ExampleRow]) -> dict[str, float]:
-    """``STAGE.METRIC`` means over the examples."""
+def _values(rows: Sequence[ExampleRow]) -> dict[str, list[float]]:
+    """The values of every ``STAGE.METRIC``, one an example that has it."""
     values: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.metrics.items():
             if value is not None:
                 values.setdefault(f"{row.stage}.{name}", []).append(value)
-    return {name: fmean(column) for name, column in values.items()}
+    return values

@@ -31,6 +31,7 @@ class TrialOutput:
     ``score`` is the main metric and ``metrics`` every ``STAGE.METRIC``, means over the examples, in [0, 1].
     ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes; ``reused_tokens`` of them came from the
     sample store and were not computed again. ``seconds`` are wall seconds by phase (``load``, ``generate``).
+    ``score_stderr`` is the score's standard error over the examples; None where it is unknown, as from an older image.
     """
 
     score: float
@@ -41,6 +42,7 @@ class TrialOutput:
     truncated: int
     examples: int
     seconds: Mapping[str, float]
+    score_stderr: float | None = None
 
 
 @dataclass(frozen=True)

@@ -188,3 +188,15 @@ def test_no_slurm_here(cli, scripted_spec, tmp_path):
 @pytest.mark.parametrize("command", ["status", "resume", "cancel", "report"])
 def test_unknown_run(cli, tmp_path, command):
     refused(cli(command, "nosuch"), tmp_path, 2, "no run 'nosuch'")
+
+
+def test_what_the_operating_system_refuses_is_one_paragraph(cli, scripted_spec, tmp_path):
+    """A journal that is a directory stands for any file the system will not read."""
+    assert cli("launch", scripted_spec(search__iterations=0), "--wait").returncode == 0
+    journal = tmp_path / "results" / "small" / "journal.jsonl"
+    journal.unlink()
+    journal.mkdir()
+    done = cli("status", "small")
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1), done.stderr
+    assert str(journal) in done.stderr
+    assert "Is a directory" in done.stderr

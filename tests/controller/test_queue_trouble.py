@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from agenttts.controller import launch, process
+from agenttts.controller.journal import read_state
 from agenttts.controller.loop import Controller
 from agenttts.controller.plan import make_plan
 from agenttts.controller.run import RunDirectory
@@ -130,3 +132,139 @@ def test_refusals_are_told_from_a_busy_slurmctld(message, passing):
     with pytest.raises(MissingRequirement) as caught, submission_errors():
         raise submitit.core.utils.FailedJobError(message)
     assert isinstance(caught.value, QueueUnavailable) == passing
+
+
+SLOW = {"seconds_per_sample": 0.03}
+
+
+class Refusing(LocalDispatcher):
+    """Takes one trial, then refuses as sbatch does for good; ``deaf``: cancelling gets no answer either."""
+
+    deaf = False
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.taken: dict[str, str] = {}
+
+    def capacity(self, live: int) -> int:
+        return 1
+
+    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+        if self.taken:
+            raise MissingRequirement("sbatch refused the job: invalid partition", fix="correct it")
+        self.taken = super().submit(batch, works)
+        return self.taken
+
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        if self.deaf:
+            raise QueueUnavailable("scancel did not answer", fix="wait")
+        super().cancel(job_ids)
+
+
+@pytest.fixture
+def refused(scripted_spec, tmp_path, monkeypatch):
+    """A run whose second array is refused while the first runs; ``end(deaf)`` runs it to its end."""
+    monkeypatch.setattr(launch, "start_controller", lambda run: None)
+    spec = load_spec(
+        scripted_spec(
+            search__iterations=0, models__weak__options=SLOW, models__strong__options=SLOW
+        )
+    )
+    run, _ = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")
+
+    def end(deaf: bool) -> tuple[RunDirectory, Refusing]:
+        made: list[Refusing] = []
+
+        def make(run: RunDirectory, profile: object) -> Refusing:
+            made.append(Refusing(profile, run.slurm / "trials"))
+            made[-1].deaf = deaf
+            return made[-1]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(process, "make_dispatcher", make)
+            loop = process.make_controller(run)
+        with pytest.raises(MissingRequirement, match="invalid partition"):
+            loop.run()
+        return run, made[0]
+
+    return end
+
+
+def ends_soon(dispatcher: LocalDispatcher, jobs: Iterable[str]) -> bool:
+    deadline = time.monotonic() + 30
+    while not all(status.ended for status in dispatcher.poll(jobs).values()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_a_run_that_an_error_ends_leaves_no_job_and_resume_goes_on(refused):
+    run, dispatcher = refused(deaf=False)
+    assert dispatcher.taken
+    assert ends_soon(dispatcher, dispatcher.taken.values())
+    state = read_state(run.journal_file)
+    assert "invalid partition" in state.finished
+    assert "may still run" not in state.finished
+    assert not state.unfinished()
+    process.make_controller(run).run()
+    state = read_state(run.journal_file)
+    assert state.finished == "done"
+    assert {t.row["state"] for t in state.trials.values()} == {"COMPLETED"}
+
+
+def test_cancel_stops_the_jobs_that_an_ended_run_left_behind(refused):
+    run, dispatcher = refused(deaf=True)
+    state = read_state(run.journal_file)
+    assert "may still run" in state.finished
+    assert "agenttts-hpc cancel small" in state.finished
+    assert not any(status.ended for status in dispatcher.poll(dispatcher.taken.values()).values())
+    launch.cancel(run)
+    assert ends_soon(dispatcher, dispatcher.taken.values())
+    state = read_state(run.journal_file)
+    assert state.finished == "cancelled"
+    assert not state.unfinished()
+
+
+def test_a_run_started_again_is_not_over(refused, monkeypatch):
+    from agenttts.controller import status
+
+    run, _ = refused(deaf=False)
+    assert "invalid partition" in status.run_status(run)["outcome"]
+    monkeypatch.setattr(status, "controller_alive", lambda run: True)
+    assert status.run_status(run)["outcome"] is None
+
+
+POLICY = "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"  # fmt: skip
+OTHERS = "7|RUNNING|None|agenttts run=r controller\n8_3|PENDING|Priority|other\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "queue", "passing"),
+    [
+        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit {POLICY}", OTHERS, True),
+        (f"sbatch: error: AssocMaxSubmitJobLimit {POLICY}", OTHERS, True),
+        (POLICY, OTHERS, True),
+        (f"sbatch: error: QOSMaxGRESPerJob {POLICY}", OTHERS, False),
+        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit {POLICY}", "", False),
+        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit {POLICY}", OTHERS.splitlines()[0] + "\n", False),
+        (POLICY, "8_3|COMPLETED|None|other\n", False),
+    ],
+)  # fmt: skip
+def test_a_submit_limit_is_waited_for_while_jobs_can_lift_it(
+    tmp_path, monkeypatch, message, queue, passing
+):
+    import submitit
+
+    from agenttts.dispatch.slurm import outer_environment, submission_errors
+
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f"#!/bin/sh\ncat <<'END'\n{queue}END\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # as in the controller's own job, which ends last
+    with pytest.raises(MissingRequirement, match="policy") as caught:  # noqa: SIM117
+        with submission_errors(), outer_environment():
+            raise submitit.core.utils.FailedJobError(message)
+    assert isinstance(caught.value, QueueUnavailable) == passing
+    assert not passing or "until some of yours have ended" in str(caught.value)

@@ -159,3 +159,103 @@ def test_a_run_whose_every_trial_fails_stops_early(cli, scripted_spec, tmp_path)
     assert done.returncode == 4
     assert "every trial of iteration 0 failed" in done.stderr
     assert table(tmp_path)["iteration"].max() == 0
+
+
+def test_the_searcher_is_told_how_sure_each_score_is(finished, tmp_path):
+    from agenttts.controller.loop import _result
+    from agenttts.controller.process import make_controller
+    from agenttts.controller.run import RunDirectory
+
+    run = RunDirectory(tmp_path / "results" / "small")
+    loop = make_controller(run)
+    for progress in loop._journal.state.trials.values():
+        examples = pl.read_parquet(run.trial(progress.planned.trial) / "examples.parquet")
+        values = examples.filter(stage="answer")["metrics"].struct.field("em")
+        assert _result(progress).stderr == pytest.approx(values.std() / len(values) ** 0.5)
+        del progress.row["score_stderr"]  # as in a journal of an older version
+        assert _result(progress).stderr is None
+
+
+@pytest.mark.parametrize("command", ["status", "resume", "cancel"])
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("profile.yaml", None, "no such"),
+        ("profile.yaml", "kind: [", "not valid YAML"),
+        ("controller.json", '{"kind": "loc', "not valid JSON"),
+        ("controller.json", "[]", "job_id"),
+    ],
+)
+def test_a_damaged_run_directory_is_said_in_one_paragraph(
+    damaged_run, cli, command, file, content, said
+):
+    path = damaged_run(file, content)
+    done = cli(command, "small")
+    assert done.returncode == 2, done.stderr
+    assert str(path) in done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"token": "x"}'])
+def test_a_damaged_origin_is_said_in_one_paragraph(damaged_run, cli, content):
+    path = damaged_run("origin.json", content)
+    done = cli("cancel", "small")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert str(path) in done.stderr
+
+
+@pytest.fixture
+def damaged_run(scripted_spec, tmp_path, monkeypatch):
+    """A run whose controller was never started; ``damage(file, content)`` overwrites or removes one of its files."""
+    from agenttts.controller import launch
+    from agenttts.controller.plan import make_plan
+    from agenttts.spec import load_spec
+
+    monkeypatch.setattr(launch, "start_controller", lambda run: None)
+    results = tmp_path / "results"
+    run, _ = launch.launch(make_plan(load_spec(scripted_spec()), [tmp_path], results), results)
+
+    def damage(file: str, content: str | None) -> Path:
+        path = run.path / file
+        if content is None:
+            path.unlink()
+        else:
+            path.write_text(content)
+        return path
+
+    return damage
+
+
+def test_status_and_report_show_what_the_searcher_recommends(finished, cli, tmp_path):
+    journal = (tmp_path / "results/small/journal.jsonl").read_text().splitlines()
+    told = [e for e in map(json.loads, journal) if e["event"] == "told"]
+    recommended = told[-1]["recommended"]
+    assert recommended in table(tmp_path)["allocation"].to_list()
+    assert json.loads(cli("status", "small", "--json").stdout)["recommended"] == recommended
+    short = " → ".join(f"{c['model']}×{c['samples']}" for c in recommended)
+    assert f"recommended: {short}" in " ".join(cli("status", "small").stdout.split())
+    [run] = json.loads(cli("report", "small", "--format", "json").stdout)["runs"]
+    assert run["recommended"]["allocation"] == recommended
+    of_it = table(tmp_path).filter(trial=run["recommended"]["trial"])
+    assert of_it["score"].to_list() == [run["recommended"]["score"]]
+    for form in ("table", "html"):
+        text = " ".join(cli("report", "small", "--format", form).stdout.split())
+        assert f"recommended: {short}" in text
+
+
+def test_the_run_leaves_its_report(finished, cli, tmp_path):
+    folder = tmp_path / "results/small/report"
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json"]
+    left = json.loads((folder / "report.json").read_text())
+    assert left == json.loads(cli("report", "small", "--format", "json").stdout)
+    assert left["runs"][0]["outcome"] == "done"
+
+
+def test_a_report_that_cannot_be_written_costs_a_line_in_the_log(cli, scripted_spec, tmp_path):
+    assert cli("launch", scripted_spec(search__iterations=0)).returncode == 0
+    (tmp_path / "results/small/report").touch()
+    done = cli("resume", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    logs = (tmp_path / "results/small/slurm/controller").glob("*.err")
+    assert any("could not be written" in log.read_text() for log in logs)

@@ -88,6 +88,24 @@ def test_overrides_apply_and_are_checked_like_the_file():
         parse(GOOD, "search.budget")
 
 
+@pytest.mark.parametrize(
+    ("value", "place", "what"),
+    [
+        ("{values: []}", "samples.values", "at least 1"),
+        ("{values: [0]}", "samples.values[0]", "greater than or equal to 1"),
+        ("{}", "samples.values", "required"),
+        ("[many, 2]", "samples[0]", "valid integer"),
+    ],
+)
+def test_only_the_form_that_was_written_is_spoken_of(value, place, what):
+    with pytest.raises(UserError) as caught:
+        parse(GOOD, f"stages.answer.samples={value}")
+    message = str(caught.value)
+    assert f"stages.answer.{place}: " in message
+    assert what in message
+    assert ";" not in message, "one problem, said once"
+
+
 def test_a_budget_too_small_says_the_least_feasible():
     with pytest.raises(UserError, match=r"too small for any allocation.*set search.budget to \d+"):
         parse(GOOD, "search.budget=1").space()

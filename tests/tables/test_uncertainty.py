@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agenttts.tables.uncertainty import bootstrap
+from agenttts.tables.uncertainty import bootstrap, standard_error
 
 
 def test_a_share_of_100_examples_has_the_binomial_error():
@@ -50,3 +50,16 @@ def test_what_is_no_number_is_refused():
         bootstrap([0.5, math.nan])
     with pytest.raises(ValueError, match="resamples"):
         bootstrap([0.5], resamples=1)
+
+
+@given(st.lists(st.integers(0, 1), min_size=2, max_size=200))
+def test_the_standard_error_of_a_share(answers):
+    share = sum(answers) / len(answers)
+    expected = math.sqrt(share * (1 - share) / (len(answers) - 1))
+    assert standard_error(answers) == pytest.approx(expected, abs=1e-12)
+    assert standard_error(answers) == standard_error(answers[::-1]), "whatever the order"
+
+
+def test_one_example_says_nothing_of_its_error():
+    assert standard_error([0.5]) is None
+    assert standard_error([]) is None

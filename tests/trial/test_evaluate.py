@@ -190,3 +190,13 @@ def test_a_main_metric_that_no_stage_gives_is_named_with_those_that_there_are(ma
     spec = make_trial("t0000", ("strong", 1), ("strong", 1), task=f"{tmp_path}/own.py:Own")
     with pytest.raises(UserError, match=r"main_metric 'answer\.exact'; valid: retrieval\.precision, .*answer\.em"):  # fmt: skip
         run(spec)
+
+
+def test_the_score_comes_with_its_standard_error_over_the_examples(make_trial):
+    spec = make_trial("t0000", ("strong", 3), ("weak", 5))
+    output, _ = run(spec)
+    rows = table(spec).filter(stage="answer")
+    values = rows["metrics"].struct.field("em")
+    assert output.score == pytest.approx(values.mean())
+    assert output.score_stderr == pytest.approx(values.std() / len(values) ** 0.5)
+    assert read_result(Path(spec.directory)) == output

@@ -89,7 +89,7 @@ def test_an_image_of_another_protocol_is_found_out_before_it_computes(make_trial
     assert not Path(spec.samples).exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "null", '{"protocol": 1}', '{"protocol": 1, "allocation": 3}'])  # fmt: skip
+@pytest.mark.parametrize("content", ["", "{", "null", f'{{"protocol": {PROTOCOL}}}', f'{{"protocol": {PROTOCOL}, "allocation": 3}}'])  # fmt: skip
 def test_a_damaged_spec_is_a_fault(make_trial, content):
     spec = make_trial("t0000", ("weak", 1), ("weak", 1))
     (Path(spec.directory) / SPEC_FILE).write_text(content)
