@@ -71,7 +71,7 @@ def test_missing_data_file(cli, scripted_spec, tmp_path):
 
 def test_a_malformed_data_line_is_named(cli, scripted_spec, tmp_path):
     good = {"question": "q?", "answers": ["a"], "ctxs_candidate": ["a is a"], "ctxs_gt": ["a is a"]}
-    lines = [json.dumps(good), json.dumps(good | {"answers": 7}), json.dumps(good)]
+    lines = [json.dumps(good), json.dumps(good | {"answers": {"a": 1}}), json.dumps(good)]
     (tmp_path / "bad.jsonl").write_text("\n".join(lines))
     refused(cli("launch", scripted_spec(task__data="./bad.jsonl")), tmp_path, 2, "bad.jsonl:2", "answers")  # fmt: skip
     (tmp_path / "bad.jsonl").write_text(lines[0] + "\n{not json\n")
