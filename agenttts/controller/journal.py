@@ -70,6 +70,7 @@ class RunState:
             for record in event["trials"]:
                 planned = _planned(record)
                 self.trials[planned.trial] = TrialProgress(planned)
+            self.guidelines = list(event.get("guidelines") or self.guidelines)
         elif kind == "submitting":
             self.batches[event["batch"]] = list(event["trials"])
             for position, trial in enumerate(event["trials"]):
@@ -130,9 +131,10 @@ class Journal:
         os.fsync(self._stream.fileno())
         self.state.apply(record)
 
-    def propose(self, trials: Sequence[PlannedTrial]) -> None:
-        """Record a batch of proposals."""
-        self.append("proposed", trials=[_record(trial) for trial in trials])
+    def propose(self, trials: Sequence[PlannedTrial], guidelines: Sequence[str] = ()) -> None:
+        """Record a batch of proposals, and the guidelines it was made by: writing those changes the searcher too."""
+        records = [_record(trial) for trial in trials]
+        self.append("proposed", trials=records, guidelines=list(guidelines))
 
     def close(self) -> None:
         """Close the file."""

@@ -216,7 +216,7 @@ class Controller:
                 )
                 for rank, allocation in enumerate(allocations)
             ]
-            self._journal.propose(planned)
+            self._journal.propose(planned, self._searcher.guidelines())
             log.info("%s: %d trials", source, len(planned))
         trials = self._trials_from(source)
         if trials:
@@ -255,7 +255,7 @@ class Controller:
             for position, proposal in enumerate(self._searcher.propose(size))
         ]
         if planned:
-            self._journal.propose(planned)
+            self._journal.propose(planned, self._searcher.guidelines())
             log.info("iteration %d: %d trials", iteration, len(planned))
         return self._trials_of(iteration)
 
