@@ -11,6 +11,7 @@ from agenttts.errors import (
     AgentTTSError,
     MissingRequirement,
     RunFailed,
+    Unavailable,
     UserError,
     nearest_name,
     valid_names,
@@ -18,13 +19,19 @@ from agenttts.errors import (
 
 
 def test_every_error_is_in_the_tree_with_the_documented_exit_code():
-    codes = {AgentTTSError: 1, UserError: 2, MissingRequirement: 3, RunFailed: 4}
+    parents = {
+        AgentTTSError: Exception,
+        UserError: AgentTTSError,
+        Unavailable: UserError,
+        MissingRequirement: AgentTTSError,
+        RunFailed: AgentTTSError,
+    }
+    codes = {AgentTTSError: 1, UserError: 2, Unavailable: 2, MissingRequirement: 3, RunFailed: 4}
     found = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}  # fmt: skip
     assert found == set(codes)
     for error, code in codes.items():
-        assert issubclass(error, AgentTTSError)
         assert error.exit_code == code
-        assert error is AgentTTSError or error.__bases__ == (AgentTTSError,)
+        assert error.__bases__ == (parents[error],)
 
 
 @pytest.mark.parametrize("message", ["there is no sbatch", "there is no sbatch."])

@@ -172,6 +172,8 @@ class Controller:
             self._searcher.pending([p.planned.allocation for p in trials])
             if iteration < self._journal.state.told:
                 self._searcher.tell([_result(p) for p in trials])
+        # The old controller may have died after a trial's line in the journal and before its row in the table.
+        self._write_table()
         self._searcher.archive.write_guidelines(self._journal.state.guidelines)
 
     def _trials_of(self, iteration: int) -> list[TrialProgress]:

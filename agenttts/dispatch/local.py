@@ -27,6 +27,7 @@ class LocalDispatcher:
         self._profile = profile
         self._folder = folder
         self._jobs: dict[str, submitit.Job[str]] = {}
+        self._given: dict[str, list[int]] = {}
 
     def capacity(self, live: int) -> int:
         return max(0, self._profile.throttle - live)
@@ -75,11 +76,16 @@ class LocalDispatcher:
             )
         )
         self._jobs[job.job_id] = job
+        self._given[job.job_id] = devices
         return str(job.job_id)
 
     def _free_devices(self, count: int) -> list[int]:
-        # From the processes themselves: they may have been started by an earlier controller.
+        # An earlier controller's jobs are known from their processes. Ours need not be seen there yet: for a moment
+        # after it was started, a program has neither arguments nor an environment.
         busy = {device for job_id in self._live() for device in _devices(job_id)}
+        for job_id, given in self._given.items():
+            if self._alive(job_id):
+                busy.update(given)
         free = [d for d in range(self._profile.gpus_per_node) if d not in busy]
         # With fewer GPUs than trials want at a time they are shared; `throttle` is the operator's say on that.
         return (free + sorted(busy))[:count]

@@ -215,8 +215,9 @@ def _watch(
         if _ended(first):
             return "disk" if disk_is_full() else None
         now = time.monotonic()
-        current = usage(first)
-        if current.processes > limits.processes + 1:  # process 1 is not the program's
+        enough = limits.processes + 1  # process 1 is not the program's
+        current = usage(first, enough)
+        if current.processes > enough:
             return "processes"
         if current.memory > limits.memory_mb * MB:
             return "memory"

@@ -25,8 +25,11 @@ class Usage:
     asleep: bool
 
 
-def usage(first: int) -> Usage:
-    """Of ``first`` and all of its descendants that live."""
+def usage(first: int, enough: int) -> Usage:
+    """Of ``first`` and its descendants that live; stops counting above ``enough`` processes.
+
+    A program that forks without end may do so faster than its processes are looked at: a count of all would have no end.
+    """
     processes = memory = ticks = 0
     asleep = True
     for pid in _tree(first):
@@ -41,6 +44,8 @@ def usage(first: int) -> Usage:
             ticks += sum(int(field) for field in fields[11:15])
             memory += int(fields[21]) * _PAGE
             asleep &= state == "S"
+            if processes > enough:
+                break
     return Usage(processes, memory, ticks, asleep)
 
 

@@ -77,6 +77,19 @@ def test_launching_a_finished_run_again_runs_nothing(finished, cli, scripted_spe
     assert (tmp_path / "results/small/journal.jsonl").read_bytes() == before
 
 
+def test_a_table_that_is_behind_the_journal_is_written_anew(finished, cli, tmp_path):
+    """As after a controller that was killed between a trial's line in the journal and its row in the table."""
+    run = tmp_path / "results" / "small"
+    whole = table(tmp_path)
+    last = whole["trial"].max()
+    lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    kept = max(n for n, line in enumerate(lines) if json.loads(line)["event"] == "finished")
+    (run / "journal.jsonl").write_text("".join(lines[: kept + 1]))
+    whole.filter(pl.col("trial") != last).write_parquet(run / "trials.parquet")
+    assert cli("resume", "small", "--wait").returncode == 0
+    assert outcome(table(tmp_path)) == outcome(whole)
+
+
 def test_another_spec_under_the_same_name_is_refused(finished, cli, scripted_spec, tmp_path):
     before = (tmp_path / "results/small/spec.yaml").read_bytes()
     done = cli("launch", scripted_spec(), "--set", "search.budget=70")

@@ -310,8 +310,8 @@ def test_an_interpreter_behind_a_link_and_one_that_is_not_shown(tmp_path, monkey
 
 def test_processes_are_counted_without_the_kernels_list_of_children(monkeypatch):
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
-        usual = watch.usage(os.getpid())
+        usual = watch.usage(os.getpid(), 10_000)
         monkeypatch.setattr(watch, "_HAS_CHILDREN_FILE", False)
-        searched = watch.usage(os.getpid())
+        searched = watch.usage(os.getpid(), 10_000)
         child.kill()
     assert searched.processes == usual.processes >= 2
