@@ -27,12 +27,13 @@ from agenttts.controller.works import WorkFactory
 from agenttts.dispatch.base import Dispatcher, JobStatus, QueueUnavailable, Work
 from agenttts.dispatch.job import read_attempts
 from agenttts.errors import AgentTTSError, RunFailed
-from agenttts.search.base import Searcher, TrialResult
+from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.space import Allocation
 from agenttts.tables.atomic import atomic_write_parquet
 from agenttts.tables.schema import (
     AFTER_SEARCH,
     FINALIST_SOURCE,
+    RECOMMENDED_SOURCE,
     TEST_SOURCE,
     TrialState,
     trials_frame,
@@ -128,6 +129,7 @@ class Controller:
             self._evaluate(trials, more=iteration < last)
             self._tell(iteration, trials)
             self._stop_if_all_failed(iteration, trials)
+        self._try_recommended(last + 1)
         self._release()
         best = self._compare_finalists()
         self._after_search(TEST_SOURCE, best[: self._settings.tested])
@@ -175,6 +177,19 @@ class Controller:
         # The old controller may have died after a trial's line in the journal and before its row in the table.
         self._write_table()
         self._searcher.archive.write_guidelines(self._journal.state.guidelines)
+
+    def _try_recommended(self, iteration: int) -> None:
+        """Have the recommended allocation tried if it was not: what a run recommends at its end was seen to work."""
+        if not self._trials_of(iteration):
+            recommended = self._searcher.best()
+            if recommended is None or recommended == self._searcher.best(tried=True):
+                return
+            proposal = Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")
+            self._plan(iteration, [proposal])
+        trials = self._trials_of(iteration)
+        self._evaluate(trials, more=False)
+        if iteration >= self._journal.state.told:
+            self._tell(iteration, trials, final=True)
 
     def _trials_of(self, iteration: int) -> list[TrialProgress]:
         return [p for p in self._searched() if p.planned.iteration == iteration]
@@ -231,7 +246,7 @@ class Controller:
 
     def _ranked(self) -> list[Allocation]:
         """What the searcher recommends, then what scored best besides."""
-        recommended = self._searcher.best()
+        recommended = self._searcher.best(tried=True)
         if recommended is None:
             return []
         ranked = sorted(
@@ -244,6 +259,11 @@ class Controller:
             self._attendant.release()
 
     def _propose(self, iteration: int, size: int) -> list[TrialProgress]:
+        self._plan(iteration, self._searcher.propose(size))
+        return self._trials_of(iteration)
+
+    def _plan(self, iteration: int, proposals: Sequence[Proposal]) -> None:
+        """Write down the trials of an iteration of the search."""
         number = len(self._journal.state.trials)
         planned = [
             PlannedTrial(
@@ -254,12 +274,11 @@ class Controller:
                 reason=proposal.reason,
                 cost=self._searcher.space.cost(proposal.allocation),
             )
-            for position, proposal in enumerate(self._searcher.propose(size))
+            for position, proposal in enumerate(proposals)
         ]
         if planned:
             self._journal.propose(planned, self._searcher.guidelines())
             log.info("iteration %d: %d trials", iteration, len(planned))
-        return self._trials_of(iteration)
 
     def _evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
         """Have every trial of an iteration run to its end; ``more``: another iteration follows."""
@@ -367,9 +386,12 @@ class Controller:
         log.info("%s %s: %s", progress.planned.trial, row.state, row.score)
         return True
 
-    def _tell(self, iteration: int, trials: Sequence[TrialProgress]) -> None:
+    def _tell(
+        self, iteration: int, trials: Sequence[TrialProgress], *, final: bool = False
+    ) -> None:
+        """Tell the searcher; once ``final``, it recommends what was tried."""
         self._searcher.tell([_result(progress) for progress in trials])
-        recommended = self._searcher.best()
+        recommended = self._searcher.best(tried=final)
         self._journal.append(
             "told",
             iteration=iteration,

@@ -210,7 +210,7 @@ def _recommended_lines(run: RunReport) -> list[str]:
     if run.recommended is None:
         return []
     row = run.recommended_trial
-    trial = f" ({row['trial']}, score {row['score']:.4f})" if row else ""
+    trial = f" ({row['trial']}, score {row['score']:.4f})" if row else " (not tried yet)"
     return [
         f"recommended: {allocation_text(run.recommended)}{trial}: what the searcher expects to score best, luck left "
         "aside; the best trial is the one with the highest score"

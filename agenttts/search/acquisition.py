@@ -128,9 +128,9 @@ def spread(grid: ChoiceGrid, taken: Rows, candidates: Rows, n: int) -> list[int]
     Each has the highest hope, expected score and uncertainty together under the kernel's usual setting, given that all
     before it will be known: a spread over models and samples where good scores are likely.
     """
-    kernel = EffectKernel(grid, curves=True, coupling=True, explained=0)
+    kernel = EffectKernel(grid, curves=True, coupling=True)
     setting = kernel.prior()[0][None, :]
-    points = Points(np.concatenate([taken, candidates]), None)
+    points = Points(np.concatenate([taken, candidates]))
     noise = float(np.exp(setting[0, -1]))
     promise = kernel.mean(setting, points)[0]
     variance = kernel.variance(setting, points)[0]

@@ -9,8 +9,8 @@ What differs from the paper (arXiv 2508.00890):
 - *The insights are a model* (`agenttts.search.effects`), not only prose in a prompt. It proposes, and it judges the
   agent's proposals: one that is worth less than half of the best candidate is passed over. A poor agent thus costs
   calls, not trials.
-- *The result* is the tried allocation with the highest expected score, not the highest score: a lucky score among
-  mediocre neighbours does not win.
+- *The result* is the allocation with the highest expected score, not the highest score: a lucky score among mediocre
+  neighbours does not win. One that was not tried may be expected to be better still; a run tries it before it ends.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ class AgentTTSSearcher(Searcher):
         )
         return [Proposal(a, "initial", "drawn at random (insight 1 is off)") for a in drawn]
 
-    def best(self) -> Allocation | None:
-        """The tried allocation with the highest expected score: see `InsightRules.best`."""
-        return self.rules.best(self.archive)
+    def best(self, *, tried: bool = False) -> Allocation | None:
+        """The allocation with the highest expected score: see `InsightRules.best`."""
+        return self.rules.best(self.archive, tried=tried)
 
     def _propose(self, n: int) -> list[Proposal]:
         chosen = self._next_initial(n)

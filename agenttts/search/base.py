@@ -62,10 +62,11 @@ class Searcher(ABC):
         """Register allocations proposed earlier and not finished yet (resume): they are never proposed again."""
         self.archive.expect(allocations)
 
-    def best(self) -> Allocation | None:
-        """The allocation to recommend so far, one that was tried; None before any trial scored.
+    def best(self, *, tried: bool = False) -> Allocation | None:
+        """The allocation to recommend so far; None before any trial scored.
 
-        Here: the highest score, ties to the cheaper. Searchers with a model of the scores recommend by it.
+        Here: the highest score, ties to the cheaper. Searchers with a model of the scores recommend by it, and may
+        recommend what was not tried, unless only one that was ``tried`` is asked for.
         """
         best = self.archive.best()
         return best.allocation if best else None

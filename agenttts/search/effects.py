@@ -1,8 +1,8 @@
 """The surrogate: what the trials say about the whole space, expected scores with their uncertainty.
 
-A Gaussian process whose kernel states the insights (`agenttts.search.kernel`), averaged over hyperparameter settings in
-proportion to how well each explains the trials. Scores may be noisy: how much is taken from the trials' standard
-errors, from the scores' step (`agenttts.search.noise`), or fitted.
+The insights as curves with parameters (`agenttts.search.response`), and a Gaussian process over what they leave unexplained
+(`agenttts.search.kernel`), averaged over hyperparameter settings in proportion to how well each explains the trials. Scores may
+be noisy: how much is taken from the trials' standard errors, from the scores' step (`agenttts.search.noise`), or fitted.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import numpy as np
 from agenttts.search.archive import Scored
 from agenttts.search.gaussian import Floats, Posterior, log_evidence, search_settings
 from agenttts.search.grid import ChoiceGrid, Rows
-from agenttts.search.kernel import EffectKernel, Points
+from agenttts.search.kernel import EffectKernel, Points, Responses
 from agenttts.search.noise import variances
+from agenttts.search.response import Observed, Response
 from agenttts.search.steps import independent
-from agenttts.space import Allocation, SearchSpace
+from agenttts.space import Allocation
 
 # Settings averaged, and how they are looked for: draws from the prior, then rounds of perturbations.
 _MEMBERS = 8
@@ -36,8 +37,8 @@ _MOST_TRIALS = 150
 # Past this many trials fewer settings are tried, so that a proposal stays under a second.
 _MANY_TRIALS = 80
 
-# A stage's own metric is used from this many trials on that report it.
-_ENOUGH = 4
+# Standard deviation of a stage metric that gives nothing away about itself, and of what the response may miss of one.
+_UNSURE, _MISFIT = 0.02, 0.005
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,24 @@ class EffectModel:
             _representative(independent(trials)), key=lambda trial: trial.allocation
         )
         self.grid = grid
-        self._handed = _handed_on(grid, self.trials) if curves and coupling else None
-        self.points = self.at(grid.encode(trial.allocation for trial in self.trials))
         scores = [trial.score for trial in self.trials]
         self._centre = statistics.fmean(scores)
         self._unit = statistics.pstdev(scores) or 1.0
-        explained = self._handed.stages if self._handed else 0
+        explained = curves and coupling
+        self._scale = _Scale.of(scores)
+        self._response = _response(grid, self.trials, self._scale) if explained else None
+        self.points = self.at(grid.encode(trial.allocation for trial in self.trials))
         self.kernel = EffectKernel(grid, curves=curves, coupling=coupling, explained=explained)
         self._fit((np.array(scores) - self._centre) / self._unit)
 
     def at(self, rows: Rows) -> Points:
         """Rows as the kernel takes them."""
-        return Points(rows, self._handed.quality(rows) if self._handed else None)
+        if self._response is None:
+            return Points(rows)
+        mean, features = self._response.at(rows)
+        unit = self._scale.unit / self._unit
+        centre = (self._centre - self._scale.zero) / self._scale.unit
+        return Points(rows, Responses(unit * (mean - centre), unit * features))
 
     def predict(self, points: Points) -> tuple[Floats, Floats]:
         """Standardised expected scores (members, points), and the points in the observations' coordinates."""
@@ -106,8 +113,7 @@ class EffectModel:
         """Expected scores of allocations in the space, or over its budget but of its choices."""
         if not allocations:
             return []
-        points = self.at(self.grid.encode(allocations))
-        expected = self.weights @ self.predict(points)[0]
+        expected = self.standing(self.grid.encode(allocations))
         means: list[float] = (self._centre + self._unit * expected).tolist()
         return means
 
@@ -121,6 +127,23 @@ class EffectModel:
         mean = float(self.weights @ means)
         spread = float(np.sqrt(self.weights @ (variance + (means - mean) ** 2)))
         return Expectation(self._centre + self._unit * mean, self._unit * spread)
+
+    def standing(self, rows: Rows) -> Floats:
+        """Expected scores of rows, standardised; shape (rows,)."""
+        expected: Floats = self.weights @ self.predict(self.at(rows))[0]
+        return expected
+
+    def gain(self, allocation: Allocation, over: Allocation) -> Expectation:
+        """How much higher than ``over`` an allocation is expected to score, and the uncertainty of that."""
+        points = self.at(self.grid.encode([allocation, over]))
+        expected, whitened = self.predict(points)
+        covariance = self.kernel(self.settings, points, points)
+        covariance = covariance - whitened @ np.swapaxes(whitened, 1, 2)
+        difference = expected[:, 0] - expected[:, 1]
+        variance = covariance[:, 0, 0] + covariance[:, 1, 1] - 2.0 * covariance[:, 0, 1]
+        mean = float(self.weights @ difference)
+        square = np.maximum(0.0, variance) + (difference - mean) ** 2
+        return Expectation(self._unit * mean, self._unit * float(np.sqrt(self.weights @ square)))
 
     def _fit(self, targets: Floats) -> None:
         mean, sd = self.kernel.prior()
@@ -184,39 +207,49 @@ def _log_noise_prior(noise: Floats, mean: float, sd: float, level: float, known:
     return mixed
 
 
-class _HandedOn:
-    """Quality of what the first ``stages`` stages hand on: their last one's own metric, estimated for any choices."""
+@dataclass(frozen=True)
+class _Scale:
+    """Values as shares: ``value = zero + unit·share``. Shares they stay; others are laid within 0.1 and 0.9."""
 
-    def __init__(self, grid: ChoiceGrid, measured: Sequence[Scored], stages: int) -> None:
-        self.stages = stages
-        prefix = SearchSpace(grid.space.stages[:stages], grid.space.budget)
-        self._model = EffectModel(ChoiceGrid(prefix), measured)
+    zero: float
+    unit: float
 
-    def quality(self, rows: Rows) -> Floats:
-        """In units of the metric's spread over trials, 0 on average; shape (rows,)."""
-        distinct, where = np.unique(rows[:, : self.stages], axis=0, return_inverse=True)
-        model = self._model
-        quality: Floats = (model.weights @ model.predict(model.at(distinct))[0])[where.ravel()]
-        return quality
-
-
-def _handed_on(grid: ChoiceGrid, trials: Sequence[Scored]) -> _HandedOn | None:
-    """From the last stage before the final one that reports a metric of its own in most trials."""
-    for stages in range(len(grid.choices) - 1, 0, -1):
-        name = grid.space.stages[stages - 1].name
-        measured = [
-            Scored(Allocation(trial.allocation.choices[:stages]), value, 0.0, trial.metrics)
-            for trial in trials
-            if (value := trial.stage_value(name)) is not None
-        ]
-        if len(measured) >= max(_ENOUGH, len(trials) / 2) and len({t.score for t in measured}) > 1:
-            return _HandedOn(grid, _independent(measured), stages)
-    return None
+    @classmethod
+    def of(cls, values: Sequence[float]) -> _Scale:
+        low, high = min(values), max(values)
+        if low >= 0.0 and high <= 1.0:
+            return cls(0.0, 1.0)
+        unit = (high - low) / 0.8 or 1.0
+        return cls(low - 0.1 * unit, unit)
 
 
-def _independent(measured: Sequence[Scored]) -> list[Scored]:
-    """Without repetitions: trials that begin alike share their samples, so the same value is one observation."""
-    return list({(trial.allocation, trial.score): trial for trial in measured}.values())
+def _response(grid: ChoiceGrid, trials: Sequence[Scored], scale: _Scale) -> Response:
+    """The response that the trials' stage metrics and scores speak for."""
+    last = len(grid.choices) - 1
+    observed: list[Observed] = []
+    for number, stage in enumerate(grid.space.stages[:last]):
+        # Trials that begin alike share their samples: the same value is one observation.
+        seen: dict[tuple[object, ...], Scored] = {}
+        for trial in trials:
+            value = trial.stage_value(stage.name)
+            if value is not None:
+                seen[(*trial.allocation.choices[: number + 1], value)] = trial
+        values = [value for *_, value in seen if isinstance(value, float)]
+        if seen:
+            observed.append(_observed(grid, number, list(seen.values()), values, _Scale.of(values)))
+    observed.append(_observed(grid, last, trials, [trial.score for trial in trials], scale))
+    return Response(grid, observed)
+
+
+def _observed(
+    grid: ChoiceGrid, stage: int, trials: Sequence[Scored], values: Sequence[float], scale: _Scale
+) -> Observed:
+    final = stage == len(grid.choices) - 1
+    known = variances(values, [trial.stderr if final else None for trial in trials])
+    unsure = np.full(len(values), (_UNSURE * scale.unit) ** 2)
+    variance = (unsure if known is None else known) / scale.unit**2 + _MISFIT**2
+    shares = (np.array(values) - scale.zero) / scale.unit
+    return Observed(stage, grid.encode(trial.allocation for trial in trials), shares, variance)
 
 
 def _representative(trials: Sequence[Scored]) -> Sequence[Scored]:

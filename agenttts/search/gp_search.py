@@ -52,7 +52,7 @@ class GaussianProcessSearcher(Searcher):
         self._initial = initial
         self._fitted: tuple[Sequence[Scored], MaternModel] | None = None
 
-    def best(self) -> Allocation | None:
+    def best(self, *, tried: bool = False) -> Allocation | None:
         """The tried allocation with the highest expected score (ties: the better score, then the cheaper)."""
         if not self.archive.scored:
             return None

@@ -37,6 +37,10 @@ ALL_INSIGHTS = (1, 2, 3)
 _MOST_ROWS, _ANYWHERE, _NEAR = 20_000, 700, 700
 _PARENTS = 3
 
+# An untried allocation is recommended when the gain expected of it is this many standard deviations of that gain, and not
+# before there are so many trials; steps to find it, each to the best next to the last.
+_SURE, _FOUNDED, _CLIMBS = 0.1, 8, 3
+
 # A favoured proposal is taken when it is worth this share of the best candidate.
 _FAVOUR = 0.5
 
@@ -89,7 +93,7 @@ class InsightRules:
             offered = {proposal.allocation: proposal for proposal in favoured}
             named = {proposal.allocation: proposal for proposal in also} | offered
             rows = self._candidates(model, archive, [*offered, *named], rng)
-            best = self.best(archive)
+            best = self.best(archive, tried=True)
             assert best is not None
             keys = self._grid.keys(self._grid.encode(offered))
 
@@ -107,32 +111,30 @@ class InsightRules:
         self._explore(n, archive, chosen, rng)
         return list(chosen.values())
 
-    def best(self, archive: Archive) -> Allocation | None:
-        """The tried allocation with the highest *expected* score (ties: the cheaper).
+    def best(self, archive: Archive, *, tried: bool = False) -> Allocation | None:
+        """The allocation with the highest *expected* score (ties: the cheaper); with ``tried`` the best tried one.
 
         The expectation weighs a score against those of its neighbours, as far as the scores look noisy: a lucky
-        score among mediocre neighbours does not win, an exact one does. Only tried ones: a recommendation is
-        something that was seen to work.
+        score among mediocre neighbours does not win, an exact one does. What was not tried has to be expected to be better by
+        more than a part of what the model is unsure of.
         """
         model = self.model(archive)
         if model is None or not self.curves:
             # Without curves all sample counts look alike: the scores themselves have to tell them apart.
             top_score = archive.best()
             return top_score.allocation if top_score else None
-        top = max(model.tried, key=lambda a: (model.tried[a], -self.space.cost(a), a))
-        scores = {trial.allocation: trial.score for trial in archive.scored}
-        # Equal up to rounding counts as a tie, and so do equal scores that the model hardly tells apart.
-        equal = [
-            allocation
-            for allocation, mean in model.tried.items()
-            if math.isclose(mean, model.tried[top], rel_tol=1e-6)
-            or (scores[allocation] == scores[top] and model.tried[top] - mean < 0.1 * model.noise)
-        ]
-        return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
+        known = self._best_tried(model)
+        if tried or not self.coupling or len(model.trials) < _FOUNDED:
+            return known
+        hoped = self._best_hoped(model, archive)
+        if hoped is None or hoped in model.tried:
+            return known
+        gain = model.gain(hoped, known)
+        return hoped if gain.mean > _SURE * gain.sd else known
 
     def guidelines(self, archive: Archive) -> list[str]:
         """What the trials so far say about models, samples and budget, a few plain sentences."""
-        model, best = self.model(archive), self.best(archive)
+        model, best = self.model(archive), self.best(archive, tried=True)
         if model is None or best is None:
             return []
         return findings(self.space, archive, model, best)
@@ -150,6 +152,34 @@ class InsightRules:
     def failures(self, archive: Archive) -> Failures:
         """What the failed trials say."""
         return Failures(self._grid, archive)
+
+    def _best_tried(self, model: EffectModel) -> Allocation:
+        top = max(model.tried, key=lambda a: (model.tried[a], -self.space.cost(a), a))
+        scores = {trial.allocation: trial.score for trial in model.trials}
+        # Equal up to rounding counts as a tie, and so do equal scores that the model hardly tells apart.
+        equal = [
+            allocation
+            for allocation, mean in model.tried.items()
+            if math.isclose(mean, model.tried[top], rel_tol=1e-6)
+            or (scores[allocation] == scores[top] and model.tried[top] - mean < 0.1 * model.noise)
+        ]
+        return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
+
+    def _best_hoped(self, model: EffectModel, archive: Archive) -> Allocation | None:
+        """The highest expected score among the feasible set, thinned, and what is next to the best."""
+        failures = self.failures(archive)
+        failed = [r.allocation for r in archive.results if r.score is None]
+        closed = self._grid.keys(self._grid.encode(a for a in failed if a in self.space))
+        rows = self._outlook(model, archive, np.random.default_rng(self.seed))
+        hoped: Allocation | None = None
+        for _ in range(_CLIMBS):
+            open_ = rows[~failures.avoided(rows) & ~np.isin(self._grid.keys(rows), closed)]
+            if not len(open_):
+                break
+            top = open_[[int(model.standing(open_).argmax())]]
+            hoped = self._grid.decode(top[0])
+            rows = self._grid.around(top)
+        return hoped
 
     @cached_property
     def _feasible(self) -> FeasibleSet:
@@ -184,15 +214,19 @@ class InsightRules:
     ) -> Rows:
         """Rows of new allocations, those ``named`` first, the others shuffled (ties then fall at random)."""
         draw = np.random.default_rng(rng.randrange(2**32))
-        parents = self._grid.encode(list(model.tried)[:_PARENTS])
-        near = _some(self._grid.around(parents, shifts=self.coupling), _NEAR, draw)
-        rows = np.concatenate([_some(self._rows, _ANYWHERE, draw), near])
-        fresh = rows[~beside_trials(self._grid, archive.scored, rows)]
-        rows = fresh if len(fresh) else rows
+        rows = self._outlook(model, archive, draw)
         rows = np.concatenate([self._grid.encode(named), rows[draw.permutation(len(rows))]])
         return self._new(
             rows, self._grid.encode(a for a in sorted(archive.known) if a in self.space)
         )
+
+    def _outlook(self, model: EffectModel, archive: Archive, draw: np.random.Generator) -> Rows:
+        """Some of the feasible set, and of what is next to the best allocations."""
+        parents = self._grid.encode(list(model.tried)[:_PARENTS])
+        near = _some(self._grid.around(parents, shifts=self.coupling), _NEAR, draw)
+        rows = np.concatenate([_some(self._rows, _ANYWHERE, draw), near])
+        fresh: Rows = rows[~beside_trials(self._grid, archive.scored, rows)]
+        return fresh if len(fresh) else rows
 
     def _new(self, rows: Rows, taken: Rows) -> Rows:
         """``rows`` without repetitions and without those ``taken``, in their order."""

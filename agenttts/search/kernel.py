@@ -2,9 +2,8 @@
 
 A stage's effect is an offset a model (insight 1; models of like size are alike) plus a curve over samples (insight 2),
 partly shared by its models. The stages' effects add up and, to a fitted degree, multiply (insight 3): ``sum S_i +
-eta·sum S_i·S_j + …``, the ANOVA kernel of Stitson et al. (1997). Where trials report what a stage handed on (its own
-metric), the estimated quality of that joins as an effect of its own, and the stages behind it keep what it leaves
-unexplained.
+eta·sum S_i·S_j + …``, the ANOVA kernel of Stitson et al. (1997). With a fitted response (`agenttts.search.response`) its
+mean and covariance come first, and the effects keep what it leaves unexplained.
 """
 
 from __future__ import annotations
@@ -24,33 +23,49 @@ _LENGTH = 2.0
 # smaller, and of how many standard deviations of a curve the usual rise over samples is.
 _AHEAD, _RISE = 0.5, 0.8
 
+# By how much the log variance of effects is smaller where they keep only what a response leaves unexplained.
+_UNEXPLAINED = -3.0
+
 # Share of a model's offset that goes with its size, in e-foldings of parameters.
 _BY_SIZE = 0.4
 
 
 @dataclass(frozen=True)
+class Responses:
+    """What a fitted response says of allocations, in the surrogate's units: see `agenttts.search.response.Response.at`."""
+
+    mean: Floats
+    features: Floats
+
+
+@dataclass(frozen=True)
 class Points:
-    """Allocations as the kernel takes them: choice numbers, and the quality handed on where it is known."""
+    """Allocations as the kernel takes them: choice numbers, and what a response says of them."""
 
     rows: Rows
-    quality: Floats | None
+    responses: Responses | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: slice | Rows) -> Points:
-        return Points(self.rows[index], None if self.quality is None else self.quality[index])
+        if self.responses is None:
+            return Points(self.rows[index])
+        responses = Responses(self.responses.mean[index], self.responses.features[index])
+        return Points(self.rows[index], responses)
 
 
 class EffectKernel:
     """Kernel values for many settings of the hyperparameters at a time.
 
     A setting is a vector of logs and logits: an offset's and a curve's variance a stage, then what models share of
-    their curves, the share of shapeless curves, the degree of coupling, the variance of handed-on quality, and the
-    noise. ``explained`` counts the stages whose results are known by their own metric.
+    their curves, the share of shapeless curves, the degree of coupling, and the noise. ``explained`` says that the points come
+    with responses.
     """
 
-    def __init__(self, grid: ChoiceGrid, *, curves: bool, coupling: bool, explained: int) -> None:
+    def __init__(
+        self, grid: ChoiceGrid, *, curves: bool, coupling: bool, explained: bool = False
+    ) -> None:
         self._curves = curves
         self._coupling = coupling
         self._explained = explained
@@ -75,11 +90,10 @@ class EffectKernel:
     def prior(self) -> tuple[Floats, Floats]:
         """Mean and standard deviation of the hyperparameters before any trial."""
         stages = self._stages
-        known = np.arange(stages) < self._explained
-        offsets = np.where(known, -1.3, -0.3)
-        curves = np.where(known, -1.8, -0.6)
-        mean = np.concatenate([offsets, curves, [0.0, -2.5, -1.2, -0.4, np.log(0.003)]])
-        sd = np.concatenate([np.full(2 * stages, 0.8), [1.0, 1.0, 1.0, 0.8, 2.5]])
+        less = _UNEXPLAINED if self._explained else 0.0
+        offsets, curves = np.full(stages, -0.3 + less), np.full(stages, -0.6 + less)
+        mean = np.concatenate([offsets, curves, [0.0, -2.5, -1.2, np.log(0.003)]])
+        sd = np.concatenate([np.full(2 * stages, 0.8), [1.0, 1.0, 1.0, 2.5]])
         return mean, sd
 
     def __call__(self, settings: Floats, a: Points, b: Points) -> Floats:
@@ -91,13 +105,16 @@ class EffectKernel:
             right, columns = np.unique(b.rows[:, stage], return_inverse=True)
             effect = self._effect(settings, stage, left, right)
             factors.append(effect[:, rows[:, None], columns[None, :]])
-        if a.quality is not None and b.quality is not None:
-            likeness = _alike(a.quality[:, None], b.quality[None, :])
-            factors.append(_column(settings, -2, 2) * likeness)
-        return self._combine(settings, factors, 2)
+        effects = self._combine(settings, factors, 2)
+        if a.responses is None or b.responses is None:
+            return effects
+        both: Floats = effects + a.responses.features @ b.responses.features.T
+        return both
 
     def mean(self, settings: Floats, a: Points) -> Floats:
         """What is expected of ``a`` before any trial, shape (settings, a): larger models do better, samples help."""
+        if a.responses is not None:
+            return np.broadcast_to(a.responses.mean, (len(settings), len(a)))
         expected = np.zeros((len(settings), len(a)))
         for stage, width in enumerate(self._widths):
             models, counts = a.rows[:, stage] // width, a.rows[:, stage] % width
@@ -119,9 +136,11 @@ class EffectKernel:
                 curve = (1.0 - shapeless) * shape + shapeless
                 effect = effect + _column(settings, self._stages + stage, 1) * curve
             factors.append(effect)
-        if a.quality is not None:
-            factors.append(_column(settings, -2, 1) * _alike(a.quality, a.quality))
-        return self._combine(settings, factors, 1)
+        effects = self._combine(settings, factors, 1)
+        if a.responses is None:
+            return effects
+        both: Floats = effects + np.square(a.responses.features).sum(axis=1)
+        return both
 
     def _effect(self, settings: Floats, stage: int, left: Rows, right: Rows) -> Floats:
         """S_i between choices of one stage."""
@@ -141,9 +160,10 @@ class EffectKernel:
         return effect
 
     def _combine(self, settings: Floats, factors: list[Floats], axes: int) -> Floats:
-        """The constant, the sum of the effects and their products."""
+        """The sum of the effects and their products, and a constant unless the response has one."""
+        level = 0.0 if self._explained else 1.0
         if not self._coupling:
-            plain: Floats = 1.0 + np.sum(factors, axis=0)
+            plain: Floats = level + np.sum(factors, axis=0)
             return plain
         eta = _column(settings, 2 * self._stages + 2, axes)
         product = 1.0 + eta * factors[0]
@@ -151,7 +171,7 @@ class EffectKernel:
             product *= 1.0 + eta * factor
         product -= 1.0
         product /= eta
-        product += 1.0
+        product += level
         return product
 
 
@@ -163,9 +183,3 @@ def _column(settings: Floats, number: int, axes: int) -> Floats:
 def _share(odds: Floats) -> Floats:
     share: Floats = odds / (1.0 + odds)
     return share
-
-
-def _alike(a: Floats, b: Floats) -> Floats:
-    """Effect of quality handed on: nearly proportional, with room to bend."""
-    alike: Floats = 0.7 * a * b + 0.3 * np.exp(-0.25 * (a - b) ** 2)
-    return alike

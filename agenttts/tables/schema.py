@@ -22,6 +22,9 @@ from agenttts.space import Allocation
 # Parquet has no struct without fields, and a run whose trials all failed knows no metric: this one then stands in.
 NO_METRIC = "_none"
 
+# The search's last trial: the allocation that the searcher recommends without having tried it.
+RECOMMENDED_SOURCE = "recommended"
+
 # Trials after the search and no part of it: the best ones again, on more of the search's examples, and the final test
 # on held-out ones. Their scores compare with each other, not with those of the search.
 FINALIST_SOURCE = "finalist"

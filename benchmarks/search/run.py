@@ -116,10 +116,13 @@ def run(case: Case) -> dict[str, object]:
         seconds += time.process_time() - started
         if not asked:
             break
-        searcher.tell([problem.trial(allocation, case.examples) for allocation in asked])
-        best = searcher.best()
-        regret = 1.0 if best is None else (problem.best - problem.score(best)) / problem.best
-        regrets += [round(regret, 6)] * len(asked)
+        for (
+            allocation
+        ) in asked:  # one at a time: what would be recommended if the search stopped there
+            searcher.tell([problem.trial(allocation, case.examples)])
+            best = searcher.best()
+            regret = 1.0 if best is None else (problem.best - problem.score(best)) / problem.best
+            regrets.append(round(regret, 6))
     # An exhausted space: what it recommends stays.
     regrets += regrets[-1:] * (TRIALS - len(regrets))
     return {"case": asdict(case), "regret": regrets, "seconds": round(seconds / TRIALS, 5)}

@@ -20,4 +20,5 @@ def test_asks_in_a_space_of_millions_after_500_trials(method):
     assert len(set(batch)) == 10
     assert not past & set(batch)
     assert all(allocation in surface.space for allocation in batch)
-    assert searcher.best() in past
+    assert searcher.best() in surface.space
+    assert searcher.best(tried=True) in past

@@ -7,7 +7,7 @@ import pytest
 from agenttts.errors import UserError
 from agenttts.search import create
 from agenttts.search.replay import check_out, load_table, replay, write_trace
-from agenttts.space import Model, SearchSpace, Stage
+from agenttts.space import Allocation, Model, SearchSpace, Stage
 from agenttts.tables.schema import TrialRow, TrialState, trials_frame
 
 SPACE = SearchSpace(
@@ -120,7 +120,8 @@ def test_the_trace(csv, method):
     assert trace["best_so_far"].to_list() == trace["score"].cum_max().to_list()
     assert trace["budget"].max() <= 260
     assert trace["allocation"].n_unique() == 17
-    assert all(r in trace["allocation"].to_list() for r in trace["recommended"].to_list())
+    recommended = [Allocation.from_records(r) for r in trace["recommended"].to_list()]
+    assert all(allocation in SPACE for allocation in recommended)
 
 
 def test_failed_trials_and_an_exhausted_space(tmp_path):

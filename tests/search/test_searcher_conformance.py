@@ -132,8 +132,10 @@ def test_tells_may_come_out_of_order_and_partly_failed(method, space):
         told, waiting = waiting[:3], waiting[3:]
         searcher.tell([result(a, failed=rng.random() < 0.3) for a in told])
     assert len(asked) == len(set(asked)) == min(4 * rounds, space.count())
-    best = searcher.best()
-    assert best is None or best in asked
+    tried, best = searcher.best(tried=True), searcher.best()
+    assert tried is None or tried in asked
+    assert (best is None) == (tried is None)
+    assert best is None or best in space
 
 
 @every_searcher

@@ -1,0 +1,226 @@
+"""The response: the method's insights as curves with parameters, fitted to scores and stage metrics together.
+
+The quality of a stage's own work is, for each of its models, a curve over samples: a start (insight 1; larger models tend to be
+ahead), a rise that flattens, and a slow fall past a turning point (insight 2). What a stage hands on rises with its own quality
+and with what it is given (insight 3): ``own·(1 - need·(1 - given))``, to a small part mixed with what is given. A trial's
+stage metrics are observations of what its stages hand on, its score of what the last one does.
+
+The fit is the most likely setting of the parameters (Levenberg-Marquardt, from several starts at a time). Around it the
+response is taken as linear in them (Laplace's approximation), which makes it a Gaussian process: see `Response.at`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agenttts.search.gaussian import Floats
+from agenttts.search.grid import ChoiceGrid, Rows
+
+# Parameters of a stage, then of each of its models: mean and standard deviation before any trial. ``start`` is the logit of
+# quality at the least count, ``rise`` that of the share of the rest that samples can gain; their slopes go with size (in
+# standard deviations of its log). ``pace`` and ``turn`` are logs, ``fall`` is the log of the loss for every octave past it;
+# ``need`` and ``mixed`` are logits.
+_OF_STAGE = {
+    "start": (0.0, 1.5),
+    "start by size": (0.4, 0.4),
+    "rise": (-0.9, 0.8),
+    "rise by size": (-0.3, 0.4),
+    "need": (0.3, 1.0),
+    "mixed": (-2.5, 1.0),
+}
+_OF_MODEL = {
+    "start": (0.0, 0.4),
+    "rise": (0.0, 0.7),
+    "pace": (math.log(0.8), 0.5),
+    "turn": (math.log(15.0), 0.9),
+    "fall": (math.log(0.005), 1.2),
+}
+_START, _START_BY_SIZE, _RISE, _RISE_BY_SIZE, _NEED, _MIXED = range(len(_OF_STAGE))
+
+# What is seen of a stage is usually above its start, by this much of a logit.
+_ABOVE_START = 0.3
+
+# Turning points are as sharp as this: a larger number bends within fewer octaves.
+_SHARPNESS = 3.0
+
+# Starts of the fit and most steps; it ends when no start gains this much of its log posterior any more.
+_STARTS, _STEPS, _GAIN = 6, 30, 1e-4
+
+# No parameter leaves its mean by more standard deviations than this, nor moves by more than this at a step.
+_FAR, _STRIDE = 6.0, 3.0
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Values, 0 to 1, of what ``stage`` (its number) handed on in trials of ``rows``, and the variance of each."""
+
+    stage: int
+    rows: Rows
+    values: Floats
+    variances: Floats
+
+
+@dataclass(frozen=True)
+class _Handed:
+    """What a stage hands on, shape (k, rows), and its slopes by parameter, shape (k, rows, parameters)."""
+
+    value: Floats
+    slope: Floats
+
+
+class Response:
+    """The response over a grid, fitted to ``observed`` (at most one entry a stage).
+
+    As a Gaussian process it knows the stages' metrics, but not yet the scores (those of the last stage): these decide where it
+    is linear, and the surrogate conditions on them.
+    """
+
+    def __init__(self, grid: ChoiceGrid, observed: Sequence[Observed]) -> None:
+        self._grid = grid
+        self._offsets: list[int] = []
+        prior: list[tuple[float, float]] = []
+        for stage in grid.space.stages:
+            self._offsets.append(len(prior))
+            prior += _OF_STAGE.values()
+            for _ in stage.models:
+                prior += _OF_MODEL.values()
+        self._usual: Floats = np.array([mean for mean, _ in prior])
+        self._spread: Floats = np.array([sd for _, sd in prior])
+        for seen in observed:
+            level = float(np.clip(seen.values.mean(), 0.02, 0.98))
+            self._usual[self._offsets[seen.stage] + _START] = _logit(level) - _ABOVE_START
+        self._sizes: list[Floats] = []
+        for stage in grid.space.stages:
+            sizes = np.log([model.params for model in stage.models])
+            standard: Floats = (sizes - sizes.mean()) / (sizes.std() or 1.0)
+            self._sizes.append(standard)
+        self._setting = self._fit(observed)
+        last = len(self._offsets) - 1
+        metrics = [seen for seen in observed if seen.stage != last]
+        _, precision, gradient = self._quadratic(self._setting, metrics)
+        covariance = np.linalg.inv(precision[0])
+        self._shift: Floats = covariance @ gradient[0]
+        root: Floats = np.linalg.cholesky(0.5 * (covariance + covariance.T)).astype(np.float64)
+        self._root = root
+
+    def at(self, rows: Rows) -> tuple[Floats, Floats]:
+        """Mean (m,) of the score of ``rows``, and features (m, p): the products of two rows' are their covariance."""
+        handed = self._handed(self._setting, rows, len(self._offsets) - 1)
+        slope = handed.slope[0]
+        return handed.value[0] + slope @ self._shift, slope @ self._root
+
+    def _fit(self, observed: Sequence[Observed]) -> Floats:
+        """The most likely setting, shape (1, parameters)."""
+        rng = np.random.default_rng(11)
+        drawn = rng.standard_normal((_STARTS, len(self._usual)))
+        drawn[0] = 0.0
+        settings = self._usual + 0.7 * self._spread * drawn
+        cost, curvature, gradient = self._quadratic(settings, observed)
+        damping = np.full(_STARTS, 1e-2)
+        along = np.arange(len(self._usual))
+        low, high = self._usual - _FAR * self._spread, self._usual + _FAR * self._spread
+        for _ in range(_STEPS):
+            damped = curvature.copy()
+            damped[:, along, along] *= 1.0 + damping[:, None]
+            step = np.linalg.solve(damped, gradient[..., None])[..., 0]
+            stride = _STRIDE * self._spread
+            moved = np.clip(settings + np.clip(step, -stride, stride), low, high)
+            new_cost, new_curvature, new_gradient = self._quadratic(moved, observed)
+            better = new_cost < cost
+            gain = float(np.where(better, cost - new_cost, 0.0).max())
+            settings = np.where(better[:, None], moved, settings)
+            curvature = np.where(better[:, None, None], new_curvature, curvature)
+            gradient = np.where(better[:, None], new_gradient, gradient)
+            cost = np.where(better, new_cost, cost)
+            damping = np.clip(damping * np.where(better, 0.3, 5.0), 1e-6, 1e6)
+            if better.any() and gain < _GAIN:
+                break
+        best = int(cost.argmin())
+        likeliest: Floats = settings[best : best + 1]
+        return likeliest
+
+    def _quadratic(
+        self, settings: Floats, observed: Sequence[Observed]
+    ) -> tuple[Floats, Floats, Floats]:
+        """Negative log posterior (k,) of ``settings`` up to a constant, its curvature by Gauss and Newton, and the
+        gradient of the log posterior."""
+        off = (settings - self._usual) / self._spread
+        cost = 0.5 * np.square(off).sum(axis=1)
+        curvature = np.tile(np.diag(self._spread**-2.0), (len(settings), 1, 1))
+        gradient = -off / self._spread
+        for seen in observed:
+            handed = self._handed(settings, seen.rows, seen.stage)
+            residual = seen.values - handed.value
+            cost = cost + 0.5 * np.square(residual) @ (1.0 / seen.variances)
+            weighted = np.swapaxes(handed.slope / seen.variances[:, None], 1, 2)
+            curvature += weighted @ handed.slope
+            gradient = gradient + (weighted @ residual[..., None])[..., 0]
+        return cost, curvature, gradient
+
+    def _handed(self, settings: Floats, rows: Rows, stage: int) -> _Handed:
+        """What ``stage`` hands on."""
+        own = self._own(settings, rows, stage)
+        if stage == 0:
+            return own
+        given = self._handed(settings, rows, stage - 1)
+        at = self._offsets[stage]
+        need = _logistic(settings[:, at + _NEED, None])
+        mixed = _logistic(settings[:, at + _MIXED, None])
+        passed = 1.0 - need * (1.0 - given.value)
+        product = own.value * passed
+        slope = ((1.0 - mixed) * passed)[..., None] * own.slope
+        slope += ((1.0 - mixed) * own.value * need + mixed)[..., None] * given.slope
+        slope[..., at + _NEED] = (
+            (1.0 - mixed) * own.value * (given.value - 1.0) * need * (1.0 - need)
+        )
+        slope[..., at + _MIXED] = (given.value - product) * mixed * (1.0 - mixed)
+        return _Handed((1.0 - mixed) * product + mixed * given.value, slope)
+
+    def _own(self, settings: Floats, rows: Rows, stage: int) -> _Handed:
+        """Quality of a stage's own work: its model's curve at its count."""
+        at = self._offsets[stage]
+        choice = rows[:, stage]
+        model = self._grid.models[stage][choice]
+        counts = self._grid.samples[stage][choice]
+        relative = counts / self._grid.samples[stage].min()
+        size = self._sizes[stage][model]
+        mine = at + len(_OF_STAGE) + len(_OF_MODEL) * model
+        start_at, rise_at, pace_at, turn_at, fall_at = (mine + i for i in range(len(_OF_MODEL)))
+
+        def of_stage(level: int, by_size: int) -> Floats:
+            value: Floats = settings[:, at + level, None] + settings[:, at + by_size, None] * size
+            return value
+
+        start = _logistic(of_stage(_START, _START_BY_SIZE) + settings[:, start_at])
+        rise = _logistic(of_stage(_RISE, _RISE_BY_SIZE) + settings[:, rise_at])
+        pace = np.exp(settings[:, pace_at])
+        left = relative**-pace
+        octaves = (np.log(counts) - settings[:, turn_at]) / math.log(2.0)
+        past = np.logaddexp(0.0, _SHARPNESS * octaves) / _SHARPNESS
+        fall = np.exp(settings[:, fall_at])
+
+        by_start = start * (1.0 - start) * (1.0 - rise * (1.0 - left))
+        by_rise = (1.0 - start) * rise * (1.0 - rise) * (1.0 - left)
+        slope = np.zeros((len(settings), len(rows), settings.shape[1]))
+        row = np.arange(len(rows))
+        slope[:, row, at + _START] = slope[:, row, start_at] = by_start
+        slope[:, row, at + _START_BY_SIZE] = by_start * size
+        slope[:, row, at + _RISE] = slope[:, row, rise_at] = by_rise
+        slope[:, row, at + _RISE_BY_SIZE] = by_rise * size
+        slope[:, row, pace_at] = (1.0 - start) * rise * left * np.log(relative) * pace
+        slope[:, row, turn_at] = fall * _logistic(_SHARPNESS * octaves) / math.log(2.0)
+        slope[:, row, fall_at] = -fall * past
+        return _Handed(start + (1.0 - start) * rise * (1.0 - left) - fall * past, slope)
+
+
+def _logistic(x: Floats) -> Floats:
+    share: Floats = 1.0 / (1.0 + np.exp(-np.clip(x, -30.0, 30.0)))
+    return share
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1.0 - share))

@@ -1,0 +1,86 @@
+"""What a run recommends at its end was tried: if need be by one trial more."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+
+from agenttts.controller import launch, process
+from agenttts.controller.plan import make_plan
+from agenttts.spec import load_spec
+
+
+@pytest.fixture
+def run(scripted_spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "start_controller", lambda run: None)
+    results = tmp_path / "results"
+    spec = load_spec(scripted_spec(search__iterations=0))
+    return launch.launch(make_plan(spec, [tmp_path], results), results)[0]
+
+
+def hopeful(controller):
+    """Its searcher recommends the cheapest allocation unless asked for a tried one; which is no initial trial."""
+    searcher = controller._searcher
+    tried = searcher.best
+    searcher.best = lambda *, tried_=tried, tried=False: (
+        tried_(tried=True) if tried else searcher.space.cheapest
+    )
+    return searcher.space.cheapest
+
+
+def events(run, kind):
+    lines = map(json.loads, run.journal_file.read_text().splitlines())
+    return [event for event in lines if event["event"] == kind]
+
+
+def test_an_untried_recommendation_is_tried_once(run):
+    controller = process.make_controller(run)
+    cheapest = hopeful(controller)
+    controller.run()
+    frame = pl.read_parquet(run.trials_file).sort("trial")
+    [last] = frame.filter(pl.col("source") == "recommended").to_dicts()
+    assert last["trial"] == frame["trial"].max()
+    assert last["iteration"] == frame["iteration"].max() == 1
+    assert last["allocation"] == cheapest.to_records()
+    assert last["state"] == "COMPLETED"
+    assert events(run, "told")[0]["recommended"] == cheapest.to_records()
+    final = events(run, "told")[-1]
+    assert (final["iteration"], len(events(run, "told"))) == (1, 2)
+    assert final["recommended"] in frame["allocation"].to_list()
+    # A controller that comes later finds it done.
+    again = process.make_controller(run)
+    hopeful(again)
+    again.run()
+    assert pl.read_parquet(run.trials_file).height == frame.height
+
+
+def test_a_controller_killed_before_it_is_told_goes_on(run):
+    controller = process.make_controller(run)
+    hopeful(controller)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments, **options):
+        if options.get("final"):
+            raise Killed
+        return tell(*arguments, **options)
+
+    tell = controller._tell
+    controller._tell = killed
+    with pytest.raises(Killed):
+        controller.run()
+    again = process.make_controller(run)
+    hopeful(again)
+    again.run()
+    assert len(events(run, "finished")) == pl.read_parquet(run.trials_file).height
+    assert [event["iteration"] for event in events(run, "told")] == [0, 1]
+    assert events(run, "ended")[-1]["outcome"] == "done"
+
+
+def test_a_recommendation_that_was_tried_costs_nothing(run):
+    process.make_controller(run).run()
+    assert "recommended" not in pl.read_parquet(run.trials_file)["source"].to_list()
+    assert len(events(run, "told")) == 1

@@ -1,0 +1,116 @@
+"""The response: its slopes, what it learns from scores and stage metrics, and the scales it takes."""
+
+import numpy as np
+import pytest
+from surfaces import draw_surface
+
+from agenttts.search.archive import Archive, TrialResult
+from agenttts.search.effects import EffectModel
+from agenttts.search.grid import ChoiceGrid
+from agenttts.search.response import Observed, Response
+from agenttts.space import Model, SearchSpace, Stage
+
+EXAMPLES = 100
+
+
+def observed(surface, grid, rows, stages):
+    """What trials of ``rows`` report, from 100 examples."""
+    trials = [surface.trial(grid.decode(row), EXAMPLES, 0) for row in rows]
+    found = []
+    for number in stages:
+        name = f"{surface.space.stages[number].name}.metric"
+        values = np.array([trial.metrics[name] for trial in trials])
+        found.append(Observed(number, rows, values, np.full(len(rows), 0.25 / EXAMPLES)))
+    return found
+
+
+def drawn(number, trials):
+    surface = draw_surface(number)
+    grid = ChoiceGrid(surface.space)
+    every = grid.feasible(5000)
+    rng = np.random.default_rng(number)
+    return surface, grid, every, every[rng.choice(len(every), trials, replace=False)]
+
+
+@pytest.mark.parametrize("number", [5200, 5201, 5204])
+def test_the_slopes_are_those_of_the_values(number):
+    surface, grid, every, rows = drawn(number, 12)
+    last = len(surface.space.stages) - 1
+    response = Response(grid, observed(surface, grid, rows, range(last + 1)))
+    setting, step = response._setting, 1e-5
+    slope = response._handed(setting, every[:40], last).slope[0]
+    for place in range(setting.shape[1]):
+        moved = np.zeros_like(setting)
+        moved[0, place] = step
+        above, below = (
+            response._handed(setting + sign * moved, every[:40], last).value[0] for sign in (1, -1)
+        )
+        assert (above - below) / (2 * step) == pytest.approx(slope[:, place], abs=1e-6)
+
+
+def test_noise_is_averaged_out_over_the_whole_space():
+    off, flat = [], []
+    for number in range(5200, 5206):
+        surface, grid, every, rows = drawn(number, 40)
+        archive = Archive(surface.space)
+        archive.add([surface.trial(grid.decode(row), EXAMPLES, 0) for row in rows])
+        some = [grid.decode(row) for row in every[::40]]
+        true = np.array([surface.score(allocation) for allocation in some])
+        expected = np.array(EffectModel(grid, archive.scored).means(some))
+        off.append(np.sqrt(np.mean((expected - true) ** 2)))
+        flat.append(true.std())
+    # One score is off by 0.05: the fit is better than a trial, also where none was made.
+    assert np.mean(off) < 0.03
+    assert np.mean(off) < 0.6 * np.mean(flat)
+
+
+def test_stage_metrics_make_it_surer():
+    surface, grid, every, rows = drawn(5201, 30)
+    spread = []
+    for stages in ([0], []):
+        _, features = Response(grid, observed(surface, grid, rows, stages)).at(every)
+        spread.append(np.square(features).sum(axis=1).mean())
+    assert spread[0] < 0.7 * spread[1]
+
+
+def test_before_any_trial_larger_models_and_more_samples_are_expected_to_do_better():
+    models = (Model("small", 3e9), Model("large", 70e9))
+    space = SearchSpace((Stage("a", models, 256, 64, (1, 8)), Stage("b", models, 256, 64, (1, 8))), 1e6)  # fmt: skip
+    grid = ChoiceGrid(space)
+
+    def expected(a, b):
+        return float(Response(grid, []).at(grid.encode([space.allocation(a, b)]))[0][0])
+
+    one = expected(("small", 1), ("small", 1))
+    assert expected(("large", 1), ("small", 1)) > one
+    assert expected(("small", 1), ("large", 1)) > one
+    assert expected(("small", 8), ("small", 1)) > one
+    assert expected(("small", 1), ("small", 8)) > one
+
+
+@pytest.mark.parametrize(("zero", "unit"), [(0.0, 100.0), (-3.0, 0.5), (0.2, 0.01)])
+def test_scores_and_metrics_of_any_scale(zero, unit):
+    surface, grid, every, rows = drawn(5203, 40)
+    archive = Archive(surface.space)
+    for row in rows:
+        trial = surface.trial(grid.decode(row), 0, 0)
+        metrics = {name: zero + unit * value for name, value in trial.metrics.items()}
+        archive.add([TrialResult(trial.allocation, zero + unit * trial.score, metrics)])
+    some = [grid.decode(row) for row in every[::40]]
+    expected = (np.array(EffectModel(grid, archive.scored).means(some)) - zero) / unit
+    true = np.array([surface.score(allocation) for allocation in some])
+    assert np.sqrt(np.mean((expected - true) ** 2)) < 0.4 * true.std()
+
+
+@pytest.mark.parametrize("scores", [[0.5], [0.0, 0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [7.0, 7.0]])
+def test_few_and_extreme_scores(scores):
+    space = SearchSpace((Stage("a", (Model("s", 3e9), Model("l", 70e9)), 256, 64, (5, 10, 20)),), 1e4)  # fmt: skip
+    grid = ChoiceGrid(space)
+    rows = grid.feasible(100)
+    archive = Archive(space)
+    for row, score in zip(rows, scores, strict=False):
+        archive.add([TrialResult(grid.decode(row), score, {"a.em": score, "a.f1": score})])
+    model = EffectModel(grid, archive.scored)
+    tried = [grid.decode(row) for row in rows[: len(scores)]]
+    assert model.means(tried) == pytest.approx(scores, abs=0.25)
+    assert np.isfinite(model.means([grid.decode(row) for row in rows])).all()
