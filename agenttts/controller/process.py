@@ -17,6 +17,8 @@ import submitit
 
 from agenttts import search, tasks
 from agenttts.controller.agent import briefing_of, served_model
+from agenttts.controller.evaluation import Evaluation, EvaluationSettings
+from agenttts.controller.journal import Journal
 from agenttts.controller.loop import Controller, LoopSettings
 from agenttts.controller.plan import container_of, model_configs
 from agenttts.controller.run import RunDirectory
@@ -84,16 +86,26 @@ def make_controller(run: RunDirectory) -> Controller:
         container=container,
         env=profile.env,
     )
+    journal = Journal(run.journal_file)
+    evaluation = Evaluation(
+        run,
+        journal,
+        make_dispatcher(run, profile),
+        works,
+        EvaluationSettings(
+            max_attempts=profile.max_attempts,
+            poll_seconds=profile.poll_seconds,
+            settle_seconds=0.0 if profile.kind == "local" else 10.0,
+        ),
+        served,
+    )
     settings = LoopSettings(
         iterations=spec.search.iterations,
         batch_size=spec.search.batch_size,
-        max_attempts=profile.max_attempts,
-        poll_seconds=profile.poll_seconds,
-        settle_seconds=0.0 if profile.kind == "local" else 10.0,
         finalists=spec.search.finalists.top if spec.search.finalists else 0,
         tested=spec.search.test_split.top if spec.search.test_split else 0,
     )
-    return Controller(run, searcher, make_dispatcher(run, profile), works, settings, served)
+    return Controller(run, searcher, journal, evaluation, settings)
 
 
 def _lines(path: Path) -> int:

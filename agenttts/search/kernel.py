@@ -26,6 +26,9 @@ _AHEAD, _RISE = 0.5, 0.8
 # By how much the log variance of effects is smaller where they keep only what a response leaves unexplained.
 _UNEXPLAINED = -3.0
 
+# Variance of what trials that begin alike share besides.
+_ALIKE = 0.01
+
 # Share of a model's offset that goes with its size, in e-foldings of parameters.
 _BY_SIZE = 0.4
 
@@ -59,8 +62,8 @@ class EffectKernel:
     """Kernel values for many settings of the hyperparameters at a time.
 
     A setting is a vector of logs and logits: an offset's and a curve's variance a stage, then what models share of
-    their curves, the share of shapeless curves, the degree of coupling, and the noise. ``explained`` says that the points come
-    with responses.
+    their curves, the share of shapeless curves, the degree of coupling, what trials that begin alike share, and the noise.
+    ``explained`` says that the points come with responses.
     """
 
     def __init__(
@@ -92,8 +95,8 @@ class EffectKernel:
         stages = self._stages
         less = _UNEXPLAINED if self._explained else 0.0
         offsets, curves = np.full(stages, -0.3 + less), np.full(stages, -0.6 + less)
-        mean = np.concatenate([offsets, curves, [0.0, -2.5, -1.2, np.log(0.003)]])
-        sd = np.concatenate([np.full(2 * stages, 0.8), [1.0, 1.0, 1.0, 2.5]])
+        mean = np.concatenate([offsets, curves, [0.0, -2.5, -1.2, np.log(_ALIKE), np.log(0.003)]])
+        sd = np.concatenate([np.full(2 * stages, 0.8), [1.0, 1.0, 1.0, 1.5, 2.5]])
         return mean, sd
 
     def __call__(self, settings: Floats, a: Points, b: Points) -> Floats:
@@ -106,6 +109,8 @@ class EffectKernel:
             effect = self._effect(settings, stage, left, right)
             factors.append(effect[:, rows[:, None], columns[None, :]])
         effects = self._combine(settings, factors, 2)
+        if self._stages > 1:
+            effects = effects + _column(settings, -2, 2) * self._begin_alike(a.rows, b.rows)
         if a.responses is None or b.responses is None:
             return effects
         both: Floats = effects + a.responses.features @ b.responses.features.T
@@ -137,10 +142,21 @@ class EffectKernel:
                 effect = effect + _column(settings, self._stages + stage, 1) * curve
             factors.append(effect)
         effects = self._combine(settings, factors, 1)
+        effects = effects + _column(settings, -2, 1) * (self._stages - 1)
         if a.responses is None:
             return effects
         both: Floats = effects + np.square(a.responses.features).sum(axis=1)
         return both
+
+    def _begin_alike(self, a: Rows, b: Rows) -> Floats:
+        """With how many of their stages but the last two rows begin alike, shape (a, b): they share these samples, and
+        with them their luck."""
+        alike = np.ones((len(a), len(b)), dtype=bool)
+        stages = np.zeros((len(a), len(b)))
+        for stage in range(self._stages - 1):
+            alike &= a[:, stage][:, None] == b[:, stage][None, :]
+            stages += alike
+        return stages
 
     def _effect(self, settings: Floats, stage: int, left: Rows, right: Rows) -> Floats:
         """S_i between choices of one stage."""

@@ -14,7 +14,7 @@ import numpy as np
 from agenttts.search.gaussian import Floats
 
 # Numbers of examples looked for, and how many different scores make a common step more than chance.
-_FEWEST, _MOST, _DISTINCT = 10, 1000, 4
+_FEWEST, _MOST, _DISTINCT = 10, 1000, 6
 
 
 def variances(scores: Sequence[float], stderrs: Sequence[float | None]) -> Floats | None:

@@ -69,9 +69,8 @@ def test_what_the_model_proposed_shows_in_table_status_and_report(cli, scripted_
     frame = table(tmp_path)
     asked = frame.filter(pl.col("source").str.starts_with("agent"))
     assert set(asked["source"]) <= {"agent", "agent-repaired"}
-    assert asked["iteration"].unique().to_list() in ([1], []), (
-        "in iteration 2 it only repeats itself"
-    )
+    # What the search passed over in iteration 1 it may take when it is proposed again.
+    assert set(asked["iteration"]) <= {1, 2}
     assert (frame["budget"] <= 80).all()
     status = json.loads(cli("status", "small", "--json").stdout)
     decisions = status["agent"]["decisions"]

@@ -12,7 +12,6 @@ import pytest
 
 from agenttts.controller import launch, process
 from agenttts.controller.journal import read_state
-from agenttts.controller.loop import Controller
 from agenttts.controller.plan import make_plan
 from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
@@ -92,11 +91,10 @@ def test_a_queue_that_comes_back_costs_no_trial(controller):
 def test_patience_ends(controller):
     run, loop, dispatcher = controller
     dispatcher.down = {("submit", n): "before" for n in range(1, 1000)}
-    impatient = Controller(
-        run, loop._searcher, dispatcher, loop._works, replace(loop._settings, queue_patience_seconds=0.5)
-    )  # fmt: skip
+    evaluation = loop._evaluation
+    evaluation._settings = replace(evaluation._settings, queue_patience_seconds=0.5)
     with pytest.raises(MissingRequirement, match="Socket timed out"):
-        impatient.run()
+        loop.run()
     assert not [e for e in events(run) if e["event"] == "ended"], "resume goes on from here"
 
 

@@ -117,10 +117,9 @@ def test_guidelines_say_where_samples_go():
 
 
 def test_a_lucky_score_among_mediocre_neighbours_is_not_recommended():
-    noisy = [
-        (0.60 + 0.04 * (-1) ** n, ("q72", 1), ("l3", n)) for n in (30, 35, 37, 40, 45, 48, 50, 55)
-    ]
-    poor = [(0.30 + 0.04 * (-1) ** n, ("q7", n), ("l3", 30)) for n in (1, 2, 4, 5, 8, 9, 16, 21)]
+    off = (0.04, -0.03, 0.05, -0.05, 0.02, -0.04, 0.03, -0.02)
+    noisy = [(0.60 + d, ("q72", 1), ("l3", n)) for d, n in zip(off, range(30, 62, 4), strict=True)]
+    poor = [(0.52 + d, ("q7", n), ("l3", 30)) for d, n in zip(off, range(1, 25, 3), strict=True)]
     lucky = (0.645, ("q7", 12), ("l3", 30))
     best = InsightRules(SPACE).best(told(*noisy, *poor, lucky))
     assert best is not None

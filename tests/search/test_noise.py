@@ -22,7 +22,7 @@ def test_other_scores_do_not():
 
 
 def test_variance_is_binomial_and_even_a_perfect_score_is_unsure():
-    found = variances([0.1, 0.4, 0.5, 0.63, 1.0], [None] * 5)
+    found = variances([0.1, 0.4, 0.5, 0.63, 0.57, 1.0], [None] * 6)
     assert found[2] == pytest.approx(0.25 / 100, rel=0.05)
     assert (found > 0).all()
 
