@@ -198,10 +198,11 @@ def _status_view(document: dict[str, Any]) -> Group:
         document["outcome"] or f"controller {document['controller']['job_id']} {alive}", style="dim"
     )
     parts: list[Any] = [head, Text(_status_line(document))]
+    untried = "" if document["recommended_tried"] else "not tried yet; "
     if document["recommended"]:
         parts.append(
             Text(
-                f"recommended: {_allocation(document['recommended'])} (what the searcher expects to score best, luck "
+                f"recommended: {_allocation(document['recommended'])} ({untried}what the searcher expects to score best, luck "
                 "left aside; 'best' is the highest score)"
             )
         )

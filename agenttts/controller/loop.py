@@ -96,8 +96,8 @@ class Controller:
             self._evaluation.evaluate(trials, more=iteration < last)
             self._tell(iteration, trials)
             self._stop_if_all_failed(iteration, trials)
-        self._try_recommended(last + 1)
         self._evaluation.release()
+        self._try_recommended(last + 1)
         best = self._compare_finalists()
         self._after_search(TEST_SOURCE, best[: self._settings.tested])
 
@@ -137,8 +137,10 @@ class Controller:
     def _try_recommended(self, iteration: int) -> None:
         """Have the recommended allocation tried if it was not: what a run recommends at its end was seen to work."""
         if not self._trials_of(iteration):
+            if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
+                return  # it was decided before that nothing was left to try
             recommended = self._searcher.best()
-            if recommended is None or recommended == self._searcher.best(tried=True):
+            if recommended is None or recommended in self._searcher.archive:
                 return
             proposal = Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")
             self._plan(iteration, [proposal])

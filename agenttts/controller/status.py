@@ -14,7 +14,7 @@ from agenttts.controller.process import make_dispatcher
 from agenttts.controller.run import RunDirectory
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.search.llm.transcript import summarise
-from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE
+from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SOURCE, TEST_SOURCE
 
 
 def run_status(run: RunDirectory) -> dict[str, Any]:
@@ -38,7 +38,9 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     finalists = [row for row in rows if row.score is not None and row.source == FINALIST_SOURCE]
     tests = [row for row in rows if row.source == TEST_SOURCE]
     searched = [
-        t.planned.iteration for t in state.trials.values() if t.planned.source not in AFTER_SEARCH
+        t.planned.iteration
+        for t in state.trials.values()
+        if t.planned.source not in (RECOMMENDED_SOURCE, *AFTER_SEARCH)
     ]
     # On more examples a score says more.
     best = max(finalists or scored, key=lambda row: (row.score, -row.budget), default=None)
@@ -67,6 +69,9 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
         },
         # What the searcher expects to score best, which need not be the luckiest score.
         "recommended": state.recommended,
+        "recommended_tried": any(
+            row.allocation.to_records() == state.recommended for row in scored
+        ),
         "test": [
             {
                 "trial": row.trial,

@@ -201,7 +201,7 @@ def _disk_check(first: int, base: Path, memory: Path | None, limits: Limits) -> 
     program = base / filesystem.PROGRAM
 
     def counted() -> bool:
-        return disk_bytes(program, bound) + unlinked_bytes(first) > bound
+        return disk_bytes(program, bound) + unlinked_bytes(first, limits.processes + 1) > bound
 
     return counted
 

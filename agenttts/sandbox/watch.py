@@ -7,6 +7,7 @@ import stat as modes
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from agenttts.sandbox.filesystem import MOST_ENTRIES
@@ -76,10 +77,11 @@ def disk_bytes(folder: Path, enough: int) -> int:
     return total
 
 
-def unlinked_bytes(first: int) -> int:
-    """Bytes of the files without a name that ``first`` and its descendants hold open. Mapped ones are not seen."""
+def unlinked_bytes(first: int, enough: int) -> int:
+    """Bytes of the files without a name that ``first`` and its descendants hold open, as `usage` of ``enough`` of them at
+    most. Mapped ones are not seen."""
     found: dict[tuple[int, int], int] = {}
-    for pid in _tree(first):
+    for pid in islice(_tree(first), enough):
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as listing:
             for entry in listing:
                 with suppress(OSError):

@@ -1,8 +1,8 @@
 """Which untried allocations to try next: the value of what a trial would teach.
 
 The value of a candidate is how much higher the best expected score among tried allocations is likely to be once the
-candidate has been tried, its own included (the knowledge gradient of Frazier et al. 2009, restricted to what may be
-recommended). Without noise it is the expected improvement; with noise it also pays for telling good allocations apart.
+candidate has been tried, its own included (the knowledge gradient of Frazier et al. 2009, restricted to what was
+tried). Without noise it is the expected improvement; with noise it also pays for telling good allocations apart.
 Within a batch each pick is believed to score as expected before the next one is made ("kriging believer", Ginsbourger et
 al. 2010): the means stay, the uncertainty around it goes, and the batch spreads out.
 """

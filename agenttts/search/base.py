@@ -65,7 +65,7 @@ class Searcher(ABC):
     def best(self, *, tried: bool = False) -> Allocation | None:
         """The allocation to recommend so far; None before any trial scored.
 
-        Here: the highest score, ties to the cheaper. Searchers with a model of the scores recommend by it, and may
+        Here: the highest score (always a tried one), ties to the cheaper. Searchers with a model of the scores recommend by it, and may
         recommend what was not tried, unless only one that was ``tried`` is asked for.
         """
         best = self.archive.best()

@@ -37,6 +37,9 @@ _MOST_TRIALS = 150
 # Past this many trials fewer settings are tried, so that a proposal stays under a second.
 _MANY_TRIALS = 80
 
+# Shares within so little of each other are stretched before curves are fitted to them.
+_NARROW = 1e-3
+
 # Standard deviation of a stage metric that gives nothing away about itself, and of what the response may miss of one.
 _UNSURE, _MISFIT = 0.02, 0.005
 
@@ -71,12 +74,18 @@ class EffectModel:
         self.grid = grid
         scores = [trial.score for trial in self.trials]
         self._centre = statistics.fmean(scores)
-        self._unit = statistics.pstdev(scores) or 1.0
+        self._unit = _spread(scores, statistics.pstdev(scores))
         explained = curves and coupling
         self._scale = _Scale.of(scores)
         self._response = _response(grid, self.trials, self._scale) if explained else None
         self.points = self.at(grid.encode(trial.allocation for trial in self.trials))
-        self.kernel = EffectKernel(grid, curves=curves, coupling=coupling, explained=explained)
+        self.kernel = EffectKernel(
+            grid,
+            curves=curves,
+            coupling=coupling,
+            explained=explained,
+            shared=_samples_are_shared(grid, self.trials),
+        )
         self._fit((np.array(scores) - self._centre) / self._unit)
 
     def at(self, rows: Rows) -> Points:
@@ -209,7 +218,8 @@ def _log_noise_prior(noise: Floats, mean: float, sd: float, level: float, known:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Values as shares: ``value = zero + unit·share``. Shares they stay; others are laid within 0.1 and 0.9."""
+    """Values as shares: ``value = zero + unit·share``. Shares they stay, unless they hardly differ; others are laid within
+    0.1 and 0.9."""
 
     zero: float
     unit: float
@@ -217,10 +227,15 @@ class _Scale:
     @classmethod
     def of(cls, values: Sequence[float]) -> _Scale:
         low, high = min(values), max(values)
-        if low >= 0.0 and high <= 1.0:
+        if low >= 0.0 and high <= 1.0 and not 0.0 < high - low < _NARROW:
             return cls(0.0, 1.0)
-        unit = (high - low) / 0.8 or 1.0
+        unit = _spread(values, (high - low) / 0.8)
         return cls(low - 0.1 * unit, unit)
+
+
+def _spread(values: Sequence[float], spread: float) -> float:
+    """``spread`` as a unit: 1 where the values differ by rounding alone."""
+    return spread if spread > 1e-9 * max(1.0, *map(abs, values)) else 1.0
 
 
 def _response(grid: ChoiceGrid, trials: Sequence[Scored], scale: _Scale) -> Response:
@@ -250,6 +265,18 @@ def _observed(
     variance = (unsure if known is None else known) / scale.unit**2 + _MISFIT**2
     shares = (np.array(values) - scale.zero) / scale.unit
     return Observed(stage, grid.encode(trial.allocation for trial in trials), shares, variance)
+
+
+def _samples_are_shared(grid: ChoiceGrid, trials: Sequence[Scored]) -> bool:
+    """Unless the trials' metrics tell otherwise: what begins alike and is drawn once reports the same of its beginning."""
+    for number, stage in enumerate(grid.space.stages[:-1]):
+        seen: dict[object, float] = {}
+        for trial in trials:
+            value = trial.stage_value(stage.name)
+            begin = trial.allocation.choices[: number + 1]
+            if value is not None and abs(seen.setdefault(begin, value) - value) > 1e-9:
+                return False
+    return True
 
 
 def _representative(trials: Sequence[Scored]) -> Sequence[Scored]:

@@ -132,6 +132,7 @@ def matern(distance: Floats) -> Floats:
 def _factor(kernels: Floats, noises: Floats) -> Floats:
     padded = kernels.copy()
     along = np.arange(kernels.shape[1])
-    padded[:, along, along] += noises + _JITTER
+    largest = np.maximum(1.0, padded[:, along, along].max(axis=1, keepdims=True))
+    padded[:, along, along] += noises + _JITTER * largest
     lower: Floats = np.linalg.cholesky(padded).astype(np.float64)
     return lower

@@ -112,7 +112,7 @@ class InsightRules:
         return list(chosen.values())
 
     def best(self, archive: Archive, *, tried: bool = False) -> Allocation | None:
-        """The allocation with the highest *expected* score (ties: the cheaper); with ``tried`` the best tried one.
+        """The allocation with the highest *expected* score; with ``tried`` the best tried one (ties: the cheaper).
 
         The expectation weighs a score against those of its neighbours, as far as the scores look noisy: a lucky
         score among mediocre neighbours does not win, an exact one does. What was not tried has to be expected to be better by
@@ -124,10 +124,11 @@ class InsightRules:
             top_score = archive.best()
             return top_score.allocation if top_score else None
         known = self._best_tried(model)
-        if tried or not self.coupling or len(model.trials) < _FOUNDED:
+        scores = {trial.score for trial in model.trials}
+        if tried or not self.coupling or len(model.trials) < _FOUNDED or len(scores) == 1:
             return known
         hoped = self._best_hoped(model, archive)
-        if hoped is None or hoped in model.tried:
+        if hoped is None or hoped in {trial.allocation for trial in archive.scored}:
             return known
         gain = model.gain(hoped, known)
         return hoped if gain.mean > _SURE * gain.sd else known
@@ -168,7 +169,8 @@ class InsightRules:
     def _best_hoped(self, model: EffectModel, archive: Archive) -> Allocation | None:
         """The highest expected score among the feasible set, thinned, and what is next to the best."""
         failures = self.failures(archive)
-        failed = [r.allocation for r in archive.results if r.score is None]
+        scored = {trial.allocation for trial in archive.scored}
+        failed = (r.allocation for r in archive.results if r.allocation not in scored)
         closed = self._grid.keys(self._grid.encode(a for a in failed if a in self.space))
         rows = self._outlook(model, archive, np.random.default_rng(self.seed))
         hoped: Allocation | None = None

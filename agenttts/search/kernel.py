@@ -63,16 +63,24 @@ class EffectKernel:
 
     A setting is a vector of logs and logits: an offset's and a curve's variance a stage, then what models share of
     their curves, the share of shapeless curves, the degree of coupling, what trials that begin alike share, and the noise.
-    ``explained`` says that the points come with responses.
+    ``explained`` says that the points come with responses, ``shared`` that trials which begin alike share samples.
     """
 
     def __init__(
-        self, grid: ChoiceGrid, *, curves: bool, coupling: bool, explained: bool = False
+        self,
+        grid: ChoiceGrid,
+        *,
+        curves: bool,
+        coupling: bool,
+        explained: bool = False,
+        shared: bool = True,
     ) -> None:
         self._curves = curves
         self._coupling = coupling
         self._explained = explained
         self._stages = len(grid.choices)
+        # Of the stages but the last: what the last one does is a trial's own.
+        self._shared = self._stages - 1 if shared else 0
         self._widths = [len(stage.samples) for stage in grid.space.stages]
         self._shapes: list[Floats] = []
         self._smooth: list[Floats] = []
@@ -109,7 +117,7 @@ class EffectKernel:
             effect = self._effect(settings, stage, left, right)
             factors.append(effect[:, rows[:, None], columns[None, :]])
         effects = self._combine(settings, factors, 2)
-        if self._stages > 1:
+        if self._shared:
             effects = effects + _column(settings, -2, 2) * self._begin_alike(a.rows, b.rows)
         if a.responses is None or b.responses is None:
             return effects
@@ -142,18 +150,17 @@ class EffectKernel:
                 effect = effect + _column(settings, self._stages + stage, 1) * curve
             factors.append(effect)
         effects = self._combine(settings, factors, 1)
-        effects = effects + _column(settings, -2, 1) * (self._stages - 1)
+        effects = effects + _column(settings, -2, 1) * self._shared
         if a.responses is None:
             return effects
         both: Floats = effects + np.square(a.responses.features).sum(axis=1)
         return both
 
     def _begin_alike(self, a: Rows, b: Rows) -> Floats:
-        """With how many of their stages but the last two rows begin alike, shape (a, b): they share these samples, and
-        with them their luck."""
+        """With how many stages two rows begin alike, shape (a, b): they share these samples, and with them their luck."""
         alike = np.ones((len(a), len(b)), dtype=bool)
         stages = np.zeros((len(a), len(b)))
-        for stage in range(self._stages - 1):
+        for stage in range(self._shared):
             alike &= a[:, stage][:, None] == b[:, stage][None, :]
             stages += alike
         return stages

@@ -1,6 +1,9 @@
 """Every LLM-free searcher on synthetic surfaces and recorded tables: regret, trials to the optimum, overhead.
 
     python benchmarks/search/run.py [--surfaces 40] [--jobs 2]
+    python benchmarks/search/run.py --agent http://127.0.0.1:8000/v1 MODEL --surfaces 8 --batches 10
+
+With ``--agent``, the address and the model of an OpenAI-compatible server, it runs `agenttts` driven by that model instead.
 
 Finished runs are kept in OUT/runs.jsonl and not repeated: stop it and start it again as you like. Writes summary.md,
 summary.csv and regret.svg beside them. Regret is the optimum's noise-free score less the recommended allocation's,
@@ -24,12 +27,19 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 from problems import FAMILIES, HERE, Problem, surface_problem, table_names, table_problem  # noqa: E402
 from summary import write_summary  # noqa: E402
 
-from agenttts.search import create  # noqa: E402
+from agenttts.search import Searcher, create  # noqa: E402
+from agenttts.search.llm.briefing import Briefing  # noqa: E402
+from agenttts.search.llm.connect import connect  # noqa: E402
+from agenttts.search.llm.transcript import Transcript  # noqa: E402
+from agenttts.spec.agent import EndpointAgent  # noqa: E402
 
 METHODS = ("agenttts", "gp", "optuna_tpe", "genetic", "random", "optuna_gp")
 
 # Optuna's Gaussian process takes about a second a proposal on one core: it runs on every SLOW_SHARE-th surface only.
 SLOW, SLOW_SHARE = {"optuna_gp"}, 5
+
+# A searcher driven by a language model is called METHOD + MODEL.
+DRIVEN = "agenttts + "
 
 TRIALS = 50
 FIRST = 9000
@@ -55,20 +65,26 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=FIRST, help="number of the first surface")
     parser.add_argument("--others", type=int, default=10, help="surfaces of every other family")
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 10])
+    parser.add_argument("--agent", nargs=2, metavar=("URL", "MODEL"))
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     log = arguments.out / "runs.jsonl"
     done = {Case(**record["case"]) for record in read(log)}
+    url, model = arguments.agent or (None, None)
+    methods = arguments.methods if model is None else [DRIVEN + model]
     todo = [
         case
-        for case in cases(arguments.methods, arguments.first, arguments.surfaces, arguments.others)
-        if case not in done
+        for case in cases(methods, arguments.first, arguments.surfaces, arguments.others)
+        if case not in done and case.batch in arguments.batches
     ]
     print(f"{len(done)} runs done, {len(todo)} to do", flush=True)
     with ProcessPoolExecutor(arguments.jobs) as pool, log.open("a") as out:
-        for count, future in enumerate(as_completed([pool.submit(run, case) for case in todo]), 1):
+        for count, future in enumerate(
+            as_completed([pool.submit(run, case, url) for case in todo]), 1
+        ):
             out.write(json.dumps(future.result()) + "\n")
             out.flush()
             if count % 50 == 0:
@@ -95,25 +111,29 @@ def cases(methods: list[str], first: int, surfaces: int, others: int) -> list[Ca
         for name in table_names()
         for method in methods
         for batch in (1, 10)
-        for seed in range(TABLE_SEEDS if method not in SLOW else 2)
+        for seed in range(2 if method in SLOW or method.startswith(DRIVEN) else TABLE_SEEDS)
     ]
 
 
-def run(case: Case) -> dict[str, object]:
-    """Regret after every trial, and seconds of the searcher's own a trial."""
+def run(case: Case, url: str | None = None) -> dict[str, object]:
+    """Regret after every trial, and seconds of the searcher's own a trial. ``url``: where the driving model is served."""
     table = case.problem.startswith("table ")
     problem: Problem = (
         table_problem(case.problem.removeprefix("table "))
         if table
         else surface_problem(case.problem, case.number)
     )
-    searcher = create(case.method, problem.space, case.number)
+    transcript = Transcript()
+    searcher = made(case, problem, transcript, url)
+    taken = 0
     regrets: list[float] = []
     seconds = 0.0
     while len(regrets) < TRIALS:
         started = time.process_time()
-        asked = searcher.ask(min(case.batch, TRIALS - len(regrets)))
+        proposals = searcher.propose(min(case.batch, TRIALS - len(regrets)))
         seconds += time.process_time() - started
+        taken += sum(proposal.source.startswith("agent") for proposal in proposals)
+        asked = [proposal.allocation for proposal in proposals]
         if not asked:
             break
         for (
@@ -125,7 +145,28 @@ def run(case: Case) -> dict[str, object]:
             regrets.append(round(regret, 6))
     # An exhausted space: what it recommends stays.
     regrets += regrets[-1:] * (TRIALS - len(regrets))
-    return {"case": asdict(case), "regret": regrets, "seconds": round(seconds / TRIALS, 5)}
+    record = {"case": asdict(case), "regret": regrets, "seconds": round(seconds / TRIALS, 5)}
+    if transcript.calls:
+        record["agent"] = {"calls": transcript.calls, "tokens": transcript.tokens, "taken": taken}
+    return record
+
+
+def made(case: Case, problem: Problem, transcript: Transcript, url: str | None) -> Searcher:
+    """The searcher of a case."""
+    if not case.method.startswith(DRIVEN):
+        return create(case.method, problem.space, case.number)
+    model = case.method.removeprefix(DRIVEN)
+    section = EndpointAgent(
+        kind="endpoint",
+        base_url=url or "",
+        model=model,
+        max_tokens=400,
+        timeout_seconds=600,
+        max_calls=1000,
+        max_total_tokens=10_000_000,
+    )
+    link = connect(section, Briefing(examples=case.examples or None), transcript)
+    return create("agenttts", problem.space, case.number, llm=link)
 
 
 def read(log: Path) -> list[dict[str, object]]:

@@ -102,6 +102,19 @@ def test_scores_and_metrics_of_any_scale(zero, unit):
     assert np.sqrt(np.mean((expected - true) ** 2)) < 0.5 * true.std()
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-17, 1e-12, 1e-7, 1e-4])
+def test_scores_that_hardly_differ(spread):
+    surface, grid, _, rows = drawn(5203, 60)
+    archive = Archive(surface.space)
+    for number, row in enumerate(rows):
+        archive.add([TrialResult(grid.decode(row), 0.1 + 0.2 if spread == 1e-17 and number % 2 else 0.3 + spread * (number % 7))])  # fmt: skip
+    model = EffectModel(grid, archive.scored)
+    some = [grid.decode(row) for row in rows]
+    assert model.means(some) == pytest.approx(
+        [0.3] * len(some), abs=10 * spread if spread > 1e-9 else 0.005
+    )
+
+
 @pytest.mark.parametrize("scores", [[0.5], [0.0, 0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [7.0, 7.0]])
 def test_few_and_extreme_scores(scores):
     space = SearchSpace((Stage("a", (Model("s", 3e9), Model("l", 70e9)), 256, 64, (5, 10, 20)),), 1e4)  # fmt: skip
