@@ -178,21 +178,14 @@ class Controller:
     def _after_search(self, source: str, allocations: Sequence[Allocation]) -> list[TrialProgress]:
         """Have these allocations run once more as trials of ``source``, unless they were planned before."""
         if not self._trials_from(source) and allocations:
-            every = self._journal.state.trials
-            number = len(every)
-            planned = [
-                PlannedTrial(
-                    trial=f"t{number + rank:04}",
-                    iteration=1 + max(p.planned.iteration for p in every.values()),
-                    allocation=allocation,
-                    source=source,
-                    reason=f"number {rank + 1} so far",
-                    cost=self._searcher.space.cost(allocation),
-                )
-                for rank, allocation in enumerate(allocations)
-            ]
-            self._journal.propose(planned, self._searcher.guidelines())
-            log.info("%s: %d trials", source, len(planned))
+            every = self._journal.state.trials.values()
+            iteration = 1 + max(progress.planned.iteration for progress in every)
+            ranked = enumerate(allocations, 1)
+            self._plan(
+                iteration,
+                [Proposal(a, source, f"number {rank} so far") for rank, a in ranked],
+                what=source,
+            )
         trials = self._trials_from(source)
         if trials:
             self._evaluation.evaluate(trials, more=False)
@@ -216,8 +209,8 @@ class Controller:
         self._plan(iteration, self._searcher.propose(size))
         return self._trials_of(iteration)
 
-    def _plan(self, iteration: int, proposals: Sequence[Proposal]) -> None:
-        """Write down the trials of an iteration of the search."""
+    def _plan(self, iteration: int, proposals: Sequence[Proposal], what: str = "") -> None:
+        """Write down the trials of an iteration; ``what`` they are in the log, if not the iteration's."""
         number = len(self._journal.state.trials)
         planned = [
             PlannedTrial(
@@ -232,7 +225,7 @@ class Controller:
         ]
         if planned:
             self._journal.propose(planned, self._searcher.guidelines())
-            log.info("iteration %d: %d trials", iteration, len(planned))
+            log.info("%s: %d trials", what or f"iteration {iteration}", len(planned))
 
     def _tell(
         self, iteration: int, trials: Sequence[TrialProgress], *, final: bool = False

@@ -40,6 +40,10 @@ class ChoiceGrid:
         self.costs: list[Floats] = [
             np.array([space.choice_budget(choice) for choice in stage]) for stage in self.choices
         ]
+        # Of every stage's models: log parameters, in standard deviations from their mean.
+        self.sizes: list[Floats] = [
+            _standardised(np.log([model.params for model in s.models])) for s in space.stages
+        ]
         self._numbers = [
             {choice: number for number, choice in enumerate(stage)} for stage in self.choices
         ]
@@ -163,3 +167,8 @@ class ChoiceGrid:
     def _least(self, stage: int) -> float:
         """The least that the stages from ``stage`` on cost."""
         return math.fsum(float(costs.min()) for costs in self.costs[stage:])
+
+
+def _standardised(values: Floats) -> Floats:
+    standardised: Floats = (values - values.mean()) / (values.std() or 1.0)
+    return standardised

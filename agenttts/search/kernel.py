@@ -86,7 +86,7 @@ class EffectKernel:
         self._smooth: list[Floats] = []
         self._near: list[Floats] = []
         self._usual: list[Floats] = []
-        self._sizes: list[Floats] = []
+        self._sizes = grid.sizes
         for stage in grid.space.stages:
             counts = np.array(stage.samples, dtype=np.float64)
             octaves = np.log2(counts)
@@ -95,7 +95,6 @@ class EffectKernel:
             self._shapes.append(moments)
             self._smooth.append(matern(np.abs(octaves[:, None] - octaves[None, :]) / _LENGTH))
             sizes = np.log([model.params for model in stage.models])
-            self._sizes.append((sizes - sizes.mean()) / (sizes.std() or 1.0))
             self._near.append(np.exp(-0.5 * (sizes[:, None] - sizes[None, :]) ** 2))
 
     def prior(self) -> tuple[Floats, Floats]:

@@ -93,11 +93,6 @@ class Response:
         for seen in observed:
             level = float(np.clip(seen.values.mean(), 0.02, 0.98))
             self._usual[self._offsets[seen.stage] + _START] = _logit(level) - _ABOVE_START
-        self._sizes: list[Floats] = []
-        for stage in grid.space.stages:
-            sizes = np.log([model.params for model in stage.models])
-            standard: Floats = (sizes - sizes.mean()) / (sizes.std() or 1.0)
-            self._sizes.append(standard)
         self._setting = self._fit(observed)
         last = len(self._offsets) - 1
         metrics = [seen for seen in observed if seen.stage != last]
@@ -187,7 +182,7 @@ class Response:
         model = self._grid.models[stage][choice]
         counts = self._grid.samples[stage][choice]
         relative = counts / self._grid.samples[stage].min()
-        size = self._sizes[stage][model]
+        size = self._grid.sizes[stage][model]
         mine = at + len(_OF_STAGE) + len(_OF_MODEL) * model
         start_at, rise_at, pace_at, turn_at, fall_at = (mine + i for i in range(len(_OF_MODEL)))
 
