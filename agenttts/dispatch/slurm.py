@@ -37,16 +37,24 @@ _OTHER_LIMIT = re.compile(r"\b(Assoc|QOS)(Max|Min|Grp)\w+", re.IGNORECASE)
 _POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
 
 
+class SubmitLimitReached(QueueUnavailable):
+    """So many more jobs at once are refused for now; fewer may be taken."""
+
+
 class SlurmDispatcher:
-    """`Dispatcher` for ``kind: slurm``: each `submit` is one array, one element a trial."""
+    """`Dispatcher` for ``kind: slurm``: each `submit` is one array, one element a trial.
+
+    An array is submitted whole or not at all. After one that a submit limit refused, `capacity` asks for half as many, and
+    for more again as they are taken.
+    """
 
     def __init__(self, profile: Profile, folder: Path) -> None:
         self._profile = profile
         self._folder = folder
-        self._max_array = _max_array_size()
+        self._most = self._max_array = _max_array_size() - 1
 
     def capacity(self, live: int) -> int:
-        return max(0, min(self._profile.max_pending - live, self._max_array - 1))
+        return max(0, min(self._profile.max_pending - live, self._most))
 
     def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
         profile = self._profile
@@ -74,8 +82,13 @@ class SlurmDispatcher:
             )
             for work in works
         ]
-        with submission_errors(), outer_environment():
-            submitted = executor.submit_array(jobs)
+        try:
+            with submission_errors(len(works)), outer_environment():
+                submitted = executor.submit_array(jobs)
+        except SubmitLimitReached:
+            self._most = max(1, len(works) // 2)
+            raise
+        self._most = min(max(self._most, 2 * len(works)), self._max_array)
         ids = {work.trial: str(job.job_id) for work, job in zip(works, submitted, strict=True)}
         if len(works) <= _LABELS:
             for work in works:
@@ -171,8 +184,8 @@ def outer_environment() -> Iterator[None]:
 
 
 @contextmanager
-def submission_errors() -> Iterator[None]:
-    """Turn submitit's and sbatch's refusals into one clear error: `QueueUnavailable` for what may pass.
+def submission_errors(jobs: int = 1) -> Iterator[None]:
+    """Turn submitit's and sbatch's refusals of ``jobs`` jobs at once into one clear error: `QueueUnavailable` for what may pass.
 
     To be entered outside of `outer_environment`: it looks for jobs besides the one it runs in.
     """
@@ -185,8 +198,13 @@ def submission_errors() -> Iterator[None]:
             raise QueueUnavailable(
                 f"sbatch got no answer: {message}", fix="try again when 'scontrol ping' says UP"
             ) from None
-        if _at_submit_limit(message):
-            raise QueueUnavailable(
+        if jobs > 1 and _names_submit_limit(message):
+            raise SubmitLimitReached(
+                f"sbatch does not take {jobs} jobs at once: {message}",
+                fix="submit fewer at a time (the profile's max_pending)",
+            ) from None
+        if _names_submit_limit(message) and _others_live():
+            raise SubmitLimitReached(
                 f"sbatch takes no more jobs until some of yours have ended: {message}",
                 fix="wait for them, or lower the profile's max_pending; a limit on a job's size would read the same "
                 "('sacctmgr show assoc' and 'sacctmgr show qos' list the limits)",
@@ -204,12 +222,15 @@ def submission_errors() -> Iterator[None]:
         raise
 
 
-def _at_submit_limit(message: str) -> bool:
-    """Whether a refusal is for the number of jobs submitted, and there are jobs whose end can lift it."""
-    if not _SUBMIT_LIMIT.search(message) and (
-        _OTHER_LIMIT.search(message) or not _POLICY.search(message)
-    ):
-        return False
+def _names_submit_limit(message: str) -> bool:
+    """Whether a refusal is, as far as it says, for the number of jobs submitted."""
+    if _SUBMIT_LIMIT.search(message):
+        return True
+    return bool(_POLICY.search(message)) and not _OTHER_LIMIT.search(message)
+
+
+def _others_live() -> bool:
+    """Whether there are jobs of the user's, besides the one this runs in, whose end can lift a submit limit."""
     own = os.environ.get("SLURM_JOB_ID")
     return any(job.partition("_")[0] != own for job in live_jobs())
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from agenttts.dispatch.base import QueueUnavailable
-from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.base import QueueUnavailable, Work
+from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm import SlurmDispatcher
 from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, status
+from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
 
@@ -94,3 +97,63 @@ def test_cancelling_signals_what_lives_and_forgives_what_has_just_ended(fake, tm
     fake("scancel", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(QueueUnavailable):
         dispatcher.cancel(["7_0"])
+
+
+LIMITED = r"""
+last=$(sed -n 's/^#SBATCH --array=0-\([0-9]*\).*/\1/p' "$1")
+asked=$((${{last:-0}} + 1))
+if [ $asked -gt $(cat {limit}) ]; then
+  echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2
+  echo 'sbatch: error: Batch job submission failed: Job violates accounting/QOS policy' >&2
+  exit 1
+fi
+echo $asked >> {taken}
+echo 'Submitted batch job 12'"""
+
+
+@pytest.fixture
+def limited(fake, tmp_path):
+    """A dispatcher at a queue that takes arrays of so many elements at most; works for it, and the sizes it took."""
+    limit, taken = tmp_path / "limit", tmp_path / "taken"
+    taken.touch()
+    fake("sbatch", LIMITED.format(limit=limit, taken=taken))
+    fake("srun", "exit 0")
+    fake("squeue", "exit 0")
+    resources = JobResources(time="10")
+    dispatcher = SlurmDispatcher(Profile(kind="slurm", trial=resources), tmp_path / "submitit")
+    works = [
+        Work(f"t{n}", tmp_path, ("true",), {}, gpus=0, name=f"i0t{n}-run", comment="agenttts")
+        for n in range(12)
+    ]
+
+    def submit(most: int, works: Sequence[Work]) -> int:
+        """Submit as many as the dispatcher has room for, and return how many it had."""
+        limit.write_text(str(most))
+        count = min(dispatcher.capacity(0), len(works))
+        dispatcher.submit("r-1", works[:count])
+        return count
+
+    return submit, works, lambda: [int(size) for size in taken.read_text().split()]
+
+
+def test_an_array_over_a_submit_limit_is_halved_until_it_is_taken(limited):
+    submit, works, taken = limited
+    for size in (12, 6):
+        with pytest.raises(
+            QueueUnavailable, match=f"does not take {size} jobs at once.*max_pending"
+        ):
+            submit(4, works)
+    assert submit(4, works) == 3
+    assert submit(1000, works) == 6
+    assert submit(1000, works) == 12
+    assert taken() == [3, 6, 12]
+
+
+def test_a_limit_that_leaves_room_for_no_job_is_no_waiting_matter(limited):
+    submit, works, taken = limited
+    with pytest.raises(QueueUnavailable):
+        submit(0, works[:2])
+    with pytest.raises(MissingRequirement, match="refused") as caught:
+        submit(0, works)
+    assert not isinstance(caught.value, QueueUnavailable)
+    assert taken() == []
