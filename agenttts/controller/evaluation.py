@@ -193,7 +193,11 @@ class Evaluation:
             self._attendant.release()
 
     def _work(self, progress: TrialProgress) -> Work:
-        return self._works.work(progress.planned)
+        trials = [trial.planned for trial in self._journal.state.trials.values()]
+        iteration = progress.planned.iteration
+        return self._works.work(
+            progress.planned, [trial for trial in trials if trial.iteration == iteration]
+        )
 
     def write_table(self) -> None:
         """Write the table of trials as the journal has them."""

@@ -85,6 +85,7 @@ def make_controller(run: RunDirectory) -> Controller:
         models=model_configs(spec, origin["gpus"]),
         container=container,
         env=profile.env,
+        at_once=profile.throttle,
     )
     journal = Journal(run.journal_file)
     evaluation = Evaluation(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from agenttts.dispatch.apptainer import (
 )
 from agenttts.dispatch.base import Work
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.sharing import Share
 from agenttts.spec import JobSpec
 from agenttts.tables.atomic import atomic_write_json
 from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE
@@ -30,8 +31,30 @@ def is_place(option: Any) -> bool:
     return isinstance(option, str) and option.startswith("/") and Path(option).exists()
 
 
+def shares(
+    planned: PlannedTrial, together: Sequence[PlannedTrial], at_once: int
+) -> dict[str, Share]:
+    """The trial's share, by stage, where others planned ``together`` with it draw from the same prompts.
+
+    These are certainly the same where all choices before are, and so is the stage's model.
+    """
+    found: dict[str, Share] = {}
+    choices = planned.allocation.choices
+    for number, choice in enumerate(choices):
+        alike = [
+            other.trial
+            for other in together
+            if other.allocation.choices[:number] == choices[:number]
+            and other.allocation.choices[number].model == choice.model
+        ]
+        peers = min(len(alike), at_once)
+        if peers > 1:
+            found[choice.stage] = Share(alike.index(planned.trial) % peers, peers)
+    return found
+
+
 class WorkFactory:
-    """Makes jobs of trials. ``gpus`` is the need of each model; ``token`` is unique to the run."""
+    """Makes jobs of trials. ``token`` is unique to the run; ``at_once``: how many trials run at a time, at most."""
 
     def __init__(
         self,
@@ -42,16 +65,19 @@ class WorkFactory:
         models: Mapping[str, ModelConfig],
         container: Container | None,
         env: Mapping[str, str],
+        at_once: int,
     ) -> None:
         self.token = token
+        self._at_once = at_once
         self._run = run
         self._spec = spec
         self._models = models
         self._container = container
         self._env = dict(env)
 
-    def work(self, planned: PlannedTrial) -> Work:
-        """The job of a trial; writes its spec where the job will read it (the same bytes every time)."""
+    def work(self, planned: PlannedTrial, together: Sequence[PlannedTrial]) -> Work:
+        """The job of a trial, one of those planned ``together``; writes its spec where the job will read it (the same bytes
+        every time)."""
         directory = self._run.trial(planned.trial)
         directory.mkdir(parents=True, exist_ok=True)
         after = planned.source in AFTER_SEARCH
@@ -72,6 +98,7 @@ class WorkFactory:
             options=self._spec.task.options,
             task_source=str(self._run.task_source) if self._run.task_source.is_dir() else None,
             code_on_host=self._spec.task.run_code_on_host,
+            shares=shares(planned, together, self._at_once),
         )
         spec_file = directory / SPEC_FILE
         if not spec_file.exists():  # a job that runs already must not see it change

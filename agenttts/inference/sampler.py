@@ -1,10 +1,13 @@
-"""Drawing samples: from the store what is there, from the model's engine what is missing."""
+"""Drawing samples: from the store what is there, from the model's engine what is missing.
+
+The store is looked into again before every engine call: others may have drawn the same meanwhile.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from agenttts.inference.base import (
@@ -19,6 +22,7 @@ from agenttts.inference.base import (
     sample_seed,
 )
 from agenttts.inference.engine_process import create_engine
+from agenttts.inference.sharing import ALONE, Share
 from agenttts.inference.store import SampleStore, StoredSample
 
 SAMPLES_A_CALL = 2048
@@ -31,7 +35,7 @@ class DrawResult:
 
     ``prompt_tokens`` (the prompt, once) and ``decode_tokens`` (all k samples) are what the draw takes, whoever
     computed it; ``reused_tokens`` is the part of their sum that came from the sample store or from an equal prompt
-    of the same call. The prompt counts as reused when no sample had to be drawn.
+    of the same draw. The prompt counts as reused when no sample had to be drawn.
     """
 
     texts: tuple[str, ...]
@@ -77,12 +81,18 @@ class Sampler:
         self._loaded: tuple[ModelConfig, Engine] | None = None
 
     def draw(
-        self, model_name: str, prompts: Sequence[Prompt], params: SamplingParams, k: int
+        self,
+        model_name: str,
+        prompts: Sequence[Prompt],
+        params: SamplingParams,
+        k: int,
+        share: Share = ALONE,
     ) -> list[DrawResult]:
         """Samples 0..k-1 of each prompt, in order.
 
-        Equal prompts are drawn once. At temperature 0 all samples are equal: one is drawn and repeated. Raises
-        `EngineError` when the model cannot be loaded or run, `UserError` for a damaged store.
+        Equal prompts are drawn once. At temperature 0 all samples are equal: one is drawn and repeated. ``share`` is this
+        sampler's where others draw from the same prompts. Raises `EngineError` when the model cannot be loaded or run,
+        `UserError` for a damaged store.
         """
         if k < 1:
             raise ValueError(f"k is {k}; a draw takes at least one sample")
@@ -96,14 +106,13 @@ class Sampler:
             keys.append(key)
             requests[key] = Request(content, params, (), stop)
         samples = self._store.lookup(dict.fromkeys(requests, distinct))
-        stored = {key: len(found) for key, found in samples.items()}
-        self._draw_missing(model_name, requests, samples, distinct)
+        drawn = self._draw_missing(model_name, requests, samples, distinct, share)
         results = []
         for key in keys:
-            result = _result(samples[key], reused=stored[key], repeats=k // distinct)
-            self._count(model_name, result, new_prompt=stored[key] < distinct)
+            here = drawn.pop(key, set())  # the next equal prompt reuses all of it
+            result = _result(samples[key], here, repeats=k // distinct)
+            self._count(model_name, result, new_prompt=bool(here))
             results.append(result)
-            stored[key] = distinct  # the next equal prompt reuses all of it
         return results
 
     def seconds(self) -> dict[str, float]:
@@ -124,16 +133,21 @@ class Sampler:
         requests: Mapping[str, Request],
         samples: dict[str, list[StoredSample]],
         k: int,
-    ) -> None:
-        """Extend every list of ``samples`` to k, storing after each engine call."""
-        missing = [(key, index) for key in requests for index in range(len(samples[key]), k)]
+        share: Share,
+    ) -> dict[str, set[int]]:
+        """Extend every list of ``samples`` to k, storing after each engine call; the indices that were drawn here."""
+        drawn: dict[str, set[int]] = {}
+        missing = sum(k - len(found) for found in samples.values())
         if not missing:
-            return
+            return drawn
+        parts = share.parts(list(requests))
+        size = share.call_size(missing, self._samples_a_call)
         engine = self._engine(model_name)
-        for chunk in _chunks(missing, self._samples_a_call):
-            calls: dict[str, list[int]] = {}
-            for key, index in chunk:
-                calls.setdefault(key, []).append(index)
+        while True:
+            self._take_news(samples, k)
+            calls = _next_call(parts, samples, k, size)
+            if not calls:
+                return drawn
             started = time.monotonic()
             completions = engine.generate(
                 [
@@ -145,10 +159,18 @@ class Sampler:
             )
             self.totals[model_name].generate_seconds += time.monotonic() - started
             for (key, indices), completion in zip(calls.items(), completions, strict=True):
+                drawn.setdefault(key, set()).update(indices)
                 for sample in _stored(key, indices, completion, model_name):
                     self._store.add(sample)
                     samples[key].append(sample)
             self._store.flush()
+
+    def _take_news(self, samples: dict[str, list[StoredSample]], k: int) -> None:
+        """Extend the lists by what others have stored since the store was last looked into."""
+        news = self._store.news({key: k for key, found in samples.items() if len(found) < k})
+        for key, found in news.items():
+            while len(samples[key]) in found:
+                samples[key].append(found[len(samples[key])])
 
     def _engine(self, model_name: str) -> Engine:
         # What the engine is made of; two names for one model share it.
@@ -176,16 +198,15 @@ class Sampler:
         total.reused_tokens += result.reused_tokens
 
 
-def _result(samples: Sequence[StoredSample], *, reused: int, repeats: int) -> DrawResult:
-    """The draw of a prompt whose first ``reused`` samples were there before."""
+def _result(samples: Sequence[StoredSample], drawn: Set[int], *, repeats: int) -> DrawResult:
+    """The draw of a prompt of whose samples those numbered ``drawn`` were not there before."""
     prompt_tokens = samples[0].prompt_tokens
-    drawn = reused < len(samples)
-    from_store = sum(sample.decode_tokens for sample in samples[:reused])
+    reused = sum(sample.decode_tokens for sample in samples if sample.index not in drawn)
     return DrawResult(
         texts=tuple(sample.text for sample in samples) * repeats,
         prompt_tokens=prompt_tokens,
         decode_tokens=sum(sample.decode_tokens for sample in samples),
-        reused_tokens=from_store + (0 if drawn else prompt_tokens),
+        reused_tokens=reused + (0 if drawn else prompt_tokens),
         truncated=any(sample.truncated for sample in samples),
     )
 
@@ -213,6 +234,21 @@ def _same_engine(a: ModelConfig, b: ModelConfig) -> bool:
     return dataclasses.replace(a, **plain) == dataclasses.replace(b, **plain)  # type: ignore[arg-type]
 
 
-def _chunks(missing: Sequence[tuple[str, int]], size: int) -> Iterator[Sequence[tuple[str, int]]]:
-    for start in range(0, len(missing), size):
-        yield missing[start : start + size]
+def _next_call(
+    parts: Sequence[Sequence[str]],
+    samples: Mapping[str, Sequence[StoredSample]],
+    k: int,
+    size: int,
+) -> dict[str, range]:
+    """The first ``size`` missing samples of the first part that misses any (fewer at its end): their indices by key."""
+    calls: dict[str, range] = {}
+    room = size
+    for part in parts:
+        for key in part:
+            there = len(samples[key])
+            if there < k and room > 0:
+                calls[key] = range(there, min(k, there + room))
+                room -= len(calls[key])
+        if calls:
+            break
+    return calls

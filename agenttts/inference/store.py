@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,6 +57,7 @@ class SampleStore:
         # A random part besides: the same process number on another node must not replace this one's shards.
         self._writer = f"{re.sub(r'[^A-Za-z0-9._-]', '_', writer)}-{secrets.token_hex(4)}"
         self._shards = 0
+        self._seen: set[Path] = set()
         self._buffer: list[StoredSample] = []
 
     def lookup(self, wanted: Mapping[str, int]) -> dict[str, list[StoredSample]]:
@@ -64,11 +65,18 @@ class SampleStore:
 
         Raises `UserError` naming a shard that cannot be read.
         """
-        found: dict[str, dict[int, StoredSample]] = {key: {} for key in wanted}
-        for sample in [*self._read(wanted), *self._buffer]:
-            if sample.index < wanted.get(sample.key, 0):
-                found[sample.key].setdefault(sample.index, sample)
+        found = _by_key([*self._read(self._list(), wanted), *self._buffer], wanted)
         return {key: _prefix(samples) for key, samples in found.items()}
+
+    def news(self, wanted: Mapping[str, int]) -> dict[str, dict[int, StoredSample]]:
+        """For each key the samples, of the first so many, that others have stored since this store was last looked
+        into, by index. Raises `UserError` as `lookup` does."""
+        if not wanted:
+            return {}
+        before = self._seen
+        new = [shard for shard in self._list() if shard not in before]
+        others = [shard for shard in new if not shard.name.startswith(f"{self._writer}-")]
+        return _by_key(self._read(others, wanted), wanted)
 
     def add(self, sample: StoredSample) -> None:
         """Keep a sample for the next `flush`."""
@@ -84,8 +92,14 @@ class SampleStore:
         self._shards += 1
         self._buffer.clear()
 
-    def _read(self, wanted: Mapping[str, int]) -> list[StoredSample]:
+    def _list(self) -> list[Path]:
+        """The shards there are."""
         shards = sorted(self._directory.glob("[!.]*.parquet"))
+        self._seen = set(shards)
+        return shards
+
+    def _read(self, shards: list[Path], wanted: Mapping[str, int]) -> list[StoredSample]:
+        """What the shards hold under the wanted keys."""
         if not shards or not wanted:
             return []
         keys = pl.Series("key", list(wanted), pl.String())
@@ -97,6 +111,17 @@ class SampleStore:
                 _check(shard)
             frame = _matching(shards, keys)
         return [StoredSample(**row) for row in frame.iter_rows(named=True)]
+
+
+def _by_key(
+    samples: Iterable[StoredSample], wanted: Mapping[str, int]
+) -> dict[str, dict[int, StoredSample]]:
+    """Samples by key and index, of each key those numbered below what is wanted; the first of equals."""
+    found: dict[str, dict[int, StoredSample]] = {key: {} for key in wanted}
+    for sample in samples:
+        if sample.index < wanted.get(sample.key, 0):
+            found[sample.key].setdefault(sample.index, sample)
+    return found
 
 
 def _matching(shards: list[Path], keys: pl.Series) -> pl.DataFrame:

@@ -18,6 +18,7 @@ from agenttts import tasks
 from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import SamplingParams
 from agenttts.inference.sampler import DrawResult, Sampler
+from agenttts.inference.sharing import ALONE
 from agenttts.space import Choice
 from agenttts.tables.schema import ExampleRow, examples_frame
 from agenttts.tables.uncertainty import standard_error
@@ -104,7 +105,8 @@ def _run_stage(
     max_tokens = spec.decode_tokens[stage.name]
     prompts = [stage.prompt(e, o) for e, o in zip(examples, outputs, strict=True)]
     params = SamplingParams(temperature=stage.temperature, max_tokens=max_tokens)
-    draws = sampler.draw(choice.model, prompts, params, choice.samples)
+    share = spec.shares.get(stage.name, ALONE)
+    draws = sampler.draw(choice.model, prompts, params, choice.samples, share)
     usages = [_Usage() for _ in examples]
     for usage, draw in zip(usages, draws, strict=True):
         usage.add(draw)

@@ -14,9 +14,10 @@ from typing import Any
 
 from agenttts.errors import UserError
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.sharing import Share
 from agenttts.space import Allocation
 
-PROTOCOL = 2
+PROTOCOL = 3
 SPEC_FILE = "trial.json"
 
 
@@ -28,7 +29,7 @@ class TrialSpec:
     ``seed`` is the run's, from which every sample's own seed derives; ``directory`` (the trial's own) and ``samples``
     (the sample store) are absolute and the same inside the container. ``task_source`` is the folder that the source
     of a user's own task is imported from; ``options`` are the task's; ``code_on_host``: the user lets programs that
-    a model wrote run outside a container.
+    a model wrote run outside a container. ``shares``: this trial's, by stage, of what others draw at the same time.
     """
 
     run: str
@@ -44,6 +45,7 @@ class TrialSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     task_source: str | None = None
     code_on_host: bool = False
+    shares: Mapping[str, Share] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document."""
@@ -63,6 +65,7 @@ class TrialSpec:
             )
         values["allocation"] = Allocation.from_records(values["allocation"])
         values["models"] = {name: ModelConfig(**model) for name, model in values["models"].items()}
+        values["shares"] = {stage: Share(**share) for stage, share in values["shares"].items()}
         return cls(**values)
 
     @classmethod

@@ -70,6 +70,23 @@ def test_the_same_spec_and_seed_give_the_same_run(finished, cli, scripted_spec, 
     assert outcome(table(tmp_path)) != outcome(table(tmp_path, "other"))
 
 
+def test_trials_at_once_share_the_drawing_and_score_as_one_after_the_other(
+    finished, cli, scripted_spec, tmp_path
+):
+    def shares(run: str) -> list[object]:
+        specs = (tmp_path / "results" / run / "trials").glob("*/trial.json")
+        return [share for spec in specs if (share := json.loads(spec.read_text())["shares"])]
+
+    (tmp_path / "three.yaml").write_text(
+        "kind: local\nthrottle: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
+    )
+    done = cli("launch", scripted_spec(), "--name", "wide", "--cluster", "./three.yaml", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert outcome(table(tmp_path, "wide")) == outcome(table(tmp_path))
+    assert shares("small") == [], "one at a time"
+    assert shares("wide")
+
+
 def test_launching_a_finished_run_again_runs_nothing(finished, cli, scripted_spec, tmp_path):
     before = (tmp_path / "results/small/journal.jsonl").read_bytes()
     done = cli("launch", scripted_spec(), "--wait")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -17,6 +20,7 @@ from agenttts.inference.base import (
 )
 from agenttts.inference.sampler import Sampler
 from agenttts.inference.scripted import ScriptedEngine
+from agenttts.inference.sharing import Share
 from agenttts.inference.store import SampleStore
 
 HOT = SamplingParams(0.9, 40)
@@ -24,12 +28,18 @@ TREE, LONG = Prompt("", "Which tree?"), Prompt("", "A long story.")
 
 
 class Engines:
-    """Makes scripted engines and writes down what becomes of them; ``fail_after`` calls, one raises."""
+    """Makes scripted engines and writes down what becomes of them; ``fail_after`` calls, one raises.
 
-    def __init__(self, fail_after: int | None = None) -> None:
+    ``meanwhile`` is called before every call returns: what others do while an engine runs.
+    """
+
+    def __init__(
+        self, fail_after: int | None = None, meanwhile: Callable[[], object] = lambda: None
+    ) -> None:
         self.events: list[object] = []
         self.drawn = 0
         self.fail_after = fail_after
+        self.meanwhile = meanwhile
 
     def __call__(self, config: ModelConfig) -> Recorded:
         self.events.append(("start", config.name))
@@ -50,7 +60,9 @@ class Recorded(ScriptedEngine):
             raise EngineError("the node is on fire")
         self.engines.events.append("call")
         self.engines.drawn += sum(len(request.seeds) for request in requests)
-        return super().generate(requests)
+        completions = super().generate(requests)
+        self.engines.meanwhile()
+        return completions
 
     def close(self) -> None:
         self.engines.events.append(("close", self.name))
@@ -197,3 +209,92 @@ def test_seconds_are_told_by_phase(sampler, model):
     one.draw("m", [TREE], HOT, 5)
     assert one.seconds()["generate"] >= 0.1
     assert one.seconds()["load"] >= 0
+
+
+MANY = [Prompt("", f"Which tree is number {number}?") for number in range(12)]
+
+
+def test_what_others_store_meanwhile_is_not_drawn_here(sampler):
+    """While the first call runs, another sampler draws everything: the second call has nothing left to do."""
+    other = sampler(Engines())
+    others: list[object] = []
+
+    def meanwhile() -> None:
+        if not others:
+            others.extend(other.draw("m", MANY, HOT, 3))
+            other.close()
+
+    engines = Engines(meanwhile=meanwhile)
+    draws = sampler(engines, samples_a_call=9).draw("m", MANY, HOT, 4)
+    assert engines.drawn == 9 + 10, "what was drawn before, and the fourth of all prompts but two"
+    alone = sampler(Engines(), directory="alone").draw("m", MANY, HOT, 4)
+    assert [draw.texts for draw in draws] == [draw.texts for draw in alone]
+    assert [draw.decode_tokens for draw in draws] == [draw.decode_tokens for draw in alone]
+    first, last = draws[0], draws[-1]
+    assert first.reused_tokens == 0
+    assert 0 < last.reused_tokens < last.decode_tokens, "three of four samples, and not the prompt"
+
+
+def test_what_others_store_while_a_model_loads_is_not_drawn_here(sampler, model):
+    other = sampler(Engines())
+
+    class Slow(Engines):
+        def __call__(self, config: ModelConfig) -> Recorded:
+            other.draw("m", MANY, HOT, 4)
+            return super().__call__(config)
+
+    engines = Slow()
+    [*draws] = sampler(engines).draw("m", MANY, HOT, 4)
+    assert engines.drawn == 0
+    assert all(d.reused_tokens == d.prompt_tokens + d.decode_tokens for d in draws)
+
+
+class Turns:
+    """Threads that go on one after the other, as those whose calls run at the same time come back."""
+
+    def __init__(self, count: int) -> None:
+        self.queue = list(range(count))
+        self.change = threading.Condition()
+
+    def wait(self, who: int) -> None:
+        with self.change:
+            assert self.change.wait_for(lambda: self.queue[0] == who, timeout=120)
+
+    def pass_on(self, who: int) -> None:
+        with self.change:
+            self.queue.append(self.queue.pop(0))
+            self.change.notify_all()
+        self.wait(who)
+
+    def leave(self) -> None:
+        with self.change:
+            self.queue.pop(0)
+            self.change.notify_all()
+
+
+@pytest.mark.parametrize("peers", [2, 3, 5])
+def test_peers_share_the_work(sampler, monkeypatch, peers):
+    """Side by side they draw hardly more than the one that wants most would alone."""
+    monkeypatch.setattr("agenttts.inference.sharing._LEAST", 4)
+    prompts = [Prompt("", f"Which tree is number {number}?") for number in range(40)]
+    turns = Turns(peers)
+    wanted = [4, *[2] * (peers - 1)]
+    everyone = [Engines(meanwhile=partial(turns.pass_on, who)) for who in range(peers)]
+
+    def draw(who: int) -> list[tuple[str, ...]]:
+        turns.wait(who)
+        own = sampler(everyone[who])
+        drawn = own.draw("m", prompts, HOT, wanted[who], Share(who, peers))
+        own.close()
+        turns.leave()
+        return [draw.texts for draw in drawn]
+
+    with ThreadPoolExecutor(peers) as pool:
+        texts = list(pool.map(draw, range(peers)))
+    alone = sampler(Engines(), directory="alone").draw("m", prompts, HOT, 4)
+    for k, mine in zip(wanted, texts, strict=True):
+        assert mine == [draw.texts[:k] for draw in alone]
+    drawn = [engines.drawn for engines in everyone]
+    assert 160 <= sum(drawn) <= 1.1 * 160, (
+        f"{drawn}: each by itself, they would draw {wanted} a prompt"
+    )

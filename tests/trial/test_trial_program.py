@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.inference.sharing import Share
 from agenttts.trial.result import Fault, read_fault, read_result
 from agenttts.trial.spec import PROTOCOL, SPEC_FILE, TrialSpec
 
@@ -33,6 +35,8 @@ def test_a_spec_crosses_as_plain_json(make_trial):
     spec = make_trial("t0000", ("weak", 2), ("strong", 1), options={"weak": {"max_model_len": 9}})
     path = Path(spec.directory) / SPEC_FILE
     assert TrialSpec.read(path) == spec
+    shared = replace(spec, shares={"retrieval": Share(1, 3)})
+    assert TrialSpec.from_json(json.loads(json.dumps(shared.to_json()))) == shared
     document = json.loads(path.read_text())
     assert document["protocol"] == PROTOCOL
     assert document["allocation"][0] == {"stage": "retrieval", "model": "weak", "samples": 2}

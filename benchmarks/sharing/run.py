@@ -1,0 +1,135 @@
+"""What trials of one iteration save by sharing the drawing of the samples that they all need, against each for itself.
+
+    python benchmarks/sharing/run.py [--trials 6] [--samples 5 10 20 40] [--seconds-per-sample 0.002]
+    python benchmarks/sharing/run.py --model .cache/models/smollm2-135m-instruct --examples 16 --samples 2 4 --trials 2
+
+Trials that begin alike and differ in their counts start at the same moment, as an array on a free cluster does, each the program
+that a job runs. Both ways run in turn, each with an empty sample store. By default models are the scripted
+engine, which sleeps a while a sample: that one core can be many GPUs at once. Writes a table to standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from agenttts import tasks
+from agenttts.controller.journal import PlannedTrial
+from agenttts.controller.works import shares
+from agenttts.inference.base import ModelConfig
+from agenttts.space import Allocation, Choice
+from agenttts.tables.atomic import atomic_write_json
+from agenttts.tasks.base import TaskConfig
+from agenttts.trial.result import read_result
+from agenttts.trial.spec import SPEC_FILE, TrialSpec
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--samples", type=int, nargs="+", default=[5, 10, 20, 40])
+    parser.add_argument("--examples", type=int, default=60)
+    parser.add_argument("--seconds-per-sample", type=float, default=0.002)
+    parser.add_argument("--model", type=Path, help="a model's directory, run by vLLM")
+    arguments = parser.parse_args()
+    alone, shared = (measure(arguments, sharing) for sharing in (False, True))
+    if alone["scores"] != shared["scores"]:
+        print(f"the scores differ: {alone['scores']} and {shared['scores']}")
+    print("|  | each for itself | shared | ratio |\n|---|--:|--:|--:|")
+    for name in (
+        "samples drawn",
+        "of them distinct",
+        "tokens computed",
+        "generating, s",
+        "wall, s",
+    ):
+        a, b = alone[name], shared[name]
+        print(f"| {name} | {a:.0f} | {b:.0f} | {b / a:.2f} |")
+
+
+def measure(arguments: argparse.Namespace, sharing: bool) -> dict[str, object]:
+    """Run the trials at once and add up what they did."""
+    with tempfile.TemporaryDirectory() as folder:
+        specs = written(Path(folder), arguments, sharing)
+        started = time.monotonic()
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "agenttts.trial", str(Path(spec.directory) / SPEC_FILE)],
+                stdout=subprocess.DEVNULL,
+            )
+            for spec in specs
+        ]
+        codes = [process.wait() for process in processes]
+        if any(codes):
+            sys.exit("a trial failed")
+        wall = time.monotonic() - started
+        outputs = [read_result(Path(spec.directory)) for spec in specs]
+        drawn = pl.read_parquet(Path(folder) / "samples" / "*.parquet", columns=["key", "index"])
+        whole = [output for output in outputs if output is not None]
+        return {
+            "samples drawn": drawn.height,
+            "of them distinct": drawn.n_unique(),
+            "tokens computed": sum(
+                o.decode_tokens + o.prompt_tokens - o.reused_tokens for o in whole
+            ),
+            "generating, s": sum(o.seconds["generate"] for o in whole),
+            "wall, s": wall,
+            "scores": [o.score for o in whole],
+        }
+
+
+def written(folder: Path, arguments: argparse.Namespace, sharing: bool) -> list[TrialSpec]:
+    """The trials' specs, on disk."""
+    script = folder / "model.json"
+    words = "Ada Bo Cy Di Ed Flo Gus Hal Ivy Jo".split()
+    script.write_text(json.dumps({"default": "", "rules": [{"contains": [], "replies": [{"text": w} for w in words]}]}))  # fmt: skip
+    model = (
+        ModelConfig("m", str(arguments.model.resolve()), gpus=0)
+        if arguments.model
+        else ModelConfig("m", str(script), engine="scripted", gpus=0, options={"seconds_per_sample": arguments.seconds_per_sample})
+    )  # fmt: skip
+    examples = folder / "examples.jsonl"
+    loaded = tasks.create("retrieval_qa").load(TaskConfig("", "search", arguments.examples, seed=1))
+    examples.write_text("".join(json.dumps({"id": e.id, "data": e.data}) + "\n" for e in loaded))
+    planned = []
+    for number in range(arguments.trials):
+        count = arguments.samples[number % len(arguments.samples)]
+        allocation = Allocation(
+            (Choice("retrieval", "m", count), Choice("answer", "m", 1 + number))
+        )
+        planned.append(PlannedTrial(f"t{number:04}", 1, allocation, "insight", "", 1.0))
+    specs = []
+    for trial in planned:
+        directory = folder / trial.trial
+        directory.mkdir()
+        spec = TrialSpec(
+            run="sharing",
+            trial=trial.trial,
+            allocation=trial.allocation,
+            task="retrieval_qa",
+            examples=str(examples),
+            seed=1,
+            decode_tokens={"retrieval": 32, "answer": 16},
+            models={"m": model},
+            directory=str(directory),
+            samples=str(folder / "samples"),
+        )
+        if sharing:
+            spec = replace(spec, shares=shares(trial, planned, len(planned)))
+        atomic_write_json(directory / SPEC_FILE, spec.to_json())
+        specs.append(spec)
+    return specs
+
+
+if __name__ == "__main__":
+    main()
