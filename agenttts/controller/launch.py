@@ -27,6 +27,7 @@ from agenttts.controller.process import ControllerJob, make_controller
 from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.image import digest
+from agenttts.dispatch.proc import command_line
 from agenttts.dispatch.slurm import outer_environment, slurm_executor, submission_errors
 from agenttts.dispatch.slurm_queue import job_states, run_slurm
 from agenttts.errors import MissingRequirement, RunFailed, UserError
@@ -151,11 +152,7 @@ def controller_alive(run: RunDirectory) -> bool:
         return False
     if handle.kind == "slurm":
         return not job_states([handle.job_id])[handle.job_id].ended
-    try:
-        command = Path(f"/proc/{handle.job_id}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return str(run.slurm).encode() in command
+    return str(run.slurm).encode() in command_line(handle.job_id)
 
 
 def _controller_works(run: RunDirectory) -> bool:

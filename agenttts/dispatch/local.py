@@ -12,6 +12,7 @@ import submitit
 
 from agenttts.dispatch.base import JobStatus, Work
 from agenttts.dispatch.job import NEVER, TrialJob
+from agenttts.dispatch.proc import command_line
 from agenttts.dispatch.profile import Profile, minutes
 from agenttts.tables.schema import TrialState
 
@@ -81,7 +82,7 @@ class LocalDispatcher:
 
     def _free_devices(self, count: int) -> list[int]:
         # An earlier controller's jobs are known from their processes. Ours need not be seen there yet: for a moment
-        # after it was started, a program has neither arguments nor an environment.
+        # after it was started, a program has no environment.
         busy = {device for job_id in self._live() for device in _devices(job_id)}
         for job_id, given in self._given.items():
             if self._alive(job_id):
@@ -106,7 +107,7 @@ class LocalDispatcher:
 
     def _is_ours(self, pid: str) -> bool:
         # A pid may have been given to another program since: it is ours only if it serves our folder.
-        command = _command(pid)
+        command = command_line(pid)
         return _RUNNER in command and os.fsencode(self._folder) in command
 
     def _directory(self, job_id: str) -> Path | None:
@@ -122,20 +123,12 @@ class LocalDispatcher:
 _RUNNER = b"submitit.local._local"
 
 
-def _command(pid: str) -> bytes:
-    """A process's command line, its arguments ended by zero bytes; empty when there is no such process."""
-    try:
-        return Path(f"/proc/{int(pid)}/cmdline").read_bytes()
-    except (OSError, ValueError):
-        return b""
-
-
 def _runner(pid: int) -> int:
     """The process that ends a job in order when interrupted: with `setup` lines, a child of the job's shell."""
-    if _RUNNER in _command(str(pid)).split(b"\0"):
+    if _RUNNER in command_line(pid).split(b"\0"):
         return pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    return next((int(c) for c in children if _RUNNER in _command(c).split(b"\0")), pid)
+    return next((int(c) for c in children if _RUNNER in command_line(c).split(b"\0")), pid)
 
 
 def _devices(pid: str) -> list[int]:

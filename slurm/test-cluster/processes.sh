@@ -52,11 +52,11 @@ start_everything() {
   fi
   # -i: state that an earlier, different cluster left in DIR must not stop this one.
   daemon slurmctld slurmctld -i || explain_failure slurmctld || return 1
-  wait_until 15 controller_answers || explain_failure slurmctld || return 1
+  wait_until 60 controller_answers || explain_failure slurmctld || return 1
   for node in $(node_names); do
     daemon "slurmd-$node" slurmd -N "$node" || explain_failure "slurmd-$node" || return 1
   done
-  wait_until 20 usable_nodes "$nodes" || explain_failure slurmd-n1
+  wait_until 60 usable_nodes "$nodes" || explain_failure slurmd-n1
 }
 
 start_accounting() {
@@ -74,13 +74,13 @@ start_accounting() {
     --skip-name-resolve --performance-schema=OFF --innodb-buffer-pool-size=64M \
     --innodb-log-file-size=16M --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=0 \
     --innodb-doublewrite=0 --sync-binlog=0 < /dev/null > "$dir/log/mariadbd.out" 2>&1 9<&- &
-  wait_until 30 database_answers || explain_failure mariadbd || return 1
+  wait_until 60 database_answers || explain_failure mariadbd || return 1
   mariadb --no-defaults --user=root --socket="$dir/run/mariadb.sock" --execute="
     create database if not exists slurm_acct_db;
     create user if not exists 'slurm'@'127.0.0.1' identified by 'slurm';
     grant all on slurm_acct_db.* to 'slurm'@'127.0.0.1'" || return 1
   daemon slurmdbd slurmdbd || explain_failure slurmdbd || return 1
-  wait_until 30 accounting_answers || explain_failure slurmdbd || return 1
+  wait_until 60 accounting_answers || explain_failure slurmdbd || return 1
   # Fails when the cluster is known already, from an earlier `up` in this directory.
   daemon sacctmgr sacctmgr --immediate add cluster agenttts-test || true
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +19,13 @@ def events(run: Path, kind: str) -> list[dict[str, object]]:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     whole = [json.loads(line) for line in lines if line.endswith("\n")]
     return [event for event in whole if event["event"] == kind]
+
+
+def until(condition: Callable[[], object], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def queue(cluster) -> list[dict[str, str]]:
@@ -65,12 +73,18 @@ def test_a_served_model_drives_a_search_on_slurm(slurm_cli, cluster, spec, tmp_p
     assert "released" in served[-1]
     # Slurm's own word: a GPU job of its own, ended when the search was.
     job = next(what for what in served if what.startswith("started as job")).rsplit(" ", 1)[1]
-    text = cluster.run("sacct", "-n", "-P", "-X", "-o", "JobName,AllocTRES,State", "-j", job)
-    name, resources, state = text.strip().split("|")
+
+    def said() -> list[str]:
+        text = cluster.run("sacct", "-n", "-P", "-X", "-o", "JobName,AllocTRES,State", "-j", job)
+        return text.strip().split("|")
+
+    ends = {"CANCELLED", "COMPLETED", "FAILED"}
+    until(lambda: said()[-1].split()[0] in ends)
+    name, resources, _ = said()
     assert name == "llm-driven"
     assert "gres/gpu=1" in resources
-    assert state.split()[0] in {"CANCELLED", "COMPLETED", "FAILED"}
-    assert not [row for row in queue(cluster) if "run=driven" in row["comment"] and row["state"] in {"RUNNING", "PENDING"}]  # fmt: skip
+    # The controller's own job is over a moment after it has written that the run is.
+    until(lambda: not [row for row in queue(cluster) if "run=driven" in row["comment"] and row["state"] in {"RUNNING", "PENDING"}])  # fmt: skip
     # The key was in no command line, batch file or log, and is gone.
     assert not (run / "agent" / "key").exists()
 
@@ -82,10 +96,7 @@ def test_a_served_model_whose_job_is_lost_is_served_again(slurm_cli, cluster, sp
     made = spec("reborn", models__strong__options=slow, models__weak__options=slow)
     assert slurm_cli("launch", made, "--cluster", TESTCLUSTER).returncode == 0
     run = tmp_path / "results/reborn"
-    deadline = time.monotonic() + 900
-    while not any("ready at" in str(e["what"]) for e in events(run, "served")):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    until(lambda: any("ready at" in str(e["what"]) for e in events(run, "served")), seconds=900)
     key = (run / "agent" / "key").read_bytes()
     job = str(events(run, "served")[0]["what"]).rsplit(" ", 1)[1]
     cluster.run("scancel", "--signal=KILL", "--full", job)
@@ -101,14 +112,8 @@ def test_a_served_model_whose_job_is_lost_is_served_again(slurm_cli, cluster, sp
 @pytest.mark.timeout(1500)
 def test_cancel_ends_the_served_model_too(slurm_cli, cluster, spec, tmp_path):
     assert slurm_cli("launch", spec("stopped"), "--cluster", TESTCLUSTER).returncode == 0
-    deadline = time.monotonic() + 300
-    while not any(row["name"] == "llm-stopped" for row in queue(cluster)):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    until(lambda: any(row["name"] == "llm-stopped" for row in queue(cluster)))
     done = slurm_cli("cancel", "stopped", "--json")
     assert json.loads(done.stdout)["outcome"] == "cancelled"
-    deadline = time.monotonic() + 90
-    while [row for row in queue(cluster) if "run=stopped" in row["comment"]]:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    until(lambda: not [row for row in queue(cluster) if "run=stopped" in row["comment"]])
     assert not (tmp_path / "results/stopped/agent/key").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+
+from agenttts.dispatch.proc import command_line
 
 # A controller of the run argv[1] that dies with its argv[2]-th event: before it is written, with half of its line
 # written, or after, before anything follows from it.
@@ -73,13 +76,15 @@ def launched(cli, scripted_spec, tmp_path):
     assert done.returncode == 0, done.stderr
     killed = tmp_path / "results" / "killed"
     folder = str(killed / "slurm" / "controller").encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if folder in (entry / "cmdline").read_bytes():
-                    os.kill(int(entry.name), signal.SIGKILL)
-            except (OSError, ProcessLookupError):
-                continue
+    quiet = 0
+    while quiet < 2:  # submitit's process may start the controller's while they are looked for
+        numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        found = [pid for pid in numbers if folder in command_line(pid)]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        quiet = 0 if found else quiet + 1
+        time.sleep(0.1)
     return tmp_path / "results" / "calm", killed
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -146,9 +148,13 @@ def test_a_controller_killed_at_any_point_loses_and_repeats_nothing(
 
 def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, tmp_path):
     spec = scripted_spec(models__strong__options={"seconds_per_sample": 0.05})
-    assert cli("launch", spec).returncode == 0
+    # As from a script that starts it with "&": an interrupt is ignored there, and by what it starts.
+    launch = "trap '' INT; exec \"$@\""
+    command = ["sh", "-c", launch, "sh", sys.executable, "-m", "agenttts.cli", "launch", str(spec)]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    journal = tmp_path / "results/small/journal.jsonl"
     deadline = time.monotonic() + 60
-    while not (tmp_path / "results/small/trials.parquet").exists():
+    while not (journal.exists() and b'"finished"' in journal.read_bytes()):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     done = cli("cancel", "small", "--json")

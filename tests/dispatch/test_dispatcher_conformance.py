@@ -148,8 +148,6 @@ def test_nothing_is_found_where_nothing_was_submitted(place, works):
     ids = place.dispatcher().submit("batch-0", [work])
     other = [Work("t0009", place.folder / "trials" / "t0009", ("true",), {}, 0, "n", "c")]
     assert place.dispatcher().find("batch-1", other) == {}
-    # A process that has just been started has no arguments yet, and a new dispatcher knows it by these.
-    until(lambda: (work.directory / "pid").exists())
     place.dispatcher().cancel(ids.values())
     wait(place.dispatcher(), ids.values())
 

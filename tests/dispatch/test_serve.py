@@ -122,6 +122,7 @@ def test_started_again_when_it_dies(bench):
     served = bench()
     first, pid = served.model.locate(), served.pid
     os.kill(pid, 9)
+    wait_until(lambda: not alive(pid))
     second = served.model.locate()
     assert served.pid != pid
     assert second.key == first.key

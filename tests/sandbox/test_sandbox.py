@@ -188,10 +188,10 @@ def test_nothing_it_started_outlives_it():
         "    os.setsid()\n"
         f"    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', '{mark}'])\n"
         "    time.sleep(600)\n"
-        "time.sleep(0.3)\nprint('left them behind')"
+        "time.sleep(2)\nprint('left them behind')"
     )
     with ThreadPoolExecutor() as pool:
-        running = pool.submit(run, code)
+        running = pool.submit(run, code, seconds=30, idle_seconds=30)
         seen = 0
         while not running.done():
             seen = max(seen, len(processes_with(mark)))
