@@ -95,7 +95,10 @@ def plan(document: dict[str, Any]) -> None:
     console.print(
         f"{search['method']}: budget {search['budget']:g} units (least possible {search['least_budget']:g}), "
         f"{search['initial_trials']} initial trials + {search['iterations']} x {search['batch_size']} "
-        f"= {search['trials_at_most']} at most",
+        f"= {search['trials_at_most']} at most"
+        + (
+            ", then one of what is recommended if it was not tried" if search["recommended"] else ""
+        ),
         highlight=False,
         soft_wrap=True,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts import __version__
-from agenttts.controller.plan import check_writable
+from agenttts.controller.checks import check_writable
 from agenttts.dispatch.image import read_record
 from agenttts.dispatch.profile import Profile, load_profile
 from agenttts.dispatch.slurm_queue import run_slurm

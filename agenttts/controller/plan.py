@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,14 @@ from typing import Any
 
 from agenttts import search, tasks
 from agenttts.controller.agent import check_agent
+from agenttts.controller.checks import (
+    Checks,
+    Problem,
+    check_bench,
+    check_writable,
+    model_need,
+    ordered,
+)
 from agenttts.controller.examples import finalist_examples, held_out_examples, load_examples
 from agenttts.dispatch.apptainer import (
     Container,
@@ -20,43 +27,13 @@ from agenttts.dispatch.apptainer import (
     check_runtime,
 )
 from agenttts.dispatch.profile import Profile, describe, load_profile
-from agenttts.dispatch.resources import GpuNeed, gpu_need
+from agenttts.dispatch.resources import GpuNeed
 from agenttts.dispatch.slurm_queue import run_slurm
-from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_names
+from agenttts.errors import MissingRequirement, Unavailable
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.embedding import find_embedding_model
-from agenttts.inference.engine_options import check_options
-from agenttts.sandbox import check_sandbox
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec, ScriptedAgent
 from agenttts.tasks.base import Example, Task
-from agenttts.trial.bench import refusal
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that a launch from this machine would be refused for: what, and how to mend it."""
-
-    what: str
-    fix: str
-
-
-class Checks:
-    """What this machine lacks: raised at once for a launch, collected in ``problems`` for a dry run."""
-
-    def __init__(self, *, dry_run: bool) -> None:
-        self.problems: list[Problem] = []
-        self._dry_run = dry_run
-
-    @contextmanager
-    def here(self) -> Iterator[None]:
-        """A check of what is here. An input that is wrong anywhere (any other `UserError`) is always raised."""
-        try:
-            yield
-        except (Unavailable, MissingRequirement) as error:
-            if not self._dry_run:
-                raise
-            self.problems.append(Problem(" ".join(error.what.split()), error.fix))
 
 
 @dataclass(frozen=True)
@@ -87,7 +64,8 @@ class Plan:
         """The plan as one JSON document: what ``launch --dry-run`` shows.
 
         ``unit_budget`` is the budget of 1 sample: of a stage, that of its largest model. ``examples`` is null when the
-        data are not here and the spec does not say how many.
+        data are not here and the spec does not say how many. ``recommended`` is how many trials may follow those of the search,
+        of an allocation that it recommends and has not tried.
         """
         searcher = search.create(
             self.spec.search.method, self.space, self.spec.search.seed, **self.spec.search.options
@@ -109,6 +87,7 @@ class Plan:
                 "iterations": self.spec.search.iterations,
                 "batch_size": self.spec.search.batch_size,
                 "trials_at_most": trials,
+                "recommended": int(searcher.recommends_untried),
                 "finalists": None
                 if self.finalist_examples is None or self.spec.search.finalists is None
                 else {
@@ -180,11 +159,11 @@ def make_plan(
     checks = Checks(dry_run=dry_run)
     profile = load_profile(spec.cluster, profile_folders)
     task = tasks.create(spec.task.name)
-    spec = _ordered(spec, task)
+    spec = ordered(spec, task)
     spec = with_knowledge(spec, results)
     space = spec.space()
     search.create(spec.search.method, space, spec.search.seed, **spec.search.options)
-    needs = {name: _model_need(name, spec, profile, checks) for name in spec.models}
+    needs = {name: model_need(name, spec, profile, checks) for name in spec.models}
     agent_need = None
     with checks.here():
         agent_need = check_agent(spec, profile)
@@ -198,7 +177,7 @@ def make_plan(
     with checks.here():
         container = container_of(spec, profile)
     with checks.here():
-        _check_bench(task, spec, profile)
+        check_bench(task, spec, profile)
     if container is not None:
         for check in (check_runtime, check_image, check_binds):
             with checks.here():
@@ -282,78 +261,3 @@ def container_of(spec: JobSpec, profile: Profile) -> Container | None:
         binds=(*(defaults.binds if defaults else ()), *spec.container.binds),
         options=tuple(defaults.options) if defaults else (),
     )
-
-
-def _ordered(spec: JobSpec, task: Task) -> JobSpec:
-    """The spec with its stages in the task's order; an error when they are not the task's stages."""
-    names = [stage.name for stage in task.stages]
-    for stage in spec.stages:
-        if stage not in names:
-            raise UserError(
-                f"stages.{stage}: task '{task.name}' has no such stage; {valid_names(stage, names)}"
-            )
-    missing = [name for name in names if name not in spec.stages]
-    if missing:
-        raise UserError(
-            f"stages: task '{task.name}' also needs {', '.join(missing)}; valid: {', '.join(names)}, all of them"
-        )
-    return spec.model_copy(update={"stages": {name: spec.stages[name] for name in names}})
-
-
-def _check_bench(task: Task, spec: JobSpec, profile: Profile) -> None:
-    """What the trials' workbench takes, as far as it can be told from here: an image may hold what this machine lacks."""
-    settings = task.bench(spec.task.options)
-    if settings is None or profile.container is not None or spec.container.image is not None:
-        return
-    if settings.runs_code:
-        if not spec.task.run_code_on_host:
-            raise UserError(refusal())
-        check_sandbox()
-    if settings.embeds:
-        find_embedding_model(settings.embedding_model)
-
-
-def _model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> GpuNeed:
-    model = spec.models[name]
-    try:
-        check_options(model.engine, model.options)
-    except UserError as error:
-        raise UserError(f"models.{name}.options: {error}") from None
-    with checks.here():
-        if Path(model.path).is_absolute() and not Path(model.path).exists():
-            raise Unavailable(
-                f"models.{name}.path: there is nothing at {model.path}",
-                fix="give the directory of a downloaded model ('agenttts-hpc models' prepares small ones to try things "
-                "with)",
-            )
-    with checks.here():
-        return gpu_need(
-            name,
-            model.path,
-            model.params,
-            gpus=model.gpus,
-            engine=model.engine,
-            options=model.options,
-            gpu_memory_gb=profile.gpu_memory_gb,
-            gpus_per_node=profile.gpus_per_node,
-        )
-    return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
-
-
-def check_writable(directory: Path, what: str, where: str) -> None:
-    """Whether files can be made under ``directory``, found out without making one.
-
-    ``what`` it is and ``where`` another is chosen are for the messages.
-    """
-    place = directory.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise UserError(
-            f"{what} {directory}: {place} is a file, not a directory; choose another with {where}"
-        )
-    if not os.access(place, os.W_OK | os.X_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
-        raise MissingRequirement(
-            f"{what} {directory}: {place} is not writable for you",
-            fix=f"choose another with {where}",
-        )

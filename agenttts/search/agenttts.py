@@ -53,6 +53,7 @@ class AgentTTSSearcher(Searcher):
     """
 
     name = "agenttts"
+    recommends_untried = True
 
     def __init__(
         self,

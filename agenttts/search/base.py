@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.space import Allocation, SearchSpace
@@ -38,6 +39,8 @@ class Searcher(ABC):
     """
 
     name: str
+    recommends_untried: ClassVar[bool] = False
+    """Whether `best` may name an allocation that no trial has seen."""
 
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
         self.space = space

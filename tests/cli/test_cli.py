@@ -116,6 +116,7 @@ def test_json_is_one_document(finished, cli, scripted_spec):
     spec = scripted_spec(search__iterations=1)
     plan = one_document(cli("launch", spec, "--dry-run", "--json"))
     assert plan["search"]["trials_at_most"] == plan["search"]["initial_trials"] + 3
+    assert plan["search"]["recommended"] == 1
     assert one_document(cli("launch", spec, "--json"))["created"] is False
     assert one_document(cli("status", "small", "--json"))["run"] == "small"
     assert one_document(cli("status", "small", "--watch", "--json"))["run"] == "small"

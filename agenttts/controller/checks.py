@@ -1,0 +1,121 @@
+"""The checks of a launch: what a spec gets wrong is raised, what this machine lacks too, or collected for a dry run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.resources import GpuNeed, gpu_need
+from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_names
+from agenttts.inference.embedding import find_embedding_model
+from agenttts.inference.engine_options import check_options
+from agenttts.sandbox import check_sandbox
+from agenttts.spec import JobSpec
+from agenttts.tasks.base import Task
+from agenttts.trial.bench import refusal
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that a launch from this machine would be refused for: what, and how to mend it."""
+
+    what: str
+    fix: str
+
+
+class Checks:
+    """What this machine lacks: raised at once for a launch, collected in ``problems`` for a dry run."""
+
+    def __init__(self, *, dry_run: bool) -> None:
+        self.problems: list[Problem] = []
+        self._dry_run = dry_run
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """A check of what is here. An input that is wrong anywhere (any other `UserError`) is always raised."""
+        try:
+            yield
+        except (Unavailable, MissingRequirement) as error:
+            if not self._dry_run:
+                raise
+            self.problems.append(Problem(" ".join(error.what.split()), error.fix))
+
+
+def ordered(spec: JobSpec, task: Task) -> JobSpec:
+    """The spec with its stages in the task's order; an error when they are not the task's stages."""
+    names = [stage.name for stage in task.stages]
+    for stage in spec.stages:
+        if stage not in names:
+            raise UserError(
+                f"stages.{stage}: task '{task.name}' has no such stage; {valid_names(stage, names)}"
+            )
+    missing = [name for name in names if name not in spec.stages]
+    if missing:
+        raise UserError(
+            f"stages: task '{task.name}' also needs {', '.join(missing)}; valid: {', '.join(names)}, all of them"
+        )
+    return spec.model_copy(update={"stages": {name: spec.stages[name] for name in names}})
+
+
+def check_bench(task: Task, spec: JobSpec, profile: Profile) -> None:
+    """What the trials' workbench takes, as far as it can be told from here: an image may hold what this machine lacks."""
+    settings = task.bench(spec.task.options)
+    if settings is None or profile.container is not None or spec.container.image is not None:
+        return
+    if settings.runs_code:
+        if not spec.task.run_code_on_host:
+            raise UserError(refusal())
+        check_sandbox()
+    if settings.embeds:
+        find_embedding_model(settings.embedding_model)
+
+
+def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> GpuNeed:
+    """GPUs of a model of the spec, its options checked by name."""
+    model = spec.models[name]
+    try:
+        check_options(model.engine, model.options)
+    except UserError as error:
+        raise UserError(f"models.{name}.options: {error}") from None
+    with checks.here():
+        if Path(model.path).is_absolute() and not Path(model.path).exists():
+            raise Unavailable(
+                f"models.{name}.path: there is nothing at {model.path}",
+                fix="give the directory of a downloaded model ('agenttts-hpc models' prepares small ones to try things "
+                "with)",
+            )
+    with checks.here():
+        return gpu_need(
+            name,
+            model.path,
+            model.params,
+            gpus=model.gpus,
+            engine=model.engine,
+            options=model.options,
+            gpu_memory_gb=profile.gpu_memory_gb,
+            gpus_per_node=profile.gpus_per_node,
+        )
+    return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
+
+
+def check_writable(directory: Path, what: str, where: str) -> None:
+    """Whether files can be made under ``directory``, found out without making one.
+
+    ``what`` it is and ``where`` another is chosen are for the messages.
+    """
+    place = directory.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(
+            f"{what} {directory}: {place} is a file, not a directory; choose another with {where}"
+        )
+    if not os.access(place, os.W_OK | os.X_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
+        raise MissingRequirement(
+            f"{what} {directory}: {place} is not writable for you",
+            fix=f"choose another with {where}",
+        )
