@@ -16,7 +16,7 @@ from agenttts.controller.collect import failed_row, finished_row, row_from_json,
 from agenttts.controller.journal import NEVER_SUBMITTED, Journal, TrialProgress
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.works import WorkFactory
-from agenttts.dispatch.base import Dispatcher, JobStatus, QueueUnavailable, Work
+from agenttts.dispatch.base import Dispatcher, JobStatus, QueueUnavailable, SubmitLimitReached, Work
 from agenttts.dispatch.job import read_attempts
 from agenttts.tables.atomic import atomic_write_parquet
 from agenttts.tables.schema import TrialRow, TrialState, trials_frame
@@ -85,13 +85,24 @@ class Evaluation:
                     self._attendant.waiting(len(waiting), len(trials), more)
                 self._submit([t for t in waiting if t.batch is None], waiting)
                 trouble = None
+            except SubmitLimitReached as error:
+                log.info("%s", error)
+                if any(t.job_id and t.row is None for t in trials):
+                    trouble = None  # the queue works: it is full, of these trials among others
+                else:
+                    trouble = self._still(trouble, error)
             except QueueUnavailable as error:
                 # Jobs run on meanwhile, and what was submitted without an answer is found by its batch.
-                trouble = trouble or time.monotonic()
-                if time.monotonic() - trouble > self._settings.queue_patience_seconds:
-                    raise
                 log.warning("%s; asking again", error)
+                trouble = self._still(trouble, error)
             time.sleep(self._settings.poll_seconds)
+
+    def _still(self, since: float | None, error: QueueUnavailable) -> float:
+        """Since when there is trouble with the queue; raises the error when that is too long ago."""
+        since = since or time.monotonic()
+        if time.monotonic() - since > self._settings.queue_patience_seconds:
+            raise error
+        return since
 
     def _adopt(self, trials: Iterable[TrialProgress]) -> None:
         """Find the jobs of submissions that were begun and never written down as done."""

@@ -54,7 +54,8 @@ def shares(
 
 
 class WorkFactory:
-    """Makes jobs of trials. ``token`` is unique to the run; ``at_once``: how many trials run at a time, at most."""
+    """Makes jobs of trials. ``token`` is unique to the run; ``at_once``: how many trials of one need of GPUs run at
+    a time, at most."""
 
     def __init__(
         self,
@@ -84,24 +85,24 @@ class WorkFactory:
         names = dict.fromkeys(choice.model for choice in planned.allocation.choices)
         models = {name: self._models[name] for name in names}
         samples = Path(self._spec.samples) if self._spec.samples else self._run.samples
-        trial = TrialSpec(
-            run=self._run.name,
-            trial=planned.trial,
-            allocation=planned.allocation,
-            task=frozen_name(self._spec.task.name, self._run.task_source),
-            examples=str(self._examples(planned.source)),
-            seed=self._spec.search.seed,
-            decode_tokens={name: s.decode_tokens for name, s in self._spec.stages.items()},
-            models=models,
-            directory=str(directory),
-            samples=str(samples),
-            options=self._spec.task.options,
-            task_source=str(self._run.task_source) if self._run.task_source.is_dir() else None,
-            code_on_host=self._spec.task.run_code_on_host,
-            shares=shares(planned, together, self._at_once),
-        )
         spec_file = directory / SPEC_FILE
         if not spec_file.exists():  # a job that runs already must not see it change
+            trial = TrialSpec(
+                run=self._run.name,
+                trial=planned.trial,
+                allocation=planned.allocation,
+                task=frozen_name(self._spec.task.name, self._run.task_source),
+                examples=str(self._examples(planned.source)),
+                seed=self._spec.search.seed,
+                decode_tokens={name: s.decode_tokens for name, s in self._spec.stages.items()},
+                models=models,
+                directory=str(directory),
+                samples=str(samples),
+                options=self._spec.task.options,
+                task_source=str(self._run.task_source) if self._run.task_source.is_dir() else None,
+                code_on_host=self._spec.task.run_code_on_host,
+                shares=shares(planned, together, self._at_once),
+            )
             atomic_write_json(spec_file, trial.to_json())
         number = planned.trial.lstrip("t").lstrip("0") or "0"
         stages = " ".join(str(choice) for choice in planned.allocation.choices)

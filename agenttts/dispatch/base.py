@@ -12,7 +12,11 @@ from agenttts.tables.schema import TrialState
 
 
 class QueueUnavailable(MissingRequirement):
-    """The queue does not answer for now; what was asked of it may or may not have been done."""
+    """The queue does not do for now what is asked of it; without an answer, it may have done it all the same."""
+
+
+class SubmitLimitReached(QueueUnavailable):
+    """So many jobs more are refused for now; fewer may be taken, or these when others have ended."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Dispatcher(Protocol):
     Contract: `submit` starts every work once and returns job ids by trial; all of them carry ``batch``, a token
     unique to the call, by which `find` recovers them when the caller died between submitting and writing that down.
     `poll` answers for every id it is asked about. `capacity` is how many more works may be submitted now, given how
-    many live. Any of them may raise `QueueUnavailable`: asking again later may do. A dispatcher keeps no state that a new one could not rebuild from job ids and batch tokens.
+    many live. Any of them may raise `QueueUnavailable`: asking again later may do. A dispatcher keeps no state that a new
+    one could not rebuild from job ids and batch tokens, or find out again.
     """
 
     def capacity(self, live: int) -> int: ...

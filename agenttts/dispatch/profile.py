@@ -92,7 +92,7 @@ class Profile(Section):
     throttle: Annotated[int, Field(ge=1)] = 8
     """Trials of one array that run at a time; for ``kind: local``, trials at a time on this machine."""
     max_pending: Annotated[int, Field(ge=1)] = 1000
-    """Array elements submitted in one sbatch call at most (besides the cluster's MaxArraySize)."""
+    """Trials in the queue at most, waiting and running (besides the cluster's MaxArraySize and limits on submitted jobs)."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """Times a trial is started before a loss of its node or its place (not its own fault) is final."""
     max_timeouts: Annotated[int, Field(ge=0)] = 1

@@ -15,7 +15,7 @@ from pathlib import Path
 import submitit
 from submitit.slurm.slurm import SlurmExecutor
 
-from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
+from agenttts.dispatch.base import JobStatus, QueueUnavailable, SubmitLimitReached, Work
 from agenttts.dispatch.job import NEVER, TrialJob
 from agenttts.dispatch.profile import JobResources, Profile, minutes
 from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, live_jobs, run_slurm
@@ -37,24 +37,28 @@ _OTHER_LIMIT = re.compile(r"\b(Assoc|QOS)(Max|Min|Grp)\w+", re.IGNORECASE)
 _POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
 
 
-class SubmitLimitReached(QueueUnavailable):
-    """So many more jobs at once are refused for now; fewer may be taken."""
-
-
 class SlurmDispatcher:
     """`Dispatcher` for ``kind: slurm``: each `submit` is one array, one element a trial.
 
     An array is submitted whole or not at all. After one that a submit limit refused, `capacity` asks for half as many, and
-    for more again as they are taken.
+    for more again as they are taken. Slurm throttles an array, not arrays beside each other: while trials live, no more
+    are submitted than the throttle lets run.
     """
 
     def __init__(self, profile: Profile, folder: Path) -> None:
         self._profile = profile
         self._folder = folder
-        self._most = self._max_array = _max_array_size() - 1
+        self._max_array = _max_array_size() - 1
+        self._live = 0
+        # Trials that may live at once, as far as a submit limit has told.
+        self._limit = profile.max_pending
 
     def capacity(self, live: int) -> int:
-        return max(0, min(self._profile.max_pending - live, self._most))
+        self._live = live
+        room = min(self._limit, self._profile.max_pending) - live
+        if live:
+            room = min(room, self._profile.throttle - live)
+        return max(0, min(room, self._max_array))
 
     def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
         profile = self._profile
@@ -86,9 +90,11 @@ class SlurmDispatcher:
             with submission_errors(len(works)), outer_environment():
                 submitted = executor.submit_array(jobs)
         except SubmitLimitReached:
-            self._most = max(1, len(works) // 2)
+            self._limit = max(1, self._live + len(works) // 2)
             raise
-        self._most = min(max(self._most, 2 * len(works)), self._max_array)
+        self._live += len(works)
+        # Others' jobs may have ended: a little more is tried than was taken.
+        self._limit = max(self._limit, self._live + max(1, len(works) // 2))
         ids = {work.trial: str(job.job_id) for work, job in zip(works, submitted, strict=True)}
         if len(works) <= _LABELS:
             for work in works:
@@ -201,7 +207,7 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
         if jobs > 1 and _names_submit_limit(message):
             raise SubmitLimitReached(
                 f"sbatch does not take {jobs} jobs at once: {message}",
-                fix="submit fewer at a time (the profile's max_pending)",
+                fix="half as many are tried next; lower the profile's max_pending to begin with fewer",
             ) from None
         if _names_submit_limit(message) and _others_live():
             raise SubmitLimitReached(

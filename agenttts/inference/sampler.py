@@ -168,6 +168,7 @@ class Sampler:
     def _take_news(self, samples: dict[str, list[StoredSample]], k: int) -> None:
         """Extend the lists by what others have stored since the store was last looked into."""
         news = self._store.news({key: k for key, found in samples.items() if len(found) < k})
+        # What comes after a gap (its other shard is not in sight yet) is drawn again: rare, and no harm.
         for key, found in news.items():
             while len(samples[key]) in found:
                 samples[key].append(found[len(samples[key])])
@@ -240,15 +241,15 @@ def _next_call(
     k: int,
     size: int,
 ) -> dict[str, range]:
-    """The first ``size`` missing samples of the first part that misses any (fewer at its end): their indices by key."""
+    """The next ``size`` missing samples, fewer at the end of the own part and of all: their indices by key."""
     calls: dict[str, range] = {}
     room = size
-    for part in parts:
+    for number, part in enumerate(parts):
         for key in part:
             there = len(samples[key])
             if there < k and room > 0:
                 calls[key] = range(there, min(k, there + room))
                 room -= len(calls[key])
-        if calls:
-            break
+        if calls and number == 0:
+            break  # by the time the own part is done, peers in step have done theirs
     return calls

@@ -2,8 +2,8 @@
 
 Trials of one iteration often begin alike, start at the same moment and miss the same samples. Each first draws for a part
 of the prompts of its own, then helps the others with theirs, from the far end; between calls it leaves out what they
-have stored meanwhile (`agenttts.inference.sampler`). Nobody waits and nothing is promised: a peer that never starts, or
-ends early, costs nothing.
+have stored meanwhile (`agenttts.inference.sampler`). Nobody waits and nothing is promised: where a peer never starts or
+ends early, the others draw its part as well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-# A share is drawn in about so many calls, but no call is smaller than this: it would leave vLLM's batch half empty.
+# A share is drawn in about so many calls of at least this many samples: smaller ones leave vLLM's batch half empty. (The own
+# part may be smaller all the same: one such call, for what it saves when all are in step.)
 _CALLS, _LEAST = 4, 256
 
 
@@ -24,10 +25,7 @@ class Share:
     peers: int = 1
 
     def parts(self, keys: Sequence[str]) -> list[list[str]]:
-        """All of ``keys`` in the order to draw them, the own part first; every peer has to be given the same ones.
-
-        A call keeps to one part: after the own one the others are mostly done.
-        """
+        """All of ``keys`` in the order to draw them, the own part first; every peer has to be given the same ones."""
         bounds = [len(keys) * peer // self.peers for peer in range(self.peers + 1)]
         parts = [list(keys[a:b]) for a, b in pairwise(bounds)]
         others = [parts[(self.position + step) % self.peers] for step in range(1, self.peers)]

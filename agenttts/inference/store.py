@@ -2,7 +2,7 @@
 
 Each shard is written once, whole, by one writer; readers scan whatever shards there are. Nothing is locked and
 nothing is rewritten, so any number of jobs may use a directory at once. Two jobs that draw the same sample at the
-same time both store it; readers take the one in the first shard by name.
+same time both store it; a `lookup` takes the one in the first shard by name, `news` what it sees first.
 """
 
 from __future__ import annotations

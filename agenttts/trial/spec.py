@@ -18,6 +18,8 @@ from agenttts.inference.sharing import Share
 from agenttts.space import Allocation
 
 PROTOCOL = 3
+# Documents of these are read too; protocol 2 knew no shares.
+_READ = (2, PROTOCOL)
 SPEC_FILE = "trial.json"
 
 
@@ -58,14 +60,16 @@ class TrialSpec:
         """Inverse of `to_json`; `UserError` when the document speaks another protocol."""
         values = dict(document)
         protocol = values.pop("protocol", None)
-        if protocol != PROTOCOL:
+        if protocol not in _READ:
             raise UserError(
                 f"this image speaks trial protocol {PROTOCOL}, the controller speaks {protocol}: "
                 "build the image again with 'agenttts-hpc image build'"
             )
         values["allocation"] = Allocation.from_records(values["allocation"])
         values["models"] = {name: ModelConfig(**model) for name, model in values["models"].items()}
-        values["shares"] = {stage: Share(**share) for stage, share in values["shares"].items()}
+        values["shares"] = {
+            stage: Share(**share) for stage, share in values.get("shares", {}).items()
+        }
         return cls(**values)
 
     @classmethod

@@ -1,11 +1,12 @@
 """What trials of one iteration save by sharing the drawing of the samples that they all need, against each for itself.
 
-    python benchmarks/sharing/run.py [--trials 6] [--samples 5 10 20 40] [--seconds-per-sample 0.002]
+    python benchmarks/sharing/run.py [--trials 8] [--samples 20 40 80] [--apart 0] [--seconds-per-sample 0.001]
     python benchmarks/sharing/run.py --model .cache/models/smollm2-135m-instruct --examples 16 --samples 2 4 --trials 2
 
-Trials that begin alike and differ in their counts start at the same moment, as an array on a free cluster does, each the program
-that a job runs. Both ways run in turn, each with an empty sample store. By default models are the scripted
-engine, which sleeps a while a sample: that one core can be many GPUs at once. Writes a table to standard output.
+Trials that begin alike and differ in their counts start at the same moment, as an array on a free cluster does, or so many
+seconds apart; each is the program that a job runs. Both ways run in turn, each with an empty sample store. By default the models are
+the scripted engine, which sleeps a while a sample, so that one core can be many GPUs at once: what a call costs besides is
+not in its seconds. Writes a table to standard output.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=6)
-    parser.add_argument("--samples", type=int, nargs="+", default=[5, 10, 20, 40])
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--samples", type=int, nargs="+", default=[20, 40, 80])
     parser.add_argument("--examples", type=int, default=60)
-    parser.add_argument("--seconds-per-sample", type=float, default=0.002)
+    parser.add_argument("--seconds-per-sample", type=float, default=0.001)
+    parser.add_argument("--apart", type=float, default=0.0, help="seconds between two starts")
     parser.add_argument("--model", type=Path, help="a model's directory, run by vLLM")
     arguments = parser.parse_args()
     alone, shared = (measure(arguments, sharing) for sharing in (False, True))
@@ -62,13 +64,16 @@ def measure(arguments: argparse.Namespace, sharing: bool) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         specs = written(Path(folder), arguments, sharing)
         started = time.monotonic()
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "agenttts.trial", str(Path(spec.directory) / SPEC_FILE)],
-                stdout=subprocess.DEVNULL,
-            )
-            for spec in specs
-        ]
+        processes = []
+        for spec in specs:
+            command = [
+                sys.executable,
+                "-m",
+                "agenttts.trial",
+                str(Path(spec.directory) / SPEC_FILE),
+            ]
+            processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+            time.sleep(arguments.apart)
         codes = [process.wait() for process in processes]
         if any(codes):
             sys.exit("a trial failed")

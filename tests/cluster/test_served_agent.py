@@ -79,7 +79,7 @@ def test_a_served_model_drives_a_search_on_slurm(slurm_cli, cluster, spec, tmp_p
         return text.strip().split("|")
 
     ends = {"CANCELLED", "COMPLETED", "FAILED"}
-    until(lambda: said()[-1].split()[0] in ends)
+    until(lambda: ends & set(said()[-1].split()[:1]))
     name, resources, _ = said()
     assert name == "llm-driven"
     assert "gres/gpu=1" in resources

@@ -14,7 +14,7 @@ from agenttts.controller import launch, process
 from agenttts.controller.journal import read_state
 from agenttts.controller.plan import make_plan
 from agenttts.controller.run import RunDirectory
-from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
+from agenttts.dispatch.base import JobStatus, QueueUnavailable, SubmitLimitReached, Work
 from agenttts.dispatch.local import LocalDispatcher
 from agenttts.errors import MissingRequirement
 from agenttts.spec import load_spec
@@ -96,6 +96,48 @@ def test_patience_ends(controller):
     with pytest.raises(MissingRequirement, match="Socket timed out"):
         loop.run()
     assert not [e for e in events(run) if e["event"] == "ended"], "resume goes on from here"
+
+
+def test_a_queue_full_of_the_run_s_own_trials_is_no_trouble(controller, monkeypatch):
+    """However long they run: patience is for a queue that does not work."""
+    run, loop, dispatcher = controller
+    taken: list[str] = []
+    refusals = []
+    take = dispatcher.submit
+
+    def submit(batch: str, works: Sequence[Work]) -> dict[str, str]:
+        if not all(status.ended for status in dispatcher.poll(taken).values()):
+            refusals.append(batch)
+            raise SubmitLimitReached("sbatch takes no more jobs", fix="wait")
+        jobs = take(batch, works)
+        taken.extend(jobs.values())
+        return jobs
+
+    monkeypatch.setattr(dispatcher, "capacity", lambda live: 1)
+    monkeypatch.setattr(dispatcher, "submit", submit)
+    evaluation = loop._evaluation
+    evaluation._settings = replace(
+        evaluation._settings, queue_patience_seconds=0.0, poll_seconds=0.05
+    )
+    loop.run()
+    assert len(refusals) > len(taken), "again and again"
+    finished = [e["row"] for e in events(run) if e["event"] == "finished"]
+    assert {row["state"] for row in finished} == {"COMPLETED"}
+    assert [row["attempts"] for row in finished] == [1] * len(finished)
+
+
+def test_patience_ends_at_a_limit_that_none_of_the_run_s_trials_can_lift(controller, monkeypatch):
+    run, loop, dispatcher = controller
+
+    def submit(batch: str, works: Sequence[Work]) -> dict[str, str]:
+        raise SubmitLimitReached("sbatch takes no more jobs", fix="wait")
+
+    monkeypatch.setattr(dispatcher, "submit", submit)
+    evaluation = loop._evaluation
+    evaluation._settings = replace(evaluation._settings, queue_patience_seconds=0.2)
+    with pytest.raises(SubmitLimitReached):
+        loop.run()
+    assert not [e for e in events(run) if e["event"] == "ended"]
 
 
 def test_a_slurm_command_that_hangs_or_fails_is_unavailable(tmp_path, monkeypatch):

@@ -13,6 +13,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from agenttts.controller.journal import read_state
+from agenttts.controller.works import shares
+from agenttts.trial.spec import TrialSpec
+
 
 def table(tmp_path: Path, run: str = "small") -> pl.DataFrame:
     return pl.read_parquet(tmp_path / "results" / run / "trials.parquet")
@@ -75,9 +79,9 @@ def test_the_same_spec_and_seed_give_the_same_run(finished, cli, scripted_spec, 
 def test_trials_at_once_share_the_drawing_and_score_as_one_after_the_other(
     finished, cli, scripted_spec, tmp_path
 ):
-    def shares(run: str) -> list[object]:
-        specs = (tmp_path / "results" / run / "trials").glob("*/trial.json")
-        return [share for spec in specs if (share := json.loads(spec.read_text())["shares"])]
+    def shared(run: str) -> dict[str, object]:
+        specs = sorted((tmp_path / "results" / run / "trials").glob("*/trial.json"))
+        return {spec.parent.name: TrialSpec.read(spec).shares for spec in specs}
 
     (tmp_path / "three.yaml").write_text(
         "kind: local\nthrottle: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
@@ -85,8 +89,15 @@ def test_trials_at_once_share_the_drawing_and_score_as_one_after_the_other(
     done = cli("launch", scripted_spec(), "--name", "wide", "--cluster", "./three.yaml", "--wait")
     assert done.returncode == 0, done.stderr
     assert outcome(table(tmp_path, "wide")) == outcome(table(tmp_path))
-    assert shares("small") == [], "one at a time"
-    assert shares("wide")
+    assert not any(shared("small").values()), "one at a time"
+    trials = read_state(tmp_path / "results/wide/journal.jsonl").trials.values()
+    planned = [trial.planned for trial in trials]
+    expected = {
+        one.trial: shares(one, [other for other in planned if other.iteration == one.iteration], 3)
+        for one in planned
+    }
+    assert any(expected.values())
+    assert shared("wide") == expected
 
 
 def test_launching_a_finished_run_again_runs_nothing(finished, cli, scripted_spec, tmp_path):

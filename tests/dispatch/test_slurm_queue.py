@@ -126,11 +126,12 @@ def limited(fake, tmp_path):
         for n in range(12)
     ]
 
-    def submit(most: int, works: Sequence[Work]) -> int:
-        """Submit as many as the dispatcher has room for, and return how many it had."""
+    def submit(most: int, works: Sequence[Work], live: int = 0) -> int:
+        """Submit as many as the dispatcher has room for besides those that live, and return how many it had."""
         limit.write_text(str(most))
-        count = min(dispatcher.capacity(0), len(works))
-        dispatcher.submit("r-1", works[:count])
+        count = min(dispatcher.capacity(live), len(works))
+        if count:
+            dispatcher.submit("r-1", works[:count])
         return count
 
     return submit, works, lambda: [int(size) for size in taken.read_text().split()]
@@ -139,14 +140,23 @@ def limited(fake, tmp_path):
 def test_an_array_over_a_submit_limit_is_halved_until_it_is_taken(limited):
     submit, works, taken = limited
     for size in (12, 6):
-        with pytest.raises(
-            QueueUnavailable, match=f"does not take {size} jobs at once.*max_pending"
-        ):
+        with pytest.raises(QueueUnavailable, match=f"does not take {size} jobs at once.*half"):
             submit(4, works)
     assert submit(4, works) == 3
-    assert submit(1000, works) == 6
-    assert submit(1000, works) == 12
-    assert taken() == [3, 6, 12]
+    assert [submit(1000, works) for _ in range(4)] == [4, 6, 9, 12], "more again as more is taken"
+    assert taken() == [3, 4, 6, 9, 12]
+
+
+def test_a_full_queue_is_asked_again_when_a_trial_has_ended(limited, fake):
+    submit, works, _ = limited
+    fake("squeue", QUEUE)
+    with pytest.raises(QueueUnavailable):
+        submit(3, works[:6])
+    assert submit(3, works) == 3
+    with pytest.raises(QueueUnavailable, match="takes no more"):
+        submit(0, works, live=3)
+    assert submit(0, [], live=3) == 0, "full, as far as it is known"
+    assert submit(1, works, live=2) == 1
 
 
 def test_a_limit_that_leaves_room_for_no_job_is_no_waiting_matter(limited):
@@ -157,3 +167,10 @@ def test_a_limit_that_leaves_room_for_no_job_is_no_waiting_matter(limited):
         submit(0, works)
     assert not isinstance(caught.value, QueueUnavailable)
     assert taken() == []
+
+
+def test_arrays_beside_each_other_keep_to_one_throttle(fake, tmp_path):
+    """Slurm throttles every array for itself."""
+    profile = Profile(kind="slurm", trial=JobResources(time="10"), throttle=4, max_pending=50)
+    dispatcher = SlurmDispatcher(profile, tmp_path / "submitit")
+    assert [dispatcher.capacity(live) for live in (0, 1, 3, 4, 60)] == [50, 3, 1, 0, 0]

@@ -298,3 +298,12 @@ def test_peers_share_the_work(sampler, monkeypatch, peers):
     assert 160 <= sum(drawn) <= 1.1 * 160, (
         f"{drawn}: each by itself, they would draw {wanted} a prompt"
     )
+
+
+def test_a_peer_that_is_left_alone_makes_no_more_calls_for_it(sampler):
+    """It shares with fifteen that never come: one small call for its own part, then as large ones as ever."""
+    prompts = [Prompt("", f"Which tree is number {number}?") for number in range(160)]
+    engines = Engines()
+    sampler(engines).draw("m", prompts, HOT, 5, Share(3, 16))
+    assert engines.drawn == 800
+    assert engines.calls == 1 + 3, "800 samples: 50, then 256 at a time"

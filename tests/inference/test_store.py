@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agenttts.errors import UserError
+from agenttts.inference import store as store_module
 from agenttts.inference.store import SampleStore, StoredSample
 
 
@@ -128,3 +129,26 @@ def test_odd_writer_names_make_plain_file_names(tmp_path):
     [shard] = tmp_path.iterdir()
     assert shard.suffix == ".parquet"
     assert shard.name.isascii()
+
+
+def test_news_are_what_others_have_stored_since_and_nothing_else_is_read(tmp_path, monkeypatch):
+    read: list[str] = []
+    matching = store_module._matching
+
+    def recorded(shards, keys):
+        read.extend(shard.name for shard in shards)
+        return matching(shards, keys)
+
+    mine, other = SampleStore(tmp_path, "mine"), filled(tmp_path, sample("a", 0), writer="other")
+    assert texts(mine.lookup({"a": 9})) == {"a": ["a0"]}
+    mine.add(sample("a", 1))
+    mine.flush()
+    other.add(sample("a", 2))
+    other.flush()
+    monkeypatch.setattr(store_module, "_matching", recorded)
+    assert mine.news({"a": 9, "b": 1}) == {"a": {2: sample("a", 2)}, "b": {}}
+    assert len(read) == 1
+    assert read[0].startswith("other-")
+    assert mine.news({"a": 9}) == {"a": {}}
+    assert mine.news({}) == {}
+    assert len(read) == 1

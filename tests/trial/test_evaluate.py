@@ -12,6 +12,7 @@ from agenttts.errors import UserError
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_process import create_engine
 from agenttts.inference.sampler import Sampler
+from agenttts.inference.sharing import ALONE, Share
 from agenttts.inference.store import SampleStore
 from agenttts.tables.schema import examples_schema
 from agenttts.trial.evaluate import evaluate, read_examples
@@ -200,3 +201,17 @@ def test_the_score_comes_with_its_standard_error_over_the_examples(make_trial):
     assert output.score == pytest.approx(values.mean())
     assert output.score_stderr == pytest.approx(values.std() / len(values) ** 0.5)
     assert read_result(Path(spec.directory)) == output
+
+
+def test_each_stage_draws_by_its_share(make_trial, monkeypatch):
+    shares = []
+    draw = Sampler.draw
+
+    def recorded(self, model, prompts, params, k, share=ALONE):
+        shares.append((model, k, share))
+        return draw(self, model, prompts, params, k, share)
+
+    monkeypatch.setattr(Sampler, "draw", recorded)
+    run(make_trial("t0000", ("strong", 2), ("weak", 3), shares={"retrieval": Share(1, 2)}))
+    assert ("strong", 2, Share(1, 2)) in shares
+    assert ("weak", 3, ALONE) in shares

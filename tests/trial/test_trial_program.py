@@ -39,6 +39,8 @@ def test_a_spec_crosses_as_plain_json(make_trial):
     assert TrialSpec.from_json(json.loads(json.dumps(shared.to_json()))) == shared
     document = json.loads(path.read_text())
     assert document["protocol"] == PROTOCOL
+    older = {key: value for key, value in document.items() if key != "shares"} | {"protocol": 2}
+    assert TrialSpec.from_json(older) == spec, "written before an upgrade, resumed after it"
     assert document["allocation"][0] == {"stage": "retrieval", "model": "weak", "samples": 2}
 
 
