@@ -1,9 +1,10 @@
-"""Every LLM-free searcher on synthetic surfaces and recorded tables: regret, trials to the optimum, overhead.
+"""Every searcher on synthetic surfaces and recorded tables: regret, trials to the optimum, overhead.
 
     python benchmarks/search/run.py [--surfaces 40] [--jobs 2]
     python benchmarks/search/run.py --agent http://127.0.0.1:8000/v1 MODEL --surfaces 8 --batches 10
 
-With ``--agent``, the address and the model of an OpenAI-compatible server, it runs `agenttts` driven by that model instead.
+With ``--agent``, the address and the model of an OpenAI-compatible server, it runs the searchers that ask a language model:
+`agenttts` driven by it, and the baselines that are nothing without one.
 
 Finished runs are kept in OUT/runs.jsonl and not repeated: stop it and start it again as you like. Writes summary.md,
 summary.csv and regret.svg beside them. Regret is the optimum's noise-free score less the recommended allocation's,
@@ -38,8 +39,11 @@ METHODS = ("agenttts", "gp", "optuna_tpe", "genetic", "random", "optuna_gp")
 # Optuna's Gaussian process takes about a second a proposal on one core: it runs on every SLOW_SHARE-th surface only.
 SLOW, SLOW_SHARE = {"optuna_gp"}, 5
 
-# A searcher driven by a language model is called METHOD + MODEL.
-DRIVEN = "agenttts + "
+# Searchers that ask a language model; in the results they are called METHOD + MODEL.
+ASKING = ("agenttts", "llm_zs", "agenthpo", "mlcopilot")
+DRIVEN = " + "
+# What the sources of proposals begin with that such a model wrote.
+WRITTEN = ("agent", "llm_zs", "mlcopilot")
 
 TRIALS = 50
 FIRST = 9000
@@ -64,7 +68,7 @@ def main() -> None:
     parser.add_argument("--surfaces", type=int, default=40, help="surfaces of the plain family")
     parser.add_argument("--first", type=int, default=FIRST, help="number of the first surface")
     parser.add_argument("--others", type=int, default=10, help="surfaces of every other family")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", help="default: all")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 10])
     parser.add_argument("--agent", nargs=2, metavar=("URL", "MODEL"))
     parser.add_argument("--jobs", type=int, default=2, help="processes")
@@ -74,7 +78,9 @@ def main() -> None:
     log = arguments.out / "runs.jsonl"
     done = {Case(**record["case"]) for record in read(log)}
     url, model = arguments.agent or (None, None)
-    methods = arguments.methods if model is None else [DRIVEN + model]
+    methods = arguments.methods or list(METHODS if model is None else ASKING)
+    if model is not None:
+        methods = [method + DRIVEN + model for method in methods]
     todo = [
         case
         for case in cases(methods, arguments.first, arguments.surfaces, arguments.others)
@@ -111,7 +117,7 @@ def cases(methods: list[str], first: int, surfaces: int, others: int) -> list[Ca
         for name in table_names()
         for method in methods
         for batch in (1, 10)
-        for seed in range(2 if method in SLOW or method.startswith(DRIVEN) else TABLE_SEEDS)
+        for seed in range(2 if method in SLOW or DRIVEN in method else TABLE_SEEDS)
     ]
 
 
@@ -132,7 +138,7 @@ def run(case: Case, url: str | None = None) -> dict[str, object]:
         started = time.process_time()
         proposals = searcher.propose(min(case.batch, TRIALS - len(regrets)))
         seconds += time.process_time() - started
-        taken += sum(proposal.source.startswith("agent") for proposal in proposals)
+        taken += sum(proposal.source.startswith(WRITTEN) for proposal in proposals)
         asked = [proposal.allocation for proposal in proposals]
         if not asked:
             break
@@ -153,9 +159,9 @@ def run(case: Case, url: str | None = None) -> dict[str, object]:
 
 def made(case: Case, problem: Problem, transcript: Transcript, url: str | None) -> Searcher:
     """The searcher of a case."""
-    if not case.method.startswith(DRIVEN):
-        return create(case.method, problem.space, case.number)
-    model = case.method.removeprefix(DRIVEN)
+    method, _, model = case.method.partition(DRIVEN)
+    if not model:
+        return create(method, problem.space, case.number)
     section = EndpointAgent(
         kind="endpoint",
         base_url=url or "",
@@ -166,7 +172,7 @@ def made(case: Case, problem: Problem, transcript: Transcript, url: str | None) 
         max_total_tokens=10_000_000,
     )
     link = connect(section, Briefing(examples=case.examples or None), transcript)
-    return create("agenttts", problem.space, case.number, llm=link)
+    return create(method, problem.space, case.number, llm=link)
 
 
 def read(log: Path) -> list[dict[str, object]]:
