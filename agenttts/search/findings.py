@@ -62,9 +62,10 @@ def _pursue(
         if value[larger.name] > value[pursued] + max(clear, unsure):
             pursued = larger.name
     rival = max((name for name in value if name != pursued), key=lambda name: value[name])
+    why = "" if value[pursued] >= value[rival] else "; no clear difference, and it is the smaller"
     yield (
         f"{stage.name}: pursue {pursued}: {_number(value[pursued])} expected against "
-        f"{_number(value[rival])} with {rival} at up to the same cost"
+        f"{_number(value[rival])} with {rival} at up to the same cost{why}"
     )
 
 

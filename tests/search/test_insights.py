@@ -92,6 +92,20 @@ def test_guidelines_say_which_model_to_pursue():
     assert any(line.startswith("answer: pursue l3") for line in lines)
 
 
+def test_guidelines_say_why_a_smaller_model_is_pursued_that_does_not_look_better():
+    """Where the larger model looks better, but hardly."""
+    lines = InsightRules(SPACE).guidelines(
+        told(
+            (0.60, ("q7", 10), ("l3", 10)),
+            (0.60, ("q7", 10), ("l3", 20)),
+            (0.61, ("q72", 1), ("l3", 10)),
+            (0.20, ("q7", 1), ("l3", 1)),
+        )
+    )
+    [line] = [line for line in lines if line.startswith("retrieval: pursue q7:")]
+    assert line.endswith("no clear difference, and it is the smaller")
+
+
 def test_guidelines_say_where_samples_go():
     rising = told(
         (0.25, ("q7", 6), ("l70", 1)),
