@@ -22,9 +22,8 @@ def command_line(pid: int | str) -> bytes:
             command = (folder / "cmdline").read_bytes()
             if command or time.monotonic() > deadline:
                 return command
-            (
-                folder / "exe"
-            ).readlink()  # neither a thread of the kernel nor a process that has ended
+            # Fails for a thread of the kernel and for a process that has ended: neither will have arguments.
+            (folder / "exe").readlink()
         except OSError:
             return b""
         time.sleep(0.002)
