@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from agenttts.dispatch.base import Dispatcher, JobStatus, Work
-from agenttts.dispatch.job import LOG_FILE, read_attempts
 from agenttts.dispatch.in_process import InProcessDispatcher
+from agenttts.dispatch.job import LOG_FILE, read_attempts
 from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.tables.schema import TrialState

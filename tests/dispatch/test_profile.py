@@ -40,7 +40,8 @@ def test_an_unknown_profile_lists_those_there_are(tmp_path):
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "bigcluster.yaml").write_text("kind: slurm\n")
     with pytest.raises(
-        UserError, match=r"unknown profile 'bigclustr'; valid: bigcluster, in_process, local; did you mean"
+        UserError,
+        match=r"unknown profile 'bigclustr'; valid: bigcluster, in_process, local; did you mean",
     ):
         load_profile("bigclustr", [tmp_path])
 
