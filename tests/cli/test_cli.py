@@ -7,11 +7,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 
 import polars as pl
 import pytest
+
+from tests.support.waiting import until
 
 COMMANDS = ["launch", "status", "report", "resume", "cancel", "replay", "doctor", "models", "image"]
 HEAVY = {"polars", "torch", "vllm", "transformers", "submitit", "pydantic", "numpy", "yaml"}
@@ -264,10 +265,7 @@ def test_an_interrupt_leaves_the_run_alone(cli, scripted_spec, tmp_path):
         [sys.executable, "-m", "agenttts.cli", "launch", str(spec), "--wait"], cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "results/small/trials.parquet").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until((tmp_path / "results/small/trials.parquet").exists, "a trial that has finished")
     waiting.send_signal(2)
     _, error = waiting.communicate(timeout=30)
     assert waiting.returncode == 130

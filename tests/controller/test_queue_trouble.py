@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,6 +16,8 @@ from agenttts.dispatch.base import JobStatus, QueueUnavailable, SubmitLimitReach
 from agenttts.dispatch.local import LocalDispatcher
 from agenttts.errors import MissingRequirement
 from agenttts.spec import load_spec
+from tests.support.runs import journal_events
+from tests.support.waiting import until_ended
 
 
 class Unsteady(LocalDispatcher):
@@ -65,10 +65,6 @@ def controller(scripted_spec, tmp_path, monkeypatch):
     return run, controller, made[0]
 
 
-def events(run: RunDirectory) -> list[dict[str, object]]:
-    return [json.loads(line) for line in run.journal_file.read_text().splitlines()]
-
-
 def test_a_queue_that_comes_back_costs_no_trial(controller):
     run, loop, dispatcher = controller
     dispatcher.down = {
@@ -76,7 +72,7 @@ def test_a_queue_that_comes_back_costs_no_trial(controller):
         ("submit", 6): "after", ("poll", 3): "yes", ("poll", 4): "yes", ("poll", 9): "yes",
     }  # fmt: skip
     loop.run()
-    told = events(run)
+    told = journal_events(run.path)
     finished = [e["row"] for e in told if e["event"] == "finished"]
     assert finished
     assert {row["state"] for row in finished} == {"COMPLETED"}
@@ -95,7 +91,7 @@ def test_patience_ends(controller):
     evaluation._settings = replace(evaluation._settings, queue_patience_seconds=0.5)
     with pytest.raises(MissingRequirement, match="Socket timed out"):
         loop.run()
-    assert not [e for e in events(run) if e["event"] == "ended"], "resume goes on from here"
+    assert not journal_events(run.path, "ended"), "resume goes on from here"
 
 
 def test_a_queue_full_of_the_run_s_own_trials_is_no_trouble(controller, monkeypatch):
@@ -121,7 +117,7 @@ def test_a_queue_full_of_the_run_s_own_trials_is_no_trouble(controller, monkeypa
     )
     loop.run()
     assert len(refusals) > len(taken), "again and again"
-    finished = [e["row"] for e in events(run) if e["event"] == "finished"]
+    finished = [e["row"] for e in journal_events(run.path, "finished")]
     assert {row["state"] for row in finished} == {"COMPLETED"}
     assert [row["attempts"] for row in finished] == [1] * len(finished)
 
@@ -137,7 +133,7 @@ def test_patience_ends_at_a_limit_that_none_of_the_run_s_trials_can_lift(control
     evaluation._settings = replace(evaluation._settings, queue_patience_seconds=0.2)
     with pytest.raises(SubmitLimitReached):
         loop.run()
-    assert not [e for e in events(run) if e["event"] == "ended"]
+    assert not journal_events(run.path, "ended")
 
 
 def test_a_slurm_command_that_hangs_or_fails_is_unavailable(tmp_path, monkeypatch):
@@ -230,19 +226,10 @@ def refused(scripted_spec, tmp_path, monkeypatch):
     return end
 
 
-def ends_soon(dispatcher: LocalDispatcher, jobs: Iterable[str]) -> bool:
-    deadline = time.monotonic() + 30
-    while not all(status.ended for status in dispatcher.poll(jobs).values()):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 def test_a_run_that_an_error_ends_leaves_no_job_and_resume_goes_on(refused):
     run, dispatcher = refused(deaf=False)
     assert dispatcher.taken
-    assert ends_soon(dispatcher, dispatcher.taken.values())
+    until_ended(dispatcher, dispatcher.taken.values(), seconds=30)
     state = read_state(run.journal_file)
     assert "invalid partition" in state.finished
     assert "may still run" not in state.finished
@@ -260,7 +247,7 @@ def test_cancel_stops_the_jobs_that_an_ended_run_left_behind(refused):
     assert "agenttts-hpc cancel small" in state.finished
     assert not any(status.ended for status in dispatcher.poll(dispatcher.taken.values()).values())
     launch.cancel(run)
-    assert ends_soon(dispatcher, dispatcher.taken.values())
+    until_ended(dispatcher, dispatcher.taken.values(), seconds=30)
     state = read_state(run.journal_file)
     assert state.finished == "cancelled"
     assert not state.unfinished()

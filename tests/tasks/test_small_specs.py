@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from small_specs import NAMES, small_run
+
+from tests.support.small_specs import NAMES, small_run
 
 
 @pytest.mark.llm
