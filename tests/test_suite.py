@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import until
+
 TESTS = Path(__file__).parent
 
 
@@ -92,3 +94,12 @@ def test_pytest_gets_no_path_of_its_own():
     options = project["tool"]["pytest"]["ini_options"]
     assert "pythonpath" not in options
     assert "import-mode" not in options["addopts"]
+
+
+def test_waiting_returns_the_value_and_says_what_did_not_happen():
+    values = iter([0, "", 7])
+    assert until(lambda: next(values), pause=0.01) == 7
+    with pytest.raises(AssertionError, match=r"not within 0\.1 s: the end of the job .*value: 0"):
+        until(lambda: 0, "the end of the job", seconds=0.1)
+    with pytest.raises(AssertionError, match="queue is empty"):
+        until(lambda: "queue is empty" == "", seconds=0.1)
