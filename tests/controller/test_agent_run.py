@@ -87,7 +87,7 @@ def test_a_killed_controller_asks_no_question_twice(cli, scripted_spec, tmp_path
     agent = script(tmp_path, replies)
     changes = {**SMALL, "search__iterations": 3, "agent": agent}
     assert cli("launch", scripted_spec("whole", **changes), "--wait").returncode == 0
-    assert cli("launch", scripted_spec("killed", **changes)).returncode == 0
+    assert cli("launch", scripted_spec("killed", cluster="local", **changes)).returncode == 0
     kills = 0
     for pause in (1.5, 4.0, 2.5, 6.0):
         time.sleep(pause)
