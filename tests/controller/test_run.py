@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -24,6 +23,7 @@ from tests.support.runs import (
     kill_controller,
     outcome,
     table,
+    until_more_events,
 )
 from tests.support.waiting import until
 
@@ -119,14 +119,11 @@ def test_a_controller_killed_at_any_point_loses_and_repeats_nothing(
 ):
     assert cli("launch", scripted_spec(cluster="local"), "--name", "killed").returncode == 0
     run = tmp_path / "results/killed"
-    kills = 0
-    for pause in (0.3, 0.9, 1.4, 0.6, 1.9, 1.1, 0.4, 2.3):
-        time.sleep(pause)
-        if kill_controller(run):
-            kills += 1
+    for events in (1, 4, 2, 6, 3, 5):
+        until_more_events(run, events)
+        assert kill_controller(run), "the run was over before it could be killed"
         done = cli("resume", "killed")
         assert done.returncode == 0, done.stderr
-    assert kills >= 4, "the run was over before it could be killed"
     assert cli("resume", "killed", "--wait").returncode == 0
     assert outcome(run) == outcome(tmp_path / "results/small")
     ends = [event["trial"] for event in journal_events(run, "finished")]
