@@ -19,6 +19,7 @@ import pytest
 from tests.support import command_line
 from tests.support.cluster import PROGRAMS, ROOT, Cluster, cluster_script
 from tests.support.scripted import small_spec
+from tests.support.trials import trial_writer
 
 CACHE = Path(os.environ.get("AGENTTTS_TEST_CACHE", ROOT / ".cache"))
 
@@ -47,6 +48,12 @@ def shell(tmp_path):
 def scripted_spec(tmp_path):
     """`small_spec`, written into the test's directory."""
     return partial(small_spec, tmp_path)
+
+
+@pytest.fixture
+def make_trial(tmp_path):
+    """Write the spec of a trial into the test's directory: ``make_trial("t0000", ("weak", 2), ("strong", 1))``."""
+    return trial_writer(tmp_path)
 
 
 @pytest.fixture(scope="session")
