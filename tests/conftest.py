@@ -20,6 +20,8 @@ import pytest
 from tests.support.cluster import PROGRAMS, ROOT, Cluster, cluster_script
 from tests.support.scripted import small_spec
 
+pytest_plugins = ["tests.support.repeatable"]
+
 CACHE = Path(os.environ.get("AGENTTTS_TEST_CACHE", ROOT / ".cache"))
 
 
