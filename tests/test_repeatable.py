@@ -12,8 +12,8 @@ from tests.support.repeatable import (
     PROFILE_VARIABLE,
     PROFILES,
     RERUN_MARKERS,
-    examples,
     load_profile,
+    max_examples,
 )
 
 pytest_plugins = ["pytester"]
@@ -120,12 +120,12 @@ def test_a_test_alone_draws_what_it_draws_among_others(suite):
 
 PROPERTY = """
 from hypothesis import given, settings, strategies as st
-from tests.support.repeatable import examples
+from tests.support.repeatable import max_examples
 seen = []
 @given(st.integers())
 def test_default(number):
     seen.append(number)
-@settings(max_examples=examples(2))
+@settings(max_examples=max_examples(2))
 @given(st.integers())
 def test_twice(number):
     seen.append(number)
@@ -148,7 +148,7 @@ def test_the_thorough_profile_takes_more_examples_and_new_ones(monkeypatch):
         load_profile()
         assert settings.default.max_examples >= 10 * PROFILES["ci"].max_examples
         assert not settings.default.derandomize
-        assert examples(0.5) == settings.default.max_examples / 2
+        assert max_examples(0.5) == settings.default.max_examples / 2
     finally:
         settings.load_profile(usual)
 
@@ -163,5 +163,5 @@ def test_an_unknown_profile_is_refused(monkeypatch):
 
 
 def test_a_test_may_take_a_multiple_of_the_budget():
-    assert examples(2) == 2 * examples(1)
-    assert examples(0.0001) == 1
+    assert max_examples(2) == 2 * max_examples(1)
+    assert max_examples(0.0001) == 1

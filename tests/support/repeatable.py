@@ -57,7 +57,7 @@ def load_profile() -> None:
 load_profile()
 
 
-def examples(times: float) -> int:
+def max_examples(times: float) -> int:
     """``max_examples`` for a test that takes more or fewer of them than others: a multiple of the profile's."""
     return max(1, round(times * settings.default.max_examples))
 

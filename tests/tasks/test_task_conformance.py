@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agenttts import tasks
@@ -38,6 +38,7 @@ from agenttts.trial.evaluate import evaluate
 from agenttts.trial.result import TrialOutput
 from agenttts.trial.spec import TrialSpec
 from tests.support.observing import appraised, observed, perfect_chatdev
+from tests.support.repeatable import max_examples
 from tests.support.tutorial import write_files
 
 
@@ -122,7 +123,7 @@ def case(request, tmp_path_factory):
     return replace(found, file=str(folder / found.file), data=str(folder / found.data))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def examples(case):
     return case.load(count=6)
 
@@ -187,7 +188,7 @@ def test_perfect_replies_score_1_and_empty_ones_0(case, examples):
             assert empty == dict.fromkeys(perfect, 0), stage.name
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)  # fmt: skip
+@settings(max_examples=max_examples(0.5))
 @given(data=st.data())
 def test_any_text_is_parsed_fused_and_scored(case, examples, data):
     example = examples[data.draw(st.integers(0, len(examples) - 1))]
