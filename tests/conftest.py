@@ -10,13 +10,13 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support import command_line
 from tests.support.cluster import PROGRAMS, ROOT, Cluster, cluster_script
 from tests.support.scripted import small_spec
 
@@ -35,20 +35,14 @@ def smollm2() -> Path:
 
 @pytest.fixture
 def cli(tmp_path):
-    """Run ``agenttts-hpc`` as a user would, in an empty directory; results go to ``tmp_path/results``."""
+    """Call ``agenttts-hpc`` in this process, from an empty directory; results go to ``tmp_path/results``."""
+    return partial(command_line.call, cwd=tmp_path)
 
-    def run(*arguments: object, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:  # fmt: skip
-        return subprocess.run(
-            [sys.executable, "-m", "agenttts.cli", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
 
-    return run
+@pytest.fixture
+def shell(tmp_path):
+    """Run ``agenttts-hpc`` as a program of its own, as a user's shell does, in the same directory as `cli`."""
+    return partial(command_line.run, cwd=tmp_path)
 
 
 @pytest.fixture

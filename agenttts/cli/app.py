@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -50,12 +51,15 @@ class ReportFormat(StrEnum):
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
-def main() -> None:
-    """Entry point: errors of ours become one paragraph on stderr and their exit code."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line (by default this process's) and exit; errors of ours become one paragraph on stderr."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    arguments = [argument for argument in given if argument != "--debug"]
     try:
-        code = app(args=arguments or ["--help"], prog_name="agenttts-hpc", standalone_mode=False)
+        code = app(
+            args=list(arguments) or ["--help"], prog_name="agenttts-hpc", standalone_mode=False
+        )
     except AgentTTSError as error:
         if debug:
             raise
@@ -151,12 +155,12 @@ def launch(
         _print(plan.describe(), as_json, show.plan)
         return
     run, created = launch_run(plan, results)
-    if not wait:
+    if not wait and plan.profile.kind != "in_process":
         _print({**run_status(run), "created": created}, as_json, show.launched)
         return
     show.progress(run, quiet=as_json)
     if as_json:
-        _print(run_status(run), as_json, show.status)
+        _print({**run_status(run), "created": created}, as_json, show.status)
     check_outcome(run)
 
 

@@ -107,7 +107,7 @@ def served_model(
     if not isinstance(spec.agent, ServeAgent):
         return None
     config = _served_config(spec, spec.agent, gpus)
-    local = profile.kind == "local"
+    local = profile.kind != "slurm"
     directory = run.agent
     server: Server
     if local:

@@ -23,14 +23,20 @@ from agenttts import __version__
 from agenttts.controller.examples import write_examples
 from agenttts.controller.journal import read_state
 from agenttts.controller.plan import Plan
-from agenttts.controller.process import ControllerJob, make_controller
+from agenttts.controller.process import (
+    ControllerJob,
+    is_locked,
+    log_file,
+    make_controller,
+    only_controller,
+)
 from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.image import digest
 from agenttts.dispatch.proc import command_line
 from agenttts.dispatch.slurm import outer_environment, slurm_executor, submission_errors
 from agenttts.dispatch.slurm_queue import job_states, run_slurm
-from agenttts.errors import MissingRequirement, RunFailed, UserError
+from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserError
 from agenttts.spec import JobSpec, dump_spec
 from agenttts.tables.atomic import atomic_write_json
 from agenttts.tasks.user_tasks import freeze_source
@@ -38,7 +44,7 @@ from agenttts.tasks.user_tasks import freeze_source
 
 @dataclass(frozen=True)
 class ControllerHandle:
-    """Which job the controller is: a Slurm job id, or the pid of submitit's local process."""
+    """Which job the controller is: a Slurm job id, or the pid of submitit's local process or of the launching one."""
 
     kind: str
     job_id: str
@@ -95,7 +101,10 @@ def cancel(run: RunDirectory) -> None:
 
 
 def start_controller(run: RunDirectory) -> ControllerHandle:
-    """Submit the controller through submitit: a light Slurm job, or a process of its own session here."""
+    """Start the controller: as a light Slurm job, as a process of its own session here, or in this process.
+
+    In this process (``kind: in_process``) the run is over, or has failed, when this returns.
+    """
     profile = run.profile()
     run.slurm.mkdir(exist_ok=True)
     if profile.kind == "slurm":
@@ -116,6 +125,8 @@ def start_controller(run: RunDirectory) -> ControllerHandle:
         handle = ControllerHandle("slurm", str(job.job_id))
         atomic_write_json(run.controller_file, vars(handle))
         return handle
+    if profile.kind == "in_process":
+        return _run_here(run)
     # A session of its own: neither Ctrl-C nor a closed terminal reaches the run.
     with (run.slurm / "start.log").open("ab") as log:
         subprocess.run(
@@ -129,6 +140,30 @@ def start_controller(run: RunDirectory) -> ControllerHandle:
     started = read_handle(run)
     assert started is not None
     return started
+
+
+def _run_here(run: RunDirectory) -> ControllerHandle:
+    """Run the controller in this process, its log in the run's ``slurm/controller/PID.err``.
+
+    A failure of the run is in its journal afterwards, as other kinds of controllers leave it. An interrupt cancels
+    the run and raises `RunFailed`.
+    """
+    handle = ControllerHandle("in_process", str(os.getpid()))
+    folder = run.slurm / "controller"
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_controller(run), log_file(folder / f"{handle.job_id}.err"):
+        atomic_write_json(run.controller_file, vars(handle))
+        try:
+            make_controller(run).run()
+        except KeyboardInterrupt:
+            make_controller(run).cancel("cancelled")
+            raise RunFailed(
+                f"run {run.path} was interrupted; 'agenttts-hpc resume {run.name}' goes on with it"
+            ) from None
+        except AgentTTSError:
+            if read_state(run.journal_file).finished is None:
+                raise
+    return handle
 
 
 def submit_local(run: RunDirectory) -> None:
@@ -152,6 +187,8 @@ def controller_alive(run: RunDirectory) -> bool:
         return False
     if handle.kind == "slurm":
         return not job_states([handle.job_id])[handle.job_id].ended
+    if handle.kind == "in_process":
+        return is_locked(run.lock_file)
     return str(run.slurm).encode() in command_line(handle.job_id)
 
 

@@ -185,7 +185,7 @@ def make_plan(
         # Frozen as found now: the controller's environment may expand the profile's variables differently.
         frozen = spec.container.model_copy(update={"image": str(container.image)})
         spec = spec.model_copy(update={"container": frozen})
-    elif agent_need is not None and profile.kind == "local" and find_spec("vllm") is None:
+    elif agent_need is not None and profile.kind != "slurm" and find_spec("vllm") is None:
         with checks.here():
             raise MissingRequirement(
                 "agent: vLLM, which would serve the model here, is not installed",

@@ -24,6 +24,7 @@ from agenttts.controller.plan import container_of, model_configs
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.works import WorkFactory
 from agenttts.dispatch.base import Dispatcher
+from agenttts.dispatch.in_process import InProcessDispatcher
 from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm import SlurmDispatcher
@@ -31,6 +32,7 @@ from agenttts.errors import RunFailed
 from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _PR_SET_PDEATHSIG = 1
 _LOCK_PATIENCE_S = 30
 
@@ -42,12 +44,12 @@ class ControllerJob:
         self.path = path
 
     def __call__(self) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
         if "SLURM_JOB_ID" not in os.environ:
             # Not to go on unseen when the process that status and cancel know is killed (prctl(2), Linux).
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         run = RunDirectory(self.path)
-        with _only_controller(run):
+        with only_controller(run):
             make_controller(run).run()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -96,7 +98,7 @@ def make_controller(run: RunDirectory) -> Controller:
         EvaluationSettings(
             max_attempts=profile.max_attempts,
             poll_seconds=profile.poll_seconds,
-            settle_seconds=0.0 if profile.kind == "local" else 10.0,
+            settle_seconds=10.0 if profile.kind == "slurm" else 0.0,
         ),
         served,
     )
@@ -119,13 +121,15 @@ def make_dispatcher(run: RunDirectory, profile: Profile) -> Dispatcher:
     folder = run.slurm / "trials"
     if profile.kind == "slurm":
         return SlurmDispatcher(profile, folder)
+    if profile.kind == "in_process":
+        return InProcessDispatcher(profile, folder)
     return LocalDispatcher(profile, folder)
 
 
 @contextmanager
-def _only_controller(run: RunDirectory) -> Iterator[None]:
+def only_controller(run: RunDirectory) -> Iterator[None]:
     """Hold the run's lock: two controllers never write one journal."""
-    with (run.path / "controller.lock").open("w") as stream:
+    with run.lock_file.open("w") as stream:
         deadline = time.monotonic() + _LOCK_PATIENCE_S
         while True:
             try:
@@ -138,3 +142,34 @@ def _only_controller(run: RunDirectory) -> Iterator[None]:
                     raise RunFailed(f"another controller of {run.path} is running") from None
                 time.sleep(0.2)
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a controller holds a run's lock."""
+    try:
+        with path.open("r+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Write the package's log to a file too, as that of a controller with a process of its own is."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logger = logging.getLogger("agenttts")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+        handler.close()

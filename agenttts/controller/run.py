@@ -53,6 +53,11 @@ class RunDirectory:
         return self.path / "journal.jsonl"
 
     @property
+    def lock_file(self) -> Path:
+        """Locked by the run's controller while it runs."""
+        return self.path / "controller.lock"
+
+    @property
     def agent(self) -> Path:
         """The served model's own folder: what it serves, where it listens, its log."""
         return self.path / "agent"

@@ -36,6 +36,8 @@ LOCK_FILE = "lock"
 # submitit's own count of time-outs takes every preemption of a short job for one; the jobs count for themselves.
 NEVER = 10**6
 _PR_SET_PDEATHSIG = 1
+# Loaded here, not between fork and exec: there another thread's lock on the loader would never be released.
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -122,22 +124,11 @@ class TrialJob:
         (self.directory / FAULT_FILE).unlink(missing_ok=True)
         self._start()
         with tempfile.TemporaryDirectory(prefix="agenttts-", ignore_cleanup_errors=True) as scratch:
-            return self._run_child([part.replace(SCRATCH, scratch) for part in self.command])
+            return self._run_command([part.replace(SCRATCH, scratch) for part in self.command])
 
-    def _run_child(self, command: list[str]) -> str:
+    def _run_command(self, command: list[str]) -> str:
         try:
-            with (self.directory / LOG_FILE).open("ab") as log:
-                self._child = subprocess.Popen(
-                    command,
-                    env=self._environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    preexec_fn=die_with_parent,
-                )
-            # Polling, not wait(): submitit's signal handler runs on this thread and polls the same child.
-            while self._child.poll() is None:
-                time.sleep(0.1)
+            code = self._execute(command)
         except OSError as error:
             return self._finish(TrialState.INFRA_FAILED, f"{command[0]}: {error.strerror}")
         except UncompletedJobError:
@@ -146,7 +137,27 @@ class TrialJob:
             self._stop_child(0.7)
             self._finish(TrialState.CANCELLED, None)
             raise
-        return self._finish(*self._verdict(self._child.returncode))
+        return self._finish(*self._verdict(code))
+
+    def _execute(self, command: list[str]) -> int:
+        """Run the command to its end; its exit code."""
+        child = self._start_child(command)
+        # Polling, not wait(): submitit's signal handler runs on this thread and polls the same child.
+        while child.poll() is None:
+            time.sleep(0.1)
+        return child.returncode
+
+    def _start_child(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with (self.directory / LOG_FILE).open("ab") as log:
+            self._child = subprocess.Popen(
+                command,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+            )
+        return self._child
 
     def _verdict(self, code: int) -> tuple[TrialState, str | None]:
         if read_result(self.directory) is not None:
@@ -175,7 +186,7 @@ class TrialJob:
     def _start(self) -> None:
         self._attempt = Attempt(
             number=len(read_attempts(self.directory)) + 1,
-            job_id=_job_id(),
+            job_id=self._job_id(),
             node=os.environ.get("SLURMD_NODENAME", socket.gethostname()),
             gpus=self.gpus,
             devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
@@ -188,6 +199,13 @@ class TrialJob:
             self._attempt = replace(self._attempt, finished=_now(), state=state.value, error=error)
             self._write(self._attempt)
         return state.value
+
+    def _job_id(self) -> str:
+        """The id under which the dispatcher knows this job."""
+        array = os.environ.get("SLURM_ARRAY_JOB_ID")
+        if array:
+            return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "")
 
     def _write(self, attempt: Attempt) -> None:
         folder = self.directory / ATTEMPTS
@@ -228,14 +246,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 def die_with_parent() -> None:
     """In the child: end when the job process dies without having stopped it (prctl(2), Linux)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _job_id() -> str:
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    if array:
-        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "")
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _now() -> str:

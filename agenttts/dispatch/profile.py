@@ -82,15 +82,17 @@ class ContainerDefaults(Section):
 class Profile(Section):
     """Everything that differs from one cluster to the next."""
 
-    kind: Literal["local", "slurm"]
+    kind: Literal["local", "slurm", "in_process"]
+    """``slurm``: jobs of a cluster; ``local``: processes of this machine; ``in_process``: threads of the launching process,
+    for debugging and notebooks (`agenttts.dispatch.in_process`)."""
     controller: JobResources = JobResources(time="2-00:00:00", mem="2G")
     trial: JobResources = JobResources()
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
     """Memory of one GPU in GB (1e9 bytes): lets models without ``gpus`` be sized."""
     gpus_per_node: Annotated[int, Field(ge=0)] = 8
-    """GPUs one trial may take at most; for ``kind: local``, the GPUs of this machine."""
+    """GPUs one trial may take at most; without Slurm, the GPUs of this machine."""
     throttle: Annotated[int, Field(ge=1)] = 8
-    """Trials of one array that run at a time; for ``kind: local``, trials at a time on this machine."""
+    """Trials of one array that run at a time; without Slurm, trials at a time on this machine."""
     max_pending: Annotated[int, Field(ge=1)] = 1000
     """Trials in the queue at most, waiting and running (besides the cluster's MaxArraySize and limits on submitted jobs)."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
@@ -131,18 +133,17 @@ class Profile(Section):
         return self
 
 
-LOCAL = """\
-kind: local
-throttle: 1
-gpus_per_node: 0
-poll_seconds: 0.3
-"""
+# Profiles that need no file.
+BUILT_IN = {
+    "local": "{kind: local, throttle: 1, gpus_per_node: 0, poll_seconds: 0.3}",
+    "in_process": "{kind: in_process, throttle: 1, gpus_per_node: 0, poll_seconds: 0.02}",
+}
 
 
 def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
     """The profile called ``cluster``, or in the file of that path.
 
-    Looked for as ``slurm/NAME.yaml`` under each of ``folders``; ``local`` always exists. Raises `UserError` listing
+    Looked for as ``slurm/NAME.yaml`` under each of ``folders``; ``local`` and ``in_process`` always exist. Raises `UserError` listing
     the profiles there are.
     """
     if cluster.endswith((".yaml", ".yml")) or "/" in cluster:
@@ -155,11 +156,11 @@ def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
     if cluster in found:
         path = found[cluster]
         return load_strict(Profile, read_text(path, "cluster profile"), str(path))
-    if cluster == "local":
-        return load_strict(Profile, LOCAL, "the built-in profile 'local'")
+    if cluster in BUILT_IN:
+        return load_strict(Profile, BUILT_IN[cluster], f"the built-in profile '{cluster}'")
     looked = ", ".join(str(folder / "slurm") for folder in folders)
     raise UserError(
-        f"cluster: unknown profile '{cluster}'; {valid_names(cluster, sorted({*found, 'local'}))} "
+        f"cluster: unknown profile '{cluster}'; {valid_names(cluster, sorted({*found, *BUILT_IN}))} "
         f"(looked in {looked}; write your own from slurm/template.yaml, or name a file)"
     )
 

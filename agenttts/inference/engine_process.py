@@ -23,7 +23,7 @@ import traceback
 from collections import deque
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from agenttts.errors import MissingRequirement
 from agenttts.inference.base import Completion, Engine, EngineError, ModelConfig, Request
@@ -34,10 +34,10 @@ _CLOSE_SECONDS = 20.0
 _TAIL_LINES = 200
 
 
-def create_engine(config: ModelConfig) -> Engine:
+def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
     """The engine ``config.engine`` names, its model loaded, in a process of its own where it has one to load.
 
-    Raises `MissingRequirement` when the engine's package is not installed, `EngineError` when loading fails.
+    What such a process prints goes to ``output`` (default: standard error). Raises `MissingRequirement` when the engine's package is not installed, `EngineError` when loading fails.
     """
     if config.engine == "scripted":
         return ScriptedEngine(config)
@@ -48,18 +48,19 @@ def create_engine(config: ModelConfig) -> Engine:
                 f"not installed in {sys.prefix}",
                 fix=_install(config.engine),
             )
-    return EngineProcess(config)
+    return EngineProcess(config, output)
 
 
 class EngineProcess:
-    """An `Engine` whose model lives in a child process; what that prints goes to this process's standard error.
+    """An `Engine` whose model lives in a child process.
 
-    Construction waits for the model to be loaded. Raises `EngineError` when the engine does, or when the child dies
+    What that prints goes to ``output``, by default this process's standard error. Construction waits for the model to be loaded. Raises `EngineError` when the engine does, or when the child dies
     (kind OOM when it was killed by SIGKILL, which is what the kernel does when memory runs out).
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, output: TextIO | None = None) -> None:
         self._config = config
+        self._output = output
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         ours, theirs = socket.socketpair()
         try:
@@ -158,14 +159,15 @@ class EngineProcess:
         self._pump.join(timeout=5)
 
     def _pass_on(self, stream: IO[bytes]) -> None:
-        """What the child prints, to this process's standard error, its last lines kept."""
+        """What the child prints, to ``output``, its last lines kept."""
         for line in stream:
             text = line.decode(errors="replace")
             self._tail.append(text.rstrip("\n"))
-            # A closed or replaced stderr must not stop the reading: the child would block on a full pipe.
+            # A closed or replaced stream must not stop the reading: the child would block on a full pipe.
             with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(text)
-                sys.stderr.flush()
+                output = self._output or sys.stderr
+                output.write(text)
+                output.flush()
         stream.close()
 
 

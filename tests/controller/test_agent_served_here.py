@@ -23,7 +23,7 @@ def test_a_model_that_the_run_serves_itself_proposes(cli, scripted_spec, smollm2
         "retries": 1,
     }
     spec = scripted_spec(task__examples=4, search__iterations=2, search__batch_size=3, agent=agent)
-    done = cli("launch", spec, "--wait", timeout=2300)
+    done = cli("launch", spec, "--wait")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "results/small"
     served = [e["what"] for e in transcript_events(run, "served")]

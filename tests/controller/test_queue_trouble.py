@@ -13,14 +13,14 @@ from agenttts.controller.journal import read_state
 from agenttts.controller.plan import make_plan
 from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.base import JobStatus, QueueUnavailable, SubmitLimitReached, Work
-from agenttts.dispatch.local import LocalDispatcher
+from agenttts.dispatch.in_process import InProcessDispatcher
 from agenttts.errors import MissingRequirement
 from agenttts.spec import load_spec
 from tests.support.runs import journal_events
 from tests.support.waiting import until_ended
 
 
-class Unsteady(LocalDispatcher):
+class Unsteady(InProcessDispatcher):
     """Fails the calls of its plan: {call number: when}; a submission may have gone through all the same."""
 
     def __init__(self, *arguments: object) -> None:
@@ -51,7 +51,9 @@ class Unsteady(LocalDispatcher):
 def controller(scripted_spec, tmp_path, monkeypatch):
     """A controller of a new run, and its dispatcher."""
     monkeypatch.setattr(launch, "start_controller", lambda run: None)
-    spec = load_spec(scripted_spec(search__iterations=0))
+    slow = {"seconds_per_sample": 0.005}  # so that a trial is seen running
+    changes = {"models__weak__options": slow, "models__strong__options": slow}
+    spec = load_spec(scripted_spec(search__iterations=0, **changes))
     run, created = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")  # fmt: skip
     assert created
     made: list[Unsteady] = []
@@ -113,7 +115,7 @@ def test_a_queue_full_of_the_run_s_own_trials_is_no_trouble(controller, monkeypa
     monkeypatch.setattr(dispatcher, "submit", submit)
     evaluation = loop._evaluation
     evaluation._settings = replace(
-        evaluation._settings, queue_patience_seconds=0.0, poll_seconds=0.05
+        evaluation._settings, queue_patience_seconds=0.0, poll_seconds=0.005
     )
     loop.run()
     assert len(refusals) > len(taken), "again and again"
@@ -173,7 +175,7 @@ def test_refusals_are_told_from_a_busy_slurmctld(message, passing):
 SLOW = {"seconds_per_sample": 0.03}
 
 
-class Refusing(LocalDispatcher):
+class Refusing(InProcessDispatcher):
     """Takes one trial, then refuses as sbatch does for good; ``deaf``: cancelling gets no answer either."""
 
     deaf = False

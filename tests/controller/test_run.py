@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from agenttts.controller import launch
 from agenttts.controller.journal import read_state
+from agenttts.controller.plan import make_plan
 from agenttts.controller.works import shares
+from agenttts.spec import load_spec
 from agenttts.trial.spec import TrialSpec
 from tests.support.runs import (
     attempts,
@@ -21,6 +23,7 @@ from tests.support.runs import (
     kill_controller,
     outcome,
     table,
+    until_more_events,
 )
 from tests.support.waiting import until
 
@@ -67,7 +70,7 @@ def test_trials_at_once_share_the_drawing_and_score_as_one_after_the_other(
         return {spec.parent.name: TrialSpec.read(spec).shares for spec in specs}
 
     (tmp_path / "three.yaml").write_text(
-        "kind: local\nthrottle: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
+        "kind: in_process\nthrottle: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
     )
     done = cli("launch", scripted_spec(), "--name", "wide", "--cluster", "./three.yaml", "--wait")
     assert done.returncode == 0, done.stderr
@@ -114,16 +117,13 @@ def test_another_spec_under_the_same_name_is_refused(finished, cli, scripted_spe
 def test_a_controller_killed_at_any_point_loses_and_repeats_nothing(
     finished, cli, scripted_spec, tmp_path
 ):
-    assert cli("launch", scripted_spec(), "--name", "killed").returncode == 0
+    assert cli("launch", scripted_spec(cluster="local"), "--name", "killed").returncode == 0
     run = tmp_path / "results/killed"
-    kills = 0
-    for pause in (0.3, 0.9, 1.4, 0.6, 1.9, 1.1, 0.4, 2.3):
-        time.sleep(pause)
-        if kill_controller(run):
-            kills += 1
+    for events in (1, 4, 2, 6, 3, 5):
+        until_more_events(run, events)
+        assert kill_controller(run), "the run was over before it could be killed"
         done = cli("resume", "killed")
         assert done.returncode == 0, done.stderr
-    assert kills >= 4, "the run was over before it could be killed"
     assert cli("resume", "killed", "--wait").returncode == 0
     assert outcome(run) == outcome(tmp_path / "results/small")
     ends = [event["trial"] for event in journal_events(run, "finished")]
@@ -134,7 +134,7 @@ def test_a_controller_killed_at_any_point_loses_and_repeats_nothing(
 
 
 def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, tmp_path):
-    spec = scripted_spec(models__strong__options={"seconds_per_sample": 0.05})
+    spec = scripted_spec(cluster="local", models__strong__options={"seconds_per_sample": 0.05})
     # As from a script that starts it with "&": an interrupt is ignored there, and by what it starts.
     launch = "trap '' INT; exec \"$@\""
     command = ["sh", "-c", launch, "sh", sys.executable, "-m", "agenttts.cli", "launch", str(spec)]
@@ -226,18 +226,22 @@ def test_a_damaged_origin_is_said_in_one_paragraph(damaged_run, cli, content):
 
 
 @pytest.fixture
-def damaged_run(scripted_spec, tmp_path, monkeypatch):
-    """A run whose controller was never started; ``damage(file, content)`` overwrites or removes one of its files."""
-    from agenttts.controller import launch
-    from agenttts.controller.plan import make_plan
-    from agenttts.spec import load_spec
-
-    monkeypatch.setattr(launch, "start_controller", lambda run: None)
+def created_run(scripted_spec, tmp_path, monkeypatch):
+    """A run whose controller was never started."""
     results = tmp_path / "results"
-    run, _ = launch.launch(make_plan(load_spec(scripted_spec()), [tmp_path], results), results)
+    with monkeypatch.context() as patched:
+        patched.setattr(launch, "start_controller", lambda run: None)
+        plan = make_plan(load_spec(scripted_spec(search__iterations=0)), [tmp_path], results)
+        run, _ = launch.launch(plan, results)
+    return run
+
+
+@pytest.fixture
+def damaged_run(created_run):
+    """``damage(file, content)`` overwrites or removes a file of `created_run`."""
 
     def damage(file: str, content: str | None) -> Path:
-        path = run.path / file
+        path: Path = created_run.path / file
         if content is None:
             path.unlink()
         else:
@@ -270,8 +274,7 @@ def test_the_run_leaves_its_report(finished, cli, tmp_path):
     assert left["runs"][0]["outcome"] == "done"
 
 
-def test_a_report_that_cannot_be_written_costs_a_line_in_the_log(cli, scripted_spec, tmp_path):
-    assert cli("launch", scripted_spec(search__iterations=0)).returncode == 0
+def test_a_report_that_cannot_be_written_costs_a_line_in_the_log(created_run, cli, tmp_path):
     (tmp_path / "results/small/report").touch()
     done = cli("resume", "small", "--wait")
     assert done.returncode == 0, done.stderr

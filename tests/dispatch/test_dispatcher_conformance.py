@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from agenttts.dispatch.base import Dispatcher, Work
+from agenttts.dispatch.in_process import InProcessDispatcher
 from agenttts.dispatch.job import LOG_FILE, read_attempts
 from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.tables.schema import TrialState
 from tests.support.waiting import until, until_ended
 
-DISPATCHERS = ["local", pytest.param("slurm", marks=pytest.mark.cluster)]
+DISPATCHERS = ["local", "in_process", pytest.param("slurm", marks=pytest.mark.cluster)]
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class Place:
 
 @pytest.fixture(params=DISPATCHERS)
 def place(request, tmp_path, monkeypatch) -> Place:
-    if request.param == "local":
-        settings = {"kind": "local", "throttle": 4, "gpus_per_node": 0, "grace_seconds": 5}
+    here = {"local": LocalDispatcher, "in_process": InProcessDispatcher}
+    if request.param in here:
+        settings = {"kind": request.param, "throttle": 4, "gpus_per_node": 0, "grace_seconds": 5}
         folder = tmp_path / "submitit"
+        make = here[request.param]
         return Place(
-            tmp_path, lambda **more: LocalDispatcher(Profile(**settings, **more), folder), "999999999"
-        )  # fmt: skip
+            tmp_path, lambda **more: make(Profile(**settings, **more), folder), "999999999"
+        )
     from agenttts.dispatch.slurm import SlurmDispatcher
 
     cluster = request.getfixturevalue("cluster")

@@ -40,7 +40,8 @@ def test_an_unknown_profile_lists_those_there_are(tmp_path):
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "bigcluster.yaml").write_text("kind: slurm\n")
     with pytest.raises(
-        UserError, match=r"unknown profile 'bigclustr'; valid: bigcluster, local; did you mean"
+        UserError,
+        match=r"unknown profile 'bigclustr'; valid: bigcluster, in_process, local; did you mean",
     ):
         load_profile("bigclustr", [tmp_path])
 
@@ -50,7 +51,7 @@ def test_an_unknown_profile_lists_those_there_are(tmp_path):
     [
         ("kind: slurm\ntrial: {partitoin: gpu}", r"big.yaml:2: trial.partitoin: unknown key.*did you mean 'partition'"),
         ("kind: slurm\ntrial: {time: 4h}", r"big.yaml:2: trial.time: '4h' is no time limit"),
-        ("kind: pbs", r"big.yaml:1: kind: must be 'local' or 'slurm', not 'pbs'"),
+        ("kind: pbs", r"big.yaml:1: kind: must be 'local', 'slurm' or 'in_process', not 'pbs'"),
         ("kind: slurm\nenv: {HF_TOKEN: abc}", r"env: 'HF_TOKEN' looks like a secret"),
     ],
 )  # fmt: skip

@@ -13,6 +13,7 @@ import polars as pl
 
 from agenttts.dispatch.proc import command_line
 from tests.support.processes import pids
+from tests.support.waiting import until
 
 OUTCOME_COLUMNS = (
     "trial", "iteration", "source", "state", "score", "budget", "allocation", "metrics", "prompt_tokens", "decode_tokens",
@@ -62,6 +63,17 @@ def kill_controller(run: Path) -> list[int]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return found
+
+
+def until_more_events(run: Path, events: int) -> None:
+    """Wait until the run's journal has so many more lines than now."""
+    journal = run / "journal.jsonl"
+
+    def lines() -> int:
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+    goal = lines() + events
+    until(lambda: lines() >= goal, f"{events} more events in {journal}", seconds=120, pause=0.02)
 
 
 def _of_kind(lines: list[str], kind: str | None) -> list[dict[str, Any]]:

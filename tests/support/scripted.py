@@ -39,6 +39,8 @@ def scripted_model(path: Path, questions: list[dict[str, Any]], right: float) ->
 def small_spec(folder: Path, name: str = "small", **changes: object) -> Path:
     """Write ``folder/NAME.yaml``, a two-stage spec with a weak and a strong scripted model, and their scripts.
 
+    It runs in the launching process unless ``cluster`` is changed.
+
     Args:
         folder: The directory to write into.
         name: The name of the file and of the run.
@@ -62,6 +64,7 @@ def small_spec(folder: Path, name: str = "small", **changes: object) -> Path:
             "strong": {"path": str(folder / "strong.json"), "params": 14e9, "engine": "scripted"},
         },
         "search": {"budget": 80, "iterations": 2, "batch_size": 3, "seed": 1},
+        "cluster": "in_process",
     }
     for key, value in changes.items():
         place = spec

@@ -1,0 +1,205 @@
+"""Trials as threads of the controller's own process: for debugging, notebooks and tests."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from agenttts.dispatch.base import JobStatus, Work
+from agenttts.dispatch.job import LOG_FILE, TrialJob, read_attempts
+from agenttts.dispatch.profile import Profile, minutes
+from agenttts.errors import UserError
+from agenttts.inference.base import Completion, Engine, ModelConfig, Request
+from agenttts.inference.engine_process import create_engine
+from agenttts.tables.schema import TrialState
+from agenttts.trial.run import run_trial
+from agenttts.trial.spec import TrialSpec
+
+log = logging.getLogger(__name__)
+
+# How long a job waits before it looks again whether its child has ended or it was told to stop.
+_POLL_S = 0.02
+
+
+class InProcessDispatcher:
+    """`Dispatcher` for ``kind: in_process``: every trial is a thread, ``throttle`` of them at a time.
+
+    A trial's Python code runs in this process, so that a debugger and ``print`` reach it. Three kinds of trials run
+    as child processes all the same: those in a container, those of a task of the user's own (whose modules would
+    stay loaded for the next run), and those with the profile's ``setup`` lines or ``env``. GPUs are not shared out:
+    every trial sees all of them.
+
+    Jobs are known to all dispatchers of one process by their folder, and end with that process: polled from
+    another one they have ended.
+    """
+
+    def __init__(self, profile: Profile, folder: Path) -> None:
+        self._profile = profile
+        self._jobs = _JOBS.setdefault(folder, {})
+
+    def capacity(self, live: int) -> int:
+        return max(0, self._profile.throttle - live)
+
+    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+        return {work.trial: self._start(batch, work) for work in works}
+
+    def find(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+        trials = {work.directory: work.trial for work in works}
+        jobs = {j.directory: job_id for job_id, j in self._jobs.items() if j.batch == batch}
+        return {trials[place]: job_id for place, job_id in jobs.items() if place in trials}
+
+    def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        return {job_id: self._status(job_id) for job_id in job_ids}
+
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        for job_id in job_ids:
+            if job_id in self._jobs:
+                self._jobs[job_id].stop()
+
+    def _start(self, batch: str, work: Work) -> str:
+        job_id = f"{os.getpid()}.{next(_NUMBERS)}"
+        job = _ThreadJob(job_id, batch, work, self._profile)
+        self._jobs[job_id] = job
+        job.start()
+        return job_id
+
+    def _status(self, job_id: str) -> JobStatus:
+        job = self._jobs.get(job_id)
+        if job is None:
+            detail = "the process that ran it has ended"
+            return JobStatus("ENDED", ended=True, verdict=TrialState.INFRA_FAILED, detail=detail)
+        if job.alive:
+            return JobStatus("RUNNING", ended=False)
+        return JobStatus("ENDED", ended=True, verdict=TrialState.INFRA_FAILED, detail=job.problem)
+
+
+class _Stop(BaseException):
+    """The job was told to stop, or its time limit has passed."""
+
+
+class _ThreadJob(TrialJob):
+    """A trial's job in a thread of this process."""
+
+    def __init__(self, job_id: str, batch: str, work: Work, profile: Profile) -> None:
+        limit = minutes(profile.trial.time) * 60
+        super().__init__(
+            directory=work.directory,
+            command=work.command,
+            env=work.env,
+            gpus=work.gpus,
+            limit_seconds=limit,
+            grace_seconds=profile.grace_seconds,
+            max_timeouts=profile.max_timeouts,
+        )
+        self.batch = batch
+        self.problem = ""
+        self._id = job_id
+        self._setup = profile.setup
+        self._stopped = threading.Event()
+        self._deadline = time.monotonic() + limit
+        self._thread = threading.Thread(target=self._target, name=f"trial-{job_id}", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Have it end soon: its child process at once, a trial in this process after its engine call."""
+        self._stopped.set()
+
+    def _target(self) -> None:
+        try:
+            while True:
+                try:
+                    self()
+                    return
+                except _Stop:
+                    if self._stopped.is_set() or not self._may_go_on():
+                        return
+                    self._deadline = time.monotonic() + self.limit_seconds
+        except (
+            Exception
+        ) as error:  # of this dispatcher's own, such as a full disk: the trial is started again
+            log.exception("the job of %s failed", self.directory.name)
+            self.problem = f"{type(error).__name__}: {error}"
+
+    def _may_go_on(self) -> bool:
+        """Whether a trial that ran into its time limit is run again."""
+        states = [attempt.state for attempt in read_attempts(self.directory)]
+        return states.count(TrialState.TIMEOUT) <= self.max_timeouts
+
+    def _job_id(self) -> str:
+        return self._id
+
+    def _execute(self, command: list[str]) -> int:
+        spec = self._spec_to_run_here()
+        if spec is not None:
+            return self._evaluate(spec)
+        if self._setup:
+            script = "\n".join([*self._setup, 'exec "$@"'])
+            command = ["/bin/bash", "-e", "-c", script, "bash", *command]
+        child = self._start_child(command)
+        while child.poll() is None:
+            self._check()
+            time.sleep(_POLL_S)
+        return child.returncode
+
+    def _spec_to_run_here(self) -> Path | None:
+        """The spec file of a trial that may run in this process."""
+        if self.command[:-1] != (sys.executable, "-m", "agenttts.trial") or self._setup or self.env:
+            return None
+        path = Path(self.command[-1])
+        try:
+            return path if TrialSpec.read(path).task_source is None else None
+        except UserError:
+            return path  # the trial itself says what is wrong with it
+
+    def _evaluate(self, spec: Path) -> int:
+        with (self.directory / LOG_FILE).open("a", encoding="utf-8") as stream:
+
+            def engine(config: ModelConfig) -> Engine:
+                self._check()
+                return _StoppableEngine(create_engine(config, stream), self._check)
+
+            return run_trial(spec, engine, out=stream, err=stream)
+
+    def _check(self) -> None:
+        """Raise `_Stop` when it is time to end."""
+        if self._stopped.is_set():
+            raise _Stop
+        if time.monotonic() > self._deadline:
+            self._stop_child(self.grace_seconds * 0.7)
+            self._finish(TrialState.TIMEOUT, None)
+            raise _Stop
+
+
+class _StoppableEngine:
+    """An engine that calls ``check``, which may raise, before each of its calls."""
+
+    def __init__(self, engine: Engine, check: Callable[[], None]) -> None:
+        self._engine = engine
+        self._check = check
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """What the engine generates, unless the check raises."""
+        self._check()
+        return self._engine.generate(requests)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._engine.close()
+
+
+_NUMBERS = itertools.count()
+_JOBS: dict[Path, dict[str, _ThreadJob]] = {}

@@ -1,0 +1,72 @@
+"""Run one trial from its spec file to a stored result or a fault file, and say how it ended."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from agenttts.errors import AgentTTSError
+from agenttts.inference.base import Engine, EngineError, ModelConfig
+from agenttts.inference.sampler import Sampler
+from agenttts.inference.store import SampleStore
+from agenttts.trial.evaluate import evaluate
+from agenttts.trial.result import Fault, write_fault
+from agenttts.trial.spec import TrialSpec
+
+
+def run_trial(
+    path: Path,
+    engine_factory: Callable[[ModelConfig], Engine],
+    *,
+    out: TextIO,
+    err: TextIO,
+    before_closing: Callable[[], None] = lambda: None,
+) -> int:
+    """Evaluate the trial of a spec file.
+
+    The samples drawn so far are stored however the trial ends, also when ``engine_factory`` or an engine raises
+    something that is no `Exception` in order to stop the trial.
+
+    Args:
+        path: The trial's spec file; its directory gets the result or the fault file.
+        engine_factory: Makes the engine of a model, its model loaded.
+        out: Gets one line with the score.
+        err: Gets what went wrong.
+        before_closing: Called once the trial is over, before its samples are stored and its engine is closed.
+
+    Returns:
+        0 when the result is stored, 1 when the trial failed by its own fault (``fault.json`` says which).
+    """
+    try:
+        spec = TrialSpec.read(path)
+    except AgentTTSError as error:
+        return _fail(path.parent, Fault("FAILED", str(error)), err)
+    directory = Path(spec.directory)
+    # One shard writer an attempt: two attempts of a trial never share a file.
+    store = SampleStore(Path(spec.samples), writer=f"{spec.run}-{spec.trial}-{os.getpid()}")
+    sampler = Sampler(store, spec.models, spec.seed, engine_factory)
+    try:
+        output = evaluate(spec, sampler)
+    except EngineError as error:
+        return _fail(directory, Fault(error.kind, str(error)), err)
+    except AgentTTSError as error:
+        return _fail(directory, Fault("FAILED", str(error)), err)
+    except Exception as error:  # the task's own code may raise anything: the user is told where
+        traceback.print_exc(file=err)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        return _fail(directory, Fault("FAILED", f"{type(error).__name__}: {error} ({where})"), err)
+    finally:
+        before_closing()
+        sampler.close()
+    print(f"{spec.trial}: score {output.score:.4f}", file=out, flush=True)
+    return 0
+
+
+def _fail(directory: Path, fault: Fault, err: TextIO) -> int:
+    print(f"{directory.name}: {fault.kind}: {fault.message}", file=err, flush=True)
+    write_fault(directory, fault)
+    return 1
