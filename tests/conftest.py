@@ -21,6 +21,8 @@ from tests.support.cluster import PROGRAMS, ROOT, Cluster, cluster_script
 from tests.support.scripted import small_spec
 from tests.support.trials import trial_writer
 
+pytest_plugins = ["tests.support.repeatable"]
+
 CACHE = Path(os.environ.get("AGENTTTS_TEST_CACHE", ROOT / ".cache"))
 
 

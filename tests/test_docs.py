@@ -34,25 +34,48 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
-def test_links_lead_somewhere(page):
+def broken_links(page: Path) -> list[str]:
+    """The links of a page that lead to no file, or to no heading of it; those to other places are not followed."""
+    broken = []
     for target in LINK.findall(page.read_text()):
         if target.startswith(("http://", "https://", "mailto:")):
             continue
         file, _, anchor = target.partition("#")
         linked = (page.parent / file).resolve() if file else page
-        assert linked.exists(), f"{page}: {target}"
-        assert not anchor or anchor in headings(linked), f"{page}: {target}"
+        if not linked.exists() or (anchor and anchor not in headings(linked)):
+            broken.append(f"{page.relative_to(ROOT)}: {target}")
+    return broken
 
 
-@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
-def test_files_named_in_code_exist(page):
+def missing_files(page: Path) -> list[str]:
+    """The files that a page names and that are not there."""
+    named = re.findall(r"(?:jobs|slurm|containers|locks|benchmarks)/[\w./-]*\w", page.read_text())
+    return [
+        f"{page.relative_to(ROOT)} names {name}"
+        for name in named
+        if not re.search(r"(mine|mycluster|NAME|my-\w+)\b", name) and not (ROOT / name).exists()
+    ]
+
+
+def test_links_lead_somewhere():
+    assert ROOT / "README.md" in PAGES
+    assert [found for page in PAGES for found in broken_links(page)] == []
+
+
+def test_files_named_in_code_exist():
     """`jobs/x.yaml`, `slurm/x.sh`, `containers/x` and the like are there (mine and mycluster are the reader's)."""
-    text = page.read_text()
-    for name in re.findall(r"(?:jobs|slurm|containers|locks|benchmarks)/[\w./-]*\w", text):
-        if re.search(r"(mine|mycluster|NAME|my-\w+)\b", name):
-            continue
-        assert (ROOT / name).exists(), f"{page} names {name}"
+    assert [found for page in PAGES for found in missing_files(page)] == []
+
+
+def test_broken_links_and_missing_files_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    page = tmp_path / "a.md"
+    page.write_text(
+        "# A heading\n[1](#a-heading) [2](#another) [3](b.md) [4](a.md#a-heading) [5](https://x.y)\n"
+        "jobs/none.yaml jobs/mine.yaml\n"
+    )
+    assert broken_links(page) == ["a.md: #another", "a.md: b.md"]
+    assert missing_files(page) == ["a.md names jobs/none.yaml"]
 
 
 def options(command: str) -> set[str]:
@@ -80,21 +103,36 @@ def test_every_command_is_in_the_readme_and_every_one_there_exists():
     assert listed == set(COMMANDS)
 
 
-@pytest.mark.parametrize(("command", "arguments"), table_commands(), ids=lambda x: x[:24])
-def test_every_option_in_the_readme_exists(command, arguments):
-    assert set(re.findall(r"--[a-z-]+", arguments)) <= options(command)
+def test_every_option_in_the_readme_exists():
+    wrong = {
+        command: set(re.findall(r"--[a-z-]+", arguments)) - options(command)
+        for command, arguments in table_commands()
+    }
+    assert {command: names for command, names in wrong.items() if names} == {}
 
 
 COMMAND_LINE = re.compile(r"agenttts-hpc ((?:image )?[a-z]+)([^\n`'\"|─]*)")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
-def test_command_lines_in_the_documentation_are_valid(page):
-    for command, arguments in COMMAND_LINE.findall(page.read_text()):
-        if command.split()[0] not in COMMANDS:
-            continue
-        wrong = set(re.findall(r"--[a-z-]+", arguments)) - options(command) - {"--help", "--debug"}
-        assert not wrong, f"{page}: agenttts-hpc {command}{arguments}"
+def wrong_command_lines(page: Path) -> list[str]:
+    """The command lines of a page with options that their command does not have."""
+    return [
+        f"{page.relative_to(ROOT)}: agenttts-hpc {command}{arguments}"
+        for command, arguments in COMMAND_LINE.findall(page.read_text())
+        if command.split()[0] in COMMANDS
+        and set(re.findall(r"--[a-z-]+", arguments)) - options(command) - {"--help", "--debug"}
+    ]
+
+
+def test_command_lines_in_the_documentation_are_valid():
+    assert [found for page in PAGES for found in wrong_command_lines(page)] == []
+
+
+def test_wrong_command_lines_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    page = tmp_path / "a.md"
+    page.write_text("agenttts-hpc launch x --wait\nagenttts-hpc launch x --wiat\n")
+    assert wrong_command_lines(page) == ["a.md: agenttts-hpc launch x --wiat"]
 
 
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))

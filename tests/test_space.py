@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.budget import allocation_budget, fits
@@ -21,7 +21,6 @@ def brute_force(space):
 
 
 @given(spaces())
-@settings(deadline=None)
 def test_the_feasible_set_is_what_brute_force_finds(space):
     expected = brute_force(space)
     listed = list(space.feasible())
@@ -33,7 +32,6 @@ def test_the_feasible_set_is_what_brute_force_finds(space):
 
 
 @given(spaces())
-@settings(deadline=None)
 def test_the_numbered_set_is_the_same_set(space):
     numbered = FeasibleSet(space)
     assert len(numbered) == len(brute_force(space))
@@ -43,7 +41,6 @@ def test_the_numbered_set_is_the_same_set(space):
 
 
 @given(spaces(), st.floats(0, 3000))
-@settings(deadline=None)
 def test_affordable_samples_is_the_largest_allowed_that_fits(space, units):
     for stage in space.stages:
         for model in stage.models:
@@ -52,7 +49,6 @@ def test_affordable_samples_is_the_largest_allowed_that_fits(space, units):
 
 
 @given(spaces(), st.floats(0, 40))
-@settings(deadline=None)
 def test_nearest_samples_is_the_nearest_allowed_ties_lower(space, wanted):
     for stage in space.stages:
         expected = min(stage.samples, key=lambda n: (abs(n - wanted), n))
@@ -60,7 +56,6 @@ def test_nearest_samples_is_the_nearest_allowed_ties_lower(space, wanted):
 
 
 @given(spaces())
-@settings(deadline=None)
 def test_records_round_trip(space):
     for allocation in itertools.islice(space.feasible(), 20):
         records = allocation.to_records()

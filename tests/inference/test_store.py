@@ -7,7 +7,7 @@ import sys
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.errors import UserError
@@ -47,7 +47,6 @@ def test_what_is_added_is_found_at_once_here_and_after_a_flush_elsewhere(tmp_pat
     assert len(list(tmp_path.iterdir())) == 1, "nothing new, nothing written"
 
 
-@settings(deadline=None)  # every example writes to the disk, twice
 @given(st.sets(st.integers(0, 12)), st.integers(0, 14))
 def test_lookup_gives_the_unbroken_prefix(tmp_path_factory, there, wanted):
     directory = tmp_path_factory.mktemp("store")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.search.feasible import FeasibleSet
@@ -11,7 +11,6 @@ from tests.support.spaces import equal_stage_spaces
 
 
 @given(equal_stage_spaces())
-@settings(deadline=None, max_examples=40)
 def test_enumerates_the_feasible_set(space):
     grid = ChoiceGrid(space)
     rows = grid.feasible(10**6)
@@ -22,7 +21,6 @@ def test_enumerates_the_feasible_set(space):
 
 
 @given(equal_stage_spaces(), st.integers(1, 40))
-@settings(deadline=None, max_examples=40)
 def test_a_thinned_set_is_small_feasible_and_never_empty(space, most):
     grid = ChoiceGrid(space)
     rows = grid.feasible(most)
@@ -33,7 +31,6 @@ def test_a_thinned_set_is_small_feasible_and_never_empty(space, most):
 
 
 @given(equal_stage_spaces(), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=40)
 def test_around_stays_within_the_budget_and_reaches_every_choice_of_one_stage(space, rng):
     grid = ChoiceGrid(space)
     feasible = list(FeasibleSet(space))
@@ -51,7 +48,6 @@ def test_around_stays_within_the_budget_and_reaches_every_choice_of_one_stage(sp
 
 
 @given(equal_stage_spaces(), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=60)
 def test_any_allocation_is_cut_down_to_the_budget(space, rng):
     rich = SearchSpace(space.stages, 1e6)
     wanted = rich.allocation(

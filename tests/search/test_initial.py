@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.search import create
@@ -87,7 +87,6 @@ def test_the_only_allocation():
     st.integers(1, 3),
     st.integers(1, 200),
 )
-@settings(deadline=None)
 def test_always_within_the_budget_and_never_twice(extra, samples, stages, cap):
     models = (Model("l", 70e9), Model("s", 3e9), Model("m", 8e9))
     built = tuple(Stage(name, models, 1024, 256, tuple(samples)) for name in "abc"[:stages])

@@ -2,7 +2,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.tables.uncertainty import bootstrap, standard_error
@@ -32,7 +32,6 @@ def test_four_times_the_examples_halve_the_error():
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=30), st.integers(0, 5))
-@settings(deadline=None, max_examples=40)
 def test_repeatable_and_within_the_values(values, seed):
     found = bootstrap(values, resamples=50, seed=seed)
     assert found == bootstrap(values, resamples=50, seed=seed)

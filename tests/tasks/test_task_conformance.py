@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts import tasks
@@ -71,6 +72,12 @@ def consistency(examples: list[Example]) -> dict[str, float]:
     return {"consistency": fmean(cosines)}
 
 
+@cache
+def created(source: str) -> Task:
+    """The task of a source; tasks have no state, and checking one reads its whole source file."""
+    return tasks.create(source)
+
+
 @dataclass(frozen=True)
 class Case:
     """A task on a data set, and what a model that knows everything would reply at each stage."""
@@ -89,7 +96,7 @@ class Case:
         return self.file or self.task
 
     def create(self) -> Task:
-        return tasks.create(self.source)
+        return created(self.source)
 
     def load(self, seed: int = 0, count: int | None = None) -> list[Example]:
         config = TaskConfig(self.data, seed=seed, examples=count, options=self.options)
@@ -122,7 +129,7 @@ def case(request, tmp_path_factory):
     return replace(found, file=str(folder / found.file), data=str(folder / found.data))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def examples(case):
     return case.load(count=6)
 
@@ -187,7 +194,6 @@ def test_perfect_replies_score_1_and_empty_ones_0(case, examples):
             assert empty == dict.fromkeys(perfect, 0), stage.name
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)  # fmt: skip
 @given(data=st.data())
 def test_any_text_is_parsed_fused_and_scored(case, examples, data):
     example = examples[data.draw(st.integers(0, len(examples) - 1))]

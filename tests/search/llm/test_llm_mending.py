@@ -8,6 +8,7 @@ from agenttts.search.llm.mending import Mended, mend
 from agenttts.search.llm.reading import RawAllocation, RawChoice
 from agenttts.space import SearchSpace
 from tests.support.llm import SPACE
+from tests.support.repeatable import max_examples
 from tests.support.spaces import small_medium_large_spaces
 
 OTHERWISE = SPACE.allocation(("qwen-72b", 1), ("llama-3b", 32))
@@ -70,7 +71,7 @@ counts = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=max_examples(2))
 @given(small_medium_large_spaces(), st.lists(st.tuples(names, counts), min_size=3, max_size=3))
 def test_whatever_is_proposed_ends_in_the_space_or_is_refused(space, parts):
     raw = RawAllocation(

@@ -1,0 +1,110 @@
+"""A pytest plugin that keeps the suite repeatable, activated by ``tests/conftest.py``.
+
+- Every test starts with seeded generators: Python's and numpy's global ones, and its own, the fixture ``dice``. The seed
+  is derived from the test's node id, so it does not depend on the order of tests or on the number of workers.
+- Hypothesis takes its budget from a profile, chosen by ``AGENTTTS_HYPOTHESIS_PROFILE`` (default ``ci``).
+- Only tests marked ``processes``, ``cluster`` or ``llm`` may be run a second time after a failure. The number of
+  reruns is printed at the end of the session.
+- Native code computes on one thread a process (OMP_NUM_THREADS, unless it is set): the tests run beside each other, and
+  threads that wait for a busy core made vLLM twelve times slower (2 cores, 2026-11). The order of sums is then fixed, too.
+- Under pytest-xdist with ``--dist loadgroup``, the tests that share the test cluster run on one worker, and so do those
+  that load a real engine (marker ``llm``): the cluster is started once, and two engines never compete for memory.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import zlib
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy and torch are first imported
+
+PROFILE_VARIABLE = "AGENTTTS_HYPOTHESIS_PROFILE"
+PROFILES = {
+    # The same examples in every run: a commit that changes nothing relevant cannot fail.
+    "ci": settings(max_examples=50, derandomize=True, deadline=None),
+    # New examples in every run; failing ones are kept in .hypothesis and tried first the next time.
+    "thorough": settings(max_examples=1000, derandomize=False, deadline=None, print_blob=True),
+}
+
+RERUN_MARKERS = ("processes", "cluster", "llm")
+# In this order: a test of a language model on the cluster belongs to the cluster's worker.
+GROUPS = {"cluster": "cluster", "llm": "engines"}
+
+_NODE_ID = pytest.StashKey[str]()
+
+
+def load_profile() -> None:
+    """Make the chosen profile the default of every property test; called before test modules are imported.
+
+    Raises:
+        pytest.UsageError: ``AGENTTTS_HYPOTHESIS_PROFILE`` names no profile.
+    """
+    for name, profile in PROFILES.items():
+        settings.register_profile(name, profile)
+    chosen = os.environ.get(PROFILE_VARIABLE, "ci")
+    if chosen not in PROFILES:
+        raise pytest.UsageError(
+            f"{PROFILE_VARIABLE} is {chosen!r}, which is not a profile; valid: {', '.join(PROFILES)}"
+        )
+    settings.load_profile(chosen)
+
+
+load_profile()
+
+
+def max_examples(times: float) -> int:
+    """``max_examples`` for a test that takes more or fewer of them than others: a multiple of the profile's."""
+    return max(1, round(times * settings.default.max_examples))
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request: pytest.FixtureRequest) -> None:
+    import numpy as np
+
+    node_id = request.node.stash[_NODE_ID]
+    random.seed(node_id)
+    np.random.seed(zlib.crc32(node_id.encode()))
+
+
+@pytest.fixture
+def dice(request: pytest.FixtureRequest) -> random.Random:
+    """A generator of the test's own, seeded with its node id."""
+    return random.Random(f"dice of {request.node.stash[_NODE_ID]}")
+
+
+@pytest.hookimpl(wrapper=True)  # begins before xdist appends groups to node ids, and ends after it
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
+    can_rerun = config.pluginmanager.hasplugin("rerunfailures")
+    can_group = config.pluginmanager.hasplugin("xdist")
+    for item in items:
+        item.stash[_NODE_ID] = item.nodeid
+        if can_rerun and any(map(item.get_closest_marker, RERUN_MARKERS)):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+        group = next((g for marker, g in GROUPS.items() if item.get_closest_marker(marker)), None)
+        if can_group and group:
+            item.add_marker(pytest.mark.xdist_group(group))
+    yield
+    if config.getoption("loadgroup", False):
+        for item in items:
+            _append_group(item)
+
+
+def _append_group(item: pytest.Item) -> None:
+    """Do what xdist 3.8 attempts: with pytest 9.2 its change of the node id has no effect (its issue 1386)."""
+    groups = [mark.args[0] for mark in item.iter_markers("xdist_group")]
+    if groups and item.nodeid == item.stash[_NODE_ID]:
+        item._id = type(item.id).parse(f"{item.nodeid}@{'_'.join(sorted(groups))}")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # after all other parts of the summary
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    yield
+    # Under xdist this runs in the controller alone, to which the workers report every rerun.
+    terminalreporter.write_line(f"reruns: {len(terminalreporter.stats.get('rerun', []))}")
