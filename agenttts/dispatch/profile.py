@@ -106,6 +106,8 @@ class Profile(Section):
     """Shell lines run on the node before the job, e.g. ``module load apptainer``."""
     env: dict[str, str] = {}
     """Environment of the trials (inside the container)."""
+    cache: str | None = None
+    """Directory that all nodes see, for what engines compile at their start; None: ``cache`` beside the samples."""
     container: ContainerDefaults | None = None
     """None: trials run on the host's Python (the usual choice for ``kind: local``)."""
 
