@@ -159,7 +159,7 @@ def check_image(container: Container) -> None:
 def check_binds(container: Container) -> None:
     """Raise `Unavailable` when a bound directory is not there."""
     for bind in container.binds:
-        source = os.path.expandvars(bind.split(":")[0])
+        source = bind.split(":")[0]
         if not Path(source).exists():
             raise Unavailable(
                 f"container.binds: '{bind}' binds {source}, which does not exist",
