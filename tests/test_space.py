@@ -8,21 +8,7 @@ from agenttts.budget import allocation_budget, fits
 from agenttts.errors import UserError
 from agenttts.search.feasible import FeasibleSet
 from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage
-
-SIZES = (1e9, 3e9, 8e9, 70e9)
-
-
-@st.composite
-def spaces(draw, stages=(1, 2, 3)):
-    built = []
-    for name in "abc"[: draw(st.sampled_from(stages))]:
-        sizes = draw(st.lists(st.sampled_from(SIZES), min_size=1, max_size=3, unique=True))
-        counts = draw(st.lists(st.integers(1, 30), min_size=1, max_size=6))
-        models = tuple(Model(f"m{size / 1e9:.0f}", size) for size in sizes)
-        prompt, decode = draw(st.sampled_from([(128, 64), (2048, 128), (1024, 512), (16, 8)]))
-        built.append(Stage(name, models, prompt, decode, tuple(counts)))
-    least = sum(stage.budget(stage.cheapest.model, stage.cheapest.samples) for stage in built)
-    return SearchSpace(tuple(built), least + draw(st.floats(0, 2000)))
+from tests.support.spaces import spaces
 
 
 def brute_force(space):

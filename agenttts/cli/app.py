@@ -160,7 +160,7 @@ def launch(
         return
     show.progress(run, quiet=as_json)
     if as_json:
-        _print(run_status(run), as_json, show.status)
+        _print({**run_status(run), "created": created}, as_json, show.status)
     check_outcome(run)
 
 

@@ -9,13 +9,11 @@ import argparse
 import random
 import time
 
-from surfaces import Surface, draw_surface
+from problems.surfaces import large_surface
 
 from agenttts.search import create
-from agenttts.search.feasible import FeasibleSet
 
 PAST = 500
-AT_LEAST = 1_000_000
 
 
 def main() -> None:
@@ -41,18 +39,6 @@ def main() -> None:
         print(
             f"{method:12} {seconds:.3f} s ({worked:.3f} s of CPU) for tell, best and ask(10): {asked[0]}"
         )
-
-
-def large_surface() -> tuple[Surface, FeasibleSet]:
-    """The first surface of three stages with at least a million feasible allocations."""
-    number = 0
-    while True:
-        surface = draw_surface(number)
-        if len(surface.space.stages) == 3:
-            feasible = FeasibleSet(surface.space)
-            if len(feasible) >= AT_LEAST:
-                return surface, feasible
-        number += 1
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 
 import polars as pl
 import pytest
+
+from tests.support.waiting import until
 
 COMMANDS = ["launch", "status", "report", "resume", "cancel", "replay", "doctor", "models", "image"]
 HEAVY = {"polars", "torch", "vllm", "transformers", "submitit", "pydantic", "numpy", "yaml"}
@@ -90,9 +91,9 @@ def test_a_wrong_command_line_is_one_paragraph_and_exit_code_2(cli, tmp_path, ar
     assert list(tmp_path.iterdir()) == []
 
 
-def test_debug_shows_where_an_error_comes_from(cli):
+def test_debug_shows_where_an_error_comes_from(shell):
     for arguments in (("--debug", "status", "nosuch"), ("status", "nosuch", "--debug")):
-        done = cli(*arguments)
+        done = shell(*arguments)
         assert done.returncode != 0
         assert "Traceback" in done.stderr
         assert "UserError" in done.stderr
@@ -133,7 +134,7 @@ def test_a_dry_run_creates_nothing(cli, scripted_spec, tmp_path):
     done = cli("launch", spec, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert sorted(tmp_path.rglob("*")) == before
-    for part in ("small on local", "answer.em", "weak", "strong", "nothing was created or submitted"):  # fmt: skip
+    for part in ("small on in_process", "answer.em", "weak", "strong", "nothing was created or submitted"):  # fmt: skip
         assert part in done.stdout
     assert cli("launch", spec, "--dry-run", "--json").returncode == 0
     assert sorted(tmp_path.rglob("*")) == before
@@ -159,7 +160,7 @@ def test_overrides_name_and_results(cli, scripted_spec, tmp_path):
 def test_what_launch_prints_can_be_pasted(cli, scripted_spec, tmp_path):
     """However long the path: lines are not broken in a pipe."""
     results = tmp_path / ("long" * 20) / ("longer" * 20)
-    done = cli("launch", scripted_spec(search__iterations=0), "--results", results)
+    done = cli("launch", scripted_spec(cluster="local", search__iterations=0), "--results", results)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"run small launched: {results / 'small'}"
@@ -259,15 +260,12 @@ def test_doctor_says_what_is_lacking_and_exits_with_3(cli, tmp_path):
 
 
 def test_an_interrupt_leaves_the_run_alone(cli, scripted_spec, tmp_path):
-    spec = scripted_spec(models__strong__options={"seconds_per_sample": 0.05})
+    spec = scripted_spec(cluster="local", models__strong__options={"seconds_per_sample": 0.05})
     waiting = subprocess.Popen(
         [sys.executable, "-m", "agenttts.cli", "launch", str(spec), "--wait"], cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "results/small/trials.parquet").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until((tmp_path / "results/small/trials.parquet").exists, "a trial that has finished")
     waiting.send_signal(2)
     _, error = waiting.communicate(timeout=30)
     assert waiting.returncode == 130

@@ -14,6 +14,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def slurm_cli(cli, cluster):
+def slurm_cli(shell, cluster):
     """The command line in a login shell of the cluster."""
-    return lambda *arguments, **more: cli(*arguments, env=cluster.env, **more)
+    return lambda *arguments, **more: shell(*arguments, env=cluster.env, **more)

@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import polars as pl
 import pytest
 
-ROOT = Path(__file__).parents[2]
-TESTCLUSTER = ROOT / "slurm" / "testcluster.yaml"
-
-
-def events(run: Path, kind: str) -> list[dict[str, object]]:
-    path = run / "agent.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    whole = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [event for event in whole if event["event"] == kind]
-
-
-def until(condition: Callable[[], object], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
-def queue(cluster) -> list[dict[str, str]]:
-    text = cluster.run("squeue", "--me", "-h", "-r", "-o", "%i|%P|%j|%T|%b|%k")
-    keys = ("job", "partition", "name", "state", "gres", "comment")
-    return [dict(zip(keys, line.split("|"), strict=True)) for line in text.splitlines()]
+from tests.support.cluster import TESTCLUSTER
+from tests.support.runs import table, transcript_events
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -60,15 +38,15 @@ def test_a_served_model_drives_a_search_on_slurm(slurm_cli, cluster, spec, tmp_p
     done = slurm_cli("launch", spec("driven"), "--cluster", TESTCLUSTER, "--wait", timeout=2600)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "results/driven"
-    frame = pl.read_parquet(run / "trials.parquet")
+    frame = table(run)
     assert set(frame["state"]) == {"COMPLETED"}
     # What it proposed is usable; whether the search prefers its own ideas is the search's decision.
-    assert any(e["usable"] for e in events(run, "proposals"))
+    assert any(e["usable"] for e in transcript_events(run, "proposals"))
     assert set(frame["source"]) <= {"initial", "agent", "agent-repaired", "insight", "explore"}
-    replies = events(run, "reply")
+    replies = transcript_events(run, "reply")
     assert {e["purpose"] for e in replies} == {"guidelines", "propose"}
     assert all(e["completion_tokens"] > 1 for e in replies)
-    served = [str(e["what"]) for e in events(run, "served")]
+    served = [str(e["what"]) for e in transcript_events(run, "served")]
     assert any("ready at" in what for what in served)
     assert "released" in served[-1]
     # Slurm's own word: a GPU job of its own, ended when the search was.
@@ -79,12 +57,28 @@ def test_a_served_model_drives_a_search_on_slurm(slurm_cli, cluster, spec, tmp_p
         return text.strip().split("|")
 
     ends = {"CANCELLED", "COMPLETED", "FAILED"}
-    until(lambda: ends & set(said()[-1].split()[:1]))
+    until(
+        lambda: ends & set(said()[-1].split()[:1]),
+        "the end of the served model's job",
+        seconds=300,
+        pause=0.5,
+    )
     name, resources, _ = said()
     assert name == "llm-driven"
     assert "gres/gpu=1" in resources
     # The controller's own job is over a moment after it has written that the run is.
-    until(lambda: not [row for row in queue(cluster) if "run=driven" in row["comment"] and row["state"] in {"RUNNING", "PENDING"}])  # fmt: skip
+    until(
+        lambda: (
+            not [
+                row
+                for row in cluster.queue()
+                if "run=driven" in row["comment"] and row["state"] in {"RUNNING", "PENDING"}
+            ]
+        ),
+        "an empty queue",
+        seconds=300,
+        pause=0.5,
+    )
     # The key was in no command line, batch file or log, and is gone.
     assert not (run / "agent" / "key").exists()
 
@@ -96,15 +90,20 @@ def test_a_served_model_whose_job_is_lost_is_served_again(slurm_cli, cluster, sp
     made = spec("reborn", models__strong__options=slow, models__weak__options=slow)
     assert slurm_cli("launch", made, "--cluster", TESTCLUSTER).returncode == 0
     run = tmp_path / "results/reborn"
-    until(lambda: any("ready at" in str(e["what"]) for e in events(run, "served")), seconds=900)
+
+    def ready() -> bool:
+        served = transcript_events(run, "served") if (run / "agent.jsonl").exists() else []
+        return any("ready at" in str(event["what"]) for event in served)
+
+    until(ready, "the served model to be ready", seconds=900, pause=0.5)
     key = (run / "agent" / "key").read_bytes()
-    job = str(events(run, "served")[0]["what"]).rsplit(" ", 1)[1]
+    job = str(transcript_events(run, "served")[0]["what"]).rsplit(" ", 1)[1]
     cluster.run("scancel", "--signal=KILL", "--full", job)
     done = slurm_cli("resume", "reborn", "--wait", timeout=1700)
     assert done.returncode == 0, done.stderr
-    served = [str(e["what"]) for e in events(run, "served")]
+    served = [str(e["what"]) for e in transcript_events(run, "served")]
     assert sum(what.startswith("started as job") for what in served) >= 2
-    assert set(pl.read_parquet(run / "trials.parquet")["state"]) == {"COMPLETED"}
+    assert set(table(run)["state"]) == {"COMPLETED"}
     assert [p for p in tmp_path.rglob("*") if p.is_file() and key in p.read_bytes()] == []
 
 
@@ -112,8 +111,15 @@ def test_a_served_model_whose_job_is_lost_is_served_again(slurm_cli, cluster, sp
 @pytest.mark.timeout(1500)
 def test_cancel_ends_the_served_model_too(slurm_cli, cluster, spec, tmp_path):
     assert slurm_cli("launch", spec("stopped"), "--cluster", TESTCLUSTER).returncode == 0
-    until(lambda: any(row["name"] == "llm-stopped" for row in queue(cluster)))
+    until(
+        lambda: any(row["name"] == "llm-stopped" for row in cluster.queue()), seconds=300, pause=0.5
+    )
     done = slurm_cli("cancel", "stopped", "--json")
     assert json.loads(done.stdout)["outcome"] == "cancelled"
-    until(lambda: not [row for row in queue(cluster) if "run=stopped" in row["comment"]])
+    until(
+        lambda: not [row for row in cluster.queue() if "run=stopped" in row["comment"]],
+        "an empty queue",
+        seconds=300,
+        pause=0.5,
+    )
     assert not (tmp_path / "results/stopped/agent/key").exists()

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
-from pathlib import Path
 
 import polars as pl
 import pytest
 
-ROOT = Path(__file__).parents[2]
-TESTCLUSTER = ROOT / "slurm" / "testcluster.yaml"
-
-
-def outcome(path: Path) -> list[tuple[object, ...]]:
-    columns = ["trial", "iteration", "source", "state", "score", "budget", "allocation", "prompt_tokens", "decode_tokens"]  # fmt: skip
-    return pl.read_parquet(path / "trials.parquet").sort("trial").select(columns).rows()
-
-
-def queue(cluster) -> list[dict[str, str]]:
-    text = cluster.run("squeue", "--me", "-h", "-r", "-o", "%i|%P|%j|%T|%b|%k")
-    keys = ("job", "partition", "name", "state", "gres", "comment")
-    return [dict(zip(keys, line.split("|"), strict=True)) for line in text.splitlines()]
+from tests.support.cluster import ROOT, TESTCLUSTER
+from tests.support.runs import attempts, journal_events, outcome, table
+from tests.support.waiting import until
 
 
 def test_local_and_slurm_give_the_same_allocations_and_scores(
@@ -43,16 +31,14 @@ def test_squeue_tells_run_iteration_trial_and_models(slurm_cli, cluster, scripte
     done = slurm_cli("launch", spec, "--cluster", TESTCLUSTER)
     assert done.returncode == 0, done.stderr
     seen: dict[str, dict[str, str]] = {}
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        rows = queue(cluster)
-        seen |= {row["name"]: row for row in rows}
+
+    def all_run() -> bool:
+        rows = cluster.queue()
+        seen.update({row["name"]: row for row in rows})
         running = [r for r in rows if r["state"] == "RUNNING" and "trial=" in r["comment"]]
-        if len(running) >= 2 and any(r["name"].startswith("ctl-glance") for r in rows):
-            break
-        time.sleep(0.2)
-    else:
-        pytest.fail(f"never saw the controller and two trials running: {seen}")
+        return len(running) >= 2 and any(r["name"].startswith("ctl-glance") for r in rows)
+
+    until(all_run, "the controller and two trials in squeue", seconds=120, pause=0.2)
     trial = next(row for row in seen.values() if "trial=t0000" in row["comment"])
     assert trial["name"] == "i0t0-glance"
     assert trial["partition"] == "gpu"
@@ -64,33 +50,26 @@ def test_squeue_tells_run_iteration_trial_and_models(slurm_cli, cluster, scripte
     # Cancel ends the controller and the array; nothing of the run stays in the queue.
     done = slurm_cli("cancel", "glance", "--json")
     assert json.loads(done.stdout)["outcome"] == "cancelled"
-    deadline = time.monotonic() + 60
-    while [r for r in queue(cluster) if "run=glance" in r["comment"]]:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    attempts = [json.loads(p.read_text()) for p in (tmp_path / "results/glance/trials").glob("*/attempts/*.json")]  # fmt: skip
-    assert attempts
-    assert all(len(a["devices"].split(",")) == a["gpus"] for a in attempts), "each has GPUs of its own"  # fmt: skip
+    until(lambda: not [r for r in cluster.queue() if "run=glance" in r["comment"]], pause=0.5)
+    records = attempts(tmp_path / "results/glance")
+    assert records
+    assert all(len(a["devices"].split(",")) == a["gpus"] for a in records), "each has GPUs of its own"  # fmt: skip
 
 
 def test_a_killed_controller_adopts_its_jobs(slurm_cli, cli, cluster, scripted_spec, tmp_path):
     spec = scripted_spec("adopt", models__strong__gpus=1, models__weak__gpus=1)
     assert slurm_cli("launch", spec, "--cluster", TESTCLUSTER).returncode == 0
-    controller = json.loads((tmp_path / "results/adopt/controller.json").read_text())["job_id"]
-    deadline = time.monotonic() + 60
-    while not any("trial=" in row["comment"] for row in queue(cluster)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    run = tmp_path / "results/adopt"
+    controller = json.loads((run / "controller.json").read_text())["job_id"]
+    until(lambda: any("trial=" in row["comment"] for row in cluster.queue()), pause=0.1)
     cluster.run("scancel", "--signal=KILL", "--full", controller)
-    while cluster.run("squeue", "-h", "-t", "RUNNING", "-o", "%i", "-j", controller).strip():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    running = ("squeue", "-h", "-t", "RUNNING", "-o", "%i", "-j", controller)
+    until(lambda: not cluster.run(*running).strip(), "the end of the controller's job", pause=0.1)
     done = slurm_cli("resume", "adopt", "--wait")
     assert done.returncode == 0, done.stderr
-    frame = pl.read_parquet(tmp_path / "results/adopt/trials.parquet")
+    frame = table(run)
     assert set(frame["state"]) == {"COMPLETED"}
-    events = [json.loads(line) for line in (tmp_path / "results/adopt/journal.jsonl").read_text().splitlines()]  # fmt: skip
-    ends = [event["trial"] for event in events if event["event"] == "finished"]
+    ends = [event["trial"] for event in journal_events(run, "finished")]
     assert len(ends) == len(set(ends)) == frame.height
     assert frame["attempts"].max() == 1, "no trial ran twice"
 
@@ -102,23 +81,18 @@ def test_a_lost_node_costs_an_attempt_not_the_trial(slurm_cli, cluster, scripted
         models__strong__options=slow, models__weak__options=slow,
     )  # fmt: skip
     assert slurm_cli("launch", spec, "--cluster", TESTCLUSTER).returncode == 0
-    deadline = time.monotonic() + 60
-    attempts: list[dict[str, object]] = []
-    while not attempts:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-        attempts = [json.loads(p.read_text()) for p in (tmp_path / "results/lost/trials").glob("*/attempts/*.json")]  # fmt: skip
-    controller = json.loads((tmp_path / "results/lost/controller.json").read_text())["job_id"]
+    run = tmp_path / "results/lost"
+    records = until(lambda: attempts(run), "the first attempt", pause=0.2)
+    controller = json.loads((run / "controller.json").read_text())["job_id"]
     home = cluster.run("squeue", "-h", "-j", controller, "-o", "%N").strip()
-    node = next((a["node"] for a in attempts if a["node"] != home), home)
+    node = next((a["node"] for a in records if a["node"] != home), home)
     cluster.script("kill-node", cluster.directory, node)
     try:
         done = slurm_cli("resume", "lost", "--wait", timeout=400)
         assert done.returncode == 0, done.stderr
     finally:
         cluster.script("restart-node", cluster.directory, node)
-    frame = pl.read_parquet(tmp_path / "results/lost/trials.parquet")
-    assert set(frame["state"]) == {"COMPLETED"}
+    assert set(table(run)["state"]) == {"COMPLETED"}
 
 
 def test_an_unknown_partition_is_refused_and_named(slurm_cli, scripted_spec, tmp_path):
@@ -151,7 +125,6 @@ def test_the_main_job_with_real_vllm_and_a_real_model(slurm_cli, cluster, smollm
     examples = pl.read_parquet(tmp_path / "results/smoke/trials/t0000/examples.parquet")
     texts = examples["candidates"].explode().to_list()
     assert any(len(text.split()) > 1 for text in texts), "real words from a real model"
-    attempts = [json.loads(p.read_text()) for p in (tmp_path / "results/smoke/trials").glob("*/attempts/*.json")]  # fmt: skip
-    assert all(a["devices"] != "" and a["gpus"] == 1 for a in attempts)
+    assert all(a["devices"] != "" and a["gpus"] == 1 for a in attempts(tmp_path / "results/smoke"))
     origin = json.loads((tmp_path / "results/smoke/origin.json").read_text())
     assert len(origin["image"]["sha256"]) == 64

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from small_specs import NAMES, small_run
 
-TESTCLUSTER = Path(__file__).parents[2] / "slurm" / "testcluster.yaml"
+from tests.support.cluster import TESTCLUSTER
+from tests.support.runs import attempts
+from tests.support.small_specs import NAMES, small_run
 
 
 @pytest.mark.llm
@@ -20,8 +20,7 @@ def test_a_small_spec_completes_in_the_container(slurm_cli, cluster, smollm2, tm
     done = slurm_cli("launch", run.spec, "--cluster", TESTCLUSTER, "--wait", *run.arguments, *host, timeout=880)  # fmt: skip
     assert done.returncode == 0, done.stderr
     run.check(tmp_path / "results")
-    [record] = (tmp_path / "results" / name / "trials").glob("*/attempts/*.json")
-    attempt = json.loads(record.read_text())
+    [attempt] = attempts(tmp_path / "results" / name)
     assert attempt["gpus"] == 1
     assert attempt["devices"]
     origin = json.loads((tmp_path / "results" / name / "origin.json").read_text())

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
-import sys
-import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "search" / "llm"))
-from llm_parts import KEY, Server, allocation, said
-from test_run import controller_pids, outcome
+from tests.support.llm import KEY, Server, allocation, said
+from tests.support.runs import kill_controller, outcome, table, transcript_events, until_more_events
 
 SMALL = {
     "task__examples": 4,
     "search__iterations": 2,
     "search__batch_size": 2,
 }
-
-
-def table(tmp_path: Path, run: str = "small") -> pl.DataFrame:
-    return pl.read_parquet(tmp_path / "results" / run / "trials.parquet").sort("trial")
-
-
-def events(tmp_path: Path, kind: str, run: str = "small") -> list[dict[str, object]]:
-    text = (tmp_path / "results" / run / "agent.jsonl").read_text()
-    return [e for e in map(json.loads, text.splitlines()) if e["event"] == kind]
 
 
 def script(tmp_path: Path, replies: list[object], then: object = "") -> dict[str, object]:
@@ -44,12 +30,12 @@ def test_a_broken_model_costs_the_run_nothing(cli, scripted_spec, tmp_path):
     done = cli("launch", scripted_spec("broken", **SMALL, agent=agent), "--wait")
     assert done.returncode == 0, done.stderr
     columns = ["trial", "iteration", "source", "state", "score", "budget", "allocation"]
-    without, broken = table(tmp_path, "without"), table(tmp_path, "broken")
+    without, broken = table(tmp_path / "results/without"), table(tmp_path / "results/broken")
     assert broken.select(columns).rows() == without.select(columns).rows()
-    faults = [e["fault"] for e in events(tmp_path, "failed", "broken")]
+    faults = [e["fault"] for e in transcript_events(tmp_path / "results/broken", "failed")]
     assert faults[:1] == ["http"]
     assert "timeout" in faults
-    assert len(events(tmp_path, "fallback", "broken")) == 2, "one a batch"
+    assert len(transcript_events(tmp_path / "results/broken", "fallback")) == 2, "one a batch"
     document = json.loads(cli("report", "broken", "--format", "json").stdout)
     agent = document["runs"][0]["agent"]
     assert agent["failed"] == {"http": 1, "timeout": 1}
@@ -66,7 +52,7 @@ def test_what_the_model_proposed_shows_in_table_status_and_report(cli, scripted_
     ]
     done = cli("launch", scripted_spec(**SMALL, agent=script(tmp_path, replies)), "--wait")
     assert done.returncode == 0, done.stderr
-    frame = table(tmp_path)
+    frame = table(tmp_path / "results/small")
     asked = frame.filter(pl.col("source").str.starts_with("agent"))
     assert set(asked["source"]) <= {"agent", "agent-repaired"}
     # What the search passed over in iteration 1 it may take when it is proposed again.
@@ -100,19 +86,17 @@ def test_a_killed_controller_asks_no_question_twice(cli, scripted_spec, tmp_path
     agent = script(tmp_path, replies)
     changes = {**SMALL, "search__iterations": 3, "agent": agent}
     assert cli("launch", scripted_spec("whole", **changes), "--wait").returncode == 0
-    assert cli("launch", scripted_spec("killed", **changes)).returncode == 0
-    kills = 0
-    for pause in (1.5, 4.0, 2.5, 6.0):
-        time.sleep(pause)
-        for pid in controller_pids(tmp_path):
-            kills += 1
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    assert cli("launch", scripted_spec("killed", cluster="local", **changes)).returncode == 0
+    for events in (5, 4, 6, 3):
+        until_more_events(tmp_path / "results/killed", events)
+        assert kill_controller(tmp_path / "results/killed"), "the run was over before"
         assert cli("resume", "killed").returncode == 0
-    assert kills >= 2
     assert cli("resume", "killed", "--wait").returncode == 0
-    assert outcome(table(tmp_path, "killed")) == outcome(table(tmp_path, "whole"))
-    asked = [[e["key"] for e in events(tmp_path, "reply", run)] for run in ("killed", "whole")]
+    assert outcome(tmp_path / "results/killed") == outcome(tmp_path / "results/whole")
+    asked = [
+        [e["key"] for e in transcript_events(tmp_path / "results" / run, "reply")]
+        for run in ("killed", "whole")
+    ]
     assert asked[0] == asked[1]
     documents = [json.loads(cli("report", run, "--format", "json").stdout) for run in ("killed", "whole")]  # fmt: skip
     assert set(documents[0]["runs"][0]["guidelines"]) >= {"rule 0", "rule 1"}
@@ -136,11 +120,11 @@ def test_an_endpoint_drives_a_run_and_its_key_stays_out_of_every_file(
 
     server.answers = [(401, f"bad key {KEY}", {}), answer]
     agent = {"kind": "endpoint", "base_url": server.url, "model": "m", "api_key_env": "OUR_KEY"}
-    spec = scripted_spec(**SMALL, agent=agent)
+    spec = scripted_spec(cluster="local", **SMALL, agent=agent)
     done = cli("launch", spec, "--wait", env={"OUR_KEY": KEY})
     assert done.returncode == 0, done.stderr
     assert all(h["Authorization"] == f"Bearer {KEY}" for _, h, _ in server.requests)
-    assert any(e["usable"] for e in events(tmp_path, "proposals"))
+    assert any(e["usable"] for e in transcript_events(tmp_path / "results/small", "proposals"))
     outputs = done.stdout + done.stderr
     for command in (("status", "small", "--json"), ("report", "small", "--format", "json")):
         outputs += cli(*command).stdout
@@ -218,7 +202,7 @@ def test_the_best_are_scored_on_examples_the_search_never_saw(cli, scripted_spec
     )
     assert (len(searched), len(held_out)) == (4, 6)
     assert not {e["data"]["question"] for e in searched} & {e["data"]["question"] for e in held_out}
-    frame = table(tmp_path)
+    frame = table(tmp_path / "results/small")
     tests = frame.filter(source="test")
     assert tests.height == 2
     assert set(tests["state"]) == {"COMPLETED"}
@@ -228,7 +212,7 @@ def test_the_best_are_scored_on_examples_the_search_never_saw(cli, scripted_spec
     # The search itself went as without a final test.
     columns = ["trial", "iteration", "source", "score", "allocation"]
     rest = frame.filter(pl.col("source") != "test")
-    assert rest.select(columns).rows() == table(tmp_path, "plain").select(columns).rows()
+    assert rest.select(columns).rows() == table(tmp_path / "results/plain").select(columns).rows()
     document = json.loads(cli("report", "small", "--format", "json").stdout)["runs"][0]
     assert document["best"]["trial"] not in tests["trial"].to_list()
     assert len(document["trace"]) == rest.height
@@ -259,7 +243,7 @@ def test_the_finalists_are_compared_on_more_examples(cli, scripted_spec, tmp_pat
     assert (len(searched), len(more), len(held_out)) == (4, 12, 6)
     assert set(searched) < set(more)
     assert not set(more) & set(held_out)
-    frame = table(tmp_path)
+    frame = table(tmp_path / "results/small")
     again, tests = frame.filter(source="finalist"), frame.filter(source="test")
     assert (again.height, tests.height) == (3, 1)
     assert again["reused_tokens"].min() > 0, "what the search drew is not drawn again"
@@ -280,15 +264,15 @@ def test_a_run_stopped_before_its_final_test_goes_on_with_it(cli, scripted_spec,
     spec = scripted_spec(**SMALL, search__test_split="test")
     assert cli("launch", spec, "--wait").returncode == 0
     run = tmp_path / "results/small"
-    whole = table(tmp_path)
+    whole = table(tmp_path / "results/small")
     lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
     told = max(i for i, line in enumerate(lines) if '"event": "told"' in line)
     (run / "journal.jsonl").write_text("".join(lines[: told + 1]))
     done = cli("resume", "small", "--wait")
     assert done.returncode == 0, done.stderr
     columns = ["trial", "iteration", "source", "score", "allocation"]
-    assert table(tmp_path).select(columns).rows() == whole.select(columns).rows()
-    assert table(tmp_path).filter(source="test").height == 1
+    assert table(tmp_path / "results/small").select(columns).rows() == whole.select(columns).rows()
+    assert table(tmp_path / "results/small").filter(source="test").height == 1
 
 
 def test_a_replay_asks_the_specs_model_and_its_transcript_repeats_it(cli, scripted_spec, tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import random
 import signal
@@ -13,10 +11,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import polars as pl
 import pytest
 
-from agenttts.dispatch.proc import command_line
+from tests.support.runs import attempts, journal_events, kill_controller, outcome, table
 
 # A controller of the run argv[1] that dies with its argv[2]-th event: before it is written, with half of its line
 # written, or after, before anything follows from it.
@@ -47,12 +44,6 @@ ControllerJob(Path(sys.argv[1]))()
 """
 NEVER = 10**9
 PROFILE = "kind: local\nthrottle: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
-COLUMNS = ["trial", "iteration", "source", "state", "score", "budget", "allocation", "metrics", "prompt_tokens", "decode_tokens"]  # fmt: skip
-
-
-def outcome(run: Path) -> list[tuple[object, ...]]:
-    """What must not depend on how often the controller was killed."""
-    return pl.read_parquet(run / "trials.parquet").sort("trial").select(COLUMNS).rows()
 
 
 def start(run: Path, event: int, when: str) -> subprocess.Popen[bytes]:
@@ -75,15 +66,9 @@ def launched(cli, scripted_spec, tmp_path):
     done = cli("launch", spec, "--name", "killed", "--cluster", "./three.yaml")
     assert done.returncode == 0, done.stderr
     killed = tmp_path / "results" / "killed"
-    folder = str(killed / "slurm" / "controller").encode()
     quiet = 0
     while quiet < 2:  # submitit's process may start the controller's while they are looked for
-        numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        found = [pid for pid in numbers if folder in command_line(pid)]
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        quiet = 0 if found else quiet + 1
+        quiet = 0 if kill_controller(killed) else quiet + 1
         time.sleep(0.1)
     return tmp_path / "results" / "calm", killed
 
@@ -93,18 +78,16 @@ def check(cli, calm: Path, killed: Path) -> None:
     done = cli("resume", "killed", "--wait")
     assert done.returncode == 0, done.stderr
     assert outcome(killed) == outcome(calm)
-    events = [json.loads(line) for line in (killed / "journal.jsonl").read_text().splitlines()]
-    trials = [row[0] for row in outcome(calm)]
-    proposed = [trial["trial"] for e in events if e["event"] == "proposed" for trial in e["trials"]]
+    trials = table(calm)["trial"].to_list()
+    proposed = [trial["trial"] for e in journal_events(killed, "proposed") for trial in e["trials"]]
     assert proposed == trials, "each was proposed once"
-    finished = Counter(e["trial"] for e in events if e["event"] == "finished")
+    finished = Counter(e["trial"] for e in journal_events(killed, "finished"))
     assert finished == dict.fromkeys(trials, 1), "each ended once"
-    assert [e["iteration"] for e in events if e["event"] == "told"] == [0, 1]
-    assert [e["outcome"] for e in events if e["event"] == "ended"] == ["done"]
+    assert [e["iteration"] for e in journal_events(killed, "told")] == [0, 1]
+    assert [e["outcome"] for e in journal_events(killed, "ended")] == ["done"]
     assert sorted(path.name for path in (killed / "trials").iterdir()) == trials
     for trial in trials:
-        records = sorted((killed / "trials" / trial / "attempts").glob("*.json"))
-        states = [json.loads(record.read_text())["state"] for record in records]
+        states = [attempt["state"] for attempt in attempts(killed, trial)]
         assert states == ["COMPLETED"], f"{trial} ran more than once: {states}"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,12 +13,14 @@ from agenttts.controller.journal import read_state
 from agenttts.controller.plan import make_plan
 from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.base import JobStatus, QueueUnavailable, SubmitLimitReached, Work
-from agenttts.dispatch.local import LocalDispatcher
+from agenttts.dispatch.in_process import InProcessDispatcher
 from agenttts.errors import MissingRequirement
 from agenttts.spec import load_spec
+from tests.support.runs import journal_events
+from tests.support.waiting import until_ended
 
 
-class Unsteady(LocalDispatcher):
+class Unsteady(InProcessDispatcher):
     """Fails the calls of its plan: {call number: when}; a submission may have gone through all the same."""
 
     def __init__(self, *arguments: object) -> None:
@@ -51,7 +51,9 @@ class Unsteady(LocalDispatcher):
 def controller(scripted_spec, tmp_path, monkeypatch):
     """A controller of a new run, and its dispatcher."""
     monkeypatch.setattr(launch, "start_controller", lambda run: None)
-    spec = load_spec(scripted_spec(search__iterations=0))
+    slow = {"seconds_per_sample": 0.005}  # so that a trial is seen running
+    changes = {"models__weak__options": slow, "models__strong__options": slow}
+    spec = load_spec(scripted_spec(search__iterations=0, **changes))
     run, created = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")  # fmt: skip
     assert created
     made: list[Unsteady] = []
@@ -65,10 +67,6 @@ def controller(scripted_spec, tmp_path, monkeypatch):
     return run, controller, made[0]
 
 
-def events(run: RunDirectory) -> list[dict[str, object]]:
-    return [json.loads(line) for line in run.journal_file.read_text().splitlines()]
-
-
 def test_a_queue_that_comes_back_costs_no_trial(controller):
     run, loop, dispatcher = controller
     dispatcher.down = {
@@ -76,7 +74,7 @@ def test_a_queue_that_comes_back_costs_no_trial(controller):
         ("submit", 6): "after", ("poll", 3): "yes", ("poll", 4): "yes", ("poll", 9): "yes",
     }  # fmt: skip
     loop.run()
-    told = events(run)
+    told = journal_events(run.path)
     finished = [e["row"] for e in told if e["event"] == "finished"]
     assert finished
     assert {row["state"] for row in finished} == {"COMPLETED"}
@@ -95,7 +93,7 @@ def test_patience_ends(controller):
     evaluation._settings = replace(evaluation._settings, queue_patience_seconds=0.5)
     with pytest.raises(MissingRequirement, match="Socket timed out"):
         loop.run()
-    assert not [e for e in events(run) if e["event"] == "ended"], "resume goes on from here"
+    assert not journal_events(run.path, "ended"), "resume goes on from here"
 
 
 def test_a_queue_full_of_the_run_s_own_trials_is_no_trouble(controller, monkeypatch):
@@ -117,11 +115,11 @@ def test_a_queue_full_of_the_run_s_own_trials_is_no_trouble(controller, monkeypa
     monkeypatch.setattr(dispatcher, "submit", submit)
     evaluation = loop._evaluation
     evaluation._settings = replace(
-        evaluation._settings, queue_patience_seconds=0.0, poll_seconds=0.05
+        evaluation._settings, queue_patience_seconds=0.0, poll_seconds=0.005
     )
     loop.run()
     assert len(refusals) > len(taken), "again and again"
-    finished = [e["row"] for e in events(run) if e["event"] == "finished"]
+    finished = [e["row"] for e in journal_events(run.path, "finished")]
     assert {row["state"] for row in finished} == {"COMPLETED"}
     assert [row["attempts"] for row in finished] == [1] * len(finished)
 
@@ -137,7 +135,7 @@ def test_patience_ends_at_a_limit_that_none_of_the_run_s_trials_can_lift(control
     evaluation._settings = replace(evaluation._settings, queue_patience_seconds=0.2)
     with pytest.raises(SubmitLimitReached):
         loop.run()
-    assert not [e for e in events(run) if e["event"] == "ended"]
+    assert not journal_events(run.path, "ended")
 
 
 def test_a_slurm_command_that_hangs_or_fails_is_unavailable(tmp_path, monkeypatch):
@@ -177,7 +175,7 @@ def test_refusals_are_told_from_a_busy_slurmctld(message, passing):
 SLOW = {"seconds_per_sample": 0.03}
 
 
-class Refusing(LocalDispatcher):
+class Refusing(InProcessDispatcher):
     """Takes one trial, then refuses as sbatch does for good; ``deaf``: cancelling gets no answer either."""
 
     deaf = False
@@ -230,19 +228,10 @@ def refused(scripted_spec, tmp_path, monkeypatch):
     return end
 
 
-def ends_soon(dispatcher: LocalDispatcher, jobs: Iterable[str]) -> bool:
-    deadline = time.monotonic() + 30
-    while not all(status.ended for status in dispatcher.poll(jobs).values()):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 def test_a_run_that_an_error_ends_leaves_no_job_and_resume_goes_on(refused):
     run, dispatcher = refused(deaf=False)
     assert dispatcher.taken
-    assert ends_soon(dispatcher, dispatcher.taken.values())
+    until_ended(dispatcher, dispatcher.taken.values(), seconds=30)
     state = read_state(run.journal_file)
     assert "invalid partition" in state.finished
     assert "may still run" not in state.finished
@@ -260,7 +249,7 @@ def test_cancel_stops_the_jobs_that_an_ended_run_left_behind(refused):
     assert "agenttts-hpc cancel small" in state.finished
     assert not any(status.ended for status in dispatcher.poll(dispatcher.taken.values()).values())
     launch.cancel(run)
-    assert ends_soon(dispatcher, dispatcher.taken.values())
+    until_ended(dispatcher, dispatcher.taken.values(), seconds=30)
     state = read_state(run.journal_file)
     assert state.finished == "cancelled"
     assert not state.unfinished()

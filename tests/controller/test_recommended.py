@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import polars as pl
 import pytest
 
 from agenttts.controller import launch, process
 from agenttts.controller.plan import make_plan
 from agenttts.spec import load_spec
+from tests.support.runs import journal_events, table
 
 
 @pytest.fixture
@@ -30,30 +29,25 @@ def hopeful(controller):
     return searcher.space.cheapest
 
 
-def events(run, kind):
-    lines = map(json.loads, run.journal_file.read_text().splitlines())
-    return [event for event in lines if event["event"] == kind]
-
-
 def test_an_untried_recommendation_is_tried_once(run):
     controller = process.make_controller(run)
     cheapest = hopeful(controller)
     controller.run()
-    frame = pl.read_parquet(run.trials_file).sort("trial")
+    frame = table(run.path)
     [last] = frame.filter(pl.col("source") == "recommended").to_dicts()
     assert last["trial"] == frame["trial"].max()
     assert last["iteration"] == frame["iteration"].max() == 1
     assert last["allocation"] == cheapest.to_records()
     assert last["state"] == "COMPLETED"
-    assert events(run, "told")[0]["recommended"] == cheapest.to_records()
-    final = events(run, "told")[-1]
-    assert (final["iteration"], len(events(run, "told"))) == (1, 2)
+    assert journal_events(run.path, "told")[0]["recommended"] == cheapest.to_records()
+    final = journal_events(run.path, "told")[-1]
+    assert (final["iteration"], len(journal_events(run.path, "told"))) == (1, 2)
     assert final["recommended"] in frame["allocation"].to_list()
     # A controller that comes later finds it done.
     again = process.make_controller(run)
     hopeful(again)
     again.run()
-    assert pl.read_parquet(run.trials_file).height == frame.height
+    assert table(run.path).height == frame.height
 
 
 def test_a_controller_killed_before_it_is_told_goes_on(run):
@@ -75,12 +69,12 @@ def test_a_controller_killed_before_it_is_told_goes_on(run):
     again = process.make_controller(run)
     hopeful(again)
     again.run()
-    assert len(events(run, "finished")) == pl.read_parquet(run.trials_file).height
-    assert [event["iteration"] for event in events(run, "told")] == [0, 1]
-    assert events(run, "ended")[-1]["outcome"] == "done"
+    assert len(journal_events(run.path, "finished")) == table(run.path).height
+    assert [event["iteration"] for event in journal_events(run.path, "told")] == [0, 1]
+    assert journal_events(run.path, "ended")[-1]["outcome"] == "done"
 
 
 def test_a_recommendation_that_was_tried_costs_nothing(run):
     process.make_controller(run).run()
-    assert "recommended" not in pl.read_parquet(run.trials_file)["source"].to_list()
-    assert len(events(run, "told")) == 1
+    assert "recommended" not in table(run.path)["source"].to_list()
+    assert len(journal_events(run.path, "told")) == 1

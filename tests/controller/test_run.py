@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from agenttts.controller import launch
 from agenttts.controller.journal import read_state
+from agenttts.controller.plan import make_plan
 from agenttts.controller.works import shares
+from agenttts.spec import load_spec
 from agenttts.trial.spec import TrialSpec
-
-
-def table(tmp_path: Path, run: str = "small") -> pl.DataFrame:
-    return pl.read_parquet(tmp_path / "results" / run / "trials.parquet")
-
-
-def outcome(frame: pl.DataFrame) -> list[tuple[object, ...]]:
-    """What must not depend on where, when or how often a run was interrupted."""
-    columns = ["trial", "iteration", "source", "state", "score", "budget", "allocation", "prompt_tokens", "decode_tokens"]  # fmt: skip
-    return frame.sort("trial").select(columns).rows()
-
-
-def controller_pids(tmp_path: Path) -> list[int]:
-    folder = str(tmp_path / "results").encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if folder in command and b"slurm/controller" in command:
-                found.append(int(entry.name))
-    return found
+from tests.support.runs import (
+    attempts,
+    controller_pids,
+    journal_events,
+    kill_controller,
+    outcome,
+    table,
+    until_more_events,
+)
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -50,7 +36,7 @@ def finished(cli, scripted_spec, tmp_path):
 
 
 def test_a_run_completes_and_reports(finished, cli, tmp_path):
-    frame = table(tmp_path)
+    frame = table(tmp_path / "results/small")
     assert set(frame["state"]) == {"COMPLETED"}
     assert frame["iteration"].max() == 2
     assert frame.filter(pl.col("iteration") == 0)["source"].unique().to_list() == ["initial"]
@@ -71,9 +57,9 @@ def test_a_run_completes_and_reports(finished, cli, tmp_path):
 
 def test_the_same_spec_and_seed_give_the_same_run(finished, cli, scripted_spec, tmp_path):
     assert cli("launch", scripted_spec(), "--name", "again", "--wait").returncode == 0
-    assert outcome(table(tmp_path)) == outcome(table(tmp_path, "again"))
+    assert outcome(tmp_path / "results/small") == outcome(tmp_path / "results/again")
     assert cli("launch", scripted_spec(), "--name", "other", "--set", "search.seed=2", "--wait").returncode == 0  # fmt: skip
-    assert outcome(table(tmp_path)) != outcome(table(tmp_path, "other"))
+    assert outcome(tmp_path / "results/small") != outcome(tmp_path / "results/other")
 
 
 def test_trials_at_once_share_the_drawing_and_score_as_one_after_the_other(
@@ -84,11 +70,11 @@ def test_trials_at_once_share_the_drawing_and_score_as_one_after_the_other(
         return {spec.parent.name: TrialSpec.read(spec).shares for spec in specs}
 
     (tmp_path / "three.yaml").write_text(
-        "kind: local\nthrottle: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
+        "kind: in_process\nthrottle: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
     )
     done = cli("launch", scripted_spec(), "--name", "wide", "--cluster", "./three.yaml", "--wait")
     assert done.returncode == 0, done.stderr
-    assert outcome(table(tmp_path, "wide")) == outcome(table(tmp_path))
+    assert outcome(tmp_path / "results/wide") == outcome(tmp_path / "results/small")
     assert not any(shared("small").values()), "one at a time"
     trials = read_state(tmp_path / "results/wide/journal.jsonl").trials.values()
     planned = [trial.planned for trial in trials]
@@ -110,14 +96,14 @@ def test_launching_a_finished_run_again_runs_nothing(finished, cli, scripted_spe
 def test_a_table_that_is_behind_the_journal_is_written_anew(finished, cli, tmp_path):
     """As after a controller that was killed between a trial's line in the journal and its row in the table."""
     run = tmp_path / "results" / "small"
-    whole = table(tmp_path)
+    whole, before = table(run), outcome(run)
     last = whole["trial"].max()
     lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
     kept = max(n for n, line in enumerate(lines) if json.loads(line)["event"] == "finished")
     (run / "journal.jsonl").write_text("".join(lines[: kept + 1]))
     whole.filter(pl.col("trial") != last).write_parquet(run / "trials.parquet")
     assert cli("resume", "small", "--wait").returncode == 0
-    assert outcome(table(tmp_path)) == outcome(whole)
+    assert outcome(run) == before
 
 
 def test_another_spec_under_the_same_name_is_refused(finished, cli, scripted_spec, tmp_path):
@@ -131,43 +117,30 @@ def test_another_spec_under_the_same_name_is_refused(finished, cli, scripted_spe
 def test_a_controller_killed_at_any_point_loses_and_repeats_nothing(
     finished, cli, scripted_spec, tmp_path
 ):
-    assert cli("launch", scripted_spec(), "--name", "killed").returncode == 0
-    journal = tmp_path / "results/killed/journal.jsonl"
-    kills = 0
-    for pause in (0.3, 0.9, 1.4, 0.6, 1.9, 1.1, 0.4, 2.3):
-        time.sleep(pause)
-        pids = controller_pids(tmp_path)
-        if pids:
-            kills += 1
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+    assert cli("launch", scripted_spec(cluster="local"), "--name", "killed").returncode == 0
+    run = tmp_path / "results/killed"
+    for events in (1, 4, 2, 6, 3, 5):
+        until_more_events(run, events)
+        assert kill_controller(run), "the run was over before it could be killed"
         done = cli("resume", "killed")
         assert done.returncode == 0, done.stderr
-    assert kills >= 4, "the run was over before it could be killed"
     assert cli("resume", "killed", "--wait").returncode == 0
-    assert outcome(table(tmp_path, "killed")) == outcome(table(tmp_path))
-    events = [json.loads(line) for line in journal.read_text().splitlines()]
-    ends = [event["trial"] for event in events if event["event"] == "finished"]
+    assert outcome(run) == outcome(tmp_path / "results/small")
+    ends = [event["trial"] for event in journal_events(run, "finished")]
     assert len(ends) == len(set(ends))
-    for trial in (tmp_path / "results/killed/trials").iterdir():
-        attempts = [json.loads(p.read_text()) for p in sorted((trial / "attempts").glob("*.json"))]
-        assert [a["state"] for a in attempts].count("COMPLETED") == 1
+    for trial in (run / "trials").iterdir():
+        states = [attempt["state"] for attempt in attempts(run, trial.name)]
+        assert states.count("COMPLETED") == 1
 
 
 def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, tmp_path):
-    spec = scripted_spec(models__strong__options={"seconds_per_sample": 0.05})
+    spec = scripted_spec(cluster="local", models__strong__options={"seconds_per_sample": 0.05})
     # As from a script that starts it with "&": an interrupt is ignored there, and by what it starts.
     launch = "trap '' INT; exec \"$@\""
     command = ["sh", "-c", launch, "sh", sys.executable, "-m", "agenttts.cli", "launch", str(spec)]
     subprocess.run(command, cwd=tmp_path, check=True)
     journal = tmp_path / "results/small/journal.jsonl"
-    deadline = time.monotonic() + 60
-    while not (journal.exists() and b'"finished"' in journal.read_bytes()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until(lambda: journal.exists() and b'"finished"' in journal.read_bytes(), "a finished trial")
     done = cli("cancel", "small", "--json")
     assert done.returncode == 0, done.stderr
     status = json.loads(done.stdout)
@@ -176,11 +149,11 @@ def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, t
     assert not status["jobs"]
     assert status["trials"]["CANCELLED"] >= 1
     assert status["trials"]["COMPLETED"] >= 1
-    assert not controller_pids(tmp_path)
-    before = table(tmp_path).filter(state="COMPLETED")
+    assert not controller_pids(tmp_path / "results/small")
+    before = table(tmp_path / "results/small").filter(state="COMPLETED")
     done = cli("resume", "small", "--wait")
     assert done.returncode == 0, done.stderr
-    after = table(tmp_path)
+    after = table(tmp_path / "results/small")
     assert set(after["state"]) == {"COMPLETED"}, "what was cut off has been run after all"
     assert after["iteration"].max() == 2
     kept = after.filter(pl.col("trial").is_in(before["trial"].implode()))
@@ -192,7 +165,7 @@ def test_trials_that_fail_are_told_apart_and_the_run_says_so(cli, scripted_spec,
     done = cli("launch", spec, "--wait")
     assert done.returncode == 4
     assert "trials of" in done.stderr
-    frame = table(tmp_path)
+    frame = table(tmp_path / "results/small")
     weak = pl.col("allocation").list.eval(pl.element().struct.field("model") == "weak").list.any()
     assert set(frame.filter(weak)["state"]) == {"OOM"}
     assert set(frame.filter(~weak)["state"]) == {"COMPLETED"}
@@ -205,7 +178,7 @@ def test_a_run_whose_every_trial_fails_stops_early(cli, scripted_spec, tmp_path)
     done = cli("launch", scripted_spec(models__weak__options=fails, models__strong__options=fails), "--wait")  # fmt: skip
     assert done.returncode == 4
     assert "every trial of iteration 0 failed" in done.stderr
-    assert table(tmp_path)["iteration"].max() == 0
+    assert table(tmp_path / "results/small")["iteration"].max() == 0
 
 
 def test_the_searcher_is_told_how_sure_each_score_is(finished, tmp_path):
@@ -253,18 +226,22 @@ def test_a_damaged_origin_is_said_in_one_paragraph(damaged_run, cli, content):
 
 
 @pytest.fixture
-def damaged_run(scripted_spec, tmp_path, monkeypatch):
-    """A run whose controller was never started; ``damage(file, content)`` overwrites or removes one of its files."""
-    from agenttts.controller import launch
-    from agenttts.controller.plan import make_plan
-    from agenttts.spec import load_spec
-
-    monkeypatch.setattr(launch, "start_controller", lambda run: None)
+def created_run(scripted_spec, tmp_path, monkeypatch):
+    """A run whose controller was never started."""
     results = tmp_path / "results"
-    run, _ = launch.launch(make_plan(load_spec(scripted_spec()), [tmp_path], results), results)
+    with monkeypatch.context() as patched:
+        patched.setattr(launch, "start_controller", lambda run: None)
+        plan = make_plan(load_spec(scripted_spec(search__iterations=0)), [tmp_path], results)
+        run, _ = launch.launch(plan, results)
+    return run
+
+
+@pytest.fixture
+def damaged_run(created_run):
+    """``damage(file, content)`` overwrites or removes a file of `created_run`."""
 
     def damage(file: str, content: str | None) -> Path:
-        path = run.path / file
+        path: Path = created_run.path / file
         if content is None:
             path.unlink()
         else:
@@ -275,16 +252,14 @@ def damaged_run(scripted_spec, tmp_path, monkeypatch):
 
 
 def test_status_and_report_show_what_the_searcher_recommends(finished, cli, tmp_path):
-    journal = (tmp_path / "results/small/journal.jsonl").read_text().splitlines()
-    told = [e for e in map(json.loads, journal) if e["event"] == "told"]
-    recommended = told[-1]["recommended"]
-    assert recommended in table(tmp_path)["allocation"].to_list()
+    recommended = journal_events(tmp_path / "results/small", "told")[-1]["recommended"]
+    assert recommended in table(tmp_path / "results/small")["allocation"].to_list()
     assert json.loads(cli("status", "small", "--json").stdout)["recommended"] == recommended
     short = " → ".join(f"{c['model']}×{c['samples']}" for c in recommended)
     assert f"recommended: {short}" in " ".join(cli("status", "small").stdout.split())
     [run] = json.loads(cli("report", "small", "--format", "json").stdout)["runs"]
     assert run["recommended"]["allocation"] == recommended
-    of_it = table(tmp_path).filter(trial=run["recommended"]["trial"])
+    of_it = table(tmp_path / "results/small").filter(trial=run["recommended"]["trial"])
     assert of_it["score"].to_list() == [run["recommended"]["score"]]
     for form in ("table", "html"):
         text = " ".join(cli("report", "small", "--format", form).stdout.split())
@@ -299,8 +274,7 @@ def test_the_run_leaves_its_report(finished, cli, tmp_path):
     assert left["runs"][0]["outcome"] == "done"
 
 
-def test_a_report_that_cannot_be_written_costs_a_line_in_the_log(cli, scripted_spec, tmp_path):
-    assert cli("launch", scripted_spec(search__iterations=0)).returncode == 0
+def test_a_report_that_cannot_be_written_costs_a_line_in_the_log(created_run, cli, tmp_path):
     (tmp_path / "results/small/report").touch()
     done = cli("resume", "small", "--wait")
     assert done.returncode == 0, done.stderr

@@ -5,19 +5,19 @@ A new dispatcher is a line in ``DISPATCHERS`` and its `Place`.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from agenttts.dispatch.base import Dispatcher, JobStatus, Work
+from agenttts.dispatch.base import Dispatcher, Work
 from agenttts.dispatch.in_process import InProcessDispatcher
 from agenttts.dispatch.job import LOG_FILE, read_attempts
 from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.tables.schema import TrialState
+from tests.support.waiting import until, until_ended
 
 DISPATCHERS = ["local", "in_process", pytest.param("slurm", marks=pytest.mark.cluster)]
 
@@ -83,31 +83,13 @@ def works(place):
 SLEEPER = "trap 'exit 143' TERM; echo $$ > pid; while :; do sleep 0.05; done"
 
 
-def wait(dispatcher: Dispatcher, ids: Iterable[str], seconds: float = 60) -> dict[str, JobStatus]:
-    """The statuses once all have ended."""
-    deadline = time.monotonic() + seconds
-    while True:
-        statuses = dispatcher.poll(list(ids))
-        if all(status.ended for status in statuses.values()):
-            return statuses
-        assert time.monotonic() < deadline, statuses
-        time.sleep(0.1)
-
-
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_every_work_gets_a_job_of_its_own_and_runs_once(place, works):
     dispatcher = place.dispatcher()
     three = works("echo $MINE >> ran; exit 1", 3)
     ids = dispatcher.submit("batch-0", three)
     assert set(ids) == {"t0000", "t0001", "t0002"}
     assert len(set(ids.values())) == 3
-    statuses = wait(dispatcher, ids.values())
+    statuses = until_ended(dispatcher, ids.values())
     assert set(statuses) == set(ids.values())
     for number, work in enumerate(three):
         assert (work.directory / "ran").read_text() == f"work {number}\n"
@@ -129,7 +111,7 @@ def test_poll_answers_for_every_id(place, works):
     assert statuses[place.never_a_job].ended
     assert statuses[place.never_a_job].verdict is TrialState.INFRA_FAILED
     dispatcher.cancel(ids.values())
-    wait(dispatcher, ids.values())
+    until_ended(dispatcher, ids.values())
 
 
 def test_a_new_dispatcher_finds_the_jobs_of_a_batch(place, works):
@@ -143,7 +125,7 @@ def test_a_new_dispatcher_finds_the_jobs_of_a_batch(place, works):
     assert new.find("batch-0", three) == ids
     assert not any(status.ended for status in new.poll(ids.values()).values())
     new.cancel(ids.values())
-    wait(new, ids.values())
+    until_ended(new, ids.values())
 
 
 def test_nothing_is_found_where_nothing_was_submitted(place, works):
@@ -152,7 +134,7 @@ def test_nothing_is_found_where_nothing_was_submitted(place, works):
     other = [Work("t0009", place.folder / "trials" / "t0009", ("true",), {}, 0, "n", "c")]
     assert place.dispatcher().find("batch-1", other) == {}
     place.dispatcher().cancel(ids.values())
-    wait(place.dispatcher(), ids.values())
+    until_ended(place.dispatcher(), ids.values())
 
 
 @pytest.mark.parametrize("setup", [[], ["true", "export FROM_SETUP=here"]])
@@ -162,7 +144,7 @@ def test_cancel_ends_jobs_in_order_whoever_started_them(place, works, setup):
     until(lambda: all((work.directory / "pid").exists() for work in two))
     new = place.dispatcher(setup=setup)
     new.cancel(ids.values())
-    wait(new, ids.values())
+    until_ended(new, ids.values())
     for work in two:
         pid = (work.directory / "pid").read_text().strip()
         until(lambda pid=pid: not Path(f"/proc/{pid}").exists())

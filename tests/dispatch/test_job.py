@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,8 @@ import submitit
 from agenttts.dispatch.job import LOG_FILE, TrialJob, read_attempts
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault, read_result, write_fault
+from tests.support.processes import alive
+from tests.support.waiting import until
 
 RESULT = """
 import sys, polars
@@ -39,20 +40,6 @@ def job(directory: Path, *command: str, **changes: object) -> TrialJob:
 
 def shell(directory: Path, script: str, **changes: object) -> TrialJob:
     return job(directory, "sh", "-c", f"cd {directory}; {script}", **changes)
-
-
-def until(condition, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return True
 
 
 def test_a_trial_that_leaves_a_result_is_completed(tmp_path):
@@ -195,7 +182,7 @@ def test_a_preempted_job_stores_is_requeued_and_goes_on(tmp_path, submitted):
     (trial / "pid").unlink()
     os.kill(task, signal.SIGUSR2)
     running(one, trial)  # the next attempt
-    assert gone(child)
+    assert not alive(child)
     assert (trial / "stored").read_text() == "stored\n"
     assert states(trial) == ["PREEMPTED", None]
     assert not one.done()
@@ -224,7 +211,7 @@ def test_a_child_that_does_not_stop_is_killed(tmp_path, submitted):
     task, child = running(one, trial)
     os.kill(task, signal.SIGUSR2)
     until(one.done)
-    assert gone(child)
+    assert not alive(child)
     assert states(trial) == ["TIMEOUT"]
 
 
@@ -234,7 +221,7 @@ def test_an_interrupted_job_is_cancelled_and_its_child_stopped(tmp_path, submitt
     _, child = running(one, trial)
     os.kill(int(one.job_id), signal.SIGINT)
     until(one.done)
-    assert gone(child)
+    assert not alive(child)
     assert (trial / "stored").exists()
     assert states(trial) == ["CANCELLED"]
 
@@ -244,7 +231,7 @@ def test_a_job_killed_outright_takes_its_child_along(tmp_path, submitted):
     one = submitted(shell(trial, STOPPABLE))
     task, child = running(one, trial)
     os.kill(task, signal.SIGKILL)
-    until(lambda: gone(child))
+    until(lambda: not alive(child))
     until(one.done)
     assert (trial / "stored").exists(), "it was told to stop, not killed"
     assert states(trial) == [None], "cut off: the record has a start and no end"

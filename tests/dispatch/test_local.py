@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from agenttts.dispatch.base import Work
 from agenttts.dispatch.job import read_attempts
 from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import Profile
+from tests.support.waiting import until, until_ended
 
 
 def work(tmp_path: Path, number: int, gpus: int) -> Work:
@@ -19,11 +19,7 @@ def work(tmp_path: Path, number: int, gpus: int) -> Work:
 
 
 def devices(one: Work) -> str:
-    deadline = time.monotonic() + 60
-    while not read_attempts(one.directory):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return read_attempts(one.directory)[-1].devices
+    return until(lambda: read_attempts(one.directory))[-1].devices
 
 
 def test_trials_have_gpus_of_their_own_while_there_are_enough(tmp_path):
@@ -42,7 +38,4 @@ def test_trials_have_gpus_of_their_own_while_there_are_enough(tmp_path):
         assert [*given, devices(third)] == ["0", "1,2", "3"]
     finally:
         new().cancel(ids.values())
-    deadline = time.monotonic() + 60
-    while any(not status.ended for status in started.poll(ids.values()).values()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until_ended(started, ids.values())

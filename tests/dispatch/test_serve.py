@@ -23,6 +23,8 @@ from agenttts.dispatch.serve import (
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.serve import server_command
 from agenttts.search.llm.base import LLMError
+from tests.support.processes import alive
+from tests.support.waiting import until
 
 SERVER = """
 import http.server, os, sys, time
@@ -82,20 +84,6 @@ def bench(tmp_path, monkeypatch):
         each.model.release()
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_started_found_checked_and_released(bench):
     served = bench()
     address = served.model.locate()
@@ -111,7 +99,7 @@ def test_started_found_checked_and_released(bench):
             continue
     pid = served.pid
     served.model.release()
-    wait_until(lambda: not alive(pid))
+    until(lambda: not alive(pid), seconds=20)
     assert not key.exists()
     assert not (served.folder / ADDRESS_FILE).exists()
     assert [note.split()[0] for note in served.notes] == ["started", "ready", "released"]
@@ -122,7 +110,7 @@ def test_started_again_when_it_dies(bench):
     served = bench()
     first, pid = served.model.locate(), served.pid
     os.kill(pid, 9)
-    wait_until(lambda: not alive(pid))
+    until(lambda: not alive(pid), seconds=20)
     second = served.model.locate()
     assert served.pid != pid
     assert second.key == first.key
@@ -156,11 +144,11 @@ def test_released_while_trials_run_long_and_started_for_their_end(bench):
     assert alive(pid), "not at once"
     time.sleep(0.4)
     served.model.waiting(8, 10, True)
-    wait_until(lambda: not alive(pid))
+    until(lambda: not alive(pid), seconds=20)
     served.model.waiting(5, 10, True)
     assert read_address(served.folder) is None
     served.model.waiting(2, 10, True)
-    wait_until(lambda: read_address(served.folder) is not None)
+    until(lambda: read_address(served.folder) is not None, seconds=20)
 
 
 def test_released_at_once_when_no_question_is_left_or_the_trials_need_its_gpus(bench):
@@ -180,7 +168,7 @@ def test_it_ends_by_itself_when_the_controller_is_gone(bench):
     served = bench()
     served.start_over(lease_seconds=1.0).locate()
     pid = served.pid
-    wait_until(lambda: not alive(pid), 10)
+    until(lambda: not alive(pid), seconds=10)
     assert not (served.folder / ADDRESS_FILE).exists()
 
 

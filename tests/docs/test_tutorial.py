@@ -9,7 +9,8 @@ import sys
 
 import polars as pl
 import pytest
-from tutorial import blocks, write_files
+
+from tests.support.tutorial import blocks, write_files
 
 
 @pytest.fixture

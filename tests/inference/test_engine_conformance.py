@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,8 @@ import pytest
 
 from agenttts.inference.base import Engine, EngineError, ModelConfig, Request, SamplingParams
 from agenttts.inference.engine_process import EngineProcess, create_engine
+from tests.support.processes import group_members
+from tests.support.waiting import until
 
 llm = pytest.mark.llm
 ENGINES = ["scripted", pytest.param("transformers", marks=llm), pytest.param("vllm", marks=llm)]
@@ -171,7 +172,7 @@ def test_a_killed_engine_is_taken_for_one_out_of_memory(name, loaded):
         with pytest.raises(EngineError, match="killed by SIGKILL") as caught:
             base.generate([request()])
         assert caught.value.kind == "OOM"
-    assert members(base.pid) == []
+    until(lambda: not group_members(base.pid), seconds=5, pause=0.1)
 
 
 def test_a_broken_model_is_an_engine_error(name, tmp_path):
@@ -192,24 +193,7 @@ def test_closing_gives_the_memory_back(engine, name):
     with pytest.raises(EngineError, match="closed"):
         engine.generate([request()])
     if isinstance(engine, EngineProcess):
-        assert members(engine.pid) == []
+        # The processes are given a moment to be reaped.
+        until(lambda: not group_members(engine.pid), seconds=5, pause=0.1)
     else:
         assert name == "scripted", "every engine with a model to load has a process of its own"
-
-
-def members(group: int) -> list[int]:
-    """The processes of a group that are left, given a moment to be reaped."""
-    deadline = time.monotonic() + 5
-    while True:
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                except OSError:
-                    continue
-                if int(fields[2]) == group and fields[0] != "Z":
-                    found.append(int(entry.name))
-        if not found or time.monotonic() > deadline:
-            return found
-        time.sleep(0.1)

@@ -9,9 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hostile import PROGRAMS
 
 from agenttts.dispatch.apptainer import Container, exec_command
+from tests.support import hostile_programs
+from tests.support.hostile_programs import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +42,7 @@ def test_hostile_programs_are_contained(image, tmp_path, user):
     shutil.copytree(ROOT / "agenttts" / "sandbox", project / "agenttts" / "sandbox")
     for name in ("__init__.py", "errors.py"):
         shutil.copy(ROOT / "agenttts" / name, project / "agenttts" / name)
-    shutil.copy(Path(__file__).parent / "hostile.py", project / "hostile.py")
+    shutil.copy(hostile_programs.__file__, project / "hostile_programs.py")
     for path in (project, *project.parents):
         if path.stat().st_uid == os.getuid() and path != Path("/") and path.is_relative_to("/tmp"):
             path.chmod(path.stat().st_mode | 0o055)
@@ -50,7 +51,7 @@ def test_hostile_programs_are_contained(image, tmp_path, user):
     scratch.chmod(0o777)
     command = exec_command(
         Container(image, nv=False),
-        ("/usr/bin/python3", str(project / "hostile.py")),
+        ("/usr/bin/python3", str(project / "hostile_programs.py")),
         read_only=[project],
         writable=[],
     )

@@ -12,30 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hostile import PROGRAMS, how
 
 from agenttts.errors import MissingRequirement
 from agenttts.sandbox import Limits, check_sandbox, filesystem, run_program, watch
 from agenttts.sandbox.scratch import remove_stale, remove_tree, scratch_directory
 from agenttts.sandbox.seccomp import build
+from tests.support.hostile_programs import PROGRAMS, how
+from tests.support.processes import processes_with
+from tests.support.waiting import until
 
 
 def run(code: str, **limits):
     return run_program({"main.py": code}, limits=Limits(**limits))
-
-
-def processes_with(mark: str) -> list[str]:
-    """Processes of this machine that have ``mark`` on their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if mark.encode() in command:
-                found.append(entry.name)
-    return found
 
 
 def test_a_program_runs_and_its_output_comes_back():
@@ -252,19 +240,12 @@ def test_a_dead_caller_takes_the_program_with_it(tmp_path):
         [sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}
     )
     try:
-        deadline = time.monotonic() + 30
-        while (
-            len(processes_with(mark)) < 2 and time.monotonic() < deadline
-        ):  # the caller itself has it too
-            time.sleep(0.05)
-        assert len(processes_with(mark)) >= 2
+        # The caller has the mark on its command line too.
+        until(lambda: len(processes_with(mark)) >= 2, seconds=30)
     finally:
         caller.kill()
         caller.wait()
-    deadline = time.monotonic() + 10
-    while processes_with(mark) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert processes_with(mark) == []
+    until(lambda: not processes_with(mark), seconds=10)
     left = list(tmp_path.glob("agenttts-run-*"))
     assert len(left) == 1
     remove_stale(tmp_path)

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from problems import FAMILIES, surface_problem
-from surfaces import draw_surface, optimum
+
+from benchmarks.search.problems import FAMILIES, surface_problem
+from benchmarks.search.problems.surfaces import draw_surface, optimum
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "search"
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from surfaces import draw_surface, optimum
 
 from agenttts.search.acquisition import choose, spread
 from agenttts.search.archive import Archive, TrialResult
@@ -9,6 +8,7 @@ from agenttts.search.effects import EffectModel
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.grid import ChoiceGrid
 from agenttts.search.initial import initial_trials
+from benchmarks.search.problems.surfaces import draw_surface, optimum
 
 SURFACE = draw_surface(5100)
 SPACE = SURFACE.space

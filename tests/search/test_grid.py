@@ -6,21 +6,11 @@ from hypothesis import strategies as st
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.grid import ChoiceGrid
 from agenttts.search.moves import within_budget
-from agenttts.space import Model, SearchSpace, Stage
-
-MODELS = (Model("l", 70e9), Model("s", 3e9), Model("m", 8e9))
-
-
-@st.composite
-def spaces(draw):
-    samples = tuple(draw(st.lists(st.integers(1, 60), min_size=1, max_size=6)))
-    number = draw(st.integers(1, 3))
-    stages = tuple(Stage(name, MODELS, 256, 64, samples) for name in "abc"[:number])
-    least = sum(stage.budget("s", min(samples)) for stage in stages)
-    return SearchSpace(stages, least + draw(st.floats(0, 900)))
+from agenttts.space import SearchSpace
+from tests.support.spaces import equal_stage_spaces
 
 
-@given(spaces())
+@given(equal_stage_spaces())
 @settings(deadline=None, max_examples=40)
 def test_enumerates_the_feasible_set(space):
     grid = ChoiceGrid(space)
@@ -31,7 +21,7 @@ def test_enumerates_the_feasible_set(space):
     assert grid.cost(rows) == pytest.approx([space.cost(grid.decode(row)) for row in rows])
 
 
-@given(spaces(), st.integers(1, 40))
+@given(equal_stage_spaces(), st.integers(1, 40))
 @settings(deadline=None, max_examples=40)
 def test_a_thinned_set_is_small_feasible_and_never_empty(space, most):
     grid = ChoiceGrid(space)
@@ -42,7 +32,7 @@ def test_a_thinned_set_is_small_feasible_and_never_empty(space, most):
     assert space.cheapest in {grid.decode(row) for row in rows}
 
 
-@given(spaces(), st.randoms(use_true_random=False))
+@given(equal_stage_spaces(), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=40)
 def test_around_stays_within_the_budget_and_reaches_every_choice_of_one_stage(space, rng):
     grid = ChoiceGrid(space)
@@ -60,7 +50,7 @@ def test_around_stays_within_the_budget_and_reaches_every_choice_of_one_stage(sp
     assert near <= around
 
 
-@given(spaces(), st.randoms(use_true_random=False))
+@given(equal_stage_spaces(), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=60)
 def test_any_allocation_is_cut_down_to_the_budget(space, rng):
     rich = SearchSpace(space.stages, 1e6)

@@ -1,12 +1,12 @@
 import statistics
 
 import pytest
-from surfaces import draw_surface, optimum
 
 from agenttts.search import Proposal, TrialResult, create
 from agenttts.search.archive import Archive
 from agenttts.search.insights import InsightRules
 from agenttts.space import Model, SearchSpace, Stage
+from benchmarks.search.problems.surfaces import draw_surface, optimum
 
 # Not the numbers that the benchmark uses by default.
 SURFACES = range(5000, 5012)

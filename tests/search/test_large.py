@@ -3,9 +3,9 @@
 import random
 
 import pytest
-from large import large_surface
 
 from agenttts.search import create
+from benchmarks.search.problems.surfaces import large_surface
 
 
 @pytest.mark.parametrize("method", ["agenttts", "gp"])

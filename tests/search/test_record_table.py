@@ -4,11 +4,11 @@ import sys
 
 import polars as pl
 import pytest
-import record_table
 
 from agenttts.search import create
 from agenttts.search.replay import load_table, replay
 from agenttts.spec import load_spec
+from benchmarks.search import record_table
 
 
 @pytest.fixture

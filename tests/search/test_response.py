@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from surfaces import draw_surface
 
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.effects import EffectModel
 from agenttts.search.grid import ChoiceGrid
 from agenttts.search.response import Observed, Response
 from agenttts.space import Model, SearchSpace, Stage
+from benchmarks.search.problems.surfaces import draw_surface
 
 EXAMPLES = 100
 

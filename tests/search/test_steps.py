@@ -1,10 +1,9 @@
-from problems import surface_problem
-
 from agenttts.search import create
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.grid import ChoiceGrid
 from agenttts.search.steps import beside_trials, independent
 from agenttts.space import Model, SearchSpace, Stage
+from benchmarks.search.problems import surface_problem
 
 SPACE = SearchSpace(
     (Stage("a", (Model("s", 3e9), Model("l", 70e9)), 256, 64, tuple(range(1, 65))),), 1e4

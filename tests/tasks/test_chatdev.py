@@ -7,7 +7,6 @@ import json
 import polars as pl
 import pytest
 import yaml
-from observing import perfect_chatdev
 
 from agenttts.errors import UserError
 from agenttts.inference.base import PROMPT_STYLES, render
@@ -15,6 +14,7 @@ from agenttts.tasks import create
 from agenttts.tasks.base import TaskConfig
 from agenttts.tasks.chatdev_programs import read_files, show_files
 from agenttts.trial.bench import TrialBench
+from tests.support.observing import perfect_chatdev
 
 GOOD = "print('How many words, letters and sentences does the line of text have?')\nline = input()\nprint(len(line.split()))\n"
 BROKEN = "print('word counter')\nprint(wrod)\n"

@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from observing import appraised, observed, perfect_chatdev
-from tutorial import write_files
 
 from agenttts import tasks
 from agenttts.inference.base import (
@@ -39,6 +37,8 @@ from agenttts.tasks.taskbench_prompts import calls_json, steps_json, tools_json
 from agenttts.trial.evaluate import evaluate
 from agenttts.trial.result import TrialOutput
 from agenttts.trial.spec import TrialSpec
+from tests.support.observing import appraised, observed, perfect_chatdev
+from tests.support.tutorial import write_files
 
 
 def perfect_retrieval(example: Example) -> dict[str, str]:

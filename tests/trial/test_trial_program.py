@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from agenttts.errors import UserError
 from agenttts.inference.sharing import Share
 from agenttts.trial.result import Fault, read_fault, read_result
 from agenttts.trial.spec import PROTOCOL, SPEC_FILE, TrialSpec
+from tests.support.waiting import until
 
 
 def start(spec: TrialSpec) -> subprocess.Popen[str]:
@@ -74,7 +75,7 @@ def test_an_error_in_a_user_s_task_says_where(make_trial, tmp_path, monkeypatch)
         "class MyTask(RetrievalQA):\n"
         "    stages = (Retrieval(), Odd())\n"
     )
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{':'.join(p for p in sys.path if p)}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     spec = make_trial("t0000", ("weak", 1), ("weak", 1), task="mytask:MyTask")
     code, _, err = finish(start(spec))
     assert code == 1
@@ -120,11 +121,12 @@ def test_a_trial_told_to_stop_exits_with_143_and_goes_on_from_its_samples(make_t
     spec = make_trial("t0000", ("strong", 6), ("weak", 2), options=slow)
     process = start(spec)
     samples = Path(spec.samples)
-    deadline = time.monotonic() + 60
-    while not list(samples.glob("*.parquet")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
+    until(
+        lambda: list(samples.glob("*.parquet")) or process.poll() is not None,
+        "stored samples",
+        pause=0.02,
+    )
+    assert process.poll() is None
     for _ in range(signals):
         process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)

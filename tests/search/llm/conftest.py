@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from llm_parts import Server
+
+from tests.support.llm import Server
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from llm_parts import SPACE, allocation, link
 
 from agenttts.search import TrialResult, create
 from agenttts.search.archive import Archive
 from agenttts.search.initial import initial_trials
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.transcript import Transcript
+from tests.support.llm import SPACE, allocation, link
 
 GOOD = allocation("qwen-72b", 2, "llama-3b", 16)
 

@@ -4,7 +4,6 @@ import json
 
 import polars as pl
 import pytest
-from llm_parts import SPACE, allocation, link
 
 from agenttts.errors import UserError
 from agenttts.search import TrialResult, create
@@ -13,6 +12,7 @@ from agenttts.search.llm.knowledge import load_experience, most_similar
 from agenttts.search.llm.transcript import Transcript
 from agenttts.search.replay import load_table
 from agenttts.space import SearchSpace, Stage
+from tests.support.llm import SPACE, allocation, link
 
 METHODS = ("llm_zs", "agenthpo", "mlcopilot")
 REPLIES = [

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from llm_parts import BRIEFING, link
 
 from agenttts.errors import UserError
 from agenttts.search.llm.base import Chat, LLMError
 from agenttts.search.llm.caller import Caller, Patience
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
 from agenttts.search.llm.transcript import Transcript, summarise
+from tests.support.llm import BRIEFING, link
 
 CHAT = Chat("propose", ({"role": "user", "content": "x" * 400},))
 

@@ -5,10 +5,10 @@ import time
 from email.utils import formatdate
 
 import pytest
-from llm_parts import KEY, said
 
 from agenttts.search.llm.base import Chat, LLMError
 from agenttts.search.llm.endpoint import Address, EndpointLLM
+from tests.support.llm import KEY, said
 
 CHAT = Chat("propose", ({"role": "user", "content": "hello"},), {"type": "object"}, seed=5)
 

@@ -3,11 +3,12 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llm_parts import SPACE
 
 from agenttts.search.llm.mending import Mended, mend
 from agenttts.search.llm.reading import RawAllocation, RawChoice
-from agenttts.space import Model, SearchSpace, Stage
+from agenttts.space import SearchSpace
+from tests.support.llm import SPACE
+from tests.support.spaces import small_medium_large_spaces
 
 OTHERWISE = SPACE.allocation(("qwen-72b", 1), ("llama-3b", 32))
 
@@ -69,25 +70,8 @@ counts = st.one_of(
 )
 
 
-@st.composite
-def spaces(draw):
-    models = (Model("s", 1e9), Model("m", 8e9), Model("l", 70e9))
-    stages = tuple(
-        Stage(
-            f"stage{i}",
-            tuple(m for m in models if draw(st.booleans())) or models[:1],
-            draw(st.integers(1, 3000)),
-            draw(st.integers(1, 2000)),
-            tuple(draw(st.sets(st.integers(1, 200), min_size=1, max_size=8))),
-        )
-        for i in range(draw(st.integers(1, 3)))
-    )
-    least = SearchSpace(stages, 1e9).least_budget
-    return SearchSpace(stages, least + draw(st.floats(0, 2000)))
-
-
 @settings(max_examples=150, deadline=None)
-@given(spaces(), st.lists(st.tuples(names, counts), min_size=3, max_size=3))
+@given(small_medium_large_spaces(), st.lists(st.tuples(names, counts), min_size=3, max_size=3))
 def test_whatever_is_proposed_ends_in_the_space_or_is_refused(space, parts):
     raw = RawAllocation(
         {s.name: RawChoice(*part) for s, part in zip(space.stages, parts, strict=False)}

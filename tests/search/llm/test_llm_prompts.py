@@ -4,11 +4,11 @@ import json
 import re
 
 import pytest
-from llm_parts import BRIEFING, SPACE, allocation, link
 
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.prompts import FOLDER, Prompts, history
+from tests.support.llm import BRIEFING, SPACE, allocation, link
 
 
 def archive(trials=12):

@@ -6,9 +6,9 @@ import string
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llm_parts import SPACE, allocation
 
 from agenttts.search.llm.reading import RawChoice, read_allocations, read_guidelines
+from tests.support.llm import SPACE, allocation
 
 GOOD = allocation("qwen-7b", 4, "llama-3b", 16)
 EXPECTED = {"retrieval": RawChoice("qwen-7b", 4), "answer": RawChoice("llama-3b", 16)}

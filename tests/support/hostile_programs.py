@@ -1,6 +1,6 @@
 """Programs that try to do harm, and how to tell that they could not. Run by the tests, here and inside a container.
 
-As a program (``python hostile.py``) it runs them all in the sandbox and prints one JSON line each.
+As a program (``python hostile_programs.py``) it runs them all in the sandbox and prints one JSON line each.
 """
 
 from __future__ import annotations

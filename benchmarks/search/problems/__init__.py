@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from surfaces import Surface, draw_surface, optimum
-
 from agenttts.search import TrialResult
 from agenttts.search.replay import RecordedTable, load_table
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec import load_spec
 
-HERE = Path(__file__).parent
+from .surfaces import Surface, draw_surface, optimum
+
+HERE = Path(__file__).parents[1]
 
 # Families beside the plain one, to see that nothing hangs on its formula: other couplings, and tables with few counts and
 # without stage metrics.

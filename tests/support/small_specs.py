@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from tutorial import write_files
 
 from agenttts.spec import load_spec
+from tests.support.tutorial import write_files
 
 JOBS = Path(__file__).parents[2] / "jobs"
 NAMES = ("kgqa-small", "taskbench-small", "chatdev-small", "triage")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from agenttts import tasks
 from agenttts.inference.base import ModelConfig
@@ -13,20 +12,20 @@ from agenttts.space import Allocation, Choice
 from agenttts.tables.atomic import atomic_write_json
 from agenttts.tasks.base import TaskConfig
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
+from tests.support.scripted import small_spec
 
 
-@pytest.fixture
-def make_trial(scripted_spec, tmp_path):
-    """Write the spec of a trial; ``allocation`` is (model, samples) of retrieval and of answer."""
-    scripted_spec()  # writes the two models' scripts
-    examples = tmp_path / "examples.jsonl"
+def trial_writer(folder: Path) -> Callable[..., TrialSpec]:
+    """A function that writes the spec of a trial into ``folder``; ``allocation`` is (model, samples) by stage."""
+    small_spec(folder)  # writes the two models' scripts
+    examples = folder / "examples.jsonl"
     loaded = tasks.create("retrieval_qa").load(TaskConfig("", "search", 6, seed=1))
     examples.write_text("".join(json.dumps({"id": e.id, "data": e.data}) + "\n" for e in loaded))
 
     def make(
         trial: str, *allocation: tuple[str, int], options: dict[str, dict[str, object]] | None = None, **changes: object
     ) -> TrialSpec:  # fmt: skip
-        directory = tmp_path / "trials" / trial
+        directory = folder / "trials" / trial
         directory.mkdir(parents=True, exist_ok=True)
         choices = zip(("retrieval", "answer"), allocation, strict=True)
         values: dict[str, object] = {
@@ -39,13 +38,13 @@ def make_trial(scripted_spec, tmp_path):
             "decode_tokens": {"retrieval": 32, "answer": 32},
             "models": {
                 name: ModelConfig(
-                    name, str(tmp_path / f"{name}.json"), engine="scripted", gpus=0,
+                    name, str(folder / f"{name}.json"), engine="scripted", gpus=0,
                     options=(options or {}).get(name, {}),
                 )
                 for name in ("weak", "strong")
             },
             "directory": str(directory),
-            "samples": str(tmp_path / "samples"),
+            "samples": str(folder / "samples"),
         }  # fmt: skip
         spec = TrialSpec(**(values | changes))
         atomic_write_json(Path(spec.directory) / SPEC_FILE, spec.to_json())

@@ -12,6 +12,7 @@ import random
 from dataclasses import dataclass
 
 from agenttts.search.base import TrialResult
+from agenttts.search.feasible import FeasibleSet
 from agenttts.space import Allocation, Model, SearchSpace, Stage
 
 PARAMS = (3e9, 8e9, 32e9, 70e9)
@@ -129,6 +130,18 @@ def draw_surface(
     budget = math.ceil(least + rng.uniform(0.7, 2.5) * (largest - least))
     needs = tuple(rng.uniform(0.3, 0.9) if index else 0.0 for index in range(len(stages)))
     return Surface(SearchSpace(tuple(stages), budget), curves, needs, seed, coupling, grid)
+
+
+def large_surface(least: int = 1_000_000) -> tuple[Surface, FeasibleSet]:
+    """The first surface of three stages with at least ``least`` feasible allocations."""
+    number = 0
+    while True:
+        surface = draw_surface(number)
+        if len(surface.space.stages) == 3:
+            feasible = FeasibleSet(surface.space)
+            if len(feasible) >= least:
+                return surface, feasible
+        number += 1
 
 
 def optimum(surface: Surface) -> float:

@@ -1,0 +1,150 @@
+"""What is the in-process dispatcher's own: trials as threads, those that are not, time limits and the controller."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agenttts.dispatch.base import Work
+from agenttts.dispatch.in_process import InProcessDispatcher
+from agenttts.dispatch.job import LOG_FILE, read_attempts
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.tables.schema import TrialState
+from agenttts.trial.result import read_result
+from agenttts.trial.spec import SPEC_FILE, TrialSpec
+from tests.support.runs import journal_events, table
+from tests.support.waiting import until, until_ended
+
+
+@pytest.fixture
+def dispatcher(tmp_path):
+    def make(**settings: object) -> InProcessDispatcher:
+        profile = {"kind": "in_process", "throttle": 4, "grace_seconds": 5, **settings}
+        return InProcessDispatcher(Profile(**profile), tmp_path / "jobs")
+
+    return make
+
+
+def work(spec: TrialSpec, **changes: object) -> Work:
+    directory = Path(spec.directory)
+    command = (sys.executable, "-m", "agenttts.trial", str(directory / SPEC_FILE))
+    values = {"env": {}, "gpus": 0, "name": "i0t0-run", "comment": "", **changes}
+    return Work(trial=spec.trial, directory=directory, command=command, **values)
+
+
+@pytest.mark.parametrize("changes", [{}, {"env": {"MINE": "1"}}], ids=["thread", "child"])
+def test_a_trial_ends_the_same_as_a_thread_and_as_a_child(dispatcher, make_trial, changes):
+    spec = make_trial("t0000", ("weak", 2), ("strong", 1))
+    here = dispatcher()
+    ids = here.submit("b0", [work(spec, **changes)])
+    until_ended(here, ids.values())
+    directory = Path(spec.directory)
+    result = read_result(directory)
+    assert result is not None
+    assert (directory / LOG_FILE).read_text() == f"t0000: score {result.score:.4f}\n"
+    [attempt] = read_attempts(directory)
+    assert (attempt.state, attempt.job_id) == ("COMPLETED", ids["t0000"])
+
+
+def test_trials_run_side_by_side_in_this_process(dispatcher, make_trial):
+    slow = {"weak": {"seconds_per_sample": 0.01}}
+    specs = [make_trial(f"t000{n}", ("weak", 2 + n), ("weak", 1), options=slow) for n in range(3)]
+    here = dispatcher()
+    ids = here.submit("b0", [work(spec) for spec in specs])
+    statuses = here.poll(ids.values())
+    assert [status.ended for status in statuses.values()] == [False] * 3
+    until_ended(here, ids.values())
+    assert all(read_result(Path(spec.directory)) for spec in specs)
+    # No trial started a process: their jobs are numbered by this one's id.
+    assert {job.partition(".")[0] for job in ids.values()} == {str(os.getpid())}
+
+
+def test_a_fault_of_the_trial_is_its_state(dispatcher, make_trial):
+    spec = make_trial("t0000", ("strong", 1), ("weak", 1), options={"weak": {"fail": "OOM"}})
+    here = dispatcher()
+    until_ended(here, here.submit("b0", [work(spec)]).values())
+    [attempt] = read_attempts(Path(spec.directory))
+    assert attempt.state == TrialState.OOM
+    assert "fail: OOM" in attempt.error
+
+
+def test_a_stopped_trial_keeps_its_samples_and_goes_on_from_them(dispatcher, make_trial):
+    slow = {"weak": {"seconds_per_sample": 0.05}}
+    spec = make_trial("t0000", ("strong", 6), ("weak", 2), options=slow)
+    here = dispatcher()
+    ids = here.submit("b0", [work(spec)])
+    until(lambda: list(Path(spec.samples).glob("*.parquet")))
+    here.cancel(ids.values())
+    until_ended(here, ids.values())
+    assert read_attempts(Path(spec.directory))[-1].state == TrialState.CANCELLED
+    assert read_result(Path(spec.directory)) is None
+    until_ended(here, here.submit("b1", [work(spec)]).values())
+    assert read_result(Path(spec.directory)).reused_tokens > 0
+
+
+def test_a_trial_over_its_time_limit_is_run_again_as_often_as_the_profile_says(
+    dispatcher, make_trial, monkeypatch
+):
+    monkeypatch.setattr("agenttts.dispatch.in_process.minutes", lambda time: 0.005)  # 0.3 s
+    here = dispatcher(trial=JobResources(time="1"), max_timeouts=2)
+    spec = make_trial("t0000", ("weak", 1), ("weak", 1))
+    directory = Path(spec.directory)
+    endless = Work("t0000", directory, ("sleep", "600"), {}, 0, "n", "c")
+    until_ended(here, here.submit("b0", [endless]).values())
+    assert [attempt.state for attempt in read_attempts(directory)] == ["TIMEOUT"] * 3
+
+
+def test_jobs_of_a_process_that_is_gone_have_ended(dispatcher):
+    [status] = dispatcher().poll(["999999.0"]).values()
+    assert status.ended
+    assert status.verdict is TrialState.INFRA_FAILED
+    assert "process" in status.detail
+
+
+def test_another_process_sees_the_run_and_can_cancel_it(shell, scripted_spec, tmp_path):
+    slow = {"seconds_per_sample": 0.1}
+    changes = {"search__iterations": 0, "task__examples": 2}
+    spec = scripted_spec(models__weak__options=slow, models__strong__options=slow, **changes)
+    command = [sys.executable, "-m", "agenttts.cli", "launch", str(spec)]
+    launching = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    run = tmp_path / "results/small"
+    try:
+        until(lambda: (run / "journal.jsonl").exists() and journal_events(run, "submitted"))
+        status = json.loads(shell("status", "small", "--json").stdout)
+        assert status["controller"]["alive"]
+        assert status["controller"]["job_id"] == str(launching.pid)
+        cancelled = json.loads(shell("cancel", "small", "--json").stdout)
+        _, error = launching.communicate(timeout=60)
+    finally:
+        launching.kill()
+    assert launching.returncode == 4
+    assert "interrupted" in error
+    assert len(error.strip().splitlines()) == 1, error
+    assert cancelled["outcome"] == "cancelled"
+    assert not cancelled["controller"]["alive"]
+    done = shell("resume", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert set(table(run)["state"]) == {"COMPLETED"}
+
+
+def test_a_launch_that_was_killed_is_resumed(shell, cli, scripted_spec, tmp_path):
+    slow = {"seconds_per_sample": 0.02}
+    spec = scripted_spec(models__weak__options=slow, models__strong__options=slow)
+    command = [sys.executable, "-m", "agenttts.cli", "launch", str(spec)]
+    launching = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    run = tmp_path / "results/small"
+    until(lambda: (run / "journal.jsonl").exists() and journal_events(run, "finished"))
+    launching.send_signal(signal.SIGKILL)
+    launching.wait()
+    assert not json.loads(cli("status", "small", "--json").stdout)["controller"]["alive"]
+    done = cli("resume", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert set(table(run)["state"]) == {"COMPLETED"}
+    ends = [event["trial"] for event in journal_events(run, "finished")]
+    assert len(ends) == len(set(ends))

@@ -1,0 +1,49 @@
+"""The test cluster: several Slurm nodes on this machine, started by ``slurm/test-cluster.sh``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TESTCLUSTER = ROOT / "slurm" / "testcluster.yaml"
+# Programs without which there is no cluster.
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged", "apptainer")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running test cluster. ``env`` is the environment of a login shell on it."""
+
+    directory: Path
+    env: dict[str, str]
+
+    def run(self, *command: object, timeout: float = 60) -> str:
+        """Run a command of the cluster, and return its standard output."""
+        done = subprocess.run(
+            [str(part) for part in command], env={**os.environ, **self.env},
+            capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def queue(self) -> list[dict[str, str]]:
+        """The user's jobs in squeue, one entry per array element."""
+        text = self.run("squeue", "--me", "-h", "-r", "-o", "%i|%P|%j|%T|%b|%k")
+        keys = ("job", "partition", "name", "state", "gres", "comment")
+        return [dict(zip(keys, line.split("|"), strict=True)) for line in text.splitlines()]
+
+    def script(self, *arguments: object) -> None:
+        """Run ``slurm/test-cluster.sh`` with these arguments."""
+        cluster_script(*arguments)
+
+
+def cluster_script(*arguments: object) -> None:
+    """Run ``slurm/test-cluster.sh`` with these arguments."""
+    done = subprocess.run(
+        [ROOT / "slurm" / "test-cluster.sh", *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,52 @@
+"""``agenttts-hpc`` called in this process, or as a program of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from unittest.mock import patch
+
+from agenttts.cli import main
+
+Done = subprocess.CompletedProcess[str]
+
+
+def call(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -> Done:
+    """Run a command line in this process, in directory ``cwd``: what the program would do, without its start."""
+    words = [str(argument) for argument in arguments]
+    out, err = io.StringIO(), io.StringIO()
+    before = Path.cwd()
+    code: object = 0
+    os.chdir(cwd)
+    try:
+        with (
+            patch.dict(os.environ, env or {}),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                main(words)
+            except SystemExit as end:
+                code = end.code
+    finally:
+        os.chdir(before)
+    returncode = code if isinstance(code, int) else int(code is not None)
+    return Done(words, returncode, out.getvalue(), err.getvalue())
+
+
+def run(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 300) -> Done:  # fmt: skip
+    """Run a command line as a user's shell would, in directory ``cwd``."""
+    return subprocess.run(
+        [sys.executable, "-m", "agenttts.cli", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

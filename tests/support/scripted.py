@@ -1,0 +1,77 @@
+"""A small spec over the built-in questions with two scripted models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+QUESTIONS = ROOT / "agenttts" / "tasks" / "data" / "twohop.jsonl"
+
+
+def scripted_model(path: Path, questions: list[dict[str, Any]], right: float) -> Path:
+    """Write a script for the scripted engine that answers both stages of the built-in questions.
+
+    Args:
+        path: The file to write.
+        questions: The built-in questions.
+        right: The probability of a right reply.
+    """
+    rules: list[dict[str, Any]] = []
+    for question in questions:
+        gold = [question["ctxs_candidate"].index(text) + 1 for text in question["ctxs_gt"]]
+        answer = question["answers"][0]
+        rules.append({"contains": [question["question"], "[8]"], "replies": [
+            {"text": " ".join(f"[{i}]" for i in gold), "weight": right},
+            {"text": "[1] [2]", "weight": 1 - right},
+        ]})  # fmt: skip
+        rules.append({"contains": [question["question"]], "replies": [
+            {"text": answer, "weight": right},
+            {"text": "nobody knows", "weight": 1 - right},
+        ]})  # fmt: skip
+    path.write_text(json.dumps({"rules": rules, "default": "nothing"}))
+    return path
+
+
+def small_spec(folder: Path, name: str = "small", **changes: object) -> Path:
+    """Write ``folder/NAME.yaml``, a two-stage spec with a weak and a strong scripted model, and their scripts.
+
+    It runs in the launching process unless ``cluster`` is changed.
+
+    Args:
+        folder: The directory to write into.
+        name: The name of the file and of the run.
+        changes: Values by their place in the spec: ``search__budget=70`` sets ``search.budget``.
+    """
+    questions = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
+    for model, right in (("weak", 0.35), ("strong", 0.8)):
+        scripted_model(folder / f"{model}.json", questions, right)
+    stage = {
+        "models": ["weak", "strong"],
+        "prompt_tokens": 256,
+        "decode_tokens": 32,
+        "samples": [1, 40],
+    }
+    spec: dict[str, Any] = {
+        "name": name,
+        "task": {"name": "retrieval_qa", "examples": 8},
+        "stages": {"retrieval": dict(stage), "answer": dict(stage)},
+        "models": {
+            "weak": {"path": str(folder / "weak.json"), "params": 3e9, "engine": "scripted"},
+            "strong": {"path": str(folder / "strong.json"), "params": 14e9, "engine": "scripted"},
+        },
+        "search": {"budget": 80, "iterations": 2, "batch_size": 3, "seed": 1},
+        "cluster": "in_process",
+    }
+    for key, value in changes.items():
+        place = spec
+        *parents, last = key.split("__")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    return path

@@ -1,0 +1,105 @@
+"""The test suite is one package: tests share code through `tests.support` alone, and leave ``sys.path`` as it is."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.support.waiting import until
+
+TESTS = Path(__file__).parent
+
+
+def files() -> list[Path]:
+    return sorted(TESTS.rglob("*.py"))
+
+
+def violations(source: str) -> list[str]:
+    """The lines of a test file that import test files or a conftest, or that use ``sys.path``."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = _imported(node)
+            found += [
+                f"line {node.lineno} imports {name}, a test file or a conftest"
+                for name in names
+                if any(part == "conftest" or part.startswith("test_") for part in name.split("."))
+            ]
+            if "sys.path" in names:
+                found.append(f"line {node.lineno} imports sys.path")
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.path":
+            found.append(f"line {node.lineno} uses sys.path")
+    return found
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The dotted names that an import statement may mean; ``from a import b`` may import the module a.b."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    module = f"{node.module}." if node.module else ""
+    return [module + alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(TESTS)))
+def test_shared_code_is_in_tests_support_only(path):
+    assert violations(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from test_run import outcome",
+        "from .test_run import outcome",
+        "from . import test_run",
+        "from tests.controller import test_run",
+        "import tests.controller.test_run as run",
+        "def f():\n    from tests.conftest import CACHE",
+        "from ..conftest import CACHE",
+        "import conftest",
+        "import sys\nsys.path.insert(0, '.')",
+        "import sys\nsys.path[:0] = ['.']",
+        "from sys import path",
+    ],
+)
+def test_a_violation_is_found(source):
+    assert len(violations(source)) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from tests.support.runs import outcome",
+        "import pytest, sys\nsys.modules",
+        "code = 'import sys; sys.path.insert(0, 1)'",
+        "import os\nos.path.join('a', 'b')",
+    ],
+)
+def test_what_is_allowed_is_not_found(source):
+    assert violations(source) == []
+
+
+def test_every_directory_of_tests_is_a_package():
+    folders = {TESTS, *(path.parent for path in files())}
+    assert [
+        str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()
+    ] == []
+
+
+def test_pytest_gets_no_path_of_its_own():
+    """Neither ``pythonpath`` nor another import mode: the repository root alone is put on ``sys.path``."""
+    project = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())
+    options = project["tool"]["pytest"]["ini_options"]
+    assert "pythonpath" not in options
+    assert "import-mode" not in options["addopts"]
+
+
+def test_waiting_returns_the_value_and_says_what_did_not_happen():
+    values = iter([0, "", 7])
+    assert until(lambda: next(values), pause=0.01) == 7
+    with pytest.raises(AssertionError, match=r"not within 0\.1 s: the end of the job .*value: 0"):
+        until(lambda: 0, "the end of the job", seconds=0.1)
+    with pytest.raises(AssertionError, match="queue is empty"):
+        until(lambda: "queue is empty" == "", seconds=0.1)
