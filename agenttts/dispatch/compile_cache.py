@@ -8,6 +8,7 @@ of small files are what shared file systems are slowest at.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -89,8 +90,13 @@ def _add_missing(tar: tarfile.TarFile, archive: Path) -> None:
     here = set(tar.getnames())
     with suppress(FileNotFoundError, tarfile.TarError), tarfile.open(archive) as published:
         for member in published:
-            if member.isfile() and member.name not in here:
-                tar.addfile(member, published.extractfile(member))
+            stream = published.extractfile(member)
+            if stream is None or member.name in here:
+                continue
+            content = stream.read()
+            if len(content) < member.size:
+                return  # a damaged archive: the rest of it is lost
+            tar.addfile(member, io.BytesIO(content))
 
 
 def _remove_stale(archive: Path) -> None:
