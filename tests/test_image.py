@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,25 @@ def test_a_small_image_is_built_and_recorded(tmp_path: Path) -> None:
         "small.sif",
         "small.sif.json",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--build-arg", "bsae=x"], "has no argument 'bsae'; valid: base, project; did you mean 'base'"),
+        (["--build-arg", "base"], "--build-arg base: valid is NAME=VALUE"),
+    ],
+)  # fmt: skip
+def test_a_wrong_build_argument_is_named(cli, arguments, said):
+    done = cli("image", "build", ROOT / "Apptainer.def", "--output", "x.sif", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+
+
+def test_a_build_that_the_temporary_space_does_not_hold_is_refused(cli, monkeypatch, tmp_path):
+    usage = shutil.disk_usage(tmp_path)._replace(free=5 * 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    done = cli("image", "build", ROOT / "Apptainer.def", "--output", "x.sif", env={"APPTAINER_TMPDIR": str(tmp_path)})  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert f"{tmp_path} has 5.0 GB free" in done.stderr
+    assert "set APPTAINER_TMPDIR" in done.stderr

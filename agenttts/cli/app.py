@@ -301,6 +301,12 @@ def image_build(
     ),
     runtime: Annotated[str, typer.Option(help="apptainer or singularity.")] = "apptainer",
     force: Annotated[bool, typer.Option("--force", help="Replace an image.")] = False,
+    build_args: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--build-arg", metavar="NAME=VALUE", help="Set an argument of DEF, e.g. base=IMAGE:TAG."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build an image and record its digest beside it."""
@@ -313,6 +319,7 @@ def image_build(
         project=_project(definition),
         runtime=runtime,
         force=force,
+        build_args=_build_arguments(build_args or []),
         log=output.with_suffix(".log"),
     )
     _print({"image": str(output), **vars(record)}, as_json, show.record)
@@ -342,6 +349,17 @@ def _profile_folders(spec: Path | None) -> list[Path]:
     if spec is not None:
         folders += [spec.absolute().parent, spec.absolute().parent.parent]
     return list(dict.fromkeys(folders))
+
+
+def _build_arguments(given: Sequence[str]) -> dict[str, str]:
+    """The values of ``--build-arg NAME=VALUE``."""
+    arguments = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not (separator and name.isidentifier()):
+            raise UserError(f"--build-arg {text}: valid is NAME=VALUE, e.g. base=IMAGE:TAG")
+        arguments[name] = value
+    return arguments
 
 
 def _project(definition: Path) -> Path:

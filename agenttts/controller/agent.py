@@ -15,6 +15,7 @@ from agenttts.controller.served import ServedLimits, ServedModel
 from agenttts.dispatch.apptainer import CACHES, OFFLINE, Container, container_env, exec_command
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.resources import GpuNeed, gpu_need
+from agenttts.dispatch.scratch import CompileCache
 from agenttts.dispatch.serve import (
     KEY_VARIABLE,
     PORT,
@@ -102,6 +103,7 @@ def served_model(
     most_trial_gpus: int,
     token: str,
     transcript: Transcript,
+    cache: CompileCache | None = None,
 ) -> ServedModel | None:
     """The model that this run serves itself, not started yet; None when the section is of another kind."""
     if not isinstance(spec.agent, ServeAgent):
@@ -125,7 +127,7 @@ def served_model(
         alone=local and gpus > 0 and gpus + most_trial_gpus > profile.gpus_per_node,
         poll_seconds=min(2.0, profile.poll_seconds),
     )
-    serving = _serving(directory, config, container, profile, local)
+    serving = _serving(directory, config, container, profile, local, cache)
     note = partial(_note, transcript)
     return ServedModel(directory, serving, server, limits, note)
 
@@ -172,7 +174,12 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
 
 
 def _serving(
-    directory: Path, config: ModelConfig, container: Container | None, profile: Profile, local: bool
+    directory: Path,
+    config: ModelConfig,
+    container: Container | None,
+    profile: Profile,
+    local: bool,
+    cache: CompileCache | None,
 ) -> Serving:
     # Elsewhere than on one machine the controller comes from another node: the key is what guards the port.
     host = "127.0.0.1" if local else "0.0.0.0"
@@ -192,7 +199,8 @@ def _serving(
         )
         env = container_env({**OFFLINE, **CACHES, **profile.env})
         keys = tuple(container_env({KEY_VARIABLE: ""}))
-    return Serving(command, dict(env), keys, host, _LEASE_S, config.name, asdict(config))
+    kept = {"directory": str(cache.directory), "image": cache.image} if cache else None
+    return Serving(command, dict(env), keys, host, _LEASE_S, config.name, asdict(config), kept)
 
 
 def _note(transcript: Transcript, what: str) -> None:

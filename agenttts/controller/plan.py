@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ from agenttts.controller.checks import (
     check_writable,
     model_need,
     ordered,
+    with_snapshots,
 )
 from agenttts.controller.examples import finalist_examples, held_out_examples, load_examples
 from agenttts.dispatch.apptainer import (
@@ -163,6 +163,7 @@ def make_plan(
     spec = with_knowledge(spec, results)
     space = spec.space()
     search.create(spec.search.method, space, spec.search.seed, **spec.search.options)
+    spec = with_snapshots(spec, profile, checks)
     needs = {name: model_need(name, spec, profile, checks) for name in spec.models}
     agent_need = None
     with checks.here():
@@ -246,6 +247,8 @@ def model_configs(spec: JobSpec, gpus: Mapping[str, int]) -> dict[str, ModelConf
 def container_of(spec: JobSpec, profile: Profile) -> Container | None:
     """The container of the trials; None when they run on the host's Python."""
     defaults = profile.container
+    if defaults is not None and defaults.runtime == "none":
+        return None
     image = spec.container.image or (defaults.image if defaults else None)
     if image is None:
         if defaults is None and not spec.container.binds:
@@ -255,7 +258,7 @@ def container_of(spec: JobSpec, profile: Profile) -> Container | None:
             fix="set container.image in the spec or the profile (build one with 'agenttts-hpc image build')",
         )
     return Container(
-        image=Path(os.path.expandvars(image)).expanduser().absolute(),
+        image=Path(image).absolute(),
         runtime=defaults.runtime if defaults else "apptainer",
         nv=defaults.nv if defaults else True,
         binds=(*(defaults.binds if defaults else ()), *spec.container.binds),

@@ -22,11 +22,12 @@ from agenttts.controller.journal import Journal
 from agenttts.controller.loop import Controller, LoopSettings
 from agenttts.controller.plan import container_of, model_configs
 from agenttts.controller.run import RunDirectory
-from agenttts.controller.works import WorkFactory
+from agenttts.controller.works import WorkFactory, samples_directory
 from agenttts.dispatch.base import Dispatcher
 from agenttts.dispatch.in_process import InProcessDispatcher
 from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.scratch import CompileCache
 from agenttts.dispatch.slurm import SlurmDispatcher
 from agenttts.errors import RunFailed
 from agenttts.search.llm.connect import connect
@@ -63,6 +64,13 @@ def make_controller(run: RunDirectory) -> Controller:
     origin = run.origin()
     profile = run.profile()
     container = container_of(spec, profile)
+    cache = None
+    if container is not None:
+        folder = (
+            Path(profile.cache) if profile.cache else samples_directory(run, spec).parent / "cache"
+        )
+        image = origin.get("image") or {}
+        cache = CompileCache(folder, str(image.get("sha256", "")))
     token = f"{run.name}-{origin['token']}"
     transcript = Transcript(run.transcript_file)
     served = served_model(
@@ -74,6 +82,7 @@ def make_controller(run: RunDirectory) -> Controller:
         most_trial_gpus=max(origin["gpus"].values()),
         token=token,
         transcript=transcript,
+        cache=cache,
     )
     briefing = briefing_of(tasks.create(spec.task.name), _lines(run.examples_file))
     link = connect(spec.agent, briefing, transcript, served.locate if served else None)
@@ -88,6 +97,7 @@ def make_controller(run: RunDirectory) -> Controller:
         container=container,
         env=profile.env,
         at_once=profile.throttle,
+        cache=cache,
     )
     journal = Journal(run.journal_file)
     evaluation = Evaluation(

@@ -17,6 +17,7 @@ from agenttts.dispatch.apptainer import (
     exec_command,
 )
 from agenttts.dispatch.base import Work
+from agenttts.dispatch.scratch import CompileCache
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.sharing import Share
 from agenttts.spec import JobSpec
@@ -53,6 +54,11 @@ def shares(
     return found
 
 
+def samples_directory(run: RunDirectory, spec: JobSpec) -> Path:
+    """Where the run's samples are stored: its own directory, or one that it shares with others."""
+    return Path(spec.samples) if spec.samples else run.samples
+
+
 class WorkFactory:
     """Makes jobs of trials. ``token`` is unique to the run; ``at_once``: how many trials of one need of GPUs run at
     a time, at most."""
@@ -67,9 +73,11 @@ class WorkFactory:
         container: Container | None,
         env: Mapping[str, str],
         at_once: int,
+        cache: CompileCache | None = None,
     ) -> None:
         self.token = token
         self._at_once = at_once
+        self._cache = cache
         self._run = run
         self._spec = spec
         self._models = models
@@ -84,7 +92,7 @@ class WorkFactory:
         after = planned.source in AFTER_SEARCH
         names = dict.fromkeys(choice.model for choice in planned.allocation.choices)
         models = {name: self._models[name] for name in names}
-        samples = Path(self._spec.samples) if self._spec.samples else self._run.samples
+        samples = samples_directory(self._run, self._spec)
         spec_file = directory / SPEC_FILE
         if not spec_file.exists():  # a job that runs already must not see it change
             trial = TrialSpec(
@@ -117,6 +125,7 @@ class WorkFactory:
             name=f"{planned.source if after else f'i{planned.iteration}t'}{number}-{self._run.name}",
             comment=f"agenttts run={self._run.name} iteration={planned.iteration} "
             f"trial={planned.trial} {stages.replace('×', 'x')}",
+            cache=self._cache,
         )
 
     def _examples(self, source: str) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agenttts.errors import MissingRequirement, Unavailable
 
-# A container for batch inference needs no hub, sends no usage statistics and keeps its caches on the node.
+# A container for batch inference needs no hub and sends no usage statistics.
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -24,12 +24,19 @@ OFFLINE = {
 
 # Each job has a scratch directory of its own on the node; the job fills its path in (dispatch.job).
 SCRATCH = "{scratch}"
+# Below SCRATCH, which is /tmp inside. What compilers leave in CACHE_FOLDER is kept between jobs (dispatch.cache).
+CACHE_FOLDER = "cache"
+HOME_FOLDER = "home"
 CACHES = {
-    "HOME": "/tmp/home",
-    "XDG_CACHE_HOME": "/tmp/cache",
-    "VLLM_CACHE_ROOT": "/tmp/cache/vllm",
-    "TORCHINDUCTOR_CACHE_DIR": "/tmp/cache/inductor",
-    "TRITON_CACHE_DIR": "/tmp/cache/triton",
+    "XDG_CACHE_HOME": f"/tmp/{CACHE_FOLDER}",
+    "VLLM_CACHE_ROOT": f"/tmp/{CACHE_FOLDER}/vllm",
+    "TORCHINDUCTOR_CACHE_DIR": f"/tmp/{CACHE_FOLDER}/inductor",
+    "TRITON_CACHE_DIR": f"/tmp/{CACHE_FOLDER}/triton",
+    "CUDA_CACHE_PATH": f"/tmp/{CACHE_FOLDER}/cuda",
+    # flashinfer makes directories below this one when it is imported, with any model on CUDA.
+    "FLASHINFER_WORKSPACE_BASE": f"/tmp/{CACHE_FOLDER}/flashinfer",
+    # vLLM (0.33 on) then keeps what it measured of the model's memory there, too.
+    "VLLM_ENABLE_STARTUP_PLAN": "1",
 }
 
 
@@ -53,8 +60,10 @@ def exec_command(
 ) -> tuple[str, ...]:
     """``RUNTIME exec ... IMAGE COMMAND``.
 
-    ``writable`` and ``read_only`` are bound at the same path inside, the job's scratch directory as ``/tmp``. The
-    container sees no home directory, no host environment and its own process tree: what it starts ends with it.
+    ``writable`` and ``read_only`` are bound at the same path inside, the job's scratch directory as ``/tmp``; where
+    links in a ``read_only`` directory lead out of it (as in a Hugging Face snapshot), their targets are bound too. The
+    container sees none of the user's home directory, no host environment and its own process tree: what it starts
+    ends with it. HOME is an empty, writable directory.
     """
     arguments = [container.runtime, "--quiet", "exec", "--containall", "--no-home"]
     arguments += ["--bind", f"{SCRATCH}:/tmp"]
@@ -66,14 +75,52 @@ def exec_command(
         if not any(path.is_relative_to(other) for other in bound):
             bound.append(path)
             arguments += ["--bind", f"{path}:{path}"]
-    for path in sorted(set(read_only), key=lambda p: len(p.parts)):
+    sources = {place for path in read_only for place in (path, *link_targets(path))}
+    for path in sorted(sources, key=lambda p: (len(p.parts), p)):
         if not any(path.is_relative_to(other) for other in bound):
             bound.append(path)
             arguments += ["--bind", f"{path}:{path}:ro"]
     for bind in container.binds:
         arguments += ["--bind", bind]
     arguments += container.options
-    return (*arguments, str(container.image), *command)
+    # Inside, because Apptainer refuses to take HOME from its environment ("Overriding HOME ... is not permitted").
+    home = ("env", f"HOME=/tmp/{HOME_FOLDER}")
+    return (*arguments, str(container.image), *home, *command)
+
+
+def link_targets(directory: Path) -> list[Path]:
+    """The directories outside of ``directory`` that symbolic links in it lead through or to, deepest links included."""
+    found: dict[Path, None] = {}
+    seen: set[Path] = set()
+    waiting = [directory]
+    while waiting:
+        place = waiting.pop()
+        real = place.resolve()
+        if real in seen or not real.is_dir():
+            continue
+        seen.add(real)
+        for entry in os.scandir(real):
+            if entry.is_symlink():
+                for hop in _hops(Path(entry.path)):
+                    folder = hop if hop.is_dir() else hop.parent
+                    if not folder.is_relative_to(directory):
+                        found[folder] = None
+                    if hop.is_dir():
+                        waiting.append(hop)
+            elif entry.is_dir():
+                waiting.append(Path(entry.path))
+    return list(found)
+
+
+def _hops(link: Path) -> list[Path]:
+    """Where a symbolic link leads, link by link; none of what does not exist."""
+    hops: list[Path] = []
+    place = link
+    while place.is_symlink() and place.exists():
+        target = place.parent / place.readlink()
+        place = target.parent.resolve() / target.name
+        hops.append(place)
+    return hops
 
 
 def container_env(env: Mapping[str, str]) -> dict[str, str]:
@@ -112,7 +159,7 @@ def check_image(container: Container) -> None:
 def check_binds(container: Container) -> None:
     """Raise `Unavailable` when a bound directory is not there."""
     for bind in container.binds:
-        source = os.path.expandvars(bind.split(":")[0])
+        source = bind.split(":")[0]
         if not Path(source).exists():
             raise Unavailable(
                 f"container.binds: '{bind}' binds {source}, which does not exist",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from agenttts.dispatch.scratch import CompileCache
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
@@ -23,7 +24,8 @@ class SubmitLimitReached(QueueUnavailable):
 class Work:
     """One trial to start: the command of its job, where it writes, and how it shows in the queue.
 
-    ``name`` and ``comment`` are what squeue shows; ``gpus`` is its resource class.
+    ``name`` and ``comment`` are what squeue shows; ``gpus`` is its resource class; ``cache`` is where a container keeps
+    compiled code between jobs.
     """
 
     trial: str
@@ -33,6 +35,7 @@ class Work:
     gpus: int
     name: str
     comment: str
+    cache: CompileCache | None = None
 
 
 @dataclass(frozen=True)

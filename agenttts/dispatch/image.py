@@ -31,7 +31,7 @@ from urllib.parse import unquote, urlsplit
 
 from agenttts import __version__
 from agenttts.dispatch.apptainer import container_env
-from agenttts.errors import MissingRequirement, UserError
+from agenttts.errors import MissingRequirement, UserError, valid_names
 from agenttts.tables.atomic import atomic_write_json
 
 # zstd at level 3 packs the CPU image three times as fast as the default gzip and no larger.
@@ -54,6 +54,8 @@ _LISTS = ("extra-index-url", "find-links", "trusted-host")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _CAP_SYS_RESOURCE = 24  # linux/capability.h
 _LOG_LINES = 12
+# vllm/vllm-openai unpacked, its layers, and the packed image (2026-11).
+_DOCKER_BUILD_BYTES = 30e9
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,9 @@ def build_image(
             f"{runtime} is not on this machine's PATH",
             fix=f"load it first (e.g. 'module load {runtime}'), or run containers/install-apptainer.sh",
         )
+    text = definition.read_text(encoding="utf-8")
+    _check_arguments(definition, text, build_args)
+    _check_space(definition, text)
     output.parent.mkdir(parents=True, exist_ok=True)
     kept_log = log is not None
     log = (log or output.with_name(f"{output.name}.log")).resolve()
@@ -120,7 +125,6 @@ def build_image(
         try:
             with log.open("wb") as stream:
                 arguments = dict(build_args)
-                text = definition.read_text(encoding="utf-8")
                 if _uses(text, "project"):
                     arguments.setdefault("project", str(project))
                 if _uses(text, "rootfs") and "rootfs" not in arguments:
@@ -365,6 +369,27 @@ def _check_inputs(definition: Path, output: Path, project: Path, force: bool) ->
         raise UserError(f"{project} is no checkout of agenttts-hpc: it has no package 'agenttts'")
     if output.exists() and not force:
         raise UserError(f"{output} exists already; add --force to replace it")
+
+
+def _check_arguments(definition: Path, text: str, build_args: Mapping[str, str]) -> None:
+    known = sorted(set(re.findall(r"\{\{\s*(\w+)\s*\}\}", text)))
+    for name in build_args:
+        if name not in known:
+            raise UserError(f"{definition} has no argument '{name}'; {valid_names(name, known)}")
+
+
+def _check_space(definition: Path, text: str) -> None:
+    """Raise `MissingRequirement` where the temporary space does not hold a base image from a registry, unpacked."""
+    if not re.search(r"^Bootstrap:\s*docker\b", text, flags=re.MULTILINE | re.IGNORECASE):
+        return
+    place = Path(os.environ.get("APPTAINER_TMPDIR") or tempfile.gettempdir())
+    free = shutil.disk_usage(place).free if place.is_dir() else 0
+    if free < _DOCKER_BUILD_BYTES:
+        raise MissingRequirement(
+            f"building from {definition} takes about {_DOCKER_BUILD_BYTES / 1e9:.0f} GB of temporary space, and "
+            f"{place} has {free / 1e9:.1f} GB free",
+            fix="set APPTAINER_TMPDIR (and APPTAINER_CACHEDIR, where downloads are kept) to a directory with more",
+        )
 
 
 def _run(command: list[str], environ: Mapping[str, str], log_descriptor: int, log: Path) -> None:

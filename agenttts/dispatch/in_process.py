@@ -96,6 +96,7 @@ class _ThreadJob(TrialJob):
             limit_seconds=limit,
             grace_seconds=profile.grace_seconds,
             max_timeouts=profile.max_timeouts,
+            cache=work.cache,
         )
         self.batch = batch
         self.problem = ""

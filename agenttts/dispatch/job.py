@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ import submitit
 from submitit.core.utils import UncompletedJobError
 
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
+from agenttts.dispatch.scratch import CompileCache, scratch_directory
 from agenttts.tables.atomic import atomic_write_json
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import FAULT_FILE, read_fault, read_result
@@ -85,6 +85,7 @@ class TrialJob:
         limit_seconds: float,
         grace_seconds: float,
         max_timeouts: int,
+        cache: CompileCache | None = None,
     ) -> None:
         self.directory = directory
         self.command = command
@@ -93,6 +94,7 @@ class TrialJob:
         self.limit_seconds = limit_seconds
         self.grace_seconds = grace_seconds
         self.max_timeouts = max_timeouts
+        self.cache = cache
         self._child: subprocess.Popen[bytes] | None = None
         self._attempt: Attempt | None = None
 
@@ -123,8 +125,8 @@ class TrialJob:
     def _run(self) -> str:
         (self.directory / FAULT_FILE).unlink(missing_ok=True)
         self._start()
-        with tempfile.TemporaryDirectory(prefix="agenttts-", ignore_cleanup_errors=True) as scratch:
-            return self._run_command([part.replace(SCRATCH, scratch) for part in self.command])
+        with scratch_directory(self.cache) as scratch:
+            return self._run_command([part.replace(SCRATCH, str(scratch)) for part in self.command])
 
     def _run_command(self, command: list[str]) -> str:
         try:

@@ -74,6 +74,7 @@ class LocalDispatcher:
                 limit_seconds=limit * 60,
                 grace_seconds=self._profile.grace_seconds,
                 max_timeouts=self._profile.max_timeouts,
+                cache=work.cache,
             )
         )
         self._jobs[job.job_id] = job

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agenttts.errors import UserError, valid_names
 from agenttts.spec.load import read_text
+from agenttts.spec.paths import expanded
 from agenttts.spec.section import Section
 from agenttts.spec.strict import load_strict
 
@@ -70,7 +71,8 @@ class JobResources(Section):
 class ContainerDefaults(Section):
     """The container runtime of the cluster and what every trial's container gets."""
 
-    runtime: Literal["apptainer", "singularity"] = "apptainer"
+    runtime: Literal["apptainer", "singularity", "none"] = "apptainer"
+    """``none``: trials run on the Python that launched, which all nodes have to see."""
     image: str | None = None
     binds: list[str] = []
     nv: bool = True
@@ -106,6 +108,8 @@ class Profile(Section):
     """Shell lines run on the node before the job, e.g. ``module load apptainer``."""
     env: dict[str, str] = {}
     """Environment of the trials (inside the container)."""
+    cache: str | None = None
+    """Directory that all nodes see, for what engines compile at their start; None: ``cache`` beside the samples."""
     container: ContainerDefaults | None = None
     """None: trials run on the host's Python (the usual choice for ``kind: local``)."""
 
@@ -148,14 +152,13 @@ def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
     """
     if cluster.endswith((".yaml", ".yml")) or "/" in cluster:
         path = Path(cluster).expanduser()
-        return load_strict(Profile, read_text(path, "cluster profile"), str(path))
+        return _read(path)
     found: dict[str, Path] = {}
     for folder in folders:
         for path in sorted((folder / "slurm").glob("*.yaml")):
             found.setdefault(path.stem, path)
     if cluster in found:
-        path = found[cluster]
-        return load_strict(Profile, read_text(path, "cluster profile"), str(path))
+        return _read(found[cluster])
     if cluster in BUILT_IN:
         return load_strict(Profile, BUILT_IN[cluster], f"the built-in profile '{cluster}'")
     looked = ", ".join(str(folder / "slurm") for folder in folders)
@@ -163,6 +166,24 @@ def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
         f"cluster: unknown profile '{cluster}'; {valid_names(cluster, sorted({*found, *BUILT_IN}))} "
         f"(looked in {looked}; write your own from slurm/template.yaml, or name a file)"
     )
+
+
+def _read(path: Path) -> Profile:
+    """The profile in a file, variables and ``~`` in its paths replaced."""
+    profile = load_strict(Profile, read_text(path, "cluster profile"), str(path))
+    try:
+        container = profile.container
+        if container is not None:
+            image = container.image
+            changes = {
+                "image": expanded(image, "container.image") if image else None,
+                "binds": [expanded(bind, "container.binds") for bind in container.binds],
+            }
+            container = container.model_copy(update=changes)
+        cache = expanded(profile.cache, "cache") if profile.cache else None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return profile.model_copy(update={"container": container, "cache": cache})
 
 
 def describe(resources: JobResources) -> dict[str, Any]:

@@ -19,7 +19,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -32,6 +31,7 @@ from typing import Any, Protocol
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
 from agenttts.dispatch.job import die_with_parent
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.scratch import CompileCache, scratch_directory
 from agenttts.dispatch.slurm import outer_environment, slurm_executor, submission_errors
 from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, run_slurm, status
 from agenttts.tables.atomic import atomic_write_json
@@ -50,7 +50,7 @@ _PATIENCE_S = 10.0
 @dataclass(frozen=True)
 class Serving:
     """What the job needs to know. ``command`` holds `PORT` where the port goes; ``env`` is the child's further
-    environment, ``key_variables`` the names under which it gets the key; ``lease_seconds``: how long the job goes on
+    environment, ``key_variables`` the names under which it gets the key; ``cache``, if any, are the fields of a `CompileCache`; ``lease_seconds``: how long the job goes on
     without a sign of the controller."""
 
     command: Sequence[str]
@@ -60,6 +60,7 @@ class Serving:
     lease_seconds: float
     name: str
     model: Mapping[str, Any]
+    cache: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,18 @@ def serve(directory: Path) -> int:
     address = ServerAddress(_hosts(serving.host), socket.gethostname(), port, job, _now())
     env = {**os.environ, **granted_devices(), **serving.env}
     env |= dict.fromkeys(serving.key_variables, key)
+    kept = (
+        CompileCache(Path(serving.cache["directory"]), serving.cache["image"])
+        if serving.cache
+        else None
+    )
     with (
-        tempfile.TemporaryDirectory(prefix="agenttts-", ignore_cleanup_errors=True) as scratch,
+        scratch_directory(kept) as scratch,
         (directory / LOG_FILE).open("ab") as log,
     ):
-        command = [p.replace(SCRATCH, scratch).replace(PORT, str(port)) for p in serving.command]
+        command = [
+            p.replace(SCRATCH, str(scratch)).replace(PORT, str(port)) for p in serving.command
+        ]
         child = subprocess.Popen(
             command,
             env=env,

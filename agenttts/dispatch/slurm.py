@@ -83,6 +83,7 @@ class SlurmDispatcher:
                 limit_seconds=limit,
                 grace_seconds=profile.grace_seconds,
                 max_timeouts=profile.max_timeouts,
+                cache=work.cache,
             )
             for work in works
         ]

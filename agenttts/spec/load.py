@@ -22,7 +22,11 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
 
 def parse_spec(text: str, source: str, base: Path, overrides: Sequence[str] = ()) -> JobSpec:
     """The job spec in ``text``; relative paths are taken from ``base``."""
-    return load_strict(JobSpec, text, source, overrides).anchored(base)
+    spec = load_strict(JobSpec, text, source, overrides)
+    try:
+        return spec.anchored(base)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
 
 
 def dump_spec(spec: JobSpec) -> str:

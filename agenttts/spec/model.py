@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from agenttts.errors import valid_names
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.spec.agent import AgentSection, ScriptedAgent, ServeAgent, check_kind
+from agenttts.spec.paths import expanded
 from agenttts.spec.section import Section, UnknownName
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -199,14 +200,15 @@ class JobSpec(Section):
         )
 
     def anchored(self, base: Path) -> JobSpec:
-        """The same spec with every relative path made absolute against ``base`` (the spec file's directory).
+        """The same spec with variables and ``~`` in paths replaced, and every relative path made absolute against ``base``.
 
+        ``base`` is the spec file's directory. Raises `UserError` for a variable that is not set.
         A value is taken for a path when it exists there or looks like one (starts with '.', '/' or '~', or ends like
         a file of ours); anything else (a hub id, ``builtin:NAME``) is left as it is. Of the task's options, which need
         not be paths, those count that look like one; of the task's names, ``FILE.yaml`` and ``FILE.py:Class``.
         """
         options = {
-            name: _anchor(value, base)
+            name: _anchor(value, base, f"task.options.{name}")
             if isinstance(value, str) and _looks_like_path(value)
             else value
             for name, value in self.task.options.items()
@@ -216,20 +218,25 @@ class JobSpec(Section):
                 "task": self.task.model_copy(
                     update={
                         "name": _anchor_task(self.task.name, base),
-                        "data": _anchor(self.task.data, base),
+                        "data": _anchor(self.task.data, base, "task.data"),
                         "options": options,
                     }
                 ),
                 "models": {
-                    name: model.model_copy(update={"path": _anchor(model.path, base)})
+                    name: model.model_copy(
+                        update={"path": _anchor(model.path, base, f"models.{name}.path")}
+                    )
                     for name, model in self.models.items()
                 },
                 "container": self.container.model_copy(
-                    update={"image": _anchor(self.container.image, base)}
-                    if self.container.image
-                    else {}
+                    update={
+                        "image": _anchor(self.container.image, base, "container.image")
+                        if self.container.image
+                        else None,
+                        "binds": [expanded(b, "container.binds") for b in self.container.binds],
+                    }
                 ),
-                "samples": _anchor(self.samples, base) if self.samples else None,
+                "samples": _anchor(self.samples, base, "samples") if self.samples else None,
                 "agent": _anchored_agent(self.agent, base),
                 "search": _anchored_search(self.search, base),
             }
@@ -241,9 +248,11 @@ _FILES = {".json", ".jsonl", ".gz", ".yaml", ".yml", ".sif", ".gguf", ".csv", ".
 
 def _anchored_agent(agent: AgentSection, base: Path) -> AgentSection:
     if isinstance(agent, ScriptedAgent):
-        return agent.model_copy(update={"replies": str((base / agent.replies).absolute())})
+        return agent.model_copy(
+            update={"replies": str((base / expanded(agent.replies, "agent.replies")).absolute())}
+        )
     if isinstance(agent, ServeAgent):
-        return agent.model_copy(update={"model": _anchor(agent.model, base)})
+        return agent.model_copy(update={"model": _anchor(agent.model, base, "agent.model")})
     return agent
 
 
@@ -252,27 +261,28 @@ def _anchored_search(search: SearchSection, base: Path) -> SearchSection:
     knowledge = search.options.get("knowledge")
     if not isinstance(knowledge, list) or not all(isinstance(k, str) for k in knowledge):
         return search
-    anchored = [_anchor(source, base) for source in knowledge]
+    anchored = [_anchor(source, base, "search.options.knowledge") for source in knowledge]
     return search.model_copy(update={"options": {**search.options, "knowledge": anchored}})
 
 
-def _anchor(value: str, base: Path) -> str:
+def _anchor(value: str, base: Path, key: str) -> str:
     if not value:
         return value
-    path = Path(value).expanduser()
+    path = Path(expanded(value, key))
     if _looks_like_path(value) or (base / path).exists():
         return str((base / path).absolute().resolve())
     return value
 
 
 def _looks_like_path(value: str) -> bool:
-    return value.startswith((".", "/", "~")) or Path(value).suffix in _FILES
+    return value.startswith((".", "/", "~", "$")) or Path(value).suffix in _FILES
 
 
 def _anchor_task(name: str, base: Path) -> str:
     if name.endswith((".yaml", ".yml")):
-        return _anchor(name, base)
+        return _anchor(name, base, "task.name")
     file, separator, class_name = name.rpartition(":")
     if file.endswith(".py"):
-        return str((base / Path(file).expanduser()).absolute().resolve()) + separator + class_name
+        path = (base / expanded(file, "task.name")).absolute().resolve()
+        return f"{path}{separator}{class_name}"
     return name

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.dispatch.apptainer import Container, check_runtime, container_env, exec_command
+from agenttts.dispatch.apptainer import (
+    Container,
+    check_runtime,
+    container_env,
+    exec_command,
+    link_targets,
+)
 from agenttts.errors import MissingRequirement
 
 
@@ -28,7 +34,7 @@ def test_it_is_clean_bound_and_ends_with_the_command():
     assert words[:2] == ["apptainer", "--quiet"]
     assert "--containall" in words
     assert "--nv" in words
-    assert words[-5:] == ["/images/vllm.sif", "python", "-m", "agenttts.trial", "/runs/a/trials/t0/trial.json"]  # fmt: skip
+    assert words[-7:] == ["/images/vllm.sif", "env", "HOME=/tmp/home", "python", "-m", "agenttts.trial", "/runs/a/trials/t0/trial.json"]  # fmt: skip
 
 
 def test_directories_are_bound_once_and_only_the_runs_are_writable():
@@ -51,3 +57,40 @@ def test_variables_reach_the_container_under_either_runtime():
 def test_a_runtime_that_is_not_there_says_how_to_get_it():
     with pytest.raises(MissingRequirement, match=r"not on this machine's PATH.*module load"):
         check_runtime(Container(image=Path("/none.sif"), runtime="no-such-runtime"))
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    """A model as the hub's cache keeps it: files that are links to ``blobs``, one of them by way of another disk."""
+    hub, disk = tmp_path / "hub", tmp_path / "disk"
+    place = hub / "snapshots" / "abc"
+    (place / "sub").mkdir(parents=True)
+    (hub / "blobs").mkdir()
+    disk.mkdir()
+    (hub / "blobs" / "1").write_text("{}")
+    (disk / "weights").write_text("w")
+    (hub / "blobs" / "2").symlink_to(disk / "weights")
+    (place / "config.json").symlink_to("../../blobs/1")
+    (place / "sub" / "model.safetensors").symlink_to("../../../blobs/2")
+    (place / "inside.json").symlink_to("config.json")
+    (place / "broken").symlink_to("nowhere")
+    return place
+
+
+def test_the_targets_of_links_are_bound_too(snapshot, tmp_path):
+    assert sorted(link_targets(snapshot)) == [tmp_path / "disk", tmp_path / "hub" / "blobs"]
+    words = exec_command(Container(Path("/i.sif")), ("true",), read_only=[snapshot], writable=[])
+    binds = {after for word, after in pairwise(words) if word == "--bind"}
+    assert {f"{place}:{place}:ro" for place in (snapshot, tmp_path / "disk", tmp_path / "hub/blobs")} <= binds  # fmt: skip
+
+
+def test_a_linked_directory_is_followed_and_a_circle_ends(tmp_path):
+    model, other = tmp_path / "model", tmp_path / "other"
+    model.mkdir()
+    other.mkdir()
+    (tmp_path / "third").write_text("x")
+    (other / "weights").symlink_to(tmp_path / "third")
+    (other / "back").symlink_to(model)
+    (model / "part").symlink_to(other)
+    assert set(link_targets(model)) == {other, tmp_path}
+    assert link_targets(tmp_path / "absent") == []

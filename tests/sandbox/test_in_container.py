@@ -17,24 +17,8 @@ from tests.support.hostile_programs import PROGRAMS
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    """A directory image of this machine's own Python: 86 MB, two seconds."""
-    if shutil.which("apptainer") is None:
-        pytest.skip("apptainer is not installed here")
-    folder = tmp_path_factory.mktemp("image") / "rootfs"
-    made = subprocess.run(
-        [ROOT / "containers" / "rootfs-from-host.sh", folder], capture_output=True, text=True, check=False
-    )  # fmt: skip
-    if made.returncode == 3:
-        pytest.skip(f"no root file system can be made here: {made.stderr.strip()[-200:]}")
-    assert made.returncode == 0, made.stderr
-    folder.parent.chmod(0o755)
-    return folder
-
-
 @pytest.mark.parametrize("user", ["own", "ordinary"])
-def test_hostile_programs_are_contained(image, tmp_path, user):
+def test_hostile_programs_are_contained(directory_image, tmp_path, user):
     """As whoever runs the tests; as root also as an ordinary user, which has other rights inside."""
     if user == "ordinary" and (os.getuid() != 0 or shutil.which("setpriv") is None):
         pytest.skip("takes root and setpriv: without root, 'own' is an ordinary user")
@@ -50,7 +34,7 @@ def test_hostile_programs_are_contained(image, tmp_path, user):
     scratch.mkdir()
     scratch.chmod(0o777)
     command = exec_command(
-        Container(image, nv=False),
+        Container(directory_image, nv=False),
         ("/usr/bin/python3", str(project / "hostile_programs.py")),
         read_only=[project],
         writable=[],

@@ -1,0 +1,119 @@
+"""What engines compile when they start, kept between jobs: one archive a kind of GPU and image.
+
+A job unpacks the archive into its scratch directory on the node, works there, and writes a new archive beside the old
+one, renamed into place, when something was added. Readers see an old archive or a new one, never a part; of two jobs
+that add at the same time one wins, and the other's additions are compiled once more. One archive, because thousands
+of small files are what shared file systems are slowest at.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import tarfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_QUERY_TIMEOUT_S = 20
+# A temporary archive this old belongs to a job that was killed while it wrote.
+_STALE_S = 24 * 3600.0
+
+
+def archive_path(directory: Path, image: str) -> Path:
+    """The archive for this node's kind of GPU and an image (any text that names it, such as its digest)."""
+    name = f"{_gpu_kind()}-{image[:16] or 'host'}"
+    return directory / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.tar"
+
+
+def restore(archive: Path, folder: Path) -> None:
+    """Unpack the archive into ``folder``, which is made; an archive that is absent or damaged leaves it empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    except FileNotFoundError:
+        return
+    except (OSError, tarfile.TarError) as error:
+        log.warning("the compile cache %s cannot be read and is not used: %s", archive, error)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def publish(folder: Path, archive: Path) -> bool:
+    """Write ``folder`` as the new archive if it holds files that the archive lacks; whether it was written.
+
+    Others' additions since `restore` are kept. Nothing is raised: a cache that cannot be written costs time alone.
+    """
+    try:
+        known = _names(archive)
+        if not {str(path.relative_to(folder)) for path in _files(folder)} - known:
+            return False
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(archive)
+        temporary = archive.with_name(f".{archive.name}.{secrets.token_hex(4)}")
+        try:
+            with tarfile.open(temporary, "w") as tar:
+                for path in _files(folder):
+                    tar.add(path, str(path.relative_to(folder)), recursive=False)
+                _add_missing(tar, archive)
+            temporary.replace(archive)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, tarfile.TarError) as error:
+        log.warning("the compile cache %s was not written: %s", archive, error)
+        return False
+    return True
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _names(archive: Path) -> set[str]:
+    try:
+        with tarfile.open(archive) as tar:
+            return set(tar.getnames())
+    except (OSError, tarfile.TarError):
+        return set()
+
+
+def _add_missing(tar: tarfile.TarFile, archive: Path) -> None:
+    """Copy what another job has added to the published archive meanwhile."""
+    here = set(tar.getnames())
+    with suppress(FileNotFoundError, tarfile.TarError), tarfile.open(archive) as published:
+        for member in published:
+            stream = published.extractfile(member)
+            if stream is None or member.name in here:
+                continue
+            content = stream.read()
+            if len(content) < member.size:
+                return  # a damaged archive: the rest of it is lost
+            tar.addfile(member, io.BytesIO(content))
+
+
+def _remove_stale(archive: Path) -> None:
+    for path in archive.parent.glob(f".{archive.name}.*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE_S:
+                path.unlink()
+
+
+def _gpu_kind() -> str:
+    """The name of the node's GPU, such as ``NVIDIA-H100-80GB-HBM3``; ``cpu`` where there is none."""
+    if not os.environ.get("CUDA_VISIBLE_DEVICES", "any") or shutil.which("nvidia-smi") is None:
+        return "cpu"
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_TIMEOUT_S, check=False)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return "gpu"
+    names = sorted(set(done.stdout.split("\n")) - {""}) if done.returncode == 0 else []
+    return "+".join(names) or "gpu"

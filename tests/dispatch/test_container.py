@@ -1,0 +1,69 @@
+"""A trial's job in a real Apptainer container: its home, its caches, and models behind links."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agenttts.dispatch.apptainer import CACHES, Container, container_env, exec_command
+from agenttts.dispatch.job import LOG_FILE, TrialJob, read_attempts
+from agenttts.dispatch.scratch import CompileCache
+
+
+@pytest.fixture
+def job(directory_image, tmp_path):
+    """Run Python code as a trial's job in the container; what it printed, without what Apptainer said."""
+    directory = tmp_path / "trial"
+    directory.mkdir()
+
+    def run(code: str, *models: Path, cache: CompileCache | None = None) -> str:
+        log = directory / LOG_FILE
+        log.unlink(missing_ok=True)
+        command = exec_command(
+            Container(directory_image, nv=False), ("/usr/bin/python3", "-c", code),
+            read_only=models, writable=[directory],
+        )  # fmt: skip
+        TrialJob(directory, command, container_env(CACHES), 0, 600, 10, 1, cache)()
+        assert read_attempts(directory)[-1].finished is not None
+        return log.read_text()
+
+    return run
+
+
+def test_home_is_empty_and_writable_and_not_the_user_s(job):
+    # What flashinfer does when it is imported, without a try.
+    code = (
+        "import os, pathlib; home = pathlib.Path.home(); print(home, os.listdir(home)); "
+        "(home / '.cache/flashinfer/x').mkdir(parents=True); (home / 'file').write_text('x'); "
+        "print(os.path.expanduser('~'), os.access(os.path.dirname(os.environ['FLASHINFER_WORKSPACE_BASE']), os.W_OK))"
+    )
+    assert job(code) == "/tmp/home []\n/tmp/home True\n"
+
+
+def test_every_cache_directory_can_be_made_and_is_kept_for_the_next_job(job, tmp_path):
+    cache = CompileCache(tmp_path / "cache", "image")
+    names = [name for name, value in CACHES.items() if value.startswith("/")]
+    write = (
+        f"import os, pathlib\nfor name in {names}:\n    place = pathlib.Path(os.environ[name])\n"
+        "    place.mkdir(parents=True, exist_ok=True)\n    (place / f'of_{name}').write_text(name)\n"
+    )
+    read = f"import os, pathlib\nfor name in {names}:\n    print((pathlib.Path(os.environ[name]) / f'of_{{name}}').read_text())\n"
+    assert job(write, cache=cache) == ""
+    assert job(read, cache=cache).split() == names
+
+
+def test_a_model_behind_links_is_read(job, tmp_path):
+    snapshot, blobs = tmp_path / "hub" / "snapshots" / "abc", tmp_path / "hub" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "1").write_text("the weights")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/1")
+    code = f"print(open({str(snapshot / 'model.safetensors')!r}).read())"
+    assert job(code, snapshot) == "the weights\n"
+
+
+def test_the_host_s_environment_stays_outside(job, monkeypatch):
+    monkeypatch.setenv("MY_SECRET", "x")
+    assert os.environ["MY_SECRET"] not in job("import os; print(os.environ.get('MY_SECRET'))")
