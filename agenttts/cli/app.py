@@ -155,12 +155,19 @@ def launch(
         _print(plan.describe(), as_json, show.plan)
         return
     run, created = launch_run(plan, results)
+    read: dict[str, Any] = {
+        "created": created,
+        "skip_bad": plan.spec.task.skip_bad,
+        "data": plan.data.to_json(),
+    }
     if not wait and plan.profile.kind != "in_process":
-        _print({**run_status(run), "created": created}, as_json, show.launched)
+        _print({**run_status(run), **read}, as_json, show.launched)
         return
+    if not as_json:
+        show.read_otherwise(read["data"], read["skip_bad"])
     show.progress(run, quiet=as_json)
     if as_json:
-        _print({**run_status(run), "created": created}, as_json, show.status)
+        _print({**run_status(run), **read}, as_json, show.status)
     check_outcome(run)
 
 

@@ -69,6 +69,7 @@ def launched(document: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     where = f"Slurm job {job} (squeue --me)" if kind == "slurm" else f"process {job}"
+    read_otherwise(document["data"], document["skip_bad"])
     console.print(f"controller: {where}", highlight=False, soft_wrap=True)
     console.print(
         f"watch it:   agenttts-hpc status {escape(document['path'])} --watch",
@@ -80,6 +81,29 @@ def launched(document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def read_otherwise(data: list[dict[str, Any]], skip_bad: int) -> None:
+    """What a user may not expect of the data that were read: bad records skipped, a key chosen, aliases."""
+    told = [s for s in data if s["skipped"] or s["key"] or s["notes"]]
+    data_read(told, skip_bad)
+
+
+def data_read(sources: list[dict[str, Any]], skip_bad: int) -> None:
+    """What was read of the task's data: one line a file or hub split, then the reasons of what was skipped."""
+    for source in sources:
+        under = f" under '{source['key']}'" if source["key"] else ""
+        left = f", {source['skipped']} of them bad and skipped (task.skip_bad: {skip_bad})"
+        lines = [
+            f"data: {source['source']}: {source['records']} records{under}"
+            + (left if source["skipped"] else ""),
+            *(f"  skipped: {reason}" for reason in source["reasons"]),
+            *(f"  {note}" for note in source["notes"]),
+        ]
+        more = source["skipped"] - len(source["reasons"])
+        lines += [f"  and {more} more"] if more else []
+        for line in lines:
+            console.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def plan(document: dict[str, Any]) -> None:
@@ -102,6 +126,7 @@ def plan(document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    data_read(document["task"]["data"], document["task"]["skip_bad"])
     table = Table("stage", "model", "params", "1 sample", "samples in B", "GPUs", "why")
     for stage in document["stages"]:
         for model in stage["models"]:

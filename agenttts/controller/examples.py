@@ -9,11 +9,14 @@ from pathlib import Path
 from agenttts.errors import UserError
 from agenttts.spec import JobSpec
 from agenttts.tasks.base import Example, Task, TaskConfig
+from agenttts.tasks.loading.report import LoadReport
 from agenttts.tasks.user_code import load_task
 
 
-def load_examples(spec: JobSpec, task: Task, split: str, count: int | None) -> list[Example]:
-    """``count`` examples of a split of the task's data (None: all of them).
+def load_examples(
+    spec: JobSpec, task: Task, split: str, count: int | None, report: LoadReport
+) -> list[Example]:
+    """``count`` examples of a split of the task's data (None: all of them); ``report`` takes what was read.
 
     Raises `UserError` as `agenttts.tasks.user_code.load_task` does.
     """
@@ -23,11 +26,14 @@ def load_examples(spec: JobSpec, task: Task, split: str, count: int | None) -> l
         examples=count,
         seed=spec.search.seed,
         options=spec.task.options,
+        report=report,
     )
     return load_task(task, config)
 
 
-def finalist_examples(spec: JobSpec, task: Task, searched: list[Example]) -> list[Example] | None:
+def finalist_examples(
+    spec: JobSpec, task: Task, searched: list[Example], report: LoadReport
+) -> list[Example] | None:
     """The examples on which the best are compared once more: of the search split, and more of them.
 
     Raises `UserError` when they are not more, or not there.
@@ -41,12 +47,14 @@ def finalist_examples(spec: JobSpec, task: Task, searched: list[Example]) -> lis
             "scored on already (task.examples); ask for more, or leave finalists out"
         )
     try:
-        return load_examples(spec, task, spec.task.split, section.examples)
+        return load_examples(spec, task, spec.task.split, section.examples, report)
     except UserError as error:
         raise UserError(f"search.finalists.examples: {error}") from None
 
 
-def held_out_examples(spec: JobSpec, task: Task, searched: list[Example]) -> list[Example] | None:
+def held_out_examples(
+    spec: JobSpec, task: Task, searched: list[Example], report: LoadReport
+) -> list[Example] | None:
     """The examples of the final test: of its split, those that no trial of the search is scored on.
 
     Raises `UserError` when there are too few of them.
@@ -57,7 +65,7 @@ def held_out_examples(spec: JobSpec, task: Task, searched: list[Example]) -> lis
     # By content: ids of two files or hub splits may be equal and mean different examples, or the other way round.
     known = {_content(example) for example in searched}
     try:
-        every = load_examples(spec, task, section.split, None)
+        every = load_examples(spec, task, section.split, None, report)
     except UserError as error:
         raise UserError(f"search.test_split: {error}") from None
     left = [example for example in every if _content(example) not in known]

@@ -217,6 +217,8 @@ def _create(run: RunDirectory, plan: Plan) -> None:
         "version": __version__,
         "gpus": {name: need.gpus for name, need in plan.needs.items()},
         "agent_gpus": plan.agent_need.gpus if plan.agent_need else None,
+        "skip_bad": plan.spec.task.skip_bad,
+        "data": plan.data.to_json(),
         "image": None,
     }
     if plan.container is not None:

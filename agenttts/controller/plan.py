@@ -34,6 +34,7 @@ from agenttts.inference.base import ModelConfig
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec, ScriptedAgent
 from agenttts.tasks.base import Example, Task
+from agenttts.tasks.loading.report import LoadReport
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Plan:
     """The examples on which the best are compared once more; None where they are not."""
     test_examples: list[Example] | None = None
     """The examples of the final test; None without one."""
+    data: LoadReport = field(default_factory=LoadReport)
+    """What was read of the task's data, and what was skipped."""
     problems: tuple[Problem, ...] = field(default=())
 
     @property
@@ -64,7 +67,8 @@ class Plan:
         """The plan as one JSON document: what ``launch --dry-run`` shows.
 
         ``unit_budget`` is the budget of 1 sample: of a stage, that of its largest model. ``examples`` is null when the
-        data are not here and the spec does not say how many. ``recommended`` is how many trials may follow those of the search,
+        data are not here and the spec does not say how many. ``data`` is what was read of each file or hub split
+        (`agenttts.tasks.loading.report.SourceReport`). ``recommended`` is how many trials may follow those of the search,
         of an allocation that it recommends and has not tried.
         """
         searcher = search.create(
@@ -78,6 +82,8 @@ class Plan:
                 "name": self.spec.task.name,
                 "main_metric": self.task.main_metric,
                 "examples": len(self.examples) or self.spec.task.examples,
+                "skip_bad": self.spec.task.skip_bad,
+                "data": self.data.to_json(),
             },
             "search": {
                 "method": self.spec.search.method,
@@ -170,10 +176,11 @@ def make_plan(
         agent_need = check_agent(spec, profile)
     examples: list[Example] = []
     more_examples = test_examples = None
+    data = LoadReport(spec.task.skip_bad)
     with checks.here():
-        examples = load_examples(spec, task, spec.task.split, spec.task.examples)
-        more_examples = finalist_examples(spec, task, examples)
-        test_examples = held_out_examples(spec, task, more_examples or examples)
+        examples = load_examples(spec, task, spec.task.split, spec.task.examples, data)
+        more_examples = finalist_examples(spec, task, examples, data)
+        test_examples = held_out_examples(spec, task, more_examples or examples, data)
     container = None
     with checks.here():
         container = container_of(spec, profile)
@@ -210,6 +217,7 @@ def make_plan(
         agent_need,
         more_examples,
         test_examples,
+        data,
         tuple(checks.problems),
     )
 

@@ -35,7 +35,7 @@ class RunDirectory:
 
     @property
     def origin_file(self) -> Path:
-        """Which image (with digest), package version and unique id the run started with."""
+        """Which image (with digest), package version and unique id the run started with, and what was read of its data."""
         return self.path / "origin.json"
 
     @property

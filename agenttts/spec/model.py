@@ -26,6 +26,8 @@ class TaskSection(Section):
     split: str = "search"
     examples: Annotated[int, Field(ge=1)] | None = None
     """How many examples a trial is scored on; None: all of the split."""
+    skip_bad: Annotated[int, Field(ge=0)] = 0
+    """How many bad records of a file or hub split may be left out; more of them are an error."""
     options: dict[str, Any] = {}
     run_code_on_host: bool = False
     """Lets a task that runs programs a model wrote run them without a container, in the sandbox alone."""
@@ -243,7 +245,10 @@ class JobSpec(Section):
         )
 
 
-_FILES = {".json", ".jsonl", ".gz", ".yaml", ".yml", ".sif", ".gguf", ".csv", ".parquet"}
+_FILES = {
+    *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab", ".parquet", ".gz"),
+    *(".yaml", ".yml", ".sif", ".gguf"),
+}
 
 
 def _anchored_agent(agent: AgentSection, base: Path) -> AgentSection:

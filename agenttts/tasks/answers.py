@@ -2,29 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from agenttts.tasks.records import Record
+from agenttts.errors import UserError
+from agenttts.tasks.loading.record import Record
+from agenttts.tasks.metrics import normalise
+
+PARSES = "Parses"
+"""WebQSP's field of the queries that answer a question, each an object with its ``Answers``."""
+
+_TEXTS = ("answer", "value", "EntityName", "AnswerArgument")
+"""Keys of the text in an answer that is an object (ComplexWebQuestions, TriviaQA, WebQSP); the first that is not null."""
+_ALIASES = ("aliases", "Aliases", "answer_aliases")
+"""Keys of other names, in an answer that is an object or in the record."""
+ANSWER_ID = "answer_id"
+_IDS = (ANSWER_ID, "AnswerArgument")
+"""Keys of the answer's id, in an answer that is an object or in the record."""
 
 
-def read_answers(record: Record, fields: Sequence[str]) -> tuple[str, ...]:
-    """The right answers, from the first of ``fields`` that has any: a text, a number, or a list of them.
+@dataclass(frozen=True)
+class Answer:
+    """A right answer: its text and its other names, all of which are right, and its ids in a knowledge base."""
 
-    Any of them is right. Numbers are taken as texts; null and blank answers and repeats are dropped, and a field that
-    is null counts as absent. Raises `UserError` for anything else in a field, and when no answer is left.
+    texts: tuple[str, ...]
+    ids: tuple[str, ...] = ()
+
+
+def read_answers(
+    record: Record,
+    fields: Sequence[str],
+    aliases: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[str, ...]:
+    """The right answers, from the first of ``fields`` that has any, with their aliases; any of them is right.
+
+    A field holds an answer or a list of them: a text, a number, or an object, ``{answer, aliases}``, ``{value, aliases}``
+    or WebQSP's ``{EntityName, AnswerArgument}``; the field `PARSES` holds lists of these. Numbers are taken as texts; null
+    and blank answers and repeats are dropped, and a field that is null counts as absent.
+
+    The aliases are those in such objects (also of another of ``fields``, for an answer of the same text), those of the
+    record's own field ``aliases`` or ``answer_aliases``, and what ``aliases`` has for the ids of the answers.
+
+    Raises `UserError` for anything else in a field, and when no answer is left.
     """
     there = [field for field in fields if record.values.get(field) is not None]
-    for field in there:
-        value = record.values[field]
-        items = value if isinstance(value, list) else [value]
-        if not all(item is None or is_text_or_number(item) for item in items):
-            raise record.error(field, _VALID)
-        texts = (str(item).strip() for item in items if item is not None)
-        if found := tuple(dict.fromkeys(text for text in texts if text)):
-            return found
+    for position, field in enumerate(there):
+        answers = _answers(record, field)
+        if not any(answer.texts for answer in answers):
+            continue
+        known = {normalise(text) for answer in answers for text in answer.texts}
+        for other in there[position + 1 :]:
+            answers += [a for a in _readable(record, other) if known & set(map(normalise, a.texts))]
+        texts = [text for answer in answers for text in answer.texts]
+        texts += [text for key in _ALIASES for text in _names(record, key)]
+        ids = [ident for answer in answers for ident in answer.ids] + _ids(record.values)
+        texts += [name for ident in ids for name in (aliases or {}).get(ident, ())]
+        return tuple(dict.fromkeys(texts))
     given = [field for field in fields if field in record.values]
     raise record.error((*there, *given, *fields)[0], _VALID)
+
+
+def answer_ids(record: Record, fields: Sequence[str]) -> list[str]:
+    """The ids in a knowledge base that a record gives for its answers in ``fields`` or beside them."""
+    found = [ident for field in fields for a in _readable(record, field) for ident in a.ids]
+    return [*found, *_ids(record.values)]
+
+
+def answer_of(value: Any) -> Answer | None:
+    """A JSON value as an answer, without texts when it is null or blank; None when it is none."""
+    if value is None:
+        return Answer(())
+    if is_text_or_number(value):
+        return Answer(_distinct([value]))
+    if not isinstance(value, dict):
+        return None
+    given = [value[key] for key in _TEXTS if value.get(key) is not None]
+    names = [value[key] for key in _ALIASES if value.get(key) is not None]
+    if not any(key in value for key in _TEXTS) or not all(map(is_text_or_number, given)):
+        return None
+    if not all(isinstance(n, list) and all(map(_is_text_number_or_null, n)) for n in names):
+        return None
+    return Answer(_distinct([*given[:1], *(item for n in names for item in n)]), tuple(_ids(value)))
+
+
+def texts_of_named_answer(value: Any) -> tuple[str, ...]:
+    """The text and the other names of an answer that is an object with ``aliases``; nothing for any other value."""
+    if not isinstance(value, dict) or not any(key in value for key in _ALIASES):
+        return ()
+    answer = answer_of(value)
+    return answer.texts if answer else ()
 
 
 def is_text_or_number(value: Any) -> bool:
@@ -32,4 +99,69 @@ def is_text_or_number(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-_VALID = "must be a list of one or more texts or numbers that are not blank, or one of them"
+_VALID = (
+    "must be a list of one or more texts or numbers that are not blank, or one of them, or such objects as "
+    "{answer, aliases}, {value, aliases} or {EntityName, AnswerArgument}"
+)
+_VALID_PARSES = (
+    "must be a list of objects, each with a list 'Answers' of {EntityName, AnswerArgument}"
+)
+
+
+def _answers(record: Record, field: str) -> list[Answer]:
+    if field == PARSES:
+        return _answers_of_parses(record)
+    for value in (record.structure(field), record.values[field]):
+        found = [answer_of(item) for item in (value if isinstance(value, list) else [value])]
+        if None not in found:
+            return [answer for answer in found if answer is not None]
+    raise record.error(field, _VALID)
+
+
+def _answers_of_parses(record: Record) -> list[Answer]:
+    parses = record.structure(PARSES)
+    if not isinstance(parses, list) or not all(isinstance(parse, dict) for parse in parses):
+        raise record.error(PARSES, _VALID_PARSES)
+    lists = [parse.get("Answers") or [] for parse in parses]
+    if not all(isinstance(items, list) for items in lists):
+        raise record.error(PARSES, _VALID_PARSES)
+    found = [answer_of(item) for items in lists for item in items]
+    if None in found:
+        raise record.error(PARSES, _VALID_PARSES)
+    return [answer for answer in found if answer is not None]
+
+
+def _readable(record: Record, field: str) -> list[Answer]:
+    """The answers of a field that may have none: one that is only looked at for aliases and ids refuses no record."""
+    if record.values.get(field) is None:
+        return []
+    try:
+        return _answers(record, field)
+    except UserError:
+        return []
+
+
+def _names(record: Record, key: str) -> tuple[str, ...]:
+    if record.values.get(key) is None:
+        return ()
+    value = record.structure(key)
+    items = value if isinstance(value, list) else [value]
+    if not all(map(_is_text_number_or_null, items)):
+        raise record.error(key, "must be a list of texts, the other names of the answer")
+    return _distinct(items)
+
+
+def _ids(values: Mapping[str, Any]) -> list[str]:
+    given = [values[key] for key in _IDS if values.get(key) is not None]
+    items = [item for value in given for item in (value if isinstance(value, list) else [value])]
+    return [str(item).strip() for item in items if is_text_or_number(item)]
+
+
+def _is_text_number_or_null(value: Any) -> bool:
+    return value is None or is_text_or_number(value)
+
+
+def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
+    """Texts and numbers as texts, without blank ones, nulls and repeats."""
+    texts = (str(value).strip() for value in values if value is not None)
+    return tuple(dict.fromkeys(text for text in texts if text))

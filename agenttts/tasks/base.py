@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from agenttts.inference.base import Prompt
 from agenttts.sandbox import Limits, Outcome
+from agenttts.tasks.loading.report import LoadReport
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,17 @@ class ObservingStage(StageDefinition):
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """The ``task:`` section of a job spec as the task itself sees it."""
+    """The ``task:`` section of a job spec as the task itself sees it.
+
+    ``report`` says how many bad records may be skipped, and takes what was read (`agenttts.tasks.loading.report.convert`).
+    """
 
     data: str
     split: str = "search"
     examples: int | None = None
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    report: LoadReport = field(default_factory=LoadReport)
 
 
 class Task(ABC):

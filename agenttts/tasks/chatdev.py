@@ -132,7 +132,7 @@ class DynamicTesting(_Programming):
 class ChatDev(Task):
     """Coding, static testing, dynamic testing.
 
-    Options: ``search_examples`` and ``hub_split`` (see `agenttts.tasks.source`),
+    Options: ``search_examples``, ``hub_split`` and ``records_key`` (see `agenttts.tasks.source`),
     ``embedding_model`` (a directory; unset: the one installed where trials run), ``run_seconds`` (how long a program may run
     before it counts as started) and ``run_memory_mb``.
     """
@@ -151,6 +151,7 @@ class ChatDev(Task):
             split=config.split,
             examples=config.examples,
             seed=config.seed,
+            report=config.report,
             **{name: value for name, value in config.options.items() if name in SPLIT_RULES},
         )
 

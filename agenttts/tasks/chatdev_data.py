@@ -1,20 +1,36 @@
-"""The data sets of software development: SRDD's file, records a line or a hub's, and a small built-in one."""
+"""The data sets of software development: SRDD's files, records of any form, and a small built-in one."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agenttts.errors import UserError, nearest_name, valid_names
+from agenttts.errors import UserError, nearest_name
 from agenttts.tasks.base import Example
 from agenttts.tasks.hub import hub_id
-from agenttts.tasks.records import Record, line_of_item, parse_json, read_text
-from agenttts.tasks.source import DATA_FOLDER, SPLITS, data_file, example_id, read_data, take_split
+from agenttts.tasks.loading.json_positions import item_lines, key_line
+from agenttts.tasks.loading.report import LoadReport, convert
+from agenttts.tasks.loading.values import parse_json
+from agenttts.tasks.records import Record, RecordSet, read_text
+from agenttts.tasks.source import (
+    BUILT_IN_PREFIX,
+    DATA_FOLDER,
+    check_split,
+    data_file,
+    example_id,
+    read_source,
+    take_split,
+)
 
 BUILT_IN = {"small_programs": DATA_FOLDER / "small_programs.json"}
 DEFAULT_DATA = "builtin:small_programs"
+
+# SRDD is published as a table of Name, Description and Category; its checked table has the longer names.
+_NAMES = ("name", "Name", "SoftwareName")
+_TASKS = ("task", "Description", "SoftwareDescription")
+_COLUMNS = ("names", "tasks")
 
 
 def load_requirements(
@@ -24,22 +40,32 @@ def load_requirements(
     examples: int | None = None,
     search_examples: int | None = None,
     hub_split: str = "",
+    records_key: str = "",
     seed: int = 0,
+    report: LoadReport | None = None,
 ) -> list[Example]:
     """The examples of a split of ``data``; splits are as in `agenttts.tasks.source.take_split`.
 
-    An example's data are ``name`` and ``requirement``. A ``.json`` file is SRDD's ``{"names": [..], "tasks": [..]}`` or
-    a list of ``{"name", "task"}``; a ``.jsonl`` file holds such records, as does a hub's data set (or SRDD's two lists).
+    An example's data are ``name`` and ``requirement``. A record holds ``name`` and ``task``, or SRDD's ``Name`` and
+    ``Description``; a JSON document or a hub's record may also be ``{"names": [..], "tasks": [..]}``.
 
     Raises `UserError` for data that are missing, malformed or too few, naming file and line, and what `read_hub` raises.
+    For bad records see `agenttts.tasks.loading.report.convert`.
     """
     data = data or DEFAULT_DATA
-    columns = None if hub_id(data) is not None else _columns(data_file(data, BUILT_IN), split)
-    if columns is None:
-        records = read_data(data, BUILT_IN, split=split, hub_split=hub_split)
-        pairs = [pair for number, record in enumerate(records) for pair in _pairs(record, number)]
-    else:
-        pairs = columns
+    source = None
+    if hub_id(data) is None and not (records_key or hub_split):
+        source = _columns(data, data_file(data, BUILT_IN), split)
+    if source is None:
+        source = read_source(
+            data,
+            BUILT_IN,
+            split=split,
+            hub_split=hub_split,
+            records_key=records_key,
+            fields=[(*_TASKS, *_COLUMNS)],
+        )
+    pairs = convert(source, _pairs, report or LoadReport())
     return take_split(
         _examples(pairs),
         split=split,
@@ -51,9 +77,14 @@ def load_requirements(
 
 
 def _pairs(record: Record, number: int) -> list[tuple[str, str]]:
-    """(name, task) of a record; of one that is SRDD's whole file, as a hub hands it on, all of them."""
-    if "tasks" not in record.values or "task" in record.values:
-        return [(example_id(record, number, ("name",)), record.text("task"))]
+    """(name, task) of a record; of one that is two lists, as a hub hands SRDD's document on, all of them."""
+    if "tasks" not in record.values or any(name in record.values for name in _TASKS):
+        field = record.first_given(_TASKS)
+        if field not in record.values:
+            raise record.error(
+                field, f"must be a text that is not empty (also read as {' or '.join(_TASKS[1:])})"
+            )
+        return [(example_id(record, number, _NAMES), record.text(field))]
     names, requirements = record.texts("names"), record.texts("tasks")
     if len(names) != len(requirements):
         raise record.error("names", f"must have as many texts as 'tasks', {len(requirements)}")
@@ -72,23 +103,26 @@ def _examples(pairs: list[tuple[str, str]]) -> list[Example]:
     ]
 
 
-def _columns(path: Path, split: str) -> list[tuple[str, str]] | None:
-    """(name, task) pairs of a file of SRDD's own shape; None when it is of another, or not there."""
+def _columns(data: str, path: Path, split: str) -> RecordSet | None:
+    """The records of a JSON document of two lists, names and tasks; None when the file is of another form or not there."""
     if not path.name.removesuffix(".gz").endswith(".json") or not path.is_file():
         return None
     text = read_text(path)
     if not text.lstrip().startswith("{"):
         return None
-    if split not in SPLITS:
-        raise UserError(f"task.split: unknown split '{split}'; {valid_names(split, SPLITS)}")
-    return _read_columns(path, text)
+    try:
+        content = parse_json(text)
+    except (ValueError, RecursionError):  # an object a line, or damaged: read_source tells
+        return None
+    if not any(isinstance(content.get(key), list | dict) for key in _COLUMNS):
+        return None
+    check_split(split)
+    source = data if data.startswith(BUILT_IN_PREFIX) else str(path)
+    return RecordSet(source, _rows(path, text, content))
 
 
-def _read_columns(path: Path, text: str) -> list[tuple[str, str]]:
-    """SRDD's own shape: two lists of one length."""
-    content: dict[str, Any] = parse_json(path, text)
-    columns = []
-    for key in ("names", "tasks"):
+def _rows(path: Path, text: str, content: dict[str, Any]) -> list[Record]:
+    for key in _COLUMNS:
         if key not in content:
             near = nearest_name(key, content)
             hint = f"; is '{near}' meant to be it?" if near else ""
@@ -97,29 +131,33 @@ def _read_columns(path: Path, text: str) -> list[tuple[str, str]]:
             )
         if not isinstance(content[key], list) or not content[key]:
             raise UserError(
-                f"{path}:{_line(text, key, 0)}: '{key}' must be a list of one or more texts"
+                f"{path}:{key_line(text, (key,))}: '{key}' must be a list of one or more texts"
             )
-        for position, value in enumerate(content[key]):
-            if not isinstance(value, str) or not value.strip():
-                raise UserError(
-                    f"{path}:{_line(text, key, position)}: '{key}' must hold texts that are not empty, and number "
-                    f"{position + 1} is {json.dumps(value)[:60]}"
-                )
-        columns.append(content[key])
-    names, tasks = columns
+    names, tasks = content["names"], content["tasks"]
     if len(names) != len(tasks):
         raise UserError(
             f"{path}: 'names' and 'tasks' must be of one length, and have {len(names)} and {len(tasks)}"
         )
-    return list(zip(names, tasks, strict=True))
+    lines: dict[str, list[int]] = {}
+
+    def place(key: str, number: int) -> Callable[[], str]:
+        def where() -> str:
+            if key not in lines:
+                lines[key] = item_lines(text, (key,))
+            return f"{path}:{lines[key][number]} (number {number + 1} of '{key}')"
+
+        return where
+
+    return [
+        _row(name, task, n, place) for n, (name, task) in enumerate(zip(names, tasks, strict=True))
+    ]
 
 
-def _line(text: str, key: str, position: int) -> int:
-    """The line of an item of a list under a key of the top."""
-    place = text.index(f'"{key}"') + len(key) + 2
-    place = text.index(":", place) + 1
-    while place < len(text) and text[place].isspace():
-        place += 1
-    if text[place] != "[":
-        return text.count("\n", 0, place) + 1
-    return line_of_item(text, place, position)
+def _row(
+    name: Any, task: Any, number: int, place: Callable[[str, int], Callable[[], str]]
+) -> Record:
+    where = place("tasks", number)
+    if isinstance(name, str) and name.strip():
+        return Record({"name": name, "task": task}, where)
+    named = Record({"name": name}, place("names", number))
+    return Record({}, where, named.error("name", "must be a text that is not empty"))

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from agenttts.tasks.aliases import AliasFile, read_aliases
 from agenttts.tasks.answers import read_answers
 from agenttts.tasks.base import Example
+from agenttts.tasks.loading.report import LoadReport, convert
 from agenttts.tasks.records import Record
-from agenttts.tasks.source import DATA_FOLDER, check_ids, example_id, read_data, take_split
+from agenttts.tasks.source import DATA_FOLDER, example_id, read_source, take_split
 
 BUILT_IN = {"twohop": DATA_FOLDER / "twohop.jsonl"}
 DEFAULT_DATA = "builtin:twohop"
+_ANSWERS = ("answers", "answer")
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,35 @@ def load_retrieval(
     examples: int | None = None,
     search_examples: int | None = None,
     hub_split: str = "",
+    records_key: str = "",
+    aliases: str = "",
     seed: int = 0,
+    report: LoadReport | None = None,
 ) -> list[RetrievalExample]:
     """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the built-in default.
 
+    ``aliases`` is a file of other names of the answers (`agenttts.tasks.aliases`).
+
     Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises. For the splits see
-    `agenttts.tasks.source.take_split`.
+    `agenttts.tasks.source.take_split`, for bad records `agenttts.tasks.loading.report.convert`.
     """
     data = data or DEFAULT_DATA
-    records = read_data(data, BUILT_IN, split=split, hub_split=hub_split)
-    found = [_example(record, number) for number, record in enumerate(records)]
-    check_ids([example.id for example in found], records)
+    source = read_source(
+        data,
+        BUILT_IN,
+        split=split,
+        hub_split=hub_split,
+        records_key=records_key,
+        fields=[("question",)],
+    )
+    file = read_aliases(aliases) if aliases else None
+    found = convert(
+        source,
+        lambda record, number: [_example(record, number, file)],
+        report or LoadReport(),
+        ident=lambda example: example.id,
+        notes=lambda: file.notes(source, _ANSWERS) if file else (),
+    )
     return take_split(
         found, split=split, examples=examples, search_examples=search_examples, seed=seed, data=data
     )
@@ -102,7 +123,7 @@ def arranged(
     )
 
 
-def _example(record: Record, number: int) -> RetrievalExample:
+def _example(record: Record, number: int, aliases: AliasFile | None) -> RetrievalExample:
     """A record of any of the formats; the record's own id if it has one, else its position in the data."""
     fields = record.values
     if "context" in fields and "ctxs_candidate" not in fields:
@@ -112,7 +133,7 @@ def _example(record: Record, number: int) -> RetrievalExample:
     return RetrievalExample(
         id=example_id(record, number),
         question=record.text("question").strip(),
-        answers=read_answers(record, ("answers", "answer")),
+        answers=read_answers(record, _ANSWERS, aliases.names if aliases else None),
         candidates=candidates,
         gold_ids=gold,
     )
@@ -153,12 +174,15 @@ def _hotpot_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]
 def _pairs(
     record: Record, field: str, first: str, second: str, kind: type
 ) -> list[tuple[str, Any]]:
-    """A list of [title, value] pairs, or as the hub stores it: {first: [titles], second: [values]}."""
-    value = record.values.get(field)
+    """A list of [title, value] pairs, or as the hub stores it: {first: [titles], second: [values]}, or a list of such objects
+    with one title and one value each."""
+    value = record.structure(field)
     if isinstance(value, Mapping):
         titles, values = value.get(first), value.get(second)
         if isinstance(titles, list) and isinstance(values, list) and len(titles) == len(values):
             value = [list(pair) for pair in zip(titles, values, strict=True)]
+    elif isinstance(value, list) and all(isinstance(p, Mapping) for p in value):
+        value = [[p.get(first), p.get(second)] for p in value]
     if (
         not isinstance(value, list)
         or not value

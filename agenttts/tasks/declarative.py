@@ -7,6 +7,7 @@ record's fields, the outputs of earlier stages by the stages' names and, where t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from agenttts.tasks.declarative_document import (
     templates,
     variables,
 )
+from agenttts.tasks.loading.report import convert
 from agenttts.tasks.options import SPLIT_RULES, check_options
-from agenttts.tasks.records import Record
-from agenttts.tasks.source import check_ids, example_id, read_data, take_split
+from agenttts.tasks.records import KINDS, Record
+from agenttts.tasks.source import example_id, read_source, take_split
 from agenttts.tasks.user_tasks import missing_file
 
 
@@ -108,6 +110,12 @@ class DeclarativeStage(StageDefinition):
             found.setdefault(field, f"stages.{self.name}.metrics.{metric}")
         return found
 
+    def lists(self) -> list[str]:
+        """The record's fields that must be lists; tables may hold them as JSON texts."""
+        document = self._document
+        found = [field for metric, field in document.metrics.items() if metric == parts.SET_F1]
+        return [*found, document.choices] if isinstance(document.choices, str) else found
+
     def check(self, record: Record) -> None:
         """Raise `UserError` for a record whose choices or right answers are of no use to the stage."""
         document = self._document
@@ -149,21 +157,23 @@ class DeclarativeTask(Task):
         check_options(self.name, config.options, SPLIT_RULES)
         if not config.data:
             raise UserError(
-                f"task.data: task '{self.name}' has no data set of its own; name a file of records (.jsonl: an object a line)"
+                f"task.data: task '{self.name}' has no data set of its own; name a file of records (.jsonl: an object a line, or "
+                f"another of {', '.join(KINDS)})"
             )
-        records = read_data(
-            config.data, {}, split=config.split, hub_split=config.options.get("hub_split", "")
+        source = read_source(
+            config.data,
+            {},
+            split=config.split,
+            hub_split=config.options.get("hub_split", ""),
+            records_key=config.options.get("records_key", ""),
+            fields=[(field,) for field in self._fields()],
         )
-        ids = [example_id(record, number) for number, record in enumerate(records)]
-        check_ids(ids, records)
-        for record in records:
-            self._check_record(record)
-        examples = [Example(found, dict(r.values)) for found, r in zip(ids, records, strict=True)]
-        for example, record in zip(examples, records, strict=True):
-            try:  # what can be told before a model has run
-                self._stages[0].prompt(example, {})
-            except UserError as error:
-                raise UserError(f"{record.place()}: {self._source}: {error}") from None
+        examples = convert(
+            source,
+            lambda record, number: [self._example(record, number)],
+            config.report,
+            ident=lambda example: example.id,
+        )
         return take_split(
             examples,
             split=config.split,
@@ -172,6 +182,27 @@ class DeclarativeTask(Task):
             seed=config.seed,
             data=config.data,
         )
+
+    def _fields(self) -> set[str]:
+        """The record's fields that stages use."""
+        names = [stage.name for stage in self._stages]
+        return {
+            field
+            for position, stage in enumerate(self._stages)
+            for field in stage.fields(names[:position])
+        }
+
+    def _example(self, record: Record, number: int) -> Example:
+        names = {name for stage in self._stages for name in stage.lists()}
+        lists = {name: record.structure(name) for name in names if name in record.values}
+        record = replace(record, values={**record.values, **lists})
+        self._check_record(record)
+        example = Example(example_id(record, number), dict(record.values))
+        try:  # what can be told before a model has run
+            self._stages[0].prompt(example, {})
+        except UserError as error:
+            raise UserError(f"{record.place()}: {self._source}: {error}") from None
+        return example
 
     def _check_record(self, record: Record) -> None:
         names = [stage.name for stage in self._stages]

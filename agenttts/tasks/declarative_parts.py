@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from agenttts.tasks.answers import texts_of_named_answer
 from agenttts.tasks.metrics import exact_match, normalise, rouge_l, set_overlap, token_overlap
 from agenttts.tasks.surrogates import clean_value
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d{1,18})?(?!\d)", re.ASCII)
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
 _TOLERANCE = 1e-6
+SET_F1 = "set_f1"
 
 
 def parse(how: str, text: str, choices: Sequence[str] = ()) -> Any:
@@ -54,7 +56,7 @@ def gold_problem(metric: str, gold: Any) -> str | None:
         if _as_number(gold) is None:
             return "must be a number, for the metric 'number'"
         return None
-    if metric == "set_f1":
+    if metric == SET_F1:
         if not isinstance(gold, list) or not gold:
             return "must be a list of one or more items, for the metric 'set_f1'"
         return None
@@ -170,9 +172,14 @@ def _text(value: Any) -> str:
 
 
 def _texts(gold: Any) -> list[str]:
-    """The right answers: one, or a list of which any is right."""
+    """The right answers: one, or a list of which any is right; of an object with aliases its text and these."""
     values = gold if isinstance(gold, list) else [gold]
-    return [_text(value) for value in values if not is_empty(value)]
+    return [
+        text
+        for value in values
+        if not is_empty(value)
+        for text in texts_of_named_answer(value) or [_text(value)]
+    ]
 
 
 def _item(value: Any) -> str:
@@ -199,7 +206,7 @@ METRICS: Mapping[str, Callable[[Any, Any], float]] = {
     "contains": _contains,
     "token_f1": _token_f1,
     "rouge_l": _rouge_l,
-    "set_f1": _set_f1,
+    SET_F1: _set_f1,
     "number": _number_match,
 }
 """(output, right answer) to a score in [0, 1]; an empty output scores 0."""

@@ -9,7 +9,7 @@ from agenttts.tasks.base import Example, Task, TaskConfig
 from agenttts.tasks.datasets import arranged
 from agenttts.tasks.kgqa_data import load_triples
 from agenttts.tasks.kgqa_prompts import TRIPLES
-from agenttts.tasks.options import MAX_CANDIDATES, SPLIT_RULES, check_options
+from agenttts.tasks.options import ALIASES, MAX_CANDIDATES, SPLIT_RULES, check_options
 from agenttts.tasks.retrieval_qa import Answer, Retrieval
 
 
@@ -36,7 +36,8 @@ class KnowledgeGraphQA(Task):
     shuffled with the run's seed; the crucial ones are the gold ids.
 
     Options: ``max_candidates`` (keep the crucial triples and as many others, drawn by seed, as make up that number),
-    ``search_examples`` and ``hub_split`` (see `agenttts.tasks.source`).
+    ``aliases`` (a file of other names of the answers), ``search_examples``, ``hub_split`` and ``records_key`` (see
+    `agenttts.tasks.source`).
     """
 
     name = "kgqa"
@@ -49,7 +50,12 @@ class KnowledgeGraphQA(Task):
         given = dict(config.options)
         trimmed = given.pop("max_candidates", None)
         found = load_triples(
-            config.data, split=config.split, examples=config.examples, seed=config.seed, **given
+            config.data,
+            split=config.split,
+            examples=config.examples,
+            seed=config.seed,
+            report=config.report,
+            **given,
         )
         return [
             arranged(e, max_candidates=trimmed, shuffle=True, seed=config.seed).to_example()
@@ -57,4 +63,4 @@ class KnowledgeGraphQA(Task):
         ]
 
 
-_RULES = {**SPLIT_RULES, "max_candidates": MAX_CANDIDATES}
+_RULES = {**SPLIT_RULES, "aliases": ALIASES, "max_candidates": MAX_CANDIDATES}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from agenttts.tasks.answers import is_text_or_number, read_answers
+from agenttts.tasks.aliases import AliasFile, read_aliases
+from agenttts.tasks.answers import PARSES, is_text_or_number, read_answers
 from agenttts.tasks.datasets import RetrievalExample
+from agenttts.tasks.loading.report import LoadReport, convert
 from agenttts.tasks.records import Record
-from agenttts.tasks.source import DATA_FOLDER, check_ids, example_id, read_data, take_split
+from agenttts.tasks.source import DATA_FOLDER, example_id, read_source, take_split
 
 BUILT_IN = {"smallkg": DATA_FOLDER / "smallkg.json"}
 DEFAULT_DATA = "builtin:smallkg"
@@ -16,6 +18,7 @@ OTHERS = 100
 
 _IDS = ("ID", "QuestionId", "_id", "id")
 _QUESTIONS = ("question", "RawQuestion")
+_ANSWERS = ("answer", "answers", PARSES)
 
 Triple = tuple[str, str, str]
 
@@ -27,23 +30,39 @@ def load_triples(
     examples: int | None = None,
     search_examples: int | None = None,
     hub_split: str = "",
+    records_key: str = "",
+    aliases: str = "",
     seed: int = 0,
+    report: LoadReport | None = None,
 ) -> list[RetrievalExample]:
     """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the built-in default.
 
-    A record holds ``question`` (WebQSP: ``RawQuestion``; the first that is not null), ``answer`` (see
-    `agenttts.tasks.answers`), ``crucial_triples``, ``gt_triples`` and ``2hop_triples``. The candidates, not shuffled
+    A record holds ``question`` (WebQSP: ``RawQuestion``; the first that is not null), ``answer``, ``answers`` or WebQSP's
+    ``Parses`` (see `agenttts.tasks.answers`; ``aliases`` is a file of other names of the answers), ``crucial_triples``, ``gt_triples`` and ``2hop_triples``. The candidates, not shuffled
     yet, are the first 100 2-hop triples that are not gold (neither in ``gt_triples`` nor crucial) and then the crucial
     ones, each once; those are the gold ids. A record may have no crucial triple: its retrieval then scores 0, whatever
     is picked. Triples with a null in them are dropped, unless they are crucial: that is an error.
 
     Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises. For the splits see
-    `agenttts.tasks.source.take_split`.
+    `agenttts.tasks.source.take_split`, for bad records `agenttts.tasks.loading.report.convert`.
     """
     data = data or DEFAULT_DATA
-    records = read_data(data, BUILT_IN, split=split, hub_split=hub_split)
-    found = [_example(record, number) for number, record in enumerate(records)]
-    check_ids([example.id for example in found], records)
+    source = read_source(
+        data,
+        BUILT_IN,
+        split=split,
+        hub_split=hub_split,
+        records_key=records_key,
+        fields=[_QUESTIONS],
+    )
+    file = read_aliases(aliases) if aliases else None
+    found = convert(
+        source,
+        lambda record, number: [_example(record, number, file)],
+        report or LoadReport(),
+        ident=lambda example: example.id,
+        notes=lambda: file.notes(source, _ANSWERS) if file else (),
+    )
     return take_split(
         found, split=split, examples=examples, search_examples=search_examples, seed=seed, data=data
     )
@@ -54,16 +73,15 @@ def triple_text(triple: Triple) -> str:
     return f"({', '.join(triple)})"
 
 
-def _example(record: Record, number: int) -> RetrievalExample:
+def _example(record: Record, number: int, aliases: AliasFile | None) -> RetrievalExample:
     crucial = list(dict.fromkeys(_triples(record, "crucial_triples", nulls=False)))
     gold = {*crucial, *_triples(record, "gt_triples")}
     others = [triple for triple in _triples(record, "2hop_triples") if triple not in gold][:OTHERS]
     candidates = [triple_text(triple) for triple in (*others, *crucial)]
-    given = [name for name in _QUESTIONS if record.values.get(name) is not None]
     return RetrievalExample(
         id=example_id(record, number, _IDS),
-        question=record.text((*given, *_QUESTIONS)[0]).strip(),
-        answers=read_answers(record, ("answer",)),
+        question=record.text(record.first_given(_QUESTIONS)).strip(),
+        answers=read_answers(record, _ANSWERS, aliases.names if aliases else None),
         candidates=tuple(candidates),
         gold_ids=tuple(range(len(others) + 1, len(candidates) + 1)),
     )
@@ -74,7 +92,7 @@ def _triples(record: Record, field: str, *, nulls: bool = True) -> list[Triple]:
 
     Without ``nulls``, a null in a triple is an error.
     """
-    value = record.values.get(field)
+    value = record.structure(field)
     if not isinstance(value, list) or not all(_is_triple(item, nulls) for item in value):
         raise record.error(field, "must be a list of [head, relation, tail] triples")
     whole = [triple for triple in value if None not in triple]

@@ -24,10 +24,18 @@ SPLIT_RULES: Mapping[str, Rule] = MappingProxyType(
         "hub_split": Rule(
             "the name of a split of the hub data set", lambda value: type(value) is str
         ),
+        "records_key": Rule(
+            "the key under which a JSON document has its records, such as data or result.rows",
+            lambda value: type(value) is str and value != "",
+        ),
     }
 )
 """Options of every task that has a search and a test split; see `agenttts.tasks.source`."""
 
+ALIASES = Rule(
+    "the path of a file of aliases by the ids of answers, such as 2Wiki's id_aliases.json",
+    lambda value: type(value) is str and value != "",
+)
 MAX_CANDIDATES = Rule("a whole number of 1 or more", lambda value: type(value) is int and value > 0)
 
 

@@ -17,7 +17,7 @@ from agenttts.inference.base import Prompt
 from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
 from agenttts.tasks.datasets import RetrievalExample, arranged, load_retrieval
 from agenttts.tasks.metrics import exact_match, set_overlap, token_overlap
-from agenttts.tasks.options import MAX_CANDIDATES, SPLIT_RULES, Rule, check_options
+from agenttts.tasks.options import ALIASES, MAX_CANDIDATES, SPLIT_RULES, Rule, check_options
 from agenttts.tasks.retrieval_prompts import (
     PASSAGES,
     Wording,
@@ -118,7 +118,8 @@ class RetrievalQA(Task):
 
     Options: ``max_candidates`` (keep the gold references and as many others, drawn by seed, as make up that number, in
     the order of the data), ``shuffle`` (put the references of each example in an order drawn by seed),
-    ``search_examples`` and ``hub_split`` (see `agenttts.tasks.source`).
+    ``aliases`` (a file of other names of the answers), ``search_examples``, ``hub_split`` and ``records_key`` (see
+    `agenttts.tasks.source`).
     """
 
     name = "retrieval_qa"
@@ -132,7 +133,12 @@ class RetrievalQA(Task):
         trimmed = given.pop("max_candidates", None)
         shuffled = given.pop("shuffle", False)
         found = load_retrieval(
-            config.data, split=config.split, examples=config.examples, seed=config.seed, **given
+            config.data,
+            split=config.split,
+            examples=config.examples,
+            seed=config.seed,
+            report=config.report,
+            **given,
         )
         return [
             arranged(e, max_candidates=trimmed, shuffle=shuffled, seed=config.seed).to_example()
@@ -142,6 +148,7 @@ class RetrievalQA(Task):
 
 _RULES = {
     **SPLIT_RULES,
+    "aliases": ALIASES,
     "max_candidates": MAX_CANDIDATES,
     "shuffle": Rule("true or false", lambda value: isinstance(value, bool)),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TypeVar
 
 from agenttts.errors import UserError, valid_names
 from agenttts.tasks.hub import hub_id, read_hub
-from agenttts.tasks.records import Record, read_records
+from agenttts.tasks.loading.json_records import Fields
+from agenttts.tasks.records import Record, RecordSet, read_file
 
 SPLITS = ("search", "test")
 BUILT_IN_PREFIX = "builtin:"
@@ -18,25 +20,61 @@ DATA_FOLDER = Path(__file__).parent / "data"
 _Item = TypeVar("_Item")
 
 
-def read_data(
-    data: str, built_in: Mapping[str, Path], *, split: str = "search", hub_split: str = ""
-) -> list[Record]:
-    """Every record that the examples of ``split`` are drawn from.
+def read_source(
+    data: str,
+    built_in: Mapping[str, Path],
+    *,
+    split: str = "search",
+    hub_split: str = "",
+    records_key: str = "",
+    fields: Fields = (),
+) -> RecordSet:
+    """Every record that the examples of ``split`` are drawn from; damaged ones have `Record.damage`.
 
     ``data`` is a file, a hub id or ``builtin:NAME``, NAME one of ``built_in``. For hub ids the splits ``search`` and
-    ``test`` come from one hub split, ``hub_split`` if given; any other ``split`` is the hub's of that name.
+    ``test`` come from one hub split, ``hub_split`` if given; any other ``split`` is the hub's of that name. ``fields``
+    are those that every record has, and ``records_key`` is the key of the list of records in a JSON document with several
+    (`agenttts.tasks.loading.json_records.read_json`).
 
     Raises `UserError` for an unknown name or split and for data that are absent (`Unavailable`) or malformed, and what
     `read_hub` raises.
     """
     hub = None if data.startswith(BUILT_IN_PREFIX) else hub_id(data)
     if hub is not None:
+        if records_key:
+            raise UserError(
+                f"task.options.records_key: '{data}' is a hub data set, not a JSON document; leave it out"
+            )
         return read_hub(hub, hub_split if split in SPLITS else split)
-    if split not in SPLITS:
-        raise UserError(f"task.split: unknown split '{split}'; {valid_names(split, SPLITS)}")
+    check_split(split)
     if hub_split:
         raise UserError(f"task.options.hub_split: '{data}' is no hub data set; leave it out")
-    return read_records(data_file(data, built_in))
+    found = read_file(data_file(data, built_in), fields=fields, key=records_key)
+    if data.startswith(BUILT_IN_PREFIX):
+        return dataclasses.replace(found, source=data)
+    return found
+
+
+def read_data(
+    data: str, built_in: Mapping[str, Path], *, split: str = "search", hub_split: str = ""
+) -> list[Record]:
+    """The records of `read_source`, none of them damaged: for a task that reads them itself and skips none.
+
+    Raises `UserError` as `read_source` does, for a damaged record, and when there are no records.
+    """
+    found = read_source(data, built_in, split=split, hub_split=hub_split)
+    for record in found.records:
+        if record.damage is not None:
+            raise record.damage
+    if not found.records:
+        raise UserError(f"{found.source} holds no records")
+    return list(found.records)
+
+
+def check_split(split: str) -> None:
+    """Raise `UserError` for a split that only a hub data set may have."""
+    if split not in SPLITS:
+        raise UserError(f"task.split: unknown split '{split}'; {valid_names(split, SPLITS)}")
 
 
 def data_file(data: str, built_in: Mapping[str, Path]) -> Path:
@@ -82,8 +120,10 @@ def take_split(
 
 
 def example_id(record: Record, number: int, fields: Sequence[str] = ("_id", "id")) -> str:
-    """The record's own id, from the first of ``fields`` it has, else ``number``, its position in the data."""
-    given = next((record.values[f] for f in fields if record.values.get(f) is not None), number)
+    """The record's own id, from the first of ``fields`` that is not blank, else ``number``, its position in the data."""
+    given = next(
+        (record.values[f] for f in fields if record.values.get(f) not in (None, "")), number
+    )
     return str(given)
 
 

@@ -146,7 +146,7 @@ class TaskBench(Task):
     """Decomposition, tool selection, parameter prediction.
 
     Options: ``tools`` (the file of the tools' descriptions; unset: ``tool_desc.json`` beside the data),
-    ``search_examples`` and ``hub_split`` (see `agenttts.tasks.source`).
+    ``search_examples``, ``hub_split`` and ``records_key`` (see `agenttts.tasks.source`).
     """
 
     name = "taskbench"
@@ -161,6 +161,7 @@ class TaskBench(Task):
             split=config.split,
             examples=config.examples,
             seed=config.seed,
+            report=config.report,
             **config.options,
         )
         return [example.to_example() for example in found]

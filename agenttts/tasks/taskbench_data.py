@@ -16,14 +16,14 @@ from typing import Any
 from agenttts.errors import Unavailable, UserError
 from agenttts.tasks.base import Example
 from agenttts.tasks.hub import hub_id
+from agenttts.tasks.loading.report import LoadReport, convert
 from agenttts.tasks.records import Record
 from agenttts.tasks.source import (
     BUILT_IN_PREFIX,
     DATA_FOLDER,
-    check_ids,
     data_file,
     example_id,
-    read_data,
+    read_source,
     take_split,
 )
 from agenttts.tasks.surrogates import clean_value
@@ -125,7 +125,9 @@ def load_requests(
     examples: int | None = None,
     search_examples: int | None = None,
     hub_split: str = "",
+    records_key: str = "",
     seed: int = 0,
+    report: LoadReport | None = None,
 ) -> list[TaskBenchExample]:
     """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the built-in default.
 
@@ -133,15 +135,26 @@ def load_requests(
     beside them.
 
     Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises. For the splits see
-    `agenttts.tasks.source.take_split`.
+    `agenttts.tasks.source.take_split`, for bad records `agenttts.tasks.loading.report.convert`.
     """
     data = data or DEFAULT_DATA
     tools_file = _tools_file(data, tools)
-    records = read_data(data, BUILT_IN, split=split, hub_split=hub_split)
+    source = read_source(
+        data,
+        BUILT_IN,
+        split=split,
+        hub_split=hub_split,
+        records_key=records_key,
+        fields=[_INSTRUCTION],
+    )
     known = read_tools(tools_file)
     resources = not any(tool.parameters for tool in known) and any(tool.inputs for tool in known)
-    found = [_example(record, number, known, resources) for number, record in enumerate(records)]
-    check_ids([example.id for example in found], records)
+    found = convert(
+        source,
+        lambda record, number: [_example(record, number, known, resources)],
+        report or LoadReport(),
+        ident=lambda example: example.id,
+    )
     return take_split(
         found, split=split, examples=examples, search_examples=search_examples, seed=seed, data=data
     )

@@ -43,7 +43,7 @@ def make_task(name: str, cls: type[Task]) -> Task:
 def load_task(task: Task, config: TaskConfig) -> list[Example]:
     """The examples that `Task.load` gives, once they are known to be some that can be stored and told apart.
 
-    Passes on the task's own `AgentTTSError`; raises `UserError` for any other error, and for what is no list of
+    ``config.report`` takes what was read. Passes on the task's own `AgentTTSError`; raises `UserError` for any other error, and for what is no list of
     examples. Halves of characters (lone surrogates) become question marks.
     """
     cls = type(task)
@@ -63,6 +63,11 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
         raise UserError(f"{where} returns {_kind(found)}; valid: a list of Example")
     if not found:
         raise UserError(f"{where} returns no examples; valid: one or more")
+    if config.report.skip_bad and not config.report.sources:
+        raise UserError(
+            f"task.skip_bad: {where} reads its data itself and skips nothing: leave the key out, or have load() read them with "
+            "agenttts.tasks.source.read_source and agenttts.tasks.loading.report.convert"
+        )
     examples: dict[str, Example] = {}
     for given in found:
         example = _storable(where, given)

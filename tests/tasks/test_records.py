@@ -43,7 +43,7 @@ def test_what_is_read(tmp_path, name, text):
         ("d.json", '[\n {"a": 1},\n\n 7\n]', "d.json:4 (record 2): must be a JSON object, not 7"),
         ("d.json", '{\n"names": ["a"]\n}', "must hold a JSON list of records"),
         ("d.json", "[]", "holds no records"),
-        ("d.csv", "a,b", "unknown kind of data file; valid: .json, .jsonl"),
+        ("d.txt", "a,b", "unknown kind of data file; valid: .json, .jsonl"),
     ],
 )
 def test_malformed_files_name_the_line(tmp_path, name, text, expected):

@@ -1,0 +1,116 @@
+"""The conversion to Parquet that the Hugging Face hub keeps of a data set, in the revision ``refs/convert/parquet``.
+
+Its files are ``CONFIG/SPLIT/NUMBER.parquet``; a split of which only the beginning was converted is ``partial-SPLIT``. They come
+from the hub or from its cache on this machine (``huggingface_hub``), or lie in a directory of that layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from agenttts.errors import MissingRequirement, UserError, valid_names
+from agenttts.tasks.loading.content import read_content
+from agenttts.tasks.loading.record import Record, RecordSet
+from agenttts.tasks.loading.table_records import read_parquet
+
+PARQUET_REVISION = "refs/convert/parquet"
+_DEFAULT_CONFIG = "default"
+
+
+def read_converted(
+    name: str, config: str | None, choose_split: Callable[[Sequence[str]], str]
+) -> RecordSet:
+    """The records of a split of the converted data set; ``choose_split`` takes the names of those there are.
+
+    Raises `MissingRequirement` when ``huggingface_hub`` is not installed or the conversion cannot be had here,
+    `UserError` for an unknown configuration, or none named of several, and what ``choose_split`` raises.
+    """
+    paths, fetch = _in_folder(Path(name)) if Path(name).is_dir() else _on_hub(name, config)
+    layout = [PurePosixPath(path).parts for path in paths if path.endswith(".parquet")]
+    configs = list(dict.fromkeys(parts[0] for parts in layout if len(parts) == 3))
+    if not configs:
+        raise UserError(
+            f"task.data: '{name}' has no files CONFIG/SPLIT/NUMBER.parquet in its revision {PARQUET_REVISION}"
+        )
+    chosen = _choose_config(name, config, configs)
+    splits = list(dict.fromkeys(parts[1] for parts in layout if parts[0] == chosen))
+    split = choose_split(splits)
+    source = f"hub data set '{name}' ({PARQUET_REVISION}, {chosen}), split '{split}'"
+    records: list[Record] = []
+    for path in sorted(p for p in paths if PurePosixPath(p).parts[:-1] == (chosen, split)):
+        file = fetch(path)
+        found = read_parquet(file, read_content(file)).records
+        first = len(records) + 1
+        records += [
+            replace(record, place=_place(source, first + n)) for n, record in enumerate(found)
+        ]
+    return RecordSet(source, records)
+
+
+def _place(source: str, number: int) -> Callable[[], str]:
+    return lambda: f"{source}, record {number}"
+
+
+def _choose_config(name: str, config: str | None, configs: Sequence[str]) -> str:
+    if config is None:
+        if len(configs) > 1 and _DEFAULT_CONFIG not in configs:
+            raise UserError(
+                f"task.data: hub data set '{name}' has {len(configs)} configurations; name one: "
+                f"hf:{name}:CONFIG@{PARQUET_REVISION}; valid: {', '.join(configs)}"
+            )
+        return _DEFAULT_CONFIG if _DEFAULT_CONFIG in configs else configs[0]
+    if config not in configs:
+        raise UserError(
+            f"task.data: hub data set '{name}' has no configuration '{config}' in its revision {PARQUET_REVISION}; "
+            f"{valid_names(config, configs)}"
+        )
+    return config
+
+
+def _in_folder(folder: Path) -> tuple[list[str], Callable[[str], Path]]:
+    files = sorted(folder.rglob("*.parquet"))
+    return [file.relative_to(folder).as_posix() for file in files], folder.joinpath
+
+
+def _on_hub(name: str, config: str | None) -> tuple[list[str], Callable[[str], Path]]:
+    """The paths of the revision's files, and what brings one of them here."""
+    try:
+        import huggingface_hub as hub
+    except ImportError:
+        raise MissingRequirement(
+            f"task.data: reading '{name}' takes the Python package 'huggingface_hub'",
+            fix="pip install 'agenttts-hpc[hub]'",
+        ) from None
+    where: dict[str, Any] = {"repo_type": "dataset", "revision": PARQUET_REVISION}
+
+    def fetch(path: str) -> Path:
+        try:
+            return Path(hub.hf_hub_download(name, path, **where))
+        except Exception as error:  # the library's errors share no base class
+            raise _not_here(name, config, error) from error
+
+    try:
+        return sorted(hub.list_repo_files(name, **where)), fetch
+    except Exception as error:  # offline, unknown, gated: as above
+        try:
+            folder = Path(hub.snapshot_download(name, local_files_only=True, **where))
+        except (
+            Exception
+        ):  # nothing of it is in the cache: the first error says why it is not on the hub
+            raise _not_here(name, config, error) from error
+        return _in_folder(folder)
+
+
+def _not_here(name: str, config: str | None, error: Exception) -> MissingRequirement:
+    reason = " ".join(str(error).split()).rstrip(".")[:300]
+    only = f", allow_patterns={f'{config}/*'!r}" if config else ""
+    return MissingRequirement(
+        f"task.data: the conversion to Parquet of hub data set '{name}' ({PARQUET_REVISION}) can neither be downloaded from "
+        f"here nor is it in this machine's cache ({type(error).__name__}: {reason})",
+        fix="check the id; then, on a login node with Internet access and with HF_HOME on a file system this machine sees "
+        f"too, run: python -c \"import huggingface_hub; huggingface_hub.snapshot_download({name!r}, repo_type='dataset', "
+        f'revision={PARQUET_REVISION!r}{only})"',
+    )

@@ -1,0 +1,66 @@
+"""Where the values of a JSON document are in its text. Scans the text, so for errors only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from agenttts.tasks.surrogates import clean_text
+
+_DECODER = json.JSONDecoder()
+
+
+def item_lines(text: str, keys: Sequence[str]) -> list[int]:
+    """The line on which each item of the list under ``keys`` of the JSON document ``text`` begins.
+
+    No lines where the value under ``keys`` is not a list.
+    """
+    position = _value_position(text, keys)
+    if text[position] != "[":
+        return []
+    found = []
+    line, counted = 1, 0
+    position = _skip_space(text, position + 1)
+    while text[position] != "]":
+        line += text.count("\n", counted, position)
+        counted = position
+        found.append(line)
+        _, position = _DECODER.raw_decode(text, position)
+        position = _skip_space(text, position)
+        if text[position] == ",":
+            position = _skip_space(text, position + 1)
+    return found
+
+
+def key_line(text: str, keys: Sequence[str]) -> int:
+    """The line on which the value under ``keys`` of the JSON document ``text`` begins."""
+    return text.count("\n", 0, _value_position(text, keys)) + 1
+
+
+def _value_position(text: str, keys: Sequence[str]) -> int:
+    position = _skip_space(text, 0)
+    for key in keys:
+        position = _member_position(text, position, key)
+    return position
+
+
+def _member_position(text: str, position: int, key: str) -> int:
+    """Where the value of ``key`` begins in the JSON object at ``position``: of a key given twice, the last counts."""
+    found = position
+    position = _skip_space(text, position + 1)
+    while text[position] != "}":
+        name, position = _DECODER.raw_decode(text, position)
+        position = _skip_space(text, _skip_space(text, position) + 1)  # past the colon
+        if clean_text(name) == key:
+            found = position
+        _, position = _DECODER.raw_decode(text, position)
+        position = _skip_space(text, position)
+        if text[position] == ",":
+            position = _skip_space(text, position + 1)
+    return found
+
+
+def _skip_space(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position

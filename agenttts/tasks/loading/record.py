@@ -1,0 +1,99 @@
+"""A record of a data set, which knows where it is, so that an error can say so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agenttts.errors import UserError, nearest_name
+from agenttts.tasks.loading.values import json_from_text
+
+_FIELDS_LISTED = 12
+"""Fields that an error lists, at most."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a data set.
+
+    ``place`` says where it is, and is called only when something is wrong with it. ``damage`` is the error of a record
+    that could not be read (a line that is not JSON, a row with too few fields); its ``values`` are then empty.
+    """
+
+    values: Mapping[str, Any]
+    place: Callable[[], str]
+    damage: UserError | None = None
+
+    def error(self, field: str, problem: str) -> UserError:
+        """The error about a field, to be raised: place, field, what it should be, what it is."""
+        if field not in self.values:
+            near = nearest_name(field, self.values)
+            hint = f"; is '{near}' meant to be it?" if near else f"; it has: {self._fields()}"
+            return UserError(f"{self.place()}: field '{field}' is missing, and {problem}{hint}")
+        return UserError(
+            f"{self.place()}: field '{field}' {problem}, not {shown(self.values[field])}"
+        )
+
+    def text(self, field: str) -> str:
+        """A field that must be a string with something in it."""
+        value = self.values.get(field)
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(field, "must be a text that is not empty")
+        return value
+
+    def texts(self, field: str, *, blank: bool = False, none: bool = False) -> list[str]:
+        """A field that must be a list of strings: of at least one unless ``none`` is valid, and none of them empty
+        unless ``blank`` ones are."""
+        value = self.structure(field)
+        valid = (lambda item: isinstance(item, str)) if blank else _is_text
+        if (
+            not isinstance(value, list)
+            or not (value or none)
+            or not all(valid(item) for item in value)
+        ):
+            raise self.error(field, f"must be a list of {'' if none else 'one or more '}texts")
+        return value
+
+    def structure(self, field: str) -> Any:
+        """The value of a field that should be a list or an object; tables may hold one as its JSON text."""
+        value = self.values.get(field)
+        return json_from_text(value) if isinstance(value, str) else value
+
+    def first_given(self, fields: Sequence[str]) -> str:
+        """The first of ``fields`` that is neither null nor blank; else the first that is there, else the first."""
+        given = (name for name in fields if not _is_blank(self.values.get(name)))
+        there = (name for name in fields if name in self.values)
+        return next(given, next(there, fields[0]))
+
+    def _fields(self) -> str:
+        names = [str(name) for name in self.values]
+        more = ", ..." if len(names) > _FIELDS_LISTED else ""
+        return f"{', '.join(names[:_FIELDS_LISTED])}{more}" if names else "nothing"
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """The records of one file or hub split. ``source`` is its name for messages.
+
+    ``key`` is the key of the document that holds the list of records; empty where none does.
+    """
+
+    source: str
+    records: Sequence[Record]
+    key: str = ""
+
+
+def shown(value: object) -> str:
+    """A value in an error, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
