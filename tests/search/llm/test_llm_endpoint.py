@@ -88,7 +88,7 @@ def test_passing_errors_are_worth_another_attempt(server, status):
 
 
 def test_retry_after_in_seconds_and_as_a_date(server):
-    later = formatdate(time.time() + 30, usegmt=True)
+    later = formatdate(time.time() + 300, usegmt=True)
     server.answers = [(429, "", {"Retry-After": "7"}), (503, "", {"Retry-After": later})]
     llm = client(server)
     with pytest.raises(LLMError) as caught:
@@ -96,7 +96,7 @@ def test_retry_after_in_seconds_and_as_a_date(server):
     assert caught.value.retry_after == 7
     with pytest.raises(LLMError) as caught:
         llm.complete(CHAT)
-    assert 25 < caught.value.retry_after <= 30
+    assert 200 < caught.value.retry_after <= 300
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -131,16 +131,16 @@ def test_a_silent_server_times_out(server):
     with pytest.raises(LLMError) as caught:
         client(server, timeout=0.5).complete(CHAT)
     assert caught.value.fault == "timeout"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20, "long before the answer"
 
 
 def test_a_dripping_server_times_out(server):
-    server.answers = [(200, [" ", 0.2] * 100, {})]
+    server.answers = [(200, [" ", 0.2] * 200, {})]
     started = time.monotonic()
     with pytest.raises(LLMError) as caught:
         client(server, timeout=1.0).complete(CHAT)
     assert caught.value.fault == "timeout"
-    assert time.monotonic() - started < 5, "no longer than its timeout, however often a byte comes"
+    assert time.monotonic() - started < 20, "no longer than its timeout, however often a byte comes"
 
 
 def test_an_endless_answer_is_cut(server):
