@@ -23,7 +23,8 @@ class SubmitLimitReached(QueueUnavailable):
 class Work:
     """One trial to start: the command of its job, where it writes, and how it shows in the queue.
 
-    ``name`` and ``comment`` are what squeue shows; ``gpus`` is its resource class.
+    ``name`` and ``comment`` are what squeue shows; ``gpus`` is its resource class; ``needs`` are the files and directories
+    that it reads, which its node must see; ``exclude`` are nodes that it should not run on.
     """
 
     trial: str
@@ -33,6 +34,8 @@ class Work:
     gpus: int
     name: str
     comment: str
+    needs: tuple[Path, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import submitit
 
-from agenttts.dispatch.job import LOG_FILE, TrialJob, read_attempts
+from agenttts.dispatch.attempts import read_attempts
+from agenttts.dispatch.job import LOG_FILE, TrialJob
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault, read_result, write_fault
 
@@ -79,10 +80,16 @@ def test_a_result_counts_whatever_the_exit_code(tmp_path):
 @pytest.mark.parametrize(
     ("script", "state", "says"),
     [
-        ("echo one; echo two >&2; exit 3", "FAILED", ["exit code 3", "one | two", LOG_FILE]),
-        ("exit 0", "FAILED", ["exit code 0", "is empty"]),
-        ("kill -KILL $$", "OOM", ["SIGKILL", "memory"]),
-        ("exit 137", "OOM", ["SIGKILL"]),
+        ("echo one; echo two >&2; exit 3", "INFRA_FAILED", ["exit code 3", "one | two", LOG_FILE]),
+        ("exit 0", "INFRA_FAILED", ["exit code 0", "is empty"]),
+        ("kill -KILL $$", "INFRA_FAILED", ["SIGKILL", "memory"]),
+        ("exit 137", "INFRA_FAILED", ["SIGKILL"]),
+        ("echo 'CUDA out of memory'; exit 137", "OOM", ["CUDA out of memory"]),
+        (
+            "echo 'FATAL:   no loop devices available'; exit 255",
+            "INFRA_FAILED",
+            ["not be started on this node"],
+        ),
         ("kill -TERM $$", "CANCELLED", ["SIGTERM"]),
         ("exit 143", "CANCELLED", ["SIGTERM"]),
     ],
@@ -91,6 +98,7 @@ def test_verdicts_on_a_trial_without_a_result(tmp_path, script, state, says):
     assert shell(tmp_path, script)() == state
     [attempt] = read_attempts(tmp_path)
     assert attempt.state == state
+    assert attempt.retry == (state == "INFRA_FAILED")
     assert all(part in attempt.error for part in says), attempt.error
 
 
@@ -103,10 +111,19 @@ def test_the_trial_s_own_word_on_its_fault_goes_first(tmp_path, kind):
 
 def test_the_fault_of_an_earlier_attempt_is_not_this_one_s(tmp_path):
     write_fault(tmp_path, Fault("OOM", "then"))
-    assert shell(tmp_path, "exit 1")() == TrialState.FAILED
+    assert shell(tmp_path, "exit 1")() == TrialState.INFRA_FAILED
     assert [a.number for a in read_attempts(tmp_path)] == [1]
-    assert shell(tmp_path, "exit 1")() == TrialState.FAILED
+    assert shell(tmp_path, "exit 1")() == TrialState.INFRA_FAILED
     assert [a.number for a in read_attempts(tmp_path)] == [1, 2]
+
+
+def test_the_log_of_an_earlier_attempt_is_not_this_one_s(tmp_path):
+    assert (
+        shell(tmp_path, "echo 'NVRM: Xid (PCI:0000:3b:00): 79'; exit 1")()
+        == TrialState.INFRA_FAILED
+    )
+    assert shell(tmp_path, "echo fine; exit 1")() == TrialState.INFRA_FAILED
+    assert [a.node_fault for a in read_attempts(tmp_path)] == [True, False]
 
 
 def test_a_command_that_is_not_there_is_the_machine_s_fault(tmp_path):
@@ -154,7 +171,7 @@ def test_a_second_job_goes_on_when_the_first_is_lost(tmp_path):
     until(lambda: read_attempts(tmp_path))
     assert job(tmp_path, *SUCCEED)() == TrialState.COMPLETED
     first.join()
-    assert [a.state for a in read_attempts(tmp_path)] == ["FAILED", "COMPLETED"]
+    assert [a.state for a in read_attempts(tmp_path)] == ["INFRA_FAILED", "COMPLETED"]
 
 
 @pytest.fixture
