@@ -78,7 +78,7 @@ def test_an_error_in_a_user_s_task_says_where(make_trial, tmp_path, monkeypatch)
     spec = make_trial("t0000", ("weak", 1), ("weak", 1), task="mytask:MyTask")
     code, _, err = finish(start(spec))
     assert code == 1
-    assert read_fault(Path(spec.directory)) == Fault("FAILED", "ZeroDivisionError: division by zero (mytask.py:4)")  # fmt: skip
+    assert read_fault(Path(spec.directory)) == Fault("FAILED", "ZeroDivisionError: division by zero (mytask.py:4)", "task")  # fmt: skip
     assert "Traceback" in err, "in the log, for whoever mends the task"
 
 
@@ -105,12 +105,14 @@ def test_a_damaged_spec_is_a_fault(make_trial, content):
     assert "Traceback" not in err
 
 
-def test_a_damaged_shard_is_a_fault_that_names_it(make_trial):
+def test_a_damaged_shard_is_set_aside_and_told_in_the_log(make_trial):
     spec = make_trial("t0000", ("weak", 1), ("weak", 1))
     Path(spec.samples).mkdir()
     (Path(spec.samples) / "odd.parquet").write_bytes(b"PAR1")
-    assert finish(start(spec))[0] == 1
-    assert "odd.parquet" in read_fault(Path(spec.directory)).message
+    code, _, err = finish(start(spec))
+    assert code == 0, err
+    assert "odd.parquet is damaged" in err
+    assert (Path(spec.samples) / "odd.parquet.damaged").exists()
 
 
 @pytest.mark.parametrize("signals", [1, 3])
