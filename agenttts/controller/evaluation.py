@@ -207,6 +207,8 @@ class Evaluation:
         if not told and not self._settled(progress):
             return False  # the job's own word, or its files, may still be on their way over the file system
         verdict = verdict_of(last, status, directory)
+        if verdict.state in (TrialState.FAILED, TrialState.INFRA_FAILED):
+            self._check_examples([progress])
         if verdict.retry and self._may_retry(verdict.state, progress, attempts):
             log.warning(
                 "%s: %s (%s); it is started again",
@@ -219,8 +221,6 @@ class Evaluation:
                 why=verdict.explanation,
             )
             return False
-        if verdict.state is TrialState.FAILED:
-            self._check_examples([progress])
         error = self._final_words(verdict, progress, attempts)
         row = failed_row(self._run.name, progress, verdict.state, error, directory)
         return self._finish(progress, row)
@@ -229,8 +229,7 @@ class Evaluation:
         self, state: TrialState, progress: TrialProgress, attempts: Sequence[Attempt]
     ) -> bool:
         if state is TrialState.PREEMPTED:
-            lost = count_state(attempts, TrialState.PREEMPTED) + progress.preemptions
-            return lost <= self._settings.max_preemptions
+            return _times_preempted(progress, attempts) <= self._settings.max_preemptions
         return progress.submissions < self._settings.max_attempts
 
     def _final_words(
@@ -239,8 +238,8 @@ class Evaluation:
         """Why a trial is given up, and where to read more."""
         text = verdict.explanation
         if verdict.state is TrialState.PREEMPTED:
-            lost = count_state(attempts, TrialState.PREEMPTED) + progress.preemptions
-            text += f" ({lost} times; the profile's max_preemptions allows {self._settings.max_preemptions})"
+            times = _times_preempted(progress, attempts)
+            text += f" ({times} times; the profile's max_preemptions allows {self._settings.max_preemptions})"
         elif verdict.state is TrialState.INFRA_FAILED:
             text += f" (attempt {max(len(attempts), progress.submissions)}; the profile's max_attempts is {self._settings.max_attempts})"
         directory = self._run.trial(progress.planned.trial)
@@ -298,3 +297,10 @@ class Evaluation:
         rows = [row_from_json(t.row) for t in self._journal.state.trials.values() if t.row]
         names = list(dict.fromkeys(name for row in rows for name in row.metrics))
         atomic_write_parquet(self._run.trials_file, trials_frame(rows, names))
+
+
+def _times_preempted(progress: TrialProgress, attempts: Sequence[Attempt]) -> int:
+    """How often a trial has lost its place, this time included: seen by its jobs, or (PreemptMode=CANCEL) by the queue alone."""
+    seen = count_state(attempts, TrialState.PREEMPTED)
+    unseen = not attempts or attempts[-1].state != TrialState.PREEMPTED
+    return seen + progress.preemptions + unseen

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -105,7 +104,7 @@ def nodes_to_exclude(trials: Mapping[str, Sequence[Attempt]], now: datetime) -> 
 
     A node is avoided for `EXCLUDED_FOR` once an attempt ended by a fault that is the node's, or once attempts of
     `TRIALS_TO_EXCLUDE` different trials failed there for unknown reasons with no trial completing in between. No node
-    is, while more than `NODES_AT_FAULT` would be and no trial has completed anywhere: then the cause is elsewhere.
+    is, while more than `NODES_AT_FAULT` would be and no trial has completed anywhere since: then the cause is elsewhere.
     """
     ended = sorted(
         ((attempt, trial) for trial, attempts in trials.items() for attempt in attempts),
@@ -113,13 +112,13 @@ def nodes_to_exclude(trials: Mapping[str, Sequence[Attempt]], now: datetime) -> 
     )
     suspects: dict[str, set[str]] = {}
     faulty: dict[str, datetime] = {}
-    completed = Counter[str]()
+    completed: datetime | None = None
     for attempt, trial in ended:
         node = attempt.node
         if not node or attempt.finished is None:
             continue
         if attempt.state == TrialState.COMPLETED:
-            completed[node] += 1
+            completed = datetime.fromisoformat(attempt.finished)
             suspects.pop(node, None)
             faulty.pop(node, None)
         elif attempt.state == TrialState.INFRA_FAILED:
@@ -127,8 +126,10 @@ def nodes_to_exclude(trials: Mapping[str, Sequence[Attempt]], now: datetime) -> 
             if attempt.node_fault or len(suspects[node]) >= TRIALS_TO_EXCLUDE:
                 faulty[node] = datetime.fromisoformat(attempt.finished)
     recent = [node for node, moment in faulty.items() if now - moment < EXCLUDED_FOR]
-    if len(recent) > NODES_AT_FAULT and not completed.total():
-        return ()
+    if len(recent) > NODES_AT_FAULT:
+        first = min(faulty[node] for node in recent)
+        if completed is None or completed < first:
+            return ()
     return tuple(sorted(sorted(recent, key=lambda node: faulty[node])[-MOST_EXCLUDED:]))
 
 

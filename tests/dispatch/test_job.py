@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ import submitit
 
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.job import LOG_FILE, TrialJob
+from agenttts.dispatch.watch import Limits
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault, read_result, write_fault
 
@@ -266,3 +268,72 @@ def test_a_job_killed_outright_takes_its_child_along(tmp_path, submitted):
     assert (trial / "stored").exists(), "it was told to stop, not killed"
     assert states(trial) == [None], "cut off: the record has a start and no end"
     assert read_result(trial) is None
+
+
+def test_a_node_that_is_not_usable_is_told_before_anything_starts(tmp_path):
+    missing = tmp_path / "image.sif"
+    assert shell(tmp_path, "touch ran", needs=(missing,))() == TrialState.INFRA_FAILED
+    [attempt] = read_attempts(tmp_path)
+    assert (attempt.stopped, attempt.node_fault, attempt.retry) == ("preflight", True, True)
+    assert f"{missing} cannot be read on this node" in attempt.error
+    assert not (tmp_path / "ran").exists()
+
+
+HANG = "trap 'exit 143' TERM; echo '{phase}' > phase.json; while :; do sleep 0.05; done"
+
+
+def hanging(directory: Path, name: str, **limits: float) -> TrialJob:
+    phase = json.dumps({"number": 1, "name": name, "model": "m", "tokens": 10})
+    # As on a GPU: processor time is no progress there.
+    return shell(directory, HANG.replace("{phase}", phase), gpus=1, limits=Limits(**limits))
+
+
+def test_an_engine_that_does_not_start_is_tried_again_once(tmp_path):
+    limits = {"start_seconds": 0.8, "stall_seconds": 60}
+    assert hanging(tmp_path, "load", **limits)() == TrialState.INFRA_FAILED
+    assert hanging(tmp_path, "load", **limits)() == TrialState.TIMEOUT
+    first, second = read_attempts(tmp_path)
+    assert (first.stopped, first.retry, first.node_fault) == ("start limit", True, False)
+    assert "the engine of model 'm' did not start within" in first.error
+    assert (second.stopped, second.retry) == ("start limit", False)
+    assert "start_minutes" in second.error
+
+
+def test_a_call_that_hangs_is_ended_and_its_child_with_it(tmp_path):
+    found = hanging(tmp_path, "generate", start_seconds=60, stall_seconds=0.8)()
+    assert found == TrialState.INFRA_FAILED
+    [attempt] = read_attempts(tmp_path)
+    assert attempt.stopped == "stall limit"
+    assert "a call of model 'm' made no progress" in attempt.error
+
+
+def test_the_task_s_own_code_may_take_its_time(tmp_path):
+    phase = json.dumps({"number": 1, "name": "other"})
+    script = f"echo '{phase}' > phase.json; sleep 2; exit 7"
+    limits = Limits(start_seconds=0.3, stall_seconds=0.3)
+    assert shell(tmp_path, script, gpus=1, limits=limits)() == TrialState.INFRA_FAILED
+    [attempt] = read_attempts(tmp_path)
+    assert attempt.stopped is None
+    assert "exit code 7" in attempt.error
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_job_gives_up_after_so_many_preemptions(tmp_path, submitted, allowed):
+    trial = tmp_path / "trial"
+    one = submitted(shell(trial, STOPPABLE, limits=Limits(max_preemptions=allowed)))
+    for _ in range(allowed + 1):
+        task, _ = running(one, trial)
+        (trial / "pid").unlink()
+        os.kill(task, signal.SIGUSR2)
+        until(lambda: states(trial)[-1:] != [None])
+        if len(states(trial)) <= allowed:
+            running(one, trial)
+    until(one.done)
+    assert states(trial) == ["PREEMPTED"] * (allowed + 1)
+
+
+def test_a_job_that_an_older_version_pickled_still_runs(tmp_path):
+    old = job(tmp_path, *SUCCEED)
+    for name in ("needs", "limits", "_log_start", "_oom_kills"):
+        del old.__dict__[name]
+    assert pickle.loads(pickle.dumps(old))() == TrialState.COMPLETED

@@ -15,6 +15,7 @@ import pytest
 
 from agenttts.errors import UserError
 from agenttts.inference.sharing import Share
+from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import Fault, read_fault, read_result
 from agenttts.trial.spec import PROTOCOL, SPEC_FILE, TrialSpec
 
@@ -113,6 +114,26 @@ def test_a_damaged_shard_is_set_aside_and_told_in_the_log(make_trial):
     assert code == 0, err
     assert "odd.parquet is damaged" in err
     assert (Path(spec.samples) / "odd.parquet.damaged").exists()
+
+
+def test_a_trial_notes_what_it_does(make_trial):
+    spec = make_trial("t0000", ("weak", 2), ("strong", 1))
+    assert read_phase(Path(spec.directory)) is None
+    assert finish(start(spec))[0] == 0
+    found = read_phase(Path(spec.directory))
+    assert found.name == "other"
+    assert found.number > 8, "two models' starts and a call each, at least"
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", "3", '{"number": 1}', '{"name": "load", "number": "x"}'])  # fmt: skip
+def test_a_phase_that_cannot_be_read_is_none(tmp_path, content):
+    (tmp_path / PHASE_FILE).write_text(content)
+    assert read_phase(tmp_path) is None
+
+
+def test_a_phase_of_a_later_image_is_not_watched(tmp_path):
+    (tmp_path / PHASE_FILE).write_text('{"number": 3, "name": "later", "more": 1}')
+    assert read_phase(tmp_path).name == "other"
 
 
 @pytest.mark.parametrize("signals", [1, 3])
