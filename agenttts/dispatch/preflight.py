@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from agenttts.dispatch.devices import device_problem
+
 DEADLINE_S = 5.0
 """For all of it."""
 SCRATCH_BYTES = 10**9
 """What compilers and caches of an engine take in the scratch directory, at least (vLLM 0.33: 0.2 to 0.6 GB)."""
-_UUID = re.compile(r"\b(GPU|MIG)-[0-9a-fA-F-]+")
 
 
 def node_problem(
@@ -70,33 +69,6 @@ def node_problem(
     if found is None:
         asking.join(max(0.0, end - time.monotonic()))
     return found or next((problem for problem in devices if problem), None)
-
-
-def device_problem(gpus: int, env: Mapping[str, str], deadline: float) -> str | None:
-    """What is wrong with the GPUs granted, by ``nvidia-smi -L``; None where it is absent or does not answer in time."""
-    program = shutil.which("nvidia-smi")
-    if not gpus or program is None:
-        return None
-    try:
-        done = subprocess.run(
-            [program, "-L"], capture_output=True, text=True, timeout=deadline, check=False
-        )
-    except (subprocess.TimeoutExpired, OSError):
-        return None
-    said = " ".join((done.stdout + " " + done.stderr).split())
-    if done.returncode != 0:
-        return f"nvidia-smi -L ended with exit code {done.returncode}: {said[:300]}"
-    lost = [line for line in done.stdout.splitlines() if "error" in line.lower()]
-    if lost:
-        return f"nvidia-smi -L: {lost[0].strip()[:300]}"
-    listed = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
-    granted = [part for part in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
-    missing = [d for d in granted if _UUID.fullmatch(d) and d not in done.stdout]
-    if missing:
-        return f"nvidia-smi -L does not list the granted device {missing[0]}"
-    if len(listed) < gpus and not any(device.startswith("MIG-") for device in granted):
-        return f"{gpus} GPUs were granted, nvidia-smi -L lists {len(listed)}"
-    return None
 
 
 def _look(checks: Sequence[Callable[[], str | None]], found: list[str | None]) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from agenttts.dispatch import preflight
-from agenttts.dispatch.preflight import device_problem, node_problem
+from agenttts.dispatch.preflight import node_problem
 
 LISTED = "GPU 0: NVIDIA H100 (UUID: GPU-aaaa-1)\nGPU 1: NVIDIA H100 (UUID: GPU-bbbb-2)\n"
-MIG = "GPU 0: NVIDIA A100 (UUID: GPU-aaaa-1)\n  MIG 1g.10gb Device 0: (UUID: MIG-cccc-3)\n"
 
 
 @pytest.fixture
@@ -20,21 +19,6 @@ def place(tmp_path):
     for name in ("trial", "scratch"):
         (tmp_path / name).mkdir()
     return tmp_path / "trial", tmp_path / "scratch"
-
-
-@pytest.fixture
-def nvidia_smi(tmp_path, monkeypatch):
-    """Put an ``nvidia-smi`` on PATH that says this and ends so."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-
-    def make(says: str, code: int = 0, seconds: float = 0) -> None:
-        script = folder / "nvidia-smi"
-        script.write_text(f"#!/bin/sh\nsleep {seconds}\ncat <<'END'\n{says}END\nexit {code}\n")
-        script.chmod(0o755)
-
-    return make
 
 
 def problem(place, *needs: Path, gpus: int = 0, **more: object) -> str | None:
@@ -77,25 +61,6 @@ def test_a_file_system_that_hangs_does_not_hang_the_job(place, monkeypatch):
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize(
-    ("says", "code", "granted", "gpus", "expected"),
-    [
-        (LISTED, 0, "0,1", 2, None),
-        (LISTED, 0, "GPU-aaaa-1", 1, None),
-        (LISTED, 0, "GPU-dddd-4", 1, "does not list the granted device GPU-dddd-4"),
-        (LISTED, 0, "0,1,2,3", 4, "4 GPUs were granted, nvidia-smi -L lists 2"),
-        (MIG, 0, "MIG-cccc-3", 1, None),
-        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9, "0", 1, "exit code 9: NVIDIA-SMI has failed"),
-        ("GPU 0: NVIDIA H100 (UUID: GPU-aaaa-1)\nUnable to determine the device handle for gpu 0000:3B:00.0: Unknown Error\n", 0, "0,1", 2, "Unknown Error"),
-        ("anything\n", 1, "", 0, None),
-    ],
-)  # fmt: skip
-def test_the_gpus_granted_must_answer(nvidia_smi, says, code, granted, gpus, expected):
-    nvidia_smi(says, code)
-    found = device_problem(gpus, {"CUDA_VISIBLE_DEVICES": granted}, deadline=20)
-    assert found is None if expected is None else expected in found
-
-
 def test_a_driver_that_wakes_slowly_is_no_problem(nvidia_smi, place):
     nvidia_smi(LISTED, seconds=20)
     started = time.monotonic()
@@ -106,8 +71,3 @@ def test_a_driver_that_wakes_slowly_is_no_problem(nvidia_smi, place):
 def test_an_answer_with_an_error_is_the_node_s(nvidia_smi, place):
     nvidia_smi("No devices were found\n", code=6)
     assert "No devices were found" in problem(place, gpus=1, deadline=20)
-
-
-def test_a_machine_without_the_program_is_not_asked(monkeypatch):
-    monkeypatch.setenv("PATH", "/nonexistent")
-    assert device_problem(4, {}, deadline=1) is None
