@@ -134,6 +134,14 @@ def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> Gp
             options=model.options,
             gpu_memory_gb=profile.gpu_memory_gb,
             gpus_per_node=profile.gpus_per_node,
+            context_tokens=max(
+                (
+                    stage.prompt_tokens + stage.decode_tokens
+                    for stage in spec.stages.values()
+                    if name in stage.models
+                ),
+                default=None,
+            ),
         )
     return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
 

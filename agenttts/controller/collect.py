@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from agenttts.controller.journal import TrialProgress
-from agenttts.dispatch.job import Attempt, read_attempts
+from agenttts.dispatch.attempts import Attempt, read_attempts
 from agenttts.space import Allocation
 from agenttts.tables.schema import TrialRow, TrialState
 from agenttts.trial.result import TrialOutput
@@ -52,10 +52,11 @@ def row_to_json(row: TrialRow) -> dict[str, Any]:
 
 
 def row_from_json(record: Mapping[str, Any]) -> TrialRow:
-    """Inverse of `row_to_json`."""
+    """Inverse of `row_to_json`; fields that only a newer version knows are left out."""
+    known = {field.name for field in fields(TrialRow)}
     return TrialRow(
         **{
-            **record,
+            **{name: value for name, value in record.items() if name in known},
             "state": TrialState(record["state"]),
             "allocation": Allocation.from_records(record["allocation"]),
             "started": _moment(record["started"]),

@@ -8,36 +8,54 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Protocol
 
 from agenttts.controller.collect import failed_row, finished_row, row_from_json, row_to_json
+from agenttts.controller.examples import ExamplesGuard
 from agenttts.controller.journal import NEVER_SUBMITTED, Journal, TrialProgress
 from agenttts.controller.run import RunDirectory
+from agenttts.controller.verdicts import look_anew, verdict_of
 from agenttts.controller.works import WorkFactory
+from agenttts.dispatch.attempts import (
+    Attempt,
+    count_state,
+    nodes_to_exclude,
+    read_attempts,
+    retry_pause,
+)
 from agenttts.dispatch.base import Dispatcher, JobStatus, QueueUnavailable, SubmitLimitReached, Work
-from agenttts.dispatch.job import read_attempts
+from agenttts.dispatch.blame import Verdict
 from agenttts.tables.atomic import atomic_write_parquet
 from agenttts.tables.schema import TrialRow, TrialState, trials_frame
 from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
 
-# Ends that are not the trial's own fault: it is started again, `max_attempts` times at most.
-_RETRIED = {TrialState.INFRA_FAILED, TrialState.PREEMPTED}
-
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What evaluation needs of the profile. ``settle_seconds``: how long a result may take to appear on a shared file
-    system after the queue says that its job has ended. ``queue_patience_seconds``: how long the queue may be unavailable, as
-    while slurmctld is restarted, before the controller gives up."""
+    """What evaluation needs of the profile.
+
+    Args:
+        max_attempts: Times a trial is started, besides those that lost their place to other jobs.
+        poll_seconds: Between looks at the queue.
+        settle_seconds: How long a result, or a job's own record, may take to appear on a shared file system after the
+            queue says that its job has ended.
+        queue_patience_seconds: How long the queue may be unavailable, as while slurmctld is restarted, before the
+            controller gives up.
+        max_preemptions: Times a trial may lose its place to other jobs.
+        retry_pauses: Seconds before a trial's second start, its third, ...
+    """
 
     max_attempts: int
     poll_seconds: float
     settle_seconds: float
     queue_patience_seconds: float = 6 * 3600.0
+    max_preemptions: int = 20
+    retry_pauses: tuple[float, ...] = ()
 
 
 class Attendant(Protocol):
@@ -69,9 +87,15 @@ class Evaluation:
         self._settings = settings
         self._attendant = attendant
         self._ended: dict[str, float] = {}
+        self._excluded: tuple[str, ...] = ()
+        self._examples = ExamplesGuard(run.origin().get("examples") or {})
 
     def evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
-        """Have every trial of an iteration run to its end; ``more``: another iteration follows."""
+        """Have every trial of an iteration run to its end; ``more``: another iteration follows.
+
+        Raises `RunFailed` when the examples that the trials are scored on are damaged.
+        """
+        self._check_examples(trials)
         trouble: float | None = None
         while True:
             try:
@@ -83,7 +107,10 @@ class Evaluation:
                     return
                 if self._attendant is not None:
                     self._attendant.waiting(len(waiting), len(trials), more)
-                self._submit([t for t in waiting if t.batch is None], waiting)
+                now = datetime.now(UTC)
+                due = [t for t in waiting if t.batch is None and self._may_start(t, now)]
+                live = sum(t.batch is not None for t in waiting)
+                self._submit(due, live)
                 trouble = None
             except SubmitLimitReached as error:
                 log.info("%s", error)
@@ -117,11 +144,34 @@ class Evaluation:
             if lost:
                 self._journal.append("lost", trials=lost, reason=NEVER_SUBMITTED)
 
-    def _submit(self, pending: Sequence[TrialProgress], waiting: Sequence[TrialProgress]) -> None:
+    def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
+        """Whether a trial's pause after a failure is over: what is broken for a moment must not use up its attempts."""
+        if progress.lost_at is None:
+            return True
+        attempts = read_attempts(self._run.trial(progress.planned.trial))
+        pause = retry_pause(attempts, progress.submissions, self._settings.retry_pauses)
+        return now - datetime.fromisoformat(progress.lost_at) >= timedelta(seconds=pause)
+
+    def _nodes_to_exclude(self) -> tuple[str, ...]:
+        """The nodes that failed trials of this run; told to the log when they change."""
+        trials = {
+            name: read_attempts(self._run.trial(name))
+            for name, progress in self._journal.state.trials.items()
+            if progress.submissions
+        }
+        nodes = nodes_to_exclude(trials, datetime.now(UTC))
+        if nodes != self._excluded:
+            log.warning("jobs avoid the nodes: %s", ", ".join(nodes) or "none any more")
+        self._excluded = nodes
+        return nodes
+
+    def _submit(self, pending: Sequence[TrialProgress], live: int) -> None:
         """Submit what may be submitted now, one array per resource class."""
-        live = len(waiting) - len(pending)
         room = self._dispatcher.capacity(live)
-        works = [(t, self._work(t)) for t in pending[:room]]
+        if not pending or room <= 0:
+            return
+        nodes = self._nodes_to_exclude()
+        works = [(t, replace(self._work(t), exclude=nodes)) for t in pending[:room]]
         works.sort(key=lambda pair: pair[1].gpus)  # stable: trial order within a class
         for _, group in groupby(works, key=lambda pair: pair[1].gpus):
             members = list(group)
@@ -143,31 +193,63 @@ class Evaluation:
 
     def _collect_one(self, progress: TrialProgress, status: JobStatus | None) -> bool:
         directory = self._run.trial(progress.planned.trial)
-        if not directory.exists():
+        if not directory.exists() or (status is not None and not status.ended):
             return False
-        gone = status is None or status.ended
+        look_anew(directory)
         output = read_result(directory)
-        if output is not None and gone:
+        if output is not None:
             return self._finish(progress, finished_row(self._run.name, progress, output, directory))
-        if status is None or not status.ended:
+        if status is None:
             return False
         attempts = read_attempts(directory)
-        verdict, error = status.verdict or TrialState.INFRA_FAILED, status.detail
-        if attempts and attempts[-1].state and attempts[-1].job_id == progress.job_id:
-            verdict, error = TrialState(attempts[-1].state), attempts[-1].error or error
-        elif not self._settled(progress):
-            return False  # the job's own word may still be on its way over the file system
-        if verdict is TrialState.COMPLETED:
-            verdict, error = TrialState.INFRA_FAILED, "its result files are missing or damaged"
-        if verdict in _RETRIED and progress.submissions < self._settings.max_attempts:
-            log.warning("%s: %s (%s); it is started again", progress.planned.trial, verdict, error)
-            self._journal.append("lost", trials=[progress.planned.trial], reason=str(verdict))
+        last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
+        told = last is not None and last.state not in (None, TrialState.COMPLETED)
+        if not told and not self._settled(progress):
+            return False  # the job's own word, or its files, may still be on their way over the file system
+        verdict = verdict_of(last, status, directory)
+        if verdict.state in (TrialState.FAILED, TrialState.INFRA_FAILED):
+            self._check_examples([progress])
+        if verdict.retry and self._may_retry(verdict.state, progress, attempts):
+            log.warning(
+                "%s: %s (%s); it is started again",
+                progress.planned.trial, verdict.state, verdict.explanation,
+            )  # fmt: skip
+            self._journal.append(
+                "lost",
+                trials=[progress.planned.trial],
+                reason=str(verdict.state),
+                why=verdict.explanation,
+            )
             return False
-        error = error or f"its job {progress.job_id} ended as {status.state} and left no result"
-        error = f"{error}; logs: {directory} and {self._run.slurm}"
-        return self._finish(
-            progress, failed_row(self._run.name, progress, verdict, error, directory)
-        )
+        error = self._final_words(verdict, progress, attempts)
+        row = failed_row(self._run.name, progress, verdict.state, error, directory)
+        return self._finish(progress, row)
+
+    def _may_retry(
+        self, state: TrialState, progress: TrialProgress, attempts: Sequence[Attempt]
+    ) -> bool:
+        if state is TrialState.PREEMPTED:
+            return _times_preempted(progress, attempts) <= self._settings.max_preemptions
+        return progress.submissions < self._settings.max_attempts
+
+    def _final_words(
+        self, verdict: Verdict, progress: TrialProgress, attempts: Sequence[Attempt]
+    ) -> str:
+        """Why a trial is given up, and where to read more."""
+        text = verdict.explanation
+        if verdict.state is TrialState.PREEMPTED:
+            times = _times_preempted(progress, attempts)
+            text += f" ({times} times; the profile's max_preemptions allows {self._settings.max_preemptions})"
+        elif verdict.state is TrialState.INFRA_FAILED:
+            text += f" (attempt {max(len(attempts), progress.submissions)}; the profile's max_attempts is {self._settings.max_attempts})"
+        directory = self._run.trial(progress.planned.trial)
+        return f"{text}; logs: {directory} and {self._run.slurm}"
+
+    def _check_examples(self, trials: Sequence[TrialProgress]) -> None:
+        """Raise `RunFailed` when a file of examples is damaged: every trial scored on it would fail, one after the other."""
+        sources = dict.fromkeys(t.planned.source for t in trials if t.row is None)
+        for path in dict.fromkeys(self._run.examples_of(source) for source in sources):
+            self._examples.check(path)
 
     def _collect_cancelled(self, progress: TrialProgress, reason: str) -> None:
         directory = self._run.trial(progress.planned.trial)
@@ -215,3 +297,10 @@ class Evaluation:
         rows = [row_from_json(t.row) for t in self._journal.state.trials.values() if t.row]
         names = list(dict.fromkeys(name for row in rows for name in row.metrics))
         atomic_write_parquet(self._run.trials_file, trials_frame(rows, names))
+
+
+def _times_preempted(progress: TrialProgress, attempts: Sequence[Attempt]) -> int:
+    """How often a trial has lost its place, this time included: seen by its jobs, or (PreemptMode=CANCEL) by the queue alone."""
+    seen = count_state(attempts, TrialState.PREEMPTED)
+    unseen = not attempts or attempts[-1].state != TrialState.PREEMPTED
+    return seen + progress.preemptions + unseen

@@ -7,9 +7,10 @@ any line goes on by reading the journal again.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from typing import Any
 from agenttts.errors import UserError
 from agenttts.space import Allocation
 
+log = logging.getLogger(__name__)
+
 NEVER_SUBMITTED = "never submitted"
+PREEMPTED = "PREEMPTED"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,11 @@ class PlannedTrial:
 
 @dataclass
 class TrialProgress:
-    """How far a trial has come. ``batch`` is the token of its last submission, ``row`` its end."""
+    """How far a trial has come. ``batch`` is the token of its last submission, ``row`` its end.
+
+    ``submissions`` counts its jobs, without those that never began and those that lost their place to other jobs
+    (``preemptions``); ``lost_at`` is when the last was lost to a failure (ISO 8601), None where another was submitted.
+    """
 
     planned: PlannedTrial
     submissions: int = 0
@@ -42,6 +50,8 @@ class TrialProgress:
     position: int = 0
     job_id: str | None = None
     row: dict[str, Any] | None = None
+    preemptions: int = 0
+    lost_at: str | None = None
 
 
 @dataclass
@@ -77,7 +87,7 @@ class RunState:
                 progress = self.trials[trial]
                 progress.batch, progress.position = event["batch"], position
                 progress.submissions += 1
-                progress.job_id = None
+                progress.job_id = progress.lost_at = None
         elif kind == "submitted":
             for trial, job_id in event["jobs"].items():
                 self.trials[trial].job_id = job_id
@@ -85,8 +95,11 @@ class RunState:
             for trial in event["trials"]:
                 progress = self.trials[trial]
                 progress.batch = progress.job_id = None
-                # Only what began counts against the trial's attempts.
-                progress.submissions -= event["reason"] == NEVER_SUBMITTED
+                # Only what began, and did not merely lose its place, counts against the trial's attempts.
+                progress.submissions -= event["reason"] in (NEVER_SUBMITTED, PREEMPTED)
+                progress.preemptions += event["reason"] == PREEMPTED
+                if event["reason"] not in (NEVER_SUBMITTED, PREEMPTED):
+                    progress.lost_at = event.get("time")
         elif kind == "finished":
             self.trials[event["trial"]].row = event["row"]
         elif kind == "told":
@@ -95,6 +108,9 @@ class RunState:
             self.recommended = event.get("recommended")
         elif kind == "ended":
             self.finished = event["outcome"]
+        else:
+            # A newer version may write more; what this one knows means the same without it.
+            log.warning("the journal holds an event that this version does not know: '%s'", kind)
 
     def _reopen(self) -> None:
         """Trials that `cancel` cut off are to be run after all; what the searcher has been told of stays as it is."""
@@ -113,11 +129,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.state = RunState()
-        length = 0
-        for event, end in _read(path):
-            self.state.apply(event)
-            length = end
+        self.state, length = _replay(path)
         self._stream = path.open("ab")
         # A line that a crash cut short never happened: nothing has followed from it yet.
         self._stream.truncate(length)
@@ -143,10 +155,26 @@ class Journal:
 
 def read_state(path: Path) -> RunState:
     """The run as its journal tells it now, without writing to it: for status and report."""
-    state = RunState()
-    for event, _ in _read(path):
-        state.apply(event)
-    return state
+    return _replay(path)[0]
+
+
+def _replay(path: Path) -> tuple[RunState, int]:
+    """The run as its journal tells it, and the file offset behind its last whole event.
+
+    Raises `UserError` with file and line for what no version writes.
+    """
+    state, length = RunState(), 0
+    for number, (event, end) in enumerate(_read(path), start=1):
+        try:
+            state.apply(event)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{path}:{number}: an event that cannot be understood ({type(error).__name__}: {error}); another version "
+                "of agenttts-hpc wrote it, or the file was changed by hand: use the version that the run's origin.json "
+                "names, or restore the file from a copy"
+            ) from None
+        length = end
+    return state, length
 
 
 def _read(path: Path) -> list[tuple[dict[str, Any], int]]:
@@ -184,4 +212,6 @@ def _record(planned: PlannedTrial) -> dict[str, Any]:
 
 
 def _planned(record: Mapping[str, Any]) -> PlannedTrial:
-    return PlannedTrial(**{**record, "allocation": Allocation.from_records(record["allocation"])})
+    known = {field.name for field in fields(PlannedTrial)}
+    values = {name: value for name, value in record.items() if name in known}
+    return PlannedTrial(**{**values, "allocation": Allocation.from_records(record["allocation"])})

@@ -231,11 +231,16 @@ def _create(run: RunDirectory, plan: Plan) -> None:
         for folder in (staged.samples, staged.slurm, temporary / "trials"):
             folder.mkdir()
         freeze_source(plan.spec.task.name, staged.task_source)
-        write_examples(staged.examples_file, plan.examples)
-        if plan.finalist_examples is not None:
-            write_examples(staged.finalist_examples_file, plan.finalist_examples)
-        if plan.test_examples is not None:
-            write_examples(staged.test_examples_file, plan.test_examples)
+        frozen = {
+            staged.examples_file: plan.examples,
+            staged.finalist_examples_file: plan.finalist_examples,
+            staged.test_examples_file: plan.test_examples,
+        }
+        origin["examples"] = {
+            file.name: write_examples(file, examples)
+            for file, examples in frozen.items()
+            if examples is not None
+        }
         profile = plan.profile.model_dump(mode="json")
         staged.profile_file.write_text(yaml.safe_dump(profile, sort_keys=False), encoding="utf-8")
         staged.origin_file.write_text(json.dumps(origin, indent=2), encoding="utf-8")

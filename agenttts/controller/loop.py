@@ -262,4 +262,5 @@ def _result(progress: TrialProgress) -> TrialResult:
         cost=row.budget,
         source=row.source,
         stderr=row.score_stderr,
+        blamed=row.state in _OWN_FAULT,
     )

@@ -108,7 +108,9 @@ def make_controller(run: RunDirectory) -> Controller:
         EvaluationSettings(
             max_attempts=profile.max_attempts,
             poll_seconds=profile.poll_seconds,
-            settle_seconds=10.0 if profile.kind == "slurm" else 0.0,
+            settle_seconds=_settle_seconds(profile),
+            max_preemptions=profile.max_preemptions,
+            retry_pauses=tuple(profile.retry_pauses),
         ),
         served,
     )
@@ -119,6 +121,13 @@ def make_controller(run: RunDirectory) -> Controller:
         tested=spec.search.test_split.top if spec.search.test_split else 0,
     )
     return Controller(run, searcher, journal, evaluation, settings)
+
+
+def _settle_seconds(profile: Profile) -> float:
+    if profile.settle_seconds is not None:
+        return profile.settle_seconds
+    # NFS clients keep attributes and missing names for 30 to 60 s (nfs(5), acdirmax), and nodes add theirs.
+    return 120.0 if profile.kind == "slurm" else 0.0
 
 
 def _lines(path: Path) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from agenttts.dispatch.profile import Profile, load_profile
 from agenttts.errors import UserError, valid_names
 from agenttts.spec import JobSpec, load_spec
+from agenttts.tables.schema import FINALIST_SOURCE, TEST_SOURCE
 
 _INCOMPLETE = "the run's files were changed: restore it from a copy, or launch under another --name"
 
@@ -76,6 +77,14 @@ class RunDirectory:
     def test_examples_file(self) -> Path:
         """The held-out examples of the final test, frozen at launch like the others."""
         return self.path / "test_examples.jsonl"
+
+    def examples_of(self, source: str) -> Path:
+        """The frozen examples that trials of a source are scored on."""
+        files = {
+            FINALIST_SOURCE: self.finalist_examples_file,
+            TEST_SOURCE: self.test_examples_file,
+        }
+        return files.get(source, self.examples_file)
 
     @property
     def trials_file(self) -> Path:

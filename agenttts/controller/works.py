@@ -22,7 +22,7 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.sharing import Share
 from agenttts.spec import JobSpec
 from agenttts.tables.atomic import atomic_write_json
-from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE
+from agenttts.tables.schema import AFTER_SEARCH
 from agenttts.tasks.user_tasks import frozen_name
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
@@ -100,7 +100,7 @@ class WorkFactory:
                 trial=planned.trial,
                 allocation=planned.allocation,
                 task=frozen_name(self._spec.task.name, self._run.task_source),
-                examples=str(self._examples(planned.source)),
+                examples=str(self._run.examples_of(planned.source)),
                 seed=self._spec.search.seed,
                 decode_tokens={name: s.decode_tokens for name, s in self._spec.stages.items()},
                 models=models,
@@ -126,15 +126,18 @@ class WorkFactory:
             comment=f"agenttts run={self._run.name} iteration={planned.iteration} "
             f"trial={planned.trial} {stages.replace('×', 'x')}",
             cache=self._cache,
+            needs=self._needs(spec_file, planned.source, models),
         )
 
-    def _examples(self, source: str) -> Path:
-        """The frozen examples that trials of this source are scored on."""
-        files = {
-            FINALIST_SOURCE: self._run.finalist_examples_file,
-            TEST_SOURCE: self._run.test_examples_file,
-        }
-        return files.get(source, self._run.examples_file)
+    def _needs(
+        self, spec_file: Path, source: str, models: Mapping[str, ModelConfig]
+    ) -> tuple[Path, ...]:
+        """What the node must see before the trial is started there."""
+        needs = [spec_file, self._run.examples_of(source)]
+        if self._container is not None:
+            needs.append(self._container.image)
+        needs += [Path(m.path) for m in models.values() if Path(m.path).is_absolute()]
+        return tuple(needs)
 
     def _command(
         self, spec_file: Path, models: Mapping[str, ModelConfig], samples: Path

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agenttts.dispatch.devices import inside_container
 from agenttts.errors import MissingRequirement, Unavailable
 
 # A container for batch inference needs no hub and sends no usage statistics.
@@ -134,8 +135,11 @@ def container_env(env: Mapping[str, str]) -> dict[str, str]:
 
 def granted_devices() -> dict[str, str]:
     """The GPUs that Slurm granted this job, for inside a container, whose clean environment would hide them."""
-    names = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-    return container_env({name: os.environ[name] for name in names if name in os.environ})
+    granted = {
+        "CUDA_VISIBLE_DEVICES": inside_container(os.environ),
+        "ROCR_VISIBLE_DEVICES": os.environ.get("ROCR_VISIBLE_DEVICES"),
+    }
+    return container_env({name: value for name, value in granted.items() if value is not None})
 
 
 def check_runtime(container: Container) -> None:

@@ -25,7 +25,8 @@ class Work:
     """One trial to start: the command of its job, where it writes, and how it shows in the queue.
 
     ``name`` and ``comment`` are what squeue shows; ``gpus`` is its resource class; ``cache`` is where a container keeps
-    compiled code between jobs.
+    compiled code between jobs; ``needs`` are the files and directories that it reads, which its node must see; ``exclude``
+    are nodes that it should not run on.
     """
 
     trial: str
@@ -36,6 +37,8 @@ class Work:
     name: str
     comment: str
     cache: CompileCache | None = None
+    needs: tuple[Path, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

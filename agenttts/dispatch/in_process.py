@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from agenttts.dispatch.attempts import count_state, read_attempts
 from agenttts.dispatch.base import JobStatus, Work
-from agenttts.dispatch.job import LOG_FILE, TrialJob, read_attempts
-from agenttts.dispatch.profile import Profile, minutes
+from agenttts.dispatch.blame import AttemptEnd, blame
+from agenttts.dispatch.job import LOG_FILE, TrialJob, job_settings
+from agenttts.dispatch.profile import Profile
 from agenttts.errors import UserError
 from agenttts.inference.base import Completion, Engine, ModelConfig, Request
 from agenttts.inference.engine_process import create_engine
@@ -87,23 +89,13 @@ class _ThreadJob(TrialJob):
     """A trial's job in a thread of this process."""
 
     def __init__(self, job_id: str, batch: str, work: Work, profile: Profile) -> None:
-        limit = minutes(profile.trial.time) * 60
-        super().__init__(
-            directory=work.directory,
-            command=work.command,
-            env=work.env,
-            gpus=work.gpus,
-            limit_seconds=limit,
-            grace_seconds=profile.grace_seconds,
-            max_timeouts=profile.max_timeouts,
-            cache=work.cache,
-        )
+        super().__init__(**job_settings(work, profile))
         self.batch = batch
         self.problem = ""
         self._id = job_id
         self._setup = profile.setup
         self._stopped = threading.Event()
-        self._deadline = time.monotonic() + limit
+        self._deadline = time.monotonic() + self.limit_seconds
         self._thread = threading.Thread(target=self._target, name=f"trial-{job_id}", daemon=True)
 
     @property
@@ -137,8 +129,7 @@ class _ThreadJob(TrialJob):
 
     def _may_go_on(self) -> bool:
         """Whether a trial that ran into its time limit is run again."""
-        states = [attempt.state for attempt in read_attempts(self.directory)]
-        return states.count(TrialState.TIMEOUT) <= self.max_timeouts
+        return count_state(read_attempts(self.directory), TrialState.TIMEOUT) <= self.max_timeouts
 
     def _job_id(self) -> str:
         return self._id
@@ -153,6 +144,7 @@ class _ThreadJob(TrialJob):
         child = self._start_child(command)
         while child.poll() is None:
             self._check()
+            self._check_progress()
             time.sleep(_POLL_S)
         return child.returncode
 
@@ -181,7 +173,7 @@ class _ThreadJob(TrialJob):
             raise _Stop
         if time.monotonic() > self._deadline:
             self._stop_child(self.grace_seconds * 0.7)
-            self._finish(TrialState.TIMEOUT, None)
+            self._finish(blame(AttemptEnd(stopped="time limit")), "time limit")
             raise _Stop
 
 

@@ -1,80 +1,70 @@
-"""The job on the node: runs the trial's command as a child and writes down how it went.
+"""The job on the node: looks whether the node is usable, runs the trial's command as a child and writes down how it went.
 
 It runs on the host's Python under submitit (it must be able to call ``scontrol``); the child is usually
-``apptainer exec ... python -m agenttts.trial``. One record an attempt, ``attempts/NN.json``, is written at the start
-and completed at the end, so that an attempt whose node was lost is still counted.
+``apptainer exec ... python -m agenttts.trial``. Each start is a record (`agenttts.dispatch.attempts`); how it ended is
+for `agenttts.dispatch.blame` to say.
 """
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import submitit
 from submitit.core.utils import UncompletedJobError
 
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
+from agenttts.dispatch.attempts import Attempt, count_state, read_attempts, write_attempt
+from agenttts.dispatch.base import Work
+from agenttts.dispatch.blame import AttemptEnd, Stop, Verdict, blame
+from agenttts.dispatch.preflight import SCRATCH_BYTES, node_problem
+from agenttts.dispatch.proc import cpu_seconds, oom_kills
+from agenttts.dispatch.profile import Profile, minutes
 from agenttts.dispatch.scratch import CompileCache, scratch_directory
-from agenttts.tables.atomic import atomic_write_json
+from agenttts.dispatch.stop_cause import show_job, stop_cause
+from agenttts.dispatch.watch import Limits, Overrun, Sight, Watch
+from agenttts.errors import AgentTTSError
 from agenttts.tables.schema import TrialState
+from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import FAULT_FILE, read_fault, read_result
+from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
 LOG_FILE = "log.txt"
-ATTEMPTS = "attempts"
 LOCK_FILE = "lock"
 # submitit's own count of time-outs takes every preemption of a short job for one; the jobs count for themselves.
 NEVER = 10**6
 _PR_SET_PDEATHSIG = 1
+# Between looks at whether a trial makes progress.
+_LOOK_S = 5.0
+# Of the end of a log, where causes are looked for: workers of an engine print a traceback each.
+_LOG_BYTES = 256 * 1024
 # Loaded here, not between fork and exec: there another thread's lock on the loader would never be released.
 _LIBC = ctypes.CDLL(None)
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One start of a trial. Times are ISO-8601 UTC; ``finished`` is None when the attempt was cut off."""
-
-    number: int
-    job_id: str
-    node: str
-    gpus: int
-    devices: str
-    started: str
-    finished: str | None = None
-    state: str | None = None
-    error: str | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Wall seconds, 0 when the end is not known."""
-        if self.finished is None:
-            return 0.0
-        start, end = datetime.fromisoformat(self.started), datetime.fromisoformat(self.finished)
-        return (end - start).total_seconds()
-
-
-def read_attempts(directory: Path) -> list[Attempt]:
-    """The attempts of a trial so far, oldest first."""
-    files = sorted((directory / ATTEMPTS).glob("*.json"))
-    return [Attempt(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
 
 
 class TrialJob:
     """What submitit runs: the trial's command, once to its end.
 
     ``limit_seconds`` is the job's time limit and ``max_timeouts`` how often reaching it may requeue the job: the
-    sample store keeps what was drawn, so the next attempt goes on from there.
+    sample store keeps what was drawn, so the next attempt goes on from there. ``needs`` are the files that the trial
+    reads.
     """
+
+    # Of jobs that an older version has pickled into the queue.
+    needs: tuple[Path, ...] = ()
+    limits = Limits()
 
     def __init__(
         self,
@@ -86,6 +76,8 @@ class TrialJob:
         grace_seconds: float,
         max_timeouts: int,
         cache: CompileCache | None = None,
+        needs: tuple[Path, ...] = (),
+        limits: Limits | None = None,
     ) -> None:
         self.directory = directory
         self.command = command
@@ -95,8 +87,16 @@ class TrialJob:
         self.grace_seconds = grace_seconds
         self.max_timeouts = max_timeouts
         self.cache = cache
+        self.needs = needs
+        self.limits = limits or Limits()
         self._child: subprocess.Popen[bytes] | None = None
         self._attempt: Attempt | None = None
+        self._log_start = self._oom_kills = 0
+
+    @classmethod
+    def of(cls, work: Work, profile: Profile) -> TrialJob:
+        """The job of a work under a profile."""
+        return cls(**job_settings(work, profile))
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_child": None, "_attempt": None}
@@ -110,36 +110,71 @@ class TrialJob:
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
         """Called by submitit on SIGUSR2 (preemption, or the time limit is near): requeue, or None to end here."""
+        deadline = time.monotonic() + self.grace_seconds * 0.7
+        self._tell_child(signal.SIGTERM)  # first: of a preemption's grace there may be seconds
+        cause = self._stop_cause()
+        self._wait_for_child(deadline - time.monotonic())
+        verdict = blame(AttemptEnd(stopped=cause, began=self._began()))
+        self._finish(verdict, cause)
+        attempts = read_attempts(self.directory)
+        if cause == "time limit":
+            over = count_state(attempts, TrialState.TIMEOUT) > self.max_timeouts
+        else:
+            over = count_state(attempts, TrialState.PREEMPTED) > self.limits.max_preemptions
+        return None if over else submitit.helpers.DelayedSubmission(self)
+
+    def _stop_cause(self) -> Stop:
         attempt = self._attempt
         began = datetime.fromisoformat(attempt.started) if attempt else datetime.now(UTC)
-        elapsed = (datetime.now(UTC) - began).total_seconds()
-        # Slurm looks at limits about every 30 s, and the signal may come up to a minute early (sbatch --signal).
-        timed_out = elapsed >= self.limit_seconds - self.grace_seconds - 60
-        self._stop_child(self.grace_seconds * 0.7)
-        self._finish(TrialState.TIMEOUT if timed_out else TrialState.PREEMPTED, None)
-        earlier = [a for a in read_attempts(self.directory) if a.state == TrialState.TIMEOUT]
-        if timed_out and len(earlier) > self.max_timeouts:
-            return None
-        return submitit.helpers.DelayedSubmission(self)
+        job_id = os.environ.get("SLURM_JOB_ID", "")
+        return stop_cause(
+            show_job(job_id, timeout=max(1.0, self.grace_seconds * 0.3)) if job_id else {},
+            os.environ if job_id else {},
+            now=time.time(),
+            elapsed=(datetime.now(UTC) - began).total_seconds(),
+            limit_seconds=self.limit_seconds,
+            grace_seconds=self.grace_seconds,
+        )
 
     def _run(self) -> str:
-        (self.directory / FAULT_FILE).unlink(missing_ok=True)
+        for name in (FAULT_FILE, PHASE_FILE):
+            (self.directory / name).unlink(missing_ok=True)
+        self._log_start = _stat(self.directory / LOG_FILE)[0]
+        self._oom_kills = oom_kills()
         self._start()
         with scratch_directory(self.cache) as scratch:
+            problem = self._node_problem(scratch)
+            if problem is not None:
+                end = AttemptEnd(stopped="preflight", problem=problem, node=_node())
+                return self._finish(blame(end), "preflight")
             return self._run_command([part.replace(SCRATCH, str(scratch)) for part in self.command])
+
+    def _node_problem(self, scratch: Path) -> str | None:
+        in_container = any(SCRATCH in part for part in self.command)
+        return node_problem(
+            self.directory,
+            scratch,
+            self.needs,
+            gpus=self.gpus,
+            # Engines on the host keep their caches in the home directory.
+            scratch_bytes=SCRATCH_BYTES if in_container else 0,
+        )
 
     def _run_command(self, command: list[str]) -> str:
         try:
             code = self._execute(command)
         except OSError as error:
-            return self._finish(TrialState.INFRA_FAILED, f"{command[0]}: {error.strerror}")
+            end = AttemptEnd(problem=f"{command[0]}: {error.strerror}", node=_node())
+            return self._finish(blame(end))
+        except _LimitPassed as limit:
+            return self._finish(*self._verdict(None, limit.overrun))
         except UncompletedJobError:
             raise  # the checkpoint has recorded how it ended
         except BaseException:
             self._stop_child(0.7)
-            self._finish(TrialState.CANCELLED, None)
+            self._finish(blame(AttemptEnd(stopped="signal")), "signal")
             raise
-        return self._finish(*self._verdict(code))
+        return self._finish(*self._verdict(code, None))
 
     def _execute(self, command: list[str]) -> int:
         """Run the command to its end; its exit code."""
@@ -147,6 +182,7 @@ class TrialJob:
         # Polling, not wait(): submitit's signal handler runs on this thread and polls the same child.
         while child.poll() is None:
             time.sleep(0.1)
+            self._check_progress()
         return child.returncode
 
     def _start_child(self, command: list[str]) -> subprocess.Popen[bytes]:
@@ -159,48 +195,102 @@ class TrialJob:
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent,
             )
+        now = time.monotonic()
+        self._watch, self._next_look = Watch(self.limits, now), now
+        self._store = self._sample_store()
         return self._child
 
-    def _verdict(self, code: int) -> tuple[TrialState, str | None]:
-        if read_result(self.directory) is not None:
-            return TrialState.COMPLETED, None
-        fault = read_fault(self.directory)
-        if fault is not None:
-            return TrialState(fault.kind), fault.message
-        tail = self._log_tail()
-        if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-            return (
-                TrialState.OOM,
-                f"the trial was killed (SIGKILL), as when memory runs out; {tail}",
-            )
-        if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
-            return TrialState.CANCELLED, f"the trial was ended by SIGTERM; {tail}"
-        return TrialState.FAILED, f"the trial's command ended with exit code {code}; {tail}"
+    def _check_progress(self) -> None:
+        """End the trial when its engine does not start or does nothing; raises `_LimitPassed` then."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        shortest = min(self.limits.start_seconds, self.limits.stall_seconds)
+        self._next_look = now + min(_LOOK_S, shortest / 10)
+        overrun = self._watch.look(self._sight(), now)
+        if overrun is not None:
+            self._stop_child(self.grace_seconds * 0.7)
+            raise _LimitPassed(overrun)
 
-    def _log_tail(self) -> str:
+    def _sight(self) -> Sight:
+        assert self._child is not None
+        return Sight(
+            phase=read_phase(self.directory),
+            log_bytes=_stat(self.directory / LOG_FILE)[0],
+            store_changed_ns=_stat(self._store)[1] if self._store else 0,
+            cpu_seconds=None if self.gpus else cpu_seconds(self._child.pid),
+        )
+
+    def _sample_store(self) -> Path | None:
+        try:
+            return Path(TrialSpec.read(self.directory / SPEC_FILE).samples)
+        except AgentTTSError:  # the trial itself says what is wrong with its spec
+            return None
+
+    def _verdict(self, code: int | None, overrun: Overrun | None) -> tuple[Verdict, Stop | None]:
+        """What the end of the command means."""
+        stop = overrun.stop if overrun else None
+        if read_result(self.directory) is not None:
+            return Verdict(TrialState.COMPLETED, False, False, ""), None
+        earlier = read_attempts(self.directory)[:-1]
+        log = read_end(self.directory / LOG_FILE, self._log_start)
+        fault = read_fault(self.directory)
+        verdict = blame(
+            AttemptEnd(
+                exit_code=code,
+                fault=fault,
+                log=log,
+                node=_node(),
+                began=self._began(),
+                stopped=stop,
+                problem=overrun.problem if overrun else "",
+                stops_before=sum(a.stopped in ("start limit", "stall limit") for a in earlier),
+                oom_killed=oom_kills() > self._oom_kills,
+            )
+        )
+        if fault is None:
+            verdict = replace(verdict, explanation=f"{verdict.explanation}; {self._log_tail(log)}")
+        return verdict, stop
+
+    def _began(self) -> bool:
+        return read_phase(self.directory) is not None
+
+    def _log_tail(self, log: str) -> str:
         path = self.directory / LOG_FILE
-        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
+        lines = log.strip().splitlines()[-5:]
         return f"end of {path}: {' | '.join(lines)}" if lines else f"{path} is empty"
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, **self.env, **granted_devices()}
 
     def _start(self) -> None:
+        attempts = read_attempts(self.directory)
         self._attempt = Attempt(
-            number=len(read_attempts(self.directory)) + 1,
+            number=max((attempt.number for attempt in attempts), default=0) + 1,
             job_id=self._job_id(),
-            node=os.environ.get("SLURMD_NODENAME", socket.gethostname()),
+            node=_node(),
             gpus=self.gpus,
             devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
             started=_now(),
+            log_start=self._log_start,
         )
-        self._write(self._attempt)
+        write_attempt(self.directory, self._attempt)
 
-    def _finish(self, state: TrialState, error: str | None) -> str:
+    def _finish(self, verdict: Verdict, stopped: Stop | None = None) -> str:
         if self._attempt is not None and self._attempt.finished is None:
-            self._attempt = replace(self._attempt, finished=_now(), state=state.value, error=error)
-            self._write(self._attempt)
-        return state.value
+            self._attempt = replace(
+                self._attempt,
+                finished=_now(),
+                state=verdict.state.value,
+                error=verdict.explanation or None,
+                retry=verdict.retry,
+                node_fault=verdict.exclude_node,
+                stopped=stopped,
+            )
+            write_attempt(self.directory, self._attempt)
+            # submitit's log of the job is all that is left where the record does not reach the controller.
+            print(f"{self.directory.name}: {verdict.state}: {verdict.explanation}", file=sys.stderr)
+        return verdict.state.value
 
     def _job_id(self) -> str:
         """The id under which the dispatcher knows this job."""
@@ -209,22 +299,32 @@ class TrialJob:
             return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
         return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "")
 
-    def _write(self, attempt: Attempt) -> None:
-        folder = self.directory / ATTEMPTS
-        folder.mkdir(exist_ok=True)
-        atomic_write_json(folder / f"{attempt.number:02}.json", asdict(attempt))
+    def _tell_child(self, number: signal.Signals) -> None:
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(number)
 
     def _stop_child(self, patience: float) -> None:
         """SIGTERM, so that the trial stores its samples; SIGKILL when it does not end in ``patience`` seconds."""
+        self._tell_child(signal.SIGTERM)
+        self._wait_for_child(patience)
+
+    def _wait_for_child(self, patience: float) -> None:
         child = self._child
-        if child is None or child.poll() is not None:
+        if child is None:
             return
-        child.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + patience
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         if child.poll() is None:
             child.kill()
+
+
+class _LimitPassed(Exception):
+    """A limit of the job's own has passed; the child has been stopped."""
+
+    def __init__(self, overrun: Overrun) -> None:
+        super().__init__(overrun.problem)
+        self.overrun = overrun
 
 
 @contextmanager
@@ -249,6 +349,51 @@ def _locked(directory: Path) -> Iterator[None]:
 def die_with_parent() -> None:
     """In the child: end when the job process dies without having stopped it (prctl(2), Linux)."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def job_settings(work: Work, profile: Profile) -> dict[str, Any]:
+    """The arguments of `TrialJob` for a work under a profile."""
+    return {
+        "directory": work.directory,
+        "command": work.command,
+        "env": work.env,
+        "gpus": work.gpus,
+        "limit_seconds": minutes(profile.trial.time) * 60,
+        "grace_seconds": profile.grace_seconds,
+        "max_timeouts": profile.max_timeouts,
+        "needs": work.needs,
+        "cache": work.cache,
+        "limits": Limits(
+            start_seconds=profile.start_minutes * 60,
+            stall_seconds=profile.stall_minutes * 60,
+            max_preemptions=profile.max_preemptions,
+        ),
+    }
+
+
+def read_end(log: Path, start: int = 0) -> str:
+    """The end of a log from byte ``start`` on, at most `_LOG_BYTES` of it; empty when it cannot be read."""
+    try:
+        with log.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(min(start, size), size - _LOG_BYTES))
+            return stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _node() -> str:
+    """This node, by the name that Slurm knows it under."""
+    return os.environ.get("SLURMD_NODENAME", socket.gethostname())
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    """Size and time of the last change, zeros where there is nothing."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def _now() -> str:

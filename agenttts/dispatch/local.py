@@ -65,18 +65,7 @@ class LocalDispatcher:
             visible_gpus=devices,
             setup=self._profile.setup,
         )
-        job = executor.submit(
-            TrialJob(
-                directory=work.directory,
-                command=work.command,
-                env=work.env,
-                gpus=work.gpus,
-                limit_seconds=limit * 60,
-                grace_seconds=self._profile.grace_seconds,
-                max_timeouts=self._profile.max_timeouts,
-                cache=work.cache,
-            )
-        )
+        job = executor.submit(TrialJob.of(work, self._profile))
         self._jobs[job.job_id] = job
         self._given[job.job_id] = devices
         return str(job.job_id)

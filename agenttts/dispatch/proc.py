@@ -1,7 +1,8 @@
-"""What Linux says of this machine's processes (proc(5))."""
+"""What Linux says of this machine's processes (proc(5)) and of the group they run in (cgroups(7))."""
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -27,3 +28,57 @@ def command_line(pid: int | str) -> bytes:
         except OSError:
             return b""
         time.sleep(0.002)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process and its living descendants have used, those of inner PID namespaces included."""
+    children: dict[int, list[int]] = {}
+    used: dict[int, float] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # Behind the program's name, which may hold spaces and brackets: state, parent, ..., utime and stime (14, 15).
+            fields = (
+                (entry / "stat")
+                .read_text(encoding="utf-8", errors="replace")
+                .rpartition(")")[2]
+                .split()
+            )
+        except OSError:  # ended meanwhile
+            continue
+        children.setdefault(int(fields[1]), []).append(int(entry.name))
+        used[int(entry.name)] = int(fields[11]) + int(fields[12])
+    total, waiting = 0.0, [pid]
+    while waiting:
+        one = waiting.pop()
+        total += used.get(one, 0.0)
+        waiting += children.get(one, [])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def oom_kills(root: Path = Path("/sys/fs/cgroup"), of: Path = Path("/proc/self/cgroup")) -> int:
+    """How many processes the kernel has killed in this process's memory control group, 0 where it does not say."""
+    try:
+        lines = of.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    count = 0
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            count += _count(root / path.lstrip("/") / "memory.events", "oom_kill")
+        elif "memory" in controllers.split(","):
+            count += _count(root / "memory" / path.lstrip("/") / "memory.oom_control", "oom_kill")
+    return count
+
+
+def _count(file: Path, name: str) -> int:
+    try:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(" ")
+            if key == name and value.strip().isdigit():
+                return int(value)
+    except OSError:
+        return 0
+    return 0

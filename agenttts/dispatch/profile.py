@@ -112,6 +112,16 @@ class Profile(Section):
     """Directory that all nodes see, for what engines compile at their start; None: ``cache`` beside the samples."""
     container: ContainerDefaults | None = None
     """None: trials run on the host's Python (the usual choice for ``kind: local``)."""
+    start_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """Minutes that the start of one engine may take before the attempt ends as INFRA_FAILED, the second time as TIMEOUT."""
+    stall_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """Minutes without a sign of progress (log, samples, an engine call's end) before the attempt ends likewise."""
+    max_preemptions: Annotated[int, Field(ge=0)] = 20
+    """Times a trial may lose its place to other jobs before it is given up as PREEMPTED."""
+    retry_pauses: list[Annotated[float, Field(ge=0)]] = [0.0, 30.0, 120.0, 600.0]
+    """Seconds before a trial is started again after its first failure, its second, ...; the last one also after later ones."""
+    settle_seconds: Annotated[float, Field(ge=0)] | None = None
+    """Seconds that a result may take to appear after its job has ended; None: 120 on Slurm (shared file systems), else 0."""
 
     @field_validator("env")
     @classmethod

@@ -1,29 +1,43 @@
-"""How many GPUs a model takes, from facts: its own config.json and weights against the profile's GPU memory."""
+"""How many GPUs a model takes, from facts: its own config and weights against the profile's GPU memory.
+
+An engine is one process group on one node. Its GPUs are what the spec says (``models.NAME.gpus``), what its options say
+(tensor x pipeline parallel), or the fewest that hold the weights and the KV cache of `CONTEXTS` prompts at a time.
+"""
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from agenttts.errors import Unavailable
+from agenttts.dispatch.model_facts import ModelFacts, model_facts
+from agenttts.errors import Unavailable, UserError
 
 _GB = 1e9
+CONTEXTS = 32
+"""Contexts of prompt and decode tokens that an engine should hold at a time: with fewer its batches are too small to use
+a GPU (a 32B model in bfloat16 on one card of 80 GB holds about 7 of 2,200 tokens)."""
 # What vLLM takes of a GPU (gpu_memory_utilization) when the model's options do not say, and what it needs
 # besides weights and KV cache: activations, CUDA graphs, the runtime itself.
 _UTILISATION = 0.9
 _OVERHEAD_BYTES = 3e9
-_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "float8": 8}
+# Of a model whose config does not tell, the KV cache of all contexts.
+_UNKNOWN_CACHE_BYTES = 2e9
+_UNKNOWN_CONTEXT = 8192
+# vLLM's engine options whose product is the GPUs of one engine (its ParallelConfig.world_size).
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size")
+# Options of engines on several nodes, or of several copies of one.
+_SEVERAL = ("nnodes", "node_rank", "master_addr", "master_port")
 
 
 @dataclass(frozen=True)
 class GpuNeed:
-    """GPUs of one engine, and the reasoning in words."""
+    """GPUs of one engine, and the reasoning in words. ``contexts``: how many prompts it holds at a time, as far as known."""
 
     gpus: int
     reasoning: str
+    contexts: int | None = None
 
 
 def gpu_need(
@@ -33,85 +47,229 @@ def gpu_need(
     *,
     gpus: int | None,
     engine: str,
-    options: dict[str, Any],
+    options: Mapping[str, Any],
     gpu_memory_gb: float | None,
     gpus_per_node: int,
+    context_tokens: int | None = None,
 ) -> GpuNeed:
-    """GPUs for a model: what the spec says, else the fewest whose memory holds weights and one context of KV cache.
+    """GPUs for a model, and why.
 
-    The count divides the model's attention heads, as tensor parallelism requires (is a power of two where they are not
-    known). Raises `Unavailable` when it does not
-    fit one node.
+    Args:
+        name: The model's name in the spec, for messages.
+        path: Where it lies.
+        params: Its nominal number of parameters.
+        gpus: What the spec says; None: to be worked out.
+        engine: Which engine runs it.
+        options: The engine's options.
+        gpu_memory_gb: Memory of one GPU of the profile.
+        gpus_per_node: GPUs of a node of the profile; 0: it has none.
+        context_tokens: Prompt and decode tokens of one sample, the most of the stages that use the model; None: the
+            model's own maximum, once.
+
+    Raises:
+        UserError: Options contradict ``gpus``, each other, or ask for several nodes.
+        Unavailable: One node of the profile does not hold the model.
     """
     if engine == "scripted":
-        return GpuNeed(
-            gpus or 0, "scripted: needs none" if not gpus else f"{gpus} as the spec says"
+        return GpuNeed(gpus or 0, f"{gpus} as the spec says" if gpus else "scripted: needs none")
+    parallel = parallel_gpus(name, options) if engine == "vllm" else None
+    if parallel is not None and gpus is not None and parallel != gpus:
+        raise UserError(
+            f"models.{name}: gpus is {gpus}, and its options ({_said(options)}) make {parallel}; give one of them, or the same "
+            "number"
         )
-    if gpus is not None:
-        if gpus > gpus_per_node > 0:
-            raise Unavailable(
-                f"models.{name}.gpus: {gpus} GPUs are more than the profile's gpus_per_node ({gpus_per_node})",
-                fix="ask for fewer, or choose a profile with larger nodes",
-            )
-        return GpuNeed(gpus, f"{gpus} as the spec says")
-    if gpus_per_node == 0:
+    asked = gpus if gpus is not None else parallel
+    if asked is not None and asked > gpus_per_node > 0:
+        key = "gpus" if gpus is not None else "options"
+        raise Unavailable(
+            f"models.{name}.{key}: {asked} GPUs are more than the profile's gpus_per_node ({gpus_per_node})",
+            fix="ask for fewer, or choose a profile with larger nodes",
+        )
+    if gpus_per_node == 0 and gpus is None:
         return GpuNeed(0, "the profile has no GPUs: CPU")
     if gpu_memory_gb is None:
+        if asked is not None:
+            return GpuNeed(asked, _as_said(asked, gpus, options))
         return GpuNeed(1, "1: neither models.*.gpus nor the profile's gpu_memory_gb is given")
-    config = _read_config(path)
-    weights = _weight_bytes(Path(path), params, config, options)
-    cache = _cache_bytes(config, options)
-    heads = int(config.get("num_attention_heads", 0))
-    share = float(options.get("gpu_memory_utilization", _UTILISATION)) * gpu_memory_gb * _GB
-    for count in range(1, gpus_per_node + 1):
-        # Where the heads are not known: those of most models divide by powers of two alone.
-        if heads % count if heads else count & (count - 1):
-            continue
-        if weights / count + cache / count + _OVERHEAD_BYTES <= share:
-            return GpuNeed(
-                count,
-                f"{count}: weights {weights / _GB:.1f} GB + KV cache of one context {cache / _GB:.1f} GB"
-                f" over {count} x {share / _GB:.0f} GB usable"
-                + (f", {heads} heads divide by {count}" if heads and count > 1 else ""),
+    memory = _Memory(
+        model_facts(path, params, options),
+        context_tokens,
+        _number(name, options, "gpu_memory_utilization", _UTILISATION) * gpu_memory_gb * _GB,
+        _number(name, options, "cpu_offload_gb", 0.0) * _GB,
+    )
+    if asked is not None:
+        return _as_asked(asked, gpus, options, memory)
+    return _fewest(name, memory, gpus_per_node, gpu_memory_gb)
+
+
+def parallel_gpus(name: str, options: Mapping[str, Any]) -> int | None:
+    """The GPUs that vLLM's own options ask for; None when they do not say.
+
+    Raises `UserError` for options of several nodes or of several copies of an engine, naming what to do instead.
+    """
+    for option, value in options.items():
+        several = option in _SEVERAL or option.startswith("data_parallel_")
+        if several and not (option in ("nnodes", "data_parallel_size") and value == 1):
+            raise UserError(
+                f"models.{name}.options.{option}: an engine here is one, on one node; remove the option: trials run beside "
+                "each other already (the profile's throttle), and a model too large for a node takes a quantised copy or "
+                "larger nodes"
             )
-    needed = math.ceil((weights + cache) / max(share - _OVERHEAD_BYTES, 1))
+    sizes = {option: options[option] for option in _PARALLEL if option in options}
+    for option, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(
+                f"models.{name}.options.{option}: {value!r} is not a number of GPUs; valid: 1, 2, 4, ..."
+            )
+    return math.prod(sizes.values()) if sizes else None
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Memory that an engine of a model needs, against ``share`` bytes of each of its GPUs."""
+
+    facts: ModelFacts
+    context_tokens: int | None
+    share: float
+    offload: float
+
+    @property
+    def context(self) -> int:
+        """Tokens of one context."""
+        return self.context_tokens or self.facts.context or _UNKNOWN_CONTEXT
+
+    def contexts(self, count: int) -> float:
+        """How many contexts ``count`` GPUs hold beside the weights, in parts; negative when they do not hold those."""
+        weights = max(0.0, self.facts.weight_bytes / count - self.offload)
+        room = self.share - weights - _OVERHEAD_BYTES
+        if room < 0:
+            return -1.0
+        if self.facts.cache_per_token is None:
+            return CONTEXTS * room / (_UNKNOWN_CACHE_BYTES / count)
+        return room / (self.context * self._cache_per_gpu(count))
+
+    def starts(self, count: int) -> bool:
+        """Whether vLLM starts: it wants room for the longest context that the model takes, once."""
+        contexts = self.contexts(count)
+        if self.facts.cache_per_token is None or not self.facts.context:
+            return contexts >= 0
+        return contexts * self.context >= self.facts.context
+
+    def _cache_per_gpu(self, count: int) -> float:
+        """Bytes of a token on each of ``count`` GPUs: heads are shared out, and copied where there are too few."""
+        assert self.facts.cache_per_token is not None
+        if self.facts.cache_copied:
+            return self.facts.cache_per_token
+        return self.facts.cache_per_token / min(count, self.facts.kv_heads or count)
+
+
+def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float) -> GpuNeed:
+    """The fewest GPUs that hold the model and `CONTEXTS` contexts, or one context more than fewer hold."""
+    facts = memory.facts
+    wanted = CONTEXTS if memory.context_tokens else 1
+    fitting: list[int] = []
+    for count in range(1, gpus_per_node + 1):
+        if _divides(facts, count) and memory.starts(count) and memory.contexts(count) >= 1:
+            fitting.append(count)
+            if memory.contexts(count) >= wanted:
+                return _need(memory, count, _why(memory, count))
+    if fitting:
+        best = max(fitting, key=memory.contexts)
+        return _need(
+            memory, best, f"{_why(memory, best)}; more GPUs than a node has would hold {wanted}"
+        )
+    needed = math.ceil((facts.weight_bytes) / max(memory.share - _OVERHEAD_BYTES, 1))
+    fix = "use a quantised model or a profile with larger nodes"
+    if any(
+        memory.contexts(count) >= 1
+        for count in range(1, gpus_per_node + 1)
+        if _divides(facts, count)
+    ):
+        raise Unavailable(
+            f"models.{name}: beside {facts.weight_bytes / _GB:.0f} GB of weights, the {gpus_per_node} GPUs of "
+            f"{gpu_memory_gb:g} GB of one node do not hold the KV cache of one context of {facts.context} tokens",
+            fix=f"set models.{name}.options.max_model_len to what your prompts and replies need",
+        )
     raise Unavailable(
-        f"models.{name}: {weights / _GB:.0f} GB of weights do not fit the {gpus_per_node} GPUs of "
+        f"models.{name}: {facts.weight_bytes / _GB:.0f} GB of weights do not fit the {gpus_per_node} GPUs of "
         f"{gpu_memory_gb:g} GB of one node (about {needed} would do)",
-        fix="use a quantised model or a profile with larger nodes",
+        fix=fix,
     )
 
 
-def _read_config(path: str) -> dict[str, Any]:
-    try:
-        config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # a hub id, or a model without one: the nominal parameter count has to do
-    text = config.get("text_config")
-    return {**config, **text} if isinstance(text, dict) else dict(config)
+def _divides(facts: ModelFacts, count: int) -> bool:
+    """Whether a model can be laid over so many GPUs (vLLM's tensor parallelism)."""
+    if not facts.heads:
+        return not count & (count - 1)  # the heads of most models divide by powers of two alone
+    if facts.heads % count:
+        return False
+    if not facts.cache_copied and facts.kv_heads % count and count % facts.kv_heads:
+        return False
+    # Quantised weights are cut between groups, not within one.
+    group = facts.group_size
+    return not group or all(width % (count * group) == 0 for width in facts.widths)
 
 
-def _weight_bytes(
-    path: Path, params: float, config: dict[str, Any], options: dict[str, Any]
-) -> float:
-    files = [f for pattern in ("*.safetensors", "*.bin") for f in path.glob(pattern)]
-    if files:
-        return float(sum(f.stat().st_size for f in files))
-    quantisation = config.get("quantization_config") or {}
-    bits = quantisation.get("bits") or quantisation.get("w_bit")
-    if bits is None:
-        dtype = str(options.get("dtype") or config.get("torch_dtype") or config.get("dtype"))
-        bits = _BITS.get(dtype, 4 if options.get("quantization") in ("awq", "gptq") else 16)
-    return params * float(bits) / 8
+def _why(memory: _Memory, count: int) -> str:
+    """The reasoning for a count."""
+    facts = memory.facts
+    text = (
+        f"{count}: weights {facts.weight_bytes / _GB:.1f} GB (by {facts.weights_from}) over {count} x "
+        f"{memory.share / _GB:.0f} GB usable; {_held(memory, count)}"
+    )
+    if facts.heads and count > 1:
+        text += f"; {facts.heads} heads divide by {count}"
+    fewer = [n for n in range(1, count) if _divides(facts, n) and memory.contexts(n) >= 1]
+    if fewer and not memory.starts(fewer[-1]) and memory.contexts(fewer[-1]) >= CONTEXTS:
+        text += f"; {fewer[-1]} would do with a lower options.max_model_len than {facts.context}"
+    return text
 
 
-def _cache_bytes(config: dict[str, Any], options: dict[str, Any]) -> float:
-    layers = config.get("num_hidden_layers")
-    heads = config.get("num_attention_heads")
-    hidden = config.get("hidden_size")
-    if not (layers and heads and hidden):
-        return 2e9
-    head_size = config.get("head_dim") or hidden // heads
-    kv_heads = config.get("num_key_value_heads") or heads
-    context = options.get("max_model_len") or config.get("max_position_embeddings") or 8192
-    return 2.0 * 2 * int(layers) * int(kv_heads) * int(head_size) * int(context)
+def _held(memory: _Memory, count: int) -> str:
+    if memory.facts.cache_per_token is None:
+        return "the KV cache of a context is not known"
+    contexts = max(0, math.floor(memory.contexts(count)))
+    return f"KV cache for about {contexts} contexts of {memory.context} tokens at a time"
+
+
+def _as_asked(asked: int, gpus: int | None, options: Mapping[str, Any], memory: _Memory) -> GpuNeed:
+    """What the spec says, and what it comes to."""
+    text = _as_said(asked, gpus, options)
+    if asked == 0:
+        return GpuNeed(0, text)
+    if memory.contexts(asked) < 0:
+        weights = memory.facts.weight_bytes / _GB
+        text += (
+            f"; weights {weights:.1f} GB do not fit {asked} x {memory.share / _GB:.0f} GB usable"
+        )
+        return GpuNeed(asked, text, 0)
+    return _need(memory, asked, f"{text}; {_held(memory, asked)}")
+
+
+def _need(memory: _Memory, count: int, reasoning: str) -> GpuNeed:
+    known = memory.facts.cache_per_token is not None
+    return GpuNeed(count, reasoning, math.floor(memory.contexts(count)) if known else None)
+
+
+def _as_said(asked: int, gpus: int | None, options: Mapping[str, Any]) -> str:
+    return (
+        f"{asked} as the spec says"
+        if gpus is not None
+        else f"{asked} as its options say ({_said(options)})"
+    )
+
+
+def _said(options: Mapping[str, Any]) -> str:
+    return " x ".join(f"{name} {options[name]}" for name in _PARALLEL if name in options)
+
+
+def _number(name: str, options: Mapping[str, Any], option: str, default: float) -> float:
+    """An option that is a number of zero or more."""
+    value = options.get(option)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise UserError(
+            f"models.{name}.options.{option}: {value!r} is not a number; valid: e.g. {default or 4}"
+        )
+    return float(value)

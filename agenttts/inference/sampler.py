@@ -91,8 +91,7 @@ class Sampler:
         """Samples 0..k-1 of each prompt, in order.
 
         Equal prompts are drawn once. At temperature 0 all samples are equal: one is drawn and repeated. ``share`` is this
-        sampler's where others draw from the same prompts. Raises `EngineError` when the model cannot be loaded or run,
-        `UserError` for a damaged store.
+        sampler's where others draw from the same prompts. Raises `EngineError` when the model cannot be loaded or run.
         """
         if k < 1:
             raise ValueError(f"k is {k}; a draw takes at least one sample")

@@ -3,10 +3,15 @@
 Each shard is written once, whole, by one writer; readers scan whatever shards there are. Nothing is locked and
 nothing is rewritten, so any number of jobs may use a directory at once. Two jobs that draw the same sample at the
 same time both store it; a `lookup` takes the one in the first shard by name, `news` what it sees first.
+
+A shard that is damaged is set aside, as ``NAME.parquet.damaged``, and its samples are drawn again; one of another
+version, or another program's file, is left where it is and not used.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import secrets
 from collections.abc import Iterable, Mapping
@@ -15,9 +20,11 @@ from pathlib import Path
 
 import polars as pl
 
-from agenttts.errors import UserError
 from agenttts.tables.atomic import atomic_write_parquet
 
+log = logging.getLogger(__name__)
+
+DAMAGED = ".damaged"
 SCHEMA = pl.Schema(
     {
         "key": pl.String(),  # inference.base.sample_key: 32 hex digits
@@ -30,6 +37,10 @@ SCHEMA = pl.Schema(
         "model": pl.String(),
     }
 )
+
+
+# Polars raises the latter, which is no Exception, for some damaged files.
+_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 @dataclass(frozen=True)
@@ -58,19 +69,20 @@ class SampleStore:
         self._writer = f"{re.sub(r'[^A-Za-z0-9._-]', '_', writer)}-{secrets.token_hex(4)}"
         self._shards = 0
         self._seen: set[Path] = set()
+        self._unusable: set[Path] = set()
         self._buffer: list[StoredSample] = []
 
     def lookup(self, wanted: Mapping[str, int]) -> dict[str, list[StoredSample]]:
         """For each key the samples 0..m-1 there are, m at most the number wanted; an empty list when there is none.
 
-        Raises `UserError` naming a shard that cannot be read.
+        Raises `OSError` when the disk fails.
         """
         found = _by_key([*self._read(self._list(), wanted), *self._buffer], wanted)
         return {key: _prefix(samples) for key, samples in found.items()}
 
     def news(self, wanted: Mapping[str, int]) -> dict[str, dict[int, StoredSample]]:
         """For each key the samples, of the first so many, that others have stored since this store was last looked
-        into, by index. Raises `UserError` as `lookup` does."""
+        into, by index. Raises `OSError` as `lookup` does."""
         if not wanted:
             return {}
         before = self._seen
@@ -96,7 +108,7 @@ class SampleStore:
         """The shards there are."""
         shards = sorted(self._directory.glob("[!.]*.parquet"))
         self._seen = set(shards)
-        return shards
+        return [shard for shard in shards if shard not in self._unusable]
 
     def _read(self, shards: list[Path], wanted: Mapping[str, int]) -> list[StoredSample]:
         """What the shards hold under the wanted keys."""
@@ -105,12 +117,49 @@ class SampleStore:
         keys = pl.Series("key", list(wanted), pl.String())
         try:
             frame = _matching(shards, keys)
-        except (pl.exceptions.PolarsError, OSError):
-            # Found the slow way only when something is wrong: which shard it is.
-            for shard in shards:
-                _check(shard)
-            frame = _matching(shards, keys)
+        except (*_UNREADABLE, OSError):
+            # Shard by shard only when something is wrong: which one it is.
+            frame = pl.concat([self._read_one(shard, keys) for shard in shards])
         return [StoredSample(**row) for row in frame.iter_rows(named=True)]
+
+    def _read_one(self, shard: Path, keys: pl.Series) -> pl.DataFrame:
+        """What one shard holds under the keys: nothing, when it is damaged or no shard of this version."""
+        nothing = pl.DataFrame(schema=SCHEMA)
+        try:
+            return _matching([shard], keys)
+        except FileNotFoundError:  # another job has set it aside
+            return nothing
+        except (pl.exceptions.ColumnNotFoundError, pl.exceptions.SchemaError) as error:
+            self._unusable.add(shard)
+            log.warning("%s is no shard of this version's sample store (%s): it is not used", shard, _first_line(error))  # fmt: skip
+            return nothing
+        except _UNREADABLE:
+            with contextlib.suppress(FileNotFoundError):
+                shard.read_bytes()  # a disk that fails is not a damaged file: this raises then
+        try:
+            return _matching([shard], keys)
+        except FileNotFoundError:
+            return nothing
+        except _UNREADABLE as error:
+            self._unusable.add(shard)
+            self._set_aside(shard, _first_line(error))
+            return nothing
+
+    def _set_aside(self, shard: Path, reason: str) -> None:
+        place = shard.with_name(shard.name + DAMAGED)
+        try:
+            shard.rename(place)
+        except FileNotFoundError:
+            return  # another job was faster
+        except OSError as error:
+            log.warning(
+                "%s is damaged (%s), and cannot be set aside (%s): it is not used, its samples are drawn again",
+                shard, reason, error.strerror,
+            )  # fmt: skip
+            return
+        log.warning(
+            "%s is damaged (%s): set aside as %s, its samples are drawn again", shard, reason, place.name
+        )  # fmt: skip
 
 
 def _by_key(
@@ -125,19 +174,13 @@ def _by_key(
 
 
 def _matching(shards: list[Path], keys: pl.Series) -> pl.DataFrame:
-    scan = pl.scan_parquet(shards, schema=SCHEMA, glob=False)
+    # Columns that a later version adds do not change what these mean.
+    scan = pl.scan_parquet(shards, schema=SCHEMA, glob=False, extra_columns="ignore")
     return scan.filter(pl.col("key").is_in(keys.implode())).collect()
 
 
-def _check(shard: Path) -> None:
-    try:
-        _matching([shard], pl.Series("key", [""], pl.String()))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{shard} is no shard of the sample store, or a damaged one ({reason}); delete it: its samples are "
-            "drawn again when they are needed"
-        ) from error
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _prefix(samples: Mapping[int, StoredSample]) -> list[StoredSample]:

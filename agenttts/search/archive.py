@@ -14,7 +14,8 @@ class TrialResult:
     """What the archive keeps of a trial. ``score`` is None when the trial failed; 0 is a result.
 
     ``metrics`` holds the task's metrics; a stage's own are keyed ``STAGE.METRIC``. ``cost`` is in budget units.
-    ``stderr`` is the score's standard error over its examples, where it is known.
+    ``stderr`` is the score's standard error over its examples, where it is known. ``blamed``: a failure was the
+    allocation's own, not the machine's or the queue's.
     """
 
     allocation: Allocation
@@ -23,6 +24,7 @@ class TrialResult:
     cost: float = 0.0
     source: str = ""
     stderr: float | None = None
+    blamed: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Archive:
     """History of a search. Everything a searcher knows is here, so that telling it again rebuilds the searcher.
 
     An allocation is *known* once it was proposed or told; known ones are never proposed again, failed ones
-    included. Results for allocations outside the space (a budget lowered since) are kept but never recommended.
+    included. A failure that was not the allocation's own says nothing: it is forgotten, and may be proposed again. Results for allocations outside the space (a budget lowered since) are kept but never recommended.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -89,6 +91,10 @@ class Archive:
             self._known.add(allocation)
             failed = result.score is None or not math.isfinite(result.score)
             if failed and allocation in self._scored:
+                continue
+            if failed and not result.blamed:
+                if allocation not in self._results:
+                    self._known.discard(allocation)
                 continue
             self._results[allocation] = result
             if result.score is not None and not failed and allocation in self.space:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -47,10 +48,15 @@ class TrialOutput:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a trial failed by its own fault: ``kind`` is FAILED or OOM, ``message`` one paragraph."""
+    """Why a trial failed, by its own word: ``kind`` is FAILED or OOM, ``message`` one paragraph.
+
+    ``source``: where it arose: ``engine``, ``task`` (the task's code), ``input`` (a file or the spec); empty in faults
+    that an older image wrote.
+    """
 
     kind: str
     message: str
+    source: str = ""
 
 
 def write_result(directory: Path, output: TrialOutput, examples: pl.DataFrame) -> None:
@@ -61,14 +67,27 @@ def write_result(directory: Path, output: TrialOutput, examples: pl.DataFrame) -
 
 
 def read_result(directory: Path) -> TrialOutput | None:
-    """The result of a complete trial; None when it is not (yet) complete."""
+    """The result of a complete trial; None when it is not (yet) complete. Fields of a newer image are left out."""
     try:
-        marker = json.loads((directory / MARKER_FILE).read_text(encoding="utf-8"))
-        if marker != _digests(directory):
-            return None
-        return TrialOutput(**json.loads((directory / RESULT_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # absent, or cut short by a crash: not complete
+        return _read_result(directory)
+    except (OSError, ValueError, TypeError):  # absent, or cut short by a crash: not complete
         return None
+
+
+def result_problem(directory: Path) -> str:
+    """Why there is no result where one should be: which file is missing or damaged, and how."""
+    try:
+        found = _read_result(directory)
+    except FileNotFoundError as error:
+        return f"{error.filename} is missing"
+    except (OSError, ValueError, TypeError) as error:
+        return (
+            f"{directory / MARKER_FILE} or {directory / RESULT_FILE} cannot be read as this version's "
+            f"({type(error).__name__}: {error})"
+        )
+    if found is None:
+        return f"{directory / MARKER_FILE} does not match the trial's files: one of them was changed or is damaged"
+    return f"the result in {directory} is complete now"
 
 
 def write_fault(directory: Path, fault: Fault) -> None:
@@ -79,9 +98,27 @@ def write_fault(directory: Path, fault: Fault) -> None:
 def read_fault(directory: Path) -> Fault | None:
     """The fault of the last attempt, if it recorded one."""
     try:
-        return Fault(**json.loads((directory / FAULT_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        document = json.loads((directory / FAULT_FILE).read_text(encoding="utf-8"))
+        return Fault(**{key: str(value) for key, value in _known(Fault, document).items()})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
+
+
+def _read_result(directory: Path) -> TrialOutput | None:
+    """The result, None when the marker does not match it. Raises what reading the files raises."""
+    marker = json.loads((directory / MARKER_FILE).read_text(encoding="utf-8"))
+    if marker != _digests(directory):
+        return None
+    document = json.loads((directory / RESULT_FILE).read_text(encoding="utf-8"))
+    if not isinstance(document, dict):
+        raise ValueError("an object is expected")
+    return TrialOutput(**_known(TrialOutput, document))
+
+
+def _known(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a document that this version knows: a newer image may write more."""
+    names = {field.name for field in fields(kind)}
+    return {key: value for key, value in document.items() if key in names}
 
 
 def _digests(directory: Path) -> dict[str, str]:

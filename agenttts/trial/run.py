@@ -13,6 +13,7 @@ from agenttts.inference.base import Engine, EngineError, ModelConfig
 from agenttts.inference.sampler import Sampler
 from agenttts.inference.store import SampleStore
 from agenttts.trial.evaluate import evaluate
+from agenttts.trial.phase import PhaseNotes, noted
 from agenttts.trial.result import Fault, write_fault
 from agenttts.trial.spec import TrialSpec
 
@@ -43,22 +44,25 @@ def run_trial(
     try:
         spec = TrialSpec.read(path)
     except AgentTTSError as error:
-        return _fail(path.parent, Fault("FAILED", str(error)), err)
+        return _fail(path.parent, Fault("FAILED", str(error), "input"), err)
     directory = Path(spec.directory)
     # One shard writer an attempt: two attempts of a trial never share a file.
     store = SampleStore(Path(spec.samples), writer=f"{spec.run}-{spec.trial}-{os.getpid()}")
-    sampler = Sampler(store, spec.models, spec.seed, engine_factory)
+    notes = PhaseNotes(directory)
+    notes.note("other")
+    sampler = Sampler(store, spec.models, spec.seed, noted(engine_factory, notes))
     try:
         output = evaluate(spec, sampler)
     except EngineError as error:
-        return _fail(directory, Fault(error.kind, str(error)), err)
+        return _fail(directory, Fault(error.kind, str(error), "engine"), err)
     except AgentTTSError as error:
-        return _fail(directory, Fault("FAILED", str(error)), err)
+        return _fail(directory, Fault("FAILED", str(error), "input"), err)
     except Exception as error:  # the task's own code may raise anything: the user is told where
         traceback.print_exc(file=err)
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
-        return _fail(directory, Fault("FAILED", f"{type(error).__name__}: {error} ({where})"), err)
+        text = f"{type(error).__name__}: {error} ({where})"
+        return _fail(directory, Fault("FAILED", text, "task"), err)
     finally:
         before_closing()
         sampler.close()

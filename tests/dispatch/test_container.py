@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from agenttts.dispatch.apptainer import CACHES, Container, container_env, exec_command
-from agenttts.dispatch.job import LOG_FILE, TrialJob, read_attempts
+from agenttts.dispatch.attempts import read_attempts
+from agenttts.dispatch.job import LOG_FILE, TrialJob
 from agenttts.dispatch.scratch import CompileCache
 
 

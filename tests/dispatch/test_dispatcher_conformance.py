@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import Dispatcher, Work
 from agenttts.dispatch.in_process import InProcessDispatcher
-from agenttts.dispatch.job import LOG_FILE, read_attempts
+from agenttts.dispatch.job import LOG_FILE
 from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.tables.schema import TrialState
@@ -94,7 +95,7 @@ def test_every_work_gets_a_job_of_its_own_and_runs_once(place, works):
     for number, work in enumerate(three):
         assert (work.directory / "ran").read_text() == f"work {number}\n"
         [attempt] = read_attempts(work.directory)
-        assert attempt.state == TrialState.FAILED
+        assert attempt.state == TrialState.INFRA_FAILED
         assert attempt.job_id == ids[work.trial]
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import Work
 from agenttts.dispatch.in_process import InProcessDispatcher
-from agenttts.dispatch.job import LOG_FILE, read_attempts
+from agenttts.dispatch.job import LOG_FILE
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import read_result

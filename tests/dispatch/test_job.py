@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 import submitit
 
-from agenttts.dispatch.job import LOG_FILE, TrialJob, read_attempts
+from agenttts.dispatch.attempts import read_attempts
+from agenttts.dispatch.job import LOG_FILE, TrialJob
+from agenttts.dispatch.watch import Limits
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault, read_result, write_fault
 from tests.support.processes import alive
@@ -66,10 +69,16 @@ def test_a_result_counts_whatever_the_exit_code(tmp_path):
 @pytest.mark.parametrize(
     ("script", "state", "says"),
     [
-        ("echo one; echo two >&2; exit 3", "FAILED", ["exit code 3", "one | two", LOG_FILE]),
-        ("exit 0", "FAILED", ["exit code 0", "is empty"]),
-        ("kill -KILL $$", "OOM", ["SIGKILL", "memory"]),
-        ("exit 137", "OOM", ["SIGKILL"]),
+        ("echo one; echo two >&2; exit 3", "INFRA_FAILED", ["exit code 3", "one | two", LOG_FILE]),
+        ("exit 0", "INFRA_FAILED", ["exit code 0", "is empty"]),
+        ("kill -KILL $$", "INFRA_FAILED", ["SIGKILL", "memory"]),
+        ("exit 137", "INFRA_FAILED", ["SIGKILL"]),
+        ("echo 'CUDA out of memory'; exit 137", "OOM", ["CUDA out of memory"]),
+        (
+            "echo 'FATAL:   no loop devices available'; exit 255",
+            "INFRA_FAILED",
+            ["not be started on this node"],
+        ),
         ("kill -TERM $$", "CANCELLED", ["SIGTERM"]),
         ("exit 143", "CANCELLED", ["SIGTERM"]),
     ],
@@ -78,6 +87,7 @@ def test_verdicts_on_a_trial_without_a_result(tmp_path, script, state, says):
     assert shell(tmp_path, script)() == state
     [attempt] = read_attempts(tmp_path)
     assert attempt.state == state
+    assert attempt.retry == (state == "INFRA_FAILED")
     assert all(part in attempt.error for part in says), attempt.error
 
 
@@ -90,10 +100,19 @@ def test_the_trial_s_own_word_on_its_fault_goes_first(tmp_path, kind):
 
 def test_the_fault_of_an_earlier_attempt_is_not_this_one_s(tmp_path):
     write_fault(tmp_path, Fault("OOM", "then"))
-    assert shell(tmp_path, "exit 1")() == TrialState.FAILED
+    assert shell(tmp_path, "exit 1")() == TrialState.INFRA_FAILED
     assert [a.number for a in read_attempts(tmp_path)] == [1]
-    assert shell(tmp_path, "exit 1")() == TrialState.FAILED
+    assert shell(tmp_path, "exit 1")() == TrialState.INFRA_FAILED
     assert [a.number for a in read_attempts(tmp_path)] == [1, 2]
+
+
+def test_the_log_of_an_earlier_attempt_is_not_this_one_s(tmp_path):
+    assert (
+        shell(tmp_path, "echo 'NVRM: Xid (PCI:0000:3b:00): 79'; exit 1")()
+        == TrialState.INFRA_FAILED
+    )
+    assert shell(tmp_path, "echo fine; exit 1")() == TrialState.INFRA_FAILED
+    assert [a.node_fault for a in read_attempts(tmp_path)] == [True, False]
 
 
 def test_a_command_that_is_not_there_is_the_machine_s_fault(tmp_path):
@@ -141,7 +160,7 @@ def test_a_second_job_goes_on_when_the_first_is_lost(tmp_path):
     until(lambda: read_attempts(tmp_path))
     assert job(tmp_path, *SUCCEED)() == TrialState.COMPLETED
     first.join()
-    assert [a.state for a in read_attempts(tmp_path)] == ["FAILED", "COMPLETED"]
+    assert [a.state for a in read_attempts(tmp_path)] == ["INFRA_FAILED", "COMPLETED"]
 
 
 @pytest.fixture
@@ -236,3 +255,72 @@ def test_a_job_killed_outright_takes_its_child_along(tmp_path, submitted):
     assert (trial / "stored").exists(), "it was told to stop, not killed"
     assert states(trial) == [None], "cut off: the record has a start and no end"
     assert read_result(trial) is None
+
+
+def test_a_node_that_is_not_usable_is_told_before_anything_starts(tmp_path):
+    missing = tmp_path / "image.sif"
+    assert shell(tmp_path, "touch ran", needs=(missing,))() == TrialState.INFRA_FAILED
+    [attempt] = read_attempts(tmp_path)
+    assert (attempt.stopped, attempt.node_fault, attempt.retry) == ("preflight", True, True)
+    assert f"{missing} cannot be read on this node" in attempt.error
+    assert not (tmp_path / "ran").exists()
+
+
+HANG = "trap 'exit 143' TERM; echo '{phase}' > phase.json; while :; do sleep 0.05; done"
+
+
+def hanging(directory: Path, name: str, **limits: float) -> TrialJob:
+    phase = json.dumps({"number": 1, "name": name, "model": "m", "tokens": 10})
+    # As on a GPU: processor time is no progress there.
+    return shell(directory, HANG.replace("{phase}", phase), gpus=1, limits=Limits(**limits))
+
+
+def test_an_engine_that_does_not_start_is_tried_again_once(tmp_path):
+    limits = {"start_seconds": 0.8, "stall_seconds": 60}
+    assert hanging(tmp_path, "load", **limits)() == TrialState.INFRA_FAILED
+    assert hanging(tmp_path, "load", **limits)() == TrialState.TIMEOUT
+    first, second = read_attempts(tmp_path)
+    assert (first.stopped, first.retry, first.node_fault) == ("start limit", True, False)
+    assert "the engine of model 'm' did not start within" in first.error
+    assert (second.stopped, second.retry) == ("start limit", False)
+    assert "start_minutes" in second.error
+
+
+def test_a_call_that_hangs_is_ended_and_its_child_with_it(tmp_path):
+    found = hanging(tmp_path, "generate", start_seconds=60, stall_seconds=0.8)()
+    assert found == TrialState.INFRA_FAILED
+    [attempt] = read_attempts(tmp_path)
+    assert attempt.stopped == "stall limit"
+    assert "a call of model 'm' made no progress" in attempt.error
+
+
+def test_the_task_s_own_code_may_take_its_time(tmp_path):
+    phase = json.dumps({"number": 1, "name": "other"})
+    script = f"echo '{phase}' > phase.json; sleep 2; exit 7"
+    limits = Limits(start_seconds=0.3, stall_seconds=0.3)
+    assert shell(tmp_path, script, gpus=1, limits=limits)() == TrialState.INFRA_FAILED
+    [attempt] = read_attempts(tmp_path)
+    assert attempt.stopped is None
+    assert "exit code 7" in attempt.error
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_job_gives_up_after_so_many_preemptions(tmp_path, submitted, allowed):
+    trial = tmp_path / "trial"
+    one = submitted(shell(trial, STOPPABLE, limits=Limits(max_preemptions=allowed)))
+    for _ in range(allowed + 1):
+        task, _ = running(one, trial)
+        (trial / "pid").unlink()
+        os.kill(task, signal.SIGUSR2)
+        until(lambda: states(trial)[-1:] != [None])
+        if len(states(trial)) <= allowed:
+            running(one, trial)
+    until(one.done)
+    assert states(trial) == ["PREEMPTED"] * (allowed + 1)
+
+
+def test_a_job_that_an_older_version_pickled_still_runs(tmp_path):
+    old = job(tmp_path, *SUCCEED)
+    for name in ("needs", "limits", "_log_start", "_oom_kills"):
+        del old.__dict__[name]
+    assert pickle.loads(pickle.dumps(old))() == TrialState.COMPLETED

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import Work
-from agenttts.dispatch.job import read_attempts
 from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import Profile
 from tests.support.waiting import until, until_ended

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttts.errors import UserError
 from agenttts.inference import store as store_module
 from agenttts.inference.store import SampleStore, StoredSample
 
@@ -102,18 +101,73 @@ def damage_foreign(shard):
     pl.DataFrame({"x": [1]}).write_parquet(shard)
 
 
-@pytest.mark.parametrize("damage", [damage_cut, damage_empty, damage_foreign])
-def test_a_damaged_shard_is_named_with_what_to_do(tmp_path, damage):
+def damage_garbled(shard):
+    content = bytearray(shard.read_bytes())
+    content[4:60] = bytes(56)
+    shard.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [damage_cut, damage_empty, damage_garbled])
+def test_a_damaged_shard_is_set_aside_and_its_samples_drawn_again(tmp_path, damage, caplog):
     for key in "abc":
         filled(tmp_path, sample(key, 0), writer=key)
     victim = sorted(tmp_path.iterdir())[1]
     damage(victim)
+    wanted = {"a": 1, "b": 1, "c": 1}
     store = SampleStore(tmp_path, "r")
-    with pytest.raises(UserError, match="delete it") as caught:
-        store.lookup({"a": 1})
-    assert str(victim) in str(caught.value)
-    victim.unlink()
-    assert texts(store.lookup({"a": 1, "b": 1, "c": 1})) == {"a": ["a0"], "b": [], "c": ["c0"]}
+    assert texts(store.lookup(wanted)) == {"a": ["a0"], "b": [], "c": ["c0"]}
+    assert not victim.exists()
+    assert victim.with_name(victim.name + ".damaged").exists()
+    assert f"{victim} is damaged" in caplog.text
+    store.add(sample("b", 0))
+    store.flush()
+    caplog.clear()
+    assert texts(SampleStore(tmp_path, "s").lookup(wanted)) == {"a": ["a0"], "b": ["b0"], "c": ["c0"]}  # fmt: skip
+    assert not caplog.text
+
+
+def test_a_damaged_shard_that_cannot_be_moved_is_not_used(tmp_path, monkeypatch, caplog):
+    filled(tmp_path, sample("a", 0))
+    [victim] = tmp_path.iterdir()
+    damage_cut(victim)
+
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(victim), "rename", refuse)
+    store = SampleStore(tmp_path, "r")
+    assert texts(store.lookup({"a": 1})) == {"a": []}
+    assert "cannot be set aside (Permission denied)" in caplog.text
+    caplog.clear()
+    assert texts(store.lookup({"a": 1})) == {"a": []}
+    assert not caplog.text, "told once"
+
+
+def test_another_program_s_file_is_left_where_it_is(tmp_path, caplog):
+    filled(tmp_path, sample("a", 0))
+    damage_foreign(tmp_path / "mine.parquet")
+    assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": ["a0"]}
+    assert (tmp_path / "mine.parquet").exists()
+    assert "is no shard of this version's sample store" in caplog.text
+
+
+def test_a_shard_of_a_later_version_is_read(tmp_path):
+    filled(tmp_path, sample("a", 0))
+    [shard] = tmp_path.iterdir()
+    pl.read_parquet(shard).with_columns(later=pl.lit(1)).write_parquet(shard)
+    assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": ["a0"]}
+
+
+def test_a_shard_that_vanishes_is_no_error(tmp_path, monkeypatch):
+    """Another job sets a damaged one aside between this one's listing and its reading."""
+    filled(tmp_path, sample("a", 0))
+    filled(tmp_path, sample("b", 0), writer="z")
+    store = SampleStore(tmp_path, "r")
+    gone = sorted(tmp_path.iterdir())[0]
+    listed = store._list()
+    monkeypatch.setattr(store, "_list", lambda: listed)
+    gone.unlink()
+    assert texts(store.lookup({"a": 1, "b": 1})) == {"a": [], "b": ["b0"]}
 
 
 def test_what_a_killed_writer_left_is_no_shard(tmp_path):

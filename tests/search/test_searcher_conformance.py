@@ -299,3 +299,19 @@ def test_grid_refuses_a_large_space():
         UserError, match=r"all [\d,]+ feasible allocations, .* at most 50; .*values:"
     ):
         create("grid", SPACES["two stages"], most=50)
+
+
+@every_searcher
+def test_a_failure_that_was_not_the_allocation_s_says_nothing(method):
+    """A node died, say: the searcher goes on as if it had never asked, and may ask again."""
+    space = SPACES["few feasible"]
+    searcher = make(method, space, 2)
+    first = searcher.ask(4)
+    searcher.tell([TrialResult(a, None, blamed=False) for a in first])
+    assert searcher.archive.known_count == 0
+    assert not searcher.archive.results
+    assert searcher.ask(4) == first
+    searcher.tell([result(a) for a in first])
+    searcher.tell([TrialResult(a, None, blamed=False) for a in first])
+    assert {r.allocation for r in searcher.archive.results if r.score is not None} == set(first)
+    assert not set(searcher.ask(2)) & set(first)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +19,7 @@ from agenttts.trial.result import (
     TrialOutput,
     read_fault,
     read_result,
+    result_problem,
     write_fault,
     write_result,
 )
@@ -91,3 +94,40 @@ def test_faults(tmp_path):
 def test_files_are_plain_json(complete):
     assert json.loads((complete / RESULT_FILE).read_text())["metrics"] == {"answer.em": 0.25}
     assert set(json.loads((complete / MARKER_FILE).read_text())) == {SPEC_FILE, RESULT_FILE, EXAMPLES_FILE}  # fmt: skip
+
+
+def rewrite(directory: Path, **changes: object) -> None:
+    """Change fields of the result (None: leave one out), and the marker with it, as another image would have."""
+    document = json.loads((directory / RESULT_FILE).read_text()) | changes
+    document = {name: value for name, value in document.items() if value is not None}
+    content = json.dumps(document).encode()
+    (directory / RESULT_FILE).write_bytes(content)
+    marker = json.loads((directory / MARKER_FILE).read_text())
+    marker[RESULT_FILE] = hashlib.sha256(content).hexdigest()
+    (directory / MARKER_FILE).write_text(json.dumps(marker))
+
+
+def test_fields_of_a_later_image_are_left_out(complete):
+    rewrite(complete, later={"x": 1}, score_stderr=0.5)
+    assert read_result(complete) == replace(OUTPUT, score_stderr=0.5)
+
+
+def test_a_result_without_a_field_is_no_result_and_the_field_is_named(complete):
+    rewrite(complete, score=None)
+    assert read_result(complete) is None
+    assert "'score'" in result_problem(complete)
+
+
+def test_what_is_wrong_with_a_result_is_told(complete):
+    (complete / EXAMPLES_FILE).write_bytes(b"")
+    assert "does not match" in result_problem(complete)
+    (complete / MARKER_FILE).unlink()
+    assert f"{complete / MARKER_FILE} is missing" in result_problem(complete)
+
+
+def test_faults_are_read_across_versions(tmp_path):
+    (tmp_path / FAULT_FILE).write_text('{"kind": "FAILED", "message": "m", "later": 1}')
+    assert read_fault(tmp_path) == Fault("FAILED", "m")
+    for content in ("[]", "3", "null", '{"kind": "FAILED"}'):
+        (tmp_path / FAULT_FILE).write_text(content)
+        assert read_fault(tmp_path) is None

@@ -15,6 +15,7 @@ import pytest
 
 from agenttts.errors import UserError
 from agenttts.inference.sharing import Share
+from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import Fault, read_fault, read_result
 from agenttts.trial.spec import PROTOCOL, SPEC_FILE, TrialSpec
 from tests.support.waiting import until
@@ -79,7 +80,7 @@ def test_an_error_in_a_user_s_task_says_where(make_trial, tmp_path, monkeypatch)
     spec = make_trial("t0000", ("weak", 1), ("weak", 1), task="mytask:MyTask")
     code, _, err = finish(start(spec))
     assert code == 1
-    assert read_fault(Path(spec.directory)) == Fault("FAILED", "ZeroDivisionError: division by zero (mytask.py:4)")  # fmt: skip
+    assert read_fault(Path(spec.directory)) == Fault("FAILED", "ZeroDivisionError: division by zero (mytask.py:4)", "task")  # fmt: skip
     assert "Traceback" in err, "in the log, for whoever mends the task"
 
 
@@ -106,12 +107,34 @@ def test_a_damaged_spec_is_a_fault(make_trial, content):
     assert "Traceback" not in err
 
 
-def test_a_damaged_shard_is_a_fault_that_names_it(make_trial):
+def test_a_damaged_shard_is_set_aside_and_told_in_the_log(make_trial):
     spec = make_trial("t0000", ("weak", 1), ("weak", 1))
     Path(spec.samples).mkdir()
     (Path(spec.samples) / "odd.parquet").write_bytes(b"PAR1")
-    assert finish(start(spec))[0] == 1
-    assert "odd.parquet" in read_fault(Path(spec.directory)).message
+    code, _, err = finish(start(spec))
+    assert code == 0, err
+    assert "odd.parquet is damaged" in err
+    assert (Path(spec.samples) / "odd.parquet.damaged").exists()
+
+
+def test_a_trial_notes_what_it_does(make_trial):
+    spec = make_trial("t0000", ("weak", 2), ("strong", 1))
+    assert read_phase(Path(spec.directory)) is None
+    assert finish(start(spec))[0] == 0
+    found = read_phase(Path(spec.directory))
+    assert found.name == "other"
+    assert found.number > 8, "two models' starts and a call each, at least"
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", "3", '{"number": 1}', '{"name": "load", "number": "x"}'])  # fmt: skip
+def test_a_phase_that_cannot_be_read_is_none(tmp_path, content):
+    (tmp_path / PHASE_FILE).write_text(content)
+    assert read_phase(tmp_path) is None
+
+
+def test_a_phase_of_a_later_image_is_not_watched(tmp_path):
+    (tmp_path / PHASE_FILE).write_text('{"number": 3, "name": "later", "more": 1}')
+    assert read_phase(tmp_path).name == "other"
 
 
 @pytest.mark.parametrize("signals", [1, 3])

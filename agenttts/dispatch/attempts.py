@@ -1,0 +1,171 @@
+"""The attempts of a trial: one record each start, ``attempts/NN.json``, and what follows from all of them.
+
+A record is written when the attempt starts and completed when it ends, so that an attempt whose node was lost is still
+counted. Only the job on the node writes records. Reading is tolerant: fields of a newer version are left out, and a
+record that cannot be read counts as an attempt that was cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from agenttts.tables.atomic import atomic_write_json
+from agenttts.tables.schema import TrialState
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = "attempts"
+# Different trials that must have failed on a node, without one completing there since, before jobs avoid it.
+TRIALS_TO_EXCLUDE = 2
+# How long jobs avoid a node after its last failure: by then somebody may have repaired it.
+EXCLUDED_FOR = timedelta(hours=24)
+# So many nodes failing while no trial completes anywhere have a common cause that is none of theirs.
+NODES_AT_FAULT = 3
+# sbatch takes a long list; a cluster that loses more nodes than this within a day is not helped by excluding them.
+MOST_EXCLUDED = 32
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a trial. Times are ISO-8601 UTC; ``finished`` is None when the attempt was cut off.
+
+    ``retry``: another attempt may end otherwise; ``node_fault``: what ended it is the node's; ``stopped``: why the job
+    itself stopped the trial (`agenttts.dispatch.blame.Stop`), None where the trial ended by itself;
+    ``log_start``: bytes of the trial's log before this attempt's.
+    """
+
+    number: int
+    job_id: str
+    node: str
+    gpus: int
+    devices: str
+    started: str
+    finished: str | None = None
+    state: str | None = None
+    error: str | None = None
+    retry: bool | None = None
+    node_fault: bool = False
+    stopped: str | None = None
+    log_start: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds, 0 when the end is not known."""
+        if self.finished is None:
+            return 0.0
+        start, end = datetime.fromisoformat(self.started), datetime.fromisoformat(self.finished)
+        return (end - start).total_seconds()
+
+
+def read_attempts(directory: Path) -> list[Attempt]:
+    """The attempts of a trial so far, oldest first."""
+    return [_read(path) for path in attempt_files(directory)]
+
+
+def attempt_files(directory: Path) -> list[Path]:
+    """The files of the records, oldest first."""
+    return sorted((directory / ATTEMPTS).glob("[!.]*.json"))
+
+
+def write_attempt(directory: Path, attempt: Attempt) -> None:
+    """Write or complete a record."""
+    folder = directory / ATTEMPTS
+    folder.mkdir(exist_ok=True)
+    atomic_write_json(folder / f"{attempt.number:02}.json", asdict(attempt))
+
+
+def count_state(attempts: Sequence[Attempt], state: TrialState) -> int:
+    """How many attempts ended in a state."""
+    return sum(attempt.state == state for attempt in attempts)
+
+
+def retry_pause(attempts: Sequence[Attempt], lost: int, pauses: Sequence[float]) -> float:
+    """Seconds between a trial's last failure and its next start.
+
+    Args:
+        attempts: The trial's records.
+        lost: How many of its jobs were lost, as the caller knows: a job may leave no record.
+        pauses: The pause after the first failure, the second, ...; the last one also after every later failure.
+
+    Preempted attempts count for nothing: a pause would not bring the place back sooner.
+    """
+    failed = max(lost, sum(a.state in (None, TrialState.INFRA_FAILED) for a in attempts))
+    return pauses[min(failed, len(pauses)) - 1] if failed and pauses else 0.0
+
+
+def nodes_to_exclude(trials: Mapping[str, Sequence[Attempt]], now: datetime) -> tuple[str, ...]:
+    """The nodes that new jobs should not run on, sorted: those that failed, by the attempts of all trials.
+
+    A node is avoided for `EXCLUDED_FOR` once an attempt ended by a fault that is the node's, or once attempts of
+    `TRIALS_TO_EXCLUDE` different trials failed there for unknown reasons with no trial completing in between. No node
+    is, while more than `NODES_AT_FAULT` would be and no trial has completed anywhere since: then the cause is elsewhere.
+    """
+    ended = sorted(
+        ((attempt, trial) for trial, attempts in trials.items() for attempt in attempts),
+        key=lambda pair: pair[0].finished or pair[0].started,
+    )
+    suspects: dict[str, set[str]] = {}
+    faulty: dict[str, datetime] = {}
+    completed: datetime | None = None
+    for attempt, trial in ended:
+        node = attempt.node
+        if not node or attempt.finished is None:
+            continue
+        if attempt.state == TrialState.COMPLETED:
+            completed = datetime.fromisoformat(attempt.finished)
+            suspects.pop(node, None)
+            faulty.pop(node, None)
+        elif attempt.state == TrialState.INFRA_FAILED:
+            suspects.setdefault(node, set()).add(trial)
+            if attempt.node_fault or len(suspects[node]) >= TRIALS_TO_EXCLUDE:
+                faulty[node] = datetime.fromisoformat(attempt.finished)
+    recent = [node for node, moment in faulty.items() if now - moment < EXCLUDED_FOR]
+    if len(recent) > NODES_AT_FAULT:
+        first = min(faulty[node] for node in recent)
+        if completed is None or completed < first:
+            return ()
+    return tuple(sorted(sorted(recent, key=lambda node: faulty[node])[-MOST_EXCLUDED:]))
+
+
+def _read(path: Path) -> Attempt:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        known = {field.name for field in fields(Attempt)}
+        attempt = Attempt(**{key: value for key, value in document.items() if key in known})
+        _check(attempt)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        log.warning(
+            "%s cannot be read (%s: %s); it counts as an attempt that was cut off, and may be deleted",
+            path, type(error).__name__, error,
+        )  # fmt: skip
+        return _unreadable(path)
+    return attempt
+
+
+def _check(attempt: Attempt) -> None:
+    """Raise `ValueError` or `TypeError` for values that nothing can be worked out from."""
+    for moment in (attempt.started, attempt.finished):
+        if moment is not None and datetime.fromisoformat(moment).tzinfo is None:
+            raise ValueError(f"'{moment}' has no time zone")
+    if attempt.state is not None:
+        TrialState(attempt.state)
+    if not all(isinstance(value, str) for value in (attempt.job_id, attempt.node)):
+        raise TypeError("job_id and node must be texts")
+    if not isinstance(attempt.gpus, int):
+        raise TypeError("gpus must be a number")
+
+
+def _unreadable(path: Path) -> Attempt:
+    values: dict[str, Any] = {"job_id": "", "node": "", "gpus": 0, "devices": ""}
+    number = int(path.stem) if path.stem.isdigit() else 0
+    try:
+        moment = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:
+        moment = datetime.now(UTC)
+    return Attempt(number=number, started=moment.isoformat(timespec="milliseconds"), **values)

@@ -1,0 +1,310 @@
+"""Whose fault a failed attempt was: the machine's, the queue's, the user's, or the trial's own.
+
+One table, from what is known of an attempt's end to its state, whether to try again, and whether to avoid its node. The
+job on the node asks it first, without the queue's word; the controller asks again with the queue's word, when the job
+has ended. An allocation is blamed (FAILED, OOM, TIMEOUT) only where something says that it was the cause: an end that
+nothing explains is INFRA_FAILED and tried again.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from agenttts.dispatch.messages import (
+    CONSEQUENCES,
+    MACHINE_MESSAGES,
+    FoundMessage,
+    find_message,
+    memory_held_by_others,
+    memory_ran_out,
+)
+from agenttts.tables.schema import TrialState
+from agenttts.trial.result import Fault
+
+Stop = Literal["preflight", "preemption", "time limit", "signal", "start limit", "stall limit"]
+"""Why the job itself ended the trial, or did not start it."""
+STOPS: tuple[Stop, ...] = get_args(Stop)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the end of an attempt means. ``retry``: another attempt may end otherwise; ``exclude_node``: on another node.
+
+    ``explanation`` is one sentence.
+    """
+
+    state: TrialState
+    retry: bool
+    exclude_node: bool
+    explanation: str
+
+
+@dataclass(frozen=True)
+class AttemptEnd:
+    """What is known of the end of an attempt that left no valid result.
+
+    Args:
+        exit_code: Of the trial's command, negative for a signal as `subprocess` has it; None when nobody saw its end.
+        fault: What the trial itself wrote down about this attempt.
+        log: The end of what this attempt logged.
+        queue_state: The queue's own word, upper case; empty where it was not asked.
+        node: The node's name, empty when unknown.
+        began: Whether the trial's program had begun, inside its container.
+        stopped: Why the job stopped the trial; None when the trial ended by itself.
+        problem: What a preflight found, or why the command could not be started.
+        stops_before: Earlier attempts of the trial that a start or stall limit ended.
+        oom_killed: The kernel counted a kill for memory among the job's processes.
+        recorded: What the job on the node made of it, without the queue's word; the fields above are then not used.
+    """
+
+    exit_code: int | None = None
+    fault: Fault | None = None
+    log: str = ""
+    queue_state: str = ""
+    node: str = ""
+    began: bool = False
+    stopped: Stop | None = None
+    problem: str = ""
+    stops_before: int = 0
+    oom_killed: bool = False
+    recorded: Verdict | None = None
+
+
+def blame(end: AttemptEnd) -> Verdict:
+    """The verdict on an attempt's end: that of the first row of the table that has one. Never raises."""
+    for row in _ROWS:
+        verdict = row(end)
+        if verdict is not None:
+            return verdict
+    return _infra(f"the trial's command ended with {_how(end.exit_code)} and left no result")
+
+
+# The rows. Each returns None where it does not apply.
+
+
+def _taken_by_the_queue(end: AttemptEnd) -> Verdict | None:
+    """Whatever else happened to a job that was still running when its place was taken followed from that.
+
+    PreemptMode=CANCEL sends SIGTERM first, so the job's own record says CANCELLED.
+    """
+    if end.queue_state == "PREEMPTED":
+        return Verdict(TrialState.PREEMPTED, True, False, "Slurm gave its place to another job")
+    if end.queue_state in ("NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED"):
+        return _infra(f"Slurm lost the job{_on(end)} ({end.queue_state})", exclude_node=True)
+    return None
+
+
+def _recorded(end: AttemptEnd) -> Verdict | None:
+    """The job's own verdict, unless the queue knows more."""
+    known = end.recorded
+    if known is None:
+        return None
+    if known.state is TrialState.COMPLETED:
+        return _infra("the attempt completed, and its result files are missing or damaged")
+    unexplained = (
+        known.state in (TrialState.CANCELLED, TrialState.INFRA_FAILED, TrialState.PREEMPTED)
+        and not known.exclude_node
+    )
+    if unexplained and end.queue_state == "OUT_OF_MEMORY":
+        return _memory_of_the_job()
+    if unexplained and end.queue_state in ("TIMEOUT", "DEADLINE"):
+        return _time_limit()
+    if unexplained and end.queue_state == "CANCELLED":
+        return _cancelled()
+    if known.state is TrialState.CANCELLED and end.queue_state in ("COMPLETED", "FAILED"):
+        return _infra("the trial was ended by SIGTERM, and its job was not cancelled")
+    return known
+
+
+def _stopped_by_the_job(end: AttemptEnd) -> Verdict | None:
+    if end.stopped == "preflight":
+        return _infra(
+            f"before the trial began{_on(end)}: {end.problem or 'the node is not usable'}",
+            exclude_node=True,
+        )
+    if end.stopped == "preemption":
+        text = "told to make room for another job (preemption)"
+        return Verdict(TrialState.PREEMPTED, True, False, end.problem or text)
+    if end.stopped == "time limit":
+        return _time_limit()
+    if end.stopped == "signal":
+        return _cancelled()
+    return None
+
+
+def _limit_of_the_job(end: AttemptEnd) -> Verdict | None:
+    """An engine that did not start, or a call without progress.
+
+    The first time it may be the node's, and the trial is tried elsewhere. The second time it is the trial's own: the
+    searcher then learns that this allocation does not end in time, instead of losing the same hours to each like it.
+    """
+    if end.stopped not in ("start limit", "stall limit"):
+        return None
+    key = "start_minutes" if end.stopped == "start limit" else "stall_minutes"
+    what = end.problem or f"the profile's {key} passed"
+    found = find_message(_text(end), MACHINE_MESSAGES)
+    if found is not None:
+        return _by_message(found)
+    if end.stops_before == 0:
+        return _infra(what)
+    text = f"{what}, as in an earlier attempt; raise the profile's {key} if the model needs longer"
+    return Verdict(TrialState.TIMEOUT, False, False, text)
+
+
+def _memory_of_somebody_else(end: AttemptEnd) -> Verdict | None:
+    found = memory_held_by_others(_text(end))
+    return _by_message(found) if found else None
+
+
+def _machine_s_message(end: AttemptEnd) -> Verdict | None:
+    found = find_message(_text(end), MACHINE_MESSAGES)
+    return _by_message(found) if found else None
+
+
+def _memory(end: AttemptEnd) -> Verdict | None:
+    """Memory ran out, and something says so. A SIGKILL alone does not: anybody can send one."""
+    fault = end.fault
+    if fault is not None and fault.kind != TrialState.OOM and not _may_hide_a_cause(fault):
+        return None
+    # What is known of a killed engine is that it was killed, whatever kind of fault it was taken for.
+    engine_killed = fault is not None and "was killed by SIGKILL" in fault.message
+    killed = engine_killed or end.exit_code in _exits(signal.SIGKILL)
+    if end.queue_state == "OUT_OF_MEMORY" or (killed and end.oom_killed):
+        return _memory_of_the_job()
+    if fault is not None and fault.kind == TrialState.OOM:
+        if engine_killed and not memory_ran_out(end.log):
+            return None
+        return Verdict(TrialState.OOM, False, False, fault.message)
+    if (fault is not None or end.exit_code is not None) and memory_ran_out(_text(end)):
+        text = fault.message if fault else f"memory ran out ({_how(end.exit_code)})"
+        return Verdict(TrialState.OOM, False, False, text)
+    return None
+
+
+def _consequence_s_message(end: AttemptEnd) -> Verdict | None:
+    found = find_message(_text(end), CONSEQUENCES)
+    return _by_message(found) if found else None
+
+
+def _engine_killed(end: AttemptEnd) -> Verdict | None:
+    """An engine's process ended by a signal that no program sends to itself for a fault of its own."""
+    match = _ENGINE_SIGNAL.search(end.fault.message) if end.fault else None
+    return _infra(end.fault.message) if match and end.fault else None
+
+
+def _own_fault(end: AttemptEnd) -> Verdict | None:
+    if end.fault is None:
+        return None
+    return Verdict(TrialState.FAILED, False, False, end.fault.message)
+
+
+def _could_not_start(end: AttemptEnd) -> Verdict | None:
+    return _infra(end.problem) if end.problem and end.exit_code is None else None
+
+
+def _ended_by_the_queue(end: AttemptEnd) -> Verdict | None:
+    """An attempt that was cut off: the queue's word is all there is."""
+    if end.queue_state in ("TIMEOUT", "DEADLINE"):
+        return _time_limit()
+    if end.queue_state == "CANCELLED":
+        return _cancelled()
+    if end.exit_code is None:
+        word = f" (the queue says {end.queue_state})" if end.queue_state else ""
+        return _infra(f"the job ended{_on(end)} without a word{word}")
+    return None
+
+
+def _ended_by_a_signal(end: AttemptEnd) -> Verdict | None:
+    if end.exit_code in _exits(signal.SIGTERM):
+        # Slurm signals every process of a job that is cancelled; without its word this is the likeliest.
+        return Verdict(TrialState.CANCELLED, False, False, "the trial was ended by SIGTERM")
+    if end.exit_code in _exits(signal.SIGKILL):
+        return _infra("the trial was killed (SIGKILL), and nothing says that memory ran out")
+    if end.exit_code in _exits(signal.SIGILL):
+        return _infra(f"the trial was ended by SIGILL{_on(end)}", exclude_node=True)
+    return None
+
+
+def _never_began(end: AttemptEnd) -> Verdict | None:
+    if end.began or end.exit_code is None:
+        return None
+    return _infra(f"the command ended with {_how(end.exit_code)} before the trial began{_on(end)}")
+
+
+_ROWS: tuple[Callable[[AttemptEnd], Verdict | None], ...] = (
+    _taken_by_the_queue,
+    _recorded,
+    _stopped_by_the_job,
+    _limit_of_the_job,
+    _memory_of_somebody_else,
+    _machine_s_message,
+    _memory,
+    _consequence_s_message,
+    _engine_killed,
+    _own_fault,
+    _could_not_start,
+    _ended_by_the_queue,
+    _ended_by_a_signal,
+    _never_began,
+)
+
+# What `agenttts.inference.engine_process` says of an engine whose process was killed from outside.
+_SIGNALS = frozenset(int(number) for number in signal.Signals)
+_ENGINE_SIGNAL = re.compile(r"was killed by SIG(KILL|TERM|BUS|ILL|HUP|INT|QUIT|USR1|USR2|PWR)\b")
+
+
+def _infra(explanation: str, *, exclude_node: bool = False) -> Verdict:
+    return Verdict(TrialState.INFRA_FAILED, True, exclude_node, explanation)
+
+
+def _by_message(found: FoundMessage) -> Verdict:
+    return _infra(f"{found.meaning}: {found.line}", exclude_node=found.node)
+
+
+def _time_limit() -> Verdict:
+    text = "the job reached its time limit; raise the profile's trial.time"
+    return Verdict(TrialState.TIMEOUT, False, False, text)
+
+
+def _cancelled() -> Verdict:
+    return Verdict(TrialState.CANCELLED, False, False, "the job was cancelled")
+
+
+def _memory_of_the_job() -> Verdict:
+    text = "a process of the job was killed because the job's memory ran out; raise the profile's trial.mem"
+    return Verdict(TrialState.OOM, False, False, text)
+
+
+def _may_hide_a_cause(fault: Fault) -> bool:
+    """Whether the cause of a fault may stand in the log alone: an engine's, whose workers are other processes."""
+    return fault.source in ("", "engine")
+
+
+def _text(end: AttemptEnd) -> str:
+    """Where messages are looked for: not in the log when the fault is the task's own, whose programs print anything."""
+    if end.fault is None:
+        return end.log
+    return f"{end.fault.message}\n{end.log}" if _may_hide_a_cause(end.fault) else end.fault.message
+
+
+def _exits(number: signal.Signals) -> tuple[int, int]:
+    """How an end by a signal shows: to the parent, and through a shell or a container runtime."""
+    return -number, 128 + number
+
+
+def _how(code: int | None) -> str:
+    """An exit code in words."""
+    if code is None:
+        return "an unknown exit code"
+    number = -code if code < 0 else code - 128
+    if number in _SIGNALS:
+        return f"{signal.Signals(number).name} (exit code {code})"
+    return f"exit code {code}"
+
+
+def _on(end: AttemptEnd) -> str:
+    return f" on {end.node}" if end.node else ""

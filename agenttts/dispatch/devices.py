@@ -1,0 +1,90 @@
+"""The GPUs granted to a job, by ``nvidia-smi -L``: whether they answer, and by which numbers a program inside knows them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+DEADLINE_S = 5.0
+_UUID = re.compile(r"(GPU|MIG)-[^\s,()]+")
+_LINE = re.compile(r"^\s*(?P<kind>GPU \d+:|MIG ).*\(UUID: (?P<uuid>[^)]+)\)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What ``nvidia-smi -L`` said: UUIDs of the whole GPUs and of the MIG devices, in order; ``problem``: an error in it."""
+
+    gpus: tuple[str, ...] = ()
+    mig: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+def list_devices(deadline: float = DEADLINE_S) -> Listing | None:
+    """The GPUs that this process may see; None where `nvidia-smi` is absent or does not answer in time."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, "-L"], capture_output=True, text=True, timeout=deadline, check=False
+        )
+    except (subprocess.TimeoutExpired, OSError):
+        return None
+    if done.returncode != 0:
+        said = " ".join(f"{done.stdout} {done.stderr}".split())[:300]
+        return Listing(problem=f"nvidia-smi -L ended with exit code {done.returncode}: {said}")
+    lost = next((line for line in done.stdout.splitlines() if "error" in line.lower()), None)
+    found = [(match["kind"], match["uuid"].strip()) for match in _LINE.finditer(done.stdout)]
+    return Listing(
+        gpus=tuple(uuid for kind, uuid in found if kind.startswith("GPU")),
+        mig=tuple(uuid for kind, uuid in found if kind.startswith("MIG")),
+        problem=f"nvidia-smi -L: {lost.strip()[:300]}" if lost else None,
+    )
+
+
+def device_problem(gpus: int, env: Mapping[str, str], deadline: float = DEADLINE_S) -> str | None:
+    """What is wrong with ``gpus`` GPUs that were granted (CUDA_VISIBLE_DEVICES of ``env``); None where nothing is known."""
+    listing = list_devices(deadline) if gpus else None
+    if listing is None:
+        return None
+    if listing.problem:
+        return listing.problem
+    granted = _granted(env)
+    known = (*listing.gpus, *listing.mig)
+    missing = [d for d in granted if _UUID.fullmatch(d) and "/" not in d and d not in known]
+    if missing:
+        return f"nvidia-smi -L does not list the granted device {missing[0]}"
+    if any(device.startswith("MIG-") for device in granted):
+        return None
+    if len(listing.gpus) < gpus:
+        return f"{gpus} GPUs were granted, nvidia-smi -L lists {len(listing.gpus)}"
+    return None
+
+
+def inside_container(env: Mapping[str, str], deadline: float = DEADLINE_S) -> str | None:
+    """CUDA_VISIBLE_DEVICES for inside a container; None where it is not set.
+
+    UUIDs (of MIG devices, or of GPUs) become 0, 1, ... when these are all that the job can see: vLLM reads numbers alone.
+    Otherwise they stay: a number would name another job's device.
+    """
+    value = env.get("CUDA_VISIBLE_DEVICES")
+    granted = _granted(env)
+    if not granted or not all(_UUID.fullmatch(device) for device in granted):
+        return value
+    listing = list_devices(deadline)
+    if listing is None or listing.problem:
+        return value
+    mig = granted[0].startswith("MIG-")
+    visible = listing.mig if mig else listing.gpus
+    # CUDA numbers MIG devices where a GPU has some, else the GPU: with more GPUs than MIG devices one has none.
+    alone = not mig or len(listing.gpus) <= len(visible)
+    if sorted(visible) == sorted(granted) and alone:
+        return ",".join(str(number) for number in range(len(granted)))
+    return value
+
+
+def _granted(env: Mapping[str, str]) -> list[str]:
+    return [part for part in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]

@@ -1,0 +1,161 @@
+"""What libraries print when a machine fails: known messages, by which such a failure is told from a trial's own.
+
+They are looked for at the end of the log of an attempt that failed, and nowhere else: in a run that works most of them
+may appear as harmless warnings. Sources: the CUDA runtime's error list (cudaError_t), NVIDIA's Xid documentation, NCCL's
+ncclResult_t, vLLM 0.33 (worker start-up checks), Apptainer's and Singularity's messages of level FATAL, errno(3).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from agenttts.inference.out_of_memory import is_out_of_memory
+
+
+@dataclass(frozen=True)
+class KnownMessage:
+    """A message by which a failure is the machine's. ``node``: another node may well do better."""
+
+    pattern: re.Pattern[str]
+    meaning: str
+    node: bool
+
+
+@dataclass(frozen=True)
+class FoundMessage:
+    """A known message in a text: what it means, and the line it stands in."""
+
+    meaning: str
+    node: bool
+    line: str
+
+
+def _known(pattern: str, meaning: str, *, node: bool) -> KnownMessage:
+    return KnownMessage(re.compile(pattern, re.IGNORECASE | re.MULTILINE), meaning, node)
+
+
+MACHINE_MESSAGES = (
+    _known(
+        r"uncorrectable (ecc|nvlink) error|double[- ]bit ecc|\bxid\b[^\n]{0,20}[(:]|has fallen off the bus|gpu is lost"
+        r"|unable to determine the device handle|cuda error: hardware stack error|row remapping failure",
+        "a GPU has a hardware error",
+        node=True,
+    ),
+    _known(
+        r"no cuda-capable device|no cuda gpus are available|cuda-capable device\(s\) is/are busy or unavailable"
+        r"|cudaerrordevicesunavailable|cudaerrornodevice|cuda_error_no_device|cuda_error_system_not_ready"
+        r"|cuda error: (invalid device ordinal|initialization error|system not yet initialized|unknown error)"
+        r"|cuda unknown error|cuda error:[^\n]{0,60}unavailable|failed to initialize nvml|nvidia-smi has failed"
+        r"|couldn't communicate with the nvidia driver|libcuda\.so\.1: cannot open shared object",
+        "a GPU or its driver does not answer",
+        node=True,
+    ),
+    _known(
+        r"driver (on your system )?is too old|driver version is insufficient for cuda runtime"
+        r"|unsupported display driver|no kernel image is available for execution on the device"
+        r"|forward compatibility was attempted on non supported hw"
+        r"|provided ptx was compiled with an unsupported toolchain",
+        "the node's GPU or driver is too old for the image",
+        node=True,
+    ),
+    _known(r"stale file handle|\bestale\b", "a network file system lost a file", node=True),
+    _known(
+        r"transport endpoint is not connected|input/output error|remote i/o error|read-only file system",
+        "a file system of the node failed",
+        node=True,
+    ),
+    _known(r"no space left on device", "a disk is full", node=False),
+    _known(r"disk quota exceeded", "your disk quota is used up", node=False),
+    _known(
+        r"^fatal:[^\n]*(could not open image|image[^\n]*(not found|does not exist)|mount source [^\n]* doesn't exist"
+        r"|loop device|squashfuse|fuse: |user namespace)|failed to mount squash|no more loop devices",
+        "the container could not be started on this node",
+        node=True,
+    ),
+    _known(
+        r"^fatal:\s|^abort\s*:\s*retval",
+        "the container could not be started",
+        node=False,
+    ),
+    _known(r"illegal instruction", "the node's processor lacks an instruction", node=True),
+)
+"""A cause of its own: a memory error beside one of these follows from it, or has nothing to do with it."""
+
+CONSEQUENCES = (
+    _known(
+        r"nccl error|nccl(system|internal|remote|unhandledcuda)error|\bdistbackenderror\b"
+        r"|watchdog caught collective operation timeout|nccl communicator was aborted",
+        "the GPUs' communication (NCCL) failed",
+        node=False,
+    ),
+    _known(
+        r"\bbus error\b|\bsigbus\b|insufficient shared memory",
+        "shared memory or a mapped file failed",
+        node=False,
+    ),
+    _known(
+        r"can't start new thread|pthread_create failed|blas_thread_init|resource temporarily unavailable",
+        "the node starts no more threads or processes",
+        node=False,
+    ),
+)
+"""What also follows from exhausted memory: looked for when nothing says that memory ran out."""
+
+# vLLM, at the start of an engine: "Free memory on device cuda:0 (3.2/79.1 GiB) on startup is less than desired GPU
+# memory utilization (0.9, 71.2 GiB)". Older versions name no device.
+_MEMORY_HELD = re.compile(
+    r"free memory on device\s*(?P<device>[\w:]*)\s*\((?P<free>[\d.]+)\s*/\s*(?P<total>[\d.]+)\s*GiB\)[^\n]*?"
+    r"is less than desired gpu memory utilization[^\n]*",
+    re.IGNORECASE,
+)
+# Of an unused GPU the driver itself holds some per cent (6 % were seen on an MI355X, under 2 % on an H100).
+_FREE_WHEN_UNUSED = 0.9
+# slurmstepd and the kernel: "Detected 1 oom_kill event", "oom-kill".
+_OOM_KILLED = re.compile(r"\boom[-_ ]kill", re.IGNORECASE)
+_LINE_LENGTH = 200
+
+
+def find_message(text: str, known: tuple[KnownMessage, ...]) -> FoundMessage | None:
+    """The first of the known messages, in their order, that a text holds."""
+    for message in known:
+        match = message.pattern.search(text)
+        if match:
+            return FoundMessage(message.meaning, message.node, _line_at(text, match.start()))
+    return None
+
+
+def memory_held_by_others(text: str) -> FoundMessage | None:
+    """Whether an engine found memory of its GPU in use before it took any.
+
+    None too when nearly all of the memory was free: then the model's own ``gpu_memory_utilization`` asks for more than
+    any GPU of this kind has.
+    """
+    for match in _MEMORY_HELD.finditer(text):
+        try:
+            free = float(match["free"]) / float(match["total"])
+        except (ValueError, ZeroDivisionError):
+            continue
+        if free < _FREE_WHEN_UNUSED:
+            meaning = (
+                f"another process holds memory of the GPU: {match['free']} of {match['total']} GiB"
+                " were free before the model was loaded"
+            )
+            return FoundMessage(meaning, True, _line_at(text, match.start()))
+    return None
+
+
+def memory_ran_out(text: str) -> bool:
+    """Whether a text tells of memory that ran out, on a GPU or on the host."""
+    return is_out_of_memory(text) or bool(_OOM_KILLED.search(text))
+
+
+def _line_at(text: str, position: int) -> str:
+    """The line around a position, cut to what a message can show."""
+    start = text.rfind("\n", 0, position) + 1
+    end = text.find("\n", position)
+    line = " ".join(text[start : len(text) if end < 0 else end].split())
+    if len(line) <= _LINE_LENGTH:
+        return line
+    shift = max(0, min(position - start - 40, len(line) - _LINE_LENGTH))
+    return line[shift : shift + _LINE_LENGTH]

@@ -1,0 +1,98 @@
+"""Whether a trial makes progress: an engine that does not start and a call that hangs hold GPUs for nothing.
+
+Progress is a new phase of the trial (each engine call is two), anything logged, and a new file in the sample store;
+without GPUs, where calls are slow and a hang costs little, also processor time. Time that the task's own code takes is
+not watched: it has limits of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agenttts.dispatch.blame import Stop
+from agenttts.trial.phase import Phase
+
+# Tokens a second below which no GPU engine with a full batch was seen to fall; a call may take as long as that needs.
+SLOWEST_TOKENS_PER_SECOND = 500.0
+# A waiting process takes a little processor time too.
+_BUSY_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a job enforces. ``start_seconds``: of one engine's start; ``stall_seconds``: without progress;
+    ``max_preemptions``: how often a job may lose its place before it is given up."""
+
+    start_seconds: float = 1800.0
+    stall_seconds: float = 1800.0
+    max_preemptions: int = 20
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What is seen of a trial at one moment. ``cpu_seconds`` is None where processor time is no progress."""
+
+    phase: Phase | None
+    log_bytes: int
+    store_changed_ns: int
+    cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Overrun:
+    """A limit that passed, and a sentence about it."""
+
+    stop: Stop
+    problem: str
+
+
+class Watch:
+    """Compares what is seen of a trial from one look to the next. Times are those of any steady clock, in seconds."""
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._last: Sight | None = None
+        self._last_look = self._phase_since = self._progress = now
+
+    def look(self, sight: Sight, now: float) -> Overrun | None:
+        """The limit that has passed, if one has."""
+        last, self._last = self._last, sight
+        passed, self._last_look = now - self._last_look, now
+        if last is None or sight.phase != last.phase:
+            self._phase_since = self._progress = now
+        elif _moved(last, sight, passed):
+            self._progress = now
+        phase = sight.phase
+        if phase is not None and phase.name == "other":
+            self._progress = now
+            return None
+        still = now - self._progress
+        if phase is not None and phase.name == "load":
+            loading = now - self._phase_since
+            if loading > self._limits.start_seconds:
+                text = (
+                    f"the engine of model '{phase.model}' did not start within {_minutes(loading)}"
+                )
+                return Overrun("start limit", text)
+        tokens = phase.tokens if phase is not None else 0
+        if still > max(self._limits.stall_seconds, tokens / SLOWEST_TOKENS_PER_SECOND):
+            what = (
+                f"a call of model '{phase.model}'"
+                if phase is not None and phase.tokens
+                else "the trial"
+            )
+            return Overrun("stall limit", f"{what} made no progress for {_minutes(still)}")
+        return None
+
+
+def _moved(last: Sight, sight: Sight, passed: float) -> bool:
+    """Whether anything but the phase changed."""
+    if (last.log_bytes, last.store_changed_ns) != (sight.log_bytes, sight.store_changed_ns):
+        return True
+    if sight.cpu_seconds is None or last.cpu_seconds is None:
+        return False
+    return sight.cpu_seconds - last.cpu_seconds > _BUSY_SHARE * passed
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"

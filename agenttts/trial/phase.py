@@ -1,0 +1,91 @@
+"""What a trial is doing now, for the job on the host to read: ``phase.json`` in the trial's directory.
+
+The job ends a trial whose engine does not start, or whose engine call makes no progress. Only the trial knows which of
+the two it is in, or that its task's own code runs, which has limits of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from agenttts.inference.base import Completion, Engine, ModelConfig, Request
+from agenttts.tables.atomic import atomic_write_json
+
+PHASE_FILE = "phase.json"
+PhaseName = Literal["load", "generate", "other"]
+_NAMES: tuple[PhaseName, ...] = get_args(PhaseName)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """``number`` counts the phases of an attempt; ``tokens`` bounds what an engine call may generate."""
+
+    number: int
+    name: PhaseName
+    model: str = ""
+    tokens: int = 0
+
+
+class PhaseNotes:
+    """Writes the phases of one attempt."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / PHASE_FILE
+        self._number = 0
+
+    def note(self, name: PhaseName, model: str = "", tokens: int = 0) -> None:
+        """A new phase begins. One that cannot be written down costs the job's watch over it, not the trial."""
+        self._number += 1
+        with contextlib.suppress(OSError):
+            atomic_write_json(self._path, asdict(Phase(self._number, name, model, tokens)))
+
+
+def read_phase(directory: Path) -> Phase | None:
+    """The phase of the current attempt; None before its program has begun, and with images that note none."""
+    try:
+        document = json.loads((directory / PHASE_FILE).read_text(encoding="utf-8"))
+        name: PhaseName = next((n for n in _NAMES if n == document["name"]), "other")
+        model = str(document.get("model", ""))
+        return Phase(int(document["number"]), name, model, int(document.get("tokens", 0)))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def noted(
+    engine_factory: Callable[[ModelConfig], Engine], notes: PhaseNotes
+) -> Callable[[ModelConfig], Engine]:
+    """The same factory, its engines' starts and calls noted."""
+
+    def create(config: ModelConfig) -> Engine:
+        notes.note("load", config.name)
+        engine = engine_factory(config)
+        notes.note("other", config.name)
+        return _NotedEngine(engine, config.name, notes)
+
+    return create
+
+
+class _NotedEngine:
+    """An engine whose calls are noted."""
+
+    def __init__(self, engine: Engine, model: str, notes: PhaseNotes) -> None:
+        self._engine = engine
+        self._model = model
+        self._notes = notes
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """What the engine generates."""
+        tokens = sum(len(request.seeds) * request.params.max_tokens for request in requests)
+        self._notes.note("generate", self._model, tokens)
+        completions = self._engine.generate(requests)
+        self._notes.note("other", self._model)
+        return completions
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._engine.close()

@@ -1,0 +1,325 @@
+"""Broken nodes, preemptions, slow file systems and damaged files: what a run makes of them.
+
+The real loop over the in-process dispatcher; what goes wrong goes wrong in real jobs, whose commands are exchanged.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from agenttts.controller import launch, process
+from agenttts.controller.journal import read_state
+from agenttts.controller.loop import Controller
+from agenttts.controller.plan import make_plan
+from agenttts.controller.run import RunDirectory
+from agenttts.dispatch.attempts import read_attempts
+from agenttts.dispatch.base import JobStatus, Work
+from agenttts.dispatch.in_process import InProcessDispatcher
+from agenttts.errors import RunFailed, UserError
+from agenttts.spec import load_spec
+
+NO_LOOP = "echo 'FATAL:   container creation failed: mount hook function failure: no loop devices available' >&2; exit 255"  # fmt: skip
+
+
+class Cluster(InProcessDispatcher):
+    """Two nodes, n1 and n2, one job at a time: jobs run on n1 unless they are to avoid it.
+
+    ``command(work, node, number)`` is what a trial's ``number``-th job runs instead of the trial, if anything;
+    ``word`` is the queue's on jobs of that trial that have ended.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.command: Callable[[Work, str, int], str | None] = lambda work, node, number: None
+        self.word: Callable[[str], str | None] = lambda trial: None
+        self.starts: Counter[str] = Counter()
+        self.nodes: list[str] = []
+        self.trials: dict[str, str] = {}
+        self.monkeypatch: pytest.MonkeyPatch
+
+    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+        [work] = works
+        node = "n2" if "n1" in work.exclude else "n1"
+        self.monkeypatch.setenv("SLURMD_NODENAME", node)
+        self.nodes.append(node)
+        self.starts[work.trial] += 1
+        script = self.command(work, node, self.starts[work.trial])
+        if script is not None:
+            work = replace(work, command=("sh", "-c", script))
+        jobs = super().submit(batch, [work])
+        self.trials.update({job: trial for trial, job in jobs.items()})
+        return jobs
+
+    def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        found = super().poll(job_ids)
+        for job, status in found.items():
+            word = self.word(self.trials[job]) if status.ended else None
+            if word is not None:
+                found[job] = replace(status, state=word)
+        return found
+
+
+@pytest.fixture
+def new_run(scripted_spec, tmp_path, monkeypatch):
+    """Make a run; gives it, and a function that makes its controller and dispatcher (as a new process would)."""
+    monkeypatch.setattr(launch, "start_controller", lambda run: None)
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    made: list[Cluster] = []
+
+    def make_dispatcher(run: RunDirectory, profile: object) -> Cluster:
+        made.append(Cluster(profile, run.slurm / "trials"))
+        made[-1].monkeypatch = monkeypatch
+        return made[-1]
+
+    monkeypatch.setattr(process, "make_dispatcher", make_dispatcher)
+
+    def make(**changes: object) -> tuple[RunDirectory, Callable[..., tuple[Controller, Cluster]]]:
+        settings = {"search__iterations": 1, "search__batch_size": 2, "cluster": "in_process"}
+        spec = load_spec(scripted_spec(**settings | changes))
+        run, _ = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")  # fmt: skip
+
+        def controller(**settings: object) -> tuple[Controller, Cluster]:
+            loop = process.make_controller(run)
+            evaluation = loop._evaluation
+            evaluation._settings = replace(evaluation._settings, **{"retry_pauses": (0.0,)} | settings)  # fmt: skip
+            return loop, made[-1]
+
+        return run, controller
+
+    return make
+
+
+def rows(run: RunDirectory) -> list[dict[str, object]]:
+    return [trial.row for trial in read_state(run.journal_file).trials.values()]
+
+
+def states(run: RunDirectory, trial: str = "t0000") -> list[str | None]:
+    return [attempt.state for attempt in read_attempts(run.trial(trial))]
+
+
+def test_a_broken_node_costs_one_attempt_and_is_avoided(new_run):
+    run, controller = new_run()
+    loop, cluster = controller()
+    cluster.command = lambda work, node, number: NO_LOOP if node == "n1" else None
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert cluster.nodes == ["n1"] + ["n2"] * (len(cluster.nodes) - 1)
+    assert [row["attempts"] for row in rows(run)] == [2] + [1] * (len(rows(run)) - 1)
+    [first, _] = read_attempts(run.trial("t0000"))
+    assert "no loop devices available" in first.error
+
+
+def test_a_node_that_fails_two_trials_for_no_reason_is_avoided_too(new_run):
+    run, controller = new_run()
+    # While the first trial's pause lasts, the second is started on the same node.
+    loop, cluster = controller(retry_pauses=(1.0,))
+    cluster.command = lambda work, node, number: "exit 3" if node == "n1" else None
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert cluster.nodes == ["n1", "n1"] + ["n2"] * (len(cluster.nodes) - 2)
+
+
+def test_pauses_grow_and_a_trial_that_nothing_explains_blames_no_allocation(new_run):
+    run, controller = new_run()
+    loop, cluster = controller(retry_pauses=(0.0, 1.5))
+    cluster.command = lambda work, node, number: "exit 3" if work.trial == "t0000" else None
+    loop.run()
+    assert read_state(run.journal_file).finished == "done"
+    first, *others = rows(run)
+    assert first["state"] == "INFRA_FAILED"
+    assert "exit code 3" in first["error"]
+    assert "max_attempts is 3" in first["error"]
+    assert {row["state"] for row in others} == {"COMPLETED"}
+    starts = [datetime.fromisoformat(a.started) for a in read_attempts(run.trial("t0000"))]
+    one, two = [(b - a).total_seconds() for a, b in pairwise(starts)]
+    assert one < 1.5 <= two
+    told = {result.allocation for result in loop._searcher.archive.results}
+    assert len(told) == len({json.dumps(row["allocation"]) for row in others})
+    assert all(result.score is not None for result in loop._searcher.archive.results)
+
+
+def test_a_controller_that_is_started_again_keeps_the_pause(new_run):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller(max_attempts=2)
+    cluster.command = lambda work, node, number: "exit 3"
+    journal = loop._journal
+    stop = journal.append
+
+    def append(event: str, **values: object) -> None:
+        stop(event, **values)
+        if event == "lost":
+            raise KeyboardInterrupt  # the controller dies right behind it
+
+    journal.append = append  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    second, _ = controller(retry_pauses=(2.0,))
+    lost = datetime.fromisoformat(read_state(run.journal_file).trials["t0000"].lost_at)
+    second.run()
+    assert states(run) == ["INFRA_FAILED", "COMPLETED"]
+    begun = datetime.fromisoformat(read_attempts(run.trial("t0000"))[1].started)
+    assert (begun - lost).total_seconds() >= 2
+
+
+def test_the_queue_s_preempted_outranks_a_record_of_cancelled(new_run):
+    """PreemptMode=CANCEL: SIGTERM first. Such losses do not count against max_attempts."""
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller(max_attempts=1)
+    preempted = "kill -TERM $$"
+    cluster.command = lambda work, node, number: preempted if work.trial == "t0000" and number < 4 else None  # fmt: skip
+    cluster.word = lambda trial: "PREEMPTED" if cluster.starts[trial] < 4 else None
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert states(run) == ["CANCELLED", "CANCELLED", "CANCELLED", "COMPLETED"]
+
+
+def test_preemptions_are_capped(new_run):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller(max_preemptions=2)
+    cluster.command = lambda work, node, number: "kill -TERM $$" if work.trial == "t0000" else None
+    cluster.word = lambda trial: "PREEMPTED" if trial == "t0000" else None
+    loop.run()
+    first = rows(run)[0]
+    assert first["state"] == "PREEMPTED"
+    assert "max_preemptions allows 2" in first["error"]
+    assert len(states(run)) == 3
+
+
+def test_a_trial_that_the_user_cancels_stays_cancelled(new_run):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller()
+    cluster.command = lambda work, node, number: "kill -TERM $$" if work.trial == "t0000" else None
+    cluster.word = lambda trial: "CANCELLED" if trial == "t0000" else None
+    loop.run()
+    assert rows(run)[0]["state"] == "CANCELLED"
+    assert states(run) == ["CANCELLED"]
+
+
+@pytest.fixture
+def late_marker(new_run):
+    """A run whose first trial's marker is not in sight when its job ends; ``appears(seconds)`` puts it back."""
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller(settle_seconds=20)
+    marker = run.trial("t0000") / "COMPLETED.json"
+    hidden = marker.with_name("hidden")
+    poll = cluster.poll
+
+    def hide(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        found = poll(job_ids)
+        if marker.exists() and not hidden.exists():
+            hidden.write_bytes(marker.read_bytes())
+            marker.unlink()
+        return found
+
+    cluster.poll = hide  # type: ignore[method-assign]
+    return run, loop, marker, hidden
+
+
+def test_a_marker_may_appear_late(late_marker):
+    """As over NFS: the attempt's record says COMPLETED before the marker is in sight."""
+    run, loop, marker, hidden = late_marker
+
+    def reappear() -> None:
+        while states(run) != ["COMPLETED"] or not hidden.exists():
+            time.sleep(0.05)
+        time.sleep(1)
+        marker.write_bytes(hidden.read_bytes())
+
+    thread = threading.Thread(target=reappear)
+    thread.start()
+    loop.run()
+    thread.join()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert states(run) == ["COMPLETED"], "it was not run again"
+
+
+def test_a_marker_that_never_appears_costs_an_attempt(late_marker):
+    run, loop, _, _ = late_marker
+    loop._evaluation._settings = replace(loop._evaluation._settings, settle_seconds=0.5)
+    loop.run()
+    assert rows(run)[0]["state"] == "COMPLETED"
+    assert states(run) == ["COMPLETED", "COMPLETED"]
+    events = [json.loads(line) for line in run.journal_file.read_text().splitlines()]
+    [lost] = [event for event in events if event["event"] == "lost"]
+    assert "COMPLETED.json is missing" in lost["why"]
+
+
+def damage_a_line(path: Path) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:3], lines[3][:20] + "\n", *lines[4:]]))
+
+
+def cut_at_a_line(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def empty(path: Path) -> None:
+    path.write_text("")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_a_line, cut_at_a_line, empty, remove])
+@pytest.mark.parametrize("after", [0, 2])
+def test_damaged_examples_end_the_run_and_are_named(new_run, damage, after):
+    """Before its first trial, and while it runs: not one FAILED trial after the other."""
+    run, controller = new_run(search__iterations=2, search__batch_size=1)
+    whole = run.examples_file.read_bytes()
+    loop, cluster = controller()
+
+    def spoil(work: Work, node: str, number: int) -> None:
+        if len(cluster.starts) == after + 1 and run.examples_file.exists():
+            damage(run.examples_file)
+
+    if after:
+        cluster.command = spoil
+    else:
+        damage(run.examples_file)
+    with pytest.raises(RunFailed, match="examples.jsonl"):
+        loop.run()
+    state = read_state(run.journal_file)
+    assert "examples.jsonl" in state.finished
+    assert "FAILED" not in {row["state"] for row in rows(run) if row}
+    run.examples_file.write_bytes(whole)
+    again, _ = controller()
+    again.run()
+    assert read_state(run.journal_file).finished == "done"
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+
+
+def test_events_of_a_later_version_are_passed_over(new_run, caplog):
+    run, controller = new_run(search__iterations=0)
+    loop, _ = controller()
+    loop.run()
+    lines = run.journal_file.read_text().splitlines(keepends=True)
+    row = {**json.loads(next(x for x in lines if '"finished"' in x))}
+    row["row"] |= {"later": 1}
+    later = [json.dumps({"event": "later", "time": "2030"}) + "\n", json.dumps(row) + "\n"]
+    run.journal_file.write_text("".join(lines[:-1] + later + lines[-1:]))
+    assert read_state(run.journal_file).finished == "done"
+    assert "'later'" in caplog.text
+    again, _ = controller()
+    again._evaluation.write_table()
+
+
+@pytest.mark.parametrize("line", ['{"event": "told"}', "[]", "3", '{"event": "finished", "trial": "t9999", "row": {}}'])  # fmt: skip
+def test_an_event_that_no_version_writes_is_named(new_run, line):
+    run, controller = new_run(search__iterations=0)
+    with run.journal_file.open("a") as stream:
+        stream.write(line + "\n")
+    with pytest.raises(UserError, match=r"journal\.jsonl:1: an event that cannot be understood"):
+        read_state(run.journal_file)
+    with pytest.raises(UserError, match=r"journal\.jsonl:1"):
+        controller()

@@ -1,0 +1,222 @@
+"""Whose fault an attempt's end was: a case a row of the table, and that every end has a verdict."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.dispatch.blame import STOPS, AttemptEnd, Verdict, blame
+from agenttts.dispatch.messages import CONSEQUENCES, MACHINE_MESSAGES, find_message
+from agenttts.tables.schema import TrialState
+from agenttts.trial.result import Fault
+
+# (state, retried, node excluded)
+OWN, OOM, TIMEOUT = ("FAILED", False, False), ("OOM", False, False), ("TIMEOUT", False, False)
+INFRA, NODE = ("INFRA_FAILED", True, False), ("INFRA_FAILED", True, True)
+PREEMPTED, CANCELLED = ("PREEMPTED", True, False), ("CANCELLED", False, False)
+
+
+def engine(message: str, kind: str = "FAILED") -> Fault:
+    return Fault(kind, message, "engine")
+
+
+LOADING = "model 'm' (/models/m) could not be loaded by vLLM: RuntimeError: Engine core initialization failed. See root cause above."
+KILLED = "the engine process of model 'm' was killed by SIGKILL (exit code -9); SIGKILL is what the kernel and Slurm send when memory has run out; its last line: loading"
+FREE = "ValueError: Free memory on device cuda:0 ({} GiB) on startup is less than desired GPU memory utilization ({} GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes."
+HELD, UNUSED = FREE.format("3.25/79.1", "0.9, 71.2"), FREE.format("78.5/79.1", "0.995, 78.7")
+
+# Ends that nothing but the log tells of: what it says, and whether another node may do better.
+LOGS = {
+    "FATAL:   could not open image /images/agenttts.sif: failed to retrieve path for /images/agenttts.sif: lstat /images: no such file or directory": NODE,
+    "FATAL:   container creation failed: mount hook function failure: mount /models->/models error: while mounting /models: mount source /models doesn't exist": NODE,
+    "FATAL:   container creation failed: mount hook function failure: no loop devices available": NODE,
+    'FATAL:   "python": executable file not found in $PATH': INFRA,
+    "ABORT  : Retval = 255": INFRA,
+    "RuntimeError: No CUDA GPUs are available": NODE,
+    "torch.AcceleratorError: CUDA error: no CUDA-capable device is detected": NODE,
+    "RuntimeError: CUDA error: CUDA-capable device(s) is/are busy or unavailable": NODE,
+    "RuntimeError: CUDA error: device unavailable": NODE,
+    "CUDA unknown error - this may be due to an incorrectly set up environment": NODE,
+    "torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered": NODE,
+    "[ 5281.2] NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, GPU has fallen off the bus.": NODE,
+    "The NVIDIA driver on your system is too old (found version 12020).": NODE,
+    "RuntimeError: CUDA error: no kernel image is available for execution on the device": NODE,
+    "OSError: [Errno 116] Stale file handle: '/models/m/model-00001-of-00004.safetensors'": NODE,
+    "OSError: [Errno 5] Input/output error": NODE,
+    "bash: /images/a.sif: Transport endpoint is not connected": NODE,
+    "OSError: [Errno 28] No space left on device: '/tmp/cache/vllm'": INFRA,
+    "OSError: [Errno 122] Disk quota exceeded": INFRA,
+    "torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled system error": INFRA,
+    "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12)": INFRA,
+    "Bus error (core dumped)": INFRA,
+    "Illegal instruction (core dumped)": NODE,
+    "RuntimeError: can't start new thread": INFRA,
+    HELD: NODE,
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.": OOM,
+}  # fmt: skip
+
+CASES = [
+    # An end that nothing explains is nobody's fault, and tried again.
+    ("an unknown exit", AttemptEnd(exit_code=3, began=True), INFRA),
+    ("an unknown exit before the trial began", AttemptEnd(exit_code=255), INFRA),
+    ("an exit in order without a result", AttemptEnd(exit_code=0, began=True), INFRA),
+    ("a crash of native code", AttemptEnd(exit_code=-11, began=True), INFRA),
+    ("a crash seen through the container runtime", AttemptEnd(exit_code=139, began=True), INFRA),
+    ("an illegal instruction", AttemptEnd(exit_code=132, began=True), NODE),
+    ("a command that could not be started", AttemptEnd(problem="apptainer: No such file"), INFRA),
+    # The trial's own word.
+    ("the task's code failed", AttemptEnd(exit_code=1, fault=Fault("FAILED", "ZeroDivisionError: ...", "task")), OWN),
+    ("an older image's word", AttemptEnd(exit_code=1, fault=Fault("FAILED", "no such stage")), OWN),
+    ("a model does not load", AttemptEnd(exit_code=1, fault=engine("unknown architecture")), OWN),
+    ("a kind that is not known", AttemptEnd(exit_code=1, fault=Fault("LATER", "?", "task")), OWN),
+    ("an engine out of memory", AttemptEnd(exit_code=1, fault=engine("CUDA out of memory", "OOM")), OOM),
+    # The trial's own word, and the cause in the log of the engine's workers.
+    ("a GPU failed under the engine", AttemptEnd(exit_code=1, fault=engine(LOADING), log="CUDA error: uncorrectable ECC error encountered"), NODE),
+    ("NCCL failed under the engine", AttemptEnd(exit_code=1, fault=engine(LOADING), log="ncclSystemError: System call failed"), INFRA),
+    ("memory ran out in a worker", AttemptEnd(exit_code=1, fault=engine(LOADING), log="torch.OutOfMemoryError: CUDA out of memory"), OOM),
+    ("memory ran out in a worker, and NCCL failed with it", AttemptEnd(exit_code=1, fault=engine(LOADING), log="ncclUnhandledCudaError\ntorch.OutOfMemoryError: CUDA out of memory"), OOM),
+    ("somebody else holds the GPU's memory", AttemptEnd(exit_code=1, fault=engine(HELD, "OOM"), log=HELD), NODE),
+    ("the model asks for more than any GPU has", AttemptEnd(exit_code=1, fault=engine(UNUSED, "OOM"), log=UNUSED), OOM),
+    ("the store's disk is full", AttemptEnd(exit_code=1, fault=Fault("FAILED", "OSError: [Errno 28] No space left on device (atomic.py:54)", "task")), INFRA),
+    ("a program that a model wrote printed odd things", AttemptEnd(exit_code=1, fault=Fault("FAILED", "ValueError: odd (mytask.py:3)", "task"), log="NVRM: Xid (1): 79\nout of memory"), OWN),
+    # A SIGKILL is no evidence of exhausted memory.
+    ("killed", AttemptEnd(exit_code=-9, began=True), INFRA),
+    ("killed, seen through a shell", AttemptEnd(exit_code=137, began=True), INFRA),
+    ("killed, and the kernel counted it", AttemptEnd(exit_code=137, began=True, oom_killed=True), OOM),
+    ("killed, and the log says why", AttemptEnd(exit_code=137, began=True, log="slurmstepd: error: Detected 1 oom_kill event"), OOM),
+    ("the engine was killed", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM")), INFRA),
+    ("the engine was killed, and the kernel counted it", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), oom_killed=True), OOM),
+    ("the engine was killed after it had said why", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), log="RuntimeError: Cannot allocate memory"), OOM),
+    ("the engine's file vanished under it", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGBUS (exit code -7)")), INFRA),
+    ("the engine crashed by itself", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGSEGV (exit code -11)")), OWN),
+    # What the job itself did.
+    ("a node that is not usable", AttemptEnd(stopped="preflight", problem="/tmp is full", node="n1"), NODE),
+    ("told to make room", AttemptEnd(stopped="preemption", exit_code=143, began=True), PREEMPTED),
+    ("told that time is up", AttemptEnd(stopped="time limit", exit_code=143, began=True), TIMEOUT),
+    ("interrupted", AttemptEnd(stopped="signal", exit_code=143, began=True), CANCELLED),
+    ("an engine that did not start", AttemptEnd(stopped="start limit", exit_code=143, began=True), INFRA),
+    ("an engine that did not start twice", AttemptEnd(stopped="start limit", stops_before=1, began=True), TIMEOUT),
+    ("a call without progress", AttemptEnd(stopped="stall limit", exit_code=-9, began=True), INFRA),
+    ("a call without progress twice", AttemptEnd(stopped="stall limit", stops_before=1, began=True), TIMEOUT),
+    ("a call without progress twice, and a reason", AttemptEnd(stopped="stall limit", stops_before=1, log="NVRM: Xid (PCI:0000:3b:00): 79"), NODE),
+    ("ended by SIGTERM", AttemptEnd(exit_code=143, began=True), CANCELLED),
+    # The queue's word on an attempt that was cut off.
+    ("cut off", AttemptEnd(), INFRA),
+    ("cut off, the queue knows nothing", AttemptEnd(queue_state="UNKNOWN", node="n1"), INFRA),
+    ("cut off, FAILED", AttemptEnd(queue_state="FAILED"), INFRA),
+    ("cut off, NODE_FAIL", AttemptEnd(queue_state="NODE_FAIL", node="n1"), NODE),
+    ("cut off, BOOT_FAIL", AttemptEnd(queue_state="BOOT_FAIL"), NODE),
+    ("cut off, PREEMPTED", AttemptEnd(queue_state="PREEMPTED"), PREEMPTED),
+    ("cut off, TIMEOUT", AttemptEnd(queue_state="TIMEOUT"), TIMEOUT),
+    ("cut off, DEADLINE", AttemptEnd(queue_state="DEADLINE"), TIMEOUT),
+    ("cut off, OUT_OF_MEMORY", AttemptEnd(queue_state="OUT_OF_MEMORY"), OOM),
+    ("cut off, CANCELLED", AttemptEnd(queue_state="CANCELLED"), CANCELLED),
+    ("cut off after a GPU failed", AttemptEnd(queue_state="FAILED", log="NVRM: Xid (PCI:0000:3b:00): 79"), NODE),
+]  # fmt: skip
+
+
+def in_short(verdict: Verdict) -> tuple[str, bool, bool]:
+    return (verdict.state.value, verdict.retry, verdict.exclude_node)
+
+
+@pytest.mark.parametrize(("end", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])  # fmt: skip
+def test_a_row_of_the_table(end, expected):
+    verdict = blame(end)
+    assert in_short(verdict) == expected, verdict
+    assert verdict.explanation
+
+
+@pytest.mark.parametrize("line", LOGS)
+@pytest.mark.parametrize("exit_code", [1, 255, 0])
+def test_a_message_in_the_log_tells_whose_fault_it_was(line, exit_code):
+    log = f"INFO loading\n{line}\nINFO shutting down\n"
+    verdict = blame(AttemptEnd(exit_code=exit_code, log=log, began=True))
+    assert in_short(verdict) == LOGS[line], verdict
+    if verdict.state is TrialState.INFRA_FAILED:
+        assert " ".join(line.split())[:100] in verdict.explanation
+
+
+@pytest.mark.parametrize("line", ["INFO the model's quantization is experimental", "WARNING 3 requests were retried", "FATALITY", "Xidane"])  # fmt: skip
+def test_ordinary_lines_are_no_message(line):
+    assert find_message(line, (*MACHINE_MESSAGES, *CONSEQUENCES)) is None
+
+
+# The job's own record, then the queue's word: (recorded, the queue's state, what comes of it).
+CANCELLED_RECORD = Verdict(TrialState.CANCELLED, False, False, "the trial was ended by SIGTERM")
+KILLED_RECORD = Verdict(TrialState.INFRA_FAILED, True, False, "killed")
+FAULTY_NODE = Verdict(TrialState.INFRA_FAILED, True, True, "a GPU has a hardware error")
+OWN_RECORD = Verdict(TrialState.FAILED, False, False, "ZeroDivisionError")
+PREEMPTED_RECORD = Verdict(TrialState.PREEMPTED, True, False, "made room")
+COMPLETED_RECORD = Verdict(TrialState.COMPLETED, False, False, "")
+
+RECORDS = [
+    (CANCELLED_RECORD, "PREEMPTED", PREEMPTED),
+    (CANCELLED_RECORD, "NODE_FAIL", NODE),
+    (CANCELLED_RECORD, "CANCELLED", CANCELLED),
+    (CANCELLED_RECORD, "TIMEOUT", TIMEOUT),
+    (CANCELLED_RECORD, "OUT_OF_MEMORY", OOM),
+    (CANCELLED_RECORD, "COMPLETED", INFRA),
+    (CANCELLED_RECORD, "FAILED", INFRA),
+    (CANCELLED_RECORD, "UNKNOWN", CANCELLED),
+    (CANCELLED_RECORD, "ENDED", CANCELLED),
+    (KILLED_RECORD, "OUT_OF_MEMORY", OOM),
+    (KILLED_RECORD, "FAILED", INFRA),
+    (KILLED_RECORD, "CANCELLED", CANCELLED),
+    (KILLED_RECORD, "TIMEOUT", TIMEOUT),
+    (FAULTY_NODE, "FAILED", NODE),
+    (FAULTY_NODE, "OUT_OF_MEMORY", NODE),
+    (OWN_RECORD, "FAILED", OWN),
+    (OWN_RECORD, "COMPLETED", OWN),
+    (OWN_RECORD, "TIMEOUT", OWN),
+    (OWN_RECORD, "PREEMPTED", PREEMPTED),
+    (PREEMPTED_RECORD, "CANCELLED", CANCELLED),
+    (PREEMPTED_RECORD, "FAILED", PREEMPTED),
+    (COMPLETED_RECORD, "COMPLETED", INFRA),
+    (COMPLETED_RECORD, "", INFRA),
+]
+
+
+@pytest.mark.parametrize(("recorded", "word", "expected"), RECORDS)
+def test_the_queue_s_word_on_what_the_job_wrote_down(recorded, word, expected):
+    verdict = blame(AttemptEnd(recorded=recorded, queue_state=word, node="n1"))
+    assert in_short(verdict) == expected, verdict
+
+
+SAID = st.lists(st.sampled_from([*LOGS, KILLED, LOADING, "INFO fine", ""]), max_size=4).map("\n".join)  # fmt: skip
+TEXT = st.one_of(st.text(max_size=200), SAID)
+FAULTS = st.builds(Fault, st.sampled_from(["FAILED", "OOM", "", "else"]), TEXT, st.sampled_from(["", "engine", "task", "input"]))  # fmt: skip
+VERDICTS = st.builds(Verdict, st.sampled_from(TrialState), st.booleans(), st.booleans(), st.text())
+WORDS = st.one_of(
+    st.sampled_from(["", "COMPLETED", "FAILED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED", "PREEMPTED", "REVOKED", "CANCELLED", "UNKNOWN", "ENDED", "RUNNING"]),
+    st.text(max_size=12),
+)  # fmt: skip
+ENDS = st.builds(
+    AttemptEnd,
+    exit_code=st.none() | st.integers(-70, 300),
+    fault=st.none() | FAULTS,
+    log=TEXT,
+    queue_state=WORDS,
+    node=st.sampled_from(["", "n1"]),
+    began=st.booleans(),
+    stopped=st.none() | st.sampled_from(STOPS),
+    problem=TEXT,
+    stops_before=st.integers(0, 3),
+    oom_killed=st.booleans(),
+    recorded=st.none() | VERDICTS,
+)
+
+
+@given(ENDS)
+def test_every_end_has_a_verdict(end):
+    verdict = blame(end)
+    assert isinstance(verdict.state, TrialState)
+    assert verdict.state is not TrialState.COMPLETED
+    if end.recorded is None:
+        own = verdict.state in (TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT)
+        assert verdict.retry == (verdict.state in (TrialState.INFRA_FAILED, TrialState.PREEMPTED))
+        assert not (own and verdict.exclude_node)
+        if verdict.state is TrialState.FAILED:
+            assert end.fault is not None, "an allocation is blamed by its own word alone"
+    if end.queue_state == "PREEMPTED":
+        assert verdict.state is TrialState.PREEMPTED
