@@ -92,7 +92,7 @@ def test_a_stopped_trial_keeps_its_samples_and_goes_on_from_them(dispatcher, mak
 def test_a_trial_over_its_time_limit_is_run_again_as_often_as_the_profile_says(
     dispatcher, make_trial, monkeypatch
 ):
-    monkeypatch.setattr("agenttts.dispatch.in_process.minutes", lambda time: 0.005)  # 0.3 s
+    monkeypatch.setattr("agenttts.dispatch.job.minutes", lambda time: 0.005)  # 0.3 s
     here = dispatcher(trial=JobResources(time="1"), max_timeouts=2)
     spec = make_trial("t0000", ("weak", 1), ("weak", 1))
     directory = Path(spec.directory)
