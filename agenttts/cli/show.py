@@ -121,6 +121,18 @@ def plan(document: dict[str, Any]) -> None:
                 f"then ({key}): the best {search[key]['allocations']} on {search[key]['examples']} {what}",
                 highlight=False,
             )
+    for name, model in document["models"].items():
+        thinking = model["thinking"]
+        if thinking is None:
+            console.print(f"{name}: thinking is not removed from its replies", highlight=False)
+        elif thinking["known"]:
+            pairs = zip(thinking["starts"], thinking["ends"], strict=False)
+            markers = escape(", ".join(f"{start} … {end}" for start, end in pairs))
+            console.print(
+                f"{name}: thinking is removed from its replies: {markers}",
+                highlight=False,
+                soft_wrap=True,
+            )
     agent = document["agent"]
     if agent:
         served = f", {agent['gpus']} GPUs ({agent['why']})" if "gpus" in agent else ""

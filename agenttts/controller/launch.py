@@ -179,6 +179,7 @@ def _create(run: RunDirectory, plan: Plan) -> None:
         "token": secrets.token_hex(4),
         "version": __version__,
         "gpus": {name: need.gpus for name, need in plan.needs.items()},
+        "models": {name: facts.to_record() for name, facts in plan.facts.items()},
         "agent_gpus": plan.agent_need.gpus if plan.agent_need else None,
         "image": None,
     }

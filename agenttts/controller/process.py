@@ -16,11 +16,12 @@ from pathlib import Path
 import submitit
 
 from agenttts import search, tasks
-from agenttts.controller.agent import briefing_of, served_model
+from agenttts.controller.agent import agent_thinking, briefing_of, served_fields, served_model
 from agenttts.controller.evaluation import Evaluation, EvaluationSettings
 from agenttts.controller.journal import Journal
 from agenttts.controller.loop import Controller, LoopSettings
-from agenttts.controller.plan import container_of, model_configs
+from agenttts.controller.models import frozen_facts, model_configs
+from agenttts.controller.plan import container_of
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.works import WorkFactory
 from agenttts.dispatch.base import Dispatcher
@@ -74,15 +75,23 @@ def make_controller(run: RunDirectory) -> Controller:
         transcript=transcript,
     )
     briefing = briefing_of(tasks.create(spec.task.name), _lines(run.examples_file))
-    link = connect(spec.agent, briefing, transcript, served.locate if served else None)
+    link = connect(
+        spec.agent,
+        briefing,
+        transcript,
+        served.locate if served else None,
+        thinking=agent_thinking(spec),
+        extra=served_fields(spec),
+    )
     searcher = search.create(
         spec.search.method, spec.space(), spec.search.seed, llm=link, **spec.search.options
     )
+    facts = frozen_facts(spec, origin)
     works = WorkFactory(
         run,
         spec,
         token=token,
-        models=model_configs(spec, origin["gpus"]),
+        models=model_configs(spec, origin["gpus"], facts),
         container=container,
         env=profile.env,
         at_once=profile.throttle,

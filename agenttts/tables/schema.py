@@ -82,8 +82,8 @@ class TrialRow:
 class ExampleRow:
     """One row of examples.parquet: what one stage made of one example.
 
-    ``output`` is the JSON text of the fused output, ``candidates`` the raw samples in the order of their index;
-    ``truncated`` says that a prompt was too long for the model's
+    ``output`` is the JSON text of the fused output; ``candidates`` are the samples in the order of their index, as the
+    stage's parser saw them: without the model's thinking (the sample store has them whole). ``truncated`` says that a prompt was too long for the model's
     context and lost tokens from its middle.
     """
 
