@@ -221,6 +221,12 @@ def _status_view(document: dict[str, Any]) -> Group:
                 "left aside; 'best' is the highest score)"
             )
         )
+    if document["cut_share"]:
+        shares = ", ".join(
+            f"{name} {part['share']:.0%}" for name, part in document["cut_share"].items()
+        )
+        parts.append(Text(f"samples cut at decode_tokens: {shares}"))
+    parts += [Text(f"warning: {warning}", style="yellow") for warning in document["warnings"]]
     agent = document["agent"]
     if agent and agent["served"] and not document["outcome"]:
         parts.append(Text(f"served model: {agent['served'][-1]['what']}"))

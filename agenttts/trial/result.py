@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
 
 from agenttts.tables.atomic import atomic_write_json, atomic_write_parquet
+from agenttts.tables.schema import StageCuts
 from agenttts.trial.spec import SPEC_FILE
 
 RESULT_FILE = "result.json"
@@ -32,6 +33,8 @@ class TrialOutput:
     ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes; ``reused_tokens`` of them came from the
     sample store and were not computed again. ``seconds`` are wall seconds by phase (``load``, ``generate``).
     ``score_stderr`` is the score's standard error over the examples; None where it is unknown, as from an older image.
+    ``cut_samples``: how many samples of each stage were drawn, and how many of them ran into the stage's
+    ``decode_tokens``; empty where it is unknown.
     """
 
     score: float
@@ -43,6 +46,7 @@ class TrialOutput:
     examples: int
     seconds: Mapping[str, float]
     score_stderr: float | None = None
+    cut_samples: Sequence[StageCuts] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ def read_result(directory: Path) -> TrialOutput | None:
         marker = json.loads((directory / MARKER_FILE).read_text(encoding="utf-8"))
         if marker != _digests(directory):
             return None
-        return TrialOutput(**json.loads((directory / RESULT_FILE).read_text(encoding="utf-8")))
+        result = json.loads((directory / RESULT_FILE).read_text(encoding="utf-8"))
+        return TrialOutput(**{**result, "cut_samples": tuple(result.get("cut_samples", ()))})
     except (OSError, ValueError):  # absent, or cut short by a crash: not complete
         return None
 

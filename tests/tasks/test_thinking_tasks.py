@@ -256,9 +256,21 @@ def test_a_model_that_thinks_scores_as_its_answers_do(family, tmp_path):
 def test_a_model_that_never_ends_its_thinking_answers_nothing(family, tmp_path):
     output, rows = trial(family, tmp_path / "unclosed", {"thinking": {"unclosed": 1.0}})
     assert output.score == 0
+    assert all(part["cut"] == part["samples"] > 0 for part in output.cut_samples)
     assert rows["candidates"].list.eval(pl.element() == "").list.all().all()
     stages = {stage.name: stage for stage in tasks.create(family.task).stages}
     examples = {example.id: example for example in examples_of(family)}
     if family.task != "chatdev":  # whose outputs hold what came of running nothing
         for row in rows.iter_rows(named=True):
             assert json.loads(row["output"]) == stages[row["stage"]].parse("", examples[row["example"]])  # fmt: skip
+
+
+def test_samples_that_end_their_thinking_outvote_those_that_do_not(family, tmp_path):
+    option = {"thinking": {"unclosed": 0.3}}
+    output, rows = trial(family, tmp_path / "some", option)
+    assert output.score > 0
+    drawn = sum(part["samples"] for part in output.cut_samples)
+    cut = sum(part["cut"] for part in output.cut_samples)
+    assert 0 < cut < drawn
+    assert rows["cut"].sum() == cut
+    assert rows["candidates"].explode().eq("").sum() <= cut
