@@ -40,7 +40,7 @@ from agenttts.tasks.base import Task
 # A served model outlives a controller that is being requeued, not one that is gone.
 _LEASE_S = 900.0
 # What the server does not need to know of a model: the search's requests and the reading of replies need it.
-_NOT_SERVED = ("template_args", "thinking")
+_NOT_SERVED = ("template_args", "thinking", "weights")
 
 
 def briefing_of(task: Task, examples: int | None) -> Briefing:

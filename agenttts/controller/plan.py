@@ -71,7 +71,7 @@ class Plan:
         data are not here and the spec does not say how many. ``recommended`` is how many trials may follow those of the search,
         of an allocation that it recommends and has not tried. ``models``: the markers around the thinking that is removed
         from replies (null: none is; ``known`` false: the common ones, because the model's files show none), the arguments
-        of the chat template.
+        of the chat template, the fingerprint of the directory (null: not here).
         """
         searcher = search.create(
             self.spec.search.method, self.space, self.spec.search.seed, **self.spec.search.options
@@ -141,6 +141,7 @@ class Plan:
                         "known": facts.thinking != COMMON_THINKING,
                     },
                     "template_args": self.spec.models[name].template_args,
+                    "weights": facts.weights,
                 }
                 for name, facts in self.facts.items()
             },

@@ -20,7 +20,7 @@ from agenttts.controller.agent import agent_thinking, briefing_of, served_fields
 from agenttts.controller.evaluation import Evaluation, EvaluationSettings
 from agenttts.controller.journal import Journal
 from agenttts.controller.loop import Controller, LoopSettings
-from agenttts.controller.models import frozen_facts, model_configs
+from agenttts.controller.models import changed_weights, frozen_facts, model_configs
 from agenttts.controller.plan import container_of
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.works import WorkFactory
@@ -31,6 +31,8 @@ from agenttts.dispatch.slurm import SlurmDispatcher
 from agenttts.errors import RunFailed
 from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
+
+log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _LOCK_PATIENCE_S = 30
@@ -49,6 +51,7 @@ class ControllerJob:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         run = RunDirectory(self.path)
         with _only_controller(run):
+            _warn_of_changed_weights(run)
             make_controller(run).run()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -116,6 +119,17 @@ def make_controller(run: RunDirectory) -> Controller:
         tested=spec.search.test_split.top if spec.search.test_split else 0,
     )
     return Controller(run, searcher, journal, evaluation, settings)
+
+
+def _warn_of_changed_weights(run: RunDirectory) -> None:
+    spec = run.spec()
+    for name in changed_weights(spec, frozen_facts(spec, run.origin())):
+        log.warning(
+            "models.%s.path: the files in %s are not those of the launch; this run stores and reuses samples as of one "
+            "model: put the old files back, or launch a new run for the new ones",
+            name,
+            spec.models[name].path,
+        )
 
 
 def _lines(path: Path) -> int:

@@ -54,7 +54,8 @@ class ModelConfig:
 
     ``path`` is a directory (or a hub id where a hub is reachable); ``options`` go to the engine by name (for vLLM:
     ``dtype``, ``quantization``, ``max_model_len``, ``tensor_parallel_size``, ...). ``template_args`` go to the chat
-    template. ``thinking``: the markers around the model's thinking; None: it has none.
+    template. ``thinking``: the markers around the model's thinking; None: it has none. ``weights``: the fingerprint of a
+    local directory (`agenttts.inference.fingerprint`); None where there is none.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ModelConfig:
     options: Mapping[str, object] = field(default_factory=dict)
     template_args: Mapping[str, object] = field(default_factory=dict)
     thinking: Thinking | None = COMMON_THINKING
+    weights: str | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> ModelConfig:
@@ -169,7 +171,7 @@ def sample_key(
 ) -> str:
     """The address of a prompt's samples: 32 hex digits.
 
-    Two prompts share samples exactly when model (its path; of a script, its text),
+    Two prompts share samples exactly when model (its path and the fingerprint of what lies there; of a script, its text),
     revision, engine options, rendered prompt (of a chat, with the arguments of its template), stop strings, sampling
     parameters and run seed are equal. How many samples are asked for is not part of it: k samples are samples 0..k-1.
     What is empty is left out of the address, so that samples stored before there was such a key are found.
@@ -183,6 +185,8 @@ def sample_key(
     }
     if model.template_args and not isinstance(content, str):
         address["template_args"] = dict(model.template_args)
+    if model.weights is not None:
+        address["weights"] = model.weights
     if keeps_special(model):
         address["special"] = True
     text = json.dumps(address, sort_keys=True, default=str)

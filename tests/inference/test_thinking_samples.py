@@ -118,7 +118,8 @@ def test_template_arguments_belong_to_the_address_of_a_chat():
     assert key(off, "plain text") == key(MODEL, "plain text"), "which no template is applied to"
 
 
-def test_markers_do_not_belong_to_the_address():
+def test_weights_belong_to_the_address_and_markers_do_not():
+    assert key(MODEL) != key(replace(MODEL, weights="a")) != key(replace(MODEL, weights="b"))
     assert key(MODEL) == key(replace(MODEL, thinking=None)), "read otherwise, drawn alike"
     special = replace(MODEL, thinking=replace(THINK, special=True))
     assert key(special) != key(MODEL), "samples stored without special tokens have no markers"
