@@ -146,6 +146,18 @@ def plan(document: dict[str, Any]) -> None:
                 f"then ({key}): the best {search[key]['allocations']} on {search[key]['examples']} {what}",
                 highlight=False,
             )
+    for name, model in document["models"].items():
+        thinking = model["thinking"]
+        if thinking is None:
+            console.print(f"{name}: thinking is not removed from its replies", highlight=False)
+        elif thinking["known"]:
+            pairs = zip(thinking["starts"], thinking["ends"], strict=False)
+            markers = escape(", ".join(f"{start} … {end}" for start, end in pairs))
+            console.print(
+                f"{name}: thinking is removed from its replies: {markers}",
+                highlight=False,
+                soft_wrap=True,
+            )
     agent = document["agent"]
     if agent:
         served = f", {agent['gpus']} GPUs ({agent['why']})" if "gpus" in agent else ""
@@ -234,6 +246,12 @@ def _status_view(document: dict[str, Any]) -> Group:
                 "left aside; 'best' is the highest score)"
             )
         )
+    if document["cut_share"]:
+        shares = ", ".join(
+            f"{name} {part['share']:.0%}" for name, part in document["cut_share"].items()
+        )
+        parts.append(Text(f"samples cut at decode_tokens: {shares}"))
+    parts += [Text(f"warning: {warning}", style="yellow") for warning in document["warnings"]]
     agent = document["agent"]
     if agent and agent["served"] and not document["outcome"]:
         parts.append(Text(f"served model: {agent['served'][-1]['what']}"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts import search, tasks
+from agenttts.controller.models import model_thinking, resolve_thinking
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.served import ServedLimits, ServedModel
 from agenttts.dispatch.apptainer import CACHES, OFFLINE, Container, container_env, exec_command
@@ -28,6 +29,7 @@ from agenttts.dispatch.serve import (
 from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_options import check_options
+from agenttts.replies import Thinking
 from agenttts.search.llm.briefing import Briefing
 from agenttts.search.llm.connect import check_key, connect, served_name
 from agenttts.search.llm.scripted import load_script
@@ -38,6 +40,8 @@ from agenttts.tasks.base import Task
 
 # A served model outlives a controller that is being requeued, not one that is gone.
 _LEASE_S = 900.0
+# What the server does not need to know of a model: the search's requests and the reading of replies need it.
+_NOT_SERVED = ("template_args", "thinking", "weights")
 
 
 def briefing_of(task: Task, examples: int | None) -> Briefing:
@@ -90,7 +94,33 @@ def link_for_replay(spec: JobSpec, method: str, out: Path | None) -> Link | None
     check_key(spec.agent)
     briefing = briefing_of(tasks.create(spec.task.name), spec.task.examples)
     transcript = Transcript(out.with_name(f"{out.name}.agent.jsonl") if out else None)
-    return connect(spec.agent, briefing, transcript)
+    return connect(spec.agent, briefing, transcript, thinking=agent_thinking(spec))
+
+
+def agent_thinking(spec: JobSpec) -> Thinking | None:
+    """The markers around the thinking of the model that the search asks."""
+    agent = spec.agent
+    if agent == "none":
+        return None
+    if not isinstance(agent, ServeAgent):
+        return resolve_thinking(agent.thinking, None)  # the model's files are elsewhere
+    known = spec.models.get(agent.model)
+    if known is not None and agent.thinking == "auto":
+        return model_thinking(known)
+    return resolve_thinking(agent.thinking, known.path if known else agent.model)
+
+
+def served_fields(spec: JobSpec) -> dict[str, Any]:
+    """Fields of every request to a model that the run serves itself, beyond those of OpenAI's interface (vLLM's own)."""
+    if not isinstance(spec.agent, ServeAgent):
+        return {}
+    known = spec.models.get(spec.agent.model)
+    template_args = {**(known.template_args if known else {}), **spec.agent.template_args}
+    fields: dict[str, Any] = {"chat_template_kwargs": template_args} if template_args else {}
+    thinking = agent_thinking(spec)
+    if thinking is not None and thinking.special:
+        fields["skip_special_tokens"] = False
+    return fields
 
 
 def served_model(
@@ -200,7 +230,8 @@ def _serving(
         env = container_env({**OFFLINE, **CACHES, **profile.env})
         keys = tuple(container_env({KEY_VARIABLE: ""}))
     kept = {"directory": str(cache.directory), "image": cache.image} if cache else None
-    return Serving(command, dict(env), keys, host, _LEASE_S, config.name, asdict(config), kept)
+    served = {name: value for name, value in asdict(config).items() if name not in _NOT_SERVED}
+    return Serving(command, dict(env), keys, host, _LEASE_S, config.name, served, kept)
 
 
 def _note(transcript: Transcript, what: str) -> None:

@@ -29,6 +29,7 @@ def finished_row(
         prompt_tokens=output.prompt_tokens,
         decode_tokens=output.decode_tokens,
         reused_tokens=output.reused_tokens,
+        cut_samples=tuple(output.cut_samples),
     )
 
 
@@ -61,6 +62,8 @@ def row_from_json(record: Mapping[str, Any]) -> TrialRow:
             "allocation": Allocation.from_records(record["allocation"]),
             "started": _moment(record["started"]),
             "finished": _moment(record["finished"]),
+            # Journals of earlier versions do not have it.
+            "cut_samples": tuple(record.get("cut_samples", ())),
         }
     )
 

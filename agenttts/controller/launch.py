@@ -29,6 +29,7 @@ from agenttts.controller.process import (
     log_file,
     make_controller,
     only_controller,
+    warn_of_changed_weights,
 )
 from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.base import QueueUnavailable
@@ -154,6 +155,7 @@ def _run_here(run: RunDirectory) -> ControllerHandle:
     with only_controller(run), log_file(folder / f"{handle.job_id}.err"):
         atomic_write_json(run.controller_file, vars(handle))
         try:
+            warn_of_changed_weights(run)
             make_controller(run).run()
         except KeyboardInterrupt:
             make_controller(run).cancel("cancelled")
@@ -216,6 +218,7 @@ def _create(run: RunDirectory, plan: Plan) -> None:
         "token": secrets.token_hex(4),
         "version": __version__,
         "gpus": {name: need.gpus for name, need in plan.needs.items()},
+        "models": {name: facts.to_record() for name, facts in plan.facts.items()},
         "agent_gpus": plan.agent_need.gpus if plan.agent_need else None,
         "skip_bad": plan.spec.task.skip_bad,
         "data": plan.data.to_json(),

@@ -20,6 +20,7 @@ from agenttts.controller.checks import (
     with_snapshots,
 )
 from agenttts.controller.examples import finalist_examples, held_out_examples, load_examples
+from agenttts.controller.models import ModelFacts, find_facts, model_configs
 from agenttts.dispatch.apptainer import (
     Container,
     check_binds,
@@ -31,6 +32,7 @@ from agenttts.dispatch.resources import GpuNeed
 from agenttts.dispatch.slurm_queue import run_slurm
 from agenttts.errors import MissingRequirement, Unavailable
 from agenttts.inference.base import ModelConfig
+from agenttts.replies import COMMON_THINKING
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec, ScriptedAgent
 from agenttts.tasks.base import Example, Task
@@ -47,6 +49,7 @@ class Plan:
     examples: list[Example]
     space: SearchSpace
     needs: Mapping[str, GpuNeed]
+    facts: Mapping[str, ModelFacts]
     container: Container | None
     agent_need: GpuNeed | None = None
     """GPUs of the language model that the run serves itself; None when it serves none."""
@@ -61,7 +64,8 @@ class Plan:
     @property
     def models(self) -> dict[str, ModelConfig]:
         """Every model as its engine needs it."""
-        return model_configs(self.spec, {name: need.gpus for name, need in self.needs.items()})
+        gpus = {name: need.gpus for name, need in self.needs.items()}
+        return model_configs(self.spec, gpus, self.facts)
 
     def describe(self) -> dict[str, Any]:
         """The plan as one JSON document: what ``launch --dry-run`` shows.
@@ -69,7 +73,9 @@ class Plan:
         ``unit_budget`` is the budget of 1 sample: of a stage, that of its largest model. ``examples`` is null when the
         data are not here and the spec does not say how many. ``data`` is what was read of each file or hub split
         (`agenttts.tasks.loading.report.SourceReport`). ``recommended`` is how many trials may follow those of the search,
-        of an allocation that it recommends and has not tried.
+        of an allocation that it recommends and has not tried. ``models``: the markers around the thinking that is removed
+        from replies (null: none is; ``known`` false: the common ones, because the model's files show none), the arguments
+        of the chat template, the fingerprint of the directory (null: not here).
         """
         searcher = search.create(
             self.spec.search.method, self.space, self.spec.search.seed, **self.spec.search.options
@@ -131,6 +137,20 @@ class Plan:
                 }
                 for stage in self.space.stages
             ],
+            "models": {
+                name: {
+                    "thinking": None
+                    if facts.thinking is None
+                    else {
+                        "starts": facts.thinking.starts,
+                        "ends": facts.thinking.ends,
+                        "known": facts.thinking != COMMON_THINKING,
+                    },
+                    "template_args": self.spec.models[name].template_args,
+                    "weights": facts.weights,
+                }
+                for name, facts in self.facts.items()
+            },
             "resources": {
                 "controller": describe(self.profile.controller),
                 "trial": describe(self.profile.trial),
@@ -213,6 +233,7 @@ def make_plan(
         examples,
         space,
         needs,
+        find_facts(spec),
         container,
         agent_need,
         more_examples,
@@ -234,22 +255,6 @@ def with_knowledge(spec: JobSpec, results: Path) -> JobSpec:
         found.append(str(run) if inside else source)
     options = {**spec.search.options, "knowledge": found}
     return spec.model_copy(update={"search": spec.search.model_copy(update={"options": options})})
-
-
-def model_configs(spec: JobSpec, gpus: Mapping[str, int]) -> dict[str, ModelConfig]:
-    """The models of a spec as engines need them."""
-    return {
-        name: ModelConfig(
-            name=name,
-            path=model.path,
-            revision=model.revision,
-            engine=model.engine,
-            prompt_style=model.prompt_style,
-            gpus=gpus[name],
-            options=model.options,
-        )
-        for name, model in spec.models.items()
-    }
 
 
 def container_of(spec: JobSpec, profile: Profile) -> Container | None:

@@ -16,11 +16,12 @@ from pathlib import Path
 import submitit
 
 from agenttts import search, tasks
-from agenttts.controller.agent import briefing_of, served_model
+from agenttts.controller.agent import agent_thinking, briefing_of, served_fields, served_model
 from agenttts.controller.evaluation import Evaluation, EvaluationSettings
 from agenttts.controller.journal import Journal
 from agenttts.controller.loop import Controller, LoopSettings
-from agenttts.controller.plan import container_of, model_configs
+from agenttts.controller.models import changed_weights, frozen_facts, model_configs
+from agenttts.controller.plan import container_of
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.works import WorkFactory, samples_directory
 from agenttts.dispatch.base import Dispatcher
@@ -32,6 +33,8 @@ from agenttts.dispatch.slurm import SlurmDispatcher
 from agenttts.errors import RunFailed
 from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
+
+log = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _PR_SET_PDEATHSIG = 1
@@ -51,6 +54,7 @@ class ControllerJob:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         run = RunDirectory(self.path)
         with only_controller(run):
+            warn_of_changed_weights(run)
             make_controller(run).run()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -85,15 +89,23 @@ def make_controller(run: RunDirectory) -> Controller:
         cache=cache,
     )
     briefing = briefing_of(tasks.create(spec.task.name), _lines(run.examples_file))
-    link = connect(spec.agent, briefing, transcript, served.locate if served else None)
+    link = connect(
+        spec.agent,
+        briefing,
+        transcript,
+        served.locate if served else None,
+        thinking=agent_thinking(spec),
+        extra=served_fields(spec),
+    )
     searcher = search.create(
         spec.search.method, spec.space(), spec.search.seed, llm=link, **spec.search.options
     )
+    facts = frozen_facts(spec, origin)
     works = WorkFactory(
         run,
         spec,
         token=token,
-        models=model_configs(spec, origin["gpus"]),
+        models=model_configs(spec, origin["gpus"], facts),
         container=container,
         env=profile.env,
         at_once=profile.throttle,
@@ -128,6 +140,18 @@ def _settle_seconds(profile: Profile) -> float:
         return profile.settle_seconds
     # NFS clients keep attributes and missing names for 30 to 60 s (nfs(5), acdirmax), and nodes add theirs.
     return 120.0 if profile.kind == "slurm" else 0.0
+
+
+def warn_of_changed_weights(run: RunDirectory) -> None:
+    """Log a warning for every model whose files are not those of the launch."""
+    spec = run.spec()
+    for name in changed_weights(spec, frozen_facts(spec, run.origin())):
+        log.warning(
+            "models.%s.path: the files in %s are not those of the launch; this run stores and reuses samples as of one "
+            "model: put the old files back, or launch a new run for the new ones",
+            name,
+            spec.models[name].path,
+        )
 
 
 def _lines(path: Path) -> int:

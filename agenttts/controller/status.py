@@ -14,11 +14,15 @@ from agenttts.controller.process import make_dispatcher
 from agenttts.controller.run import RunDirectory
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.search.llm.transcript import summarise
+from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings
 from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SOURCE, TEST_SOURCE
 
 
 def run_status(run: RunDirectory) -> dict[str, Any]:
-    """One JSON document: iteration, trials by state, best so far, live jobs, and whether the controller runs."""
+    """One JSON document: iteration, trials by state, best so far, live jobs, and whether the controller runs.
+
+    ``cut_share`` is by stage (see `agenttts.tables.cuts.cut_document`), ``warnings`` are lines for the user.
+    """
     state = read_state(run.journal_file)
     profile = run.profile()
     spec = run.spec()
@@ -45,6 +49,8 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     # On more examples a score says more.
     best = max(finalists or scored, key=lambda row: (row.score, -row.budget), default=None)
     handle = read_handle(run)
+    cuts = cut_by_model(rows)
+    limits = {name: stage.decode_tokens for name, stage in spec.stages.items()}
     return {
         "run": run.name,
         "path": str(run.path),
@@ -81,6 +87,8 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             }
             for row in tests
         ],
+        "cut_share": cut_document(cuts),
+        "warnings": cut_warnings(cuts, limits),
         "agent": summarise(run.transcript_file),
         "jobs": [
             {

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+from agenttts.replies import COMMON_THINKING, Thinking
 
 PromptStyle = Literal["chat", "few_shot_chat", "few_shot_completion"]
 PROMPT_STYLES: tuple[PromptStyle, ...] = ("chat", "few_shot_chat", "few_shot_completion")
@@ -51,7 +53,9 @@ class ModelConfig:
     """A model as an engine needs it: where it lies, and how to run it.
 
     ``path`` is a directory (or a hub id where a hub is reachable); ``options`` go to the engine by name (for vLLM:
-    ``dtype``, ``quantization``, ``max_model_len``, ``tensor_parallel_size``, ...).
+    ``dtype``, ``quantization``, ``max_model_len``, ``tensor_parallel_size``, ...). ``template_args`` go to the chat
+    template. ``thinking``: the markers around the model's thinking; None: it has none. ``weights``: the fingerprint of a
+    local directory (`agenttts.inference.fingerprint`); None where there is none.
     """
 
     name: str
@@ -61,6 +65,17 @@ class ModelConfig:
     prompt_style: PromptStyle = "chat"
     gpus: int = 1
     options: Mapping[str, object] = field(default_factory=dict)
+    template_args: Mapping[str, object] = field(default_factory=dict)
+    thinking: Thinking | None = COMMON_THINKING
+    weights: str | None = None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> ModelConfig:
+        """Inverse of `dataclasses.asdict`; records of earlier versions lack the keys added since."""
+        values = dict(record)
+        if "thinking" in values:
+            values["thinking"] = Thinking.from_record(values["thinking"])
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -68,12 +83,15 @@ class Request:
     """``len(seeds)`` samples of one prompt, sample i drawn with ``seeds[i]``.
 
     ``content`` is a rendered prompt: chat messages or, for completions, plain text. ``stop`` ends a completion.
+    ``template_args`` are for the chat template. ``keep_special``: special tokens stay in the text, but for the end token.
     """
 
     content: str | tuple[Message, ...]
     params: SamplingParams
     seeds: tuple[int, ...]
     stop: tuple[str, ...] = ()
+    template_args: Mapping[str, object] = field(default_factory=dict)
+    keep_special: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,11 +105,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class Completion:
-    """The samples of one request, in the order of its seeds. The prompt is counted once."""
+    """The samples of one request, in the order of its seeds. The prompt is counted once.
+
+    ``prompt_end``: the last characters (up to `PROMPT_END`) of a chat prompt as its template wrote it, which may have
+    begun the reply; empty for plain text.
+    """
 
     samples: tuple[Sample, ...]
     prompt_tokens: int
     truncated: bool = False
+    prompt_end: str = ""
+
+
+PROMPT_END = 200
+"""Characters of a prompt's end that an engine returns: more than any marker and the line breaks after it."""
 
 
 class Engine(Protocol):
@@ -144,18 +171,31 @@ def sample_key(
 ) -> str:
     """The address of a prompt's samples: 32 hex digits.
 
-    Two prompts share samples exactly when model (its path; of a script, its text), revision, engine options, rendered prompt, stop strings, sampling
+    Two prompts share samples exactly when model (its path and the fingerprint of what lies there; of a script, its text),
+    revision, engine options, rendered prompt (of a chat, with the arguments of its template), stop strings, sampling
     parameters and run seed are equal. How many samples are asked for is not part of it: k samples are samples 0..k-1.
+    What is empty is left out of the address, so that samples stored before there was such a key are found.
     """
-    address = {
+    address: dict[str, Any] = {
         "model": [_identity(model), model.revision, model.engine, dict(model.options)],
         "content": content if isinstance(content, str) else [dict(m) for m in content],
         "stop": stop,
         "params": [params.temperature, params.max_tokens, params.top_p],
         "seed": run_seed,
     }
+    if model.template_args and not isinstance(content, str):
+        address["template_args"] = dict(model.template_args)
+    if model.weights is not None:
+        address["weights"] = model.weights
+    if keeps_special(model):
+        address["special"] = True
     text = json.dumps(address, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def keeps_special(model: ModelConfig) -> bool:
+    """Whether a model's special tokens are wanted in its samples: its thinking cannot be told otherwise."""
+    return model.thinking is not None and model.thinking.special
 
 
 def _identity(model: ModelConfig) -> str:

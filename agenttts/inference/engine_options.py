@@ -31,7 +31,7 @@ _TRANSFORMERS_OPTIONS = (
     "use_safetensors",
     "variant",
 )
-_SCRIPTED_OPTIONS = ("seconds_per_sample", "fail", "max_model_len")
+_SCRIPTED_OPTIONS = ("seconds_per_sample", "fail", "max_model_len", "thinking")
 # Set by the engine itself from the model's other keys.
 _MODEL_KEYS = {"model": "path", "revision": "revision"}
 _SHOWN = 5

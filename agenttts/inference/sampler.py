@@ -9,6 +9,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 from agenttts.inference.base import (
     Completion,
@@ -17,6 +18,7 @@ from agenttts.inference.base import (
     Prompt,
     Request,
     SamplingParams,
+    keeps_special,
     render,
     sample_key,
     sample_seed,
@@ -24,6 +26,7 @@ from agenttts.inference.base import (
 from agenttts.inference.engine_process import create_engine
 from agenttts.inference.sharing import ALONE, Share
 from agenttts.inference.store import SampleStore, StoredSample
+from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking, remove_thinking
 
 SAMPLES_A_CALL = 2048
 """Samples of one engine call, stored before the next: enough to fill vLLM's batch, and what a killed job loses."""
@@ -33,9 +36,10 @@ SAMPLES_A_CALL = 2048
 class DrawResult:
     """The k samples of one prompt.
 
-    ``prompt_tokens`` (the prompt, once) and ``decode_tokens`` (all k samples) are what the draw takes, whoever
-    computed it; ``reused_tokens`` is the part of their sum that came from the sample store or from an equal prompt
-    of the same draw. The prompt counts as reused when no sample had to be drawn.
+    ``texts`` are the samples without the model's thinking; the store keeps them whole. ``cut`` of them ran into
+    ``max_tokens``. ``prompt_tokens`` (the prompt, once) and ``decode_tokens`` (all k samples) are what the draw takes,
+    whoever computed it; ``reused_tokens`` is the part of their sum that came from the sample store or from an equal
+    prompt of the same draw. The prompt counts as reused when no sample had to be drawn.
     """
 
     texts: tuple[str, ...]
@@ -43,6 +47,7 @@ class DrawResult:
     decode_tokens: int
     reused_tokens: int
     truncated: bool
+    cut: int = 0
 
 
 @dataclass
@@ -103,13 +108,15 @@ class Sampler:
             content, stop = render(prompt, model.prompt_style)
             key = sample_key(model, content, params, self._run_seed, stop)
             keys.append(key)
-            requests[key] = Request(content, params, (), stop)
+            requests[key] = Request(
+                content, params, (), stop, model.template_args, keeps_special(model)
+            )
         samples = self._store.lookup(dict.fromkeys(requests, distinct))
         drawn = self._draw_missing(model_name, requests, samples, distinct, share)
         results = []
         for key in keys:
             here = drawn.pop(key, set())  # the next equal prompt reuses all of it
-            result = _result(samples[key], here, repeats=k // distinct)
+            result = _result(samples[key], here, model.thinking, repeats=k // distinct)
             self._count(model_name, result, new_prompt=bool(here))
             results.append(result)
         return results
@@ -142,6 +149,7 @@ class Sampler:
         parts = share.parts(list(requests))
         size = share.call_size(missing, self._samples_a_call)
         engine = self._engine(model_name)
+        thinking = self._models[model_name].thinking
         while True:
             self._take_news(samples, k)
             calls = _next_call(parts, samples, k, size)
@@ -159,7 +167,7 @@ class Sampler:
             self.totals[model_name].generate_seconds += time.monotonic() - started
             for (key, indices), completion in zip(calls.items(), completions, strict=True):
                 drawn.setdefault(key, set()).update(indices)
-                for sample in _stored(key, indices, completion, model_name):
+                for sample in _stored(key, indices, completion, model_name, thinking):
                     self._store.add(sample)
                     samples[key].append(sample)
             self._store.flush()
@@ -198,27 +206,38 @@ class Sampler:
         total.reused_tokens += result.reused_tokens
 
 
-def _result(samples: Sequence[StoredSample], drawn: Set[int], *, repeats: int) -> DrawResult:
+def _result(
+    samples: Sequence[StoredSample], drawn: Set[int], thinking: Thinking | None, *, repeats: int
+) -> DrawResult:
     """The draw of a prompt of whose samples those numbered ``drawn`` were not there before."""
     prompt_tokens = samples[0].prompt_tokens
     reused = sum(sample.decode_tokens for sample in samples if sample.index not in drawn)
     return DrawResult(
-        texts=tuple(sample.text for sample in samples) * repeats,
+        texts=tuple(remove_thinking(sample.text, thinking) for sample in samples) * repeats,
         prompt_tokens=prompt_tokens,
         decode_tokens=sum(sample.decode_tokens for sample in samples),
         reused_tokens=reused + (0 if drawn else prompt_tokens),
         truncated=any(sample.truncated for sample in samples),
+        cut=sum(sample.finish_reason == "length" for sample in samples) * repeats,
     )
 
 
 def _stored(
-    key: str, indices: Sequence[int], completion: Completion, model_name: str
+    key: str,
+    indices: Sequence[int],
+    completion: Completion,
+    model_name: str,
+    thinking: Thinking | None,
 ) -> list[StoredSample]:
+    # A block of thinking that the prompt opened is opened in the stored reply too: cut short, it holds no other marker.
+    # Common ones whatever the setting is now: the sample may be read under another one.
+    end = completion.prompt_end
+    opening = opened_thinking(end, thinking) or opened_thinking(end, COMMON_THINKING)
     return [
         StoredSample(
             key=key,
             index=index,
-            text=sample.text,
+            text=opening + sample.text,
             decode_tokens=sample.decode_tokens,
             finish_reason=sample.finish_reason,
             prompt_tokens=completion.prompt_tokens,
@@ -230,8 +249,14 @@ def _stored(
 
 
 def _same_engine(a: ModelConfig, b: ModelConfig) -> bool:
-    plain = {"name": "", "prompt_style": "chat"}
-    return dataclasses.replace(a, **plain) == dataclasses.replace(b, **plain)  # type: ignore[arg-type]
+    # These come with each request, or matter only after it.
+    plain: dict[str, Any] = {
+        "name": "",
+        "prompt_style": "chat",
+        "template_args": {},
+        "thinking": None,
+    }
+    return dataclasses.replace(a, **plain) == dataclasses.replace(b, **plain)
 
 
 def _next_call(

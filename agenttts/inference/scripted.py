@@ -17,7 +17,8 @@ heaviest reply is given (of equals, the first). Options:
 
 - ``seconds_per_sample`` (number): sleep as long for each sample, to make long trials;
 - ``fail`` (``OOM`` or ``FAILED``): loading raises `EngineError` of that kind, to see what a run makes of it;
-- ``max_model_len`` (integer, words): the context, after which prompts are truncated.
+- ``max_model_len`` (integer, words): the context, after which prompts are truncated;
+- ``thinking`` (mapping): replies come with thinking, as reasoning models write it (`agenttts.inference.scripted_thinking`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import json
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +41,9 @@ from agenttts.inference.base import (
     ModelConfig,
     Request,
     Sample,
+    SamplingParams,
 )
+from agenttts.inference.scripted_thinking import ScriptedThinking, read_thinking
 from agenttts.inference.tokenization import fit
 
 
@@ -79,6 +82,7 @@ class ScriptedEngine:
         self._closed = False
         try:
             self._seconds, fail, self._context = _read_options(config)
+            self._thinking = read_thinking(config.options)
             self._script = read_script(Path(config.path))
         except UserError as error:
             raise EngineError(f"model '{config.name}': {error}") from error
@@ -101,12 +105,17 @@ class ScriptedEngine:
         text = _prompt_text(request.content)
         words, truncated = fit(text.split(), self._context, request.params.max_tokens)
         replies = self._replies(" ".join(words) if truncated else text)
+        thinking = self._thinking
+        if thinking is not None and isinstance(request.content, str):
+            thinking = replace(thinking, opened=False)  # plain text has no template to open a block
         samples = []
         for seed in request.seeds:
             if self._seconds:
                 time.sleep(self._seconds)
-            samples.append(_sample(_choose(replies, request.params.temperature, seed), request))
-        return Completion(tuple(samples), len(words), truncated)
+            reply = _choose(replies, request.params.temperature, seed)
+            samples.append(_sample(_with_thinking(reply, thinking, request.params, seed), request))
+        prompt_end = thinking.prompt_end if thinking else ""
+        return Completion(tuple(samples), len(words), truncated, prompt_end)
 
     def _replies(self, text: str) -> tuple[Reply, ...]:
         for rule in self._script.rules:
@@ -179,7 +188,7 @@ def _read_options(
     config: ModelConfig,
 ) -> tuple[float, Literal["OOM", "FAILED"] | None, int | None]:
     """(seconds_per_sample, fail, max_model_len)."""
-    valid = ("seconds_per_sample", "fail", "max_model_len")
+    valid = ("seconds_per_sample", "fail", "max_model_len", "thinking")
     for key in config.options:
         if key not in valid:
             raise UserError(f"unknown option '{key}'; {valid_names(key, valid)}")
@@ -204,6 +213,14 @@ def _choose(replies: tuple[Reply, ...], temperature: float, seed: int) -> str:
         return max(replies, key=lambda reply: reply.weight).text
     chosen = random.Random(seed).choices(replies, weights=[reply.weight for reply in replies])
     return chosen[0].text
+
+
+def _with_thinking(
+    reply: str, thinking: ScriptedThinking | None, params: SamplingParams, seed: int
+) -> str:
+    if thinking is None:
+        return reply
+    return thinking.around(reply, params.max_tokens, params.temperature, seed)
 
 
 def _sample(text: str, request: Request) -> Sample:

@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     given = parser.parse_args()
     document = json.loads(given.file.read_text(encoding="utf-8"))
-    model = ModelConfig(**document["model"])
+    model = ModelConfig.from_record(document["model"])
     command, environment = server_command(model, document["name"], given.host, given.port)
     os.execve(command[0], command, {**environment, **os.environ})
 

@@ -5,12 +5,36 @@ Shared by the engines that hold a real tokenizer; imports none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from agenttts.inference.base import EngineError, Message, ModelConfig
+from agenttts.inference.base import PROMPT_END, EngineError, Message, ModelConfig, Request
 
 Token = TypeVar("Token")
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt as the model gets it. ``end`` and ``truncated`` are as in `agenttts.inference.base.Completion`."""
+
+    tokens: list[int]
+    end: str
+    truncated: bool
+
+
+def encode_request(
+    tokenizer: Any, config: ModelConfig, request: Request, context: int | None
+) -> EncodedPrompt:
+    """The prompt of a request, cut to the context. Raises `EngineError` as `encode` and `fit` do."""
+    if isinstance(request.content, str):
+        tokens, end = encode(tokenizer, config, request.content), ""
+    else:
+        text = _chat_text(tokenizer, config, request.content, request.template_args)
+        tokens = list(tokenizer.encode(text, add_special_tokens=False))
+        end = text[-PROMPT_END:]
+    kept, truncated = fit(tokens, context, request.params.max_tokens)
+    return EncodedPrompt(kept, end, truncated)
 
 
 def encode(tokenizer: Any, config: ModelConfig, content: str | tuple[Message, ...]) -> list[int]:
@@ -21,27 +45,7 @@ def encode(tokenizer: Any, config: ModelConfig, content: str | tuple[Message, ..
     """
     if isinstance(content, str):
         return list(tokenizer.encode(content))
-    if getattr(tokenizer, "chat_template", "") is None:
-        raise EngineError(
-            f"model '{config.name}' ({config.path}) has no chat template, as base models have none, and cannot take "
-            f"prompt_style: {config.prompt_style}; set prompt_style: few_shot_completion for it"
-        )
-    messages = [dict(message) for message in content]
-    try:
-        text = _apply_template(tokenizer, messages)
-    except Exception as error:
-        # Some templates refuse the system role (Gemma, early Mistral): say it at the head of the first user turn.
-        merged = _without_system(messages)
-        if merged is None:
-            raise EngineError(
-                f"the chat template of model '{config.name}' refused the prompt: {error}"
-            ) from error
-        try:
-            text = _apply_template(tokenizer, merged)
-        except Exception:
-            raise EngineError(
-                f"the chat template of model '{config.name}' refused the prompt: {error}"
-            ) from error
+    text = _chat_text(tokenizer, config, content, config.template_args)
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
@@ -63,8 +67,42 @@ def fit(tokens: Sequence[Token], context: int | None, max_tokens: int) -> tuple[
     return [*tokens[:head], *tokens[len(tokens) - tail :]], True
 
 
-def _apply_template(tokenizer: Any, messages: list[dict[str, str]]) -> str:
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+def _chat_text(
+    tokenizer: Any,
+    config: ModelConfig,
+    content: tuple[Message, ...],
+    template_args: Mapping[str, object],
+) -> str:
+    """Chat messages as the model's template writes them, up to where the reply begins."""
+    if getattr(tokenizer, "chat_template", "") is None:
+        raise EngineError(
+            f"model '{config.name}' ({config.path}) has no chat template, as base models have none, and cannot take "
+            f"prompt_style: {config.prompt_style}; set prompt_style: few_shot_completion for it"
+        )
+    messages = [dict(message) for message in content]
+    try:
+        return _apply_template(tokenizer, messages, template_args)
+    except Exception as error:
+        # Some templates refuse the system role (Gemma, early Mistral): say it at the head of the first user turn.
+        merged = _without_system(messages)
+        if merged is None:
+            raise EngineError(
+                f"the chat template of model '{config.name}' refused the prompt: {error}"
+            ) from error
+        try:
+            return _apply_template(tokenizer, merged, template_args)
+        except Exception:
+            raise EngineError(
+                f"the chat template of model '{config.name}' refused the prompt: {error}"
+            ) from error
+
+
+def _apply_template(
+    tokenizer: Any, messages: list[dict[str, str]], template_args: Mapping[str, object]
+) -> str:
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **template_args
+    )
     return str(text)
 
 

@@ -16,7 +16,7 @@ from agenttts.inference.base import (
     SamplingParams,
 )
 from agenttts.inference.out_of_memory import is_out_of_memory
-from agenttts.inference.tokenization import encode, fit
+from agenttts.inference.tokenization import encode_request
 
 _BATCH_SIZE = 32
 
@@ -58,14 +58,20 @@ class TransformersEngine:
         if self._model is None:
             raise EngineError(f"the engine of model '{self._config.name}' is closed")
         prompts = [
-            fit(
-                encode(self._tokenizer, self._config, r.content), self._context, r.params.max_tokens
-            )
-            for r in requests
+            encode_request(self._tokenizer, self._config, request, self._context)
+            for request in requests
         ]
         rows = [
-            _Row(position, sample, tokens, seed, request.params, request.stop)
-            for position, (request, (tokens, _)) in enumerate(zip(requests, prompts, strict=True))
+            _Row(
+                position,
+                sample,
+                prompt.tokens,
+                seed,
+                request.params,
+                request.stop,
+                request.keep_special,
+            )
+            for position, (request, prompt) in enumerate(zip(requests, prompts, strict=True))
             for sample, seed in enumerate(request.seeds)
         ]
         # Rows of like length together: padding is computed too.
@@ -80,12 +86,11 @@ class TransformersEngine:
         return [
             Completion(
                 samples=tuple(drawn[position, sample] for sample in range(len(request.seeds))),
-                prompt_tokens=len(tokens),
-                truncated=truncated,
+                prompt_tokens=len(prompt.tokens),
+                truncated=prompt.truncated,
+                prompt_end=prompt.end,
             )
-            for position, (request, (tokens, truncated)) in enumerate(
-                zip(requests, prompts, strict=True)
-            )
+            for position, (request, prompt) in enumerate(zip(requests, prompts, strict=True))
         ]
 
     def close(self) -> None:
@@ -150,16 +155,20 @@ class TransformersEngine:
             )
         new = output[:, width:].tolist()
         return [
-            self._sample(tokens, length, stop)
-            for tokens, length in zip(new, stops.lengths, strict=True)
+            self._sample(tokens, length, row)
+            for tokens, length, row in zip(new, stops.lengths, rows, strict=True)
         ]
 
-    def _sample(self, tokens: list[int], stopped: int | None, stop: tuple[str, ...]) -> Sample:
+    def _sample(self, tokens: list[int], stopped: int | None, row: _Row) -> Sample:
         """The sample in a row that may have gone on, padded, after its end."""
         ended = next((i + 1 for i, token in enumerate(tokens) if token in self._ends), None)
         length = min(x for x in (ended, stopped, len(tokens)) if x is not None)
-        text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
-        cuts = [place for s in stop if (place := text.find(s)) >= 0]
+        if row.keep_special:  # all but the end token
+            said = tokens[: length - 1 if ended == length else length]
+            text = self._tokenizer.decode(said, skip_special_tokens=False)
+        else:
+            text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
+        cuts = [place for s in row.stop if (place := text.find(s)) >= 0]
         done = ended is not None or stopped is not None
         return Sample(text[: min(cuts)] if cuts else text, length, "stop" if done else "length")
 
@@ -174,6 +183,7 @@ class _Row:
     seed: int
     params: SamplingParams
     stop: tuple[str, ...]
+    keep_special: bool
 
 
 class _Gumbel:

@@ -13,7 +13,7 @@ from typing import Any
 
 from agenttts.inference.base import Completion, EngineError, ModelConfig, Request, Sample
 from agenttts.inference.out_of_memory import is_out_of_memory
-from agenttts.inference.tokenization import encode, fit
+from agenttts.inference.tokenization import encode_request
 
 # Any of them says how the model is laid over the GPUs: then ``gpus`` does not.
 _PARALLELISM = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
@@ -59,22 +59,21 @@ class VLLMEngine:
         if self._llm is None:
             raise EngineError(f"the engine of model '{self._config.name}' is closed")
         prompts = [
-            fit(
-                encode(self._tokenizer, self._config, r.content), self._context, r.params.max_tokens
-            )
-            for r in requests
+            encode_request(self._tokenizer, self._config, request, self._context)
+            for request in requests
         ]
         try:
-            samples = iter(self._samples(requests, [tokens for tokens, _ in prompts]))
+            samples = iter(self._samples(requests, [prompt.tokens for prompt in prompts]))
         except Exception as error:
             raise _engine_error(self._config, "run", error) from error
         return [
             Completion(
                 samples=tuple(next(samples) for _ in request.seeds),
-                prompt_tokens=len(tokens),
-                truncated=truncated,
+                prompt_tokens=len(prompt.tokens),
+                truncated=prompt.truncated,
+                prompt_end=prompt.end,
             )
-            for request, (tokens, truncated) in zip(requests, prompts, strict=True)
+            for request, prompt in zip(requests, prompts, strict=True)
         ]
 
     def close(self) -> None:
@@ -103,6 +102,7 @@ class VLLMEngine:
                         max_tokens=request.params.max_tokens,
                         seed=seed,
                         stop=list(request.stop) or None,
+                        skip_special_tokens=not request.keep_special,
                     )
                 )
         if not inputs:

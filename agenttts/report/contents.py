@@ -9,6 +9,7 @@ from typing import Any
 
 from agenttts.report.summary import Report, RunReport
 from agenttts.tables.aggregate import Interval
+from agenttts.tables.cuts import cut_by_stage
 
 NO_TRIAL = "no trial finished yet"
 COST_TITLES = {"budget": "budget (units)", "tokens": "tokens", "gpu_seconds": "GPU-seconds"}
@@ -156,7 +157,15 @@ def _lines(run: RunReport) -> list[str]:
         *_agent_lines(run),
         f"{number(totals['tokens'])} tokens ({share(totals['reused_share'])} reused), "
         f"{number(totals['gpu_hours'])} GPU-hours, {duration(totals['wall_seconds'])} wall time",
+        *_cut_lines(run),
     ]
+
+
+def _cut_lines(run: RunReport) -> list[str]:
+    """The share of cut samples by stage, and what it means where it is high."""
+    shares = ", ".join(f"{part.stage} {share(part.share)}" for part in cut_by_stage(run.cuts))
+    lines = [f"samples cut at decode_tokens: {shares}"] if shares else []
+    return [*lines, *(f"warning: {warning}" for warning in run.warnings)]
 
 
 def _best_grid(run: RunReport) -> Grid | None:

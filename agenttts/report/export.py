@@ -47,7 +47,7 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
     """One row a trial, no nested columns: a table that ``replay`` takes.
 
     The allocation becomes ``STAGE.model`` and ``STAGE.samples`` (null where a run has no such stage), the metric X the
-    column ``X``, or ``metrics.X`` where that name is taken.
+    column ``X``, or ``metrics.X`` where that name is taken. The cut samples become ``cut_share.STAGE``.
     """
     stages = dict.fromkeys(
         choice["stage"] for allocation in trials["allocation"] for choice in allocation
@@ -62,6 +62,18 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
         for stage in stages
         for part in ("model", "samples")
     ]
+    part_of = pl.element().struct
+    cuts = [
+        pl.col("cut_samples")
+        .list.eval(
+            (part_of.field("cut") / part_of.field("samples")).filter(
+                part_of.field("stage") == stage
+            )
+        )
+        .list.first()
+        .alias(f"cut_share.{stage}")
+        for stage in stages
+    ]
     taken = {
         *trials.columns,
         *(f"{stage}.{part}" for stage in stages for part in ("model", "samples")),
@@ -71,8 +83,10 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
         for name in metric_names(trials)
     ]
     before = ("run", "trial", "iteration", "source", "state", "score", "budget")
-    after = [c for c in trials.columns if c not in (*before, "metrics", "allocation")]
-    return trials.select(*before, *choices, *metrics, *after)
+    after = [
+        c for c in trials.columns if c not in (*before, "metrics", "allocation", "cut_samples")
+    ]
+    return trials.select(*before, *choices, *metrics, *after, *cuts)
 
 
 def _json(report: Report) -> bytes:

@@ -33,7 +33,15 @@ from agenttts.tables.aggregate import (
     scored,
     summarise_runs,
 )
-from agenttts.tables.schema import NO_METRIC, TrialState, read_examples, read_trials, trials_frame
+from agenttts.tables.cuts import CutSamples, cut_by_model, cut_document, cut_warnings
+from agenttts.tables.schema import (
+    NO_METRIC,
+    TrialState,
+    read_examples,
+    read_trials,
+    trial_rows,
+    trials_frame,
+)
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,24 @@ class RunReport:
         return self._with_search_score(held_out(self.trials))
 
     @cached_property
+    def cuts(self) -> list[CutSamples]:
+        """Cut samples by stage and model."""
+        return cut_by_model(trial_rows(self.trials))
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What the reader should know before the scores."""
+        return cut_warnings(self.cuts, self._decode_tokens)
+
+    @property
+    def _decode_tokens(self) -> dict[str, int | None]:
+        stages = self.settings.get("stages")
+        return {
+            str(name): section.get("decode_tokens") if isinstance(section, dict) else None
+            for name, section in (stages.items() if isinstance(stages, dict) else ())
+        }
+
+    @cached_property
     def failures(self) -> list[dict[str, Any]]:
         """Trials without a result, those with the same state and error together: state, error, trials."""
         failed = self.trials.filter(pl.col("state") != TrialState.COMPLETED.value)
@@ -135,6 +161,8 @@ class RunReport:
                 cost: _plain(front.drop("run").to_dicts()) for cost, front in self.pareto.items()
             },
             "totals": {k: _plain(v) for k, v in self.totals.items() if k not in counts},
+            "cut_share": cut_document(self.cuts),
+            "warnings": self.warnings,
             "guidelines": list(self.guidelines),
         }
 

@@ -18,6 +18,7 @@ from agenttts.spec.model import (
     TestSplitSection,
 )
 from agenttts.spec.strict import load_strict
+from agenttts.spec.thinking import ThinkingMarkers, ThinkingSetting
 
 __all__ = [
     "AgentSection",
@@ -32,6 +33,8 @@ __all__ = [
     "StageSection",
     "TaskSection",
     "TestSplitSection",
+    "ThinkingMarkers",
+    "ThinkingSetting",
     "dump_spec",
     "load_spec",
     "load_strict",

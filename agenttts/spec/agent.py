@@ -16,6 +16,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from agenttts.errors import valid_names
 from agenttts.spec.section import Section, UnknownName
+from agenttts.spec.thinking import ThinkingSetting, check_template_args, check_thinking
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY_LIKE = re.compile(r"(^|_)(api_?key|key|token|secret|password|authorization)$", re.I)
@@ -39,6 +40,14 @@ class _Talk(Section):
     """How often an unusable reply is sent back for correction before the insight rules propose."""
     structured: bool = True
     """Ask for JSON by schema (left out by itself where the server refuses it)."""
+    thinking: ThinkingSetting = "auto"
+    """The markers around the model's thinking, which is removed before a reply is read; ``auto``: as for ``models``,
+    where the run serves the model; the common tags, where it does not."""
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _check_thinking(cls, value: Any) -> Any:
+        return check_thinking(value)
 
     @field_validator("temperature", "timeout_seconds", mode="before")
     @classmethod
@@ -110,12 +119,19 @@ class ServeAgent(_Talk):
     """None: the model's own, or worked out from its config.json and the profile's GPU memory."""
     options: dict[str, Any] = {}
     """vLLM's engine options, checked by name (over those of the model under ``models``)."""
+    template_args: dict[str, Any] = {}
+    """Arguments of the chat template (over those of the model under ``models``)."""
     start_seconds: Annotated[float, Field(gt=0)] = 1800.0
     """How long the search waits for it, in the queue and while it loads, before the insight rules propose."""
     idle_seconds: Annotated[float, Field(ge=0)] = 600.0
     """It is released when trials take longer than this, and started again for the next batch."""
     restarts: Annotated[int, Field(ge=0, le=20)] = 2
     """Times in a row it is started again when it dies or does not start."""
+
+    @field_validator("template_args")
+    @classmethod
+    def _check_template_args(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return check_template_args(value)
 
     @field_validator("start_seconds", "idle_seconds", mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from agenttts.space import Model, SearchSpace, Stage
 from agenttts.spec.agent import AgentSection, ScriptedAgent, ServeAgent, check_kind
 from agenttts.spec.paths import expanded
 from agenttts.spec.section import Section, UnknownName
+from agenttts.spec.thinking import ThinkingSetting, check_template_args, check_thinking
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -77,6 +78,20 @@ class ModelSection(Section):
     prompt_style: Literal["chat", "few_shot_chat", "few_shot_completion"] = "chat"
     options: dict[str, Any] = {}
     """Passed to the engine by name (vLLM: dtype, quantization, max_model_len, tensor_parallel_size, ...)."""
+    thinking: ThinkingSetting = "auto"
+    """The markers around the model's thinking; ``auto``: those that its chat template and tokens show."""
+    template_args: dict[str, Any] = {}
+    """Arguments of the chat template, e.g. ``{enable_thinking: false}``."""
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _check_thinking(cls, value: Any) -> Any:
+        return check_thinking(value)
+
+    @field_validator("template_args")
+    @classmethod
+    def _check_template_args(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return check_template_args(value)
 
     @field_validator("params", mode="before")
     @classmethod
@@ -181,6 +196,13 @@ class JobSpec(Section):
                     )
             if len(set(section.models)) != len(section.models):
                 raise UnknownName(("stages", stage, "models"), "a model is listed twice")
+        for name, given in self.models.items():
+            if given.template_args and given.prompt_style == "few_shot_completion":
+                raise UnknownName(
+                    ("models", name, "template_args"),
+                    "prompt_style few_shot_completion writes plain text and applies no chat template, so its arguments "
+                    "would be ignored; leave template_args out, or set prompt_style: chat",
+                )
         return self
 
     def space(self) -> SearchSpace:

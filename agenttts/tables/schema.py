@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import polars as pl
 
@@ -44,9 +44,23 @@ class TrialState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+class StageCuts(TypedDict):
+    """Of one stage: ``samples`` drawn (fusing calls included), and how many of them were ``cut``.
+
+    A sample is cut when the model had not ended it after the stage's ``decode_tokens``.
+    """
+
+    stage: str
+    samples: int
+    cut: int
+
+
 @dataclass(frozen=True)
 class TrialRow:
     """One row of trials.parquet. Times carry a zone (stored in UTC); ``trial`` is an id like ``t0003``.
+
+    ``cut_samples`` are the cut samples by stage; empty when they are not known (a trial without a result, or a table of an
+    earlier version). The column ``cut_share`` is their share over all stages.
 
     ``score_stderr``, the score's standard error over its examples, is for the searcher and no column of the table.
     """
@@ -70,6 +84,13 @@ class TrialRow:
     attempts: int = 1
     error: str | None = None
     score_stderr: float | None = None
+    cut_samples: Sequence[StageCuts] = ()
+
+    @property
+    def cut_share(self) -> float | None:
+        """The share of the trial's samples that were cut; None when it is not known."""
+        drawn = sum(part["samples"] for part in self.cut_samples)
+        return sum(part["cut"] for part in self.cut_samples) / drawn if drawn else None
 
     def __post_init__(self) -> None:
         for name in ("started", "finished"):
@@ -82,9 +103,10 @@ class TrialRow:
 class ExampleRow:
     """One row of examples.parquet: what one stage made of one example.
 
-    ``output`` is the JSON text of the fused output, ``candidates`` the raw samples in the order of their index;
-    ``truncated`` says that a prompt was too long for the model's
-    context and lost tokens from its middle.
+    ``output`` is the JSON text of the fused output; ``candidates`` are the samples in the order of their index, as the
+    stage's parser saw them: without the model's thinking (the sample store has them whole). ``truncated`` says that a
+    prompt was too long for the model's context and lost tokens from its middle; ``cut`` counts the samples (fusing
+    calls included) that ran into the stage's ``decode_tokens``, None in tables of earlier versions.
     """
 
     trial: str
@@ -99,12 +121,14 @@ class ExampleRow:
     decode_tokens: int = 0
     reused_tokens: int = 0
     truncated: bool = False
+    cut: int | None = None
 
 
 def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
     """Columns and types of trials.parquet for a task with these metrics."""
     moment = pl.Datetime("us", "UTC")
     choice = pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64})
+    cuts = pl.Struct({"stage": pl.String, "samples": pl.Int64, "cut": pl.Int64})
     return pl.Schema(
         {
             "run": pl.String(),
@@ -125,6 +149,8 @@ def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
             "job_id": pl.String(),
             "attempts": pl.Int64(),
             "error": pl.String(),
+            "cut_share": pl.Float64(),
+            "cut_samples": pl.List(cuts),
         }
     )
 
@@ -145,8 +171,13 @@ def examples_schema(metric_names: Iterable[str]) -> pl.Schema:
             "decode_tokens": pl.Int64(),
             "reused_tokens": pl.Int64(),
             "truncated": pl.Boolean(),
+            "cut": pl.Int64(),
         }
     )
+
+
+# Columns added since tables were first written: null where a table lacks them.
+_ADDED = ("cut_share", "cut_samples", "cut")
 
 
 def trials_frame(rows: Iterable[TrialRow], metric_names: Iterable[str]) -> pl.DataFrame:
@@ -159,6 +190,8 @@ def trials_frame(rows: Iterable[TrialRow], metric_names: Iterable[str]) -> pl.Da
             "allocation": row.allocation.to_records(),
             "started": _utc(row.started),
             "finished": _utc(row.finished),
+            "cut_share": row.cut_share,
+            "cut_samples": [dict(part) for part in row.cut_samples],
         }
         for row in rows
     ]
@@ -176,11 +209,12 @@ def trial_rows(frame: pl.DataFrame) -> list[TrialRow]:
     """Inverse of `trials_frame`; metrics that are null in a row are left out of it."""
     return [
         TrialRow(
-            **record
+            **{name: value for name, value in record.items() if name != "cut_share"}
             | {
                 "state": TrialState(record["state"]),
                 "allocation": Allocation.from_records(record["allocation"]),
                 "metrics": _known(record["metrics"]),
+                "cut_samples": tuple(record["cut_samples"] or ()),
             }
         )
         for record in frame.iter_rows(named=True)
@@ -211,6 +245,11 @@ def _read(path: Path, schema: pl.Schema, what: str) -> pl.DataFrame:
         frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise UserError(f"{path}: cannot be read as Parquet ({_first_line(error)})") from error
+    frame = frame.with_columns(
+        pl.lit(None, schema[name]).alias(name)
+        for name in _ADDED
+        if name in schema and name not in frame.columns
+    )
     missing = [name for name in schema if name not in frame.columns]
     if missing:
         raise UserError(f"{path}: not a {what}: it lacks the columns {', '.join(missing)}")

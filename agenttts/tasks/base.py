@@ -51,7 +51,10 @@ class StageDefinition(ABC):
 
     @abstractmethod
     def parse(self, text: str, example: Example) -> Any:
-        """One sample's text as a value. Never raises: unusable text gives the stage's empty value."""
+        """One sample's text, without the model's thinking, as a value.
+
+        Never raises: unusable text gives the stage's empty value, and so does an empty text.
+        """
 
     def fusion(
         self, candidates: Sequence[Any], example: Example, outputs: Mapping[str, Any]

@@ -82,14 +82,12 @@ class Answer(StageDefinition):
     def parse(self, text: str, example: Example) -> str:
         """The first line that says something, without label, quotes, mark-up and final period.
 
-        A label or a block of thinking on lines of its own says nothing, unless there is nothing else.
+        A label on a line of its own says nothing, unless there is nothing else.
         """
-        thoughtless = _THOUGHT.sub("", _THINKING.sub("", text))
-        lines = [line.strip(_AROUND) for line in thoughtless.splitlines()]
+        lines = [line.strip(_AROUND) for line in text.splitlines()]
         said = (_LABEL.sub("", line).strip(_AROUND) for line in lines)
         answer = next((line for line in said if line), "")
         answer = answer or next((line for line in lines if line), "")
-        answer = answer or _first_line(text).strip(_AROUND)
         return answer.rstrip(".").strip(_AROUND)
 
     def fusion(
@@ -163,7 +161,4 @@ _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 # Whole numbers in ASCII digits, and few of these: int() refuses thousands.
 _NUMBER = re.compile(r"(?<![0-9.])[0-9]{1,6}(?![0-9]|\.[0-9])")
 _LABEL = re.compile(r"^(?:(?:the )?(?:(?:best|final|short) )?answer(?: is\b|\s*:)|A:)\s*:?", re.I)
-_THINKING = re.compile(r"<think>.*?</think>", re.S | re.I)
-# Where a chat template opens the block, the reply has only its end.
-_THOUGHT = re.compile(r"\A.*</think>", re.S | re.I)
 _AROUND = " \t\"'`*“”‘’«»"

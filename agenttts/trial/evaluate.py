@@ -20,7 +20,7 @@ from agenttts.inference.base import SamplingParams
 from agenttts.inference.sampler import DrawResult, Sampler
 from agenttts.inference.sharing import ALONE
 from agenttts.space import Choice
-from agenttts.tables.schema import ExampleRow, examples_frame
+from agenttts.tables.schema import ExampleRow, StageCuts, examples_frame
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ObservingStage, StageDefinition, Workbench
 from agenttts.trial.bench import TrialBench, observe
@@ -30,18 +30,22 @@ from agenttts.trial.spec import TrialSpec
 
 @dataclass
 class _Usage:
-    """Tokens one stage took for one example."""
+    """What one stage took for one example: tokens and samples, of which ``cut`` ran into the limit."""
 
     prompt: int = 0
     decode: int = 0
     reused: int = 0
     truncated: bool = False
+    samples: int = 0
+    cut: int = 0
 
     def add(self, draw: DrawResult) -> None:
         self.prompt += draw.prompt_tokens
         self.decode += draw.decode_tokens
         self.reused += draw.reused_tokens
         self.truncated |= draw.truncated
+        self.samples += len(draw.texts)
+        self.cut += draw.cut
 
 
 def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
@@ -58,9 +62,12 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
     bench = TrialBench(settings, on_host=spec.code_on_host) if settings else None
     outputs: list[dict[str, Any]] = [{} for _ in examples]
     rows: list[ExampleRow] = []
+    cuts: list[StageCuts] = []
     for choice in spec.allocation.choices:
         stage = task.stage(choice.stage)
-        rows += _run_stage(spec, stage, choice, examples, outputs, sampler, bench)
+        stage_rows, stage_cuts = _run_stage(spec, stage, choice, examples, outputs, sampler, bench)
+        rows += stage_rows
+        cuts.append(stage_cuts)
     values = _values(rows)
     metrics = {name: fmean(column) for name, column in values.items()}
     if task.main_metric not in metrics:
@@ -77,6 +84,7 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
         examples=len(examples),
         seconds=sampler.seconds(),
         score_stderr=standard_error(values[task.main_metric]),
+        cut_samples=tuple(cuts),
     )
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     write_result(Path(spec.directory), output, examples_frame(rows, names))
@@ -100,8 +108,8 @@ def _run_stage(
     outputs: list[dict[str, Any]],
     sampler: Sampler,
     bench: Workbench | None,
-) -> list[ExampleRow]:
-    """One stage over all examples; adds its fused outputs to ``outputs``."""
+) -> tuple[list[ExampleRow], StageCuts]:
+    """One stage over all examples: its rows, and how many samples were cut. Adds its fused outputs to ``outputs``."""
     max_tokens = spec.decode_tokens[stage.name]
     prompts = [stage.prompt(e, o) for e, o in zip(examples, outputs, strict=True)]
     params = SamplingParams(temperature=stage.temperature, max_tokens=max_tokens)
@@ -140,9 +148,14 @@ def _run_stage(
                 decode_tokens=usage.decode,
                 reused_tokens=usage.reused,
                 truncated=usage.truncated,
+                cut=usage.cut,
             )
         )
-    return rows
+    return rows, StageCuts(
+        stage=stage.name,
+        samples=sum(usage.samples for usage in usages),
+        cut=sum(usage.cut for usage in usages),
+    )
 
 
 def _observed(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from agenttts.tables.atomic import atomic_write_json, atomic_write_parquet
+from agenttts.tables.schema import StageCuts
 from agenttts.trial.spec import SPEC_FILE
 
 RESULT_FILE = "result.json"
@@ -33,6 +34,8 @@ class TrialOutput:
     ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes; ``reused_tokens`` of them came from the
     sample store and were not computed again. ``seconds`` are wall seconds by phase (``load``, ``generate``).
     ``score_stderr`` is the score's standard error over the examples; None where it is unknown, as from an older image.
+    ``cut_samples``: how many samples of each stage were drawn, and how many of them ran into the stage's
+    ``decode_tokens``; empty where it is unknown.
     """
 
     score: float
@@ -44,6 +47,7 @@ class TrialOutput:
     examples: int
     seconds: Mapping[str, float]
     score_stderr: float | None = None
+    cut_samples: Sequence[StageCuts] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ def _read_result(directory: Path) -> TrialOutput | None:
     document = json.loads((directory / RESULT_FILE).read_text(encoding="utf-8"))
     if not isinstance(document, dict):
         raise ValueError("an object is expected")
+    document["cut_samples"] = tuple(document.get("cut_samples", ()))
     return TrialOutput(**_known(TrialOutput, document))
 
 

@@ -17,9 +17,9 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.sharing import Share
 from agenttts.space import Allocation
 
-PROTOCOL = 3
-# Documents of these are read too; protocol 2 knew no shares.
-_READ = (2, PROTOCOL)
+PROTOCOL = 4
+# Documents of these are read too: protocol 2 knew no shares, 3 no thinking.
+_READ = (2, 3, PROTOCOL)
 SPEC_FILE = "trial.json"
 
 
@@ -66,7 +66,9 @@ class TrialSpec:
                 "build the image again with 'agenttts-hpc image build'"
             )
         values["allocation"] = Allocation.from_records(values["allocation"])
-        values["models"] = {name: ModelConfig(**model) for name, model in values["models"].items()}
+        values["models"] = {
+            name: ModelConfig.from_record(model) for name, model in values["models"].items()
+        }
         values["shares"] = {
             stage: Share(**share) for stage, share in values.get("shares", {}).items()
         }

@@ -19,7 +19,8 @@ from pathlib import Path
 import polars as pl
 
 from agenttts import tasks
-from agenttts.controller.plan import model_configs
+from agenttts.controller.models import find_facts, model_configs
+from agenttts.inference.base import ModelConfig
 from agenttts.inference.sampler import Sampler
 from agenttts.inference.store import SampleStore
 from agenttts.spec import JobSpec, load_spec
@@ -48,7 +49,7 @@ def main() -> None:
     work = (arguments.work / spec.name).resolve()
     trials = planned(spec, work)
     store = SampleStore(work / "samples", writer=f"record-{time.time_ns()}")
-    sampler = Sampler(store, model_configs(spec, dict.fromkeys(spec.models, 1)), spec.search.seed)
+    sampler = Sampler(store, models_of(spec), spec.search.seed)
     rows: list[dict[str, object]] = []
     try:
         for number, trial in enumerate(trials, 1):
@@ -65,6 +66,11 @@ def main() -> None:
     out = arguments.out or arguments.spec.with_suffix(".parquet")
     atomic_write_parquet(out, pl.DataFrame(rows))
     print(f"{out}: {len(rows)} rows")
+
+
+def models_of(spec: JobSpec) -> dict[str, ModelConfig]:
+    """The spec's models, on one GPU each, as their files are now."""
+    return model_configs(spec, dict.fromkeys(spec.models, 1), find_facts(spec))
 
 
 def planned(spec: JobSpec, work: Path) -> list[TrialSpec]:
@@ -90,7 +96,7 @@ def planned(spec: JobSpec, work: Path) -> list[TrialSpec]:
         space.feasible(),
         key=lambda a: ([c.model for c in a.choices], [-c.samples for c in a.choices]),
     )
-    models = model_configs(spec, dict.fromkeys(spec.models, 1))
+    models = models_of(spec)
     made = []
     for allocation in allocations:
         name = "_".join(f"{c.model}x{c.samples}" for c in allocation.choices)

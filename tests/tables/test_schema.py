@@ -43,6 +43,8 @@ COLUMNS = [
     "job_id",
     "attempts",
     "error",
+    "cut_share",
+    "cut_samples",
 ]
 ALLOCATION = Allocation((Choice("retrieval", "m", 2), Choice("answer", "n", 30)))
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

@@ -79,13 +79,7 @@ def test_the_answer_prompt_holds_only_the_selected_references(task):
         ("**Answer:**\n\n  Answer: Ann Lee.\nShe is", "Ann Lee"),
         ("The answer is\nAnn Lee", "Ann Lee"),
         ("```\nAnn Lee\n```", "Ann Lee"),
-        ("<think>x</think>\nAnn Lee", "Ann Lee"),
-        ("<think>\nIs it Bo?\n\nNo.\n</think>\n\nAnswer:\nAnn Lee", "Ann Lee"),
-        ("Is it Bo?\nNo.\n</think>\nAnn Lee", "Ann Lee"),
-        ("<think>x</think> Ann Lee", "Ann Lee"),
-        ("Ann Lee <think>or Bo?</think>\nBo", "Ann Lee"),
         ("Answer:", "Answer:"),
-        ("<think>x</think>\n", "<think>x</think>"),
         ("", ""),
     ],
 )

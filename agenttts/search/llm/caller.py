@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from agenttts.replies import COMMON_THINKING, Thinking, remove_thinking
 from agenttts.search.llm.base import LLM, Chat, LLMError, Reply, estimated_tokens
 from agenttts.search.llm.transcript import Transcript
 
@@ -31,7 +32,10 @@ class Patience:
 
 
 class Caller:
-    """Asks an `LLM` and writes everything down. Not for several threads."""
+    """Asks an `LLM` and writes everything down. Not for several threads.
+
+    Replies are written down whole and returned without the model's thinking (its markers: ``thinking``).
+    """
 
     def __init__(
         self,
@@ -39,17 +43,19 @@ class Caller:
         transcript: Transcript,
         patience: Patience | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        thinking: Thinking | None = COMMON_THINKING,
     ) -> None:
         self.llm = llm
         self.transcript = transcript
         self._patience = patience or Patience()
         self._sleep = sleep
+        self._thinking = thinking
 
     def ask(self, chat: Chat) -> Reply:
-        """The reply. Raises `LLMError` when patience or a cap is used up, or the model refuses."""
+        """The reply, without thinking. Raises `LLMError` when patience or a cap is used up, or the model refuses."""
         recorded = self.transcript.recorded(chat)
         if recorded is not None:
-            return recorded
+            return self._answer(recorded)
         failed = self.transcript.find("failed", chat.key)
         if failed is not None and failed["fault"] == "context":
             raise LLMError("context", failed["error"])  # as long as it was the last time
@@ -71,12 +77,15 @@ class Caller:
                 text = reply.text.encode("utf-8", "replace").decode()
                 reply = replace(reply, text=text)
                 self.transcript.add_reply(chat, self.llm.model, reply, time.monotonic() - started)
-                return reply
+                return self._answer(reply)
         raise AssertionError("the last attempt raises or returns")
 
     def close(self) -> None:
         """Close the client."""
         self.llm.close()
+
+    def _answer(self, reply: Reply) -> Reply:
+        return replace(reply, text=remove_thinking(reply.text, self._thinking))
 
     def _wait(self, error: LLMError, attempt: int) -> float | None:
         """Seconds before the next attempt, None for no further one."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from agenttts.errors import MissingRequirement
+from agenttts.replies import COMMON_THINKING, Thinking
 from agenttts.search.llm.base import LLM, LLMError
 from agenttts.search.llm.briefing import Briefing
 from agenttts.search.llm.caller import Caller, Patience
@@ -23,10 +25,14 @@ def connect(
     briefing: Briefing,
     transcript: Transcript,
     locate: Callable[[], Address] | None = None,
+    *,
+    thinking: Thinking | None = COMMON_THINKING,
+    extra: Mapping[str, Any] | None = None,
 ) -> Link | None:
     """The link to the model of a section; None for ``agent: none``. Asks nothing yet.
 
-    ``locate`` finds the server of a model that the run serves itself (``kind: serve``), and may raise `LLMError`.
+    ``locate`` finds the server of a model that the run serves itself (``kind: serve``), and may raise `LLMError`;
+    ``extra`` are further fields of the requests to it. ``thinking``: the markers around the model's thinking.
     """
     if section == "none":
         return None
@@ -53,9 +59,10 @@ def connect(
             timeout=section.timeout_seconds,
             structured=section.structured,
             direct=not fixed,
-            extra=section.extra if isinstance(section, EndpointAgent) else None,
+            extra=section.extra if isinstance(section, EndpointAgent) else extra,
         )
-    return Link(Caller(llm, transcript, patience), briefing, section.bad_replies)
+    caller = Caller(llm, transcript, patience, thinking=thinking)
+    return Link(caller, briefing, section.bad_replies)
 
 
 def served_name(section: ServeAgent) -> str:

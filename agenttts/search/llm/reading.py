@@ -12,7 +12,6 @@ from agenttts.space import SearchSpace
 
 _LONGEST_REPLY = 60_000
 _MOST_ALLOCATIONS = 200
-_THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.S | re.I)
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.S)
 _PAIR = re.compile(
     r"^\s*(?P<model>.+?)\s*(?:[×*:@,]|\bx\b|x(?=\s*\d))\s*(?P<samples>\d+)\s*$", re.I
@@ -55,13 +54,13 @@ def read_guidelines(text: str, most: int = 8) -> list[str]:
         if sentences:
             return sentences[:most]
     # No JSON: lines that look like items of a list.
-    items = re.findall(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(.+)$", _said(text), re.M)
+    items = re.findall(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(.+)$", text[:_LONGEST_REPLY], re.M)
     return [line for line in map(_line, items) if line][:most]
 
 
 def _values(text: str) -> Iterator[Any]:
     """JSON values in a text, the likeliest first."""
-    said = _said(text)
+    said = text[:_LONGEST_REPLY]
     pieces = [*(match.group(1) for match in _FENCE.finditer(said)), said]
     for piece in pieces:
         value = _loads(piece.strip())
@@ -73,10 +72,6 @@ def _values(text: str) -> Iterator[Any]:
             value = _mended(piece[start:])
             if isinstance(value, (dict, list)):
                 yield value
-
-
-def _said(text: str) -> str:
-    return _THINKING.sub("", text[:_LONGEST_REPLY])
 
 
 def _loads(text: str) -> Any:

@@ -1,0 +1,247 @@
+"""Thinking in a model's replies: which markers enclose it, and the text without it.
+
+Reasoning models write their thinking before (or between) what they answer. It holds drafts, numbers and code that no
+parser may take for the answer, so it is removed here, once, before any parser reads a reply: trials remove it from
+every sample (`agenttts.inference.sampler`), the search from every reply of its language model (`agenttts.search.llm`).
+Where a reply is stored, it is stored whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """The markers of a model's thinking.
+
+    A block begins with one of ``starts`` and ends with one of ``ends``. ``wrappers`` enclose the answer: they go, what
+    they enclose stays. ``special``: the tokenizer holds some of these markers for special tokens, which engines leave
+    out of a text unless they are told not to.
+    """
+
+    starts: tuple[str, ...]
+    ends: tuple[str, ...]
+    wrappers: tuple[str, ...] = ()
+    special: bool = False
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any] | None) -> Thinking | None:
+        """Inverse of `dataclasses.asdict`; None (no thinking to remove) stays None."""
+        if record is None:
+            return None
+        parts = {name: tuple(record.get(name, ())) for name in ("starts", "ends", "wrappers")}
+        return cls(**parts, special=bool(record.get("special", False)))
+
+
+def remove_thinking(text: str, thinking: Thinking | None) -> str:
+    """A reply without its thinking; what stands outside of blocks is left as it is, but for white space at its ends.
+
+    All blocks go. An end without a start ends a block that the prompt opened: what stands before it is thinking. A
+    block that does not end leaves no answer, whatever stands before it: the reply is empty. A start within a block, as
+    when a model writes about its own markers, begins no second one. Never raises. Without markers, and for None, the
+    reply is returned unchanged; the result holds no marker.
+    """
+    if thinking is None:
+        return text
+    pattern = _pattern(thinking)
+    kept: list[str] = []
+    since_last_end: list[str] = []
+    position, inside, found = 0, False, False
+    for match in pattern.finditer(text):
+        found = True
+        if not inside:
+            since_last_end.append(text[position : match.start()])
+        position = match.end()
+        if match.group() in thinking.starts:
+            inside = True
+        elif match.group() in thinking.ends:
+            kept += since_last_end if inside else ()
+            since_last_end, inside = [], False
+    if not found:
+        return text
+    if inside:
+        return ""
+    kept += [*since_last_end, text[position:]]
+    answer = "".join(kept)
+    # Two pieces may make a marker where they meet; no marker holds a line break.
+    return (answer if pattern.search(answer) is None else "\n".join(kept)).strip()
+
+
+def opened_thinking(prompt_end: str, thinking: Thinking | None) -> str:
+    """The start of a block that a prompt ends with, and the white space after it; empty when it opens none.
+
+    Chat templates of some models (DeepSeek-R1, QwQ, Qwen3-Thinking) open the block themselves: the reply then begins
+    inside of it and, when it is cut there, holds no marker at all.
+    """
+    end = prompt_end.rstrip()
+    for start in thinking.starts if thinking else ():
+        if end.endswith(start):
+            return prompt_end[len(end) - len(start) :]
+    return ""
+
+
+@cache
+def _pattern(thinking: Thinking) -> re.Pattern[str]:
+    markers = {*thinking.starts, *thinking.ends, *thinking.wrappers}
+    # The longest first: a marker may begin like another one.
+    return re.compile("|".join(map(re.escape, sorted(markers, key=lambda m: (-len(m), m)))))
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Models that mark their thinking alike. ``signs`` tell them by their files: any of them, by default any marker."""
+
+    starts: tuple[str, ...]
+    ends: tuple[str, ...]
+    wrappers: tuple[str, ...] = ()
+    signs: tuple[str, ...] = ()
+
+    def shown_in(self, text: str) -> bool:
+        return any(sign in text for sign in self.signs or (*self.starts, *self.ends))
+
+
+# Markers as vLLM's reasoning parsers have them (vllm/reasoning, 0.11 to 0.22), but for the two noted.
+_TAGGED = (
+    # DeepSeek-R1, QwQ, Qwen3, GLM-4.5, MiniMax-M2, Kimi-K2, Nemotron, Olmo 3, Phi-4-reasoning, Granite 4.2, Hunyuan, ...
+    _Family(("<think>",), ("</think>",)),
+    _Family(("<thinking>",), ("</thinking>",)),
+    # Sky-T1 and others trained on OpenThoughts' format.
+    _Family(
+        ("<|begin_of_thought|>",),
+        ("<|end_of_thought|>",),
+        ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ),
+    _Family(("[THINK]",), ("[/THINK]",)),  # Magistral
+    _Family(("<seed:think>",), ("</seed:think>",)),  # Seed-OSS
+    _Family(("<longcat_think>",), ("</longcat_think>",)),
+    _Family(("◁think▷",), ("◁/think▷",)),  # Kimi-VL-Thinking
+    _Family(
+        ("<|START_THINKING|>",),
+        ("<|END_THINKING|>",),
+        ("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
+    ),  # Command A Reasoning
+    _Family(("<|inner_prefix|>",), ("<|inner_suffix|>",)),  # Apertus
+)
+_UNTAGGED = (
+    _Family(("<thought>",), ("</thought>",)),  # EXAONE Deep (its model card)
+    # gpt-oss: the reply is what stands in the channel "final" (OpenAI's harmony format).
+    _Family(
+        ("<|channel|>analysis<|message|>", "<|channel|>commentary<|message|>"),
+        ("<|channel|>final<|message|>",),
+        ("<|start|>assistant", "<|end|>", "<|return|>"),
+        signs=("<|channel|>analysis", "<|channel|>final", "<|channel|>"),
+    ),
+    _Family(("<|channel>",), ("<channel|>",), ("<turn|>",)),  # Gemma 4
+    # Granite 3.2 and 3.3; quantised ones write "Here's".
+    _Family(
+        ("Here is my thought process:", "Here's my thought process:"),
+        ("Here is my response:", "Here's my response:"),
+    ),
+)
+# Around the answer, in models of several families (Hunyuan, ERNIE 4.5): wrappers where the model's files show them.
+_WRAPPERS = ("<answer>", "</answer>", "<response>", "</response>")
+
+
+def _joined(families: Iterable[_Family], wrappers: Iterable[str] = ()) -> Thinking:
+    found = tuple(families)
+    return Thinking(
+        tuple(marker for family in found for marker in family.starts),
+        tuple(marker for family in found for marker in family.ends),
+        (*(marker for family in found for marker in family.wrappers), *wrappers),
+    )
+
+
+COMMON_THINKING = _joined(_TAGGED)
+"""For a model whose markers are not known: tags that occur in no other text."""
+
+
+def detect_thinking(directory: Path | None) -> Thinking | None:
+    """The markers that a model's directory shows in its chat templates and added tokens; None where it shows none.
+
+    Reads a few small files. What cannot be read shows nothing: the engine will say what is wrong with it.
+    """
+    if directory is None or not directory.is_dir():
+        return None
+    tokens = _added_tokens(directory)
+    text = "\n".join((*_chat_templates(directory), *tokens))
+    families = [family for family in (*_TAGGED, *_UNTAGGED) if family.shown_in(text)]
+    if not families:
+        return None
+    thinking = _joined(families, [wrapper for wrapper in _WRAPPERS if wrapper in text])
+    return replace(thinking, special=_any_special(thinking, tokens))
+
+
+def named_thinking(start: str, end: str, directory: Path | None) -> Thinking:
+    """Thinking between two markers that the user names; ``directory`` is the model's, where it is here."""
+    thinking = Thinking((start,), (end,))
+    tokens = _added_tokens(directory) if directory is not None and directory.is_dir() else {}
+    return replace(thinking, special=_any_special(thinking, tokens))
+
+
+def _any_special(thinking: Thinking, tokens: Mapping[str, bool]) -> bool:
+    """Whether some of the markers are, or contain, special tokens.
+
+    A marker may be several tokens: of the three of ``<|channel|>analysis<|message|>`` two are special.
+    """
+    markers = (*thinking.starts, *thinking.ends)
+    return any(special and token in marker for token, special in tokens.items() for marker in markers)  # fmt: skip
+
+
+def _chat_templates(directory: Path) -> list[str]:
+    """Every chat template of a model: in files of their own, or in the tokenizer's configuration."""
+    found: list[str] = []
+    for file in (
+        *sorted(directory.glob("chat_template*.jinja")),
+        *sorted((directory / "additional_chat_templates").glob("*.jinja")),
+    ):
+        try:
+            found.append(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            continue
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        template = _document(directory / name).get("chat_template")
+        named = template if isinstance(template, list) else [{"template": template}]
+        found += [
+            part["template"]
+            for part in named
+            if isinstance(part, dict) and isinstance(part.get("template"), str)
+        ]
+    return found
+
+
+def _added_tokens(directory: Path) -> dict[str, bool]:
+    """The tokens added to a tokenizer's vocabulary, and whether each is special."""
+    decoder = _document(directory / "tokenizer_config.json").get("added_tokens_decoder")
+    records = list(decoder.values()) if isinstance(decoder, dict) else []
+    if not records:
+        listed = _document(directory / "tokenizer.json").get("added_tokens")
+        records = listed if isinstance(listed, list) else []
+    if not records:
+        # Mistral's own tokenizer files.
+        listed = _document(directory / "tekken.json").get("special_tokens")
+        records = [
+            {"content": token.get("token_str"), "special": True}
+            for token in (listed if isinstance(listed, list) else [])
+            if isinstance(token, dict)
+        ]
+    tokens = dict.fromkeys(map(str, _document(directory / "added_tokens.json")), False)
+    for record in records:
+        if isinstance(record, dict) and isinstance(record.get("content"), str):
+            tokens[record["content"]] = record.get("special") is True
+    tokens.pop("", None)
+    return tokens
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

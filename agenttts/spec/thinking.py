@@ -1,0 +1,83 @@
+"""The keys ``thinking`` and ``template_args``, of a model under ``models:`` and of the search's language model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Tag, field_validator, model_validator
+
+from agenttts.spec.section import Section
+
+# Set by the engines when they apply a chat template.
+_SET_BY_ENGINES = (
+    "add_generation_prompt",
+    "chat_template",
+    "continue_final_message",
+    "conversation",
+    "messages",
+    "padding",
+    "return_dict",
+    "return_tensors",
+    "tokenize",
+    "truncation",
+)
+
+
+class ThinkingMarkers(Section):
+    """The texts that enclose a model's thinking."""
+
+    start: str
+    end: str
+
+    @field_validator("start", "end")
+    @classmethod
+    def _check_marker(cls, value: str) -> str:
+        if not value or value != value.strip() or len(value.splitlines()) != 1:
+            raise ValueError(
+                f"{value!r} is not a valid marker; valid: a text of one line that neither begins nor ends with white "
+                'space, such as "<think>"'
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _check_pair(self) -> ThinkingMarkers:
+        if self.start == self.end:
+            raise ValueError(
+                f"start and end are both {self.start!r}: a block would have no end; give two different markers"
+            )
+        return self
+
+
+def _alternative(value: Any) -> str:
+    """Which alternative a value is meant for, so that errors speak of that one alone."""
+    return "word" if isinstance(value, str) else "ThinkingMarkers"
+
+
+ThinkingSetting = Annotated[
+    Annotated[Literal["auto", "none"], Tag("word")]
+    | Annotated[ThinkingMarkers, Tag("ThinkingMarkers")],
+    Discriminator(_alternative),
+]
+
+
+def check_thinking(value: Any) -> Any:
+    """A validator that runs before the alternatives: one message for a value that is none of them."""
+    if value in ("auto", "none") or isinstance(value, Mapping | ThinkingMarkers):
+        return value
+    raise ValueError(
+        f'{value!r} is not a valid setting; valid: auto, none, or {{start: "<think>", end: "</think>"}}'
+    )
+
+
+def check_template_args(value: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a chat template: JSON values, and none that the engines set."""
+    for name in value:
+        if name in _SET_BY_ENGINES:
+            raise ValueError(f"'{name}' is set by the program; leave it out")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError("template arguments must be JSON values: texts, numbers, true, false, null, lists, mappings") from None  # fmt: skip
+    return value

@@ -1,0 +1,98 @@
+"""Samples that were cut: how many of each stage and model ran into the stage's ``decode_tokens``, and when to say so.
+
+A cut sample is a worse answer than the model's own, or none (cut within its thinking): an allocation is then scored for
+its token limit, not for its models. Pure: rows in, values out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from agenttts.tables.schema import TrialRow
+
+CUT_SHARE_WARNED_OF = 0.10
+"""Share of the cut samples of a model in a stage, above which a run warns of it."""
+
+
+@dataclass(frozen=True)
+class CutSamples:
+    """Samples of a stage (``model`` None: of all its models) that were drawn and that were cut, over many trials."""
+
+    stage: str
+    model: str | None
+    samples: int
+    cut: int
+
+    @property
+    def share(self) -> float:
+        """The share that was cut."""
+        return self.cut / self.samples if self.samples else 0.0
+
+
+def cut_by_model(rows: Iterable[TrialRow]) -> list[CutSamples]:
+    """Cut samples by stage and model, in order of first appearance; trials that do not tell are left out."""
+    found: dict[tuple[str, str], CutSamples] = {}
+    for row in rows:
+        models = {choice.stage: choice.model for choice in row.allocation.choices}
+        for part in row.cut_samples:
+            key = (part["stage"], models[part["stage"]])
+            sums = found.get(key, CutSamples(*key, 0, 0))
+            found[key] = replace(
+                sums, samples=sums.samples + part["samples"], cut=sums.cut + part["cut"]
+            )
+    return list(found.values())
+
+
+def cut_by_stage(by_model: Iterable[CutSamples]) -> list[CutSamples]:
+    """The same by stage, all models together."""
+    found: dict[str, CutSamples] = {}
+    for part in by_model:
+        sums = found.get(part.stage, CutSamples(part.stage, None, 0, 0))
+        found[part.stage] = replace(
+            sums, samples=sums.samples + part.samples, cut=sums.cut + part.cut
+        )
+    return list(found.values())
+
+
+def cut_document(by_model: Iterable[CutSamples]) -> dict[str, object]:
+    """Shares by stage, and within each by model, as ``status`` and ``report`` have them in JSON."""
+    parts = list(by_model)
+    return {
+        stage.stage: {
+            "samples": stage.samples,
+            "cut": stage.cut,
+            "share": stage.share,
+            "models": {part.model: part.share for part in parts if part.stage == stage.stage},
+        }
+        for stage in cut_by_stage(parts)
+    }
+
+
+def cut_warnings(
+    by_model: Iterable[CutSamples], decode_tokens: Mapping[str, int | None]
+) -> list[str]:
+    """One line for each stage that has a model with more cut samples than `CUT_SHARE_WARNED_OF`.
+
+    ``decode_tokens`` are the spec's, by stage. By model, because a search leaves a model whose samples are cut: of all
+    the stage's samples few are then cut, and the model is rejected for its token limit all the same.
+    """
+    parts = list(by_model)
+    warnings = []
+    for stage in cut_by_stage(parts):
+        worst = [
+            part
+            for part in sorted(parts, key=lambda part: -part.share)
+            if part.stage == stage.stage and part.share > CUT_SHARE_WARNED_OF
+        ]
+        if not worst:
+            continue
+        models = ", ".join(f"{part.model} {part.share:.0%}" for part in worst)
+        limit = decode_tokens.get(stage.stage)
+        at = f" at decode_tokens {limit}" if limit else ""
+        warnings.append(
+            f"stage '{stage.stage}': {stage.share:.0%} of its samples were cut{at} ({models}), so that these scores "
+            f"say little of the models: raise stages.{stage.stage}.decode_tokens (the budget counts it), or have a model "
+            "that thinks think less (models.NAME.template_args, such as enable_thinking: false for Qwen3)"
+        )
+    return warnings

@@ -1,0 +1,228 @@
+"""Thinking: which markers a model's files show, and what is left of a reply without it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.replies import (
+    COMMON_THINKING,
+    Thinking,
+    detect_thinking,
+    named_thinking,
+    opened_thinking,
+    remove_thinking,
+)
+
+THINK = Thinking(("<think>",), ("</think>",))
+HARMONY = Thinking(
+    ("<|channel|>analysis<|message|>", "<|channel|>commentary<|message|>"),
+    ("<|channel|>final<|message|>",),
+    ("<|start|>assistant", "<|end|>", "<|return|>"),
+    special=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("Ann Lee", "Ann Lee"),
+        ("  spaces stay where there is no thinking \n", "  spaces stay where there is no thinking \n"),
+        ("<think>or Bo [3]?</think>Ann Lee", "Ann Lee"),
+        ("<think>\n\n</think>\n\nAnn Lee\n", "Ann Lee"),
+        ("<think>a</think>one <think>b</think>two", "one two"),
+        ("Ann Lee <think>or Bo?</think>\nBo", "Ann Lee \nBo"),
+        # Opened by the prompt: only its end is in the reply.
+        ("or Bo?\n</think>\nAnn Lee", "Ann Lee"),
+        ("a</think>one <think>b</think>two", "one two"),
+        # A model that writes about its markers.
+        ("<think>I am in <think>, am I?</think>Ann", "Ann"),
+        ("<think>a</think>still thinking</think>Ann", "Ann"),
+        # A block that does not end is no answer.
+        ("<think>or Bo", ""),
+        ("Ann Lee <think>or Bo", ""),
+        ("<think>a</think>Ann Lee<think>", ""),
+        ("<think>", ""),
+        ("</think>", ""),
+        ("<think></think>", ""),
+        # Pieces that make a marker where they meet.
+        ("<thi<think>a</think>nk>Ann", "<thi\nnk>Ann"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_what_is_left_of_a_reply(reply, answer):
+    assert remove_thinking(reply, THINK) == answer
+    assert remove_thinking(reply, None) == reply
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("<|channel|>analysis<|message|>Bo?<|end|><|start|>assistant<|channel|>final<|message|>Ann", "Ann"),
+        ("<|channel|>final<|message|>Ann<|return|>", "Ann"),
+        ("<|channel|>final<|message|>Ann<|end|>", "Ann"),
+        ("<|channel|>analysis<|message|>Bo?<|end|><|start|>assistant<|channel|>commentary<|message|>Hm<|end|><|start|>assistant<|channel|>final<|message|>Ann", "Ann"),
+        ("<|channel|>analysis<|message|>Bo?", ""),
+        ("<|channel|>analysis<|message|>Bo?<|end|>", ""),
+    ],
+)  # fmt: skip
+def test_channels(reply, answer):
+    assert remove_thinking(reply, HARMONY) == answer
+
+
+MARKERS = st.sampled_from(["<think>", "</think>", "<think", "think>", "<", "a", "a</", "aa"])
+TEXTS = st.lists(st.text(max_size=8) | MARKERS, max_size=12).map("".join)
+WORDS = st.text(st.characters(exclude_characters="<>/[]|◁▷"), max_size=20)
+THINKINGS = st.sampled_from(
+    [
+        THINK,
+        HARMONY,
+        COMMON_THINKING,
+        Thinking(("a",), ("aa",)),
+        Thinking(("<<",), ("<<<",), ("<",)),
+        Thinking(("a", "ba"), ("ab", "b"), ("bab",)),
+    ]
+)
+
+
+def all_markers(thinking: Thinking) -> tuple[str, ...]:
+    return (*thinking.starts, *thinking.ends, *thinking.wrappers)
+
+
+@given(THINKINGS.flatmap(lambda t: st.tuples(st.just(t), st.lists(st.sampled_from(all_markers(t)) | MARKERS | st.text(max_size=4), max_size=14).map("".join))))  # fmt: skip
+def test_any_reply_is_left_without_a_marker_and_doing_it_again_changes_nothing(drawn):
+    thinking, reply = drawn
+    answer = remove_thinking(reply, thinking)
+    assert not any(marker in answer for marker in all_markers(thinking))
+    assert remove_thinking(answer, thinking) == answer
+    if not any(marker in reply for marker in all_markers(thinking)):
+        assert answer == reply
+
+
+@given(st.lists(WORDS, min_size=1, max_size=5), st.lists(TEXTS, min_size=4, max_size=4))
+def test_text_outside_of_blocks_is_not_touched(outside, thoughts):
+    closed = [thought.replace("/", "") for thought in thoughts]  # so that no end is among them
+    reply = outside[0]
+    for text, thought in zip(outside[1:], closed, strict=False):
+        reply += f"<think>{thought}</think>{text}"
+    expected = "".join(outside)
+    assert remove_thinking(reply, THINK) == (expected.strip() if len(outside) > 1 else expected)
+    assert remove_thinking(reply + "<think>" + closed[0], THINK) == ""
+
+
+@given(WORDS, WORDS)
+def test_a_block_that_the_prompt_opened_ends_where_its_marker_is(thought, answer):
+    assert remove_thinking(f"{thought}</think>{answer}", THINK) == answer.strip()
+    assert remove_thinking(f"<think>{thought}</think>{answer}", THINK) == answer.strip()
+
+
+@pytest.mark.parametrize(
+    ("end", "opening"),
+    [
+        ("<|Assistant|><think>\n", "<think>\n"),
+        ("<|im_start|>assistant\n<think>", "<think>"),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", ""),
+        ("<|im_start|>assistant\n", ""),
+        ("", ""),
+    ],
+)
+def test_a_prompt_that_opens_a_block(end, opening):
+    assert opened_thinking(end, THINK) == opening
+    assert opened_thinking(end, None) == ""
+
+
+def model(
+    folder: Path,
+    *,
+    template: str | None = None,
+    tokens: dict[str, bool] | None = None,
+    where: str = "tokenizer_config.json",
+) -> Path:
+    """A model's directory with a template and added tokens, each of which is special or not."""
+    records = [{"content": token, "special": special} for token, special in (tokens or {}).items()]
+    if where == "tokenizer.json":
+        (folder / where).write_text(json.dumps({"added_tokens": records}))
+    elif where == "tekken.json":
+        tekken = [{"rank": n, "token_str": r["content"]} for n, r in enumerate(records)]
+        (folder / where).write_text(json.dumps({"special_tokens": tekken}))
+    else:
+        document = {"added_tokens_decoder": {str(n): r for n, r in enumerate(records)}}
+        if template is not None:
+            document["chat_template"] = template
+        (folder / where).write_text(json.dumps(document))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("template", "tokens", "thought", "special"),
+    [
+        ("{{'<|Assistant|><think>\\n'}}", {}, "<think>{}</think>", False),
+        ("{% if '</think>' in content %}", {"<think>": False, "</think>": False}, "<think>{}</think>", False),
+        ("", {"<think>": True, "</think>": True}, "<think>{}</think>", True),
+        ("plain", {"<|begin_of_thought|>": False}, "<|begin_of_thought|>{}<|end_of_thought|>", False),
+        ("plain", {"[THINK]": True, "[/THINK]": True}, "[THINK]{}[/THINK]", True),
+        ("{{ '<seed:think>' }}", {"<seed:think>": True}, "<seed:think>{}</seed:think>", True),
+        ("<|channel|>analysis<|message|>", {"<|channel|>": True, "<|message|>": True},
+         "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>", True),
+        ("<|START_THINKING|>", {}, "<|START_THINKING|>{}<|END_THINKING|><|START_RESPONSE|>", False),
+        ("<|channel>thought", {"<|channel>": False}, "<|channel>thought\n{}<channel|>", False),
+        ("Here is my thought process:", {}, "Here is my thought process:{}Here is my response:", False),
+        ("<longcat_think>", {}, "<longcat_think>{}</longcat_think>", False),
+        ("<thought>", {}, "<thought>{}</thought>", False),
+        ("<think> <answer>", {}, "<think>{}</think><answer>", False),
+    ],
+)  # fmt: skip
+def test_markers_are_told_by_template_and_tokens(tmp_path, template, tokens, thought, special):
+    found = detect_thinking(model(tmp_path, template=template, tokens=tokens))
+    assert found is not None
+    assert found.special is special
+    assert remove_thinking(f"{thought.format('Bo [3]')}\nAnn", found) == "Ann"
+    assert remove_thinking(thought.partition("{}")[0] + "Bo", found) == ""
+
+
+@pytest.mark.parametrize("where", ["tokenizer_config.json", "tokenizer.json", "tekken.json"])
+def test_added_tokens_are_found_in_each_of_the_files_that_hold_them(tmp_path, where):
+    found = detect_thinking(model(tmp_path, tokens={"[THINK]": True}, where=where))
+    assert found == Thinking(("[THINK]",), ("[/THINK]",), special=True)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["chat_template.jinja", "chat_template.json", "additional_chat_templates/reasoning.jinja", "list"],
+)  # fmt: skip
+def test_templates_are_found_in_each_of_the_files_that_hold_them(tmp_path, file):
+    template = "{{ '<seed:think>' }}"
+    if file == "list":
+        named = {"chat_template": [{"name": "default", "template": template}]}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+    else:
+        path = tmp_path / file
+        path.parent.mkdir(exist_ok=True)
+        text = json.dumps({"chat_template": template}) if path.suffix == ".json" else template
+        path.write_text(text)
+    assert detect_thinking(tmp_path) == Thinking(("<seed:think>",), ("</seed:think>",))
+
+
+def test_a_model_that_shows_no_markers_and_one_that_is_not_here(tmp_path):
+    assert detect_thinking(model(tmp_path, template="{{ messages }}")) is None
+    assert detect_thinking(tmp_path / "owner" / "name") is None
+    assert detect_thinking(None) is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 100_000, '{"chat_template": 3, "added_tokens_decoder": [1]}', '{"added_tokens_decoder": {"1": 2, "2": {"content": 5}}}'])  # fmt: skip
+def test_files_that_cannot_be_read_show_nothing(tmp_path, content):
+    for name in ("tokenizer_config.json", "tokenizer.json", "added_tokens.json", "chat_template.json", "tekken.json"):  # fmt: skip
+        (tmp_path / name).write_text(content)
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe<think>")
+    assert detect_thinking(tmp_path) is None
+
+
+def test_markers_that_the_user_names_are_special_where_the_tokenizer_says_so(tmp_path):
+    model(tmp_path, tokens={"<hmm>": True, "</hmm>": True})
+    assert named_thinking("<hmm>", "</hmm>", tmp_path).special
+    assert not named_thinking("<umm>", "</umm>", tmp_path).special
+    assert not named_thinking("<hmm>", "</hmm>", None).special
