@@ -13,7 +13,8 @@ from pathlib import Path
 
 from agenttts.dispatch.base import JobStatus, Work
 from agenttts.dispatch.job import LOG_FILE, TrialJob, read_attempts
-from agenttts.dispatch.profile import Profile, minutes
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.slurm_syntax import minutes
 from agenttts.errors import UserError
 from agenttts.inference.base import Completion, Engine, ModelConfig, Request
 from agenttts.inference.engine_process import create_engine
