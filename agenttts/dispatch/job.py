@@ -31,8 +31,9 @@ from agenttts.dispatch.base import Work
 from agenttts.dispatch.blame import AttemptEnd, Stop, Verdict, blame
 from agenttts.dispatch.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.proc import cpu_seconds, oom_kills
-from agenttts.dispatch.profile import Profile, minutes
+from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.scratch import CompileCache, scratch_directory
+from agenttts.dispatch.slurm_syntax import minutes
 from agenttts.dispatch.stop_cause import show_job, stop_cause
 from agenttts.dispatch.watch import Limits, Overrun, Sight, Watch
 from agenttts.errors import AgentTTSError

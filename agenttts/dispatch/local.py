@@ -13,7 +13,8 @@ import submitit
 from agenttts.dispatch.base import JobStatus, Work
 from agenttts.dispatch.job import NEVER, TrialJob
 from agenttts.dispatch.proc import command_line
-from agenttts.dispatch.profile import Profile, minutes
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.slurm_syntax import minutes
 from agenttts.tables.schema import TrialState
 
 

@@ -9,35 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from agenttts.dispatch import sbatch_syntax, slurm_syntax
+from agenttts.dispatch.slurm_syntax import minutes
 from agenttts.errors import UserError, valid_names
 from agenttts.spec.load import read_text
 from agenttts.spec.paths import expanded
 from agenttts.spec.section import Section
 from agenttts.spec.strict import load_strict
-
-_TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")
-
-
-def minutes(time: str) -> int:
-    """A Slurm time limit in whole minutes, rounded up; ``ValueError`` when it is none.
-
-    Source: sbatch(1), ``--time``.
-    """
-    match = _TIME.fullmatch(time)
-    if not match:
-        raise ValueError(
-            f"'{time}' is no time limit; valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS"
-        )
-    days, first, second, third = (int(part) if part else None for part in match.groups())
-    if days is not None:
-        seconds = days * 86400 + (first or 0) * 3600 + (second or 0) * 60 + (third or 0)
-    elif third is not None:
-        seconds = (first or 0) * 3600 + (second or 0) * 60 + third
-    else:
-        seconds = (first or 0) * 60 + (second or 0)
-    if seconds <= 0:
-        raise ValueError(f"'{time}' is no time limit: it must be above zero")
-    return -(-seconds // 60)
 
 
 class JobResources(Section):
@@ -49,23 +27,64 @@ class JobResources(Section):
     time: str = "04:00:00"
     """Time limit as Slurm writes it: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS."""
     mem: str | None = None
-    """Memory per node, e.g. ``32G``."""
+    """Memory of a job, whatever its GPUs, e.g. ``32G``."""
+    mem_per_gpu: str | None = None
+    """Memory for each GPU of a job, e.g. ``64G``; a job without GPUs asks for ``mem``."""
     cpus: Annotated[int, Field(ge=1)] = 1
     """CPUs of the job; for trials, per GPU when the trial takes more than one."""
     constraint: str | None = None
     reservation: str | None = None
     exclude: str | None = None
     nodelist: str | None = None
+    wckey: str | None = None
+    """The workload key, where the cluster wants one."""
+    gpu_request: Literal["gpus-per-node", "gres", "gpus"] = "gpus-per-node"
+    """How GPUs are asked for: ``--gpus-per-node=N``, ``--gres=gpu:N`` or ``--gpus=N``."""
     gpu_type: str | None = None
-    """The gres type of a GPU, e.g. ``a100``: asked for as ``--gres=gpu:a100:N``."""
-    sbatch: dict[str, str | int | bool] = {}
-    """Any other sbatch option by its long name without dashes, e.g. ``{mail-type: FAIL}``."""
+    """The type of a GPU, e.g. ``a100``, in each of these forms: ``--gpus-per-node=a100:N``, ``--gres=gpu:a100:N``."""
+    requeue: bool = True
+    """Whether Slurm may start a job again that lost its node or was preempted; if not, the controller does."""
+    sbatch: dict[str, str] = {}
+    """Any other sbatch option by its long name without dashes, e.g. ``{mail-type: FAIL, exclusive: true}``."""
 
     @field_validator("time")
     @classmethod
     def _check_time(cls, value: str) -> str:
-        minutes(value)
+        slurm_syntax.minutes(value)
         return value
+
+    @field_validator("mem", "mem_per_gpu")
+    @classmethod
+    def _check_memory(cls, value: str | None) -> str | None:
+        return None if value is None else slurm_syntax.memory(value)
+
+    @field_validator("partition", "account", "qos", "reservation", "wckey", "gpu_type")
+    @classmethod
+    def _check_name(cls, value: str | None) -> str | None:
+        return None if value is None else slurm_syntax.name(value)
+
+    @field_validator("exclude", "nodelist")
+    @classmethod
+    def _check_nodes(cls, value: str | None) -> str | None:
+        return None if value is None else slurm_syntax.nodes(value)
+
+    @field_validator("constraint")
+    @classmethod
+    def _check_constraint(cls, value: str | None) -> str | None:
+        return None if value is None else slurm_syntax.constraint(value)
+
+    @field_validator("sbatch", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """Numbers and truth values of profiles that are made in Python; those of files are text already."""
+        if not isinstance(value, dict):
+            return value
+        return {k: str(v).lower() if isinstance(v, int) else v for k, v in value.items()}
+
+    @field_validator("sbatch")
+    @classmethod
+    def _check_sbatch(cls, value: dict[str, str]) -> dict[str, str]:
+        return sbatch_syntax.check_options(value)
 
 
 class ContainerDefaults(Section):
@@ -105,7 +124,13 @@ class Profile(Section):
     """Seconds before the time limit at which a trial is told to store its samples."""
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
     setup: list[str] = []
-    """Shell lines run on the node before the job, e.g. ``module load apptainer``."""
+    """Shell lines run on the node before the job, e.g. ``module load apptainer``. One that fails ends the job, and its error
+    names the line."""
+    login_shell: bool = False
+    """Run jobs' batch files in a login shell (``#!/bin/bash -l``): for clusters that define ``module`` only there."""
+    never_patience_minutes: Annotated[float, Field(ge=0)] = 30.0
+    """How long a job may wait for something that will not come by itself (a hold, a limit it exceeds) before it is
+    cancelled and counts as an attempt."""
     env: dict[str, str] = {}
     """Environment of the trials (inside the container)."""
     cache: str | None = None
@@ -122,6 +147,14 @@ class Profile(Section):
     """Seconds before a trial is started again after its first failure, its second, ...; the last one also after later ones."""
     settle_seconds: Annotated[float, Field(ge=0)] | None = None
     """Seconds that a result may take to appear after its job has ended; None: 120 on Slurm (shared file systems), else 0."""
+
+    @field_validator("setup")
+    @classmethod
+    def _check_setup(cls, value: list[str]) -> list[str]:
+        for line in value:
+            if "\0" in line:
+                raise ValueError(f"{line!r} holds a zero byte; valid: shell lines")
+        return value
 
     @field_validator("env")
     @classmethod
@@ -197,5 +230,10 @@ def _read(path: Path) -> Profile:
 
 
 def describe(resources: JobResources) -> dict[str, Any]:
-    """The fields that are set, for plans and logs."""
-    return {k: v for k, v in resources.model_dump().items() if v not in (None, {}, [])}
+    """The fields that are set, for plans and logs; ``time`` and ``cpus`` also where they have their defaults."""
+    fields = type(resources).model_fields
+    return {
+        name: value
+        for name, value in resources.model_dump().items()
+        if value != fields[name].default or name in ("time", "cpus")
+    }

@@ -31,9 +31,10 @@ from typing import Any, Protocol
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
 from agenttts.dispatch.job import die_with_parent
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.request import JobNeeds
 from agenttts.dispatch.scratch import CompileCache, scratch_directory
-from agenttts.dispatch.slurm import outer_environment, slurm_executor, submission_errors
 from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, run_slurm, status
+from agenttts.dispatch.submission import outer_environment, slurm_executor, submission_errors
 from agenttts.tables.atomic import atomic_write_json
 
 SERVE_FILE = "serve.json"
@@ -227,19 +228,18 @@ class SlurmServer:
         self._gpus = gpus
 
     def start(self) -> str:
-        executor = slurm_executor(
-            self._folder,
-            self._profile.trial,
+        needs = JobNeeds(
             name=f"llm-{self._run}",
             comment=f"agenttts run={self._run} agent {self._mark}",
             gpus=self._gpus,
-            setup=self._profile.setup,
             grace_seconds=self._profile.grace_seconds,
             # When its node is lost the controller starts another: two of one run would share an address file.
             requeue=False,
         )
+        executor = slurm_executor(self._folder, self._profile, self._profile.trial, needs)
         with submission_errors(), outer_environment():
-            return str(executor.submit(ServeJob(self._directory)).job_id)
+            [job] = executor.submit_each([ServeJob(self._directory)])
+        return job
 
     def find(self) -> str | None:
         jobs = jobs_with_comment(self._mark)

@@ -6,11 +6,22 @@ accounting) and calls a job that is being requeued NODE_FAIL, so it is asked onl
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
+from agenttts.dispatch.queue_reader import (
+    SACCT_FIELDS,
+    SQUEUE_FORMAT,
+    QueueAnswer,
+    QueueRow,
+    read_sacct,
+    read_squeue,
+)
+from agenttts.dispatch.queue_reasons import end_sentence, wait_sentence
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
@@ -29,47 +40,135 @@ _ENDS = {
     "CANCELLED": TrialState.CANCELLED,
 }
 _TIMEOUT_S = 60
+# In the comment of a job that was cancelled because it would not have started: the reason it waited for.
+_GAVE_UP = "gave-up="
+# Settings of the user's that bend answers (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) or send questions to another cluster.
+_BENT = re.compile(r"(SQUEUE|SACCT|SCANCEL|SCONTROL|SINFO)_|SLURM_(CLUSTERS|TIME_FORMAT|BITSTR_LEN|JOB_USER)$")  # fmt: skip
 
 
 def job_states(job_ids: Iterable[str]) -> dict[str, JobStatus]:
     """The status of each job; one that neither squeue nor sacct knows has ended for unknown reasons."""
+    return {job: row_status(job, row) for job, row in job_rows(job_ids).items()}
+
+
+def job_rows(job_ids: Iterable[str]) -> dict[str, QueueRow | None]:
+    """What squeue or else sacct says of each job; None for one that neither knows.
+
+    Raises `QueueUnavailable` where the answer was cut off before a job that may have been in it.
+    """
     wanted = list(job_ids)
     if not wanted:
         return {}
     queue = _squeue()
-    states = {job: status(*queue[job]) for job in wanted if job in queue}
-    missing = [job for job in wanted if job not in states]
-    accounted = _sacct(missing) if missing else {}
-    for job in missing:
-        if job in accounted:
-            states[job] = status(accounted[job], "")
-        else:
-            states[job] = JobStatus(
-                "UNKNOWN",
-                ended=True,
-                verdict=TrialState.INFRA_FAILED,
-                detail="neither squeue nor sacct knows the job any more",
-            )
-    return states
+    rows: dict[str, QueueRow | None] = {job: queue.rows.get(job) for job in wanted}
+    missing = [job for job, row in rows.items() if row is None]
+    if not missing:
+        return rows
+    if not queue.complete:
+        raise _cut_off("squeue")
+    accounted = _sacct(missing)
+    rows |= {job: accounted.rows.get(job) for job in missing}
+    if not accounted.complete and any(rows[job] is None for job in missing):
+        raise _cut_off("sacct")
+    return rows
+
+
+def row_status(job: str, row: QueueRow | None) -> JobStatus:
+    """A job as the queue shows it, its reason in a sentence."""
+    if row is None:
+        return JobStatus(
+            "UNKNOWN",
+            ended=True,
+            verdict=TrialState.INFRA_FAILED,
+            detail="neither squeue nor sacct knows the job any more",
+        )
+    found = status(row.state, row.reason)
+    if found.ended:
+        reason = _gave_up(row)
+        if found.verdict is TrialState.CANCELLED and reason:
+            return given_up(job, row.state, reason)
+        detail = end_sentence(found.detail, job) if found.detail else ""
+    else:
+        detail = wait_sentence(found.detail, job) if found.detail else ""
+    return JobStatus(found.state, found.ended, found.verdict, detail)
+
+
+def given_up(job: str, state: str, reason: str) -> JobStatus:
+    """A job that was cancelled because what it waited for would not have come."""
+    sentence = wait_sentence(reason, job)
+    return JobStatus(
+        state,
+        ended=True,
+        verdict=TrialState.INFRA_FAILED,
+        detail=f"it would not have started and was cancelled: {sentence}",
+    )
+
+
+def give_up(job: str, row: QueueRow) -> None:
+    """Cancel a pending job, and write why into its comment, so that whoever looks later knows that it was not the user."""
+    mark = _GAVE_UP + re.sub(r"[^\w]+", "_", row.reason)
+    set_name_and_comment(job, comment=f"{row.comment} {mark}".strip())
+    # One that has started after all goes on.
+    cancel_jobs([job], "--state=PENDING")
+
+
+def _gave_up(row: QueueRow) -> str:
+    marks = [word for word in row.comment.split() if word.startswith(_GAVE_UP)]
+    return marks[-1].removeprefix(_GAVE_UP).replace("_", " ") if marks else ""
 
 
 def status(state: str, reason: str) -> JobStatus:
-    """A Slurm state word (``CANCELLED by 0`` and ``CANCELLED+`` included) as a `JobStatus`."""
-    word = state.split()[0].rstrip("+") if state else "UNKNOWN"
+    """A Slurm state word (``CANCELLED by 0`` and ``CANCELLED+`` included) as a `JobStatus`, Slurm's own reason with it."""
+    word = state.split()[0].rstrip("+") if state.strip() else "UNKNOWN"
     verdict = _ENDS.get(word)
-    detail = reason if reason not in ("", "None") else ""
+    detail = reason if reason not in ("", "None", "(null)") else ""
     return JobStatus(word, ended=verdict is not None, verdict=verdict, detail=detail)
 
 
 def jobs_with_comment(word: str) -> dict[str, str]:
     """States by job id of the user's jobs whose comment holds ``word``, as a whole word: batch=r-1 is not batch=r-10."""
-    rows = _squeue_rows().items()
-    return {job: state for job, (state, _, comment) in rows if word in comment.split()}
+    return {job: row.state for job, row in rows_with_comment(word).items()}
+
+
+def rows_with_comment(word: str) -> dict[str, QueueRow]:
+    """The user's jobs whose comment holds ``word``, as a whole word."""
+    queue = _squeue()
+    if not queue.complete:
+        raise _cut_off("squeue")
+    return {job: row for job, row in queue.rows.items() if word in row.comment.split()}
 
 
 def live_jobs() -> list[str]:
     """The user's jobs that wait or run, elements of arrays one by one."""
-    return [job for job, (state, reason) in _squeue().items() if not status(state, reason).ended]
+    return [job for job, row in _squeue().rows.items() if not status(row.state, "").ended]
+
+
+def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
+    """scancel; that one of the jobs has ended meanwhile is no error."""
+    try:
+        run_slurm(["scancel", *options, *job_ids])
+    except QueueUnavailable as error:
+        # One of them ended between the look and the signal; scancel goes on with the others.
+        if "Invalid job id" not in str(error) and "already completing" not in str(error):
+            raise
+
+
+def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> None:
+    """Give a job a comment, and a name, of its own. A job that has ended already takes none, and it runs all the same."""
+    command = ["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"]
+    if name:
+        command.append(f"Name={name}")
+    try:
+        subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=query_environment(),
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return  # nothing follows from it
 
 
 def run_slurm(command: list[str]) -> str:
@@ -77,17 +176,23 @@ def run_slurm(command: list[str]) -> str:
 
     `MissingRequirement` when it is absent, `QueueUnavailable` when it fails or does not answer.
     """
+    return _run(command).decode(errors="replace")
+
+
+def query_environment() -> dict[str, str]:
+    """The environment without settings that bend what Slurm's commands do and answer."""
+    return {name: value for name, value in os.environ.items() if not _BENT.match(name)}
+
+
+def _run(command: list[str]) -> bytes:
     if shutil.which(command[0]) is None:
         raise MissingRequirement(
             f"{command[0]} is not on this machine's PATH, so the profile's cluster cannot be reached",
             fix="run on a login node of the cluster, or choose another profile (--cluster local)",
         )
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # fmt: skip
-        problem = f"failed: {done.stderr.strip() or done.stdout.strip()}"
-    except subprocess.TimeoutExpired:
-        done, problem = None, f"did not answer within {_TIMEOUT_S} s"
-    if done is None or done.returncode != 0:
+    done = _ask(command)
+    if isinstance(done, str) or done.returncode != 0:
+        problem = done if isinstance(done, str) else f"failed: {_said(done)}"
         raise QueueUnavailable(
             f"'{' '.join(command)}' {problem}",
             fix="check that slurmctld answers ('scontrol ping') and that the profile's options are valid here",
@@ -95,33 +200,46 @@ def run_slurm(command: list[str]) -> str:
     return done.stdout
 
 
-def _squeue() -> dict[str, tuple[str, str]]:
-    return {job: (state, reason) for job, (state, reason, _) in _squeue_rows().items()}
-
-
-def _squeue_rows() -> dict[str, tuple[str, str, str]]:
-    # No -j: squeue fails as a whole when one id is purged already. -t all: just-ended jobs stay for MinJobAge.
-    text = run_slurm(["squeue", "--me", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%k"])
-    rows: dict[str, tuple[str, str, str]] = {}
-    for line in text.splitlines():
-        job, state, reason, comment = line.split("|", 3)
-        rows[job] = (state, reason, comment)
-    return rows
-
-
-def _sacct(job_ids: list[str]) -> dict[str, str]:
-    if shutil.which("sacct") is None:
-        return {}
-    command = ["sacct", "-n", "-P", "-X", "-o", "JobID,State", "-j", ",".join(job_ids)]
+def _ask(command: list[str]) -> subprocess.CompletedProcess[bytes] | str:
+    """What a command did, or why there is no answer."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # fmt: skip
+        return subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=query_environment(),
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
-        return {}
-    if done.returncode != 0:  # no accounting on this cluster
-        return {}
-    states: dict[str, str] = {}
-    for line in done.stdout.splitlines():
-        job, separator, state = line.partition("|")
-        if separator:
-            states[job] = state
-    return states
+        return f"did not answer within {_TIMEOUT_S} s"
+    except OSError as error:
+        return f"cannot be run: {error.strerror}"
+
+
+def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+    """What a command that failed wrote, in one line."""
+    text = done.stderr.decode(errors="replace") or done.stdout.decode(errors="replace")
+    return " ".join(text.split())[:500] or f"exit status {done.returncode}"
+
+
+def _squeue() -> QueueAnswer:
+    # No -j: squeue fails as a whole when one id is purged already. -t all: just-ended jobs stay for MinJobAge. With a header
+    # an answer that a site puts a banner before can be told from one that is not squeue's.
+    return read_squeue(_run(["squeue", "--me", "-r", "-t", "all", "-o", SQUEUE_FORMAT]))
+
+
+def _sacct(job_ids: list[str]) -> QueueAnswer:
+    if shutil.which("sacct") is None:
+        return QueueAnswer()
+    done = _ask(["sacct", "-P", "-X", "-o", SACCT_FIELDS, "-j", ",".join(job_ids)])
+    if isinstance(done, str) or done.returncode != 0:  # no accounting on this cluster
+        return QueueAnswer()
+    return read_sacct(done.stdout)
+
+
+def _cut_off(command: str) -> QueueUnavailable:
+    return QueueUnavailable(
+        f"{command}'s answer was cut off, so the jobs that are not in it may be there all the same",
+        fix=f"run '{command}' by hand: it should print whole lines",
+    )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import EngineName
+from agenttts.inference.scripted import read_options
 
 VLLM_OPTIONS_FILE = Path(__file__).with_name("vllm_options.txt")
 
@@ -38,7 +39,10 @@ _SHOWN = 5
 
 
 def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
-    """Raise `UserError` for an option the engine does not have: its name, the nearest ones, where the list is."""
+    """Raise `UserError` for an option the engine does not have: its name, the nearest ones, where the list is.
+
+    The values of the scripted engine's options are checked too; other engines check theirs when they load.
+    """
     valid = option_names(engine)
     for name in options:
         if name in _MODEL_KEYS and engine != "scripted":
@@ -47,6 +51,8 @@ def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
             )
         if name not in valid:
             raise UserError(f"engine {engine} has no option '{name}'; {_hint(engine, name, valid)}")
+    if engine == "scripted":
+        read_options(options)
 
 
 @cache

@@ -24,9 +24,10 @@ heaviest reply is given (of equals, the first). Options:
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -81,7 +82,7 @@ class ScriptedEngine:
         self._name = config.name
         self._closed = False
         try:
-            self._seconds, fail, self._context = _read_options(config)
+            self._seconds, fail, self._context = read_options(config.options)
             self._thinking = read_thinking(config.options)
             self._script = read_script(Path(config.path))
         except UserError as error:
@@ -184,21 +185,25 @@ def _string(content: Any, where: str) -> str:
     return content
 
 
-def _read_options(
-    config: ModelConfig,
+def read_options(
+    options: Mapping[str, object],
 ) -> tuple[float, Literal["OOM", "FAILED"] | None, int | None]:
-    """(seconds_per_sample, fail, max_model_len)."""
+    """(seconds_per_sample, fail, max_model_len). Raises `UserError` for an unknown option or a value that is not valid."""
     valid = ("seconds_per_sample", "fail", "max_model_len", "thinking")
-    for key in config.options:
+    for key in options:
         if key not in valid:
             raise UserError(f"unknown option '{key}'; {valid_names(key, valid)}")
-    seconds = config.options.get("seconds_per_sample", 0.0)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+    seconds = options.get("seconds_per_sample", 0.0)
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not 0 <= seconds < math.inf
+    ):
         raise UserError(f"option seconds_per_sample: {seconds!r} must be a number, 0 or more")
-    fail = config.options.get("fail")
+    fail = options.get("fail")
     if fail not in (None, "OOM", "FAILED"):
         raise UserError(f"option fail: {fail!r} is unknown; valid: OOM, FAILED")
-    context = config.options.get("max_model_len")
+    context = options.get("max_model_len")
     if context is not None and (type(context) is not int or context < 1):
         raise UserError(f"option max_model_len: {context!r} must be an integer above 0")
     return float(seconds), fail, context

@@ -120,6 +120,20 @@ PartitionName=urgent Nodes=n[1-$nodes] PriorityTier=100 PreemptMode=OFF
 CONF
 }
 
+# change_config KEY=VALUE...: lines of slurm.conf in place of those above; partitions are added.
+change_config() {
+  local line key
+  for line in "$@"; do
+    key=${line%%=*}
+    [[ $key == PartitionName ]] || sed -i "/^$key=/d" "$dir/etc/slurm.conf"
+    echo "$line" >> "$dir/etc/slurm.conf"
+    # The database has to be told too whether there are workload keys.
+    if [[ $key == TrackWCKey && -s $dir/etc/slurmdbd.conf ]]; then
+      echo "$line" >> "$dir/etc/slurmdbd.conf"
+    fi
+  done
+}
+
 # The database listens on loopback and holds nothing but this test cluster's job records.
 write_slurmdbd_conf() {
   local base_port=$1

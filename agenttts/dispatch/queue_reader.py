@@ -1,0 +1,110 @@
+"""Reading what squeue and sacct print. Pure, and tolerant: other jobs of the user's are in it, and whatever a site adds.
+
+A line of squeue begins with fields that can hold neither ``|`` nor line breaks; the reason and the comment, which can,
+come last. A comment of two lines makes a line of its own, a site's banner too: what does not begin with a job's number and
+a state is not a row.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from agenttts.dispatch.base import QueueUnavailable
+
+SQUEUE_FORMAT = "%i|%T|%r|%k"
+SACCT_FIELDS = "JobID,State"
+_HEADERS = {"JOBID|STATE|REASON|COMMENT", "JobID|State"}
+# 123, 123_4, 123_[5-9,11%2], and 123+0 for a part of a heterogeneous job (squeue(1), "%i").
+_JOB_ID = re.compile(r"(\d+)(?:_(\d+)|_\[([^\[\]]*)\]|\+(\d+))?", re.ASCII)
+_ELEMENTS = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
+_STATE = re.compile(r"([A-Z][A-Z_]+)\+?(?: by \d+)?", re.ASCII)
+# squeue is asked for the elements of arrays one by one (-r); one that answers with larger ranges all the same is not followed.
+_MOST_ELEMENTS = 100_000
+
+
+@dataclass(frozen=True)
+class QueueRow:
+    """One job, or one element of an array."""
+
+    state: str
+    reason: str = ""
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class QueueAnswer:
+    """What was read. ``complete`` is false where the answer was cut off: a job that is not in it may be there."""
+
+    rows: dict[str, QueueRow] = field(default_factory=dict)
+    complete: bool = True
+
+
+def read_squeue(answer: bytes) -> QueueAnswer:
+    """The rows of ``squeue -o SQUEUE_FORMAT``. Raises `QueueUnavailable` when nothing in the answer can be read."""
+    return _read(answer, fields=4, what="squeue")
+
+
+def read_sacct(answer: bytes) -> QueueAnswer:
+    """The rows of ``sacct -P -o SACCT_FIELDS``; as `read_squeue`."""
+    return _read(answer, fields=2, what="sacct")
+
+
+def job_ids(text: str) -> list[str] | None:
+    """The ids that a job's number stands for: itself, or the elements of ``123_[5-9%2]``.
+
+    Empty when ``text`` is not a job's number, None when it is one whose elements cannot be told.
+    """
+    match = _JOB_ID.fullmatch(text)
+    if not match:
+        return []
+    if match[3] is None:
+        return [text]
+    indices: list[int] = []
+    for part in match[3].partition("%")[0].split(","):
+        found = _ELEMENTS.fullmatch(part)
+        if not found:
+            return None  # squeue cuts a long list: 123_[1,3,5,...]
+        first, last, pace = int(found[1]), int(found[2] or found[1]), int(found[3] or 1)
+        selected = range(first, last + 1, max(1, pace))
+        if len(indices) + len(selected) > _MOST_ELEMENTS:
+            return None
+        indices += selected
+    return [f"{match[1]}_{index}" for index in indices]
+
+
+def _read(answer: bytes, fields: int, what: str) -> QueueAnswer:
+    text = answer.decode("utf-8", errors="replace").replace("\r\n", "\n")
+    rows: dict[str, QueueRow] = {}
+    known, complete = False, True
+    lines = text.split("\n")
+    for line in lines:
+        known = known or line.strip() in _HEADERS
+        found = _row(line, fields)
+        if found is None:
+            # Every line is ended, the last one too, unless the answer was cut off.
+            complete = complete and not (line is lines[-1] and line.strip())
+            continue
+        ids, row = found
+        complete = complete and ids is not None
+        for job in ids or ():
+            rows.setdefault(job, row)
+    if text.strip() and not rows and not known:
+        shown = " ".join(text.split())[:200]
+        raise QueueUnavailable(
+            f"nothing in {what}'s answer can be read: {shown!r}",
+            fix=f"run '{what}' by hand: it should print its table; lines that a site adds before or after it do no harm",
+        )
+    return QueueAnswer(rows, complete)
+
+
+def _row(line: str, fields: int) -> tuple[list[str] | None, QueueRow] | None:
+    """The jobs and the row in a line; None when it is not a row."""
+    parts = line.split("|", fields - 1)
+    if len(parts) < fields:
+        return None
+    state = _STATE.fullmatch(parts[1].strip())
+    ids = job_ids(parts[0].strip())
+    if state is None or ids == []:
+        return None
+    return ids, QueueRow(state[1], *(part.strip() for part in parts[2:]))

@@ -1,0 +1,96 @@
+"""How Slurm writes the values of a request: time limits, memory, names. Pure; every check raises ``ValueError``."""
+
+from __future__ import annotations
+
+import re
+
+_TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")
+_MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
+_NAME = re.compile(r"[\w@][\w.@:+=/-]*(?:,[\w@][\w.@:+=/-]*)*")
+_NODES = re.compile(r"[\w./][\w.,/\[\]-]*")
+_CONSTRAINT = re.compile(r"[\w\[(!][\w.:&|*!()\[\],=-]*")
+# Nothing of a request reaches a shell (the batch file quotes it), and no value that Slurm knows holds one of these.
+_SHELL = re.compile(r"[$`;&|<>\"'\\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def minutes(time: str) -> int:
+    """A Slurm time limit in whole minutes, rounded up.
+
+    Source: sbatch(1), ``--time``.
+    """
+    match = _TIME.fullmatch(time)
+    if not match:
+        raise ValueError(
+            f"'{time}' is no time limit; valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS"
+        )
+    days, first, second, third = (int(part) if part else None for part in match.groups())
+    if days is not None:
+        seconds = days * 86400 + (first or 0) * 3600 + (second or 0) * 60 + (third or 0)
+    elif third is not None:
+        seconds = (first or 0) * 3600 + (second or 0) * 60 + third
+    else:
+        seconds = (first or 0) * 60 + (second or 0)
+    if seconds <= 0:
+        raise ValueError(f"'{time}' is no time limit: it must be above zero")
+    return -(-seconds // 60)
+
+
+def memory(text: str) -> str:
+    """An amount of memory in Slurm's shortest form: ``64gb`` is ``64G``.
+
+    Source: sbatch(1), ``--mem``: a whole number, in megabytes unless a unit follows.
+    """
+    amount, unit = _amount(text)
+    return f"{amount}{unit}"
+
+
+def memory_times(text: str, count: int) -> str:
+    """``count`` times an amount of memory."""
+    amount, unit = _amount(text)
+    return f"{amount * count}{unit}"
+
+
+def _amount(text: str) -> tuple[int, str]:
+    match = _MEMORY.fullmatch(text)
+    if not match or not text.isascii():
+        raise ValueError(
+            f"{text!r} is not a valid amount of memory; valid: a whole number and a unit (K, M, G or T; without one: M), "
+            "e.g. 64G"
+        )
+    return int(match[1]), match[2].upper()
+
+
+def name(text: str) -> str:
+    """A partition, account, QOS, reservation, workload key or GPU type, or several with commas between."""
+    return _checked(text, _NAME, "name", "letters, digits and . _ - + = @ : / (commas between several)")  # fmt: skip
+
+
+def nodes(text: str) -> str:
+    """A list of nodes, e.g. ``n[1-4,7],gpu9``."""
+    return _checked(text, _NODES, "list of nodes", "names and ranges, e.g. n[1-4,7],gpu9")
+
+
+def constraint(text: str) -> str:
+    """Node features, e.g. ``a100&nvlink`` or ``[rack1|rack2]``."""
+    return _checked(text, _CONSTRAINT, "constraint", "features joined by & | * ( ) [ ], e.g. a100&nvlink")  # fmt: skip
+
+
+def value(text: str, allowed: str = "") -> str:
+    """The value of any other option: one line without what a shell would act upon, but for ``allowed`` characters."""
+    if not text.strip():
+        raise ValueError("it is empty; give it a value, or leave the key out")
+    if control := _CONTROL.search(text):
+        raise ValueError(f"{text!r} holds {control[0]!r}; valid: text of one line")
+    if found := [character for character in _SHELL.findall(text) if character not in allowed]:
+        raise ValueError(
+            f"{text!r} holds {found[0]}, which a shell acts upon, and no shell reads the options of sbatch; write the "
+            "value itself"
+        )
+    return text
+
+
+def _checked(text: str, form: re.Pattern[str], what: str, valid: str) -> str:
+    if not form.fullmatch(text):
+        raise ValueError(f"{text!r} is not a valid {what}; valid: {valid}")
+    return text

@@ -1,0 +1,190 @@
+"""Submitting to Slurm through submitit, and what sbatch's refusals mean."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
+from submitit.slurm.slurm import SlurmExecutor, SlurmJob
+
+from agenttts.dispatch.base import QueueUnavailable, SubmitLimitReached
+from agenttts.dispatch.batch_script import BatchScript, check_folder
+from agenttts.dispatch.job import NEVER
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.request import JobNeeds, sbatch_options
+from agenttts.dispatch.slurm_queue import live_jobs
+from agenttts.dispatch.slurm_syntax import minutes
+from agenttts.errors import MissingRequirement
+
+# What sbatch says of a busy or restarting slurmctld (slurm/slurm_errno.h).
+_PASSING = re.compile(
+    r"socket timed out|unable to contact slurm controller|connection (refused|reset)|communication connection failure"
+    r"|slurmctld.*(backup|standby|not responding)"
+    r"|temporarily (unable|unavailable)|zero bytes were transmitted",
+    re.IGNORECASE,
+)
+# An administrator has closed the partition, as for maintenance: to jobs that are waiting in it already it is
+# PartitionInactive or PartitionDown, which pass too.
+_CLOSED = re.compile(r"required partition not available|partition in down state", re.IGNORECASE)
+# A limit on how many jobs may be submitted (sacctmgr(1), MaxSubmitJobs, GrpSubmitJobs) passes as jobs end; any other
+# limit that is named does not. Without a name the message is the same for both.
+_SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*Submit\w*", re.IGNORECASE)
+_OTHER_LIMIT = re.compile(r"\b(Assoc|QOS)(Max|Min|Grp)\w+", re.IGNORECASE)
+_POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
+
+
+class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no types
+    """submitit's executor with a batch file of our own, which *becomes* the Python process.
+
+    No srun: Slurm would signal every process of the step and the container runtime would pass each signal on again.
+    With ``exec`` the one process that gets SIGUSR2 before the limit is submitit's own. submitit 1.5.4 writes a wckey
+    that nobody asked for, shebang and quotes that cannot be chosen, and lets its arrays forget what a subclass adds.
+    """
+
+    def __init__(self, script: BatchScript, running: int, limit_minutes: int) -> None:
+        with submission_errors():
+            super().__init__(
+                script.folder, max_num_timeout=NEVER, python=shlex.quote(sys.executable)
+            )
+        # For submitit's own account of time-outs.
+        self.update_parameters(time=limit_minutes)
+        self._script = script
+        self._running = running
+        self._elements: int | None = None
+
+    def submit_each(self, functions: Sequence[Callable[[], Any]]) -> list[str]:
+        """Submit one job, or an array of several; the job ids in the order of ``functions``."""
+        return [str(job.job_id) for job in self.submit_array(functions)]
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        array = None if self._elements is None else (self._elements, self._running)
+        return self._script.text(command, sys.executable, array)
+
+    def _internal_process_submissions(
+        self, delayed_submissions: list[DelayedSubmission]
+    ) -> list[submitit.core.core.Job[Any]]:
+        if len(delayed_submissions) == 1:
+            self._elements = None
+            return list(super()._internal_process_submissions(delayed_submissions))
+        self._elements = len(delayed_submissions)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pickles = []
+        for delayed in delayed_submissions:
+            delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
+            pickles.append(self.folder / f"{uuid.uuid4().hex}.pkl")
+            delayed.dump(pickles[-1])
+        array = self._submit_command(self._submitit_command_str)
+        jobs: list[submitit.core.core.Job[Any]] = []
+        for index, pickle in enumerate(pickles):
+            job: SlurmJob[Any] = SlurmJob(self.folder, f"{array.job_id}_{index}", [0])
+            job.paths.move_temporary_file(pickle, "submitted_pickle")
+            jobs.append(job)
+        return jobs
+
+    @staticmethod
+    def _get_job_id_from_submission_command(string: bytes | str) -> str:
+        text = string if isinstance(string, str) else string.decode(errors="replace")
+        found = re.search(r"\bjob (\d+)\b", text)
+        if found is None:
+            raise FailedSubmissionError(f"no job's number in what it says: {text.strip()!r}")
+        return found[1]
+
+
+def slurm_executor(
+    folder: Path,
+    profile: Profile,
+    resources: JobResources,
+    needs: JobNeeds,
+    array_parallelism: int = 1,
+) -> BatchExecutor:
+    """The executor for jobs of one kind, whose batch files, pickles and logs are in ``folder``.
+
+    Raises `UserError` where Slurm cannot write logs there, `MissingRequirement` where there is no Slurm.
+    """
+    check_folder(folder)
+    script = BatchScript(
+        sbatch_options(resources, needs), folder.absolute(), profile.setup, profile.login_shell
+    )
+    return BatchExecutor(script, array_parallelism, minutes(resources.time))
+
+
+@contextmanager
+def outer_environment() -> Iterator[None]:
+    """Submit as from a login shell: what Slurm told the controller's own job would bend the trials' requests."""
+    conf = os.environ.get("SLURM_CONF")
+    with submitit.helpers.clean_env():
+        if conf:
+            os.environ["SLURM_CONF"] = conf
+        yield
+
+
+@contextmanager
+def submission_errors(jobs: int = 1) -> Iterator[None]:
+    """Turn submitit's and sbatch's refusals of ``jobs`` jobs at once into one clear error: `QueueUnavailable` for what may pass.
+
+    To be entered outside of `outer_environment`: it looks for jobs besides the one it runs in.
+    """
+    try:
+        with redirect_stderr(io.StringIO()):  # submitit prints what sbatch said, besides raising it
+            yield
+    except FailedJobError as error:
+        message = " ".join(str(error).split())
+        if _PASSING.search(message):
+            raise QueueUnavailable(
+                f"sbatch got no answer: {message}", fix="try again when 'scontrol ping' says UP"
+            ) from None
+        if _CLOSED.search(message):
+            raise QueueUnavailable(
+                f"the partition takes no jobs for now: {message}",
+                fix="try again when 'sinfo' shows it up, or name another partition in the profile",
+            ) from None
+        if jobs > 1 and _names_submit_limit(message):
+            raise SubmitLimitReached(
+                f"sbatch does not take {jobs} jobs at once: {message}",
+                fix="half as many are tried next; lower the profile's max_pending to begin with fewer",
+            ) from None
+        if _names_submit_limit(message) and _others_live():
+            raise SubmitLimitReached(
+                f"sbatch takes no more jobs until some of yours have ended: {message}",
+                fix="wait for them, or lower the profile's max_pending; a limit on a job's size would read the same "
+                "('sacctmgr show assoc' and 'sacctmgr show qos' list the limits)",
+            ) from None
+        raise MissingRequirement(
+            f"sbatch refused the job: {message}",
+            fix="correct the profile's partition, account, qos or limits (sinfo and 'sacctmgr show assoc' list what you may use)",
+        ) from None
+    except FailedSubmissionError as error:
+        raise QueueUnavailable(
+            f"sbatch's answer cannot be read, so a job may have been submitted: {error}",
+            fix="look with 'squeue --me'; try again when 'sbatch --wrap true' answers 'Submitted batch job N'",
+        ) from None
+    except RuntimeError as error:
+        if "srun" in str(error):
+            raise MissingRequirement(
+                "Slurm's commands (srun, sbatch) are not on this machine's PATH",
+                fix="run on a login node of the cluster, or choose another profile (--cluster local)",
+            ) from None
+        raise
+
+
+def _names_submit_limit(message: str) -> bool:
+    """Whether a refusal is, as far as it says, for the number of jobs submitted."""
+    if _SUBMIT_LIMIT.search(message):
+        return True
+    return bool(_POLICY.search(message)) and not _OTHER_LIMIT.search(message)
+
+
+def _others_live() -> bool:
+    """Whether there are jobs of the user's, besides the one this runs in, whose end can lift a submit limit."""
+    own = os.environ.get("SLURM_JOB_ID")
+    return any(job.partition("_")[0] != own for job in live_jobs())

@@ -1,0 +1,275 @@
+"""What the dispatcher makes of Slurm's answers, with fake commands for what a real cluster does not show on demand."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from agenttts.dispatch import slurm_queue
+from agenttts.dispatch.base import QueueUnavailable, SubmitLimitReached, Work
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.queue_reader import QueueRow
+from agenttts.dispatch.slurm import SlurmDispatcher
+from agenttts.dispatch.slurm_queue import job_states, live_jobs
+from agenttts.dispatch.stuck_jobs import StuckJobs
+from agenttts.dispatch.submission import submission_errors
+from agenttts.tables.schema import TrialState
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """Put a shell script in a Slurm command's place."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+
+    def put(name: str, script: str) -> None:
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    put("scontrol", "echo MaxArraySize = 1001")
+    put("sacct", "exit 1")
+    put("srun", "exit 0")
+    return put
+
+
+def squeue(*rows: str) -> str:
+    return "cat <<'END'\nJOBID|STATE|REASON|COMMENT\n" + "\n".join(rows) + "\nEND"
+
+
+def dispatcher(tmp_path, **more: object) -> SlurmDispatcher:
+    profile = Profile(kind="slurm", trial=JobResources(time="10"), **more)
+    return SlurmDispatcher(profile, tmp_path / "jobs")
+
+
+def works(tmp_path, count: int) -> list[Work]:
+    return [
+        Work(f"t{n}", tmp_path, ("true",), {}, gpus=0, name=f"i0t{n}-run", comment=f"agenttts trial=t{n}")
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def test_waiting_jobs_say_why_in_a_sentence(fake):
+    fake(
+        "squeue",
+        squeue(
+            "7_0|PENDING|JobHeldUser|x",
+            "7_1|RUNNING|None|x",
+            "7_2|PENDING|SomethingNew|x",
+            "7_3|TIMEOUT|TimeLimit|x",
+        ),
+    )
+    states = job_states(["7_0", "7_1", "7_2", "7_3"])
+    assert states["7_0"].detail == "JobHeldUser: it is held by you; 'scontrol release 7_0' lets it run"  # fmt: skip
+    assert states["7_1"].detail == ""
+    assert states["7_2"].detail == "SomethingNew"
+    assert states["7_3"].detail == "it reached its time limit (raise time in the profile)"
+
+
+def test_a_job_missing_from_an_answer_that_was_cut_off_has_not_ended(fake):
+    fake("squeue", "printf 'JOBID|STATE|REASON|COMMENT\\n7_0|RUNNING|None|x\\n7_1|RUNN'")
+    assert not job_states(["7_0"])["7_0"].ended
+    with pytest.raises(QueueUnavailable, match="squeue's answer was cut off"):
+        job_states(["7_0", "7_1"])
+    with pytest.raises(QueueUnavailable, match="cut off"):
+        slurm_queue.jobs_with_comment("batch=r-1")
+
+
+def test_bytes_that_are_no_text_are_read_over(fake):
+    fake("squeue", r"printf '7|RUNNING|None|\377\376\n8|PENDING|None|x\n'")
+    assert live_jobs() == ["7", "8"]
+
+
+def test_the_user_s_settings_do_not_bend_questions_and_answers(fake, monkeypatch, tmp_path):
+    seen = tmp_path / "seen"
+    fake("squeue", f"env > {seen}; echo '7|RUNNING|None|x'")
+    bent = ("SQUEUE_PARTITION", "SQUEUE_FORMAT", "SACCT_FORMAT", "SCANCEL_INTERACTIVE", "SLURM_CLUSTERS")  # fmt: skip
+    for name in (*bent, "SLURM_CONF"):
+        monkeypatch.setenv(name, "x")
+    assert live_jobs() == ["7"]
+    names = {line.partition("=")[0] for line in seen.read_text().splitlines()}
+    assert "SLURM_CONF" in names
+    assert not names & set(bent)
+    assert os.environ["SQUEUE_PARTITION"] == "x"
+
+
+def test_stuck_jobs_are_told_after_the_patience_and_not_before():
+    now = [0.0]
+    stuck = StuckJobs(60, clock=lambda: now[0])
+    held, waiting = QueueRow("PENDING", "JobHeldUser"), QueueRow("PENDING", "Priority")
+    down = QueueRow("PENDING", "PartitionDown")
+    assert stuck.overdue({"1": held, "2": waiting, "3": down, "4": None}) == []
+    now[0] = 59
+    assert stuck.overdue({"1": held, "2": held, "3": down}) == []
+    now[0] = 60
+    assert stuck.overdue({"1": held, "2": held, "3": down}) == ["1"]
+    now[0] = 61
+    assert stuck.overdue({"1": waiting, "2": held}) == []
+    now[0] = 200
+    assert stuck.overdue({"1": held, "2": held, "3": down}) == ["2"], "a job that was released starts anew"  # fmt: skip
+    assert stuck.overdue({"1": QueueRow("RUNNING", "JobHeldUser")}) == []
+
+
+def test_a_job_that_would_never_start_is_cancelled_and_lost_not_cancelled_by_the_user(
+    fake, tmp_path
+):
+    record = tmp_path / "record"
+    fake("squeue", squeue("7_0|PENDING|PartitionTimeLimit|agenttts batch=r-1", "7_1|PENDING|PartitionDown|y"))  # fmt: skip
+    fake(
+        "scontrol",
+        f'[ "$1" = show ] && echo MaxArraySize = 1001 || echo "scontrol $@" >> {record}',
+    )
+    fake("scancel", f'echo "scancel $@" >> {record}')
+    patient = dispatcher(tmp_path, never_patience_minutes=30)
+    assert not patient.poll(["7_0"])["7_0"].ended
+    hasty = dispatcher(tmp_path, never_patience_minutes=0)
+    states = hasty.poll(["7_0", "7_1"])
+    assert (states["7_0"].ended, states["7_0"].verdict) == (True, TrialState.INFRA_FAILED)
+    assert "it would not have started and was cancelled: PartitionTimeLimit: its time limit" in states["7_0"].detail  # fmt: skip
+    assert not states["7_1"].ended, "a partition that is down comes up again"
+    assert record.read_text().splitlines() == [
+        "scontrol update JobId=7_0 Comment=agenttts batch=r-1 gave-up=PartitionTimeLimit",
+        "scancel --state=PENDING 7_0",
+    ]
+    # The dispatcher remembers it, and so does the job's comment for a controller started anew.
+    fake("squeue", squeue("7_0|CANCELLED|PartitionTimeLimit|agenttts batch=r-1"))
+    assert hasty.poll(["7_0"])["7_0"].verdict is TrialState.INFRA_FAILED
+    fake(
+        "squeue",
+        squeue(
+            "7_0|CANCELLED|None|agenttts batch=r-1 gave-up=PartitionTimeLimit",
+            "7_1|CANCELLED|PartitionTimeLimit|agenttts batch=r-1",
+        ),
+    )
+    states = patient.poll(["7_0", "7_1"])
+    assert states["7_0"].verdict is TrialState.INFRA_FAILED
+    assert "PartitionTimeLimit: its time limit" in states["7_0"].detail
+    assert states["7_1"].verdict is TrialState.CANCELLED, "by the user"
+    assert record.read_text().count("\n") == 2
+
+
+def test_a_job_that_started_after_all_goes_on(fake, tmp_path):
+    fake("squeue", squeue("7_0|PENDING|JobHeldUser|x"))
+    fake("scontrol", "echo MaxArraySize = 1001")
+    fake("scancel", "exit 0")
+    hasty = dispatcher(tmp_path, never_patience_minutes=0)
+    assert hasty.poll(["7_0"])["7_0"].ended
+    fake("squeue", squeue("7_0|RUNNING|None|x"))
+    assert not hasty.poll(["7_0"])["7_0"].ended
+
+
+def test_a_failed_job_s_log_says_why_it_did_not_start(fake, tmp_path):
+    fake("squeue", squeue("7_0|FAILED|NonZeroExitCode|x", "7_1|FAILED|NonZeroExitCode|x"))
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    (folder / "7_0_0_log.err").write_text(
+        "slurm_script: line 9: module: command not found\n"
+        "agenttts: setup line failed: module load apptainer on node n1 (exit status 127)\n"
+    )
+    states = dispatcher(tmp_path).poll(["7_0", "7_1"])
+    assert "setup line failed: module load apptainer" in states["7_0"].detail
+    assert "module: command not found" in states["7_0"].detail
+    assert states["7_1"].detail == ""
+
+
+SBATCH = r"""
+count=$(($(cat {number}) + 1))
+[ $count -le $(cat {limit}) ] || {{ echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2
+  echo 'sbatch: error: Batch job submission failed: Job violates accounting/QOS policy' >&2; exit 1; }}
+echo $count > {number}
+grep -h -e --comment= -e --array= "$1" >> {record}
+echo "Submitted batch job $count"
+"""
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_without_arrays_jobs_are_submitted_one_by_one(fake, tmp_path, size):
+    number, limit, record = (tmp_path / name for name in ("number", "limit", "record"))
+    number.write_text("0")
+    limit.write_text("99")
+    fake("scontrol", f"echo MaxArraySize = {size}")
+    fake("sbatch", SBATCH.format(number=number, limit=limit, record=record))
+    single = dispatcher(tmp_path, throttle=4, max_pending=50)
+    assert [single.capacity(live) for live in (0, 1, 3, 4, 60)] == [4, 3, 1, 0, 0]
+    three = works(tmp_path, 3)
+    assert single.submit("r-1", three) == {"t0": "1", "t1": "2", "t2": "3"}
+    assert record.read_text().splitlines() == [
+        f"#SBATCH --comment='agenttts trial=t{n} batch=r-1 element={n}'" for n in range(3)
+    ]
+    rows = [
+        f"{n + 1}|RUNNING|None|agenttts trial=t{n} batch=r-1 element={n}" for n in reversed(range(3))
+    ]  # fmt: skip
+    fake("squeue", squeue(*rows))
+    assert single.find("r-1", three) == {"t2": "3", "t1": "2", "t0": "1"}
+
+
+def test_single_jobs_before_a_refusal_are_found(fake, tmp_path):
+    number, limit, record = (tmp_path / name for name in ("number", "limit", "record"))
+    number.write_text("0")
+    limit.write_text("2")
+    fake("scontrol", "echo MaxArraySize = 0")
+    fake("sbatch", SBATCH.format(number=number, limit=limit, record=record))
+    fake("squeue", squeue("1|RUNNING|None|a batch=r-1 element=0", "2|PENDING|None|a batch=r-1 element=1"))  # fmt: skip
+    single = dispatcher(tmp_path, throttle=4)
+    single.capacity(0)
+    with pytest.raises(SubmitLimitReached):
+        single.submit("r-1", works(tmp_path, 3))
+    assert single.find("r-1", works(tmp_path, 3)) == {"t0": "1", "t1": "2"}
+
+
+@pytest.mark.parametrize(("size", "most"), [(2, 2), (3, 3), (1001, 50)])
+def test_an_array_has_as_many_elements_as_the_cluster_allows(fake, tmp_path, size, most):
+    fake("scontrol", f"echo MaxArraySize = {size}")
+    assert dispatcher(tmp_path, throttle=60, max_pending=50).capacity(0) == most
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "Batch job submission failed: Required partition not available (inactive or drain)",
+        "Batch job submission failed: Partition in DOWN state",
+    ],
+)
+def test_a_partition_that_is_closed_for_now_is_waited_for(fake, tmp_path, refusal):
+    fake("sbatch", f"echo 'sbatch: error: {refusal}' >&2; exit 1")
+    with pytest.raises(QueueUnavailable, match="takes no jobs for now: .*'sinfo' shows it up"):
+        dispatcher(tmp_path).submit("r-1", works(tmp_path, 2))
+
+
+def test_an_answer_of_sbatch_that_cannot_be_read_may_be_a_job(fake, tmp_path):
+    fake("sbatch", "echo 'Welcome to the cluster'")
+    with pytest.raises(QueueUnavailable, match="sbatch's answer cannot be read, so a job may have been submitted.*Welcome"):  # fmt: skip
+        dispatcher(tmp_path).submit("r-1", works(tmp_path, 1))
+
+
+def test_sbatch_s_answer_among_other_lines(fake, tmp_path):
+    fake("sbatch", "echo 'Quota: 80% of job storage'; echo 'Submitted batch job 17 on cluster big'")
+    assert dispatcher(tmp_path).submit("r-1", works(tmp_path, 1)) == {"t0": "17"}
+
+
+def test_an_array_s_batch_file_has_what_the_profile_asks_for(fake, tmp_path):
+    copy = tmp_path / "copy"
+    fake("sbatch", f"cp \"$1\" {copy}; echo 'Submitted batch job 12'")
+    resources = JobResources(time="10", gpu_request="gres", gpu_type="a100", sbatch={"exclusive": "true"})  # fmt: skip
+    profile = Profile(kind="slurm", trial=resources, setup=["module load x"], login_shell=True)
+    gpu = [Work(**{**vars(work), "gpus": 2}) for work in works(tmp_path, 3)]
+    ids = SlurmDispatcher(profile, tmp_path / "jobs").submit("r-1", gpu)
+    assert ids == {"t0": "12_0", "t1": "12_1", "t2": "12_2"}
+    text = copy.read_text()
+    assert text.startswith("#!/bin/bash -l\n")
+    for line in (
+        "--array=0-2%3",
+        "--gres=gpu:a100:2",
+        "--exclusive",
+        "--cpus-per-task=2",
+        "--requeue",
+    ):
+        assert f"#SBATCH {line}\n" in text
+    assert "wckey" not in text
+    assert "\nmodule load x\n" in text
+    for index in range(3):
+        assert (tmp_path / "jobs" / f"12_{index}_submitted.pkl").exists()
+
+
+def test_errors_keep_what_they_are(fake):
+    with pytest.raises(ZeroDivisionError), submission_errors():
+        raise ZeroDivisionError

@@ -1,0 +1,134 @@
+"""Text fields get scalars as they are written in the file; numbers are numbers only where every reader agrees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.dispatch.profile import Profile
+from agenttts.errors import UserError
+from agenttts.spec import dump_spec, load_strict, parse_spec
+
+SPEC = """\
+name: {name}
+task: {{name: retrieval_qa, split: {split}}}
+stages:
+  {stage}: {{models: [{model}], prompt_tokens: 20, decode_tokens: 10}}
+models:
+  {model}: {{path: {path}, params: 7e9, engine: scripted, options: {options}}}
+search: {{budget: 1000}}
+"""
+# Unquoted scalars of which YAML 1.1 makes something else than their text.
+WRITTEN = ["12:00:00", "1-12:30:00", "30", "12345", "0700", "0o7", "0x1F", "0b11", "1e3", "1.50", "1_000", "+1", "yes", "No", "on", "OFF", "true", "2024-01-01", "2024-01-01 10:00:00", ".5", "190:20:30", ".inf"]  # fmt: skip
+
+
+def spec_of(*overrides: str, **parts: str):
+    parts = {"name": "r", "split": "s", "stage": "a", "model": "m", "path": "p", "options": "{}"} | parts  # fmt: skip
+    return parse_spec(SPEC.format(**parts), "job.yaml", Path("/base"), overrides)
+
+
+def profile_of(text: str, *overrides: str) -> Profile:
+    return load_strict(Profile, text, "big.yaml", overrides)
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_text_fields_take_the_scalar_as_written(written):
+    assert profile_of(f"kind: slurm\nenv: {{X: {written}}}\nsetup: [{written}]").env == {
+        "X": written
+    }
+    assert profile_of(f"kind: slurm\nsetup: [{written}]").setup == [written]
+    spec = spec_of(split=written)
+    assert spec.task.split == written
+    assert parse_spec(dump_spec(spec), "spec.yaml", Path("/base")) == spec
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_set_takes_the_value_as_written(written):
+    assert spec_of(f"task.split={written}").task.split == written
+    assert profile_of("kind: slurm", f"env.X={written}").env == {"X": written}
+
+
+@pytest.mark.parametrize("written", ["007", "yes", "12", "0x1F"])
+def test_names_of_models_are_taken_as_written(written):
+    spec = spec_of(model=written)
+    assert list(spec.models) == [written]
+    assert spec.stages["a"].models == [written]
+
+
+def test_time_limits_and_accounts_need_no_quotes():
+    trial = profile_of("kind: slurm\ntrial: {time: 12:00:00, account: 0123, partition: 1e3}").trial
+    assert (trial.time, trial.account, trial.partition) == ("12:00:00", "0123", "1e3")
+    assert profile_of("kind: slurm\ntrial: {time: 30}").trial.time == "30"
+    assert profile_of("kind: slurm", "trial.time=1:30:00").trial.time == "1:30:00"
+
+
+@pytest.mark.parametrize("written", ["~", "null", ""])
+def test_null_stays_null(written):
+    assert profile_of(f"kind: slurm\ntrial: {{account: {written}}}").trial.account is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("throttle: 1:30", "big.yaml:2: throttle: must be a valid integer, not '1:30'"),
+        ("throttle: 010", "big.yaml:2: throttle: must be a valid integer, not '010'"),
+        ("poll_seconds: 2024-01-01", "big.yaml:2: poll_seconds: must be a valid number, not '2024-01-01'"),
+        ("container: {nv: maybe}", "big.yaml:2: container.nv: must be a valid boolean, not 'maybe'"),
+        ("env: !!set {a, b}", "big.yaml:2: not valid YAML here: the tag '!!set' is not supported"),
+        ("throttle: !!int many", "big.yaml:2: not valid YAML here: 'many' is not a valid int"),
+        ("env: {[a, b]: c}", "big.yaml:2: not valid YAML here: a key is one word"),
+        ("env: &x {A: *x}", "big.yaml:2: not valid YAML here: this alias is a part of what it stands for"),
+        ("env: {A: b, A: c}", "big.yaml:2: env.A is given twice"),
+    ],
+)  # fmt: skip
+def test_what_is_no_number_is_refused(text, message):
+    with pytest.raises(UserError) as caught:
+        profile_of(f"kind: slurm\n{text}")
+    assert message in str(caught.value)
+
+
+def test_plain_numbers_are_numbers():
+    assert profile_of("{kind: slurm, throttle: 1_000, poll_seconds: 1.5e+1}").poll_seconds == 15
+    assert profile_of("{kind: slurm, throttle: 0x10}").throttle == 16
+
+
+def test_anchors_and_merges_still_work():
+    profile = profile_of("kind: slurm\ncontroller: &c {account: 077}\ntrial: {<<: *c, cpus: 3}")
+    assert (profile.trial.account, profile.trial.cpus) == ("077", 3)
+
+
+def test_free_options_hold_no_dates():
+    options = spec_of(options="{since: 2024-01-01, count: 3, at: 1:30, share: 0.5}").models["m"].options  # fmt: skip
+    assert options == {"since": "2024-01-01", "count": 3, "at": "1:30", "share": 0.5}
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1))
+def test_what_a_run_freezes_it_reads_back(text):
+    document = yaml.safe_dump({"kind": "slurm", "env": {"X": text}, "setup": [text]})
+    profile = profile_of(document)
+    assert (profile.env, profile.setup) == ({"X": text}, [text])
+
+
+def test_set_reaches_into_lists():
+    assert spec_of("stages.a.samples=[2, 9]", "stages.a.samples[0]=3").stages["a"].samples == [3, 9]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("x[0]=1", "--set x[0]=1: 'x' in job.yaml holds no element 0"),
+        ("stages.a.models[4]=m", "--set stages.a.models[4]=m: 'stages.a.models' in job.yaml holds no element 4"),
+        ("name.first=1", "--set name.first=1: 'name' in job.yaml holds no keys of its own"),
+        ("[0]=1", "--set [0]=1: valid is KEY.PATH=VALUE"),
+        ("a..b=1", "--set a..b=1: valid is KEY.PATH=VALUE"),
+        ("task.split=[", "--set task.split=[: the value is not valid YAML"),
+    ],
+)  # fmt: skip
+def test_a_set_that_leads_nowhere_is_refused(override, message):
+    with pytest.raises(UserError) as caught:
+        spec_of(override)
+    assert message in str(caught.value)
