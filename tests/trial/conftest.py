@@ -13,6 +13,7 @@ from agenttts.space import Allocation, Choice
 from agenttts.tables.atomic import atomic_write_json
 from agenttts.tasks.base import TaskConfig
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
+from tests.support.scripted import at_fixed_path
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def make_trial(scripted_spec, tmp_path):
             "decode_tokens": {"retrieval": 32, "answer": 32},
             "models": {
                 name: ModelConfig(
-                    name, str(tmp_path / f"{name}.json"), engine="scripted", gpus=0,
+                    name, str(at_fixed_path(tmp_path / f"{name}.json")), engine="scripted", gpus=0,
                     options=(options or {}).get(name, {}),
                 )
                 for name in ("weak", "strong")
