@@ -18,7 +18,8 @@ def folder(tmp_path):
     return write_files(tmp_path)
 
 
-def test_its_commands_run(cli, folder):
+@pytest.mark.processes
+def test_its_commands_run_and_its_source_is_frozen(cli, folder):
     commands = [
         shlex.split(line.removeprefix("$ "))
         for language, _, text in blocks()
@@ -46,11 +47,7 @@ def test_its_commands_run(cli, folder):
     }  # fmt: skip
     rows = pl.read_parquet(folder / "results/triage/trials/t0000/examples.parquet")
     assert rows.height == 18
-
-
-def test_the_source_is_frozen_into_the_run(cli, folder):
-    subprocess.run([sys.executable, "make_models.py"], cwd=folder, check=True)
-    assert cli("launch", "triage.yaml", "--wait", "--set", "search.iterations=0").returncode == 0
+    # The source is frozen into the run.
     task = folder / "results" / "triage" / "task"
     assert (task / "triage-task.yaml").read_text() == (folder / "triage-task.yaml").read_text()
     spec = json.loads((folder / "results/triage/trials/t0000/trial.json").read_text())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from agenttts.tables.atomic import atomic_write_text
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = ROOT / "agenttts" / "tasks" / "data" / "twohop.jsonl"
@@ -36,6 +40,24 @@ def scripted_model(path: Path, questions: list[dict[str, Any]], right: float) ->
     return path
 
 
+def at_fixed_path(script: Path) -> Path:
+    """A copy of a script at a path that only its content decides, the same in every run of the tests.
+
+    The samples of a prompt are drawn under its model's path, among others. Under a test's own directory, which is
+    another in every run, a test would see other samples each time.
+    """
+    content = script.read_text(encoding="utf-8")
+    folder = Path("/tmp/agenttts-test-scripts")
+    path = folder / f"{script.stem}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
+    if not path.exists():
+        folder.mkdir(exist_ok=True)
+        with contextlib.suppress(PermissionError):  # another user's folder, and open to all
+            folder.chmod(0o1777)
+        atomic_write_text(path, content)
+    assert path.read_text(encoding="utf-8") == content, f"{path} is not what its name says"
+    return path
+
+
 def small_spec(folder: Path, name: str = "small", **changes: object) -> Path:
     """Write ``folder/NAME.yaml``, a two-stage spec with a weak and a strong scripted model, and their scripts.
 
@@ -47,8 +69,10 @@ def small_spec(folder: Path, name: str = "small", **changes: object) -> Path:
         changes: Values by their place in the spec: ``search__budget=70`` sets ``search.budget``.
     """
     questions = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
-    for model, right in (("weak", 0.35), ("strong", 0.8)):
-        scripted_model(folder / f"{model}.json", questions, right)
+    paths = {
+        model: str(at_fixed_path(scripted_model(folder / f"{model}.json", questions, right)))
+        for model, right in (("weak", 0.35), ("strong", 0.8))
+    }
     stage = {
         "models": ["weak", "strong"],
         "prompt_tokens": 256,
@@ -60,8 +84,8 @@ def small_spec(folder: Path, name: str = "small", **changes: object) -> Path:
         "task": {"name": "retrieval_qa", "examples": 8},
         "stages": {"retrieval": dict(stage), "answer": dict(stage)},
         "models": {
-            "weak": {"path": str(folder / "weak.json"), "params": 3e9, "engine": "scripted"},
-            "strong": {"path": str(folder / "strong.json"), "params": 14e9, "engine": "scripted"},
+            "weak": {"path": paths["weak"], "params": 3e9, "engine": "scripted"},
+            "strong": {"path": paths["strong"], "params": 14e9, "engine": "scripted"},
         },
         "search": {"budget": 80, "iterations": 2, "batch_size": 3, "seed": 1},
         "cluster": "in_process",

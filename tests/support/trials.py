@@ -12,7 +12,7 @@ from agenttts.space import Allocation, Choice
 from agenttts.tables.atomic import atomic_write_json
 from agenttts.tasks.base import TaskConfig
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
-from tests.support.scripted import small_spec
+from tests.support.scripted import at_fixed_path, small_spec
 
 
 def trial_writer(folder: Path) -> Callable[..., TrialSpec]:
@@ -38,7 +38,7 @@ def trial_writer(folder: Path) -> Callable[..., TrialSpec]:
             "decode_tokens": {"retrieval": 32, "answer": 32},
             "models": {
                 name: ModelConfig(
-                    name, str(folder / f"{name}.json"), engine="scripted", gpus=0,
+                    name, str(at_fixed_path(folder / f"{name}.json")), engine="scripted", gpus=0,
                     options=(options or {}).get(name, {}),
                 )
                 for name in ("weak", "strong")

@@ -15,9 +15,12 @@ from agenttts.tasks.base import TaskConfig
 from agenttts.tasks.chatdev_programs import read_files, show_files
 from agenttts.trial.bench import TrialBench
 from tests.support.observing import perfect_chatdev
+from tests.support.scripted import at_fixed_path
 
 GOOD = "print('How many words, letters and sentences does the line of text have?')\nline = input()\nprint(len(line.split()))\n"
 BROKEN = "print('word counter')\nprint(wrod)\n"
+# Ends by itself: one that waits for input is watched for a while before it counts as started.
+QUICK = "print('How many words, letters and sentences does the line of text have?')\n"
 
 
 def reply(code: str) -> str:
@@ -153,21 +156,25 @@ def test_options_are_checked(task, options, word):
 def chatdev_spec(tmp_path):
     """Two scripted programmers: one writes programs that start half of the time, one seldom."""
     words = ("sentences", "letters", "game", "average", "table")
+    paths = {}
     for model, right in (("weak", 0.2), ("strong", 0.6)):
         rules = [{"contains": ["Requirement"], "replies": [
-            # Several good ones of different worth: which are drawn hangs on the models' paths, which differ by run.
-            *({"text": reply(GOOD + f"print({' '.join(words[:n])!r})\n"), "weight": right / 6} for n in range(6)),
+            # Several good ones of different worth.
+            *({"text": reply(QUICK + f"print({' '.join(words[:n])!r})\n"), "weight": right / 6} for n in range(6)),
             {"text": reply(BROKEN), "weight": 0.5 - right / 2},
             {"text": "I would write a program.", "weight": 0.5 - right / 2},
         ]}]  # fmt: skip
-        (tmp_path / f"{model}.json").write_text(json.dumps({"rules": rules, "default": ""}))
-    stage = {"models": ["weak", "strong"], "prompt_tokens": 256, "decode_tokens": 64, "samples": [1, 8]}  # fmt: skip
+        script = tmp_path / f"{model}.json"
+        script.write_text(json.dumps({"rules": rules, "default": ""}))
+        paths[model] = str(at_fixed_path(script))
+    stage = {"models": ["weak", "strong"], "prompt_tokens": 256, "decode_tokens": 64, "samples": [1, 4]}  # fmt: skip
     spec = {
         "name": "dev",
         "task": {"name": "chatdev", "examples": 2, "run_code_on_host": True},
         "stages": dict.fromkeys(("coding", "static_testing", "dynamic_testing"), stage),
-        "models": {m: {"path": f"./{m}.json", "params": p, "engine": "scripted"} for m, p in (("weak", 3e9), ("strong", 8e9))},
-        "search": {"budget": 80, "iterations": 1, "batch_size": 2},
+        "models": {m: {"path": paths[m], "params": p, "engine": "scripted"} for m, p in (("weak", 3e9), ("strong", 8e9))},
+        "search": {"budget": 80, "iterations": 0},
+        "cluster": "in_process",
     }  # fmt: skip
     path = tmp_path / "dev.yaml"
     path.write_text(yaml.safe_dump(spec, sort_keys=False))

@@ -57,6 +57,7 @@ task: {{name: "{task}", examples: 2}}
 stages: {{say: {{models: [m], prompt_tokens: 64, decode_tokens: 64, samples: [1, 2]}}}}
 models: {{m: {{path: ./model.json, params: 3.0e9, engine: scripted}}}}
 search: {{budget: 10, iterations: 0}}
+cluster: in_process
 """)
     return path
 
@@ -70,7 +71,7 @@ def test_a_file(cli, tmp_path):
     assert json.loads((run / "trials/t0000/result.json").read_text())["score"] == 1.0
 
 
-def test_a_package_is_frozen_whole_and_the_frozen_one_is_run(cli, tmp_path):
+def test_a_package_is_frozen_whole_and_the_frozen_one_is_run(shell, tmp_path):
     package = tmp_path / "lib" / "mypkg" / "deep"
     package.mkdir(parents=True)
     (package.parent / "__init__.py").write_text("")
@@ -80,13 +81,14 @@ def test_a_package_is_frozen_whole_and_the_frozen_one_is_run(cli, tmp_path):
     (package / "__pycache__" / "left.pyc").write_text("")
     spec = job(tmp_path, "mypkg.deep.mytask:Saying")
     path = {"PYTHONPATH": f"{tmp_path / 'lib'}:{os.environ.get('PYTHONPATH', '')}"}
-    done = cli("launch", spec, "--wait", env=path)
+    done = shell("launch", spec, "--wait", env=path)
     assert done.returncode == 0, done.stderr
     frozen = tmp_path / "results" / "own" / "task" / "mypkg"
     assert (frozen / "deep" / "mytask.py").exists()
     assert not (frozen / "deep" / "__pycache__" / "left.pyc").exists()
     (package / "__init__.py").write_text("RIGHT = 'no'\n")
-    done = cli("launch", spec, "--name", "again", "--wait", env=path)
+    done = shell("launch", spec, "--name", "again", "--wait", env=path)
+    assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "results/again/trials/t0000/result.json").read_text())
     assert result["score"] == 0.0, "the second run froze the edited source"
     result = json.loads((tmp_path / "results/own/trials/t0000/result.json").read_text())
