@@ -230,14 +230,11 @@ def _status_line(document: dict[str, Any]) -> str:
 
 
 def _status_view(document: dict[str, Any]) -> Group:
-    alive = {True: "running", False: "not running", None: "unknown"}[
-        document["controller"]["alive"]
-    ]
     head = Text(f"{document['run']}  ", style="bold")
-    head.append(
-        document["outcome"] or f"controller {document['controller']['job_id']} {alive}", style="dim"
-    )
+    head.append(document["outcome"] or _controller(document["controller"]), style="dim")
     parts: list[Any] = [head, Text(_status_line(document))]
+    if document["controller"]["queue"]:
+        parts.append(Text(f"the queue cannot be asked: {document['controller']['queue']}"))
     untried = "" if document["recommended_tried"] else "not tried yet; "
     if document["recommended"]:
         parts.append(
@@ -270,6 +267,15 @@ def _status_view(document: dict[str, Any]) -> Group:
             table.add_row(job["trial"], job["job_id"], state, job["allocation"])
         parts.append(table)
     return Group(*parts)
+
+
+def _controller(controller: dict[str, Any]) -> str:
+    state = controller["state"]
+    word = {True: "running", False: "not running", None: "unknown"}[controller["alive"]]
+    if controller["alive"] and state != "RUNNING":
+        word = "waiting" if state == "PENDING" else state.lower()
+    reason = f" ({controller['reason']})" if controller["reason"] else ""
+    return f"controller {controller['job_id']} {word}{reason}"
 
 
 def _allocation(records: list[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from agenttts.controller.process import (
     warn_of_changed_weights,
 )
 from agenttts.controller.run import RunDirectory
-from agenttts.dispatch.base import QueueUnavailable
+from agenttts.dispatch.base import JobStatus, QueueUnavailable
+from agenttts.dispatch.batch_script import log_message
 from agenttts.dispatch.image import digest
 from agenttts.dispatch.proc import command_line
 from agenttts.dispatch.request import JobNeeds
@@ -181,16 +182,26 @@ def read_handle(run: RunDirectory) -> ControllerHandle | None:
     return ControllerHandle(document["kind"], str(document["job_id"])) if document else None
 
 
-def controller_alive(run: RunDirectory) -> bool:
-    """Whether the controller runs or waits in the queue."""
+def controller_state(run: RunDirectory) -> JobStatus | None:
+    """How the controller stands, with the reason in ``detail`` why it waits or did not start; None where none was started."""
     handle = read_handle(run)
     if handle is None:
-        return False
+        return None
     if handle.kind == "slurm":
-        return not job_states([handle.job_id])[handle.job_id].ended
+        state = job_states([handle.job_id])[handle.job_id]
+        said = log_message(run.slurm / "controller", handle.job_id) if state.ended else ""
+        return replace(state, detail=said) if said else state
     if handle.kind == "in_process":
-        return is_locked(run.lock_file)
-    return str(run.slurm).encode() in command_line(handle.job_id)
+        alive = is_locked(run.lock_file)
+    else:
+        alive = str(run.slurm).encode() in command_line(handle.job_id)
+    return JobStatus("RUNNING" if alive else "ENDED", ended=not alive)
+
+
+def controller_alive(run: RunDirectory) -> bool:
+    """Whether the controller runs or waits in the queue."""
+    state = controller_state(run)
+    return state is not None and not state.ended
 
 
 def _controller_works(run: RunDirectory) -> bool:

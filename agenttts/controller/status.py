@@ -9,7 +9,7 @@ from typing import Any
 
 from agenttts.controller.collect import row_from_json
 from agenttts.controller.journal import read_state
-from agenttts.controller.launch import controller_alive, read_handle
+from agenttts.controller.launch import controller_state, read_handle
 from agenttts.controller.process import make_dispatcher
 from agenttts.controller.run import RunDirectory
 from agenttts.errors import MissingRequirement, RunFailed
@@ -30,10 +30,11 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     live = [t for t in state.unfinished() if t.job_id]
     try:
         statuses = make_dispatcher(run, profile).poll([t.job_id for t in live if t.job_id])
-        alive = controller_alive(run)
+        controller = controller_state(run)
+        alive = controller is not None and not controller.ended
         queue = None
     except MissingRequirement as error:  # seen from a machine without the cluster's commands
-        statuses, alive, queue = {}, None, str(error)
+        statuses, controller, alive, queue = {}, None, None, str(error)
     counts = Counter(row.state.value for row in rows)
     counts.update(
         statuses[t.job_id].state if t.job_id in statuses else "WAITING" for t in state.unfinished()
@@ -60,6 +61,9 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             "kind": profile.kind,
             "job_id": handle.job_id if handle else None,
             "alive": alive,
+            # The queue's own word, and why it waits or did not start.
+            "state": controller.state if controller else None,
+            "reason": controller.detail if controller else "",
             "queue": queue,
         },
         "iteration": max(searched, default=None),
@@ -120,8 +124,10 @@ def follow(
             # It may have ended in order between the two looks.
             if run_status(run)["outcome"] is not None:
                 continue
+            reason = status["controller"]["reason"]
             raise RunFailed(
-                f"the controller of {run.path} (job {status['controller']['job_id']}) ended before the run was over; "
+                f"the controller of {run.path} (job {status['controller']['job_id']}) ended before the run was over"
+                f"{': ' if reason else ''}{reason}; "
                 f"its log is in {run.slurm / 'controller'}; 'agenttts-hpc resume {run.name}' goes on where it stopped"
             )
         time.sleep(interval)

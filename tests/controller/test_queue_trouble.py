@@ -260,7 +260,8 @@ def test_a_run_started_again_is_not_over(refused, monkeypatch):
 
     run, _ = refused(deaf=False)
     assert "invalid partition" in status.run_status(run)["outcome"]
-    monkeypatch.setattr(status, "controller_alive", lambda run: True)
+    running = JobStatus("RUNNING", ended=False)
+    monkeypatch.setattr(status, "controller_state", lambda run: running)
     assert status.run_status(run)["outcome"] is None
 
 

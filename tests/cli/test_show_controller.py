@@ -1,0 +1,37 @@
+"""What ``status`` says of a controller that does not run."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from agenttts.cli import show
+
+DOCUMENT = {
+    "run": "r", "outcome": None, "iteration": None, "iterations": 2, "trials": {}, "best": None, "recommended": None,
+    "recommended_tried": False, "test": [], "agent": None, "jobs": [],
+}  # fmt: skip
+
+
+def shown(monkeypatch, **controller: object) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    monkeypatch.setattr(show, "console", console)
+    document = {"job_id": "7", "alive": True, "queue": None, "state": "RUNNING", "reason": ""}
+    show.status(DOCUMENT | {"controller": document | controller})
+    return console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("controller", "text"),
+    [
+        ({}, "controller 7 running"),
+        ({"state": "PENDING", "reason": "Priority: jobs are before it"}, "controller 7 waiting (Priority: jobs are before it)"),
+        ({"state": "COMPLETING"}, "controller 7 completing"),
+        ({"alive": False, "state": "FAILED", "reason": "setup line failed: x"}, "controller 7 not running (setup line failed: x)"),
+        ({"alive": None, "state": None, "queue": "'squeue' did not answer"}, "the queue cannot be asked: 'squeue' did not answer"),
+    ],
+)  # fmt: skip
+def test_a_controller_s_state_and_reason(monkeypatch, controller, text):
+    assert text in shown(monkeypatch, **controller)
