@@ -131,6 +131,9 @@ class _ThreadJob(TrialJob):
         """Whether a trial that ran into its time limit is run again."""
         return count_state(read_attempts(self.directory), TrialState.TIMEOUT) <= self.max_timeouts
 
+    def _say(self, text: str) -> None:
+        log.info("%s", text)
+
     def _job_id(self) -> str:
         return self._id
 

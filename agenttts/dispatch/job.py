@@ -289,9 +289,12 @@ class TrialJob:
                 stopped=stopped,
             )
             write_attempt(self.directory, self._attempt)
-            # submitit's log of the job is all that is left where the record does not reach the controller.
-            print(f"{self.directory.name}: {verdict.state}: {verdict.explanation}", file=sys.stderr)
+            self._say(f"{self.directory.name}: {verdict.state}: {verdict.explanation}")
         return verdict.state.value
+
+    def _say(self, text: str) -> None:
+        """Print to submitit's log of the job: all that is left where the record does not reach the controller."""
+        print(text, file=sys.stderr)
 
     def _job_id(self) -> str:
         """The id under which the dispatcher knows this job."""

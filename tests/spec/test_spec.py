@@ -121,7 +121,8 @@ def test_a_missing_file_names_its_neighbour(tmp_path):
         load_spec(tmp_path)
 
 
-def test_shipped_specs_and_profiles_load():
+def test_shipped_specs_and_profiles_load(monkeypatch):
+    monkeypatch.setenv("AGENTTTS_CPU_IMAGE", "/images/cpu.sif")
     from agenttts.dispatch.profile import Profile, load_profile
 
     root = Path(__file__).parents[2]

@@ -51,7 +51,7 @@ def test_settings_survive_the_resolved_spec(load, tmp_path, value, read):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("models.m.thinking=off", r"models\.m\.thinking: False is not a valid setting; valid: auto, none, or \{start"),
+        ("models.m.thinking=off", r"models\.m\.thinking: 'off' is not a valid setting; valid: auto, none, or \{start"),
         ("models.m.thinking=sometimes", "'sometimes' is not a valid setting"),
         ("models.m.thinking=[a, b]", "is not a valid setting"),
         ("models.m.thinking={start: '<a>'}", r"models\.m\.thinking\.end: this key is required"),
@@ -60,9 +60,9 @@ def test_settings_survive_the_resolved_spec(load, tmp_path, value, read):
         ("models.m.thinking={start: '', end: '</a>'}", "'' is not a valid marker"),
         ('models.m.thinking={start: "a\\nb", end: c}', "is not a valid marker"),
         ("models.m.template_args={tokenize: true}", "'tokenize' is set by the program; leave it out"),
-        ("models.m.template_args={day: 2024-01-01}", "template arguments must be JSON values"),
+        ("models.m.template_args={share: .inf}", "template arguments must be JSON values"),
         ("agent={kind: serve, model: m, template_args: {messages: []}}", r"agent\.template_args: 'messages' is set"),
-        ("agent={kind: endpoint, base_url: 'http://h/v1', model: m, thinking: yes}", r"agent\.thinking: True is not a valid"),
+        ("agent={kind: endpoint, base_url: 'http://h/v1', model: m, thinking: yes}", r"agent\.thinking: 'yes' is not a valid"),
     ],
 )  # fmt: skip
 def test_anything_else_is_said_with_what_is_valid(load, setting, message):
