@@ -33,7 +33,7 @@ cluster-tools: ## real Slurm and Apptainer on this machine, where it lets us ins
 	    echo "Slurm or Apptainer could not be installed here: the cluster tests will be left out (see above)"; }
 
 test: setup models cluster-tools ## all tests; the cluster tests too where Slurm and Apptainer can be had
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 image: setup ## the CPU image of the trials, under .cache
 	$(BIN)/agenttts-hpc image build containers/cpu.def --output $(CACHE)/cpu.sif --force
