@@ -28,6 +28,7 @@ from agenttts.dispatch.attempts import (
 )
 from agenttts.dispatch.base import Dispatcher, JobStatus, QueueUnavailable, SubmitLimitReached, Work
 from agenttts.dispatch.blame import Verdict
+from agenttts.errors import MissingRequirement
 from agenttts.tables.atomic import atomic_write_parquet
 from agenttts.tables.schema import TrialRow, TrialState, trials_frame
 from agenttts.trial.result import read_result
@@ -178,8 +179,20 @@ class Evaluation:
             names = [t.planned.trial for t, _ in members]
             batch = f"{self._works.token}-{len(self._journal.state.batches)}"
             self._journal.append("submitting", batch=batch, trials=names)
-            jobs = self._dispatcher.submit(batch, [work for _, work in members])
+            jobs = self._start_jobs(batch, [work for _, work in members])
             self._journal.append("submitted", batch=batch, jobs=jobs)
+
+    def _start_jobs(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+        """Submit, and where no node is left that need not be avoided, without avoiding any."""
+        try:
+            return self._dispatcher.submit(batch, works)
+        except QueueUnavailable:
+            raise  # it may have been submitted
+        except MissingRequirement as error:
+            if not any(work.exclude for work in works):
+                raise
+            log.warning("jobs that avoid %s are refused (%s); they may run there after all", ", ".join(self._excluded), error)  # fmt: skip
+            return self._dispatcher.submit(batch, [replace(work, exclude=()) for work in works])
 
     def _collect(self, trials: Sequence[TrialProgress]) -> bool:
         """Close every trial that has ended; whether there was one."""

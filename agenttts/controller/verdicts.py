@@ -9,7 +9,7 @@ from pathlib import Path
 from agenttts.dispatch.attempts import Attempt
 from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.blame import AttemptEnd, Verdict, blame
-from agenttts.dispatch.job import LOG_FILE, read_end
+from agenttts.dispatch.trial_log import LOG_FILE, read_end
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import result_problem
 

@@ -30,27 +30,24 @@ from agenttts.dispatch.attempts import Attempt, count_state, read_attempts, writ
 from agenttts.dispatch.base import Work
 from agenttts.dispatch.blame import AttemptEnd, Stop, Verdict, blame
 from agenttts.dispatch.preflight import SCRATCH_BYTES, node_problem
-from agenttts.dispatch.proc import cpu_seconds, oom_kills
+from agenttts.dispatch.proc import oom_kills
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.scratch import CompileCache, scratch_directory
+from agenttts.dispatch.sight import TrialSight
 from agenttts.dispatch.slurm_syntax import minutes
 from agenttts.dispatch.stop_cause import show_job, stop_cause
-from agenttts.dispatch.watch import Limits, Overrun, Sight, Watch
-from agenttts.errors import AgentTTSError
+from agenttts.dispatch.trial_log import LOG_FILE, last_lines, log_size, read_end
+from agenttts.dispatch.watch import Limits, Overrun, Watch
 from agenttts.tables.schema import TrialState
 from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import FAULT_FILE, read_fault, read_result
-from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
-LOG_FILE = "log.txt"
 LOCK_FILE = "lock"
 # submitit's own count of time-outs takes every preemption of a short job for one; the jobs count for themselves.
 NEVER = 10**6
 _PR_SET_PDEATHSIG = 1
 # Between looks at whether a trial makes progress.
 _LOOK_S = 5.0
-# Of the end of a log, where causes are looked for: workers of an engine print a traceback each.
-_LOG_BYTES = 256 * 1024
 # Loaded here, not between fork and exec: there another thread's lock on the loader would never be released.
 _LIBC = ctypes.CDLL(None)
 
@@ -140,7 +137,7 @@ class TrialJob:
     def _run(self) -> str:
         for name in (FAULT_FILE, PHASE_FILE):
             (self.directory / name).unlink(missing_ok=True)
-        self._log_start = _stat(self.directory / LOG_FILE)[0]
+        self._log_start = log_size(self.directory / LOG_FILE)
         self._oom_kills = oom_kills()
         self._start()
         with scratch_directory(self.cache) as scratch:
@@ -198,7 +195,7 @@ class TrialJob:
             )
         now = time.monotonic()
         self._watch, self._next_look = Watch(self.limits, now), now
-        self._store = self._sample_store()
+        self._sight = TrialSight(self.directory, self._child.pid, on_gpu=self.gpus > 0)
         return self._child
 
     def _check_progress(self) -> None:
@@ -208,25 +205,10 @@ class TrialJob:
             return
         shortest = min(self.limits.start_seconds, self.limits.stall_seconds)
         self._next_look = now + min(_LOOK_S, shortest / 10)
-        overrun = self._watch.look(self._sight(), now)
+        overrun = self._watch.look(self._sight.take(), now)
         if overrun is not None:
             self._stop_child(self.grace_seconds * 0.7)
             raise _LimitPassed(overrun)
-
-    def _sight(self) -> Sight:
-        assert self._child is not None
-        return Sight(
-            phase=read_phase(self.directory),
-            log_bytes=_stat(self.directory / LOG_FILE)[0],
-            store_changed_ns=_stat(self._store)[1] if self._store else 0,
-            cpu_seconds=None if self.gpus else cpu_seconds(self._child.pid),
-        )
-
-    def _sample_store(self) -> Path | None:
-        try:
-            return Path(TrialSpec.read(self.directory / SPEC_FILE).samples)
-        except AgentTTSError:  # the trial itself says what is wrong with its spec
-            return None
 
     def _verdict(self, code: int | None, overrun: Overrun | None) -> tuple[Verdict, Stop | None]:
         """What the end of the command means."""
@@ -250,16 +232,14 @@ class TrialJob:
             )
         )
         if fault is None:
-            verdict = replace(verdict, explanation=f"{verdict.explanation}; {self._log_tail(log)}")
+            verdict = replace(
+                verdict,
+                explanation=f"{verdict.explanation}; {last_lines(self.directory / LOG_FILE, log)}",
+            )
         return verdict, stop
 
     def _began(self) -> bool:
         return read_phase(self.directory) is not None
-
-    def _log_tail(self, log: str) -> str:
-        path = self.directory / LOG_FILE
-        lines = log.strip().splitlines()[-5:]
-        return f"end of {path}: {' | '.join(lines)}" if lines else f"{path} is empty"
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, **self.env, **granted_devices()}
@@ -375,29 +355,9 @@ def job_settings(work: Work, profile: Profile) -> dict[str, Any]:
     }
 
 
-def read_end(log: Path, start: int = 0) -> str:
-    """The end of a log from byte ``start`` on, at most `_LOG_BYTES` of it; empty when it cannot be read."""
-    try:
-        with log.open("rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(min(start, size), size - _LOG_BYTES))
-            return stream.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
 def _node() -> str:
     """This node, by the name that Slurm knows it under."""
     return os.environ.get("SLURMD_NODENAME", socket.gethostname())
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    """Size and time of the last change, zeros where there is nothing."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
 
 
 def _now() -> str:

@@ -25,7 +25,7 @@ from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import JobStatus, Work
 from agenttts.dispatch.in_process import InProcessDispatcher
-from agenttts.errors import RunFailed, UserError
+from agenttts.errors import MissingRequirement, RunFailed, UserError
 from agenttts.spec import load_spec
 
 NO_LOOP = "echo 'FATAL:   container creation failed: mount hook function failure: no loop devices available' >&2; exit 255"  # fmt: skip
@@ -117,6 +117,23 @@ def test_a_broken_node_costs_one_attempt_and_is_avoided(new_run):
     assert [row["attempts"] for row in rows(run)] == [2] + [1] * (len(rows(run)) - 1)
     [first, _] = read_attempts(run.trial("t0000"))
     assert "no loop devices available" in first.error
+
+
+def test_a_cluster_whose_every_node_is_avoided_still_runs_the_trials(new_run, caplog):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller()
+    cluster.command = lambda work, node, number: NO_LOOP if number == 1 else None
+    submit = cluster.submit
+
+    def one_node(batch: str, works: Sequence[Work]) -> dict[str, str]:
+        if works[0].exclude:
+            raise MissingRequirement("sbatch refused the job: Requested node configuration is not available", fix="correct it")  # fmt: skip
+        return submit(batch, works)
+
+    cluster.submit = one_node  # type: ignore[method-assign]
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert "jobs that avoid n1 are refused" in caplog.text
 
 
 def test_a_node_that_fails_two_trials_for_no_reason_is_avoided_too(new_run):

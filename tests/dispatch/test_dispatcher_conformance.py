@@ -14,9 +14,9 @@ import pytest
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import Dispatcher, Work
 from agenttts.dispatch.in_process import InProcessDispatcher
-from agenttts.dispatch.job import LOG_FILE
 from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.trial_log import LOG_FILE
 from agenttts.tables.schema import TrialState
 from tests.support.waiting import until, until_ended
 

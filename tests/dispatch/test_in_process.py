@@ -14,8 +14,8 @@ import pytest
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import Work
 from agenttts.dispatch.in_process import InProcessDispatcher
-from agenttts.dispatch.job import LOG_FILE
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.trial_log import LOG_FILE
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import read_result
 from agenttts.trial.spec import SPEC_FILE, TrialSpec

@@ -14,7 +14,8 @@ import pytest
 import submitit
 
 from agenttts.dispatch.attempts import read_attempts
-from agenttts.dispatch.job import LOG_FILE, TrialJob
+from agenttts.dispatch.job import TrialJob
+from agenttts.dispatch.trial_log import LOG_FILE
 from agenttts.dispatch.watch import Limits
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault, read_result, write_fault

@@ -1,0 +1,36 @@
+"""The log of a trial, over all its attempts: which part is an attempt's, and its end."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+LOG_FILE = "log.txt"
+# Where causes of a failure are looked for: workers of an engine print a traceback each.
+_END_BYTES = 256 * 1024
+_LAST_LINES = 5
+
+
+def log_size(log: Path) -> int:
+    """Bytes logged so far, 0 where there is no log."""
+    try:
+        return log.stat().st_size
+    except OSError:
+        return 0
+
+
+def read_end(log: Path, start: int = 0) -> str:
+    """The end of a log from byte ``start`` on, at most 256 KiB of it; empty when it cannot be read."""
+    try:
+        with log.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(min(start, size), size - _END_BYTES))
+            return stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def last_lines(log: Path, text: str) -> str:
+    """The last lines of what an attempt logged, and where the log is, for a message."""
+    lines = text.strip().splitlines()[-_LAST_LINES:]
+    return f"end of {log}: {' | '.join(lines)}" if lines else f"{log} is empty"
