@@ -1,0 +1,255 @@
+"""Clusters that are not as others: workload keys are enforced, there are no arrays, a partition cancels what it preempts.
+
+The trials run on the host's Python: what matters here is between the controller and Slurm.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from agenttts.dispatch.base import QueueUnavailable, Work
+from agenttts.dispatch.job import read_attempts
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm import SlurmDispatcher
+from agenttts.errors import MissingRequirement
+from agenttts.tables.schema import TrialState
+from tests.support.cluster import Cluster, cluster_script
+from tests.support.waiting import until
+
+SLEEP = "sleep 100"
+
+
+@pytest.fixture(scope="module")
+def odd(cluster_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    directory = tmp_path_factory.mktemp("odd")
+    conf = ("MaxArraySize=1", "TrackWCKey=yes", "AccountingStorageEnforce=wckeys", "PartitionName=killing Nodes=n[1-2] PriorityTier=1 PreemptMode=CANCEL GraceTime=0")  # fmt: skip
+    options = [part for line in conf for part in ("--conf", line)]
+    cluster_script("up", directory, "--nodes", 2, "--gpus", 4, "--accounting", *options)
+    try:
+        cluster = Cluster(directory, {"SLURM_CONF": str(directory / "etc" / "slurm.conf")})
+        user = cluster.run("id", "-un").strip()
+        for words in (
+            ("account", "lab"),
+            ("user", user, "account=lab", "wckeys=default,project7", "defaultwckey=default"),
+        ):
+            cluster.run("sacctmgr", "-i", "add", *words)
+        yield cluster
+    finally:
+        cluster_script("down", directory)
+
+
+@pytest.fixture
+def on_it(odd: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """This process is a login shell of the cluster; its jobs are gone afterwards."""
+    for name, value in odd.env.items():
+        monkeypatch.setenv(name, value)
+    yield odd
+    odd.run("scancel", "--me")
+    until(lambda: not odd.run("squeue", "-h", "--me"), "the end of the jobs", seconds=90)
+
+
+def dispatcher(tmp_path: Path, *, trial: dict[str, object] | None = None, **more: object) -> SlurmDispatcher:  # fmt: skip
+    resources = JobResources(**{"partition": "cpu", "time": "10", "mem": "100M", **(trial or {})})
+    settings = {"throttle": 4, "grace_seconds": 5, **more}
+    return SlurmDispatcher(Profile(kind="slurm", trial=resources, **settings), tmp_path / "jobs")
+
+
+def works(tmp_path: Path, script: str, count: int = 1, gpus: int = 0) -> list[Work]:
+    made = []
+    for number in range(count):
+        directory = tmp_path / "trials" / f"t{number:04}"
+        directory.mkdir(parents=True, exist_ok=True)
+        command = ("sh", "-c", f"cd {directory}; {script}")
+        comment = f"agenttts run=run iteration=0 trial={directory.name}"
+        made.append(Work(directory.name, directory, command, {}, gpus, f"i0t{number}-run", comment))
+    return made
+
+
+def only_status(tried: SlurmDispatcher, ids: dict[str, str]):
+    [status] = tried.poll(ids.values()).values()
+    return status
+
+
+def scripted_profile(path: Path, **more: object) -> Path:
+    document = {
+        "kind": "slurm", "throttle": 3, "grace_seconds": 5, "poll_seconds": 0.5, "gpus_per_node": 4,
+        "controller": {"time": "30:00", "mem": "500M"}, "trial": {"time": "30:00", "mem_per_gpu": "1G"}, **more,
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_a_whole_run_without_arrays_with_the_login_shell_s_settings_in_an_odd_folder(
+    shell, odd, scripted_spec, tmp_path
+):
+    """The profile names neither partition nor workload key: SBATCH_* do, and hold for the controller's submissions too."""
+    spec = scripted_spec(
+        "odd", models__strong__gpus=2, models__weak__gpus=1, search__iterations=1,
+        search__batch_size=2, models__strong__options={"seconds_per_sample": 0.001},
+    )  # fmt: skip
+    results = tmp_path / "50% off, it's ü"
+    env = {**odd.env, "SBATCH_PARTITION": "gpu", "SBATCH_WCKEY": "project7", "SBATCH_ACCOUNT": "lab"}  # fmt: skip
+    profile = scripted_profile(tmp_path / "profile.yaml", trial={"time": "30:00", "mem_per_gpu": "1G", "gpu_request": "gres"})  # fmt: skip
+    done = shell("launch", spec, "--cluster", profile, "--results", results, "--wait", env=env)
+    assert done.returncode == 0, done.stderr
+    run = results / "odd"
+    frame = pl.read_parquet(run / "trials.parquet")
+    assert set(frame["state"]) == {"COMPLETED"}
+    jobs = [*frame["job_id"].to_list(), json.loads((run / "controller.json").read_text())["job_id"]]
+    assert all(job.isdecimal() for job in jobs), "no arrays"
+    text = odd.run("sacct", "-X", "-n", "-P", "-o", "Partition,WCKey,Account", "-j", ",".join(jobs))
+    assert set(text.splitlines()) == {"gpu|project7|lab"}
+    attempts = [json.loads(p.read_text()) for p in run.glob("trials/*/attempts/*.json")]
+    assert {a["gpus"] for a in attempts} <= {1, 2}
+    assert all(len(a["devices"].split(",")) == a["gpus"] for a in attempts)
+    logs = list((run / "slurm" / "trials").glob("*_0_log.out"))
+    assert len(logs) == frame.height, "Slurm wrote the logs where they belong"
+
+
+def test_jobs_without_a_wckey_have_the_user_s_default(on_it, tmp_path):
+    ids = dispatcher(tmp_path).submit("r-1", works(tmp_path, "true"))
+    assert on_it.run("squeue", "-h", "-t", "all", "-o", "%w", "-j", ids["t0000"]).strip() in ("default", "*default")  # fmt: skip
+
+
+def test_an_unknown_wckey_is_refused_by_sbatch(on_it, tmp_path):
+    with pytest.raises(MissingRequirement, match="sbatch refused the job.*wckey"):
+        dispatcher(tmp_path, trial={"wckey": "nobodys"}).submit("r-1", works(tmp_path, "true"))
+
+
+def test_single_jobs_are_found_by_their_batch_and_cancelled(on_it, tmp_path):
+    first = dispatcher(tmp_path)
+    assert first.capacity(0) == 4
+    three = works(tmp_path, SLEEP, 3)
+    ids = first.submit("r-1", three)
+    assert all(job.isdecimal() for job in ids.values())
+    again = dispatcher(tmp_path)
+    assert again.find("r-1", three) == ids
+    assert again.find("r-10", three) == {}
+    names = {row["job"]: row["name"] for row in on_it.queue()}
+    assert [names[ids[work.trial]] for work in three] == [work.name for work in three]
+    again.cancel(ids.values())
+    until(lambda: all(status.ended for status in again.poll(ids.values()).values()), seconds=60)
+
+
+def test_a_comment_of_two_lines_harms_nobody(on_it, tmp_path):
+    on_it.run(
+        "sbatch", "-o", "/dev/null", "--comment", "first\n7|x|\n|second: a|b\x07", "--wrap", SLEEP
+    )
+    tried = dispatcher(tmp_path)
+    ids = tried.submit("r-1", works(tmp_path, SLEEP))
+    assert not only_status(tried, ids).ended
+    assert tried.find("r-1", works(tmp_path, SLEEP)) == ids
+    tried.cancel(ids.values())
+
+
+@pytest.mark.parametrize(
+    ("request_", "key"), [("gpus-per-node", "TresPerNode"), ("gres", "TresPerNode"), ("gpus", "TresPerJob")]
+)  # fmt: skip
+def test_gpus_come_however_they_are_asked_for(on_it, tmp_path, request_, key):
+    trial = {"partition": "gpu", "gpu_request": request_, "mem": None, "mem_per_gpu": "200M"}
+    tried = dispatcher(tmp_path, trial=trial)
+    [work] = works(tmp_path, "echo $CUDA_VISIBLE_DEVICES > devices; exit 1", gpus=2)
+    ids = tried.submit("r-1", [work])
+    shown = on_it.run("scontrol", "show", "job", ids["t0000"])
+    assert f"{key}=gres:gpu:2" in shown
+    assert "MinMemoryNode=400M" in shown
+    until(lambda: only_status(tried, ids).ended, seconds=60)
+    assert len((work.directory / "devices").read_text().split(",")) == 2
+
+
+def test_a_limit_above_the_partition_s_is_given_up_after_the_patience(on_it, tmp_path):
+    on_it.run("scontrol", "update", "partitionname=gpu", "maxtime=5")
+    try:
+        tried = dispatcher(tmp_path, trial={"partition": "gpu"}, never_patience_minutes=0.05)
+        ids = tried.submit("r-1", works(tmp_path, SLEEP))
+        until(lambda: "PartitionTimeLimit: its time limit is above" in only_status(tried, ids).detail, seconds=30)  # fmt: skip
+        status = until(lambda: (s := only_status(tried, ids)).ended and s, seconds=30)
+        assert status.verdict is TrialState.INFRA_FAILED
+        assert "it would not have started and was cancelled" in status.detail
+        # Another controller sees that it was not the user who cancelled it.
+        other = dispatcher(tmp_path)
+        until(lambda: only_status(other, ids).state == "CANCELLED", seconds=30)
+        assert only_status(other, ids).verdict is TrialState.INFRA_FAILED
+        assert "PartitionTimeLimit" in only_status(other, ids).detail
+    finally:
+        on_it.run("scontrol", "update", "partitionname=gpu", "maxtime=infinite")
+
+
+def test_a_held_job_says_how_it_is_released(on_it, tmp_path):
+    on_it.run("scontrol", "update", "partitionname=gpu", "state=down")
+    try:
+        tried = dispatcher(tmp_path, trial={"partition": "gpu"}, never_patience_minutes=30)
+        [work] = works(tmp_path, "touch ran; exit 1")
+        ids = tried.submit("r-1", [work])
+        until(lambda: only_status(tried, ids).detail.startswith("PartitionDown: "), seconds=30)
+        on_it.run("scontrol", "hold", ids["t0000"])
+    finally:
+        on_it.run("scontrol", "update", "partitionname=gpu", "state=up")
+    command = until(lambda: (d := only_status(tried, ids).detail).startswith("JobHeld") and d, seconds=30)  # fmt: skip
+    assert not only_status(tried, ids).ended
+    if (
+        f"'scontrol release {ids['t0000']}'" in command
+    ):  # held by root it is an administrator's hold
+        assert "JobHeldUser" in command
+    else:
+        assert "JobHeldAdmin: it is held by an administrator" in command
+    on_it.run("scontrol", "release", ids["t0000"])
+    until(lambda: (work.directory / "ran").exists(), seconds=60)
+    until(lambda: only_status(tried, ids).ended, seconds=60)
+
+
+def test_an_inactive_partition_is_waited_for(on_it, tmp_path):
+    on_it.run("scontrol", "update", "partitionname=gpu", "state=inactive")
+    tried = dispatcher(tmp_path, trial={"partition": "gpu"})
+    try:
+        with pytest.raises(QueueUnavailable, match="takes no jobs for now"):
+            tried.submit("r-1", works(tmp_path, "exit 1"))
+    finally:
+        on_it.run("scontrol", "update", "partitionname=gpu", "state=up")
+    ids = tried.submit("r-2", works(tmp_path, "exit 1"))
+    until(lambda: only_status(tried, ids).ended, seconds=60)
+
+
+def test_a_setup_line_that_fails_is_told(on_it, tmp_path):
+    tried = dispatcher(tmp_path, setup=["true", "module() { return 1; }", "module load apptainer"])
+    [work] = works(tmp_path, "touch ran")
+    ids = tried.submit("r-1", [work])
+    status = until(lambda: (s := only_status(tried, ids)).ended and s, seconds=60)
+    assert status.verdict is TrialState.INFRA_FAILED
+    assert "setup line failed: module load apptainer on node n" in status.detail
+    assert not read_attempts(work.directory)
+
+
+def test_a_launch_whose_setup_fails_says_so(shell, odd, scripted_spec, tmp_path):
+    profile = scripted_profile(tmp_path / "profile.yaml", setup=["module load apptainer/1.4"])
+    env = {**odd.env, "SBATCH_PARTITION": "cpu"}
+    done = shell("launch", scripted_spec("nosetup"), "--cluster", profile, "--wait", env=env)
+    assert done.returncode == 4
+    assert "setup line failed: module load apptainer/1.4 on node n" in done.stderr
+    assert "module: command not found" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_a_log_that_the_node_cannot_open_is_explained(on_it, tmp_path):
+    """Where the results directory is not on a file system that the nodes share."""
+    job = on_it.run("sbatch", "--parsable", "-o", "/nowhere/x.log", "--wrap", "true").strip()
+    tried = dispatcher(tmp_path)
+    status = until(lambda: (s := only_status(tried, {"t": job})).ended and s, seconds=60)
+    assert status.verdict is TrialState.INFRA_FAILED
+    assert "on a file system that the nodes share" in status.detail
+
+
+def test_a_partition_that_cancels_what_it_preempts_leaves_a_preempted_job(on_it, tmp_path):
+    tried = dispatcher(tmp_path, trial={"partition": "killing", "cpus": 16})
+    two = works(tmp_path, SLEEP, 2)
+    ids = tried.submit("r-1", two)
+    until(lambda: all(s.state == "RUNNING" for s in tried.poll(ids.values()).values()), seconds=60)
+    on_it.run("sbatch", "-o", "/dev/null", "-p", "urgent", "-N2", "-c16", "--wrap", "sleep 1")
+    until(lambda: all(s.ended for s in tried.poll(ids.values()).values()), seconds=120)
+    assert {s.verdict for s in tried.poll(ids.values()).values()} == {TrialState.PREEMPTED}
