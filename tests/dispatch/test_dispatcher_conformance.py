@@ -19,6 +19,9 @@ from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.tables.schema import TrialState
 from tests.support.waiting import until, until_ended
 
+pytestmark = pytest.mark.processes
+
+
 DISPATCHERS = ["local", "in_process", pytest.param("slurm", marks=pytest.mark.cluster)]
 
 
