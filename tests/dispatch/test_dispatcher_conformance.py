@@ -20,6 +20,9 @@ from agenttts.dispatch.trial_log import LOG_FILE
 from agenttts.tables.schema import TrialState
 from tests.support.waiting import until, until_ended
 
+pytestmark = pytest.mark.processes
+
+
 DISPATCHERS = ["local", "in_process", pytest.param("slurm", marks=pytest.mark.cluster)]
 
 

@@ -22,10 +22,13 @@ from agenttts.trial.result import Fault, read_result, write_fault
 from tests.support.processes import alive
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.processes
+
 RESULT = """
 import sys, polars
 from pathlib import Path
 from agenttts.trial.result import TrialOutput, write_result
+
 here = Path(sys.argv[1])
 (here / "trial.json").write_text("{}")
 write_result(here, TrialOutput(0.5, {}, 1, 1, 0, 0, 1, {}), polars.DataFrame({"example": ["a"]}))
@@ -143,7 +146,7 @@ def test_the_child_s_environment(tmp_path, monkeypatch):
 
 def test_a_second_job_of_a_trial_waits_and_then_has_nothing_to_do(tmp_path):
     """As after a controller was killed between submitting and writing it down."""
-    script = f"sleep 1; {sys.executable} -c '{RESULT}' {tmp_path}"
+    script = f"sleep 0.5; {sys.executable} -c '{RESULT}' {tmp_path}"
     states: list[str] = []
     first = threading.Thread(target=lambda: states.append(shell(tmp_path, script)()))
     first.start()
@@ -156,7 +159,7 @@ def test_a_second_job_of_a_trial_waits_and_then_has_nothing_to_do(tmp_path):
 
 
 def test_a_second_job_goes_on_when_the_first_is_lost(tmp_path):
-    first = threading.Thread(target=shell(tmp_path, "sleep 1; exit 1"))
+    first = threading.Thread(target=shell(tmp_path, "sleep 0.5; exit 1"))
     first.start()
     until(lambda: read_attempts(tmp_path))
     assert job(tmp_path, *SUCCEED)() == TrialState.COMPLETED

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import Work
 from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import Profile
 from tests.support.waiting import until, until_ended
+
+pytestmark = pytest.mark.processes
 
 
 def work(tmp_path: Path, number: int, gpus: int) -> Work:

@@ -13,6 +13,7 @@ import pytest
 from agenttts.dispatch.proc import command_line, cpu_seconds, oom_kills
 
 
+@pytest.mark.processes
 def test_the_arguments_of_a_process_are_there_as_soon_as_it_is():
     """The kernel gives a program its arguments a moment after the call that starts it has returned."""
     for number in range(40):

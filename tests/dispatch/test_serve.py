@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,11 @@ from agenttts.search.llm.base import LLMError
 from tests.support.processes import alive
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.processes
+
 SERVER = """
 import http.server, os, sys, time
+
 if os.path.exists("slow"): time.sleep(60)
 if os.path.exists("broken"): sys.exit("no such model")
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -48,7 +50,7 @@ class Bench:
         self.folder = folder / "agent"
         self.notes: list[str] = []
         settings = {
-            "start_seconds": 30.0,
+            "start_seconds": 120.0,
             "idle_seconds": 600.0,
             "restarts": 1,
             "poll_seconds": 0.05,
@@ -99,7 +101,7 @@ def test_started_found_checked_and_released(bench):
             continue
     pid = served.pid
     served.model.release()
-    until(lambda: not alive(pid), seconds=20)
+    until(lambda: not alive(pid))
     assert not key.exists()
     assert not (served.folder / ADDRESS_FILE).exists()
     assert [note.split()[0] for note in served.notes] == ["started", "ready", "released"]
@@ -110,7 +112,7 @@ def test_started_again_when_it_dies(bench):
     served = bench()
     first, pid = served.model.locate(), served.pid
     os.kill(pid, 9)
-    until(lambda: not alive(pid), seconds=20)
+    until(lambda: not alive(pid))
     second = served.model.locate()
     assert served.pid != pid
     assert second.key == first.key
@@ -129,26 +131,26 @@ def test_one_that_never_runs_is_an_error_with_the_end_of_its_log(bench, tmp_path
 
 def test_one_that_takes_too_long_is_released(bench, tmp_path):
     (tmp_path / "slow").touch()
-    served = bench(start_seconds=2.0)
-    with pytest.raises(LLMError, match="not ready within agent.start_seconds \\(2\\)"):
+    served = bench(start_seconds=0.5)
+    with pytest.raises(LLMError, match="not ready within agent.start_seconds \\(0.5\\)"):
         served.model.locate()
     assert served.notes[-1] == "released"
     assert read_address(served.folder) is None
 
 
 def test_released_while_trials_run_long_and_started_for_their_end(bench):
-    served = bench(idle_seconds=0.3)
+    served = bench()
     served.model.locate()
     pid = served.pid
     served.model.waiting(9, 10, True)
     assert alive(pid), "not at once"
-    time.sleep(0.4)
+    served.model._used -= 601  # more than idle_seconds ago
     served.model.waiting(8, 10, True)
-    until(lambda: not alive(pid), seconds=20)
+    until(lambda: not alive(pid))
     served.model.waiting(5, 10, True)
     assert read_address(served.folder) is None
     served.model.waiting(2, 10, True)
-    until(lambda: read_address(served.folder) is not None, seconds=20)
+    until(lambda: read_address(served.folder) is not None)
 
 
 def test_released_at_once_when_no_question_is_left_or_the_trials_need_its_gpus(bench):
@@ -166,9 +168,9 @@ def test_released_at_once_when_no_question_is_left_or_the_trials_need_its_gpus(b
 
 def test_it_ends_by_itself_when_the_controller_is_gone(bench):
     served = bench()
-    served.start_over(lease_seconds=1.0).locate()
+    served.start_over(lease_seconds=2.0).locate()
     pid = served.pid
-    until(lambda: not alive(pid), seconds=10)
+    until(lambda: not alive(pid))
     assert not (served.folder / ADDRESS_FILE).exists()
 
 

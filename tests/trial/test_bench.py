@@ -12,6 +12,7 @@ from agenttts.tasks.base import BenchSettings, Example, ObservingStage
 from agenttts.trial.bench import TrialBench, observe
 
 
+@pytest.mark.processes
 def test_code_is_refused_outside_a_container_without_the_opt_in(monkeypatch):
     monkeypatch.delenv("APPTAINER_CONTAINER", raising=False)
     monkeypatch.delenv("SINGULARITY_CONTAINER", raising=False)

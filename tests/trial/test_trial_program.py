@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,9 +15,11 @@ import polars as pl
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.inference.engine_process import create_engine
 from agenttts.inference.sharing import Share
 from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import Fault, read_fault, read_result
+from agenttts.trial.run import run_trial
 from agenttts.trial.spec import PROTOCOL, SPEC_FILE, TrialSpec
 from tests.support.waiting import until
 
@@ -33,6 +36,13 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def run_here(spec: TrialSpec) -> tuple[int, str]:
+    """Exit code and standard error of what the program does, in this process."""
+    err = io.StringIO()
+    code = run_trial(Path(spec.directory) / SPEC_FILE, create_engine, out=io.StringIO(), err=err)
+    return code, err.getvalue()
+
+
 def test_a_spec_crosses_as_plain_json(make_trial):
     spec = make_trial("t0000", ("weak", 2), ("strong", 1), options={"weak": {"max_model_len": 9}})
     path = Path(spec.directory) / SPEC_FILE
@@ -46,6 +56,7 @@ def test_a_spec_crosses_as_plain_json(make_trial):
     assert document["allocation"][0] == {"stage": "retrieval", "model": "weak", "samples": 2}
 
 
+@pytest.mark.processes
 def test_a_finished_trial_exits_with_0(make_trial):
     spec = make_trial("t0000", ("weak", 2), ("strong", 1))
     code, out, err = finish(start(spec))
@@ -55,6 +66,7 @@ def test_a_finished_trial_exits_with_0(make_trial):
     assert read_fault(Path(spec.directory)) is None
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", ["OOM", "FAILED"])
 def test_an_engine_s_failure_is_a_fault_of_its_kind(make_trial, kind):
     spec = make_trial("t0000", ("strong", 1), ("weak", 1), options={"weak": {"fail": kind}})
@@ -67,6 +79,7 @@ def test_an_engine_s_failure_is_a_fault_of_its_kind(make_trial, kind):
     assert read_result(Path(spec.directory)) is None
 
 
+@pytest.mark.processes
 def test_an_error_in_a_user_s_task_says_where(make_trial, tmp_path, monkeypatch):
     (tmp_path / "mytask.py").write_text(
         "from agenttts.tasks.retrieval_qa import Answer, Retrieval, RetrievalQA\n"
@@ -90,7 +103,7 @@ def test_an_image_of_another_protocol_is_found_out_before_it_computes(make_trial
     with pytest.raises(UserError, match=f"speaks {PROTOCOL + 1}.*image build"):
         TrialSpec.from_json(document)
     (Path(spec.directory) / SPEC_FILE).write_text(json.dumps(document))
-    code, _, err = finish(start(spec))
+    code, err = run_here(spec)
     assert code == 1
     assert "image build" in read_fault(Path(spec.directory)).message
     assert "Traceback" not in err
@@ -101,7 +114,7 @@ def test_an_image_of_another_protocol_is_found_out_before_it_computes(make_trial
 def test_a_damaged_spec_is_a_fault(make_trial, content):
     spec = make_trial("t0000", ("weak", 1), ("weak", 1))
     (Path(spec.directory) / SPEC_FILE).write_text(content)
-    code, _, err = finish(start(spec))
+    code, err = run_here(spec)
     assert code == 1
     assert SPEC_FILE in read_fault(Path(spec.directory)).message
     assert "Traceback" not in err
@@ -111,7 +124,7 @@ def test_a_damaged_shard_is_set_aside_and_told_in_the_log(make_trial):
     spec = make_trial("t0000", ("weak", 1), ("weak", 1))
     Path(spec.samples).mkdir()
     (Path(spec.samples) / "odd.parquet").write_bytes(b"PAR1")
-    code, _, err = finish(start(spec))
+    code, _, err = run_here(spec)
     assert code == 0, err
     assert "odd.parquet is damaged" in err
     assert (Path(spec.samples) / "odd.parquet.damaged").exists()
@@ -137,10 +150,11 @@ def test_a_phase_of_a_later_image_is_not_watched(tmp_path):
     assert read_phase(tmp_path).name == "other"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("signals", [1, 3])
 def test_a_trial_told_to_stop_exits_with_143_and_goes_on_from_its_samples(make_trial, signals):
     """Retrieval is done when the signal comes, or comes repeatedly, as through a container runtime."""
-    slow = {"weak": {"seconds_per_sample": 0.2}}
+    slow = {"weak": {"seconds_per_sample": 5}}  # a minute, if nothing stops it
     spec = make_trial("t0000", ("strong", 6), ("weak", 2), options=slow)
     process = start(spec)
     samples = Path(spec.samples)
@@ -158,6 +172,7 @@ def test_a_trial_told_to_stop_exits_with_143_and_goes_on_from_its_samples(make_t
     assert read_fault(Path(spec.directory)) is None
     stored = pl.read_parquet(sorted(samples.glob("*.parquet")))
     assert stored.height == 36, "six samples of six questions"
+    spec = make_trial("t0000", ("strong", 6), ("weak", 2))
     assert finish(start(spec))[0] == 0
     retrieval = pl.read_parquet(Path(spec.directory) / "examples.parquet").filter(stage="retrieval")
     assert (retrieval["reused_tokens"] == retrieval["prompt_tokens"] + retrieval["decode_tokens"]).all()  # fmt: skip
