@@ -124,7 +124,7 @@ def test_a_damaged_shard_is_set_aside_and_told_in_the_log(make_trial):
     spec = make_trial("t0000", ("weak", 1), ("weak", 1))
     Path(spec.samples).mkdir()
     (Path(spec.samples) / "odd.parquet").write_bytes(b"PAR1")
-    code, _, err = run_here(spec)
+    code, _, err = finish(start(spec))
     assert code == 0, err
     assert "odd.parquet is damaged" in err
     assert (Path(spec.samples) / "odd.parquet.damaged").exists()
