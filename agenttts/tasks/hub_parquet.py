@@ -7,7 +7,7 @@ from the hub or from its cache on this machine (``huggingface_hub``), or lie in 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +20,18 @@ PARQUET_REVISION = "refs/convert/parquet"
 _DEFAULT_CONFIG = "default"
 
 
+@dataclass(frozen=True)
+class _Files:
+    """The revision's files: their paths in it, and what brings one here.
+
+    ``offline`` is why the hub was not reached, where only this machine's cache was looked into: it may hold a part of them.
+    """
+
+    paths: Sequence[str]
+    fetch: Callable[[str], Path]
+    offline: Exception | None = None
+
+
 def read_converted(
     name: str, config: str | None, choose_split: Callable[[Sequence[str]], str]
 ) -> RecordSet:
@@ -28,20 +40,27 @@ def read_converted(
     Raises `MissingRequirement` when ``huggingface_hub`` is not installed or the conversion cannot be had here,
     `UserError` for an unknown configuration, or none named of several, and what ``choose_split`` raises.
     """
-    paths, fetch = _in_folder(Path(name)) if Path(name).is_dir() else _on_hub(name, config)
-    layout = [PurePosixPath(path).parts for path in paths if path.endswith(".parquet")]
+    files = _in_folder(Path(name)) if Path(name).is_dir() else _on_hub(name, config)
+    layout = [PurePosixPath(path).parts for path in files.paths if path.endswith(".parquet")]
     configs = list(dict.fromkeys(parts[0] for parts in layout if len(parts) == 3))
-    if not configs:
-        raise UserError(
-            f"task.data: '{name}' has no files CONFIG/SPLIT/NUMBER.parquet in its revision {PARQUET_REVISION}"
-        )
-    chosen = _choose_config(name, config, configs)
-    splits = list(dict.fromkeys(parts[1] for parts in layout if parts[0] == chosen))
-    split = choose_split(splits)
+    try:
+        if not configs:
+            raise UserError(
+                f"task.data: '{name}' has no files CONFIG/SPLIT/NUMBER.parquet in its revision {PARQUET_REVISION}"
+            )
+        chosen = _choose_config(name, config, configs)
+        splits = list(dict.fromkeys(parts[1] for parts in layout if parts[0] == chosen))
+        split = choose_split(splits)
+    except UserError as error:
+        if files.offline is None:
+            raise
+        raise _not_here(
+            name, config, files.offline, f"; of what is in the cache: {error}"
+        ) from None
     source = f"hub data set '{name}' ({PARQUET_REVISION}, {chosen}), split '{split}'"
     records: list[Record] = []
-    for path in sorted(p for p in paths if PurePosixPath(p).parts[:-1] == (chosen, split)):
-        file = fetch(path)
+    for path in sorted(p for p in files.paths if PurePosixPath(p).parts[:-1] == (chosen, split)):
+        file = files.fetch(path)
         found = read_parquet(file, read_content(file)).records
         first = len(records) + 1
         records += [
@@ -70,13 +89,13 @@ def _choose_config(name: str, config: str | None, configs: Sequence[str]) -> str
     return config
 
 
-def _in_folder(folder: Path) -> tuple[list[str], Callable[[str], Path]]:
+def _in_folder(folder: Path, offline: Exception | None = None) -> _Files:
     files = sorted(folder.rglob("*.parquet"))
-    return [file.relative_to(folder).as_posix() for file in files], folder.joinpath
+    paths = [file.relative_to(folder).as_posix() for file in files]
+    return _Files(paths, folder.joinpath, offline)
 
 
-def _on_hub(name: str, config: str | None) -> tuple[list[str], Callable[[str], Path]]:
-    """The paths of the revision's files, and what brings one of them here."""
+def _on_hub(name: str, config: str | None) -> _Files:
     try:
         import huggingface_hub as hub
     except ImportError:
@@ -93,7 +112,7 @@ def _on_hub(name: str, config: str | None) -> tuple[list[str], Callable[[str], P
             raise _not_here(name, config, error) from error
 
     try:
-        return sorted(hub.list_repo_files(name, **where)), fetch
+        return _Files(sorted(hub.list_repo_files(name, **where)), fetch)
     except Exception as error:  # offline, unknown, gated: as above
         try:
             folder = Path(hub.snapshot_download(name, local_files_only=True, **where))
@@ -101,15 +120,17 @@ def _on_hub(name: str, config: str | None) -> tuple[list[str], Callable[[str], P
             Exception
         ):  # nothing of it is in the cache: the first error says why it is not on the hub
             raise _not_here(name, config, error) from error
-        return _in_folder(folder)
+        return _in_folder(folder, error)
 
 
-def _not_here(name: str, config: str | None, error: Exception) -> MissingRequirement:
+def _not_here(
+    name: str, config: str | None, error: Exception, more: str = ""
+) -> MissingRequirement:
     reason = " ".join(str(error).split()).rstrip(".")[:300]
     only = f", allow_patterns={f'{config}/*'!r}" if config else ""
     return MissingRequirement(
         f"task.data: the conversion to Parquet of hub data set '{name}' ({PARQUET_REVISION}) can neither be downloaded from "
-        f"here nor is it in this machine's cache ({type(error).__name__}: {reason})",
+        f"here nor is it in this machine's cache ({type(error).__name__}: {reason}){more}",
         fix="check the id; then, on a login node with Internet access and with HF_HOME on a file system this machine sees "
         f"too, run: python -c \"import huggingface_hub; huggingface_hub.snapshot_download({name!r}, repo_type='dataset', "
         f'revision={PARQUET_REVISION!r}{only})"',
