@@ -14,6 +14,8 @@ from agenttts.dispatch.apptainer import Container, exec_command
 from tests.support import hostile_programs
 from tests.support.hostile_programs import PROGRAMS
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -27,6 +29,8 @@ def test_hostile_programs_are_contained(directory_image, tmp_path, user):
     for name in ("__init__.py", "errors.py"):
         shutil.copy(ROOT / "agenttts" / name, project / "agenttts" / name)
     shutil.copy(hostile_programs.__file__, project / "hostile_programs.py")
+    # The image has this machine's Python, which cannot write compiled files into a project bound read-only.
+    subprocess.run(["/usr/bin/python3", "-m", "compileall", "-q", project], check=True)
     for path in (project, *project.parents):
         if path.stat().st_uid == os.getuid() and path != Path("/") and path.is_relative_to("/tmp"):
             path.chmod(path.stat().st_mode | 0o055)

@@ -21,9 +21,15 @@ from tests.support.hostile_programs import PROGRAMS, how
 from tests.support.processes import processes_with
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.processes
 
-def run(code: str, **limits):
-    return run_program({"main.py": code}, limits=Limits(**limits))
+
+# Of time, more than a program needs on a busy machine: one that gets no turn for long looks idle.
+PATIENT = Limits(seconds=60, idle_seconds=20)
+
+
+def run(code: str, limits: Limits = PATIENT):
+    return run_program({"main.py": code}, limits=limits)
 
 
 def test_a_program_runs_and_its_output_comes_back():
@@ -39,8 +45,8 @@ def test_several_files_and_folders():
         "shop/__init__.py": "",
         "shop/stock.py": "def count(): return 7",
     }
-    assert run_program(files).stdout == "7\n"
-    assert run_program({"app.py": "print(1)"}, "app.py").stdout == "1\n"
+    assert run_program(files, limits=PATIENT).stdout == "7\n"
+    assert run_program({"app.py": "print(1)"}, "app.py", PATIENT).stdout == "1\n"
 
 
 @pytest.mark.parametrize("name", ["../x.py", "/x.py", "a/../../x.py", ""])
@@ -51,11 +57,11 @@ def test_no_file_is_written_outside(name):
 
 def test_waiting_for_input_is_a_start():
     began = time.monotonic()
-    outcome = run("input('name? ')", seconds=30)
+    outcome = run("input('name? ')", Limits(seconds=60, idle_seconds=2))
     assert outcome.started
     assert outcome.stopped == "idle"
     assert outcome.stdout == "name? "
-    assert time.monotonic() - began < 10, "it is stopped once it does nothing"
+    assert time.monotonic() - began < 50, "it is stopped once it does nothing"
 
 
 def test_an_event_loop_and_a_subprocess_work():
@@ -130,7 +136,7 @@ def test_its_files_may_be_read_changed_and_deleted():
         "import os, pathlib\nprint(pathlib.Path('a/b.txt').read_text())\n"
         "pathlib.Path('a/b.txt').write_text('new')\nos.unlink('main.py')\nprint(sorted(os.listdir('.')))"
     )
-    outcome = run_program({"main.py": code, "a/b.txt": "old"})
+    outcome = run_program({"main.py": code, "a/b.txt": "old"}, limits=PATIENT)
     assert outcome.stdout == "old\n['a']\n", outcome
 
 
@@ -179,10 +185,11 @@ def test_nothing_it_started_outlives_it():
         "time.sleep(2)\nprint('left them behind')"
     )
     with ThreadPoolExecutor() as pool:
-        running = pool.submit(run, code, seconds=30, idle_seconds=30)
+        running = pool.submit(run, code)
         seen = 0
         while not running.done():
             seen = max(seen, len(processes_with(mark)))
+            time.sleep(0.05)
         assert running.result().stdout == "left them behind\n"
     assert seen >= 2, "they did run"
     assert processes_with(mark) == []
@@ -241,11 +248,11 @@ def test_a_dead_caller_takes_the_program_with_it(tmp_path):
     )
     try:
         # The caller has the mark on its command line too.
-        until(lambda: len(processes_with(mark)) >= 2, seconds=30)
+        until(lambda: len(processes_with(mark)) >= 2)
     finally:
         caller.kill()
         caller.wait()
-    until(lambda: not processes_with(mark), seconds=10)
+    until(lambda: not processes_with(mark))
     left = list(tmp_path.glob("agenttts-run-*"))
     assert len(left) == 1
     remove_stale(tmp_path)

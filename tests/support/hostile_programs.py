@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from agenttts.sandbox import Limits, Outcome, run_program
 
-LIMITS = Limits(seconds=3, memory_mb=300, processes=24, disk_mb=16, file_mb=4)
+# Of time, more than they need on a busy machine: but for those that are to meet them.
+LIMITS = Limits(seconds=20, idle_seconds=5, memory_mb=300, processes=24, disk_mb=16, file_mb=4)
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ PROGRAMS = {
     "many threads": Hostile(
         "import threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(60,)).start()",
         ("processes", "idle", "error"),
+        limits=replace(LIMITS, idle_seconds=1),
     ),
     "one big allocation": Hostile("bytearray(2 << 30)", ("error",), "MemoryError"),
     "memory hog": Hostile(
@@ -39,11 +41,11 @@ PROGRAMS = {
         "import os, time\nfor _ in range(4): os.fork()\nx = bytearray(b'1' * (100 << 20))\ntime.sleep(60)",
         ("memory", "error"),
     ),
-    "endless loop": Hostile("while True: pass", ("time",)),
+    "endless loop": Hostile("while True: pass", ("time",), limits=Limits(seconds=1)),
     "CPU time over": Hostile(
         "while True: pass", ("error",), limits=Limits(seconds=20, cpu_seconds=1)
     ),
-    "endless wait": Hostile("import time\ntime.sleep(1000)", ("idle",)),
+    "endless wait": Hostile("import time\ntime.sleep(1000)", ("idle",), limits=Limits(seconds=20)),
     "endless output": Hostile("while True: print('x' * 1000)", ("error",), "File too large"),
     "one big file": Hostile(
         "with open('f', 'wb') as f:\n  while True: f.write(bytes(1 << 20))", ("error",), "too large"

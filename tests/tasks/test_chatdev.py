@@ -45,7 +45,8 @@ def word_counter(task):
 
 @pytest.fixture(scope="module")
 def bench(task):
-    return TrialBench(task.bench({}), on_host=True)
+    # A program that is slow to fail on a busy machine must not pass for one that runs.
+    return TrialBench(task.bench({"run_seconds": 30}), on_host=True)
 
 
 def test_every_stage_asks_for_what_it_needs(task, word_counter):
@@ -73,6 +74,7 @@ def test_the_shots_are_programs_as_replies_are_read(task, word_counter):
             assert show_files(read_files(answer)) == answer
 
 
+@pytest.mark.processes
 def test_observing_runs_the_program(task, word_counter, bench):
     coding = task.stage("coding")
     ran = {
@@ -90,6 +92,7 @@ def test_observing_runs_the_program(task, word_counter, bench):
     assert metrics == {"completeness": 1.0, "executability": 0.0, "consistency": 0.0}
 
 
+@pytest.mark.processes
 def test_a_reply_without_code_keeps_the_program_and_a_file_replaces_its_own(task, word_counter, bench):  # fmt: skip
     outputs = {"coding": {"files": {"main.py": GOOD, "extra.py": "x = 1\n"}}}
     stage = task.stage("static_testing")
@@ -170,7 +173,7 @@ def chatdev_spec(tmp_path):
     stage = {"models": ["weak", "strong"], "prompt_tokens": 256, "decode_tokens": 64, "samples": [1, 4]}  # fmt: skip
     spec = {
         "name": "dev",
-        "task": {"name": "chatdev", "examples": 2, "run_code_on_host": True},
+        "task": {"name": "chatdev", "examples": 2, "run_code_on_host": True, "options": {"run_seconds": 30}},
         "stages": dict.fromkeys(("coding", "static_testing", "dynamic_testing"), stage),
         "models": {m: {"path": paths[m], "params": p, "engine": "scripted"} for m, p in (("weak", 3e9), ("strong", 8e9))},
         "search": {"budget": 80, "iterations": 0},
@@ -181,6 +184,7 @@ def chatdev_spec(tmp_path):
     return path
 
 
+@pytest.mark.processes
 def test_a_whole_run(cli, chatdev_spec, tmp_path):
     done = cli("launch", chatdev_spec, "--wait")
     assert done.returncode == 0, done.stderr

@@ -62,6 +62,7 @@ cluster: in_process
     return path
 
 
+@pytest.mark.processes
 def test_a_file(cli, tmp_path):
     (tmp_path / "saying.py").write_text(source())
     assert cli("launch", job(tmp_path, "./saying.py:Saying"), "--wait").returncode == 0
@@ -71,6 +72,7 @@ def test_a_file(cli, tmp_path):
     assert json.loads((run / "trials/t0000/result.json").read_text())["score"] == 1.0
 
 
+@pytest.mark.processes
 def test_a_package_is_frozen_whole_and_the_frozen_one_is_run(shell, tmp_path):
     package = tmp_path / "lib" / "mypkg" / "deep"
     package.mkdir(parents=True)
