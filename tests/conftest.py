@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import pytest
 
+from agenttts.inference.base import Engine
 from tests.support import command_line
 from tests.support.cluster import PROGRAMS, ROOT, Cluster, cluster_script
 from tests.support.scripted import small_spec
@@ -33,6 +34,18 @@ def smollm2() -> Path:
     from agenttts.inference.packaged_models import prepare
 
     return prepare("smollm2-135m-instruct", CACHE / "models" / "smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def smollm2_engine(smollm2: Path) -> Iterator[Engine]:
+    """`smollm2` loaded by vLLM, once, as the small specs load it."""
+    from agenttts.inference.base import ModelConfig
+    from agenttts.inference.engine_process import create_engine
+
+    pytest.importorskip("vllm", reason="vLLM is not installed here")
+    engine = create_engine(ModelConfig("smollm2", str(smollm2), options={"max_model_len": 2048}))
+    yield engine
+    engine.close()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.inference.base import Request, SamplingParams
 from agenttts.inference.packaged_models import PACKAGED, make_tiny, prepare
 
 
@@ -56,16 +57,8 @@ def test_every_packaged_model_says_how_to_get_and_to_ask_it():
 
 
 @pytest.mark.llm
-def test_the_real_model_answers(smollm2):
+def test_the_real_model_answers(smollm2_engine):
     """Weights, tokenizer and template came through the conversion: it writes English."""
-    pytest.importorskip("transformers")
-    from agenttts.inference.base import ModelConfig, Request, SamplingParams
-    from agenttts.inference.engine_process import create_engine
-
-    engine = create_engine(ModelConfig("smollm2", str(smollm2), engine="transformers"))
-    try:
-        prompt = ({"role": "user", "content": "What is the capital of France? Answer in one word."},)  # fmt: skip
-        [completion] = engine.generate([Request(prompt, SamplingParams(0.0, 12), (0,))])
-    finally:
-        engine.close()
+    prompt = ({"role": "user", "content": "What is the capital of France? Answer in one word."},)
+    [completion] = smollm2_engine.generate([Request(prompt, SamplingParams(0.0, 12), (0,))])
     assert "Paris" in completion.samples[0].text

@@ -68,19 +68,20 @@ import sys
 from pathlib import Path
 from agenttts.inference.store import SampleStore, StoredSample
 store = SampleStore(Path(sys.argv[1]), "same-name")
-for index in range(60):
+for index in range(30):
     store.add(StoredSample(sys.argv[2], index, f"{sys.argv[2]}{index}", 1, "stop", 1, False, "m"))
     store.flush()
     assert len(store.lookup({sys.argv[2]: 99})[sys.argv[2]]) == index + 1
 """
 
 
+@pytest.mark.processes
 def test_two_writers_at_once_lose_nothing(tmp_path):
     """They have one name, as processes of equal number on two nodes do, and read what the other is writing."""
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), key]) for key in "ab"]
     assert [writer.wait(60) for writer in writers] == [0, 0]
-    found = SampleStore(tmp_path, "reader").lookup({"a": 60, "b": 60})
-    assert texts(found) == {key: [f"{key}{n}" for n in range(60)] for key in "ab"}
+    found = SampleStore(tmp_path, "reader").lookup({"a": 30, "b": 30})
+    assert texts(found) == {key: [f"{key}{n}" for n in range(30)] for key in "ab"}
 
 
 def test_text_of_any_kind_survives(tmp_path):
