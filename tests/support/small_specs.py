@@ -52,8 +52,8 @@ def small_run(name: str, model: Path, folder: Path) -> SmallRun:
     settings += [f"stages.{stage}.models=[{_MODEL}]" for stage in stages]
     # One allocation, so one trial; two samples, so that they are fused too.
     settings += [f"stages.{stage}.samples={{values: [2]}}" for stage in stages]
-    # Programs are long, and a CPU is slow.
-    settings += [f"stages.{stage}.decode_tokens=64" for stage in stages]
+    # Enough for more than one word; programs are long, and a CPU is slow.
+    settings += [f"stages.{stage}.decode_tokens=32" for stage in stages]
     if own:
         settings.append(
             f"models={{{_MODEL}: {{path: {model}, params: 2700000000, prompt_style: few_shot_completion, "
