@@ -6,6 +6,7 @@ neither those tests are skipped and say so; ``AGENTTTS_REQUIRE_CLUSTER=1`` makes
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -111,8 +112,15 @@ def image(cluster_tools: None) -> Path:
     sources += sorted(p for p in (ROOT / "agenttts").rglob("*") if p.is_file() and "__pycache__" not in p.parts)  # fmt: skip
     state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     path = CACHE / f"cpu-{state}.sif"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two workers, or two sessions, build it once
+        build_image_once(path)
+    return path
+
+
+def build_image_once(path: Path) -> None:
     if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
         for old in CACHE.glob("cpu-*.sif*"):
             old.unlink()
         done = subprocess.run(
@@ -121,7 +129,6 @@ def image(cluster_tools: None) -> Path:
             capture_output=True, text=True, timeout=1800, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    return path
 
 
 @pytest.fixture(scope="session")

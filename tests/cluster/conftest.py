@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.cluster)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark every test of this directory as it is collected: groups and reruns are decided by markers later."""
+    item.add_marker(pytest.mark.cluster)
 
 
 @pytest.fixture
