@@ -60,7 +60,7 @@ FILES = {
     "table.csv": table(","),
     "table.tsv": table("\t"),
     "table.parquet": parquet(),
-    "list.json.gz": gzip.compress(json.dumps(ROWS).encode()),
+    "list.json.gz": gzip.compress(json.dumps(ROWS).encode(), mtime=0),
 }
 
 
