@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from agenttts.controller.run import RunDirectory
 
 # Into a pipe Rich would wrap at 80 columns, which an allocation of long model names does not fit.
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+
+
+def new_console() -> Console:
+    """A console as wide as the terminal; 120 columns where standard output is none and COLUMNS is not set."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+
+
+console = new_console()
 
 
 def progress(run: RunDirectory, *, quiet: bool = False) -> None:

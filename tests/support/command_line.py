@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
 
-from agenttts.cli import main
+from agenttts.cli import main, show
 
 Done = subprocess.CompletedProcess[str]
 
@@ -25,10 +25,13 @@ def call(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) ->
     os.chdir(cwd)
     try:
         with (
-            patch.dict(os.environ, env or {}),
+            patch.dict(os.environ),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
+            os.environ.pop("COLUMNS", None)  # as in a pipe, whatever runs the tests
+            os.environ.update(env or {})
+            show.console = show.new_console()
             try:
                 main(words)
             except SystemExit as end:
