@@ -216,7 +216,9 @@ class Evaluation:
             return False
         attempts = read_attempts(directory)
         last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
-        told = last is not None and last.state not in (None, TrialState.COMPLETED)
+        told = status.never_started or (
+            last is not None and last.state not in (None, TrialState.COMPLETED)
+        )
         if not told and not self._settled(progress):
             return False  # the job's own word, or its files, may still be on their way over the file system
         verdict = verdict_of(last, status, directory)

@@ -16,7 +16,7 @@ from agenttts.trial.result import result_problem
 
 def verdict_of(last: Attempt | None, status: JobStatus, directory: Path) -> Verdict:
     """What the end of a job means for its trial, which has no result; ``last`` is the attempt that this job recorded."""
-    problem = status.detail if status.state == "ENDED" else ""
+    problem = status.detail if status.state == "ENDED" or status.never_started else ""
     reason = f" (Slurm's reason: {status.detail})" if status.detail and not problem else ""
     if last is None or last.state is None:
         log_text = read_end(directory / LOG_FILE, last.log_start) if last else ""

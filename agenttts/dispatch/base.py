@@ -45,13 +45,15 @@ class Work:
 class JobStatus:
     """How a job stands. ``state`` is the queue's own word; ``ended`` says that it will not run again by itself.
 
-    ``verdict`` is what the end means for a trial that left no result; None while the job lives.
+    ``verdict`` is what the end means for a trial that left no result; None while the job lives. ``never_started``: the job
+    has ended before its trial's attempt began, and ``detail`` says why.
     """
 
     state: str
     ended: bool
     verdict: TrialState | None = None
     detail: str = ""
+    never_started: bool = False
 
 
 class Dispatcher(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agenttts.dispatch.base import JobStatus, SubmitLimitReached, Work
@@ -106,7 +107,7 @@ class SlurmDispatcher:
         if status.state in ("FAILED", "COMPLETED"):
             said = log_message(self._folder, job)
             if said:
-                return JobStatus(status.state, status.ended, status.verdict, said)
+                return replace(status, detail=said, never_started=True)
         return status
 
     def _submit_array(self, batch: str, works: Sequence[Work]) -> dict[str, str]:

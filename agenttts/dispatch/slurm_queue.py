@@ -101,6 +101,7 @@ def given_up(job: str, state: str, reason: str) -> JobStatus:
         ended=True,
         verdict=TrialState.INFRA_FAILED,
         detail=f"it would not have started and was cancelled: {sentence}",
+        never_started=True,
     )
 
 

@@ -253,3 +253,47 @@ def test_a_partition_that_cancels_what_it_preempts_leaves_a_preempted_job(on_it,
     on_it.run("sbatch", "-o", "/dev/null", "-p", "urgent", "-N2", "-c16", "--wrap", "sleep 1")
     until(lambda: all(s.ended for s in tried.poll(ids.values()).values()), seconds=120)
     assert {s.verdict for s in tried.poll(ids.values()).values()} == {TrialState.PREEMPTED}
+
+
+FEW = {"search__iterations": 0, "models__strong__gpus": 1, "models__weak__gpus": 1}
+
+
+def test_a_trial_s_error_names_the_setup_line_that_failed(shell, odd, scripted_spec, tmp_path):
+    profile = scripted_profile(
+        tmp_path / "profile.yaml",
+        setup=["[ $SLURM_JOB_PARTITION = cpu ] || module load apptainer"],
+        controller={"partition": "cpu"},
+        trial={"partition": "gpu"},
+        max_attempts=1,
+    )
+    done = shell("launch", scripted_spec("nomodule", **FEW), "--cluster", profile, "--wait", env=odd.env)  # fmt: skip
+    assert done.returncode == 4
+    frame = pl.read_parquet(tmp_path / "results" / "nomodule" / "trials.parquet")
+    assert set(frame["state"]) == {"INFRA_FAILED"}
+    for error in frame["error"]:
+        assert "setup line failed: [ $SLURM_JOB_PARTITION = cpu ] || module load apptainer on node n" in error  # fmt: skip
+        assert "module: command not found" in error
+
+
+def test_a_trial_that_would_never_start_is_tried_again_and_says_why(shell, odd, scripted_spec, tmp_path):  # fmt: skip
+    profile = scripted_profile(
+        tmp_path / "profile.yaml",
+        controller={"partition": "cpu"},
+        trial={"partition": "gpu", "time": "30:00"},
+        never_patience_minutes=0.05,
+        max_attempts=2,
+        retry_pauses=[0.0],
+    )
+    odd.run("scontrol", "update", "partitionname=gpu", "maxtime=5")
+    try:
+        done = shell("launch", scripted_spec("toolong", **FEW), "--cluster", profile, "--wait", env=odd.env)  # fmt: skip
+    finally:
+        odd.run("scontrol", "update", "partitionname=gpu", "maxtime=infinite")
+    assert done.returncode == 4
+    frame = pl.read_parquet(tmp_path / "results" / "toolong" / "trials.parquet")
+    assert set(frame["state"]) == {"INFRA_FAILED"}
+    for error in frame["error"]:
+        assert "it would not have started and was cancelled: PartitionTimeLimit: its time limit is above the partition's" in error  # fmt: skip
+    events = [json.loads(line) for line in (tmp_path / "results" / "toolong" / "journal.jsonl").read_text().splitlines()]  # fmt: skip
+    lost = [event for event in events if event["event"] == "lost"]
+    assert {trial for event in lost for trial in event["trials"]} == set(frame["trial"])
