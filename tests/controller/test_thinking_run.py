@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import polars as pl
@@ -23,6 +22,8 @@ from agenttts.controller.run import RunDirectory
 from agenttts.inference.base import Prompt, SamplingParams, render, sample_key
 from agenttts.replies import COMMON_THINKING, Thinking
 from agenttts.spec import load_spec
+from tests.support.runs import journal_events
+from tests.support.waiting import until
 
 SMALL = {"task__examples": 4, "search__iterations": 1, "search__batch_size": 2}
 
@@ -77,7 +78,8 @@ def test_thinking_that_fits_changes_neither_scores_nor_warnings(cli, scripted_sp
         script.write_text(json.dumps(rules))
     scripts = {name: (tmp_path / f"{name}.json").read_text() for name in ("weak", "strong")}
     for run, options in (("plain", {}), ("thinks", {"thinking": {"blocks": 2}})):
-        changes = {f"models__{name}__options": options for name in scripts}
+        changes: dict[str, object] = {f"models__{name}__options": options for name in scripts}
+        changes |= {f"models__{name}__path": str(tmp_path / f"{name}.json") for name in scripts}
         spec = scripted_spec(run, **SMALL, **changes)
         for name, text in scripts.items():
             (tmp_path / f"{name}.json").write_text(text)
@@ -169,13 +171,11 @@ def test_a_dry_run_shows_what_would_be_frozen(cli, scripted_spec, weights):
 
 def test_a_run_launched_before_anything_was_frozen_goes_on(cli, scripted_spec, tmp_path):
     """Its origin.json has no models, its spec none of the keys, its trials no cut samples."""
-    spec = scripted_spec(**SMALL, models__strong__options={"seconds_per_sample": 0.05})
+    slow = {"seconds_per_sample": 0.05}
+    spec = scripted_spec(cluster="local", **SMALL, models__strong__options=slow)
     assert cli("launch", spec).returncode == 0
     run = RunDirectory(tmp_path / "results" / "small")
-    deadline = time.monotonic() + 60
-    while b'"finished"' not in (run.journal_file.read_bytes() if run.journal_file.exists() else b""):  # fmt: skip
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until(lambda: run.journal_file.exists() and journal_events(run.path, "finished"))
     assert cli("cancel", "small").returncode == 0
     origin = run.origin()
     assert origin.pop("models").keys() == {"weak", "strong"}
