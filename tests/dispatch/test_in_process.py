@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from agenttts.dispatch.base import Work
 from agenttts.dispatch.in_process import InProcessDispatcher
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.trial_log import LOG_FILE
+from agenttts.inference.base import Engine
+from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import read_result
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
@@ -53,16 +56,20 @@ def test_a_trial_ends_the_same_as_a_thread_and_as_a_child(dispatcher, make_trial
     assert (attempt.state, attempt.job_id) == ("COMPLETED", ids["t0000"])
 
 
-def test_trials_run_side_by_side_in_this_process(dispatcher, make_trial):
-    slow = {"weak": {"seconds_per_sample": 0.01}}
-    specs = [make_trial(f"t000{n}", ("weak", 2 + n), ("weak", 1), options=slow) for n in range(3)]
+def test_trials_run_side_by_side_in_this_process(dispatcher, make_trial, monkeypatch):
+    """No engine is made before all three trials want one; one after the other they would wait in vain."""
+    together = threading.Barrier(3)
+
+    def meet_then_create(*arguments: object) -> Engine:
+        together.wait(timeout=60)
+        return create_engine(*arguments)
+
+    monkeypatch.setattr("agenttts.dispatch.in_process.create_engine", meet_then_create)
+    specs = [make_trial(f"t000{n}", ("weak", 2 + n), ("weak", 1)) for n in range(3)]
     here = dispatcher()
     ids = here.submit("b0", [work(spec) for spec in specs])
-    statuses = here.poll(ids.values())
-    assert [status.ended for status in statuses.values()] == [False] * 3
     until_ended(here, ids.values())
     assert all(read_result(Path(spec.directory)) for spec in specs)
-    # No trial started a process: their jobs are numbered by this one's id.
     assert {job.partition(".")[0] for job in ids.values()} == {str(os.getpid())}
 
 
