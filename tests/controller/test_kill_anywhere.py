@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -110,11 +109,8 @@ def killed_at_a_moment(run: Path, dice: random.Random) -> bool:
     return process.wait() != 0
 
 
-def test_a_controller_killed_anywhere_loses_and_repeats_nothing(cli, launched):
+def test_a_controller_killed_anywhere_loses_and_repeats_nothing(cli, launched, dice):
     calm, killed = launched
-    seed = int.from_bytes(os.urandom(3), "big")
-    print(f"seed {seed}")
-    dice = random.Random(seed)
     # The first event of a controller says that it started: five of these leave most of the run to what follows.
     for _ in range(5):
         assert killed_at_a_line(killed, dice, last=3), "the run was over before it could be killed"
