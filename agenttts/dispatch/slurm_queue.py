@@ -159,17 +159,7 @@ def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> None:
     command = ["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"]
     if name:
         command.append(f"Name={name}")
-    try:
-        subprocess.run(
-            command,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            env=query_environment(),
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return  # nothing follows from it
+    _ask(command)  # whatever it says: nothing follows from it
 
 
 def run_slurm(command: list[str]) -> str:

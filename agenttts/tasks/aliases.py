@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from agenttts.errors import Unavailable, UserError
 from agenttts.tasks.answers import ANSWER_ID, answer_ids
+from agenttts.tasks.loading.report import LoadReport, convert
 from agenttts.tasks.records import Record, RecordSet, read_file
 
 _IDS = ("Q_id", "qid", "answer_id", "id", "_id")
 _NAMES = ("aliases", "demonyms")
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+_ExampleT = TypeVar("_ExampleT", bound=_Named)
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,28 @@ def read_aliases(file: str) -> AliasFile:
     if not names:
         raise UserError(f"task.options.aliases: {data.source} holds no records")
     return AliasFile(data.source, names)
+
+
+def convert_with_aliases(
+    data: RecordSet,
+    make: Callable[[Record, int, AliasFile | None], _ExampleT],
+    report: LoadReport,
+    *,
+    aliases: str,
+    answers: Sequence[str],
+) -> list[_ExampleT]:
+    """What ``make`` makes of each record, its position and the alias file, bad records left out as `convert` does.
+
+    ``aliases`` is the alias file's path, empty for none; ``answers`` are the fields that hold answers.
+    """
+    file = read_aliases(aliases) if aliases else None
+    return convert(
+        data,
+        lambda record, number: [make(record, number, file)],
+        report,
+        ident=lambda example: example.id,
+        notes=lambda: file.notes(data, answers) if file else (),
+    )
 
 
 def _entry(record: Record) -> tuple[str, tuple[str, ...]]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from agenttts.tasks.aliases import AliasFile, read_aliases
+from agenttts.tasks.aliases import AliasFile, convert_with_aliases
 from agenttts.tasks.answers import read_answers
 from agenttts.tasks.base import Example
-from agenttts.tasks.loading.report import LoadReport, convert
+from agenttts.tasks.loading.report import LoadReport
 from agenttts.tasks.records import Record
 from agenttts.tasks.source import DATA_FOLDER, example_id, read_source, take_split
 
@@ -82,13 +82,8 @@ def load_retrieval(
         records_key=records_key,
         fields=[("question",)],
     )
-    file = read_aliases(aliases) if aliases else None
-    found = convert(
-        source,
-        lambda record, number: [_example(record, number, file)],
-        report or LoadReport(),
-        ident=lambda example: example.id,
-        notes=lambda: file.notes(source, _ANSWERS) if file else (),
+    found = convert_with_aliases(
+        source, _example, report or LoadReport(), aliases=aliases, answers=_ANSWERS
     )
     return take_split(
         found, split=split, examples=examples, search_examples=search_examples, seed=seed, data=data

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from agenttts.tasks.aliases import AliasFile, read_aliases
+from agenttts.tasks.aliases import AliasFile, convert_with_aliases
 from agenttts.tasks.answers import PARSES, is_text_or_number, read_answers
 from agenttts.tasks.datasets import RetrievalExample
-from agenttts.tasks.loading.report import LoadReport, convert
+from agenttts.tasks.loading.report import LoadReport
 from agenttts.tasks.records import Record
 from agenttts.tasks.source import DATA_FOLDER, example_id, read_source, take_split
 
@@ -55,13 +55,8 @@ def load_triples(
         records_key=records_key,
         fields=[_QUESTIONS],
     )
-    file = read_aliases(aliases) if aliases else None
-    found = convert(
-        source,
-        lambda record, number: [_example(record, number, file)],
-        report or LoadReport(),
-        ident=lambda example: example.id,
-        notes=lambda: file.notes(source, _ANSWERS) if file else (),
+    found = convert_with_aliases(
+        source, _example, report or LoadReport(), aliases=aliases, answers=_ANSWERS
     )
     return take_split(
         found, split=split, examples=examples, search_examples=search_examples, seed=seed, data=data

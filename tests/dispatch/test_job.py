@@ -198,6 +198,18 @@ def states(directory: Path) -> list[str | None]:
     return [attempt.state for attempt in read_attempts(directory)]
 
 
+def signal_every_attempt(one: submitit.Job[str], trial: Path, times: int) -> None:
+    """Send SIGUSR2 to so many attempts, one after the other, and wait until the job is done."""
+    for _ in range(times):
+        task, _ = running(one, trial)
+        (trial / "pid").unlink()
+        os.kill(task, signal.SIGUSR2)
+        until(lambda: states(trial)[-1:] != [None])
+        if len(states(trial)) < times:
+            running(one, trial)
+    until(one.done)
+
+
 def test_a_preempted_job_stores_is_requeued_and_goes_on(tmp_path, submitted):
     trial = tmp_path / "trial"
     one = submitted(shell(trial, STOPPABLE))
@@ -216,14 +228,7 @@ def test_a_time_out_requeues_as_often_as_allowed(tmp_path, submitted, allowed):
     trial = tmp_path / "trial"
     # A limit this short is always near (Slurm may signal a minute early).
     one = submitted(shell(trial, STOPPABLE, limit_seconds=60, max_timeouts=allowed))
-    for _ in range(allowed + 1):
-        task, _ = running(one, trial)
-        (trial / "pid").unlink()
-        os.kill(task, signal.SIGUSR2)
-        until(lambda: states(trial)[-1:] != [None])
-        if len(states(trial)) <= allowed:
-            running(one, trial)
-    until(one.done)
+    signal_every_attempt(one, trial, allowed + 1)
     assert states(trial) == ["TIMEOUT"] * (allowed + 1)
 
 
@@ -312,14 +317,7 @@ def test_the_task_s_own_code_may_take_its_time(tmp_path):
 def test_a_job_gives_up_after_so_many_preemptions(tmp_path, submitted, allowed):
     trial = tmp_path / "trial"
     one = submitted(shell(trial, STOPPABLE, limits=Limits(max_preemptions=allowed)))
-    for _ in range(allowed + 1):
-        task, _ = running(one, trial)
-        (trial / "pid").unlink()
-        os.kill(task, signal.SIGUSR2)
-        until(lambda: states(trial)[-1:] != [None])
-        if len(states(trial)) <= allowed:
-            running(one, trial)
-    until(one.done)
+    signal_every_attempt(one, trial, allowed + 1)
     assert states(trial) == ["PREEMPTED"] * (allowed + 1)
 
 

@@ -17,21 +17,6 @@ from agenttts.dispatch.submission import submission_errors
 from agenttts.tables.schema import TrialState
 
 
-@pytest.fixture
-def fake(tmp_path, monkeypatch):
-    """Put a shell script in a Slurm command's place."""
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-
-    def put(name: str, script: str) -> None:
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-
-    put("scontrol", "echo MaxArraySize = 1001")
-    put("sacct", "exit 1")
-    put("srun", "exit 0")
-    return put
-
-
 def squeue(*rows: str) -> str:
     return "cat <<'END'\nJOBID|STATE|REASON|COMMENT\n" + "\n".join(rows) + "\nEND"
 

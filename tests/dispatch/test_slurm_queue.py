@@ -42,20 +42,6 @@ def test_an_ended_job_without_a_result(word, verdict):
     assert found.detail == ""
 
 
-@pytest.fixture
-def fake(tmp_path, monkeypatch):
-    """Put a shell script in a Slurm command's place, for answers that a real one can't be made to give on demand."""
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-
-    def put(name: str, script: str) -> None:
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-
-    put("scontrol", "echo MaxArraySize = 1001")
-    put("sacct", "exit 1")
-    return put
-
-
 QUEUE = """cat <<'END'
 7_0|RUNNING|None|agenttts run=r iteration=0 trial=t0000 retrieval=a answer=b batch=r-1
 7_1|PENDING|Priority|agenttts batch=r-1
@@ -117,7 +103,6 @@ def limited(fake, tmp_path):
     limit, taken = tmp_path / "limit", tmp_path / "taken"
     taken.touch()
     fake("sbatch", LIMITED.format(limit=limit, taken=taken))
-    fake("srun", "exit 0")
     fake("squeue", "exit 0")
     resources = JobResources(time="10")
     dispatcher = SlurmDispatcher(Profile(kind="slurm", trial=resources), tmp_path / "submitit")
