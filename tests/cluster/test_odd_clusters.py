@@ -103,8 +103,8 @@ def test_a_whole_run_without_arrays_with_the_login_shell_s_settings_in_an_odd_fo
     assert set(frame["state"]) == {"COMPLETED"}
     jobs = [*frame["job_id"].to_list(), json.loads((run / "controller.json").read_text())["job_id"]]
     assert all(job.isdecimal() for job in jobs), "no arrays"
-    text = odd.run("sacct", "-X", "-n", "-P", "-o", "Partition,WCKey,Account", "-j", ",".join(jobs))
-    assert set(text.splitlines()) == {"gpu|project7|lab"}
+    rows = odd.accounted(jobs, "Partition", "WCKey", "Account")
+    assert rows == [["gpu", "project7", "lab"]] * len(jobs)
     attempts = [json.loads(p.read_text()) for p in run.glob("trials/*/attempts/*.json")]
     assert {a["gpus"] for a in attempts} <= {1, 2}
     assert all(len(a["devices"].split(",")) == a["gpus"] for a in attempts)

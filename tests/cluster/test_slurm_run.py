@@ -119,9 +119,8 @@ def test_the_main_job_with_real_vllm_and_a_real_model(slurm_cli, cluster, smollm
     assert {trial["state"] for trial in trials} == {"COMPLETED"}
     assert all(trial["decode_tokens"] > 0 and trial["gpu_seconds"] > 0 for trial in trials)
     # Slurm's own word on the trials' jobs.
-    jobs = ",".join(trial["job_id"] for trial in trials)
-    states = cluster.run("sacct", "-n", "-P", "-X", "-o", "JobID,State", "-j", jobs).split()
-    assert {line.split("|")[1] for line in states} == {"COMPLETED"}
+    states = cluster.accounted([trial["job_id"] for trial in trials], "State")
+    assert states == [["COMPLETED"]] * len(trials)
     examples = pl.read_parquet(tmp_path / "results/smoke/trials/t0000/examples.parquet")
     texts = examples["candidates"].explode().to_list()
     assert any(len(text.split()) > 1 for text in texts), "real words from a real model"

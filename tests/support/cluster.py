@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 TESTCLUSTER = ROOT / "slurm" / "testcluster.yaml"
@@ -34,6 +37,20 @@ class Cluster:
         text = self.run("squeue", "--me", "-h", "-r", "-o", "%i|%P|%j|%T|%b|%k")
         keys = ("job", "partition", "name", "state", "gres", "comment")
         return [dict(zip(keys, line.split("|"), strict=True)) for line in text.splitlines()]
+
+    def accounted(self, jobs: Sequence[str], *fields: str) -> list[list[str]]:
+        """The fields of sacct for each job, once sacct has a row with an end time for every one.
+
+        slurmctld sends its records to slurmdbd on its own time, so a job that has ended may have no row yet.
+        """
+        asked = ["sacct", "-n", "-P", "-X", "-o", ",".join([*fields, "End"]), "-j", ",".join(jobs)]
+
+        def rows() -> list[list[str]]:
+            found = [line.split("|") for line in self.run(*asked).splitlines()]
+            ended = [row for row in found if row[-1] not in ("", "None", "Unknown")]
+            return ended if len(ended) == len(jobs) else []
+
+        return [row[:-1] for row in until(rows, f"the end of jobs {', '.join(jobs)} in sacct")]
 
     def script(self, *arguments: object) -> None:
         """Run ``slurm/test-cluster.sh`` with these arguments."""
