@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CACHE ?= .cache
 
-.PHONY: help setup models demo test check bench-search cluster-tools image cluster-up cluster-down lock clean
+.PHONY: help setup models demo test check bench-search cluster-tools test-image image cluster-up cluster-down lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,10 @@ cluster-tools: ## real Slurm and Apptainer on this machine, where it lets us ins
 	@slurm/test-cluster.sh install && containers/install-apptainer.sh || \
 	  { [ "$${AGENTTTS_REQUIRE_CLUSTER:-0}" != 1 ] && \
 	    echo "Slurm or Apptainer could not be installed here: the cluster tests will be left out (see above)"; }
+
+test-image: setup cluster-tools ## the image of the cluster tests, which they build themselves where it is missing
+	@command -v apptainer >/dev/null || [ "$${AGENTTTS_REQUIRE_CLUSTER:-0}" = 1 ] || exit 0; \
+	  $(BIN)/python -m tests.support.image
 
 test: setup models cluster-tools ## all tests; the cluster tests too where Slurm and Apptainer can be had
 	$(BIN)/pytest -n 2 --dist loadgroup

@@ -6,8 +6,6 @@ neither those tests are skipped and say so; ``AGENTTTS_REQUIRE_CLUSTER=1`` makes
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
@@ -21,12 +19,11 @@ import pytest
 from agenttts.inference.base import Engine
 from tests.support import command_line
 from tests.support.cluster import PROGRAMS, ROOT, Cluster, cluster_script
+from tests.support.image import CACHE, built_image
 from tests.support.scripted import small_spec
 from tests.support.trials import trial_writer
 
 pytest_plugins = ["tests.support.repeatable"]
-
-CACHE = Path(os.environ.get("AGENTTTS_TEST_CACHE", ROOT / ".cache"))
 
 
 @pytest.fixture(scope="session")
@@ -108,27 +105,7 @@ def directory_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def image(cluster_tools: None) -> Path:
     """The CPU image, built by the project's own command; built again when what goes into it has changed."""
-    sources = [ROOT / "containers" / "cpu.def", ROOT / "containers" / "cpu-requirements.txt", ROOT / "pyproject.toml"]  # fmt: skip
-    sources += sorted(p for p in (ROOT / "agenttts").rglob("*") if p.is_file() and "__pycache__" not in p.parts)  # fmt: skip
-    state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    path = CACHE / f"cpu-{state}.sif"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "image.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two workers, or two sessions, build it once
-        build_image_once(path)
-    return path
-
-
-def build_image_once(path: Path) -> None:
-    if not path.exists():
-        for old in CACHE.glob("cpu-*.sif*"):
-            old.unlink()
-        done = subprocess.run(
-            [shutil.which("agenttts-hpc") or ROOT / ".venv/bin/agenttts-hpc", "image", "build",
-             ROOT / "containers" / "cpu.def", "--output", path],
-            capture_output=True, text=True, timeout=1800, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+    return built_image(CACHE)
 
 
 @pytest.fixture(scope="session")

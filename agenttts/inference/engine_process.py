@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection
 from typing import IO, Any, TextIO
 
@@ -31,7 +32,14 @@ from agenttts.inference.out_of_memory import is_out_of_memory
 from agenttts.inference.scripted import ScriptedEngine
 
 _CLOSE_SECONDS = 20.0
-_TAIL_LINES = 200
+_TAIL_LINES = 500
+_MESSAGE_LENGTH = 300
+# A line of one of vLLM's own processes: "(EngineCore pid=5494) ERROR 11-26 16:31:40 [core.py:1330] ValueError: ...",
+# "(Worker_TP1 pid=12) torch.OutOfMemoryError: ...". Its tracebacks' other lines name no error.
+_WORKER_ERROR = re.compile(
+    r"^\(\w[\w .=-]* pid=\d+\)\s+(?:ERROR \S+ \S+ \[[^\]]+\] )?"
+    r"(?P<error>(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b: .*)$"
+)
 
 
 def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
@@ -131,6 +139,9 @@ class EngineProcess:
         # vLLM's workers are processes too: the cause of a failure there is only in what they printed.
         if kind != "OOM" and is_out_of_memory("\n".join(self._tail)):
             kind = "OOM"
+        cause = worker_error(self._tail)
+        if cause and cause not in text:
+            text += f"; the cause, as a process of the engine printed it: {cause}"
         raise EngineError(text, kind=kind)
 
     def _death(self) -> EngineError:
@@ -146,7 +157,11 @@ class EngineProcess:
             text += "; SIGKILL is what the kernel and Slurm send when memory has run out"
         oom = killed or is_out_of_memory("\n".join(self._tail))
         last = next((line for line in reversed(self._tail) if line.strip()), "")
-        text += f"; its last line: {last.strip()[:300]}" if last else ""
+        cause = worker_error(self._tail)
+        if cause:
+            text += f"; the cause, as a process of the engine printed it: {cause}"
+        elif last:
+            text += f"; its last line: {last.strip()[:_MESSAGE_LENGTH]}"
         return EngineError(text, kind="OOM" if oom else "FAILED")
 
     def _kill(self) -> None:
@@ -169,6 +184,19 @@ class EngineProcess:
                 output.write(text)
                 output.flush()
         stream.close()
+
+
+def worker_error(lines: Iterable[str]) -> str | None:
+    """The first error that a process of vLLM's own says it ended with, among lines that an engine printed.
+
+    vLLM's own exception says only that something failed ("See root cause above"). With several workers the first error is
+    the cause, those after it are what it did to the others.
+    """
+    for line in lines:
+        match = _WORKER_ERROR.match(line.strip())
+        if match and "see root cause above" not in line.lower():
+            return match["error"][:_MESSAGE_LENGTH]
+    return None
 
 
 def _install(engine: str) -> str:

@@ -134,7 +134,10 @@ def test_a_controller_killed_at_any_point_loses_and_repeats_nothing(
 
 
 def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, tmp_path):
-    spec = scripted_spec(cluster="local", models__strong__options={"seconds_per_sample": 0.05})
+    spec = scripted_spec(
+        cluster="local", search__iterations=1, search__batch_size=2,
+        models__strong__options={"seconds_per_sample": 0.05},
+    )  # fmt: skip
     # As from a script that starts it with "&": an interrupt is ignored there, and by what it starts.
     launch = "trap '' INT; exec \"$@\""
     command = ["sh", "-c", launch, "sh", sys.executable, "-m", "agenttts.cli", "launch", str(spec)]
@@ -155,7 +158,7 @@ def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, t
     assert done.returncode == 0, done.stderr
     after = table(tmp_path / "results/small")
     assert set(after["state"]) == {"COMPLETED"}, "what was cut off has been run after all"
-    assert after["iteration"].max() == 2
+    assert after["iteration"].max() == 1
     kept = after.filter(pl.col("trial").is_in(before["trial"].implode()))
     assert kept.select("trial", "score", "attempts", "finished").rows() == before.select("trial", "score", "attempts", "finished").rows()  # fmt: skip
 

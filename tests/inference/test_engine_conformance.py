@@ -41,6 +41,9 @@ def texts(completion: object) -> list[str]:
 
 
 def config(name: str, path: Path, **options: object) -> ModelConfig:
+    if name == "vllm" and not is_cpu_build():
+        # Several engines at once on one GPU, of which vLLM takes nearly all unless told.
+        options.setdefault("gpu_memory_utilization", 0.3)
     return ModelConfig(name="model", path=str(path), engine=name, options=options)
 
 

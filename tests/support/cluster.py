@@ -50,7 +50,10 @@ class Cluster:
             ended = [row for row in found if row[-1] not in ("", "None", "Unknown")]
             return ended if len(ended) == len(jobs) else []
 
-        return [row[:-1] for row in until(rows, f"the end of jobs {', '.join(jobs)} in sacct")]
+        return [
+            row[:-1]
+            for row in until(rows, f"the end of jobs {', '.join(jobs)} in sacct", seconds=300)
+        ]
 
     def script(self, *arguments: object) -> None:
         """Run ``slurm/test-cluster.sh`` with these arguments."""
