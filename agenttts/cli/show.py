@@ -187,12 +187,21 @@ def plan(document: dict[str, Any]) -> None:
     console.print("nothing was created or submitted (--dry-run)")
 
 
+def line(text: str) -> None:
+    """A line while a command waits."""
+    console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def silence(text: str) -> None:
+    """`line` where only a JSON document may be printed."""
+
+
 def doctor(document: dict[str, Any]) -> None:
     """``doctor``: one line a check."""
     for check in document["checks"]:
         mark = {True: "[green]ok[/]     ", False: "[red]missing[/]", None: "[yellow]note[/]   "}
         console.print(
-            f"{mark[check['ok']]} {check['what']}: {escape(check['detail'])}",
+            f"{mark[check['ok']]} {escape(check['what'])}: {escape(check['detail'])}",
             highlight=False,
             soft_wrap=True,
         )

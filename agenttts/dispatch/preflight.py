@@ -50,8 +50,8 @@ def node_problem(
     files: list[str | None] = []
     devices: list[str | None] = []
     checks: list[Callable[[], str | None]] = [
-        lambda: _not_writable(directory, "the trial's directory"),
-        lambda: _not_writable(scratch, "the node's scratch directory"),
+        lambda: not_writable(directory, "the trial's directory"),
+        lambda: not_writable(scratch, "the node's scratch directory"),
         lambda: _no_room(scratch, scratch_bytes),
         *(partial(_not_there, path) for path in needs),
     ]
@@ -79,7 +79,8 @@ def _look(checks: Sequence[Callable[[], str | None]], found: list[str | None]) -
             return
 
 
-def _not_writable(directory: Path, what: str) -> str | None:
+def not_writable(directory: Path, what: str) -> str | None:
+    """What keeps this process from writing and reading files in ``directory``; None when nothing does."""
     probe = directory / f".preflight-{secrets.token_hex(4)}"
     try:
         probe.write_bytes(b"written\n")

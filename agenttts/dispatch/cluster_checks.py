@@ -1,0 +1,49 @@
+"""What ``doctor`` checks of a cluster from the login node: Slurm's commands, the profile's partitions, accounting."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+from agenttts.dispatch.check import Check, check
+from agenttts.dispatch.partitions import partition_checks
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.slurm_queue import query_environment, run_slurm
+from agenttts.errors import MissingRequirement
+
+_COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
+
+
+def cluster_checks(profile: Profile) -> list[Check]:
+    """The checks of the profile's cluster; none where it has no cluster."""
+    if profile.kind != "slurm":
+        return []
+    checks = [check("Slurm", _slurm)]
+    for what in ("controller", "trial"):
+        section = getattr(profile, what)
+        checks += _partitions(what, section.partition, section.time)
+    return [*checks, Check("accounting (sacct)", None, _sacct())]
+
+
+def _slurm() -> str:
+    for command in _COMMANDS:
+        if shutil.which(command) is None:
+            raise MissingRequirement(
+                f"{command} is not on PATH", fix="run on a login node of the cluster"
+            )
+    return run_slurm(["scontrol", "ping"]).strip().splitlines()[0]
+
+
+def _partitions(what: str, partition: str | None, time: str) -> list[Check]:
+    try:
+        return partition_checks(what, partition, time)
+    except MissingRequirement as error:
+        return [Check(f"{what} partition", False, error.what, error.fix)]
+
+
+def _sacct() -> str:
+    if shutil.which("sacct"):
+        done = subprocess.run(["sacct", "-X", "-n"], capture_output=True, env=query_environment(), check=False)  # fmt: skip
+        if done.returncode == 0:
+            return "available"
+    return "not available; job states come from squeue alone, which is enough"

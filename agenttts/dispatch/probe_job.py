@@ -1,0 +1,230 @@
+"""The job of ``doctor --submit``: looks at the node it runs on and writes down what it saw. It judges nothing.
+
+Job and command meet in one folder: the job writes `HELLO`, the command answers with `REPLY`, the job with `ECHO`, so that
+the command's own clock measures how long a file takes to the node and back. `FACTS` comes last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agenttts import __version__
+from agenttts.dispatch import environment_facts
+from agenttts.dispatch.apptainer import SCRATCH, Container, exec_command, granted_devices
+from agenttts.dispatch.cuda import driver_facts
+from agenttts.dispatch.devices import device_problem, list_devices
+from agenttts.dispatch.preflight import not_writable
+from agenttts.dispatch.scratch import scratch_directory
+from agenttts.dispatch.slurm_queue import query_environment
+from agenttts.dispatch.submission import outer_environment
+from agenttts.tables.atomic import atomic_write_json, atomic_write_text
+
+HELLO, REPLY, ECHO, FACTS = "hello.json", "reply.txt", "echo.json", "facts.json"
+# A driver that nobody uses may take this long to wake (nvidia-smi, without persistence mode).
+_DEVICES_S = 30.0
+_COMMAND_S = 60.0
+# A container of an image that is read for the first time from a parallel file system.
+_ENVIRONMENT_S = 300.0
+_LONGEST_OUTPUT = 1000
+
+
+@dataclass(frozen=True)
+class ProbeQuestion:
+    """What the job is to look at. ``directories`` are by what they are for; ``trial_options`` are those of sbatch."""
+
+    folder: Path
+    token: str
+    gpus: int
+    directories: Mapping[str, Path]
+    container: Container | None
+    python: bool
+    """Whether to look into the Python (of the container, where there is one) that trials run on."""
+    trial_options: tuple[str, ...] | None
+    """Ask for a trial from the node with these options of sbatch (and submit nothing); None: do not."""
+    answer_seconds: float
+
+
+class ProbeJob:
+    """What submitit runs on the node."""
+
+    def __init__(self, question: ProbeQuestion) -> None:
+        self.question = question
+
+    def __call__(self) -> None:
+        question = self.question
+        self._say("looks at the results directory")
+        atomic_write_json(
+            question.folder / HELLO, {"token": question.token, "node": _node(), "time": time.time()}
+        )
+        waited = wait_for_file(question.folder / REPLY, question.answer_seconds)
+        atomic_write_json(question.folder / ECHO, {"waited": waited, "time": time.time()})
+        self._say("looks at directories")
+        directories = {
+            what: _directory(what, path)
+            for what, path in {
+                **question.directories,
+                "scratch directory": Path(tempfile.gettempdir()),
+            }.items()
+        }
+        self._say("looks at GPUs")
+        facts: dict[str, Any] = {
+            "node": _node(),
+            "job_id": os.environ.get("SLURM_JOB_ID", ""),
+            "python": {"version": platform.python_version(), "path": sys.executable},
+            "agenttts": __version__,
+            "answered": waited is not None,
+            "directories": directories,
+            "devices": self._devices(),
+            "gpus": [asdict(gpu) for gpu in driver_facts(_DEVICES_S)],
+            "environment": None,
+            "slurm": None,
+        }
+        if question.python:
+            self._say("looks at the Python of the trials")
+            facts["environment"] = self._environment()
+        if question.trial_options is not None:
+            self._say("asks Slurm")
+            facts["slurm"] = slurm_facts(question.trial_options)
+        atomic_write_json(question.folder / FACTS, facts)
+        self._say("is done")
+
+    def _devices(self) -> dict[str, Any]:
+        listing = list_devices(_DEVICES_S) if self.question.gpus else None
+        return {
+            "asked": self.question.gpus,
+            "granted": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            "listed": None if listing is None else len(listing.gpus) + len(listing.mig),
+            "problem": device_problem(self.question.gpus, os.environ, _DEVICES_S),
+        }
+
+    def _environment(self) -> dict[str, Any]:
+        """What `environment_facts` prints, in the container where trials run in one."""
+        source = Path(environment_facts.__file__).read_text(encoding="utf-8")
+        container = self.question.container
+        command: tuple[str, ...] = (sys.executable, "-c", source)
+        env = dict(os.environ)
+        with scratch_directory(None) as scratch:
+            if container is not None:
+                command = exec_command(
+                    container,
+                    ("python", "-c", source),
+                    read_only=(),
+                    writable=(self.question.folder,),
+                )
+                command = tuple(part.replace(SCRATCH, str(scratch)) for part in command)
+                env |= granted_devices()
+            started = time.monotonic()
+            done = run_command(command, env, _ENVIRONMENT_S)
+        seconds = time.monotonic() - started
+        if isinstance(done, str):
+            return {"error": done, "seconds": seconds}
+        if done.returncode != 0:
+            return {"error": _failure(done), "seconds": seconds}
+        try:
+            return {"error": None, "seconds": seconds, **json.loads(done.stdout.splitlines()[-1])}
+        except (ValueError, IndexError, TypeError):
+            return {
+                "error": f"its answer cannot be read: {done.stdout[:200]!r}",
+                "seconds": seconds,
+            }
+
+    def _say(self, text: str) -> None:
+        """A line in the job's log: the last one tells where a job hangs."""
+        print(f"agenttts-doctor {text}", file=sys.stderr, flush=True)
+
+
+def slurm_facts(trial_options: Sequence[str]) -> dict[str, str | None]:
+    """Whether a controller in a job could use Slurm's commands here: by command, what is wrong, or None."""
+    commands = {
+        "sbatch": ["sbatch", "--test-only", *trial_options, "--wrap", "true"],
+        "squeue": ["squeue", "--me"],
+        "scontrol": ["scontrol", "show", "config"],
+        "scancel": ["scancel", "--version"],
+        "sacct": ["sacct", "-X", "-n"],
+    }
+    with outer_environment():
+        env = query_environment()
+        return {name: _problem(command, env) for name, command in commands.items()}
+
+
+def _problem(command: Sequence[str], env: Mapping[str, str]) -> str | None:
+    if shutil.which(command[0]) is None:
+        return "is not on PATH"
+    done = run_command(command, env, _COMMAND_S)
+    if isinstance(done, str):
+        return done
+    return None if done.returncode == 0 else _failure(done)
+
+
+def run_command(
+    command: Sequence[str], env: Mapping[str, str], seconds: float
+) -> subprocess.CompletedProcess[str] | str:
+    """What a command did, or why there is no answer."""
+    try:
+        return subprocess.run(
+            list(command),
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{command[0]} did not end within {seconds:g} s"
+    except OSError as error:
+        return f"{command[0]} cannot be run: {error.strerror}"
+
+
+def wait_for_file(path: Path, seconds: float) -> float | None:
+    """Seconds until ``path`` was seen; None when it was not within ``seconds``."""
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
+        if is_there(path):
+            return time.monotonic() - started
+        time.sleep(0.1)
+    return None
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file can be read. NFS clients ask anew for names that they know to be missing when a folder is listed."""
+    try:
+        return path.name in os.listdir(path.parent) and path.stat().st_size > 0  # noqa: PTH208
+    except OSError:
+        return False
+
+
+def write_reply(folder: Path) -> None:
+    """The command's answer to `HELLO`."""
+    atomic_write_text(folder / REPLY, "seen\n")
+
+
+def _directory(what: str, path: Path) -> dict[str, Any]:
+    problem = not_writable(path, f"the {what}")
+    try:
+        free: int | None = shutil.disk_usage(path).free
+    except OSError:
+        free = None
+    return {"path": str(path), "problem": problem, "free": free}
+
+
+def _failure(done: subprocess.CompletedProcess[str]) -> str:
+    said = " ".join((done.stderr or done.stdout).split())[-_LONGEST_OUTPUT:]
+    return f"exit status {done.returncode}: {said}" if said else f"exit status {done.returncode}"
+
+
+def _node() -> str:
+    return os.environ.get("SLURMD_NODENAME", socket.gethostname())
