@@ -157,6 +157,7 @@ def launch(
     run, created = launch_run(plan, results)
     read: dict[str, Any] = {
         "created": created,
+        "nodes": plan.nodes,
         "skip_bad": plan.spec.task.skip_bad,
         "data": plan.data.to_json(),
     }

@@ -68,16 +68,20 @@ def status(document: dict[str, Any]) -> None:
 
 def launched(document: dict[str, Any]) -> None:
     """``launch``: what was started and how to watch it."""
-    kind, job = document["controller"]["kind"], document["controller"]["job_id"]
     verb = "launched" if document["created"] else "exists and goes on"
     console.print(
         f"run [bold]{document['run']}[/] {verb}: {escape(document['path'])}",
         highlight=False,
         soft_wrap=True,
     )
-    where = f"Slurm job {job} (squeue --me)" if kind == "slurm" else f"process {job}"
     read_otherwise(document["data"], document["skip_bad"])
-    console.print(f"controller: {where}", highlight=False, soft_wrap=True)
+    console.print(
+        f"controller: {escape(document['controller']['described'])}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if document["nodes"]:
+        console.print(f"nodes:      {escape(document['nodes'])}", highlight=False, soft_wrap=True)
     console.print(
         f"watch it:   agenttts-hpc status {escape(document['path'])} --watch",
         highlight=False,
@@ -181,6 +185,10 @@ def plan(document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if document["cluster"]["nodes"]:
+        console.print(
+            f"nodes: {escape(document['cluster']['nodes'])}", highlight=False, soft_wrap=True
+        )
     for problem in document["problems"]:
         console.print(f"[red]missing[/] {escape(problem['what'])}", highlight=False)
         console.print(f"        fix: {escape(problem['fix'])}", highlight=False)
@@ -291,7 +299,8 @@ def _controller(controller: dict[str, Any]) -> str:
     if controller["alive"] and state != "RUNNING":
         word = "waiting" if state == "PENDING" else state.lower()
     reason = f" ({controller['reason']})" if controller["reason"] else ""
-    return f"controller {controller['job_id']} {word}{reason}"
+    host = f" on {controller['host']}" if controller["host"] else ""
+    return f"controller {controller['job_id']}{host} {word}{reason}"
 
 
 def _allocation(records: list[dict[str, Any]]) -> str:

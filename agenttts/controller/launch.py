@@ -6,13 +6,12 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,8 @@ from agenttts.controller.process import (
 from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.batch_script import log_message
+from agenttts.dispatch.controller_handle import ELSEWHERE, ControllerHandle, controller_kind
 from agenttts.dispatch.image import digest
-from agenttts.dispatch.proc import command_line
 from agenttts.dispatch.request import JobNeeds
 from agenttts.dispatch.slurm_queue import job_states, run_slurm
 from agenttts.dispatch.submission import outer_environment, slurm_executor, submission_errors
@@ -43,14 +42,6 @@ from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserEr
 from agenttts.spec import JobSpec, dump_spec
 from agenttts.tables.atomic import atomic_write_json
 from agenttts.tasks.user_tasks import freeze_source
-
-
-@dataclass(frozen=True)
-class ControllerHandle:
-    """Which job the controller is: a Slurm job id, or the pid of submitit's local process or of the launching one."""
-
-    kind: str
-    job_id: str
 
 
 def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
@@ -109,8 +100,9 @@ def start_controller(run: RunDirectory) -> ControllerHandle:
     In this process (``kind: in_process``) the run is over, or has failed, when this returns.
     """
     profile = run.profile()
+    kind = controller_kind(profile)
     run.slurm.mkdir(exist_ok=True)
-    if profile.kind == "slurm":
+    if kind == "slurm":
         token = run.origin()["token"]
         needs = JobNeeds(
             name=f"ctl-{run.name}-{token}",
@@ -126,7 +118,7 @@ def start_controller(run: RunDirectory) -> ControllerHandle:
         handle = ControllerHandle("slurm", job_id)
         atomic_write_json(run.controller_file, vars(handle))
         return handle
-    if profile.kind == "in_process":
+    if kind == "in_process":
         return _run_here(run)
     # A session of its own: neither Ctrl-C nor a closed terminal reaches the run.
     with (run.slurm / "start.log").open("ab") as log:
@@ -149,7 +141,7 @@ def _run_here(run: RunDirectory) -> ControllerHandle:
     A failure of the run is in its journal afterwards, as other kinds of controllers leave it. An interrupt cancels
     the run and raises `RunFailed`.
     """
-    handle = ControllerHandle("in_process", str(os.getpid()))
+    handle = ControllerHandle.of_process("in_process", os.getpid())
     folder = run.slurm / "controller"
     folder.mkdir(parents=True, exist_ok=True)
     with only_controller(run), log_file(folder / f"{handle.job_id}.err"):
@@ -173,17 +165,21 @@ def submit_local(run: RunDirectory) -> None:
     executor = submitit.LocalExecutor(run.slurm / "controller")
     executor.update_parameters(timeout_min=60 * 24 * 365)
     job: submitit.Job[Any] = executor.submit(ControllerJob(run.path))
-    atomic_write_json(run.controller_file, vars(ControllerHandle("local", str(job.job_id))))
+    handle = ControllerHandle.of_process("local", job.job_id)
+    atomic_write_json(run.controller_file, vars(handle))
 
 
 def read_handle(run: RunDirectory) -> ControllerHandle | None:
     """Which job the controller was last started as."""
     document = run.controller()
-    return ControllerHandle(document["kind"], str(document["job_id"])) if document else None
+    return ControllerHandle.from_json(document) if document else None
 
 
 def controller_state(run: RunDirectory) -> JobStatus | None:
-    """How the controller stands, with the reason in ``detail`` why it waits or did not start; None where none was started."""
+    """How the controller stands, with the reason in ``detail`` why it waits or did not start; None where none was started.
+
+    ``state`` is `ELSEWHERE` for one on another host of which nothing is known here.
+    """
     handle = read_handle(run)
     if handle is None:
         return None
@@ -192,15 +188,24 @@ def controller_state(run: RunDirectory) -> JobStatus | None:
         said = log_message(run.slurm / "controller", handle.job_id) if state.ended else ""
         return replace(state, detail=said) if said else state
     if handle.kind == "in_process":
-        alive = is_locked(run.lock_file)
-    else:
-        alive = str(run.slurm).encode() in command_line(handle.job_id)
-    return JobStatus("RUNNING" if alive else "ENDED", ended=not alive)
+        locked = is_locked(run.lock_file)
+        return JobStatus("RUNNING" if locked else "ENDED", ended=not locked)
+    locked = handle.elsewhere and is_locked(run.lock_file)
+    status = handle.process_status(os.fsencode(run.slurm), locked=locked)
+    if status.state == ELSEWHERE and read_state(run.journal_file).finished == "done":
+        return JobStatus("ENDED", ended=True)
+    return status
 
 
 def controller_alive(run: RunDirectory) -> bool:
-    """Whether the controller runs or waits in the queue."""
+    """Whether the controller runs or waits in the queue. Raises `MissingRequirement` where only another host can tell."""
     state = controller_state(run)
+    if state is not None and state.state == ELSEWHERE:
+        handle = read_handle(run)
+        assert handle is not None
+        handle.check_here(
+            f"; where that host is gone for good, remove {run.controller_file} and run it here"
+        )
     return state is not None and not state.ended
 
 
@@ -218,8 +223,7 @@ def _stop_controller(handle: ControllerHandle) -> None:
     if handle.kind == "slurm":
         run_slurm(["scancel", handle.job_id])
         return
-    with suppress(ProcessLookupError):  # ended meanwhile
-        os.kill(int(handle.job_id), signal.SIGINT)
+    handle.interrupt()
 
 
 def _create(run: RunDirectory, plan: Plan) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agenttts.dispatch.probe import has_nodes
 from agenttts.dispatch.profile import Profile
 from agenttts.tables.atomic import atomic_write_json
 
@@ -24,12 +25,22 @@ class NodeRecord:
     time: str
     profile: str
 
-    def described(self, profile: Profile, now: datetime) -> str:
-        """One line for a launch."""
-        text = f"{'all well' if self.ok else 'something was missing'} {_age(self.time, now)} ago"
-        return (
-            text if self.profile == profile_digest(profile) else f"{text}, with another version of the profile"
-        )  # fmt: skip
+
+def last_look(results: Path, cluster: str, profile: Profile) -> str | None:
+    """When ``doctor --submit`` last looked at the profile's nodes, for people; None where it has none.
+
+    ``results`` is where runs are kept, ``cluster`` the profile's name or file.
+    """
+    if not has_nodes(profile):
+        return None
+    record = read_record(results, cluster)
+    command = f"'agenttts-hpc doctor --cluster {cluster} --submit'"
+    if record is None:
+        return f"not looked at yet ({command} does)"
+    text = f"{'all well' if record.ok else 'something was missing'} {_age(record.time)} ago"
+    if record.profile != profile_digest(profile):
+        return f"{text}, with another version of the profile ({command} looks again)"
+    return text if record.ok else f"{text} ({command} looks again)"
 
 
 def write_record(results: Path, cluster: str, profile: Profile, ok: bool) -> None:
@@ -64,8 +75,10 @@ def _path(results: Path, cluster: str) -> Path:
     return results.absolute() / PROBE_FOLDER / f"{name}.json"
 
 
-def _age(time: str, now: datetime) -> str:
-    seconds = max(0.0, (now - datetime.fromisoformat(time).astimezone(UTC)).total_seconds())
+def _age(time: str) -> str:
+    seconds = max(
+        0.0, (datetime.now(UTC) - datetime.fromisoformat(time).astimezone(UTC)).total_seconds()
+    )
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _PR_SET_PDEATHSIG = 1
 _LOCK_PATIENCE_S = 30
+# What a file system without locks answers.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 class ControllerJob:
@@ -49,7 +51,7 @@ class ControllerJob:
 
     def __call__(self) -> None:
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-        if "SLURM_JOB_ID" not in os.environ:
+        if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
             # Not to go on unseen when the process that status and cancel know is killed (prctl(2), Linux).
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         run = RunDirectory(self.path)
@@ -179,7 +181,7 @@ def only_controller(run: RunDirectory) -> Iterator[None]:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as error:
-                if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                if error.errno in _NO_LOCKS:
                     break  # a file system without locks; on Slurm the job's dependency keeps controllers apart
                 if time.monotonic() > deadline:
                     raise RunFailed(f"another controller of {run.path} is running") from None
@@ -196,6 +198,10 @@ def is_locked(path: Path) -> bool:
         return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
     return False
 
 

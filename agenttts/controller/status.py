@@ -12,6 +12,7 @@ from agenttts.controller.journal import read_state
 from agenttts.controller.launch import controller_state, read_handle
 from agenttts.controller.process import make_dispatcher
 from agenttts.controller.run import RunDirectory
+from agenttts.dispatch.controller_handle import ELSEWHERE, controller_kind
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.search.llm.transcript import summarise
 from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings
@@ -31,7 +32,9 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     try:
         statuses = make_dispatcher(run, profile).poll([t.job_id for t in live if t.job_id])
         controller = controller_state(run)
-        alive = controller is not None and not controller.ended
+        alive: bool | None = controller is not None and not controller.ended
+        if controller is not None and controller.state == ELSEWHERE:
+            alive = None
         queue = None
     except MissingRequirement as error:  # seen from a machine without the cluster's commands
         statuses, controller, alive, queue = {}, None, None, str(error)
@@ -58,8 +61,11 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
         # A controller that was started again has yet to write that the run goes on.
         "outcome": None if alive and state.finished != "done" else state.finished,
         "controller": {
-            "kind": profile.kind,
+            "kind": handle.kind if handle else controller_kind(profile),
             "job_id": handle.job_id if handle else None,
+            # Of a controller that is a process.
+            "host": handle.host if handle else None,
+            "described": handle.described() if handle else "",
             "alive": alive,
             # The queue's own word, and why it waits or did not start.
             "state": controller.state if controller else None,

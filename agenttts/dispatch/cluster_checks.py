@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 
 from agenttts.dispatch.check import Check, check
+from agenttts.dispatch.controller_handle import controller_kind
 from agenttts.dispatch.partitions import partition_checks
-from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm_queue import query_environment, run_slurm
 from agenttts.errors import MissingRequirement
 
@@ -19,9 +21,12 @@ def cluster_checks(profile: Profile) -> list[Check]:
     if profile.kind != "slurm":
         return []
     checks = [check("Slurm", _slurm)]
-    for what in ("controller", "trial"):
-        section = getattr(profile, what)
-        checks += _partitions(what, section.partition, section.time)
+    if controller_kind(profile) == "slurm":
+        checks += _partitions("controller", profile.controller)
+    else:
+        host = socket.gethostname()
+        checks.append(Check("controller", None, f"a process of the host that launches ({host})"))
+    checks += _partitions("trial", profile.trial)
     return [*checks, Check("accounting (sacct)", None, _sacct())]
 
 
@@ -34,9 +39,9 @@ def _slurm() -> str:
     return run_slurm(["scontrol", "ping"]).strip().splitlines()[0]
 
 
-def _partitions(what: str, partition: str | None, time: str) -> list[Check]:
+def _partitions(what: str, resources: JobResources) -> list[Check]:
     try:
-        return partition_checks(what, partition, time)
+        return partition_checks(what, resources.partition, resources.time)
     except MissingRequirement as error:
         return [Check(f"{what} partition", False, error.what, error.fix)]
 

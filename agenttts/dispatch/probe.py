@@ -15,6 +15,7 @@ from typing import Any
 from agenttts.dispatch.apptainer import Container
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.batch_script import log_message
+from agenttts.dispatch.controller_handle import controller_kind
 from agenttts.dispatch.probe_job import (
     ECHO,
     FACTS,
@@ -67,19 +68,28 @@ class Seen:
     fix: str | None = None
 
 
+def has_nodes(profile: Profile) -> bool:
+    """Whether trials of the profile run on other machines than this one."""
+    return profile.kind == "slurm"
+
+
 def probe_places(profile: Profile) -> list[Place]:
     """The jobs to submit: a trial with one GPU where trials have any, and a controller where it is a job.
 
     Raises `UserError` where the profile is not a cluster's.
     """
-    if profile.kind != "slurm":
+    if not has_nodes(profile):
         raise UserError(
             f"--submit: the profile is of kind {profile.kind}, without a queue to submit to; doctor without --submit "
             "looks at this machine, which is where its trials run"
         )
     return [
         Place("trial", profile.trial, min(1, profile.gpus_per_node)),
-        Place("controller", profile.controller, 0),
+        *(
+            [Place("controller", profile.controller, 0)]
+            if controller_kind(profile) == "slurm"
+            else []
+        ),
     ]
 
 

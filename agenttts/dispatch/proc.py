@@ -30,6 +30,21 @@ def command_line(pid: int | str) -> bytes:
         time.sleep(0.002)
 
 
+def process_identity(pid: int | str) -> str | None:
+    """What tells a process from a later one with the same pid: the boot and the moment of its start; None without it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {_stat(Path(f'/proc/{int(pid)}'))[19]}"  # starttime (22), in clock ticks since the boot
+    except (OSError, ValueError):
+        return None
+
+
+def _stat(folder: Path) -> list[str]:
+    """The fields of a process's ``stat`` behind its program's name, which may hold spaces and brackets: from state (3) on."""
+    text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+    return text.rpartition(")")[2].split()
+
+
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process and its living descendants have used, those of inner PID namespaces included."""
     children: dict[int, list[int]] = {}
@@ -38,13 +53,7 @@ def cpu_seconds(pid: int) -> float:
         if not entry.name.isdigit():
             continue
         try:
-            # Behind the program's name, which may hold spaces and brackets: state, parent, ..., utime and stime (14, 15).
-            fields = (
-                (entry / "stat")
-                .read_text(encoding="utf-8", errors="replace")
-                .rpartition(")")[2]
-                .split()
-            )
+            fields = _stat(entry)  # parent (4), utime and stime (14, 15)
         except OSError:  # ended meanwhile
             continue
         children.setdefault(int(fields[1]), []).append(int(entry.name))

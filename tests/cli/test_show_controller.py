@@ -18,7 +18,14 @@ DOCUMENT = {
 def shown(monkeypatch, **controller: object) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
     monkeypatch.setattr(show, "console", console)
-    document = {"job_id": "7", "alive": True, "queue": None, "state": "RUNNING", "reason": ""}
+    document = {
+        "job_id": "7",
+        "host": None,
+        "alive": True,
+        "queue": None,
+        "state": "RUNNING",
+        "reason": "",
+    }
     show.status(DOCUMENT | {"controller": document | controller})
     return console.export_text()
 
