@@ -17,10 +17,12 @@ from agenttts.controller.node_record import PROBE_FOLDER, write_record
 from agenttts.dispatch.apptainer import Container
 from agenttts.dispatch.check import Check, check
 from agenttts.dispatch.cluster_checks import cluster_checks
-from agenttts.dispatch.image import read_record
+from agenttts.dispatch.cuda import driver_facts
+from agenttts.dispatch.environment_facts import torch_cuda
+from agenttts.dispatch.image import image_cuda, read_record
 from agenttts.dispatch.login_defaults import with_login_defaults
-from agenttts.dispatch.probe import Seen, probe, probe_places
-from agenttts.dispatch.probe_checks import probe_checks
+from agenttts.dispatch.probe import Seen, has_nodes, probe, probe_places
+from agenttts.dispatch.probe_checks import driver_check, memory_check, probe_checks
 from agenttts.dispatch.profile import Profile, load_profile
 from agenttts.errors import MissingRequirement
 from agenttts.sandbox import check_sandbox
@@ -61,7 +63,8 @@ def examine_nodes(
     if all(check.ok is not False for check in checks if check.what in _FIRST):
         folder = results.absolute() / PROBE_FOLDER
         jobs = probe(profile, _container(profile), folder, timeout=timeout, tell=tell)
-        checks += [check for job in jobs for check in probe_checks(job, profile)]
+        cuda = _image_cuda(profile)
+        checks += [check for job in jobs for check in probe_checks(job, profile, cuda)]
         write_record(results, cluster or "local", profile, all(c.ok is not False for c in checks))
     else:
         checks.append(Check("trial job", None, "not submitted: see what is missing above"))
@@ -112,7 +115,31 @@ def _checks_here(profile: Profile, results: Path) -> list[Check]:
         checks += [Check(name, None, _package(name)) for name in packages]
         checks.append(Check("GPUs", None, _gpus(profile)))
         checks.append(Check("sandbox for programs of models", None, _sandbox()))
-    return checks
+    return [*checks, *_driver_here(profile)]
+
+
+def _driver_here(profile: Profile) -> list[Check]:
+    """This machine's driver against the CUDA that trials use, where it has one."""
+    gpus = driver_facts()
+    boxed = _container(profile) is not None
+    cuda = _image_cuda(profile) if boxed else torch_cuda()
+    found = driver_check(gpus, cuda, "the image" if boxed else "this Python")
+    if found is None:
+        return []
+    if not has_nodes(profile):
+        return [found, memory_check(gpus, profile.gpu_memory_gb)]
+    # Nodes may have other drivers: --submit looks at them.
+    return [Check("driver here", None, found.detail)]
+
+
+def _image_cuda(profile: Profile) -> str | None:
+    container = _container(profile)
+    if container is None or not container.image.exists():
+        return None
+    record = read_record(container.image)
+    if record is not None and record.cuda is not None:
+        return record.cuda
+    return image_cuda(container.runtime, container.image)
 
 
 def _container(profile: Profile) -> Container | None:

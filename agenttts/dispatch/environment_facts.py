@@ -26,7 +26,7 @@ def main() -> None:
             {
                 "python": platform.python_version(),
                 "packages": {name: _version(name) for name in PACKAGES},
-                "cuda": _cuda(),
+                "cuda": torch_cuda(),
                 "driver": _driver(),
                 "home": {"path": home, **_writable(home)},
                 "temporary": {"path": tempfile.gettempdir(), **_writable(tempfile.gettempdir())},
@@ -43,7 +43,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cuda() -> str | None:
+def torch_cuda() -> str | None:
     """The CUDA that torch was built for, read from its files: importing it takes seconds."""
     try:
         torch = importlib.util.find_spec("torch")

@@ -10,14 +10,14 @@ from agenttts.dispatch.check import Check
 from agenttts.dispatch.cuda import Gpu, driver_problem, memory_problem
 from agenttts.dispatch.preflight import SCRATCH_BYTES
 from agenttts.dispatch.probe import Seen
+from agenttts.dispatch.probe_job import SCRATCH_DIRECTORY
 from agenttts.dispatch.profile import Profile
 
 _CLOCK_S = 2.0
-_RESULTS_BYTES = 10**9
 
 
-def probe_checks(seen: Seen, profile: Profile) -> list[Check]:
-    """The checks of one job of ``doctor --submit``."""
+def probe_checks(seen: Seen, profile: Profile, image_cuda: str | None = None) -> list[Check]:
+    """The checks of one job of ``doctor --submit``; ``image_cuda`` is what the image says that it was built for."""
     if seen.facts is None:
         return [Check(f"{seen.what} job", False, seen.problem or "no report", seen.fix)]
     facts = seen.facts
@@ -32,7 +32,7 @@ def probe_checks(seen: Seen, profile: Profile) -> list[Check]:
         _python_check(facts),
         *_directory_checks(facts["directories"]),
         *_gpu_checks(facts, profile),
-        *_environment_checks(facts, profile),
+        *_environment_checks(facts, profile, image_cuda),
         *_slurm_checks(facts["slurm"]),
         *_clock_checks(seen),
     ]
@@ -84,35 +84,23 @@ def _directory_checks(directories: Mapping[str, Mapping[str, Any]]) -> list[Chec
 
 
 def _space(what: str, path: str, problem: str | None, free: int | None) -> Check:
+    """Whether a directory can be written, and has the space that a job takes there."""
+    temporary = what == SCRATCH_DIRECTORY
+    place = (
+        "set TMPDIR to another place in the profile's setup lines, e.g. 'export TMPDIR=/local/$USER'"
+        if temporary
+        else "choose a directory that the nodes may write to (--results DIR; cache in the profile)"
+    )
     if problem:
-        fix = (
-            "TMPDIR in the profile's setup lines chooses another place"
-            if what in _TEMPORARY
-            else None
-        )
-        return Check(
-            what,
-            False,
-            problem,
-            fix
-            or "choose a directory that the nodes may write to (--results DIR, cache in the profile)",
-        )
+        return Check(what, False, f"{path} cannot be written: {problem}", place)
     if free is None:
         return Check(what, True, f"{path} can be written")
     detail = f"{path} can be written, {free / 1e9:.1f} GB free"
-    if what in _TEMPORARY and free < SCRATCH_BYTES:
-        return Check(
-            what,
-            False,
-            f"{detail}; {SCRATCH_BYTES / 1e9:.1f} GB are needed",
-            "set TMPDIR to a larger place in the profile's setup lines, e.g. 'export TMPDIR=/local'",
-        )
-    if free < _RESULTS_BYTES and what not in _TEMPORARY:
-        return Check(what, None, f"{detail}, which is little")
-    return Check(what, True, detail)
-
-
-_TEMPORARY = ("scratch directory",)
+    if free >= SCRATCH_BYTES:
+        return Check(what, True, detail)
+    if temporary:
+        return Check(what, False, f"{detail}; {SCRATCH_BYTES / 1e9:.0f} GB are needed", place)
+    return Check(what, None, f"{detail}, which is little")
 
 
 def _gpu_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
@@ -160,81 +148,71 @@ def driver_check(gpus: list[Gpu], cuda: str | None, whose: str) -> Check | None:
     return Check("driver", True, f"{driver}, enough for CUDA {cuda} of {whose}")
 
 
-def _environment_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
+def _environment_checks(
+    facts: Mapping[str, Any], profile: Profile, image_cuda: str | None
+) -> list[Check]:
     environment = facts["environment"]
     if environment is None:
         return []
     boxed = profile.container is not None and profile.container.runtime != "none"
     whose = "the image" if boxed else "the Python of the trials"
     if environment["error"]:
-        return [
-            Check(
-                whose,
-                False,
-                f"it does not start: {environment['error']}",
-                "load the container runtime in the profile's setup lines and put the image where all nodes see it"
-                if boxed
-                else None,
-            )
-        ]
+        failed = Check(
+            whose,
+            False,
+            f"it does not start: {environment['error']}",
+            "load the container runtime in the profile's setup lines and put the image where all nodes see it"
+            if boxed
+            else "install this environment where the login node and the nodes see it",
+        )
+        return [failed, *_driver_checks(facts, None, image_cuda, whose)]
     packages = {name: version for name, version in environment["packages"].items() if version}
     text = f"Python {environment['python']}, " + ", ".join(f"{n} {v}" for n, v in packages.items())
-    checks = [Check(whose, True, f"{text} (started in {environment['seconds']:.1f} s)")]
-    if packages.get("agenttts-hpc") not in (None, __version__):
-        checks = [
-            Check(
-                whose,
-                False,
-                f"{text}; here it is agenttts-hpc {__version__}",
-                "agenttts-hpc image build --force --output IMAGE",
-            )
-        ]
-    for what, place in (("home", environment["home"]), ("temporary directory", environment["temporary"])):  # fmt: skip
-        label = f"{what} of {whose}"
-        if place["error"]:
-            checks.append(
-                Check(label, False, f"{place['path']} cannot be written: {place['error']}")
-            )
-        elif place["free"] is not None:
-            checks.append(
-                Check(
-                    label,
-                    True,
-                    f"{place['path']} can be written, {place['free'] / 1e9:.1f} GB free",
-                )
-            )
-    if facts["devices"]["asked"]:
-        checks += _driver_checks(facts, environment, whose)
-    return checks
+    installed = packages.get("agenttts-hpc")
+    if boxed and installed != __version__:
+        has = "has no agenttts-hpc" if installed is None else f"has agenttts-hpc {installed}"
+        started = Check(
+            whose,
+            False,
+            f"it {has}, this is {__version__} ({text})",
+            "agenttts-hpc image build --force --output IMAGE",
+        )
+    else:
+        started = Check(whose, True, f"{text} (started in {environment['seconds']:.1f} s)")
+    places = {
+        "home directory": environment["home"],
+        "temporary directory": environment["temporary"],
+    }
+    return [
+        started,
+        *(
+            _space(f"{what} of {whose}", place["path"], place["error"], place["free"])
+            for what, place in places.items()
+        ),
+        *_driver_checks(facts, environment["driver"], environment["cuda"] or image_cuda, whose),
+    ]
 
 
 def _driver_checks(
-    facts: Mapping[str, Any], environment: Mapping[str, Any], whose: str
+    facts: Mapping[str, Any], driver: Mapping[str, Any] | None, cuda: str | None, whose: str
 ) -> list[Check]:
+    """The driver's version, and what its library says of itself inside; ``driver`` None: it could not be asked."""
     gpus = [Gpu(**gpu) for gpu in facts["gpus"]]
-    found = driver_check(gpus, environment["cuda"], whose)
+    if not facts["devices"]["asked"] or not gpus:
+        return []
+    found = driver_check(gpus, cuda, whose)
     checks = [found] if found else []
-    driver = environment["driver"]
-    if not gpus:
+    if driver is None:
         return checks
+    what = f"CUDA in {whose}"
     if "error" in driver:
-        checks.append(
-            Check(
-                f"CUDA in {whose}",
-                False,
-                driver["error"],
-                "container.nv: true in the profile passes the driver in; 'nvidia-smi' on the node shows whether it works",
-            )
+        fix = (
+            "set container.nv: true in the profile, which passes the driver in; 'nvidia-smi' on the node shows whether "
+            "the driver works there"
         )
-    else:
-        checks.append(
-            Check(
-                f"CUDA in {whose}",
-                True,
-                f"{driver.get('devices', 0)} devices, the driver knows CUDA {driver.get('cuda', '?')}",
-            )
-        )
-    return checks
+        return [*checks, Check(what, False, driver["error"], fix)]
+    seen = f"{driver.get('devices', 0)} devices, the driver knows CUDA {driver.get('cuda', '?')}"
+    return [*checks, Check(what, True, seen)]
 
 
 def _slurm_checks(slurm: Mapping[str, str | None] | None) -> list[Check]:

@@ -25,12 +25,13 @@ from agenttts.dispatch import environment_facts
 from agenttts.dispatch.apptainer import SCRATCH, Container, exec_command, granted_devices
 from agenttts.dispatch.cuda import driver_facts
 from agenttts.dispatch.devices import device_problem, list_devices
-from agenttts.dispatch.preflight import not_writable
+from agenttts.dispatch.preflight import write_problem
 from agenttts.dispatch.scratch import scratch_directory
 from agenttts.dispatch.slurm_queue import query_environment
 from agenttts.dispatch.submission import outer_environment
 from agenttts.tables.atomic import atomic_write_json, atomic_write_text
 
+SCRATCH_DIRECTORY = "scratch directory"
 HELLO, REPLY, ECHO, FACTS = "hello.json", "reply.txt", "echo.json", "facts.json"
 # A driver that nobody uses may take this long to wake (nvidia-smi, without persistence mode).
 _DEVICES_S = 30.0
@@ -72,10 +73,10 @@ class ProbeJob:
         atomic_write_json(question.folder / ECHO, {"waited": waited, "time": time.time()})
         self._say("looks at directories")
         directories = {
-            what: _directory(what, path)
+            what: _directory(path)
             for what, path in {
                 **question.directories,
-                "scratch directory": Path(tempfile.gettempdir()),
+                SCRATCH_DIRECTORY: Path(tempfile.gettempdir()),
             }.items()
         }
         self._say("looks at GPUs")
@@ -212,13 +213,14 @@ def write_reply(folder: Path) -> None:
     atomic_write_text(folder / REPLY, "seen\n")
 
 
-def _directory(what: str, path: Path) -> dict[str, Any]:
-    problem = not_writable(path, f"the {what}")
+def _directory(path: Path) -> dict[str, Any]:
+    """Whether files can be made there, the directory too if need be, and the space that is free."""
     try:
-        free: int | None = shutil.disk_usage(path).free
-    except OSError:
-        free = None
-    return {"path": str(path), "problem": problem, "free": free}
+        path.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path).free
+    except OSError as error:
+        return {"path": str(path), "problem": error.strerror or str(error), "free": None}
+    return {"path": str(path), "problem": write_problem(path), "free": free}
 
 
 def _failure(done: subprocess.CompletedProcess[str]) -> str:
