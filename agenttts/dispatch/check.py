@@ -11,12 +11,16 @@ from agenttts.errors import AgentTTSError, MissingRequirement
 
 @dataclass(frozen=True)
 class Check:
-    """``ok`` is None for a mere note; ``fix`` is the command or step that helps where ``ok`` is false."""
+    """``ok`` is None for a mere note; ``fix`` is the command or step that helps where ``ok`` is false.
+
+    ``where`` is what was looked at: this machine, or a job and its node.
+    """
 
     what: str
     ok: bool | None
     detail: str
     fix: str | None = None
+    where: str = "here"
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""

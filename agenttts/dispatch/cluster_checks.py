@@ -11,6 +11,7 @@ from agenttts.dispatch.controller_handle import controller_kind
 from agenttts.dispatch.partitions import partition_checks
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm_queue import query_environment, run_slurm
+from agenttts.dispatch.tried_request import request_check
 from agenttts.errors import MissingRequirement
 
 _COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
@@ -22,11 +23,11 @@ def cluster_checks(profile: Profile) -> list[Check]:
         return []
     checks = [check("Slurm", _slurm)]
     if controller_kind(profile) == "slurm":
-        checks += _partitions("controller", profile.controller)
+        checks += _section("controller", profile, profile.controller, 0)
     else:
         host = socket.gethostname()
         checks.append(Check("controller", None, f"a process of the host that launches ({host})"))
-    checks += _partitions("trial", profile.trial)
+    checks += _section("trial", profile, profile.trial, profile.gpus_per_node)
     return [*checks, Check("accounting (sacct)", None, _sacct())]
 
 
@@ -39,11 +40,15 @@ def _slurm() -> str:
     return run_slurm(["scontrol", "ping"]).strip().splitlines()[0]
 
 
-def _partitions(what: str, resources: JobResources) -> list[Check]:
+def _section(what: str, profile: Profile, resources: JobResources, gpus: int) -> list[Check]:
+    """A section's partitions, and, where they fit, its request for ``gpus`` GPUs."""
     try:
-        return partition_checks(what, resources.partition, resources.time)
+        partitions = partition_checks(what, resources.partition, resources.time)
     except MissingRequirement as error:
         return [Check(f"{what} partition", False, error.what, error.fix)]
+    if any(found.ok is False for found in partitions):
+        return partitions
+    return [*partitions, request_check(what, profile, resources, gpus)]
 
 
 def _sacct() -> str:

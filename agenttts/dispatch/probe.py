@@ -26,11 +26,11 @@ from agenttts.dispatch.probe_job import (
     write_reply,
 )
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.request import JobNeeds, sbatch_options
-from agenttts.dispatch.sbatch_syntax import flag_line
+from agenttts.dispatch.request import JobNeeds
 from agenttts.dispatch.slurm_queue import cancel_jobs, job_rows, row_status
 from agenttts.dispatch.stuck_jobs import StuckJobs
 from agenttts.dispatch.submission import outer_environment, slurm_executor, submission_errors
+from agenttts.dispatch.tried_request import request_words
 from agenttts.errors import MissingRequirement, UserError
 
 # Slurm gives a job that has just come a reason of the moment before it gives the one that lasts.
@@ -185,8 +185,10 @@ class Visit:
             gpus=place.gpus,
             directories=directories,
             container=self._container,
-            python=trial,
-            trial_options=None if trial else _trial_options(profile),
+            python=trial and (self._container is not None or not profile.in_containers),
+            trial_options=None
+            if trial
+            else request_words(profile, profile.trial, profile.gpus_per_node),
             answer_seconds=_ANSWER_S,
         )
         needs = JobNeeds(
@@ -335,14 +337,6 @@ def _cancel(visits: Sequence[Visit]) -> None:
     jobs = [visit.job_id for visit in visits if visit.job_id]
     if jobs:
         cancel_jobs(jobs)
-
-
-def _trial_options(profile: Profile) -> tuple[str, ...]:
-    """The request of a trial that takes all the GPUs it may, as words of a command line."""
-    needs = JobNeeds("doctor", "agenttts doctor", profile.gpus_per_node, profile.grace_seconds)
-    options = sbatch_options(profile.trial, needs)
-    lines = (flag_line(name, text) for name, text in options.items())
-    return tuple(line for line in lines if line is not None)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agenttts import __version__
@@ -25,7 +26,7 @@ def probe_checks(seen: Seen, profile: Profile, image_cuda: str | None = None) ->
         Check(
             f"{seen.what} job",
             True,
-            f"job {seen.job_id} ran on {facts['node']}"
+            "it ran"
             + ("" if seen.waited is None else f", {seen.waited:.0f} s after it was submitted"),
         ),
         _settle_check(seen, profile),
@@ -36,11 +37,9 @@ def probe_checks(seen: Seen, profile: Profile, image_cuda: str | None = None) ->
         *_slurm_checks(facts["slurm"]),
         *_clock_checks(seen),
     ]
-    return [_named(check, str(facts["node"])) for check in found]
-
-
-def _named(check: Check, node: str) -> Check:
-    return check if node in check.detail else Check(check.what, check.ok, f"on {node}: {check.detail}", check.fix)  # fmt: skip
+    return [
+        replace(check, where=f"{seen.what} job {seen.job_id} on {facts['node']}") for check in found
+    ]
 
 
 def _settle_check(seen: Seen, profile: Profile) -> Check:
@@ -154,7 +153,7 @@ def _environment_checks(
     environment = facts["environment"]
     if environment is None:
         return []
-    boxed = profile.container is not None and profile.container.runtime != "none"
+    boxed = profile.in_containers
     whose = "the image" if boxed else "the Python of the trials"
     if environment["error"]:
         failed = Check(

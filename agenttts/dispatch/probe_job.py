@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,18 +26,15 @@ from agenttts.dispatch.cuda import driver_facts
 from agenttts.dispatch.devices import device_problem, list_devices
 from agenttts.dispatch.preflight import write_problem
 from agenttts.dispatch.scratch import scratch_directory
-from agenttts.dispatch.slurm_queue import query_environment
-from agenttts.dispatch.submission import outer_environment
+from agenttts.dispatch.tried_request import command_problem, failure, run_command, sbatch_test
 from agenttts.tables.atomic import atomic_write_json, atomic_write_text
 
 SCRATCH_DIRECTORY = "scratch directory"
 HELLO, REPLY, ECHO, FACTS = "hello.json", "reply.txt", "echo.json", "facts.json"
 # A driver that nobody uses may take this long to wake (nvidia-smi, without persistence mode).
 _DEVICES_S = 30.0
-_COMMAND_S = 60.0
 # A container of an image that is read for the first time from a parallel file system.
 _ENVIRONMENT_S = 300.0
-_LONGEST_OUTPUT = 1000
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ class ProbeJob:
         if isinstance(done, str):
             return {"error": done, "seconds": seconds}
         if done.returncode != 0:
-            return {"error": _failure(done), "seconds": seconds}
+            return {"error": failure(done), "seconds": seconds}
         try:
             return {"error": None, "seconds": seconds, **json.loads(done.stdout.splitlines()[-1])}
         except (ValueError, IndexError, TypeError):
@@ -148,46 +144,14 @@ class ProbeJob:
 
 def slurm_facts(trial_options: Sequence[str]) -> dict[str, str | None]:
     """Whether a controller in a job could use Slurm's commands here: by command, what is wrong, or None."""
-    commands = {
-        "sbatch": ["sbatch", "--test-only", *trial_options, "--wrap", "true"],
-        "squeue": ["squeue", "--me"],
-        "scontrol": ["scontrol", "show", "config"],
-        "scancel": ["scancel", "--version"],
-        "sacct": ["sacct", "-X", "-n"],
-    }
-    with outer_environment():
-        env = query_environment()
-        return {name: _problem(command, env) for name, command in commands.items()}
-
-
-def _problem(command: Sequence[str], env: Mapping[str, str]) -> str | None:
-    if shutil.which(command[0]) is None:
-        return "is not on PATH"
-    done = run_command(command, env, _COMMAND_S)
-    if isinstance(done, str):
-        return done
-    return None if done.returncode == 0 else _failure(done)
-
-
-def run_command(
-    command: Sequence[str], env: Mapping[str, str], seconds: float
-) -> subprocess.CompletedProcess[str] | str:
-    """What a command did, or why there is no answer."""
-    try:
-        return subprocess.run(
-            list(command),
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"{command[0]} did not end within {seconds:g} s"
-    except OSError as error:
-        return f"{command[0]} cannot be run: {error.strerror}"
+    commands = [
+        sbatch_test(trial_options),
+        ["squeue", "--me"],
+        ["scontrol", "show", "config"],
+        ["scancel", "--version"],
+        ["sacct", "-X", "-n"],
+    ]
+    return {command[0]: command_problem(command) for command in commands}
 
 
 def wait_for_file(path: Path, seconds: float) -> float | None:
@@ -221,11 +185,6 @@ def _directory(path: Path) -> dict[str, Any]:
     except OSError as error:
         return {"path": str(path), "problem": error.strerror or str(error), "free": None}
     return {"path": str(path), "problem": write_problem(path), "free": free}
-
-
-def _failure(done: subprocess.CompletedProcess[str]) -> str:
-    said = " ".join((done.stderr or done.stdout).split())[-_LONGEST_OUTPUT:]
-    return f"exit status {done.returncode}: {said}" if said else f"exit status {done.returncode}"
 
 
 def _node() -> str:

@@ -156,6 +156,11 @@ class Profile(Section):
     settle_seconds: Annotated[float, Field(ge=0)] | None = None
     """Seconds that a result may take to appear after its job has ended; None: 120 on Slurm (shared file systems), else 0."""
 
+    @property
+    def in_containers(self) -> bool:
+        """Whether trials run in containers, of the profile's image or of the spec's."""
+        return self.container is not None and self.container.runtime != "none"
+
     @field_validator("setup")
     @classmethod
     def _check_setup(cls, value: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.support.cluster import Cluster, cluster_script
-from tests.support.runs import kill_controller, table, until_more_events
+from tests.support.runs import journal_events, kill_controller, table
 from tests.support.waiting import until
 
 
@@ -53,6 +53,12 @@ def test_doctor_submits_what_the_profile_asks_for_and_reports_what_nodes_see(she
     assert "1 asked for, granted 0" in checks["GPUs granted"]["detail"]
     assert "sbatch would take the largest trial" in checks["Slurm commands"]["detail"]
     assert "is disabled" in checks["accounting (sacct)"]["detail"]
+    for request in ("trial request", "controller request"):
+        assert "sbatch would take it" in checks[request]["detail"]
+    assert {check["where"].partition(" on ")[0] for check in document["checks"]} == {
+        "here",
+        *(f"{job['what']} job {job['job_id']}" for job in document["jobs"]),
+    }
     assert (tmp_path / "new" / "cache").is_dir()
     assert [path.name for path in (tmp_path / "results" / ".doctor").iterdir()] == ["mine.json"]
     # Jobs asked for what trials ask for.
@@ -97,7 +103,8 @@ def test_a_controller_on_the_login_node_is_killed_and_goes_on(shell, login, scri
     handle = json.loads((run / "controller.json").read_text())
     assert f"controller: process {handle['job_id']} on {handle['host']}" in launched.stdout
     assert os.getsid(int(handle["job_id"])) != os.getsid(0), "a session of its own"
-    until_more_events(run, 2)
+    until((run / "journal.jsonl").exists, "the journal")
+    until(lambda: journal_events(run, "submitted"), "the jobs of the first batch")
     assert kill_controller(run)
     dead = json.loads(shell("status", "here", "--json", env=env).stdout)["controller"]
     assert (dead["alive"], dead["host"]) == (False, handle["host"])
