@@ -26,7 +26,9 @@ class NodeRecord:
     profile: str
 
 
-def last_look(results: Path, cluster: str, profile: Profile) -> str | None:
+def last_look(
+    results: Path, cluster: str, profile: Profile, now: datetime | None = None
+) -> str | None:
     """When ``doctor --submit`` last looked at the profile's nodes, for people; None where it has none.
 
     ``results`` is where runs are kept, ``cluster`` the profile's name or file.
@@ -37,7 +39,9 @@ def last_look(results: Path, cluster: str, profile: Profile) -> str | None:
     command = f"'agenttts-hpc doctor --cluster {cluster} --submit'"
     if record is None:
         return f"not looked at yet ({command} does)"
-    text = f"{'all well' if record.ok else 'something was missing'} {_age(record.time)} ago"
+    then = datetime.fromisoformat(record.time).astimezone(UTC)
+    age = _age(((now or datetime.now(UTC)) - then).total_seconds())
+    text = f"{'all well' if record.ok else 'something was missing'} {age} ago"
     if record.profile != profile_digest(profile):
         return f"{text}, with another version of the profile ({command} looks again)"
     return text if record.ok else f"{text} ({command} looks again)"
@@ -75,10 +79,8 @@ def _path(results: Path, cluster: str) -> Path:
     return results.absolute() / PROBE_FOLDER / f"{name}.json"
 
 
-def _age(time: str) -> str:
-    seconds = max(
-        0.0, (datetime.now(UTC) - datetime.fromisoformat(time).astimezone(UTC)).total_seconds()
-    )
+def _age(seconds: float) -> str:
+    seconds = max(0.0, seconds)
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

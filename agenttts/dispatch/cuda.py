@@ -16,7 +16,8 @@ MINIMUM_DRIVER = {11: "450", 12: "525", 13: "580"}
 MINIMUM_CAPABILITY = {11: 3.5, 12: 5.0, 13: 7.5}
 # Of the memory that a GPU is sold with, what nvidia-smi lists at least (A10: 23028 MiB of 24 GiB, with ECC 22.5).
 _LISTED_SHARE = 0.9
-_QUERY = "driver_version,name,memory.total,compute_cap"
+# Drivers before 510 refuse a query that asks for compute_cap.
+_QUERIES = ("driver_version,name,memory.total,compute_cap", "driver_version,name,memory.total")
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,20 @@ def driver_facts(deadline: float = DEADLINE_S) -> list[Gpu]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    try:
-        done = subprocess.run(
-            [program, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=deadline,
-            check=False,
-        )
-    except (subprocess.TimeoutExpired, OSError):
-        return []
-    return read_gpus(done.stdout) if done.returncode == 0 else []
+    for query in _QUERIES:
+        try:
+            done = subprocess.run(
+                [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"],
+                capture_output=True,
+                text=True,
+                timeout=deadline,
+                check=False,
+            )
+        except (subprocess.TimeoutExpired, OSError):
+            return []
+        if done.returncode == 0:
+            return read_gpus(done.stdout)
+    return []
 
 
 def read_gpus(answer: str) -> list[Gpu]:
@@ -57,8 +61,9 @@ def read_gpus(answer: str) -> list[Gpu]:
     gpus = []
     for line in answer.splitlines():
         parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 4 and re.fullmatch(r"\d+(\.\d+)*", parts[0]):
-            gpus.append(Gpu(parts[0], parts[1], _number(parts[2]), _number(parts[3])))
+        if len(parts) in (3, 4) and re.fullmatch(r"\d+(\.\d+)*", parts[0]):
+            capability = _number(parts[3]) if len(parts) == 4 else None
+            gpus.append(Gpu(parts[0], parts[1], _number(parts[2]), capability))
     return gpus
 
 

@@ -11,7 +11,7 @@ from agenttts.dispatch.check import Check
 from agenttts.dispatch.cuda import Gpu, driver_problem, memory_problem
 from agenttts.dispatch.preflight import SCRATCH_BYTES
 from agenttts.dispatch.probe import Seen
-from agenttts.dispatch.probe_job import SCRATCH_DIRECTORY
+from agenttts.dispatch.probe_job import SCRATCH_DIRECTORY, TMPDIR
 from agenttts.dispatch.profile import Profile
 
 _CLOCK_S = 2.0
@@ -84,7 +84,7 @@ def _directory_checks(directories: Mapping[str, Mapping[str, Any]]) -> list[Chec
 
 def _space(what: str, path: str, problem: str | None, free: int | None) -> Check:
     """Whether a directory can be written, and has the space that a job takes there."""
-    temporary = what == SCRATCH_DIRECTORY
+    temporary = what in (SCRATCH_DIRECTORY, TMPDIR)
     place = (
         "set TMPDIR to another place in the profile's setup lines, e.g. 'export TMPDIR=/local/$USER'"
         if temporary
@@ -166,7 +166,9 @@ def _environment_checks(
         )
         return [failed, *_driver_checks(facts, None, image_cuda, whose)]
     packages = {name: version for name, version in environment["packages"].items() if version}
-    text = f"Python {environment['python']}, " + ", ".join(f"{n} {v}" for n, v in packages.items())
+    text = ", ".join(
+        [f"Python {environment['python']}", *(f"{n} {v}" for n, v in packages.items())]
+    )
     installed = packages.get("agenttts-hpc")
     if boxed and installed != __version__:
         has = "has no agenttts-hpc" if installed is None else f"has agenttts-hpc {installed}"

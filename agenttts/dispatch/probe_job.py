@@ -30,6 +30,7 @@ from agenttts.dispatch.tried_request import command_problem, failure, run_comman
 from agenttts.tables.atomic import atomic_write_json, atomic_write_text
 
 SCRATCH_DIRECTORY = "scratch directory"
+TMPDIR = "scratch directory that TMPDIR names"
 HELLO, REPLY, ECHO, FACTS = "hello.json", "reply.txt", "echo.json", "facts.json"
 # A driver that nobody uses may take this long to wake (nvidia-smi, without persistence mode).
 _DEVICES_S = 30.0
@@ -68,13 +69,11 @@ class ProbeJob:
         waited = wait_for_file(question.folder / REPLY, question.answer_seconds)
         atomic_write_json(question.folder / ECHO, {"waited": waited, "time": time.time()})
         self._say("looks at directories")
-        directories = {
-            what: _directory(path)
-            for what, path in {
-                **question.directories,
-                SCRATCH_DIRECTORY: Path(tempfile.gettempdir()),
-            }.items()
-        }
+        places = {**question.directories, SCRATCH_DIRECTORY: Path(tempfile.gettempdir())}
+        wanted = os.environ.get("TMPDIR")
+        if wanted and Path(wanted) != places[SCRATCH_DIRECTORY]:
+            places[TMPDIR] = Path(wanted)  # it cannot be written, so Python has taken another
+        directories = {what: _directory(path) for what, path in places.items()}
         self._say("looks at GPUs")
         facts: dict[str, Any] = {
             "node": _node(),

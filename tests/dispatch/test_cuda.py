@@ -36,6 +36,16 @@ def test_asking_nvidia_smi(nvidia_smi, says, code, found):
     assert driver_facts(20) == found
 
 
+def test_an_old_driver_that_does_not_know_the_capability_is_seen(nvidia_smi, tmp_path):
+    nvidia_smi("")
+    script = tmp_path / "bin" / "nvidia-smi"
+    script.write_text(
+        '#!/bin/sh\ncase $1 in *compute_cap*) echo "Field is not a valid field to query"; exit 2;; esac\n'
+        "echo 470.57.02, Tesla V100-SXM2-32GB, 32510\n"
+    )
+    assert driver_facts(20) == [Gpu("470.57.02", "Tesla V100-SXM2-32GB", 32510.0, None)]
+
+
 @pytest.mark.parametrize(
     ("driver", "capability", "cuda", "problem"),
     [

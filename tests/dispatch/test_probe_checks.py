@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,9 @@ def judged(folder: Path) -> dict[str, Check]:
 def test_the_job_itself_on_this_machine(tmp_path, monkeypatch):
     """Everything but Slurm: its files, directories and the Python of the trials are real."""
     monkeypatch.setenv("SLURMD_NODENAME", "n9")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "a file"))
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", None)  # as in a new process
     folder = tmp_path / "asked"
     asked = question(folder)
     write_reply(folder)
@@ -177,6 +181,8 @@ def test_the_job_itself_on_this_machine(tmp_path, monkeypatch):
     assert {path.name for path in folder.iterdir()} >= {HELLO, ECHO, FACTS}
     found = judged(folder)
     assert found["cache"].ok and (folder / "not" / "yet").is_dir()  # noqa: PT018
+    assert found["scratch directory"].ok
+    assert "a file cannot be written" in found["scratch directory that TMPDIR names"].detail
     assert found["the Python of the trials"].ok
     assert f"agenttts-hpc {__version__}" in found["the Python of the trials"].detail
     assert f"at {sys.executable}" in found["Python of the jobs"].detail
