@@ -136,13 +136,15 @@ class Evaluation:
         """Find the jobs of submissions that were begun and never written down as done."""
         for batch in {t.batch for t in trials if t.batch and not t.job_id}:
             members = [self._journal.state.trials[t] for t in self._journal.state.batches[batch]]
-            found = self._dispatcher.find(batch, [self._work(member) for member in members])
+            works = [self._work(member) for member in members]
+            found = self._dispatcher.find(batch, works)
             if found:
                 log.info("adopted %d jobs of batch %s", len(found), batch)
                 self._journal.append("submitted", batch=batch, jobs=found)
             lost = [m.planned.trial for m in members if m.planned.trial not in found]
             lost = [t for t in lost if self._journal.state.trials[t].row is None]
             if lost:
+                self._dispatcher.withdraw(batch, works, lost)
                 self._journal.append("lost", trials=lost, reason=NEVER_SUBMITTED)
 
     def _may_start(self, progress: TrialProgress, now: datetime) -> bool:

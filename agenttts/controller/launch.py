@@ -122,7 +122,9 @@ def start_controller(run: RunDirectory) -> ControllerHandle:
         )
         executor = slurm_executor(run.slurm / "controller", profile, profile.controller, needs)
         with submission_errors(), outer_environment():
-            [job_id] = executor.submit_each([ControllerJob(run.path)])
+            [job_id] = executor.submit_each(
+                [ControllerJob(run.path)], f"controller-{secrets.token_hex(4)}"
+            )
         handle = ControllerHandle("slurm", job_id)
         atomic_write_json(run.controller_file, vars(handle))
         return handle

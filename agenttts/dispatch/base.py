@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -61,7 +61,8 @@ class Dispatcher(Protocol):
 
     Contract: `submit` starts every work once and returns job ids by trial; all of them carry ``batch``, a token
     unique to the call, by which `find` recovers them when the caller died between submitting and writing that down.
-    `poll` answers for every id it is asked about. `capacity` is how many more works may be submitted now, given how
+    Jobs of ``trials`` that `find` did not see may appear later: after `withdraw` they end as soon as they start, and run
+    nothing. `poll` answers for every id it is asked about. `capacity` is how many more works may be submitted now, given how
     many live. Any of them may raise `QueueUnavailable`: asking again later may do. A dispatcher keeps no state that a new
     one could not rebuild from job ids and batch tokens, or find out again.
     """
@@ -71,6 +72,8 @@ class Dispatcher(Protocol):
     def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]: ...
 
     def find(self, batch: str, works: Sequence[Work]) -> dict[str, str]: ...
+
+    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None: ...
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]: ...
 

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from agenttts.dispatch.attempts import count_state, read_attempts
@@ -56,6 +56,9 @@ class InProcessDispatcher:
         trials = {work.directory: work.trial for work in works}
         jobs = {j.directory: job_id for job_id, j in self._jobs.items() if j.batch == batch}
         return {trials[place]: job_id for place, job_id in jobs.items() if place in trials}
+
+    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None:
+        """Nothing appears later here: jobs are threads of this process."""
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         return {job_id: self._status(job_id) for job_id in job_ids}

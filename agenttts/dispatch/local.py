@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,6 +45,9 @@ class LocalDispatcher:
             if directory in trials:
                 found[trials[directory]] = job_id
         return found
+
+    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None:
+        """Nothing appears later here: a process that has not been told what to run ends by itself."""
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         return {job_id: self._status(job_id) for job_id in job_ids}

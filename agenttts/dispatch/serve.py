@@ -238,7 +238,9 @@ class SlurmServer:
         )
         executor = slurm_executor(self._folder, self._profile, self._profile.trial, needs)
         with submission_errors(), outer_environment():
-            [job] = executor.submit_each([ServeJob(self._directory)])
+            [job] = executor.submit_each(
+                [ServeJob(self._directory)], f"agent-{secrets.token_hex(4)}"
+            )
         return job
 
     def find(self) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from agenttts.dispatch.base import JobStatus, SubmitLimitReached, Work
 from agenttts.dispatch.batch_script import log_message
 from agenttts.dispatch.job import TrialJob
+from agenttts.dispatch.pickles import Pickles
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.queue_reader import QueueRow
 from agenttts.dispatch.request import JobNeeds
@@ -82,6 +83,12 @@ class SlurmDispatcher:
                 found[works[position].trial] = job
         return found
 
+    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None:
+        pickles = Pickles(self._folder, batch)
+        for position, work in enumerate(works):
+            if work.trial in trials:
+                pickles.withdraw(position)
+
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         rows = job_rows(job_ids)
         for job in self._stuck.overdue(rows):
@@ -113,7 +120,7 @@ class SlurmDispatcher:
     def _submit_array(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
         name = works[0].name.partition("-")[2] or works[0].name
         comment = f"agenttts batch={batch}"
-        jobs = self._submit_jobs(name, comment, works)
+        jobs = self._submit_jobs(batch, 0, name, comment, works)
         ids = {work.trial: job for work, job in zip(works, jobs, strict=True)}
         if len(works) <= _LABELS:
             for work in works:
@@ -125,10 +132,12 @@ class SlurmDispatcher:
         ids: dict[str, str] = {}
         for position, work in enumerate(works):
             comment = f"{work.comment} batch={batch} {_ELEMENT}{position}"
-            [ids[work.trial]] = self._submit_jobs(work.name, comment, [work])
+            [ids[work.trial]] = self._submit_jobs(batch, position, work.name, comment, [work])
         return ids
 
-    def _submit_jobs(self, name: str, comment: str, works: Sequence[Work]) -> list[str]:
+    def _submit_jobs(
+        self, batch: str, first: int, name: str, comment: str, works: Sequence[Work]
+    ) -> list[str]:
         profile = self._profile
         exclude = tuple(sorted({node for work in works for node in work.exclude}))
         needs = JobNeeds(name, comment, works[0].gpus, profile.grace_seconds, exclude=exclude)
@@ -137,7 +146,7 @@ class SlurmDispatcher:
         )
         jobs = [TrialJob.of(work, profile) for work in works]
         with submission_errors(len(works)), outer_environment():
-            return executor.submit_each(jobs)
+            return executor.submit_each(jobs, batch, first)
 
 
 def _position(job: str, row: QueueRow) -> int:
