@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -70,7 +70,10 @@ class Attendant(Protocol):
 
 
 class Evaluation:
-    """The trials of one run. `works` turns planned trials into jobs' commands (see `agenttts.controller.works`)."""
+    """The trials of one run. `works` turns planned trials into jobs' commands (see `agenttts.controller.works`).
+
+    ``check`` is called at each look at the queue, and raises where the controller is not to go on.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Evaluation:
         works: WorkFactory,
         settings: EvaluationSettings,
         attendant: Attendant | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self._run = run
         self._journal = journal
@@ -87,6 +91,7 @@ class Evaluation:
         self._works = works
         self._settings = settings
         self._attendant = attendant
+        self._check = check
         self._ended: dict[str, float] = {}
         self._excluded: tuple[str, ...] = ()
         self._examples = ExamplesGuard(run.origin().get("examples") or {})
@@ -99,6 +104,8 @@ class Evaluation:
         self._check_examples(trials)
         trouble: float | None = None
         while True:
+            if self._check is not None:
+                self._check()
             try:
                 self._adopt([t for t in trials if t.row is None])
                 if self._collect(trials):

@@ -9,9 +9,10 @@ from typing import Any
 
 from agenttts.controller.collect import row_from_json
 from agenttts.controller.journal import read_state
-from agenttts.controller.launch import controller_state, read_handle
+from agenttts.controller.launch import controller_state
 from agenttts.controller.process import make_dispatcher
 from agenttts.controller.run import RunDirectory
+from agenttts.controller.starts import read_handle
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.search.llm.transcript import summarise
 from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings

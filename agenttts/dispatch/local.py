@@ -12,10 +12,13 @@ import submitit
 
 from agenttts.dispatch.base import JobStatus, Work
 from agenttts.dispatch.job import NEVER, TrialJob
-from agenttts.dispatch.proc import command_line
+from agenttts.dispatch.proc import command_line, pids
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm_syntax import minutes
 from agenttts.tables.schema import TrialState
+
+# The module that runs a local job's process from its start to its end.
+RUNNER = b"submitit.local._local"
 
 
 class LocalDispatcher:
@@ -96,13 +99,12 @@ class LocalDispatcher:
 
     def _live(self) -> list[str]:
         """The processes that serve jobs of this folder, whoever started them."""
-        pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        return sorted((pid for pid in pids if self._is_ours(pid)), key=int)
+        return [pid for pid in pids() if self._is_ours(pid)]
 
     def _is_ours(self, pid: str) -> bool:
         # A pid may have been given to another program since: it is ours only if it serves our folder.
         command = command_line(pid)
-        return _RUNNER in command and os.fsencode(self._folder) in command
+        return RUNNER in command and os.fsencode(self._folder) in command
 
     def _directory(self, job_id: str) -> Path | None:
         """The directory of the trial a job is for; None when it has not been told (and will end by itself)."""
@@ -114,15 +116,12 @@ class LocalDispatcher:
         return job.directory if isinstance(job, TrialJob) else None
 
 
-_RUNNER = b"submitit.local._local"
-
-
 def _runner(pid: int) -> int:
     """The process that ends a job in order when interrupted: with `setup` lines, a child of the job's shell."""
-    if _RUNNER in command_line(pid).split(b"\0"):
+    if RUNNER in command_line(pid).split(b"\0"):
         return pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    return next((int(c) for c in children if _RUNNER in command_line(c).split(b"\0")), pid)
+    return next((int(c) for c in children if RUNNER in command_line(c).split(b"\0")), pid)
 
 
 def _devices(pid: str) -> list[int]:
