@@ -17,6 +17,7 @@ from agenttts.controller.collect import failed_row, finished_row, row_from_json,
 from agenttts.controller.examples import ExamplesGuard
 from agenttts.controller.journal import NEVER_SUBMITTED, Journal, TrialProgress
 from agenttts.controller.run import RunDirectory
+from agenttts.controller.strays import end_strays
 from agenttts.controller.verdicts import look_anew, verdict_of
 from agenttts.controller.works import WorkFactory
 from agenttts.dispatch.attempts import (
@@ -34,6 +35,9 @@ from agenttts.tables.schema import TrialRow, TrialState, trials_frame
 from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
+
+# How long after a submission without an answer its jobs are looked for; those that appear later end by themselves.
+_APPEARS_WITHIN = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ class Evaluation:
                 if self._attendant is not None:
                     self._attendant.waiting(len(waiting), len(trials), more)
                 now = datetime.now(UTC)
+                if self._may_appear_late(now):
+                    self.end_strays()
                 due = [t for t in waiting if t.batch is None and self._may_start(t, now)]
                 live = sum(t.batch is not None for t in waiting)
                 self._submit(due, live)
@@ -153,6 +159,16 @@ class Evaluation:
             if lost:
                 self._dispatcher.withdraw(batch, works, lost)
                 self._journal.append("lost", trials=lost, reason=NEVER_SUBMITTED)
+
+    def _may_appear_late(self, now: datetime) -> bool:
+        """Whether jobs may yet appear of a submission that was taken for one that never was."""
+        since = self._journal.state.unanswered_at
+        return since is not None and now - datetime.fromisoformat(since) < _APPEARS_WITHIN
+
+    def end_strays(self) -> None:
+        """End the run's jobs that no trial knows of; they would compute for nobody, or what another job computes."""
+        known = [t.job_id for t in self._journal.state.unfinished() if t.job_id]
+        end_strays(self._journal, self._dispatcher, self._works.token, known)
 
     def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
         """Whether a trial's pause after a failure is over: what is broken for a moment must not use up its attempts."""
@@ -300,6 +316,7 @@ class Evaluation:
         self._adopt(state.unfinished())
         live = [t.job_id for t in state.unfinished() if t.job_id]
         self._dispatcher.cancel(live)
+        self.end_strays()
         for progress in state.unfinished():
             self._collect_cancelled(progress, reason)
         self.write_table()

@@ -22,13 +22,15 @@ import yaml
 
 from agenttts import __version__
 from agenttts.controller.examples import write_examples
-from agenttts.controller.journal import read_state
+from agenttts.controller.journal import Journal, read_state
 from agenttts.controller.plan import Plan
 from agenttts.controller.process import (
     ControllerJob,
     close_cancelled,
     log_file,
     make_controller,
+    make_dispatcher,
+    run_token,
     warn_of_changed_weights,
 )
 from agenttts.controller.run import RunDirectory
@@ -41,6 +43,7 @@ from agenttts.controller.starts import (
     read_handle,
     write_handle,
 )
+from agenttts.controller.strays import end_strays
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.batch_script import log_message
 from agenttts.dispatch.image import digest
@@ -128,6 +131,17 @@ def cancel(run: RunDirectory) -> None:
         _stop_controllers(run)
         with only_controller(run):
             close_cancelled(run)
+            _end_strays(run)
+
+
+def _end_strays(run: RunDirectory) -> None:
+    """End jobs that have appeared after the run's end. For callers within `only_controller`."""
+    journal = Journal(run.journal_file)
+    try:
+        dispatcher = make_dispatcher(run, run.profile())
+        end_strays(journal, dispatcher, run_token(run), known=())
+    finally:
+        journal.close()
 
 
 def start_controller(run: RunDirectory) -> Callable[[], None] | None:
@@ -188,7 +202,7 @@ def _submit_controller(run: RunDirectory, profile: Profile, handle: ControllerHa
 
 def _mark(run: RunDirectory) -> str:
     """The word in the comment of every job of a run's controllers."""
-    return f"batch={run.name}-{run.origin()['token']}-controller"
+    return f"batch={run_token(run)}-controller"
 
 
 def _prepare_here(run: RunDirectory) -> Callable[[], None]:

@@ -81,6 +81,7 @@ class Controller:
             self._end(str(error), self._stop(f"the run ended: {error}"))
             raise
         else:
+            self._end_strays()
             self._end("done")
         finally:
             self._journal.close()
@@ -124,6 +125,13 @@ class Controller:
             log.error("the run's jobs could not be cancelled: %s", error)
             return f"; its jobs may still run ({error}): 'agenttts-hpc cancel {self._run.name}' stops them"
         return ""
+
+    def _end_strays(self) -> None:
+        """End jobs that nobody knows of; that this cannot be done for now does not make the run's results any less done."""
+        try:
+            self._evaluation.end_strays()
+        except AgentTTSError as error:
+            log.warning("whether jobs of this run are left could not be seen: %s; 'agenttts-hpc cancel %s' looks again", error, self._run.name)  # fmt: skip
 
     def _restore(self) -> None:
         """Bring a new searcher to where the journal says the old one was, told as the old one was told."""

@@ -98,7 +98,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         )
         image = origin.get("image") or {}
         cache = CompileCache(folder, str(image.get("sha256", "")))
-    token = f"{run.name}-{origin['token']}"
+    token = run_token(run)
     transcript = Transcript(run.transcript_file)
     served = served_model(
         run,
@@ -181,6 +181,11 @@ def warn_of_changed_weights(run: RunDirectory) -> None:
 def _lines(path: Path) -> int:
     with path.open("rb") as stream:
         return sum(1 for _ in stream)
+
+
+def run_token(run: RunDirectory) -> str:
+    """What the batch tokens of all jobs of a run begin with; no other run has it."""
+    return f"{run.name}-{run.origin()['token']}"
 
 
 def make_dispatcher(run: RunDirectory, profile: Profile) -> Dispatcher:

@@ -120,7 +120,17 @@ class ServedModel:
         if self._job is not None:
             self._note("released")
             self._stop()
+        self._end_strays()
         (self._directory / KEY_FILE).unlink(missing_ok=True)
+
+    def _end_strays(self) -> None:
+        """End what else serves this run's model: a job that appeared after its submission got no answer, say."""
+        try:
+            for job in self._server.every():
+                self._note(f"job {job} was left over and is ended")
+                self._server.stop(job)
+        except _QUEUE_ERRORS as error:  # it ends by itself once its lease is not renewed
+            self._note(f"whether another job serves the model could not be seen: {error}")
 
     def _check(self) -> Address | None:
         """The address if the server answers; notices when its job has ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agenttts.controller.collect import row_from_json
@@ -93,7 +93,8 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             for row in tests
         ],
         "cut_share": cut_document(cuts),
-        "warnings": cut_warnings(cuts, limits),
+        "warnings": [*cut_warnings(cuts, limits), *_stray_warnings(state.strays)],
+        "strays": state.strays,
         "agent": summarise(run.transcript_file),
         "jobs": [
             {
@@ -106,6 +107,13 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             for t in live
         ],
     }
+
+
+def _stray_warnings(strays: Mapping[str, str]) -> list[str]:
+    if not strays:
+        return []
+    jobs = ", ".join(strays)
+    return [f"jobs of this run that no trial knew of were ended: {jobs} (submissions without an answer, as a rule)"]  # fmt: skip
 
 
 def follow(

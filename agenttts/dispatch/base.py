@@ -62,7 +62,8 @@ class Dispatcher(Protocol):
     Contract: `submit` starts every work once and returns job ids by trial; all of them carry ``batch``, a token
     unique to the call, by which `find` recovers them when the caller died between submitting and writing that down.
     Jobs of ``trials`` that `find` did not see may appear later: after `withdraw` they end as soon as they start, and run
-    nothing. `poll` answers for every id it is asked about. `capacity` is how many more works may be submitted now, given how
+    nothing. `strays` are jobs of the run ``token``, with which all its batches begin, that live and are not among ``known``:
+    what each is, by its id, which `cancel` takes. `poll` answers for every id it is asked about. `capacity` is how many more works may be submitted now, given how
     many live. Any of them may raise `QueueUnavailable`: asking again later may do. A dispatcher keeps no state that a new
     one could not rebuild from job ids and batch tokens, or find out again.
     """
@@ -76,5 +77,7 @@ class Dispatcher(Protocol):
     def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None: ...
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]: ...
+
+    def strays(self, token: str, known: Collection[str]) -> dict[str, str]: ...
 
     def cancel(self, job_ids: Iterable[str]) -> None: ...

@@ -63,6 +63,10 @@ class InProcessDispatcher:
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         return {job_id: self._status(job_id) for job_id in job_ids}
 
+    def strays(self, token: str, known: Collection[str]) -> dict[str, str]:
+        live = (job_id for job_id, job in self._jobs.items() if job.alive)
+        return {job_id: "a thread" for job_id in live if job_id not in known}
+
     def cancel(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
             if job_id in self._jobs:

@@ -12,13 +12,15 @@ import submitit
 
 from agenttts.dispatch.base import JobStatus, Work
 from agenttts.dispatch.job import NEVER, TrialJob
-from agenttts.dispatch.proc import command_line, pids
+from agenttts.dispatch.proc import command_line, parents, pids
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm_syntax import minutes
 from agenttts.tables.schema import TrialState
 
 # The module that runs a local job's process from its start to its end.
 RUNNER = b"submitit.local._local"
+# What that starts, and what goes on when it is killed.
+_TASK = b"submitit.core._submit"
 
 
 class LocalDispatcher:
@@ -54,6 +56,18 @@ class LocalDispatcher:
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         return {job_id: self._status(job_id) for job_id in job_ids}
+
+    def strays(self, token: str, known: Collection[str]) -> dict[str, str]:
+        """Processes of jobs that are not known, and what outlived the process of its job."""
+        live = self._live()
+        ancestors = {pid: set(parents(pid)) for pid in live}
+        mine = set(known)
+        return {
+            pid: "a process"
+            for pid in live
+            # A job's shell runs its process, and that its task.
+            if pid not in mine and not ancestors[pid] & mine.union(live)
+        }
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
@@ -104,7 +118,7 @@ class LocalDispatcher:
     def _is_ours(self, pid: str) -> bool:
         # A pid may have been given to another program since: it is ours only if it serves our folder.
         command = command_line(pid)
-        return RUNNER in command and os.fsencode(self._folder) in command
+        return (RUNNER in command or _TASK in command) and os.fsencode(self._folder) in command
 
     def _directory(self, job_id: str) -> Path | None:
         """The directory of the trial a job is for; None when it has not been told (and will end by itself)."""

@@ -30,10 +30,11 @@ from typing import Any, Protocol
 
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
 from agenttts.dispatch.job import die_with_parent
+from agenttts.dispatch.proc import command_line, end_process, pids
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.request import JobNeeds
 from agenttts.dispatch.scratch import CompileCache, scratch_directory
-from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, run_slurm, status
+from agenttts.dispatch.slurm_queue import job_states, lives, rows_with_comment, run_slurm
 from agenttts.dispatch.submission import outer_environment, slurm_executor, submission_errors
 from agenttts.tables.atomic import atomic_write_json
 
@@ -46,6 +47,7 @@ PORT = "{port}"
 KEY_VARIABLE = "VLLM_API_KEY"
 
 _PATIENCE_S = 10.0
+_PROGRAM = b"agenttts.dispatch.serve"
 
 
 @dataclass(frozen=True)
@@ -168,12 +170,14 @@ class Server(Protocol):
     """Starts and stops the job that serves a model.
 
     Contract: `start` returns the job's id; `find` the id of a job of this run that lives, whoever started it; `stop`
-    may be called for a job that has ended.
+    may be called for a job that has ended. `every` are all such jobs, those too that should not be there any more.
     """
 
     def start(self) -> str: ...
 
     def find(self) -> str | None: ...
+
+    def every(self) -> list[str]: ...
 
     def alive(self, job: str) -> bool: ...
 
@@ -194,7 +198,7 @@ class LocalServer:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._devices))
         with (self._directory / LOG_FILE).open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "agenttts.dispatch.serve", str(self._directory)],
+                [sys.executable, "-m", os.fsdecode(_PROGRAM), str(self._directory)],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -206,12 +210,19 @@ class LocalServer:
     def find(self) -> str | None:
         return str(self._child.pid) if self._child and self._child.poll() is None else None
 
+    def every(self) -> list[str]:
+        """The child, and what an earlier controller's death has left."""
+        wanted = {_PROGRAM, os.fsencode(self._directory)}
+        return [pid for pid in pids() if wanted <= set(command_line(pid).split(b"\0"))]
+
     def alive(self, job: str) -> bool:
         return self.find() == job
 
     def stop(self, job: str) -> None:
         if self._child is not None and self.find() == job:
             _end(self._child, patience=2 * _PATIENCE_S)
+        elif job in self.every():
+            end_process(int(job), patience=2 * _PATIENCE_S)
 
 
 class SlurmServer:
@@ -244,8 +255,10 @@ class SlurmServer:
         return job
 
     def find(self) -> str | None:
-        jobs = jobs_with_comment(self._mark)
-        return next((job for job, state in jobs.items() if not status(state, "").ended), None)
+        return next(iter(self.every()), None)
+
+    def every(self) -> list[str]:
+        return [job for job, row in rows_with_comment(self._mark).items() if lives(row)]
 
     def alive(self, job: str) -> bool:
         return not job_states([job])[job].ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from agenttts.dispatch.slurm_queue import (
     given_up,
     job_rows,
     job_states,
+    lives,
     row_status,
     rows_with_comment,
     run_slurm,
@@ -97,6 +99,14 @@ class SlurmDispatcher:
                 give_up(job, row)
                 self._given_up[job] = row.reason
         return {job: self._status(job, row) for job, row in rows.items()}
+
+    def strays(self, token: str, known: Collection[str]) -> dict[str, str]:
+        rows = rows_with_comment(re.compile(rf"batch={re.escape(token)}-\d+"))
+        return {
+            job: f"{row.state}, {row.comment}"
+            for job, row in rows.items()
+            if job not in known and lives(row)
+        }
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         ids = [job for job, status in job_states(job_ids).items() if not status.ended]

@@ -126,17 +126,23 @@ def status(state: str, reason: str) -> JobStatus:
     return JobStatus(word, ended=verdict is not None, verdict=verdict, detail=detail)
 
 
-def jobs_with_comment(word: str) -> dict[str, str]:
-    """States by job id of the user's jobs whose comment holds ``word``, as a whole word: batch=r-1 is not batch=r-10."""
-    return {job: row.state for job, row in rows_with_comment(word).items()}
-
-
-def rows_with_comment(word: str) -> dict[str, QueueRow]:
-    """The user's jobs whose comment holds ``word``, as a whole word."""
+def rows_with_comment(word: str | re.Pattern[str]) -> dict[str, QueueRow]:
+    """The user's jobs whose comment holds ``word``, as a whole word: batch=r-1 is not batch=r-10."""
+    pattern = re.compile(re.escape(word)) if isinstance(word, str) else word
     queue = _squeue()
     if not queue.complete:
         raise _cut_off("squeue")
-    return {job: row for job, row in queue.rows.items() if word in row.comment.split()}
+    return {
+        job: row
+        for job, row in queue.rows.items()
+        if any(map(pattern.fullmatch, row.comment.split()))
+    }
+
+
+def lives(row: QueueRow) -> bool:
+    """Whether a job waits or runs, rather than having ended or being about to."""
+    found = status(row.state, "")
+    return not found.ended and found.state != "COMPLETING"
 
 
 def live_jobs() -> list[str]:

@@ -174,6 +174,16 @@ def test_it_ends_by_itself_when_the_controller_is_gone(bench):
     assert not (served.folder / ADDRESS_FILE).exists()
 
 
+def test_a_server_that_its_controller_has_left_behind_is_ended(bench):
+    served = bench()
+    served.model.locate()
+    served.start_over()  # another controller, whose child it is not
+    pid = served.pid
+    served.model.release()
+    until(lambda: not alive(pid))
+    assert served.notes[-1] == f"job {pid} was left over and is ended"
+
+
 def test_another_server_at_the_port_is_not_taken_for_ours(bench):
     served = bench()
     served.model.locate()

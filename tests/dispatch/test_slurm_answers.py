@@ -57,7 +57,7 @@ def test_a_job_missing_from_an_answer_that_was_cut_off_has_not_ended(fake):
     with pytest.raises(QueueUnavailable, match="squeue's answer was cut off"):
         job_states(["7_0", "7_1"])
     with pytest.raises(QueueUnavailable, match="cut off"):
-        slurm_queue.jobs_with_comment("batch=r-1")
+        slurm_queue.rows_with_comment("batch=r-1")
 
 
 def test_bytes_that_are_no_text_are_read_over(fake):

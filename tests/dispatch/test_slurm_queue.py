@@ -9,7 +9,7 @@ import pytest
 from agenttts.dispatch.base import QueueUnavailable, Work
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm import SlurmDispatcher
-from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, status
+from agenttts.dispatch.slurm_queue import job_states, rows_with_comment, status
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
@@ -52,9 +52,10 @@ END"""
 
 def test_jobs_of_a_batch_are_told_from_those_of_the_tenth(fake):
     fake("squeue", QUEUE)
-    assert jobs_with_comment("batch=r-1") == {"7_0": "RUNNING", "7_1": "PENDING", "9": "COMPLETED"}
-    assert jobs_with_comment("batch=r-10") == {"8_0": "RUNNING"}
-    assert jobs_with_comment("batch=r") == {}
+    assert list(rows_with_comment("batch=r-1")) == ["7_0", "7_1", "9"]
+    assert list(rows_with_comment("batch=r-10")) == ["8_0"]
+    assert rows_with_comment("batch=r") == {}
+    assert rows_with_comment("batch=r.1") == {}
 
 
 def test_squeue_goes_before_sacct_and_who_neither_knows_has_ended(fake):
@@ -159,3 +160,24 @@ def test_arrays_beside_each_other_keep_to_one_throttle(fake, tmp_path):
     profile = Profile(kind="slurm", trial=JobResources(time="10"), throttle=4, max_pending=50)
     dispatcher = SlurmDispatcher(profile, tmp_path / "submitit")
     assert [dispatcher.capacity(live) for live in (0, 1, 3, 4, 60)] == [50, 3, 1, 0, 0]
+
+
+def test_strays_are_the_run_s_own_living_trials_that_are_not_known(fake, tmp_path):
+    rows = (
+        "7_0|RUNNING|None|agenttts trial=t0 batch=r-ab-1",
+        "7_1|RUNNING|None|agenttts trial=t1 batch=r-ab-1",
+        "8|PENDING|Priority|agenttts trial=t2 batch=r-ab-12 element=0",
+        "9|COMPLETING|None|agenttts batch=r-ab-2",
+        "10|COMPLETED|None|agenttts batch=r-ab-2",
+        "11|RUNNING|None|agenttts run=r controller batch=r-ab-controller start=1",
+        "12|RUNNING|None|agenttts run=r agent batch=r-ab-agent",
+        "13|RUNNING|None|agenttts batch=r-abc-1",
+        "14|RUNNING|None|agenttts batch=other-r-ab-1",
+        "15|RUNNING|None|my job",
+    )
+    fake("squeue", "cat <<'END'\n" + "\n".join(rows) + "\nEND")
+    dispatcher = SlurmDispatcher(Profile(kind="slurm"), tmp_path / "submitit")
+    assert dispatcher.strays("r-ab", ["7_0"]) == {
+        "7_1": "RUNNING, agenttts trial=t1 batch=r-ab-1",
+        "8": "PENDING, agenttts trial=t2 batch=r-ab-12 element=0",
+    }
