@@ -98,6 +98,10 @@ class Evaluation:
         self._check = check
         self._ended: dict[str, float] = {}
         self._excluded: tuple[str, ...] = ()
+        # Of these nodes at least one is needed: jobs that avoid all of them are refused.
+        self._needed: set[str] = set()
+        # Attempts whose end has been seen since the nodes were last looked at; some may be older than this controller.
+        self._ends = 1
         self._examples = ExamplesGuard(run.origin().get("examples") or {})
 
     def evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
@@ -114,6 +118,7 @@ class Evaluation:
                 self._adopt([t for t in trials if t.row is None])
                 if self._collect(trials):
                     self.write_table()
+                self._keep_off_failed_nodes()
                 waiting = [t for t in trials if t.row is None]
                 if not waiting:
                     return
@@ -191,6 +196,28 @@ class Evaluation:
         self._excluded = nodes
         return nodes
 
+    def _keep_off_failed_nodes(self) -> None:
+        """Once nodes have failed, jobs that wait already are kept off them too. That this fails costs no more than a trial's
+        attempt on such a node: it is written down, and tried again when the next attempt has ended."""
+        state = self._journal.state
+        if not self._ends:
+            return
+        self._ends = 0
+        nodes = self._nodes_to_exclude()
+        unchanged = list(nodes) == state.avoided and state.avoid_failed is None
+        # Where no other node was left, jobs may run on these after all.
+        if unchanged or (self._needed and self._needed <= set(nodes)):
+            return
+        failed = None
+        jobs: list[str] | None = []
+        try:
+            jobs = self._dispatcher.avoid([t.job_id for t in state.unfinished() if t.job_id], nodes)
+        except MissingRequirement as error:
+            log.warning("jobs that wait are not kept off %s: %s", ", ".join(nodes), error)
+            failed = str(error)
+        if jobs is not None:
+            self._journal.append("avoiding", nodes=list(nodes), jobs=jobs, failed=failed)
+
     def _submit(self, pending: Sequence[TrialProgress], live: int) -> None:
         """Submit what may be submitted now, one array per resource class."""
         room = self._dispatcher.capacity(live)
@@ -216,6 +243,7 @@ class Evaluation:
         except MissingRequirement as error:
             if not any(work.exclude for work in works):
                 raise
+            self._needed = set(self._excluded)
             log.warning("jobs that avoid %s are refused (%s); they may run there after all", ", ".join(self._excluded), error)  # fmt: skip
             return self._dispatcher.submit(batch, [replace(work, exclude=()) for work in works])
 
@@ -254,6 +282,7 @@ class Evaluation:
                 "%s: %s (%s); it is started again",
                 progress.planned.trial, verdict.state, verdict.explanation,
             )  # fmt: skip
+            self._ends += 1
             self._journal.append(
                 "lost",
                 trials=[progress.planned.trial],
@@ -305,6 +334,7 @@ class Evaluation:
         return time.monotonic() - since >= self._settings.settle_seconds
 
     def _finish(self, progress: TrialProgress, row: TrialRow) -> bool:
+        self._ends += 1
         self._journal.append("finished", trial=progress.planned.trial, row=row_to_json(row))
         log.info("%s %s: %s", progress.planned.trial, row.state, row.score)
         return True

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agenttts.controller.collect import row_from_json
-from agenttts.controller.journal import read_state
+from agenttts.controller.journal import RunState, read_state
 from agenttts.controller.launch import controller_state
 from agenttts.controller.process import make_dispatcher
 from agenttts.controller.run import RunDirectory
@@ -93,8 +93,13 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             for row in tests
         ],
         "cut_share": cut_document(cuts),
-        "warnings": [*cut_warnings(cuts, limits), *_stray_warnings(state.strays)],
+        "warnings": [
+            *cut_warnings(cuts, limits),
+            *_node_warnings(state),
+            *_stray_warnings(state.strays),
+        ],
         "strays": state.strays,
+        "avoided_nodes": state.avoided,
         "agent": summarise(run.transcript_file),
         "jobs": [
             {
@@ -107,6 +112,13 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             for t in live
         ],
     }
+
+
+def _node_warnings(state: RunState) -> list[str]:
+    if not state.avoided:
+        return []
+    waiting = f"; jobs that wait already are not kept off: {state.avoid_failed}" if state.avoid_failed else ""  # fmt: skip
+    return [f"trials failed on the nodes {', '.join(state.avoided)}, which jobs avoid now{waiting}"]
 
 
 def _stray_warnings(strays: Mapping[str, str]) -> list[str]:

@@ -63,7 +63,8 @@ class Dispatcher(Protocol):
     unique to the call, by which `find` recovers them when the caller died between submitting and writing that down.
     Jobs of ``trials`` that `find` did not see may appear later: after `withdraw` they end as soon as they start, and run
     nothing. `strays` are jobs of the run ``token``, with which all its batches begin, that live and are not among ``known``:
-    what each is, by its id, which `cancel` takes. `poll` answers for every id it is asked about. `capacity` is how many more works may be submitted now, given how
+    what each is, by its id, which `cancel` takes. `avoid` keeps those of the jobs that wait off ``nodes``, and off no others
+    but the profile's; these are the jobs, None where there are no nodes to choose among. `poll` answers for every id it is asked about. `capacity` is how many more works may be submitted now, given how
     many live. Any of them may raise `QueueUnavailable`: asking again later may do. A dispatcher keeps no state that a new
     one could not rebuild from job ids and batch tokens, or find out again.
     """
@@ -79,5 +80,7 @@ class Dispatcher(Protocol):
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]: ...
 
     def strays(self, token: str, known: Collection[str]) -> dict[str, str]: ...
+
+    def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None: ...
 
     def cancel(self, job_ids: Iterable[str]) -> None: ...

@@ -67,6 +67,10 @@ class InProcessDispatcher:
         live = (job_id for job_id, job in self._jobs.items() if job.alive)
         return {job_id: "a thread" for job_id in live if job_id not in known}
 
+    def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
+        """This machine is the only node."""
+        return None
+
     def cancel(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
             if job_id in self._jobs:

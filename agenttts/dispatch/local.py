@@ -69,6 +69,10 @@ class LocalDispatcher:
             if pid not in mine and not ancestors[pid] & mine.union(live)
         }
 
+    def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
+        """This machine is the only node."""
+        return None
+
     def cancel(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
             if self._alive(job_id):

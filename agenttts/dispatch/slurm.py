@@ -20,6 +20,7 @@ from agenttts.dispatch.slurm_queue import (
     given_up,
     job_rows,
     job_states,
+    keep_off,
     lives,
     row_status,
     rows_with_comment,
@@ -107,6 +108,12 @@ class SlurmDispatcher:
             for job, row in rows.items()
             if job not in known and lives(row)
         }
+
+    def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
+        rows = job_rows(job_ids)
+        waiting = [job for job, row in rows.items() if row is not None and row.state == "PENDING"]
+        keep_off(waiting, ",".join(filter(None, (self._profile.trial.exclude, *nodes))))
+        return waiting
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         ids = [job for job, status in job_states(job_ids).items() if not status.ended]

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.queue_reader import (
@@ -40,6 +40,10 @@ _ENDS = {
     "CANCELLED": TrialState.CANCELLED,
 }
 _TIMEOUT_S = 60
+# Names of jobs in one command line.
+_JOBS_AN_UPDATE = 200
+# What scontrol says of a job that has started or ended meanwhile (slurm_errno.c).
+_NOT_WAITING = re.compile(r"no longer pending|already (completing|completed|finished)|invalid job id|not pending", re.IGNORECASE)  # fmt: skip
 # In the comment of a job that was cancelled because it would not have started: the reason it waited for.
 _GAVE_UP = "gave-up="
 # Settings of the user's that bend answers (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) or send questions to another cluster.
@@ -166,6 +170,27 @@ def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> None:
     if name:
         command.append(f"Name={name}")
     _ask(command)  # whatever it says: nothing follows from it
+
+
+def keep_off(job_ids: Sequence[str], nodes: str) -> None:
+    """Give waiting jobs a new list of nodes that they must not run on; '' for none. One that has started goes on.
+
+    Raises `QueueUnavailable` with what Slurm said where it refuses; it may have done it for some of the jobs.
+    """
+    problems = []
+    for first in range(0, len(job_ids), _JOBS_AN_UPDATE):
+        some = ",".join(job_ids[first : first + _JOBS_AN_UPDATE])
+        done = _ask(["scontrol", "update", f"JobId={some}", f"ExcNodeList={nodes}"])
+        if isinstance(done, str):
+            problems.append(done)
+        elif done.returncode != 0:
+            lines = done.stderr.decode(errors="replace").splitlines() or [_said(done)]
+            problems += [line.strip() for line in lines if not _NOT_WAITING.search(line)]
+    if problems:
+        raise QueueUnavailable(
+            f"'scontrol update JobId=... ExcNodeList={nodes}': {'; '.join(dict.fromkeys(problems))[:500]}",
+            fix="if nodes have to be avoided, cancel the jobs that wait; they are submitted anew without them",
+        )
 
 
 def run_slurm(command: list[str]) -> str:
