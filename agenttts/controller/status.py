@@ -12,7 +12,10 @@ from agenttts.controller.journal import RunState, read_state
 from agenttts.controller.launch import controller_state
 from agenttts.controller.process import make_dispatcher
 from agenttts.controller.run import RunDirectory
+from agenttts.controller.served import served_job
 from agenttts.controller.starts import read_handle
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.slurm_queue import job_states
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.search.llm.transcript import summarise
 from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings
@@ -32,10 +35,11 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     try:
         statuses = make_dispatcher(run, profile).poll([t.job_id for t in live if t.job_id])
         controller = controller_state(run)
+        served = _served_state(run, profile)
         alive = controller is not None and not controller.ended
         queue = None
     except MissingRequirement as error:  # seen from a machine without the cluster's commands
-        statuses, controller, alive, queue = {}, None, None, str(error)
+        statuses, controller, served, alive, queue = {}, None, None, None, str(error)
     counts = Counter(row.state.value for row in rows)
     counts.update(
         statuses[t.job_id].state if t.job_id in statuses else "WAITING" for t in state.unfinished()
@@ -65,6 +69,8 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             # The queue's own word, and why it waits or did not start.
             "state": controller.state if controller else None,
             "reason": controller.detail if controller else "",
+            # It waits for what will not come by itself.
+            "stuck": controller is not None and controller.stuck,
             "queue": queue,
         },
         "iteration": max(searched, default=None),
@@ -101,6 +107,8 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
         "strays": state.strays,
         "avoided_nodes": state.avoided,
         "agent": summarise(run.transcript_file),
+        # The job of the model that the run serves itself, while it waits or runs on Slurm.
+        "served": served,
         "jobs": [
             {
                 "trial": t.planned.trial,
@@ -112,6 +120,14 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             for t in live
         ],
     }
+
+
+def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
+    job = served_job(run.agent) if profile.kind == "slurm" else None
+    state = job_states([job])[job] if job else None
+    if state is None or state.ended:
+        return None
+    return {"job_id": job, "state": state.state, "reason": state.detail, "stuck": state.stuck}
 
 
 def _node_warnings(state: RunState) -> list[str]:
@@ -133,8 +149,11 @@ def follow(
 ) -> dict[str, Any]:
     """Call ``seen`` with the status every ``interval`` seconds until the run is over; the last status.
 
-    Raises `RunFailed` when the run failed, some of its trials did, or its controller ended early.
+    Raises `RunFailed` when the run failed, some of its trials did, its controller ended early, or waits longer than the
+    profile's patience for what will not come by itself; it goes on waiting then, as somebody may yet do something about it.
     """
+    patience = run.profile().never_patience_minutes * 60
+    stuck_since: float | None = None
     while True:
         status = run_status(run)
         seen(status)
@@ -151,6 +170,15 @@ def follow(
                 f"{': ' if reason else ''}{reason}; "
                 f"its log is in {run.slurm / 'controller'}; 'agenttts-hpc resume {run.name}' goes on where it stopped"
             )
+        if status["controller"]["stuck"]:
+            stuck_since = stuck_since if stuck_since is not None else time.monotonic()
+            if time.monotonic() - stuck_since >= patience:
+                raise RunFailed(
+                    f"the controller of {run.path} (job {status['controller']['job_id']}) would not start by itself: "
+                    f"{status['controller']['reason']}. It still waits; 'agenttts-hpc cancel {run.name}' removes it"
+                )
+        else:
+            stuck_since = None
         time.sleep(interval)
 
 

@@ -46,7 +46,7 @@ class JobStatus:
     """How a job stands. ``state`` is the queue's own word; ``ended`` says that it will not run again by itself.
 
     ``verdict`` is what the end means for a trial that left no result; None while the job lives. ``never_started``: the job
-    has ended before its trial's attempt began, and ``detail`` says why.
+    has ended before its trial's attempt began, and ``detail`` says why. ``stuck``: it waits for what will not come by itself.
     """
 
     state: str
@@ -54,6 +54,7 @@ class JobStatus:
     verdict: TrialState | None = None
     detail: str = ""
     never_started: bool = False
+    stuck: bool = False
 
 
 class Dispatcher(Protocol):

@@ -29,12 +29,14 @@ from types import FrameType
 from typing import Any, Protocol
 
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
+from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.job import die_with_parent
 from agenttts.dispatch.proc import command_line, end_process, pids
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.request import JobNeeds
 from agenttts.dispatch.scratch import CompileCache, scratch_directory
-from agenttts.dispatch.slurm_queue import job_states, lives, rows_with_comment, run_slurm
+from agenttts.dispatch.slurm_queue import lives, rows_with_comment, run_slurm
+from agenttts.dispatch.stuck_jobs import PatientQueue
 from agenttts.dispatch.submission import outer_environment, slurm_executor, submission_errors
 from agenttts.tables.atomic import atomic_write_json
 
@@ -179,7 +181,7 @@ class Server(Protocol):
 
     def every(self) -> list[str]: ...
 
-    def alive(self, job: str) -> bool: ...
+    def state(self, job: str) -> JobStatus: ...
 
     def stop(self, job: str) -> None: ...
 
@@ -215,8 +217,9 @@ class LocalServer:
         wanted = {_PROGRAM, os.fsencode(self._directory)}
         return [pid for pid in pids() if wanted <= set(command_line(pid).split(b"\0"))]
 
-    def alive(self, job: str) -> bool:
-        return self.find() == job
+    def state(self, job: str) -> JobStatus:
+        alive = self.find() == job
+        return JobStatus("RUNNING" if alive else "ENDED", ended=not alive)
 
     def stop(self, job: str) -> None:
         if self._child is not None and self.find() == job:
@@ -226,7 +229,10 @@ class LocalServer:
 
 
 class SlurmServer:
-    """A GPU job in the partition of the trials. ``token`` is unique to the run."""
+    """A GPU job in the partition of the trials. ``token`` is unique to the run.
+
+    One that waits for what will not come by itself is cancelled after the profile's patience, as a trial's job is.
+    """
 
     def __init__(
         self, directory: Path, profile: Profile, folder: Path, *, run: str, token: str, gpus: int
@@ -237,6 +243,7 @@ class SlurmServer:
         self._run = run
         self._mark = f"batch={token}-agent"
         self._gpus = gpus
+        self._queue = PatientQueue(profile.never_patience_minutes * 60)
 
     def start(self) -> str:
         needs = JobNeeds(
@@ -260,8 +267,8 @@ class SlurmServer:
     def every(self) -> list[str]:
         return [job for job, row in rows_with_comment(self._mark).items() if lives(row)]
 
-    def alive(self, job: str) -> bool:
-        return not job_states([job])[job].ended
+    def state(self, job: str) -> JobStatus:
+        return self._queue.poll([job])[job]
 
     def stop(self, job: str) -> None:
         run_slurm(["scancel", job])

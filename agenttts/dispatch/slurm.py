@@ -16,18 +16,15 @@ from agenttts.dispatch.queue_reader import QueueRow
 from agenttts.dispatch.request import JobNeeds
 from agenttts.dispatch.slurm_queue import (
     cancel_jobs,
-    give_up,
-    given_up,
     job_rows,
     job_states,
     keep_off,
     lives,
-    row_status,
     rows_with_comment,
     run_slurm,
     set_name_and_comment,
 )
-from agenttts.dispatch.stuck_jobs import StuckJobs
+from agenttts.dispatch.stuck_jobs import PatientQueue
 from agenttts.dispatch.submission import outer_environment, slurm_executor, submission_errors
 
 # Beyond this many elements a label each would burden slurmctld more than it helps the reader.
@@ -54,8 +51,7 @@ class SlurmDispatcher:
         self._live = 0
         # Trials that may live at once, as far as a submit limit has told.
         self._limit = profile.max_pending
-        self._stuck = StuckJobs(profile.never_patience_minutes * 60)
-        self._given_up: dict[str, str] = {}
+        self._queue = PatientQueue(profile.never_patience_minutes * 60)
 
     def capacity(self, live: int) -> int:
         self._live = live
@@ -93,13 +89,7 @@ class SlurmDispatcher:
                 pickles.withdraw(position)
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
-        rows = job_rows(job_ids)
-        for job in self._stuck.overdue(rows):
-            row = rows[job]
-            if row is not None and job not in self._given_up:
-                give_up(job, row)
-                self._given_up[job] = row.reason
-        return {job: self._status(job, row) for job, row in rows.items()}
+        return {job: self._told(job, found) for job, found in self._queue.poll(job_ids).items()}
 
     def strays(self, token: str, known: Collection[str]) -> dict[str, str]:
         rows = rows_with_comment(re.compile(rf"batch={re.escape(token)}-\d+"))
@@ -124,10 +114,8 @@ class SlurmDispatcher:
     def _arrays(self) -> bool:
         return self._max_array > 1
 
-    def _status(self, job: str, row: QueueRow | None) -> JobStatus:
-        status = row_status(job, row)
-        if job in self._given_up and status.state in ("PENDING", "CANCELLED"):
-            return given_up(job, status.state, self._given_up[job])
+    def _told(self, job: str, status: JobStatus) -> JobStatus:
+        """A job's status, with what its log says of why it did not start."""
         if status.state in ("FAILED", "COMPLETED"):
             said = log_message(self._folder, job)
             if said:

@@ -21,7 +21,7 @@ from agenttts.dispatch.queue_reader import (
     read_sacct,
     read_squeue,
 )
-from agenttts.dispatch.queue_reasons import end_sentence, wait_sentence
+from agenttts.dispatch.queue_reasons import Waiting, end_sentence, wait_sentence, waiting_for
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
@@ -94,7 +94,12 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
         detail = end_sentence(found.detail, job) if found.detail else ""
     else:
         detail = wait_sentence(found.detail, job) if found.detail else ""
-    return JobStatus(found.state, found.ended, found.verdict, detail)
+    return JobStatus(found.state, found.ended, found.verdict, detail, stuck=is_stuck(row))
+
+
+def is_stuck(row: QueueRow) -> bool:
+    """Whether a job waits for what will not come by itself."""
+    return row.state == "PENDING" and waiting_for(row.reason).waiting is Waiting.NEVER
 
 
 def given_up(job: str, state: str, reason: str) -> JobStatus:

@@ -231,6 +231,39 @@ def test_a_resume_that_sbatch_refuses_leaves_the_earlier_start(on_slurm, fake):
     assert read_handle(on_slurm) == before
 
 
+def test_status_says_why_controller_and_served_model_wait_and_following_has_patience(
+    on_slurm, tmp_path, cli
+):
+    launch.resume(on_slurm)
+    rows = "7|PENDING|PartitionTimeLimit|x\n9|PENDING|JobHeldUser|agenttts agent\n"
+    (tmp_path / "queue").write_text(rows)
+    on_slurm.agent.mkdir()
+    (on_slurm.agent / "job.json").write_text('{"job_id": "9"}')
+    shown = " ".join(cli("status", "small").stdout.split())
+    assert "controller 7 waiting (PartitionTimeLimit: its time limit is above the partition's; lower time" in shown  # fmt: skip
+    assert "served model: job 9 waiting (JobHeldUser: it is held by you; 'scontrol release 9' lets it run)" in shown  # fmt: skip
+    document = json.loads(cli("status", "small", "--json").stdout)
+    assert document["controller"]["stuck"]
+    assert document["served"]["stuck"]
+    profile = on_slurm.profile_file.read_text()
+    on_slurm.profile_file.write_text(profile + "never_patience_minutes: 0\n")
+    done = cli("status", "small", "--watch")
+    assert done.returncode == 4
+    assert "would not start by itself: PartitionTimeLimit: " in done.stderr
+    assert "'agenttts-hpc cancel small' removes it" in done.stderr
+    assert not (tmp_path / "scancelled").exists(), "watching changes nothing"
+
+
+@pytest.mark.parametrize("job", ['{"job_id": "9"}', "{", "[]", "{}", None])
+def test_a_served_model_s_job_that_is_over_or_not_known_is_not_shown(on_slurm, tmp_path, cli, job):
+    launch.resume(on_slurm)
+    (tmp_path / "queue").write_text("9|COMPLETED|None|x\n")
+    if job is not None:
+        on_slurm.agent.mkdir()
+        (on_slurm.agent / "job.json").write_text(job)
+    assert json.loads(cli("status", "small", "--json").stdout)["served"] is None
+
+
 SLOW = {"models__strong__options": {"seconds_per_sample": 0.05}, "models__weak__options": {"seconds_per_sample": 0.05}}  # fmt: skip
 
 
