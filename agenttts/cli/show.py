@@ -281,6 +281,9 @@ def _status_view(document: dict[str, Any]) -> Group:
     agent = document["agent"]
     if agent and agent["served"] and not document["outcome"]:
         parts.append(Text(f"served model: {agent['served'][-1]['what']}"))
+    served = document["served"]
+    if served and served["state"] == "PENDING":
+        parts.append(Text(f"served model: job {served['job_id']} waiting ({served['reason']})"))
     if agent and agent["calls"]:
         decisions = ", ".join(f"{count} {what}" for what, count in agent["decisions"].items())
         parts.append(

@@ -7,7 +7,7 @@ import socket
 import subprocess
 
 from agenttts.dispatch.check import Check, check
-from agenttts.dispatch.controller_handle import controller_kind
+from agenttts.dispatch.controller_process import controller_kind
 from agenttts.dispatch.partitions import partition_checks
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm_queue import query_environment, run_slurm

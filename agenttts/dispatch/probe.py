@@ -15,7 +15,7 @@ from typing import Any
 from agenttts.dispatch.apptainer import Container
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.batch_script import log_message
-from agenttts.dispatch.controller_handle import controller_kind
+from agenttts.dispatch.controller_process import controller_kind
 from agenttts.dispatch.probe_job import (
     ECHO,
     FACTS,
@@ -201,7 +201,7 @@ class Visit:
         try:
             executor = slurm_executor(self.folder / "job", profile, place.resources, needs)
             with submission_errors(), outer_environment():
-                [self.job_id] = executor.submit_each([ProbeJob(question)])
+                [self.job_id] = executor.submit_each([ProbeJob(question)], self._token)
         except MissingRequirement as error:
             self._problem, self._fix = error.what, error.fix
             return

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from agenttts.controller import launch
+
 
 @pytest.fixture
 def run(cli, scripted_spec, tmp_path) -> Path:
@@ -43,14 +45,16 @@ def test_status_says_that_it_cannot_tell(cli, unfinished):
     assert "controller 1 on login1 unknown (was started on login1" in " ".join(shown.split())
 
 
-def test_status_knows_it_from_the_lock_that_it_holds(cli, unfinished):
+def test_status_knows_it_from_the_lock_that_it_holds(cli, unfinished, monkeypatch):
     with (unfinished / "controller.lock").open("r+") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         assert controller(cli)["alive"] is True
         assert cli("resume", "small").returncode == 0, "it runs: there is nothing to do"
+        monkeypatch.setattr(launch, "_STOP_PATIENCE_S", 0.3)
         done = cli("cancel", "small")
-    assert done.returncode == 3
-    assert "Fix: run this command on login1" in done.stderr
+    assert done.returncode == 4
+    assert "the controller (job 1 on login1)" in done.stderr
+    assert json.loads((unfinished / "controller.json").read_text())["cancelled"], "it will see it"
 
 
 @pytest.mark.parametrize("command", ["resume", "cancel"])
@@ -59,6 +63,7 @@ def test_what_has_to_be_done_there_is_refused_with_the_way_on(cli, unfinished, c
     assert done.returncode == 3
     assert "Fix: run this command on login1; where that host is gone for good, remove" in done.stderr  # fmt: skip
     assert str(unfinished / "controller.json") in done.stderr
+    assert ("the cancel is on record" in done.stderr) is (command == "cancel")
     (unfinished / "controller.json").unlink()
     assert cli(command, "small").returncode == 0
     outcome = json.loads(cli("status", "small", "--json").stdout)["outcome"]
