@@ -70,6 +70,21 @@ def make_trial(tmp_path):
     return trial_writer(tmp_path)
 
 
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """Put a shell script in a Slurm command's place, for answers that a real one can't be made to give on demand."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+
+    def put(name: str, script: str) -> None:
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    put("scontrol", "echo MaxArraySize = 1001")
+    put("sacct", "exit 1")
+    put("srun", "exit 0")
+    return put
+
+
 def lacking(reason: str) -> NoReturn:
     """Skip a test for what this machine lacks; fail it where the cluster's tests are required."""
     if os.environ.get("AGENTTTS_REQUIRE_CLUSTER") == "1":

@@ -248,3 +248,32 @@ def test_a_build_that_the_temporary_space_does_not_hold_is_refused(cli, monkeypa
     assert done.returncode == 3, done.stderr
     assert f"{tmp_path} has 5.0 GB free" in done.stderr
     assert "set APPTAINER_TMPDIR" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("says", "code", "cuda"),
+    [
+        ('{"data": {"attributes": {"labels": {"agenttts.cuda": "13.0", "a": "b"}}}}', 0, "13.0"),
+        ('{"data": {"attributes": {"labels": {"agenttts.cuda": "None"}}}}', 0, None),
+        ('{"data": {"attributes": {"labels": {"agenttts.cuda": 13}}}}', 0, None),
+        ('{"data": {"attributes": {"labels": null}}}', 0, None),
+        ('{"data": []}', 0, None),
+        ("FATAL: no such image", 255, None),
+    ],
+)
+def test_the_cuda_that_an_image_says_it_was_built_for(tmp_path, says, code, cuda):
+    runtime = tmp_path / "apptainer"
+    runtime.write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\nexit {code}\n")
+    runtime.chmod(0o755)
+    assert image.image_cuda(str(runtime), tmp_path / "some.sif") == cuda
+    assert image.image_cuda(str(tmp_path / "none"), tmp_path / "some.sif") is None
+
+
+def test_a_record_of_an_older_version_has_no_cuda(sif: Path) -> None:
+    sha256 = image.digest(sif)
+    record = {"definition": "a.def", "built": "2026-01-01", "agenttts_version": "0", "runtime_version": "1"}  # fmt: skip
+    sidecar = sif.with_name("some.sif.json")
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | record))
+    found = image.read_record(sif)
+    assert found is not None
+    assert (found.sha256, found.cuda) == (sha256, None)

@@ -157,6 +157,7 @@ def launch(
     run, created = launch_run(plan, results)
     read: dict[str, Any] = {
         "created": created,
+        "nodes": plan.nodes,
         "skip_bad": plan.spec.task.skip_bad,
         "data": plan.data.to_json(),
     }
@@ -286,13 +287,29 @@ def replay(
 
 @app.command()
 def doctor(
-    cluster: Cluster = None, results: Results = Path("results"), as_json: Json = False
+    cluster: Cluster = None,
+    results: Results = Path("results"),
+    submit: Annotated[
+        bool,
+        typer.Option(
+            "--submit", help="Look at the nodes too, with small jobs of the profile's requests."
+        ),
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds to wait for the jobs of --submit.")
+    ] = 600,
+    as_json: Json = False,
 ) -> None:
-    """Check what this machine and a cluster's profile provide, and say how to mend what they lack."""
+    """Check what this machine and a cluster's profile provide, and say how to fix what they lack."""
     from agenttts.cli import show
-    from agenttts.controller.doctor import examine
+    from agenttts.controller.doctor import examine, examine_nodes
 
-    report = examine(cluster, _profile_folders(None), results)
+    folders = _profile_folders(None)
+    if submit:
+        tell = show.silence if as_json else show.line
+        report = examine_nodes(cluster, folders, results, timeout=timeout, tell=tell)
+    else:
+        report = examine(cluster, folders, results)
     _print(report, as_json, show.doctor)
     if not report["ok"]:
         raise typer.Exit(3)

@@ -68,16 +68,20 @@ def status(document: dict[str, Any]) -> None:
 
 def launched(document: dict[str, Any]) -> None:
     """``launch``: what was started and how to watch it."""
-    kind, job = document["controller"]["kind"], document["controller"]["job_id"]
     verb = "launched" if document["created"] else "exists and goes on"
     console.print(
         f"run [bold]{document['run']}[/] {verb}: {escape(document['path'])}",
         highlight=False,
         soft_wrap=True,
     )
-    where = f"Slurm job {job} (squeue --me)" if kind == "slurm" else f"process {job}"
     read_otherwise(document["data"], document["skip_bad"])
-    console.print(f"controller: {where}", highlight=False, soft_wrap=True)
+    console.print(
+        f"controller: {escape(document['controller']['described'])}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if document["nodes"]:
+        console.print(f"nodes:      {escape(document['nodes'])}", highlight=False, soft_wrap=True)
     console.print(
         f"watch it:   agenttts-hpc status {escape(document['path'])} --watch",
         highlight=False,
@@ -181,18 +185,36 @@ def plan(document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if document["cluster"]["nodes"]:
+        console.print(
+            f"nodes: {escape(document['cluster']['nodes'])}", highlight=False, soft_wrap=True
+        )
     for problem in document["problems"]:
         console.print(f"[red]missing[/] {escape(problem['what'])}", highlight=False)
         console.print(f"        fix: {escape(problem['fix'])}", highlight=False)
     console.print("nothing was created or submitted (--dry-run)")
 
 
+def line(text: str) -> None:
+    """A line while a command waits."""
+    console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def silence(text: str) -> None:
+    """`line` where only a JSON document may be printed."""
+
+
 def doctor(document: dict[str, Any]) -> None:
-    """``doctor``: one line a check."""
+    """``doctor``: one line a check, under a heading for each place that was looked at if there are several."""
+    places = {check["where"] for check in document["checks"]}
+    last = "here"
     for check in document["checks"]:
+        if len(places) > 1 and check["where"] != last:
+            last = check["where"]
+            console.print(f"{escape(last)}:", highlight=False, soft_wrap=True)
         mark = {True: "[green]ok[/]     ", False: "[red]missing[/]", None: "[yellow]note[/]   "}
         console.print(
-            f"{mark[check['ok']]} {check['what']}: {escape(check['detail'])}",
+            f"{mark[check['ok']]} {escape(check['what'])}: {escape(check['detail'])}",
             highlight=False,
             soft_wrap=True,
         )
@@ -259,6 +281,9 @@ def _status_view(document: dict[str, Any]) -> Group:
     agent = document["agent"]
     if agent and agent["served"] and not document["outcome"]:
         parts.append(Text(f"served model: {agent['served'][-1]['what']}"))
+    served = document["served"]
+    if served and served["state"] == "PENDING":
+        parts.append(Text(f"served model: job {served['job_id']} waiting ({served['reason']})"))
     if agent and agent["calls"]:
         decisions = ", ".join(f"{count} {what}" for what, count in agent["decisions"].items())
         parts.append(
@@ -282,7 +307,8 @@ def _controller(controller: dict[str, Any]) -> str:
     if controller["alive"] and state != "RUNNING":
         word = "waiting" if state == "PENDING" else state.lower()
     reason = f" ({controller['reason']})" if controller["reason"] else ""
-    return f"controller {controller['job_id']} {word}{reason}"
+    host = f" on {controller['host']}" if controller["host"] else ""
+    return f"controller {controller['job_id']}{host} {word}{reason}"
 
 
 def _allocation(records: list[dict[str, Any]]) -> str:

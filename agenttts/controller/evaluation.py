@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -17,6 +17,7 @@ from agenttts.controller.collect import failed_row, finished_row, row_from_json,
 from agenttts.controller.examples import ExamplesGuard
 from agenttts.controller.journal import NEVER_SUBMITTED, Journal, TrialProgress
 from agenttts.controller.run import RunDirectory
+from agenttts.controller.strays import end_strays
 from agenttts.controller.verdicts import look_anew, verdict_of
 from agenttts.controller.works import WorkFactory
 from agenttts.dispatch.attempts import (
@@ -34,6 +35,9 @@ from agenttts.tables.schema import TrialRow, TrialState, trials_frame
 from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
+
+# How long after a submission without an answer its jobs are looked for; those that appear later end by themselves.
+_APPEARS_WITHIN = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,10 @@ class Attendant(Protocol):
 
 
 class Evaluation:
-    """The trials of one run. `works` turns planned trials into jobs' commands (see `agenttts.controller.works`)."""
+    """The trials of one run. `works` turns planned trials into jobs' commands (see `agenttts.controller.works`).
+
+    ``check`` is called at each look at the queue, and raises where the controller is not to go on.
+    """
 
     def __init__(
         self,
@@ -80,6 +87,7 @@ class Evaluation:
         works: WorkFactory,
         settings: EvaluationSettings,
         attendant: Attendant | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self._run = run
         self._journal = journal
@@ -87,8 +95,13 @@ class Evaluation:
         self._works = works
         self._settings = settings
         self._attendant = attendant
+        self._check = check
         self._ended: dict[str, float] = {}
         self._excluded: tuple[str, ...] = ()
+        # Of these nodes at least one is needed: jobs that avoid all of them are refused.
+        self._needed: set[str] = set()
+        # Attempts whose end has been seen since the nodes were last looked at; some may be older than this controller.
+        self._ends = 1
         self._examples = ExamplesGuard(run.origin().get("examples") or {})
 
     def evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
@@ -99,16 +112,21 @@ class Evaluation:
         self._check_examples(trials)
         trouble: float | None = None
         while True:
+            if self._check is not None:
+                self._check()
             try:
                 self._adopt([t for t in trials if t.row is None])
                 if self._collect(trials):
                     self.write_table()
+                self._keep_off_failed_nodes()
                 waiting = [t for t in trials if t.row is None]
                 if not waiting:
                     return
                 if self._attendant is not None:
                     self._attendant.waiting(len(waiting), len(trials), more)
                 now = datetime.now(UTC)
+                if self._may_appear_late(now):
+                    self.end_strays()
                 due = [t for t in waiting if t.batch is None and self._may_start(t, now)]
                 live = sum(t.batch is not None for t in waiting)
                 self._submit(due, live)
@@ -136,14 +154,26 @@ class Evaluation:
         """Find the jobs of submissions that were begun and never written down as done."""
         for batch in {t.batch for t in trials if t.batch and not t.job_id}:
             members = [self._journal.state.trials[t] for t in self._journal.state.batches[batch]]
-            found = self._dispatcher.find(batch, [self._work(member) for member in members])
+            works = [self._work(member) for member in members]
+            found = self._dispatcher.find(batch, works)
             if found:
                 log.info("adopted %d jobs of batch %s", len(found), batch)
                 self._journal.append("submitted", batch=batch, jobs=found)
             lost = [m.planned.trial for m in members if m.planned.trial not in found]
             lost = [t for t in lost if self._journal.state.trials[t].row is None]
             if lost:
+                self._dispatcher.withdraw(batch, works, lost)
                 self._journal.append("lost", trials=lost, reason=NEVER_SUBMITTED)
+
+    def _may_appear_late(self, now: datetime) -> bool:
+        """Whether jobs may yet appear of a submission that was taken for one that never was."""
+        since = self._journal.state.unanswered_at
+        return since is not None and now - datetime.fromisoformat(since) < _APPEARS_WITHIN
+
+    def end_strays(self) -> None:
+        """End the run's jobs that no trial knows of; they would compute for nobody, or what another job computes."""
+        known = [t.job_id for t in self._journal.state.unfinished() if t.job_id]
+        end_strays(self._journal, self._dispatcher, self._works.token, known)
 
     def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
         """Whether a trial's pause after a failure is over: what is broken for a moment must not use up its attempts."""
@@ -165,6 +195,28 @@ class Evaluation:
             log.warning("jobs avoid the nodes: %s", ", ".join(nodes) or "none any more")
         self._excluded = nodes
         return nodes
+
+    def _keep_off_failed_nodes(self) -> None:
+        """Once nodes have failed, jobs that wait already are kept off them too. That this fails costs no more than a trial's
+        attempt on such a node: it is written down, and tried again when the next attempt has ended."""
+        state = self._journal.state
+        if not self._ends:
+            return
+        self._ends = 0
+        nodes = self._nodes_to_exclude()
+        unchanged = list(nodes) == state.avoided and state.avoid_failed is None
+        # Where no other node was left, jobs may run on these after all.
+        if unchanged or (self._needed and self._needed <= set(nodes)):
+            return
+        failed = None
+        jobs: list[str] | None = []
+        try:
+            jobs = self._dispatcher.avoid([t.job_id for t in state.unfinished() if t.job_id], nodes)
+        except MissingRequirement as error:
+            log.warning("jobs that wait are not kept off %s: %s", ", ".join(nodes), error)
+            failed = str(error)
+        if jobs is not None:
+            self._journal.append("avoiding", nodes=list(nodes), jobs=jobs, failed=failed)
 
     def _submit(self, pending: Sequence[TrialProgress], live: int) -> None:
         """Submit what may be submitted now, one array per resource class."""
@@ -191,6 +243,7 @@ class Evaluation:
         except MissingRequirement as error:
             if not any(work.exclude for work in works):
                 raise
+            self._needed = set(self._excluded)
             log.warning("jobs that avoid %s are refused (%s); they may run there after all", ", ".join(self._excluded), error)  # fmt: skip
             return self._dispatcher.submit(batch, [replace(work, exclude=()) for work in works])
 
@@ -229,6 +282,7 @@ class Evaluation:
                 "%s: %s (%s); it is started again",
                 progress.planned.trial, verdict.state, verdict.explanation,
             )  # fmt: skip
+            self._ends += 1
             self._journal.append(
                 "lost",
                 trials=[progress.planned.trial],
@@ -280,6 +334,7 @@ class Evaluation:
         return time.monotonic() - since >= self._settings.settle_seconds
 
     def _finish(self, progress: TrialProgress, row: TrialRow) -> bool:
+        self._ends += 1
         self._journal.append("finished", trial=progress.planned.trial, row=row_to_json(row))
         log.info("%s %s: %s", progress.planned.trial, row.state, row.score)
         return True
@@ -291,6 +346,7 @@ class Evaluation:
         self._adopt(state.unfinished())
         live = [t.job_id for t in state.unfinished() if t.job_id]
         self._dispatcher.cancel(live)
+        self.end_strays()
         for progress in state.unfinished():
             self._collect_cancelled(progress, reason)
         self.write_table()

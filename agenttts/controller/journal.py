@@ -68,6 +68,13 @@ class RunState:
     finished: str | None = None
     """How the run ended ('done' or why it failed); None while it is not over."""
     started_at: str | None = None
+    strays: dict[str, str] = field(default_factory=dict)
+    """Jobs of the run that no trial knew of and that were ended: what each was, by its id."""
+    avoided: list[str] = field(default_factory=list)
+    """Nodes that failed trials, which waiting jobs avoid too unless ``avoid_failed`` says why not."""
+    avoid_failed: str | None = None
+    unanswered_at: str | None = None
+    """When a submission was last taken for one that never was (ISO 8601)."""
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take one event in."""
@@ -100,6 +107,13 @@ class RunState:
                 progress.preemptions += event["reason"] == PREEMPTED
                 if event["reason"] not in (NEVER_SUBMITTED, PREEMPTED):
                     progress.lost_at = event.get("time")
+            if event["reason"] == NEVER_SUBMITTED:
+                self.unanswered_at = event.get("time")
+        elif kind == "avoiding":
+            self.avoid_failed = event.get("failed")
+            self.avoided = list(event["nodes"])
+        elif kind == "strays":
+            self.strays |= event["jobs"]
         elif kind == "finished":
             self.trials[event["trial"]].row = event["row"]
         elif kind == "told":

@@ -17,6 +17,7 @@ from agenttts.controller.evaluation import Evaluation
 from agenttts.controller.journal import Journal, PlannedTrial, TrialProgress
 from agenttts.controller.reports import write_report
 from agenttts.controller.run import RunDirectory
+from agenttts.controller.starts import RunCancelled, StartSuperseded
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import AgentTTSError, RunFailed
 from agenttts.search.base import Proposal, Searcher, TrialResult
@@ -66,18 +67,21 @@ class Controller:
         """Go on with the run until it is over. Raises `RunFailed` when an iteration failed as a whole.
 
         It does not where other iterations have shown that trials can complete and these failed by their own fault.
-        Whatever else ends the run (a partition that refuses its jobs, say) is written down and raised again; what lives
+        A run that is cancelled meanwhile ends as such. Whatever else ends the run (a partition that refuses its jobs, say) is written down and raised again; what lives
         of it is cancelled, as nobody would collect it, and `resume` runs that after all.
         """
         self._journal.append("started")
         try:
             self._run_search()
-        except QueueUnavailable:
+        except (QueueUnavailable, StartSuperseded):
             raise  # nothing is over: jobs may run on, and the next controller finds them
+        except RunCancelled:
+            self.cancel("cancelled")
         except AgentTTSError as error:
             self._end(str(error), self._stop(f"the run ended: {error}"))
             raise
         else:
+            self._end_strays()
             self._end("done")
         finally:
             self._journal.close()
@@ -121,6 +125,13 @@ class Controller:
             log.error("the run's jobs could not be cancelled: %s", error)
             return f"; its jobs may still run ({error}): 'agenttts-hpc cancel {self._run.name}' stops them"
         return ""
+
+    def _end_strays(self) -> None:
+        """End jobs that nobody knows of; that this cannot be done for now does not make the run's results any less done."""
+        try:
+            self._evaluation.end_strays()
+        except AgentTTSError as error:
+            log.warning("whether jobs of this run are left could not be seen: %s; 'agenttts-hpc cancel %s' looks again", error, self._run.name)  # fmt: skip
 
     def _restore(self) -> None:
         """Bring a new searcher to where the journal says the old one was, told as the old one was told."""

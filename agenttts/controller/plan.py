@@ -22,6 +22,7 @@ from agenttts.controller.checks import (
 )
 from agenttts.controller.examples import finalist_examples, held_out_examples, load_examples
 from agenttts.controller.models import ModelFacts, find_facts, model_configs
+from agenttts.controller.node_record import last_look
 from agenttts.dispatch.apptainer import (
     Container,
     check_binds,
@@ -63,6 +64,8 @@ class Plan:
     data: LoadReport = field(default_factory=LoadReport)
     """What was read of the task's data, and what was skipped."""
     problems: tuple[Problem, ...] = field(default=())
+    nodes: str | None = None
+    """When ``doctor --submit`` last looked at the profile's nodes; None where it has none."""
 
     @property
     def models(self) -> dict[str, ModelConfig]:
@@ -86,7 +89,11 @@ class Plan:
         trials = searcher.initial_batch + self.spec.search.iterations * self.spec.search.batch_size
         return {
             "run": self.spec.name,
-            "cluster": {"name": self.spec.cluster, "kind": self.profile.kind},
+            "cluster": {
+                "name": self.spec.cluster,
+                "kind": self.profile.kind,
+                "nodes": self.nodes,
+            },
             "task": {
                 "name": self.spec.task.name,
                 "main_metric": self.task.main_metric,
@@ -244,6 +251,7 @@ def make_plan(
         test_examples,
         data,
         tuple(checks.problems),
+        last_look(results, spec.cluster, profile),
     )
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import errno
-import fcntl
 import logging
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +15,12 @@ import submitit
 from agenttts import search, tasks
 from agenttts.controller.agent import agent_thinking, briefing_of, served_fields, served_model
 from agenttts.controller.evaluation import Evaluation, EvaluationSettings
-from agenttts.controller.journal import Journal
+from agenttts.controller.journal import Journal, read_state
 from agenttts.controller.loop import Controller, LoopSettings
 from agenttts.controller.models import changed_weights, frozen_facts, model_configs
 from agenttts.controller.plan import container_of
 from agenttts.controller.run import RunDirectory
+from agenttts.controller.starts import RunCancelled, StartCheck, StartSuperseded, only_controller
 from agenttts.controller.works import WorkFactory, samples_directory
 from agenttts.dispatch.base import Dispatcher
 from agenttts.dispatch.in_process import InProcessDispatcher
@@ -30,7 +28,6 @@ from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.scratch import CompileCache
 from agenttts.dispatch.slurm import SlurmDispatcher
-from agenttts.errors import RunFailed
 from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
 
@@ -38,32 +35,58 @@ log = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _PR_SET_PDEATHSIG = 1
-_LOCK_PATIENCE_S = 30
 
 
 class ControllerJob:
-    """The callable submitit runs. Near its time limit, or preempted, it is requeued and goes on from the journal."""
+    """The callable submitit runs. Near its time limit, or preempted, it is requeued and goes on from the journal.
 
-    def __init__(self, path: Path) -> None:
+    ``start`` is the token of the start that it belongs to (`agenttts.controller.starts`); '' goes on in any case.
+    """
+
+    # Of jobs that an older version has pickled into the queue.
+    start = ""
+
+    def __init__(self, path: Path, start: str = "") -> None:
         self.path = path
+        self.start = start
 
     def __call__(self) -> None:
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-        if "SLURM_JOB_ID" not in os.environ:
+        if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
             # Not to go on unseen when the process that status and cancel know is killed (prctl(2), Linux).
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        run = RunDirectory(self.path)
-        with only_controller(run):
-            warn_of_changed_weights(run)
-            make_controller(run).run()
+        run_controller(RunDirectory(self.path), self.start)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Called by submitit on SIGUSR2: everything is on the disk already."""
-        return submitit.helpers.DelayedSubmission(ControllerJob(self.path))
+        return submitit.helpers.DelayedSubmission(ControllerJob(self.path, self.start))
 
 
-def make_controller(run: RunDirectory) -> Controller:
-    """The controller of a run, ready to go on from wherever its journal is."""
+def run_controller(run: RunDirectory, start: str) -> None:
+    """Go on with a run until it is over, as this start of its controller; with one that is cancelled, end the run."""
+    with only_controller(run):
+        try:
+            StartCheck(run, start)()
+        except StartSuperseded as superseded:
+            log.warning("%s", superseded)
+            return
+        except RunCancelled:
+            close_cancelled(run)
+            return
+        warn_of_changed_weights(run)
+        make_controller(run, start).run()
+
+
+def close_cancelled(run: RunDirectory) -> None:
+    """End a run that no controller goes on with as cancelled, unless it is over. For callers within `only_controller`."""
+    state = read_state(run.journal_file)
+    # A run that an error ended may have left jobs behind.
+    if state.finished is None or (state.finished != "done" and state.unfinished()):
+        make_controller(run).cancel("cancelled")
+
+
+def make_controller(run: RunDirectory, start: str = "") -> Controller:
+    """The controller of a run, ready to go on from wherever its journal is; ``start`` as for `ControllerJob`."""
     spec = run.spec()
     origin = run.origin()
     profile = run.profile()
@@ -75,7 +98,7 @@ def make_controller(run: RunDirectory) -> Controller:
         )
         image = origin.get("image") or {}
         cache = CompileCache(folder, str(image.get("sha256", "")))
-    token = f"{run.name}-{origin['token']}"
+    token = run_token(run)
     transcript = Transcript(run.transcript_file)
     served = served_model(
         run,
@@ -125,6 +148,7 @@ def make_controller(run: RunDirectory) -> Controller:
             retry_pauses=tuple(profile.retry_pauses),
         ),
         served,
+        StartCheck(run, start),
     )
     settings = LoopSettings(
         iterations=spec.search.iterations,
@@ -159,6 +183,11 @@ def _lines(path: Path) -> int:
         return sum(1 for _ in stream)
 
 
+def run_token(run: RunDirectory) -> str:
+    """What the batch tokens of all jobs of a run begin with; no other run has it."""
+    return f"{run.name}-{run.origin()['token']}"
+
+
 def make_dispatcher(run: RunDirectory, profile: Profile) -> Dispatcher:
     """The dispatcher of a profile."""
     folder = run.slurm / "trials"
@@ -167,36 +196,6 @@ def make_dispatcher(run: RunDirectory, profile: Profile) -> Dispatcher:
     if profile.kind == "in_process":
         return InProcessDispatcher(profile, folder)
     return LocalDispatcher(profile, folder)
-
-
-@contextmanager
-def only_controller(run: RunDirectory) -> Iterator[None]:
-    """Hold the run's lock: two controllers never write one journal."""
-    with run.lock_file.open("w") as stream:
-        deadline = time.monotonic() + _LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                    break  # a file system without locks; on Slurm the job's dependency keeps controllers apart
-                if time.monotonic() > deadline:
-                    raise RunFailed(f"another controller of {run.path} is running") from None
-                time.sleep(0.2)
-        yield
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a controller holds a run's lock."""
-    try:
-        with path.open("r+") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 @contextmanager

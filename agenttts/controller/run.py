@@ -59,6 +59,11 @@ class RunDirectory:
         return self.path / "controller.lock"
 
     @property
+    def command_lock_file(self) -> Path:
+        """Locked by a launch, resume or cancel of the run while it is at work."""
+        return self.path / "command.lock"
+
+    @property
     def agent(self) -> Path:
         """The served model's own folder: what it serves, where it listens, its log."""
         return self.path / "agent"
@@ -97,7 +102,7 @@ class RunDirectory:
 
     @property
     def controller_file(self) -> Path:
-        """Which job the controller is."""
+        """The last start of the controller: its token, which job it is, whether it was cancelled."""
         return self.path / "controller.json"
 
     @property

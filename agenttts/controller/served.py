@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.serve import (
     KEY_FILE,
     LEASE_FILE,
@@ -64,6 +65,8 @@ class ServedModel:
         self._job: str | None = None
         self._ready = False
         self._deaths = 0
+        # Why its last job did not even start, and why its present one waits.
+        self._end = self._waits = ""
         self._used = time.monotonic()
 
     def locate(self) -> Address:
@@ -80,15 +83,16 @@ class ServedModel:
                     self._deaths = 0  # the next batch may try again
                     raise LLMError(
                         "unavailable",
-                        f"the served model did not run {self._limits.restarts + 1} times in a row; the end of "
-                        f"{self._directory / 'log.txt'}: {log_tail(self._directory)}",
+                        f"the served model did not run {self._limits.restarts + 1} times in a row; "
+                        f"{self._end or 'the end of ' + str(self._directory / 'log.txt') + ': ' + log_tail(self._directory)}",
                     )
                 self._start()
             if time.monotonic() > deadline:
+                waits = f"; its job {self._job} still waits: {self._waits}" if self._waits else ""
                 self.release()
                 raise LLMError(
                     "unavailable",
-                    f"the served model was not ready within agent.start_seconds ({self._limits.start_seconds:g})",
+                    f"the served model was not ready within agent.start_seconds ({self._limits.start_seconds:g}){waits}",
                 )
             time.sleep(self._limits.poll_seconds)
 
@@ -120,7 +124,17 @@ class ServedModel:
         if self._job is not None:
             self._note("released")
             self._stop()
+        self._end_strays()
         (self._directory / KEY_FILE).unlink(missing_ok=True)
+
+    def _end_strays(self) -> None:
+        """End what else serves this run's model: a job that appeared after its submission got no answer, say."""
+        try:
+            for job in self._server.every():
+                self._note(f"job {job} was left over and is ended")
+                self._server.stop(job)
+        except _QUEUE_ERRORS as error:  # it ends by itself once its lease is not renewed
+            self._note(f"whether another job serves the model could not be seen: {error}")
 
     def _check(self) -> Address | None:
         """The address if the server answers; notices when its job has ended."""
@@ -128,9 +142,13 @@ class ServedModel:
             self._job = self._find()
         if self._job is None:
             return None
-        if not self._alive(self._job):
+        state = self._state(self._job)
+        self._tell_why_it_waits(state)
+        if state.ended:
+            self._end = f"job {self._job}: {state.detail}" if state.never_started else ""
             self._note(
-                f"job {self._job} ended by itself; its log ends: {log_tail(self._directory)}"
+                self._end
+                or f"job {self._job} ended by itself; its log ends: {log_tail(self._directory)}"
             )
             self._job, self._ready = None, False
             self._deaths += 1
@@ -161,6 +179,7 @@ class ServedModel:
                 "unavailable", f"the model's job could not be started: {error}"
             ) from None
         self._ready = False
+        self._waits = ""
         self._used = time.monotonic()
         self._note(f"started as job {self._job}")
         (self._directory / _JOB_FILE).write_text(
@@ -176,12 +195,19 @@ class ServedModel:
                 self._note(f"job {self._job} could not be cancelled: {error}")
         self._job, self._ready = None, False
 
-    def _alive(self, job: str) -> bool:
+    def _state(self, job: str) -> JobStatus:
         try:
-            return self._server.alive(job)
+            return self._server.state(job)
         except _QUEUE_ERRORS as error:  # no news is not bad news: the server itself is asked anyway
             log.warning("%s", error)
-            return True
+            return JobStatus("UNKNOWN", ended=False)
+
+    def _tell_why_it_waits(self, state: JobStatus) -> None:
+        """Note once for what a job waits that will not come by itself."""
+        waits = "" if state.ended or state.state != "PENDING" else state.detail
+        if state.stuck and waits != self._waits:
+            self._note(f"job {self._job} waits: {waits}")
+        self._waits = waits
 
     def _find(self) -> str | None:
         try:
@@ -202,6 +228,14 @@ class ServedModel:
     def _renew_lease(self) -> None:
         if self._directory.exists():
             (self._directory / LEASE_FILE).touch()
+
+
+def served_job(directory: Path) -> str | None:
+    """The job that was last started to serve a run's model; None where none was."""
+    try:
+        return str(json.loads((directory / _JOB_FILE).read_text(encoding="utf-8"))["job_id"])
+    except (OSError, ValueError, KeyError, TypeError):  # none, or one that is being written
+        return None
 
 
 def _answers(base_url: str, key: str) -> bool:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agenttts.controller.collect import row_from_json
-from agenttts.controller.journal import read_state
-from agenttts.controller.launch import controller_state, read_handle
+from agenttts.controller.journal import RunState, read_state
+from agenttts.controller.launch import controller_state
 from agenttts.controller.process import make_dispatcher
 from agenttts.controller.run import RunDirectory
+from agenttts.controller.served import served_job
+from agenttts.controller.starts import read_handle
+from agenttts.dispatch.controller_process import ELSEWHERE, controller_kind
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.slurm_queue import job_states
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.search.llm.transcript import summarise
 from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings
@@ -31,10 +36,13 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     try:
         statuses = make_dispatcher(run, profile).poll([t.job_id for t in live if t.job_id])
         controller = controller_state(run)
-        alive = controller is not None and not controller.ended
+        served = _served_state(run, profile)
+        alive: bool | None = controller is not None and not controller.ended
+        if controller is not None and controller.state == ELSEWHERE:
+            alive = None
         queue = None
     except MissingRequirement as error:  # seen from a machine without the cluster's commands
-        statuses, controller, alive, queue = {}, None, None, str(error)
+        statuses, controller, served, alive, queue = {}, None, None, None, str(error)
     counts = Counter(row.state.value for row in rows)
     counts.update(
         statuses[t.job_id].state if t.job_id in statuses else "WAITING" for t in state.unfinished()
@@ -58,12 +66,16 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
         # A controller that was started again has yet to write that the run goes on.
         "outcome": None if alive and state.finished != "done" else state.finished,
         "controller": {
-            "kind": profile.kind,
+            "kind": handle.kind if handle else controller_kind(profile),
             "job_id": handle.job_id if handle else None,
+            "host": handle.process_host if handle else None,
+            "described": handle.described() if handle else "",
             "alive": alive,
             # The queue's own word, and why it waits or did not start.
             "state": controller.state if controller else None,
             "reason": controller.detail if controller else "",
+            # It waits for what will not come by itself.
+            "stuck": controller is not None and controller.stuck,
             "queue": queue,
         },
         "iteration": max(searched, default=None),
@@ -92,8 +104,16 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             for row in tests
         ],
         "cut_share": cut_document(cuts),
-        "warnings": cut_warnings(cuts, limits),
+        "warnings": [
+            *cut_warnings(cuts, limits),
+            *_node_warnings(state),
+            *_stray_warnings(state.strays),
+        ],
+        "strays": state.strays,
+        "avoided_nodes": state.avoided,
         "agent": summarise(run.transcript_file),
+        # The job of the model that the run serves itself, while it waits or runs on Slurm.
+        "served": served,
         "jobs": [
             {
                 "trial": t.planned.trial,
@@ -107,13 +127,38 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     }
 
 
+def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
+    job = served_job(run.agent) if profile.kind == "slurm" else None
+    state = job_states([job])[job] if job else None
+    if state is None or state.ended:
+        return None
+    return {"job_id": job, "state": state.state, "reason": state.detail, "stuck": state.stuck}
+
+
+def _node_warnings(state: RunState) -> list[str]:
+    if not state.avoided:
+        return []
+    waiting = f"; jobs that wait already are not kept off: {state.avoid_failed}" if state.avoid_failed else ""  # fmt: skip
+    return [f"trials failed on the nodes {', '.join(state.avoided)}, which jobs avoid now{waiting}"]
+
+
+def _stray_warnings(strays: Mapping[str, str]) -> list[str]:
+    if not strays:
+        return []
+    jobs = ", ".join(strays)
+    return [f"jobs of this run that no trial knew of were ended: {jobs} (submissions without an answer, as a rule)"]  # fmt: skip
+
+
 def follow(
     run: RunDirectory, seen: Callable[[dict[str, Any]], None], interval: float = 1.0
 ) -> dict[str, Any]:
     """Call ``seen`` with the status every ``interval`` seconds until the run is over; the last status.
 
-    Raises `RunFailed` when the run failed, some of its trials did, or its controller ended early.
+    Raises `RunFailed` when the run failed, some of its trials did, its controller ended early, or waits longer than the
+    profile's patience for what will not come by itself; it goes on waiting then, as somebody may yet do something about it.
     """
+    patience = run.profile().never_patience_minutes * 60
+    stuck_since: float | None = None
     while True:
         status = run_status(run)
         seen(status)
@@ -130,6 +175,15 @@ def follow(
                 f"{': ' if reason else ''}{reason}; "
                 f"its log is in {run.slurm / 'controller'}; 'agenttts-hpc resume {run.name}' goes on where it stopped"
             )
+        if status["controller"]["stuck"]:
+            stuck_since = stuck_since if stuck_since is not None else time.monotonic()
+            if time.monotonic() - stuck_since >= patience:
+                raise RunFailed(
+                    f"the controller of {run.path} (job {status['controller']['job_id']}) would not start by itself: "
+                    f"{status['controller']['reason']}. It still waits; 'agenttts-hpc cancel {run.name}' removes it"
+                )
+        else:
+            stuck_since = None
         time.sleep(interval)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -46,7 +46,7 @@ class JobStatus:
     """How a job stands. ``state`` is the queue's own word; ``ended`` says that it will not run again by itself.
 
     ``verdict`` is what the end means for a trial that left no result; None while the job lives. ``never_started``: the job
-    has ended before its trial's attempt began, and ``detail`` says why.
+    has ended before its trial's attempt began, and ``detail`` says why. ``stuck``: it waits for what will not come by itself.
     """
 
     state: str
@@ -54,6 +54,7 @@ class JobStatus:
     verdict: TrialState | None = None
     detail: str = ""
     never_started: bool = False
+    stuck: bool = False
 
 
 class Dispatcher(Protocol):
@@ -61,7 +62,10 @@ class Dispatcher(Protocol):
 
     Contract: `submit` starts every work once and returns job ids by trial; all of them carry ``batch``, a token
     unique to the call, by which `find` recovers them when the caller died between submitting and writing that down.
-    `poll` answers for every id it is asked about. `capacity` is how many more works may be submitted now, given how
+    Jobs of ``trials`` that `find` did not see may appear later: after `withdraw` they end as soon as they start, and run
+    nothing. `strays` are jobs of the run ``token``, with which all its batches begin, that live and are not among ``known``:
+    what each is, by its id, which `cancel` takes. `avoid` keeps those of the jobs that wait off ``nodes``, and off no others
+    but the profile's; these are the jobs, None where there are no nodes to choose among. `poll` answers for every id it is asked about. `capacity` is how many more works may be submitted now, given how
     many live. Any of them may raise `QueueUnavailable`: asking again later may do. A dispatcher keeps no state that a new
     one could not rebuild from job ids and batch tokens, or find out again.
     """
@@ -72,6 +76,12 @@ class Dispatcher(Protocol):
 
     def find(self, batch: str, works: Sequence[Work]) -> dict[str, str]: ...
 
+    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None: ...
+
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]: ...
+
+    def strays(self, token: str, known: Collection[str]) -> dict[str, str]: ...
+
+    def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None: ...
 
     def cancel(self, job_ids: Iterable[str]) -> None: ...

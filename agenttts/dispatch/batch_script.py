@@ -16,7 +16,7 @@ from agenttts.dispatch.sbatch_syntax import flag_line
 from agenttts.errors import UserError
 
 # What begins a line that the batch file writes into the job's log.
-_MARK = "agenttts: "
+MARK = "agenttts: "
 # submitit's tags in the names of folders, which it and Slurm would replace by numbers of the job.
 _TAGS = ("%j", "%t", "%A", "%a")
 _LONGEST_MESSAGE = 2000
@@ -27,7 +27,7 @@ _LONGEST_MESSAGE = 2000
 _SETUP = f"""\
 agenttts_setup_ended() {{
   trap - EXIT ERR
-  printf '{_MARK}%s on node %s (exit status %s)\\n' "$2" "${{SLURMD_NODENAME:-$HOSTNAME}}" "$1" >&2
+  printf '{MARK}%s on node %s (exit status %s)\\n' "$2" "${{SLURMD_NODENAME:-$HOSTNAME}}" "$1" >&2
   exit "$1"
 }}
 agenttts_line() {{ sed -n "$1s/^[[:space:]]*//p" "${{BASH_SOURCE[0]}}"; }}
@@ -47,10 +47,17 @@ class BatchScript:
     setup: Sequence[str] = ()
     login_shell: bool = False
 
-    def text(self, command: str, program: str, array: tuple[int, int] | None = None) -> str:
+    def text(
+        self,
+        command: str,
+        program: str,
+        array: tuple[int, int] | None = None,
+        before: Sequence[str] = (),
+    ) -> str:
         """The batch file that becomes the process of ``command``, which starts ``program``.
 
-        ``array`` is how many elements, and how many of them run at a time; None for a single job.
+        ``array`` is how many elements, and how many of them run at a time; None for a single job. ``before`` are lines of
+        the project's own, which come before the setup lines.
         """
         identity = "%A_%a" if array else "%j"
         options = {
@@ -64,6 +71,8 @@ class BatchScript:
             options["array"] = f"0-{elements - 1}%{min(elements, running)}"
         lines = ["#!/bin/bash -l" if self.login_shell else "#!/bin/bash", ""]
         lines += [f"#SBATCH {line}" for line in option_lines(options)]
+        if before:
+            lines += ["", *before]
         if self.setup:
             lines += ["", _SETUP, *self.setup, _AFTER_SETUP]
         lines += ["", "export SUBMITIT_EXECUTOR=slurm", _start(command, program), ""]
@@ -77,7 +86,7 @@ set +e
 shopt -s execfail
 exec {command}
 agenttts_status=$?
-printf '{_MARK}%s could not be started on node %s; is it on a file system that the nodes share?\\n' \\
+printf '{MARK}%s could not be started on node %s; is it on a file system that the nodes share?\\n' \\
   {shlex.quote(program)} "${{SLURMD_NODENAME:-$HOSTNAME}}" >&2
 exit "$agenttts_status\""""
 
@@ -114,12 +123,12 @@ def log_message(folder: Path, job_id: str) -> str:
             lines = stream.read().decode(errors="replace").splitlines()
     except OSError:
         return ""  # no log: the node does not see the folder, or has not written yet
-    found = [number for number, line in enumerate(lines) if line.startswith(_MARK)]
+    found = [number for number, line in enumerate(lines) if line.startswith(MARK)]
     if not found:
         return ""
     # The line before it is what the shell or the program said of it.
     before = lines[found[-1] - 1] if found[-1] else ""
-    message = lines[found[-1]].removeprefix(_MARK)
+    message = lines[found[-1]].removeprefix(MARK)
     return (f"{message} ({before.strip()})" if before.strip() else message)[:_LONGEST_MESSAGE]
 
 

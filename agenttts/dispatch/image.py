@@ -54,6 +54,8 @@ _LISTS = ("extra-index-url", "find-links", "trusted-host")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _CAP_SYS_RESOURCE = 24  # linux/capability.h
 _LOG_LINES = 12
+CUDA_LABEL = "agenttts.cuda"
+_INSPECT_S = 60
 # vllm/vllm-openai unpacked, its layers, and the packed image (2026-11).
 _DOCKER_BUILD_BYTES = 30e9
 
@@ -68,6 +70,8 @@ class ImageRecord:
     built: str
     agenttts_version: str
     runtime_version: str
+    cuda: str | None = None
+    """The CUDA that its torch was built for; None where it has none, or the image does not say."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,7 @@ def build_image(
         built=datetime.now(UTC).isoformat(timespec="seconds"),
         agenttts_version=_project_version(project),
         runtime_version=_version(runtime),
+        cuda=image_cuda(runtime, output),
     )
     atomic_write_json(_sidecar(output), {**asdict(record), "mtime_ns": output.stat().st_mtime_ns})
     if not kept_log:
@@ -168,10 +173,30 @@ def read_record(image: Path) -> ImageRecord | None:
         return None
     digest(image)  # drops what a record says of an image that is there no longer
     stored = _read_sidecar(image)
+    known = {
+        field.name: stored[field.name] for field in fields(ImageRecord) if field.name in stored
+    }
     try:
-        return ImageRecord(**{field.name: stored[field.name] for field in fields(ImageRecord)})
-    except KeyError:
+        return ImageRecord(**known)
+    except TypeError:  # a field is missing
         return None
+
+
+def image_cuda(runtime: str, image: Path) -> str | None:
+    """The CUDA in an image's label `CUDA_LABEL`, which ``Apptainer.def`` writes; None where there is none to be read."""
+    try:
+        shown = subprocess.run(
+            [runtime, "inspect", "--json", "--labels", str(image)],
+            capture_output=True,
+            text=True,
+            timeout=_INSPECT_S,
+            check=False,
+        )
+        labels = json.loads(shown.stdout)["data"]["attributes"]["labels"]
+        cuda = labels.get(CUDA_LABEL)
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return cuda if isinstance(cuda, str) and re.fullmatch(r"\d+(\.\d+)*", cuda) else None
 
 
 def digest(image: Path) -> str:

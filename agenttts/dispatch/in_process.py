@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from agenttts.dispatch.attempts import count_state, read_attempts
@@ -57,8 +57,19 @@ class InProcessDispatcher:
         jobs = {j.directory: job_id for job_id, j in self._jobs.items() if j.batch == batch}
         return {trials[place]: job_id for place, job_id in jobs.items() if place in trials}
 
+    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None:
+        """Nothing appears later here: jobs are threads of this process."""
+
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         return {job_id: self._status(job_id) for job_id in job_ids}
+
+    def strays(self, token: str, known: Collection[str]) -> dict[str, str]:
+        live = (job_id for job_id, job in self._jobs.items() if job.alive)
+        return {job_id: "a thread" for job_id in live if job_id not in known}
+
+    def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
+        """This machine is the only node."""
+        return None
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:

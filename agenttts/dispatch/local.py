@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,10 +12,15 @@ import submitit
 
 from agenttts.dispatch.base import JobStatus, Work
 from agenttts.dispatch.job import NEVER, TrialJob
-from agenttts.dispatch.proc import command_line
+from agenttts.dispatch.proc import command_line, parents, pids
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm_syntax import minutes
 from agenttts.tables.schema import TrialState
+
+# The module that runs a local job's process from its start to its end.
+RUNNER = b"submitit.local._local"
+# What that starts, and what goes on when it is killed.
+_TASK = b"submitit.core._submit"
 
 
 class LocalDispatcher:
@@ -46,8 +51,27 @@ class LocalDispatcher:
                 found[trials[directory]] = job_id
         return found
 
+    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None:
+        """Nothing appears later here: a process that has not been told what to run ends by itself."""
+
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         return {job_id: self._status(job_id) for job_id in job_ids}
+
+    def strays(self, token: str, known: Collection[str]) -> dict[str, str]:
+        """Processes of jobs that are not known, and what outlived the process of its job."""
+        live = self._live()
+        ancestors = {pid: set(parents(pid)) for pid in live}
+        mine = set(known)
+        return {
+            pid: "a process"
+            for pid in live
+            # A job's shell runs its process, and that its task.
+            if pid not in mine and not ancestors[pid] & mine.union(live)
+        }
+
+    def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
+        """This machine is the only node."""
+        return None
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
@@ -93,13 +117,12 @@ class LocalDispatcher:
 
     def _live(self) -> list[str]:
         """The processes that serve jobs of this folder, whoever started them."""
-        pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        return sorted((pid for pid in pids if self._is_ours(pid)), key=int)
+        return [pid for pid in pids() if self._is_ours(pid)]
 
     def _is_ours(self, pid: str) -> bool:
         # A pid may have been given to another program since: it is ours only if it serves our folder.
         command = command_line(pid)
-        return _RUNNER in command and os.fsencode(self._folder) in command
+        return (RUNNER in command or _TASK in command) and os.fsencode(self._folder) in command
 
     def _directory(self, job_id: str) -> Path | None:
         """The directory of the trial a job is for; None when it has not been told (and will end by itself)."""
@@ -111,15 +134,12 @@ class LocalDispatcher:
         return job.directory if isinstance(job, TrialJob) else None
 
 
-_RUNNER = b"submitit.local._local"
-
-
 def _runner(pid: int) -> int:
     """The process that ends a job in order when interrupted: with `setup` lines, a child of the job's shell."""
-    if _RUNNER in command_line(pid).split(b"\0"):
+    if RUNNER in command_line(pid).split(b"\0"):
         return pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    return next((int(c) for c in children if _RUNNER in command_line(c).split(b"\0")), pid)
+    return next((int(c) for c in children if RUNNER in command_line(c).split(b"\0")), pid)
 
 
 def _devices(pid: str) -> list[int]:

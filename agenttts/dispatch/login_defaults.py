@@ -7,12 +7,14 @@ as the controller's, Slurm has set variables of its own, and of the user's those
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.errors import UserError
+
+Resources = TypeVar("Resources", bound=JobResources)
 
 # Source: sbatch(1), "INPUT ENVIRONMENT VARIABLES". What is not here the project sets itself, for every job.
 _KEYS = {
@@ -62,7 +64,7 @@ def with_login_defaults(profile: Profile, environment: Mapping[str, str]) -> Pro
         ) from None
 
 
-def _completed(resources: JobResources, environment: Mapping[str, str]) -> JobResources:
+def _completed(resources: Resources, environment: Mapping[str, str]) -> Resources:
     said = {name: text for name, text in environment.items() if name in {*_KEYS, *_OPTIONS}}
     keys = {
         _KEYS[name]: text
@@ -79,7 +81,7 @@ def _completed(resources: JobResources, environment: Mapping[str, str]) -> JobRe
         return resources
     more: dict[str, Any] = {**keys, "sbatch": {**options, **resources.sbatch}}
     try:
-        return JobResources(**{**resources.model_dump(exclude_unset=True), **more})
+        return type(resources)(**{**resources.model_dump(exclude_unset=True), **more})
     except ValidationError as error:
         raise _refused(error, said) from None
 

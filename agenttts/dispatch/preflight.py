@@ -80,13 +80,19 @@ def _look(checks: Sequence[Callable[[], str | None]], found: list[str | None]) -
 
 
 def _not_writable(directory: Path, what: str) -> str | None:
+    problem = write_problem(directory)
+    return f"{what} {directory} cannot be written: {problem}" if problem else None
+
+
+def write_problem(directory: Path) -> str | None:
+    """What keeps this process from writing and reading files in ``directory``; None when nothing does."""
     probe = directory / f".preflight-{secrets.token_hex(4)}"
     try:
         probe.write_bytes(b"written\n")
         if probe.read_bytes() != b"written\n":
-            return f"{what} {directory} gives back other bytes than were written"
+            return "it gives back other bytes than were written"
     except OSError as error:
-        return f"{what} {directory} cannot be written: {error.strerror}"
+        return error.strerror or str(error)
     finally:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)

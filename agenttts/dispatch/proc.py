@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 # A process that another program is about to replace, or that has just been started, has a program and no arguments yet, for
@@ -30,6 +33,51 @@ def command_line(pid: int | str) -> bytes:
         time.sleep(0.002)
 
 
+def pids() -> list[str]:
+    """The numbers of all processes, in order."""
+    found = (entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return sorted(found, key=int)
+
+
+def process_identity(pid: int | str) -> str | None:
+    """What tells a process from a later one with the same pid: the boot and the moment of its start; None without it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {_stat(Path(f'/proc/{int(pid)}'))[19]}"  # starttime (22), in clock ticks since the boot
+    except (OSError, ValueError):
+        return None
+
+
+def _stat(folder: Path) -> list[str]:
+    """The fields of a process's ``stat`` behind its program's name, which may hold spaces and brackets: from state (3) on."""
+    text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+    return text.rpartition(")")[2].split()
+
+
+def parents(pid: int | str) -> Iterator[str]:
+    """A process's parent, that one's parent, and so on."""
+    while True:
+        try:
+            pid = _stat(Path(f"/proc/{pid}"))[1]
+        except OSError:  # ended meanwhile
+            return
+        if pid == "0":
+            return
+        yield pid
+
+
+def end_process(pid: int, patience: float) -> None:
+    """SIGTERM, and SIGKILL when it has not ended within ``patience`` seconds."""
+    deadline = time.monotonic() + patience
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        while command_line(pid):  # none once it has ended, a zombie's included
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+                return
+            time.sleep(0.05)
+
+
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process and its living descendants have used, those of inner PID namespaces included."""
     children: dict[int, list[int]] = {}
@@ -38,13 +86,7 @@ def cpu_seconds(pid: int) -> float:
         if not entry.name.isdigit():
             continue
         try:
-            # Behind the program's name, which may hold spaces and brackets: state, parent, ..., utime and stime (14, 15).
-            fields = (
-                (entry / "stat")
-                .read_text(encoding="utf-8", errors="replace")
-                .rpartition(")")[2]
-                .split()
-            )
+            fields = _stat(entry)  # parent (4), utime and stime (14, 15)
         except OSError:  # ended meanwhile
             continue
         children.setdefault(int(fields[1]), []).append(int(entry.name))

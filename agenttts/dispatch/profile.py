@@ -87,6 +87,14 @@ class JobResources(Section):
         return sbatch_syntax.check_options(value)
 
 
+class ControllerResources(JobResources):
+    """Where the controller runs, and what its job asks of Slurm where it is one."""
+
+    where: Literal["job", "here"] = "job"
+    """``here``: a process of the host that launches, detached from its terminal, for clusters that take no jobs from
+    compute nodes or have no queue for a light job of days. What it would ask of Slurm is then not used."""
+
+
 class ContainerDefaults(Section):
     """The container runtime of the cluster and what every trial's container gets."""
 
@@ -106,7 +114,7 @@ class Profile(Section):
     kind: Literal["local", "slurm", "in_process"]
     """``slurm``: jobs of a cluster; ``local``: processes of this machine; ``in_process``: threads of the launching process,
     for debugging and notebooks (`agenttts.dispatch.in_process`)."""
-    controller: JobResources = JobResources(time="2-00:00:00", mem="2G")
+    controller: ControllerResources = ControllerResources(time="2-00:00:00", mem="2G")
     trial: JobResources = JobResources()
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
     """Memory of one GPU in GB (1e9 bytes): lets models without ``gpus`` be sized."""
@@ -147,6 +155,11 @@ class Profile(Section):
     """Seconds before a trial is started again after its first failure, its second, ...; the last one also after later ones."""
     settle_seconds: Annotated[float, Field(ge=0)] | None = None
     """Seconds that a result may take to appear after its job has ended; None: 120 on Slurm (shared file systems), else 0."""
+
+    @property
+    def in_containers(self) -> bool:
+        """Whether trials run in containers, of the profile's image or of the spec's."""
+        return self.container is not None and self.container.runtime != "none"
 
     @field_validator("setup")
     @classmethod

@@ -29,11 +29,14 @@ from types import FrameType
 from typing import Any, Protocol
 
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
+from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.job import die_with_parent
+from agenttts.dispatch.proc import command_line, end_process, pids
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.request import JobNeeds
 from agenttts.dispatch.scratch import CompileCache, scratch_directory
-from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, run_slurm, status
+from agenttts.dispatch.slurm_queue import lives, rows_with_comment, run_slurm
+from agenttts.dispatch.stuck_jobs import PatientQueue
 from agenttts.dispatch.submission import outer_environment, slurm_executor, submission_errors
 from agenttts.tables.atomic import atomic_write_json
 
@@ -46,6 +49,7 @@ PORT = "{port}"
 KEY_VARIABLE = "VLLM_API_KEY"
 
 _PATIENCE_S = 10.0
+_PROGRAM = b"agenttts.dispatch.serve"
 
 
 @dataclass(frozen=True)
@@ -168,14 +172,16 @@ class Server(Protocol):
     """Starts and stops the job that serves a model.
 
     Contract: `start` returns the job's id; `find` the id of a job of this run that lives, whoever started it; `stop`
-    may be called for a job that has ended.
+    may be called for a job that has ended. `every` are all such jobs, those too that should not be there any more.
     """
 
     def start(self) -> str: ...
 
     def find(self) -> str | None: ...
 
-    def alive(self, job: str) -> bool: ...
+    def every(self) -> list[str]: ...
+
+    def state(self, job: str) -> JobStatus: ...
 
     def stop(self, job: str) -> None: ...
 
@@ -194,7 +200,7 @@ class LocalServer:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._devices))
         with (self._directory / LOG_FILE).open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "agenttts.dispatch.serve", str(self._directory)],
+                [sys.executable, "-m", os.fsdecode(_PROGRAM), str(self._directory)],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -206,16 +212,27 @@ class LocalServer:
     def find(self) -> str | None:
         return str(self._child.pid) if self._child and self._child.poll() is None else None
 
-    def alive(self, job: str) -> bool:
-        return self.find() == job
+    def every(self) -> list[str]:
+        """The child, and what an earlier controller's death has left."""
+        wanted = {_PROGRAM, os.fsencode(self._directory)}
+        return [pid for pid in pids() if wanted <= set(command_line(pid).split(b"\0"))]
+
+    def state(self, job: str) -> JobStatus:
+        alive = self.find() == job
+        return JobStatus("RUNNING" if alive else "ENDED", ended=not alive)
 
     def stop(self, job: str) -> None:
         if self._child is not None and self.find() == job:
             _end(self._child, patience=2 * _PATIENCE_S)
+        elif job in self.every():
+            end_process(int(job), patience=2 * _PATIENCE_S)
 
 
 class SlurmServer:
-    """A GPU job in the partition of the trials. ``token`` is unique to the run."""
+    """A GPU job in the partition of the trials. ``token`` is unique to the run.
+
+    One that waits for what will not come by itself is cancelled after the profile's patience, as a trial's job is.
+    """
 
     def __init__(
         self, directory: Path, profile: Profile, folder: Path, *, run: str, token: str, gpus: int
@@ -226,6 +243,7 @@ class SlurmServer:
         self._run = run
         self._mark = f"batch={token}-agent"
         self._gpus = gpus
+        self._queue = PatientQueue(profile.never_patience_minutes * 60)
 
     def start(self) -> str:
         needs = JobNeeds(
@@ -238,15 +256,19 @@ class SlurmServer:
         )
         executor = slurm_executor(self._folder, self._profile, self._profile.trial, needs)
         with submission_errors(), outer_environment():
-            [job] = executor.submit_each([ServeJob(self._directory)])
+            [job] = executor.submit_each(
+                [ServeJob(self._directory)], f"agent-{secrets.token_hex(4)}"
+            )
         return job
 
     def find(self) -> str | None:
-        jobs = jobs_with_comment(self._mark)
-        return next((job for job, state in jobs.items() if not status(state, "").ended), None)
+        return next(iter(self.every()), None)
 
-    def alive(self, job: str) -> bool:
-        return not job_states([job])[job].ended
+    def every(self) -> list[str]:
+        return [job for job, row in rows_with_comment(self._mark).items() if lives(row)]
+
+    def state(self, job: str) -> JobStatus:
+        return self._queue.poll([job])[job]
 
     def stop(self, job: str) -> None:
         run_slurm(["scancel", job])

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from agenttts.dispatch.base import JobStatus, SubmitLimitReached, Work
 from agenttts.dispatch.batch_script import log_message
 from agenttts.dispatch.job import TrialJob
+from agenttts.dispatch.pickles import Pickles
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.queue_reader import QueueRow
 from agenttts.dispatch.request import JobNeeds
 from agenttts.dispatch.slurm_queue import (
     cancel_jobs,
-    give_up,
-    given_up,
     job_rows,
     job_states,
-    row_status,
+    keep_off,
+    lives,
     rows_with_comment,
     run_slurm,
     set_name_and_comment,
 )
-from agenttts.dispatch.stuck_jobs import StuckJobs
+from agenttts.dispatch.stuck_jobs import PatientQueue
 from agenttts.dispatch.submission import outer_environment, slurm_executor, submission_errors
 
 # Beyond this many elements a label each would burden slurmctld more than it helps the reader.
@@ -50,8 +51,7 @@ class SlurmDispatcher:
         self._live = 0
         # Trials that may live at once, as far as a submit limit has told.
         self._limit = profile.max_pending
-        self._stuck = StuckJobs(profile.never_patience_minutes * 60)
-        self._given_up: dict[str, str] = {}
+        self._queue = PatientQueue(profile.never_patience_minutes * 60)
 
     def capacity(self, live: int) -> int:
         self._live = live
@@ -82,14 +82,28 @@ class SlurmDispatcher:
                 found[works[position].trial] = job
         return found
 
+    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None:
+        pickles = Pickles(self._folder, batch)
+        for position, work in enumerate(works):
+            if work.trial in trials:
+                pickles.withdraw(position)
+
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        return {job: self._told(job, found) for job, found in self._queue.poll(job_ids).items()}
+
+    def strays(self, token: str, known: Collection[str]) -> dict[str, str]:
+        rows = rows_with_comment(re.compile(rf"batch={re.escape(token)}-\d+"))
+        return {
+            job: f"{row.state}, {row.comment}"
+            for job, row in rows.items()
+            if job not in known and lives(row)
+        }
+
+    def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
         rows = job_rows(job_ids)
-        for job in self._stuck.overdue(rows):
-            row = rows[job]
-            if row is not None and job not in self._given_up:
-                give_up(job, row)
-                self._given_up[job] = row.reason
-        return {job: self._status(job, row) for job, row in rows.items()}
+        waiting = [job for job, row in rows.items() if row is not None and row.state == "PENDING"]
+        keep_off(waiting, ",".join(filter(None, (self._profile.trial.exclude, *nodes))))
+        return waiting
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         ids = [job for job, status in job_states(job_ids).items() if not status.ended]
@@ -100,10 +114,8 @@ class SlurmDispatcher:
     def _arrays(self) -> bool:
         return self._max_array > 1
 
-    def _status(self, job: str, row: QueueRow | None) -> JobStatus:
-        status = row_status(job, row)
-        if job in self._given_up and status.state in ("PENDING", "CANCELLED"):
-            return given_up(job, status.state, self._given_up[job])
+    def _told(self, job: str, status: JobStatus) -> JobStatus:
+        """A job's status, with what its log says of why it did not start."""
         if status.state in ("FAILED", "COMPLETED"):
             said = log_message(self._folder, job)
             if said:
@@ -113,7 +125,7 @@ class SlurmDispatcher:
     def _submit_array(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
         name = works[0].name.partition("-")[2] or works[0].name
         comment = f"agenttts batch={batch}"
-        jobs = self._submit_jobs(name, comment, works)
+        jobs = self._submit_jobs(batch, 0, name, comment, works)
         ids = {work.trial: job for work, job in zip(works, jobs, strict=True)}
         if len(works) <= _LABELS:
             for work in works:
@@ -125,10 +137,12 @@ class SlurmDispatcher:
         ids: dict[str, str] = {}
         for position, work in enumerate(works):
             comment = f"{work.comment} batch={batch} {_ELEMENT}{position}"
-            [ids[work.trial]] = self._submit_jobs(work.name, comment, [work])
+            [ids[work.trial]] = self._submit_jobs(batch, position, work.name, comment, [work])
         return ids
 
-    def _submit_jobs(self, name: str, comment: str, works: Sequence[Work]) -> list[str]:
+    def _submit_jobs(
+        self, batch: str, first: int, name: str, comment: str, works: Sequence[Work]
+    ) -> list[str]:
         profile = self._profile
         exclude = tuple(sorted({node for work in works for node in work.exclude}))
         needs = JobNeeds(name, comment, works[0].gpus, profile.grace_seconds, exclude=exclude)
@@ -137,7 +151,7 @@ class SlurmDispatcher:
         )
         jobs = [TrialJob.of(work, profile) for work in works]
         with submission_errors(len(works)), outer_environment():
-            return executor.submit_each(jobs)
+            return executor.submit_each(jobs, batch, first)
 
 
 def _position(job: str, row: QueueRow) -> int:

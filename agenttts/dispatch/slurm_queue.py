@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.queue_reader import (
@@ -21,7 +21,7 @@ from agenttts.dispatch.queue_reader import (
     read_sacct,
     read_squeue,
 )
-from agenttts.dispatch.queue_reasons import end_sentence, wait_sentence
+from agenttts.dispatch.queue_reasons import Waiting, end_sentence, wait_sentence, waiting_for
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
@@ -40,6 +40,10 @@ _ENDS = {
     "CANCELLED": TrialState.CANCELLED,
 }
 _TIMEOUT_S = 60
+# Names of jobs in one command line.
+_JOBS_AN_UPDATE = 200
+# What scontrol says of a job that has started or ended meanwhile (slurm_errno.c).
+_NOT_WAITING = re.compile(r"no longer pending|already (completing|completed|finished)|invalid job id|not pending", re.IGNORECASE)  # fmt: skip
 # In the comment of a job that was cancelled because it would not have started: the reason it waited for.
 _GAVE_UP = "gave-up="
 # Settings of the user's that bend answers (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) or send questions to another cluster.
@@ -90,7 +94,12 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
         detail = end_sentence(found.detail, job) if found.detail else ""
     else:
         detail = wait_sentence(found.detail, job) if found.detail else ""
-    return JobStatus(found.state, found.ended, found.verdict, detail)
+    return JobStatus(found.state, found.ended, found.verdict, detail, stuck=is_stuck(row))
+
+
+def is_stuck(row: QueueRow) -> bool:
+    """Whether a job waits for what will not come by itself."""
+    return row.state == "PENDING" and waiting_for(row.reason).waiting is Waiting.NEVER
 
 
 def given_up(job: str, state: str, reason: str) -> JobStatus:
@@ -126,17 +135,23 @@ def status(state: str, reason: str) -> JobStatus:
     return JobStatus(word, ended=verdict is not None, verdict=verdict, detail=detail)
 
 
-def jobs_with_comment(word: str) -> dict[str, str]:
-    """States by job id of the user's jobs whose comment holds ``word``, as a whole word: batch=r-1 is not batch=r-10."""
-    return {job: row.state for job, row in rows_with_comment(word).items()}
-
-
-def rows_with_comment(word: str) -> dict[str, QueueRow]:
-    """The user's jobs whose comment holds ``word``, as a whole word."""
+def rows_with_comment(word: str | re.Pattern[str]) -> dict[str, QueueRow]:
+    """The user's jobs whose comment holds ``word``, as a whole word: batch=r-1 is not batch=r-10."""
+    pattern = re.compile(re.escape(word)) if isinstance(word, str) else word
     queue = _squeue()
     if not queue.complete:
         raise _cut_off("squeue")
-    return {job: row for job, row in queue.rows.items() if word in row.comment.split()}
+    return {
+        job: row
+        for job, row in queue.rows.items()
+        if any(map(pattern.fullmatch, row.comment.split()))
+    }
+
+
+def lives(row: QueueRow) -> bool:
+    """Whether a job waits or runs, rather than having ended or being about to."""
+    found = status(row.state, "")
+    return not found.ended and found.state != "COMPLETING"
 
 
 def live_jobs() -> list[str]:
@@ -160,6 +175,27 @@ def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> None:
     if name:
         command.append(f"Name={name}")
     _ask(command)  # whatever it says: nothing follows from it
+
+
+def keep_off(job_ids: Sequence[str], nodes: str) -> None:
+    """Give waiting jobs a new list of nodes that they must not run on; '' for none. One that has started goes on.
+
+    Raises `QueueUnavailable` with what Slurm said where it refuses; it may have done it for some of the jobs.
+    """
+    problems = []
+    for first in range(0, len(job_ids), _JOBS_AN_UPDATE):
+        some = ",".join(job_ids[first : first + _JOBS_AN_UPDATE])
+        done = _ask(["scontrol", "update", f"JobId={some}", f"ExcNodeList={nodes}"])
+        if isinstance(done, str):
+            problems.append(done)
+        elif done.returncode != 0:
+            lines = done.stderr.decode(errors="replace").splitlines() or [_said(done)]
+            problems += [line.strip() for line in lines if not _NOT_WAITING.search(line)]
+    if problems:
+        raise QueueUnavailable(
+            f"'scontrol update JobId=... ExcNodeList={nodes}': {'; '.join(dict.fromkeys(problems))[:500]}",
+            fix="if nodes have to be avoided, cancel the jobs that wait; they are submitted anew without them",
+        )
 
 
 def run_slurm(command: list[str]) -> str:

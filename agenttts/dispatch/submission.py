@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import sys
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -20,6 +19,7 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 from agenttts.dispatch.base import QueueUnavailable, SubmitLimitReached
 from agenttts.dispatch.batch_script import BatchScript, check_folder
 from agenttts.dispatch.job import NEVER
+from agenttts.dispatch.pickles import Pickles
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm_queue import live_jobs
@@ -49,6 +49,10 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
     No srun: Slurm would signal every process of the step and the container runtime would pass each signal on again.
     With ``exec`` the one process that gets SIGUSR2 before the limit is submitit's own. submitit 1.5.4 writes a wckey
     that nobody asked for, shebang and quotes that cannot be chosen, and lets its arrays forget what a subclass adds.
+
+    What a job runs is pickled before sbatch is called, under a name that is known by then; the batch file links the name
+    that submitit looks for to it. submitit itself writes it after sbatch's answer: a job whose submitter dies in between,
+    or gets no answer, holds its node for a minute and fails.
     """
 
     def __init__(self, script: BatchScript, running: int, limit_minutes: int) -> None:
@@ -61,35 +65,38 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
         self._script = script
         self._running = running
         self._elements: int | None = None
+        self._pickles = Pickles(script.folder, "")
+        self._first = 0
 
-    def submit_each(self, functions: Sequence[Callable[[], Any]]) -> list[str]:
-        """Submit one job, or an array of several; the job ids in the order of ``functions``."""
+    def submit_each(
+        self, functions: Sequence[Callable[[], Any]], name: str, first: int = 0
+    ) -> list[str]:
+        """Submit one job, or an array of several; the job ids in the order of ``functions``.
+
+        ``name`` is unique to these jobs in the folder, and ``first`` the number of the first of them under that name: of
+        what an earlier call under it has submitted, nothing may have become a job.
+        """
+        self._pickles, self._first = Pickles(self.folder, name), first
         return [str(job.job_id) for job in self.submit_array(functions)]
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         array = None if self._elements is None else (self._elements, self._running)
-        return self._script.text(command, sys.executable, array)
+        link = self._pickles.link_lines(None if array else self._first)
+        return self._script.text(command, sys.executable, array, link)
 
     def _internal_process_submissions(
         self, delayed_submissions: list[DelayedSubmission]
     ) -> list[submitit.core.core.Job[Any]]:
-        if len(delayed_submissions) == 1:
-            self._elements = None
-            return list(super()._internal_process_submissions(delayed_submissions))
-        self._elements = len(delayed_submissions)
+        count = len(delayed_submissions)
+        self._elements = count if count > 1 else None
         self.folder.mkdir(parents=True, exist_ok=True)
-        pickles = []
-        for delayed in delayed_submissions:
+        for number, delayed in enumerate(delayed_submissions, self._first):
             delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
-            pickles.append(self.folder / f"{uuid.uuid4().hex}.pkl")
-            delayed.dump(pickles[-1])
-        array = self._submit_command(self._submitit_command_str)
-        jobs: list[submitit.core.core.Job[Any]] = []
-        for index, pickle in enumerate(pickles):
-            job: SlurmJob[Any] = SlurmJob(self.folder, f"{array.job_id}_{index}", [0])
-            job.paths.move_temporary_file(pickle, "submitted_pickle")
-            jobs.append(job)
-        return jobs
+            delayed.dump(self._pickles.file(number))
+        job = self._submit_command(self._submitit_command_str)
+        if self._elements is None:
+            return [job]
+        return [SlurmJob(self.folder, f"{job.job_id}_{index}", [0]) for index in range(count)]
 
     @staticmethod
     def _get_job_id_from_submission_command(string: bytes | str) -> str:

@@ -11,14 +11,21 @@ from agenttts.cli import show
 
 DOCUMENT = {
     "run": "r", "outcome": None, "iteration": None, "iterations": 2, "trials": {}, "best": None, "recommended": None,
-    "recommended_tried": False, "test": [], "agent": None, "jobs": [], "cut_share": {}, "warnings": [],
+    "recommended_tried": False, "test": [], "agent": None, "jobs": [], "cut_share": {}, "warnings": [], "served": None,
 }  # fmt: skip
 
 
 def shown(monkeypatch, **controller: object) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
     monkeypatch.setattr(show, "console", console)
-    document = {"job_id": "7", "alive": True, "queue": None, "state": "RUNNING", "reason": ""}
+    document = {
+        "job_id": "7",
+        "host": None,
+        "alive": True,
+        "queue": None,
+        "state": "RUNNING",
+        "reason": "",
+    }
     show.status(DOCUMENT | {"controller": document | controller})
     return console.export_text()
 

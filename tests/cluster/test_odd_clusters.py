@@ -6,7 +6,9 @@ The trials run on the host's Python: what matters here is between the controller
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -297,3 +299,87 @@ def test_a_trial_that_would_never_start_is_tried_again_and_says_why(shell, odd, 
     events = [json.loads(line) for line in (tmp_path / "results" / "toolong" / "journal.jsonl").read_text().splitlines()]  # fmt: skip
     lost = [event for event in events if event["event"] == "lost"]
     assert {trial for event in lost for trial in event["trials"]} == set(frame["trial"])
+
+
+@pytest.fixture
+def closed(on_it) -> Iterator[Callable[[], None]]:
+    """The partition ``gpu`` is down, so jobs wait in it; ``closed()`` opens it."""
+
+    def reopen() -> None:
+        on_it.run("scontrol", "update", "partitionname=gpu", "state=up")
+
+    on_it.run("scontrol", "update", "partitionname=gpu", "state=down")
+    yield reopen
+    reopen()
+
+
+def test_a_job_whose_submitter_died_runs_and_one_that_was_given_up_does_not(closed, tmp_path, monkeypatch):  # fmt: skip
+    """sbatch takes the jobs, and the submitter dies of its answer; another controller finds one and gives one up."""
+    from agenttts.dispatch.submission import BatchExecutor
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BatchExecutor, "_get_job_id_from_submission_command", lambda self, answer: 1 / 0)  # fmt: skip
+        two = works(tmp_path, "touch ran; exit 1", 2)
+        for number, work in enumerate(two):
+            with pytest.raises(ZeroDivisionError):
+                dispatcher(tmp_path, trial={"partition": "gpu"}).submit(f"r-{number}", [work])
+    other = dispatcher(tmp_path)
+    other.withdraw("r-1", two[1:], [two[1].trial])
+    jobs = {**other.find("r-0", two[:1]), **other.find("r-1", two[1:])}
+    assert set(jobs) == {"t0000", "t0001"}
+    assert set(other.strays("r", [jobs["t0000"]])) == {jobs["t0001"]}
+    closed()
+    until(lambda: all(s.ended for s in other.poll(jobs.values()).values()), seconds=60)
+    assert (two[0].directory / "ran").exists()
+    assert not (two[1].directory / "ran").exists()
+
+
+def test_jobs_that_wait_are_kept_off_a_node(closed, on_it, tmp_path):
+    tried = dispatcher(tmp_path, trial={"exclude": "n1", "partition": "gpu"})
+    ids = list(tried.submit("r-1", works(tmp_path, SLEEP, 2)).values())
+    [running] = dispatcher(tmp_path).submit("r-2", works(tmp_path, SLEEP)).values()
+    until(lambda: tried.poll([running])[running].state == "RUNNING", seconds=60)
+
+    def excluded() -> list[str]:
+        shown = [on_it.run("scontrol", "show", "job", job).split() for job in ids]
+        return [word.partition("=")[2] for words in shown for word in words if word.startswith("ExcNodeList=")]  # fmt: skip
+
+    assert excluded() == ["n1", "n1"]
+    assert tried.avoid([*ids, running], ["n2"]) == ids
+    assert excluded() == ["n1,n2", "n1,n2"]
+    assert tried.avoid([*ids, running], []) == ids
+    assert excluded() == ["n1", "n1"]
+    tried.cancel([*ids, running])
+
+
+def test_three_resumes_and_a_cancel_at_once_leave_one_controller_or_none(
+    shell, on_it, scripted_spec, tmp_path
+):
+    """Whatever comes last; then a cancel ends every job of the run, those too that no table knows."""
+    slow = {"seconds_per_sample": 0.2}
+    spec = scripted_spec("raced", models__strong__options=slow, models__weak__options=slow, **FEW)
+    profile = scripted_profile(tmp_path / "profile.yaml", controller={"partition": "cpu"}, trial={"partition": "cpu", "time": "30:00"})  # fmt: skip
+    env = on_it.env
+    assert shell("launch", spec, "--cluster", profile, env=env).returncode == 0
+    journal = tmp_path / "results" / "raced" / "journal.jsonl"
+    until(lambda: journal.exists() and b'"submitted"' in journal.read_bytes(), seconds=60)
+    with ThreadPoolExecutor() as pool:
+        commands = ["cancel", "resume", "resume", "resume"]
+        done = list(pool.map(lambda command: shell(command, "raced", env=env), commands))
+    assert [each.returncode for each in done] == [0] * 4, [each.stderr for each in done]
+
+    def controllers() -> list[str]:
+        return [row["job"] for row in on_it.queue() if row["name"].startswith("ctl-raced") and row["state"] != "COMPLETING"]  # fmt: skip
+
+    cancelled = json.loads((tmp_path / "results" / "raced" / "controller.json").read_text())["cancelled"]  # fmt: skip
+    assert len(controllers()) == (0 if cancelled else 1)
+    token = json.loads((tmp_path / "results" / "raced" / "origin.json").read_text())["token"]
+    stray = on_it.run("sbatch", "--parsable", "-o", "/dev/null", "--comment", f"agenttts batch=raced-{token}-99", "--wrap", SLEEP).strip()  # fmt: skip
+    started = time.monotonic()
+    end = shell("cancel", "raced", "--json", env=env)
+    assert end.returncode == 0, end.stderr
+    document = json.loads(end.stdout)
+    assert document["outcome"] == "cancelled"
+    assert set(document["strays"]) == {stray}
+    assert time.monotonic() - started < 20, "the controller ends by itself, not by Slurm's SIGKILL after 30 s"  # fmt: skip
+    until(lambda: not on_it.run("squeue", "-h", "--me"), "the end of all jobs", seconds=60)

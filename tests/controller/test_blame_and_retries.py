@@ -23,10 +23,11 @@ from agenttts.controller.loop import Controller
 from agenttts.controller.plan import make_plan
 from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.attempts import read_attempts
-from agenttts.dispatch.base import JobStatus, Work
+from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
 from agenttts.dispatch.in_process import InProcessDispatcher
 from agenttts.errors import MissingRequirement, RunFailed, UserError
 from agenttts.spec import load_spec
+from tests.support.runs import journal_events
 
 NO_LOOP = "echo 'FATAL:   container creation failed: mount hook function failure: no loop devices available' >&2; exit 255"  # fmt: skip
 
@@ -119,6 +120,35 @@ def test_a_broken_node_costs_one_attempt_and_is_avoided(new_run):
     assert "no loop devices available" in first.error
 
 
+@pytest.mark.parametrize("refusal", [None, QueueUnavailable("scontrol said no", fix="wait")])
+def test_jobs_that_wait_already_are_kept_off_a_node_that_has_failed(new_run, refusal, cli):
+    run, controller = new_run()
+    loop, cluster = controller()
+    cluster.command = lambda work, node, number: NO_LOOP if node == "n1" else None
+    asked: list[tuple[list[str], list[str]]] = []
+
+    def avoid(job_ids: Iterable[str], nodes: Sequence[str]) -> list[str]:
+        asked.append((list(job_ids), list(nodes)))
+        if refusal is not None:
+            raise refusal
+        return asked[-1][0]
+
+    cluster.avoid = avoid  # type: ignore[method-assign]
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}, "whatever comes of it"
+    events = journal_events(run.path, "avoiding")
+    assert events[0]["nodes"] == ["n1"]
+    assert asked[0] == ([], ["n1"]), "one job at a time: none waits"
+    warnings = " ".join(json.loads(cli("status", "small", "--json").stdout)["warnings"])
+    assert "trials failed on the nodes n1, which jobs avoid now" in warnings
+    if refusal is None:
+        assert len(asked) == len(events) == 1, "once"
+    else:
+        assert len(events) > 1, "tried again"
+        assert all(event["failed"] == events[0]["failed"] for event in events)
+        assert "jobs that wait already are not kept off: scontrol said no" in warnings
+
+
 def test_a_cluster_whose_every_node_is_avoided_still_runs_the_trials(new_run, caplog):
     run, controller = new_run(search__iterations=0)
     loop, cluster = controller()
@@ -131,7 +161,10 @@ def test_a_cluster_whose_every_node_is_avoided_still_runs_the_trials(new_run, ca
         return submit(batch, works)
 
     cluster.submit = one_node  # type: ignore[method-assign]
+    asked: list[object] = []
+    cluster.avoid = lambda jobs, nodes: asked.append(nodes) or []  # type: ignore[method-assign]
     loop.run()
+    assert asked == [("n1",), ()], "not again once it is known that the node is needed"
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}
     assert "jobs that avoid n1 are refused" in caplog.text
 

@@ -159,6 +159,24 @@ def test_cancel_ends_jobs_in_order_whoever_started_them(place, works, setup):
     new.cancel([])
 
 
+@pytest.mark.parametrize("setup", [[], ["true"]])
+def test_jobs_that_are_not_known_are_strays_and_can_be_ended(place, works, setup):
+    three = works(SLEEPER, 3)
+    ids = place.dispatcher(setup=setup).submit("run-1234-7", three)
+    until(lambda: all((work.directory / "pid").exists() for work in three))
+    new = place.dispatcher(setup=setup)
+    known = [ids["t0000"], ids["t0002"]]
+    assert list(new.strays("run-1234", known)) == [ids["t0001"]]
+    assert not new.strays("run-1234", ids.values())
+    new.cancel(new.strays("run-1234", known))
+    until_ended(new, [ids["t0001"]])
+    assert not new.strays("run-1234", known)
+    assert not any(status.ended for status in new.poll(known).values())
+    new.cancel(known)
+    until_ended(new, known)
+    until(lambda: not new.strays("run-1234", ()))
+
+
 def test_capacity_shrinks_with_what_lives_and_is_never_negative(place):
     dispatcher = place.dispatcher()
     rooms = [dispatcher.capacity(live) for live in (0, 1, 2, 3, 10**6)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,20 @@ def test_trials_have_gpus_of_their_own_while_there_are_enough(tmp_path):
     finally:
         new().cancel(ids.values())
     until_ended(started, ids.values())
+
+
+def test_what_outlives_the_process_of_its_job_is_a_stray(tmp_path):
+    """submitit's process of a job was killed (out of memory, say): its task goes on, and holds the trial's lock."""
+    dispatcher = LocalDispatcher(Profile(kind="local", grace_seconds=5), tmp_path / "submitit")
+    one = work(tmp_path, 0, 0)
+    ids = dispatcher.submit("b0", [one])
+    until(lambda: read_attempts(one.directory))
+    [job] = ids.values()
+    assert not dispatcher.strays("r", [job])
+    os.kill(int(job), signal.SIGKILL)
+    until_ended(dispatcher, [job])
+    [stray] = LocalDispatcher(Profile(kind="local"), tmp_path / "submitit").strays("r", [job])
+    assert stray != job
+    dispatcher.cancel([stray])
+    until(lambda: not dispatcher.strays("r", []))
+    assert read_attempts(one.directory)[-1].state == "CANCELLED"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.controller.served import ServedLimits, ServedModel
+from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.serve import (
     ADDRESS_FILE,
     KEY_FILE,
@@ -17,6 +18,7 @@ from agenttts.dispatch.serve import (
     PORT,
     LocalServer,
     Serving,
+    SlurmServer,
     read_address,
 )
 from agenttts.inference.base import ModelConfig
@@ -174,6 +176,16 @@ def test_it_ends_by_itself_when_the_controller_is_gone(bench):
     assert not (served.folder / ADDRESS_FILE).exists()
 
 
+def test_a_server_that_its_controller_has_left_behind_is_ended(bench):
+    served = bench()
+    served.model.locate()
+    served.start_over()  # another controller, whose child it is not
+    pid = served.pid
+    served.model.release()
+    until(lambda: not alive(pid))
+    assert served.notes[-1] == f"job {pid} was left over and is ended"
+
+
 def test_another_server_at_the_port_is_not_taken_for_ours(bench):
     served = bench()
     served.model.locate()
@@ -200,3 +212,57 @@ def test_engine_options_become_the_servers_flags():
     assert '--hf-overrides {"a": 1}' in text
     assert "quantization" not in text
     assert "key" not in text
+
+
+SQUEUE = """cat <<'END'
+JOBID|STATE|REASON|COMMENT
+7|{state}|{reason}|agenttts run=r agent batch=r-1-agent
+END"""
+
+
+@pytest.fixture
+def on_slurm(fake, tmp_path):
+    """Make a model that a job of a cluster of fake commands serves; the notes on it, and what scancel was given."""
+    folder, notes, record = tmp_path / "agent", [], tmp_path / "cancelled"
+    record.touch()
+    fake("sbatch", "echo Submitted batch job 7")
+    fake("scancel", f'echo "$@" >> {record}')
+
+    def make(patience_minutes: float, **limits: float) -> ServedModel:
+        profile = Profile(
+            kind="slurm", trial=JobResources(time="10"), never_patience_minutes=patience_minutes
+        )
+        server = SlurmServer(folder, profile, tmp_path / "jobs", run="r", token="r-1", gpus=1)
+        serving = Serving(("true",), {}, (KEY_VARIABLE,), "0.0.0.0", 60.0, "agent", {})
+        settings = {
+            "start_seconds": 0.3,
+            "idle_seconds": 600.0,
+            "restarts": 0,
+            "poll_seconds": 0.05,
+        }
+        return ServedModel(folder, serving, server, ServedLimits(**settings | limits), notes.append)
+
+    return make, notes, record
+
+
+def test_a_served_model_s_job_that_waits_says_why_in_the_error_and_once_in_the_notes(on_slurm, fake):  # fmt: skip
+    make, notes, record = on_slurm
+    fake("squeue", SQUEUE.format(state="PENDING", reason="JobHeldUser"))
+    with pytest.raises(LLMError, match="not ready within .*; its job 7 still waits: JobHeldUser: it is held by you; 'scontrol release 7'"):  # fmt: skip
+        make(patience_minutes=30).locate()
+    assert sum("waits" in note for note in notes) == 1
+    assert "7" in record.read_text().split(), "released"
+    notes.clear()
+    fake("squeue", SQUEUE.format(state="PENDING", reason="Priority"))
+    with pytest.raises(LLMError, match="its job 7 still waits: Priority: jobs of higher priority"):
+        make(patience_minutes=30).locate()
+    assert not any("waits" in note for note in notes), "that passes"
+
+
+def test_a_served_model_s_job_that_would_never_start_is_given_up(on_slurm, fake):
+    make, notes, record = on_slurm
+    fake("squeue", SQUEUE.format(state="PENDING", reason="PartitionTimeLimit"))
+    with pytest.raises(LLMError, match="did not run 1 times in a row; job 7: it would not have started and was cancelled: PartitionTimeLimit"):  # fmt: skip
+        make(patience_minutes=0, start_seconds=60.0).locate()
+    assert record.read_text().splitlines()[0] == "--state=PENDING 7"
+    assert any("lower time in the profile" in note for note in notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_a_job_missing_from_an_answer_that_was_cut_off_has_not_ended(fake):
     with pytest.raises(QueueUnavailable, match="squeue's answer was cut off"):
         job_states(["7_0", "7_1"])
     with pytest.raises(QueueUnavailable, match="cut off"):
-        slurm_queue.jobs_with_comment("batch=r-1")
+        slurm_queue.rows_with_comment("batch=r-1")
 
 
 def test_bytes_that_are_no_text_are_read_over(fake):
@@ -251,8 +252,53 @@ def test_an_array_s_batch_file_has_what_the_profile_asks_for(fake, tmp_path):
         assert f"#SBATCH {line}\n" in text
     assert "wckey" not in text
     assert "\nmodule load x\n" in text
-    for index in range(3):
-        assert (tmp_path / "jobs" / f"12_{index}_submitted.pkl").exists()
+
+
+def test_what_jobs_run_is_on_disk_before_they_are_jobs(fake, tmp_path):
+    """As for a submitter that dies before sbatch answers, or gets no answer."""
+    seen = tmp_path / "seen"
+    fake("sbatch", f"ls {tmp_path}/jobs >> {seen}; echo 'sbatch: error: Socket timed out' >&2; exit 1")  # fmt: skip
+    tried = dispatcher(tmp_path)
+    for count in (3, 1):
+        with pytest.raises(QueueUnavailable):
+            tried.submit(f"r-{count}", works(tmp_path, count))
+    assert seen.read_text().split() == [
+        *(f"r-3.{n}.pkl" for n in range(3)), "r-1.0.pkl", *(f"r-3.{n}.pkl" for n in range(3)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "count"), [(1001, 3), (1001, 1), (0, 3)])
+def test_a_job_finds_what_it_runs_by_itself(fake, tmp_path, size, count):
+    """The batch files that sbatch was given, run as slurmd does: as elements of an array, and as single jobs."""
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    fake("scontrol", f"echo MaxArraySize = {size}")
+    fake("sbatch", f'n=$(ls {scripts} | wc -l); cp "$1" {scripts}/$n; echo Submitted batch job $n')
+    jobs = [
+        Work(**{**vars(work), "directory": tmp_path / work.trial, "command": ("touch", f"{tmp_path}/ran-{work.trial}")})
+        for work in works(tmp_path, count)
+    ]  # fmt: skip
+    for job in jobs:
+        job.directory.mkdir()
+    ids = dispatcher(tmp_path).submit("r-1", jobs)
+    withdrawn = jobs[-1]
+    if count > 1:
+        dispatcher(tmp_path).withdraw("r-1", jobs, [withdrawn.trial])
+    for trial, job in ids.items():
+        array, _, index = job.partition("_")
+        env = {**os.environ, "SLURM_JOB_ID": array, "SLURMD_NODENAME": "n7", "SLURM_JOB_NUM_NODES": "1"}  # fmt: skip
+        if index:
+            env |= {"SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": index}
+        script = scripts / array
+        script.chmod(0o700)
+        done = subprocess.run([script], env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        if count > 1 and trial == withdrawn.trial:
+            assert "has been given up meanwhile; nothing is run" in done.stderr
+            assert not (tmp_path / f"ran-{trial}").exists()
+        else:
+            assert (tmp_path / f"ran-{trial}").exists()
+            assert (tmp_path / "jobs" / f"{job}_submitted.pkl").exists()
 
 
 def test_errors_keep_what_they_are(fake):

