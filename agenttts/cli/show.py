@@ -285,7 +285,11 @@ def _controller(controller: dict[str, Any]) -> str:
     if controller["alive"] and state != "RUNNING":
         word = "waiting" if state == "PENDING" else state.lower()
     reason = f" ({controller['reason']})" if controller["reason"] else ""
-    return f"controller {controller['job_id']} {word}{reason}"
+    job = f" {controller['job_id']}" if controller["job_id"] else ""
+    cancelled = (
+        ", cancelled" if controller["cancelled"] and controller["alive"] is not False else ""
+    )
+    return f"controller{job} {word}{cancelled}{reason}"
 
 
 def _allocation(records: list[dict[str, Any]]) -> str:
