@@ -307,8 +307,12 @@ def _controller(controller: dict[str, Any]) -> str:
     if controller["alive"] and state != "RUNNING":
         word = "waiting" if state == "PENDING" else state.lower()
     reason = f" ({controller['reason']})" if controller["reason"] else ""
+    job = f" {controller['job_id']}" if controller["job_id"] else ""
     host = f" on {controller['host']}" if controller["host"] else ""
-    return f"controller {controller['job_id']}{host} {word}{reason}"
+    cancelled = (
+        ", cancelled" if controller["cancelled"] and controller["alive"] is not False else ""
+    )
+    return f"controller{job}{host} {word}{cancelled}{reason}"
 
 
 def _allocation(records: list[dict[str, Any]]) -> str:

@@ -100,8 +100,8 @@ class Evaluation:
         self._excluded: tuple[str, ...] = ()
         # Of these nodes at least one is needed: jobs that avoid all of them are refused.
         self._needed: set[str] = set()
-        # Attempts whose end has been seen since the nodes were last looked at; some may be older than this controller.
-        self._ends = 1
+        # A trial has failed since; before this controller, perhaps.
+        self._look_at_nodes = True
         self._examples = ExamplesGuard(run.origin().get("examples") or {})
 
     def evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
@@ -198,11 +198,11 @@ class Evaluation:
 
     def _keep_off_failed_nodes(self) -> None:
         """Once nodes have failed, jobs that wait already are kept off them too. That this fails costs no more than a trial's
-        attempt on such a node: it is written down, and tried again when the next attempt has ended."""
+        attempt on such a node: it is written down, and tried again when the next trial has ended."""
         state = self._journal.state
-        if not self._ends:
+        if not self._look_at_nodes:
             return
-        self._ends = 0
+        self._look_at_nodes = False
         nodes = self._nodes_to_exclude()
         unchanged = list(nodes) == state.avoided and state.avoid_failed is None
         # Where no other node was left, jobs may run on these after all.
@@ -282,7 +282,7 @@ class Evaluation:
                 "%s: %s (%s); it is started again",
                 progress.planned.trial, verdict.state, verdict.explanation,
             )  # fmt: skip
-            self._ends += 1
+            self._look_at_nodes = True
             self._journal.append(
                 "lost",
                 trials=[progress.planned.trial],
@@ -334,7 +334,8 @@ class Evaluation:
         return time.monotonic() - since >= self._settings.settle_seconds
 
     def _finish(self, progress: TrialProgress, row: TrialRow) -> bool:
-        self._ends += 1
+        failed = row.state is not TrialState.COMPLETED
+        self._look_at_nodes |= failed or self._journal.state.avoid_failed is not None
         self._journal.append("finished", trial=progress.planned.trial, row=row_to_json(row))
         log.info("%s %s: %s", progress.planned.trial, row.state, row.score)
         return True

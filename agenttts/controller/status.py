@@ -76,6 +76,8 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             "reason": controller.detail if controller else "",
             # It waits for what will not come by itself.
             "stuck": controller is not None and controller.stuck,
+            # Its end is on record, and it has yet to see that.
+            "cancelled": bool(handle and handle.cancelled),
             "queue": queue,
         },
         "iteration": max(searched, default=None),

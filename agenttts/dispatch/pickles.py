@@ -24,8 +24,8 @@ class Pickles:
 
     def withdraw(self, number: int) -> None:
         """Have a job that may yet appear end as soon as it starts; one that runs already goes on."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._withdrawn(number).touch()
+        if self.file(number).exists():  # else sbatch has refused it
+            self._withdrawn(number).touch()
 
     def link_lines(self, number: int | None) -> list[str]:
         """Lines of a batch file that give a job's pickle the name that submitit looks for, by the job's id.

@@ -93,7 +93,13 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
         for number, delayed in enumerate(delayed_submissions, self._first):
             delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
             delayed.dump(self._pickles.file(number))
-        job = self._submit_command(self._submitit_command_str)
+        try:
+            job = self._submit_command(self._submitit_command_str)
+        except FailedJobError as error:
+            if not _PASSING.search(str(error)):  # refused: none of them is a job
+                for number in range(self._first, self._first + count):
+                    self._pickles.file(number).unlink(missing_ok=True)
+            raise
         if self._elements is None:
             return [job]
         return [SlurmJob(self.folder, f"{job.job_id}_{index}", [0]) for index in range(count)]

@@ -25,6 +25,7 @@ def shown(monkeypatch, **controller: object) -> str:
         "queue": None,
         "state": "RUNNING",
         "reason": "",
+        "cancelled": False,
     }
     show.status(DOCUMENT | {"controller": document | controller})
     return console.export_text()
@@ -35,6 +36,9 @@ def shown(monkeypatch, **controller: object) -> str:
     [
         ({}, "controller 7 running"),
         ({"state": "PENDING", "reason": "Priority: jobs are before it"}, "controller 7 waiting (Priority: jobs are before it)"),
+        ({"cancelled": True}, "controller 7 running, cancelled"),
+        ({"alive": False, "state": "ENDED", "cancelled": True}, "controller 7 not running"),
+        ({"job_id": None, "alive": False, "state": "UNKNOWN", "reason": "sbatch gave no answer"}, "controller not running (sbatch gave no answer)"),
         ({"state": "COMPLETING"}, "controller 7 completing"),
         ({"alive": False, "state": "FAILED", "reason": "setup line failed: x"}, "controller 7 not running (setup line failed: x)"),
         ({"alive": None, "state": None, "queue": "'squeue' did not answer"}, "the queue cannot be asked: 'squeue' did not answer"),

@@ -322,12 +322,12 @@ def test_a_job_whose_submitter_died_runs_and_one_that_was_given_up_does_not(clos
         two = works(tmp_path, "touch ran; exit 1", 2)
         for number, work in enumerate(two):
             with pytest.raises(ZeroDivisionError):
-                dispatcher(tmp_path, trial={"partition": "gpu"}).submit(f"r-{number}", [work])
+                dispatcher(tmp_path, trial={"partition": "gpu"}).submit(f"died-{number}", [work])
     other = dispatcher(tmp_path)
-    other.withdraw("r-1", two[1:], [two[1].trial])
-    jobs = {**other.find("r-0", two[:1]), **other.find("r-1", two[1:])}
+    other.withdraw("died-1", two[1:], [two[1].trial])
+    jobs = {**other.find("died-0", two[:1]), **other.find("died-1", two[1:])}
     assert set(jobs) == {"t0000", "t0001"}
-    assert set(other.strays("r", [jobs["t0000"]])) == {jobs["t0001"]}
+    assert set(other.strays("died", [jobs["t0000"]])) == {jobs["t0001"]}
     closed()
     until(lambda: all(s.ended for s in other.poll(jobs.values()).values()), seconds=60)
     assert (two[0].directory / "ran").exists()

@@ -28,6 +28,7 @@ from agenttts.dispatch.in_process import InProcessDispatcher
 from agenttts.errors import MissingRequirement, RunFailed, UserError
 from agenttts.spec import load_spec
 from tests.support.runs import journal_events
+from tests.support.waiting import until
 
 NO_LOOP = "echo 'FATAL:   container creation failed: mount hook function failure: no loop devices available' >&2; exit 255"  # fmt: skip
 
@@ -164,7 +165,7 @@ def test_a_cluster_whose_every_node_is_avoided_still_runs_the_trials(new_run, ca
     asked: list[object] = []
     cluster.avoid = lambda jobs, nodes: asked.append(nodes) or []  # type: ignore[method-assign]
     loop.run()
-    assert asked == [("n1",), ()], "not again once it is known that the node is needed"
+    assert asked.count(("n1",)) == 1, "not again once it is known that the node is needed"
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}
     assert "jobs that avoid n1 are refused" in caplog.text
 
@@ -266,7 +267,9 @@ def late_marker(new_run):
 
     def hide(job_ids: Iterable[str]) -> dict[str, JobStatus]:
         found = poll(job_ids)
-        if marker.exists() and not hidden.exists():
+        # Not before the job has looked for it itself.
+        ended = all(status.ended for status in found.values())
+        if ended and marker.exists() and not hidden.exists():
             hidden.write_bytes(marker.read_bytes())
             marker.unlink()
         return found
@@ -280,8 +283,7 @@ def test_a_marker_may_appear_late(late_marker):
     run, loop, marker, hidden = late_marker
 
     def reappear() -> None:
-        while states(run) != ["COMPLETED"] or not hidden.exists():
-            time.sleep(0.05)
+        until(lambda: states(run) == ["COMPLETED"] and hidden.exists())
         time.sleep(1)
         marker.write_bytes(hidden.read_bytes())
 

@@ -15,6 +15,7 @@ from agenttts.dispatch.slurm import SlurmDispatcher
 from agenttts.dispatch.slurm_queue import job_states, live_jobs
 from agenttts.dispatch.stuck_jobs import StuckJobs
 from agenttts.dispatch.submission import submission_errors
+from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
 
@@ -265,6 +266,18 @@ def test_what_jobs_run_is_on_disk_before_they_are_jobs(fake, tmp_path):
     assert seen.read_text().split() == [
         *(f"r-3.{n}.pkl" for n in range(3)), "r-1.0.pkl", *(f"r-3.{n}.pkl" for n in range(3)),
     ]  # fmt: skip
+
+
+def test_what_sbatch_has_refused_leaves_nothing_behind(fake, tmp_path):
+    """A queue that is full for hours is tried every few seconds."""
+    tried = dispatcher(tmp_path)
+    for message in ("AssocMaxSubmitJobLimit", "invalid partition specified: x"):
+        fake("sbatch", f"echo 'sbatch: error: {message}' >&2; exit 1")
+        with pytest.raises(MissingRequirement):
+            tried.submit("r-1", works(tmp_path, 3))
+        tried.withdraw("r-1", works(tmp_path, 3), ["t0", "t1", "t2"])
+    left = [path for path in (tmp_path / "jobs").iterdir() if "submission_file" not in path.name]
+    assert left == []
 
 
 @pytest.mark.parametrize(("size", "count"), [(1001, 3), (1001, 1), (0, 3)])
