@@ -16,6 +16,7 @@ import pytest
 
 from agenttts.inference.base import Engine, EngineError, ModelConfig, Request, SamplingParams
 from agenttts.inference.engine_process import EngineProcess, create_engine
+from agenttts.inference.vllm import is_cpu_build
 from tests.support.processes import group_members
 from tests.support.waiting import until
 
