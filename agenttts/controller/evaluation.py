@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Protocol
 
-from agenttts.controller.collect import failed_row, finished_row, row_from_json, row_to_json
+from agenttts.controller.collect import failed_row, finished_row
 from agenttts.controller.examples import ExamplesGuard
 from agenttts.controller.journal import NEVER_SUBMITTED, Journal, TrialProgress
+from agenttts.controller.rows import row_from_json, row_to_json
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.verdicts import look_anew, verdict_of
 from agenttts.controller.works import WorkFactory

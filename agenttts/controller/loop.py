@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from agenttts.controller.collect import row_from_json
+from agenttts.controller.rows import row_from_json
 from agenttts.controller.evaluation import Evaluation
 from agenttts.controller.journal import Journal, PlannedTrial, TrialProgress
 from agenttts.controller.reports import write_report

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from agenttts.controller.collect import row_from_json
+from agenttts.controller.rows import row_from_json
 from agenttts.controller.journal import read_state
 from agenttts.controller.launch import controller_state, read_handle
 from agenttts.controller.process import make_dispatcher
