@@ -51,6 +51,7 @@ class TrialProgress:
 
     ``submissions`` counts its jobs, without those that never began and those that lost their place to other jobs
     (``preemptions``); ``lost_at`` is when the last was lost to a failure (ISO 8601), None where another was submitted.
+    ``earlier_attempts`` were made before the trial was tried again by the user's wish: limits do not count them.
     """
 
     planned: PlannedTrial
@@ -61,6 +62,7 @@ class TrialProgress:
     row: dict[str, Any] | None = None
     preemptions: int = 0
     lost_at: str | None = None
+    earlier_attempts: int = 0
 
 
 @dataclass
@@ -92,7 +94,9 @@ class RunState:
         for trial, progress in self.trials.items():
             cut_off = progress.row is not None and progress.row.get("state") == "CANCELLED"
             if cut_off and progress.planned.iteration >= self.told:
-                self.trials[trial] = TrialProgress(progress.planned)
+                self.trials[trial] = TrialProgress(
+                    progress.planned, earlier_attempts=progress.earlier_attempts
+                )
 
     def unfinished(self) -> list[TrialProgress]:
         """Trials that have not ended, in order."""
@@ -116,7 +120,7 @@ class _Proposed:
 
     def into(self, state: RunState) -> None:
         for record in self.trials:
-            planned = _planned(record)
+            planned = planned_trial(record)
             state.trials[planned.trial] = TrialProgress(planned)
         state.guidelines = list(self.guidelines or state.guidelines)
 
@@ -186,6 +190,25 @@ class _Told:
 
 
 @dataclass(frozen=True)
+class _Retried:
+    earlier: dict[str, int]
+    """The trials to be tried again, and how many attempts of each do not count any more."""
+
+    def into(self, state: RunState) -> None:
+        for trial, attempts in self.earlier.items():
+            state.trials[trial] = TrialProgress(
+                state.trials[trial].planned, earlier_attempts=attempts
+            )
+        state.finished = None
+
+
+@dataclass(frozen=True)
+class _Rebuilt:
+    def into(self, state: RunState) -> None:
+        """Nothing: that the journal was made anew is for its readers."""
+
+
+@dataclass(frozen=True)
 class _Ended:
     outcome: str
 
@@ -207,6 +230,8 @@ _EVENTS: Mapping[str, type[_Event]] = {
     "finished": _Finished,
     "told": _Told,
     "ended": _Ended,
+    "retried": _Retried,
+    "rebuilt": _Rebuilt,
 }
 
 
@@ -242,7 +267,7 @@ class Journal:
 
     def propose(self, trials: Sequence[PlannedTrial], guidelines: Sequence[str] = ()) -> None:
         """Record a batch of proposals, and the guidelines it was made by: writing those changes the searcher too."""
-        records = [_record(trial) for trial in trials]
+        records = [planned_record(trial) for trial in trials]
         self.append("proposed", trials=records, guidelines=list(guidelines))
 
     def close(self) -> None:
@@ -327,7 +352,8 @@ def _rebuild(path: Path) -> str:
     return f"'agenttts-hpc resume {path.parent} --from-tables' makes a new one from the trials' own files"
 
 
-def _record(planned: PlannedTrial) -> dict[str, Any]:
+def planned_record(planned: PlannedTrial) -> dict[str, Any]:
+    """A planned trial as the journal keeps it."""
     return {
         "trial": planned.trial,
         "iteration": planned.iteration,
@@ -338,6 +364,7 @@ def _record(planned: PlannedTrial) -> dict[str, Any]:
     }
 
 
-def _planned(record: Mapping[str, Any]) -> PlannedTrial:
+def planned_trial(record: Mapping[str, Any]) -> PlannedTrial:
+    """Inverse of `planned_record`; raises `ValueError`, `KeyError` or `TypeError` for what is none."""
     allocation = Allocation.from_records(record["allocation"])
     return typed(PlannedTrial, {**record, "allocation": allocation})

@@ -31,6 +31,8 @@ from agenttts.controller.process import (
     only_controller,
     warn_of_changed_weights,
 )
+from agenttts.controller.rebuild import Rebuilt, rebuild_journal
+from agenttts.controller.retry import retry_failed
 from agenttts.controller.run import RunDirectory
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.batch_script import log_message
@@ -72,6 +74,8 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
     ):  # it may have been submitted: the run stays, and launching again goes on with it
         raise
     except MissingRequirement:  # refused: nothing was submitted, so nothing is left behind either
+        if run.journal_file.exists() or not run.exists:
+            raise  # it was not: the run had begun, or is gone
         shutil.rmtree(run.path)
         if first:
             with suppress(OSError):  # somebody else has launched there meanwhile
@@ -85,6 +89,25 @@ def resume(run: RunDirectory) -> None:
     if read_state(run.journal_file).finished == "done" or _controller_works(run):
         return
     start_controller(run)
+
+
+def repair(
+    run: RunDirectory, *, from_tables: bool = False, retry: bool = False
+) -> tuple[Rebuilt | None, list[str]]:
+    """Change a run's journal before it is resumed: make it anew from the trials' files, have failed trials run again.
+
+    Returns what the new journal holds, and the trials to be tried again. Raises `UserError` while the controller runs.
+    """
+    if not (from_tables or retry):
+        return None, []
+    if _controller_works(run):
+        raise UserError(
+            f"{run.path}: its controller runs, and the journal is the controller's; wait until the run is over, or "
+            f"'agenttts-hpc cancel {run.path}' first"
+        )
+    with only_controller(run):
+        rebuilt = rebuild_journal(run) if from_tables else None
+        return rebuilt, retry_failed(run) if retry else []
 
 
 def cancel(run: RunDirectory) -> None:
@@ -151,7 +174,7 @@ def _run_here(run: RunDirectory) -> ControllerHandle:
     """
     handle = ControllerHandle("in_process", str(os.getpid()))
     folder = run.slurm / "controller"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     with only_controller(run), log_file(folder / f"{handle.job_id}.err"):
         atomic_write_json(run.controller_file, vars(handle))
         try:

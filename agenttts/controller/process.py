@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import submitit
@@ -73,6 +73,9 @@ def make_controller(run: RunDirectory) -> Controller:
         folder = (
             Path(profile.cache) if profile.cache else samples_directory(run, spec).parent / "cache"
         )
+        if profile.cache:
+            with suppress(OSError):  # nodes say so when they cannot write there, and do without
+                folder.mkdir(parents=True, exist_ok=True)
         image = origin.get("image") or {}
         cache = CompileCache(folder, str(image.get("sha256", "")))
     token = f"{run.name}-{origin['token']}"
@@ -83,7 +86,7 @@ def make_controller(run: RunDirectory) -> Controller:
         profile,
         container,
         gpus=origin.get("agent_gpus") or 0,
-        most_trial_gpus=max(origin["gpus"].values()),
+        most_trial_gpus=max(origin["gpus"].values(), default=0),
         token=token,
         transcript=transcript,
         cache=cache,

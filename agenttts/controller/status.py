@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from agenttts.controller.rows import row_from_json
 from agenttts.controller.journal import read_state
 from agenttts.controller.launch import controller_state, read_handle
 from agenttts.controller.process import make_dispatcher
+from agenttts.controller.rows import row_from_json
 from agenttts.controller.run import RunDirectory
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.search.llm.transcript import summarise
