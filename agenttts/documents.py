@@ -35,6 +35,15 @@ def typed(kind: type[T], document: object) -> T:
     return validated
 
 
+def fits(kind: Any, value: object) -> str | None:
+    """What is wrong with a value for an annotation such as ``Collection[int]``; None when nothing is."""
+    try:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        return str(error.errors(include_url=False, include_input=False)[0]["msg"])
+    return None
+
+
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 

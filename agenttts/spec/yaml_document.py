@@ -2,7 +2,8 @@
 
 Two things differ from PyYAML's ``safe_load``, which follows YAML 1.1. A field that takes text gets the scalar as it is
 written in the file: ``time: 12:00:00``, ``account: 0700``, ``name: yes``. Elsewhere a scalar is a number only in the forms
-that every reader takes for the same number: no base 60 (``1:30`` is 90 in YAML 1.1), no octal by a leading zero, no dates.
+that every reader takes for the same number, and ``7e9``, which readers of YAML 1.1 take for text: no base 60 (``1:30`` is 90
+there), no octal by a leading zero, no dates.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _MOST_VALUES = 200_000
 _SCALAR_TAGS = {_TAG + name for name in ("str", "int", "float", "bool", "null")}
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$")
 _FLOAT = re.compile(
-    r"(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?"
+    r"(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?[0-9]+[eE][-+]?[0-9]+"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
 )
 
@@ -95,13 +97,16 @@ class _Reader:
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
-                line = event.start_mark.line + 1
-                raise UserError(f"{self._source}:{line}: nested more than {_DEEPEST} levels deep")
+                mark = event.start_mark
+                where = f"{self._source}:{mark.line + 1}" if mark else self._source
+                raise UserError(f"{where}: nested more than {_DEEPEST} levels deep")
 
     def _build(self, node: yaml.Node, annotation: Any, path: KeyPath) -> Any:
         self._built += 1
         if self._built > _MOST_VALUES:
-            raise self._refused(node, f"aliases make more than {_MOST_VALUES} values of this document", known=True)
+            raise self._refused(
+                node, f"aliases make more than {_MOST_VALUES} values of this document", known=True
+            )
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, annotation)
         if id(node) in self._open:
