@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from agenttts import __version__
+from agenttts.cli.terminal import any_terminal, json_text
 from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
 
 app = typer.Typer(
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line (by default this process's) and exit; errors of ours become one paragraph on stderr."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    any_terminal(sys.stdout, sys.stderr)
     arguments = [argument for argument in given if argument != "--debug"]
     try:
         code = app(
@@ -144,7 +146,7 @@ def launch(
     from agenttts.cli import show
     from agenttts.controller.launch import launch as launch_run
     from agenttts.controller.plan import make_plan
-    from agenttts.controller.status import check_outcome, run_status
+    from agenttts.controller.run import in_use
     from agenttts.spec import load_spec
 
     settings = [*(overrides or [])]
@@ -155,6 +157,15 @@ def launch(
         _print(plan.describe(), as_json, show.plan)
         return
     run, created = launch_run(plan, results)
+    with in_use(run):
+        _after_launch(run, created, plan, wait, as_json)
+
+
+def _after_launch(run: Any, created: bool, plan: Any, wait: bool, as_json: bool) -> None:
+    """Say what was launched, or follow it to its end."""
+    from agenttts.cli import show
+    from agenttts.controller.status import check_outcome, run_status
+
     read: dict[str, Any] = {
         "created": created,
         "nodes": plan.nodes,
@@ -181,13 +192,14 @@ def status(
 ) -> None:
     """Show iteration, trials by state, the best so far and the running jobs of a run."""
     from agenttts.cli import show
-    from agenttts.controller.run import find_run
+    from agenttts.controller.run import find_run, in_use
     from agenttts.controller.status import run_status
 
     directory = find_run(run, results)
-    if watch:
-        show.progress(directory, quiet=as_json)
-    _print(run_status(directory), as_json, show.status)
+    with in_use(directory):
+        if watch:
+            show.progress(directory, quiet=as_json)
+        _print(run_status(directory), as_json, show.status)
 
 
 @app.command()
@@ -201,10 +213,13 @@ def report(
 ) -> None:
     """Aggregate runs: best allocation, best-so-far, Pareto fronts against budget, tokens and GPU-seconds."""
     from agenttts.controller.reports import report_of
-    from agenttts.controller.run import find_run
+    from agenttts.controller.run import find_run, in_use
     from agenttts.report import render
 
-    render(report_of([find_run(run, results) for run in runs]), form.value, out)
+    directories = [find_run(run, results) for run in runs]
+    with in_use(*directories):
+        built = report_of(directories)
+    render(built, form.value, out)
 
 
 @app.command()
@@ -212,21 +227,37 @@ def resume(
     run: Run,
     results: Results = Path("results"),
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
+    again: Annotated[
+        bool, typer.Option("--retry-failed", help="Try every trial without a score again.")
+    ] = False,
+    from_tables: Annotated[
+        bool,
+        typer.Option(
+            "--from-tables", help="Make a damaged or lost journal anew from the trials' own files."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Start the controller of a run again; no finished trial runs twice, none is lost."""
     from agenttts.cli import show
+    from agenttts.controller.launch import repair
     from agenttts.controller.launch import resume as resume_run
-    from agenttts.controller.run import find_run
+    from agenttts.controller.run import find_run, in_use
     from agenttts.controller.status import check_outcome, run_status
 
     directory = find_run(run, results)
-    resume_run(directory)
-    if wait:
-        show.progress(directory, quiet=as_json)
-    _print(run_status(directory), as_json, show.status)
-    if wait:
-        check_outcome(directory)
+    with in_use(directory):
+        rebuilt, retried = repair(directory, from_tables=from_tables, retry=again)
+        if not as_json:
+            show.repaired(rebuilt, retried if again else None)
+        resume_run(directory)
+        if wait:
+            show.progress(directory, quiet=as_json)
+        done: dict[str, Any] = {"rebuilt": vars(rebuilt)} if rebuilt else {}
+        done |= {"retried": retried} if again else {}
+        _print({**run_status(directory), **done}, as_json, show.status)
+        if wait:
+            check_outcome(directory)
 
 
 @app.command()
@@ -234,12 +265,13 @@ def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) 
     """Stop a run's controller and jobs; what has finished is kept."""
     from agenttts.cli import show
     from agenttts.controller.launch import cancel as cancel_run
-    from agenttts.controller.run import find_run
+    from agenttts.controller.run import find_run, in_use
     from agenttts.controller.status import run_status
 
     directory = find_run(run, results)
-    cancel_run(directory)
-    _print(run_status(directory), as_json, show.status)
+    with in_use(directory):
+        cancel_run(directory)
+        _print(run_status(directory), as_json, show.status)
 
 
 @app.command()
@@ -396,6 +428,6 @@ def _project(definition: Path) -> Path:
 
 def _print(document: dict[str, Any], as_json: bool, pretty: Any) -> None:
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, default=str))
+        print(json_text(document))
     else:
         pretty(document)

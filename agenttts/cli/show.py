@@ -20,6 +20,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     import polars as pl
 
+    from agenttts.controller.rebuild import Rebuilt
     from agenttts.controller.run import RunDirectory
 
 # Into a pipe Rich would wrap at 80 columns, which an allocation of long model names does not fit.
@@ -92,6 +93,32 @@ def launched(document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
+    """``resume``: what was done to the journal first."""
+    lines = []
+    if rebuilt is not None:
+        lines = [
+            f"the journal was made anew; the old one is {rebuilt.old or 'gone'}",
+            f"kept: {_names(rebuilt.from_results)} by their own results, {_names(rebuilt.from_table)} by their rows in the table",
+        ]
+        lines += [f"run again: {_names(rebuilt.again)}"] if rebuilt.again else []
+        lines += [f"lost, and set aside: {_names(rebuilt.lost)}"] if rebuilt.lost else []
+        lines += [f"note: {note}" for note in rebuilt.notes]
+    if retried is not None:
+        lines.append(f"tried again: {_names(retried)}" if retried else "no trial has failed: there is nothing to try again")  # fmt: skip
+    for line in lines:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _names(trials: list[str]) -> str:
+    """Trials by number and name; of many the first alone."""
+    if not trials:
+        return "no trial"
+    more = f", … {trials[-1]}" if len(trials) > 6 else ""
+    shown = ", ".join(trials[:5] if more else trials)
+    return f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'} ({shown}{more})"
 
 
 def read_otherwise(data: list[dict[str, Any]], skip_bad: int) -> None:

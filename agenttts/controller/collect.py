@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 from agenttts.controller.journal import TrialProgress
 from agenttts.dispatch.attempts import Attempt, read_attempts
-from agenttts.space import Allocation
 from agenttts.tables.schema import TrialRow, TrialState
 from agenttts.trial.result import TrialOutput
 
@@ -38,34 +35,6 @@ def failed_row(
 ) -> TrialRow:
     """The row of a trial without a result: no score, which is not the same as a score of 0."""
     return TrialRow(**_common(run, progress, directory), state=state, score=None, error=error)
-
-
-def row_to_json(row: TrialRow) -> dict[str, Any]:
-    """A row as the journal keeps it."""
-    return {
-        **asdict(row),
-        "state": row.state.value,
-        "allocation": row.allocation.to_records(),
-        "metrics": dict(row.metrics),
-        "started": row.started.isoformat() if row.started else None,
-        "finished": row.finished.isoformat() if row.finished else None,
-    }
-
-
-def row_from_json(record: Mapping[str, Any]) -> TrialRow:
-    """Inverse of `row_to_json`; fields that only a newer version knows are left out."""
-    known = {field.name for field in fields(TrialRow)}
-    return TrialRow(
-        **{
-            **{name: value for name, value in record.items() if name in known},
-            "state": TrialState(record["state"]),
-            "allocation": Allocation.from_records(record["allocation"]),
-            "started": _moment(record["started"]),
-            "finished": _moment(record["finished"]),
-            # Journals of earlier versions do not have it.
-            "cut_samples": tuple(record.get("cut_samples", ())),
-        }
-    )
 
 
 def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:

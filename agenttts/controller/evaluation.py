@@ -13,10 +13,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Protocol
 
-from agenttts.controller.collect import failed_row, finished_row, row_from_json, row_to_json
+from agenttts.controller.collect import failed_row, finished_row
 from agenttts.controller.examples import ExamplesGuard
 from agenttts.controller.journal import NEVER_SUBMITTED, Journal, TrialProgress
-from agenttts.controller.run import RunDirectory
+from agenttts.controller.rows import row_from_json, row_to_json
+from agenttts.controller.run import RunDirectory, RunGone
 from agenttts.controller.strays import end_strays
 from agenttts.controller.verdicts import look_anew, verdict_of
 from agenttts.controller.works import WorkFactory
@@ -102,16 +103,22 @@ class Evaluation:
         self._needed: set[str] = set()
         # A trial has failed since; before this controller, perhaps.
         self._look_at_nodes = True
-        self._examples = ExamplesGuard(run.origin().get("examples") or {})
+        origin = run.origin()
+        self._token = origin["token"]
+        self._gone_since: float | None = None
+        self._examples = ExamplesGuard(origin.get("examples") or {})
 
     def evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
         """Have every trial of an iteration run to its end; ``more``: another iteration follows.
 
-        Raises `RunFailed` when the examples that the trials are scored on are damaged.
+        Raises `RunFailed` when the examples that the trials are scored on are damaged, and `RunGone`.
         """
         self._check_examples(trials)
         trouble: float | None = None
         while True:
+            if not self.check_run(self._settings.settle_seconds):
+                time.sleep(self._settings.poll_seconds)
+                continue
             if self._check is not None:
                 self._check()
             try:
@@ -143,6 +150,18 @@ class Evaluation:
                 trouble = self._still(trouble, error)
             time.sleep(self._settings.poll_seconds)
 
+    def check_run(self, patience: float) -> bool:
+        """Whether the run's directory is there. Raises `RunGone` when it has not been for ``patience`` seconds."""
+        problem = self._run.problem(self._token)
+        if problem is None:
+            self._gone_since = None
+            return True
+        self._gone_since = self._gone_since or time.monotonic()
+        if time.monotonic() - self._gone_since >= patience:
+            raise RunGone(self._run.path, problem)
+        log.warning("the run directory %s %s; looking again", self._run.path, problem)
+        return False
+
     def _still(self, since: float | None, error: QueueUnavailable) -> float:
         """Since when there is trouble with the queue; raises the error when that is too long ago."""
         since = since or time.monotonic()
@@ -150,12 +169,14 @@ class Evaluation:
             raise error
         return since
 
-    def _adopt(self, trials: Iterable[TrialProgress]) -> None:
-        """Find the jobs of submissions that were begun and never written down as done."""
+    def _adopt(self, trials: Iterable[TrialProgress], *, cancel: bool = False) -> None:
+        """Find the jobs of submissions that were begun and never written down as done; ``cancel`` them at once."""
         for batch in {t.batch for t in trials if t.batch and not t.job_id}:
             members = [self._journal.state.trials[t] for t in self._journal.state.batches[batch]]
             works = [self._work(member) for member in members]
             found = self._dispatcher.find(batch, works)
+            if cancel:
+                self._dispatcher.cancel(found.values())
             if found:
                 log.info("adopted %d jobs of batch %s", len(found), batch)
                 self._journal.append("submitted", batch=batch, jobs=found)
@@ -179,7 +200,7 @@ class Evaluation:
         """Whether a trial's pause after a failure is over: what is broken for a moment must not use up its attempts."""
         if progress.lost_at is None:
             return True
-        attempts = read_attempts(self._run.trial(progress.planned.trial))
+        attempts = self._counted_attempts(progress)
         pause = retry_pause(attempts, progress.submissions, self._settings.retry_pauses)
         return now - datetime.fromisoformat(progress.lost_at) >= timedelta(seconds=pause)
 
@@ -259,7 +280,9 @@ class Evaluation:
 
     def _collect_one(self, progress: TrialProgress, status: JobStatus | None) -> bool:
         directory = self._run.trial(progress.planned.trial)
-        if not directory.exists() or (status is not None and not status.ended):
+        if status is None and not directory.exists():
+            return False
+        if status is not None and not status.ended:
             return False
         look_anew(directory)
         output = read_result(directory)
@@ -267,7 +290,7 @@ class Evaluation:
             return self._finish(progress, finished_row(self._run.name, progress, output, directory))
         if status is None:
             return False
-        attempts = read_attempts(directory)
+        attempts = self._counted_attempts(progress)
         last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
         told = status.never_started or (
             last is not None and last.state not in (None, TrialState.COMPLETED)
@@ -275,6 +298,9 @@ class Evaluation:
         if not told and not self._settled(progress):
             return False  # the job's own word, or its files, may still be on their way over the file system
         verdict = verdict_of(last, status, directory)
+        if not directory.exists():
+            gone = f"its directory {directory} was removed"
+            verdict = Verdict(TrialState.INFRA_FAILED, True, False, gone)
         if verdict.state in (TrialState.FAILED, TrialState.INFRA_FAILED):
             self._check_examples([progress])
         if verdict.retry and self._may_retry(verdict.state, progress, attempts):
@@ -293,6 +319,11 @@ class Evaluation:
         error = self._final_words(verdict, progress, attempts)
         row = failed_row(self._run.name, progress, verdict.state, error, directory)
         return self._finish(progress, row)
+
+    def _counted_attempts(self, progress: TrialProgress) -> list[Attempt]:
+        """The trial's attempts that count against its limits."""
+        attempts = read_attempts(self._run.trial(progress.planned.trial))
+        return attempts[progress.earlier_attempts :]
 
     def _may_retry(
         self, state: TrialState, progress: TrialProgress, attempts: Sequence[Attempt]
@@ -344,13 +375,28 @@ class Evaluation:
         """Cancel what lives and give every unfinished trial its row; one that is done already keeps its result."""
         state = self._journal.state
         self.release()
-        self._adopt(state.unfinished())
-        live = [t.job_id for t in state.unfinished() if t.job_id]
-        self._dispatcher.cancel(live)
+        # The jobs first: where nothing can be written, on a full disk say, they end all the same.
+        self._dispatcher.cancel([t.job_id for t in state.unfinished() if t.job_id])
+        self._adopt(state.unfinished(), cancel=True)
         self.end_strays()
         for progress in state.unfinished():
             self._collect_cancelled(progress, reason)
         self.write_table()
+
+    def abandon(self, reason: str) -> None:
+        """Cancel what lives of a run whose directory is gone. Nothing is written but to the journal, which is open."""
+        try:
+            self.release()
+        except OSError as error:
+            log.warning(
+                "the served model could not be let go (%s): it ends when its lease has", error
+            )
+        unfinished = self._journal.state.unfinished()
+        self._dispatcher.cancel([t.job_id for t in unfinished if t.job_id])
+        for progress in unfinished:
+            directory = self._run.trial(progress.planned.trial)
+            row = failed_row(self._run.name, progress, TrialState.CANCELLED, reason, directory)
+            self._finish(progress, row)
 
     def release(self) -> None:
         """Nothing will be evaluated any more: what attends lets go."""
@@ -360,9 +406,10 @@ class Evaluation:
     def _work(self, progress: TrialProgress) -> Work:
         trials = [trial.planned for trial in self._journal.state.trials.values()]
         iteration = progress.planned.iteration
-        return self._works.work(
+        work = self._works.work(
             progress.planned, [trial for trial in trials if trial.iteration == iteration]
         )
+        return replace(work, earlier_attempts=progress.earlier_attempts)
 
     def write_table(self) -> None:
         """Write the table of trials as the journal has them."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from agenttts.documents import parse_json, typed
 from agenttts.errors import RunFailed, UserError
 from agenttts.spec import JobSpec
 from agenttts.tasks.base import Example, Task, TaskConfig
@@ -115,8 +116,8 @@ class ExamplesGuard:
         lines = [line for line in content.split(b"\n") if line]
         for number, line in enumerate(lines, start=1):
             try:
-                Example(**json.loads(line))
-            except (ValueError, TypeError) as error:
+                typed(Example, parse_json(line))
+            except ValueError as error:
                 raise RunFailed(
                     f"{path}:{number}: not an example ({type(error).__name__}: {error}); the run's examples are damaged: {_RESTORE}"
                 ) from None

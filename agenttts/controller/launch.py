@@ -33,10 +33,12 @@ from agenttts.controller.process import (
     run_token,
     warn_of_changed_weights,
 )
+from agenttts.controller.rebuild import Rebuilt, rebuild_journal
+from agenttts.controller.retry import retry_failed
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.starts import (
     ControllerHandle,
-    RunGone,
+    RunRemoved,
     is_locked,
     one_command,
     only_controller,
@@ -88,7 +90,7 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
             if _create(run, plan):
                 _start_new(run, first)
                 return run, True
-        except RunGone:
+        except RunRemoved:
             # Another launch of it was refused and has removed it.
             log.info("%s: removed by another launch", run.path)
 
@@ -103,6 +105,8 @@ def _start_new(run: RunDirectory, first: bool) -> None:
         except QueueUnavailable:
             raise  # it may have been submitted: the run stays, and launching again goes on with it
         except MissingRequirement:  # refused: nothing was submitted, so nothing is left behind
+            if run.journal_file.exists() or not run.exists:
+                raise  # it was not: the run had begun, or is gone
             shutil.rmtree(run.path)
             if first:
                 with suppress(OSError):  # somebody else has launched there meanwhile
@@ -118,6 +122,25 @@ def resume(run: RunDirectory) -> None:
         go_on = None if _is_over_or_works(run) else start_controller(run)
     if go_on is not None:
         go_on()
+
+
+def repair(
+    run: RunDirectory, *, from_tables: bool = False, retry: bool = False
+) -> tuple[Rebuilt | None, list[str]]:
+    """Change a run's journal before it is resumed: make it anew from the trials' files, have failed trials run again.
+
+    Returns what the new journal holds, and the trials to be tried again. Raises `UserError` while the controller runs.
+    """
+    if not (from_tables or retry):
+        return None, []
+    if _controller_works(run):
+        raise UserError(
+            f"{run.path}: its controller runs, and the journal is the controller's; wait until the run is over, or "
+            f"'agenttts-hpc cancel {run.path}' first"
+        )
+    with one_command(run, "resume"), only_controller(run):
+        rebuilt = rebuild_journal(run) if from_tables else None
+        return rebuilt, retry_failed(run) if retry else []
 
 
 def cancel(run: RunDirectory) -> None:

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from agenttts.controller.collect import row_from_json
 from agenttts.controller.evaluation import Evaluation
 from agenttts.controller.journal import Journal, PlannedTrial, TrialProgress
 from agenttts.controller.reports import write_report
-from agenttts.controller.run import RunDirectory
+from agenttts.controller.rows import row_from_json
+from agenttts.controller.run import RunDirectory, RunGone
 from agenttts.controller.starts import RunCancelled, StartSuperseded
 from agenttts.dispatch.base import QueueUnavailable
-from agenttts.errors import AgentTTSError, RunFailed
+from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.space import Allocation
 from agenttts.tables.schema import (
@@ -72,11 +72,15 @@ class Controller:
         """
         self._journal.append("started")
         try:
-            self._run_search()
+            self._search_to_the_end()
         except (QueueUnavailable, StartSuperseded):
             raise  # nothing is over: jobs may run on, and the next controller finds them
         except RunCancelled:
             self.cancel("cancelled")
+        except RunGone as error:
+            self._evaluation.abandon(f"the run ended: {error}")
+            self._journal.append("ended", outcome=str(error))
+            raise
         except AgentTTSError as error:
             self._end(str(error), self._stop(f"the run ended: {error}"))
             raise
@@ -86,11 +90,34 @@ class Controller:
         finally:
             self._journal.close()
 
+    def _search_to_the_end(self) -> None:
+        """Search; what the operating system refuses is an error with its file and what to do."""
+        try:
+            self._run_search()
+        except (QueueUnavailable, StartSuperseded, RunCancelled):
+            raise
+        except AgentTTSError:
+            self._evaluation.check_run(patience=0)
+            raise
+        except OSError as error:
+            self._evaluation.check_run(patience=0)
+            raise MissingRequirement(
+                _what(error),
+                fix=f"put that right, then 'agenttts-hpc resume {self._run.path}' goes on",
+            ) from error
+
     def _run_search(self) -> None:
         state = self._journal.state
         first = 1 if self._searcher.initial_batch else 0
-        self._restore()
         last = first + self._settings.iterations - 1
+        again = [p for p in self._searched() if p.row is None and p.planned.iteration < state.told]
+        if again:  # failed before, and tried again by the user's wish
+            self._evaluation.evaluate(again, more=state.told <= last)
+            for iteration in sorted({p.planned.iteration for p in again}):
+                self._stop_if_all_failed(iteration, self._trials_of(iteration))
+        self._restore()
+        if again:
+            self._write_told(state.told - 1, final=state.told > last)
         for iteration in range(state.told, last + 1):
             size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
             trials = self._trials_of(iteration) or self._propose(iteration, size)
@@ -107,9 +134,18 @@ class Controller:
 
     def cancel(self, reason: str) -> None:
         """End the run: cancel what lives and close the books. For a caller that knows no controller is running."""
-        self._evaluation.cancel(reason)
-        self._end(reason)
-        self._journal.close()
+        try:
+            self._evaluation.cancel(reason)
+            self._end(reason)
+        except QueueUnavailable:
+            raise
+        except (MissingRequirement, OSError) as error:
+            raise MissingRequirement(
+                f"the jobs of {self._run.path} are cancelled, but that cannot be written down: {_what(error)}",
+                fix=f"put that right, then 'agenttts-hpc cancel {self._run.path}' once more",
+            ) from error
+        finally:
+            self._journal.close()
 
     def _end(self, outcome: str, left: str = "") -> None:
         """Write down that and how the run ended; ``left`` says what may outlive it."""
@@ -121,7 +157,7 @@ class Controller:
         """Cancel the jobs of a run that ends by an error; if that fails too, what to tell the user about them."""
         try:
             self._evaluation.cancel(reason)
-        except AgentTTSError as error:
+        except (AgentTTSError, OSError) as error:
             log.error("the run's jobs could not be cancelled: %s", error)
             return f"; its jobs may still run ({error}): 'agenttts-hpc cancel {self._run.name}' stops them"
         return ""
@@ -222,7 +258,7 @@ class Controller:
 
     def _plan(self, iteration: int, proposals: Sequence[Proposal], what: str = "") -> None:
         """Write down the trials of an iteration; ``what`` they are in the log, if not the iteration's."""
-        number = len(self._journal.state.trials)
+        number = 1 + max((int(t.lstrip("t")) for t in self._journal.state.trials), default=-1)
         planned = [
             PlannedTrial(
                 trial=f"t{number + position:04}",
@@ -243,6 +279,10 @@ class Controller:
     ) -> None:
         """Tell the searcher; once ``final``, it recommends what was tried."""
         self._searcher.tell([_result(progress) for progress in trials])
+        self._write_told(iteration, final=final)
+
+    def _write_told(self, iteration: int, *, final: bool) -> None:
+        """Write down that the searcher knows the results of an iteration, and what it makes of them."""
         recommended = self._searcher.best(tried=final)
         self._journal.append(
             "told",
@@ -261,6 +301,16 @@ class Controller:
         ):
             return  # these allocations do not work, others do: the search goes on with what it has learnt
         raise RunFailed(f"every trial of iteration {iteration} failed; the first: {rows[0].error}")
+
+
+def _what(error: AgentTTSError | OSError) -> str:
+    """What went wrong; of what the operating system refused, which file it was."""
+    if isinstance(error, MissingRequirement):
+        return error.what
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _result(progress: TrialProgress) -> TrialResult:

@@ -68,7 +68,12 @@ def changed_weights(spec: JobSpec, facts: Mapping[str, ModelFacts]) -> list[str]
 def model_configs(
     spec: JobSpec, gpus: Mapping[str, int], facts: Mapping[str, ModelFacts]
 ) -> dict[str, ModelConfig]:
-    """The models of a spec as engines need them."""
+    """The models of a spec as engines need them. Raises `UserError` for a model that the run was launched without."""
+    if missing := [name for name in spec.models if name not in gpus]:
+        raise UserError(
+            f"models.{missing[0]}: the run was launched without this model (its origin.json does not name it); restore the "
+            "run's spec.yaml, or launch the new spec under another --name"
+        )
     return {
         name: ModelConfig(
             name=name,

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import submitit
@@ -96,6 +96,9 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         folder = (
             Path(profile.cache) if profile.cache else samples_directory(run, spec).parent / "cache"
         )
+        if profile.cache:
+            with suppress(OSError):  # nodes say so when they cannot write there, and do without
+                folder.mkdir(parents=True, exist_ok=True)
         image = origin.get("image") or {}
         cache = CompileCache(folder, str(image.get("sha256", "")))
     token = run_token(run)
@@ -106,7 +109,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         profile,
         container,
         gpus=origin.get("agent_gpus") or 0,
-        most_trial_gpus=max(origin["gpus"].values()),
+        most_trial_gpus=max(origin["gpus"].values(), default=0),
         token=token,
         transcript=transcript,
         cache=cache,

@@ -2,17 +2,63 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from agenttts.dispatch.profile import Profile, load_profile
-from agenttts.errors import UserError, valid_names
+from agenttts.documents import parse_json, typed
+from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
+from agenttts.replies import Thinking
 from agenttts.spec import JobSpec, load_spec
 from agenttts.tables.schema import FINALIST_SOURCE, TEST_SOURCE
 
 _INCOMPLETE = "the run's files were changed: restore it from a copy, or launch under another --name"
+
+
+@dataclass(frozen=True)
+class _Image:
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Model:
+    thinking: Thinking | None
+    weights: str | None
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What readers of `RunDirectory.origin_file` rely on."""
+
+    token: str
+    gpus: dict[str, int]
+    models: dict[str, _Model] | None = None
+    agent_gpus: int | None = None
+    image: _Image | None = None
+    examples: dict[str, str] | None = None
+    earlier_tokens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Handle:
+    """What readers of `RunDirectory.controller_file` rely on."""
+
+    kind: str
+    job_id: str | int | None
+
+
+class RunGone(MissingRequirement):
+    """The directory of a run was removed, moved or made unreadable while it was in use."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(
+            f"the run directory {path} {problem} while it was in use",
+            fix="bring it back, or give the path it has now: 'agenttts-hpc resume PATH' goes on there",
+        )
 
 
 @dataclass(frozen=True)
@@ -124,7 +170,7 @@ class RunDirectory:
 
     def origin(self) -> dict[str, Any]:
         """The contents of `origin_file`."""
-        origin = self._document(self.origin_file, {"token", "gpus"})
+        origin = self._document(self.origin_file, _Origin)
         if origin is None:
             raise UserError(f"{self.origin_file}: no such file; {_INCOMPLETE}")
         return origin
@@ -135,22 +181,40 @@ class RunDirectory:
 
     def controller(self) -> dict[str, Any] | None:
         """The contents of `controller_file`; None where no controller was ever started."""
-        return self._document(self.controller_file, {"kind", "job_id"})
+        return self._document(self.controller_file, _Handle)
 
-    def _document(self, path: Path, keys: set[str]) -> dict[str, Any] | None:
-        """One of the run's own JSON files, which holds at least ``keys``; None when it is not there."""
+    def problem(self, token: str | None = None) -> str | None:
+        """Why the run is not here any more, None while it is; ``token``: its unique id, where it is known."""
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            next(self.path.iterdir(), None)
+        except (FileNotFoundError, NotADirectoryError):
+            return "was removed or moved"
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        try:
+            found = self.origin()["token"]
+        except UserError:
+            return None  # a damaged file, which its readers tell of
+        return "was replaced by another run" if token not in (None, found) else None
+
+    def _document(self, path: Path, kind: type) -> dict[str, Any] | None:
+        """One of the run's own JSON files, which is to hold what ``kind`` does; None when it is not there."""
+        try:
+            document = parse_json(path.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise UserError(f"{path}: not valid JSON ({error}); {_INCOMPLETE}") from None
-        if not isinstance(document, dict) or not keys <= document.keys():
-            wanted = ", ".join(sorted(keys))
-            raise UserError(f"{path}: an object with the keys {wanted} is expected; {_INCOMPLETE}")
-        return document
+        try:
+            typed(kind, document)
+        except ValueError as error:
+            wanted = ", ".join(field.name for field in fields(kind) if field.default is MISSING)
+            raise UserError(
+                f"{path}: an object with the keys {wanted} is expected ({error}); {_INCOMPLETE}"
+            ) from None
+        return dict(document)
 
     @property
     def exists(self) -> bool:
@@ -164,5 +228,21 @@ def find_run(run: str, results: Path) -> RunDirectory:
         directory = RunDirectory(path.resolve())
         if directory.exists:
             return directory
+    for path in (results / run, Path(run)):
+        if any((path / name).exists() for name in ("journal.jsonl", "origin.json", "trials")):
+            raise UserError(f"{path / 'spec.yaml'}: no such file; {_INCOMPLETE}")
     names = sorted(p.parent.name for p in results.glob("*/spec.yaml"))
     raise UserError(f"no run '{run}' in {results}; {valid_names(run, names)}")
+
+
+@contextmanager
+def in_use(*runs: RunDirectory) -> Iterator[None]:
+    """Use runs: an error that arises because the directory of one is gone becomes `RunGone`."""
+    try:
+        yield
+    except (AgentTTSError, OSError) as error:
+        for run in runs:
+            problem = run.problem()
+            if problem is not None:
+                raise RunGone(run.path, problem) from error
+        raise

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from agenttts.controller.run import RunDirectory
+from agenttts.controller.run import RunDirectory, RunGone
 from agenttts.errors import AgentTTSError, RunFailed, UserError
 from agenttts.tables.atomic import atomic_write_json
 
@@ -33,8 +33,8 @@ _CONTROLLER_PATIENCE_S = 30.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
-class RunGone(UserError):
-    """The run's directory has been removed or renamed."""
+class RunRemoved(RunGone):
+    """The run was removed or renamed before a command had it for itself."""
 
 
 class RunCancelled(AgentTTSError):
@@ -128,7 +128,7 @@ class StartCheck:
 def one_command(run: RunDirectory, what: str) -> Iterator[None]:
     """Hold the run for one launch, resume or cancel at a time; ``what`` this one is.
 
-    Raises `RunGone` where there is no such run any more, `RunFailed` where another command does not end.
+    Raises `RunRemoved` where there is no such run any more, `RunFailed` where another command does not end.
     """
 
     def busy(holder: str) -> AgentTTSError:
@@ -149,7 +149,7 @@ def one_command(run: RunDirectory, what: str) -> Iterator[None]:
     except FileNotFoundError:
         if run.exists:
             raise
-        raise RunGone(f"{run.path}: the run has been removed or renamed meanwhile") from None
+        raise RunRemoved(run.path, "was removed or moved") from None
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agenttts.controller.collect import row_from_json
 from agenttts.controller.journal import RunState, read_state
 from agenttts.controller.launch import controller_state
 from agenttts.controller.process import make_dispatcher
+from agenttts.controller.rows import row_from_json
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.served import served_job
 from agenttts.controller.starts import read_handle

@@ -18,12 +18,14 @@ from agenttts.dispatch.apptainer import (
 )
 from agenttts.dispatch.base import Work
 from agenttts.dispatch.scratch import CompileCache
+from agenttts.errors import UserError
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.sharing import Share
 from agenttts.spec import JobSpec
 from agenttts.tables.atomic import atomic_write_json
 from agenttts.tables.schema import AFTER_SEARCH
 from agenttts.tasks.user_tasks import frozen_name
+from agenttts.trial.result import read_result
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
 
@@ -52,6 +54,18 @@ def shares(
         if peers > 1:
             found[choice.stage] = Share(alike.index(planned.trial) % peers, peers)
     return found
+
+
+def _holds(spec_file: Path, trial: TrialSpec) -> bool:
+    """Whether the file is the trial's spec: sound, of this allocation, and with the places of today (a run may be moved)."""
+    try:
+        found = TrialSpec.read(spec_file)
+    except UserError:
+        return False
+    return all(
+        getattr(found, name) == getattr(trial, name)
+        for name in ("trial", "allocation", "directory", "examples", "samples", "task_source")
+    )
 
 
 def samples_directory(run: RunDirectory, spec: JobSpec) -> Path:
@@ -88,13 +102,16 @@ class WorkFactory:
         """The job of a trial, one of those planned ``together``; writes its spec where the job will read it (the same bytes
         every time)."""
         directory = self._run.trial(planned.trial)
-        directory.mkdir(parents=True, exist_ok=True)
+        # Never the run itself: one that was removed or moved stays so.
+        directory.parent.mkdir(exist_ok=True)
+        directory.mkdir(exist_ok=True)
         after = planned.source in AFTER_SEARCH
         names = dict.fromkeys(choice.model for choice in planned.allocation.choices)
         models = {name: self._models[name] for name in names}
         samples = samples_directory(self._run, self._spec)
         spec_file = directory / SPEC_FILE
-        if not spec_file.exists():  # a job that runs already must not see it change
+        # A job that runs already must not see it change, and a result is of the spec that it was made by.
+        if read_result(directory) is None:
             trial = TrialSpec(
                 run=self._run.name,
                 trial=planned.trial,
@@ -111,7 +128,8 @@ class WorkFactory:
                 code_on_host=self._spec.task.run_code_on_host,
                 shares=shares(planned, together, self._at_once),
             )
-            atomic_write_json(spec_file, trial.to_json())
+            if not _holds(spec_file, trial):
+                atomic_write_json(spec_file, trial.to_json())
         number = planned.trial.lstrip("t").lstrip("0") or "0"
         stages = " ".join(str(choice) for choice in planned.allocation.choices)
         return Work(

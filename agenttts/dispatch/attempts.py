@@ -7,14 +7,14 @@ record that cannot be read counts as an attempt that was cut off.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from agenttts.documents import parse_json, typed
 from agenttts.tables.atomic import atomic_write_json
 from agenttts.tables.schema import TrialState
 
@@ -135,11 +135,9 @@ def nodes_to_exclude(trials: Mapping[str, Sequence[Attempt]], now: datetime) -> 
 
 def _read(path: Path) -> Attempt:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        known = {field.name for field in fields(Attempt)}
-        attempt = Attempt(**{key: value for key, value in document.items() if key in known})
+        attempt = typed(Attempt, parse_json(path.read_bytes()))
         _check(attempt)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         log.warning(
             "%s cannot be read (%s: %s); it counts as an attempt that was cut off, and may be deleted",
             path, type(error).__name__, error,
@@ -149,16 +147,12 @@ def _read(path: Path) -> Attempt:
 
 
 def _check(attempt: Attempt) -> None:
-    """Raise `ValueError` or `TypeError` for values that nothing can be worked out from."""
+    """Raise `ValueError` for values that nothing can be worked out from."""
     for moment in (attempt.started, attempt.finished):
         if moment is not None and datetime.fromisoformat(moment).tzinfo is None:
             raise ValueError(f"'{moment}' has no time zone")
     if attempt.state is not None:
         TrialState(attempt.state)
-    if not all(isinstance(value, str) for value in (attempt.job_id, attempt.node)):
-        raise TypeError("job_id and node must be texts")
-    if not isinstance(attempt.gpus, int):
-        raise TypeError("gpus must be a number")
 
 
 def _unreadable(path: Path) -> Attempt:

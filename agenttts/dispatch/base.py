@@ -26,7 +26,7 @@ class Work:
 
     ``name`` and ``comment`` are what squeue shows; ``gpus`` is its resource class; ``cache`` is where a container keeps
     compiled code between jobs; ``needs`` are the files and directories that it reads, which its node must see; ``exclude``
-    are nodes that it should not run on.
+    are nodes that it should not run on. ``earlier_attempts`` of the trial's attempts do not count against its limits.
     """
 
     trial: str
@@ -39,6 +39,7 @@ class Work:
     cache: CompileCache | None = None
     needs: tuple[Path, ...] = ()
     exclude: tuple[str, ...] = ()
+    earlier_attempts: int = 0
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def publish(folder: Path, archive: Path) -> bool:
         known = _names(archive)
         if not {str(path.relative_to(folder)) for path in _files(folder)} - known:
             return False
-        archive.parent.mkdir(parents=True, exist_ok=True)
+        archive.parent.mkdir(exist_ok=True)  # not its parents: a run that was removed stays so
         _remove_stale(archive)
         temporary = archive.with_name(f".{archive.name}.{secrets.token_hex(4)}")
         try:

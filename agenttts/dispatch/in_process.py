@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from agenttts.dispatch.attempts import count_state, read_attempts
+from agenttts.dispatch.attempts import count_state
 from agenttts.dispatch.base import JobStatus, Work
 from agenttts.dispatch.blame import AttemptEnd, blame
 from agenttts.dispatch.job import TrialJob, job_settings
@@ -141,7 +141,7 @@ class _ThreadJob(TrialJob):
 
     def _may_go_on(self) -> bool:
         """Whether a trial that ran into its time limit is run again."""
-        return count_state(read_attempts(self.directory), TrialState.TIMEOUT) <= self.max_timeouts
+        return count_state(self._counted_attempts(), TrialState.TIMEOUT) <= self.max_timeouts
 
     def _say(self, text: str) -> None:
         log.info("%s", text)

@@ -63,6 +63,7 @@ class TrialJob:
     # Of jobs that an older version has pickled into the queue.
     needs: tuple[Path, ...] = ()
     limits = Limits()
+    earlier_attempts = 0
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class TrialJob:
         cache: CompileCache | None = None,
         needs: tuple[Path, ...] = (),
         limits: Limits | None = None,
+        earlier_attempts: int = 0,
     ) -> None:
         self.directory = directory
         self.command = command
@@ -87,6 +89,7 @@ class TrialJob:
         self.cache = cache
         self.needs = needs
         self.limits = limits or Limits()
+        self.earlier_attempts = earlier_attempts
         self._child: subprocess.Popen[bytes] | None = None
         self._attempt: Attempt | None = None
         self._log_start = self._oom_kills = 0
@@ -114,7 +117,7 @@ class TrialJob:
         self._wait_for_child(deadline - time.monotonic())
         verdict = blame(AttemptEnd(stopped=cause, began=self._began()))
         self._finish(verdict, cause)
-        attempts = read_attempts(self.directory)
+        attempts = self._counted_attempts()
         if cause == "time limit":
             over = count_state(attempts, TrialState.TIMEOUT) > self.max_timeouts
         else:
@@ -215,7 +218,7 @@ class TrialJob:
         stop = overrun.stop if overrun else None
         if read_result(self.directory) is not None:
             return Verdict(TrialState.COMPLETED, False, False, ""), None
-        earlier = read_attempts(self.directory)[:-1]
+        earlier = self._counted_attempts()[:-1]
         log = read_end(self.directory / LOG_FILE, self._log_start)
         fault = read_fault(self.directory)
         verdict = blame(
@@ -237,6 +240,10 @@ class TrialJob:
                 explanation=f"{verdict.explanation}; {last_lines(self.directory / LOG_FILE, log)}",
             )
         return verdict, stop
+
+    def _counted_attempts(self) -> list[Attempt]:
+        """The attempts that count against the trial's limits."""
+        return read_attempts(self.directory)[self.earlier_attempts :]
 
     def _began(self) -> bool:
         return read_phase(self.directory) is not None
@@ -347,6 +354,7 @@ def job_settings(work: Work, profile: Profile) -> dict[str, Any]:
         "max_timeouts": profile.max_timeouts,
         "needs": work.needs,
         "cache": work.cache,
+        "earlier_attempts": work.earlier_attempts,
         "limits": Limits(
             start_seconds=profile.start_minutes * 60,
             stall_seconds=profile.stall_minutes * 60,

@@ -38,6 +38,7 @@ from agenttts.dispatch.scratch import CompileCache, scratch_directory
 from agenttts.dispatch.slurm_queue import lives, rows_with_comment, run_slurm
 from agenttts.dispatch.stuck_jobs import PatientQueue
 from agenttts.dispatch.submission import outer_environment, slurm_executor, submission_errors
+from agenttts.documents import parse_json
 from agenttts.tables.atomic import atomic_write_json
 
 SERVE_FILE = "serve.json"
@@ -97,7 +98,7 @@ def write_key(directory: Path) -> None:
 def read_address(directory: Path) -> ServerAddress | None:
     """Where the server listens, None while it does not run."""
     try:
-        values = json.loads((directory / ADDRESS_FILE).read_text(encoding="utf-8"))
+        values = parse_json((directory / ADDRESS_FILE).read_bytes())
         return ServerAddress(**{**values, "hosts": tuple(values["hosts"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -98,7 +98,7 @@ class SampleStore:
         """Write the samples added since the last flush as one shard, atomically."""
         if not self._buffer:
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(exist_ok=True)  # not its parents: a run that was removed stays so
         frame = pl.DataFrame([asdict(sample) for sample in self._buffer], schema=SCHEMA)
         atomic_write_parquet(self._directory / f"{self._writer}-{self._shards:05d}.parquet", frame)
         self._shards += 1

@@ -40,7 +40,7 @@ def render(report: Report, format: ReportFormat, out: Path | None = None) -> Non
         sys.stdout.flush()
         sys.stdout.buffer.write(_CONTENT[format](report))
     else:
-        sys.stdout.write(_CONTENT[format](report).decode())
+        _write_standard_output(_CONTENT[format](report))
 
 
 def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
@@ -111,6 +111,16 @@ _CONTENT: dict[str, Callable[[Report], bytes]] = {
     "html": lambda report: render_html(report).encode(),
     "parquet": _parquet,
 }
+
+
+def _write_standard_output(content: bytes) -> None:
+    """Write a document: its encoding is UTF-8, whatever the terminal's is."""
+    sys.stdout.flush()
+    stream = getattr(sys.stdout, "buffer", None)
+    if stream is None:  # an object in place of standard output that takes text alone
+        sys.stdout.write(content.decode())
+    else:
+        stream.write(content)
 
 
 def _write_file(out: Path, content: bytes) -> None:

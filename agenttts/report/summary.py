@@ -5,7 +5,6 @@ A run may be unfinished, or so new that it has no table yet: it is then a report
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from agenttts.documents import parse_json
 from agenttts.errors import UserError
 from agenttts.tables.aggregate import (
     COSTS,
@@ -304,7 +304,7 @@ def _outcome(journal: Path) -> str | None:
         return None
     for line in journal.read_bytes().splitlines():
         try:
-            event = json.loads(line)
+            event = parse_json(line)
         except ValueError:  # the last line, while the controller is writing it
             continue
         kind = event.get("event") if isinstance(event, dict) else None

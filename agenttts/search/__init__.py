@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection
-from typing import Literal
+from typing import Any, Literal, get_type_hints
 
+from agenttts.documents import fits
 from agenttts.errors import UserError, valid_names
 from agenttts.search.agenttts import AgentTTSSearcher
 from agenttts.search.base import Proposal, Searcher, TrialResult
@@ -68,6 +69,12 @@ def create(
             raise UserError(
                 f"search: method '{name}' has no option '{option}'; {valid_names(option, valid)}"
             )
+    annotations = get_type_hints(searcher.__init__)
+    for option in set(options) & set(valid):
+        problem = fits(annotations.get(option, Any), options[option])
+        if problem is not None:
+            text = f"{problem[:1].lower()}{problem[1:]}".replace("input should be", "must be")
+            raise UserError(f"search.options.{option}: {text}, not {options[option]!r:.60}")
     if llm is not None and issubclass(searcher, LLMSearcher):
         options["llm"] = llm
     elif llm is not None and issubclass(searcher, AgentTTSSearcher):

@@ -16,10 +16,11 @@ What differs from the paper (arXiv 2508.00890):
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from functools import cached_property
 from typing import Protocol
 
+from agenttts.errors import UserError
 from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
@@ -60,11 +61,13 @@ class AgentTTSSearcher(Searcher):
         space: SearchSpace,
         seed: int = 0,
         *,
-        insights: Collection[int] = ALL_INSIGHTS,
+        insights: Sequence[int] | Set[int] = ALL_INSIGHTS,
         initial_cap: int = DEFAULT_SAMPLE_CAP,
         proposer: Proposer | None = None,
     ) -> None:
         super().__init__(space, seed)
+        if initial_cap < 1:
+            raise UserError(f"search: initial_cap is {initial_cap}; valid: 1 or more samples")
         self.rules = InsightRules(space, seed, insights)
         self.proposer = proposer
         self._compares_models = 1 in insights

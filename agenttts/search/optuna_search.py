@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from agenttts.errors import MissingRequirement
+from agenttts.errors import MissingRequirement, UserError
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
@@ -36,6 +36,8 @@ class _OptunaSearcher(Searcher):
 
     def __init__(self, space: SearchSpace, seed: int = 0, *, initial: int = _INITIAL) -> None:
         super().__init__(space, seed)
+        if initial < 0:
+            raise UserError(f"search: initial is {initial}; valid: 0 or more random trials")
         self._initial = initial
         self._optuna = _import_optuna()
         self._sampler(0)  # what it lacks is said at once

@@ -40,6 +40,10 @@ class SampleValues(Section):
     values: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 
 
+# Every allowed count is a choice of its own; the paper's most is 100.
+MOST_SAMPLES = 100_000
+
+
 class StageSection(Section):
     """One stage: which models it may use, its nominal token counts, the sample counts allowed."""
 
@@ -55,6 +59,14 @@ class StageSection(Section):
             raise ValueError(
                 f"{value} is no sample range; valid: [low, high] with 1 <= low <= high, or {{values: [1, 2, 4]}}"
             )
+        return value
+
+    @field_validator("samples")
+    @classmethod
+    def _check_most(cls, value: list[int] | SampleValues) -> list[int] | SampleValues:
+        most = max(value.values if isinstance(value, SampleValues) else value)
+        if most > MOST_SAMPLES:
+            raise ValueError(f"{most} samples are too many; valid: at most {MOST_SAMPLES}")
         return value
 
     @property

@@ -28,51 +28,93 @@ def load_strict(
     ``overrides`` are ``a.b=value`` strings, each value YAML itself. Raises `UserError`.
     """
     document, lines = read_document(model, text, source)
+    places: dict[KeyPath, str] = {path: f"{source}:{line}" for path, line in lines.items()}
+    given: set[KeyPath] = set()
     for override in overrides:
-        _override(model, document, override, source)
-    return validate(model, document, source, lines)
+        path, new = _override(model, document, override, source)
+        if path in given:
+            raise UserError(
+                f"--set {_shortened(override)}: {dotted(path)} is set twice; give one of the two"
+            )
+        given.add(path)
+        # What stood in the file below it is replaced.
+        places = {at: place for at, place in places.items() if at[: len(path)] != path}
+        places |= dict.fromkeys(new, f"--set {_shortened(override)}")
+    return _validate(model, document, source, places)
 
 
-def validate(
-    model: type[ModelT], document: Any, source: str, lines: Mapping[KeyPath, int] | None = None
-) -> ModelT:
+def validate(model: type[ModelT], document: Any, source: str) -> ModelT:
     """Validate a document; the `UserError` names every wrong key."""
+    return _validate(model, document, source, {})
+
+
+def _validate(
+    model: type[ModelT], document: Any, source: str, places: Mapping[KeyPath, str]
+) -> ModelT:
+    """`validate`; ``places`` says where keys were given."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
         told = _of_the_branch_meant(model, error.errors())
-        problems = [_describe(model, problem, source, lines or {}) for problem in told]
+        problems = [_describe(model, problem, source, places) for problem in told]
         # A union reports one problem per alternative: the same place is said once.
         raise UserError("; ".join(dict.fromkeys(problems))) from None
 
 
-def _override(model: type[BaseModel], document: dict[str, Any], override: str, source: str) -> None:
+def _override(
+    model: type[BaseModel], document: dict[str, Any], override: str, source: str
+) -> tuple[KeyPath, list[KeyPath]]:
+    """Put the value of an override into the document; where it was put, and all paths that are new by it."""
+    shown = _shortened(override)
     key, separator, text = override.partition("=")
     if not separator or not _KEY_PATH.fullmatch(key):
-        raise UserError(f"--set {override}: valid is KEY.PATH=VALUE, e.g. --set search.budget=500")
+        raise UserError(
+            f"--set {shown or chr(39) * 2}: valid is KEY.PATH=VALUE, e.g. --set search.budget=500 or "
+            "--set stages.answer.models[0]=llama-3b"
+        )
     path: list[str | int] = [
         int(index) if index else name for name, index in _KEY_PART.findall(key)
     ]
     try:
         value = read_value(model, path, text)
-    except UserError:
-        raise UserError(f"--set {override}: the value is not valid YAML") from None
+    except UserError as error:
+        problem = str(error).partition(": ")[2]
+        raise UserError(f"--set {shown}: the value is {problem}") from None
+    except RecursionError:
+        raise UserError(f"--set {shown}: the path has too many parts") from None
     place: Any = document
+    new: list[KeyPath] = []
     for number, part in enumerate(path):
         fits = isinstance(place, list) if isinstance(part, int) else isinstance(place, dict)
         if not fits or (isinstance(part, int) and part >= len(place)):
             what = dotted(path[:number]) or "the document"
-            raise UserError(f"--set {override}: '{what}' in {source} holds {_nothing_at(part)}")
+            raise UserError(
+                f"--set {shown}: '{_shortened(what)}' in {source} holds {_nothing_at(part)}; {_valid_at(place, what)}"
+            )
         if number == len(path) - 1:
             place[part] = value
+            new.append(tuple(path))
         elif isinstance(part, int):
             place = place[part]
         else:
+            if part not in place:
+                new.append(tuple(path[: number + 1]))
             place = place.setdefault(part, {})
+    return tuple(path), new
 
 
 def _nothing_at(part: str | int) -> str:
     return f"no element {part}" if isinstance(part, int) else "no keys of its own"
+
+
+def _valid_at(place: Any, what: str) -> str:
+    """What a path may go on with at a place that it went on from wrongly."""
+    shown = _shortened(what)
+    if isinstance(place, list) and place:
+        return f"valid: {shown}[0] to {shown}[{len(place) - 1}]"
+    if isinstance(place, Mapping) and place:
+        return f"valid: {', '.join(str(key) for key in place)}"
+    return f"set {shown} as a whole"
 
 
 def _of_the_branch_meant(model: type[BaseModel], problems: Sequence[Any]) -> list[Any]:
@@ -93,13 +135,13 @@ def _of_the_branch_meant(model: type[BaseModel], problems: Sequence[Any]) -> lis
 
 
 def _describe(
-    model: type[BaseModel], problem: Any, source: str, lines: Mapping[KeyPath, int]
+    model: type[BaseModel], problem: Any, source: str, places: Mapping[KeyPath, str]
 ) -> str:
     path = _real_path(model, problem["loc"])
     cause = (problem.get("ctx") or {}).get("error")
     path = getattr(cause, "path", None) or path
-    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
-    where = f"{source}:{line}" if line else source
+    known = (places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places)
+    where = next(known, source)
     kind, value = problem["type"], problem.get("input")
     if kind == "extra_forbidden":
         what = f"unknown key; {valid_names(path[-1], _valid_keys(model, path[:-1]))}"
@@ -137,5 +179,8 @@ def _valid_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    return _shortened(repr(value))
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."

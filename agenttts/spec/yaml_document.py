@@ -2,7 +2,8 @@
 
 Two things differ from PyYAML's ``safe_load``, which follows YAML 1.1. A field that takes text gets the scalar as it is
 written in the file: ``time: 12:00:00``, ``account: 0700``, ``name: yes``. Elsewhere a scalar is a number only in the forms
-that every reader takes for the same number: no base 60 (``1:30`` is 90 in YAML 1.1), no octal by a leading zero, no dates.
+that every reader takes for the same number, and ``7e9``, which readers of YAML 1.1 take for text: no base 60 (``1:30`` is 90
+there), no octal by a leading zero, no dates.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from agenttts.errors import UserError
 from agenttts.spec.field_types import KeyPath, field_type, is_text_field, step
 
 _TAG = "tag:yaml.org,2002:"
+# A spec has some six levels and a thousand values; aliases of aliases can stand for any number of them.
+_DEEPEST = 50
+_MOST_VALUES = 200_000
 _SCALAR_TAGS = {_TAG + name for name in ("str", "int", "float", "bool", "null")}
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$")
 _FLOAT = re.compile(
-    r"(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?"
+    r"(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?[0-9]+[eE][-+]?[0-9]+"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
 )
 
@@ -71,9 +76,11 @@ class _Reader:
         self.lines: dict[KeyPath, int] = {}
         self._source = source
         self._open: set[int] = set()
+        self._built = 0
 
     def read(self, text: str, annotation: Any) -> Any:
         try:
+            self._check_depth(text)
             self._loader = _Loader(text)
             node = self._loader.get_single_node()
             return self._build(node, annotation, ()) if node else None
@@ -83,7 +90,23 @@ class _Reader:
             problem = getattr(error, "problem", None) or str(error)
             raise UserError(f"{where}: not valid YAML: {problem}") from None
 
+    def _check_depth(self, text: str) -> None:
+        """Refuse nesting that no document of ours has: libyaml's composer would overrun its stack."""
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                mark = event.start_mark
+                where = f"{self._source}:{mark.line + 1}" if mark else self._source
+                raise UserError(f"{where}: nested more than {_DEEPEST} levels deep")
+
     def _build(self, node: yaml.Node, annotation: Any, path: KeyPath) -> Any:
+        self._built += 1
+        if self._built > _MOST_VALUES:
+            raise self._refused(
+                node, f"aliases make more than {_MOST_VALUES} values of this document", known=True
+            )
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, annotation)
         if id(node) in self._open:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import polars as pl
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from agenttts.errors import UserError
 from agenttts.space import Allocation

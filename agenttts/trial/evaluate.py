@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from agenttts import tasks
+from agenttts.documents import parse_json, typed
 from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import SamplingParams
 from agenttts.inference.sampler import DrawResult, Sampler
@@ -94,10 +95,16 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
 def read_examples(path: Path) -> list[Example]:
     """The run's frozen examples."""
     # By line feeds alone: str.splitlines would also cut at U+2028 and its like inside of texts.
-    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+    lines = [line for line in path.read_bytes().split(b"\n") if line]
     if not lines:
         raise UserError(f"{path}: no examples")
-    return [Example(**json.loads(line)) for line in lines]
+    examples = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            examples.append(typed(Example, parse_json(line)))
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: not an example ({error})") from None
+    return examples
 
 
 def _run_stage(

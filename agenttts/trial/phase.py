@@ -7,12 +7,12 @@ the two it is in, or that its task's own code runs, which has limits of its own.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from agenttts.documents import parse_json
 from agenttts.inference.base import Completion, Engine, ModelConfig, Request
 from agenttts.tables.atomic import atomic_write_json
 
@@ -48,7 +48,7 @@ class PhaseNotes:
 def read_phase(directory: Path) -> Phase | None:
     """The phase of the current attempt; None before its program has begun, and with images that note none."""
     try:
-        document = json.loads((directory / PHASE_FILE).read_text(encoding="utf-8"))
+        document = parse_json((directory / PHASE_FILE).read_bytes())
         name: PhaseName = next((n for n in _NAMES if n == document["name"]), "other")
         model = str(document.get("model", ""))
         return Phase(int(document["number"]), name, model, int(document.get("tokens", 0)))

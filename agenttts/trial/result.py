@@ -8,14 +8,13 @@ a half-written, truncated or foreign result is no result.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from agenttts.documents import parse_json, typed
 from agenttts.tables.atomic import atomic_write_json, atomic_write_parquet
 from agenttts.tables.schema import StageCuts
 from agenttts.trial.spec import SPEC_FILE
@@ -74,7 +73,7 @@ def read_result(directory: Path) -> TrialOutput | None:
     """The result of a complete trial; None when it is not (yet) complete. Fields of a newer image are left out."""
     try:
         return _read_result(directory)
-    except (OSError, ValueError, TypeError):  # absent, or cut short by a crash: not complete
+    except (OSError, ValueError):  # absent, or cut short by a crash: not complete
         return None
 
 
@@ -84,7 +83,7 @@ def result_problem(directory: Path) -> str:
         found = _read_result(directory)
     except FileNotFoundError as error:
         return f"{error.filename} is missing"
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         return (
             f"{directory / MARKER_FILE} or {directory / RESULT_FILE} cannot be read as this version's "
             f"({type(error).__name__}: {error})"
@@ -102,28 +101,18 @@ def write_fault(directory: Path, fault: Fault) -> None:
 def read_fault(directory: Path) -> Fault | None:
     """The fault of the last attempt, if it recorded one."""
     try:
-        document = json.loads((directory / FAULT_FILE).read_text(encoding="utf-8"))
-        return Fault(**{key: str(value) for key, value in _known(Fault, document).items()})
-    except (OSError, ValueError, TypeError, AttributeError):
+        return typed(Fault, parse_json((directory / FAULT_FILE).read_bytes()))
+    except (OSError, ValueError):
         return None
 
 
 def _read_result(directory: Path) -> TrialOutput | None:
     """The result, None when the marker does not match it. Raises what reading the files raises."""
-    marker = json.loads((directory / MARKER_FILE).read_text(encoding="utf-8"))
+    marker = parse_json((directory / MARKER_FILE).read_bytes())
     if marker != _digests(directory):
         return None
-    document = json.loads((directory / RESULT_FILE).read_text(encoding="utf-8"))
-    if not isinstance(document, dict):
-        raise ValueError("an object is expected")
-    document["cut_samples"] = tuple(document.get("cut_samples", ()))
-    return TrialOutput(**_known(TrialOutput, document))
-
-
-def _known(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a document that this version knows: a newer image may write more."""
-    names = {field.name for field in fields(kind)}
-    return {key: value for key, value in document.items() if key in names}
+    output = typed(TrialOutput, parse_json((directory / RESULT_FILE).read_bytes()))
+    return replace(output, cut_samples=tuple(output.cut_samples))
 
 
 def _digests(directory: Path) -> dict[str, str]:

@@ -6,12 +6,12 @@ changes, so that an image older than the host is found out before it computes an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agenttts.documents import parse_json
 from agenttts.errors import UserError
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.sharing import Share
@@ -78,7 +78,7 @@ class TrialSpec:
     def read(cls, path: Path) -> TrialSpec:
         """The spec in a file. `UserError` when it cannot be read or speaks another protocol."""
         try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_json(parse_json(path.read_bytes()))
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import pytest
 
 from agenttts.controller.journal import Journal, PlannedTrial, read_state
+from agenttts.controller.rows import row_to_json
 from agenttts.errors import UserError
 from agenttts.space import Allocation, Choice
+from agenttts.tables.schema import TrialRow, TrialState
 
 
 def planned(number: int, iteration: int = 0) -> PlannedTrial:
     allocation = Allocation((Choice("answer", "small", number + 1),))
     return PlannedTrial(f"t{number:04}", iteration, allocation, "initial", "because", 3.5)
+
+
+def row(number: int, state: str = "COMPLETED") -> dict[str, object]:
+    """The row of `planned`'s trial, as the journal keeps it."""
+    trial = planned(number)
+    score = 0.5 if state == "COMPLETED" else None
+    made = TrialRow("r", trial.trial, trial.iteration, trial.source, TrialState(state), score, trial.cost, trial.allocation)  # fmt: skip
+    return row_to_json(made)
 
 
 def test_a_run_is_told_by_its_journal(tmp_path):
@@ -21,7 +31,7 @@ def test_a_run_is_told_by_its_journal(tmp_path):
     journal.propose([planned(0), planned(1)])
     journal.append("submitting", batch="r-0", trials=["t0000", "t0001"])
     journal.append("submitted", batch="r-0", jobs={"t0000": "7_0", "t0001": "7_1"})
-    journal.append("finished", trial="t0000", row={"score": 0.5})
+    journal.append("finished", trial="t0000", row=row(0))
     journal.append("lost", trials=["t0001"], reason="node")
     journal.append("submitting", batch="r-1", trials=["t0001"])
     journal.close()
@@ -71,14 +81,14 @@ def test_what_follows_a_resume_reopens_the_run(tmp_path):
 def test_a_resume_after_cancel_runs_what_was_cut_off_and_only_that(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.propose([planned(0), planned(1)])
-    for trial, state in (("t0000", "CANCELLED"), ("t0001", "COMPLETED")):
-        journal.append("finished", trial=trial, row={"state": state})
+    for number, state in ((0, "CANCELLED"), (1, "COMPLETED")):
+        journal.append("finished", trial=f"t{number:04}", row=row(number, state))
     journal.append("told", iteration=0, guidelines=[])
     journal.propose([planned(2, 1), planned(3, 1)])
     journal.append("submitting", batch="r-0", trials=["t0002", "t0003"])
     journal.append("submitted", batch="r-0", jobs={"t0002": "7_0", "t0003": "7_1"})
-    journal.append("finished", trial="t0002", row={"state": "CANCELLED"})
-    journal.append("finished", trial="t0003", row={"state": "FAILED"})
+    journal.append("finished", trial="t0002", row=row(2, "CANCELLED"))
+    journal.append("finished", trial="t0003", row=row(3, "FAILED"))
     journal.append("ended", outcome="cancelled")
     assert journal.state.unfinished() == []
     journal.append("started")

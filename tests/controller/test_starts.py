@@ -18,7 +18,7 @@ from agenttts.controller.run import RunDirectory
 from agenttts.controller.starts import (
     ControllerHandle,
     RunCancelled,
-    RunGone,
+    RunRemoved,
     StartCheck,
     StartSuperseded,
     one_command,
@@ -99,9 +99,9 @@ def test_commands_wait_for_each_other(run, monkeypatch):
 
 def test_a_run_that_is_gone_is_said(run, tmp_path):
     run.path.rename(tmp_path / "elsewhere")
-    with pytest.raises(RunGone, match="removed or renamed"):
+    with pytest.raises(RunRemoved, match="removed or moved"):
         launch.resume(run)
-    with pytest.raises(RunGone):
+    with pytest.raises(RunRemoved):
         launch.cancel(run)
 
 

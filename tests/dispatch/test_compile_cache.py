@@ -24,7 +24,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_what_one_job_compiles_the_next_one_finds(tmp_path):
-    cache = CompileCache(tmp_path / "shared" / "cache", "0123456789abcdef0123")
+    cache = CompileCache(tmp_path / "cache", "0123456789abcdef0123")
     with scratch_directory(cache) as scratch:
         assert (scratch / "home").is_dir()
         assert contents(scratch / "cache") == {}

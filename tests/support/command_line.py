@@ -16,10 +16,15 @@ from agenttts.cli import main, show
 Done = subprocess.CompletedProcess[str]
 
 
-def call(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -> Done:
-    """Run a command line in this process, in directory ``cwd``: what the program would do, without its start."""
+def call(
+    *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, encoding: str | None = None
+) -> Done:
+    """Run a command line in this process, in directory ``cwd``: what the program would do, without its start.
+
+    With an ``encoding`` standard output and error are streams of bytes in it, as a terminal's are.
+    """
     words = [str(argument) for argument in arguments]
-    out, err = io.StringIO(), io.StringIO()
+    out, err = _stream(encoding), _stream(encoding)
     before = Path.cwd()
     code: object = 0
     os.chdir(cwd)
@@ -39,7 +44,21 @@ def call(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) ->
     finally:
         os.chdir(before)
     returncode = code if isinstance(code, int) else int(code is not None)
-    return Done(words, returncode, out.getvalue(), err.getvalue())
+    return Done(words, returncode, _text(out), _text(err))
+
+
+def _stream(encoding: str | None) -> io.StringIO | io.TextIOWrapper:
+    if encoding is None:
+        return io.StringIO()
+    return io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+
+
+def _text(stream: io.StringIO | io.TextIOWrapper) -> str:
+    if isinstance(stream, io.StringIO):
+        return stream.getvalue()
+    content = stream.buffer
+    assert isinstance(content, io.BytesIO)
+    return content.getvalue().decode("utf-8")
 
 
 def run(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 300) -> Done:  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from agenttts.controller.collect import row_from_json, row_to_json
+from agenttts.controller.rows import row_from_json, row_to_json
 from agenttts.errors import UserError
 from agenttts.space import Allocation, Choice
 from agenttts.tables.atomic import atomic_write_parquet

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from agenttts.documents import parse_json
 from agenttts.search.llm.base import Chat, LLMError, Reply
 
 
@@ -153,7 +154,7 @@ def _read(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:
     offset = 0
     for line in content.splitlines(keepends=True):
         try:
-            event = json.loads(line) if line.endswith(b"\n") else None
+            event = parse_json(line) if line.endswith(b"\n") else None
         except ValueError:
             event = None
         if not isinstance(event, dict) or "event" not in event:

@@ -1,0 +1,53 @@
+"""Reading the JSON documents of a run, which may be damaged, or written by another version.
+
+Whatever is wrong with one is a `ValueError` with a message of one line.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says. Raises `ValueError`, for text nested too deeply too."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def typed(kind: type[T], document: object) -> T:
+    """The dataclass that a parsed document describes, every value of its type.
+
+    Fields that ``kind`` does not have are left out: a later version may write more. Raises `ValueError`.
+    """
+    try:
+        validated: T = _adapter(kind).validate_python(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+    return validated
+
+
+def fits(kind: Any, value: object) -> str | None:
+    """What is wrong with a value for an annotation such as ``Collection[int]``; None when nothing is."""
+    try:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        return str(error.errors(include_url=False, include_input=False)[0]["msg"])
+    return None
+
+
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
