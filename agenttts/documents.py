@@ -31,7 +31,7 @@ def typed(kind: type[T], document: object) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+        raise ValueError(f"'{where}': {first['msg']}" if where else first["msg"]) from None
     return validated
 
 

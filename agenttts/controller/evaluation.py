@@ -194,7 +194,7 @@ class Evaluation:
     def end_strays(self) -> None:
         """End the run's jobs that no trial knows of; they would compute for nobody, or what another job computes."""
         known = [t.job_id for t in self._journal.state.unfinished() if t.job_id]
-        end_strays(self._journal, self._dispatcher, self._works.token, known)
+        end_strays(self._journal, self._dispatcher, self._works.tokens, known)
 
     def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
         """Whether a trial's pause after a failure is over: what is broken for a moment must not use up its attempts."""

@@ -198,8 +198,10 @@ class _Finished:
     row: dict[str, Any]
 
     def into(self, state: RunState) -> None:
-        row_from_json(self.row)
-        state.trials[self.trial].row = self.row
+        progress = state.trials[self.trial]
+        if row_from_json(self.row).allocation != progress.planned.allocation:
+            raise ValueError(f"the row of {self.trial} has another allocation than the trial")
+        progress.row = self.row
 
 
 @dataclass(frozen=True)
@@ -365,8 +367,6 @@ def _read(path: Path) -> list[tuple[dict[str, Any], int]]:
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             event = parse_json(line)
-            if not isinstance(event, dict):
-                raise ValueError("no object")
         except ValueError:
             raise DamagedJournal(
                 f"{path}:{number}: not a journal line; the file was changed by hand or its disk is failing: restore it "

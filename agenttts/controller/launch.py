@@ -31,6 +31,7 @@ from agenttts.controller.process import (
     make_controller,
     make_dispatcher,
     run_token,
+    run_tokens,
     warn_of_changed_weights,
 )
 from agenttts.controller.rebuild import Rebuilt, rebuild_journal
@@ -164,7 +165,7 @@ def _end_strays(run: RunDirectory) -> None:
     journal = Journal(run.journal_file)
     try:
         dispatcher = make_dispatcher(run, run.profile())
-        end_strays(journal, dispatcher, run_token(run), known=())
+        end_strays(journal, dispatcher, run_tokens(run), known=())
     finally:
         journal.close()
 

@@ -15,7 +15,7 @@ import submitit
 from agenttts import search, tasks
 from agenttts.controller.agent import agent_thinking, briefing_of, served_fields, served_model
 from agenttts.controller.evaluation import Evaluation, EvaluationSettings
-from agenttts.controller.journal import Journal, read_state
+from agenttts.controller.journal import DamagedJournal, Journal, read_state
 from agenttts.controller.loop import Controller, LoopSettings
 from agenttts.controller.models import changed_weights, frozen_facts, model_configs
 from agenttts.controller.plan import container_of
@@ -30,6 +30,7 @@ from agenttts.dispatch.scratch import CompileCache
 from agenttts.dispatch.slurm import SlurmDispatcher
 from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
+from agenttts.space import SearchSpace
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
     works = WorkFactory(
         run,
         spec,
-        token=token,
+        tokens=run_tokens(run),
         models=model_configs(spec, origin["gpus"], facts),
         container=container,
         env=profile.env,
@@ -138,6 +139,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         cache=cache,
     )
     journal = Journal(run.journal_file)
+    check_trials(run, searcher.space, journal)
     evaluation = Evaluation(
         run,
         journal,
@@ -160,6 +162,22 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         tested=spec.search.test_split.top if spec.search.test_split else 0,
     )
     return Controller(run, searcher, journal, evaluation, settings)
+
+
+def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> None:
+    """Raise `DamagedJournal` for trials of another search space than the run's."""
+    offered = [(stage.name, {model.name for model in stage.models}) for stage in space.stages]
+    for name, progress in journal.state.trials.items():
+        choices = progress.planned.allocation.choices
+        fits = len(choices) == len(offered) and all(
+            choice.stage == stage and choice.model in models and choice.samples > 0
+            for choice, (stage, models) in zip(choices, offered, strict=True)
+        )
+        if not fits:
+            raise DamagedJournal(
+                f"{run.journal_file}: the allocation of {name} ({progress.planned.allocation}) is not of the stages and "
+                f"models in {run.spec_file}; one of the two files was changed: restore it from a copy"
+            )
 
 
 def _settle_seconds(profile: Profile) -> float:
@@ -189,6 +207,12 @@ def _lines(path: Path) -> int:
 def run_token(run: RunDirectory) -> str:
     """What the batch tokens of all jobs of a run begin with; no other run has it."""
     return f"{run.name}-{run.origin()['token']}"
+
+
+def run_tokens(run: RunDirectory) -> tuple[str, ...]:
+    """`run_token`, and what it was before the journal was made anew."""
+    earlier = run.origin().get("earlier_tokens") or ()
+    return (run_token(run), *(f"{run.name}-{token}" for token in earlier))
 
 
 def make_dispatcher(run: RunDirectory, profile: Profile) -> Dispatcher:

@@ -31,4 +31,10 @@ def row_from_json(record: Mapping[str, Any]) -> TrialRow:
     allocation = Allocation.from_records(record["allocation"])
     # Journals of earlier versions do not have cut_samples.
     cuts = tuple(record.get("cut_samples") or ())
-    return typed(TrialRow, {**record, "allocation": allocation, "cut_samples": cuts})
+    row = typed(TrialRow, {**record, "allocation": allocation, "cut_samples": cuts})
+    stages = {choice.stage for choice in allocation.choices}
+    if stray := [part["stage"] for part in row.cut_samples if part["stage"] not in stages]:
+        raise ValueError(
+            f"cut_samples of the stage '{stray[0]}', which the allocation does not have"
+        )
+    return row

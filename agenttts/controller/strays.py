@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from agenttts.controller.journal import Journal
 from agenttts.dispatch.base import Dispatcher
@@ -12,13 +12,15 @@ log = logging.getLogger(__name__)
 
 
 def end_strays(
-    journal: Journal, dispatcher: Dispatcher, token: str, known: Collection[str]
+    journal: Journal, dispatcher: Dispatcher, tokens: Iterable[str], known: Collection[str]
 ) -> dict[str, str]:
-    """End what lives of the run ``token`` and is not among the ``known`` jobs; what each was, by its id.
+    """End what lives of the run, by its ``tokens``, and is not among the ``known`` jobs; what each was, by its id.
 
     It is in the journal first, from where `status` tells of it.
     """
-    strays = dispatcher.strays(token, known)
+    strays: dict[str, str] = {}
+    for token in tokens:
+        strays |= dispatcher.strays(token, known)
     if strays:
         named = "; ".join(f"{job}: {what}" for job, what in strays.items())
         log.warning("jobs of this run that no trial knows of are ended: %s", named)

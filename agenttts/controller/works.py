@@ -74,22 +74,26 @@ def samples_directory(run: RunDirectory, spec: JobSpec) -> Path:
 
 
 class WorkFactory:
-    """Makes jobs of trials. ``token`` is unique to the run; ``at_once``: how many trials of one need of GPUs run at
-    a time, at most."""
+    """Makes jobs of trials.
+
+    ``tokens`` are unique to the run, the first is that of its jobs from now on; ``at_once``: how many trials of one need
+    of GPUs run at a time, at most.
+    """
 
     def __init__(
         self,
         run: RunDirectory,
         spec: JobSpec,
         *,
-        token: str,
+        tokens: tuple[str, ...],
         models: Mapping[str, ModelConfig],
         container: Container | None,
         env: Mapping[str, str],
         at_once: int,
         cache: CompileCache | None = None,
     ) -> None:
-        self.token = token
+        self.tokens = tokens
+        self.token = tokens[0]
         self._at_once = at_once
         self._cache = cache
         self._run = run

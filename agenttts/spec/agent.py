@@ -189,7 +189,7 @@ def check_kind(value: Any) -> Any:
                 )
         if "kind" not in value:
             raise UnknownName(("agent", "kind"), f"this key is required; valid: {', '.join(KINDS)}")
-        if value["kind"] not in KINDS:
+        if value["kind"] not in list(KINDS):
             raise UnknownName(
                 ("agent", "kind"),
                 f"unknown kind '{value['kind']}'; {valid_names(value['kind'], KINDS)}",

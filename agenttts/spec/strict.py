@@ -55,8 +55,8 @@ def _validate(
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        told = _of_the_branch_meant(model, error.errors())
-        problems = [_describe(model, problem, source, places) for problem in told]
+        told = _of_the_branch_meant(model, document, error.errors())
+        problems = [_describe(model, document, problem, source, places) for problem in told]
         # A union reports one problem per alternative: the same place is said once.
         raise UserError("; ".join(dict.fromkeys(problems))) from None
 
@@ -117,13 +117,15 @@ def _valid_at(place: Any, what: str) -> str:
     return f"set {shown} as a whole"
 
 
-def _of_the_branch_meant(model: type[BaseModel], problems: Sequence[Any]) -> list[Any]:
+def _of_the_branch_meant(
+    model: type[BaseModel], document: Any, problems: Sequence[Any]
+) -> list[Any]:
     """The problems without those of union alternatives that the value was not written for.
 
     An alternative that would have the value of another kind (a list, where a mapping is given) says nothing of use
     when one of its kind has something to say about what is in it.
     """
-    paths = [_real_path(model, problem["loc"]) for problem in problems]
+    paths = [_real_path(model, document, problem["loc"]) for problem in problems]
     return [
         problem
         for problem, path in zip(problems, paths, strict=True)
@@ -135,9 +137,9 @@ def _of_the_branch_meant(model: type[BaseModel], problems: Sequence[Any]) -> lis
 
 
 def _describe(
-    model: type[BaseModel], problem: Any, source: str, places: Mapping[KeyPath, str]
+    model: type[BaseModel], document: Any, problem: Any, source: str, places: Mapping[KeyPath, str]
 ) -> str:
-    path = _real_path(model, problem["loc"])
+    path = _real_path(model, document, problem["loc"])
     cause = (problem.get("ctx") or {}).get("error")
     path = getattr(cause, "path", None) or path
     known = (places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places)
@@ -158,16 +160,21 @@ def _describe(
     return f"{where}: {dotted(path) or 'the document'}: {what}"
 
 
-def _real_path(model: type[BaseModel], loc: Sequence[str | int]) -> KeyPath:
+def _real_path(model: type[BaseModel], document: Any, loc: Sequence[str | int]) -> KeyPath:
     """pydantic puts the names of union alternatives into a location; keep only keys and positions."""
     path: list[str | int] = []
     here: Any = model
+    value = document
     for part in loc:
         below = step(here, part)
-        if below is None:
+        if below is None and not (isinstance(value, dict) and part in value):
             continue
         path.append(part)
-        here = below
+        here = Any if below is None else below
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            value = None  # it is missing, which may be what is wrong
     return tuple(path)
 
 

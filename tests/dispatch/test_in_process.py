@@ -132,7 +132,7 @@ def test_another_process_sees_the_run_and_can_cancel_it(shell, scripted_spec, tm
     finally:
         launching.kill()
     assert launching.returncode == 4
-    assert "interrupted" in error
+    assert error.endswith("small ended: cancelled\n")
     assert len(error.strip().splitlines()) == 1, error
     assert cancelled["outcome"] == "cancelled"
     assert not cancelled["controller"]["alive"]

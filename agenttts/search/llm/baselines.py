@@ -112,7 +112,7 @@ class MLCopilotSearcher(LLMSearcher):
         space: SearchSpace,
         seed: int = 0,
         *,
-        knowledge: Sequence[str] = (),
+        knowledge: Sequence[str] | str = (),
         llm: Link | None = None,
     ) -> None:
         super().__init__(space, seed, llm=llm)

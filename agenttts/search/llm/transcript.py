@@ -16,15 +16,20 @@ Events, besides ``time``:
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agenttts.documents import parse_json
+from agenttts.documents import parse_json, typed
 from agenttts.search.llm.base import Chat, LLMError, Reply
+from agenttts.space import Choice
+
+log = logging.getLogger(__name__)
 
 
 class Transcript:
@@ -34,14 +39,12 @@ class Transcript:
         self._path = path
         self.events: list[dict[str, Any]] = []
         if path is not None and path.exists():
-            whole = 0
-            for event, end in _read(path.read_bytes()):
-                self.events.append(event)
-                whole = end
+            content = path.read_bytes()
+            self.events = list(_read(content, path))
             # A line that a crash cut short never happened.
-            if path.stat().st_size > whole:
+            if content and not content.endswith(b"\n"):
                 with path.open("r+b") as stream:
-                    stream.truncate(whole)
+                    stream.truncate(content.rfind(b"\n") + 1)
         self._replies: dict[str, dict[str, Any]] = {
             e["key"]: e for e in self.events if e["event"] == "reply"
         }
@@ -111,7 +114,7 @@ def summarise(path: Path) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    events = [event for event, _ in _read(path.read_bytes())]
+    events = list(_read(path.read_bytes(), path))
     kinds = Counter(event["event"] for event in events)
     decisions = Counter(d["outcome"] for e in events for d in e.get("decisions", ()))
     return {
@@ -149,15 +152,91 @@ def _tokens(event: dict[str, Any]) -> int:
     return int(event.get("prompt_tokens", 0)) + int(event.get("completion_tokens", 0))
 
 
-def _read(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:
-    """Events with the offset behind each, up to the first line that is none (cut short by a crash)."""
-    offset = 0
-    for line in content.splitlines(keepends=True):
+def _read(content: bytes, path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a transcript. Damaged lines are left out with a warning: their questions are asked again."""
+    damaged = []
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            event = parse_json(line) if line.endswith(b"\n") else None
+            event = parse_json(line)
+            typed(_KINDS.get(typed(_Event, event).event, _Event), event)
+            yield event
         except ValueError:
-            event = None
-        if not isinstance(event, dict) or "event" not in event:
-            return
-        offset += len(line)
-        yield event, offset
+            damaged.append(number)
+    if damaged:
+        log.warning(
+            "%s:%d: not an event of the transcript (%d such lines): left out; what they answered is asked again",
+            path, damaged[0], len(damaged),
+        )  # fmt: skip
+
+
+# What readers of each kind of event rely on.
+
+
+@dataclass(frozen=True)
+class _Event:
+    event: str
+
+
+@dataclass(frozen=True)
+class _Call:
+    key: str
+    purpose: str
+    model: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Reply(_Call):
+    reply: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class _Failed(_Call):
+    fault: str
+    error: str
+
+
+@dataclass(frozen=True)
+class _Decision:
+    outcome: str
+    allocation: list[Choice] | None
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Proposals:
+    key: str
+    usable: int
+    decisions: list[_Decision]
+
+
+@dataclass(frozen=True)
+class _Guidelines:
+    key: str
+    trials: int
+    guidelines: list[str]
+
+
+@dataclass(frozen=True)
+class _Fallback:
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Served:
+    time: str
+    what: str
+
+
+_KINDS: dict[str, type] = {
+    "reply": _Reply,
+    "failed": _Failed,
+    "proposals": _Proposals,
+    "guidelines": _Guidelines,
+    "fallback": _Fallback,
+    "served": _Served,
+}
