@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -47,7 +47,8 @@ class LoopSettings:
 
 
 class Controller:
-    """Runs one search to its end. ``journal`` is the one that ``evaluation`` writes to."""
+    """Runs one search to its end. ``journal`` is the one that ``evaluation`` writes to; ``between`` is called when an
+    iteration is over."""
 
     def __init__(
         self,
@@ -56,7 +57,9 @@ class Controller:
         journal: Journal,
         evaluation: Evaluation,
         settings: LoopSettings,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
+        self._between = between
         self._run = run
         self._searcher = searcher
         self._journal = journal
@@ -67,8 +70,9 @@ class Controller:
         """Go on with the run until it is over. Raises `RunFailed` when an iteration failed as a whole.
 
         It does not where other iterations have shown that trials can complete and these failed by their own fault.
-        A run that is cancelled meanwhile ends as such. Whatever else ends the run (a partition that refuses its jobs, say) is written down and raised again; what lives
-        of it is cancelled, as nobody would collect it, and `resume` runs that after all.
+        A run that is cancelled meanwhile ends as such. Whatever else ends the run (a partition that refuses its jobs, say)
+        is written down and raised again; what lives of it is cancelled, as nobody would collect it, and `resume` runs that
+        after all.
         """
         self._journal.append("started")
         try:
@@ -127,6 +131,7 @@ class Controller:
             self._evaluation.evaluate(trials, more=iteration < last)
             self._tell(iteration, trials)
             self._stop_if_all_failed(iteration, trials)
+            self._between()
         self._evaluation.release()
         self._try_recommended(last + 1)
         best = self._compare_finalists()

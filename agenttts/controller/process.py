@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import submitit
@@ -28,6 +29,7 @@ from agenttts.dispatch.local import LocalDispatcher
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.scratch import CompileCache
 from agenttts.dispatch.slurm import SlurmDispatcher
+from agenttts.inference.compaction import compact
 from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
 from agenttts.space import SearchSpace
@@ -161,7 +163,16 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         finalists=spec.search.finalists.top if spec.search.finalists else 0,
         tested=spec.search.test_split.top if spec.search.test_split else 0,
     )
-    return Controller(run, searcher, journal, evaluation, settings)
+    between = partial(_compact_samples, samples_directory(run, spec))
+    return Controller(run, searcher, journal, evaluation, settings, between)
+
+
+def _compact_samples(directory: Path) -> None:
+    """Keep look-ups fast: every engine call of every trial lists the shards."""
+    try:
+        compact(directory)
+    except OSError as error:
+        log.warning("the sample store %s stays in many files: %s", directory, error)
 
 
 def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> None:

@@ -39,8 +39,8 @@ SCHEMA = pl.Schema(
 )
 
 
-# Polars raises the latter, which is no Exception, for some damaged files.
-_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+# What Polars raises for damaged files; the latter is no Exception.
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class SampleStore:
         keys = pl.Series("key", list(wanted), pl.String())
         try:
             frame = _matching(shards, keys)
-        except (*_UNREADABLE, OSError):
+        except (*UNREADABLE, OSError):
             # Shard by shard only when something is wrong: which one it is.
             frame = pl.concat([self._read_one(shard, keys) for shard in shards])
         return [StoredSample(**row) for row in frame.iter_rows(named=True)]
@@ -133,14 +133,14 @@ class SampleStore:
             self._unusable.add(shard)
             log.warning("%s is no shard of this version's sample store (%s): it is not used", shard, _first_line(error))  # fmt: skip
             return nothing
-        except _UNREADABLE:
+        except UNREADABLE:
             with contextlib.suppress(FileNotFoundError):
                 shard.read_bytes()  # a disk that fails is not a damaged file: this raises then
         try:
             return _matching([shard], keys)
         except FileNotFoundError:
             return nothing
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             self._unusable.add(shard)
             self._set_aside(shard, _first_line(error))
             return nothing

@@ -126,7 +126,10 @@ def test_failed_trials_are_tried_again(cli, scripted_spec, tmp_path):
     args = ("launch", spec, "--set", f"models.weak.path={broken}", "--wait")
     from agenttts.controller import launch as module
 
-    start, module.start_controller = module.start_controller, lambda run: broken.write_text("{")
+    def breaks_instead(run: object) -> None:
+        broken.write_text("{")
+
+    start, module.start_controller = module.start_controller, breaks_instead
     try:
         cli(*args[:-1], "--json")
     finally:
