@@ -50,6 +50,8 @@ def remove_thinking(text: str, thinking: Thinking | None) -> str:
     """
     if thinking is None:
         return text
+    if _HARMONY_ANSWER in thinking.ends:
+        text = _HARMONY_HEADER.sub(r"\1<|message|>", text)
     pattern = _pattern(thinking)
     kept: list[str] = []
     since_last_end: list[str] = []
@@ -85,6 +87,14 @@ def opened_thinking(prompt_end: str, thinking: Thinking | None) -> str:
         if end.endswith(start):
             return prompt_end[len(end) - len(start) :]
     return ""
+
+
+_HARMONY_ANSWER = "<|channel|>final<|message|>"
+# OpenAI's harmony format: between a channel and its message a recipient and the type of the content may stand, as in
+# "<|channel|>final <|constrain|>json<|message|>" and "<|channel|>commentary to=functions.f code<|message|>".
+_HARMONY_HEADER = re.compile(
+    r"(<\|channel\|>(?:analysis|commentary|final))\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
+)
 
 
 @cache
@@ -134,7 +144,7 @@ _UNTAGGED = (
     # gpt-oss: the reply is what stands in the channel "final" (OpenAI's harmony format).
     _Family(
         ("<|channel|>analysis<|message|>", "<|channel|>commentary<|message|>"),
-        ("<|channel|>final<|message|>",),
+        (_HARMONY_ANSWER,),
         ("<|start|>assistant", "<|end|>", "<|return|>"),
         signs=("<|channel|>analysis", "<|channel|>final", "<|channel|>"),
     ),

@@ -67,6 +67,12 @@ def test_what_is_left_of_a_reply(reply, answer):
         ("<|channel|>final<|message|>Ann<|end|>", "Ann"),
         ("<|channel|>analysis<|message|>Bo?<|end|><|start|>assistant<|channel|>commentary<|message|>Hm<|end|><|start|>assistant<|channel|>final<|message|>Ann", "Ann"),
         ("<|channel|>analysis<|message|>Bo?", ""),
+        ("<|channel|>analysis<|message|>Bo?<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>{\"a\": 1}<|return|>", '{"a": 1}'),
+        ("<|channel|>final <|constrain|>JSON<|message|>[1]", "[1]"),
+        ("<|channel|>final json<|message|>[1]", "[1]"),
+        ("<|channel|>analysis to=python code<|message|>print(1)", ""),
+        ("<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>Ann", "Ann"),
+        ("<|channel|>analysis code<|message|>f(x<|y)<|end|><|start|>assistant<|channel|>final<|message|>a <b> c", "a <b> c"),
         ("<|channel|>analysis<|message|>Bo?<|end|>", ""),
     ],
 )  # fmt: skip

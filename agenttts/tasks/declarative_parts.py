@@ -168,6 +168,8 @@ def _as_number(value: Any) -> float | None:
 def _text(value: Any) -> str:
     if is_empty(value):
         return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # of a column of whole numbers with a null in it
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
