@@ -50,6 +50,8 @@ def remove_thinking(text: str, thinking: Thinking | None) -> str:
     """
     if thinking is None:
         return text
+    if _HARMONY_ANSWER in thinking.ends:
+        text = _HARMONY_HEADER.sub(r"\1<|message|>", text)
     pattern = _pattern(thinking)
     kept: list[str] = []
     since_last_end: list[str] = []
@@ -87,6 +89,14 @@ def opened_thinking(prompt_end: str, thinking: Thinking | None) -> str:
     return ""
 
 
+_HARMONY_ANSWER = "<|channel|>final<|message|>"
+# OpenAI's harmony format: between a channel and its message a recipient and the type of the content may stand, as in
+# "<|channel|>final <|constrain|>json<|message|>" and "<|channel|>commentary to=functions.f code<|message|>".
+_HARMONY_HEADER = re.compile(
+    r"(<\|channel\|>(?:analysis|commentary|final))\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
+)
+
+
 @cache
 def _pattern(thinking: Thinking) -> re.Pattern[str]:
     markers = {*thinking.starts, *thinking.ends, *thinking.wrappers}
@@ -107,7 +117,8 @@ class _Family:
         return any(sign in text for sign in self.signs or (*self.starts, *self.ends))
 
 
-# Markers as vLLM's reasoning parsers have them (vllm/reasoning, 0.11 to 0.22), but for the two noted.
+# Markers as vLLM's reasoning parsers have them (vllm/reasoning and vllm/parser, 0.11 to 0.33; a test compares them with the
+# installed ones), but for those noted.
 _TAGGED = (
     # DeepSeek-R1, QwQ, Qwen3, GLM-4.5, MiniMax-M2, Kimi-K2, Nemotron, Olmo 3, Phi-4-reasoning, Granite 4.2, Hunyuan, ...
     _Family(("<think>",), ("</think>",)),
@@ -121,6 +132,20 @@ _TAGGED = (
     _Family(("[THINK]",), ("[/THINK]",)),  # Magistral
     _Family(("<seed:think>",), ("</seed:think>",)),  # Seed-OSS
     _Family(("<longcat_think>",), ("</longcat_think>",)),
+    _Family(("<mm:think>",), ("</mm:think>",)),  # MiniMax-M3
+    _Family(("<think:opensource>",), ("</think:opensource>",)),  # Hunyuan 3
+    # K2 Think (its model card) and K2 Horizon, by effort.
+    _Family(("<think_fast>", "<think_faster>"), ("</think_fast>", "</think_faster>")),
+    _Family(
+        ("<ifm|think>", "<ifm|think_fast>", "<ifm|think_faster>"),
+        ("</ifm|think>", "</ifm|think_fast>", "</ifm|think_faster>"),
+    ),
+    _Family(("<|plamo:begin_think:plamo|>",), ("<|plamo:end_think:plamo|>",)),  # PLaMo 3
+    _Family(
+        ("<|open|>think<|sep|>",),
+        ("<|close|>think<|sep|>",),
+        ("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),
+    ),  # Kimi K3
     _Family(("◁think▷",), ("◁/think▷",)),  # Kimi-VL-Thinking
     _Family(
         ("<|START_THINKING|>",),
@@ -131,10 +156,28 @@ _TAGGED = (
 )
 _UNTAGGED = (
     _Family(("<thought>",), ("</thought>",)),  # EXAONE Deep (its model card)
+    _Family(("<Thought>",), ("</Thought>",), ("<Output>", "</Output>")),  # Marco-o1 (its card)
+    _Family(("<reasoning>",), ("</reasoning>",)),  # Reka Flash 3 (its model card)
+    # Of these three an end of a message ends thinking and answers alike: what begins the answer is taken for the end.
+    _Family(
+        ("<|think|>",), ("<|content|>",), ("<|begin|>assistant", "<|end|>"), signs=("<|think|>",)
+    ),  # Solar Open (its model card)
+    _Family(
+        ("<|content_thinking|>",),
+        ("<|content_text|>",),
+        ("<|message_model|>", "<|end_message|>", "<|content_model_end_sampling|>"),
+        signs=("<|content_thinking|>",),
+    ),  # Inkling
+    _Family(
+        ("to=self<|message|>",),
+        ("to=user<|message|>",),
+        ("<|start|>assistant", "<|eom|>", "<|eot|>"),
+        signs=("to=self<|message|>",),
+    ),  # Muse Glimmer
     # gpt-oss: the reply is what stands in the channel "final" (OpenAI's harmony format).
     _Family(
         ("<|channel|>analysis<|message|>", "<|channel|>commentary<|message|>"),
-        ("<|channel|>final<|message|>",),
+        (_HARMONY_ANSWER,),
         ("<|start|>assistant", "<|end|>", "<|return|>"),
         signs=("<|channel|>analysis", "<|channel|>final", "<|channel|>"),
     ),
@@ -147,6 +190,10 @@ _UNTAGGED = (
 )
 # Around the answer, in models of several families (Hunyuan, ERNIE 4.5): wrappers where the model's files show them.
 _WRAPPERS = ("<answer>", "</answer>", "<response>", "</response>")
+# Around the answer of GLM-4.1V and 4.5V; in no other text.
+_BOX = ("<|begin_of_box|>", "<|end_of_box|>")
+# Hunyuan's tags, whose suffix the tokenizer tells.
+_SUFFIXED = re.compile(r"</?(think:[\w.-]+)>")
 
 
 def _joined(families: Iterable[_Family], wrappers: Iterable[str] = ()) -> Thinking:
@@ -158,7 +205,7 @@ def _joined(families: Iterable[_Family], wrappers: Iterable[str] = ()) -> Thinki
     )
 
 
-COMMON_THINKING = _joined(_TAGGED)
+COMMON_THINKING = _joined(_TAGGED, _BOX)
 """For a model whose markers are not known: tags that occur in no other text."""
 
 
@@ -172,9 +219,12 @@ def detect_thinking(directory: Path | None) -> Thinking | None:
     tokens = _added_tokens(directory)
     text = "\n".join((*_chat_templates(directory), *tokens))
     families = [family for family in (*_TAGGED, *_UNTAGGED) if family.shown_in(text)]
+    known = {start for family in families for start in family.starts}
+    suffixed = sorted({tag for tag in _SUFFIXED.findall(text) if f"<{tag}>" not in known})
+    families += [_Family((f"<{tag}>",), (f"</{tag}>",)) for tag in suffixed]
     if not families:
         return None
-    thinking = _joined(families, [wrapper for wrapper in _WRAPPERS if wrapper in text])
+    thinking = _joined(families, [wrapper for wrapper in (*_WRAPPERS, *_BOX) if wrapper in text])
     return replace(thinking, special=_any_special(thinking, tokens))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,12 @@ def test_what_is_left_of_a_reply(reply, answer):
         ("<|channel|>final<|message|>Ann<|end|>", "Ann"),
         ("<|channel|>analysis<|message|>Bo?<|end|><|start|>assistant<|channel|>commentary<|message|>Hm<|end|><|start|>assistant<|channel|>final<|message|>Ann", "Ann"),
         ("<|channel|>analysis<|message|>Bo?", ""),
+        ("<|channel|>analysis<|message|>Bo?<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>{\"a\": 1}<|return|>", '{"a": 1}'),
+        ("<|channel|>final <|constrain|>JSON<|message|>[1]", "[1]"),
+        ("<|channel|>final json<|message|>[1]", "[1]"),
+        ("<|channel|>analysis to=python code<|message|>print(1)", ""),
+        ("<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>Ann", "Ann"),
+        ("<|channel|>analysis code<|message|>f(x<|y)<|end|><|start|>assistant<|channel|>final<|message|>a <b> c", "a <b> c"),
         ("<|channel|>analysis<|message|>Bo?<|end|>", ""),
     ],
 )  # fmt: skip
@@ -174,6 +183,19 @@ def model(
         ("<longcat_think>", {}, "<longcat_think>{}</longcat_think>", False),
         ("<thought>", {}, "<thought>{}</thought>", False),
         ("<think> <answer>", {}, "<think>{}</think><answer>", False),
+        ("<mm:think>", {}, "<mm:think>{}</mm:think>", False),
+        ("plain", {"<think:later>": False}, "<think:later>{}</think:later>", False),
+        ("plain", {"</think:opensource>": True}, "<think:opensource>{}</think:opensource>", True),
+        ("<think_fast>", {}, "<think_faster>{}</think_faster>", False),
+        ("<ifm|think_fast>", {}, "<ifm|think_fast>{}</ifm|think_fast>", False),
+        ("plain", {"<|plamo:begin_think:plamo|>": True}, "<|plamo:begin_think:plamo|>{}<|plamo:end_think:plamo|>", True),
+        ("<|open|>think<|sep|>", {"<|open|>": True}, "<|open|>think<|sep|>{}<|close|>think<|sep|><|open|>response<|sep|>", True),
+        ("<reasoning>", {}, "<reasoning>{}</reasoning>", False),
+        ("<Thought>", {}, "<Thought>{}</Thought><Output>", False),
+        ("<|think|>", {"<|think|>": True, "<|end|>": True}, "<|think|>{}<|end|><|begin|>assistant<|content|>", True),
+        ("plain", {"<|content_thinking|>": True}, "<|message_model|><|content_thinking|>{}<|end_message|><|message_model|><|content_text|>", True),
+        ("to=self<|message|>", {}, "to=self<|message|>{}<|eom|><|start|>assistant to=user<|message|>", False),
+        ("<think> <|begin_of_box|>", {}, "<think>{}</think><|begin_of_box|>", False),
     ],
 )  # fmt: skip
 def test_markers_are_told_by_template_and_tokens(tmp_path, template, tokens, thought, special):
@@ -226,3 +248,35 @@ def test_markers_that_the_user_names_are_special_where_the_tokenizer_says_so(tmp
     assert named_thinking("<hmm>", "</hmm>", tmp_path).special
     assert not named_thinking("<umm>", "</umm>", tmp_path).special
     assert not named_thinking("<hmm>", "</hmm>", None).special
+
+
+def test_an_answer_is_taken_out_of_its_box():
+    assert remove_thinking("<think>Bo?</think>It is <|begin_of_box|>Ann<|end_of_box|>.", COMMON_THINKING) == "It is Ann."  # fmt: skip
+
+
+def test_the_end_of_a_message_loses_no_answer(tmp_path):
+    solar = detect_thinking(model(tmp_path, template="<|think|>", tokens={"<|end|>": True}))
+    reply = "<|think|>Bo?<|end|><|begin|>assistant<|content|>Ann<|end|>"
+    assert remove_thinking(reply, solar) == "Ann"
+
+
+_MARKER = re.compile(r"[<\[◁](?=\S*(?:think|reason|thought))[^\s(]+[>\]▷]", re.I)
+
+
+def test_every_marker_of_the_installed_vllm_s_parsers_is_known(tmp_path):
+    """Read from their source: importing them takes most of a minute."""
+    package = importlib.util.find_spec("vllm")
+    if package is None or package.origin is None:
+        pytest.skip("vLLM is not installed")
+    sources = [file for folder in ("reasoning", "parser") for file in (Path(package.origin).parent / folder).glob("*.py")]  # fmt: skip
+    found = {
+        node.value
+        for file in sources
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _MARKER.fullmatch(node.value)
+    }  # fmt: skip
+    assert "<think>" in found
+    for marker in sorted(found):
+        (tmp_path / "chat_template.jinja").write_text(marker)
+        known = detect_thinking(tmp_path)
+        assert known is not None and marker in all_markers(known), marker

@@ -36,6 +36,7 @@ from agenttts.search.llm.scripted import load_script
 from agenttts.search.llm.transcript import Transcript
 from agenttts.search.llm.writer import Link
 from agenttts.spec import JobSpec, ScriptedAgent, ServeAgent
+from agenttts.spec.paths import places_of_options
 from agenttts.tasks.base import Task
 
 # A served model outlives a controller that is being requeued, not one that is gone.
@@ -221,10 +222,11 @@ def _serving(
         command: tuple[str, ...] = (sys.executable, *inner)
         env = profile.env
     else:
+        options = places_of_options(config.options).values()
         command = exec_command(
             container,
             ("python", *inner),
-            read_only=[Path(config.path)] if Path(config.path).is_absolute() else [],
+            read_only=[p for p in (Path(config.path), *options) if p.is_absolute()],
             writable=[directory],
         )
         env = container_env({**OFFLINE, **CACHES, **profile.env})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,8 +23,10 @@ from agenttts.controller.checks import (
 from agenttts.controller.examples import finalist_examples, held_out_examples, load_examples
 from agenttts.controller.models import ModelFacts, find_facts, model_configs
 from agenttts.controller.node_record import last_look
+from agenttts.controller.works import is_place
 from agenttts.dispatch.apptainer import (
     Container,
+    check_bindable,
     check_binds,
     check_image,
     check_runtime,
@@ -38,7 +40,8 @@ from agenttts.errors import MissingRequirement, Unavailable
 from agenttts.inference.base import ModelConfig
 from agenttts.replies import COMMON_THINKING
 from agenttts.space import SearchSpace
-from agenttts.spec import JobSpec, ScriptedAgent
+from agenttts.spec import JobSpec, ScriptedAgent, ServeAgent
+from agenttts.spec.paths import places_of_options
 from agenttts.tasks.base import Example, Task
 from agenttts.tasks.loading.report import LoadReport
 
@@ -220,6 +223,8 @@ def make_plan(
         for check in (check_runtime, check_image, check_binds):
             with checks.here():
                 check(container)
+        for key, place in _bound(spec, results):
+            check_bindable(key, place)
         # Frozen as found now: the controller's environment may expand the profile's variables differently.
         frozen = spec.container.model_copy(update={"image": str(container.image)})
         spec = spec.model_copy(update={"container": frozen})
@@ -253,6 +258,23 @@ def make_plan(
         tuple(checks.problems),
         last_look(results, spec.cluster, profile),
     )
+
+
+def _bound(spec: JobSpec, results: Path) -> Iterator[tuple[str, Path]]:
+    """What is bound into the container of a trial, with the key that names it."""
+    yield "name (with --results)", results.absolute() / spec.name
+    if spec.samples:
+        yield "samples", Path(spec.samples)
+    for name, model in spec.models.items():
+        if Path(model.path).is_absolute():
+            yield f"models.{name}.path", Path(model.path)
+        for option, place in places_of_options(model.options).items():
+            yield f"models.{name}.options.{option}", place
+    for option, value in spec.task.options.items():
+        if is_place(value):
+            yield f"task.options.{option}", Path(value)
+    if isinstance(spec.agent, ServeAgent) and Path(spec.agent.model).is_absolute():
+        yield "agent.model", Path(spec.agent.model)
 
 
 def with_knowledge(spec: JobSpec, results: Path) -> JobSpec:

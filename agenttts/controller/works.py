@@ -22,6 +22,7 @@ from agenttts.errors import UserError
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.sharing import Share
 from agenttts.spec import JobSpec
+from agenttts.spec.paths import places_of_options
 from agenttts.tables.atomic import atomic_write_json
 from agenttts.tables.schema import AFTER_SEARCH
 from agenttts.tasks.user_tasks import frozen_name
@@ -167,6 +168,7 @@ class WorkFactory:
         if self._container is None:
             return (sys.executable, "-m", "agenttts.trial", str(spec_file))
         paths = [model.path for model in models.values()]
+        paths += [str(p) for m in models.values() for p in places_of_options(m.options).values()]
         # Task options that name a place, such as an embedding model.
         paths += [v for v in self._spec.task.options.values() if is_place(v)]
         return exec_command(

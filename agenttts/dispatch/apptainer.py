@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agenttts.dispatch.devices import inside_container
-from agenttts.errors import MissingRequirement, Unavailable
+from agenttts.errors import MissingRequirement, Unavailable, UserError
 
 # A container for batch inference needs no hub and sends no usage statistics.
 OFFLINE = {
@@ -64,7 +64,7 @@ def exec_command(
     ``writable`` and ``read_only`` are bound at the same path inside, the job's scratch directory as ``/tmp``; where
     links in a ``read_only`` directory lead out of it (as in a Hugging Face snapshot), their targets are bound too. The
     container sees none of the user's home directory, no host environment and its own process tree: what it starts
-    ends with it. HOME is an empty, writable directory.
+    ends with it. HOME is an empty, writable directory. Raises `UserError` for a path that ``--bind`` cannot take.
     """
     arguments = [container.runtime, "--quiet", "exec", "--containall", "--no-home"]
     arguments += ["--bind", f"{SCRATCH}:/tmp"]
@@ -74,11 +74,13 @@ def exec_command(
     # Writable first, shortest first: a path inside one that is bound already needs no bind of its own.
     for path in sorted(set(writable), key=lambda p: len(p.parts)):
         if not any(path.is_relative_to(other) for other in bound):
+            check_bindable("container", path)
             bound.append(path)
             arguments += ["--bind", f"{path}:{path}"]
     sources = {place for path in read_only for place in (path, *link_targets(path))}
     for path in sorted(sources, key=lambda p: (len(p.parts), p)):
         if not any(path.is_relative_to(other) for other in bound):
+            check_bindable("container", path)
             bound.append(path)
             arguments += ["--bind", f"{path}:{path}:ro"]
     for bind in container.binds:
@@ -89,14 +91,27 @@ def exec_command(
     return (*arguments, str(container.image), *home, *command)
 
 
-def link_targets(directory: Path) -> list[Path]:
-    """The directories outside of ``directory`` that symbolic links in it lead through or to, deepest links included."""
+def check_bindable(key: str, path: Path) -> None:
+    """Raise `UserError` naming the ``key`` whose path cannot be bound: ``--bind`` ends a path at a colon or a comma."""
+    for mark, name in ((":", "colon"), (",", "comma")):
+        if mark in str(path):
+            raise UserError(
+                f"{key}: {path} has a {name} in it, and cannot be bound into a container (--bind takes a {name} for the end "
+                f"of a path); rename it, or give a symbolic link to it whose own path has none"
+            )
+
+
+def link_targets(place: Path) -> list[Path]:
+    """What symbolic links in a directory lead through or to outside of it, as directories, deepest links included; of a
+    file that is a link itself, the files that it leads through and to."""
+    if not place.is_dir():
+        return _hops(place)
+    directory = place
     found: dict[Path, None] = {}
     seen: set[Path] = set()
     waiting = [directory]
     while waiting:
-        place = waiting.pop()
-        real = place.resolve()
+        real = waiting.pop().resolve()
         if real in seen or not real.is_dir():
             continue
         seen.add(real)

@@ -13,6 +13,7 @@ from typing import Any
 
 from agenttts.dispatch.model_facts import ModelFacts, model_facts
 from agenttts.errors import Unavailable, UserError
+from agenttts.inference.engine_options import PARALLEL_OPTIONS
 
 _GB = 1e9
 CONTEXTS = 32
@@ -25,8 +26,6 @@ _OVERHEAD_BYTES = 3e9
 # Of a model whose config does not tell, the KV cache of all contexts.
 _UNKNOWN_CACHE_BYTES = 2e9
 _UNKNOWN_CONTEXT = 8192
-# vLLM's engine options whose product is the GPUs of one engine (its ParallelConfig.world_size).
-_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size")
 # Options of engines on several nodes, or of several copies of one.
 _SEVERAL = ("nnodes", "node_rank", "master_addr", "master_port")
 
@@ -92,7 +91,7 @@ def gpu_need(
             return GpuNeed(asked, _as_said(asked, gpus, options))
         return GpuNeed(1, "1: neither models.*.gpus nor the profile's gpu_memory_gb is given")
     memory = _Memory(
-        model_facts(path, params, options),
+        model_facts(path, params, options, engine),
         context_tokens,
         _number(name, options, "gpu_memory_utilization", _UTILISATION) * gpu_memory_gb * _GB,
         _number(name, options, "cpu_offload_gb", 0.0) * _GB,
@@ -115,7 +114,7 @@ def parallel_gpus(name: str, options: Mapping[str, Any]) -> int | None:
                 "each other already (the profile's throttle), and a model too large for a node takes a quantised copy or "
                 "larger nodes"
             )
-    sizes = {option: options[option] for option in _PARALLEL if option in options}
+    sizes = {option: options[option] for option in PARALLEL_OPTIONS if option in options}
     for option, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(
@@ -144,23 +143,33 @@ class _Memory:
         room = self.share - weights - _OVERHEAD_BYTES
         if room < 0:
             return -1.0
-        if self.facts.cache_per_token is None:
+        if self.facts.cache is None:
             return CONTEXTS * room / (_UNKNOWN_CACHE_BYTES / count)
-        return room / (self.context * self._cache_per_gpu(count))
+        return room / self._cache_per_gpu(count, self.context)
 
     def starts(self, count: int) -> bool:
         """Whether vLLM starts: it wants room for the longest context that the model takes, once."""
         contexts = self.contexts(count)
-        if self.facts.cache_per_token is None or not self.facts.context:
+        if self.facts.cache is None or not self.facts.context:
             return contexts >= 0
-        return contexts * self.context >= self.facts.context
+        if self.facts.context_fits:
+            return contexts >= 1
+        return self._short_bytes(count) <= 0
 
-    def _cache_per_gpu(self, count: int) -> float:
-        """Bytes of a token on each of ``count`` GPUs: heads are shared out, and copied where there are too few."""
-        assert self.facts.cache_per_token is not None
-        if self.facts.cache_copied:
-            return self.facts.cache_per_token
-        return self.facts.cache_per_token / min(count, self.facts.kv_heads or count)
+    def nearly_starts(self, count: int) -> bool:
+        """Whether vLLM starts if it needs nothing besides weights and KV cache: `_OVERHEAD_BYTES` are an estimate."""
+        return self._short_bytes(count) <= _OVERHEAD_BYTES
+
+    def _short_bytes(self, count: int) -> float:
+        """How much more memory the longest context takes than each of ``count`` GPUs has for contexts."""
+        room = self.contexts(count) * self._cache_per_gpu(count, self.context)
+        return self._cache_per_gpu(count, self.facts.context) - room
+
+    def _cache_per_gpu(self, count: int, tokens: int) -> float:
+        """Bytes of a context on each of ``count`` GPUs: heads are shared out, and copied where there are too few."""
+        assert self.facts.cache is not None
+        size = self.facts.cache.of_context(tokens) or 1.0  # a model without attention has none
+        return size if self.facts.cache_copied else size / min(count, self.facts.kv_heads or count)
 
 
 def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float) -> GpuNeed:
@@ -180,6 +189,27 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
         )
     needed = math.ceil((facts.weight_bytes) / max(memory.share - _OVERHEAD_BYTES, 1))
     fix = "use a quantised model or a profile with larger nodes"
+    holding = [
+        count
+        for count in range(1, gpus_per_node + 1)
+        if _divides(facts, count) and memory.contexts(count) >= 0
+    ]
+    if holding and facts.cache is not None and facts.cache.bound:
+        return GpuNeed(
+            holding[-1],
+            f"{holding[-1]}: weights {facts.weight_bytes / _GB:.1f} GB (by {facts.weights_from}) fit; its config.json does not "
+            "tell which layers keep a whole context, and if all did there would be no room for one: lower "
+            f"options.max_model_len (now {facts.context}) if the engine does not start",
+        )
+    nearly = [
+        count for count in holding if memory.contexts(count) >= 1 and memory.nearly_starts(count)
+    ]
+    if nearly:
+        return _need(
+            memory,
+            nearly[-1],
+            f"{_why(memory, nearly[-1])}; lower options.max_model_len (now {facts.context}) if the engine does not start",
+        )
     if any(
         memory.contexts(count) >= 1
         for count in range(1, gpus_per_node + 1)
@@ -226,10 +256,11 @@ def _why(memory: _Memory, count: int) -> str:
 
 
 def _held(memory: _Memory, count: int) -> str:
-    if memory.facts.cache_per_token is None:
+    if memory.facts.cache is None:
         return "the KV cache of a context is not known"
     contexts = max(0, math.floor(memory.contexts(count)))
-    return f"KV cache for about {contexts} contexts of {memory.context} tokens at a time"
+    least = "at least" if memory.facts.cache.bound else "about"
+    return f"KV cache for {least} {contexts} contexts of {memory.context} tokens at a time"
 
 
 def _as_asked(asked: int, gpus: int | None, options: Mapping[str, Any], memory: _Memory) -> GpuNeed:
@@ -247,7 +278,7 @@ def _as_asked(asked: int, gpus: int | None, options: Mapping[str, Any], memory: 
 
 
 def _need(memory: _Memory, count: int, reasoning: str) -> GpuNeed:
-    known = memory.facts.cache_per_token is not None
+    known = memory.facts.cache is not None
     return GpuNeed(count, reasoning, math.floor(memory.contexts(count)) if known else None)
 
 
@@ -260,7 +291,7 @@ def _as_said(asked: int, gpus: int | None, options: Mapping[str, Any]) -> str:
 
 
 def _said(options: Mapping[str, Any]) -> str:
-    return " x ".join(f"{name} {options[name]}" for name in _PARALLEL if name in options)
+    return " x ".join(f"{name} {options[name]}" for name in PARALLEL_OPTIONS if name in options)
 
 
 def _number(name: str, options: Mapping[str, Any], option: str, default: float) -> float:

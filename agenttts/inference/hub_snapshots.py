@@ -8,12 +8,17 @@ from pathlib import Path
 MAIN = "main"
 
 
+_SHOWS_A_MODEL = ("config.json", "params.json", "*.gguf", "*.safetensors")
+"""Files of which a downloaded model has one: Hugging Face's configuration, Mistral's own, or weights that need neither."""
+
+
 def hub_cache() -> Path:
-    """The hub's cache directory, as ``HF_HUB_CACHE`` or ``HF_HOME`` say."""
-    if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache)
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface")  # fmt: skip
-    return Path(home) / "hub"
+    """The hub's cache directory, as ``HF_HUB_CACHE`` (earlier ``HUGGINGFACE_HUB_CACHE``) or ``HF_HOME`` say."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if cache := os.environ.get(name):
+            return _expanded(cache)
+    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"))  # fmt: skip
+    return _expanded(home) / "hub"
 
 
 def find_snapshot(model_id: str, revision: str | None) -> Path | None:
@@ -28,7 +33,13 @@ def find_snapshot(model_id: str, revision: str | None) -> Path | None:
     except (OSError, ValueError):
         commit = name  # a commit is its own name
     snapshot = folder / "snapshots" / commit
-    return snapshot if (snapshot / "config.json").exists() else None
+    shown = any(file.exists() for sign in _SHOWS_A_MODEL for file in snapshot.glob(sign))
+    return snapshot if shown else None
+
+
+def _expanded(place: str) -> Path:
+    """A path of the environment with variables and ``~`` replaced, as huggingface_hub does."""
+    return Path(os.path.expandvars(place)).expanduser()
 
 
 def download_command(model_id: str, revision: str | None) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.engine_options import over_gpus
 from agenttts.inference.vllm import cpu_profile, is_cpu_build
 
 _SERVER = "vllm.entrypoints.openai.api_server"
@@ -35,8 +36,8 @@ def server_command(
         environment = {k: v for k, v in profile.environment.items() if k not in _NOT_SERVED}
         # The server's own processes need a core besides those that compute.
         environment["OMP_NUM_THREADS"] = str(max(1, int(environment["OMP_NUM_THREADS"]) - 1))
-    elif model.gpus > 1:
-        options.setdefault("tensor_parallel_size", model.gpus)
+    else:
+        options = over_gpus(options, model.gpus)
     command = [sys.executable, "-m", _SERVER, "--model", model.path, "--served-model-name", name]
     command += ["--host", host, "--port", str(port)]
     return [*command, *_flags(options)], environment

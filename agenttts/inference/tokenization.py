@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from agenttts.inference.base import PROMPT_END, EngineError, Message, ModelConfig, Request
 
 Token = TypeVar("Token")
+_END_TOKENS = 64
+"""Tokens decoded for a prompt's end: more than any marker takes."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,7 @@ def encode_request(
     if isinstance(request.content, str):
         tokens, end = encode(tokenizer, config, request.content), ""
     else:
-        text = _chat_text(tokenizer, config, request.content, request.template_args)
-        tokens = list(tokenizer.encode(text, add_special_tokens=False))
-        end = text[-PROMPT_END:]
+        tokens, end = _chat_tokens(tokenizer, config, request.content, request.template_args)
     kept, truncated = fit(tokens, context, request.params.max_tokens)
     return EncodedPrompt(kept, end, truncated)
 
@@ -45,8 +45,7 @@ def encode(tokenizer: Any, config: ModelConfig, content: str | tuple[Message, ..
     """
     if isinstance(content, str):
         return list(tokenizer.encode(content))
-    text = _chat_text(tokenizer, config, content, config.template_args)
-    return list(tokenizer.encode(text, add_special_tokens=False))
+    return _chat_tokens(tokenizer, config, content, config.template_args)[0]
 
 
 def fit(tokens: Sequence[Token], context: int | None, max_tokens: int) -> tuple[list[Token], bool]:
@@ -67,13 +66,13 @@ def fit(tokens: Sequence[Token], context: int | None, max_tokens: int) -> tuple[
     return [*tokens[:head], *tokens[len(tokens) - tail :]], True
 
 
-def _chat_text(
+def _chat_tokens(
     tokenizer: Any,
     config: ModelConfig,
     content: tuple[Message, ...],
     template_args: Mapping[str, object],
-) -> str:
-    """Chat messages as the model's template writes them, up to where the reply begins."""
+) -> tuple[list[int], str]:
+    """Chat messages as the model's template writes them, up to where the reply begins: token ids, and the text's end."""
     if getattr(tokenizer, "chat_template", "") is None:
         raise EngineError(
             f"model '{config.name}' ({config.path}) has no chat template, as base models have none, and cannot take "
@@ -99,11 +98,18 @@ def _chat_text(
 
 def _apply_template(
     tokenizer: Any, messages: list[dict[str, str]], template_args: Mapping[str, object]
-) -> str:
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **template_args
+) -> tuple[list[int], str]:
+    # vLLM's tokenizer of Mistral's own files (tekken.json, tokenizer.model.v3) has no template: it encodes messages, and
+    # its `encode` takes the control tokens of a text for plain letters.
+    encodes_messages = not hasattr(tokenizer, "chat_template")
+    prompt = tokenizer.apply_chat_template(
+        messages, tokenize=encodes_messages, add_generation_prompt=True, **template_args
     )
-    return str(text)
+    if isinstance(prompt, str):
+        return list(tokenizer.encode(prompt, add_special_tokens=False)), prompt[-PROMPT_END:]
+    tokens = list(prompt)
+    end = tokenizer.decode(tokens[-_END_TOKENS:], skip_special_tokens=False)
+    return tokens, str(end)[-PROMPT_END:]
 
 
 def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]] | None:

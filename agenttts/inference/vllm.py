@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.inference.base import Completion, EngineError, ModelConfig, Request, Sample
+from agenttts.inference.engine_options import over_gpus
 from agenttts.inference.out_of_memory import is_out_of_memory
 from agenttts.inference.tokenization import encode_request
-
-# Any of them says how the model is laid over the GPUs: then ``gpus`` does not.
-_PARALLELISM = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
 class VLLMEngine:
@@ -40,8 +38,8 @@ class VLLMEngine:
             for name, value in profile.environment.items():
                 os.environ.setdefault(name, value)
             options = {**profile.options, **options}
-        elif config.gpus > 1 and not any(name in options for name in _PARALLELISM):
-            options["tensor_parallel_size"] = config.gpus
+        else:
+            options = over_gpus(options, config.gpus)
         # Samples carry their own seeds; the engine's is fixed so that nothing depends on the time of day.
         options = {"revision": config.revision, "seed": 0, "enable_prefix_caching": True, **options}
         try:

@@ -11,7 +11,14 @@ from pydantic import Field, field_validator, model_validator
 from agenttts.errors import valid_names
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.spec.agent import AgentSection, ScriptedAgent, ServeAgent, check_kind
-from agenttts.spec.paths import expanded
+from agenttts.spec.paths import (
+    absolute,
+    absolute_bind,
+    absolute_data,
+    absolute_if_path,
+    absolute_model_options,
+    absolute_option,
+)
 from agenttts.spec.section import Section, UnknownName
 from agenttts.spec.thinking import ThinkingSetting, check_template_args, check_thinking
 
@@ -240,13 +247,14 @@ class JobSpec(Section):
 
         ``base`` is the spec file's directory. Raises `UserError` for a variable that is not set.
         A value is taken for a path when it exists there or looks like one (starts with '.', '/' or '~', or ends like
-        a file of ours); anything else (a hub id, ``builtin:NAME``) is left as it is. Of the task's options, which need
-        not be paths, those count that look like one; of the task's names, ``FILE.yaml`` and ``FILE.py:Class``.
+        a file of ours); anything else (a hub id, ``builtin:NAME``) is left as it is. Of the options of the task and of
+        engines, which need not be paths, those count that are files or begin with './', '../', '/', '~/' or '$NAME/'; of
+        the task's names, ``FILE.yaml`` and ``FILE.py:Class``.
         """
         options = {
-            name: _anchor(value, base, f"task.options.{name}")
-            if isinstance(value, str) and _looks_like_path(value)
-            else value
+            name: value
+            if name in _NAMES_IN_DATA
+            else absolute_option(value, base, f"task.options.{name}")
             for name, value in self.task.options.items()
         }
         return self.model_copy(
@@ -254,44 +262,52 @@ class JobSpec(Section):
                 "task": self.task.model_copy(
                     update={
                         "name": _anchor_task(self.task.name, base),
-                        "data": _anchor(self.task.data, base, "task.data"),
+                        "data": absolute_data(self.task.data, base, "task.data"),
                         "options": options,
                     }
                 ),
                 "models": {
                     name: model.model_copy(
-                        update={"path": _anchor(model.path, base, f"models.{name}.path")}
+                        update={
+                            "path": absolute_if_path(model.path, base, f"models.{name}.path"),
+                            "options": absolute_model_options(
+                                model.options, base, f"models.{name}.options"
+                            ),
+                        }
                     )
                     for name, model in self.models.items()
                 },
                 "container": self.container.model_copy(
                     update={
-                        "image": _anchor(self.container.image, base, "container.image")
+                        "image": absolute_if_path(self.container.image, base, "container.image")
                         if self.container.image
                         else None,
-                        "binds": [expanded(b, "container.binds") for b in self.container.binds],
+                        "binds": [
+                            absolute_bind(b, base, "container.binds") for b in self.container.binds
+                        ],
                     }
                 ),
-                "samples": _anchor(self.samples, base, "samples") if self.samples else None,
+                "samples": absolute(self.samples, base, "samples") if self.samples else None,
                 "agent": _anchored_agent(self.agent, base),
                 "search": _anchored_search(self.search, base),
             }
         )
 
 
-_FILES = {
-    *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab", ".parquet", ".gz"),
-    *(".yaml", ".yml", ".sif", ".gguf"),
-}
+_NAMES_IN_DATA = ("records_key", "hub_split")
+"""Options of tasks that name a part of the data, whatever files are called."""
 
 
 def _anchored_agent(agent: AgentSection, base: Path) -> AgentSection:
     if isinstance(agent, ScriptedAgent):
-        return agent.model_copy(
-            update={"replies": str((base / expanded(agent.replies, "agent.replies")).absolute())}
-        )
+        return agent.model_copy(update={"replies": absolute(agent.replies, base, "agent.replies")})
     if isinstance(agent, ServeAgent):
-        return agent.model_copy(update={"model": _anchor(agent.model, base, "agent.model")})
+        return agent.model_copy(
+            update={
+                "model": absolute_if_path(agent.model, base, "agent.model"),
+                "options": absolute_model_options(agent.options, base, "agent.options"),
+            }
+        )
     return agent
 
 
@@ -300,28 +316,14 @@ def _anchored_search(search: SearchSection, base: Path) -> SearchSection:
     knowledge = search.options.get("knowledge")
     if not isinstance(knowledge, list) or not all(isinstance(k, str) for k in knowledge):
         return search
-    anchored = [_anchor(source, base, "search.options.knowledge") for source in knowledge]
+    anchored = [absolute_if_path(source, base, "search.options.knowledge") for source in knowledge]
     return search.model_copy(update={"options": {**search.options, "knowledge": anchored}})
-
-
-def _anchor(value: str, base: Path, key: str) -> str:
-    if not value:
-        return value
-    path = Path(expanded(value, key))
-    if _looks_like_path(value) or (base / path).exists():
-        return str((base / path).absolute().resolve())
-    return value
-
-
-def _looks_like_path(value: str) -> bool:
-    return value.startswith((".", "/", "~", "$")) or Path(value).suffix in _FILES
 
 
 def _anchor_task(name: str, base: Path) -> str:
     if name.endswith((".yaml", ".yml")):
-        return _anchor(name, base, "task.name")
+        return absolute_if_path(name, base, "task.name")
     file, separator, class_name = name.rpartition(":")
     if file.endswith(".py"):
-        path = (base / expanded(file, "task.name")).absolute().resolve()
-        return f"{path}{separator}{class_name}"
+        return f"{absolute(file, base, 'task.name')}{separator}{class_name}"
     return name

@@ -1,14 +1,33 @@
-"""Environment variables and ``~`` in paths that a user wrote."""
+"""Paths that a user wrote: environment variables, ``~``, and what they are relative to."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from agenttts.errors import UserError
 
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
+_WRITTEN_AS_PATH = re.compile(
+    r"\.{0,2}/|~(?:[A-Za-z_][\w.-]*)?/|~$|\$\{?[A-Za-z_]\w*\}?(?:/|$)", re.ASCII
+)
+_FILES = {
+    *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab", ".parquet", ".gz"),
+    *(".yaml", ".yml", ".sif", ".gguf"),
+}
+_HUB_MARK = "hf:"
+_MODEL_OPTIONS = (
+    "tokenizer",
+    "chat_template",
+    "hf_config_path",
+    "generation_config",
+    "model",  # of the model that drafts, in speculative_config
+)
+"""Engine options that may name a file or a directory."""
+_DRAFT = "speculative_config"
 
 
 def expanded(value: str, key: str) -> str:
@@ -19,16 +38,18 @@ def expanded(value: str, key: str) -> str:
         key: Where it was written, for the message.
 
     Raises:
-        UserError: A variable is not set, or ``~NAME`` names no user.
+        UserError: A variable is not set or empty, or ``~NAME`` names no user.
     """
 
     def replace(match: re.Match[str]) -> str:
         name = match[1] or match[2]
-        if name not in os.environ:
+        found = os.environ.get(name)
+        if not found:
+            state = "not set" if found is None else "empty"
             raise UserError(
-                f"{key}: '{value}' uses the variable {name}, which is not set; export it, or write the path out"
+                f"{key}: '{value}' uses the variable {name}, which is {state}; export it, or write the path out"
             )
-        return os.environ[name]
+        return found
 
     path = _VARIABLE.sub(replace, value)
     if not path.startswith("~"):
@@ -39,3 +60,92 @@ def expanded(value: str, key: str) -> str:
         raise UserError(
             f"{key}: '{value}' names a home directory that is not known here; write the path out"
         ) from None
+
+
+def absolute(value: str, base: Path, key: str) -> str:
+    """A path, expanded and made absolute against ``base``.
+
+    A file that is a link keeps its own name, which says what it is (``model.gguf``, beside its tokenizer), where the
+    target of one in a hub snapshot is named by a digest.
+    """
+    literal = base / value  # a name may have a dollar sign in it
+    path = (literal if _there(literal) else base / expanded(value, key)).absolute()
+    if path.name in ("", "..") or _there(path, Path.is_dir):
+        return str(path.resolve())
+    return str(path.parent.resolve() / path.name)
+
+
+def absolute_if_path(value: str, base: Path, key: str) -> str:
+    """`absolute` of a value that exists or looks like a path: that begins with '.', '/' or '~', or ends like a file of ours.
+
+    Any other text, such as a hub id, is only expanded.
+    """
+    if not value:
+        return value
+    if _there(base / value):
+        return absolute(value, base, key)
+    text = expanded(value, key)
+    path_like = text.startswith((".", "/", "~")) or Path(text).suffix in _FILES
+    return absolute(text, base, key) if path_like or _there(base / text) else text
+
+
+def absolute_data(value: str, base: Path, key: str) -> str:
+    """`absolute_if_path` of a data set, which may be ``hf:`` and a hub id or a directory."""
+    if not value.startswith(_HUB_MARK):
+        return absolute_if_path(value, base, key)
+    text = expanded(value.removeprefix(_HUB_MARK), key)
+    place = re.match(r"[^:@]*", text)
+    name = place[0] if place else ""
+    if name and (_WRITTEN_AS_PATH.match(name) or _there(base / name, Path.is_dir)):
+        text = absolute(name, base, key) + text[len(name) :]
+    return _HUB_MARK + text
+
+
+def absolute_option(value: Any, base: Path, key: str) -> Any:
+    """`absolute` of an option that is clearly written as a path ('./', '../', '/', '~/', '$NAME/') or that is a file's; any
+    other, which may be any text, as it is."""
+    if not isinstance(value, str) or not value or "\n" in value:
+        return value
+    if _WRITTEN_AS_PATH.match(value) or _there(base / value, Path.is_file):
+        return absolute(value, base, key)
+    return value
+
+
+def absolute_bind(bind: str, base: Path, key: str) -> str:
+    """``HOST[:CONTAINER[:OPTIONS]]``, expanded, with HOST made absolute."""
+    host, separator, rest = expanded(bind, key).partition(":")
+    if host and not host.startswith("/"):
+        host = absolute(host, base, key)
+    return host + separator + rest
+
+
+def absolute_model_options(options: Mapping[str, Any], base: Path, key: str) -> dict[str, Any]:
+    """Engine options with those that are paths made absolute."""
+    found = {
+        name: absolute_option(value, base, f"{key}.{name}") if name in _MODEL_OPTIONS else value
+        for name, value in options.items()
+    }
+    draft = options.get(_DRAFT)
+    if isinstance(draft, dict):
+        found[_DRAFT] = absolute_model_options(draft, base, f"{key}.{_DRAFT}")
+    return found
+
+
+def places_of_options(options: Mapping[str, Any]) -> dict[str, Path]:
+    """Of engine options those that name a place, by their keys."""
+    found = {
+        name: Path(options[name])
+        for name in _MODEL_OPTIONS
+        if isinstance(options.get(name), str) and options[name].startswith("/")
+    }
+    draft = options.get(_DRAFT)
+    if isinstance(draft, dict):
+        found |= {f"{_DRAFT}.{name}": place for name, place in places_of_options(draft).items()}
+    return {name: place for name, place in found.items() if place.exists()}
+
+
+def _there(path: Path, check: Callable[[Path], bool] = Path.exists) -> bool:
+    try:
+        return check(path)
+    except (OSError, ValueError):  # a long text, or one with a null character
+        return False

@@ -154,7 +154,7 @@ def _names(record: Record, key: str) -> tuple[str, ...]:
 def _ids(values: Mapping[str, Any]) -> list[str]:
     given = [values[key] for key in _IDS if values.get(key) is not None]
     items = [item for value in given for item in (value if isinstance(value, list) else [value])]
-    return [str(item).strip() for item in items if is_text_or_number(item)]
+    return [_text(item).strip() for item in items if is_text_or_number(item)]
 
 
 def _is_text_number_or_null(value: Any) -> bool:
@@ -163,5 +163,11 @@ def _is_text_number_or_null(value: Any) -> bool:
 
 def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
     """Texts and numbers as texts, without blank ones, nulls and repeats."""
-    texts = (str(value).strip() for value in values if value is not None)
+    texts = (_text(value).strip() for value in values if value is not None)
     return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _text(value: Any) -> str:
+    """A text or a number as a text. A whole number is one without a decimal point: a column of them with a null in it is
+    read as one of floats (1999.0)."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

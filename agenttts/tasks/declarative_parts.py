@@ -13,7 +13,13 @@ from agenttts.tasks.answers import texts_of_named_answer
 from agenttts.tasks.metrics import exact_match, normalise, rouge_l, set_overlap, token_overlap
 from agenttts.tasks.surrogates import clean_value
 
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d{1,18})?(?!\d)", re.ASCII)
+# A hyphen after a number or a word is none of its sign: "3-5", "2019-2020".
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)\]%])[-+])?(?:(?:\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d{1,18})?|(?<![\w)])\.\d{1,18})"
+    r"(?:[eE][-+]?\d{1,2}(?!\w))?(?!\d)",
+    re.ASCII,
+)
+_LARGEST_WHOLE = 10**18
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
 _TOLERANCE = 1e-6
 SET_F1 = "set_f1"
@@ -74,7 +80,7 @@ def _number(text: str, choices: Sequence[str]) -> float | None:
     if not found:
         return None
     value = float(found[-1].replace(",", ""))
-    return int(value) if value.is_integer() else value
+    return int(value) if value.is_integer() and abs(value) <= _LARGEST_WHOLE else value
 
 
 def _choice(text: str, choices: Sequence[str]) -> str:
@@ -168,6 +174,8 @@ def _as_number(value: Any) -> float | None:
 def _text(value: Any) -> str:
     if is_empty(value):
         return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # of a column of whole numbers with a null in it
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -124,6 +124,8 @@ def example_id(record: Record, number: int, fields: Sequence[str] = ("_id", "id"
     given = next(
         (record.values[f] for f in fields if record.values.get(f) not in (None, "")), number
     )
+    if isinstance(given, float) and given.is_integer():
+        given = int(given)  # of a column of whole numbers with a null in it
     return str(given)
 
 

@@ -9,12 +9,13 @@ import pytest
 
 from agenttts.dispatch.apptainer import (
     Container,
+    check_bindable,
     check_runtime,
     container_env,
     exec_command,
     link_targets,
 )
-from agenttts.errors import MissingRequirement
+from agenttts.errors import MissingRequirement, UserError
 
 
 def command(**changes) -> list[str]:
@@ -94,3 +95,24 @@ def test_a_linked_directory_is_followed_and_a_circle_ends(tmp_path):
     (model / "part").symlink_to(other)
     assert set(link_targets(model)) == {other, tmp_path}
     assert link_targets(tmp_path / "absent") == []
+
+
+def test_a_file_that_is_a_link_is_bound_with_what_it_leads_to(tmp_path):
+    (tmp_path / "disk").write_text("w")
+    (tmp_path / "blob").symlink_to("disk")
+    model = tmp_path / "run" / "model.gguf"
+    model.parent.mkdir()
+    model.symlink_to("../blob")
+    assert link_targets(model) == [tmp_path / "blob", tmp_path / "disk"]
+    words = exec_command(Container(Path("/i.sif")), ("true",), read_only=[model], writable=[model.parent])  # fmt: skip
+    binds = {after for word, after in pairwise(words) if word == "--bind"}
+    assert {f"{tmp_path}/blob:{tmp_path}/blob:ro", f"{tmp_path}/disk:{tmp_path}/disk:ro"} <= binds
+
+
+@pytest.mark.parametrize("name", ["a:b", "a,b"])
+def test_a_path_that_bind_would_cut_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match=rf"models.m.path: {tmp_path}/{name} has a (colon|comma)"):
+        check_bindable("models.m.path", tmp_path / name)
+    for bound in ({"read_only": [tmp_path / name], "writable": []}, {"read_only": [], "writable": [tmp_path / name]}):  # fmt: skip
+        with pytest.raises(UserError, match="cannot be bound"):
+            exec_command(Container(Path("/i.sif")), ("true",), **bound)

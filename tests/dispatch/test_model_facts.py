@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agenttts.dispatch.kv_cache import CacheSize, cache_size, kv_heads
 from agenttts.dispatch.model_facts import model_facts, read_config
+from agenttts.errors import Unavailable
 
 # An 8B model of the Llama-3.1 family.
 LLAMA = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096, "max_position_embeddings": 131072, "torch_dtype": "bfloat16"}  # fmt: skip
@@ -83,9 +85,10 @@ def test_weights_that_become_smaller_while_they_are_loaded(model):
 GB = 1e9
 SIZES = [
     ({}, {}, 2.0),
-    ({"torch_dtype": "float32"}, {}, 4.0),
+    ({"torch_dtype": "float32"}, {}, 2.0),
     ({"dtype": "bfloat16"}, {}, 2.0),
-    ({"torch_dtype": "float32"}, {"dtype": "auto"}, 4.0),
+    ({"torch_dtype": "float32"}, {"dtype": "auto"}, 2.0),
+    ({"torch_dtype": "bfloat16"}, {"dtype": "float32"}, 4.0),
     ({"torch_dtype": "float32"}, {"dtype": "float16"}, 2.0),
     ({"torch_dtype": "float16", "quantization_config": {"quant_method": "fp8"}}, {}, 1.0),
     ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}, {}, 1.0),
@@ -124,6 +127,9 @@ def test_embeddings_of_a_quantised_model_stay_as_they_are(model):
         ({"head_dim": 256}, {}, 2 * 32 * 8 * 256 * 2),
         ({"num_key_value_heads": None}, {}, 2 * 32 * 32 * 128 * 2),
         ({}, {"kv_cache_dtype": "fp8_e5m2"}, 2 * 32 * 8 * 128),
+        ({}, {"dtype": "float32"}, 2 * 32 * 8 * 128 * 4),
+        ({}, {"dtype": "float32", "kv_cache_dtype": "bfloat16"}, 2 * 32 * 8 * 128 * 2),
+        ({"torch_dtype": "float32"}, {"kv_cache_dtype": None}, 2 * 32 * 8 * 128 * 2),
         ({"kv_lora_rank": 512, "qk_rope_head_dim": 64}, {}, 32 * (512 + 64) * 2),
         ({"num_hidden_layers": None}, {}, None),
         ({"hidden_size": "4096"}, {}, None),
@@ -131,7 +137,7 @@ def test_embeddings_of_a_quantised_model_stay_as_they_are(model):
 )
 def test_the_kv_cache_of_a_token(model, changes, options, size):
     found = model_facts(str(model({}, config=LLAMA | changes)), 8e9, options)
-    assert found.cache_per_token == size
+    assert (found.cache and found.cache.of_context(1)) == size
     assert found.cache_copied == ("kv_lora_rank" in changes)
 
 
@@ -140,12 +146,99 @@ def test_the_language_model_of_a_multimodal_one_counts(model):
     assert read_config(str(path))["hidden_size"] == 4096
 
 
+def test_a_null_of_the_language_model_s_part_takes_nothing_away(model):
+    outer = {"quantization_config": {"quant_method": "awq", "bits": 4}}
+    part = LLAMA | {"quantization_config": None, "hidden_size": 4096}
+    config = read_config(str(model({}, config={**outer, "thinker_config": {"text_config": part}})))
+    assert (config["quantization_config"]["bits"], config["hidden_size"]) == (4, 4096)
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "engine", "size"),
+    [
+        ({"torch_dtype": "float32"}, {}, "vllm", 800),
+        ({"torch_dtype": "float32"}, {}, "transformers", 1600),
+        ({"torch_dtype": "float32"}, {"dtype": "float32"}, "vllm", 1600),
+        ({"dtype": "bfloat16"}, {"dtype": "float32"}, "vllm", 3200),
+        ({"torch_dtype": "float32", "quantization_config": {"quant_method": "fp8"}}, {}, "vllm", 1600),
+        ({}, {}, "vllm", 1600),
+    ],
+)  # fmt: skip
+def test_files_count_as_what_they_are_loaded_as(model, config, options, engine, size):
+    path = str(model({"model.safetensors": 1600}, config=config))
+    assert model_facts(path, 1e9, options, engine).weight_bytes == size
+
+
+def test_shards_that_are_not_here_are_named(model):
+    path = str(model({"model-1.safetensors": 100}, {INDEX: list(SHARDS)}))
+    found = model_facts(path, 1e9, {})
+    assert found.weight_bytes == 2e9
+    assert found.weights_from == (
+        "1e+09 parameters; 1 files of its index are not here: model-2.safetensors"
+    )
+
+
+@pytest.mark.parametrize("index", [{}, {INDEX: list(SHARDS)}])
+def test_a_link_to_nothing_is_named_with_its_target(model, tmp_path, index):
+    path = model({"model-1.safetensors": 100}, index)
+    (path / "model-2.safetensors").symlink_to("../../blobs/abc")
+    with pytest.raises(Unavailable, match=r"model-2.safetensors is a link to \.\./\.\./blobs/abc, which is not there.*hf download ORG/NAME --local-dir"):  # fmt: skip
+        model_facts(str(path), 1e9, {})
+    snapshot = tmp_path / "models--a--b-c" / "snapshots" / "0f"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").symlink_to("../../blobs/abc")
+    with pytest.raises(Unavailable, match="hf download a/b-c --revision 0f"):
+        model_facts(str(snapshot), 1e9, {})
+
+
+GPT_OSS = {"num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "num_hidden_layers": 36, "hidden_size": 2880, "max_position_embeddings": 131072, "sliding_window": 128, "layer_types": ["sliding_attention", "full_attention"] * 18}  # fmt: skip
+GEMMA_3 = {"model_type": "gemma3_text", "num_attention_heads": 32, "num_key_value_heads": 16, "num_hidden_layers": 62, "hidden_size": 5376, "head_dim": 128, "sliding_window": 1024}  # fmt: skip
+NANO = {"num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "num_hidden_layers": 62, "hidden_size": 4480, "hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"}  # fmt: skip
+SUPER = {"num_attention_heads": 64, "num_key_value_heads": None, "num_hidden_layers": 80, "hidden_size": 8192, "block_configs": [{"attention": {"n_heads_in_group": None if n % 2 else 8, "no_op": bool(n % 2)}} for n in range(80)]}  # fmt: skip
+SMALL = {"num_attention_heads": 4, "num_hidden_layers": 8, "hidden_size": 64}
+A_LAYER = 2 * 4 * 16 * 2
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "size"),
+    [
+        (GPT_OSS, {}, CacheSize(18 * 2 * 8 * 64 * 2, 18 * 2 * 8 * 64 * 2, 128)),
+        (GPT_OSS, {"disable_hybrid_kv_cache_manager": True}, CacheSize(36 * 2 * 8 * 64 * 2, 0, 128)),
+        (GPT_OSS | {"num_hidden_layers": 24, "layer_types": ["sliding_attention", "full_attention"] * 12}, {}, CacheSize(12 * 2048, 12 * 2048, 128)),
+        (GEMMA_3, {}, CacheSize(10 * 2 * 16 * 128 * 2, 52 * 2 * 16 * 128 * 2, 1024)),
+        (GEMMA_3 | {"model_type": "x", "sliding_window_pattern": 6}, {}, CacheSize(10 * 8192, 52 * 8192, 1024)),
+        (NANO, {}, CacheSize(4 * 2 * 8 * 128 * 2)),
+        (SUPER, {}, CacheSize(40 * 2 * 8 * 128 * 2)),
+        # Qwen3-Next: one layer in four has attention.
+        (SMALL | {"full_attention_interval": 4}, {}, CacheSize(2 * A_LAYER)),
+        (SMALL | {"attn_layer_period": 4, "attn_layer_offset": 2}, {}, CacheSize(2 * A_LAYER)),
+        (SMALL | {"layer_types": ["mamba", "attention"] * 4}, {}, CacheSize(4 * A_LAYER)),
+        (SMALL | {"attn_type_list": [0, 0, 0, 1] * 2}, {}, CacheSize(2 * A_LAYER)),
+        (SMALL | {"layer_types": ["later", "attention"] * 4}, {}, CacheSize(8 * A_LAYER, bound=True)),
+        (SMALL | {"sliding_window_pattern": "LLLG", "sliding_window": 32}, {}, CacheSize(2 * A_LAYER, 6 * A_LAYER, 32)),
+        (SMALL | {"model_type": "mistral", "sliding_window": 32}, {}, CacheSize(0, 8 * A_LAYER, 32)),
+        (SMALL | {"model_type": "qwen2", "sliding_window": 32, "use_sliding_window": False, "max_window_layers": 4}, {}, CacheSize(8 * A_LAYER)),
+        (SMALL | {"model_type": "later", "sliding_window": 32}, {}, CacheSize(8 * A_LAYER, bound=True)),
+        (SMALL | {"sliding_window": None}, {}, CacheSize(8 * A_LAYER)),
+        (SMALL | {"block_configs": [{}, None, 3]}, {}, CacheSize(3 * A_LAYER)),
+    ],
+)  # fmt: skip
+def test_layers_without_full_attention_keep_less(config, options, size):
+    assert cache_size(config, options) == size
+
+
+def test_a_window_is_counted_once():
+    assert CacheSize(2, 3, 10).of_context(4) == 20
+    assert CacheSize(2, 3, 10).of_context(100) == 230
+    assert kv_heads(SUPER) == 8
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["bits", "quant_method", "config_groups", "weights", "num_bits", "group_size", "weight_block_size"]), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
-NAMES = st.sampled_from([*LLAMA, "quantization_config", "text_config", "kv_lora_rank", "head_dim", "vocab_size", "intermediate_size", "dtype"])  # fmt: skip
+NAMES = st.sampled_from([*LLAMA, "quantization_config", "text_config", "kv_lora_rank", "head_dim", "vocab_size", "intermediate_size", "dtype", "layer_types", "block_configs", "sliding_window", "hybrid_override_pattern"])  # fmt: skip
 
 
 @given(config=JSON | st.dictionaries(NAMES, JSON), params=st.floats(0, 1e12))
@@ -154,4 +247,4 @@ def test_any_config_gives_facts(tmp_path_factory, config, params):
     (path / "config.json").write_text(json.dumps(config))
     found = model_facts(str(path), params, {})
     assert 0 <= found.weight_bytes <= params * 5
-    assert found.cache_per_token is None or found.cache_per_token > 0
+    assert found.cache is None or found.cache.of_context(1) >= 0

@@ -107,6 +107,39 @@ def test_vllm_wants_room_for_the_longest_context_once(tmp_path):
         need(tmp_path, long, params=20e9, context_tokens=512, gpus_per_node=1)
 
 
+@pytest.mark.parametrize("length", [-1, "auto"])
+def test_a_context_that_is_fitted_to_the_memory_needs_room_for_one(tmp_path, length):
+    found = need(tmp_path, MIDDLE | {"max_position_embeddings": 131072}, params=20e9, context_tokens=512, gpus_per_node=1, options={"max_model_len": length})  # fmt: skip
+    assert found.gpus == 1
+
+
+def test_an_upper_bound_alone_refuses_no_model(tmp_path):
+    hybrid = MIDDLE | {"max_position_embeddings": 131072, "ssm_state": 16}
+    found = need(tmp_path, hybrid, params=20e9, context_tokens=512, gpus_per_node=1)
+    assert (found.gpus, found.contexts) == (1, None)
+    assert "does not tell which layers keep a whole context" in found.reasoning
+    with pytest.raises(Unavailable, match="do not fit"):
+        need(tmp_path, hybrid, params=200e9, context_tokens=512, gpus_per_node=1)
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "memory", "contexts"),
+    [
+        # (config, GB of weights, GB of one GPU, contexts of 2200 tokens beside them)
+        ({"num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "num_hidden_layers": 36, "hidden_size": 2880, "max_position_embeddings": 131072, "sliding_window": 128, "layer_types": ["sliding_attention", "full_attention"] * 18, "quantization_config": {"quant_method": "mxfp4"}}, 65.2, 80, (40, 50)),
+        ({"num_attention_heads": 32, "num_key_value_heads": 16, "num_hidden_layers": 62, "hidden_size": 5376, "head_dim": 128, "max_position_embeddings": 131072, "model_type": "gemma3_text", "sliding_window": 1024}, 54.9, 80, (20, 25)),
+        ({"num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "num_hidden_layers": 62, "hidden_size": 4480, "max_position_embeddings": 131072, "hybrid_override_pattern": "M*" * 4 + "-" * 54}, 24.6, 48, (400, 450)),
+    ],
+)  # fmt: skip
+def test_hybrid_models_run_on_the_gpus_that_they_run_on(tmp_path, config, size, memory, contexts):
+    with (tmp_path / "model.safetensors").open("wb") as stream:
+        stream.truncate(int(size * 1e9))
+    found = need(tmp_path, config, gpu_memory_gb=memory, gpus_per_node=1, context_tokens=2200)
+    assert found.gpus == 1
+    assert found.contexts is not None
+    assert contexts[0] <= found.contexts <= contexts[1]
+
+
 @pytest.mark.parametrize(
     ("options", "gpus"),
     [

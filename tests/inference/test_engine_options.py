@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from agenttts.errors import UserError
-from agenttts.inference.engine_options import check_options, installed_vllm_options, option_names
+from agenttts.inference.engine_options import (
+    check_options,
+    installed_vllm_options,
+    option_names,
+    over_gpus,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +49,20 @@ def test_the_options_the_documentation_names_are_valid():
 def test_the_list_is_that_of_the_installed_vllm():
     pytest.importorskip("vllm")
     assert set(installed_vllm_options()) == set(option_names("vllm"))
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus", "size"),
+    [
+        ({}, 1, None),
+        ({"dtype": "half"}, 4, 4),
+        ({"pipeline_parallel_size": 2}, 2, None),
+        ({"prefill_context_parallel_size": 2}, 2, None),
+        ({"tensor_parallel_size": 2}, 2, 2),
+        ({"data_parallel_size": 1}, 2, 2),
+    ],
+)
+def test_gpus_are_laid_over_once(options, gpus, size):
+    laid = over_gpus(options, gpus)
+    assert laid.get("tensor_parallel_size") == size
+    assert {**laid, **options} == laid

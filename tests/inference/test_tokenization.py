@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttts.inference.base import EngineError, ModelConfig
-from agenttts.inference.tokenization import encode, fit
+from agenttts.inference.base import EngineError, ModelConfig, Request, SamplingParams
+from agenttts.inference.tokenization import encode, encode_request, fit
 
 CONFIG = ModelConfig("m", "/models/m", prompt_style="chat")
 
@@ -77,3 +77,53 @@ def test_a_template_that_refuses_all_is_an_error_with_its_own_words(chat):
 def test_a_base_model_is_told_what_to_set():
     with pytest.raises(EngineError, match="prompt_style: few_shot_completion"):
         encode(LetterTokenizer(template=None), CONFIG, CHAT)
+
+
+class MessageTokenizer:
+    """As vLLM's of Mistral's own files: no chat template, and control tokens (negative) that no text can write."""
+
+    CONTROL = ("<s>", "[SYS]", "[/SYS]", "[INST]", "[/INST]")
+
+    def __init__(self, refuses=()):
+        self.refuses = refuses
+
+    def encode(self, text, add_special_tokens=True):
+        return [-1] * add_special_tokens + [ord(letter) for letter in text]
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt, effort=""):
+        tokens = [-1]
+        for message in messages:
+            if message["role"] in self.refuses:
+                raise ValueError(f"no role {message['role']}")
+            opening, closing = (-2, -3) if message["role"] == "system" else (-4, -5)
+            tokens += [opening, *self.encode(message["content"] + effort, False), closing]
+        return tokens if tokenize else self.decode(tokens)
+
+    def decode(self, tokens, skip_special_tokens=True):
+        kept = [t for t in tokens if t >= 0 or not skip_special_tokens]
+        return "".join(chr(t) if t >= 0 else self.CONTROL[-t - 1] for t in kept)
+
+
+def _request(**values):
+    return Request(CHAT, SamplingParams(0.7, 5), (1,), **values)
+
+
+def test_a_tokenizer_that_encodes_messages_itself_is_given_messages():
+    tokenizer = MessageTokenizer()
+    prompt = encode_request(tokenizer, CONFIG, _request(), None)
+    assert prompt.tokens == [-1, -2, *map(ord, "do"), -3, -4, *map(ord, "it"), -5]
+    assert prompt.end == "<s>[SYS]do[/SYS][INST]it[/INST]"
+    assert encode(tokenizer, CONFIG, CHAT) == prompt.tokens
+    assert encode(tokenizer, CONFIG, "hi") == [-1, *map(ord, "hi")]
+
+
+def test_its_template_arguments_system_role_and_length_count_as_with_a_template():
+    given = _request(template_args={"effort": "!"})
+    prompt = encode_request(MessageTokenizer(), CONFIG, given, None)
+    assert prompt.end == "<s>[SYS]do![/SYS][INST]it![/INST]"
+    merged = encode_request(MessageTokenizer(refuses=("system",)), CONFIG, _request(), None)
+    assert merged.end == "<s>[INST]do\n\nit[/INST]"
+    cut = encode_request(MessageTokenizer(), CONFIG, _request(), 5 + 4)
+    assert (len(cut.tokens), cut.tokens[0], cut.tokens[-1], cut.truncated) == (4, -1, -5, True)
+    with pytest.raises(EngineError, match="refused the prompt: no role"):
+        encode(MessageTokenizer(refuses=("system", "user")), CONFIG, CHAT)

@@ -11,7 +11,14 @@ from agenttts.dispatch.profile import load_profile
 from agenttts.errors import UserError
 from agenttts.spec import load_spec
 from agenttts.spec.load import dump_spec
-from agenttts.spec.paths import expanded
+from agenttts.spec.paths import (
+    absolute_data,
+    absolute_if_path,
+    absolute_model_options,
+    absolute_option,
+    expanded,
+    places_of_options,
+)
 
 
 def test_variables_and_homes_are_replaced(monkeypatch):
@@ -20,7 +27,7 @@ def test_variables_and_homes_are_replaced(monkeypatch):
     assert expanded("$SCRATCH/a", "k") == "/scratch/me/a"
     assert expanded("${SCRATCH}_b:$SCRATCH:ro", "k") == "/scratch/me_b:/scratch/me:ro"
     assert expanded("~/a", "k") == "/home/me/a"
-    for same in ("", "/a/b", "org/model", "a~b", "costs 5$", "./a//b"):
+    for same in ("", "/a/b", "org/model", "a~b", "costs 5$", "$5 off", "${5}", "./a//b"):
         assert expanded(same, "k") == same
 
 
@@ -31,7 +38,122 @@ def test_what_is_not_set_is_named(monkeypatch, path, said):
         expanded(path, "models.x.path")
 
 
+def test_an_empty_variable_is_named(monkeypatch):
+    monkeypatch.setenv("NOTHING", "")
+    with pytest.raises(UserError, match=r"models.x.path: .*NOTHING, which is empty"):
+        expanded("$NOTHING/m", "models.x.path")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder of files, one of them a link as the hub's cache has it, and the variables and home that lead to it."""
+    home = tmp_path / "home"
+    (home / "set").mkdir(parents=True)
+    base = tmp_path / "base"
+    (base / "dir").mkdir(parents=True)
+    for name in ("data.json", "a$b.csv", "t.jinja"):
+        (base / name).write_text("{}")
+    (tmp_path / "0123abcd").write_text("x")
+    (base / "link.gguf").symlink_to(tmp_path / "0123abcd")
+    (base / "linked").symlink_to(home / "set")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("ORG", "Qwen")
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    return base
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("Qwen/x", "Qwen/x"),
+        ("Qwen/$ORG-x", "Qwen/Qwen-x"),
+        ("$ORG/model", "Qwen/model"),
+        ("$PLACE/model", "{top}/model"),
+        ("~/m", "{top}/home/m"),
+        ("./dir", "{base}/dir"),
+        ("dir/..", "{base}"),
+        ("link.gguf", "{base}/link.gguf"),
+        ("dir/../link.gguf", "{base}/link.gguf"),
+        ("linked", "{top}/home/set"),
+        ("linked/model.gguf", "{top}/home/set/model.gguf"),
+        ("a$b.csv", "{base}/a$b.csv"),
+        ("absent.json", "{base}/absent.json"),
+        ("builtin:x", "builtin:x"),
+        ("x" * 5000, "x" * 5000),
+    ],
+)
+def test_what_may_be_a_path(place, tmp_path, value, found):
+    wanted = found.format(base=place, top=tmp_path)
+    assert absolute_if_path(value, place, "k") == wanted
+    assert absolute_if_path(wanted, tmp_path, "k") == wanted, "frozen, it stays what it is"
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("hf:squad", "hf:squad"),
+        ("hf:$ORG/data:en@main", "hf:Qwen/data:en@main"),
+        ("hf:./dir", "hf:{base}/dir"),
+        ("hf:dir:en@v1", "hf:{base}/dir:en@v1"),
+        ("hf:~/set", "hf:{top}/home/set"),
+        ("data.json", "{base}/data.json"),
+        ("$ORG/data", "Qwen/data"),
+    ],
+)
+def test_data_of_the_hub_may_be_a_path(place, tmp_path, value, found):
+    assert absolute_data(value, place, "k") == found.format(base=place, top=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        *((same, same) for same in (".*", "$5 off", "$ORGANISATION's", "~5", "...", "a/b", "absent.json", "dir", "x\n./y", "", 3, None, ["./a"], "x" * 5000)),
+        ("data.json", "{base}/data.json"),
+        ("./absent", "{base}/absent"),
+        ("../x", "{top}/x"),
+        ("~/x", "{top}/home/x"),
+        ("$PLACE/x", "{top}/x"),
+        ("${PLACE}", "{top}"),
+    ],
+)  # fmt: skip
+def test_an_option_is_a_path_only_where_it_is_clear(place, tmp_path, value, found):
+    wanted = found.format(base=place, top=tmp_path) if isinstance(found, str) else found
+    assert absolute_option(value, place, "k") == wanted
+
+
+def test_engine_options_that_name_places(place, tmp_path):
+    options = {
+        "tokenizer": "./dir",
+        "chat_template": "t.jinja",
+        "generation_config": "vllm",
+        "speculative_config": {"model": "$PLACE/home", "num_speculative_tokens": 3},
+        "quantization": "./awq",
+    }
+    found = absolute_model_options(options, place, "models.m.options")
+    assert found == options | {
+        "tokenizer": f"{place}/dir",
+        "chat_template": f"{place}/t.jinja",
+        "speculative_config": {"model": f"{tmp_path}/home", "num_speculative_tokens": 3},
+    }
+    assert places_of_options(found) == {
+        "tokenizer": place / "dir",
+        "chat_template": place / "t.jinja",
+        "speculative_config.model": tmp_path / "home",
+    }
+    with pytest.raises(UserError, match=r"models.m.options.speculative_config.model: .*NO_SUCH"):
+        absolute_model_options({"speculative_config": {"model": "$NO_SUCH/x"}}, place, "models.m.options")  # fmt: skip
+
+
+def test_relative_samples_and_binds_are_the_spec_s(scripted_spec, monkeypatch):
+    path = scripted_spec(samples="store", container__binds=["./data:/data", "d2:/d2:ro", "/a/b", "d3"], task__options={"records_key": "small.yaml"})  # fmt: skip
+    spec, base = load_spec(path), path.parent
+    assert spec.samples == str(base / "store")
+    assert spec.container.binds == [f"{base}/data:/data", f"{base}/d2:/d2:ro", "/a/b", f"{base}/d3"]
+    assert spec.task.options == {"records_key": "small.yaml"}
+
+
 PLACES = {
+    "models.weak.options.tokenizer": {"models__weak__options": {"tokenizer": "$PLACE/tok"}},
     "models.weak.path": {"models__weak__path": "$PLACE/weak.json"},
     "task.data": {"task__data": "$PLACE/data.jsonl"},
     "samples": {"samples": "$PLACE/samples"},

@@ -137,6 +137,7 @@ def test_shipped_specs_and_profiles_load(monkeypatch):
 
 def test_paths_among_the_tasks_options_are_taken_from_the_specs_folder(tmp_path):
     (tmp_path / "validation").mkdir()
+    (tmp_path / "tool_desc.json").write_text("{}")
     options = "{tools: ./tool_desc.json, more: tool_desc.json, hub_split: validation, n: 3}"
     text = GOOD.replace("examples: 50", f"examples: 50, options: {options}")
     assert text != GOOD

@@ -50,6 +50,10 @@ def answers(fields: dict[str, Any], names: tuple[str, ...] = ("answers", "answer
         ({"answers": json.dumps([CWQ])}, ("Rome", "Roma", "Eternal City")),
         ({"answers": '["Rome", "Roma"]'}, ("Rome", "Roma")),
         ({"answers": "[sic]"}, ("[sic]",)),
+        # A column of whole numbers with a null in it is one of floats.
+        ({"answer": 1999.0}, ("1999",)),
+        ({"answer": [-3.0, 0.5, {"answer": 7.0, "aliases": [8.0]}]}, ("-3", "0.5", "7", "8")),
+        ({"answer": 1e16}, ("10000000000000000",)),
         ({"answers": '{"x": 1}'}, ('{"x": 1}',)),
     ],
 )  # fmt: skip

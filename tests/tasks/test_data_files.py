@@ -237,6 +237,23 @@ def test_cells_are_texts_lists_and_objects(tmp_path):
         "[__import__('os')]": "[__import__('os')]",
         "[" * 3000 + "]" * 3000: "[" * 3000 + "]" * 3000,
         "[1] and [2]": "[1] and [2]",
+        # As numpy writes its arrays.
+        "['Paris' 'Lutetia']": ["Paris", "Lutetia"],
+        "['it\\'s' \"L'Eau\"\n 'x']": ["it's", "L'Eau", "x"],
+        "['a, b' 'c']": ["a, b", "c"],
+        "[['a' 'b']\n ['c' 'd']]": [["a", "b"], ["c", "d"]],
+        "[1 -2 3.5]": [1, -2, 3.5],
+        "[1. 2.]": [1.0, 2.0],
+        "{'text': array(['a', 'b'], dtype=object), 'start': array([1, 2])}": {
+            "text": ["a", "b"],
+            "start": [1, 2],
+        },
+        "[array(['a', 'b'], dtype='<U1') array(['c'], dtype='<U1')]": [["a", "b"], ["c"]],
+        "[np.str_('a'), np.float64(1.5), ('b' 'c')]": ["a", 1.5, ["b", "c"]],
+        "['a' 'b' ... 'z']": "['a' 'b' ... 'z']",
+        "['a' 'b": "['a' 'b",
+        "[np.f('a'": "[np.f('a'",
+        "[a 'b' -]": "[a 'b' -]",
     }
     stream = io.StringIO(newline="")
     csv.writer(stream).writerows([["cell", "x"], *([cell, "x"] for cell in cells)])

@@ -91,3 +91,48 @@ def test_a_plan_cut_off_at_the_token_limit_keeps_its_whole_calls():
 def test_noise_is_read_in_time_and_gives_what_a_table_can_hold(text):
     for found in (parse_steps(text), parse_tools(text, ["a"]), parse_calls(text, True)):
         json.dumps(found, ensure_ascii=False).encode("utf-8")
+
+
+def _call(name, **arguments):
+    return {"task": name, "arguments": [{"name": k, "value": v} for k, v in arguments.items()]}
+
+
+WEATHER, MAIL = _call("weather", city="X"), _call("mail", to="Y")
+W, M = json.dumps(WEATHER), json.dumps(MAIL)
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        (f'{{"task_nodes": [{W},],}}', [WEATHER]),
+        (f'{{"task_nodes": [{W}, // [first]\n {M}]}}', [WEATHER, MAIL]),
+        (f'{{"task_nodes": [{W}, {M}', [WEATHER, MAIL]),
+        (f'{{"task_nodes": [{W}, {M}, ', [WEATHER, MAIL]),
+        (f'{{"task_nodes": [{W}]', [WEATHER]),
+        (f'[{W}, {M}', [WEATHER, MAIL]),
+        (f'```json\n{{"task_steps": ["Do [x"], "task_nodes": [{W}, {M}],}}\n```', [WEATHER, MAIL]),
+        # A value in the prose, and marks of prose that are no JSON.
+        (f'For {{"name": "city"}} I use: {{"task_nodes": [{W}]}}', [WEATHER]),
+        (f'For {{"name": "city"}} I use: {{"task_nodes": [{W},]}}', [WEATHER]),
+        (f'On a 5" screen :[ (see [1]): {{"task_nodes": [{W}]}}', [WEATHER]),
+        # One call a line, or after a number.
+        (f"{W}\n{M}", [WEATHER, MAIL]),
+        (f"{W},\n{M},\n{W}", [WEATHER, MAIL, WEATHER]),
+        (f"1. {W}\n2. {M}\n", [WEATHER, MAIL]),
+        (f"{W}\n{M[:-3]}", [WEATHER, MAIL]),
+    ],
+)  # fmt: skip
+def test_a_damaged_plan_is_repaired_before_a_part_of_it_is_taken_for_the_plan(text, calls):
+    assert parse_calls(text, False) == calls
+    assert parse_tools(text, ["weather", "mail"]) == [call["task"] for call in calls]
+
+
+def test_a_plan_cut_off_inside_an_argument_is_no_plan_of_its_arguments():
+    text = (
+        '{"task_nodes": [{"task": "book", "arguments": [{"name": "from", "value": "Rome"}, '
+        '{"name": "to", "value": "Par'
+    )
+    [call] = parse_calls(text, False)
+    assert (call["task"], call["arguments"][0]) == ("book", {"name": "from", "value": "Rome"})
+    assert parse_tools(text, []) == ["book"]
+    assert parse_tools('{"task_nodes": [{"task": "E", "arguments": ["a.jpg", "<node-0>"]}, {"task": "B", "arguments": ["b', []) == ["E", "B"]  # fmt: skip

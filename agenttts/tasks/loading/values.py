@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import math
 import re
+import tokenize
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -16,6 +18,10 @@ from agenttts.tasks.surrogates import clean_text, clean_value
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """An escaped surrogate. A text without one needs no walk through its values."""
+_NUMPY = re.compile(r"""['"\]\w.]\s+['"\[\w-]|\barray\(|\bnp\.""")
+"""What numpy writes otherwise than Python: elements without commas, and the names of its types."""
+_VALUE_TOKENS = (tokenize.STRING, tokenize.NUMBER, tokenize.NAME)
+_LAYOUT_TOKENS = (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)  # fmt: skip
 
 
 def parse_json(text: str) -> Any:
@@ -40,6 +46,7 @@ def json_from_text(text: str) -> Any:
 def value_of_cell(text: str) -> Any:
     """The value of a CSV cell: the list or object that it is in JSON or in Python (as pandas writes it), else its text.
 
+    Arrays of numpy count as lists: ``['a' 'b']``, ``{'text': array(['a', 'b'], dtype=object)}``, ``[np.str_('a')]``.
     A CSV file has no types: numbers stay texts, and an empty cell is an empty text.
     """
     value = json_from_text(text)
@@ -48,9 +55,12 @@ def value_of_cell(text: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes in a text that is no program
-            return _plain_literal(ast.literal_eval(text.strip()))
+            literal = text.strip()
+            if _NUMPY.search(literal):  # before: Python joins 'a' 'b' to one text
+                literal = " ".join(_python_tokens(literal))
+            return _plain_literal(ast.literal_eval(literal))
     # Deep nesting overflows the parser's own stack (MemoryError) or Python's.
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError):
         return text
 
 
@@ -81,6 +91,48 @@ def plain_value(value: Any) -> Any:
 def _looks_structured(text: str) -> bool:
     stripped = text.strip()
     return stripped[:1] + stripped[-1:] in ("[]", "{}")
+
+
+def _python_tokens(text: str) -> Iterator[str]:
+    """The tokens of a Python literal, with commas between elements, and without the names of numpy's types.
+
+    Raises ``SyntaxError`` or ``tokenize.TokenError``.
+    """
+    found = [
+        token
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in _LAYOUT_TOKENS
+    ]
+    wrapped: list[bool] = []  # of each open parenthesis, whether it is a type's
+    end_before: tuple[int, int] | None = None  # where the element before this token ends
+    position = 0
+    while position < len(found):
+        token, rest = found[position], [t.string for t in found[position : position + 4]]
+        apart = end_before is not None and end_before != token.start
+        length = 0  # of a type's name and parenthesis
+        if rest[:2] == ["array", "("]:
+            length = 2
+        elif rest[:2] == ["np", "."] and rest[3:] == ["("]:
+            length = 4
+        signed = rest[0] in ("-", "+") and found[position + 1].start == token.end
+        begins = token.type in _VALUE_TOKENS or rest[0] in ("[", "(", "{") or signed
+        if apart and begins:
+            yield ","
+        if length:
+            wrapped.append(True)
+            end_before, position = None, position + length
+        elif rest[:3] == [",", "dtype", "="] and wrapped[-1:] == [True]:
+            while position < len(found) and found[position].string != ")":
+                position += 1
+        else:
+            position += 1
+            ends = token.type in _VALUE_TOKENS or rest[0] in ("]", ")", "}")
+            end_before = token.end if ends else None
+            if rest[0] == "(":
+                wrapped.append(False)
+            elif rest[0] == ")" and wrapped and wrapped.pop():
+                continue
+            yield rest[0]
 
 
 def _plain_literal(value: Any) -> Any:

@@ -1,0 +1,160 @@
+"""The KV cache of a model's context, by its config.json: which layers keep every token, a window of them, or none.
+
+Sources: the ``config.json`` of the families named below, and vLLM 0.33's KV cache specifications and hybrid allocator.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Layers by the names that ``layer_types`` and its like give them. Those without attention keep a state of fixed size.
+_FULL = ("full_attention", "attention", "global_attention", "global", "hybrid")
+_SLIDING = ("sliding_attention", "local_attention", "sliding", "local")
+_NO_CACHE = ("linear_attention", "mamba", "mamba2", "conv", "recurrent", "moe", "mlp")
+_LAYER_LISTS = ("layer_types", "layers_block_type", "block_types", "_block_types")
+# One layer in so many attends to everything; these families' configs leave it out.
+_PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
+_ALL_SLIDING = ("mistral", "mixtral", "starcoder2", "phi3")
+# A config with such a key, and none of the forms that are read here, keeps less than all tokens in all layers.
+_HINTS = re.compile(
+    r"sliding|window|mamba|ssm|linear_(?:attn|attention|conv)|block_(?:types|configs|type)|layer_types|attn_(?:layer|type)|"
+    r"hybrid|recurrent|attention_chunk|num_kv_shared|full_attention"
+)
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """Bytes that a token of a context takes in all layers: ``per_token`` for every one, ``in_window`` for the last ``window``
+    of them besides. ``bound``: an upper bound, as the config keeps less than all of it in a way that is not known here."""
+
+    per_token: float
+    in_window: float = 0.0
+    window: int = 0
+    bound: bool = False
+
+    def of_context(self, tokens: int) -> float:
+        """Bytes of a context of so many tokens."""
+        return self.per_token * tokens + self.in_window * min(tokens, self.window)
+
+
+def cache_size(config: Mapping[str, Any], options: Mapping[str, Any]) -> CacheSize | None:
+    """The cache of a model with the engine options ``options``; None where its config does not tell."""
+    layers = integer(config, "num_hidden_layers")
+    heads = integer(config, "num_attention_heads")
+    hidden = integer(config, "hidden_size")
+    if not (layers and heads and hidden):
+        return None
+    size = _element_bytes(options)
+    latent = integer(config, "kv_lora_rank")
+    if latent:
+        return CacheSize(size * layers * (latent + integer(config, "qk_rope_head_dim")))
+    head_size = (
+        integer(config, "head_dim") or integer(config, "attention_head_dim") or hidden // heads
+    )
+    a_head = size * 2 * head_size
+    blocks = config.get("block_configs")
+    if isinstance(blocks, list) and blocks:
+        return CacheSize(a_head * sum(_heads_of_block(block, heads) for block in blocks))
+    full, sliding, window, bound = _layers(config, layers)
+    if options.get("disable_hybrid_kv_cache_manager") is True:
+        full, sliding = full + sliding, 0
+    a_layer = a_head * kv_heads(config)
+    return CacheSize(a_layer * full, a_layer * sliding, window, bound)
+
+
+def kv_heads(config: Mapping[str, Any]) -> int:
+    """The heads of keys and values; of a model whose layers differ, the fewest. 0: not known."""
+    heads = integer(config, "num_attention_heads")
+    blocks = config.get("block_configs")
+    if isinstance(blocks, list) and heads:
+        found = [count for block in blocks if (count := _heads_of_block(block, heads))]
+        if found:
+            return min(found)
+    return integer(config, "num_key_value_heads") or integer(config, "num_kv_heads") or heads
+
+
+def integer(values: Mapping[str, Any], name: str) -> int:
+    """A value that is a whole number above zero, else 0: files of models hold nulls and texts in its place."""
+    value = values.get(name)
+    return (
+        int(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e15
+        else 0
+    )
+
+
+def _element_bytes(options: Mapping[str, Any]) -> float:
+    kind = str(options.get("kv_cache_dtype") or "auto")
+    if kind.startswith("fp8"):
+        return 1.0
+    # "auto" is the model's own type, which is 32 bits wide only where it is asked for.
+    return 4.0 if kind == "auto" and options.get("dtype") in ("float32", "float") else 2.0
+
+
+def _heads_of_block(block: Any, heads: int) -> int:
+    """The heads of keys and values of a layer of Nemotron's searched architectures."""
+    attention = block.get("attention") if isinstance(block, Mapping) else None
+    if not isinstance(attention, Mapping):
+        return heads
+    if attention.get("no_op") is True or attention.get("replace_with_linear") is True:
+        return 0
+    group = integer(attention, "n_heads_in_group")
+    return max(1, heads // group) if group else heads
+
+
+def _layers(config: Mapping[str, Any], layers: int) -> tuple[int, int, int, bool]:
+    """Layers that keep every token, and those that keep a window; the window; whether the first are an upper bound."""
+    window = integer(config, "sliding_window")
+    pattern = config.get("hybrid_override_pattern")  # Nemotron-H, Nemotron Nano 2: "M-M*-..."
+    if isinstance(pattern, str) and pattern:
+        return pattern.count("*"), 0, 0, False
+    for name in _LAYER_LISTS:
+        kinds = config.get(name)
+        if isinstance(kinds, list) and len(kinds) == layers:
+            return _by_kind(kinds, window)
+    kinds = config.get("attn_type_list")  # MiniMax-Text-01: 1 for full attention, 0 for linear
+    if isinstance(kinds, list) and len(kinds) == layers:
+        return sum(kind == 1 for kind in kinds), 0, 0, False
+    interval = integer(config, "full_attention_interval")  # Qwen3-Next, Qwen3.5
+    if interval:
+        return layers // interval, 0, 0, False
+    period = integer(config, "attn_layer_period")  # Jamba
+    if period:
+        offset = integer(config, "attn_layer_offset")
+        return sum(layer % period == offset for layer in range(layers)), 0, 0, False
+    if window:
+        full = _full_beside_windows(config, layers)
+        if full is not None:
+            return full, layers - full, window, False
+    unread = any(value and _HINTS.search(str(name)) for name, value in config.items())
+    if config.get("use_sliding_window") is False:
+        unread = any(
+            value and _HINTS.search(str(name)) and "window" not in str(name)
+            for name, value in config.items()
+        )
+    return layers, 0, 0, unread
+
+
+def _by_kind(kinds: Sequence[Any], window: int) -> tuple[int, int, int, bool]:
+    sliding = sum(kind in _SLIDING for kind in kinds) if window else 0
+    none = sum(kind in _NO_CACHE for kind in kinds)
+    known = none + sum(kind in (*_FULL, *_SLIDING) for kind in kinds)
+    # A layer of a kind that is not known here is taken for one that keeps everything.
+    return len(kinds) - none - sliding, sliding, window, known < len(kinds)
+
+
+def _full_beside_windows(config: Mapping[str, Any], layers: int) -> int | None:
+    """Of a model with a sliding window, the layers that keep every token; None where its config does not tell."""
+    if config.get("use_sliding_window") is False:  # Qwen2
+        return None
+    pattern = config.get("sliding_window_pattern", config.get("_sliding_window_pattern"))
+    if isinstance(pattern, str) and pattern:  # EXAONE 4: "LLLG"
+        return sum(pattern[layer % len(pattern)] == "G" for layer in range(layers))
+    kind = str(config.get("model_type"))
+    every = integer({"pattern": pattern}, "pattern") or _PATTERNS.get(kind, 0)
+    if every:  # Gemma 2 and 3, Cohere 2
+        return layers // every
+    return 0 if kind in _ALL_SLIDING else None
