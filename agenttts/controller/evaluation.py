@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 from agenttts.controller.collect import failed_row, finished_row, row_from_json, row_to_json
 from agenttts.controller.examples import ExamplesGuard
 from agenttts.controller.journal import NEVER_SUBMITTED, Journal, TrialProgress
 from agenttts.controller.run import RunDirectory
 from agenttts.controller.strays import end_strays
-from agenttts.controller.verdicts import look_anew, verdict_of
+from agenttts.controller.verdicts import last_word, look_anew, verdict_of
 from agenttts.controller.works import WorkFactory
 from agenttts.dispatch.attempts import (
     Attempt,
@@ -190,7 +190,7 @@ class Evaluation:
             for name, progress in self._journal.state.trials.items()
             if progress.submissions
         }
-        nodes = nodes_to_exclude(trials, datetime.now(UTC))
+        nodes = nodes_to_exclude(trials, datetime.now(UTC), self._journal.state.losses)
         if nodes != self._excluded:
             log.warning("jobs avoid the nodes: %s", ", ".join(nodes) or "none any more")
         self._excluded = nodes
@@ -269,8 +269,9 @@ class Evaluation:
             return False
         attempts = read_attempts(directory)
         last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
+        word = last_word(last, status)
         told = status.never_started or (
-            last is not None and last.state not in (None, TrialState.COMPLETED)
+            word is not None and word.state not in (None, TrialState.COMPLETED)
         )
         if not told and not self._settled(progress):
             return False  # the job's own word, or its files, may still be on their way over the file system
@@ -288,11 +289,12 @@ class Evaluation:
                 trials=[progress.planned.trial],
                 reason=str(verdict.state),
                 why=verdict.explanation,
+                **_where(verdict, status, word),
             )
             return False
         error = self._final_words(verdict, progress, attempts)
         row = failed_row(self._run.name, progress, verdict.state, error, directory)
-        return self._finish(progress, row)
+        return self._finish(progress, row, **_where(verdict, status, word))
 
     def _may_retry(
         self, state: TrialState, progress: TrialProgress, attempts: Sequence[Attempt]
@@ -333,10 +335,12 @@ class Evaluation:
         since = self._ended.setdefault(progress.job_id or "", time.monotonic())
         return time.monotonic() - since >= self._settings.settle_seconds
 
-    def _finish(self, progress: TrialProgress, row: TrialRow) -> bool:
+    def _finish(self, progress: TrialProgress, row: TrialRow, **where: Any) -> bool:
         failed = row.state is not TrialState.COMPLETED
         self._look_at_nodes |= failed or self._journal.state.avoid_failed is not None
-        self._journal.append("finished", trial=progress.planned.trial, row=row_to_json(row))
+        self._journal.append(
+            "finished", trial=progress.planned.trial, row=row_to_json(row), **where
+        )
         log.info("%s %s: %s", progress.planned.trial, row.state, row.score)
         return True
 
@@ -369,6 +373,14 @@ class Evaluation:
         rows = [row_from_json(t.row) for t in self._journal.state.trials.values() if t.row]
         names = list(dict.fromkeys(name for row in rows for name in row.metrics))
         atomic_write_parquet(self._run.trials_file, trials_frame(rows, names))
+
+
+def _where(verdict: Verdict, status: JobStatus, last: Attempt | None) -> dict[str, Any]:
+    """For the journal: the node on which a failure ended a job, and whether it was the node's."""
+    node = status.node or (last.node if last is not None else "")
+    if verdict.state is not TrialState.INFRA_FAILED or not node:
+        return {}
+    return {"node": node, "node_fault": verdict.exclude_node}
 
 
 def _times_preempted(progress: TrialProgress, attempts: Sequence[Attempt]) -> int:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from agenttts.dispatch.attempts import Loss
 from agenttts.errors import UserError
 from agenttts.space import Allocation
 
@@ -73,6 +74,8 @@ class RunState:
     avoided: list[str] = field(default_factory=list)
     """Nodes that failed trials, which waiting jobs avoid too unless ``avoid_failed`` says why not."""
     avoid_failed: str | None = None
+    losses: list[Loss] = field(default_factory=list)
+    """Jobs that a failure ended on a node that is known."""
     unanswered_at: str | None = None
     """When a submission was last taken for one that never was (ISO 8601)."""
 
@@ -99,6 +102,7 @@ class RunState:
             for trial, job_id in event["jobs"].items():
                 self.trials[trial].job_id = job_id
         elif kind == "lost":
+            self._note_loss(event, event["trials"])
             for trial in event["trials"]:
                 progress = self.trials[trial]
                 progress.batch = progress.job_id = None
@@ -115,6 +119,7 @@ class RunState:
         elif kind == "strays":
             self.strays |= event["jobs"]
         elif kind == "finished":
+            self._note_loss(event, [event["trial"]])
             self.trials[event["trial"]].row = event["row"]
         elif kind == "told":
             self.told = event["iteration"] + 1
@@ -125,6 +130,15 @@ class RunState:
         else:
             # A newer version may write more; what this one knows means the same without it.
             log.warning("the journal holds an event that this version does not know: '%s'", kind)
+
+    def _note_loss(self, event: Mapping[str, Any], trials: Sequence[str]) -> None:
+        """Where a failure ended the jobs of trials; the event has no node where that is not known, or nobody's fault."""
+        if not event.get("node"):
+            return
+        fault, moment = bool(event.get("node_fault")), str(event["time"])
+        for trial in trials:
+            job = self.trials[trial].job_id or ""
+            self.losses.append(Loss(trial, job, str(event["node"]), fault, moment))
 
     def _reopen(self) -> None:
         """Trials that `cancel` cut off are to be run after all; what the searcher has been told of stays as it is."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agenttts.dispatch.base import JobStatus, SubmitLimitReached, Work
-from agenttts.dispatch.batch_script import log_message
+from agenttts.dispatch.batch_script import log_message, named_node
 from agenttts.dispatch.job import TrialJob
 from agenttts.dispatch.pickles import Pickles
 from agenttts.dispatch.profile import Profile
@@ -119,7 +119,8 @@ class SlurmDispatcher:
         if status.state in ("FAILED", "COMPLETED"):
             said = log_message(self._folder, job)
             if said:
-                return replace(status, detail=said, never_started=True)
+                node = status.node or named_node(said)
+                return replace(status, detail=said, never_started=True, node=node)
         return status
 
     def _submit_array(self, batch: str, works: Sequence[Work]) -> dict[str, str]:

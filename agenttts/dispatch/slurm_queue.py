@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.queue_reader import (
@@ -90,11 +91,13 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
     if found.ended:
         reason = _gave_up(row)
         if found.verdict is TrialState.CANCELLED and reason:
-            return given_up(job, row.state, reason)
+            return replace(given_up(job, row.state, reason), node=row.node)
         detail = end_sentence(found.detail, job) if found.detail else ""
     else:
         detail = wait_sentence(found.detail, job) if found.detail else ""
-    return JobStatus(found.state, found.ended, found.verdict, detail, stuck=is_stuck(row))
+    return JobStatus(
+        found.state, found.ended, found.verdict, detail, stuck=is_stuck(row), node=row.node
+    )
 
 
 def is_stuck(row: QueueRow) -> bool:
@@ -252,8 +255,9 @@ def _said(done: subprocess.CompletedProcess[bytes]) -> str:
 
 def _squeue() -> QueueAnswer:
     # No -j: squeue fails as a whole when one id is purged already. -t all: just-ended jobs stay for MinJobAge. With a header
-    # an answer that a site puts a banner before can be told from one that is not squeue's.
-    return read_squeue(_run(["squeue", "--me", "-r", "-t", "all", "-o", SQUEUE_FORMAT]))
+    # an answer that a site puts a banner before can be told from one that is not squeue's. --all: jobs in hidden partitions
+    # would be left out, as if they had ended.
+    return read_squeue(_run(["squeue", "--all", "--me", "-r", "-t", "all", "-o", SQUEUE_FORMAT]))
 
 
 def _sacct(job_ids: list[str]) -> QueueAnswer:

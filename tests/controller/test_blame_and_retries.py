@@ -27,6 +27,7 @@ from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
 from agenttts.dispatch.in_process import InProcessDispatcher
 from agenttts.errors import MissingRequirement, RunFailed, UserError
 from agenttts.spec import load_spec
+from agenttts.tables.schema import TrialState
 from tests.support.runs import journal_events
 from tests.support.waiting import until
 
@@ -178,6 +179,39 @@ def test_a_node_that_fails_two_trials_for_no_reason_is_avoided_too(new_run):
     loop.run()
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}
     assert cluster.nodes == ["n1", "n1"] + ["n2"] * (len(cluster.nodes) - 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "detail"), [("FAILED", "setup line failed: x on node n1 (exit status 1)"), ("FAILED", ""), ("NODE_FAIL", "")]
+)  # fmt: skip
+@pytest.mark.parametrize("max_attempts", [1, 3])
+def test_a_node_on_which_jobs_end_before_any_attempt_is_avoided(
+    new_run, state, detail, max_attempts
+):
+    run, controller = new_run()
+    loop, cluster = controller(max_attempts=max_attempts)
+    submit, poll = cluster.submit, cluster.poll
+    dead: list[str] = []
+
+    def no_attempt(batch: str, works: Sequence[Work]) -> dict[str, str]:
+        if "n1" in works[0].exclude:
+            return submit(batch, works)
+        dead.append(f"dead{len(dead)}")
+        return {works[0].trial: dead[-1]}
+
+    def told(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        ids = list(job_ids)
+        ended = JobStatus(state, True, TrialState.INFRA_FAILED, detail, never_started=bool(detail), node="n1")  # fmt: skip
+        return {job: ended for job in ids if job in dead} | poll([j for j in ids if j not in dead])
+
+    cluster.submit, cluster.poll = no_attempt, told  # type: ignore[method-assign]
+    loop.run()
+    assert dead == ["dead0"], "one job, and the others on another node"
+    first, *others = rows(run)
+    assert first["state"] == ("COMPLETED" if max_attempts > 1 else "INFRA_FAILED")
+    assert {row["state"] for row in others} == {"COMPLETED"}
+    [event] = [e for e in journal_events(run.path) if e.get("node")]
+    assert (event["node"], event["node_fault"]) == ("n1", True)
 
 
 def test_pauses_grow_and_a_trial_that_nothing_explains_blames_no_allocation(new_run):

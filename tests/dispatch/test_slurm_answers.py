@@ -9,6 +9,7 @@ import pytest
 
 from agenttts.dispatch import slurm_queue
 from agenttts.dispatch.base import QueueUnavailable, SubmitLimitReached, Work
+from agenttts.dispatch.partitions import partition_checks
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.queue_reader import QueueRow
 from agenttts.dispatch.slurm import SlurmDispatcher
@@ -156,6 +157,21 @@ def test_a_failed_job_s_log_says_why_it_did_not_start(fake, tmp_path):
     assert "setup line failed: module load apptainer" in states["7_0"].detail
     assert "module: command not found" in states["7_0"].detail
     assert states["7_1"].detail == ""
+    assert states["7_0"].node == "n1", "as the log says"
+    fake("squeue", squeue("7_0 n2|FAILED|NonZeroExitCode|x", "7_1 n3|FAILED|None|x"))
+    states = dispatcher(tmp_path).poll(["7_0", "7_1"])
+    assert [status.node for status in states.values()] == ["n2", "n3"]
+
+
+def test_jobs_in_hidden_partitions_are_asked_for_too(fake, tmp_path):
+    record = tmp_path / "record"
+    fake("squeue", f'echo "squeue $@" >> {record}; echo "7|RUNNING|None|x"')
+    fake("scontrol", f'echo "scontrol $@" >> {record}; echo "PartitionName=p TotalNodes=1"')
+    assert live_jobs() == ["7"]
+    assert partition_checks("trial", "p", "10")[0].ok
+    squeue_line, scontrol_line = record.read_text().splitlines()
+    assert "--all" in squeue_line.split()
+    assert scontrol_line == "scontrol --all show partition --oneliner"
 
 
 SBATCH = r"""
