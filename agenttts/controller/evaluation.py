@@ -52,6 +52,7 @@ class EvaluationSettings:
         queue_patience_seconds: How long the queue may be unavailable, as while slurmctld is restarted, before the
             controller gives up.
         max_preemptions: Times a trial may lose its place to other jobs.
+        max_timeouts: Times a trial that reached its time limit goes on from its samples.
         retry_pauses: Seconds before a trial's second start, its third, ...
     """
 
@@ -60,6 +61,7 @@ class EvaluationSettings:
     settle_seconds: float
     queue_patience_seconds: float = 6 * 3600.0
     max_preemptions: int = 20
+    max_timeouts: int = 1
     retry_pauses: tuple[float, ...] = ()
 
 
@@ -259,13 +261,16 @@ class Evaluation:
 
     def _collect_one(self, progress: TrialProgress, status: JobStatus | None) -> bool:
         directory = self._run.trial(progress.planned.trial)
-        if not directory.exists() or (status is not None and not status.ended):
+        # While an epilog hangs a job is COMPLETING; all that its trial wrote is there.
+        lives = status is not None and not status.ended
+        completing = status is not None and status.state == "COMPLETING"
+        if not directory.exists() or (lives and not completing):
             return False
         look_anew(directory)
         output = read_result(directory)
         if output is not None:
             return self._finish(progress, finished_row(self._run.name, progress, output, directory))
-        if status is None:
+        if status is None or lives:
             return False
         attempts = read_attempts(directory)
         last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
@@ -278,7 +283,8 @@ class Evaluation:
         verdict = verdict_of(last, status, directory)
         if verdict.state in (TrialState.FAILED, TrialState.INFRA_FAILED):
             self._check_examples([progress])
-        if verdict.retry and self._may_retry(verdict.state, progress, attempts):
+        goes_on = word is not None and self._may_go_on(word, attempts)
+        if (verdict.retry or goes_on) and self._may_retry(verdict.state, progress, attempts):
             log.warning(
                 "%s: %s (%s); it is started again",
                 progress.planned.trial, verdict.state, verdict.explanation,
@@ -301,7 +307,15 @@ class Evaluation:
     ) -> bool:
         if state is TrialState.PREEMPTED:
             return _times_preempted(progress, attempts) <= self._settings.max_preemptions
+        if state is TrialState.TIMEOUT:
+            return True
         return progress.submissions < self._settings.max_attempts
+
+    def _may_go_on(self, last: Attempt, attempts: Sequence[Attempt]) -> bool:
+        """Whether a trial that its job ended at the time limit may go on from its samples, in another job: this one was not
+        to be requeued, or the cluster refused it."""
+        times = count_state(attempts, TrialState.TIMEOUT)
+        return last.stopped == "time limit" and times <= self._settings.max_timeouts
 
     def _final_words(
         self, verdict: Verdict, progress: TrialProgress, attempts: Sequence[Attempt]
@@ -384,7 +398,10 @@ def _where(verdict: Verdict, status: JobStatus, last: Attempt | None) -> dict[st
 
 
 def _times_preempted(progress: TrialProgress, attempts: Sequence[Attempt]) -> int:
-    """How often a trial has lost its place, this time included: seen by its jobs, or (PreemptMode=CANCEL) by the queue alone."""
-    seen = count_state(attempts, TrialState.PREEMPTED)
-    unseen = not attempts or attempts[-1].state != TrialState.PREEMPTED
-    return seen + progress.preemptions + unseen
+    """How often a trial has lost its place, this time included: each time its job was started again, or ended for good."""
+    requeued = sum(
+        attempt.state == TrialState.PREEMPTED
+        and any(later.job_id == attempt.job_id for later in attempts[number:])
+        for number, attempt in enumerate(attempts, start=1)
+    )
+    return requeued + progress.preemptions + 1

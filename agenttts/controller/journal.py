@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 NEVER_SUBMITTED = "never submitted"
 PREEMPTED = "PREEMPTED"
+TIMEOUT = "TIMEOUT"
+# Reasons for which a job is lost without anything having failed.
+_NO_FAILURE = (NEVER_SUBMITTED, PREEMPTED, TIMEOUT)
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class PlannedTrial:
 class TrialProgress:
     """How far a trial has come. ``batch`` is the token of its last submission, ``row`` its end.
 
-    ``submissions`` counts its jobs, without those that never began and those that lost their place to other jobs
-    (``preemptions``); ``lost_at`` is when the last was lost to a failure (ISO 8601), None where another was submitted.
+    ``submissions`` counts its jobs, without those that never began, those that reached their time limit, and those
+    that lost their place to other jobs (``preemptions``); ``lost_at`` is when the last was lost to a failure (ISO 8601), None where another was submitted.
     """
 
     planned: PlannedTrial
@@ -107,9 +110,9 @@ class RunState:
                 progress = self.trials[trial]
                 progress.batch = progress.job_id = None
                 # Only what began, and did not merely lose its place, counts against the trial's attempts.
-                progress.submissions -= event["reason"] in (NEVER_SUBMITTED, PREEMPTED)
+                progress.submissions -= event["reason"] in _NO_FAILURE
                 progress.preemptions += event["reason"] == PREEMPTED
-                if event["reason"] not in (NEVER_SUBMITTED, PREEMPTED):
+                if event["reason"] not in _NO_FAILURE:
                     progress.lost_at = event.get("time")
             if event["reason"] == NEVER_SUBMITTED:
                 self.unanswered_at = event.get("time")

@@ -18,6 +18,11 @@ from agenttts.spec.section import Section
 from agenttts.spec.strict import load_strict
 
 
+def looks_secret(name: str) -> bool:
+    """Whether a variable's value, by its name, should be in no file."""
+    return bool(re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name.strip().upper()))
+
+
 class JobResources(Section):
     """What one kind of job asks of Slurm. Unset fields are left to the cluster's defaults."""
 
@@ -173,7 +178,7 @@ class Profile(Section):
     @classmethod
     def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name.upper()):
+            if looks_secret(name):
                 raise ValueError(
                     f"'{name}' looks like a secret, and profiles and runs are plain files; "
                     "export it in the job's environment instead"
