@@ -120,7 +120,8 @@ def nodes_to_exclude(
 
     A node is avoided for `EXCLUDED_FOR` once an attempt ended by a fault that is the node's, or once attempts of
     `TRIALS_TO_EXCLUDE` different trials failed there for unknown reasons with no trial completing in between. No node
-    is, while more than `NODES_AT_FAULT` would be and no trial has completed anywhere since: then the cause is elsewhere.
+    is, while more than `NODES_AT_FAULT` would be and no trial has completed anywhere since, or more than one would be and no
+    attempt has begun anywhere, as with a setup line that is wrong: then the cause is elsewhere.
     """
     ended = sorted(
         [
@@ -145,6 +146,8 @@ def nodes_to_exclude(
             if attempt.node_fault or len(suspects[node]) >= TRIALS_TO_EXCLUDE:
                 faulty[node] = datetime.fromisoformat(attempt.finished)
     recent = [node for node, moment in faulty.items() if now - moment < EXCLUDED_FOR]
+    if len(recent) > 1 and not any(trials.values()):
+        return ()  # no job of the run has come as far as an attempt: what they have in common may be to blame
     if len(recent) > NODES_AT_FAULT:
         first = min(faulty[node] for node in recent)
         if completed is None or completed < first:

@@ -144,3 +144,11 @@ def test_a_trial_that_completed_on_a_node_clears_it_of_what_the_jobs_themselves_
     assert nodes_to_exclude(trials, NOW, [loss("t0", ago=30), loss("t1", ago=20)]) == ()
     assert nodes_to_exclude(trials, NOW, [loss("t0", ago=30, fault=True)]) == ("n1",)
     assert nodes_to_exclude(trials, NOW, [loss("t0", ago=70, fault=True)]) == ()
+
+
+def test_a_setup_line_that_works_nowhere_is_no_node_s_fault():
+    unbegun = [loss("t0", "n1", fault=True), loss("t1", "n2", job="8", fault=True)]
+    assert nodes_to_exclude({"t0": [], "t1": []}, NOW, unbegun[:1]) == ("n1",), "it may be"
+    assert nodes_to_exclude({"t0": [], "t1": []}, NOW, unbegun) == ()
+    running = {"t0": [], "t1": [], "t2": [attempt(None, "n3")]}
+    assert nodes_to_exclude(running, NOW, unbegun) == ("n1", "n2"), "it works elsewhere"
