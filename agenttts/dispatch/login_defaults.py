@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from agenttts.dispatch.profile import JobResources, Profile, looks_secret
+from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm_syntax import memory, memory_times
 from agenttts.errors import UserError
 
@@ -82,7 +82,6 @@ def _completed(resources: Resources, environment: Mapping[str, str]) -> Resource
         for name, text in said.items()
         if name in _OPTIONS and (text or name == "SBATCH_EXCLUSIVE")
     }
-    _check_export(options.get("export", ""))
     variable = next((name for name in _MEMORY if environment.get(name)), None)
     if variable is not None and not {"mem", "mem_per_gpu"} & resources.model_fields_set:
         keys |= _memory(variable, environment[variable], resources.cpus)
@@ -105,17 +104,6 @@ def _memory(name: str, text: str, cpus: int) -> dict[str, str]:
     if name == "SBATCH_MEM_PER_NODE":
         return {"mem": amount}
     return {"mem_per_gpu": amount} if name == "SBATCH_MEM_PER_GPU" else {"mem": each, "mem_per_gpu": each}  # fmt: skip
-
-
-def _check_export(text: str) -> None:
-    """Raise `UserError` for a value in SBATCH_EXPORT (NAME=value, with commas between) that should not be in a run's files."""
-    for part in text.split(","):
-        name, separator, _ = part.partition("=")
-        if separator and looks_secret(name):
-            raise UserError(
-                f"SBATCH_EXPORT in the environment gives {name} a value, which looks like a secret, and a run's profile is a "
-                f"plain file; export {name} by itself and set SBATCH_EXPORT=ALL, or unset it"
-            )
 
 
 def _refused(error: ValidationError, said: Mapping[str, str]) -> UserError:
