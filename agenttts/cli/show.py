@@ -309,7 +309,7 @@ def _status_view(document: dict[str, Any]) -> Group:
     if agent and agent["served"] and not document["outcome"]:
         parts.append(Text(f"served model: {agent['served'][-1]['what']}"))
     served = document["served"]
-    if served and served["state"] == "PENDING":
+    if served and (served["stuck"] or served["state"] == "PENDING"):
         parts.append(Text(f"served model: job {served['job_id']} waiting ({served['reason']})"))
     if agent and agent["calls"]:
         decisions = ", ".join(f"{count} {what}" for what, count in agent["decisions"].items())
@@ -332,7 +332,7 @@ def _controller(controller: dict[str, Any]) -> str:
     state = controller["state"]
     word = {True: "running", False: "not running", None: "unknown"}[controller["alive"]]
     if controller["alive"] and state != "RUNNING":
-        word = "waiting" if state == "PENDING" else state.lower()
+        word = "waiting" if controller.get("stuck") or state == "PENDING" else state.lower()
     reason = f" ({controller['reason']})" if controller["reason"] else ""
     job = f" {controller['job_id']}" if controller["job_id"] else ""
     host = f" on {controller['host']}" if controller["host"] else ""

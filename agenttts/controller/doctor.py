@@ -18,6 +18,7 @@ from agenttts.dispatch.apptainer import Container
 from agenttts.dispatch.check import Check, check
 from agenttts.dispatch.cluster_checks import cluster_checks
 from agenttts.dispatch.cuda import driver_facts
+from agenttts.dispatch.devices import DEADLINE_S, list_devices
 from agenttts.dispatch.environment_facts import torch_cuda
 from agenttts.dispatch.image import image_cuda, read_record
 from agenttts.dispatch.login_defaults import with_login_defaults
@@ -210,5 +211,10 @@ def _sandbox() -> str:
 def _gpus(profile: Profile) -> str:
     if shutil.which("nvidia-smi") is None:
         return "none seen (no nvidia-smi); engines use the CPU"
-    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return f"{len(done.stdout.splitlines())} seen, the profile uses {profile.gpus_per_node}"
+    listing = list_devices()
+    if listing is None:
+        return f"nvidia-smi -L does not answer within {DEADLINE_S:.0f} s, so that it is not known how many there are"
+    if listing.problem:
+        return listing.problem
+    parts = f", in {len(listing.mig)} MIG devices" if listing.mig else ""
+    return f"{len(listing.gpus)} seen{parts}, the profile uses {profile.gpus_per_node}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 from agenttts.controller.collect import failed_row, finished_row
 from agenttts.controller.examples import ExamplesGuard
@@ -19,7 +19,7 @@ from agenttts.controller.journal import NEVER_SUBMITTED, Journal, TrialProgress
 from agenttts.controller.rows import row_from_json, row_to_json
 from agenttts.controller.run import RunDirectory, RunGone
 from agenttts.controller.strays import end_strays
-from agenttts.controller.verdicts import look_anew, verdict_of
+from agenttts.controller.verdicts import last_word, look_anew, verdict_of
 from agenttts.controller.works import WorkFactory
 from agenttts.dispatch.attempts import (
     Attempt,
@@ -53,6 +53,7 @@ class EvaluationSettings:
         queue_patience_seconds: How long the queue may be unavailable, as while slurmctld is restarted, before the
             controller gives up.
         max_preemptions: Times a trial may lose its place to other jobs.
+        max_timeouts: Times a trial that reached its time limit goes on from its samples.
         retry_pauses: Seconds before a trial's second start, its third, ...
     """
 
@@ -61,6 +62,7 @@ class EvaluationSettings:
     settle_seconds: float
     queue_patience_seconds: float = 6 * 3600.0
     max_preemptions: int = 20
+    max_timeouts: int = 1
     retry_pauses: tuple[float, ...] = ()
 
 
@@ -211,7 +213,7 @@ class Evaluation:
             for name, progress in self._journal.state.trials.items()
             if progress.submissions
         }
-        nodes = nodes_to_exclude(trials, datetime.now(UTC))
+        nodes = nodes_to_exclude(trials, datetime.now(UTC), self._journal.state.losses)
         if nodes != self._excluded:
             log.warning("jobs avoid the nodes: %s", ", ".join(nodes) or "none any more")
         self._excluded = nodes
@@ -280,20 +282,22 @@ class Evaluation:
 
     def _collect_one(self, progress: TrialProgress, status: JobStatus | None) -> bool:
         directory = self._run.trial(progress.planned.trial)
-        if status is None and not directory.exists():
-            return False
-        if status is not None and not status.ended:
+        # While an epilog hangs a job is COMPLETING; all that its trial wrote is there.
+        lives = status is not None and not status.ended
+        completing = status is not None and status.state == "COMPLETING"
+        if (status is None and not directory.exists()) or (lives and not completing):
             return False
         look_anew(directory)
         output = read_result(directory)
         if output is not None:
             return self._finish(progress, finished_row(self._run.name, progress, output, directory))
-        if status is None:
+        if status is None or lives:
             return False
         attempts = self._counted_attempts(progress)
         last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
+        word = last_word(last, status)
         told = status.never_started or (
-            last is not None and last.state not in (None, TrialState.COMPLETED)
+            word is not None and word.state not in (None, TrialState.COMPLETED)
         )
         if not told and not self._settled(progress):
             return False  # the job's own word, or its files, may still be on their way over the file system
@@ -303,7 +307,8 @@ class Evaluation:
             verdict = Verdict(TrialState.INFRA_FAILED, True, False, gone)
         if verdict.state in (TrialState.FAILED, TrialState.INFRA_FAILED):
             self._check_examples([progress])
-        if verdict.retry and self._may_retry(verdict.state, progress, attempts):
+        goes_on = word is not None and self._may_go_on(word, attempts)
+        if (verdict.retry or goes_on) and self._may_retry(verdict.state, progress, attempts):
             log.warning(
                 "%s: %s (%s); it is started again",
                 progress.planned.trial, verdict.state, verdict.explanation,
@@ -314,11 +319,12 @@ class Evaluation:
                 trials=[progress.planned.trial],
                 reason=str(verdict.state),
                 why=verdict.explanation,
+                **_where(verdict, status, word),
             )
             return False
         error = self._final_words(verdict, progress, attempts)
         row = failed_row(self._run.name, progress, verdict.state, error, directory)
-        return self._finish(progress, row)
+        return self._finish(progress, row, **_where(verdict, status, word))
 
     def _counted_attempts(self, progress: TrialProgress) -> list[Attempt]:
         """The trial's attempts that count against its limits."""
@@ -330,7 +336,15 @@ class Evaluation:
     ) -> bool:
         if state is TrialState.PREEMPTED:
             return _times_preempted(progress, attempts) <= self._settings.max_preemptions
+        if state is TrialState.TIMEOUT:
+            return True
         return progress.submissions < self._settings.max_attempts
+
+    def _may_go_on(self, last: Attempt, attempts: Sequence[Attempt]) -> bool:
+        """Whether a trial that its job ended at the time limit may go on from its samples, in another job: this one was not
+        to be requeued, or the cluster refused it."""
+        times = count_state(attempts, TrialState.TIMEOUT)
+        return last.stopped == "time limit" and times <= self._settings.max_timeouts
 
     def _final_words(
         self, verdict: Verdict, progress: TrialProgress, attempts: Sequence[Attempt]
@@ -364,10 +378,12 @@ class Evaluation:
         since = self._ended.setdefault(progress.job_id or "", time.monotonic())
         return time.monotonic() - since >= self._settings.settle_seconds
 
-    def _finish(self, progress: TrialProgress, row: TrialRow) -> bool:
+    def _finish(self, progress: TrialProgress, row: TrialRow, **where: Any) -> bool:
         failed = row.state is not TrialState.COMPLETED
         self._look_at_nodes |= failed or self._journal.state.avoid_failed is not None
-        self._journal.append("finished", trial=progress.planned.trial, row=row_to_json(row))
+        self._journal.append(
+            "finished", trial=progress.planned.trial, row=row_to_json(row), **where
+        )
         log.info("%s %s: %s", progress.planned.trial, row.state, row.score)
         return True
 
@@ -418,8 +434,19 @@ class Evaluation:
         atomic_write_parquet(self._run.trials_file, trials_frame(rows, names))
 
 
+def _where(verdict: Verdict, status: JobStatus, last: Attempt | None) -> dict[str, Any]:
+    """For the journal: the node on which a failure ended a job, and whether it was the node's."""
+    node = status.node or (last.node if last is not None else "")
+    if verdict.state is not TrialState.INFRA_FAILED or not node:
+        return {}
+    return {"node": node, "node_fault": verdict.exclude_node}
+
+
 def _times_preempted(progress: TrialProgress, attempts: Sequence[Attempt]) -> int:
-    """How often a trial has lost its place, this time included: seen by its jobs, or (PreemptMode=CANCEL) by the queue alone."""
-    seen = count_state(attempts, TrialState.PREEMPTED)
-    unseen = not attempts or attempts[-1].state != TrialState.PREEMPTED
-    return seen + progress.preemptions + unseen
+    """How often a trial has lost its place, this time included: each time its job was started again, or ended for good."""
+    requeued = sum(
+        attempt.state == TrialState.PREEMPTED
+        and any(later.job_id == attempt.job_id for later in attempts[number:])
+        for number, attempt in enumerate(attempts, start=1)
+    )
+    return requeued + progress.preemptions + 1

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from pydantic import AwareDatetime
 
 from agenttts.controller.rows import row_from_json
+from agenttts.dispatch.attempts import Loss
 from agenttts.documents import parse_json, typed
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.space import Allocation
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 NEVER_SUBMITTED = "never submitted"
 PREEMPTED = "PREEMPTED"
+TIMEOUT = "TIMEOUT"
+# Reasons for which a job is lost without anything having failed.
+_NO_FAILURE = (NEVER_SUBMITTED, PREEMPTED, TIMEOUT)
 
 
 class DamagedJournal(UserError):
@@ -49,9 +53,10 @@ class PlannedTrial:
 class TrialProgress:
     """How far a trial has come. ``batch`` is the token of its last submission, ``row`` its end.
 
-    ``submissions`` counts its jobs, without those that never began and those that lost their place to other jobs
-    (``preemptions``); ``lost_at`` is when the last was lost to a failure (ISO 8601), None where another was submitted.
-    ``earlier_attempts`` were made before the trial was tried again by the user's wish: limits do not count them.
+    ``submissions`` counts its jobs, without those that never began, those that reached their time limit, and those that
+    lost their place to other jobs (``preemptions``); ``lost_at`` is when the last was lost to a failure (ISO 8601), None
+    where another was submitted. ``earlier_attempts`` were made before the trial was tried again by the user's wish: limits
+    do not count them.
     """
 
     planned: PlannedTrial
@@ -84,6 +89,8 @@ class RunState:
     avoided: list[str] = field(default_factory=list)
     """Nodes that failed trials, which waiting jobs avoid too unless ``avoid_failed`` says why not."""
     avoid_failed: str | None = None
+    losses: list[Loss] = field(default_factory=list)
+    """Jobs that a failure ended on a node that is known."""
     unanswered_at: str | None = None
     """When a submission was last taken for one that never was (ISO 8601)."""
 
@@ -95,6 +102,15 @@ class RunState:
             log.warning("the journal holds an event that this version does not know: '%s'", event["event"])  # fmt: skip
             return
         typed(kind, event).into(self)
+
+    def note_loss(self, trials: Sequence[str], where: _Where) -> None:
+        """Where a failure ended the jobs of trials, if that is known and the node may have had a part in it."""
+        if not where.node:
+            return
+        moment = where.time.isoformat() if where.time else ""
+        for trial in trials:
+            job = self.trials[trial].job_id or ""
+            self.losses.append(Loss(trial, job, where.node, where.node_fault, moment))
 
     def reopen(self) -> None:
         """Trials that `cancel` cut off are to be run after all; what the searcher has been told of stays as it is."""
@@ -156,22 +172,35 @@ class _Submitted:
 
 
 @dataclass(frozen=True)
+class _Where:
+    """On which node a job failed, and whether the node is to blame; no node where that is not known, or nobody's fault."""
+
+    node: str | None = None
+    node_fault: bool = False
+    time: AwareDatetime | None = None
+
+
+@dataclass(frozen=True)
 class _Lost:
     trials: list[str]
     reason: str
+    node: str | None = None
+    node_fault: bool = False
     time: AwareDatetime | None = None
 
     def into(self, state: RunState) -> None:
+        moment = self.time.isoformat() if self.time else None
+        state.note_loss(self.trials, _Where(self.node, self.node_fault, self.time))
         for trial in self.trials:
             progress = state.trials[trial]
             progress.batch = progress.job_id = None
             # Only what began, and did not merely lose its place, counts against the trial's attempts.
-            progress.submissions -= self.reason in (NEVER_SUBMITTED, PREEMPTED)
+            progress.submissions -= self.reason in _NO_FAILURE
             progress.preemptions += self.reason == PREEMPTED
-            if self.reason not in (NEVER_SUBMITTED, PREEMPTED):
-                progress.lost_at = self.time.isoformat() if self.time else None
+            if self.reason not in _NO_FAILURE:
+                progress.lost_at = moment
         if self.reason == NEVER_SUBMITTED:
-            state.unanswered_at = self.time.isoformat() if self.time else None
+            state.unanswered_at = moment
 
 
 @dataclass(frozen=True)
@@ -196,12 +225,14 @@ class _Strays:
 class _Finished:
     trial: str
     row: dict[str, Any]
+    node: str | None = None
+    node_fault: bool = False
+    time: AwareDatetime | None = None
 
     def into(self, state: RunState) -> None:
-        progress = state.trials[self.trial]
-        if row_from_json(self.row).allocation != progress.planned.allocation:
-            raise ValueError(f"the row of {self.trial} has another allocation than the trial")
-        progress.row = self.row
+        row_from_json(self.row)
+        state.note_loss([self.trial], _Where(self.node, self.node_fault, self.time))
+        state.trials[self.trial].row = self.row
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
             poll_seconds=profile.poll_seconds,
             settle_seconds=_settle_seconds(profile),
             max_preemptions=profile.max_preemptions,
+            max_timeouts=profile.max_timeouts,
             retry_pauses=tuple(profile.retry_pauses),
         ),
         served,

@@ -204,7 +204,7 @@ class ServedModel:
 
     def _tell_why_it_waits(self, state: JobStatus) -> None:
         """Note once for what a job waits that will not come by itself."""
-        waits = "" if state.ended or state.state != "PENDING" else state.detail
+        waits = state.detail if state.stuck or state.state == "PENDING" else ""
         if state.stuck and waits != self._waits:
             self._note(f"job {self._job} waits: {waits}")
         self._waits = waits

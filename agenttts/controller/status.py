@@ -45,7 +45,8 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
         statuses, controller, served, alive, queue = {}, None, None, None, str(error)
     counts = Counter(row.state.value for row in rows)
     counts.update(
-        statuses[t.job_id].state if t.job_id in statuses else "WAITING" for t in state.unfinished()
+        statuses[t.job_id].state if t.job_id in statuses else "UNKNOWN" if t.job_id else "WAITING"
+        for t in state.unfinished()
     )
     scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
     finalists = [row for row in rows if row.score is not None and row.source == FINALIST_SOURCE]

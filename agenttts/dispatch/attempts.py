@@ -8,7 +8,7 @@ record that cannot be read counts as an attempt that was cut off.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -99,15 +99,35 @@ def retry_pause(attempts: Sequence[Attempt], lost: int, pauses: Sequence[float])
     return pauses[min(failed, len(pauses)) - 1] if failed and pauses else 0.0
 
 
-def nodes_to_exclude(trials: Mapping[str, Sequence[Attempt]], now: datetime) -> tuple[str, ...]:
-    """The nodes that new jobs should not run on, sorted: those that failed, by the attempts of all trials.
+@dataclass(frozen=True)
+class Loss:
+    """A job that ended without a result, as the queue told it: there may be no attempt of it, or none that was completed.
+
+    ``moment`` is when that was seen, ISO-8601 UTC; ``node_fault``: it is the node's.
+    """
+
+    trial: str
+    job_id: str
+    node: str
+    node_fault: bool
+    moment: str
+
+
+def nodes_to_exclude(
+    trials: Mapping[str, Sequence[Attempt]], now: datetime, losses: Iterable[Loss] = ()
+) -> tuple[str, ...]:
+    """The nodes that new jobs should not run on, sorted: those that failed, by the attempts of all trials and by ``losses``.
 
     A node is avoided for `EXCLUDED_FOR` once an attempt ended by a fault that is the node's, or once attempts of
     `TRIALS_TO_EXCLUDE` different trials failed there for unknown reasons with no trial completing in between. No node
-    is, while more than `NODES_AT_FAULT` would be and no trial has completed anywhere since: then the cause is elsewhere.
+    is, while more than `NODES_AT_FAULT` would be and no trial has completed anywhere since, or more than one would be and no
+    attempt has begun anywhere, as with a setup line that is wrong: then the cause is elsewhere.
     """
     ended = sorted(
-        ((attempt, trial) for trial, attempts in trials.items() for attempt in attempts),
+        [
+            *((attempt, trial) for trial, attempts in trials.items() for attempt in attempts),
+            *((_lost(loss), loss.trial) for loss in losses if not _on_record(loss, trials)),
+        ],
         key=lambda pair: pair[0].finished or pair[0].started,
     )
     suspects: dict[str, set[str]] = {}
@@ -126,11 +146,38 @@ def nodes_to_exclude(trials: Mapping[str, Sequence[Attempt]], now: datetime) -> 
             if attempt.node_fault or len(suspects[node]) >= TRIALS_TO_EXCLUDE:
                 faulty[node] = datetime.fromisoformat(attempt.finished)
     recent = [node for node, moment in faulty.items() if now - moment < EXCLUDED_FOR]
+    if len(recent) > 1 and not any(trials.values()):
+        return ()  # no job of the run has come as far as an attempt: what they have in common may be to blame
     if len(recent) > NODES_AT_FAULT:
         first = min(faulty[node] for node in recent)
         if completed is None or completed < first:
             return ()
     return tuple(sorted(sorted(recent, key=lambda node: faulty[node])[-MOST_EXCLUDED:]))
+
+
+def _on_record(loss: Loss, trials: Mapping[str, Sequence[Attempt]]) -> bool:
+    """Whether the job itself wrote down as much, and when it was: the queue's word comes later."""
+    return any(
+        attempt.job_id == loss.job_id
+        and attempt.finished is not None
+        and attempt.state == TrialState.INFRA_FAILED
+        and attempt.node_fault >= loss.node_fault
+        for attempt in trials.get(loss.trial, ())
+    )
+
+
+def _lost(loss: Loss) -> Attempt:
+    return Attempt(
+        number=0,
+        job_id=loss.job_id,
+        node=loss.node,
+        gpus=0,
+        devices="",
+        started=loss.moment,
+        finished=loss.moment,
+        state=TrialState.INFRA_FAILED.value,
+        node_fault=loss.node_fault,
+    )
 
 
 def _read(path: Path) -> Attempt:

@@ -48,6 +48,7 @@ class JobStatus:
 
     ``verdict`` is what the end means for a trial that left no result; None while the job lives. ``never_started``: the job
     has ended before its trial's attempt began, and ``detail`` says why. ``stuck``: it waits for what will not come by itself.
+    ``node``: where it ran last, '' when unknown.
     """
 
     state: str
@@ -56,6 +57,7 @@ class JobStatus:
     detail: str = ""
     never_started: bool = False
     stuck: bool = False
+    node: str = ""
 
 
 class Dispatcher(Protocol):

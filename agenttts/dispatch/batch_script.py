@@ -17,6 +17,8 @@ from agenttts.errors import UserError
 
 # What begins a line that the batch file writes into the job's log.
 MARK = "agenttts: "
+# In what `log_message` gives: the node that the line names, which the texts below write.
+_NAMED_NODE = re.compile(r" on node ([\w.-]+)(?: \(exit status |; is it on )", re.ASCII)
 # submitit's tags in the names of folders, which it and Slurm would replace by numbers of the job.
 _TAGS = ("%j", "%t", "%A", "%a")
 _LONGEST_MESSAGE = 2000
@@ -130,6 +132,12 @@ def log_message(folder: Path, job_id: str) -> str:
     before = lines[found[-1] - 1] if found[-1] else ""
     message = lines[found[-1]].removeprefix(MARK)
     return (f"{message} ({before.strip()})" if before.strip() else message)[:_LONGEST_MESSAGE]
+
+
+def named_node(message: str) -> str:
+    """The node that a `log_message` names, '' where it names none."""
+    found = _NAMED_NODE.search(message)
+    return found[1] if found else ""
 
 
 def _escaped(folder: Path) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from agenttts.dispatch.messages import (
@@ -161,8 +161,22 @@ def _memory_of_somebody_else(end: AttemptEnd) -> Verdict | None:
 
 
 def _machine_s_message(end: AttemptEnd) -> Verdict | None:
+    """A known message, in the fault or in the log.
+
+    In a log most of them may be harmless warnings. So where the trial itself named a cause, the log alone is not believed
+    against memory that ran out, and has no node avoided for any other fault.
+    """
+    fault = end.fault
+    said = find_message(fault.message, MACHINE_MESSAGES) if fault is not None else None
+    if said is not None:
+        return _by_message(said)
+    explicit = fault is not None and _names_a_cause(fault)
+    if explicit and fault is not None and fault.kind == TrialState.OOM:
+        return None
     found = find_message(_text(end), MACHINE_MESSAGES)
-    return _by_message(found) if found else None
+    if found is None:
+        return None
+    return replace(_by_message(found), exclude_node=found.node and not explicit)
 
 
 def _memory(end: AttemptEnd) -> Verdict | None:
@@ -254,6 +268,8 @@ _ROWS: tuple[Callable[[AttemptEnd], Verdict | None], ...] = (
 
 # What `agenttts.inference.engine_process` says of an engine whose process was killed from outside.
 _SIGNALS = frozenset(int(number) for number in signal.Signals)
+# What vLLM says where the error is one of its other processes', which have logged it.
+_REFERS_TO_THE_LOG = re.compile(r"root cause|stack trace|engine ?core|engine ?dead|background process", re.IGNORECASE)  # fmt: skip
 _ENGINE_SIGNAL = re.compile(r"was killed by SIG(KILL|TERM|BUS|ILL|HUP|INT|QUIT|USR1|USR2|PWR)\b")
 
 
@@ -282,6 +298,13 @@ def _memory_of_the_job() -> Verdict:
 def _may_hide_a_cause(fault: Fault) -> bool:
     """Whether the cause of a fault may stand in the log alone: an engine's, whose workers are other processes."""
     return fault.source in ("", "engine")
+
+
+def _names_a_cause(fault: Fault) -> bool:
+    """Whether a fault says itself what happened, and not that something else did, as in a process that it knows no more of."""
+    if _ENGINE_SIGNAL.search(fault.message) or _REFERS_TO_THE_LOG.search(fault.message):
+        return False
+    return fault.kind == TrialState.OOM or find_message(fault.message, CONSEQUENCES) is None
 
 
 def _text(end: AttemptEnd) -> str:

@@ -56,14 +56,15 @@ class TrialJob:
     """What submitit runs: the trial's command, once to its end.
 
     ``limit_seconds`` is the job's time limit and ``max_timeouts`` how often reaching it may requeue the job: the
-    sample store keeps what was drawn, so the next attempt goes on from there. ``needs`` are the files that the trial
-    reads.
+    sample store keeps what was drawn, so the next attempt goes on from there; without ``requeue`` it is for the controller
+    to submit that. ``needs`` are the files that the trial reads.
     """
 
     # Of jobs that an older version has pickled into the queue.
     needs: tuple[Path, ...] = ()
     limits = Limits()
     earlier_attempts = 0
+    requeue = True
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class TrialJob:
         needs: tuple[Path, ...] = (),
         limits: Limits | None = None,
         earlier_attempts: int = 0,
+        requeue: bool = True,
     ) -> None:
         self.directory = directory
         self.command = command
@@ -90,6 +92,7 @@ class TrialJob:
         self.needs = needs
         self.limits = limits or Limits()
         self.earlier_attempts = earlier_attempts
+        self.requeue = requeue
         self._child: subprocess.Popen[bytes] | None = None
         self._attempt: Attempt | None = None
         self._log_start = self._oom_kills = 0
@@ -122,7 +125,7 @@ class TrialJob:
             over = count_state(attempts, TrialState.TIMEOUT) > self.max_timeouts
         else:
             over = count_state(attempts, TrialState.PREEMPTED) > self.limits.max_preemptions
-        return None if over else submitit.helpers.DelayedSubmission(self)
+        return None if over or not self.requeue else submitit.helpers.DelayedSubmission(self)
 
     def _stop_cause(self) -> Stop:
         attempt = self._attempt
@@ -352,6 +355,7 @@ def job_settings(work: Work, profile: Profile) -> dict[str, Any]:
         "limit_seconds": minutes(profile.trial.time) * 60,
         "grace_seconds": profile.grace_seconds,
         "max_timeouts": profile.max_timeouts,
+        "requeue": profile.trial.requeue,
         "needs": work.needs,
         "cache": work.cache,
         "earlier_attempts": work.earlier_attempts,

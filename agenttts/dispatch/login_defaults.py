@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm_syntax import memory, memory_times
 from agenttts.errors import UserError
 
 Resources = TypeVar("Resources", bound=JobResources)
@@ -43,6 +44,10 @@ _OPTIONS = {
     "SBATCH_THREAD_SPEC": "thread-spec",
     "SBATCH_THREADS_PER_CORE": "threads-per-core",
 }
+
+
+# Variables for memory, of which sbatch takes one.
+_MEMORY = ("SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_GPU", "SBATCH_MEM_PER_CPU")
 
 
 def with_login_defaults(profile: Profile, environment: Mapping[str, str]) -> Profile:
@@ -77,6 +82,9 @@ def _completed(resources: Resources, environment: Mapping[str, str]) -> Resource
         for name, text in said.items()
         if name in _OPTIONS and (text or name == "SBATCH_EXCLUSIVE")
     }
+    variable = next((name for name in _MEMORY if environment.get(name)), None)
+    if variable is not None and not {"mem", "mem_per_gpu"} & resources.model_fields_set:
+        keys |= _memory(variable, environment[variable], resources.cpus)
     if not keys and not options:
         return resources
     more: dict[str, Any] = {**keys, "sbatch": {**options, **resources.sbatch}}
@@ -84,6 +92,18 @@ def _completed(resources: Resources, environment: Mapping[str, str]) -> Resource
         return type(resources)(**{**resources.model_dump(exclude_unset=True), **more})
     except ValidationError as error:
         raise _refused(error, said) from None
+
+
+def _memory(name: str, text: str, cpus: int) -> dict[str, str]:
+    """The profile's keys for one of the variables for memory; CPUs are counted per GPU where a job has some."""
+    try:
+        amount = memory(text)
+        each = memory_times(text, cpus)
+    except ValueError as error:
+        raise UserError(f"{name} in the environment: {error}; unset it, or give the profile the key mem") from None  # fmt: skip
+    if name == "SBATCH_MEM_PER_NODE":
+        return {"mem": amount}
+    return {"mem_per_gpu": amount} if name == "SBATCH_MEM_PER_GPU" else {"mem": each, "mem_per_gpu": each}  # fmt: skip
 
 
 def _refused(error: ValidationError, said: Mapping[str, str]) -> UserError:

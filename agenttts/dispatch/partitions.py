@@ -29,7 +29,7 @@ class Partition:
 
 
 def read_partitions(answer: str) -> dict[str, Partition]:
-    """The partitions in the answer of ``scontrol show partition --oneliner``; lines of another form are skipped."""
+    """The partitions in the answer of ``scontrol --all show partition --oneliner``; lines of another form are skipped."""
     found = {}
     for line in answer.splitlines():
         fields = dict(_PAIR.findall(line))
@@ -52,7 +52,7 @@ def partition_checks(what: str, named: str | None, time: str) -> list[Check]:
 
     ``named`` None: the cluster's default; ``time``: the section's time limit. Raises `QueueUnavailable`.
     """
-    answer = run_slurm(["scontrol", "show", "partition", "--oneliner"])
+    answer = run_slurm(["scontrol", "--all", "show", "partition", "--oneliner"])
     return judge_partitions(what, named, time, read_partitions(answer))
 
 

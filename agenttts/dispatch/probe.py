@@ -240,7 +240,7 @@ class Visit:
 
     def give_up(self, status: JobStatus, why: str) -> None:
         """The job is not waited for any longer."""
-        if status.state == "PENDING":
+        if status.stuck or status.state == "PENDING":
             reason = status.detail or "Slurm gives no reason"
             self._problem = (
                 f"job {self.job_id} {why} and was cancelled; it waits because of {reason}"

@@ -84,6 +84,13 @@ class JobResources(Section):
     @field_validator("sbatch")
     @classmethod
     def _check_sbatch(cls, value: dict[str, str]) -> dict[str, str]:
+        for part in value.get("export", "").split(","):
+            name, separator, _ = part.partition("=")
+            if separator and _looks_secret(name):
+                raise ValueError(
+                    f"'export' gives {name.strip()} a value, which looks like a secret, and profiles and runs are plain files; "
+                    "name it without a value and export it in the shell that launches"
+                )
         return sbatch_syntax.check_options(value)
 
 
@@ -173,7 +180,7 @@ class Profile(Section):
     @classmethod
     def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name.upper()):
+            if _looks_secret(name):
                 raise ValueError(
                     f"'{name}' looks like a secret, and profiles and runs are plain files; "
                     "export it in the job's environment instead"
@@ -191,6 +198,11 @@ class Profile(Section):
                     f"start; lower grace_seconds or raise {what}.time"
                 )
         return self
+
+
+def _looks_secret(name: str) -> bool:
+    """Whether a variable's value, by its name, should be in no file."""
+    return bool(re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name.strip().upper()))
 
 
 # Profiles that need no file.

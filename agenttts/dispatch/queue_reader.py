@@ -1,7 +1,7 @@
 """Reading what squeue and sacct print. Pure, and tolerant: other jobs of the user's are in it, and whatever a site adds.
 
-A line of squeue begins with fields that can hold neither ``|`` nor line breaks; the reason and the comment, which can,
-come last. A comment of two lines makes a line of its own, a site's banner too: what does not begin with a job's number and
+A line of squeue begins with fields that can hold neither ``|`` nor line breaks, the job's number with its nodes behind it;
+the reason and the comment, which can, come last. A comment of two lines makes a line of its own, a site's banner too: what does not begin with a job's number and
 a state is not a row.
 """
 
@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 
 from agenttts.dispatch.base import QueueUnavailable
 
-SQUEUE_FORMAT = "%i|%T|%r|%k"
-SACCT_FIELDS = "JobID,State"
-_HEADERS = {"JOBID|STATE|REASON|COMMENT", "JobID|State"}
+SQUEUE_FORMAT = "%i %N|%T|%r|%k"
+SACCT_FIELDS = "JobID,State,NodeList"
+_HEADER = re.compile(r"JOBID( NODELIST)?\|STATE\|REASON\|COMMENT|JobID\|State(\|NodeList)?")
 # 123, 123_4, 123_[5-9,11%2], and 123+0 for a part of a heterogeneous job (squeue(1), "%i").
 _JOB_ID = re.compile(r"(\d+)(?:_(\d+)|_\[([^\[\]]*)\]|\+(\d+))?", re.ASCII)
 _ELEMENTS = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
+# One node's name: a list of several, and "None assigned", are none.
+_NODE = re.compile(r"[\w.-]+", re.ASCII)
 _STATE = re.compile(r"([A-Z][A-Z_]+)\+?(?: by \d+)?", re.ASCII)
 # squeue is asked for the elements of arrays one by one (-r); one that answers with larger ranges all the same is not followed.
 _MOST_ELEMENTS = 100_000
@@ -25,11 +27,12 @@ _MOST_ELEMENTS = 100_000
 
 @dataclass(frozen=True)
 class QueueRow:
-    """One job, or one element of an array."""
+    """One job, or one element of an array. ``node`` is where it runs or ran last; '' for none yet, and for several."""
 
     state: str
     reason: str = ""
     comment: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def _read(answer: bytes, fields: int, what: str) -> QueueAnswer:
     known, complete = False, True
     lines = text.split("\n")
     for line in lines:
-        known = known or line.strip() in _HEADERS
+        known = known or bool(_HEADER.fullmatch(line.strip()))
         found = _row(line, fields)
         if found is None:
             # Every line is ended, the last one too, unless the answer was cut off.
@@ -100,11 +103,15 @@ def _read(answer: bytes, fields: int, what: str) -> QueueAnswer:
 
 def _row(line: str, fields: int) -> tuple[list[str] | None, QueueRow] | None:
     """The jobs and the row in a line; None when it is not a row."""
-    parts = line.split("|", fields - 1)
+    parts = [part.strip() for part in line.split("|", 3)]
     if len(parts) < fields:
         return None
-    state = _STATE.fullmatch(parts[1].strip())
-    ids = job_ids(parts[0].strip())
+    number, _, node = parts[0].partition(" ")
+    reason, comment = parts[2:] if fields == 4 else ("", "")
+    if fields == 2:  # sacct's: the nodes come last
+        node = "".join(parts[2:3])
+    state = _STATE.fullmatch(parts[1])
+    ids = job_ids(number)
     if state is None or ids == []:
         return None
-    return ids, QueueRow(state[1], *(part.strip() for part in parts[2:]))
+    return ids, QueueRow(state[1], reason, comment, node if _NODE.fullmatch(node) else "")

@@ -53,6 +53,8 @@ _TABLE: dict[str, Reason] = {
     "Nodes required for job are DOWN DRAINED or reserved for jobs in higher priority partitions": Reason(Waiting.WAIT, "the nodes that it could run on are out of service or reserved for others", _NODES),
     "PartitionDown": Reason(Waiting.WAIT, "the partition is down", "'sinfo' shows when it is up again"),
     "PartitionInactive": Reason(Waiting.WAIT, "the partition is inactive", "'sinfo' shows when it is up again"),
+    # Jobs of one node are within any partition's limits: what remains is the other thing that Slurm says it of.
+    "PartitionNodeLimit": Reason(Waiting.WAIT, "the partition's nodes that it could run on are out of service, or it asks for more or fewer than the partition gives", f"{_NODES}; another partition in the profile may do"),
     "NodeDown": Reason(Waiting.WAIT, "a node that it needs is down", _NODES),
     "FrontEndDown": Reason(Waiting.WAIT, "no front end node is up"),
     "Prolog": Reason(Waiting.WAIT, "its node is being prepared"),
@@ -72,9 +74,12 @@ _TABLE: dict[str, Reason] = {
     "launch failed requeued held": Reason(Waiting.NEVER, "it could not be launched on its node, was requeued and is held", "'scontrol release JOB' lets it try again; if it fails again, the node's administrators should look at it"),
     "JobHoldMaxRequeue": Reason(Waiting.NEVER, "it was requeued as often as the cluster allows and is held", "'scontrol release JOB' lets it try again"),
     "job requeued in held state": Reason(Waiting.NEVER, "it was requeued and is held", "'scontrol release JOB' lets it run"),
+    # States that squeue shows in place of PENDING.
+    "SPECIAL_EXIT": Reason(Waiting.NEVER, "it was requeued for a special exit and is held", "'scontrol release JOB' lets it run"),
+    "REQUEUE_HOLD": Reason(Waiting.NEVER, "it was requeued and is held", "'scontrol release JOB' lets it run"),
+    "RESV_DEL_HOLD": Reason(Waiting.NEVER, "its reservation was deleted and it is held", "correct reservation in the profile"),
     "DependencyNeverSatisfied": Reason(Waiting.NEVER, "what it depends on cannot happen any more", "'scancel JOB' removes it"),
     "PartitionTimeLimit": Reason(Waiting.NEVER, "its time limit is above the partition's", "lower time in the profile ('sinfo -o \"%P %l\"' lists the partitions' limits) or choose another partition"),
-    "PartitionNodeLimit": Reason(Waiting.NEVER, "it asks for more or fewer nodes than the partition gives, or all of the partition's nodes are out of service", "choose another partition in the profile"),
     "PartitionMaxNodes": Reason(Waiting.NEVER, "it asks for more nodes than the partition gives", "choose another partition in the profile"),
     "PartitionMinNodes": Reason(Waiting.NEVER, "the partition gives whole groups of nodes only", "choose another partition in the profile"),
     "PartitionConfig": Reason(Waiting.NEVER, "its request does not fit the partition", "choose another partition in the profile ('scontrol show partition' lists what each gives)"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from agenttts.dispatch.base import JobStatus, SubmitLimitReached, Work
-from agenttts.dispatch.batch_script import log_message
+from agenttts.dispatch.batch_script import log_message, named_node
 from agenttts.dispatch.job import TrialJob
 from agenttts.dispatch.pickles import Pickles
 from agenttts.dispatch.profile import Profile
@@ -46,8 +47,6 @@ class SlurmDispatcher:
     def __init__(self, profile: Profile, folder: Path) -> None:
         self._profile = profile
         self._folder = folder
-        # The elements that one array may have; 1 where the cluster takes no arrays.
-        self._max_array = max(1, _max_array_size())
         self._live = 0
         # Trials that may live at once, as far as a submit limit has told.
         self._limit = profile.max_pending
@@ -110,6 +109,12 @@ class SlurmDispatcher:
         if ids:
             cancel_jobs(ids)
 
+    @cached_property
+    def _max_array(self) -> int:
+        """The elements that one array may have; 1 where the cluster takes no arrays. Asked when it is first needed: a
+        slurmctld that is silent for a moment is then waited for as at any other question."""
+        return max(1, _max_array_size())
+
     @property
     def _arrays(self) -> bool:
         return self._max_array > 1
@@ -119,7 +124,8 @@ class SlurmDispatcher:
         if status.state in ("FAILED", "COMPLETED"):
             said = log_message(self._folder, job)
             if said:
-                return replace(status, detail=said, never_started=True)
+                node = status.node or named_node(said)
+                return replace(status, detail=said, never_started=True, node=node)
         return status
 
     def _submit_array(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
@@ -130,7 +136,8 @@ class SlurmDispatcher:
         if len(works) <= _LABELS:
             for work in works:
                 label = f"{work.comment} batch={batch}"
-                set_name_and_comment(ids[work.trial], name=work.name, comment=label)
+                if not set_name_and_comment(ids[work.trial], name=work.name, comment=label):
+                    break  # labels are for readers, and each that is not answered takes a minute
         return ids
 
     def _submit_singly(self, batch: str, works: Sequence[Work]) -> dict[str, str]:

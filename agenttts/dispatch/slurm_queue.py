@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.queue_reader import (
@@ -39,11 +40,15 @@ _ENDS = {
     "REVOKED": TrialState.INFRA_FAILED,
     "CANCELLED": TrialState.CANCELLED,
 }
+# States of jobs that are held, and run when somebody releases them (squeue(1)).
+HELD = frozenset({"SPECIAL_EXIT", "REQUEUE_HOLD", "RESV_DEL_HOLD"})
 _TIMEOUT_S = 60
 # Names of jobs in one command line.
 _JOBS_AN_UPDATE = 200
 # What scontrol says of a job that has started or ended meanwhile (slurm_errno.c).
 _NOT_WAITING = re.compile(r"no longer pending|already (completing|completed|finished)|invalid job id|not pending", re.IGNORECASE)  # fmt: skip
+# What sacct says where the cluster keeps no accounts of jobs, or none that can be asked for.
+_NO_ACCOUNTING = re.compile(r"accounting storage is disabled|accounting_storage/none|access/permission denied|error while loading shared libraries|cannot be run", re.IGNORECASE)  # fmt: skip
 # In the comment of a job that was cancelled because it would not have started: the reason it waited for.
 _GAVE_UP = "gave-up="
 # Settings of the user's that bend answers (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) or send questions to another cluster.
@@ -86,20 +91,29 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
             verdict=TrialState.INFRA_FAILED,
             detail="neither squeue nor sacct knows the job any more",
         )
-    found = status(row.state, row.reason)
+    found = status(row.state, waits_for(row))
     if found.ended:
         reason = _gave_up(row)
         if found.verdict is TrialState.CANCELLED and reason:
-            return given_up(job, row.state, reason)
+            return replace(given_up(job, row.state, reason), node=row.node)
         detail = end_sentence(found.detail, job) if found.detail else ""
     else:
         detail = wait_sentence(found.detail, job) if found.detail else ""
-    return JobStatus(found.state, found.ended, found.verdict, detail, stuck=is_stuck(row))
+    return JobStatus(
+        found.state, found.ended, found.verdict, detail, stuck=is_stuck(row), node=row.node
+    )
 
 
 def is_stuck(row: QueueRow) -> bool:
     """Whether a job waits for what will not come by itself."""
-    return row.state == "PENDING" and waiting_for(row.reason).waiting is Waiting.NEVER
+    never = waiting_for(row.reason).waiting is Waiting.NEVER
+    return row.state in HELD or (row.state == "PENDING" and never)
+
+
+def waits_for(row: QueueRow) -> str:
+    """The code of what a job waits for: Slurm's reason, or its state where that says more."""
+    told = row.state not in HELD or waiting_for(row.reason).waiting is Waiting.NEVER
+    return row.reason if told else row.state
 
 
 def given_up(job: str, state: str, reason: str) -> JobStatus:
@@ -116,10 +130,10 @@ def given_up(job: str, state: str, reason: str) -> JobStatus:
 
 def give_up(job: str, row: QueueRow) -> None:
     """Cancel a pending job, and write why into its comment, so that whoever looks later knows that it was not the user."""
-    mark = _GAVE_UP + re.sub(r"[^\w]+", "_", row.reason)
+    mark = _GAVE_UP + re.sub(r"[^\w]+", "_", waits_for(row))
     set_name_and_comment(job, comment=f"{row.comment} {mark}".strip())
-    # One that has started after all goes on.
-    cancel_jobs([job], "--state=PENDING")
+    # One that has started after all goes on. scancel takes no job of another state than those it has a word for.
+    cancel_jobs([job], *([] if row.state in HELD else ["--state=PENDING"]))
 
 
 def _gave_up(row: QueueRow) -> str:
@@ -161,20 +175,28 @@ def live_jobs() -> list[str]:
 
 def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
     """scancel; that one of the jobs has ended meanwhile is no error."""
-    try:
-        run_slurm(["scancel", *options, *job_ids])
-    except QueueUnavailable as error:
-        # One of them ended between the look and the signal; scancel goes on with the others.
-        if "Invalid job id" not in str(error) and "already completing" not in str(error):
-            raise
+    command = ["scancel", *options, *job_ids]
+    _check_present(command)
+    done = _ask(command)
+    # One of them ended between the look and the signal; scancel goes on with the others, a line for each that failed.
+    problems = [done] if isinstance(done, str) else _problems(done)
+    if problems:
+        raise QueueUnavailable(
+            f"'scancel' of {len(command) - 1 - len(options)} jobs: {'; '.join(dict.fromkeys(problems))[:500]}",
+            fix="check that slurmctld answers ('scontrol ping'); those that live yet are in 'squeue --me'",
+        )
 
 
-def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> None:
-    """Give a job a comment, and a name, of its own. A job that has ended already takes none, and it runs all the same."""
+def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> bool:
+    """Give a job a comment, and a name, of its own; whether Slurm does such things for now.
+
+    A job that has ended already takes none, and it runs all the same.
+    """
     command = ["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"]
     if name:
         command.append(f"Name={name}")
-    _ask(command)  # whatever it says: nothing follows from it
+    done = _ask(command)
+    return not isinstance(done, str) and not _problems(done)
 
 
 def keep_off(job_ids: Sequence[str], nodes: str) -> None:
@@ -188,9 +210,8 @@ def keep_off(job_ids: Sequence[str], nodes: str) -> None:
         done = _ask(["scontrol", "update", f"JobId={some}", f"ExcNodeList={nodes}"])
         if isinstance(done, str):
             problems.append(done)
-        elif done.returncode != 0:
-            lines = done.stderr.decode(errors="replace").splitlines() or [_said(done)]
-            problems += [line.strip() for line in lines if not _NOT_WAITING.search(line)]
+        else:
+            problems += _problems(done)
     if problems:
         raise QueueUnavailable(
             f"'scontrol update JobId=... ExcNodeList={nodes}': {'; '.join(dict.fromkeys(problems))[:500]}",
@@ -211,12 +232,24 @@ def query_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not _BENT.match(name)}
 
 
-def _run(command: list[str]) -> bytes:
+def _problems(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    """What a command that failed said, without what it said of jobs that have started or ended meanwhile."""
+    if done.returncode == 0:
+        return []
+    lines = done.stderr.decode(errors="replace").splitlines() or [_said(done)]
+    return [line.strip() for line in lines if line.strip() and not _NOT_WAITING.search(line)]
+
+
+def _check_present(command: list[str]) -> None:
     if shutil.which(command[0]) is None:
         raise MissingRequirement(
             f"{command[0]} is not on this machine's PATH, so the profile's cluster cannot be reached",
             fix="run on a login node of the cluster, or choose another profile (--cluster local)",
         )
+
+
+def _run(command: list[str]) -> bytes:
+    _check_present(command)
     done = _ask(command)
     if isinstance(done, str) or done.returncode != 0:
         problem = done if isinstance(done, str) else f"failed: {_said(done)}"
@@ -252,16 +285,24 @@ def _said(done: subprocess.CompletedProcess[bytes]) -> str:
 
 def _squeue() -> QueueAnswer:
     # No -j: squeue fails as a whole when one id is purged already. -t all: just-ended jobs stay for MinJobAge. With a header
-    # an answer that a site puts a banner before can be told from one that is not squeue's.
-    return read_squeue(_run(["squeue", "--me", "-r", "-t", "all", "-o", SQUEUE_FORMAT]))
+    # an answer that a site puts a banner before can be told from one that is not squeue's. --all: jobs in hidden partitions
+    # would be left out, as if they had ended.
+    return read_squeue(_run(["squeue", "--all", "--me", "-r", "-t", "all", "-o", SQUEUE_FORMAT]))
 
 
 def _sacct(job_ids: list[str]) -> QueueAnswer:
     if shutil.which("sacct") is None:
         return QueueAnswer()
     done = _ask(["sacct", "-P", "-X", "-o", SACCT_FIELDS, "-j", ",".join(job_ids)])
-    if isinstance(done, str) or done.returncode != 0:  # no accounting on this cluster
-        return QueueAnswer()
+    if isinstance(done, str) or done.returncode != 0:
+        said = done if isinstance(done, str) else _said(done)
+        silent = not isinstance(done, str) and not (done.stdout + done.stderr).strip()
+        if silent or _NO_ACCOUNTING.search(said):
+            return QueueAnswer()
+        raise QueueUnavailable(
+            f"'sacct' says nothing of jobs that squeue no longer shows: {said}",
+            fix="try again when 'sacctmgr ping' says that slurmdbd is up",
+        )
     return read_sacct(done.stdout)
 
 

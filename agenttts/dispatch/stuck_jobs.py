@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.queue_reader import QueueRow
-from agenttts.dispatch.slurm_queue import give_up, given_up, is_stuck, job_rows, row_status
+from agenttts.dispatch.slurm_queue import (
+    HELD,
+    give_up,
+    given_up,
+    is_stuck,
+    job_rows,
+    row_status,
+    waits_for,
+)
 
 
 class PatientQueue:
@@ -24,13 +32,13 @@ class PatientQueue:
             row = rows[job]
             if row is not None and job not in self._given_up:
                 give_up(job, row)
-                self._given_up[job] = row.reason
+                self._given_up[job] = waits_for(row)
         return {job: self._status(job, row) for job, row in rows.items()}
 
     def _status(self, job: str, row: QueueRow | None) -> JobStatus:
         status = row_status(job, row)
         # One that has started after all goes on.
-        if job in self._given_up and status.state in ("PENDING", "CANCELLED"):
+        if job in self._given_up and status.state in {"PENDING", "CANCELLED", *HELD}:
             return given_up(job, status.state, self._given_up[job])
         return status
 

@@ -26,11 +26,14 @@ from agenttts.dispatch.slurm_queue import live_jobs
 from agenttts.dispatch.slurm_syntax import minutes
 from agenttts.errors import MissingRequirement
 
-# What sbatch says of a busy or restarting slurmctld (slurm/slurm_errno.h).
+# What sbatch says of a busy, restarting or half-reachable slurmctld or munged (Slurm's slurm_errno.c, errno(3)).
 _PASSING = re.compile(
     r"socket timed out|unable to contact slurm controller|connection (refused|reset)|communication connection failure"
-    r"|slurmctld.*(backup|standby|not responding)"
-    r"|temporarily (unable|unavailable)|zero bytes were transmitted",
+    r"|slurmctld.*(backup|standby|not responding)|standby mode"
+    r"|temporarily (unable|unavailable)|zero bytes were transmitted"
+    r"|message (send|receive) failure|communication shutdown failure|unexpected message received"
+    r"|transport endpoint is not connected|unable to create job record, try again"
+    r"|protocol authentication error|authentication credential|error writing script|presently disabled",
     re.IGNORECASE,
 )
 # An administrator has closed the partition, as for maintenance: to jobs that are waiting in it already it is

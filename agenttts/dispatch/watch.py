@@ -1,6 +1,6 @@
 """Whether a trial makes progress: an engine that does not start and a call that hangs hold GPUs for nothing.
 
-Progress is a new phase of the trial (each engine call is two), anything logged, and a new file in the sample store;
+Progress is a new phase of the trial (each engine call is two), anything logged, and a new shard of its own in the sample store;
 without GPUs, where calls are slow and a hang costs little, also processor time. Time that the task's own code takes is
 not watched: it has limits of its own.
 """

@@ -57,6 +57,11 @@ class StoredSample:
     model: str
 
 
+def trial_writer(run: str, trial: str) -> str:
+    """The beginning of the ``writer`` of a trial's stores: the number of its process follows."""
+    return _file_name(f"{run}-{trial}-")
+
+
 class SampleStore:
     """Samples in ``directory/*.parquet``. ``writer`` names this process in the names of the shards it writes.
 
@@ -66,7 +71,7 @@ class SampleStore:
     def __init__(self, directory: Path, writer: str) -> None:
         self._directory = directory
         # A random part besides: the same process number on another node must not replace this one's shards.
-        self._writer = f"{re.sub(r'[^A-Za-z0-9._-]', '_', writer)}-{secrets.token_hex(4)}"
+        self._writer = f"{_file_name(writer)}-{secrets.token_hex(4)}"
         self._shards = 0
         self._seen: set[Path] = set()
         self._unusable: set[Path] = set()
@@ -188,3 +193,7 @@ def _prefix(samples: Mapping[int, StoredSample]) -> list[StoredSample]:
     while len(prefix) in samples:
         prefix.append(samples[len(prefix)])
     return prefix
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text)

@@ -11,7 +11,7 @@ from typing import TextIO
 from agenttts.errors import AgentTTSError
 from agenttts.inference.base import Engine, EngineError, ModelConfig
 from agenttts.inference.sampler import Sampler
-from agenttts.inference.store import SampleStore
+from agenttts.inference.store import SampleStore, trial_writer
 from agenttts.trial.evaluate import evaluate
 from agenttts.trial.phase import PhaseNotes, noted
 from agenttts.trial.result import Fault, write_fault
@@ -47,7 +47,9 @@ def run_trial(
         return _fail(path.parent, Fault("FAILED", str(error), "input"), err)
     directory = Path(spec.directory)
     # One shard writer an attempt: two attempts of a trial never share a file.
-    store = SampleStore(Path(spec.samples), writer=f"{spec.run}-{spec.trial}-{os.getpid()}")
+    store = SampleStore(
+        Path(spec.samples), writer=f"{trial_writer(spec.run, spec.trial)}{os.getpid()}"
+    )
     notes = PhaseNotes(directory)
     notes.note("other")
     sampler = Sampler(store, spec.models, spec.seed, noted(engine_factory, notes))

@@ -18,15 +18,19 @@ from pathlib import Path
 import pytest
 
 from agenttts.controller import launch, process
-from agenttts.controller.journal import read_state
+from agenttts.controller import status as status_module
+from agenttts.controller.evaluation import _times_preempted
+from agenttts.controller.journal import PlannedTrial, TrialProgress, read_state
 from agenttts.controller.loop import Controller
 from agenttts.controller.plan import make_plan
 from agenttts.controller.run import RunDirectory
-from agenttts.dispatch.attempts import read_attempts
+from agenttts.dispatch.attempts import Attempt, read_attempts, write_attempt
 from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
 from agenttts.dispatch.in_process import InProcessDispatcher
 from agenttts.errors import MissingRequirement, RunFailed, UserError
+from agenttts.space import Allocation
 from agenttts.spec import load_spec
+from agenttts.tables.schema import TrialState
 from tests.support.runs import journal_events
 from tests.support.waiting import until
 
@@ -178,6 +182,136 @@ def test_a_node_that_fails_two_trials_for_no_reason_is_avoided_too(new_run):
     loop.run()
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}
     assert cluster.nodes == ["n1", "n1"] + ["n2"] * (len(cluster.nodes) - 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "detail"), [("FAILED", "setup line failed: x on node n1 (exit status 1)"), ("FAILED", ""), ("NODE_FAIL", "")]
+)  # fmt: skip
+@pytest.mark.parametrize("max_attempts", [1, 3])
+def test_a_node_on_which_jobs_end_before_any_attempt_is_avoided(
+    new_run, state, detail, max_attempts
+):
+    run, controller = new_run()
+    loop, cluster = controller(max_attempts=max_attempts)
+    submit, poll = cluster.submit, cluster.poll
+    dead: list[str] = []
+
+    def no_attempt(batch: str, works: Sequence[Work]) -> dict[str, str]:
+        if "n1" in works[0].exclude:
+            return submit(batch, works)
+        dead.append(f"dead{len(dead)}")
+        return {works[0].trial: dead[-1]}
+
+    def told(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        ids = list(job_ids)
+        ended = JobStatus(state, True, TrialState.INFRA_FAILED, detail, never_started=bool(detail), node="n1")  # fmt: skip
+        return {job: ended for job in ids if job in dead} | poll([j for j in ids if j not in dead])
+
+    cluster.submit, cluster.poll = no_attempt, told  # type: ignore[method-assign]
+    loop.run()
+    assert dead == ["dead0"], "one job, and the others on another node"
+    first, *others = rows(run)
+    assert first["state"] == ("COMPLETED" if max_attempts > 1 else "INFRA_FAILED")
+    assert {row["state"] for row in others} == {"COMPLETED"}
+    [event] = [e for e in journal_events(run.path) if e.get("node")]
+    assert (event["node"], event["node_fault"]) == ("n1", True)
+
+
+@pytest.mark.parametrize("max_timeouts", [0, 1, 3])
+def test_a_trial_at_its_time_limit_goes_on_in_another_job_where_none_was_requeued(
+    new_run, max_timeouts
+):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller(max_timeouts=max_timeouts, max_attempts=1, retry_pauses=(3600.0,))
+    submit, poll = cluster.submit, cluster.poll
+    ended: list[str] = []
+
+    def at_its_limit(batch: str, works: Sequence[Work]) -> dict[str, str]:
+        [work] = works
+        if work.trial != "t0000" or len(ended) == 2:
+            return submit(batch, works)
+        ended.append(f"ended{len(ended)}")
+        now = "2026-01-01T00:00:00+00:00"
+        record = Attempt(len(ended), ended[-1], "n1", 0, "", now, now, "TIMEOUT", "time is up", False, stopped="time limit")  # fmt: skip
+        write_attempt(work.directory, record)
+        return {work.trial: ended[-1]}
+
+    def told(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        ids = list(job_ids)
+        failed = JobStatus("FAILED", True, TrialState.INFRA_FAILED, node="n1")
+        return {j: failed for j in ids if j in ended} | poll([j for j in ids if j not in ended])
+
+    cluster.submit, cluster.poll = at_its_limit, told  # type: ignore[method-assign]
+    loop.run()
+    assert len(ended) == min(2, max_timeouts + 1)
+    assert rows(run)[0]["state"] == ("COMPLETED" if max_timeouts > 1 else "TIMEOUT")
+    assert not read_state(run.journal_file).losses, "the node is not to blame"
+
+
+def test_a_result_counts_while_its_job_s_epilog_hangs(new_run):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller()
+    poll = cluster.poll
+
+    def completing(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        return {
+            job: replace(status, state="COMPLETING", ended=False) if status.ended else status
+            for job, status in poll(job_ids).items()
+        }
+
+    cluster.poll = completing  # type: ignore[method-assign]
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+
+
+@pytest.mark.parametrize(
+    ("records", "losses", "times"),
+    [
+        ("", 0, 1),  # PreemptMode=CANCEL, without a record
+        ("1P", 0, 1),
+        ("1P 2P 3P", 2, 3),  # a job each
+        ("1P 1P 1P", 0, 3),  # one job, requeued
+        ("1P 1P 2P", 1, 3),
+        ("1C 2C", 1, 2),  # the record says CANCELLED, the queue PREEMPTED
+        ("1P 1I 2P", 0, 2),  # requeued, then failed: a failure is no preemption
+    ],
+)  # fmt: skip
+def test_each_preemption_counts_once(records, losses, times):
+    states = {"P": "PREEMPTED", "C": "CANCELLED", "I": "INFRA_FAILED"}
+    attempts = [
+        Attempt(n, word[0], "n1", 0, "", "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:01+00:00", states[word[1]])
+        for n, word in enumerate(records.split())
+    ]  # fmt: skip
+    planned = PlannedTrial("t0", 0, Allocation(()), "initial", "", 1.0)
+    assert _times_preempted(TrialProgress(planned, preemptions=losses), attempts) == times
+
+
+def test_trials_that_were_submitted_are_unknown_and_not_waiting_while_the_queue_is_silent(
+    new_run, monkeypatch
+):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller()
+    cluster.command = lambda work, node, number: "sleep 30"
+    looks = iter(range(1000))
+
+    def check() -> None:
+        if next(looks) > 3:
+            raise KeyboardInterrupt
+
+    loop._evaluation._check = check
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+
+    def down(*_: object) -> None:
+        raise QueueUnavailable("squeue failed", fix="wait")
+
+    monkeypatch.setattr(status_module, "make_dispatcher", down)
+    status = status_module.run_status(run)
+    cluster.cancel([job["job_id"] for job in status["jobs"]])
+    submitted = len(status["jobs"])
+    assert submitted
+    assert status["trials"]["UNKNOWN"] == submitted
+    assert status["trials"].get("WAITING", 0) == sum(status["trials"].values()) - submitted
 
 
 def test_pauses_grow_and_a_trial_that_nothing_explains_blames_no_allocation(new_run):

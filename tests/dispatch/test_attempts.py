@@ -13,6 +13,7 @@ from agenttts.dispatch.attempts import (
     EXCLUDED_FOR,
     NODES_AT_FAULT,
     Attempt,
+    Loss,
     nodes_to_exclude,
     read_attempts,
     retry_pause,
@@ -121,3 +122,33 @@ ATTEMPTS = st.builds(
 def test_only_nodes_with_a_failure_are_excluded(trials):
     failed = {a.node for attempts in trials.values() for a in attempts if a.state == "INFRA_FAILED"}
     assert set(nodes_to_exclude(trials, NOW)) <= failed - {""}
+
+
+def loss(trial: str, node: str = "n1", *, job: str = "7", fault: bool = False, ago: float = 60) -> Loss:  # fmt: skip
+    return Loss(trial, job, node, fault, (NOW - timedelta(seconds=ago)).isoformat())
+
+
+def test_a_job_that_left_no_record_counts_against_its_node():
+    trials = {"t0": [], "t1": [attempt(None)]}
+    assert nodes_to_exclude(trials, NOW, [loss("t0", fault=True)]) == ("n1",)
+    assert nodes_to_exclude(trials, NOW, [loss("t0")]) == ()
+    assert nodes_to_exclude(trials, NOW, [loss("t0"), loss("t0")]) == (), "of one trial"
+    assert nodes_to_exclude(trials, NOW, [loss("t0"), loss("t1")]) == ("n1",)
+    assert nodes_to_exclude(trials, NOW, [loss("t0", ago=2 * 86400, fault=True)]) == ()
+
+
+def test_a_trial_that_completed_on_a_node_clears_it_of_what_the_jobs_themselves_wrote_down_before():
+    """The queue's word is taken down later than the job's, as after the settle time of a shared file system."""
+    failed, done = attempt(ago=90), attempt("COMPLETED", ago=60)
+    trials = {"t0": [failed], "t1": [done]}
+    assert nodes_to_exclude(trials, NOW, [loss("t0", ago=30), loss("t1", ago=20)]) == ()
+    assert nodes_to_exclude(trials, NOW, [loss("t0", ago=30, fault=True)]) == ("n1",)
+    assert nodes_to_exclude(trials, NOW, [loss("t0", ago=70, fault=True)]) == ()
+
+
+def test_a_setup_line_that_works_nowhere_is_no_node_s_fault():
+    unbegun = [loss("t0", "n1", fault=True), loss("t1", "n2", job="8", fault=True)]
+    assert nodes_to_exclude({"t0": [], "t1": []}, NOW, unbegun[:1]) == ("n1",), "it may be"
+    assert nodes_to_exclude({"t0": [], "t1": []}, NOW, unbegun) == ()
+    running = {"t0": [], "t1": [], "t2": [attempt(None, "n3")]}
+    assert nodes_to_exclude(running, NOW, unbegun) == ("n1", "n2"), "it works elsewhere"

@@ -23,6 +23,9 @@ def engine(message: str, kind: str = "FAILED") -> Fault:
 
 LOADING = "model 'm' (/models/m) could not be loaded by vLLM: RuntimeError: Engine core initialization failed. See root cause above."
 KILLED = "the engine process of model 'm' was killed by SIGKILL (exit code -9); SIGKILL is what the kernel and Slurm send when memory has run out; its last line: loading"
+WARNING = (
+    "WARNING usage_lib.py: Failed to write usage stats: [Errno 30] Read-only file system: '/opt/x'"
+)
 FREE = "ValueError: Free memory on device cuda:0 ({} GiB) on startup is less than desired GPU memory utilization ({} GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes."
 HELD, UNUSED = FREE.format("3.25/79.1", "0.9, 71.2"), FREE.format("78.5/79.1", "0.995, 78.7")
 
@@ -80,6 +83,13 @@ CASES = [
     ("the model asks for more than any GPU has", AttemptEnd(exit_code=1, fault=engine(UNUSED, "OOM"), log=UNUSED), OOM),
     ("the store's disk is full", AttemptEnd(exit_code=1, fault=Fault("FAILED", "OSError: [Errno 28] No space left on device (atomic.py:54)", "task")), INFRA),
     ("a program that a model wrote printed odd things", AttemptEnd(exit_code=1, fault=Fault("FAILED", "ValueError: odd (mytask.py:3)", "task"), log="NVRM: Xid (1): 79\nout of memory"), OWN),
+    # A warning in the log does not outrank a cause that the trial itself named.
+    ("memory ran out, beside a warning", AttemptEnd(exit_code=1, fault=engine("model 'a': CUDA out of memory. Tried to allocate 2 GiB", "OOM"), log=WARNING), OOM),
+    ("memory ran out, without a driver for the front end", AttemptEnd(exit_code=1, fault=engine("CUDA out of memory", "OOM"), log="WARNING libcuda.so.1: cannot open shared object file"), OOM),
+    ("a model that no engine knows, beside a warning", AttemptEnd(exit_code=1, fault=engine("ValueError: Model architectures ['Foo'] are not supported"), log=WARNING), INFRA),
+    ("NCCL failed, and the log says why", AttemptEnd(exit_code=1, fault=engine("RuntimeError: NCCL error: unhandled system error"), log="NVRM: Xid (1): 79"), NODE),
+    ("the engine says itself that a GPU failed", AttemptEnd(exit_code=1, fault=engine("CUDA error: uncorrectable ECC error encountered")), NODE),
+    ("the engine was killed beside a GPU that failed", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), log="NVRM: Xid (1): 79"), NODE),
     # A SIGKILL is no evidence of exhausted memory.
     ("killed", AttemptEnd(exit_code=-9, began=True), INFRA),
     ("killed, seen through a shell", AttemptEnd(exit_code=137, began=True), INFRA),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from agenttts.controller.doctor import _gpus
 from agenttts.dispatch.apptainer import granted_devices
 from agenttts.dispatch.devices import device_problem, inside_container
+from agenttts.dispatch.profile import Profile
 
 LISTED = "GPU 0: NVIDIA H100 (UUID: GPU-aaaa-1)\nGPU 1: NVIDIA H100 (UUID: GPU-bbbb-2)\n"
 MIG = "GPU 0: NVIDIA A100 (UUID: GPU-aaaa-1)\n  MIG 1g.10gb Device 0: (UUID: MIG-cccc-3)\n"
@@ -66,3 +68,17 @@ def test_a_container_is_given_the_numbers(nvidia_smi, monkeypatch):
     assert granted_devices()["APPTAINERENV_CUDA_VISIBLE_DEVICES"] == "0"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert granted_devices() == {}
+
+
+@pytest.mark.parametrize(
+    ("says", "code", "expected"),
+    [
+        ("GPU 0: NVIDIA A100 (UUID: GPU-a)\n  MIG 1g.5gb     Device  0: (UUID: MIG-b)\n  MIG 1g.5gb     Device  1: (UUID: MIG-c)\n", 0, "1 seen, in 2 MIG devices, the profile uses 4"),
+        ("GPU 0: NVIDIA A100 (UUID: GPU-a)\nGPU 1: NVIDIA A100 (UUID: GPU-b)\n", 0, "2 seen, the profile uses 4"),
+        ("No devices found.\n", 0, "0 seen, the profile uses 4"),
+        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\nMake sure that it runs.\n", 9, "nvidia-smi -L ended with exit code 9: NVIDIA-SMI has failed"),
+    ],
+)  # fmt: skip
+def test_doctor_counts_gpus_and_not_lines(nvidia_smi, says, code, expected):
+    nvidia_smi(says, code)
+    assert _gpus(Profile(kind="local", gpus_per_node=4)).startswith(expected)

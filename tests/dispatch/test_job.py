@@ -326,3 +326,10 @@ def test_a_job_that_an_older_version_pickled_still_runs(tmp_path):
     for name in ("needs", "limits", "_log_start", "_oom_kills"):
         del old.__dict__[name]
     assert pickle.loads(pickle.dumps(old))() == TrialState.COMPLETED
+
+
+@pytest.mark.parametrize("requeue", [True, False])
+def test_a_job_that_may_not_be_requeued_ends_with_its_record(tmp_path, requeue):
+    """Where Slurm would refuse it, the controller submits another job."""
+    again = job(tmp_path, "true", requeue=requeue).checkpoint()
+    assert (again is not None) is requeue

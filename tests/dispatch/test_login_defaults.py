@@ -46,7 +46,7 @@ def test_what_the_profile_says_stays():
 def test_what_the_project_sets_itself_is_not_taken():
     environment = {
         f"SBATCH_{name}": "7"
-        for name in ("JOB_NAME", "ARRAY_INX", "SIGNAL", "OUTPUT", "GPUS", "GRES", "MEM_PER_NODE", "WAIT", "CLUSTERS", "NO_REQUEUE")
+        for name in ("JOB_NAME", "ARRAY_INX", "SIGNAL", "OUTPUT", "GPUS", "GRES", "WAIT", "CLUSTERS", "NO_REQUEUE")
     }  # fmt: skip
     profile = load_strict(Profile, "kind: slurm", "big.yaml")
     assert with_login_defaults(profile, environment) == profile
@@ -63,12 +63,40 @@ def test_empty_variables_and_other_kinds_of_profiles_are_left_alone():
         ("SBATCH_ACCOUNT", "a b", "'a b' is not a valid name"),
         ("SBATCH_TIMELIMIT", "soon", "'soon' is no time limit"),
         ("SBATCH_HINT", "$(id)", "holds $"),
+        ("SBATCH_MEM_PER_CPU", "lots", "not a valid amount of memory"),
     ],
 )
 def test_a_variable_that_sbatch_would_not_take_is_named(name, text, what):
     with pytest.raises(UserError, match=f"^{name} in the environment: ") as caught:
         completed("kind: slurm", **{name: text})
     assert what in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "mem", "per_gpu"),
+    [
+        ("kind: slurm", {"MEM_PER_NODE": "64gb"}, "64G", None),
+        ("kind: slurm", {"MEM_PER_GPU": "64G"}, None, "64G"),
+        ("{kind: slurm, trial: {cpus: 4}}", {"MEM_PER_CPU": "4000"}, "16000", "16000"),
+        ("{kind: slurm, trial: {mem: 8G}}", {"MEM_PER_NODE": "64G"}, "8G", None),
+        ("{kind: slurm, trial: {mem_per_gpu: 8G}}", {"MEM_PER_NODE": "64G"}, None, "8G"),
+        ("{kind: slurm, trial: {mem: null}}", {"MEM_PER_CPU": "64G"}, None, None),
+    ],
+)  # fmt: skip
+def test_memory_is_taken_where_the_profile_says_nothing_of_it(text, variables, mem, per_gpu):
+    profile = completed(text, **{f"SBATCH_{name}": value for name, value in variables.items()})
+    assert (profile.trial.mem, profile.trial.mem_per_gpu) == (mem, per_gpu)
+    assert profile.controller.mem == "2G"
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "openai_api_key", " DB_PASSWORD"])
+def test_a_secret_in_the_environment_is_not_frozen_into_a_file(name):
+    with pytest.raises(UserError, match="SBATCH_EXPORT in the environment") as caught:
+        completed("kind: slurm", SBATCH_EXPORT=f"ALL,A=1,{name}=hf_x")
+    assert "hf_x" not in str(caught.value)
+    assert f"{name.strip()} a value, which looks like a secret" in str(caught.value)
+    fine = completed("kind: slurm", SBATCH_EXPORT=f"ALL,A=1,{name.strip()}")
+    assert fine.trial.sbatch == {"export": f"ALL,A=1,{name.strip()}"}
 
 
 def test_a_time_limit_below_the_grace_is_refused():

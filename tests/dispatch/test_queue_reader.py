@@ -139,3 +139,20 @@ def test_rows_of_ours_are_never_lost_among_others(foreign, own):
     found = read_squeue(answer).rows
     for job, row in own:
         assert found[job] == row
+
+
+@pytest.mark.parametrize(
+    ("number", "node"),
+    [("7_0 n1", "n1"), ("7_0 ", ""), ("7_0", ""), ("7_0 gpu-[1-2]", ""), ("7_0 a,b", ""), ("7_0 gpu-1.site", "gpu-1.site"), ("7_0 (null)", "")],
+)  # fmt: skip
+def test_squeue_says_where_a_job_runs(number, node):
+    answer = f"JOBID NODELIST|STATE|REASON|COMMENT\n{number}|FAILED|None|a | b\n".encode()
+    assert read_squeue(answer).rows == {"7_0": QueueRow("FAILED", "None", "a | b", node)}
+
+
+@pytest.mark.parametrize(
+    ("row", "node"), [("7|FAILED|n1", "n1"), ("7|FAILED|None assigned", ""), ("7|FAILED|", ""), ("7|FAILED|n[1-2]", "")]
+)  # fmt: skip
+def test_sacct_says_where_a_job_ran(row, node):
+    answer = f"JobID|State|NodeList\n{row}\n".encode()
+    assert read_sacct(answer).rows == {"7": QueueRow("FAILED", node=node)}

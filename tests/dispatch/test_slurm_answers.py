@@ -6,9 +6,11 @@ import os
 import subprocess
 
 import pytest
+from submitit.core.utils import FailedJobError
 
 from agenttts.dispatch import slurm_queue
 from agenttts.dispatch.base import QueueUnavailable, SubmitLimitReached, Work
+from agenttts.dispatch.partitions import partition_checks
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.queue_reader import QueueRow
 from agenttts.dispatch.slurm import SlurmDispatcher
@@ -144,6 +146,97 @@ def test_a_job_that_started_after_all_goes_on(fake, tmp_path):
     assert not hasty.poll(["7_0"])["7_0"].ended
 
 
+@pytest.mark.parametrize(
+    ("state", "reason", "part"),
+    [
+        ("SPECIAL_EXIT", "JobHeldUser", "JobHeldUser: it is held by you"),
+        ("REQUEUE_HOLD", "None", "REQUEUE_HOLD: it was requeued and is held"),
+        ("REQUEUE_HOLD", "launch failed requeued held", "could not be launched"),
+        ("RESV_DEL_HOLD", "ReservationDeleted", "its reservation is gone"),
+        ("SPECIAL_EXIT", "Priority", "SPECIAL_EXIT: it was requeued for a special exit"),
+    ],
+)  # fmt: skip
+def test_jobs_that_are_held_after_a_requeue_are_given_up_too(fake, tmp_path, state, reason, part):
+    record = tmp_path / "record"
+    fake("squeue", squeue(f"7_0|{state}|{reason}|agenttts batch=r-1"))
+    fake("scancel", f'echo "scancel $@" >> {record}')
+    [patient] = dispatcher(tmp_path, never_patience_minutes=30).poll(["7_0"]).values()
+    assert (patient.stuck, patient.ended) == (True, False)
+    assert part in patient.detail
+    hasty = dispatcher(tmp_path, never_patience_minutes=0)
+    [given_up] = hasty.poll(["7_0"]).values()
+    assert (given_up.ended, given_up.verdict, given_up.never_started) == (True, TrialState.INFRA_FAILED, True)  # fmt: skip
+    assert part in given_up.detail
+    assert record.read_text() == "scancel 7_0\n", "scancel has no word for the state"
+    assert hasty.poll(["7_0"])["7_0"].ended
+    mark = reason.replace(" ", "_") if part.startswith(reason) else state
+    fake("squeue", squeue(f"7_0|CANCELLED|None|agenttts batch=r-1 gave-up={mark}"))
+    assert dispatcher(tmp_path).poll(["7_0"])["7_0"].verdict is TrialState.INFRA_FAILED
+
+
+def test_a_silent_slurmctld_does_not_end_a_controller_at_its_start(fake, tmp_path):
+    fake("scontrol", "echo 'slurm_load_ctl_conf error: Socket timed out on send/recv operation' >&2; exit 1")  # fmt: skip
+    made = dispatcher(tmp_path)
+    with pytest.raises(QueueUnavailable, match="Socket timed out"):
+        made.capacity(0)
+    fake("scontrol", "echo MaxArraySize = 3")
+    assert made.capacity(0) == 3
+
+
+def test_labels_stop_at_the_first_silence(fake, tmp_path):
+    record = tmp_path / "record"
+    fake("sbatch", "echo Submitted batch job 7")
+    refused = "echo 'Job has already finished for job 7_0' >&2; exit 1"
+    answer = f'[ "$1" = show ] && exit; echo "$2" >> {record}; '
+    fake("scontrol", answer + refused)
+    dispatcher(tmp_path).submit("r-1", works(tmp_path, 3))
+    assert record.read_text().split() == ["JobId=7_0", "JobId=7_1", "JobId=7_2"]
+    fake("scontrol", answer + "echo 'Unable to contact slurm controller' >&2; exit 1")
+    assert len(dispatcher(tmp_path).submit("r-2", works(tmp_path, 3))) == 3
+    assert record.read_text().split()[3:] == ["JobId=7_0"]
+
+
+@pytest.mark.parametrize("said", ["slurm_persist_conn_open: failed to send persistent connection init message to dbd:6819", "Problem talking to the database: Connection refused"])  # fmt: skip
+def test_a_slurmdbd_that_is_down_is_not_a_job_that_nobody_knows(fake, said):
+    fake("squeue", squeue("8|RUNNING|None|x"))
+    fake("sacct", f"echo 'sacct: error: {said}' >&2; exit 1")
+    assert not job_states(["8"])["8"].ended, "squeue knows it"
+    with pytest.raises(QueueUnavailable, match=said):
+        job_states(["77"])
+    for none in ("Slurm accounting storage is disabled", "Access/permission denied"):
+        fake("sacct", f"echo '{none}' >&2; exit 1")
+        assert job_states(["77"])["77"].state == "UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Slurm backup controller in standby mode",
+        "Protocol authentication error",
+        "Invalid authentication credential",
+        "Authentication credential expired",
+        "I/O error writing script/output to file",
+        "Message send failure",
+        "Message receive failure",
+        "Communication shutdown failure",
+        "Transport endpoint is not connected",
+        "Requested operation is presently disabled",
+        "Unexpected message received",
+        "Unable to create job record, try again",
+    ],
+)
+def test_a_refusal_that_passes_is_waited_for(said):
+    with pytest.raises(QueueUnavailable, match=said), submission_errors():
+        raise FailedJobError(f"sbatch: error: Batch job submission failed: {said}")
+
+
+@pytest.mark.parametrize("said", ["Invalid account or account/partition combination specified", "Access/permission denied", "I/O error reading script"])  # fmt: skip
+def test_a_refusal_that_stays_is_not(said):
+    with pytest.raises(MissingRequirement) as caught, submission_errors():
+        raise FailedJobError(f"sbatch: error: Batch job submission failed: {said}")
+    assert not isinstance(caught.value, QueueUnavailable)
+
+
 def test_a_failed_job_s_log_says_why_it_did_not_start(fake, tmp_path):
     fake("squeue", squeue("7_0|FAILED|NonZeroExitCode|x", "7_1|FAILED|NonZeroExitCode|x"))
     folder = tmp_path / "jobs"
@@ -156,6 +249,21 @@ def test_a_failed_job_s_log_says_why_it_did_not_start(fake, tmp_path):
     assert "setup line failed: module load apptainer" in states["7_0"].detail
     assert "module: command not found" in states["7_0"].detail
     assert states["7_1"].detail == ""
+    assert states["7_0"].node == "n1", "as the log says"
+    fake("squeue", squeue("7_0 n2|FAILED|NonZeroExitCode|x", "7_1 n3|FAILED|None|x"))
+    states = dispatcher(tmp_path).poll(["7_0", "7_1"])
+    assert [status.node for status in states.values()] == ["n2", "n3"]
+
+
+def test_jobs_in_hidden_partitions_are_asked_for_too(fake, tmp_path):
+    record = tmp_path / "record"
+    fake("squeue", f'echo "squeue $@" >> {record}; echo "7|RUNNING|None|x"')
+    fake("scontrol", f'echo "scontrol $@" >> {record}; echo "PartitionName=p TotalNodes=1"')
+    assert live_jobs() == ["7"]
+    assert partition_checks("trial", "p", "10")[0].ok
+    squeue_line, scontrol_line = record.read_text().splitlines()
+    assert "--all" in squeue_line.split()
+    assert scontrol_line == "scontrol --all show partition --oneliner"
 
 
 SBATCH = r"""

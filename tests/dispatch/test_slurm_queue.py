@@ -9,7 +9,13 @@ import pytest
 from agenttts.dispatch.base import QueueUnavailable, Work
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm import SlurmDispatcher
-from agenttts.dispatch.slurm_queue import job_states, keep_off, rows_with_comment, status
+from agenttts.dispatch.slurm_queue import (
+    cancel_jobs,
+    job_states,
+    keep_off,
+    rows_with_comment,
+    status,
+)
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
@@ -84,6 +90,22 @@ def test_cancelling_signals_what_lives_and_forgives_what_has_just_ended(fake, tm
     fake("scancel", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(QueueUnavailable):
         dispatcher.cancel(["7_0"])
+
+
+def test_a_job_that_has_ended_does_not_hide_one_that_could_not_be_cancelled(fake):
+    line = "scancel: error: Kill job error on job id {}: {}"
+    gone, silent = line.format(5, "Invalid job id specified"), line.format(6, "Socket timed out on send/recv operation")  # fmt: skip
+    done = line.format(7, "Job/step already completing or completed")
+    fake("scancel", f"printf '{gone}\\n{silent}\\n{done}\\n' >&2; exit 1")
+    with pytest.raises(QueueUnavailable, match="job id 6: Socket timed out") as caught:
+        cancel_jobs(["5", "6", "7"])
+    assert "job id 5" not in str(caught.value)
+    assert "job id 7" not in str(caught.value)
+    fake("scancel", f"printf '{gone}\\n{done}\\n' >&2; exit 1")
+    cancel_jobs(["5", "7"])
+    fake("scancel", "exit 1")
+    with pytest.raises(QueueUnavailable, match="exit status 1"):
+        cancel_jobs(["5"])
 
 
 LIMITED = r"""
