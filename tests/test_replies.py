@@ -279,5 +279,5 @@ def test_every_marker_of_the_installed_vllm_s_parsers_is_known(tmp_path):
     for marker in sorted(found):
         (tmp_path / "chat_template.jinja").write_text(marker)
         known = detect_thinking(tmp_path)
-        assert known is not None
-        assert marker in all_markers(known), marker
+        assert known is not None, marker
+        assert marker in all_markers(known)

@@ -108,7 +108,9 @@ def agent_thinking(spec: JobSpec) -> Thinking | None:
     known = spec.models.get(agent.model)
     if known is not None and agent.thinking == "auto":
         return model_thinking(known)
-    return resolve_thinking(agent.thinking, known.path if known else agent.model)
+    tokenizer = {**(known.options if known else {}), **agent.options}.get("tokenizer")
+    place = tokenizer if isinstance(tokenizer, str) else None
+    return resolve_thinking(agent.thinking, known.path if known else agent.model, place)
 
 
 def served_fields(spec: JobSpec) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,14 +15,19 @@ from agenttts.inference.scripted_thinking import script_thinking
 from agenttts.replies import COMMON_THINKING, Thinking, detect_thinking, named_thinking
 from agenttts.spec import JobSpec, ModelSection, ThinkingSetting
 
+_RULES = 2
+"""Of fingerprints and sample addresses in a run launched now."""
+
 
 @dataclass(frozen=True)
 class ModelFacts:
     """``thinking``: the markers around a model's thinking, None for none. ``weights``: the fingerprint of its directory,
-    None where there is none (a hub id) and in runs launched before there were fingerprints."""
+    None where there is none (a hub id) and in runs launched before there were fingerprints. ``rules``: by which fingerprint
+    and sample addresses are made, so that a run keeps finding the samples that it has stored."""
 
     thinking: Thinking | None
     weights: str | None
+    rules: int = 1
 
     def to_record(self) -> dict[str, Any]:
         """The facts as ``origin.json`` keeps them."""
@@ -30,7 +36,9 @@ class ModelFacts:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> ModelFacts:
         """Inverse of `to_record`."""
-        return cls(Thinking.from_record(record["thinking"]), record["weights"])
+        return cls(
+            Thinking.from_record(record["thinking"]), record["weights"], record.get("rules", 1)
+        )
 
 
 def find_facts(spec: JobSpec) -> dict[str, ModelFacts]:
@@ -57,7 +65,7 @@ def changed_weights(spec: JobSpec, facts: Mapping[str, ModelFacts]) -> list[str]
     changed = []
     for name, model in spec.models.items():
         try:
-            weights = _weights(name, model)
+            weights = _weights(name, model, facts[name].rules)
         except UserError:
             continue  # it may be readable where the trials run
         if weights is not None and facts[name].weights not in (None, weights):
@@ -86,6 +94,7 @@ def model_configs(
             template_args=model.template_args,
             thinking=facts[name].thinking,
             weights=facts[name].weights,
+            rules=facts[name].rules,
         )
         for name, model in spec.models.items()
     }
@@ -95,32 +104,53 @@ def model_thinking(model: ModelSection) -> Thinking | None:
     """The markers of a model: as the spec names them or, for ``auto``, as its files show them."""
     if model.engine == "scripted" and model.thinking == "auto":
         return script_thinking(model.options) or COMMON_THINKING
-    return resolve_thinking(model.thinking, model.path)
+    tokenizer = model.options.get("tokenizer")
+    return resolve_thinking(
+        model.thinking, model.path, tokenizer if isinstance(tokenizer, str) else None
+    )
 
 
-def resolve_thinking(setting: ThinkingSetting, path: str | None) -> Thinking | None:
-    """The markers that a setting means for the model at ``path`` (None: elsewhere); the common ones where its files show
-    none."""
+def resolve_thinking(
+    setting: ThinkingSetting, path: str | None, tokenizer: str | None = None
+) -> Thinking | None:
+    """The markers that a setting means for the model at ``path`` (None: elsewhere), a directory or a file beside the
+    tokenizer's; ``tokenizer``: where it is instead. The common markers where these files show none."""
     if setting == "none":
         return None
-    directory = Path(path) if path else None
+    places = [folder for place in (tokenizer, path) if place and (folder := _folder(Path(place)))]
     if setting == "auto":
-        return detect_thinking(directory) or COMMON_THINKING
-    return named_thinking(setting.start, setting.end, directory)
+        found = (detect_thinking(folder) for folder in places)
+        return next((thinking for thinking in found if thinking), COMMON_THINKING)
+    return named_thinking(setting.start, setting.end, places[0] if places else None)
+
+
+def _folder(place: Path) -> Path | None:
+    if place.is_dir():
+        return place
+    return place.parent if place.is_file() else None
 
 
 def _facts(name: str, model: ModelSection) -> ModelFacts:
-    return ModelFacts(model_thinking(model), _weights(name, model))
+    return ModelFacts(model_thinking(model), _weights(name, model, _RULES), _RULES)
 
 
-def _weights(name: str, model: ModelSection) -> str | None:
+def _weights(name: str, model: ModelSection, rules: int) -> str | None:
     # The text of a script is part of the address already; what is no place here is a hub id, which has a revision.
     if model.engine == "scripted" or not Path(model.path).is_absolute():
         return None
-    try:
-        return fingerprint(model.path)
-    except OSError as error:
-        raise UserError(
-            f"models.{name}.path: {error.filename or model.path} cannot be read ({error.strerror}); make the model's files "
-            "readable for you"
-        ) from None
+    tokenizer = model.options.get("tokenizer")
+    places = {"path": model.path}
+    if rules >= 2 and isinstance(tokenizer, str) and Path(tokenizer).is_absolute():
+        places["options.tokenizer"] = tokenizer
+    found = []
+    for key, place in places.items():
+        try:
+            found.append(fingerprint(place, rules))
+        except OSError as error:
+            raise UserError(
+                f"models.{name}.{key}: {error.filename or place} cannot be read ({error.strerror}); make the model's files "
+                "readable for you"
+            ) from None
+    if found[0] is None or found[1:] in ([], [None]):
+        return found[0]
+    return hashlib.sha256("\0".join(map(str, found)).encode()).hexdigest()[:16]

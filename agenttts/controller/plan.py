@@ -273,8 +273,11 @@ def _bound(spec: JobSpec, results: Path) -> Iterator[tuple[str, Path]]:
     for option, value in spec.task.options.items():
         if is_place(value):
             yield f"task.options.{option}", Path(value)
-    if isinstance(spec.agent, ServeAgent) and Path(spec.agent.model).is_absolute():
-        yield "agent.model", Path(spec.agent.model)
+    if isinstance(spec.agent, ServeAgent):
+        if Path(spec.agent.model).is_absolute():
+            yield "agent.model", Path(spec.agent.model)
+        for option, place in places_of_options(spec.agent.options).items():
+            yield f"agent.options.{option}", place
 
 
 def with_knowledge(spec: JobSpec, results: Path) -> JobSpec:

@@ -13,7 +13,7 @@ from typing import Any
 
 from agenttts.dispatch.model_facts import ModelFacts, model_facts
 from agenttts.errors import Unavailable, UserError
-from agenttts.inference.engine_options import PARALLEL_OPTIONS
+from agenttts.inference.placement import PARALLEL_OPTIONS
 
 _GB = 1e9
 CONTEXTS = 32

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from agenttts.inference.placement import PLACING_OPTIONS
 from agenttts.replies import COMMON_THINKING, Thinking
 
 PromptStyle = Literal["chat", "few_shot_chat", "few_shot_completion"]
@@ -55,7 +56,8 @@ class ModelConfig:
     ``path`` is a directory (or a hub id where a hub is reachable); ``options`` go to the engine by name (for vLLM:
     ``dtype``, ``quantization``, ``max_model_len``, ``tensor_parallel_size``, ...). ``template_args`` go to the chat
     template. ``thinking``: the markers around the model's thinking; None: it has none. ``weights``: the fingerprint of a
-    local directory (`agenttts.inference.fingerprint`); None where there is none.
+    local directory (`agenttts.inference.fingerprint`); None where there is none. ``rules``: by which the addresses of its
+    samples are made (`sample_key`), 1 in runs that were launched before there were others.
     """
 
     name: str
@@ -68,6 +70,7 @@ class ModelConfig:
     template_args: Mapping[str, object] = field(default_factory=dict)
     thinking: Thinking | None = COMMON_THINKING
     weights: str | None = None
+    rules: int = 1
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> ModelConfig:
@@ -174,13 +177,19 @@ def sample_key(
     Two prompts share samples exactly when model (its path and the fingerprint of what lies there; of a script, its text),
     revision, engine options, rendered prompt (of a chat, with the arguments of its template), stop strings, sampling
     parameters and run seed are equal. How many samples are asked for is not part of it: k samples are samples 0..k-1.
-    What is empty is left out of the address, so that samples stored before there was such a key are found.
+    What is empty is left out of the address, so that samples stored before there was such a key are found. By the second
+    ``rules`` of a model options that only place or size its engine are left out, and 1 and 1.0 are one temperature; for a
+    model without such options both rules give one address.
     """
+    options, numbers = dict(model.options), [params.temperature, params.max_tokens, params.top_p]
+    if model.rules >= 2:
+        options = {name: value for name, value in options.items() if name not in PLACING_OPTIONS}
+        numbers = [float(params.temperature), params.max_tokens, float(params.top_p)]
     address: dict[str, Any] = {
-        "model": [_identity(model), model.revision, model.engine, dict(model.options)],
+        "model": [_identity(model), model.revision, model.engine, options],
         "content": content if isinstance(content, str) else [dict(m) for m in content],
         "stop": stop,
-        "params": [params.temperature, params.max_tokens, params.top_p],
+        "params": numbers,
         "seed": run_seed,
     }
     if model.template_args and not isinstance(content, str):

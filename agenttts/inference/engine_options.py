@@ -11,18 +11,11 @@ import inspect
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import EngineName
 from agenttts.inference.scripted import read_options
 
-PARALLEL_OPTIONS = (
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "prefill_context_parallel_size",
-)
-"""vLLM's options whose product is the GPUs of one engine (its ParallelConfig.world_size)."""
 VLLM_OPTIONS_FILE = Path(__file__).with_name("vllm_options.txt")
 
 _TRANSFORMERS_OPTIONS = (
@@ -60,13 +53,6 @@ def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
             raise UserError(f"engine {engine} has no option '{name}'; {_hint(engine, name, valid)}")
     if engine == "scripted":
         read_options(options)
-
-
-def over_gpus(options: Mapping[str, Any], gpus: int) -> dict[str, Any]:
-    """vLLM's options for an engine of ``gpus`` GPUs: tensor parallel, unless they say themselves how it is laid over them."""
-    if gpus > 1 and not any(name in options for name in PARALLEL_OPTIONS):
-        return {**options, "tensor_parallel_size": gpus}
-    return dict(options)
 
 
 @cache

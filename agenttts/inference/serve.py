@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.engine_options import over_gpus
+from agenttts.inference.placement import over_gpus
 from agenttts.inference.vllm import cpu_profile, is_cpu_build
 
 _SERVER = "vllm.entrypoints.openai.api_server"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.inference.base import Completion, EngineError, ModelConfig, Request, Sample
-from agenttts.inference.engine_options import over_gpus
 from agenttts.inference.out_of_memory import is_out_of_memory
+from agenttts.inference.placement import over_gpus
 from agenttts.inference.tokenization import encode_request
 
 

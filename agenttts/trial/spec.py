@@ -17,9 +17,9 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.sharing import Share
 from agenttts.space import Allocation
 
-PROTOCOL = 4
-# Documents of these are read too: protocol 2 knew no shares, 3 no thinking.
-_READ = (2, 3, PROTOCOL)
+PROTOCOL = 5
+# Documents of these are read too: protocol 2 knew no shares, 3 no thinking, 4 one rule of sample addresses.
+_READ = (2, 3, 4, PROTOCOL)
 SPEC_FILE = "trial.json"
 
 

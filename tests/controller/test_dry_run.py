@@ -150,3 +150,20 @@ def test_models_too_large_for_a_node_are_a_problem_of_the_cluster(tmp_path):
     document = make_plan(spec, [ROOT], tmp_path / "results", dry_run=True).describe()
     assert any("do not fit" in problem["what"] for problem in document["problems"])
     assert round(document["stages"][0]["unit_budget"]) == 814
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("samples", {"samples": "a:b"}),
+        ("models.weak.path", {"models__weak__path": "./w,eak.json"}),
+        ("models.weak.options.tokenizer", {"models__weak__options": {"tokenizer": "./to:k"}}),
+    ],
+)
+def test_a_path_that_no_container_can_have_is_refused_by_its_key(scripted_spec, tmp_path, key, change):  # fmt: skip
+    image = tmp_path / "image.sif"
+    image.write_text("")
+    path = scripted_spec(container__image=str(image), models__weak__engine="vllm", **change)
+    (path.parent / "to:k").mkdir()
+    with pytest.raises(UserError, match=rf"{key}: .* has a (colon|comma) in it"):
+        make_plan(load_spec(path), [], tmp_path / "results", dry_run=True)

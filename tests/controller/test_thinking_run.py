@@ -16,10 +16,12 @@ from agenttts.controller.models import (
     find_facts,
     frozen_facts,
     model_configs,
+    resolve_thinking,
 )
 from agenttts.controller.process import make_controller
 from agenttts.controller.run import RunDirectory
 from agenttts.inference.base import Prompt, SamplingParams, render, sample_key
+from agenttts.inference.fingerprint import fingerprint
 from agenttts.replies import COMMON_THINKING, Thinking
 from agenttts.spec import load_spec
 from tests.support.runs import journal_events
@@ -148,7 +150,37 @@ def test_weights_overwritten_in_place_have_other_samples_and_a_frozen_run_keeps_
 def test_a_hub_id_and_a_directory_that_is_gone_have_no_fingerprint(scripted_spec, weights):
     for path in ("owner/name", str(weights / "none")):
         spec = load_spec(scripted_spec(models__strong__path=path, models__strong__engine="vllm"))
-        assert find_facts(spec)["strong"] == ModelFacts(COMMON_THINKING, None)
+        assert find_facts(spec)["strong"] == ModelFacts(COMMON_THINKING, None, rules=2)
+
+
+def test_a_run_launched_earlier_keeps_its_rules(scripted_spec, weights):
+    spec = load_spec(
+        scripted_spec(models__strong__path=str(weights), models__strong__engine="vllm")
+    )
+    record = find_facts(spec)["strong"].to_record()
+    earlier = fingerprint(weights, rules=1)
+    record = {"thinking": record["thinking"], "weights": earlier}
+    facts = frozen_facts(spec, {"models": {"strong": record}})
+    assert facts["strong"].rules == 1
+    assert changed_weights(spec, facts) == []
+    (weights / "eval_results.json").write_text("{}")
+    assert changed_weights(spec, facts) == ["strong"], "as it was told then"
+
+
+def test_the_tokenizer_option_s_files_count(scripted_spec, weights, tmp_path):
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    (tokenizer / "chat_template.jinja").write_text("<seed:think>")
+    (tokenizer / "vocab.bpe").write_text("a")
+    path = scripted_spec(models__strong__path=str(weights), models__strong__engine="vllm", models__strong__options={"tokenizer": str(tokenizer)})  # fmt: skip
+    spec = load_spec(path)
+    before = find_facts(spec)["strong"]
+    assert before.thinking == Thinking(("<seed:think>",), ("</seed:think>",))
+    (tokenizer / "vocab.bpe").write_text("b")
+    assert find_facts(spec)["strong"].weights != before.weights
+    (weights / "m.gguf").write_text("")
+    assert resolve_thinking("auto", str(weights / "m.gguf")) == Thinking(("<think>",), ("</think>",))  # fmt: skip
+    assert resolve_thinking("auto", str(weights / "absent.gguf")) == COMMON_THINKING
 
 
 def test_a_dry_run_shows_what_would_be_frozen(cli, scripted_spec, weights):

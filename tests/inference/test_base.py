@@ -87,6 +87,19 @@ def test_everything_that_changes_samples_changes_the_key(change):
     assert sample_key(**address) != sample_key(**(address | change))
 
 
+def test_by_the_second_rules_what_only_places_an_engine_is_no_part_of_an_address():
+    first = dataclasses.replace(MODEL, rules=1)
+    second = dataclasses.replace(MODEL, rules=2)
+    key = sample_key(second, "x", PARAMS, 0)
+    assert key == sample_key(first, "x", PARAMS, 0), "samples stored by the first are found"
+    placing = {"gpu_memory_utilization": 0.8, "tensor_parallel_size": 2, "max_num_seqs": 8}
+    for model, same in ((first, False), (second, True)):
+        placed = dataclasses.replace(model, options={**MODEL.options, **placing})
+        assert (sample_key(placed, "x", PARAMS, 0) == key) is same
+        one, whole = (sample_key(model, "x", SamplingParams(t, 9), 0) for t in (1, 1.0))
+        assert (one == whole) is same
+
+
 @given(TEXT, st.integers(1, 30), st.integers(1, 30))
 def test_seeds_of_few_samples_are_a_prefix_of_those_of_many(key, few, more):
     """k = 5 is a prefix of k = 20: how many are asked for is part of neither key nor seed."""

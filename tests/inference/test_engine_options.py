@@ -9,8 +9,8 @@ from agenttts.inference.engine_options import (
     check_options,
     installed_vllm_options,
     option_names,
-    over_gpus,
 )
+from agenttts.inference.placement import PARALLEL_OPTIONS, PLACING_OPTIONS, over_gpus
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,8 @@ def test_gpus_are_laid_over_once(options, gpus, size):
     laid = over_gpus(options, gpus)
     assert laid.get("tensor_parallel_size") == size
     assert {**laid, **options} == laid
+
+
+def test_the_options_that_place_an_engine_are_options():
+    assert set(PARALLEL_OPTIONS) <= set(option_names("vllm"))
+    assert set(PLACING_OPTIONS) <= {*option_names("vllm"), *option_names("transformers")}

@@ -128,3 +128,25 @@ def test_gigabytes_are_not_read(model):
     started = time.monotonic()
     assert fingerprint(model)
     assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "counted"),
+    [
+        ("eval_results.json", False, True),
+        ("trainer_state.json", False, True),
+        ("LICENSE.txt", False, True),
+        ("vocab.bpe", True, False),
+        ("added.tokens", True, False),
+        ("merges.txt", True, True),
+        ("generation_config.json", True, True),
+        ("special_tokens_map.json", True, True),
+        ("tekken.json", True, True),
+        ("params.json", True, True),
+    ],
+)
+def test_what_lies_beside_the_weights_counts_if_a_model_is_read_from_it(model, name, counts, counted):  # fmt: skip
+    before, earlier = fingerprint(model), fingerprint(model, rules=1)
+    (model / name).write_text("{}")
+    assert (fingerprint(model) != before) is counts
+    assert (fingerprint(model, rules=1) != earlier) is counted

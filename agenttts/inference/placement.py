@@ -1,0 +1,29 @@
+"""Engine options that say where an engine runs and how large it is, not what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PARALLEL_OPTIONS = (
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "prefill_context_parallel_size",
+)
+"""vLLM's options whose product is the GPUs of one engine (its ParallelConfig.world_size)."""
+PLACING_OPTIONS = (
+    *PARALLEL_OPTIONS,
+    *("data_parallel_size", "decode_context_parallel_size", "enable_expert_parallel"),
+    *("distributed_executor_backend", "max_parallel_loading_workers", "disable_log_stats"),
+    *("gpu_memory_utilization", "kv_cache_memory_bytes", "enable_sleep_mode", "download_dir"),
+    *("cpu_offload_gb", "kv_offloading_backend", "kv_offloading_size", "offload_backend"),
+    *("max_num_seqs", "max_num_batched_tokens", "batch_size", "device_map", "max_memory"),
+)
+"""Options that only place or size an engine: its samples are the same up to the numerics of batching."""
+
+
+def over_gpus(options: Mapping[str, Any], gpus: int) -> dict[str, Any]:
+    """vLLM's options for an engine of ``gpus`` GPUs: tensor parallel, unless they say themselves how it is laid over them."""
+    if gpus > 1 and not any(name in options for name in PARALLEL_OPTIONS):
+        return {**options, "tensor_parallel_size": gpus}
+    return dict(options)
