@@ -44,8 +44,9 @@ class PlannedTrial:
 class TrialProgress:
     """How far a trial has come. ``batch`` is the token of its last submission, ``row`` its end.
 
-    ``submissions`` counts its jobs, without those that never began, those that reached their time limit, and those
-    that lost their place to other jobs (``preemptions``); ``lost_at`` is when the last was lost to a failure (ISO 8601), None where another was submitted.
+    ``submissions`` counts its jobs, without those that never began, those that reached their time limit, and those that
+    lost their place to other jobs (``preemptions``); ``lost_at`` is when the last was lost to a failure (ISO 8601), None
+    where another was submitted.
     """
 
     planned: PlannedTrial
