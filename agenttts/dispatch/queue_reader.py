@@ -14,7 +14,7 @@ from agenttts.dispatch.base import QueueUnavailable
 
 SQUEUE_FORMAT = "%i %N|%T|%r|%k"
 SACCT_FIELDS = "JobID,State,NodeList"
-_HEADER = re.compile(r"JOBID( NODELIST)?\|STATE\|REASON\|COMMENT|JobID\|State(\|NodeList)?")
+_HEADER = re.compile(r"JOBID[ \w()]*\|STATE\|REASON\|COMMENT|JobID\|State(\|NodeList)?")
 # 123, 123_4, 123_[5-9,11%2], and 123+0 for a part of a heterogeneous job (squeue(1), "%i").
 _JOB_ID = re.compile(r"(\d+)(?:_(\d+)|_\[([^\[\]]*)\]|\+(\d+))?", re.ASCII)
 _ELEMENTS = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
