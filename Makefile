@@ -37,7 +37,7 @@ test-image: setup cluster-tools ## the image of the cluster tests, which they bu
 	  $(BIN)/python -m tests.support.image
 
 test: setup models cluster-tools ## all tests; the cluster tests too where Slurm and Apptainer can be had
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 3 --dist loadgroup
 
 image: setup ## the CPU image of the trials, under .cache
 	$(BIN)/agenttts-hpc image build containers/cpu.def --output $(CACHE)/cpu.sif --force
