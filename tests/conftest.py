@@ -26,6 +26,12 @@ from tests.support.trials import trial_writer
 pytest_plugins = ["tests.support.repeatable"]
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A test that runs the real program starts processes."""
+    if "shell" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.processes)
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """A real small LLM that ships in a Python package, converted once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agenttts.dispatch.proc import command_line, process_identity
+from agenttts.dispatch.proc import command_line, is_dying, process_identity
 from agenttts.dispatch.profile import Profile
 
 ControllerKind = Literal["slurm", "local", "in_process"]
@@ -26,6 +26,6 @@ def is_process(pid: str, mark: bytes, identity: str | None) -> bool:
     ``mark`` is what its command line holds; ``identity`` is that of `agenttts.dispatch.proc.process_identity`, None where an
     older version did not write it down.
     """
-    if mark not in command_line(pid):
+    if mark not in command_line(pid) or is_dying(pid):
         return False
     return identity is None or process_identity(pid) == identity

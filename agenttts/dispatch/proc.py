@@ -12,6 +12,8 @@ from pathlib import Path
 # A process that another program is about to replace, or that has just been started, has a program and no arguments yet, for
 # milliseconds; one that blanked its arguments has none for good.
 _PATIENCE_S = 0.5
+# PF_EXITING of the kernel's sched.h.
+_EXITING = 0x4
 
 
 def command_line(pid: int | str) -> bytes:
@@ -46,6 +48,21 @@ def process_identity(pid: int | str) -> str | None:
         return f"{boot} {_stat(Path(f'/proc/{int(pid)}'))[19]}"  # starttime (22), in clock ticks since the boot
     except (OSError, ValueError):
         return None
+
+
+def is_dying(pid: int | str) -> bool:
+    """Whether a process has been killed (SIGKILL) or is ending, and only looks alive until the kernel has cleared it away."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        if int(_stat(folder)[6]) & _EXITING:  # flags (9)
+            return True
+        lines = (folder / "status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except (OSError, ValueError, IndexError):
+        return True  # it has ended meanwhile
+    pending = [
+        int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))
+    ]
+    return any(mask >> (signal.SIGKILL - 1) & 1 for mask in pending)
 
 
 def _stat(folder: Path) -> list[str]:

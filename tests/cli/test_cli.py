@@ -157,6 +157,7 @@ def test_overrides_name_and_results(cli, scripted_spec, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.processes
 def test_what_launch_prints_can_be_pasted(cli, scripted_spec, tmp_path):
     """However long the path: lines are not broken in a pipe."""
     results = tmp_path / ("long" * 20) / ("longer" * 20)
@@ -273,6 +274,7 @@ def test_doctor_submits_nothing_where_there_is_no_queue(cli, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.processes
 def test_an_interrupt_leaves_the_run_alone(cli, scripted_spec, tmp_path):
     spec = scripted_spec(cluster="local", models__strong__options={"seconds_per_sample": 0.05})
     waiting = subprocess.Popen(

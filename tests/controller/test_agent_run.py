@@ -77,6 +77,7 @@ def test_what_the_model_proposed_shows_in_table_status_and_report(cli, scripted_
     assert "is over 80" in text.replace("\n", " ")
 
 
+@pytest.mark.processes
 def test_a_killed_controller_asks_no_question_twice(cli, scripted_spec, tmp_path):
     replies = []
     for number in range(8):
@@ -109,6 +110,7 @@ def server():
     running.close()
 
 
+@pytest.mark.processes
 def test_an_endpoint_drives_a_run_and_its_key_stays_out_of_every_file(
     cli, scripted_spec, server, tmp_path
 ):

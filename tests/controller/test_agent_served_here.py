@@ -22,7 +22,7 @@ def test_a_model_that_the_run_serves_itself_proposes(cli, scripted_spec, smollm2
         "start_seconds": 900,
         "retries": 1,
     }
-    spec = scripted_spec(task__examples=4, search__iterations=2, search__batch_size=3, agent=agent)
+    spec = scripted_spec(task__examples=4, search__iterations=1, search__batch_size=2, agent=agent)
     done = cli("launch", spec, "--wait")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "results/small"
@@ -31,7 +31,7 @@ def test_a_model_that_the_run_serves_itself_proposes(cli, scripted_spec, smollm2
     assert any(what.startswith("ready at 127.0.0.1:") for what in served)
     assert "released" in served[-1]
     replies = transcript_events(run, "reply")
-    assert len(replies) >= 3
+    assert replies
     assert all(e["completion_tokens"] > 1 and e["prompt_tokens"] > 500 for e in replies)
     # The server held it to the schema: a small model's JSON is read without a repair library.
     first = next(e for e in replies if e["purpose"] == "propose")

@@ -115,6 +115,7 @@ def test_every_split_that_is_read_is_reported(tmp_path, scripted_spec):
 
 
 def test_paths_of_data_and_aliases_are_taken_from_the_folder_of_the_spec(tmp_path, scripted_spec):
+    (tmp_path / "a.jsonl").touch()
     for name in ("d.tsv", "d.ndjson", "d.csv", "d.parquet", "d.csv.gz"):
         spec = load_spec(scripted_spec(task__data=name, task__options={"aliases": "a.jsonl"}))
         assert spec.task.data == str(tmp_path / name)

@@ -114,6 +114,7 @@ def test_another_spec_under_the_same_name_is_refused(finished, cli, scripted_spe
     assert (tmp_path / "results/small/spec.yaml").read_bytes() == before
 
 
+@pytest.mark.processes
 def test_a_controller_killed_at_any_point_loses_and_repeats_nothing(
     finished, cli, scripted_spec, tmp_path
 ):
@@ -133,6 +134,7 @@ def test_a_controller_killed_at_any_point_loses_and_repeats_nothing(
         assert states.count("COMPLETED") == 1
 
 
+@pytest.mark.processes
 def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, tmp_path):
     spec = scripted_spec(
         cluster="local", search__iterations=1, search__batch_size=2,

@@ -201,6 +201,7 @@ def test_a_dry_run_shows_what_would_be_frozen(cli, scripted_spec, weights):
     assert again["strong"]["weights"] not in (None, strong["weights"])
 
 
+@pytest.mark.processes
 def test_a_run_launched_before_anything_was_frozen_goes_on(cli, scripted_spec, tmp_path):
     """Its origin.json has no models, its spec none of the keys, its trials no cut samples."""
     slow = {"seconds_per_sample": 0.05}

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from agenttts.dispatch.proc import command_line, cpu_seconds, oom_kills
+from agenttts.dispatch.proc import command_line, cpu_seconds, is_dying, oom_kills
+from tests.support.waiting import until
 
 
 @pytest.mark.processes
@@ -71,3 +73,32 @@ def test_the_kernel_s_count_of_kills_for_memory(tmp_path, group, file, content, 
 
 def test_this_machine_s_count_can_be_read():
     assert oom_kills() >= 0
+
+
+@pytest.mark.processes
+def test_a_killed_process_is_known_for_dying_from_the_first_moment():
+    """It keeps its arguments until a processor is free for its end: a resume right after a kill must not take it for alive."""
+    assert not is_dying(os.getpid())
+    for number in range(40):
+        with subprocess.Popen(["sleep", f"31.{number}"]) as process:
+            assert command_line(process.pid)
+            assert not is_dying(process.pid)
+            process.kill()
+            assert is_dying(process.pid)
+        assert is_dying(process.pid), "gone"
+
+
+@pytest.mark.processes
+def test_a_stopped_process_is_not_dying_until_it_is_killed():
+    with subprocess.Popen(["sleep", "32"]) as process:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            until(lambda: _state(process.pid) == "T", "the stop")
+            assert not is_dying(process.pid)
+        finally:
+            process.kill()
+        assert is_dying(process.pid)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]

@@ -36,10 +36,10 @@ SPACES = {
     ),
 }
 
-# Optuna's process takes a second a proposal: two of them after its five random trials, and two spaces, of which one is
-# exhausted. What differs between spaces, `optuna_tpe` shares with it.
+# Optuna's process takes a second a proposal: two of them after its five random trials, and one space, which is exhausted.
+# What differs between spaces, `optuna_tpe` shares with it.
 SLOW = {"optuna_gp"}
-SPACES_OF_SLOW = ("two stages", "few feasible")
+SPACES_OF_SLOW = ("few feasible",)
 
 
 def trials(method, usual):

@@ -7,8 +7,8 @@
   reruns is printed at the end of the session.
 - Native code computes on one thread a process (OMP_NUM_THREADS, unless it is set): the tests run beside each other, and
   threads that wait for a busy core made vLLM twelve times slower (2 cores, 2026-11). The order of sums is then fixed, too.
-- Under pytest-xdist with ``--dist loadgroup``, the tests that share the test cluster run on one worker, and so do those
-  that load a real engine (marker ``llm``): the cluster is started once, and two engines never compete for memory.
+- Under pytest-xdist with ``--dist loadgroup``, the tests that share a test cluster run on one worker (those with real
+  models have one of their own), and so do those that load a real engine here (marker ``llm``).
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ PROFILES = {
 }
 
 RERUN_MARKERS = ("processes", "cluster", "llm")
-# In this order: a test of a language model on the cluster belongs to the cluster's worker.
-GROUPS = {"cluster": "cluster", "llm": "engines"}
+# By a test's markers, the first whose markers it has all: real models on the cluster take as long as all else there, so
+# they have a cluster of their own.
+GROUPS = {("cluster", "llm"): "cluster-models", ("cluster",): "cluster", ("llm",): "engines"}
 
 _NODE_ID = pytest.StashKey[str]()
 
@@ -87,7 +88,7 @@ def pytest_collection_modifyitems(
         item.stash[_NODE_ID] = item.nodeid
         if can_rerun and any(map(item.get_closest_marker, RERUN_MARKERS)):
             item.add_marker(pytest.mark.flaky(reruns=1))
-        group = next((g for marker, g in GROUPS.items() if item.get_closest_marker(marker)), None)
+        group = next((g for marks, g in GROUPS.items() if all(map(item.get_closest_marker, marks))), None)  # fmt: skip
         if can_group and group:
             item.add_marker(pytest.mark.xdist_group(group))
     yield

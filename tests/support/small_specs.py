@@ -24,6 +24,7 @@ class SmallRun:
     spec: Path
     arguments: tuple[str, ...]
     stages: tuple[str, ...]
+    examples: int
 
     def check(self, results: Path) -> None:
         """What a run of it has come to: every stage, with what a model wrote read by the task."""
@@ -32,7 +33,7 @@ class SmallRun:
         assert trials["score"].is_between(0, 1).all()
         assert (trials["decode_tokens"] > 0).all()
         rows = pl.read_parquet(results / self.name / "trials" / trials["trial"][0] / "examples.parquet")  # fmt: skip
-        assert rows.height == 2 * len(self.stages)
+        assert rows.height == self.examples * len(self.stages)
         assert set(rows["stage"]) == set(self.stages)
         assert rows["candidates"].list.len().unique().to_list() == [2]
         assert any(len(text.split()) > 1 for text in rows["candidates"].explode()), "real words"
@@ -43,12 +44,12 @@ class SmallRun:
             assert any(outputs), "not every output is the empty value"
 
 
-def small_run(name: str, model: Path, folder: Path) -> SmallRun:
+def small_run(name: str, model: Path, folder: Path, examples: int = 2) -> SmallRun:
     """``name`` of `NAMES` with the model at ``model``; ``folder`` takes the files of the tutorial."""
     own = name == "triage"
     spec = write_files(folder) / "triage.yaml" if own else JOBS / f"{name}.yaml"
     stages = tuple(load_spec(spec).stages)
-    settings = ["task.examples=2", "search.iterations=0", "search.budget=1000"]
+    settings = [f"task.examples={examples}", "search.iterations=0", "search.budget=1000"]
     settings += [f"stages.{stage}.models=[{_MODEL}]" for stage in stages]
     # One allocation, so one trial; two samples, so that they are fused too.
     settings += [f"stages.{stage}.samples={{values: [2]}}" for stage in stages]
@@ -62,4 +63,4 @@ def small_run(name: str, model: Path, folder: Path) -> SmallRun:
     else:
         names = load_spec(spec).models
         settings += [f"models.{each}.path={model}" for each in names]
-    return SmallRun(name, spec, tuple(p for s in settings for p in ("--set", s)), stages)
+    return SmallRun(name, spec, tuple(p for s in settings for p in ("--set", s)), stages, examples)
