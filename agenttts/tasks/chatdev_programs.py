@@ -9,6 +9,8 @@ import tokenize
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from agenttts.tasks.syntax import parse
+
 MAIN = "main.py"
 _MOST_FILES = 20
 _LONGEST_FILE = 100_000
@@ -165,7 +167,7 @@ def _sources(files: Mapping[str, str]) -> list[str]:
 
 def _tree(source: str) -> ast.Module | None:
     try:
-        return ast.parse(source)
+        return parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # what compile() may answer
         return None
 

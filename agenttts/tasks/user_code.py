@@ -10,11 +10,13 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Collection
+from functools import lru_cache
 from typing import Any
 
 from agenttts.errors import AgentTTSError, UserError, valid_names
 from agenttts.tasks.base import Example, StageDefinition, Task, TaskConfig
 from agenttts.tasks.surrogates import clean_text, clean_value
+from agenttts.tasks.syntax import PARSING
 
 WRONG = (Exception, SystemExit)
 """What a user's code may raise, other than what is raised from outside of it."""
@@ -184,9 +186,11 @@ def _files(cls: type) -> set[str]:
     return {file for file in found if file}
 
 
+@lru_cache(maxsize=256)  # the whole file is parsed for a class, and every trial asks
 def _line(code: Callable[..., Any] | type) -> str:
     """FILE:LINE of a class or function; empty for those that are not written in Python."""
     try:
-        return f"{inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]}"
+        with PARSING:
+            return f"{inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]}"
     except (OSError, TypeError):
         return ""

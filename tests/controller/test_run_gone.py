@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -14,8 +15,19 @@ from tests.support.runs import table
 LOST = {
     "removed": ("rm -rf {run}", "was removed or moved"),
     "moved": ("mv {run} {run}.moved", "was removed or moved"),
-    "replaced": ("mv {run} {run}.moved && cp -r {run}.moved {run} && sed -i 's/\"token\": \"/\"token\": \"0/' {run}/origin.json", "was replaced by another run"),
+    "replaced": ("{python} {folder}/replace.py {run}", "was replaced by another run"),
 }  # fmt: skip
+# In one step: a controller that looked between two would find the run removed, and say so.
+REPLACE = """
+import ctypes, pathlib, shutil, sys
+run = pathlib.Path(sys.argv[1])
+other = run.with_name("other")
+shutil.copytree(run, other)
+origin = other / "origin.json"
+origin.write_text(origin.read_text().replace('"token": "', '"token": "0'))
+here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+assert ctypes.CDLL(None).renameat2(here, bytes(run), here, bytes(other), exchange) == 0
+"""
 
 
 @pytest.mark.processes
@@ -26,7 +38,8 @@ def test_the_controller_of_a_run_that_is_gone_ends_and_makes_nothing_of_it_anew(
     """The first trial's own job takes the run away, before the trial begins."""
     command, said = LOST[how]
     run = tmp_path / "results" / "small"
-    take_away = command.format(run=run)
+    (tmp_path / "replace.py").write_text(REPLACE)
+    take_away = command.format(run=run, folder=tmp_path, python=sys.executable)
     profile = {"kind": "in_process", "poll_seconds": 0.1, "retry_pauses": [0], "setup": [f"[ -e {tmp_path}/done ] || {{ touch {tmp_path}/done; {take_away}; }}"]}  # fmt: skip
     (tmp_path / "odd.yaml").write_text(json.dumps(profile))
     done = cli("launch", scripted_spec(search__iterations=0), "--cluster", "./odd.yaml", "--wait")

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from agenttts.tasks.surrogates import clean_text, clean_value
+from agenttts.tasks.syntax import PARSING
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """An escaped surrogate. A text without one needs no walk through its values."""
@@ -58,7 +59,8 @@ def value_of_cell(text: str) -> Any:
             literal = text.strip()
             if _NUMPY.search(literal):  # before: Python joins 'a' 'b' to one text
                 literal = " ".join(_python_tokens(literal))
-            return _plain_literal(ast.literal_eval(literal))
+            with PARSING:
+                return _plain_literal(ast.literal_eval(literal))
     # Deep nesting overflows the parser's own stack (MemoryError) or Python's.
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError):
         return text
