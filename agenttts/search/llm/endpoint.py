@@ -20,6 +20,8 @@ from agenttts.search.llm.base import Chat, LLMError, Reply, estimated_tokens
 if TYPE_CHECKING:  # httpx is imported when a client is made: most runs need none
     import httpx
 
+# vLLM answers so, with status 200, when it is shut down while it works; and other servers when a worker of theirs fails.
+_BROKEN_OFF = {"abort", "aborted", "cancelled", "error"}
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _LARGEST_ANSWER = 4_000_000
 _TOO_LONG = re.compile(
@@ -164,6 +166,8 @@ def _reply(chat: Chat, text: str, notes: tuple[str, ...], address: Address) -> R
         choice = document["choices"][0]
         content = choice["message"].get("content")
         reason = str(choice.get("finish_reason") or "stop")
+        if reason in _BROKEN_OFF:
+            raise LLMError("connection", f"the server broke the answer off ({reason})", again=True)
         usage = document.get("usage") or {}
         said = _content(content)
         return Reply(

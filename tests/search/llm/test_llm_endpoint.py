@@ -117,6 +117,17 @@ def test_a_prompt_too_long_for_the_model_is_told_apart(server):
     assert (caught.value.fault, caught.value.again) == ("context", False)
 
 
+@pytest.mark.parametrize("reason", ["abort", "error"])
+@pytest.mark.parametrize("text", ["", '{"guidelines": ["half of'])
+def test_an_answer_that_the_server_broke_off_is_asked_for_again(server, reason, text):
+    """vLLM, shut down while it works, answers with status 200 and what it has so far."""
+    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    server.answers = [(200, json.dumps({"choices": [choice]}), {})]
+    with pytest.raises(LLMError, match=f"broke the answer off \\({reason}\\)") as caught:
+        client(server).complete(CHAT)
+    assert (caught.value.fault, caught.value.again) == ("connection", True)
+
+
 @pytest.mark.parametrize("body", ["", "oops", "[]", '{"choices": []}', '{"choices": [{"message": 3}]}', "[" * 5000])  # fmt: skip
 def test_an_answer_that_is_no_completion(server, body):
     server.answers = [(200, body, {})]
