@@ -252,7 +252,7 @@ class Evaluation:
         for _, group in groupby(works, key=lambda pair: pair[1].gpus):
             members = list(group)
             names = [t.planned.trial for t, _ in members]
-            batch = f"{self._works.token}-{len(self._journal.state.batches)}"
+            batch = f"{self._works.tokens[0]}-{len(self._journal.state.batches)}"
             self._journal.append("submitting", batch=batch, trials=names)
             jobs = self._start_jobs(batch, [work for _, work in members])
             self._journal.append("submitted", batch=batch, jobs=jobs)

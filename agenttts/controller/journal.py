@@ -103,14 +103,14 @@ class RunState:
             return
         typed(kind, event).into(self)
 
-    def note_loss(self, trials: Sequence[str], where: _Where) -> None:
-        """Where a failure ended the jobs of trials, if that is known and the node may have had a part in it."""
-        if not where.node:
+    def note_loss(self, trials: Sequence[str], event: _Lost | _Finished) -> None:
+        """Where a failure ended the jobs of trials; the event has no node where that is not known, or nobody's fault."""
+        if not event.node:
             return
-        moment = where.time.isoformat() if where.time else ""
+        moment = event.time.isoformat() if event.time else ""
         for trial in trials:
             job = self.trials[trial].job_id or ""
-            self.losses.append(Loss(trial, job, where.node, where.node_fault, moment))
+            self.losses.append(Loss(trial, job, event.node, event.node_fault, moment))
 
     def reopen(self) -> None:
         """Trials that `cancel` cut off are to be run after all; what the searcher has been told of stays as it is."""
@@ -172,15 +172,6 @@ class _Submitted:
 
 
 @dataclass(frozen=True)
-class _Where:
-    """On which node a job failed, and whether the node is to blame; no node where that is not known, or nobody's fault."""
-
-    node: str | None = None
-    node_fault: bool = False
-    time: AwareDatetime | None = None
-
-
-@dataclass(frozen=True)
 class _Lost:
     trials: list[str]
     reason: str
@@ -190,7 +181,7 @@ class _Lost:
 
     def into(self, state: RunState) -> None:
         moment = self.time.isoformat() if self.time else None
-        state.note_loss(self.trials, _Where(self.node, self.node_fault, self.time))
+        state.note_loss(self.trials, self)
         for trial in self.trials:
             progress = state.trials[trial]
             progress.batch = progress.job_id = None
@@ -231,7 +222,7 @@ class _Finished:
 
     def into(self, state: RunState) -> None:
         row_from_json(self.row)
-        state.note_loss([self.trial], _Where(self.node, self.node_fault, self.time))
+        state.note_loss([self.trial], self)
         state.trials[self.trial].row = self.row
 
 

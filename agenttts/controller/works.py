@@ -94,7 +94,6 @@ class WorkFactory:
         cache: CompileCache | None = None,
     ) -> None:
         self.tokens = tokens
-        self.token = tokens[0]
         self._at_once = at_once
         self._cache = cache
         self._run = run

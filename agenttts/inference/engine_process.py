@@ -139,10 +139,7 @@ class EngineProcess:
         # vLLM's workers are processes too: the cause of a failure there is only in what they printed.
         if kind != "OOM" and is_out_of_memory("\n".join(self._tail)):
             kind = "OOM"
-        cause = worker_error(self._tail)
-        if cause and cause not in text:
-            text += f"; the cause, as a process of the engine printed it: {cause}"
-        raise EngineError(text, kind=kind)
+        raise EngineError(text + self._cause(text), kind=kind)
 
     def _death(self) -> EngineError:
         """The error of a child that closed its socket without an answer."""
@@ -157,12 +154,17 @@ class EngineProcess:
             text += "; SIGKILL is what the kernel and Slurm send when memory has run out"
         oom = killed or is_out_of_memory("\n".join(self._tail))
         last = next((line for line in reversed(self._tail) if line.strip()), "")
-        cause = worker_error(self._tail)
-        if cause:
-            text += f"; the cause, as a process of the engine printed it: {cause}"
-        elif last:
-            text += f"; its last line: {last.strip()[:_MESSAGE_LENGTH]}"
+        text += self._cause(text) or (
+            f"; its last line: {last.strip()[:_MESSAGE_LENGTH]}" if last else ""
+        )
         return EngineError(text, kind="OOM" if oom else "FAILED")
+
+    def _cause(self, text: str) -> str:
+        """The end of a message ``text``: the cause that a process of the engine printed, unless the text has it already."""
+        cause = worker_error(self._tail)
+        if cause is None or cause in text:
+            return ""
+        return f"; the cause, as a process of the engine printed it: {cause}"
 
     def _kill(self) -> None:
         """End the child's whole process group and reap the child."""
