@@ -2,7 +2,7 @@
 
 Nothing is locked. A shard is removed only when a larger one has held its samples for a while, so a reader that listed the
 directory before, or sees it late (NFS keeps what it knows of a directory for a minute), still finds every sample in one of
-the two. A process killed anywhere leaves samples twice, which is harmless, and never not at all.
+the two. A process killed anywhere leaves some samples twice, which is harmless; none is ever missing.
 """
 
 from __future__ import annotations
