@@ -139,3 +139,18 @@ def cluster(cluster_tools: None, image: Path, tmp_path_factory: pytest.TempPathF
         yield Cluster(directory, {"SLURM_CONF": str(conf), "AGENTTTS_CPU_IMAGE": str(image)})
     finally:
         cluster_script("down", directory)
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """Put an ``nvidia-smi`` on PATH that says this and ends so."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def make(says: str, code: int = 0, seconds: float = 0) -> None:
+        script = folder / "nvidia-smi"
+        script.write_text(f"#!/bin/sh\nsleep {seconds}\ncat <<'END'\n{says}END\nexit {code}\n")
+        script.chmod(0o755)
+
+    return make

@@ -4,8 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttts.budget import allocation_budget, fits, samples_within, stage_budget, total
-from agenttts.space import Model, SearchSpace, Stage
+from agenttts.space import (
+    Model,
+    SearchSpace,
+    Stage,
+    allocation_budget,
+    fits,
+    samples_within,
+    stage_budget,
+    total,
+)
 
 # The paper's table: cost of one sample of the stage's largest model. CWQ retrieval worked by hand:
 # (24 * (1024 + 64) - 128) / 64 = 406.

@@ -7,8 +7,14 @@ import re
 
 PUBLIC = {
     "agenttts": ["__version__"],
-    "agenttts.space": ["SearchSpace", "Stage", "Allocation", "Choice", "Model"],
-    "agenttts.budget": ["allocation_budget"],
+    "agenttts.space": [
+        "SearchSpace",
+        "Stage",
+        "Allocation",
+        "Choice",
+        "Model",
+        "allocation_budget",
+    ],
     "agenttts.search": ["create"],
     "agenttts.search.base": ["Searcher", "Proposal", "TrialResult"],
     "agenttts.tasks": ["Task", "create"],
@@ -51,10 +57,9 @@ def test_the_version_is_one():
 
 def test_the_documented_interface_works_together():
     """Space, budget and searcher, as a user's own script would use them."""
-    from agenttts.budget import allocation_budget
     from agenttts.search import create
     from agenttts.search.base import Searcher, TrialResult
-    from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage
+    from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage, allocation_budget
 
     models = (Model("small", 3e9), Model("large", 70e9))
     stages = (
@@ -79,7 +84,7 @@ def test_the_documented_interface_works_together():
 def test_a_task_of_a_user_s_own_is_found(tmp_path, monkeypatch):
     (tmp_path / "mypkg_for_exports.py").write_text(
         "from agenttts.tasks import Task\n"
-        "from agenttts.tasks.retrieval_qa import Answer, Retrieval\n"
+        "from agenttts.tasks.retrieval.task import Answer, Retrieval\n"
         "class MyTask(Task):\n"
         "    name = 'mine'\n"
         "    description = 'One of mine.'\n"

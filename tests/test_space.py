@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttts.budget import allocation_budget, fits
 from agenttts.errors import UserError
 from agenttts.search.feasible import FeasibleSet
-from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage
+from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage, allocation_budget, fits
 from tests.support.spaces import spaces
 
 

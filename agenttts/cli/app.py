@@ -144,9 +144,9 @@ def launch(
 ) -> None:
     """Check SPEC, submit the controller, and return (or --wait). An existing run of the same spec goes on."""
     from agenttts.cli import show
-    from agenttts.controller.launch import launch as launch_run
-    from agenttts.controller.plan import make_plan
-    from agenttts.controller.run import in_use
+    from agenttts.launch.launch import launch as launch_run
+    from agenttts.launch.plan import make_plan
+    from agenttts.run.directory import in_use
     from agenttts.spec import load_spec
 
     settings = [*(overrides or [])]
@@ -164,7 +164,7 @@ def launch(
 def _after_launch(run: Any, created: bool, plan: Any, wait: bool, as_json: bool) -> None:
     """Say what was launched, or follow it to its end."""
     from agenttts.cli import show
-    from agenttts.controller.status import check_outcome, run_status
+    from agenttts.status.run_status import check_outcome, run_status
 
     read: dict[str, Any] = {
         "created": created,
@@ -192,8 +192,8 @@ def status(
 ) -> None:
     """Show iteration, trials by state, the best so far and the running jobs of a run."""
     from agenttts.cli import show
-    from agenttts.controller.run import find_run, in_use
-    from agenttts.controller.status import run_status
+    from agenttts.run.directory import find_run, in_use
+    from agenttts.status.run_status import run_status
 
     directory = find_run(run, results)
     with in_use(directory):
@@ -212,9 +212,9 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="Write to a file.")] = None,
 ) -> None:
     """Aggregate runs: best allocation, best-so-far, Pareto fronts against budget, tokens and GPU-seconds."""
-    from agenttts.controller.reports import report_of
-    from agenttts.controller.run import find_run, in_use
+    from agenttts.loop.reports import report_of
     from agenttts.report import render
+    from agenttts.run.directory import find_run, in_use
 
     directories = [find_run(run, results) for run in runs]
     with in_use(*directories):
@@ -240,10 +240,10 @@ def resume(
 ) -> None:
     """Start the controller of a run again; no finished trial runs twice, none is lost."""
     from agenttts.cli import show
-    from agenttts.controller.launch import repair
-    from agenttts.controller.launch import resume as resume_run
-    from agenttts.controller.run import find_run, in_use
-    from agenttts.controller.status import check_outcome, run_status
+    from agenttts.launch.launch import repair
+    from agenttts.launch.launch import resume as resume_run
+    from agenttts.run.directory import find_run, in_use
+    from agenttts.status.run_status import check_outcome, run_status
 
     directory = find_run(run, results)
     with in_use(directory):
@@ -264,9 +264,9 @@ def resume(
 def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) -> None:
     """Stop a run's controller and jobs; what has finished is kept."""
     from agenttts.cli import show
-    from agenttts.controller.launch import cancel as cancel_run
-    from agenttts.controller.run import find_run, in_use
-    from agenttts.controller.status import run_status
+    from agenttts.launch.launch import cancel as cancel_run
+    from agenttts.run.directory import find_run, in_use
+    from agenttts.status.run_status import run_status
 
     directory = find_run(run, results)
     with in_use(directory):
@@ -292,9 +292,9 @@ def replay(
     """
     from agenttts import search
     from agenttts.cli import show
-    from agenttts.controller.agent import link_for_replay
-    from agenttts.search.replay import check_out, load_table, write_trace
-    from agenttts.search.replay import replay as replay_table
+    from agenttts.replay.replay import check_out, load_table, write_trace
+    from agenttts.replay.replay import replay as replay_table
+    from agenttts.serving.served_model import link_for_replay
     from agenttts.spec import load_spec
 
     spec = load_spec(space)
@@ -334,7 +334,7 @@ def doctor(
 ) -> None:
     """Check what this machine and a cluster's profile provide, and say how to fix what they lack."""
     from agenttts.cli import show
-    from agenttts.controller.doctor import examine, examine_nodes
+    from agenttts.doctor.report import examine, examine_nodes
 
     folders = _profile_folders(None)
     if submit:
@@ -367,7 +367,7 @@ def image_build(
 ) -> None:
     """Build an image and record its digest beside it."""
     from agenttts.cli import show
-    from agenttts.dispatch.image import build_image
+    from agenttts.images.build import build_image
 
     record = build_image(
         definition,

@@ -20,8 +20,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     import polars as pl
 
-    from agenttts.controller.rebuild import Rebuilt
-    from agenttts.controller.run import RunDirectory
+    from agenttts.launch.rebuild import Rebuilt
+    from agenttts.run.directory import RunDirectory
 
 # Into a pipe Rich would wrap at 80 columns, which an allocation of long model names does not fit.
 
@@ -36,7 +36,7 @@ console = new_console()
 
 def progress(run: RunDirectory, *, quiet: bool = False) -> None:
     """Follow a run to its end: a live display on a terminal, a line a change elsewhere."""
-    from agenttts.controller.status import follow
+    from agenttts.status.run_status import follow
 
     if quiet:
         follow(run, lambda status: None)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agenttts.dispatch.devices import inside_container
+from agenttts.dispatch.node.devices import inside_container
 from agenttts.errors import MissingRequirement, Unavailable, UserError
 
 # A container for batch inference needs no hub and sends no usage statistics.

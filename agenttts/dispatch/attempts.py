@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from agenttts.documents import parse_json, typed
-from agenttts.tables.atomic import atomic_write_json
+from agenttts.files.atomic import atomic_write_json
+from agenttts.files.documents import parse_json, typed
 from agenttts.tables.schema import TrialState
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agenttts.dispatch.scratch import CompileCache
+from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 

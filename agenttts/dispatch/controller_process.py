@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agenttts.dispatch.proc import command_line, is_dying, process_identity
 from agenttts.dispatch.profile import Profile
+from agenttts.files.processes import command_line, is_dying, process_identity
 
 ControllerKind = Literal["slurm", "local", "in_process"]
 
@@ -23,7 +23,7 @@ def controller_kind(profile: Profile) -> ControllerKind:
 def is_process(pid: str, mark: bytes, identity: str | None) -> bool:
     """Whether the process ``pid`` of this host is the one that had this ``identity`` when it was started.
 
-    ``mark`` is what its command line holds; ``identity`` is that of `agenttts.dispatch.proc.process_identity`, None where an
+    ``mark`` is what its command line holds; ``identity`` is that of `agenttts.files.processes.process_identity`, None where an
     older version did not write it down.
     """
     if mark not in command_line(pid) or is_dying(pid):

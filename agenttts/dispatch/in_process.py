@@ -14,9 +14,9 @@ from pathlib import Path
 from agenttts.dispatch.attempts import count_state
 from agenttts.dispatch.base import JobStatus, Work
 from agenttts.dispatch.blame import AttemptEnd, blame
-from agenttts.dispatch.job import TrialJob, job_settings
+from agenttts.dispatch.node.job import TrialJob, job_settings
+from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.trial_log import LOG_FILE
 from agenttts.errors import UserError
 from agenttts.inference.base import Completion, Engine, ModelConfig, Request
 from agenttts.inference.engine_process import create_engine

@@ -11,10 +11,10 @@ from pathlib import Path
 import submitit
 
 from agenttts.dispatch.base import JobStatus, Work
-from agenttts.dispatch.job import NEVER, TrialJob
-from agenttts.dispatch.proc import command_line, parents, pids
+from agenttts.dispatch.node.job import NEVER, TrialJob
 from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.slurm_syntax import minutes
+from agenttts.dispatch.slurm.syntax import minutes
+from agenttts.files.processes import command_line, parents, pids
 from agenttts.tables.schema import TrialState
 
 # The module that runs a local job's process from its start to its end.

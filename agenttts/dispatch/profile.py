@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from agenttts.dispatch import sbatch_syntax, slurm_syntax
-from agenttts.dispatch.slurm_syntax import minutes
+from agenttts.dispatch.slurm import sbatch_options as sbatch_syntax
+from agenttts.dispatch.slurm import syntax as slurm_syntax
+from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import UserError, valid_names
 from agenttts.spec.load import read_text
 from agenttts.spec.paths import expanded
@@ -262,3 +263,8 @@ def describe(resources: JobResources) -> dict[str, Any]:
         for name, value in resources.model_dump().items()
         if value != fields[name].default or name in ("time", "cpus")
     }
+
+
+def has_nodes(profile: Profile) -> bool:
+    """Whether trials of the profile run on other machines than this one."""
+    return profile.kind == "slurm"

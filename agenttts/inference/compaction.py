@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 import polars as pl
 
+from agenttts.files.atomic import atomic_write
 from agenttts.inference.store import SCHEMA, UNREADABLE
-from agenttts.tables.atomic import atomic_write
 
 log = logging.getLogger(__name__)
 

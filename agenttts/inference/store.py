@@ -20,7 +20,7 @@ from pathlib import Path
 
 import polars as pl
 
-from agenttts.tables.atomic import atomic_write_parquet
+from agenttts.files.atomic import atomic_write_parquet
 
 log = logging.getLogger(__name__)
 

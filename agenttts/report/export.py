@@ -12,10 +12,10 @@ from typing import Literal, get_args
 import polars as pl
 
 from agenttts.errors import UserError, valid_names
+from agenttts.files.atomic import atomic_write_bytes
 from agenttts.report.render_html import render_html
 from agenttts.report.render_table import print_tables, tables_text
 from agenttts.report.summary import Report
-from agenttts.tables.atomic import atomic_write_bytes
 from agenttts.tables.schema import metric_names
 
 ReportFormat = Literal["table", "json", "csv", "html", "parquet"]

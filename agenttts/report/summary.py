@@ -16,8 +16,8 @@ from typing import Any
 import polars as pl
 import yaml
 
-from agenttts.documents import parse_json
 from agenttts.errors import UserError
+from agenttts.files.documents import parse_json
 from agenttts.tables.aggregate import (
     COSTS,
     Interval,

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Collection
 from typing import Any, Literal, get_type_hints
 
-from agenttts.documents import fits
 from agenttts.errors import UserError, valid_names
+from agenttts.files.documents import fits
 from agenttts.search.agenttts import AgentTTSSearcher
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.search.exhaustive import GridSearcher

@@ -12,8 +12,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable, Container, Iterator, Sequence
 
-from agenttts.budget import fits, total
-from agenttts.space import Allocation, Choice, SearchSpace, Stage
+from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits, total
 
 
 class FeasibleSet:

@@ -18,7 +18,7 @@ from agenttts.space import Allocation, Choice, SearchSpace
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-# As `agenttts.budget.fits`: relative slack for rounding.
+# As `agenttts.space.fits`: relative slack for rounding.
 _SLACK = 1e-9
 
 

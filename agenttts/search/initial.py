@@ -6,9 +6,8 @@ stages hold still. Source: AgentTTS (arXiv 2508.00890), "initial trials".
 
 from __future__ import annotations
 
-from agenttts.budget import fits, total
 from agenttts.search.base import Proposal
-from agenttts.space import Allocation, Choice, SearchSpace, Stage
+from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits, total
 
 DEFAULT_SAMPLE_CAP = 60
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 
-from agenttts.budget import total
-from agenttts.space import Allocation, Choice, SearchSpace, Stage
+from agenttts.space import Allocation, Choice, SearchSpace, Stage, total
 
 # Sample counts considered for a (stage, model): about this many, evenly spaced in log(samples).
 _COUNTS = 12

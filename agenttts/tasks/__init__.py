@@ -1,6 +1,6 @@
 """Tasks by name: the built-in ones, and users' own.
 
-A user's own is ``package.module:Class``, ``FILE.py:Class``, or a YAML file (see `agenttts.tasks.declarative`).
+A user's own is ``package.module:Class``, ``FILE.py:Class``, or a YAML file (see `agenttts.tasks.declarative.task`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from agenttts.tasks.user_tasks import is_declarative, load_class
 
 # Where each task is, not the class itself: a task's module is imported when it is asked for.
 _TASKS = {
-    "chatdev": "agenttts.tasks.chatdev:ChatDev",
-    "kgqa": "agenttts.tasks.kgqa:KnowledgeGraphQA",
-    "retrieval_qa": "agenttts.tasks.retrieval_qa:RetrievalQA",
-    "taskbench": "agenttts.tasks.taskbench:TaskBench",
+    "chatdev": "agenttts.tasks.chatdev.task:ChatDev",
+    "kgqa": "agenttts.tasks.retrieval.kgqa:KnowledgeGraphQA",
+    "retrieval_qa": "agenttts.tasks.retrieval.task:RetrievalQA",
+    "taskbench": "agenttts.tasks.taskbench.task:TaskBench",
 }
 
 
@@ -33,7 +33,7 @@ def create(name: str) -> Task:
     if name in _TASKS:
         return make_task(name, load_class(_TASKS[name]))
     if is_declarative(name):
-        from agenttts.tasks.declarative import load_declarative
+        from agenttts.tasks.declarative.task import load_declarative
 
         return load_declarative(name)
     if ":" not in name:

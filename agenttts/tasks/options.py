@@ -30,7 +30,7 @@ SPLIT_RULES: Mapping[str, Rule] = MappingProxyType(
         ),
     }
 )
-"""Options of every task that has a search and a test split; see `agenttts.tasks.source`."""
+"""Options of every task that has a search and a test split; see `agenttts.tasks.loading.source`."""
 
 ALIASES = Rule(
     "the path of a file of aliases by the ids of answers, such as 2Wiki's id_aliases.json",

@@ -15,8 +15,8 @@ from typing import Any
 
 from agenttts.errors import AgentTTSError, UserError, valid_names
 from agenttts.tasks.base import Example, StageDefinition, Task, TaskConfig
-from agenttts.tasks.surrogates import clean_text, clean_value
-from agenttts.tasks.syntax import PARSING
+from agenttts.tasks.loading.syntax import PARSING
+from agenttts.tasks.loading.unicode import clean_text, clean_value
 
 WRONG = (Exception, SystemExit)
 """What a user's code may raise, other than what is raised from outside of it."""
@@ -68,7 +68,7 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
     if config.report.skip_bad and not config.report.sources:
         raise UserError(
             f"task.skip_bad: {where} reads its data itself and skips nothing: leave the key out, or have load() read them with "
-            "agenttts.tasks.source.read_source and agenttts.tasks.loading.report.convert"
+            "agenttts.tasks.loading.source.read_source and agenttts.tasks.loading.report.convert"
         )
     examples: dict[str, Example] = {}
     for given in found:

@@ -15,8 +15,8 @@ from statistics import fmean
 from typing import Any
 
 from agenttts import tasks
-from agenttts.documents import parse_json, typed
 from agenttts.errors import UserError, valid_names
+from agenttts.files.documents import parse_json, typed
 from agenttts.inference.base import SamplingParams
 from agenttts.inference.sampler import DrawResult, Sampler
 from agenttts.inference.sharing import ALONE

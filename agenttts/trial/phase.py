@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from agenttts.documents import parse_json
+from agenttts.files.atomic import atomic_write_json
+from agenttts.files.documents import parse_json
 from agenttts.inference.base import Completion, Engine, ModelConfig, Request
-from agenttts.tables.atomic import atomic_write_json
 
 PHASE_FILE = "phase.json"
 PhaseName = Literal["load", "generate", "other"]

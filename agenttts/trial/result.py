@@ -14,8 +14,8 @@ from pathlib import Path
 
 import polars as pl
 
-from agenttts.documents import parse_json, typed
-from agenttts.tables.atomic import atomic_write_json, atomic_write_parquet
+from agenttts.files.atomic import atomic_write_json, atomic_write_parquet
+from agenttts.files.documents import parse_json, typed
 from agenttts.tables.schema import StageCuts
 from agenttts.trial.spec import SPEC_FILE
 

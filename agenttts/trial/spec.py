@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agenttts.documents import parse_json
 from agenttts.errors import UserError
+from agenttts.files.documents import parse_json
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.sharing import Share
 from agenttts.space import Allocation

@@ -19,12 +19,12 @@ from pathlib import Path
 import polars as pl
 
 from agenttts import tasks
-from agenttts.controller.models import find_facts, model_configs
+from agenttts.files.atomic import atomic_write_json, atomic_write_parquet
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.sampler import Sampler
 from agenttts.inference.store import SampleStore
+from agenttts.run.models import find_facts, model_configs
 from agenttts.spec import JobSpec, load_spec
-from agenttts.tables.atomic import atomic_write_json, atomic_write_parquet
 from agenttts.tasks.base import TaskConfig
 from agenttts.trial.evaluate import evaluate
 from agenttts.trial.result import TrialOutput, read_result

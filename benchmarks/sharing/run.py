@@ -23,11 +23,11 @@ from pathlib import Path
 import polars as pl
 
 from agenttts import tasks
-from agenttts.controller.journal import PlannedTrial
-from agenttts.controller.works import shares
+from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import ModelConfig
+from agenttts.loop.works import shares
+from agenttts.run.journal import PlannedTrial
 from agenttts.space import Allocation, Choice
-from agenttts.tables.atomic import atomic_write_json
 from agenttts.tasks.base import TaskConfig
 from agenttts.trial.result import read_result
 from agenttts.trial.spec import SPEC_FILE, TrialSpec

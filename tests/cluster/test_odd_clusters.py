@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from agenttts.dispatch.base import QueueUnavailable, Work
-from agenttts.dispatch.job import read_attempts
+from agenttts.dispatch.node.job import read_attempts
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.slurm import SlurmDispatcher
+from agenttts.dispatch.slurm.dispatcher import SlurmDispatcher
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 from tests.support.cluster import Cluster, cluster_script
@@ -315,7 +315,7 @@ def closed(on_it) -> Iterator[Callable[[], None]]:
 
 def test_a_job_whose_submitter_died_runs_and_one_that_was_given_up_does_not(closed, tmp_path, monkeypatch):  # fmt: skip
     """sbatch takes the jobs, and the submitter dies of its answer; another controller finds one and gives one up."""
-    from agenttts.dispatch.submission import BatchExecutor
+    from agenttts.dispatch.slurm.submission import BatchExecutor
 
     with monkeypatch.context() as patched:
         patched.setattr(BatchExecutor, "_get_job_id_from_submission_command", lambda self, answer: 1 / 0)  # fmt: skip

@@ -9,9 +9,9 @@ import pytest
 
 from agenttts.dispatch.apptainer import CACHES, Container, container_env, exec_command
 from agenttts.dispatch.attempts import read_attempts
-from agenttts.dispatch.job import TrialJob
-from agenttts.dispatch.scratch import CompileCache
-from agenttts.dispatch.trial_log import LOG_FILE
+from agenttts.dispatch.node.job import TrialJob
+from agenttts.dispatch.node.scratch import CompileCache
+from agenttts.dispatch.node.trial_log import LOG_FILE
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from agenttts.dispatch.controller_process import controller_kind, is_process
-from agenttts.dispatch.proc import process_identity
 from agenttts.dispatch.profile import ControllerResources, Profile
+from agenttts.files.processes import process_identity
 
 MARK = b"the-folder-of-the-run"
 

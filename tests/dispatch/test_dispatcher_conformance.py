@@ -15,8 +15,8 @@ from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import Dispatcher, Work
 from agenttts.dispatch.in_process import InProcessDispatcher
 from agenttts.dispatch.local import LocalDispatcher
+from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.trial_log import LOG_FILE
 from agenttts.tables.schema import TrialState
 from tests.support.waiting import until, until_ended
 
@@ -45,7 +45,7 @@ def place(request, tmp_path, monkeypatch) -> Place:
         return Place(
             tmp_path, lambda **more: make(Profile(**settings, **more), folder), "999999999"
         )
-    from agenttts.dispatch.slurm import SlurmDispatcher
+    from agenttts.dispatch.slurm.dispatcher import SlurmDispatcher
 
     cluster = request.getfixturevalue("cluster")
     for name, value in cluster.env.items():

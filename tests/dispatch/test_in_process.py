@@ -15,8 +15,8 @@ import pytest
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import Work
 from agenttts.dispatch.in_process import InProcessDispatcher
+from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.trial_log import LOG_FILE
 from agenttts.inference.base import Engine
 from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
@@ -99,7 +99,7 @@ def test_a_stopped_trial_keeps_its_samples_and_goes_on_from_them(dispatcher, mak
 def test_a_trial_over_its_time_limit_is_run_again_as_often_as_the_profile_says(
     dispatcher, make_trial, monkeypatch
 ):
-    monkeypatch.setattr("agenttts.dispatch.job.minutes", lambda time: 0.005)  # 0.3 s
+    monkeypatch.setattr("agenttts.dispatch.node.job.minutes", lambda time: 0.005)  # 0.3 s
     here = dispatcher(trial=JobResources(time="1"), max_timeouts=2)
     spec = make_trial("t0000", ("weak", 1), ("weak", 1))
     directory = Path(spec.directory)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttts.controller.models import model_thinking
 from agenttts.errors import UserError
 from agenttts.inference.base import EngineError, ModelConfig, Request, SamplingParams
 from agenttts.inference.scripted import ScriptedEngine
@@ -19,6 +18,7 @@ from agenttts.inference.scripted_thinking import (
     script_thinking,
 )
 from agenttts.replies import COMMON_THINKING, Thinking, remove_thinking
+from agenttts.run.models import model_thinking
 from agenttts.spec import ModelSection
 
 CHAT = ({"role": "user", "content": "Which river?"},)

@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.replay.replay import load_table
 from agenttts.report import build_report, render
 from agenttts.report.export import ReportFormat, flat_table
-from agenttts.search.replay import load_table
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.tables.schema import TrialRow, trials_frame
 

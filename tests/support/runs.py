@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from agenttts.dispatch.proc import command_line
+from agenttts.files.processes import command_line
 from tests.support.processes import pids
 from tests.support.waiting import until
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from agenttts.tables.atomic import atomic_write_text
+from agenttts.files.atomic import atomic_write_text
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = ROOT / "agenttts" / "tasks" / "data" / "twohop.jsonl"

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agenttts import tasks
+from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import ModelConfig
 from agenttts.space import Allocation, Choice
-from agenttts.tables.atomic import atomic_write_json
 from agenttts.tasks.base import TaskConfig
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 from tests.support.scripted import at_fixed_path, small_spec

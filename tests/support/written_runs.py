@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from agenttts.files.atomic import atomic_write_parquet
 from agenttts.space import Allocation, Choice
-from agenttts.tables.atomic import atomic_write_parquet
 from agenttts.tables.schema import (
     ExampleRow,
     TrialRow,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agenttts.files.atomic import atomic_write_parquet
 from agenttts.space import Allocation, Choice
 from agenttts.tables.aggregate import (
     COSTS,
@@ -26,7 +27,6 @@ from agenttts.tables.aggregate import (
     scored,
     summarise_runs,
 )
-from agenttts.tables.atomic import atomic_write_parquet
 from agenttts.tables.schema import ExampleRow, TrialRow, TrialState, examples_frame, trials_frame
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

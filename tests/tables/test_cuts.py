@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from agenttts.controller.rows import row_from_json, row_to_json
 from agenttts.errors import UserError
+from agenttts.files.atomic import atomic_write_parquet
+from agenttts.run.rows import row_from_json, row_to_json
 from agenttts.space import Allocation, Choice
-from agenttts.tables.atomic import atomic_write_parquet
 from agenttts.tables.cuts import (
     CUT_SHARE_WARNED_OF,
     cut_by_model,

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.files.atomic import atomic_write_parquet
 from agenttts.space import Allocation, Choice
-from agenttts.tables.atomic import atomic_write_parquet
 from agenttts.tables.schema import (
     ExampleRow,
     TrialRow,

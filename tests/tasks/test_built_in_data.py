@@ -8,8 +8,8 @@ import pytest
 
 from agenttts import tasks
 from agenttts.tasks.base import TaskConfig
-from agenttts.tasks.data import make_requests, make_smallkg, make_twohop
-from agenttts.tasks.source import DATA_FOLDER
+from agenttts.tasks.loading.source import DATA_FOLDER
+from benchmarks.built_in_data import make_requests, make_smallkg, make_twohop
 
 
 def lines(name: str) -> list[object]:

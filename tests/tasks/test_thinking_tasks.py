@@ -21,9 +21,9 @@ from agenttts.inference.scripted_thinking import script_thinking
 from agenttts.inference.store import SampleStore
 from agenttts.space import Allocation, Choice
 from agenttts.tasks.base import Example, TaskConfig
-from agenttts.tasks.retrieval_prompts import format_numbers
-from agenttts.tasks.taskbench_data import TaskBenchExample
-from agenttts.tasks.taskbench_prompts import calls_json, steps_json, tools_json
+from agenttts.tasks.retrieval.prompts import format_numbers
+from agenttts.tasks.taskbench.data import TaskBenchExample
+from agenttts.tasks.taskbench.prompts import calls_json, steps_json, tools_json
 from agenttts.trial.evaluate import evaluate
 from agenttts.trial.result import TrialOutput
 from agenttts.trial.spec import TrialSpec

@@ -185,7 +185,7 @@ def test_a_merge_that_cannot_be_read_leaves_the_vote(make_trial, tmp_path):
 
 def test_a_main_metric_that_no_stage_gives_is_named_with_those_that_there_are(make_trial, tmp_path):
     (tmp_path / "own.py").write_text(
-        "from agenttts.tasks.retrieval_qa import RetrievalQA\n\n\n"
+        "from agenttts.tasks.retrieval.task import RetrievalQA\n\n\n"
         "class Own(RetrievalQA):\n    main_metric = 'answer.exact'\n"
     )
     spec = make_trial("t0000", ("strong", 1), ("strong", 1), task=f"{tmp_path}/own.py:Own")

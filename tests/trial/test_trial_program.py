@@ -82,7 +82,7 @@ def test_an_engine_s_failure_is_a_fault_of_its_kind(make_trial, kind):
 @pytest.mark.processes
 def test_an_error_in_a_user_s_task_says_where(make_trial, tmp_path, monkeypatch):
     (tmp_path / "mytask.py").write_text(
-        "from agenttts.tasks.retrieval_qa import Answer, Retrieval, RetrievalQA\n"
+        "from agenttts.tasks.retrieval.task import Answer, Retrieval, RetrievalQA\n"
         "class Odd(Answer):\n"
         "    def metrics(self, output, example):\n"
         "        return {'em': 1 / 0}\n"

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agenttts.budget import fits
 from agenttts.errors import nearest_name
 from agenttts.search.llm.reading import RawAllocation, RawChoice
-from agenttts.space import Allocation, Choice, SearchSpace, Stage
+from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits
 
 
 @dataclass(frozen=True)

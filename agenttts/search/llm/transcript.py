@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agenttts.documents import parse_json, typed
+from agenttts.files.documents import parse_json, typed
 from agenttts.search.llm.base import Chat, LLMError, Reply
 from agenttts.space import Choice
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from agenttts.tasks.surrogates import clean_text
+from agenttts.tasks.loading.unicode import clean_text
 
 _DECODER = json.JSONDecoder()
 

@@ -6,11 +6,11 @@ import polars as pl
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.replay.replay import load_table
 from agenttts.search import TrialResult, create
 from agenttts.search.llm.baselines import LLMSearcher
 from agenttts.search.llm.knowledge import load_experience, most_similar
 from agenttts.search.llm.transcript import Transcript
-from agenttts.search.replay import load_table
 from agenttts.space import SearchSpace, Stage
 from tests.support.llm import SPACE, allocation, link
 

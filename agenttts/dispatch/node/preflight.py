@@ -1,0 +1,123 @@
+"""Whether a node can run a trial at all, found out in seconds, before a container starts and holds its GPUs.
+
+What is looked at: the scratch directory can be written and has room; the trial's directory can be written; the image,
+the models and whatever else the trial reads is there; the GPUs granted answer. Looking is done in a thread of its own:
+a file system or a driver that hangs must not hang the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from agenttts.dispatch.node.devices import device_problem
+
+DEADLINE_S = 5.0
+"""For all of it."""
+SCRATCH_BYTES = 10**9
+"""What compilers and caches of an engine take in the scratch directory, at least (vLLM 0.33: 0.2 to 0.6 GB)."""
+
+
+def node_problem(
+    directory: Path,
+    scratch: Path,
+    needs: Sequence[Path],
+    *,
+    gpus: int,
+    env: Mapping[str, str] = os.environ,
+    scratch_bytes: int = SCRATCH_BYTES,
+    deadline: float = DEADLINE_S,
+) -> str | None:
+    """What keeps this node from running a trial; None when nothing was found within ``deadline`` seconds.
+
+    Args:
+        directory: The trial's directory, which the trial writes to.
+        scratch: The job's scratch directory.
+        needs: Files and directories that the trial reads.
+        gpus: GPUs granted to the job.
+        env: The job's environment (CUDA_VISIBLE_DEVICES).
+        scratch_bytes: Free space that is needed in ``scratch``.
+        deadline: Seconds after which a check that gives no answer is left alone. Files that are not reached by then
+            are a problem; `nvidia-smi` may take as long to wake a driver, and no answer of it is none.
+    """
+    files: list[str | None] = []
+    devices: list[str | None] = []
+    checks: list[Callable[[], str | None]] = [
+        lambda: _not_writable(directory, "the trial's directory"),
+        lambda: _not_writable(scratch, "the node's scratch directory"),
+        lambda: _no_room(scratch, scratch_bytes),
+        *(partial(_not_there, path) for path in needs),
+    ]
+    looking = threading.Thread(target=_look, args=(checks, files), daemon=True)
+    asking = threading.Thread(
+        target=lambda: devices.append(device_problem(gpus, env, deadline)), daemon=True
+    )
+    end = time.monotonic() + deadline
+    looking.start()
+    asking.start()
+    looking.join(deadline)
+    if looking.is_alive():
+        return f"the files of the trial were not reached within {deadline:g} s ({directory}, {scratch})"
+    found = next((problem for problem in files if problem), None)
+    if found is None:
+        asking.join(max(0.0, end - time.monotonic()))
+    return found or next((problem for problem in devices if problem), None)
+
+
+def _look(checks: Sequence[Callable[[], str | None]], found: list[str | None]) -> None:
+    """Run the checks until one finds something."""
+    for check in checks:
+        found.append(check())
+        if found[-1]:
+            return
+
+
+def _not_writable(directory: Path, what: str) -> str | None:
+    problem = write_problem(directory)
+    return f"{what} {directory} cannot be written: {problem}" if problem else None
+
+
+def write_problem(directory: Path) -> str | None:
+    """What keeps this process from writing and reading files in ``directory``; None when nothing does."""
+    probe = directory / f".preflight-{secrets.token_hex(4)}"
+    try:
+        probe.write_bytes(b"written\n")
+        if probe.read_bytes() != b"written\n":
+            return "it gives back other bytes than were written"
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return None
+
+
+def _no_room(scratch: Path, needed: int) -> str | None:
+    try:
+        free = shutil.disk_usage(scratch).free
+    except OSError as error:
+        return f"the node's scratch directory {scratch} cannot be looked at: {error.strerror}"
+    if free < needed:
+        return (
+            f"the node's scratch directory {scratch} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are "
+            "needed; TMPDIR chooses another place"
+        )
+    return None
+
+
+def _not_there(path: Path) -> str | None:
+    try:
+        with contextlib.suppress(IsADirectoryError), path.open("rb") as stream:
+            stream.read(1)
+            return None
+        os.scandir(path).close()
+    except OSError as error:
+        return f"{path} cannot be read on this node: {error.strerror}"
+    return None

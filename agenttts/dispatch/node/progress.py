@@ -1,0 +1,68 @@
+"""What the job can see of a trial's progress from outside: its phase, its log, the sample store, processor time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from agenttts.dispatch.node.limits import Sight
+from agenttts.dispatch.node.trial_log import LOG_FILE, log_size
+from agenttts.errors import AgentTTSError
+from agenttts.files.processes import cpu_seconds
+from agenttts.inference.store import trial_writer
+from agenttts.trial.phase import read_phase
+from agenttts.trial.spec import SPEC_FILE, TrialSpec
+
+
+class TrialSight:
+    """Looks at the trial in ``directory``, whose command runs as process ``pid``."""
+
+    def __init__(self, directory: Path, pid: int, *, on_gpu: bool) -> None:
+        self._directory = directory
+        self._pid = pid
+        self._on_gpu = on_gpu
+        self._store = _Shards.of_trial(directory)
+
+    def take(self) -> Sight:
+        """What is to be seen now."""
+        return Sight(
+            phase=read_phase(self._directory),
+            log_bytes=log_size(self._directory / LOG_FILE),
+            store_changed_ns=self._store.changed_ns() if self._store else 0,
+            # A hang in a GPU's communication keeps a processor busy: no progress there.
+            cpu_seconds=None if self._on_gpu else cpu_seconds(self._pid),
+        )
+
+
+class _Shards:
+    """The shards of a sample store that one trial writes; other trials write into the same directory."""
+
+    def __init__(self, directory: Path, prefix: str) -> None:
+        self._directory = directory
+        self._own = re.compile(rf"{re.escape(prefix)}\d+-.*\.parquet")
+        self._looked_at = self._changed = 0
+        self._seen: set[str] = set()
+
+    @classmethod
+    def of_trial(cls, directory: Path) -> _Shards | None:
+        try:
+            spec = TrialSpec.read(directory / SPEC_FILE)
+        except AgentTTSError:  # the trial itself says what is wrong with its spec
+            return None
+        return cls(Path(spec.samples), trial_writer(spec.run, spec.trial))
+
+    def changed_ns(self) -> int:
+        """When the directory had last changed as a shard of this trial was new in it; 0 for never."""
+        try:
+            moment = self._directory.stat().st_mtime_ns
+            if moment == self._looked_at:
+                return self._changed
+            names = {path.name for path in self._directory.iterdir()}
+        except OSError:
+            return self._changed
+        self._looked_at = moment
+        names = {name for name in names if self._own.fullmatch(name)}
+        if not names <= self._seen:
+            self._seen |= names
+            self._changed = moment
+        return self._changed

@@ -1,0 +1,306 @@
+"""How many GPUs a model takes, from facts: its own config and weights against the profile's GPU memory.
+
+An engine is one process group on one node. Its GPUs are what the spec says (``models.NAME.gpus``), what its options say
+(tensor x pipeline parallel), or the fewest that hold the weights and the KV cache of `CONTEXTS` prompts at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agenttts.dispatch.sizing.model_facts import ModelFacts, model_facts
+from agenttts.errors import Unavailable, UserError
+from agenttts.inference.placement import PARALLEL_OPTIONS
+
+_GB = 1e9
+CONTEXTS = 32
+"""Contexts of prompt and decode tokens that an engine should hold at a time: with fewer its batches are too small to use
+a GPU (a 32B model in bfloat16 on one card of 80 GB holds about 7 of 2,200 tokens)."""
+# What vLLM takes of a GPU (gpu_memory_utilization) when the model's options do not say, and what it needs
+# besides weights and KV cache: activations, CUDA graphs, the runtime itself.
+_UTILISATION = 0.9
+_OVERHEAD_BYTES = 3e9
+# Of a model whose config does not tell, the KV cache of all contexts.
+_UNKNOWN_CACHE_BYTES = 2e9
+_UNKNOWN_CONTEXT = 8192
+# Options of engines on several nodes, or of several copies of one.
+_SEVERAL = ("nnodes", "node_rank", "master_addr", "master_port")
+
+
+@dataclass(frozen=True)
+class GpuNeed:
+    """GPUs of one engine, and the reasoning in words. ``contexts``: how many prompts it holds at a time, as far as known."""
+
+    gpus: int
+    reasoning: str
+    contexts: int | None = None
+
+
+def gpu_need(
+    name: str,
+    path: str,
+    params: float,
+    *,
+    gpus: int | None,
+    engine: str,
+    options: Mapping[str, Any],
+    gpu_memory_gb: float | None,
+    gpus_per_node: int,
+    context_tokens: int | None = None,
+) -> GpuNeed:
+    """GPUs for a model, and why.
+
+    Args:
+        name: The model's name in the spec, for messages.
+        path: Where it lies.
+        params: Its nominal number of parameters.
+        gpus: What the spec says; None: to be worked out.
+        engine: Which engine runs it.
+        options: The engine's options.
+        gpu_memory_gb: Memory of one GPU of the profile.
+        gpus_per_node: GPUs of a node of the profile; 0: it has none.
+        context_tokens: Prompt and decode tokens of one sample, the most of the stages that use the model; None: the
+            model's own maximum, once.
+
+    Raises:
+        UserError: Options contradict ``gpus``, each other, or ask for several nodes.
+        Unavailable: One node of the profile does not hold the model.
+    """
+    if engine == "scripted":
+        return GpuNeed(gpus or 0, f"{gpus} as the spec says" if gpus else "scripted: needs none")
+    parallel = parallel_gpus(name, options) if engine == "vllm" else None
+    if parallel is not None and gpus is not None and parallel != gpus:
+        raise UserError(
+            f"models.{name}: gpus is {gpus}, and its options ({_said(options)}) make {parallel}; give one of them, or the same "
+            "number"
+        )
+    asked = gpus if gpus is not None else parallel
+    if asked is not None and asked > gpus_per_node > 0:
+        key = "gpus" if gpus is not None else "options"
+        raise Unavailable(
+            f"models.{name}.{key}: {asked} GPUs are more than the profile's gpus_per_node ({gpus_per_node})",
+            fix="ask for fewer, or choose a profile with larger nodes",
+        )
+    if gpus_per_node == 0 and gpus is None:
+        return GpuNeed(0, "the profile has no GPUs: CPU")
+    if gpu_memory_gb is None:
+        if asked is not None:
+            return GpuNeed(asked, _as_said(asked, gpus, options))
+        return GpuNeed(1, "1: neither models.*.gpus nor the profile's gpu_memory_gb is given")
+    memory = _Memory(
+        model_facts(path, params, options, engine),
+        context_tokens,
+        _number(name, options, "gpu_memory_utilization", _UTILISATION) * gpu_memory_gb * _GB,
+        _number(name, options, "cpu_offload_gb", 0.0) * _GB,
+    )
+    if asked is not None:
+        return _as_asked(asked, gpus, options, memory)
+    return _fewest(name, memory, gpus_per_node, gpu_memory_gb)
+
+
+def parallel_gpus(name: str, options: Mapping[str, Any]) -> int | None:
+    """The GPUs that vLLM's own options ask for; None when they do not say.
+
+    Raises `UserError` for options of several nodes or of several copies of an engine, naming what to do instead.
+    """
+    for option, value in options.items():
+        several = option in _SEVERAL or option.startswith("data_parallel_")
+        if several and not (option in ("nnodes", "data_parallel_size") and value == 1):
+            raise UserError(
+                f"models.{name}.options.{option}: an engine here is one, on one node; remove the option: trials run beside "
+                "each other already (the profile's throttle), and a model too large for a node takes a quantised copy or "
+                "larger nodes"
+            )
+    sizes = {option: options[option] for option in PARALLEL_OPTIONS if option in options}
+    for option, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(
+                f"models.{name}.options.{option}: {value!r} is not a number of GPUs; valid: 1, 2, 4, ..."
+            )
+    return math.prod(sizes.values()) if sizes else None
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Memory that an engine of a model needs, against ``share`` bytes of each of its GPUs."""
+
+    facts: ModelFacts
+    context_tokens: int | None
+    share: float
+    offload: float
+
+    @property
+    def context(self) -> int:
+        """Tokens of one context."""
+        return self.context_tokens or self.facts.context or _UNKNOWN_CONTEXT
+
+    def contexts(self, count: int) -> float:
+        """How many contexts ``count`` GPUs hold beside the weights, in parts; negative when they do not hold those."""
+        weights = max(0.0, self.facts.weight_bytes / count - self.offload)
+        room = self.share - weights - _OVERHEAD_BYTES
+        if room < 0:
+            return -1.0
+        if self.facts.cache is None:
+            return CONTEXTS * room / (_UNKNOWN_CACHE_BYTES / count)
+        return room / self._cache_per_gpu(count, self.context)
+
+    def starts(self, count: int) -> bool:
+        """Whether vLLM starts: it wants room for the longest context that the model takes, once."""
+        contexts = self.contexts(count)
+        if self.facts.cache is None or not self.facts.context:
+            return contexts >= 0
+        if self.facts.context_fits:
+            return contexts >= 1
+        return self._short_bytes(count) <= 0
+
+    def nearly_starts(self, count: int) -> bool:
+        """Whether vLLM starts if it needs nothing besides weights and KV cache: `_OVERHEAD_BYTES` are an estimate."""
+        return self._short_bytes(count) <= _OVERHEAD_BYTES
+
+    def _short_bytes(self, count: int) -> float:
+        """How much more memory the longest context takes than each of ``count`` GPUs has for contexts."""
+        room = self.contexts(count) * self._cache_per_gpu(count, self.context)
+        return self._cache_per_gpu(count, self.facts.context) - room
+
+    def _cache_per_gpu(self, count: int, tokens: int) -> float:
+        """Bytes of a context on each of ``count`` GPUs: heads are shared out, and copied where there are too few."""
+        assert self.facts.cache is not None
+        size = self.facts.cache.of_context(tokens) or 1.0  # a model without attention has none
+        return size if self.facts.cache_copied else size / min(count, self.facts.kv_heads or count)
+
+
+def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float) -> GpuNeed:
+    """The fewest GPUs that hold the model and `CONTEXTS` contexts, or one context more than fewer hold."""
+    facts = memory.facts
+    wanted = CONTEXTS if memory.context_tokens else 1
+    fitting: list[int] = []
+    for count in range(1, gpus_per_node + 1):
+        if _divides(facts, count) and memory.starts(count) and memory.contexts(count) >= 1:
+            fitting.append(count)
+            if memory.contexts(count) >= wanted:
+                return _need(memory, count, _why(memory, count))
+    if fitting:
+        best = max(fitting, key=memory.contexts)
+        return _need(
+            memory, best, f"{_why(memory, best)}; more GPUs than a node has would hold {wanted}"
+        )
+    needed = math.ceil((facts.weight_bytes) / max(memory.share - _OVERHEAD_BYTES, 1))
+    fix = "use a quantised model or a profile with larger nodes"
+    holding = [
+        count
+        for count in range(1, gpus_per_node + 1)
+        if _divides(facts, count) and memory.contexts(count) >= 0
+    ]
+    if holding and facts.cache is not None and facts.cache.bound:
+        return GpuNeed(
+            holding[-1],
+            f"{holding[-1]}: weights {facts.weight_bytes / _GB:.1f} GB (by {facts.weights_from}) fit; its config.json does not "
+            "tell which layers keep a whole context, and if all did there would be no room for one: lower "
+            f"options.max_model_len (now {facts.context}) if the engine does not start",
+        )
+    nearly = [
+        count for count in holding if memory.contexts(count) >= 1 and memory.nearly_starts(count)
+    ]
+    if nearly:
+        return _need(
+            memory,
+            nearly[-1],
+            f"{_why(memory, nearly[-1])}; lower options.max_model_len (now {facts.context}) if the engine does not start",
+        )
+    if any(
+        memory.contexts(count) >= 1
+        for count in range(1, gpus_per_node + 1)
+        if _divides(facts, count)
+    ):
+        raise Unavailable(
+            f"models.{name}: beside {facts.weight_bytes / _GB:.0f} GB of weights, the {gpus_per_node} GPUs of "
+            f"{gpu_memory_gb:g} GB of one node do not hold the KV cache of one context of {facts.context} tokens",
+            fix=f"set models.{name}.options.max_model_len to what your prompts and replies need",
+        )
+    raise Unavailable(
+        f"models.{name}: {facts.weight_bytes / _GB:.0f} GB of weights do not fit the {gpus_per_node} GPUs of "
+        f"{gpu_memory_gb:g} GB of one node (about {needed} would do)",
+        fix=fix,
+    )
+
+
+def _divides(facts: ModelFacts, count: int) -> bool:
+    """Whether a model can be laid over so many GPUs (vLLM's tensor parallelism)."""
+    if not facts.heads:
+        return not count & (count - 1)  # the heads of most models divide by powers of two alone
+    if facts.heads % count:
+        return False
+    if not facts.cache_copied and facts.kv_heads % count and count % facts.kv_heads:
+        return False
+    # Quantised weights are cut between groups, not within one.
+    group = facts.group_size
+    return not group or all(width % (count * group) == 0 for width in facts.widths)
+
+
+def _why(memory: _Memory, count: int) -> str:
+    """The reasoning for a count."""
+    facts = memory.facts
+    text = (
+        f"{count}: weights {facts.weight_bytes / _GB:.1f} GB (by {facts.weights_from}) over {count} x "
+        f"{memory.share / _GB:.0f} GB usable; {_held(memory, count)}"
+    )
+    if facts.heads and count > 1:
+        text += f"; {facts.heads} heads divide by {count}"
+    fewer = [n for n in range(1, count) if _divides(facts, n) and memory.contexts(n) >= 1]
+    if fewer and not memory.starts(fewer[-1]) and memory.contexts(fewer[-1]) >= CONTEXTS:
+        text += f"; {fewer[-1]} would do with a lower options.max_model_len than {facts.context}"
+    return text
+
+
+def _held(memory: _Memory, count: int) -> str:
+    if memory.facts.cache is None:
+        return "the KV cache of a context is not known"
+    contexts = max(0, math.floor(memory.contexts(count)))
+    least = "at least" if memory.facts.cache.bound else "about"
+    return f"KV cache for {least} {contexts} contexts of {memory.context} tokens at a time"
+
+
+def _as_asked(asked: int, gpus: int | None, options: Mapping[str, Any], memory: _Memory) -> GpuNeed:
+    """What the spec says, and what it comes to."""
+    text = _as_said(asked, gpus, options)
+    if asked == 0:
+        return GpuNeed(0, text)
+    if memory.contexts(asked) < 0:
+        weights = memory.facts.weight_bytes / _GB
+        text += (
+            f"; weights {weights:.1f} GB do not fit {asked} x {memory.share / _GB:.0f} GB usable"
+        )
+        return GpuNeed(asked, text, 0)
+    return _need(memory, asked, f"{text}; {_held(memory, asked)}")
+
+
+def _need(memory: _Memory, count: int, reasoning: str) -> GpuNeed:
+    known = memory.facts.cache is not None
+    return GpuNeed(count, reasoning, math.floor(memory.contexts(count)) if known else None)
+
+
+def _as_said(asked: int, gpus: int | None, options: Mapping[str, Any]) -> str:
+    return (
+        f"{asked} as the spec says"
+        if gpus is not None
+        else f"{asked} as its options say ({_said(options)})"
+    )
+
+
+def _said(options: Mapping[str, Any]) -> str:
+    return " x ".join(f"{name} {options[name]}" for name in PARALLEL_OPTIONS if name in options)
+
+
+def _number(name: str, options: Mapping[str, Any], option: str, default: float) -> float:
+    """An option that is a number of zero or more."""
+    value = options.get(option)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise UserError(
+            f"models.{name}.options.{option}: {value!r} is not a number; valid: e.g. {default or 4}"
+        )
+    return float(value)

@@ -1,0 +1,271 @@
+"""What a model takes of GPU memory, from its own files: weights counted once, KV cache by token.
+
+Sources: Hugging Face's layout of checkpoints (index files, ``quantization_config``), vLLM 0.33's model loader (which of
+several copies of the weights it reads). Bytes are decimal throughout. The KV cache is in `agenttts.dispatch.sizing.kv_cache`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agenttts.dispatch.sizing.kv_cache import CacheSize, cache_size, integer, kv_heads
+from agenttts.errors import Unavailable
+from agenttts.inference.hub_snapshots import download_command
+
+# Of the same weights, files that vLLM does not read when the others are there, or that are no weights at all.
+_OTHER_COPY = re.compile(r"consolidated")
+_NO_WEIGHTS = re.compile(r"^(adapter_|training_args|optimizer|scheduler|scaler|rng_state)")
+_FLOAT_BITS = {"float32": 32, "float": 32, "bfloat16": 16, "float16": 16, "half": 16, "float8": 8}
+_DEFAULT_BITS = 16.0
+# Bits a weight by the method's name, where its config does not say.
+_METHOD_BITS = {
+    "fp8": 8.0, "fbgemm_fp8": 8.0, "ptpc_fp8": 8.0, "finegrained_fp8": 8.0, "deepspeedfp": 8.0, "int8": 8.0,
+    "experts_int8": 8.0, "awq": 4.0, "awq_marlin": 4.0, "gptq": 4.0, "gptq_marlin": 4.0, "bitsandbytes": 4.0,
+    "mxfp4": 4.0, "nvfp4": 4.0, "modelopt_fp4": 4.0, "modelopt": 8.0, "aqlm": 2.0, "compressed-tensors": 8.0,
+}  # fmt: skip
+_DEFAULT_GROUP = 128
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model's size. ``cache`` is its KV cache, None where the config does not tell; ``cache_copied``: every GPU of an engine
+    holds all of it (latent attention). ``context``: the longest that the engine is to take; ``context_fits``: it takes what
+    there is room for instead. ``widths`` are the sides along which weights are cut into parts, one a GPU, and ``group_size``
+    how many elements of a side must stay together (quantised ones share a scale). Zero means not known."""
+
+    weight_bytes: float
+    weights_from: str
+    cache: CacheSize | None
+    cache_copied: bool
+    heads: int
+    kv_heads: int
+    context: int
+    context_fits: bool
+    widths: tuple[int, ...]
+    group_size: int
+
+
+def model_facts(
+    path: str, params: float, options: Mapping[str, Any], engine: str = "vllm"
+) -> ModelFacts:
+    """The facts of the model at ``path`` (a directory, a GGUF file, or a hub id of which nothing is here).
+
+    Args:
+        path: Where the model lies.
+        params: Its nominal number of parameters: what its weights are worked out from where they are not here.
+        options: Its engine's.
+        engine: The engine's name.
+
+    Raises:
+        Unavailable: A file of its weights is a link to nothing.
+    """
+    config = read_config(path)
+    quantisation = _quantisation(config, options)
+    missing: list[str] = []
+    found = _bytes_on_disk(Path(path), str(options.get("load_format", "")), missing)
+    if found is None:
+        bits = _bits(config, options, quantisation, engine)
+        weights, source = _worked_out(params, bits, config, quantisation), f"{params:g} parameters"
+        if missing:
+            source += f"; {len(missing)} files of its index are not here: {', '.join(missing[:2])}"
+            source += ", ..." if len(missing) > 2 else ""
+    else:
+        weights, source = found, "its files"
+        if _quantised_while_loading(config, options):
+            weights *= _METHOD_BITS["bitsandbytes"] / _DEFAULT_BITS
+        elif not quantisation and not path.endswith(".gguf"):
+            weights *= _loaded_bits(config, options, engine) / _stored_bits(config)
+    longest = options.get("max_model_len")
+    return ModelFacts(
+        weight_bytes=weights,
+        weights_from=source,
+        cache=cache_size(config, options),
+        cache_copied=bool(integer(config, "kv_lora_rank")),
+        heads=integer(config, "num_attention_heads"),
+        kv_heads=kv_heads(config),
+        context=integer(options, "max_model_len") or integer(config, "max_position_embeddings"),
+        context_fits=longest in (-1, "-1", "auto"),
+        widths=tuple(
+            width
+            for name in ("intermediate_size", "moe_intermediate_size")
+            if (width := integer(config, name))
+        ),
+        group_size=_group_size(quantisation),
+    )
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """A model's config.json, the language model's part of a multimodal one over the rest; empty where there is none."""
+    try:
+        config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # a hub id, or a model without one: the nominal parameter count has to do
+    if not isinstance(config, dict):
+        return {}
+    for name in ("thinker_config", "text_config", "llm_config", "language_config"):
+        part = config.get(name)
+        if isinstance(part, dict):
+            # A null of the part says nothing about it: a multimodal model's quantisation may stand outside.
+            config = {**config, **{key: value for key, value in part.items() if value is not None}}
+    return config
+
+
+def _bytes_on_disk(path: Path, load_format: str, missing: list[str]) -> float | None:
+    """The bytes of the weights that an engine loads; None when there are none here, or not all, which ``missing`` is told."""
+    if path.suffix == ".gguf" and path.is_file():
+        return float(path.stat().st_size)
+    if not path.is_dir():
+        return None
+    for suffix in ("safetensors", "bin", "pt"):
+        files = [
+            file for file in sorted(path.glob(f"*.{suffix}")) if not _NO_WEIGHTS.match(file.name)
+        ]
+        copies = [file for file in files if _OTHER_COPY.match(file.name)]
+        others = [file for file in files if not _OTHER_COPY.match(file.name)]
+        chosen = copies if copies and (load_format == "mistral" or not others) else others
+        if not chosen:
+            continue
+        index = _index(path, suffix, consolidated=chosen is copies)
+        return _by_index(path, index, missing) if index else _total(chosen)
+    return None
+
+
+def _index(path: Path, suffix: str, *, consolidated: bool) -> dict[str, Any] | None:
+    """The index of a checkpoint in shards, if it has one that can be read."""
+    for file in sorted(path.glob(f"*.{suffix}.index.json")):
+        if bool(_OTHER_COPY.match(file.name)) != consolidated:
+            continue
+        try:
+            index = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(index, dict) and isinstance(index.get("weight_map"), dict):
+            return index
+    return None
+
+
+def _by_index(path: Path, index: Mapping[str, Any], missing: list[str]) -> float | None:
+    """The size of the shards that an index names; while some are not here what it says itself, else None."""
+    files = [path / str(name) for name in dict.fromkeys(index["weight_map"].values())]
+    absent = [file.name for file in files if not file.is_file() and not file.is_symlink()]
+    if not absent:
+        return _total(files)
+    metadata = index.get("metadata")
+    said = metadata.get("total_size") if isinstance(metadata, dict) else None
+    if isinstance(said, int | float):
+        return float(said)
+    missing += absent
+    return None
+
+
+def _total(files: list[Path]) -> float:
+    for file in files:
+        if file.is_symlink() and not file.exists():
+            raise Unavailable(
+                f"{file} is a link to {file.readlink()}, which is not there: the download is not complete, or its files were "
+                "moved",
+                fix=f"fetch it again: {_download(file.parent)}",
+            )
+    return float(sum(file.stat().st_size for file in files))
+
+
+def _download(directory: Path) -> str:
+    """The command that fetches the model of a directory, which is a snapshot of the hub's cache or any other."""
+    for folder in directory.parents:
+        if folder.name.startswith("models--") and directory.parent.name == "snapshots":
+            model = folder.name.removeprefix("models--").replace("--", "/")
+            return download_command(model, directory.name)
+    return f"{download_command('ORG/NAME', None)} --local-dir {directory}"
+
+
+def _quantisation(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """How the weights are quantised: by the model's config, else by the engine's option; empty when they are not."""
+    for name in ("quantization_config", "compression_config"):
+        found = config.get(name)
+        if isinstance(found, dict) and found:
+            return found
+    asked = options.get("quantization")
+    return {"quant_method": asked} if isinstance(asked, str) else {}
+
+
+def _group_size(quantisation: Mapping[str, Any]) -> int:
+    """Elements of a weight's side that share a scale and must lie on one GPU; 0 where there is no such bound."""
+    block = quantisation.get("weight_block_size")
+    if isinstance(block, list) and block:
+        return integer({"side": block[0]}, "side")
+    method = str(quantisation.get("quant_method") or "")
+    return integer(quantisation, "group_size") if method.startswith(("awq", "gptq")) else 0
+
+
+def _quantised_while_loading(config: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Whether an engine makes weights smaller that are not so on disk, layer by layer while it loads them.
+
+    vLLM's other on-line methods (fp8) hold the original weights first: for those the files' size is what is needed.
+    """
+    own = config.get("quantization_config")
+    return options.get("quantization") == "bitsandbytes" and not (isinstance(own, dict) and own)
+
+
+def _bits(
+    config: Mapping[str, Any],
+    options: Mapping[str, Any],
+    quantisation: Mapping[str, Any],
+    engine: str,
+) -> float:
+    """Bits of a weight."""
+    method = str(quantisation.get("quant_method") or quantisation.get("quant_algo") or "").lower()
+    for name in ("bits", "w_bit", "nbits", "weight_bits"):
+        bits = integer(quantisation, name)
+        if 0 < bits <= 32:
+            return float(bits)
+    if method == "bitsandbytes" and quantisation.get("load_in_8bit"):
+        return 8.0
+    groups = quantisation.get("config_groups")
+    if isinstance(groups, dict):  # compressed-tensors: the most bits of its groups
+        weights = [group.get("weights") for group in groups.values() if isinstance(group, dict)]
+        bits = max((integer(w, "num_bits") for w in weights if isinstance(w, dict)), default=0)
+        if 0 < bits <= 32:
+            return float(bits)
+    algorithm = str(quantisation.get("quant_algo") or "").lower()
+    if "fp4" in algorithm or "w4" in algorithm or "int4" in algorithm:
+        return 4.0
+    if method:
+        return _METHOD_BITS.get(method, _DEFAULT_BITS)
+    return _loaded_bits(config, options, engine)
+
+
+def _stored_bits(config: Mapping[str, Any]) -> float:
+    """Bits of a weight that is not quantised as its file has it."""
+    return _float_bits(config.get("torch_dtype") or config.get("dtype"))
+
+
+def _loaded_bits(config: Mapping[str, Any], options: Mapping[str, Any], engine: str) -> float:
+    """Bits of such a weight once it is loaded: as ``dtype`` says, else as stored; vLLM makes 16 bits of 32 by itself."""
+    asked = options.get("dtype")
+    if asked not in (None, "auto"):
+        return _float_bits(asked)
+    stored = _stored_bits(config)
+    return min(stored, 16.0) if engine == "vllm" else stored
+
+
+def _float_bits(dtype: object) -> float:
+    return float(_FLOAT_BITS.get(str(dtype).removeprefix("torch."), _DEFAULT_BITS))
+
+
+def _worked_out(
+    params: float, bits: float, config: Mapping[str, Any], quantisation: Mapping[str, Any]
+) -> float:
+    """Bytes of so many parameters: quantised ones carry a scale a group, and embeddings stay in 16 bits."""
+    if not quantisation:
+        return params * bits / 8
+    group = integer(quantisation, "group_size") or _DEFAULT_GROUP
+    tables = 1 if config.get("tie_word_embeddings") else 2
+    embedding = tables * integer(config, "vocab_size") * integer(config, "hidden_size")
+    plain = min(float(embedding), params)
+    scales = 2 * _DEFAULT_BITS / group if bits < 8 else 0.0
+    return ((params - plain) * (bits + scales) + plain * _DEFAULT_BITS) / 8

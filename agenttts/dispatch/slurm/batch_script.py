@@ -1,0 +1,150 @@
+"""The batch file of a job, and what it says in the job's log when the job cannot start.
+
+Pure but for `log_message`, which reads a log. The setup lines of a profile run in the batch file's own shell, as in a login
+shell: they may be spread over several lines (``if``, functions) and set variables. The first one that fails ends the job.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agenttts.dispatch.slurm.sbatch_options import flag_line
+from agenttts.errors import UserError
+
+# What begins a line that the batch file writes into the job's log.
+MARK = "agenttts: "
+# In what `log_message` gives: the node that the line names, which the texts below write.
+_NAMED_NODE = re.compile(r" on node ([\w.-]+)(?: \(exit status |; is it on )", re.ASCII)
+# submitit's tags in the names of folders, which it and Slurm would replace by numbers of the job.
+_TAGS = ("%j", "%t", "%A", "%a")
+_LONGEST_MESSAGE = 2000
+
+# ERR is not trapped within functions and subshells, and in a file that is read with `source` it is not the user's line that
+# failed. The line is read from the file itself: bash would name the last command of a function, not its call. EXIT is
+# trapped for what ends the shell at once: `exit`, an error of syntax, a signal.
+_SETUP = f"""\
+agenttts_setup_ended() {{
+  trap - EXIT ERR
+  printf '{MARK}%s on node %s (exit status %s)\\n' "$2" "${{SLURMD_NODENAME:-$HOSTNAME}}" "$1" >&2
+  exit "$1"
+}}
+agenttts_line() {{ sed -n "$1s/^[[:space:]]*//p" "${{BASH_SOURCE[0]}}"; }}
+trap 'agenttts_status=$?; [[ ${{#BASH_SOURCE[@]}} -gt 1 ]] || agenttts_setup_ended "$agenttts_status" "setup line failed: $(agenttts_line $LINENO)"' ERR
+trap 'agenttts_setup_ended "$?" "the setup lines did not come to their end"' EXIT\
+"""
+_AFTER_SETUP = "trap - EXIT ERR"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class BatchScript:
+    """What the batch files of one submission have in common. ``folder`` is where their logs lie."""
+
+    options: Mapping[str, str]
+    folder: Path
+    setup: Sequence[str] = ()
+    login_shell: bool = False
+
+    def text(
+        self,
+        command: str,
+        program: str,
+        array: tuple[int, int] | None = None,
+        before: Sequence[str] = (),
+    ) -> str:
+        """The batch file that becomes the process of ``command``, which starts ``program``.
+
+        ``array`` is how many elements, and how many of them run at a time; None for a single job. ``before`` are lines of
+        the project's own, which come before the setup lines.
+        """
+        identity = "%A_%a" if array else "%j"
+        options = {
+            **self.options,
+            "output": f"{_escaped(self.folder)}/{identity}_0_log.out",
+            "error": f"{_escaped(self.folder)}/{identity}_0_log.err",
+            "open-mode": "append",
+        }
+        if array:
+            elements, running = array
+            options["array"] = f"0-{elements - 1}%{min(elements, running)}"
+        lines = ["#!/bin/bash -l" if self.login_shell else "#!/bin/bash", ""]
+        lines += [f"#SBATCH {line}" for line in option_lines(options)]
+        if before:
+            lines += ["", *before]
+        if self.setup:
+            lines += ["", _SETUP, *self.setup, _AFTER_SETUP]
+        lines += ["", "export SUBMITIT_EXECUTOR=slurm", _start(command, program), ""]
+        return "\n".join(lines)
+
+
+def _start(command: str, program: str) -> str:
+    """Become the process of ``command``; where that fails, say so in the log."""
+    return f"""\
+set +e
+shopt -s execfail
+exec {command}
+agenttts_status=$?
+printf '{MARK}%s could not be started on node %s; is it on a file system that the nodes share?\\n' \\
+  {shlex.quote(program)} "${{SLURMD_NODENAME:-$HOSTNAME}}" >&2
+exit "$agenttts_status\""""
+
+
+def option_lines(options: Mapping[str, str]) -> list[str]:
+    """Options by name as a batch file has them after ``#SBATCH``, quoted."""
+    lines = (flag_line(name, options[name]) for name in sorted(options))
+    return [_quoted(line) for line in lines if line is not None]
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `UserError` where Slurm or submitit would not take the name of a log in ``folder`` for what it is.
+
+    Source: sbatch(1), "filename pattern": a backslash turns off all replacement, ``%`` begins one.
+    """
+    text = str(folder)
+    found = next((tag for tag in _TAGS if tag in text), None)
+    if found is None and "\\" in text:
+        found = "\\"
+    if found is None and (control := _CONTROL.search(text)):
+        found = ascii(control[0])[1:-1]
+    if found is not None:
+        raise UserError(
+            f"results directory: {text!r} holds '{found}', which Slurm does not take as it is in the names of jobs' logs; "
+            "choose another with --results DIR (anything without backslashes, line breaks, %j, %t, %A and %a will do)"
+        )
+
+
+def log_message(folder: Path, job_id: str) -> str:
+    """What the batch file of a job, or of an array's element, wrote into its log of why it did not start; else ''."""
+    try:
+        with (folder / f"{job_id}_0_log.err").open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, 2) - 64 * 1024))
+            lines = stream.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""  # no log: the node does not see the folder, or has not written yet
+    found = [number for number, line in enumerate(lines) if line.startswith(MARK)]
+    if not found:
+        return ""
+    # The line before it is what the shell or the program said of it.
+    before = lines[found[-1] - 1] if found[-1] else ""
+    message = lines[found[-1]].removeprefix(MARK)
+    return (f"{message} ({before.strip()})" if before.strip() else message)[:_LONGEST_MESSAGE]
+
+
+def named_node(message: str) -> str:
+    """The node that a `log_message` names, '' where it names none."""
+    found = _NAMED_NODE.search(message)
+    return found[1] if found else ""
+
+
+def _escaped(folder: Path) -> str:
+    return str(folder).replace("%", "%%")
+
+
+def _quoted(line: str) -> str:
+    """An option with its value in quotes where it needs them; sbatch reads quotes as a shell does."""
+    name, separator, text = line.partition("=")
+    return f"{name}{separator}{shlex.quote(text)}" if separator else line

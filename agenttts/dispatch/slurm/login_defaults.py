@@ -1,0 +1,118 @@
+"""What the user's login shell says of every sbatch (``SBATCH_ACCOUNT`` and the like), for profiles that do not say it.
+
+It is taken at launch and frozen into the run's profile. Nothing of it is read from the environment later: inside a job,
+as the controller's, Slurm has set variables of its own, and of the user's those that are exported may be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm.syntax import memory, memory_times
+from agenttts.errors import UserError
+
+Resources = TypeVar("Resources", bound=JobResources)
+
+# Source: sbatch(1), "INPUT ENVIRONMENT VARIABLES". What is not here the project sets itself, for every job.
+_KEYS = {
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_QOS": "qos",
+    "SBATCH_RESERVATION": "reservation",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_WCKEY": "wckey",
+    "SBATCH_TIMELIMIT": "time",
+}
+_OPTIONS = {
+    "SBATCH_ACCTG_FREQ": "acctg-freq",
+    "SBATCH_BATCH": "batch",
+    "SBATCH_CORE_SPEC": "core-spec",
+    "SBATCH_DELAY_BOOT": "delay-boot",
+    "SBATCH_EXCLUSIVE": "exclusive",
+    "SBATCH_EXPORT": "export",
+    "SBATCH_GPU_BIND": "gpu-bind",
+    "SBATCH_GPU_FREQ": "gpu-freq",
+    "SBATCH_GRES_FLAGS": "gres-flags",
+    "SBATCH_HINT": "hint",
+    "SBATCH_NETWORK": "network",
+    "SBATCH_POWER": "power",
+    "SBATCH_PROFILE": "profile",
+    "SBATCH_THREAD_SPEC": "thread-spec",
+    "SBATCH_THREADS_PER_CORE": "threads-per-core",
+}
+
+
+# Variables for memory, of which sbatch takes one.
+_MEMORY = ("SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_GPU", "SBATCH_MEM_PER_CPU")
+
+
+def with_login_defaults(profile: Profile, environment: Mapping[str, str]) -> Profile:
+    """The profile with what it leaves open taken from the variables of a login shell.
+
+    A key that the profile has, even as ``null``, is left alone. Raises `UserError` naming a variable whose value sbatch
+    would not take.
+    """
+    if profile.kind != "slurm":
+        return profile
+    said = {name: getattr(profile, name) for name in profile.model_fields_set}
+    for what in ("controller", "trial"):
+        said[what] = _completed(getattr(profile, what), environment)
+    try:
+        return Profile(**said)
+    except ValidationError as error:  # a time limit that leaves no time for grace_seconds
+        raise UserError(
+            f"SBATCH_TIMELIMIT in the environment: {error.errors()[0]['msg']}"
+        ) from None
+
+
+def _completed(resources: Resources, environment: Mapping[str, str]) -> Resources:
+    said = {name: text for name, text in environment.items() if name in {*_KEYS, *_OPTIONS}}
+    keys = {
+        _KEYS[name]: text
+        for name, text in said.items()
+        if name in _KEYS and text and _KEYS[name] not in resources.model_fields_set
+    }
+    options = {
+        # sbatch takes an empty SBATCH_EXCLUSIVE for the option without a value.
+        _OPTIONS[name]: text or "true"
+        for name, text in said.items()
+        if name in _OPTIONS and (text or name == "SBATCH_EXCLUSIVE")
+    }
+    variable = next((name for name in _MEMORY if environment.get(name)), None)
+    if variable is not None and not {"mem", "mem_per_gpu"} & resources.model_fields_set:
+        keys |= _memory(variable, environment[variable], resources.cpus)
+    if not keys and not options:
+        return resources
+    more: dict[str, Any] = {**keys, "sbatch": {**options, **resources.sbatch}}
+    try:
+        return type(resources)(**{**resources.model_dump(exclude_unset=True), **more})
+    except ValidationError as error:
+        raise _refused(error, said) from None
+
+
+def _memory(name: str, text: str, cpus: int) -> dict[str, str]:
+    """The profile's keys for one of the variables for memory; CPUs are counted per GPU where a job has some."""
+    try:
+        amount = memory(text)
+        each = memory_times(text, cpus)
+    except ValueError as error:
+        raise UserError(f"{name} in the environment: {error}; unset it, or give the profile the key mem") from None  # fmt: skip
+    if name == "SBATCH_MEM_PER_NODE":
+        return {"mem": amount}
+    return {"mem_per_gpu": amount} if name == "SBATCH_MEM_PER_GPU" else {"mem": each, "mem_per_gpu": each}  # fmt: skip
+
+
+def _refused(error: ValidationError, said: Mapping[str, str]) -> UserError:
+    problem = error.errors()[0]
+    cause = (problem.get("ctx") or {}).get("error")
+    places = {**_KEYS, **_OPTIONS}
+    text = str(cause or problem["msg"])
+    key = str(problem["loc"][0]) if problem["loc"] else ""
+    names = [name for name in said if places[name] == key or f"'{places[name]}'" in text]
+    return UserError(
+        f"{names[0] if names else 'SBATCH_*'} in the environment: {text}; unset it, or give the profile the key"
+    )

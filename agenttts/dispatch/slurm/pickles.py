@@ -1,0 +1,52 @@
+"""What submitted jobs run, on disk before they are jobs: a file each, named by their submission and not by their ids."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from agenttts.dispatch.slurm.batch_script import MARK
+
+_WITHDRAWN = "a job that was submitted without an answer of sbatch has been given up meanwhile; nothing is run"
+
+
+@dataclass(frozen=True)
+class Pickles:
+    """The files of one submission in ``folder``: ``NAME.0.pkl``, ``NAME.1.pkl``, ..."""
+
+    folder: Path
+    name: str
+
+    def file(self, number: int) -> Path:
+        """What one of the jobs runs."""
+        return self.folder / f"{self.name}.{number}.pkl"
+
+    def withdraw(self, number: int) -> None:
+        """Have a job that may yet appear end as soon as it starts; one that runs already goes on."""
+        if self.file(number).exists():  # else sbatch has refused it
+            self._withdrawn(number).touch()
+
+    def link_lines(self, number: int | None) -> list[str]:
+        """Lines of a batch file that give a job's pickle the name that submitit looks for, by the job's id.
+
+        ``number`` is the job's; None in an array, whose elements are numbered from 0. A job that was requeued finds the
+        pickle that its checkpoint has written in place of the link.
+        """
+        folder = shlex.quote(str(self.folder))
+        if number is None:
+            job, place = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}", "${SLURM_ARRAY_TASK_ID}"
+        else:
+            job, place = "${SLURM_JOB_ID}", str(number)
+        name = f"{shlex.quote(self.name)}.{place}"
+        return [
+            f"agenttts_name={name} agenttts_link={folder}/{job}_submitted.pkl",
+            f'if [ -e {folder}/"$agenttts_name.withdrawn" ]; then',
+            f"  printf '{MARK}%s\\n' {shlex.quote(_WITHDRAWN)} >&2",
+            "  exit 0",
+            "fi",
+            '[ -e "$agenttts_link" ] || ln -s "$agenttts_name.pkl" "$agenttts_link"',
+        ]
+
+    def _withdrawn(self, number: int) -> Path:
+        return self.folder / f"{self.name}.{number}.withdrawn"

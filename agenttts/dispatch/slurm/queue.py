@@ -1,0 +1,313 @@
+"""What Slurm says of jobs: squeue first, sacct for what squeue no longer shows.
+
+Order of trust: a valid result of the trial > squeue > sacct. sacct is optional (many small clusters have no
+accounting) and calls a job that is being requeued NODE_FAIL, so it is asked only about jobs squeue does not know.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from agenttts.dispatch.base import JobStatus, QueueUnavailable
+from agenttts.dispatch.slurm.queue_reader import (
+    SACCT_FIELDS,
+    SQUEUE_FORMAT,
+    QueueAnswer,
+    QueueRow,
+    read_sacct,
+    read_squeue,
+)
+from agenttts.dispatch.slurm.queue_reasons import Waiting, end_sentence, wait_sentence, waiting_for
+from agenttts.errors import MissingRequirement
+from agenttts.tables.schema import TrialState
+
+# Job states that end a job for good (squeue(1), "JOB STATE CODES"), and what each means for a trial.
+_ENDS = {
+    "COMPLETED": TrialState.INFRA_FAILED,  # the job ended in order, yet left no result
+    "FAILED": TrialState.INFRA_FAILED,
+    "TIMEOUT": TrialState.TIMEOUT,
+    "DEADLINE": TrialState.TIMEOUT,
+    "OUT_OF_MEMORY": TrialState.OOM,
+    "NODE_FAIL": TrialState.INFRA_FAILED,
+    "BOOT_FAIL": TrialState.INFRA_FAILED,
+    "LAUNCH_FAILED": TrialState.INFRA_FAILED,
+    "PREEMPTED": TrialState.PREEMPTED,
+    "REVOKED": TrialState.INFRA_FAILED,
+    "CANCELLED": TrialState.CANCELLED,
+}
+# States of jobs that are held, and run when somebody releases them (squeue(1)).
+HELD = frozenset({"SPECIAL_EXIT", "REQUEUE_HOLD", "RESV_DEL_HOLD"})
+_TIMEOUT_S = 60
+# Names of jobs in one command line.
+_JOBS_AN_UPDATE = 200
+# What scontrol says of a job that has started or ended meanwhile (slurm_errno.c).
+_NOT_WAITING = re.compile(r"no longer pending|already (completing|completed|finished)|invalid job id|not pending", re.IGNORECASE)  # fmt: skip
+# What sacct says where the cluster keeps no accounts of jobs, or none that can be asked for.
+_NO_ACCOUNTING = re.compile(r"accounting storage is disabled|accounting_storage/none|access/permission denied|error while loading shared libraries|cannot be run", re.IGNORECASE)  # fmt: skip
+# In the comment of a job that was cancelled because it would not have started: the reason it waited for.
+_GAVE_UP = "gave-up="
+# Settings of the user's that bend answers (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) or send questions to another cluster.
+_BENT = re.compile(r"(SQUEUE|SACCT|SCANCEL|SCONTROL|SINFO)_|SLURM_(CLUSTERS|TIME_FORMAT|BITSTR_LEN|JOB_USER)$")  # fmt: skip
+
+
+def job_states(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+    """The status of each job; one that neither squeue nor sacct knows has ended for unknown reasons."""
+    return {job: row_status(job, row) for job, row in job_rows(job_ids).items()}
+
+
+def job_rows(job_ids: Iterable[str]) -> dict[str, QueueRow | None]:
+    """What squeue or else sacct says of each job; None for one that neither knows.
+
+    Raises `QueueUnavailable` where the answer was cut off before a job that may have been in it.
+    """
+    wanted = list(job_ids)
+    if not wanted:
+        return {}
+    queue = _squeue()
+    rows: dict[str, QueueRow | None] = {job: queue.rows.get(job) for job in wanted}
+    missing = [job for job, row in rows.items() if row is None]
+    if not missing:
+        return rows
+    if not queue.complete:
+        raise _cut_off("squeue")
+    accounted = _sacct(missing)
+    rows |= {job: accounted.rows.get(job) for job in missing}
+    if not accounted.complete and any(rows[job] is None for job in missing):
+        raise _cut_off("sacct")
+    return rows
+
+
+def row_status(job: str, row: QueueRow | None) -> JobStatus:
+    """A job as the queue shows it, its reason in a sentence."""
+    if row is None:
+        return JobStatus(
+            "UNKNOWN",
+            ended=True,
+            verdict=TrialState.INFRA_FAILED,
+            detail="neither squeue nor sacct knows the job any more",
+        )
+    found = status(row.state, waits_for(row))
+    if found.ended:
+        reason = _gave_up(row)
+        if found.verdict is TrialState.CANCELLED and reason:
+            return replace(given_up(job, row.state, reason), node=row.node)
+        detail = end_sentence(found.detail, job) if found.detail else ""
+    else:
+        detail = wait_sentence(found.detail, job) if found.detail else ""
+    return JobStatus(
+        found.state, found.ended, found.verdict, detail, stuck=is_stuck(row), node=row.node
+    )
+
+
+def is_stuck(row: QueueRow) -> bool:
+    """Whether a job waits for what will not come by itself."""
+    never = waiting_for(row.reason).waiting is Waiting.NEVER
+    return row.state in HELD or (row.state == "PENDING" and never)
+
+
+def waits_for(row: QueueRow) -> str:
+    """The code of what a job waits for: Slurm's reason, or its state where that says more."""
+    told = row.state not in HELD or waiting_for(row.reason).waiting is Waiting.NEVER
+    return row.reason if told else row.state
+
+
+def given_up(job: str, state: str, reason: str) -> JobStatus:
+    """A job that was cancelled because what it waited for would not have come."""
+    sentence = wait_sentence(reason, job)
+    return JobStatus(
+        state,
+        ended=True,
+        verdict=TrialState.INFRA_FAILED,
+        detail=f"it would not have started and was cancelled: {sentence}",
+        never_started=True,
+    )
+
+
+def give_up(job: str, row: QueueRow) -> None:
+    """Cancel a pending job, and write why into its comment, so that whoever looks later knows that it was not the user."""
+    mark = _GAVE_UP + re.sub(r"[^\w]+", "_", waits_for(row))
+    set_name_and_comment(job, comment=f"{row.comment} {mark}".strip())
+    # One that has started after all goes on. scancel takes no job of another state than those it has a word for.
+    cancel_jobs([job], *([] if row.state in HELD else ["--state=PENDING"]))
+
+
+def _gave_up(row: QueueRow) -> str:
+    marks = [word for word in row.comment.split() if word.startswith(_GAVE_UP)]
+    return marks[-1].removeprefix(_GAVE_UP).replace("_", " ") if marks else ""
+
+
+def status(state: str, reason: str) -> JobStatus:
+    """A Slurm state word (``CANCELLED by 0`` and ``CANCELLED+`` included) as a `JobStatus`, Slurm's own reason with it."""
+    word = state.split()[0].rstrip("+") if state.strip() else "UNKNOWN"
+    verdict = _ENDS.get(word)
+    detail = reason if reason not in ("", "None", "(null)") else ""
+    return JobStatus(word, ended=verdict is not None, verdict=verdict, detail=detail)
+
+
+def rows_with_comment(word: str | re.Pattern[str]) -> dict[str, QueueRow]:
+    """The user's jobs whose comment holds ``word``, as a whole word: batch=r-1 is not batch=r-10."""
+    pattern = re.compile(re.escape(word)) if isinstance(word, str) else word
+    queue = _squeue()
+    if not queue.complete:
+        raise _cut_off("squeue")
+    return {
+        job: row
+        for job, row in queue.rows.items()
+        if any(map(pattern.fullmatch, row.comment.split()))
+    }
+
+
+def lives(row: QueueRow) -> bool:
+    """Whether a job waits or runs, rather than having ended or being about to."""
+    found = status(row.state, "")
+    return not found.ended and found.state != "COMPLETING"
+
+
+def live_jobs() -> list[str]:
+    """The user's jobs that wait or run, elements of arrays one by one."""
+    return [job for job, row in _squeue().rows.items() if not status(row.state, "").ended]
+
+
+def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
+    """scancel; that one of the jobs has ended meanwhile is no error."""
+    command = ["scancel", *options, *job_ids]
+    _check_present(command)
+    done = _ask(command)
+    # One of them ended between the look and the signal; scancel goes on with the others, a line for each that failed.
+    problems = [done] if isinstance(done, str) else _problems(done)
+    if problems:
+        raise QueueUnavailable(
+            f"'scancel' of {len(command) - 1 - len(options)} jobs: {'; '.join(dict.fromkeys(problems))[:500]}",
+            fix="check that slurmctld answers ('scontrol ping'); those that live yet are in 'squeue --me'",
+        )
+
+
+def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> bool:
+    """Give a job a comment, and a name, of its own; whether Slurm does such things for now.
+
+    A job that has ended already takes none, and it runs all the same.
+    """
+    command = ["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"]
+    if name:
+        command.append(f"Name={name}")
+    done = _ask(command)
+    return not isinstance(done, str) and not _problems(done)
+
+
+def keep_off(job_ids: Sequence[str], nodes: str) -> None:
+    """Give waiting jobs a new list of nodes that they must not run on; '' for none. One that has started goes on.
+
+    Raises `QueueUnavailable` with what Slurm said where it refuses; it may have done it for some of the jobs.
+    """
+    problems = []
+    for first in range(0, len(job_ids), _JOBS_AN_UPDATE):
+        some = ",".join(job_ids[first : first + _JOBS_AN_UPDATE])
+        done = _ask(["scontrol", "update", f"JobId={some}", f"ExcNodeList={nodes}"])
+        if isinstance(done, str):
+            problems.append(done)
+        else:
+            problems += _problems(done)
+    if problems:
+        raise QueueUnavailable(
+            f"'scontrol update JobId=... ExcNodeList={nodes}': {'; '.join(dict.fromkeys(problems))[:500]}",
+            fix="if nodes have to be avoided, cancel the jobs that wait; they are submitted anew without them",
+        )
+
+
+def run_slurm(command: list[str]) -> str:
+    """Run a Slurm command; its standard output.
+
+    `MissingRequirement` when it is absent, `QueueUnavailable` when it fails or does not answer.
+    """
+    return _run(command).decode(errors="replace")
+
+
+def query_environment() -> dict[str, str]:
+    """The environment without settings that bend what Slurm's commands do and answer."""
+    return {name: value for name, value in os.environ.items() if not _BENT.match(name)}
+
+
+def _problems(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    """What a command that failed said, without what it said of jobs that have started or ended meanwhile."""
+    if done.returncode == 0:
+        return []
+    lines = done.stderr.decode(errors="replace").splitlines() or [_said(done)]
+    return [line.strip() for line in lines if line.strip() and not _NOT_WAITING.search(line)]
+
+
+def _check_present(command: list[str]) -> None:
+    if shutil.which(command[0]) is None:
+        raise MissingRequirement(
+            f"{command[0]} is not on this machine's PATH, so the profile's cluster cannot be reached",
+            fix="run on a login node of the cluster, or choose another profile (--cluster local)",
+        )
+
+
+def _run(command: list[str]) -> bytes:
+    _check_present(command)
+    done = _ask(command)
+    if isinstance(done, str) or done.returncode != 0:
+        problem = done if isinstance(done, str) else f"failed: {_said(done)}"
+        raise QueueUnavailable(
+            f"'{' '.join(command)}' {problem}",
+            fix="check that slurmctld answers ('scontrol ping') and that the profile's options are valid here",
+        )
+    return done.stdout
+
+
+def _ask(command: list[str]) -> subprocess.CompletedProcess[bytes] | str:
+    """What a command did, or why there is no answer."""
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=query_environment(),
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"did not answer within {_TIMEOUT_S} s"
+    except OSError as error:
+        return f"cannot be run: {error.strerror}"
+
+
+def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+    """What a command that failed wrote, in one line."""
+    text = done.stderr.decode(errors="replace") or done.stdout.decode(errors="replace")
+    return " ".join(text.split())[:500] or f"exit status {done.returncode}"
+
+
+def _squeue() -> QueueAnswer:
+    # No -j: squeue fails as a whole when one id is purged already. -t all: just-ended jobs stay for MinJobAge. With a header
+    # an answer that a site puts a banner before can be told from one that is not squeue's. --all: jobs in hidden partitions
+    # would be left out, as if they had ended.
+    return read_squeue(_run(["squeue", "--all", "--me", "-r", "-t", "all", "-o", SQUEUE_FORMAT]))
+
+
+def _sacct(job_ids: list[str]) -> QueueAnswer:
+    if shutil.which("sacct") is None:
+        return QueueAnswer()
+    done = _ask(["sacct", "-P", "-X", "-o", SACCT_FIELDS, "-j", ",".join(job_ids)])
+    if isinstance(done, str) or done.returncode != 0:
+        said = done if isinstance(done, str) else _said(done)
+        silent = not isinstance(done, str) and not (done.stdout + done.stderr).strip()
+        if silent or _NO_ACCOUNTING.search(said):
+            return QueueAnswer()
+        raise QueueUnavailable(
+            f"'sacct' says nothing of jobs that squeue no longer shows: {said}",
+            fix="try again when 'sacctmgr ping' says that slurmdbd is up",
+        )
+    return read_sacct(done.stdout)
+
+
+def _cut_off(command: str) -> QueueUnavailable:
+    return QueueUnavailable(
+        f"{command}'s answer was cut off, so the jobs that are not in it may be there all the same",
+        fix=f"run '{command}' by hand: it should print whole lines",
+    )

@@ -1,0 +1,80 @@
+"""From a profile to what sbatch is asked for. Pure: a function from `JobResources` and a job to options."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from agenttts.dispatch.profile import JobResources
+from agenttts.dispatch.slurm.syntax import memory_times, minutes
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+@dataclass(frozen=True)
+class JobNeeds:
+    """What one job needs beyond its profile: how it shows in the queue, its GPUs, and how it ends.
+
+    ``requeue``: Slurm may start it again. ``dependency`` is what it waits for, as sbatch writes it;
+    ``exclude`` are nodes that it must not run on, besides the profile's.
+    """
+
+    name: str
+    comment: str
+    gpus: int
+    grace_seconds: int
+    requeue: bool = True
+    dependency: str | None = None
+    exclude: tuple[str, ...] = ()
+
+
+def sbatch_options(resources: JobResources, needs: JobNeeds) -> dict[str, str]:
+    """The options of sbatch for a job, by long name, without those of an array and of logs.
+
+    Flags have the value ``true`` or ``false`` (`agenttts.dispatch.slurm.sbatch_options.flag_line`).
+    """
+    options: dict[str, str | None] = {
+        "job-name": _one_line(needs.name),
+        "comment": _one_line(needs.comment),
+        "time": str(minutes(resources.time)),
+        "nodes": "1",
+        "cpus-per-task": str(resources.cpus * max(1, needs.gpus)),
+        "mem": _memory(resources, needs.gpus),
+        "signal": f"B:USR2@{needs.grace_seconds}",
+        "requeue": "true" if needs.requeue and resources.requeue else "false",
+        "dependency": needs.dependency,
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "reservation": resources.reservation,
+        "wckey": resources.wckey,
+        "exclude": ",".join(filter(None, (resources.exclude, *needs.exclude))) or None,
+        "nodelist": resources.nodelist,
+        **resources.sbatch,
+    }
+    gpus = _gpus(resources, needs.gpus)
+    if "gres" in gpus and options.get("gres"):
+        gpus["gres"] += f",{options['gres']}"
+    return {name: text for name, text in {**options, **gpus}.items() if text is not None}
+
+
+def _memory(resources: JobResources, gpus: int) -> str | None:
+    """The memory of the job. On one node ``--mem`` says the same as ``--mem-per-gpu``, whatever asks for the GPUs."""
+    if gpus and resources.mem_per_gpu:
+        return memory_times(resources.mem_per_gpu, gpus)
+    return resources.mem
+
+
+def _gpus(resources: JobResources, gpus: int) -> dict[str, str]:
+    if not gpus:
+        return {}
+    counted = f"{resources.gpu_type}:{gpus}" if resources.gpu_type else str(gpus)
+    if resources.gpu_request == "gres":
+        return {"gres": f"gpu:{counted}"}
+    return {resources.gpu_request: counted}
+
+
+def _one_line(text: str) -> str:
+    """Names and comments hold the names of models, which are the user's."""
+    return _CONTROL.sub(" ", text)

@@ -1,0 +1,147 @@
+"""The options of sbatch: which the project sets itself, and how each is written in a batch file.
+
+Pure. Source: sbatch(1), "OPTIONS" (22.05 to 25.05).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from agenttts.dispatch.slurm import syntax as slurm_syntax
+
+# Option → what to use instead of it.
+_OURS = {
+    "comment": "it holds the token by which jobs are found again after a crash",
+    "job-name": "it tells run and trial in squeue",
+    "array": "use the profile's keys throttle and max_pending",
+    "signal": "use the profile's key grace_seconds",
+    "requeue": "use the key requeue beside sbatch (true or false)",
+    "no-requeue": "use the key requeue beside sbatch (false)",
+    "output": "logs lie in the run's folder slurm/",
+    "error": "logs lie in the run's folder slurm/",
+    "open-mode": "a requeued job appends to its log",
+    "dependency": "it keeps a second controller of a run waiting; trials depend on nothing",
+    "nodes": "a job takes one node",
+    "ntasks": "a job is one task; use the key cpus beside sbatch for more CPUs",
+    "time": "use the key time beside sbatch",
+    "time-min": "use the key time beside sbatch: a job stores its samples by the limit it was given",
+    "partition": "use the key partition beside sbatch",
+    "account": "use the key account beside sbatch",
+    "qos": "use the key qos beside sbatch",
+    "constraint": "use the key constraint beside sbatch",
+    "reservation": "use the key reservation beside sbatch",
+    "wckey": "use the key wckey beside sbatch",
+    "nodelist": "use the key nodelist beside sbatch",
+    "nodefile": "use the key nodelist beside sbatch",
+    "exclude": "use the key exclude beside sbatch",
+    "cpus-per-task": "use the key cpus beside sbatch",
+    "cpus-per-gpu": "use the key cpus beside sbatch, which counts per GPU",
+    "mem": "use the key mem beside sbatch",
+    "mem-per-cpu": "use the keys mem or mem_per_gpu beside sbatch",
+    "mem-per-gpu": "use the key mem_per_gpu beside sbatch",
+    "gpus": "use the keys gpu_request (gpus) and gpu_type beside sbatch",
+    "gpus-per-node": "use the keys gpu_request (gpus-per-node) and gpu_type beside sbatch",
+    "gpus-per-task": "use the keys gpu_request and gpu_type beside sbatch",
+    "gpus-per-socket": "use the keys gpu_request and gpu_type beside sbatch",
+    "ntasks-per-gpu": "a job is one task",
+    "hold": "a held job never starts",
+    "wrap": "the project writes the batch file",
+    "wait": "sbatch would not return before the job has ended",
+    "test-only": "nothing would be submitted",
+    "parsable": "the job's number is read from what sbatch says",
+    "quiet": "the job's number is read from what sbatch says",
+    "clusters": "jobs are watched on the cluster at hand; run on a login node of the other one",
+    "help": "it is no request",
+    "usage": "it is no request",
+    "version": "it is no request",
+}
+_SHORT = {
+    "A": "account", "C": "constraint", "D": "chdir", "F": "nodefile", "G": "gpus", "H": "hold", "J": "job-name", "L": "licenses",
+    "M": "clusters", "N": "nodes", "O": "overcommit", "Q": "quiet", "S": "core-spec", "W": "wait", "a": "array", "b": "begin",
+    "c": "cpus-per-task", "d": "dependency", "e": "error", "i": "input", "k": "no-kill", "m": "distribution", "n": "ntasks",
+    "o": "output", "p": "partition", "q": "qos", "s": "oversubscribe", "t": "time", "w": "nodelist", "x": "exclude",
+}  # fmt: skip
+# Options that are there or not; some take a value besides.
+_FLAGS = {"contiguous", "exclusive", "get-user-env", "ignore-pbs", "nice", "no-kill", "overcommit", "oversubscribe", "propagate", "reboot", "spread-job", "use-min-nodes", "verbose"}  # fmt: skip
+_NEGATED = {"requeue": "no-requeue"}
+_YES_NO = {"kill-on-invalid-dep": ("yes", "no"), "wait-all-nodes": ("1", "0")}
+_VALUED = {
+    "acctg-freq", "batch", "bb", "bbf", "begin", "chdir", "cluster-constraint", "container", "core-spec", "cores-per-socket",
+    "cpu-freq", "deadline", "delay-boot", "distribution", "export", "export-file", "extra-node-info", "gid", "gpu-bind", "gpu-freq",
+    "gres", "gres-flags", "hint", "input", "licenses", "mail-type", "mail-user", "mcs-label", "mem-bind", "mincpus", "network",
+    "ntasks-per-core", "ntasks-per-node", "ntasks-per-socket", "power", "prefer", "priority", "profile", "sockets-per-node",
+    "switches", "thread-spec", "threads-per-core", "tmp", "uid",
+}  # fmt: skip
+# Lists of features, joined by & and |.
+_FEATURES = {"batch", "cluster-constraint", "licenses", "prefer"}
+_KNOWN = {*_OURS, *_FLAGS, *_YES_NO, *_VALUED}
+_LONG_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_TRUE = {"true", "yes", "on"}
+_FALSE = {"false", "no", "off"}
+
+
+def check_options(options: Mapping[str, str]) -> dict[str, str]:
+    """The options of a profile's ``sbatch:`` with their long names.
+
+    Raises ``ValueError`` for one that the project sets itself, naming what to use instead, and for a value that Slurm
+    would not take for what it is.
+    """
+    checked: dict[str, str] = {}
+    for given, text in options.items():
+        name = _long_name(given)
+        if name in checked:
+            raise ValueError(f"'{given}' is given twice; keep one of the two")
+        try:
+            checked[name] = _check_value(name, text)
+        except ValueError as error:
+            raise ValueError(f"'{given}': {error}") from None
+    return checked
+
+
+def flag_line(name: str, text: str) -> str | None:
+    """An option as a batch file and a command line have it: ``--name=text``, ``--name``; None where it is left out."""
+    word = text.lower()
+    if word in _TRUE | _FALSE:
+        if name in _YES_NO:
+            return f"--{name}={_YES_NO[name][word in _FALSE]}"
+        if name not in _VALUED:
+            if word in _TRUE:
+                return f"--{name}"
+            return f"--{_NEGATED[name]}" if name in _NEGATED else None
+    return f"--{name}={text}"
+
+
+def _long_name(given: str) -> str:
+    """The option's name as sbatch spells it; ``ValueError`` when it is none, or ours."""
+    name = given.replace("_", "-")
+    if name in _SHORT:
+        raise ValueError(f"'{given}': write the long name, {_SHORT[name]}" + _instead(_SHORT[name]))
+    if not _LONG_NAME.fullmatch(name):
+        raise ValueError(
+            f"{given!r} is not a valid option; valid: a long name without dashes before it, e.g. mail-type"
+        )
+    if name in _OURS:
+        raise ValueError(f"'{given}' is set by the project itself" + _instead(name))
+    # sbatch takes the beginning of a name for the whole of it.
+    longer = sorted(other for other in _OURS if other.startswith(name))
+    if longer and name not in _KNOWN:
+        raise ValueError(f"'{given}' is short for {longer[0]}, which is set by the project itself" + _instead(longer[0]))  # fmt: skip
+    return name
+
+
+def _instead(name: str) -> str:
+    return f": {_OURS[name]}" if name in _OURS else ""
+
+
+def _check_value(name: str, text: str) -> str:
+    slurm_syntax.value(text, "&|" if name in _FEATURES else "")
+    if name in _VALUED and text.lower() in {"true", "false"}:
+        raise ValueError("it takes a value, not true or false; to leave it out, remove the key")
+    if name == "gres" and any(
+        re.split("[:=]", item.strip())[0] == "gpu" for item in text.split(",")
+    ):
+        raise ValueError(
+            "GPUs are asked for by the project itself; use the keys gpu_request (gres) and gpu_type beside sbatch"
+        )
+    return text

@@ -1,0 +1,206 @@
+"""Submitting to Slurm through submitit, and what sbatch's refusals mean."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
+from submitit.slurm.slurm import SlurmExecutor, SlurmJob
+
+from agenttts.dispatch.base import QueueUnavailable, SubmitLimitReached
+from agenttts.dispatch.node.job import NEVER
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm.batch_script import BatchScript, check_folder
+from agenttts.dispatch.slurm.pickles import Pickles
+from agenttts.dispatch.slurm.queue import live_jobs
+from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
+from agenttts.dispatch.slurm.syntax import minutes
+from agenttts.errors import MissingRequirement
+
+# What sbatch says of a busy, restarting or half-reachable slurmctld or munged (Slurm's slurm_errno.c, errno(3)).
+_PASSING = re.compile(
+    r"socket timed out|unable to contact slurm controller|connection (refused|reset)|communication connection failure"
+    r"|slurmctld.*(backup|standby|not responding)|standby mode"
+    r"|temporarily (unable|unavailable)|zero bytes were transmitted"
+    r"|message (send|receive) failure|communication shutdown failure|unexpected message received"
+    r"|transport endpoint is not connected|unable to create job record, try again"
+    r"|protocol authentication error|authentication credential|error writing script|presently disabled",
+    re.IGNORECASE,
+)
+# An administrator has closed the partition, as for maintenance: to jobs that are waiting in it already it is
+# PartitionInactive or PartitionDown, which pass too.
+_CLOSED = re.compile(r"required partition not available|partition in down state", re.IGNORECASE)
+# A limit on how many jobs may be submitted (sacctmgr(1), MaxSubmitJobs, GrpSubmitJobs) passes as jobs end; any other
+# limit that is named does not. Without a name the message is the same for both.
+_SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*Submit\w*", re.IGNORECASE)
+_OTHER_LIMIT = re.compile(r"\b(Assoc|QOS)(Max|Min|Grp)\w+", re.IGNORECASE)
+_POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
+
+
+class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no types
+    """submitit's executor with a batch file of our own, which *becomes* the Python process.
+
+    No srun: Slurm would signal every process of the step and the container runtime would pass each signal on again.
+    With ``exec`` the one process that gets SIGUSR2 before the limit is submitit's own. submitit 1.5.4 writes a wckey
+    that nobody asked for, shebang and quotes that cannot be chosen, and lets its arrays forget what a subclass adds.
+
+    What a job runs is pickled before sbatch is called, under a name that is known by then; the batch file links the name
+    that submitit looks for to it. submitit itself writes it after sbatch's answer: a job whose submitter dies in between,
+    or gets no answer, holds its node for a minute and fails.
+    """
+
+    def __init__(self, script: BatchScript, running: int, limit_minutes: int) -> None:
+        with submission_errors():
+            super().__init__(
+                script.folder, max_num_timeout=NEVER, python=shlex.quote(sys.executable)
+            )
+        # For submitit's own account of time-outs.
+        self.update_parameters(time=limit_minutes)
+        self._script = script
+        self._running = running
+        self._elements: int | None = None
+        self._pickles = Pickles(script.folder, "")
+        self._first = 0
+
+    def submit_each(
+        self, functions: Sequence[Callable[[], Any]], name: str, first: int = 0
+    ) -> list[str]:
+        """Submit one job, or an array of several; the job ids in the order of ``functions``.
+
+        ``name`` is unique to these jobs in the folder, and ``first`` the number of the first of them under that name: of
+        what an earlier call under it has submitted, nothing may have become a job.
+        """
+        self._pickles, self._first = Pickles(self.folder, name), first
+        return [str(job.job_id) for job in self.submit_array(functions)]
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        array = None if self._elements is None else (self._elements, self._running)
+        link = self._pickles.link_lines(None if array else self._first)
+        return self._script.text(command, sys.executable, array, link)
+
+    def _internal_process_submissions(
+        self, delayed_submissions: list[DelayedSubmission]
+    ) -> list[submitit.core.core.Job[Any]]:
+        count = len(delayed_submissions)
+        self._elements = count if count > 1 else None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for number, delayed in enumerate(delayed_submissions, self._first):
+            delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
+            delayed.dump(self._pickles.file(number))
+        try:
+            job = self._submit_command(self._submitit_command_str)
+        except FailedJobError as error:
+            if not _PASSING.search(str(error)):  # refused: none of them is a job
+                for number in range(self._first, self._first + count):
+                    self._pickles.file(number).unlink(missing_ok=True)
+            raise
+        if self._elements is None:
+            return [job]
+        return [SlurmJob(self.folder, f"{job.job_id}_{index}", [0]) for index in range(count)]
+
+    @staticmethod
+    def _get_job_id_from_submission_command(string: bytes | str) -> str:
+        text = string if isinstance(string, str) else string.decode(errors="replace")
+        found = re.search(r"\bjob (\d+)\b", text)
+        if found is None:
+            raise FailedSubmissionError(f"no job's number in what it says: {text.strip()!r}")
+        return found[1]
+
+
+def slurm_executor(
+    folder: Path,
+    profile: Profile,
+    resources: JobResources,
+    needs: JobNeeds,
+    array_parallelism: int = 1,
+) -> BatchExecutor:
+    """The executor for jobs of one kind, whose batch files, pickles and logs are in ``folder``.
+
+    Raises `UserError` where Slurm cannot write logs there, `MissingRequirement` where there is no Slurm.
+    """
+    check_folder(folder)
+    script = BatchScript(
+        sbatch_options(resources, needs), folder.absolute(), profile.setup, profile.login_shell
+    )
+    return BatchExecutor(script, array_parallelism, minutes(resources.time))
+
+
+@contextmanager
+def outer_environment() -> Iterator[None]:
+    """Submit as from a login shell: what Slurm told the controller's own job would bend the trials' requests."""
+    conf = os.environ.get("SLURM_CONF")
+    with submitit.helpers.clean_env():
+        if conf:
+            os.environ["SLURM_CONF"] = conf
+        yield
+
+
+@contextmanager
+def submission_errors(jobs: int = 1) -> Iterator[None]:
+    """Turn submitit's and sbatch's refusals of ``jobs`` jobs at once into one clear error: `QueueUnavailable` for what may pass.
+
+    To be entered outside of `outer_environment`: it looks for jobs besides the one it runs in.
+    """
+    try:
+        with redirect_stderr(io.StringIO()):  # submitit prints what sbatch said, besides raising it
+            yield
+    except FailedJobError as error:
+        message = " ".join(str(error).split())
+        if _PASSING.search(message):
+            raise QueueUnavailable(
+                f"sbatch got no answer: {message}", fix="try again when 'scontrol ping' says UP"
+            ) from None
+        if _CLOSED.search(message):
+            raise QueueUnavailable(
+                f"the partition takes no jobs for now: {message}",
+                fix="try again when 'sinfo' shows it up, or name another partition in the profile",
+            ) from None
+        if jobs > 1 and _names_submit_limit(message):
+            raise SubmitLimitReached(
+                f"sbatch does not take {jobs} jobs at once: {message}",
+                fix="half as many are tried next; lower the profile's max_pending to begin with fewer",
+            ) from None
+        if _names_submit_limit(message) and _others_live():
+            raise SubmitLimitReached(
+                f"sbatch takes no more jobs until some of yours have ended: {message}",
+                fix="wait for them, or lower the profile's max_pending; a limit on a job's size would read the same "
+                "('sacctmgr show assoc' and 'sacctmgr show qos' list the limits)",
+            ) from None
+        raise MissingRequirement(
+            f"sbatch refused the job: {message}",
+            fix="correct the profile's partition, account, qos or limits (sinfo and 'sacctmgr show assoc' list what you may use)",
+        ) from None
+    except FailedSubmissionError as error:
+        raise QueueUnavailable(
+            f"sbatch's answer cannot be read, so a job may have been submitted: {error}",
+            fix="look with 'squeue --me'; try again when 'sbatch --wrap true' answers 'Submitted batch job N'",
+        ) from None
+    except RuntimeError as error:
+        if "srun" in str(error):
+            raise MissingRequirement(
+                "Slurm's commands (srun, sbatch) are not on this machine's PATH",
+                fix="run on a login node of the cluster, or choose another profile (--cluster local)",
+            ) from None
+        raise
+
+
+def _names_submit_limit(message: str) -> bool:
+    """Whether a refusal is, as far as it says, for the number of jobs submitted."""
+    if _SUBMIT_LIMIT.search(message):
+        return True
+    return bool(_POLICY.search(message)) and not _OTHER_LIMIT.search(message)
+
+
+def _others_live() -> bool:
+    """Whether there are jobs of the user's, besides the one this runs in, whose end can lift a submit limit."""
+    own = os.environ.get("SLURM_JOB_ID")
+    return any(job.partition("_")[0] != own for job in live_jobs())

@@ -1,0 +1,342 @@
+"""The login node's side of ``doctor --submit``: small jobs with the profile's real requests, submitted and waited for."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agenttts.dispatch.apptainer import Container
+from agenttts.dispatch.base import JobStatus, QueueUnavailable
+from agenttts.dispatch.controller_process import controller_kind
+from agenttts.dispatch.profile import JobResources, Profile, has_nodes
+from agenttts.dispatch.slurm.batch_script import log_message
+from agenttts.dispatch.slurm.queue import cancel_jobs, job_rows, row_status
+from agenttts.dispatch.slurm.request import JobNeeds
+from agenttts.dispatch.slurm.stuck_jobs import StuckJobs
+from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
+from agenttts.doctor.probe_job import (
+    ECHO,
+    FACTS,
+    HELLO,
+    ProbeJob,
+    ProbeQuestion,
+    is_there,
+    write_reply,
+)
+from agenttts.doctor.tried_request import request_words
+from agenttts.errors import MissingRequirement, UserError
+
+# Slurm gives a job that has just come a reason of the moment before it gives the one that lasts.
+_STUCK_S = 10.0
+_POLL_S = 1.0
+_ANSWER_S = 180.0
+_LOG_BYTES = 4000
+
+
+@dataclass(frozen=True)
+class Place:
+    """A kind of job whose node is looked at: its section of the profile and the GPUs it asks for."""
+
+    what: str
+    resources: JobResources
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What became of one job.
+
+    ``facts`` is the job's report (`agenttts.doctor.probe_job`), None where there is none: ``problem`` says why and
+    ``fix`` what helps. ``round_trip`` is the seconds that a file took to the node and back, ``waited`` those from
+    submission to the job's start, as seen here. ``clock`` is by how much the node's clock is ahead at least.
+    """
+
+    what: str
+    job_id: str | None
+    waited: float | None = None
+    round_trip: float | None = None
+    clock: float | None = None
+    facts: Mapping[str, Any] | None = None
+    problem: str | None = None
+    fix: str | None = None
+
+
+def probe_places(profile: Profile) -> list[Place]:
+    """The jobs to submit: a trial with one GPU where trials have any, and a controller where it is a job.
+
+    Raises `UserError` where the profile is not a cluster's.
+    """
+    if not has_nodes(profile):
+        raise UserError(
+            f"--submit: the profile is of kind {profile.kind}, without a queue to submit to; doctor without --submit "
+            "looks at this machine, which is where its trials run"
+        )
+    return [
+        Place("trial", profile.trial, min(1, profile.gpus_per_node)),
+        *(
+            [Place("controller", profile.controller, 0)]
+            if controller_kind(profile) == "slurm"
+            else []
+        ),
+    ]
+
+
+def probe(
+    profile: Profile,
+    container: Container | None,
+    folder: Path,
+    *,
+    timeout: float,
+    tell: Callable[[str], None],
+) -> list[Seen]:
+    """Submit a small job for each of `probe_places`, wait for them and say what became of each.
+
+    Args:
+        profile: A cluster's profile.
+        container: What trials run in; None: this Python.
+        folder: A directory that the nodes are to see; made, and removed again where all went well.
+        timeout: Seconds for all of it. A job that has not ended then is cancelled.
+        tell: Called with a line for the user when something changes.
+    """
+    places = probe_places(profile)
+    token = secrets.token_hex(4)
+    home = folder / token
+    started = time.monotonic()
+    visits = [
+        Visit(place, profile, container, home / place.what, f"{token}-{place.what}")
+        for place in places
+    ]
+    stuck = StuckJobs(min(_STUCK_S, timeout))
+    try:
+        for visit in visits:
+            visit.submit(tell)
+        while any(visit.open for visit in visits):
+            late = time.monotonic() - started > timeout
+            _look(visits, stuck, profile, timeout if late else None, tell)
+            if any(visit.open for visit in visits):
+                time.sleep(min(_POLL_S, max(0.05, profile.poll_seconds)))
+    finally:
+        _cancel([visit for visit in visits if visit.job_id and not visit.ended])
+    seen = [visit.seen() for visit in visits]
+    if all(one.facts is not None for one in seen):
+        shutil.rmtree(home, ignore_errors=True)
+        with suppress(OSError):  # others' probes, or what a launch may show
+            folder.rmdir()
+    return seen
+
+
+class Visit:
+    """One job, from its submission to its report."""
+
+    def __init__(
+        self,
+        place: Place,
+        profile: Profile,
+        container: Container | None,
+        folder: Path,
+        token: str,
+    ) -> None:
+        self.place = place
+        self.folder = folder
+        self.job_id: str | None = None
+        self.ended = False
+        self._profile = profile
+        self._container = container
+        self._token = token
+        self._submitted = self._replied = time.monotonic()
+        self._waited: float | None = None
+        self._round_trip: float | None = None
+        self._clock: float | None = None
+        self._reply_time = 0.0
+        self._facts: dict[str, Any] | None = None
+        self._problem: str | None = None
+        self._fix: str | None = None
+        self._ended_at: float | None = None
+        self._told = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether there is something left to wait for."""
+        return self._facts is None and self._problem is None
+
+    def submit(self, tell: Callable[[str], None]) -> None:
+        """Submit the job; a refusal is what was found."""
+        profile, place = self._profile, self.place
+        self.folder.mkdir(parents=True)
+        trial = place.what == "trial"
+        directories = {"results directory": self.folder}
+        if trial and profile.cache:
+            directories["compile cache"] = Path(profile.cache)
+        question = ProbeQuestion(
+            folder=self.folder,
+            token=self._token,
+            gpus=place.gpus,
+            directories=directories,
+            container=self._container,
+            python=trial and (self._container is not None or not profile.in_containers),
+            trial_options=None
+            if trial
+            else request_words(profile, profile.trial, profile.gpus_per_node),
+            answer_seconds=_ANSWER_S,
+        )
+        needs = JobNeeds(
+            name=f"doctor-{place.what}",
+            comment=f"agenttts doctor={self._token}",
+            gpus=place.gpus,
+            grace_seconds=profile.grace_seconds,
+            requeue=False,
+        )
+        try:
+            executor = slurm_executor(self.folder / "job", profile, place.resources, needs)
+            with submission_errors(), outer_environment():
+                [self.job_id] = executor.submit_each([ProbeJob(question)], self._token)
+        except MissingRequirement as error:
+            self._problem, self._fix = error.what, error.fix
+            return
+        self._submitted = time.monotonic()
+        tell(f"{place.what} job {self.job_id} submitted")
+
+    def look_at_files(self) -> None:
+        """Answer the job, and read what it has written."""
+        if self._waited is None and is_there(self.folder / HELLO):
+            self._waited = time.monotonic() - self._submitted
+            self._replied, self._reply_time = time.monotonic(), time.time()
+            write_reply(self.folder)
+        if self._waited is not None and self._round_trip is None and is_there(self.folder / ECHO):
+            self._round_trip = time.monotonic() - self._replied
+            echo = _read(self.folder / ECHO)
+            # The node wrote between the reply and now: what lies outside of that is the clocks' difference.
+            written = float(echo["time"]) if echo else self._reply_time
+            now = time.time()
+            self._clock = max(0.0, written - now) + min(0.0, written - self._reply_time)
+        if self._facts is None and is_there(self.folder / FACTS):
+            self._facts = _read(self.folder / FACTS)
+
+    def look_at_queue(self, status: JobStatus, settle_seconds: float) -> str:
+        """Take in how the job stands; a line for the user where that is new, else ''."""
+        self.ended = status.ended
+        if status.ended and self.open:
+            self._ended_at = self._ended_at or time.monotonic()
+            if time.monotonic() - self._ended_at >= settle_seconds:
+                self._problem = self._how_it_ended(status, settle_seconds)
+        line = f"{self.place.what} job {self.job_id} {status.state}"
+        line += f" ({status.detail})" if status.detail else ""
+        if line == self._told or status.ended:
+            return ""
+        self._told = line
+        return line
+
+    def give_up(self, status: JobStatus, why: str) -> None:
+        """The job is not waited for any longer."""
+        if status.stuck or status.state == "PENDING":
+            reason = status.detail or "Slurm gives no reason"
+            self._problem = (
+                f"job {self.job_id} {why} and was cancelled; it waits because of {reason}"
+            )
+            self._fix = "do what the reason says, or give it longer with --timeout SECONDS"
+            return
+        last = self._last_line()
+        self._problem = (
+            f"job {self.job_id} {why} and was cancelled; it is {status.state}"
+            + (f", and the last line of its log is: {last}" if last else ", and its log is empty")
+        )  # fmt: skip
+        self._fix = (
+            f"look at the log in {self.folder / 'job'}, or give it longer with --timeout SECONDS"
+        )
+
+    def seen(self) -> Seen:
+        """What became of the job."""
+        return Seen(
+            self.place.what,
+            self.job_id,
+            self._waited,
+            self._round_trip,
+            self._clock,
+            self._facts,
+            self._problem,
+            self._fix,
+        )
+
+    def _how_it_ended(self, status: JobStatus, settle_seconds: float) -> str:
+        said = log_message(self.folder / "job", self.job_id or "")
+        what = f"job {self.job_id} ended as {status.state} without a report"
+        if said:
+            return f"{what}: {said}"
+        if self._waited is not None:
+            return f"{what}; the last line of its log is: {self._last_line()}"
+        self._fix = (
+            "put the results directory (--results DIR) and this Python "
+            "on a file system that the login node and the nodes share"
+        )
+        return (
+            f"{what}, and nothing that it wrote was seen here within {settle_seconds:g} s: its node does not see "
+            f"{self.folder}{f' ({status.detail})' if status.detail else ''}"
+            if not self._last_line()
+            else f"{what}; the last line of its log is: {self._last_line()}"
+        )
+
+    def _last_line(self) -> str:
+        log = self.folder / "job" / f"{self.job_id}_0_log.err"
+        try:
+            text = log.read_bytes()[-_LOG_BYTES:].decode(errors="replace")
+        except OSError:
+            return ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return lines[-1] if lines else ""
+
+
+def _look(
+    visits: Sequence[Visit],
+    stuck: StuckJobs,
+    profile: Profile,
+    late: float | None,
+    tell: Callable[[str], None],
+) -> None:
+    """One look at the files and the queue; ``late``: the limit, where it has passed."""
+    for visit in visits:
+        visit.look_at_files()
+    waiting = {visit.job_id: visit for visit in visits if visit.job_id and visit.open}
+    if not waiting:
+        return
+    try:
+        rows = job_rows(waiting)
+    except QueueUnavailable as error:
+        if late is None:
+            return
+        for visit in waiting.values():
+            visit.give_up(JobStatus("UNKNOWN", ended=False), f"was not heard of ({error})")
+        return
+    settle = profile.settle_seconds if profile.settle_seconds is not None else 120.0
+    overdue = set(stuck.overdue(rows))
+    for job, visit in waiting.items():
+        status = row_status(job, rows[job])
+        line = visit.look_at_queue(status, settle)
+        if line:
+            tell(line)
+        if not visit.open:
+            continue
+        if job in overdue:
+            visit.give_up(status, "would not start")
+        elif late is not None:
+            visit.give_up(status, f"had no report within {late:g} s")
+
+
+def _cancel(visits: Sequence[Visit]) -> None:
+    jobs = [visit.job_id for visit in visits if visit.job_id]
+    if jobs:
+        cancel_jobs(jobs)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None

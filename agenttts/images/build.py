@@ -1,0 +1,489 @@
+"""Building container images and knowing which image a run used.
+
+An image is built from a definition file (``Apptainer.def``, ``containers/cpu.def``) with the host's own pip settings:
+its indexes, wheel folders, proxies and CA bundle serve the build and are not written into the image. Beside an image
+``X.sif`` lies ``X.sif.json``: what it was built from, and its SHA-256, so that a launch need not read a gigabyte to name
+the image it runs.
+
+A definition that wants the host's folders mounted during its ``%post`` makes their mount points in ``%setup``, from the
+variable ``AGENTTTS_BUILD_MOUNTS`` (see ``containers/cpu.def``); for others nothing is mounted.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from agenttts import __version__
+from agenttts.dispatch.apptainer import container_env
+from agenttts.errors import MissingRequirement, UserError, valid_names
+from agenttts.files.atomic import atomic_write_json
+
+# zstd at level 3 packs the CPU image three times as fast as the default gzip and no larger.
+SQUASHFS_ARGUMENTS = "-comp zstd -Xcompression-level 3"
+MOUNTS_VARIABLE = "AGENTTTS_BUILD_MOUNTS"
+IMAGE_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+
+# The pip options that say where packages come from. Others (user, target, ...) are about the host's own installations.
+PIP_OPTIONS = (
+    "index-url",
+    "extra-index-url",
+    "find-links",
+    "no-index",
+    "trusted-host",
+    "proxy",
+    "timeout",
+    "retries",
+)
+_LISTS = ("extra-index-url", "find-links", "trusted-host")
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+_CAP_SYS_RESOURCE = 24  # linux/capability.h
+_LOG_LINES = 12
+CUDA_LABEL = "agenttts.cuda"
+_INSPECT_S = 60
+# vllm/vllm-openai unpacked, its layers, and the packed image (2026-11).
+_DOCKER_BUILD_BYTES = 30e9
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What is known of an image that `build_image` made; ``built`` is ISO 8601, UTC."""
+
+    sha256: str
+    size_bytes: int
+    definition: str
+    built: str
+    agenttts_version: str
+    runtime_version: str
+    cuda: str | None = None
+    """The CUDA that its torch was built for; None where it has none, or the image does not say."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A host file or directory and where the build sees it."""
+
+    source: Path
+    target: Path
+
+    @property
+    def bind(self) -> str:
+        """As Apptainer's ``--bind`` takes it."""
+        return f"{self.source}:{self.target}"
+
+
+def build_image(
+    definition: Path,
+    output: Path,
+    *,
+    project: Path,
+    runtime: str = "apptainer",
+    force: bool = False,
+    build_args: Mapping[str, str] = MappingProxyType({}),
+    log: Path | None = None,
+) -> ImageRecord:
+    """Build ``output`` from ``definition`` and record it beside it.
+
+    ``project`` is the checkout whose package goes into the image. A definition that starts from ``{{ rootfs }}`` gets a
+    root file system made of this machine's own Debian packages. ``output`` appears whole or not at all; an existing one
+    is replaced only with ``force``. The runtime's messages go to ``log`` (default: ``OUTPUT.log``, removed when the
+    build succeeds).
+
+    Raises `UserError` for a missing definition, a project that is none, or an existing output; `MissingRequirement` when
+    the runtime is absent or the build fails.
+    """
+    definition, output, project = definition.resolve(), output.resolve(), project.resolve()
+    _check_inputs(definition, output, project, force)
+    if shutil.which(runtime) is None:
+        raise MissingRequirement(
+            f"{runtime} is not on this machine's PATH",
+            fix=f"load it first (e.g. 'module load {runtime}'), or run containers/install-apptainer.sh",
+        )
+    text = definition.read_text(encoding="utf-8")
+    _check_arguments(definition, text, build_args)
+    _check_space(definition, text)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    kept_log = log is not None
+    log = (log or output.with_name(f"{output.name}.log")).resolve()
+    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    scratch_root = os.environ.get("APPTAINER_TMPDIR") or None
+    # ignore_cleanup_errors: images hold read-only directories, which an ordinary user cannot empty at once.
+    with tempfile.TemporaryDirectory(
+        prefix="agenttts-build-", dir=scratch_root, ignore_cleanup_errors=True
+    ) as scratch:
+        try:
+            with log.open("wb") as stream:
+                arguments = dict(build_args)
+                if _uses(text, "project"):
+                    arguments.setdefault("project", str(project))
+                if _uses(text, "rootfs") and "rootfs" not in arguments:
+                    arguments["rootfs"] = str(Path(scratch, "rootfs"))
+                    script = project / "containers" / "rootfs-from-host.sh"
+                    _run([str(script), arguments["rootfs"]], os.environ, stream.fileno(), log)
+                settings = pip_settings(os.environ)
+                mounts = build_mounts(settings, os.environ) if MOUNTS_VARIABLE in text else ()
+                command = build_command(
+                    runtime,
+                    definition,
+                    partial,
+                    mounts=mounts,
+                    build_args=arguments,
+                    fast_compression=_has_option(runtime, "--mksquashfs-args"),
+                )
+                environment = build_environment(settings, mounts, os.environ)
+                environment["APPTAINER_TMPDIR"] = environment["SINGULARITY_TMPDIR"] = scratch
+                _run(command, environment, stream.fileno(), log)
+            sha256 = _hash(partial)
+            partial.replace(output)
+        finally:
+            partial.unlink(missing_ok=True)
+    record = ImageRecord(
+        sha256=sha256,
+        size_bytes=output.stat().st_size,
+        definition=definition.name,
+        built=datetime.now(UTC).isoformat(timespec="seconds"),
+        agenttts_version=_project_version(project),
+        runtime_version=_version(runtime),
+        cuda=image_cuda(runtime, output),
+    )
+    atomic_write_json(_sidecar(output), {**asdict(record), "mtime_ns": output.stat().st_mtime_ns})
+    if not kept_log:
+        log.unlink()
+    return record
+
+
+def read_record(image: Path) -> ImageRecord | None:
+    """The record beside ``image``; None when there is none or it is another image's."""
+    if not image.is_file():
+        return None
+    digest(image)  # drops what a record says of an image that is there no longer
+    stored = _read_sidecar(image)
+    known = {
+        field.name: stored[field.name] for field in fields(ImageRecord) if field.name in stored
+    }
+    try:
+        return ImageRecord(**known)
+    except TypeError:  # a field is missing
+        return None
+
+
+def image_cuda(runtime: str, image: Path) -> str | None:
+    """The CUDA in an image's label `CUDA_LABEL`, which ``Apptainer.def`` writes; None where there is none to be read."""
+    try:
+        shown = subprocess.run(
+            [runtime, "inspect", "--json", "--labels", str(image)],
+            capture_output=True,
+            text=True,
+            timeout=_INSPECT_S,
+            check=False,
+        )
+        labels = json.loads(shown.stdout)["data"]["attributes"]["labels"]
+        cuda = labels.get(CUDA_LABEL)
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return cuda if isinstance(cuda, str) and re.fullmatch(r"\d+(\.\d+)*", cuda) else None
+
+
+def digest(image: Path) -> str:
+    """SHA-256 of an image file, in hexadecimal.
+
+    Kept in ``IMAGE.json`` together with the file's size and time of change; the file is read again only when one of
+    them differs. Where that file cannot be written the digest is computed each time.
+    """
+    if not image.is_file():
+        raise UserError(f"{image} is not an image file; build one with 'agenttts-hpc image build'")
+    status = image.stat()
+    stored = _read_sidecar(image)
+    seen = {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    if "sha256" in stored and all(stored.get(name) == value for name, value in seen.items()):
+        return str(stored["sha256"])
+    sha256 = _hash(image)
+    # The same content under another time (a copy) is still what the record describes.
+    known = stored if stored.get("sha256") == sha256 else {}
+    with contextlib.suppress(OSError):
+        atomic_write_json(_sidecar(image), {**known, "sha256": sha256, **seen})
+    return sha256
+
+
+def build_command(
+    runtime: str,
+    definition: Path,
+    output: Path,
+    *,
+    mounts: Iterable[Mount],
+    build_args: Mapping[str, str],
+    fast_compression: bool = True,
+) -> list[str]:
+    """The runtime's command line; it replaces ``output``."""
+    command = [runtime, "build", "--force"]
+    for mount in mounts:
+        command += ["--bind", mount.bind]
+    for name, value in build_args.items():
+        command += ["--build-arg", f"{name}={value}"]
+    if fast_compression:
+        command += ["--mksquashfs-args", SQUASHFS_ARGUMENTS]
+    return [*command, str(output), str(definition)]
+
+
+def build_environment(
+    settings: Mapping[str, str], mounts: Iterable[Mount], environ: Mapping[str, str]
+) -> dict[str, str]:
+    """The runtime's environment for a build: ``environ``, and what reaches ``%post`` and ``%setup`` in its own ways."""
+    mounts = list(mounts)
+    inside = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
+    inside["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    inside["PIP_ROOT_USER_ACTION"] = "ignore"
+    for name, value in environ.items():
+        if name.lower() in _PROXIES:
+            inside[name] = value
+    for mount in mounts:
+        if mount.target == IMAGE_CA_BUNDLE:
+            inside["PIP_CERT"] = inside["SSL_CERT_FILE"] = str(IMAGE_CA_BUNDLE)
+        elif mount.source == _pip_cache(environ):
+            inside["PIP_CACHE_DIR"] = str(mount.target)
+    if "PIP_CACHE_DIR" not in inside:
+        inside["PIP_NO_CACHE_DIR"] = "1"  # or it ends up in the image
+    environment = {**environ, **container_env(inside)}
+    environment[MOUNTS_VARIABLE] = "\n".join(
+        f"{mount.target}/" if mount.source.is_dir() else str(mount.target) for mount in mounts
+    )
+    if os.geteuid() == 0 and not _has_capability(_CAP_SYS_RESOURCE):
+        # By default root in a build gets all capabilities; asking for one that the machine's root lacks is fatal.
+        environment.setdefault("APPTAINER_DROP_CAPS", "CAP_SYS_RESOURCE")
+    return environment
+
+
+def build_mounts(settings: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Mount, ...]:
+    """What a build's pip needs of the host: local wheel folders and indexes at their own paths, pip's cache, CA bundle."""
+    folders = local_folders(settings)
+    cache = _pip_cache(environ)
+    if cache is not None:
+        with contextlib.suppress(OSError):
+            cache.mkdir(parents=True, exist_ok=True)
+        folders.append(cache)
+    mounts = [Mount(folder, folder) for folder in _outermost(folders) if folder.is_dir()]
+    named = [environ.get(name) for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
+    for bundle in (*named, settings.get("cert"), str(IMAGE_CA_BUNDLE)):
+        if bundle and Path(bundle).is_file():
+            mounts.append(Mount(Path(bundle).resolve(), IMAGE_CA_BUNDLE))
+            break
+    return tuple(mounts)
+
+
+def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Where pip takes packages from, by option (`PIP_OPTIONS` and ``cert``), as ``pip config list`` says in ``environ``.
+
+    A command's own section overrides ``[global]``, and the environment both, as in pip. Without pip on this machine:
+    from the environment's ``PIP_*`` alone.
+    """
+    for python in (sys.executable, "python3"):
+        listing = subprocess.run(
+            [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
+            # A 'user = true' in pip.conf is meant for installing; 'pip config' takes it for its own --user.
+            env={**environ, "PIP_USER": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if listing.returncode == 0:
+            return parse_pip_config(listing.stdout)
+    return parse_pip_config(
+        "\n".join(
+            f":env:.{name[4:].lower().replace('_', '-')}={value!r}"
+            for name, value in environ.items()
+            if name.startswith("PIP_")
+        )
+    )
+
+
+def parse_pip_config(listing: str) -> dict[str, str]:
+    """The options of interest in the output of ``pip config list`` (lines ``section.option='value'``).
+
+    Values that are lists come back in one line, separated by blanks, local folders among them made absolute.
+    """
+    order = {"global": 0, "download": 1, "wheel": 1, "install": 2, ":env:": 3}
+    found: dict[str, tuple[int, str]] = {}
+    for line in listing.splitlines():
+        match = re.fullmatch(r"(:env:|[\w-]+)\.([\w-]+)=(.*)", line.strip())
+        if match is None or match[1] not in order:
+            continue
+        section, option, quoted = match.groups()
+        # PIP_DEFAULT_TIMEOUT is another spelling of timeout.
+        option = option.removeprefix("default-")
+        try:
+            value = str(ast.literal_eval(quoted))
+        except (SyntaxError, ValueError):
+            value = quoted
+        if option in (*PIP_OPTIONS, "cert") and order[section] >= found.get(option, (-1, ""))[0]:
+            found[option] = (order[section], " ".join(value.split()))
+    settings = {option: value for option, (_, value) in found.items() if value}
+    if "find-links" in settings:
+        settings["find-links"] = " ".join(map(_absolute, settings["find-links"].split()))
+    return settings
+
+
+def local_folders(settings: Mapping[str, str]) -> list[Path]:
+    """The directories that pip's settings name, as paths or ``file:`` URLs.
+
+    For an index (``index-url``, ``extra-index-url``) it is the directory above: its pages link to files beside it.
+    """
+    folders = []
+    for link in settings.get("find-links", "").split():
+        path = _local_path(link)
+        if path is not None:
+            folders.append(path.parent if path.is_file() else path)
+    for option in ("index-url", "extra-index-url"):
+        for url in settings.get(option, "").split():
+            path = _local_path(url)
+            if path is not None:
+                folders.append(path.parent if path.parent != Path("/") else path)
+    return folders
+
+
+def _local_path(link: str) -> Path | None:
+    """The path of a local link, None of a remote one."""
+    if link.startswith("file:"):
+        return Path(unquote(urlsplit(link).path))
+    return None if "://" in link else Path(link)
+
+
+def _absolute(link: str) -> str:
+    path = None if link.startswith("file:") else _local_path(link)
+    return link if path is None else str(path.expanduser().absolute())
+
+
+def _outermost(folders: Iterable[Path]) -> list[Path]:
+    """Without those that lie in another one."""
+    kept: list[Path] = []
+    for folder in sorted(set(folders), key=lambda path: len(path.parts)):
+        if not any(folder.is_relative_to(other) for other in kept):
+            kept.append(folder)
+    return kept
+
+
+def _pip_cache(environ: Mapping[str, str]) -> Path | None:
+    """Where pip keeps downloads, so that the next build is quick; None where the user does not want that."""
+    if environ.get("PIP_NO_CACHE_DIR"):
+        return None
+    if environ.get("PIP_CACHE_DIR"):
+        return Path(environ["PIP_CACHE_DIR"]).absolute()
+    base = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home(), ".cache")
+    return Path(base, "pip")
+
+
+def _check_inputs(definition: Path, output: Path, project: Path, force: bool) -> None:
+    if not definition.is_file():
+        known = "Apptainer.def (GPU), containers/cpu.def (CPU)"
+        raise UserError(f"there is no definition file {definition}; this project has: {known}")
+    if not (project / "agenttts" / "__init__.py").is_file():
+        raise UserError(f"{project} is no checkout of agenttts-hpc: it has no package 'agenttts'")
+    if output.exists() and not force:
+        raise UserError(f"{output} exists already; add --force to replace it")
+
+
+def _check_arguments(definition: Path, text: str, build_args: Mapping[str, str]) -> None:
+    known = sorted(set(re.findall(r"\{\{\s*(\w+)\s*\}\}", text)))
+    for name in build_args:
+        if name not in known:
+            raise UserError(f"{definition} has no argument '{name}'; {valid_names(name, known)}")
+
+
+def _check_space(definition: Path, text: str) -> None:
+    """Raise `MissingRequirement` where the temporary space does not hold a base image from a registry, unpacked."""
+    if not re.search(r"^Bootstrap:\s*docker\b", text, flags=re.MULTILINE | re.IGNORECASE):
+        return
+    place = Path(os.environ.get("APPTAINER_TMPDIR") or tempfile.gettempdir())
+    free = shutil.disk_usage(place).free if place.is_dir() else 0
+    if free < _DOCKER_BUILD_BYTES:
+        raise MissingRequirement(
+            f"building from {definition} takes about {_DOCKER_BUILD_BYTES / 1e9:.0f} GB of temporary space, and "
+            f"{place} has {free / 1e9:.1f} GB free",
+            fix="set APPTAINER_TMPDIR (and APPTAINER_CACHEDIR, where downloads are kept) to a directory with more",
+        )
+
+
+def _run(command: list[str], environ: Mapping[str, str], log_descriptor: int, log: Path) -> None:
+    """Run a step of the build with its output in the log; raise with the log's end when it fails."""
+    done = subprocess.run(
+        command,
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=log_descriptor,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        end = "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
+        raise MissingRequirement(
+            f"building the image failed: {Path(command[0]).name} ended with status {done.returncode}. "
+            f"The end of {log}:\n{end}\n",
+            fix=f"mend what {log} says, then build again",
+        )
+
+
+def _uses(definition: str, variable: str) -> bool:
+    """Does a definition file use the variable? (An argument that it does not use is an error to Apptainer.)"""
+    return re.search(r"\{\{\s*" + re.escape(variable) + r"\s*\}\}", definition) is not None
+
+
+def _has_option(runtime: str, option: str) -> bool:
+    shown = subprocess.run(
+        [runtime, "build", "--help"], capture_output=True, text=True, check=False
+    )
+    return option in shown.stdout
+
+
+def _version(runtime: str) -> str:
+    """Such as ``apptainer version 1.4.5``."""
+    shown = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=False)
+    return shown.stdout.strip()
+
+
+def _project_version(project: Path) -> str:
+    """The version of the package in a checkout: what the image holds, whatever version builds it."""
+    text = (project / "agenttts" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"', text, flags=re.MULTILINE)
+    return match[1] if match else __version__
+
+
+def _has_capability(number: int) -> bool:
+    """Is the capability among this process' permitted ones (capabilities(7))? True where that cannot be told."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return True
+    match = re.search(r"^CapPrm:\s*([0-9a-f]+)", status, flags=re.MULTILINE)
+    return match is None or bool(int(match[1], 16) >> number & 1)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sidecar(image: Path) -> Path:
+    return image.with_name(f"{image.name}.json")
+
+
+def _read_sidecar(image: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_sidecar(image).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

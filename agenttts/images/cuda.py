@@ -1,0 +1,118 @@
+"""Which driver a CUDA needs, and what ``nvidia-smi`` says of the drivers and GPUs that are here."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from agenttts.dispatch.node.devices import DEADLINE_S
+
+# The oldest driver by CUDA's major version. Source: docs.nvidia.com/deploy/cuda-compatibility, "Minor Version
+# Compatibility", table 1.
+MINIMUM_DRIVER = {11: "450", 12: "525", 13: "580"}
+# The lowest compute capability. Source: the release notes of CUDA 11.0, 12.0 and 13.0 (architectures removed).
+MINIMUM_CAPABILITY = {11: 3.5, 12: 5.0, 13: 7.5}
+# Of the memory that a GPU is sold with, what nvidia-smi lists at least (A10: 23028 MiB of 24 GiB, with ECC 22.5).
+_LISTED_SHARE = 0.9
+# Drivers before 510 refuse a query that asks for compute_cap.
+_QUERIES = ("driver_version,name,memory.total,compute_cap", "driver_version,name,memory.total")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as nvidia-smi describes it; what it does not say is None."""
+
+    driver: str
+    name: str
+    memory_mib: float | None
+    capability: float | None
+
+    @property
+    def memory_gb(self) -> float | None:
+        """In GB of 1e9 bytes, as profiles have it."""
+        return None if self.memory_mib is None else self.memory_mib * 2**20 / 1e9
+
+
+def driver_facts(deadline: float = DEADLINE_S) -> list[Gpu]:
+    """The GPUs that this process may see; empty where `nvidia-smi` is absent or does not answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    for query in _QUERIES:
+        try:
+            done = subprocess.run(
+                [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"],
+                capture_output=True,
+                text=True,
+                timeout=deadline,
+                check=False,
+            )
+        except (subprocess.TimeoutExpired, OSError):
+            return []
+        if done.returncode == 0:
+            return read_gpus(done.stdout)
+    return []
+
+
+def read_gpus(answer: str) -> list[Gpu]:
+    """The GPUs in an answer of ``nvidia-smi --query-gpu``; lines of another form are skipped."""
+    gpus = []
+    for line in answer.splitlines():
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) in (3, 4) and re.fullmatch(r"\d+(\.\d+)*", parts[0]):
+            capability = _number(parts[3]) if len(parts) == 4 else None
+            gpus.append(Gpu(parts[0], parts[1], _number(parts[2]), capability))
+    return gpus
+
+
+def driver_problem(gpus: list[Gpu], cuda: str) -> tuple[str, str] | None:
+    """Why a program built for ``cuda`` cannot run on these GPUs, and what helps; None when it can, or nothing is known."""
+    major = _major(cuda)
+    if major not in MINIMUM_DRIVER:
+        return None
+    for gpu in gpus:
+        needed = MINIMUM_DRIVER[major]
+        if _version(gpu.driver) < _version(needed):
+            return (
+                f"the driver is {gpu.driver} and CUDA {cuda} needs {needed} or newer",
+                "build the image on an older base ('agenttts-hpc image build --build-arg base=IMAGE:TAG', "
+                "containers/README.md), or ask for nodes with a newer driver (trial.constraint)",
+            )
+        lowest = MINIMUM_CAPABILITY[major]
+        if gpu.capability is not None and gpu.capability < lowest:
+            return (
+                f"the {gpu.name} has compute capability {gpu.capability} and CUDA {cuda} needs {lowest} or higher",
+                "ask for newer GPUs (trial.gpu_type or trial.constraint), or build the image on an older base "
+                "(containers/README.md)",
+            )
+    return None
+
+
+def memory_problem(gpus: list[Gpu], gpu_memory_gb: float | None) -> tuple[str, str] | None:
+    """Why models that are sized for ``gpu_memory_gb`` may not fit these GPUs, and what helps; None when they do."""
+    sizes = [gpu.memory_gb for gpu in gpus if gpu.memory_gb is not None]
+    # The driver keeps a part for itself: a card sold as 80 GB lists 79.6 GiB or fewer.
+    if gpu_memory_gb is None or not sizes or min(sizes) >= gpu_memory_gb * _LISTED_SHARE:
+        return None
+    return (
+        f"a GPU has {min(sizes):.0f} GB and the profile's gpu_memory_gb is {gpu_memory_gb:g}: models sized by it will not fit",
+        f"set gpu_memory_gb: {int(min(sizes))} in the profile, or ask for larger GPUs (trial.gpu_type or trial.constraint)",
+    )
+
+
+def _major(cuda: str) -> int:
+    head = cuda.partition(".")[0]
+    return int(head) if head.isdecimal() else 0
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:  # "[N/A]", as of a MIG device
+        return None

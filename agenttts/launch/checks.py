@@ -1,0 +1,165 @@
+"""The checks of a launch: what a spec gets wrong is raised, what this machine lacks too, or collected for a dry run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
+from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_names
+from agenttts.inference.embedding import find_embedding_model
+from agenttts.inference.engine_options import check_options
+from agenttts.inference.hub_snapshots import download_command, find_snapshot, hub_cache
+from agenttts.sandbox import check_sandbox
+from agenttts.spec import JobSpec, ServeAgent
+from agenttts.tasks.base import Task
+from agenttts.trial.bench import refusal
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that a launch from this machine would be refused for: what, and how to mend it."""
+
+    what: str
+    fix: str
+
+
+class Checks:
+    """What this machine lacks: raised at once for a launch, collected in ``problems`` for a dry run."""
+
+    def __init__(self, *, dry_run: bool) -> None:
+        self.problems: list[Problem] = []
+        self._dry_run = dry_run
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """A check of what is here. An input that is wrong anywhere (any other `UserError`) is always raised."""
+        try:
+            yield
+        except (Unavailable, MissingRequirement) as error:
+            if not self._dry_run:
+                raise
+            self.problems.append(Problem(" ".join(error.what.split()), error.fix))
+
+
+def ordered(spec: JobSpec, task: Task) -> JobSpec:
+    """The spec with its stages in the task's order; an error when they are not the task's stages."""
+    names = [stage.name for stage in task.stages]
+    for stage in spec.stages:
+        if stage not in names:
+            raise UserError(
+                f"stages.{stage}: task '{task.name}' has no such stage; {valid_names(stage, names)}"
+            )
+    missing = [name for name in names if name not in spec.stages]
+    if missing:
+        raise UserError(
+            f"stages: task '{task.name}' also needs {', '.join(missing)}; valid: {', '.join(names)}, all of them"
+        )
+    return spec.model_copy(update={"stages": {name: spec.stages[name] for name in names}})
+
+
+def check_bench(task: Task, spec: JobSpec, profile: Profile) -> None:
+    """What the trials' workbench takes, as far as it can be told from here: an image may hold what this machine lacks."""
+    settings = task.bench(spec.task.options)
+    if settings is None or profile.container is not None or spec.container.image is not None:
+        return
+    if settings.runs_code:
+        if not spec.task.run_code_on_host:
+            raise UserError(refusal())
+        check_sandbox()
+    if settings.embeds:
+        find_embedding_model(settings.embedding_model)
+
+
+def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
+    """The spec with hub ids replaced by the directories of their downloaded snapshots.
+
+    Where trials reach no hub (in a container, on compute nodes) a model that was not downloaded is unavailable.
+    """
+    offline = (
+        profile.kind == "slurm" or profile.container is not None or spec.container.image is not None
+    )
+
+    def place(path: str, revision: str | None, key: str) -> str:
+        if Path(path).is_absolute():
+            return path
+        found = find_snapshot(path, revision)
+        if found is None and offline:
+            with checks.here():
+                raise Unavailable(
+                    f"{key}: the model '{path}' is no directory and is not in the hub's cache {hub_cache()}, and "
+                    "trials cannot download it",
+                    fix=f"run '{download_command(path, revision)}' here, with HF_HOME on a file system that the "
+                    "compute nodes see, or give the model's directory",
+                )
+        return str(found or path)
+
+    models = {}
+    for name, model in spec.models.items():
+        if model.engine != "scripted":
+            path = place(model.path, model.revision, f"models.{name}.path")
+            model = model.model_copy(update={"path": path})
+        models[name] = model
+    agent = spec.agent
+    if isinstance(agent, ServeAgent) and agent.model not in spec.models:
+        agent = agent.model_copy(update={"model": place(agent.model, None, "agent.model")})
+    return spec.model_copy(update={"models": models, "agent": agent})
+
+
+def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> GpuNeed:
+    """GPUs of a model of the spec, its options checked by name."""
+    model = spec.models[name]
+    try:
+        check_options(model.engine, model.options)
+    except UserError as error:
+        raise UserError(f"models.{name}.options: {error}") from None
+    with checks.here():
+        if Path(model.path).is_absolute() and not Path(model.path).exists():
+            raise Unavailable(
+                f"models.{name}.path: there is nothing at {model.path}",
+                fix="give the directory of a downloaded model ('agenttts-hpc models' prepares small ones to try things "
+                "with)",
+            )
+    with checks.here():
+        return gpu_need(
+            name,
+            model.path,
+            model.params,
+            gpus=model.gpus,
+            engine=model.engine,
+            options=model.options,
+            gpu_memory_gb=profile.gpu_memory_gb,
+            gpus_per_node=profile.gpus_per_node,
+            context_tokens=max(
+                (
+                    stage.prompt_tokens + stage.decode_tokens
+                    for stage in spec.stages.values()
+                    if name in stage.models
+                ),
+                default=None,
+            ),
+        )
+    return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
+
+
+def check_writable(directory: Path, what: str, where: str) -> None:
+    """Whether files can be made under ``directory``, found out without making one.
+
+    ``what`` it is and ``where`` another is chosen are for the messages.
+    """
+    place = directory.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(
+            f"{what} {directory}: {place} is a file, not a directory; choose another with {where}"
+        )
+    if not os.access(place, os.W_OK | os.X_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
+        raise MissingRequirement(
+            f"{what} {directory}: {place} is not writable for you",
+            fix=f"choose another with {where}",
+        )

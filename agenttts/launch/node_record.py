@@ -1,0 +1,86 @@
+"""When ``doctor --submit`` last looked at the nodes of a profile, and what came of it: ``results/.doctor/NAME.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agenttts.dispatch.profile import Profile, has_nodes
+from agenttts.files.atomic import atomic_write_json
+
+PROBE_FOLDER = ".doctor"
+"""Under the results directory: the records, and the folders of jobs that did not end well."""
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """``profile`` is the digest of the profile that was tried; ``time`` is ISO 8601, UTC."""
+
+    ok: bool
+    time: str
+    profile: str
+
+
+def last_look(
+    results: Path, cluster: str, profile: Profile, now: datetime | None = None
+) -> str | None:
+    """When ``doctor --submit`` last looked at the profile's nodes, for people; None where it has none.
+
+    ``results`` is where runs are kept, ``cluster`` the profile's name or file.
+    """
+    if not has_nodes(profile):
+        return None
+    record = read_record(results, cluster)
+    command = f"'agenttts-hpc doctor --cluster {cluster} --submit'"
+    if record is None:
+        return f"not looked at yet ({command} does)"
+    then = datetime.fromisoformat(record.time).astimezone(UTC)
+    age = _age(((now or datetime.now(UTC)) - then).total_seconds())
+    text = f"{'all well' if record.ok else 'something was missing'} {age} ago"
+    if record.profile != profile_digest(profile):
+        return f"{text}, with another version of the profile ({command} looks again)"
+    return text if record.ok else f"{text} ({command} looks again)"
+
+
+def write_record(results: Path, cluster: str, profile: Profile, ok: bool) -> None:
+    """Keep the outcome of ``doctor --submit``."""
+    record = NodeRecord(
+        ok, datetime.now(UTC).isoformat(timespec="seconds"), profile_digest(profile)
+    )
+    path = _path(results, cluster)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_json(path, asdict(record))
+
+
+def read_record(results: Path, cluster: str) -> NodeRecord | None:
+    """The last outcome; None where there is none that can be read."""
+    try:
+        document = json.loads(_path(results, cluster).read_text(encoding="utf-8"))
+        record = NodeRecord(bool(document["ok"]), str(document["time"]), str(document["profile"]))
+        datetime.fromisoformat(record.time).astimezone(UTC)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record
+
+
+def profile_digest(profile: Profile) -> str:
+    """What tells one version of a profile from another."""
+    text = json.dumps(profile.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _path(results: Path, cluster: str) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", Path(cluster).name.removesuffix(".yaml").removesuffix(".yml"))
+    return results.absolute() / PROBE_FOLDER / f"{name}.json"
+
+
+def _age(seconds: float) -> str:
+    seconds = max(0.0, seconds)
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

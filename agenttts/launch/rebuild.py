@@ -1,0 +1,235 @@
+"""A new journal for a run whose journal is damaged or lost, made from the trials' own files.
+
+What a trial left in its directory is trusted first, then its row of ``trials.parquet``, then what lines of the old journal
+can still be read. Trials without a result are planned again. The old journal is kept beside the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agenttts.dispatch.attempts import read_attempts
+from agenttts.errors import UserError
+from agenttts.files.atomic import atomic_write_bytes, atomic_write_json
+from agenttts.loop.collect import finished_row
+from agenttts.loop.controller_job import make_dispatcher
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import (
+    DamagedJournal,
+    PlannedTrial,
+    TrialProgress,
+    journal_line,
+    planned_record,
+    planned_trial,
+    read_state,
+    readable_events,
+)
+from agenttts.run.rows import row_to_json
+from agenttts.space import Allocation
+from agenttts.tables.schema import AFTER_SEARCH, TrialRow, TrialState, read_trials, trial_rows
+from agenttts.trial.result import read_result
+from agenttts.trial.spec import SPEC_FILE, TrialSpec
+
+KEPT_SUFFIX = ".damaged"
+UNKNOWN_SOURCE = "recovered"
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a new journal holds, and what it could not. Trials are named.
+
+    Args:
+        old: Where the damaged journal is kept; None when there was none.
+        from_results: Trials whose results are in their own directories.
+        from_table: Trials known by their row in trials.parquet alone.
+        again: Trials without a result, which run again.
+        lost: Trials of which not even the allocation is known; what is left of them is set aside.
+        notes: What else is not as it was, a sentence each.
+    """
+
+    old: str | None
+    from_results: list[str] = field(default_factory=list)
+    from_table: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def rebuild_journal(run: RunDirectory) -> Rebuilt:
+    """Replace the run's damaged journal. For a caller that knows that no controller is running.
+
+    Jobs of the run that are known of are cancelled: the new journal does not know them. Raises `UserError` when the
+    journal is sound, or nothing is known of any trial.
+    """
+    try:
+        read_state(run.journal_file)
+    except DamagedJournal:
+        pass
+    else:
+        raise UserError(
+            f"{run.journal_file} is sound, so there is nothing to rebuild; 'agenttts-hpc resume {run.path}' goes on with it"
+        )
+    spec, origin = run.spec(), run.origin()
+    space = spec.space()
+    remains = _Remains.of(run)
+    planned: dict[str, PlannedTrial] = {}
+    rows: dict[str, TrialRow] = {}
+    rebuilt = Rebuilt(_kept_name(run.journal_file), notes=remains.notes)
+    iteration = 0
+    for trial in remains.trials(run):
+        row = remains.rows.get(trial)
+        known = remains.planned.get(trial)
+        allocation = _allocation(run.trial(trial)) or (row.allocation if row else None) or (known.allocation if known else None)  # fmt: skip
+        if allocation is None:
+            rebuilt.lost.append(trial)
+            continue
+        iteration = row.iteration if row else known.iteration if known else iteration
+        planned[trial] = PlannedTrial(
+            trial,
+            iteration,
+            allocation,
+            row.source if row else known.source if known else UNKNOWN_SOURCE,
+            known.reason if known else "",
+            space.cost(allocation),
+        )
+        output = read_result(run.trial(trial))
+        if output is not None:
+            progress = TrialProgress(planned[trial])
+            rows[trial] = finished_row(run.name, progress, output, run.trial(trial))
+            rebuilt.from_results.append(trial)
+        elif row is not None and row.state is not TrialState.CANCELLED:
+            rows[trial] = replace(row, run=run.name)
+            rebuilt.from_table.append(trial)
+        else:
+            rebuilt.again.append(trial)
+    if not planned:
+        raise UserError(
+            f"{run.path}: nothing is known of any trial, so no journal can be made; restore {run.journal_file.name} from a "
+            "copy, or launch the spec under another --name"
+        )
+    remains.cancel_jobs(run, rows)
+    for trial in rebuilt.lost:
+        directory = run.trial(trial)
+        if directory.exists():
+            directory.rename(directory.with_name(f".{trial}{KEPT_SUFFIX}-{secrets.token_hex(3)}"))
+    if rebuilt.old is not None:
+        atomic_write_bytes(run.path / rebuilt.old, run.journal_file.read_bytes())
+    # Jobs that carry tokens of the old journal must not be taken for those of the new one.
+    tokens = [*origin.get("earlier_tokens", []), origin["token"]]
+    atomic_write_json(
+        run.origin_file, {**origin, "token": secrets.token_hex(4), "earlier_tokens": tokens}
+    )
+    content = b"".join(journal_line(event) for event in _events(planned, rows, remains.told))
+    atomic_write_bytes(run.journal_file, content)
+    return rebuilt
+
+
+@dataclass
+class _Remains:
+    """What is left besides the trials' directories: rows of the table, and lines of the journal."""
+
+    rows: dict[str, TrialRow] = field(default_factory=dict)
+    planned: dict[str, PlannedTrial] = field(default_factory=dict)
+    told: dict[int, dict[str, Any]] = field(default_factory=dict)
+    jobs: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, run: RunDirectory) -> _Remains:
+        found = cls()
+        try:
+            table = trial_rows(read_trials(run.trials_file)) if run.trials_file.exists() else []
+            found.rows = {row.trial: row for row in table}
+        except (UserError, ValueError) as error:
+            found.notes.append(f"the table of trials was not used ({error})")
+        for event in readable_events(run.journal_file):
+            try:
+                found._take(event)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                continue  # a damaged line: what it said is taken from elsewhere, or lost
+        if not found.told:
+            found.notes.append("guidelines of the search are lost; the search writes new ones")
+        return found
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "proposed":
+            for record in event["trials"]:
+                planned = planned_trial(record)
+                self.planned[planned.trial] = planned
+        elif event["event"] == "told":
+            self.told[int(event["iteration"])] = {
+                "guidelines": [str(text) for text in event["guidelines"]],
+                "recommended": event.get("recommended")
+                and Allocation.from_records(event["recommended"]).to_records(),
+            }
+        elif event["event"] == "submitted":
+            self.jobs |= {str(trial): str(job) for trial, job in event["jobs"].items()}
+
+    def trials(self, run: RunDirectory) -> list[str]:
+        """The names of all trials there are traces of, in order."""
+        folders = {path.name for path in (run.path / "trials").glob("t*") if path.name[1:].isdigit()}  # fmt: skip
+        names = {name for name in folders | set(self.rows) | set(self.planned) if name[:1] == "t" and name[1:].isdigit()}  # fmt: skip
+        return sorted(names, key=lambda name: int(name[1:]))
+
+    def cancel_jobs(self, run: RunDirectory, rows: Mapping[str, TrialRow]) -> None:
+        """Cancel the jobs of trials that have not ended."""
+        jobs = {trial: job for trial, job in self.jobs.items() if trial not in rows}
+        for trial in self.trials(run):
+            attempts = read_attempts(run.trial(trial))
+            if trial not in rows and attempts and attempts[-1].finished is None:
+                jobs[trial] = attempts[-1].job_id
+        found = [job for job in jobs.values() if job]
+        if found:
+            make_dispatcher(run, run.profile()).cancel(found)
+
+
+def _events(
+    planned: Mapping[str, PlannedTrial],
+    rows: Mapping[str, TrialRow],
+    told: Mapping[int, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """The events of the new journal: every iteration proposed, ended as far as it has, and told if another follows.
+
+    The last iteration is told by the next controller, which works out its recommendation anew.
+    """
+    time = datetime.now(UTC).isoformat()
+    events: list[dict[str, Any]] = [{"event": "rebuilt", "time": time}]
+    iterations = sorted({trial.iteration for trial in planned.values()})
+    searched = [t.iteration for t in planned.values() if t.source not in AFTER_SEARCH]
+    for iteration in iterations:
+        members = [trial for trial in planned.values() if trial.iteration == iteration]
+        records = [planned_record(trial) for trial in members]
+        events.append({"event": "proposed", "time": time, "trials": records, "guidelines": []})
+        events += [
+            {"event": "finished", "time": time, "trial": t.trial, "row": row_to_json(rows[t.trial])}
+            for t in members
+            if t.trial in rows
+        ]
+        if iteration in searched and iteration < max(searched) and all(t.trial in rows for t in members):  # fmt: skip
+            said = told.get(iteration, {"guidelines": [], "recommended": None})
+            events.append({"event": "told", "time": time, "iteration": iteration, **said})
+    return json.loads(json.dumps(events))  # type: ignore[no-any-return]
+
+
+def _allocation(directory: Path) -> Allocation | None:
+    """The allocation that a trial's own spec names."""
+    try:
+        return TrialSpec.read(directory / SPEC_FILE).allocation
+    except UserError:
+        return None
+
+
+def _kept_name(journal: Path) -> str | None:
+    """The name that the old journal is kept under: the first that is free."""
+    if not journal.is_file():
+        return None
+    number = 1
+    while journal.with_name(f"{journal.name}{KEPT_SUFFIX}-{number}").exists():
+        number += 1
+    return f"{journal.name}{KEPT_SUFFIX}-{number}"

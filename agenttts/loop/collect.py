@@ -1,0 +1,76 @@
+"""From what a trial left in its directory to its row in the table of trials."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from agenttts.dispatch.attempts import Attempt, read_attempts
+from agenttts.run.journal import TrialProgress
+from agenttts.tables.schema import TrialRow, TrialState
+from agenttts.trial.result import TrialOutput
+
+
+def finished_row(
+    run: str, progress: TrialProgress, output: TrialOutput, directory: Path
+) -> TrialRow:
+    """The row of a completed trial."""
+    return TrialRow(
+        **_common(run, progress, directory),
+        state=TrialState.COMPLETED,
+        score=output.score,
+        score_stderr=output.score_stderr,
+        metrics=output.metrics,
+        prompt_tokens=output.prompt_tokens,
+        decode_tokens=output.decode_tokens,
+        reused_tokens=output.reused_tokens,
+        cut_samples=tuple(output.cut_samples),
+    )
+
+
+def failed_row(
+    run: str, progress: TrialProgress, state: TrialState, error: str, directory: Path
+) -> TrialRow:
+    """The row of a trial without a result: no score, which is not the same as a score of 0."""
+    return TrialRow(**_common(run, progress, directory), state=state, score=None, error=error)
+
+
+def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
+    """GPU-seconds the attempts held, in all.
+
+    An attempt that was cut off counts until the next one began (at most: its node was lost somewhere before), the
+    last one until ``now``.
+    """
+    total = 0.0
+    for attempt, following in zip_longest(attempts, attempts[1:]):
+        seconds = attempt.seconds
+        if attempt.finished is None:
+            end = datetime.fromisoformat(following.started) if following else now
+            seconds = (end - datetime.fromisoformat(attempt.started)).total_seconds()
+        total += attempt.gpus * max(0.0, seconds)
+    return total
+
+
+def _common(run: str, progress: TrialProgress, directory: Path) -> dict[str, Any]:
+    attempts = read_attempts(directory)
+    now = datetime.now(UTC)
+    planned = progress.planned
+    return {
+        "run": run,
+        "trial": planned.trial,
+        "iteration": planned.iteration,
+        "source": planned.source,
+        "budget": planned.cost,
+        "allocation": planned.allocation,
+        "started": _moment(attempts[0].started) if attempts else None,
+        "finished": (_moment(attempts[-1].finished) if attempts else None) or now,
+        "gpu_seconds": gpu_seconds(attempts, now),
+        "job_id": progress.job_id or (attempts[-1].job_id if attempts else None),
+        "attempts": max(1, len(attempts)),
+    }
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -1,0 +1,256 @@
+"""The controller as a job: what submitit runs, on Slurm or here."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import submitit
+
+from agenttts import search, tasks
+from agenttts.dispatch.base import Dispatcher
+from agenttts.dispatch.in_process import InProcessDispatcher
+from agenttts.dispatch.local import LocalDispatcher
+from agenttts.dispatch.node.scratch import CompileCache
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.slurm.dispatcher import SlurmDispatcher
+from agenttts.inference.compaction import compact
+from agenttts.loop.evaluation import Evaluation, EvaluationSettings
+from agenttts.loop.loop import Controller, LoopSettings
+from agenttts.loop.works import WorkFactory, samples_directory
+from agenttts.run.container import container_of
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import DamagedJournal, Journal, read_state
+from agenttts.run.models import changed_weights, frozen_facts, model_configs
+from agenttts.run.starts import RunCancelled, StartCheck, StartSuperseded, only_controller
+from agenttts.search.llm.connect import connect
+from agenttts.search.llm.transcript import Transcript
+from agenttts.serving.served_model import agent_thinking, briefing_of, served_fields, served_model
+from agenttts.space import SearchSpace
+
+log = logging.getLogger(__name__)
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+_PR_SET_PDEATHSIG = 1
+
+
+class ControllerJob:
+    """The callable submitit runs. Near its time limit, or preempted, it is requeued and goes on from the journal.
+
+    ``start`` is the token of the start that it belongs to (`agenttts.run.starts`); '' goes on in any case.
+    """
+
+    # Of jobs that an older version has pickled into the queue.
+    start = ""
+
+    def __init__(self, path: Path, start: str = "") -> None:
+        self.path = path
+        self.start = start
+
+    def __call__(self) -> None:
+        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+        if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
+            # Not to go on unseen when the process that status and cancel know is killed (prctl(2), Linux).
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        run_controller(RunDirectory(self.path), self.start)
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """Called by submitit on SIGUSR2: everything is on the disk already."""
+        return submitit.helpers.DelayedSubmission(ControllerJob(self.path, self.start))
+
+
+def run_controller(run: RunDirectory, start: str) -> None:
+    """Go on with a run until it is over, as this start of its controller; with one that is cancelled, end the run."""
+    with only_controller(run):
+        try:
+            StartCheck(run, start)()
+        except StartSuperseded as superseded:
+            log.warning("%s", superseded)
+            return
+        except RunCancelled:
+            close_cancelled(run)
+            return
+        warn_of_changed_weights(run)
+        make_controller(run, start).run()
+
+
+def close_cancelled(run: RunDirectory) -> None:
+    """End a run that no controller goes on with as cancelled, unless it is over. For callers within `only_controller`."""
+    state = read_state(run.journal_file)
+    # A run that an error ended may have left jobs behind.
+    if state.finished is None or (state.finished != "done" and state.unfinished()):
+        make_controller(run).cancel("cancelled")
+
+
+def make_controller(run: RunDirectory, start: str = "") -> Controller:
+    """The controller of a run, ready to go on from wherever its journal is; ``start`` as for `ControllerJob`."""
+    spec = run.spec()
+    origin = run.origin()
+    profile = run.profile()
+    container = container_of(spec, profile)
+    cache = None
+    if container is not None:
+        folder = (
+            Path(profile.cache) if profile.cache else samples_directory(run, spec).parent / "cache"
+        )
+        if profile.cache:
+            with suppress(OSError):  # nodes say so when they cannot write there, and do without
+                folder.mkdir(parents=True, exist_ok=True)
+        image = origin.get("image") or {}
+        cache = CompileCache(folder, str(image.get("sha256", "")))
+    token = run_token(run)
+    transcript = Transcript(run.transcript_file)
+    served = served_model(
+        run,
+        spec,
+        profile,
+        container,
+        gpus=origin.get("agent_gpus") or 0,
+        most_trial_gpus=max(origin["gpus"].values(), default=0),
+        token=token,
+        transcript=transcript,
+        cache=cache,
+    )
+    briefing = briefing_of(tasks.create(spec.task.name), _lines(run.examples_file))
+    link = connect(
+        spec.agent,
+        briefing,
+        transcript,
+        served.locate if served else None,
+        thinking=agent_thinking(spec),
+        extra=served_fields(spec),
+    )
+    searcher = search.create(
+        spec.search.method, spec.space(), spec.search.seed, llm=link, **spec.search.options
+    )
+    facts = frozen_facts(spec, origin)
+    works = WorkFactory(
+        run,
+        spec,
+        tokens=run_tokens(run),
+        models=model_configs(spec, origin["gpus"], facts),
+        container=container,
+        env=profile.env,
+        at_once=profile.throttle,
+        cache=cache,
+    )
+    journal = Journal(run.journal_file)
+    check_trials(run, searcher.space, journal)
+    evaluation = Evaluation(
+        run,
+        journal,
+        make_dispatcher(run, profile),
+        works,
+        EvaluationSettings(
+            max_attempts=profile.max_attempts,
+            poll_seconds=profile.poll_seconds,
+            settle_seconds=_settle_seconds(profile),
+            max_preemptions=profile.max_preemptions,
+            max_timeouts=profile.max_timeouts,
+            retry_pauses=tuple(profile.retry_pauses),
+        ),
+        served,
+        StartCheck(run, start),
+    )
+    settings = LoopSettings(
+        iterations=spec.search.iterations,
+        batch_size=spec.search.batch_size,
+        finalists=spec.search.finalists.top if spec.search.finalists else 0,
+        tested=spec.search.test_split.top if spec.search.test_split else 0,
+    )
+    between = partial(_compact_samples, samples_directory(run, spec))
+    return Controller(run, searcher, journal, evaluation, settings, between)
+
+
+def _compact_samples(directory: Path) -> None:
+    """Keep look-ups fast: every engine call of every trial lists the shards."""
+    try:
+        compact(directory)
+    except OSError as error:
+        log.warning("the sample store %s stays in many files: %s", directory, error)
+
+
+def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> None:
+    """Raise `DamagedJournal` for trials of another search space than the run's."""
+    offered = [(stage.name, {model.name for model in stage.models}) for stage in space.stages]
+    for name, progress in journal.state.trials.items():
+        choices = progress.planned.allocation.choices
+        fits = len(choices) == len(offered) and all(
+            choice.stage == stage and choice.model in models and choice.samples > 0
+            for choice, (stage, models) in zip(choices, offered, strict=True)
+        )
+        if not fits:
+            raise DamagedJournal(
+                f"{run.journal_file}: the allocation of {name} ({progress.planned.allocation}) is not of the stages and "
+                f"models in {run.spec_file}; one of the two files was changed: restore it from a copy"
+            )
+
+
+def _settle_seconds(profile: Profile) -> float:
+    if profile.settle_seconds is not None:
+        return profile.settle_seconds
+    # NFS clients keep attributes and missing names for 30 to 60 s (nfs(5), acdirmax), and nodes add theirs.
+    return 120.0 if profile.kind == "slurm" else 0.0
+
+
+def warn_of_changed_weights(run: RunDirectory) -> None:
+    """Log a warning for every model whose files are not those of the launch."""
+    spec = run.spec()
+    for name in changed_weights(spec, frozen_facts(spec, run.origin())):
+        log.warning(
+            "models.%s.path: the files in %s are not those of the launch; this run stores and reuses samples as of one "
+            "model: put the old files back, or launch a new run for the new ones",
+            name,
+            spec.models[name].path,
+        )
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as stream:
+        return sum(1 for _ in stream)
+
+
+def run_token(run: RunDirectory) -> str:
+    """What the batch tokens of all jobs of a run begin with; no other run has it."""
+    return f"{run.name}-{run.origin()['token']}"
+
+
+def run_tokens(run: RunDirectory) -> tuple[str, ...]:
+    """`run_token`, and what it was before the journal was made anew."""
+    earlier = run.origin().get("earlier_tokens") or ()
+    return (run_token(run), *(f"{run.name}-{token}" for token in earlier))
+
+
+def make_dispatcher(run: RunDirectory, profile: Profile) -> Dispatcher:
+    """The dispatcher of a profile."""
+    folder = run.slurm / "trials"
+    if profile.kind == "slurm":
+        return SlurmDispatcher(profile, folder)
+    if profile.kind == "in_process":
+        return InProcessDispatcher(profile, folder)
+    return LocalDispatcher(profile, folder)
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Write the package's log to a file too, as that of a controller with a process of its own is."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logger = logging.getLogger("agenttts")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+        handler.close()

@@ -1,0 +1,452 @@
+"""Evaluation: planned trials become jobs, jobs become rows, whatever happens to jobs, queue and controller in between.
+
+What is done is in the journal before anything follows from it; a job that was submitted is adopted, never submitted twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Any, Protocol
+
+from agenttts.dispatch.attempts import (
+    Attempt,
+    count_state,
+    nodes_to_exclude,
+    read_attempts,
+    retry_pause,
+)
+from agenttts.dispatch.base import Dispatcher, JobStatus, QueueUnavailable, SubmitLimitReached, Work
+from agenttts.dispatch.blame import Verdict
+from agenttts.errors import MissingRequirement
+from agenttts.files.atomic import atomic_write_parquet
+from agenttts.loop.collect import failed_row, finished_row
+from agenttts.loop.strays import end_strays
+from agenttts.loop.verdicts import last_word, look_anew, verdict_of
+from agenttts.loop.works import WorkFactory
+from agenttts.run.directory import RunDirectory, RunGone
+from agenttts.run.examples import ExamplesGuard
+from agenttts.run.journal import NEVER_SUBMITTED, Journal, TrialProgress
+from agenttts.run.rows import row_from_json, row_to_json
+from agenttts.tables.schema import TrialRow, TrialState, trials_frame
+from agenttts.trial.result import read_result
+
+log = logging.getLogger(__name__)
+
+# How long after a submission without an answer its jobs are looked for; those that appear later end by themselves.
+_APPEARS_WITHIN = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What evaluation needs of the profile.
+
+    Args:
+        max_attempts: Times a trial is started, besides those that lost their place to other jobs.
+        poll_seconds: Between looks at the queue.
+        settle_seconds: How long a result, or a job's own record, may take to appear on a shared file system after the
+            queue says that its job has ended.
+        queue_patience_seconds: How long the queue may be unavailable, as while slurmctld is restarted, before the
+            controller gives up.
+        max_preemptions: Times a trial may lose its place to other jobs.
+        max_timeouts: Times a trial that reached its time limit goes on from its samples.
+        retry_pauses: Seconds before a trial's second start, its third, ...
+    """
+
+    max_attempts: int
+    poll_seconds: float
+    settle_seconds: float
+    queue_patience_seconds: float = 6 * 3600.0
+    max_preemptions: int = 20
+    max_timeouts: int = 1
+    retry_pauses: tuple[float, ...] = ()
+
+
+class Attendant(Protocol):
+    """Something that the search needs while it runs and that costs while it waits: a served model."""
+
+    def waiting(self, remaining: int, total: int, more: bool) -> None:
+        """Trials run: ``remaining`` of ``total``; ``more``: the search goes on after them."""
+
+    def release(self) -> None:
+        """Nothing is needed any more."""
+
+
+class Evaluation:
+    """The trials of one run. `works` turns planned trials into jobs' commands (see `agenttts.loop.works`).
+
+    ``check`` is called at each look at the queue, and raises where the controller is not to go on.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        journal: Journal,
+        dispatcher: Dispatcher,
+        works: WorkFactory,
+        settings: EvaluationSettings,
+        attendant: Attendant | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        self._run = run
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._works = works
+        self._settings = settings
+        self._attendant = attendant
+        self._check = check
+        self._ended: dict[str, float] = {}
+        self._excluded: tuple[str, ...] = ()
+        # Of these nodes at least one is needed: jobs that avoid all of them are refused.
+        self._needed: set[str] = set()
+        # A trial has failed since; before this controller, perhaps.
+        self._look_at_nodes = True
+        origin = run.origin()
+        self._token = origin["token"]
+        self._gone_since: float | None = None
+        self._examples = ExamplesGuard(origin.get("examples") or {})
+
+    def evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
+        """Have every trial of an iteration run to its end; ``more``: another iteration follows.
+
+        Raises `RunFailed` when the examples that the trials are scored on are damaged, and `RunGone`.
+        """
+        self._check_examples(trials)
+        trouble: float | None = None
+        while True:
+            if not self.check_run(self._settings.settle_seconds):
+                time.sleep(self._settings.poll_seconds)
+                continue
+            if self._check is not None:
+                self._check()
+            try:
+                self._adopt([t for t in trials if t.row is None])
+                if self._collect(trials):
+                    self.write_table()
+                self._keep_off_failed_nodes()
+                waiting = [t for t in trials if t.row is None]
+                if not waiting:
+                    return
+                if self._attendant is not None:
+                    self._attendant.waiting(len(waiting), len(trials), more)
+                now = datetime.now(UTC)
+                if self._may_appear_late(now):
+                    self.end_strays()
+                due = [t for t in waiting if t.batch is None and self._may_start(t, now)]
+                live = sum(t.batch is not None for t in waiting)
+                self._submit(due, live)
+                trouble = None
+            except SubmitLimitReached as error:
+                log.info("%s", error)
+                if any(t.job_id and t.row is None for t in trials):
+                    trouble = None  # the queue works: it is full, of these trials among others
+                else:
+                    trouble = self._still(trouble, error)
+            except QueueUnavailable as error:
+                # Jobs run on meanwhile, and what was submitted without an answer is found by its batch.
+                log.warning("%s; asking again", error)
+                trouble = self._still(trouble, error)
+            time.sleep(self._settings.poll_seconds)
+
+    def check_run(self, patience: float) -> bool:
+        """Whether the run's directory is there. Raises `RunGone` when it has not been for ``patience`` seconds."""
+        problem = self._run.problem(self._token)
+        if problem is None:
+            self._gone_since = None
+            return True
+        self._gone_since = self._gone_since or time.monotonic()
+        if time.monotonic() - self._gone_since >= patience:
+            raise RunGone(self._run.path, problem)
+        log.warning("the run directory %s %s; looking again", self._run.path, problem)
+        return False
+
+    def _still(self, since: float | None, error: QueueUnavailable) -> float:
+        """Since when there is trouble with the queue; raises the error when that is too long ago."""
+        since = since or time.monotonic()
+        if time.monotonic() - since > self._settings.queue_patience_seconds:
+            raise error
+        return since
+
+    def _adopt(self, trials: Iterable[TrialProgress], *, cancel: bool = False) -> None:
+        """Find the jobs of submissions that were begun and never written down as done; ``cancel`` them at once."""
+        for batch in {t.batch for t in trials if t.batch and not t.job_id}:
+            members = [self._journal.state.trials[t] for t in self._journal.state.batches[batch]]
+            works = [self._work(member) for member in members]
+            found = self._dispatcher.find(batch, works)
+            if cancel:
+                self._dispatcher.cancel(found.values())
+            if found:
+                log.info("adopted %d jobs of batch %s", len(found), batch)
+                self._journal.append("submitted", batch=batch, jobs=found)
+            lost = [m.planned.trial for m in members if m.planned.trial not in found]
+            lost = [t for t in lost if self._journal.state.trials[t].row is None]
+            if lost:
+                self._dispatcher.withdraw(batch, works, lost)
+                self._journal.append("lost", trials=lost, reason=NEVER_SUBMITTED)
+
+    def _may_appear_late(self, now: datetime) -> bool:
+        """Whether jobs may yet appear of a submission that was taken for one that never was."""
+        since = self._journal.state.unanswered_at
+        return since is not None and now - datetime.fromisoformat(since) < _APPEARS_WITHIN
+
+    def end_strays(self) -> None:
+        """End the run's jobs that no trial knows of; they would compute for nobody, or what another job computes."""
+        known = [t.job_id for t in self._journal.state.unfinished() if t.job_id]
+        end_strays(self._journal, self._dispatcher, self._works.tokens, known)
+
+    def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
+        """Whether a trial's pause after a failure is over: what is broken for a moment must not use up its attempts."""
+        if progress.lost_at is None:
+            return True
+        attempts = self._counted_attempts(progress)
+        pause = retry_pause(attempts, progress.submissions, self._settings.retry_pauses)
+        return now - datetime.fromisoformat(progress.lost_at) >= timedelta(seconds=pause)
+
+    def _nodes_to_exclude(self) -> tuple[str, ...]:
+        """The nodes that failed trials of this run; told to the log when they change."""
+        trials = {
+            name: read_attempts(self._run.trial(name))
+            for name, progress in self._journal.state.trials.items()
+            if progress.submissions
+        }
+        nodes = nodes_to_exclude(trials, datetime.now(UTC), self._journal.state.losses)
+        if nodes != self._excluded:
+            log.warning("jobs avoid the nodes: %s", ", ".join(nodes) or "none any more")
+        self._excluded = nodes
+        return nodes
+
+    def _keep_off_failed_nodes(self) -> None:
+        """Once nodes have failed, jobs that wait already are kept off them too. That this fails costs no more than a trial's
+        attempt on such a node: it is written down, and tried again when the next trial has ended."""
+        state = self._journal.state
+        if not self._look_at_nodes:
+            return
+        self._look_at_nodes = False
+        nodes = self._nodes_to_exclude()
+        unchanged = list(nodes) == state.avoided and state.avoid_failed is None
+        # Where no other node was left, jobs may run on these after all.
+        if unchanged or (self._needed and self._needed <= set(nodes)):
+            return
+        failed = None
+        jobs: list[str] | None = []
+        try:
+            jobs = self._dispatcher.avoid([t.job_id for t in state.unfinished() if t.job_id], nodes)
+        except MissingRequirement as error:
+            log.warning("jobs that wait are not kept off %s: %s", ", ".join(nodes), error)
+            failed = str(error)
+        if jobs is not None:
+            self._journal.append("avoiding", nodes=list(nodes), jobs=jobs, failed=failed)
+
+    def _submit(self, pending: Sequence[TrialProgress], live: int) -> None:
+        """Submit what may be submitted now, one array per resource class."""
+        room = self._dispatcher.capacity(live)
+        if not pending or room <= 0:
+            return
+        nodes = self._nodes_to_exclude()
+        works = [(t, replace(self._work(t), exclude=nodes)) for t in pending[:room]]
+        works.sort(key=lambda pair: pair[1].gpus)  # stable: trial order within a class
+        for _, group in groupby(works, key=lambda pair: pair[1].gpus):
+            members = list(group)
+            names = [t.planned.trial for t, _ in members]
+            batch = f"{self._works.tokens[0]}-{len(self._journal.state.batches)}"
+            self._journal.append("submitting", batch=batch, trials=names)
+            jobs = self._start_jobs(batch, [work for _, work in members])
+            self._journal.append("submitted", batch=batch, jobs=jobs)
+
+    def _start_jobs(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+        """Submit, and where no node is left that need not be avoided, without avoiding any."""
+        try:
+            return self._dispatcher.submit(batch, works)
+        except QueueUnavailable:
+            raise  # it may have been submitted
+        except MissingRequirement as error:
+            if not any(work.exclude for work in works):
+                raise
+            self._needed = set(self._excluded)
+            log.warning("jobs that avoid %s are refused (%s); they may run there after all", ", ".join(self._excluded), error)  # fmt: skip
+            return self._dispatcher.submit(batch, [replace(work, exclude=()) for work in works])
+
+    def _collect(self, trials: Sequence[TrialProgress]) -> bool:
+        """Close every trial that has ended; whether there was one."""
+        submitted = [t for t in trials if t.row is None and t.job_id]
+        statuses = self._dispatcher.poll([t.job_id for t in submitted if t.job_id])
+        changed = False
+        for progress in (t for t in trials if t.row is None):
+            status = statuses.get(progress.job_id or "")
+            changed |= self._collect_one(progress, status)
+        return changed
+
+    def _collect_one(self, progress: TrialProgress, status: JobStatus | None) -> bool:
+        directory = self._run.trial(progress.planned.trial)
+        # While an epilog hangs a job is COMPLETING; all that its trial wrote is there.
+        lives = status is not None and not status.ended
+        completing = status is not None and status.state == "COMPLETING"
+        if (status is None and not directory.exists()) or (lives and not completing):
+            return False
+        look_anew(directory)
+        output = read_result(directory)
+        if output is not None:
+            return self._finish(progress, finished_row(self._run.name, progress, output, directory))
+        if status is None or lives:
+            return False
+        attempts = self._counted_attempts(progress)
+        last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
+        word = last_word(last, status)
+        told = status.never_started or (
+            word is not None and word.state not in (None, TrialState.COMPLETED)
+        )
+        if not told and not self._settled(progress):
+            return False  # the job's own word, or its files, may still be on their way over the file system
+        verdict = verdict_of(last, status, directory)
+        if not directory.exists():
+            gone = f"its directory {directory} was removed"
+            verdict = Verdict(TrialState.INFRA_FAILED, True, False, gone)
+        if verdict.state in (TrialState.FAILED, TrialState.INFRA_FAILED):
+            self._check_examples([progress])
+        goes_on = word is not None and self._may_go_on(word, attempts)
+        if (verdict.retry or goes_on) and self._may_retry(verdict.state, progress, attempts):
+            log.warning(
+                "%s: %s (%s); it is started again",
+                progress.planned.trial, verdict.state, verdict.explanation,
+            )  # fmt: skip
+            self._look_at_nodes = True
+            self._journal.append(
+                "lost",
+                trials=[progress.planned.trial],
+                reason=str(verdict.state),
+                why=verdict.explanation,
+                **_where(verdict, status, word),
+            )
+            return False
+        error = self._final_words(verdict, progress, attempts)
+        row = failed_row(self._run.name, progress, verdict.state, error, directory)
+        return self._finish(progress, row, **_where(verdict, status, word))
+
+    def _counted_attempts(self, progress: TrialProgress) -> list[Attempt]:
+        """The trial's attempts that count against its limits."""
+        attempts = read_attempts(self._run.trial(progress.planned.trial))
+        return attempts[progress.earlier_attempts :]
+
+    def _may_retry(
+        self, state: TrialState, progress: TrialProgress, attempts: Sequence[Attempt]
+    ) -> bool:
+        if state is TrialState.PREEMPTED:
+            return _times_preempted(progress, attempts) <= self._settings.max_preemptions
+        if state is TrialState.TIMEOUT:
+            return True
+        return progress.submissions < self._settings.max_attempts
+
+    def _may_go_on(self, last: Attempt, attempts: Sequence[Attempt]) -> bool:
+        """Whether a trial that its job ended at the time limit may go on from its samples, in another job: this one was not
+        to be requeued, or the cluster refused it."""
+        times = count_state(attempts, TrialState.TIMEOUT)
+        return last.stopped == "time limit" and times <= self._settings.max_timeouts
+
+    def _final_words(
+        self, verdict: Verdict, progress: TrialProgress, attempts: Sequence[Attempt]
+    ) -> str:
+        """Why a trial is given up, and where to read more."""
+        text = verdict.explanation
+        if verdict.state is TrialState.PREEMPTED:
+            times = _times_preempted(progress, attempts)
+            text += f" ({times} times; the profile's max_preemptions allows {self._settings.max_preemptions})"
+        elif verdict.state is TrialState.INFRA_FAILED:
+            text += f" (attempt {max(len(attempts), progress.submissions)}; the profile's max_attempts is {self._settings.max_attempts})"
+        directory = self._run.trial(progress.planned.trial)
+        return f"{text}; logs: {directory} and {self._run.slurm}"
+
+    def _check_examples(self, trials: Sequence[TrialProgress]) -> None:
+        """Raise `RunFailed` when a file of examples is damaged: every trial scored on it would fail, one after the other."""
+        sources = dict.fromkeys(t.planned.source for t in trials if t.row is None)
+        for path in dict.fromkeys(self._run.examples_of(source) for source in sources):
+            self._examples.check(path)
+
+    def _collect_cancelled(self, progress: TrialProgress, reason: str) -> None:
+        directory = self._run.trial(progress.planned.trial)
+        output = read_result(directory) if directory.exists() else None
+        if output is not None:
+            self._finish(progress, finished_row(self._run.name, progress, output, directory))
+        else:
+            row = failed_row(self._run.name, progress, TrialState.CANCELLED, reason, directory)
+            self._finish(progress, row)
+
+    def _settled(self, progress: TrialProgress) -> bool:
+        since = self._ended.setdefault(progress.job_id or "", time.monotonic())
+        return time.monotonic() - since >= self._settings.settle_seconds
+
+    def _finish(self, progress: TrialProgress, row: TrialRow, **where: Any) -> bool:
+        failed = row.state is not TrialState.COMPLETED
+        self._look_at_nodes |= failed or self._journal.state.avoid_failed is not None
+        self._journal.append(
+            "finished", trial=progress.planned.trial, row=row_to_json(row), **where
+        )
+        log.info("%s %s: %s", progress.planned.trial, row.state, row.score)
+        return True
+
+    def cancel(self, reason: str) -> None:
+        """Cancel what lives and give every unfinished trial its row; one that is done already keeps its result."""
+        state = self._journal.state
+        self.release()
+        # The jobs first: where nothing can be written, on a full disk say, they end all the same.
+        self._dispatcher.cancel([t.job_id for t in state.unfinished() if t.job_id])
+        self._adopt(state.unfinished(), cancel=True)
+        self.end_strays()
+        for progress in state.unfinished():
+            self._collect_cancelled(progress, reason)
+        self.write_table()
+
+    def abandon(self, reason: str) -> None:
+        """Cancel what lives of a run whose directory is gone. Nothing is written but to the journal, which is open."""
+        try:
+            self.release()
+        except OSError as error:
+            log.warning(
+                "the served model could not be let go (%s): it ends when its lease has", error
+            )
+        unfinished = self._journal.state.unfinished()
+        self._dispatcher.cancel([t.job_id for t in unfinished if t.job_id])
+        for progress in unfinished:
+            directory = self._run.trial(progress.planned.trial)
+            row = failed_row(self._run.name, progress, TrialState.CANCELLED, reason, directory)
+            self._finish(progress, row)
+
+    def release(self) -> None:
+        """Nothing will be evaluated any more: what attends lets go."""
+        if self._attendant is not None:
+            self._attendant.release()
+
+    def _work(self, progress: TrialProgress) -> Work:
+        trials = [trial.planned for trial in self._journal.state.trials.values()]
+        iteration = progress.planned.iteration
+        work = self._works.work(
+            progress.planned, [trial for trial in trials if trial.iteration == iteration]
+        )
+        return replace(work, earlier_attempts=progress.earlier_attempts)
+
+    def write_table(self) -> None:
+        """Write the table of trials as the journal has them."""
+        rows = [row_from_json(t.row) for t in self._journal.state.trials.values() if t.row]
+        names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+        atomic_write_parquet(self._run.trials_file, trials_frame(rows, names))
+
+
+def _where(verdict: Verdict, status: JobStatus, last: Attempt | None) -> dict[str, Any]:
+    """For the journal: the node on which a failure ended a job, and whether it was the node's."""
+    node = status.node or (last.node if last is not None else "")
+    if verdict.state is not TrialState.INFRA_FAILED or not node:
+        return {}
+    return {"node": node, "node_fault": verdict.exclude_node}
+
+
+def _times_preempted(progress: TrialProgress, attempts: Sequence[Attempt]) -> int:
+    """How often a trial has lost its place, this time included: each time its job was started again, or ended for good."""
+    requeued = sum(
+        attempt.state == TrialState.PREEMPTED
+        and any(later.job_id == attempt.job_id for later in attempts[number:])
+        for number, attempt in enumerate(attempts, start=1)
+    )
+    return requeued + progress.preemptions + 1

@@ -1,0 +1,332 @@
+"""The loop: ask → dispatch → collect → tell, until the search is over.
+
+Everything it decides goes through the journal first, so that it can be killed at any line and started again: finished
+trials are read back, jobs that still run are adopted, and only what is missing is submitted.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from agenttts.dispatch.base import QueueUnavailable
+from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
+from agenttts.loop.evaluation import Evaluation
+from agenttts.loop.reports import write_report
+from agenttts.run.directory import RunDirectory, RunGone
+from agenttts.run.journal import Journal, PlannedTrial, TrialProgress
+from agenttts.run.rows import row_from_json
+from agenttts.run.starts import RunCancelled, StartSuperseded
+from agenttts.search.base import Proposal, Searcher, TrialResult
+from agenttts.space import Allocation
+from agenttts.tables.schema import (
+    AFTER_SEARCH,
+    FINALIST_SOURCE,
+    RECOMMENDED_SOURCE,
+    TEST_SOURCE,
+    TrialState,
+)
+
+log = logging.getLogger(__name__)
+
+_OWN_FAULT = {TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT}
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What the loop needs of the spec. ``finalists`` and ``tested``: how many allocations are scored again after the search,
+    on more examples and on held-out ones."""
+
+    iterations: int
+    batch_size: int
+    finalists: int = 0
+    tested: int = 0
+
+
+class Controller:
+    """Runs one search to its end. ``journal`` is the one that ``evaluation`` writes to; ``between`` is called when an
+    iteration is over."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        searcher: Searcher,
+        journal: Journal,
+        evaluation: Evaluation,
+        settings: LoopSettings,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._between = between
+        self._run = run
+        self._searcher = searcher
+        self._journal = journal
+        self._evaluation = evaluation
+        self._settings = settings
+
+    def run(self) -> None:
+        """Go on with the run until it is over. Raises `RunFailed` when an iteration failed as a whole.
+
+        It does not where other iterations have shown that trials can complete and these failed by their own fault.
+        A run that is cancelled meanwhile ends as such. Whatever else ends the run (a partition that refuses its jobs, say)
+        is written down and raised again; what lives of it is cancelled, as nobody would collect it, and `resume` runs that
+        after all.
+        """
+        self._journal.append("started")
+        try:
+            self._search_to_the_end()
+        except (QueueUnavailable, StartSuperseded):
+            raise  # nothing is over: jobs may run on, and the next controller finds them
+        except RunCancelled:
+            self.cancel("cancelled")
+        except RunGone as error:
+            self._evaluation.abandon(f"the run ended: {error}")
+            self._journal.append("ended", outcome=str(error))
+            raise
+        except AgentTTSError as error:
+            self._end(str(error), self._stop(f"the run ended: {error}"))
+            raise
+        else:
+            self._end_strays()
+            self._end("done")
+        finally:
+            self._journal.close()
+
+    def _search_to_the_end(self) -> None:
+        """Search; what the operating system refuses is an error with its file and what to do."""
+        try:
+            self._run_search()
+        except (QueueUnavailable, StartSuperseded, RunCancelled):
+            raise
+        except AgentTTSError:
+            self._evaluation.check_run(patience=0)
+            raise
+        except OSError as error:
+            self._evaluation.check_run(patience=0)
+            raise MissingRequirement(
+                _what(error),
+                fix=f"put that right, then 'agenttts-hpc resume {self._run.path}' goes on",
+            ) from error
+
+    def _run_search(self) -> None:
+        state = self._journal.state
+        first = 1 if self._searcher.initial_batch else 0
+        last = first + self._settings.iterations - 1
+        again = [p for p in self._searched() if p.row is None and p.planned.iteration < state.told]
+        if again:  # failed before, and tried again by the user's wish
+            self._evaluation.evaluate(again, more=state.told <= last)
+            for iteration in sorted({p.planned.iteration for p in again}):
+                self._stop_if_all_failed(iteration, self._trials_of(iteration))
+        self._restore()
+        if again:
+            self._write_told(state.told - 1, final=state.told > last)
+        for iteration in range(state.told, last + 1):
+            size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
+            trials = self._trials_of(iteration) or self._propose(iteration, size)
+            if not trials:
+                log.info("the space is exhausted: no allocation is left to propose")
+                break
+            self._evaluation.evaluate(trials, more=iteration < last)
+            self._tell(iteration, trials)
+            self._stop_if_all_failed(iteration, trials)
+            self._between()
+        self._evaluation.release()
+        self._try_recommended(last + 1)
+        best = self._compare_finalists()
+        self._after_search(TEST_SOURCE, best[: self._settings.tested])
+
+    def cancel(self, reason: str) -> None:
+        """End the run: cancel what lives and close the books. For a caller that knows no controller is running."""
+        try:
+            self._evaluation.cancel(reason)
+            self._end(reason)
+        except QueueUnavailable:
+            raise
+        except (MissingRequirement, OSError) as error:
+            raise MissingRequirement(
+                f"the jobs of {self._run.path} are cancelled, but that cannot be written down: {_what(error)}",
+                fix=f"put that right, then 'agenttts-hpc cancel {self._run.path}' once more",
+            ) from error
+        finally:
+            self._journal.close()
+
+    def _end(self, outcome: str, left: str = "") -> None:
+        """Write down that and how the run ended; ``left`` says what may outlive it."""
+        # First the report: who waits for the run finds it there.
+        write_report(self._run, self._journal.state, outcome + left)
+        self._journal.append("ended", outcome=outcome + left)
+
+    def _stop(self, reason: str) -> str:
+        """Cancel the jobs of a run that ends by an error; if that fails too, what to tell the user about them."""
+        try:
+            self._evaluation.cancel(reason)
+        except (AgentTTSError, OSError) as error:
+            log.error("the run's jobs could not be cancelled: %s", error)
+            return f"; its jobs may still run ({error}): 'agenttts-hpc cancel {self._run.name}' stops them"
+        return ""
+
+    def _end_strays(self) -> None:
+        """End jobs that nobody knows of; that this cannot be done for now does not make the run's results any less done."""
+        try:
+            self._evaluation.end_strays()
+        except AgentTTSError as error:
+            log.warning("whether jobs of this run are left could not be seen: %s; 'agenttts-hpc cancel %s' looks again", error, self._run.name)  # fmt: skip
+
+    def _restore(self) -> None:
+        """Bring a new searcher to where the journal says the old one was, told as the old one was told."""
+        by_iteration = groupby(self._searched(), key=lambda progress: progress.planned.iteration)
+        for iteration, group in by_iteration:
+            trials = list(group)
+            self._searcher.pending([p.planned.allocation for p in trials])
+            if iteration < self._journal.state.told:
+                self._searcher.tell([_result(p) for p in trials])
+        # The old controller may have died after a trial's line in the journal and before its row in the table.
+        self._evaluation.write_table()
+        self._searcher.archive.write_guidelines(self._journal.state.guidelines)
+
+    def _try_recommended(self, iteration: int) -> None:
+        """Have the recommended allocation tried if it was not: what a run recommends at its end was seen to work."""
+        if not self._trials_of(iteration):
+            if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
+                return  # it was decided before that nothing was left to try
+            recommended = self._searcher.best()
+            if recommended is None or recommended in self._searcher.archive:
+                return
+            proposal = Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")
+            self._plan(iteration, [proposal])
+        trials = self._trials_of(iteration)
+        self._evaluation.evaluate(trials, more=False)
+        if iteration >= self._journal.state.told:
+            self._tell(iteration, trials, final=True)
+
+    def _trials_of(self, iteration: int) -> list[TrialProgress]:
+        return [p for p in self._searched() if p.planned.iteration == iteration]
+
+    def _searched(self) -> list[TrialProgress]:
+        """The trials of the search itself."""
+        trials = self._journal.state.trials.values()
+        return [p for p in trials if p.planned.source not in AFTER_SEARCH]
+
+    def _compare_finalists(self) -> list[Allocation]:
+        """The best allocations, best first: as the search has them, or as they score on more examples.
+
+        The searcher is not told of these trials.
+        """
+        ranked = self._ranked()
+        trials = self._after_search(FINALIST_SOURCE, ranked[: self._settings.finalists])
+        scores = {p.planned.allocation: _result(p) for p in trials}
+
+        def place(allocation: Allocation) -> tuple[float, float]:
+            result = scores.get(allocation)
+            if result is None or result.score is None:
+                # Behind those with a score, in the search's order (sorting is stable).
+                return (math.inf, 0.0)
+            return (-result.score, result.cost)
+
+        return sorted(ranked, key=place)
+
+    def _after_search(self, source: str, allocations: Sequence[Allocation]) -> list[TrialProgress]:
+        """Have these allocations run once more as trials of ``source``, unless they were planned before."""
+        if not self._trials_from(source) and allocations:
+            every = self._journal.state.trials.values()
+            iteration = 1 + max(progress.planned.iteration for progress in every)
+            ranked = enumerate(allocations, 1)
+            self._plan(
+                iteration,
+                [Proposal(a, source, f"number {rank} so far") for rank, a in ranked],
+                what=source,
+            )
+        trials = self._trials_from(source)
+        if trials:
+            self._evaluation.evaluate(trials, more=False)
+        return trials
+
+    def _trials_from(self, source: str) -> list[TrialProgress]:
+        trials = self._journal.state.trials.values()
+        return [p for p in trials if p.planned.source == source]
+
+    def _ranked(self) -> list[Allocation]:
+        """What the searcher recommends, then what scored best besides."""
+        recommended = self._searcher.best(tried=True)
+        if recommended is None:
+            return []
+        ranked = sorted(
+            self._searcher.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation)
+        )
+        return [recommended, *(t.allocation for t in ranked if t.allocation != recommended)]
+
+    def _propose(self, iteration: int, size: int) -> list[TrialProgress]:
+        self._plan(iteration, self._searcher.propose(size))
+        return self._trials_of(iteration)
+
+    def _plan(self, iteration: int, proposals: Sequence[Proposal], what: str = "") -> None:
+        """Write down the trials of an iteration; ``what`` they are in the log, if not the iteration's."""
+        number = 1 + max((int(t.lstrip("t")) for t in self._journal.state.trials), default=-1)
+        planned = [
+            PlannedTrial(
+                trial=f"t{number + position:04}",
+                iteration=iteration,
+                allocation=proposal.allocation,
+                source=proposal.source,
+                reason=proposal.reason,
+                cost=self._searcher.space.cost(proposal.allocation),
+            )
+            for position, proposal in enumerate(proposals)
+        ]
+        if planned:
+            self._journal.propose(planned, self._searcher.guidelines())
+            log.info("%s: %d trials", what or f"iteration {iteration}", len(planned))
+
+    def _tell(
+        self, iteration: int, trials: Sequence[TrialProgress], *, final: bool = False
+    ) -> None:
+        """Tell the searcher; once ``final``, it recommends what was tried."""
+        self._searcher.tell([_result(progress) for progress in trials])
+        self._write_told(iteration, final=final)
+
+    def _write_told(self, iteration: int, *, final: bool) -> None:
+        """Write down that the searcher knows the results of an iteration, and what it makes of them."""
+        recommended = self._searcher.best(tried=final)
+        self._journal.append(
+            "told",
+            iteration=iteration,
+            guidelines=self._searcher.guidelines(),
+            recommended=recommended.to_records() if recommended else None,
+        )
+
+    def _stop_if_all_failed(self, iteration: int, trials: Sequence[TrialProgress]) -> None:
+        rows = [row_from_json(t.row) for t in trials if t.row]
+        if any(row.state is TrialState.COMPLETED for row in rows):
+            return
+        everything = [row_from_json(t.row) for t in self._journal.state.trials.values() if t.row]
+        if any(row.state is TrialState.COMPLETED for row in everything) and all(
+            row.state in _OWN_FAULT for row in rows
+        ):
+            return  # these allocations do not work, others do: the search goes on with what it has learnt
+        raise RunFailed(f"every trial of iteration {iteration} failed; the first: {rows[0].error}")
+
+
+def _what(error: AgentTTSError | OSError) -> str:
+    """What went wrong; of what the operating system refused, which file it was."""
+    if isinstance(error, MissingRequirement):
+        return error.what
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _result(progress: TrialProgress) -> TrialResult:
+    assert progress.row is not None
+    row = row_from_json(progress.row)
+    return TrialResult(
+        allocation=progress.planned.allocation,
+        score=row.score,
+        metrics={name: value for name, value in row.metrics.items() if value is not None},
+        cost=row.budget,
+        source=row.source,
+        stderr=row.score_stderr,
+        blamed=row.state in _OWN_FAULT,
+    )

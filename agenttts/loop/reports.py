@@ -1,0 +1,43 @@
+"""Reports of runs: asked for at any time, and the one that a run leaves in its own directory when it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agenttts.report import Report, build_report, render
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import RunState, read_state
+from agenttts.search.llm.transcript import summarise
+
+log = logging.getLogger(__name__)
+
+
+def report_of(runs: Sequence[RunDirectory]) -> Report:
+    """The report of these runs as they stand."""
+    return _report({run: read_state(run.journal_file) for run in runs})
+
+
+def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
+    """Write the run's own ``report/``, as of a run that ended so.
+
+    What goes wrong is logged: the results are safe without it, and ``report`` makes it again.
+    """
+    try:
+        built = _report({run: state})
+        built = Report(tuple(replace(part, outcome=outcome) for part in built.runs))
+        run.report.mkdir(exist_ok=True)
+        render(built, "html", run.report / "report.html")
+        render(built, "json", run.report / "report.json")
+    except Exception:
+        log.exception("the report of %s could not be written", run.path)
+
+
+def _report(runs: dict[RunDirectory, RunState]) -> Report:
+    return build_report(
+        [run.path for run in runs],
+        guidelines={run.name: state.guidelines for run, state in runs.items()},
+        agents={run.name: summarise(run.transcript_file) for run in runs},
+        recommended={run.name: state.recommended for run, state in runs.items()},
+    )

@@ -1,0 +1,76 @@
+"""What the controller makes of a job that ended without a result: the job's own record, and the queue's word on it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from agenttts.dispatch.attempts import ATTEMPTS, Attempt
+from agenttts.dispatch.base import JobStatus
+from agenttts.dispatch.blame import AttemptEnd, Verdict, blame
+from agenttts.dispatch.node.trial_log import LOG_FILE, read_end
+from agenttts.tables.schema import TrialState
+from agenttts.trial.result import result_problem
+
+
+def verdict_of(last: Attempt | None, status: JobStatus, directory: Path) -> Verdict:
+    """What the end of a job means for its trial, which has no result; ``last`` is the attempt that this job recorded."""
+    last = last_word(last, status)
+    node = status.node or (last.node if last is not None else "")
+    problem = status.detail if status.state == "ENDED" or status.never_started else ""
+    reason = f" (Slurm's reason: {status.detail})" if status.detail and not problem else ""
+    if last is None or last.state is None:
+        log_text = read_end(directory / LOG_FILE, last.log_start) if last else ""
+        end = AttemptEnd(log=log_text, queue_state=status.state, node=node, problem=problem)
+        verdict = blame(end)
+        if last is None:
+            verdict = _before_any_attempt(verdict, status, node)
+        return replace(verdict, explanation=verdict.explanation + reason)
+    state = TrialState(last.state)
+    retried = state in (TrialState.INFRA_FAILED, TrialState.PREEMPTED)
+    recorded = Verdict(
+        state,
+        retried if last.retry is None else last.retry,
+        last.node_fault,
+        last.error or f"its job {last.job_id} ended as {status.state}",
+    )
+    verdict = blame(AttemptEnd(recorded=recorded, queue_state=status.state, node=node))
+    if state is TrialState.COMPLETED:
+        text = f"{verdict.explanation}: {result_problem(directory)}"
+        verdict = replace(verdict, explanation=text)
+    return verdict
+
+
+def last_word(last: Attempt | None, status: JobStatus) -> Attempt | None:
+    """The attempt that tells how the job ended, if one does.
+
+    One that the job ended itself, at its time limit or for a preemption, was to be followed by another start of the same
+    job: where the queue's word is not of that end, the record of what came after it is missing, or on its way.
+    """
+    requeued = last is not None and last.stopped in ("time limit", "preemption")
+    if status.never_started or (requeued and status.state in ("COMPLETED", "CANCELLED")):
+        return None
+    return last
+
+
+def look_anew(directory: Path) -> None:
+    """List a trial's directory: NFS keeps for up to a minute that a file was not there, until the directory is read again."""
+    for folder in (directory, directory / ATTEMPTS):
+        with suppress(OSError):
+            list(folder.iterdir())
+
+
+def _before_any_attempt(verdict: Verdict, status: JobStatus, node: str) -> Verdict:
+    """A job that left no attempt: of its trial nothing has run, so that the trial is not to blame, and its node may be."""
+    if status.state in ("TIMEOUT", "DEADLINE"):
+        where = f" on {node}" if node else ""
+        text = (
+            f"the job reached its time limit{where} before its trial began; a setup line of the profile may hang, or a file "
+            "system of the node"
+        )
+        verdict = Verdict(TrialState.INFRA_FAILED, True, False, text)
+    unbegun = status.never_started or status.state in ("FAILED", "TIMEOUT", "DEADLINE")
+    if verdict.state is TrialState.INFRA_FAILED and unbegun and node:
+        return replace(verdict, exclude_node=True)
+    return verdict

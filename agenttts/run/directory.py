@@ -1,0 +1,248 @@
+"""A run: one directory with everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from agenttts.dispatch.profile import Profile, load_profile
+from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
+from agenttts.files.documents import parse_json, typed
+from agenttts.replies import Thinking
+from agenttts.spec import JobSpec, load_spec
+from agenttts.tables.schema import FINALIST_SOURCE, TEST_SOURCE
+
+_INCOMPLETE = "the run's files were changed: restore it from a copy, or launch under another --name"
+
+
+@dataclass(frozen=True)
+class _Image:
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Model:
+    thinking: Thinking | None
+    weights: str | None
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What readers of `RunDirectory.origin_file` rely on."""
+
+    token: str
+    gpus: dict[str, int]
+    models: dict[str, _Model] | None = None
+    agent_gpus: int | None = None
+    image: _Image | None = None
+    examples: dict[str, str] | None = None
+    earlier_tokens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Handle:
+    """What readers of `RunDirectory.controller_file` rely on."""
+
+    kind: str
+    job_id: str | int | None
+
+
+class RunGone(MissingRequirement):
+    """The directory of a run was removed, moved or made unreadable while it was in use."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(
+            f"the run directory {path} {problem} while it was in use",
+            fix="bring it back, or give the path it has now: 'agenttts-hpc resume PATH' goes on there",
+        )
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The paths of a run. Only `agenttts.launch` and `agenttts.loop` write outside ``trials/`` and ``samples/``."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def spec_file(self) -> Path:
+        return self.path / "spec.yaml"
+
+    @property
+    def profile_file(self) -> Path:
+        """The profile as it was at launch: a later edit of ``slurm/`` does not bend a run under way."""
+        return self.path / "profile.yaml"
+
+    @property
+    def origin_file(self) -> Path:
+        """Which image (with digest), package version and unique id the run started with, and what was read of its data."""
+        return self.path / "origin.json"
+
+    @property
+    def examples_file(self) -> Path:
+        """The examples, frozen at launch: compute nodes need neither the data file nor a hub."""
+        return self.path / "examples.jsonl"
+
+    @property
+    def task_source(self) -> Path:
+        """The source of a user's own task, frozen at launch; trials import it from here."""
+        return self.path / "task"
+
+    @property
+    def journal_file(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def lock_file(self) -> Path:
+        """Locked by the run's controller while it runs."""
+        return self.path / "controller.lock"
+
+    @property
+    def command_lock_file(self) -> Path:
+        """Locked by a launch, resume or cancel of the run while it is at work."""
+        return self.path / "command.lock"
+
+    @property
+    def agent(self) -> Path:
+        """The served model's own folder: what it serves, where it listens, its log."""
+        return self.path / "agent"
+
+    @property
+    def transcript_file(self) -> Path:
+        """Every prompt to the language model, every reply and what became of it."""
+        return self.path / "agent.jsonl"
+
+    @property
+    def finalist_examples_file(self) -> Path:
+        """The examples on which the best are compared once more, frozen at launch like the others."""
+        return self.path / "finalist_examples.jsonl"
+
+    @property
+    def test_examples_file(self) -> Path:
+        """The held-out examples of the final test, frozen at launch like the others."""
+        return self.path / "test_examples.jsonl"
+
+    def examples_of(self, source: str) -> Path:
+        """The frozen examples that trials of a source are scored on."""
+        files = {
+            FINALIST_SOURCE: self.finalist_examples_file,
+            TEST_SOURCE: self.test_examples_file,
+        }
+        return files.get(source, self.examples_file)
+
+    @property
+    def trials_file(self) -> Path:
+        return self.path / "trials.parquet"
+
+    @property
+    def report(self) -> Path:
+        """The report as page and document, written when the run ends."""
+        return self.path / "report"
+
+    @property
+    def controller_file(self) -> Path:
+        """The last start of the controller: its token, which job it is, whether it was cancelled."""
+        return self.path / "controller.json"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def slurm(self) -> Path:
+        """submitit's folder: batch files, pickles and logs of every job."""
+        return self.path / "slurm"
+
+    def trial(self, trial: str) -> Path:
+        """The directory of a trial."""
+        return self.path / "trials" / trial
+
+    def spec(self) -> JobSpec:
+        """The resolved spec the run was launched with."""
+        return load_spec(self.spec_file)
+
+    def origin(self) -> dict[str, Any]:
+        """The contents of `origin_file`."""
+        origin = self._document(self.origin_file, _Origin)
+        if origin is None:
+            raise UserError(f"{self.origin_file}: no such file; {_INCOMPLETE}")
+        return origin
+
+    def profile(self) -> Profile:
+        """The profile the run was launched with."""
+        return load_profile(str(self.profile_file), [])
+
+    def controller(self) -> dict[str, Any] | None:
+        """The contents of `controller_file`; None where no controller was ever started."""
+        return self._document(self.controller_file, _Handle)
+
+    def problem(self, token: str | None = None) -> str | None:
+        """Why the run is not here any more, None while it is; ``token``: its unique id, where it is known."""
+        try:
+            next(self.path.iterdir(), None)
+        except (FileNotFoundError, NotADirectoryError):
+            return "was removed or moved"
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        try:
+            found = self.origin()["token"]
+        except UserError:
+            return None  # a damaged file, which its readers tell of
+        return "was replaced by another run" if token not in (None, found) else None
+
+    def _document(self, path: Path, kind: type) -> dict[str, Any] | None:
+        """One of the run's own JSON files, which is to hold what ``kind`` does; None when it is not there."""
+        try:
+            document = parse_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise UserError(f"{path}: not valid JSON ({error}); {_INCOMPLETE}") from None
+        try:
+            typed(kind, document)
+        except ValueError as error:
+            wanted = ", ".join(field.name for field in fields(kind) if field.default is MISSING)
+            raise UserError(
+                f"{path}: an object with the keys {wanted} is expected ({error}); {_INCOMPLETE}"
+            ) from None
+        return dict(document)
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was created here (its spec is written last of the files that make one)."""
+        return self.spec_file.exists()
+
+
+def find_run(run: str, results: Path) -> RunDirectory:
+    """The run of that name under the results directory, or at that path. `UserError` lists the runs there are."""
+    for path in (results / run, Path(run)):
+        directory = RunDirectory(path.resolve())
+        if directory.exists:
+            return directory
+    for path in (results / run, Path(run)):
+        if any((path / name).exists() for name in ("journal.jsonl", "origin.json", "trials")):
+            raise UserError(f"{path / 'spec.yaml'}: no such file; {_INCOMPLETE}")
+    names = sorted(p.parent.name for p in results.glob("*/spec.yaml"))
+    raise UserError(f"no run '{run}' in {results}; {valid_names(run, names)}")
+
+
+@contextmanager
+def in_use(*runs: RunDirectory) -> Iterator[None]:
+    """Use runs: an error that arises because the directory of one is gone becomes `RunGone`."""
+    try:
+        yield
+    except (AgentTTSError, OSError) as error:
+        for run in runs:
+            problem = run.problem()
+            if problem is not None:
+                raise RunGone(run.path, problem) from error
+        raise

@@ -1,0 +1,64 @@
+"""The examples of a run: frozen at launch, checked before trials are scored on them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agenttts.errors import RunFailed
+from agenttts.files.documents import parse_json, typed
+from agenttts.tasks.base import Example
+
+
+def write_examples(path: Path, examples: Sequence[Example]) -> str:
+    """Freeze examples into a run; the file's SHA-256."""
+    lines = (
+        json.dumps({"id": example.id, "data": example.data}, ensure_ascii=False) + "\n"
+        for example in examples
+    )
+    content = "".join(lines).encode()
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+class ExamplesGuard:
+    """Finds damage of frozen examples, before trials are scored on them.
+
+    Args:
+        digests: SHA-256 by file name, as written down at launch; a file without one is taken as it is first seen.
+    """
+
+    def __init__(self, digests: Mapping[str, str]) -> None:
+        self._digests = dict(digests)
+
+    def check(self, path: Path) -> None:
+        """Raise `RunFailed`, naming file and line, for examples that are damaged or not those of the launch."""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise RunFailed(
+                f"{path}: the run's examples cannot be read: {error.strerror}; {_RESTORE}"
+            ) from None
+        digest = hashlib.sha256(content).hexdigest()
+        if self._digests.get(path.name) == digest:
+            return
+        lines = [line for line in content.split(b"\n") if line]
+        for number, line in enumerate(lines, start=1):
+            try:
+                typed(Example, parse_json(line))
+            except ValueError as error:
+                raise RunFailed(
+                    f"{path}:{number}: not an example ({type(error).__name__}: {error}); the run's examples are damaged: {_RESTORE}"
+                ) from None
+        if not lines or not content.endswith(b"\n"):
+            raise RunFailed(f"{path}: the run's examples are cut short; {_RESTORE}")
+        if path.name in self._digests:
+            raise RunFailed(
+                f"{path}: the run's examples are not those it was launched with; {_RESTORE}"
+            )
+        self._digests[path.name] = digest
+
+
+_RESTORE = "restore the file from a copy and 'agenttts-hpc resume' the run, or launch it under another --name"

@@ -1,0 +1,205 @@
+"""What launch, resume and cancel agree on: one of them at a time, and one start of the controller that counts.
+
+Every start of a controller has a token, which is on disk (``controller.json``) before the controller is a job or a process.
+A controller goes on while that file names its own start and does not call it cancelled. So a cancel names what it cancels:
+it can end no later start, and is not lost where its signal does not arrive, as while slurmctld is down.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from agenttts.errors import AgentTTSError, RunFailed, UserError
+from agenttts.files.atomic import atomic_write_json
+from agenttts.run.directory import RunDirectory, RunGone
+
+log = logging.getLogger(__name__)
+
+# A cancel waits for a controller to end, sbatch for an answer.
+_COMMAND_PATIENCE_S = 300.0
+_CONTROLLER_PATIENCE_S = 30.0
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+
+class RunRemoved(RunGone):
+    """The run was removed or renamed before a command had it for itself."""
+
+
+class RunCancelled(AgentTTSError):
+    """This start of the controller has been cancelled."""
+
+
+class StartSuperseded(RunFailed):
+    """Another start of the controller has taken this one's place."""
+
+
+@dataclass(frozen=True)
+class ControllerHandle:
+    """A start of the controller, and which job it is: a Slurm job id, or the pid of submitit's local process or of the
+    launching one; None until that is known. ``start`` is its token, '' for one of an older version."""
+
+    kind: str
+    job_id: str | None = None
+    start: str = field(default_factory=lambda: secrets.token_hex(4))
+    host: str = field(default_factory=socket.gethostname)
+    cancelled: bool = False
+    identity: str | None = None
+    """What tells its process from a later one with the same pid (`agenttts.files.processes.process_identity`)."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its process, if it is one, is one of this machine's."""
+        return self.host in ("", socket.gethostname())
+
+    @property
+    def process_host(self) -> str | None:
+        """The host of its process; None for a job, and where it is not known."""
+        return None if self.kind == "slurm" else self.host or None
+
+    def described(self) -> str:
+        """For people: what it is and how it is found."""
+        if self.kind == "slurm":
+            return f"Slurm job {self.job_id} (squeue --me)"
+        return f"process {self.job_id}{f' on {self.host}' if self.host else ''}"
+
+    def elsewhere(self) -> str:
+        """Why nothing is known of it here, for one on another host."""
+        return (
+            f"was started on {self.host} as process {self.job_id}; this is {socket.gethostname()}, from where it cannot be "
+            "seen or signalled"
+        )
+
+
+def read_handle(run: RunDirectory) -> ControllerHandle | None:
+    """The last start of the controller; None where none was ever started."""
+    document = run.controller()
+    if document is None:
+        return None
+    known = {field.name for field in fields(ControllerHandle)}
+    values = {"start": "", "host": ""} | {k: v for k, v in document.items() if k in known}
+    job_id = values["job_id"]
+    return ControllerHandle(**values | {"job_id": None if job_id is None else str(job_id)})
+
+
+def write_handle(run: RunDirectory, handle: ControllerHandle) -> None:
+    """Make this the start that counts. For callers within `one_command`."""
+    atomic_write_json(run.controller_file, vars(handle))
+
+
+class StartCheck:
+    """Raises `RunCancelled` or `StartSuperseded` once a start of the controller is not to go on."""
+
+    def __init__(self, run: RunDirectory, start: str) -> None:
+        self._run = run
+        self._start = start
+        self._warned = ""
+
+    def __call__(self) -> None:
+        try:
+            handle = read_handle(self._run)
+        except UserError as error:  # a file system's trouble of a moment must not end the run
+            if str(error) != self._warned:
+                log.warning("%s", error)
+            self._warned = str(error)
+            return
+        if handle is None or not self._start:
+            return
+        if handle.start != self._start:
+            raise StartSuperseded(
+                f"the controller of {self._run.path} has been started anew (job {handle.job_id}); this one ends"
+            )
+        if handle.cancelled:
+            raise RunCancelled(f"run {self._run.path} has been cancelled")
+
+
+@contextmanager
+def one_command(run: RunDirectory, what: str) -> Iterator[None]:
+    """Hold the run for one launch, resume or cancel at a time; ``what`` this one is.
+
+    Raises `RunRemoved` where there is no such run any more, `RunFailed` where another command does not end.
+    """
+
+    def busy(holder: str) -> AgentTTSError:
+        return RunFailed(
+            f"another command is at work on {run.path} ({holder or 'it does not say which'}) and has not ended in "
+            f"{_COMMAND_PATIENCE_S:g} s; try again when it has"
+        )
+
+    try:
+        with locked(run.command_lock_file, _COMMAND_PATIENCE_S, busy) as stream:
+            moment = datetime.now(UTC).isoformat(timespec="seconds")
+            stream.truncate(0)
+            stream.write(f"{what} on {socket.gethostname()}, process {os.getpid()}, since {moment}")
+            stream.flush()
+            yield
+            with suppress(OSError):  # a full disk; what it says is for people
+                stream.truncate(0)
+    except FileNotFoundError:
+        if run.exists:
+            raise
+        raise RunRemoved(run.path, "was removed or moved") from None
+
+
+@contextmanager
+def only_controller(run: RunDirectory) -> Iterator[None]:
+    """Hold the run's lock: two controllers never write one journal."""
+
+    def busy(holder: str) -> AgentTTSError:
+        return RunFailed(f"another controller of {run.path} is running")
+
+    with locked(run.lock_file, _CONTROLLER_PATIENCE_S, busy):
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a controller holds a run's lock."""
+    try:
+        with path.open("r+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return False
+
+
+@contextmanager
+def locked(path: Path, patience: float, busy: Callable[[str], AgentTTSError]) -> Iterator[IO[str]]:
+    """Hold the lock of a file, which is created if need be; the open file.
+
+    Raises what ``busy`` makes of the file's content when it is not free within ``patience`` seconds.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        with path.open("a+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    # A file system without locks: the start's token and, on Slurm, the job's dependency keep controllers apart.
+                    yield stream
+                    return
+                if time.monotonic() > deadline:
+                    stream.seek(0)
+                    raise busy(stream.read().strip()) from None
+            else:
+                # It may have been removed, with its run, while this waited.
+                if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                    yield stream
+                    return
+        time.sleep(0.1)

@@ -1,0 +1,250 @@
+"""The model that a run serves itself, from the controller's side: started when needed, watched, released when idle."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agenttts.dispatch.base import JobStatus
+from agenttts.errors import AgentTTSError
+from agenttts.search.llm.base import LLMError
+from agenttts.search.llm.endpoint import Address
+from agenttts.serving.job import (
+    KEY_FILE,
+    LEASE_FILE,
+    Server,
+    Serving,
+    log_tail,
+    read_address,
+    write_serving,
+)
+
+log = logging.getLogger(__name__)
+
+_JOB_FILE = "job.json"
+_PROBE_S = 5.0
+_QUEUE_ERRORS = (AgentTTSError, subprocess.TimeoutExpired)
+
+
+@dataclass(frozen=True)
+class ServedLimits:
+    """Seconds to wait for a start, seconds of idleness before a release, starts again in a row.
+
+    ``alone``: the model shares its GPUs with the trials, so it is released before they start.
+    """
+
+    start_seconds: float
+    idle_seconds: float
+    restarts: int
+    alone: bool = False
+    poll_seconds: float = 1.0
+
+
+class ServedModel:
+    """A served model. ``note`` writes down what happens to it (one line each)."""
+
+    def __init__(
+        self,
+        directory: Path,
+        serving: Serving,
+        server: Server,
+        limits: ServedLimits,
+        note: Callable[[str], None],
+    ) -> None:
+        self._directory = directory
+        self._serving = serving
+        self._server = server
+        self._limits = limits
+        self._note = note
+        self._job: str | None = None
+        self._ready = False
+        self._deaths = 0
+        # Why its last job did not even start, and why its present one waits.
+        self._end = self._waits = ""
+        self._used = time.monotonic()
+
+    def locate(self) -> Address:
+        """Where the model answers; starts it, and waits for it, as needed. Raises `LLMError` when it does not come."""
+        deadline = time.monotonic() + self._limits.start_seconds
+        while True:
+            self._renew_lease()
+            address = self._check()
+            if address is not None:
+                self._used = time.monotonic()
+                return address
+            if self._job is None:
+                if self._deaths > self._limits.restarts:
+                    self._deaths = 0  # the next batch may try again
+                    raise LLMError(
+                        "unavailable",
+                        f"the served model did not run {self._limits.restarts + 1} times in a row; "
+                        f"{self._end or 'the end of ' + str(self._directory / 'log.txt') + ': ' + log_tail(self._directory)}",
+                    )
+                self._start()
+            if time.monotonic() > deadline:
+                waits = f"; its job {self._job} still waits: {self._waits}" if self._waits else ""
+                self.release()
+                raise LLMError(
+                    "unavailable",
+                    f"the served model was not ready within agent.start_seconds ({self._limits.start_seconds:g}){waits}",
+                )
+            time.sleep(self._limits.poll_seconds)
+
+    def waiting(self, remaining: int, total: int, more: bool) -> None:
+        """Called while trials run: ``remaining`` of ``total`` have not ended; ``more``: the search goes on after them.
+
+        Releases a model that waits long, and starts it again towards the end of the batch, so that queueing and
+        loading overlap with the last trials.
+        """
+        self._renew_lease()
+        soon = more and remaining <= max(1, total // 4) and not self._limits.alone
+        idle = time.monotonic() - self._used
+        if self._job is None:
+            if soon and self._deaths == 0:
+                try:
+                    self._start()
+                except LLMError as error:
+                    log.warning("%s", error)
+        elif not more or self._limits.alone or (idle > self._limits.idle_seconds and not soon):
+            self._note(
+                f"released: idle for {idle:.0f} s" if more else "released: no question is left"
+            )
+            self._stop()
+
+    def release(self) -> None:
+        """Stop the model, whichever start of the controller began it, and forget its key."""
+        if self._job is None:
+            self._job = self._find()
+        if self._job is not None:
+            self._note("released")
+            self._stop()
+        self._end_strays()
+        (self._directory / KEY_FILE).unlink(missing_ok=True)
+
+    def _end_strays(self) -> None:
+        """End what else serves this run's model: a job that appeared after its submission got no answer, say."""
+        try:
+            for job in self._server.every():
+                self._note(f"job {job} was left over and is ended")
+                self._server.stop(job)
+        except _QUEUE_ERRORS as error:  # it ends by itself once its lease is not renewed
+            self._note(f"whether another job serves the model could not be seen: {error}")
+
+    def _check(self) -> Address | None:
+        """The address if the server answers; notices when its job has ended."""
+        if self._job is None:
+            self._job = self._find()
+        if self._job is None:
+            return None
+        state = self._state(self._job)
+        self._tell_why_it_waits(state)
+        if state.ended:
+            self._end = f"job {self._job}: {state.detail}" if state.never_started else ""
+            self._note(
+                self._end
+                or f"job {self._job} ended by itself; its log ends: {log_tail(self._directory)}"
+            )
+            self._job, self._ready = None, False
+            self._deaths += 1
+            return None
+        found = read_address(self._directory)
+        if found is None:
+            return None
+        # On one node the loopback always works, and names of test clusters' nodes resolve nowhere.
+        near = found.node == socket.gethostname()
+        key = self._key()
+        for host in ("127.0.0.1", *found.hosts) if near else found.hosts:
+            base = f"http://{host}:{found.port}/v1"
+            if key and _answers(base, key):
+                if not self._ready:
+                    self._note(f"ready at {host}:{found.port} on {found.node} (job {self._job})")
+                self._ready, self._deaths = True, 0
+                return Address(base, key)
+        return None
+
+    def _start(self) -> None:
+        write_serving(self._directory, self._serving)
+        self._renew_lease()
+        try:
+            self._job = self._server.start()
+        except (*_QUEUE_ERRORS, OSError) as error:
+            self._deaths += 1
+            raise LLMError(
+                "unavailable", f"the model's job could not be started: {error}"
+            ) from None
+        self._ready = False
+        self._waits = ""
+        self._used = time.monotonic()
+        self._note(f"started as job {self._job}")
+        (self._directory / _JOB_FILE).write_text(
+            json.dumps({"job_id": self._job}), encoding="utf-8"
+        )
+
+    def _stop(self) -> None:
+        if self._job is not None:
+            try:
+                self._server.stop(self._job)
+            except _QUEUE_ERRORS as error:
+                # It ends by itself once its lease is not renewed.
+                self._note(f"job {self._job} could not be cancelled: {error}")
+        self._job, self._ready = None, False
+
+    def _state(self, job: str) -> JobStatus:
+        try:
+            return self._server.state(job)
+        except _QUEUE_ERRORS as error:  # no news is not bad news: the server itself is asked anyway
+            log.warning("%s", error)
+            return JobStatus("UNKNOWN", ended=False)
+
+    def _tell_why_it_waits(self, state: JobStatus) -> None:
+        """Note once for what a job waits that will not come by itself."""
+        waits = state.detail if state.stuck or state.state == "PENDING" else ""
+        if state.stuck and waits != self._waits:
+            self._note(f"job {self._job} waits: {waits}")
+        self._waits = waits
+
+    def _find(self) -> str | None:
+        try:
+            job = self._server.find()
+        except _QUEUE_ERRORS as error:  # the queue does not answer now
+            log.warning("%s", error)
+            return None
+        if job is not None:
+            self._note(f"found running as job {job}")
+        return job
+
+    def _key(self) -> str:
+        try:
+            return (self._directory / KEY_FILE).read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
+    def _renew_lease(self) -> None:
+        if self._directory.exists():
+            (self._directory / LEASE_FILE).touch()
+
+
+def served_job(directory: Path) -> str | None:
+    """The job that was last started to serve a run's model; None where none was."""
+    try:
+        return str(json.loads((directory / _JOB_FILE).read_text(encoding="utf-8"))["job_id"])
+    except (OSError, ValueError, KeyError, TypeError):  # none, or one that is being written
+        return None
+
+
+def _answers(base_url: str, key: str) -> bool:
+    """Whether the server is up and takes the key: another run's server at a reused port does not."""
+    import httpx
+
+    headers = {"Authorization": f"Bearer {key}"}
+    try:
+        with httpx.Client(trust_env=False, timeout=_PROBE_S) as client:
+            return client.get(f"{base_url}/models", headers=headers).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,76 @@
+"""``python -m agenttts.serving.program SERVE.json --host H --port P``: vLLM's OpenAI server, inside the container.
+
+Turns engine options into the server's flags, adds what vLLM's CPU build needs where that is what is installed, and
+becomes the server. The API key comes in the environment (``VLLM_API_KEY``), which vLLM reads itself: it is on no
+command line and in no log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agenttts.inference.base import ModelConfig
+from agenttts.inference.placement import over_gpus
+from agenttts.inference.vllm import cpu_profile, is_cpu_build
+
+_SERVER = "vllm.entrypoints.openai.api_server"
+# Of the CPU profile, what is for an engine inside our own process and would break the server's.
+_NOT_SERVED = ("VLLM_ENABLE_V1_MULTIPROCESSING",)
+
+
+def server_command(
+    model: ModelConfig, name: str, host: str, port: int
+) -> tuple[list[str], dict[str, str]]:
+    """The server's command, and environment variables to set where they are unset."""
+    options: dict[str, Any] = {"revision": model.revision, **model.options}
+    environment: dict[str, str] = {}
+    if is_cpu_build():
+        profile = cpu_profile(model)
+        options = {**profile.options, **options}
+        environment = {k: v for k, v in profile.environment.items() if k not in _NOT_SERVED}
+        # The server's own processes need a core besides those that compute.
+        environment["OMP_NUM_THREADS"] = str(max(1, int(environment["OMP_NUM_THREADS"]) - 1))
+    else:
+        options = over_gpus(options, model.gpus)
+    command = [sys.executable, "-m", _SERVER, "--model", model.path, "--served-model-name", name]
+    command += ["--host", host, "--port", str(port)]
+    return [*command, *_flags(options)], environment
+
+
+def _flags(options: Mapping[str, Any]) -> list[str]:
+    """Engine options as flags: true and false as --X and --no-X, structures as JSON, None left out."""
+    flags: list[str] = []
+    for option, value in options.items():
+        flag = option.replace("_", "-")
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, (dict, list)):
+            flags += [f"--{flag}", json.dumps(value)]
+        else:
+            flags += [f"--{flag}", str(value)]
+    return flags
+
+
+def main() -> None:
+    """Read the model from the file and become its server."""
+    parser = argparse.ArgumentParser(prog="agenttts.serving.program")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    given = parser.parse_args()
+    document = json.loads(given.file.read_text(encoding="utf-8"))
+    model = ModelConfig.from_record(document["model"])
+    command, environment = server_command(model, document["name"], given.host, given.port)
+    os.execve(command[0], command, {**environment, **os.environ})
+
+
+if __name__ == "__main__":
+    main()

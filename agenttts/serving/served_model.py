@@ -1,0 +1,242 @@
+"""The model that the search asks, for one run: described, checked, and, where the run serves it, set up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agenttts import search, tasks
+from agenttts.dispatch.apptainer import CACHES, OFFLINE, Container, container_env, exec_command
+from agenttts.dispatch.node.scratch import CompileCache
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
+from agenttts.errors import UserError, valid_names
+from agenttts.inference.base import ModelConfig
+from agenttts.inference.engine_options import check_options
+from agenttts.replies import Thinking
+from agenttts.run.directory import RunDirectory
+from agenttts.run.models import model_thinking, resolve_thinking
+from agenttts.search.llm.briefing import Briefing
+from agenttts.search.llm.connect import check_key, connect, served_name
+from agenttts.search.llm.scripted import load_script
+from agenttts.search.llm.transcript import Transcript
+from agenttts.search.llm.writer import Link
+from agenttts.serving.job import (
+    KEY_VARIABLE,
+    PORT,
+    SERVE_FILE,
+    LocalServer,
+    Server,
+    Serving,
+    SlurmServer,
+)
+from agenttts.serving.lifecycle import ServedLimits, ServedModel
+from agenttts.spec import JobSpec, ScriptedAgent, ServeAgent
+from agenttts.spec.paths import places_of_options
+from agenttts.tasks.base import Task
+
+# A served model outlives a controller that is being requeued, not one that is gone.
+_LEASE_S = 900.0
+# What the server does not need to know of a model: the search's requests and the reading of replies need it.
+_NOT_SERVED = ("template_args", "thinking", "weights")
+
+
+def briefing_of(task: Task, examples: int | None) -> Briefing:
+    """What the model is told about the task."""
+    return Briefing(
+        task=task.name,
+        description=getattr(task, "description", ""),
+        stages={stage.name: getattr(stage, "description", "") for stage in task.stages},
+        main_metric=task.main_metric,
+        examples=examples,
+    )
+
+
+def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
+    """Check the ``agent:`` section against method, models and profile; the GPUs of a model that the run serves.
+
+    Raises `UserError` or `MissingRequirement`.
+    """
+    method, wants = spec.search.method, search.asks_llm(spec.search.method)
+    if spec.agent == "none":
+        if wants == "needs":
+            raise UserError(
+                f"search.method: '{method}' needs a language model to ask; give one in the spec's agent section "
+                "(kind: endpoint, serve or scripted), or choose method agenttts, which does without"
+            )
+        return None
+    if wants == "no":
+        raise UserError(
+            f"agent: method '{method}' asks no language model; set agent: none, or choose method agenttts"
+        )
+    if isinstance(spec.agent, ScriptedAgent):
+        load_script(Path(spec.agent.replies))
+    check_key(spec.agent)
+    return _served_need(spec, spec.agent, profile) if isinstance(spec.agent, ServeAgent) else None
+
+
+def link_for_replay(spec: JobSpec, method: str, out: Path | None) -> Link | None:
+    """The model that ``method`` asks in a replay; None when it asks none or the spec names none.
+
+    The transcript is ``OUT.agent.jsonl``; replies on record there are used again. Raises `UserError` for a model that
+    would first have to be served.
+    """
+    if search.asks_llm(method) == "no" or spec.agent == "none":
+        return None
+    if isinstance(spec.agent, ServeAgent):
+        raise UserError(
+            "agent.kind: a replay serves no model itself; start one, and name it with kind: endpoint, or set "
+            "agent: none"
+        )
+    check_key(spec.agent)
+    briefing = briefing_of(tasks.create(spec.task.name), spec.task.examples)
+    transcript = Transcript(out.with_name(f"{out.name}.agent.jsonl") if out else None)
+    return connect(spec.agent, briefing, transcript, thinking=agent_thinking(spec))
+
+
+def agent_thinking(spec: JobSpec) -> Thinking | None:
+    """The markers around the thinking of the model that the search asks."""
+    agent = spec.agent
+    if agent == "none":
+        return None
+    if not isinstance(agent, ServeAgent):
+        return resolve_thinking(agent.thinking, None)  # the model's files are elsewhere
+    known = spec.models.get(agent.model)
+    if known is not None and agent.thinking == "auto":
+        return model_thinking(known)
+    tokenizer = {**(known.options if known else {}), **agent.options}.get("tokenizer")
+    place = tokenizer if isinstance(tokenizer, str) else None
+    return resolve_thinking(agent.thinking, known.path if known else agent.model, place)
+
+
+def served_fields(spec: JobSpec) -> dict[str, Any]:
+    """Fields of every request to a model that the run serves itself, beyond those of OpenAI's interface (vLLM's own)."""
+    if not isinstance(spec.agent, ServeAgent):
+        return {}
+    known = spec.models.get(spec.agent.model)
+    template_args = {**(known.template_args if known else {}), **spec.agent.template_args}
+    fields: dict[str, Any] = {"chat_template_kwargs": template_args} if template_args else {}
+    thinking = agent_thinking(spec)
+    if thinking is not None and thinking.special:
+        fields["skip_special_tokens"] = False
+    return fields
+
+
+def served_model(
+    run: RunDirectory,
+    spec: JobSpec,
+    profile: Profile,
+    container: Container | None,
+    *,
+    gpus: int,
+    most_trial_gpus: int,
+    token: str,
+    transcript: Transcript,
+    cache: CompileCache | None = None,
+) -> ServedModel | None:
+    """The model that this run serves itself, not started yet; None when the section is of another kind."""
+    if not isinstance(spec.agent, ServeAgent):
+        return None
+    config = _served_config(spec, spec.agent, gpus)
+    local = profile.kind != "slurm"
+    directory = run.agent
+    server: Server
+    if local:
+        # The last GPUs: trials take the first ones.
+        devices = range(profile.gpus_per_node)[-gpus:] if gpus else ()
+        server = LocalServer(directory, list(devices))
+    else:
+        server = SlurmServer(
+            directory, profile, run.slurm / "agent", run=run.name, token=token, gpus=gpus
+        )
+    limits = ServedLimits(
+        start_seconds=spec.agent.start_seconds,
+        idle_seconds=spec.agent.idle_seconds,
+        restarts=spec.agent.restarts,
+        alone=local and gpus > 0 and gpus + most_trial_gpus > profile.gpus_per_node,
+        poll_seconds=min(2.0, profile.poll_seconds),
+    )
+    serving = _serving(directory, config, container, profile, local, cache)
+    note = partial(_note, transcript)
+    return ServedModel(directory, serving, server, limits, note)
+
+
+def _served_config(spec: JobSpec, agent: ServeAgent, gpus: int) -> ModelConfig:
+    """The served model as an engine needs it: one of the spec's models, or a directory."""
+    known = spec.models.get(agent.model)
+    options: dict[str, Any] = {**(known.options if known else {}), **agent.options}
+    return ModelConfig(
+        name=served_name(agent),
+        path=known.path if known else agent.model,
+        revision=known.revision if known else None,
+        gpus=gpus,
+        options=options,
+    )
+
+
+def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
+    known = spec.models.get(agent.model)
+    if known is None and not Path(agent.model).is_dir():
+        raise UserError(
+            f"agent.model: '{agent.model}' is neither one of the spec's models nor a directory; "
+            f"{valid_names(agent.model, spec.models)}"
+        )
+    if known is not None and known.engine == "scripted":
+        raise UserError(
+            f"agent.model: '{agent.model}' is a scripted model, which vLLM cannot serve"
+        )
+    config = _served_config(spec, agent, 0)
+    try:
+        check_options("vllm", config.options)
+    except UserError as error:
+        raise UserError(f"agent.options: {error}") from None
+    return gpu_need(
+        agent.model,
+        config.path,
+        known.params if known else 0.0,
+        gpus=agent.gpus if agent.gpus is not None else known.gpus if known else None,
+        engine="vllm",
+        options=dict(config.options),
+        gpu_memory_gb=profile.gpu_memory_gb,
+        gpus_per_node=profile.gpus_per_node,
+    )
+
+
+def _serving(
+    directory: Path,
+    config: ModelConfig,
+    container: Container | None,
+    profile: Profile,
+    local: bool,
+    cache: CompileCache | None,
+) -> Serving:
+    # Elsewhere than on one machine the controller comes from another node: the key is what guards the port.
+    host = "127.0.0.1" if local else "0.0.0.0"
+    inner: tuple[str, ...] = ("-m", "agenttts.serving.program", str(directory / SERVE_FILE))
+    inner += ("--host", host, "--port", PORT)
+    env: Mapping[str, str]
+    keys: tuple[str, ...] = (KEY_VARIABLE,)
+    if container is None:
+        command: tuple[str, ...] = (sys.executable, *inner)
+        env = profile.env
+    else:
+        options = places_of_options(config.options).values()
+        command = exec_command(
+            container,
+            ("python", *inner),
+            read_only=[p for p in (Path(config.path), *options) if p.is_absolute()],
+            writable=[directory],
+        )
+        env = container_env({**OFFLINE, **CACHES, **profile.env})
+        keys = tuple(container_env({KEY_VARIABLE: ""}))
+    kept = {"directory": str(cache.directory), "image": cache.image} if cache else None
+    served = {name: value for name, value in asdict(config).items() if name not in _NOT_SERVED}
+    return Serving(command, dict(env), keys, host, _LEASE_S, config.name, served, kept)
+
+
+def _note(transcript: Transcript, what: str) -> None:
+    transcript.add("served", what=what)

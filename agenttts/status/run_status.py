@@ -1,0 +1,206 @@
+"""How a run stands, read from its files and its queue; works while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agenttts.dispatch.controller_process import ELSEWHERE, controller_kind
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.slurm.queue import job_states
+from agenttts.errors import MissingRequirement, RunFailed
+from agenttts.launch.launch import controller_state
+from agenttts.loop.controller_job import make_dispatcher
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import RunState, read_state
+from agenttts.run.rows import row_from_json
+from agenttts.run.starts import read_handle
+from agenttts.search.llm.transcript import summarise
+from agenttts.serving.lifecycle import served_job
+from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings
+from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SOURCE, TEST_SOURCE
+
+
+def run_status(run: RunDirectory) -> dict[str, Any]:
+    """One JSON document: iteration, trials by state, best so far, live jobs, and whether the controller runs.
+
+    ``cut_share`` is by stage (see `agenttts.tables.cuts.cut_document`), ``warnings`` are lines for the user.
+    """
+    state = read_state(run.journal_file)
+    profile = run.profile()
+    spec = run.spec()
+    rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
+    live = [t for t in state.unfinished() if t.job_id]
+    try:
+        statuses = make_dispatcher(run, profile).poll([t.job_id for t in live if t.job_id])
+        controller = controller_state(run)
+        served = _served_state(run, profile)
+        alive: bool | None = controller is not None and not controller.ended
+        if controller is not None and controller.state == ELSEWHERE:
+            alive = None
+        queue = None
+    except MissingRequirement as error:  # seen from a machine without the cluster's commands
+        statuses, controller, served, alive, queue = {}, None, None, None, str(error)
+    counts = Counter(row.state.value for row in rows)
+    counts.update(
+        statuses[t.job_id].state if t.job_id in statuses else "UNKNOWN" if t.job_id else "WAITING"
+        for t in state.unfinished()
+    )
+    scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
+    finalists = [row for row in rows if row.score is not None and row.source == FINALIST_SOURCE]
+    tests = [row for row in rows if row.source == TEST_SOURCE]
+    searched = [
+        t.planned.iteration
+        for t in state.trials.values()
+        if t.planned.source not in (RECOMMENDED_SOURCE, *AFTER_SEARCH)
+    ]
+    # On more examples a score says more.
+    best = max(finalists or scored, key=lambda row: (row.score, -row.budget), default=None)
+    handle = read_handle(run)
+    cuts = cut_by_model(rows)
+    limits = {name: stage.decode_tokens for name, stage in spec.stages.items()}
+    return {
+        "run": run.name,
+        "path": str(run.path),
+        # A controller that was started again has yet to write that the run goes on.
+        "outcome": None if alive and state.finished != "done" else state.finished,
+        "controller": {
+            "kind": handle.kind if handle else controller_kind(profile),
+            "job_id": handle.job_id if handle else None,
+            "host": handle.process_host if handle else None,
+            "described": handle.described() if handle else "",
+            "alive": alive,
+            # The queue's own word, and why it waits or did not start.
+            "state": controller.state if controller else None,
+            "reason": controller.detail if controller else "",
+            # It waits for what will not come by itself.
+            "stuck": controller is not None and controller.stuck,
+            # Its end is on record, and it has yet to see that.
+            "cancelled": bool(handle and handle.cancelled),
+            "queue": queue,
+        },
+        "iteration": max(searched, default=None),
+        "iterations": spec.search.iterations,
+        "trials": dict(counts),
+        "best": None
+        if best is None
+        else {
+            "trial": best.trial,
+            "score": best.score,
+            "budget": best.budget,
+            "allocation": best.allocation.to_records(),
+        },
+        # What the searcher expects to score best, which need not be the luckiest score.
+        "recommended": state.recommended,
+        "recommended_tried": any(
+            row.allocation.to_records() == state.recommended for row in scored
+        ),
+        "test": [
+            {
+                "trial": row.trial,
+                "state": row.state.value,
+                "score": row.score,
+                "allocation": row.allocation.to_records(),
+            }
+            for row in tests
+        ],
+        "cut_share": cut_document(cuts),
+        "warnings": [
+            *cut_warnings(cuts, limits),
+            *_node_warnings(state),
+            *_stray_warnings(state.strays),
+        ],
+        "strays": state.strays,
+        "avoided_nodes": state.avoided,
+        "agent": summarise(run.transcript_file),
+        # The job of the model that the run serves itself, while it waits or runs on Slurm.
+        "served": served,
+        "jobs": [
+            {
+                "trial": t.planned.trial,
+                "job_id": t.job_id,
+                "state": statuses[t.job_id].state if t.job_id in statuses else "UNKNOWN",
+                "reason": statuses[t.job_id].detail if t.job_id in statuses else "",
+                "allocation": str(t.planned.allocation),
+            }
+            for t in live
+        ],
+    }
+
+
+def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
+    job = served_job(run.agent) if profile.kind == "slurm" else None
+    state = job_states([job])[job] if job else None
+    if state is None or state.ended:
+        return None
+    return {"job_id": job, "state": state.state, "reason": state.detail, "stuck": state.stuck}
+
+
+def _node_warnings(state: RunState) -> list[str]:
+    if not state.avoided:
+        return []
+    waiting = f"; jobs that wait already are not kept off: {state.avoid_failed}" if state.avoid_failed else ""  # fmt: skip
+    return [f"trials failed on the nodes {', '.join(state.avoided)}, which jobs avoid now{waiting}"]
+
+
+def _stray_warnings(strays: Mapping[str, str]) -> list[str]:
+    if not strays:
+        return []
+    jobs = ", ".join(strays)
+    return [f"jobs of this run that no trial knew of were ended: {jobs} (submissions without an answer, as a rule)"]  # fmt: skip
+
+
+def follow(
+    run: RunDirectory, seen: Callable[[dict[str, Any]], None], interval: float = 1.0
+) -> dict[str, Any]:
+    """Call ``seen`` with the status every ``interval`` seconds until the run is over; the last status.
+
+    Raises `RunFailed` when the run failed, some of its trials did, its controller ended early, or waits longer than the
+    profile's patience for what will not come by itself; it goes on waiting then, as somebody may yet do something about it.
+    """
+    patience = run.profile().never_patience_minutes * 60
+    stuck_since: float | None = None
+    while True:
+        status = run_status(run)
+        seen(status)
+        # A cancelled or failed run that has been resumed is not over: its controller has yet to say so.
+        if status["outcome"] == "done" or (status["outcome"] and not status["controller"]["alive"]):
+            return status
+        if status["controller"]["alive"] is False:
+            # It may have ended in order between the two looks.
+            if run_status(run)["outcome"] is not None:
+                continue
+            reason = status["controller"]["reason"]
+            raise RunFailed(
+                f"the controller of {run.path} (job {status['controller']['job_id']}) ended before the run was over"
+                f"{': ' if reason else ''}{reason}; "
+                f"its log is in {run.slurm / 'controller'}; 'agenttts-hpc resume {run.name}' goes on where it stopped"
+            )
+        if status["controller"]["stuck"]:
+            stuck_since = stuck_since if stuck_since is not None else time.monotonic()
+            if time.monotonic() - stuck_since >= patience:
+                raise RunFailed(
+                    f"the controller of {run.path} (job {status['controller']['job_id']}) would not start by itself: "
+                    f"{status['controller']['reason']}. It still waits; 'agenttts-hpc cancel {run.name}' removes it"
+                )
+        else:
+            stuck_since = None
+        time.sleep(interval)
+
+
+def check_outcome(run: RunDirectory) -> None:
+    """Raise `RunFailed` unless the run is over and every trial of it completed."""
+    state = read_state(run.journal_file)
+    if state.finished is None:
+        raise RunFailed(f"run {run.path} is not over")
+    if state.finished != "done":
+        raise RunFailed(f"run {run.path} ended: {state.finished}")
+    rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
+    failed = [row for row in rows if row.score is None]
+    if failed:
+        raise RunFailed(
+            f"{len(failed)} of {len(rows)} trials of {run.path} failed; the first: "
+            f"{failed[0].trial} {failed[0].state}: {failed[0].error}"
+        )

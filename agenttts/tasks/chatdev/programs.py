@@ -1,0 +1,239 @@
+"""Programs as a model replies with them: reading the files out of a reply, and judging them without running them."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from agenttts.tasks.loading.syntax import parse
+
+MAIN = "main.py"
+_MOST_FILES = 20
+_LONGEST_FILE = 100_000
+_LONGEST_NAME = 80
+
+# ```LANGUAGE NAME, at the start of a line; the fence that closes it is at least as long.
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.M)
+_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)*\.[A-Za-z][A-Za-z0-9]{0,7}", re.ASCII)
+# What may stand around a name that has a line to itself: a heading, a list's number, bold, back-ticks, "File:".
+_AROUND = " \t#*:`\"'>-"
+_LABEL = re.compile(r"^(?:\d+[.)]\s+)?(?:file\s?(?:name)?[\s:*`]+)?", re.I)
+_EXTENSIONS = (
+    ".py", ".txt", ".json", ".md", ".csv", ".html", ".css", ".js", ".ini", ".toml", ".yaml", ".yml",
+)  # fmt: skip
+_COMMENT_NAME = re.compile(
+    r"^\s*#\s*(?:file(?:name)?\s*:\s*)?([\w./-]+\.[A-Za-z0-9]{1,8})\s*$", re.I | re.ASCII
+)
+_STATEMENT = re.compile(
+    r"^(?:def |class |import |from \w+ import|for |while |if |print\(|\w+ = )", re.M
+)
+_PYTHON = ("python", "py", "python3")
+# Blocks that show a program's use, its output or its data, and are not the Python file that the text names.
+_OTHER_LANGUAGES = (
+    "sh", "bash", "shell", "zsh", "console", "cmd", "bat", "powershell", "terminal", "text", "txt", "plaintext",
+    "output", "diff", "json", "yaml", "toml", "ini", "csv", "html", "css", "javascript", "js", "markdown", "md",
+)  # fmt: skip
+_PLACEHOLDER = re.compile(r"\b(?:TODO|FIXME)\b", re.I)
+
+
+def read_files(reply: str) -> dict[str, str]:
+    """The files of a reply, by name, in its order; empty when there is no code in it. Never raises.
+
+    A file is a fenced block. Its name stands in the line before it, on the fence itself, or in a comment on its first
+    line; the first block without one that is Python, or says no language, is ``main.py``. A block of another language
+    (how to start the program, what it prints) is no Python file, whatever the line before it names. A block that is not
+    closed (the reply was cut) goes to the end. A reply without any fence that reads as Python is ``main.py`` as a
+    whole. Paths that leave the program's directory are not taken, and of two files of a name the last counts.
+    """
+    files: dict[str, str] = {}
+    for language, named, code in _blocks(reply):
+        name = named or _commented_name(code)
+        if name is None:
+            if language not in ("", *_PYTHON) or MAIN in files:
+                continue
+            name = MAIN
+        if name.endswith(".py") and (
+            language in _OTHER_LANGUAGES
+            # Without a language it may be a command too: what is no Python does not replace a file.
+            or (name in files and language not in _PYTHON and _tree(code) is None)
+        ):
+            continue
+        if _is_safe(name) and code.strip() and len(files) < _MOST_FILES:
+            files[name] = code[:_LONGEST_FILE]
+    if not files and not _FENCE.search(reply) and _reads_as_code(reply):
+        files[MAIN] = reply.strip("\n")[:_LONGEST_FILE] + "\n"
+    return join(files, {})
+
+
+def join(earlier: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, str]:
+    """The earlier files with the changed ones put over them; a file that another one needs as a folder is dropped."""
+    files = {**earlier, **changed}
+    folders = {str(folder) for name in files for folder in PurePosixPath(name).parents}
+    return {name: code for name, code in files.items() if str(PurePosixPath(name)) not in folders}
+
+
+def main_file(files: Mapping[str, str]) -> str | None:
+    """The file to start: ``main.py``, else the one that runs as a script, else the first Python file."""
+    scripts = [name for name in files if name.endswith(".py")]
+    if MAIN in files or not scripts:
+        return MAIN if MAIN in files else None
+    return next((n for n in scripts if re.search(r"__name__\s*==", files[n])), scripts[0])
+
+
+def show_files(files: Mapping[str, str]) -> str:
+    """A program as prompts show it and replies are to give it."""
+    return "\n".join(f"{name}\n```python\n{code.rstrip()}\n```" for name, code in files.items())
+
+
+def parses(files: Mapping[str, str]) -> bool:
+    """Whether there is a Python file and all of them are Python."""
+    sources = _sources(files)
+    return bool(sources) and all(_tree(source) is not None for source in sources)
+
+
+def is_complete(files: Mapping[str, str]) -> bool:
+    """Whether the program is Python with nothing left to fill in: no ``pass``, no body of only ``...``, no
+    ``NotImplementedError`` raised, no TODO or FIXME in a comment."""
+    if not parses(files):
+        return False
+    return not any(_has_placeholder(source) for source in _sources(files))
+
+
+def without_comments(files: Mapping[str, str]) -> str:
+    """The program's text without comments and docstrings, which could merely repeat what was asked for."""
+    return "\n".join(text for source in _sources(files) if (text := _strip(source)))
+
+
+def _blocks(reply: str) -> list[tuple[str, str | None, str]]:
+    """(language, name or None, code) of every fenced block."""
+    fences = list(_FENCE.finditer(reply))
+    if len(fences) == 1 and not reply[fences[0].end() :].strip():
+        # Closed and never opened: the model took the prompt's example for the beginning of its reply.
+        code = reply[: fences[0].start()]
+        return [("", None, code)] if _STATEMENT.search(code) else []
+    blocks = []
+    position = 0
+    while (fence := _FENCE.search(reply, position)) is not None:
+        before = reply[position : fence.start()].rstrip().rpartition("\n")[2]
+        mark = fence[1]
+        close = re.compile(rf"^[ \t]*{re.escape(mark[0])}{{{len(mark)},}}[ \t]*$", re.M)
+        end = close.search(reply, fence.end())
+        code = reply[fence.end() + 1 : end.start() if end else len(reply)]
+        info = fence[2].strip()
+        language = "" if _NAME.fullmatch(info) else re.split(r"[\s:{,]", info)[0].lower()
+        named = _name_in(info, language) or _name_in(before, language)
+        blocks.append((language, named, code))
+        position = end.end() if end else len(reply)
+    return blocks
+
+
+def _name_in(text: str, language: str) -> str | None:
+    """The file name that a line is, or speaks of: then only one that cannot be a word or a number ("i.e", "3.10")."""
+    bare = _LABEL.sub("", text.strip(_AROUND)).strip(_AROUND)
+    if _NAME.fullmatch(bare):
+        return bare
+    extensions = (".py",) if language in _PYTHON else _EXTENSIONS
+    return next((name for name in _NAME.findall(text) if _has_extension(name, extensions)), None)
+
+
+def _commented_name(code: str) -> str | None:
+    match = _COMMENT_NAME.match(code.lstrip("\n").partition("\n")[0])
+    return match[1] if match and _has_extension(match[1], _EXTENSIONS) else None
+
+
+def _has_extension(name: str, extensions: tuple[str, ...]) -> bool:
+    return name.lower().endswith(extensions)
+
+
+def _is_safe(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and len(name) <= _LONGEST_NAME
+
+
+def _reads_as_code(text: str) -> bool:
+    tree = _tree(text)
+    # Prose may parse ("yes", "none"); a program defines, imports, assigns or calls something.
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.Call)
+    return tree is not None and any(isinstance(node, kinds) for node in ast.walk(tree))
+
+
+def _sources(files: Mapping[str, str]) -> list[str]:
+    return [code for name, code in files.items() if name.endswith(".py")]
+
+
+def _tree(source: str) -> ast.Module | None:
+    try:
+        return parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # what compile() may answer
+        return None
+
+
+def _has_placeholder(source: str) -> bool:
+    tree = _tree(source)
+    for node in ast.walk(tree) if tree else ():
+        if isinstance(node, ast.Pass) or (isinstance(node, ast.Raise) and _not_implemented(node)):
+            return True
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _only_dots(node.body):
+            return True
+    return any(_PLACEHOLDER.search(comment) for comment in _comments(source))
+
+
+def _not_implemented(node: ast.Raise) -> bool:
+    raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+    return isinstance(raised, ast.Name) and raised.id == "NotImplementedError"
+
+
+def _only_dots(body: list[ast.stmt]) -> bool:
+    """Nothing but ``...`` and a docstring."""
+    return all(isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant) for s in body)
+
+
+def _comments(source: str) -> list[str]:
+    return [token.string for token in _tokens(source) if token.type == tokenize.COMMENT]
+
+
+def _tokens(source: str) -> list[tokenize.TokenInfo]:
+    tokens = []
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            tokens.append(token)
+    except (tokenize.TokenError, SyntaxError):  # a cut file: what came before it counts
+        return tokens
+    return tokens
+
+
+def _strip(source: str) -> str:
+    # The lines that the tokenizer and the parser count; splitlines() breaks at form feeds and U+2028 too.
+    source = source.replace("\r\n", "\n").replace("\r", "\n")
+    lines = source.split("\n")
+    for token in _tokens(source):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    # The tree's columns are bytes.
+    encoded = [line.encode("utf-8", "surrogatepass") for line in lines]
+    tree = _tree(source)
+    for node in ast.walk(tree) if tree else ():
+        # A text that stands alone does nothing: a docstring, or a comment in disguise.
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            _blank(encoded, node.value)
+    stripped = (line.decode("utf-8", "surrogatepass").rstrip() for line in encoded)
+    return "\n".join(line for line in stripped if line)
+
+
+def _blank(lines: list[bytes], node: ast.expr) -> None:
+    """Put spaces where an expression stands, so that the columns of what follows on its line stay right."""
+    last = node.lineno if node.end_lineno is None else node.end_lineno
+    for row in range(node.lineno - 1, last):
+        line = lines[row]
+        begin = node.col_offset if row == node.lineno - 1 else 0
+        end = node.end_col_offset if row == last - 1 and node.end_col_offset else len(line)
+        lines[row] = line[:begin] + b" " * (end - begin) + line[end:]

@@ -1,0 +1,159 @@
+"""The file of a declarative task: its shape, and its templates. What is wrong in it is found when it is read."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Literal, Self
+
+import jinja2
+import jinja2.meta
+import jinja2.sandbox
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from agenttts.errors import valid_names
+from agenttts.tasks.declarative import parts
+
+# Sandboxed: a template of somebody else's may look at the record and the outputs, and at nothing of Python.
+_JINJA = jinja2.sandbox.SandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+)
+CANDIDATES = "candidates"
+"""What a fusing template knows the samples as."""
+
+
+def _check_template(text: str) -> str:
+    try:
+        variables(text)  # unlike parsing, looks filters up too
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(
+            f"not a Jinja2 template: {error.message} (line {error.lineno} of it)"
+        ) from None
+    return text
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Shot(_Section):
+    """A worked example, used by the few-shot prompt styles; plain texts."""
+
+    user: str
+    reply: str
+
+
+class ModelFusion(_Section):
+    """Fusing by one more call of the stage's model. ``prompt`` is a template that also sees ``candidates``."""
+
+    prompt: str
+    system: str = ""
+    shots: list[Shot] = []
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.3
+
+    _template = field_validator("prompt")(_check_template)
+
+
+class FusedByModel(_Section):
+    """``fuse: {model: {prompt: ...}}``."""
+
+    model: ModelFusion
+
+
+class StageDocument(_Section):
+    """One stage of the file."""
+
+    prompt: str
+    """A template: what the model is asked."""
+    system: str = ""
+    """What the model is told to do; plain text."""
+    description: str = ""
+    shots: list[Shot] = []
+    label: str = "Answer:"
+    """Opens the reply of a completion."""
+    stop: list[str] = ["\n\n"]
+    """Ends a completion."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    parse: Literal["text", "first_line", "number", "choice", "list", "json"] = "text"
+    choices: list[str] | str = []
+    """For ``parse: choice``: the choices, or the record's field that lists them."""
+    fuse: Literal["vote", "first", "longest", "median", "union"] | FusedByModel = "vote"
+    metrics: dict[str, str] = {}
+    """Name of a metric to the record's field that holds what is right."""
+
+    _template = field_validator("prompt")(_check_template)
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if name not in parts.METRICS:
+                raise ValueError(f"unknown metric '{name}'; {valid_names(name, parts.METRICS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if (self.parse == "choice") != bool(self.choices):
+            raise ValueError("'parse: choice' and 'choices' go together: give both or neither")
+        if self.fuse == "median" and self.parse != "number":
+            raise ValueError("'fuse: median' takes numbers: set 'parse: number'")
+        if self.fuse == "union" and self.parse != "list":
+            raise ValueError("'fuse: union' takes lists: set 'parse: list'")
+        return self
+
+
+class Document(_Section):
+    """The file. Every stage's fields are those of `StageDocument`."""
+
+    name: str
+    description: str = ""
+    main_metric: str
+    """``STAGE.METRIC``: what the search maximises."""
+    stages: Annotated[dict[str, StageDocument], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        metrics = [f"{name}.{m}" for name, stage in self.stages.items() for m in stage.metrics]
+        if self.main_metric not in metrics:
+            raise _At(
+                ("main_metric",),
+                f"no stage has the metric '{self.main_metric}'; {valid_names(self.main_metric, metrics)}",
+            )
+        earlier: set[str] = set()
+        for name, stage in self.stages.items():
+            later = set(self.stages) - earlier
+            for key, template in templates(stage):
+                if wrong := variables(template) & later:
+                    raise _At(
+                        ("stages", name, *key),
+                        f"uses '{min(wrong)}', which is not an earlier stage; those are: {', '.join(sorted(earlier)) or '(none)'}",
+                    )
+            earlier.add(name)
+        return self
+
+
+class _At(ValueError):
+    """An error that knows its key, as `agenttts.spec.strict` reports it."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def templates(stage: StageDocument) -> list[tuple[tuple[str, ...], str]]:
+    """Every template of a stage with its key."""
+    found: list[tuple[tuple[str, ...], str]] = [(("prompt",), stage.prompt)]
+    if isinstance(stage.fuse, FusedByModel):
+        found.append((("fuse", "model", "prompt"), stage.fuse.model.prompt))
+    return found
+
+
+def variables(template: str) -> set[str]:
+    """The names that a template takes from outside. Raises ``jinja2.TemplateSyntaxError``."""
+    found = jinja2.meta.find_undeclared_variables(_JINJA.parse(template))
+    return found - set(_JINJA.globals)
+
+
+@lru_cache(maxsize=64)
+def compiled(template: str) -> jinja2.Template:
+    """A template ready to be rendered."""
+    return _JINJA.from_string(template)

@@ -1,0 +1,220 @@
+"""What declarative tasks choose by name: parsers, fusions, metrics. Pure; none raises on any text."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from agenttts.tasks.loading.answers import texts_of_named_answer
+from agenttts.tasks.loading.unicode import clean_value
+from agenttts.tasks.metrics import exact_match, normalise, rouge_l, set_overlap, token_overlap
+
+# A hyphen after a number or a word is none of its sign: "3-5", "2019-2020".
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)\]%])[-+])?(?:(?:\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d{1,18})?|(?<![\w)])\.\d{1,18})"
+    r"(?:[eE][-+]?\d{1,2}(?!\w))?(?!\d)",
+    re.ASCII,
+)
+_LARGEST_WHOLE = 10**18
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+")
+_TOLERANCE = 1e-6
+SET_F1 = "set_f1"
+
+
+def parse(how: str, text: str, choices: Sequence[str] = ()) -> Any:
+    """A sample's text as a value; unusable text gives the parser's empty value (``""``, None or an empty list).
+
+    ``text``: all of it, stripped. ``first_line``: the first line with something on it. ``number``: the last one in it.
+    ``choice``: the choice that it names first. ``list``: a JSON list, else its lines without bullets, else what commas
+    separate. ``json``: the first JSON object or list in it. Halves of characters (lone surrogates) become question marks.
+    """
+    value = _PARSERS[how](text.strip(), choices)
+    try:
+        return clean_value(value)
+    except RecursionError:  # read, and too deep to be walked through
+        return _PARSERS[how]("", choices)
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a value says nothing."""
+    return value is None or value in ("", [], {})
+
+
+def fuse(how: str, candidates: Sequence[Any], empty: Any) -> Any:
+    """Fuse candidates; of one, that one. Empty ones count only when all are.
+
+    ``vote``: the most frequent; ``first``; ``longest``: of the most characters; ``median`` of numbers (of an even number
+    of them, the lower middle one); ``union`` of lists, in the order of first appearance. Of equals, the first.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    given = [candidate for candidate in candidates if not is_empty(candidate)]
+    return _FUSIONS[how](given) if given else empty
+
+
+def gold_problem(metric: str, gold: Any) -> str | None:
+    """What is wrong with a record's right answer for a metric, or None."""
+    if metric == "number":
+        if _as_number(gold) is None:
+            return "must be a number, for the metric 'number'"
+        return None
+    if metric == SET_F1:
+        if not isinstance(gold, list) or not gold:
+            return "must be a list of one or more items, for the metric 'set_f1'"
+        return None
+    if not _texts(gold):
+        return f"must be a text, a number or a list of them, for the metric '{metric}'"
+    return None
+
+
+def _first_line(text: str, choices: Sequence[str]) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def _number(text: str, choices: Sequence[str]) -> float | None:
+    found = _NUMBER.findall(text)
+    if not found:
+        return None
+    value = float(found[-1].replace(",", ""))
+    return int(value) if value.is_integer() and abs(value) <= _LARGEST_WHOLE else value
+
+
+def _choice(text: str, choices: Sequence[str]) -> str:
+    best = ""
+    best_place = (math.inf, 0)
+    for choice in choices:
+        match = re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", text, re.I)
+        # Of two that begin at one place ("yes", "yes, but"), the longer is the one that is meant.
+        if match and (match.start(), -len(choice)) < best_place:
+            best, best_place = choice, (match.start(), -len(choice))
+    return best
+
+
+def _list(text: str, choices: Sequence[str]) -> list[Any]:
+    value = _json(text, choices)
+    if isinstance(value, list):
+        return value
+    lines = [_BULLET.sub("", line).strip() for line in text.splitlines()]
+    items = [line for line in lines if line]
+    if len(items) == 1:
+        items = [item.strip() for item in items[0].split(",")]
+    return [item for item in items if item]
+
+
+def _json(text: str, choices: Sequence[str]) -> Any:
+    decoder = json.JSONDecoder(parse_constant=lambda name: None)
+    for start in re.finditer(r"[\[{]", text):
+        try:
+            value, _ = decoder.raw_decode(text, start.start())
+        except (ValueError, RecursionError):  # not here: perhaps at the next bracket
+            continue
+        return value
+    return None
+
+
+def _vote(given: Sequence[Any]) -> Any:
+    keys = [json.dumps(value, sort_keys=True) for value in given]
+    [(winner, _)] = Counter(keys).most_common(1)
+    return given[keys.index(winner)]
+
+
+def _union(given: Sequence[Any]) -> list[Any]:
+    items = {json.dumps(item, sort_keys=True): item for values in given for item in values}
+    return list(items.values())
+
+
+def _median(given: Sequence[Any]) -> Any:
+    # A value that a sample gave, not one between two: a single sample then stays what it is.
+    ordered = sorted(given)
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def _exact_match(output: Any, gold: Any) -> float:
+    return exact_match(_text(output), _texts(gold))
+
+
+def _contains(output: Any, gold: Any) -> float:
+    found = f" {normalise(_text(output))} "
+    wanted = [normalise(text) for text in _texts(gold)]
+    return float(any(text and f" {text} " in found for text in wanted))
+
+
+def _token_f1(output: Any, gold: Any) -> float:
+    return token_overlap(_text(output), _texts(gold)).f1
+
+
+def _rouge_l(output: Any, gold: Any) -> float:
+    return max((rouge_l(_text(output), text).f1 for text in _texts(gold)), default=0.0)
+
+
+def _set_f1(output: Any, gold: Any) -> float:
+    found = output if isinstance(output, list) else [] if is_empty(output) else [output]
+    return set_overlap([_item(x) for x in found], [_item(x) for x in gold]).f1
+
+
+def _number_match(output: Any, gold: Any) -> float:
+    found, wanted = _as_number(output), _as_number(gold)
+    if found is None or wanted is None:
+        return 0.0
+    return float(math.isclose(found, wanted, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE))
+
+
+def _as_number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        value = _number(value, ())
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e300 else None
+
+
+def _text(value: Any) -> str:
+    if is_empty(value):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # of a column of whole numbers with a null in it
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _texts(gold: Any) -> list[str]:
+    """The right answers: one, or a list of which any is right; of an object with aliases its text and these."""
+    values = gold if isinstance(gold, list) else [gold]
+    return [
+        text
+        for value in values
+        if not is_empty(value)
+        for text in texts_of_named_answer(value) or [_text(value)]
+    ]
+
+
+def _item(value: Any) -> str:
+    return normalise(value) if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+_PARSERS: Mapping[str, Callable[[str, Sequence[str]], Any]] = {
+    "text": lambda text, choices: text,
+    "first_line": _first_line,
+    "number": _number,
+    "choice": _choice,
+    "list": _list,
+    "json": _json,
+}
+_FUSIONS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
+    "vote": _vote,
+    "first": lambda given: given[0],
+    "longest": lambda given: max(given, key=lambda value: len(_text(value))),
+    "median": _median,
+    "union": _union,
+}
+METRICS: Mapping[str, Callable[[Any, Any], float]] = {
+    "exact_match": _exact_match,
+    "contains": _contains,
+    "token_f1": _token_f1,
+    "rouge_l": _rouge_l,
+    SET_F1: _set_f1,
+    "number": _number_match,
+}
+"""(output, right answer) to a score in [0, 1]; an empty output scores 0."""

@@ -1,0 +1,222 @@
+"""Tasks without code: a YAML file of stages with Jinja2 prompts, and parsers, fusions and metrics by name.
+
+docs/tutorial-own-task.md walks through one; `agenttts.tasks.declarative.document` is the file's shape. Templates see the
+record's fields, the outputs of earlier stages by the stages' names and, where they fuse, ``candidates``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agenttts.errors import UserError
+from agenttts.inference.base import Prompt
+from agenttts.spec import load_strict
+from agenttts.spec.load import read_text
+from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
+from agenttts.tasks.declarative import parts
+from agenttts.tasks.declarative.document import (
+    CANDIDATES,
+    Document,
+    FusedByModel,
+    Shot,
+    StageDocument,
+    compiled,
+    templates,
+    variables,
+)
+from agenttts.tasks.loading.records import KINDS, Record
+from agenttts.tasks.loading.report import convert
+from agenttts.tasks.loading.source import example_id, read_source, take_split
+from agenttts.tasks.options import SPLIT_RULES, check_options
+from agenttts.tasks.user_tasks import missing_file
+
+
+def load_declarative(path: str) -> DeclarativeTask:
+    """The task in a file. Raises `UserError` naming file, line, key and what is valid."""
+    file = Path(path)
+    if not file.is_file():
+        raise missing_file(file, "task file")
+    return DeclarativeTask(
+        load_strict(Document, read_text(file, "task file"), str(file)), str(file)
+    )
+
+
+class DeclarativeStage(StageDefinition):
+    """A stage as its document says."""
+
+    def __init__(self, name: str, document: StageDocument) -> None:
+        self.name = name
+        self.temperature = document.temperature
+        self.description = document.description
+        self._document = document
+
+    def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
+        document = self._document
+        return Prompt(
+            system=document.system,
+            user=self._render(("prompt",), document.prompt, example, outputs),
+            shots=_pairs(document.shots),
+            label=document.label,
+            stop=tuple(document.stop),
+        )
+
+    def parse(self, text: str, example: Example) -> Any:
+        return parts.parse(self._document.parse, text, self._choices(example))
+
+    def fusion(
+        self, candidates: Sequence[Any], example: Example, outputs: Mapping[str, Any]
+    ) -> Fusion | None:
+        given = [candidate for candidate in candidates if not parts.is_empty(candidate)]
+        how = self._document.fuse
+        if not isinstance(how, FusedByModel) or len(candidates) < 2 or not given:
+            return None
+        known = {**outputs, CANDIDATES: given}
+        user = self._render(("fuse", "model", "prompt"), how.model.prompt, example, known)
+        prompt = Prompt(
+            system=how.model.system,
+            user=user,
+            shots=_pairs(how.model.shots),
+            label=self._document.label,
+            stop=tuple(self._document.stop),
+        )
+        return Fusion(prompt, how.model.temperature)
+
+    def fuse(self, candidates: Sequence[Any], example: Example) -> Any:
+        how = self._document.fuse
+        empty = parts.parse(self._document.parse, "", self._choices(example))
+        return parts.fuse("vote" if isinstance(how, FusedByModel) else how, candidates, empty)
+
+    def metrics(self, output: Any, example: Example) -> dict[str, float]:
+        return {
+            name: parts.METRICS[name](output, example.data[field])
+            for name, field in self._document.metrics.items()
+        }
+
+    def fields(self, stages: Sequence[str]) -> dict[str, str]:
+        """The record's fields that the stage uses, each with the key that uses it."""
+        document = self._document
+        found = {
+            variable: ".".join(("stages", self.name, *key))
+            for key, template in templates(document)
+            for variable in sorted(variables(template) - set(stages))
+            if not (variable == CANDIDATES and key[0] == "fuse")
+        }
+        if isinstance(document.choices, str):
+            found.setdefault(document.choices, f"stages.{self.name}.choices")
+        for metric, field in document.metrics.items():
+            found.setdefault(field, f"stages.{self.name}.metrics.{metric}")
+        return found
+
+    def lists(self) -> list[str]:
+        """The record's fields that must be lists; tables may hold them as JSON texts."""
+        document = self._document
+        found = [field for metric, field in document.metrics.items() if metric == parts.SET_F1]
+        return [*found, document.choices] if isinstance(document.choices, str) else found
+
+    def check(self, record: Record) -> None:
+        """Raise `UserError` for a record whose choices or right answers are of no use to the stage."""
+        document = self._document
+        if isinstance(document.choices, str):
+            record.texts(document.choices)
+        for metric, field in document.metrics.items():
+            if problem := parts.gold_problem(metric, record.values[field]):
+                raise record.error(field, problem)
+
+    def _choices(self, example: Example) -> Sequence[str]:
+        choices = self._document.choices
+        if isinstance(choices, str):
+            listed: Sequence[str] = example.data[choices]
+            return listed
+        return choices
+
+    def _render(
+        self, key: Sequence[str], template: str, example: Example, outputs: Mapping[str, Any]
+    ) -> str:
+        try:
+            return compiled(template).render({**example.data, **outputs})
+        except Exception as error:  # a template may fail in as many ways as Python
+            where = ".".join(("stages", self.name, *key))
+            raise UserError(f"{where}: example '{example.id}': {error}") from error
+
+
+class DeclarativeTask(Task):
+    """A task as its file says. Options: those of `agenttts.tasks.loading.source`."""
+
+    def __init__(self, document: Document, source: str) -> None:
+        self.name = document.name
+        self.description = document.description
+        self.main_metric = document.main_metric
+        self._stages = tuple(DeclarativeStage(n, stage) for n, stage in document.stages.items())
+        self.stages = self._stages
+        self._source = source
+
+    def load(self, config: TaskConfig) -> list[Example]:
+        check_options(self.name, config.options, SPLIT_RULES)
+        if not config.data:
+            raise UserError(
+                f"task.data: task '{self.name}' has no data set of its own; name a file of records (.jsonl: an object a line, or "
+                f"another of {', '.join(KINDS)})"
+            )
+        source = read_source(
+            config.data,
+            {},
+            split=config.split,
+            hub_split=config.options.get("hub_split", ""),
+            records_key=config.options.get("records_key", ""),
+            fields=[(field,) for field in self._fields()],
+        )
+        examples = convert(
+            source,
+            lambda record, number: [self._example(record, number)],
+            config.report,
+            ident=lambda example: example.id,
+        )
+        return take_split(
+            examples,
+            split=config.split,
+            examples=config.examples,
+            search_examples=config.options.get("search_examples"),
+            seed=config.seed,
+            data=config.data,
+        )
+
+    def _fields(self) -> set[str]:
+        """The record's fields that stages use."""
+        names = [stage.name for stage in self._stages]
+        return {
+            field
+            for position, stage in enumerate(self._stages)
+            for field in stage.fields(names[:position])
+        }
+
+    def _example(self, record: Record, number: int) -> Example:
+        names = {name for stage in self._stages for name in stage.lists()}
+        lists = {name: record.structure(name) for name in names if name in record.values}
+        record = replace(record, values={**record.values, **lists})
+        self._check_record(record)
+        example = Example(example_id(record, number), dict(record.values))
+        try:  # what can be told before a model has run
+            self._stages[0].prompt(example, {})
+        except UserError as error:
+            raise UserError(f"{record.place()}: {self._source}: {error}") from None
+        return example
+
+    def _check_record(self, record: Record) -> None:
+        names = [stage.name for stage in self._stages]
+        for name in (*names, CANDIDATES):
+            if name in record.values:
+                raise record.error(
+                    name, "has a name that templates know as something else; rename it"
+                )
+        for position, stage in enumerate(self._stages):
+            for field, user in stage.fields(names[:position]).items():
+                if field not in record.values:
+                    raise record.error(field, f"is what {user} of {self._source} uses")
+            stage.check(record)
+
+
+def _pairs(shots: Sequence[Shot]) -> tuple[tuple[str, str], ...]:
+    return tuple((shot.user, shot.reply) for shot in shots)

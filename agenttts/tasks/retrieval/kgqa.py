@@ -1,0 +1,66 @@
+"""Knowledge-graph QA: pick the triples a question needs, then answer from them (ComplexWebQuestions, WebQSP).
+
+The stages, their fusion and their metrics are those of retrieval QA; the references are triples of a knowledge graph.
+"""
+
+from __future__ import annotations
+
+from agenttts.tasks.base import Example, Task, TaskConfig
+from agenttts.tasks.options import ALIASES, MAX_CANDIDATES, SPLIT_RULES, check_options
+from agenttts.tasks.retrieval.data import arranged
+from agenttts.tasks.retrieval.kgqa_data import load_triples
+from agenttts.tasks.retrieval.kgqa_prompts import TRIPLES
+from agenttts.tasks.retrieval.task import Answer, Retrieval
+
+
+class TripleRetrieval(Retrieval):
+    """Picks triples. The output is a list of their numbers, counted from 1; empty when none could be read."""
+
+    description = (
+        "Pick, out of numbered triples of a knowledge graph, those needed to answer the question."
+    )
+    wording = TRIPLES
+
+
+class TripleAnswer(Answer):
+    """Answers from the selected triples alone. The output is a short text; empty when there was no answer."""
+
+    description = "Answer the question in a few words from the selected triples alone."
+    wording = TRIPLES
+
+
+class KnowledgeGraphQA(Task):
+    """Triple retrieval, then question answering.
+
+    The candidates of an example are the first 100 of its 2-hop triples that are not gold and its crucial triples,
+    shuffled with the run's seed; the crucial ones are the gold ids.
+
+    Options: ``max_candidates`` (keep the crucial triples and as many others, drawn by seed, as make up that number),
+    ``aliases`` (a file of other names of the answers), ``search_examples``, ``hub_split`` and ``records_key`` (see
+    `agenttts.tasks.loading.source`).
+    """
+
+    name = "kgqa"
+    description = "Answer a question from a knowledge graph, out of whose triples the few that matter have to be picked first."
+    stages = (TripleRetrieval(), TripleAnswer())
+    main_metric = "answer.em"
+
+    def load(self, config: TaskConfig) -> list[Example]:
+        check_options(self.name, config.options, _RULES)
+        given = dict(config.options)
+        trimmed = given.pop("max_candidates", None)
+        found = load_triples(
+            config.data,
+            split=config.split,
+            examples=config.examples,
+            seed=config.seed,
+            report=config.report,
+            **given,
+        )
+        return [
+            arranged(e, max_candidates=trimmed, shuffle=True, seed=config.seed).to_example()
+            for e in found
+        ]
+
+
+_RULES = {**SPLIT_RULES, "aliases": ALIASES, "max_candidates": MAX_CANDIDATES}

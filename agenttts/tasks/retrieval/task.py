@@ -1,0 +1,164 @@
+"""Retrieval QA: pick the references a question needs, then answer from them (2WikiMultiHopQA, HotpotQA).
+
+As in the paper: retrieval draws k lists of reference numbers and fuses them by vote; answering draws k answers from
+the selected references alone and has the same model fuse them. Knowledge-graph QA (`agenttts.tasks.retrieval.kgqa`) has the same
+stages over other references.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from agenttts.inference.base import Prompt
+from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
+from agenttts.tasks.metrics import exact_match, set_overlap, token_overlap
+from agenttts.tasks.options import ALIASES, MAX_CANDIDATES, SPLIT_RULES, Rule, check_options
+from agenttts.tasks.retrieval.data import RetrievalExample, arranged, load_retrieval
+from agenttts.tasks.retrieval.prompts import (
+    PASSAGES,
+    Wording,
+    answer_prompt,
+    fusion_prompt,
+    retrieval_prompt,
+)
+
+FUSION_TEMPERATURE = 0.3
+
+
+class Retrieval(StageDefinition):
+    """Picks references. The output is a list of their numbers, counted from 1; empty when none could be read."""
+
+    name = "retrieval"
+    temperature = 0.9
+    description = "Pick, out of numbered references, those needed to answer the question."
+    wording: ClassVar[Wording] = PASSAGES
+
+    def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
+        record = RetrievalExample.of(example)
+        return retrieval_prompt(self.wording, record.question, record.candidates)
+
+    def parse(self, text: str, example: Example) -> list[int]:
+        """The numbers in brackets or, without brackets, those of the first line; repeats and unknown ones are dropped."""
+        bracketed = _NUMBER.findall(" ".join(_BRACKETS.findall(text)))
+        numbers = bracketed or _NUMBER.findall(_first_line(text))
+        valid = range(1, len(RetrievalExample.of(example).candidates) + 1)
+        return list(dict.fromkeys(int(number) for number in numbers if int(number) in valid))
+
+    def fuse(self, candidates: Sequence[list[int]], example: Example) -> list[int]:
+        """A vote: as many of the most named references as most samples name.
+
+        Ties, between references and between list lengths, go to the one that came up first, in the order of the
+        samples. A sample that names none counts as a list of length 0.
+        """
+        votes = Counter(number for numbers in candidates for number in numbers)
+        lengths = Counter(len(numbers) for numbers in candidates)
+        if not lengths:
+            return []
+        [(length, _)] = lengths.most_common(1)
+        return [number for number, _ in votes.most_common(length)]
+
+    def metrics(self, output: list[int], example: Example) -> dict[str, float]:
+        return dataclasses.asdict(set_overlap(output, RetrievalExample.of(example).gold_ids))
+
+
+class Answer(StageDefinition):
+    """Answers from the selected references alone. The output is a short text; empty when there was no answer."""
+
+    name = "answer"
+    temperature = 0.7
+    description = "Answer the question in a few words from the selected references alone."
+    wording: ClassVar[Wording] = PASSAGES
+
+    def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
+        record = RetrievalExample.of(example)
+        # In the order of the data, whatever the order of the votes: equal selections share their samples.
+        selected = [record.candidates[number - 1] for number in sorted(outputs[Retrieval.name])]
+        return answer_prompt(self.wording, record.question, selected)
+
+    def parse(self, text: str, example: Example) -> str:
+        """The first line that says something, without label, quotes, mark-up and final period.
+
+        A label on a line of its own says nothing, unless there is nothing else.
+        """
+        lines = [line.strip(_AROUND) for line in text.splitlines()]
+        said = (_LABEL.sub("", line).strip(_AROUND) for line in lines)
+        answer = next((line for line in said if line), "")
+        answer = answer or next((line for line in lines if line), "")
+        return answer.rstrip(".").strip(_AROUND)
+
+    def fusion(
+        self, candidates: Sequence[str], example: Example, outputs: Mapping[str, Any]
+    ) -> Fusion | None:
+        """One more call over the candidates; none for a single sample, or when no sample has an answer."""
+        given = [candidate for candidate in candidates if candidate]
+        if len(candidates) < 2 or not given:
+            return None
+        question = RetrievalExample.of(example).question
+        return Fusion(fusion_prompt(question, given), FUSION_TEMPERATURE)
+
+    def fuse(self, candidates: Sequence[str], example: Example) -> str:
+        """Without the model: the most frequent answer (the first of equals), empty ones aside."""
+        votes = Counter(candidate for candidate in candidates if candidate).most_common(1)
+        return votes[0][0] if votes else ""
+
+    def metrics(self, output: str, example: Example) -> dict[str, float]:
+        answers = RetrievalExample.of(example).answers
+        overlap = dataclasses.asdict(token_overlap(output, answers))
+        return {"em": exact_match(output, answers), **overlap}
+
+
+class RetrievalQA(Task):
+    """Retrieval, then question answering.
+
+    Options: ``max_candidates`` (keep the gold references and as many others, drawn by seed, as make up that number, in
+    the order of the data), ``shuffle`` (put the references of each example in an order drawn by seed),
+    ``aliases`` (a file of other names of the answers), ``search_examples``, ``hub_split`` and ``records_key`` (see
+    `agenttts.tasks.loading.source`).
+    """
+
+    name = "retrieval_qa"
+    description = "Answer a question that takes several facts, which have to be picked out of many references first."
+    stages = (Retrieval(), Answer())
+    main_metric = "answer.em"
+
+    def load(self, config: TaskConfig) -> list[Example]:
+        check_options(self.name, config.options, _RULES)
+        given = dict(config.options)
+        trimmed = given.pop("max_candidates", None)
+        shuffled = given.pop("shuffle", False)
+        found = load_retrieval(
+            config.data,
+            split=config.split,
+            examples=config.examples,
+            seed=config.seed,
+            report=config.report,
+            **given,
+        )
+        return [
+            arranged(e, max_candidates=trimmed, shuffle=shuffled, seed=config.seed).to_example()
+            for e in found
+        ]
+
+
+_RULES = {
+    **SPLIT_RULES,
+    "aliases": ALIASES,
+    "max_candidates": MAX_CANDIDATES,
+    "shuffle": Rule("true or false", lambda value: isinstance(value, bool)),
+}
+
+
+def _first_line(text: str) -> str:
+    """The first line with something on it."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+# Whole numbers in ASCII digits, and few of these: int() refuses thousands.
+_NUMBER = re.compile(r"(?<![0-9.])[0-9]{1,6}(?![0-9]|\.[0-9])")
+_LABEL = re.compile(r"^(?:(?:the )?(?:(?:best|final|short) )?answer(?: is\b|\s*:)|A:)\s*:?", re.I)
+_AROUND = " \t\"'`*“”‘’«»"

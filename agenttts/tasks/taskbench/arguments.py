@@ -1,0 +1,95 @@
+"""How arguments of a plan are compared: TaskBench's t-F1 (names) and v-F1 (names and values), an example at a time.
+
+An argument counts as (tool, name, value), values as texts. Of a resource, the name is its type, and ``<node-j>`` stands
+for the tool of call j, so that plans are equal whatever the order of their calls. Repeats count once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agenttts.tasks.metrics import Overlap, set_overlap
+from agenttts.tasks.taskbench.data import TaskBenchExample, tool_name
+
+_REFERENCE = re.compile(r"<node-([0-9]{1,6})>")
+_OTHER = "other"
+_ENDINGS = {
+    "image": ("jpg", "jpeg", "png", "gif", "bmp", "tiff", "svg", "ico", "webp"),
+    "audio": ("mp3", "wav", "wma", "ogg", "aac", "flac", "aiff", "au", "m4a"),
+    "video": ("mp4", "avi", "mov", "flv", "wmv", "mkv", "webm", "m4v", "mpg", "mpeg"),
+}
+_TYPE_OF = {ending: kind for kind, endings in _ENDINGS.items() for ending in endings}
+
+Argument = tuple[str, str, str]
+
+
+def argument_overlap(calls: Sequence[Mapping[str, Any]], gold: TaskBenchExample) -> Overlap:
+    """The overlap of a plan's arguments, values included, with the gold plan's.
+
+    Where neither plan has an argument, the tools are what there is to compare.
+    """
+    predicted, wanted = _both(calls, gold)
+    if not predicted and not wanted:
+        return _tools_overlap(calls, gold)
+    return set_overlap(predicted, wanted)
+
+
+def name_overlap(calls: Sequence[Mapping[str, Any]], gold: TaskBenchExample) -> Overlap:
+    """The same without the values."""
+    predicted, wanted = _both(calls, gold)
+    if not predicted and not wanted:
+        return _tools_overlap(calls, gold)
+    return set_overlap({a[:2] for a in predicted}, {a[:2] for a in wanted})
+
+
+def _both(
+    calls: Sequence[Mapping[str, Any]], gold: TaskBenchExample
+) -> tuple[set[Argument], set[Argument]]:
+    types = {tool_name(tool.id): (*tool.outputs, _OTHER)[0] for tool in gold.tools}
+    # Not `to_json`: a value without a name in a plan of named arguments is no resource, as it is none in a prediction.
+    wanted = [
+        {
+            "task": call.tool,
+            "arguments": [
+                value if gold.resources else {"name": name, "value": value}
+                for name, value in call.arguments
+            ],
+        }
+        for call in gold.calls
+    ]
+    return _arguments(calls, types), _arguments(wanted, types)
+
+
+def _arguments(calls: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> set[Argument]:
+    tools = [tool_name(call["task"]) for call in calls]
+    found = set()
+    for position, call in enumerate(calls):
+        for argument in call["arguments"]:
+            if isinstance(argument, Mapping):
+                name, value = argument["name"], argument["value"]
+            else:
+                name, value = _resource(argument, position, tools, types)
+            found.add((tools[position], name, value))
+    return found
+
+
+def _resource(
+    value: str, position: int, tools: Sequence[str], types: Mapping[str, str]
+) -> tuple[str, str]:
+    """A resource as (type, value). A reference to itself or to no call stays as it is written."""
+    match = _REFERENCE.search(value)
+    if match is None:
+        ending = value.rstrip("'\"").rpartition(".")[2].lower()
+        return _TYPE_OF.get(ending, "text"), value
+    number = int(match[1])
+    if number == position or number >= len(tools):
+        return _OTHER, value
+    return types.get(tools[number], _OTHER), tools[number]
+
+
+def _tools_overlap(calls: Sequence[Mapping[str, Any]], gold: TaskBenchExample) -> Overlap:
+    return set_overlap(
+        {tool_name(call["task"]) for call in calls}, {tool_name(call.tool) for call in gold.calls}
+    )

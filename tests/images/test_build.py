@@ -1,0 +1,279 @@
+"""dispatch.image: what a build is given, and how an image's digest is kept. The builds themselves: tests/cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from agenttts.errors import MissingRequirement, UserError
+from agenttts.images import build as image
+from agenttts.images.build import Mount
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def pip_environ(tmp_path: Path) -> dict[str, str]:
+    """An environment in which pip's only configuration is a file of this test's."""
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "index" / "simple").mkdir(parents=True)
+    config = tmp_path / "pip.conf"
+    config.write_text(
+        "[global]\n"
+        f"find-links = {tmp_path}/wheels\n"
+        f"extra-index-url =\n    file://{tmp_path}/index/simple\n    https://packages.example/simple\n"
+        "user = true\n"
+        "[install]\n"
+        "retries = 7\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    return {**kept, "PIP_CONFIG_FILE": str(config), "HOME": str(tmp_path)}
+
+
+@pytest.fixture
+def sif(tmp_path: Path) -> Path:
+    path = tmp_path / "some.sif"
+    path.write_bytes(b"an image")
+    return path
+
+
+def rewrite(path: Path, content: bytes, seconds_later: int) -> None:
+    """Write other content, with a time of change that certainly differs."""
+    before = path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(before, before + seconds_later * 10**9))
+
+
+def test_pip_settings_come_from_its_configuration(
+    pip_environ: dict[str, str], tmp_path: Path
+) -> None:
+    settings = image.pip_settings(pip_environ)
+    assert settings["find-links"] == f"{tmp_path}/wheels"
+    assert settings["extra-index-url"].split() == [
+        f"file://{tmp_path}/index/simple",
+        "https://packages.example/simple",
+    ]
+    assert settings["retries"] == "7"
+    assert "user" not in settings  # where the host installs is no business of the image's
+
+
+def test_pip_environment_overrides_its_configuration(
+    pip_environ: dict[str, str], tmp_path: Path
+) -> None:
+    pip_environ["PIP_FIND_LINKS"] = f"{tmp_path}/other"
+    pip_environ["PIP_DEFAULT_TIMEOUT"] = "33"
+    settings = image.pip_settings(pip_environ)
+    assert settings["find-links"] == f"{tmp_path}/other"
+    assert settings["timeout"] == "33"
+
+
+def test_pip_config_with_blanks_and_a_command_of_its_own() -> None:
+    listing = (
+        "global.find-links='\\n/a\\nfile:///b'\n"
+        "download.index-url='https://two.example'\n"
+        "freeze.timeout='10'\n"
+        "no such line\n"
+    )
+    assert image.parse_pip_config(listing) == {
+        "find-links": "/a file:///b",
+        "index-url": "https://two.example",
+    }
+
+
+def test_local_folders() -> None:
+    settings = {
+        "find-links": "/wheels file:///with%20blank https://packages.example/links",
+        "index-url": "file:///srv/index/simple",
+    }
+    assert image.local_folders(settings) == [
+        Path("/wheels"),
+        Path("/with blank"),
+        Path("/srv/index"),
+    ]
+
+
+def test_mounts_are_what_exists_each_once(pip_environ: dict[str, str], tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("certificates")
+    pip_environ |= {"PIP_CERT": str(bundle), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    settings = image.pip_settings(pip_environ) | {"find-links": f"{tmp_path}/wheels /nowhere"}
+    mounts = image.build_mounts(settings, pip_environ)
+    assert set(mounts) == {
+        Mount(tmp_path / "wheels", tmp_path / "wheels"),
+        Mount(tmp_path / "index", tmp_path / "index"),
+        Mount(tmp_path / "cache/pip", tmp_path / "cache/pip"),
+        Mount(bundle, image.IMAGE_CA_BUNDLE),
+    }
+
+    environment = image.build_environment(settings, mounts, pip_environ)
+    assert environment["APPTAINERENV_PIP_FIND_LINKS"] == f"{tmp_path}/wheels /nowhere"
+    assert environment["APPTAINERENV_PIP_CERT"] == str(image.IMAGE_CA_BUNDLE)
+    assert environment["APPTAINERENV_PIP_CACHE_DIR"] == str(tmp_path / "cache/pip")
+    points = environment[image.MOUNTS_VARIABLE].splitlines()
+    assert f"{tmp_path}/wheels/" in points
+    assert str(image.IMAGE_CA_BUNDLE) in points
+
+
+def test_without_a_cache_nothing_is_kept_in_the_image(pip_environ: dict[str, str]) -> None:
+    pip_environ["PIP_NO_CACHE_DIR"] = "1"
+    mounts = image.build_mounts({}, pip_environ)
+    assert not any(mount.target.name == "pip" for mount in mounts)
+    environment = image.build_environment({}, mounts, pip_environ)
+    assert environment["APPTAINERENV_PIP_NO_CACHE_DIR"] == "1"
+
+
+def test_command(tmp_path: Path) -> None:
+    command = image.build_command(
+        "apptainer",
+        Path("x.def"),
+        Path("x.sif"),
+        mounts=[Mount(Path("/a"), Path("/b"))],
+        build_args={"project": "/src"},
+    )
+    assert command[:2] == ["apptainer", "build"]
+    assert command[-2:] == ["x.sif", "x.def"]
+    assert command[command.index("--bind") + 1] == "/a:/b"
+    assert command[command.index("--build-arg") + 1] == "project=/src"
+    assert "-comp zstd" in command[command.index("--mksquashfs-args") + 1]
+
+
+def test_digest_is_kept_beside_the_image(sif: Path) -> None:
+    expected = hashlib.sha256(b"an image").hexdigest()
+    assert image.digest(sif) == expected
+    sidecar = sif.with_name("some.sif.json")
+    content = json.loads(sidecar.read_text())
+    assert content["sha256"] == expected
+    # Proof that the second call reads the record and not the image:
+    sidecar.write_text(json.dumps({**content, "sha256": "recorded"}))
+    assert image.digest(sif) == "recorded"
+
+
+@pytest.mark.parametrize("content", [b"another image", b"an IMAGE"])
+def test_digest_of_a_changed_image(sif: Path, content: bytes) -> None:
+    image.digest(sif)
+    rewrite(sif, content, 5)
+    assert image.digest(sif) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_damaged_record_is_made_anew(sif: Path) -> None:
+    sif.with_name("some.sif.json").write_text("{")
+    assert image.digest(sif) == hashlib.sha256(b"an image").hexdigest()
+
+
+def test_digest_needs_an_image(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not an image file"):
+        image.digest(tmp_path)
+
+
+def test_record_is_of_this_image_only(sif: Path) -> None:
+    assert image.read_record(sif) is None  # not built by build_image
+    sha256 = image.digest(sif)
+    record = image.ImageRecord(sha256, 8, "cpu.def", "2026-01-01T00:00:00+00:00", "1", "apptainer")
+    sidecar = sif.with_name("some.sif.json")
+    sidecar.write_text(json.dumps({**vars(record), "mtime_ns": sif.stat().st_mtime_ns}))
+    assert image.read_record(sif) == record
+    rewrite(sif, b"an image", 5)  # a copy
+    assert image.read_record(sif) == record
+    rewrite(sif, b"another!", 5)
+    assert image.read_record(sif) is None
+    assert image.read_record(sif.with_name("none.sif")) is None
+
+
+def test_bad_inputs_are_found_before_anything_is_built(tmp_path: Path, sif: Path) -> None:
+    definition = ROOT / "containers" / "cpu.def"
+    with pytest.raises(UserError, match=r"no definition file .*none\.def"):
+        image.build_image(tmp_path / "none.def", tmp_path / "x.sif", project=ROOT)
+    with pytest.raises(UserError, match="no checkout"):
+        image.build_image(definition, tmp_path / "x.sif", project=tmp_path)
+    with pytest.raises(UserError, match="exists already"):
+        image.build_image(definition, sif, project=ROOT)
+    with pytest.raises(MissingRequirement, match="no-such-runtime is not on"):
+        image.build_image(definition, tmp_path / "x.sif", project=ROOT, runtime="no-such-runtime")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["some.sif"]
+
+
+@pytest.mark.cluster
+def test_a_failing_build_names_its_log_and_leaves_no_image(tmp_path: Path) -> None:
+    definition = tmp_path / "bad.def"
+    definition.write_text(
+        "Bootstrap: localimage\nFrom: {{ rootfs }}\n%post\n    echo here it ends; exit 9\n"
+    )
+    output = tmp_path / "bad.sif"
+    with pytest.raises(MissingRequirement, match="here it ends") as raised:
+        image.build_image(definition, output, project=ROOT)
+    assert str(output.with_name("bad.sif.log")) in str(raised.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.def", "bad.sif.log"]
+
+
+@pytest.mark.cluster
+def test_a_small_image_is_built_and_recorded(tmp_path: Path) -> None:
+    definition = tmp_path / "small.def"
+    definition.write_text(
+        "Bootstrap: localimage\nFrom: {{ rootfs }}\n%test\n    python3 -c 'import ssl, venv'\n"
+    )
+    output = tmp_path / "small.sif"
+    record = image.build_image(definition, output, project=ROOT)
+    assert image.read_record(output) == record
+    assert record.sha256 == hashlib.sha256(output.read_bytes()).hexdigest()
+    assert record.definition == "small.def"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "small.def",
+        "small.sif",
+        "small.sif.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--build-arg", "bsae=x"], "has no argument 'bsae'; valid: base, project; did you mean 'base'"),
+        (["--build-arg", "base"], "--build-arg base: valid is NAME=VALUE"),
+    ],
+)  # fmt: skip
+def test_a_wrong_build_argument_is_named(cli, arguments, said):
+    done = cli("image", "build", ROOT / "Apptainer.def", "--output", "x.sif", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+
+
+def test_a_build_that_the_temporary_space_does_not_hold_is_refused(cli, monkeypatch, tmp_path):
+    usage = shutil.disk_usage(tmp_path)._replace(free=5 * 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    done = cli("image", "build", ROOT / "Apptainer.def", "--output", "x.sif", env={"APPTAINER_TMPDIR": str(tmp_path)})  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert f"{tmp_path} has 5.0 GB free" in done.stderr
+    assert "set APPTAINER_TMPDIR" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("says", "code", "cuda"),
+    [
+        ('{"data": {"attributes": {"labels": {"agenttts.cuda": "13.0", "a": "b"}}}}', 0, "13.0"),
+        ('{"data": {"attributes": {"labels": {"agenttts.cuda": "None"}}}}', 0, None),
+        ('{"data": {"attributes": {"labels": {"agenttts.cuda": 13}}}}', 0, None),
+        ('{"data": {"attributes": {"labels": null}}}', 0, None),
+        ('{"data": []}', 0, None),
+        ("FATAL: no such image", 255, None),
+    ],
+)
+def test_the_cuda_that_an_image_says_it_was_built_for(tmp_path, says, code, cuda):
+    runtime = tmp_path / "apptainer"
+    runtime.write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\nexit {code}\n")
+    runtime.chmod(0o755)
+    assert image.image_cuda(str(runtime), tmp_path / "some.sif") == cuda
+    assert image.image_cuda(str(tmp_path / "none"), tmp_path / "some.sif") is None
+
+
+def test_a_record_of_an_older_version_has_no_cuda(sif: Path) -> None:
+    sha256 = image.digest(sif)
+    record = {"definition": "a.def", "built": "2026-01-01", "agenttts_version": "0", "runtime_version": "1"}  # fmt: skip
+    sidecar = sif.with_name("some.sif.json")
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | record))
+    found = image.read_record(sif)
+    assert found is not None
+    assert (found.sha256, found.cuda) == (sha256, None)

@@ -1,0 +1,180 @@
+"""``resume --from-tables``: a new journal from the trials' own files; ``resume --retry-failed``."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from agenttts.run.journal import read_state
+from tests.support.runs import attempts, journal_events, outcome, table
+
+
+@pytest.fixture
+def finished(cli, scripted_spec, tmp_path):
+    spec = scripted_spec(search__iterations=1, search__batch_size=2, task__examples=2)
+    done = cli("launch", spec, "--wait")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "results" / "small"
+
+
+def garbage(journal: Path) -> None:
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[len(lines) // 2] = b"\0\xff not a line\n"
+    journal.write_bytes(b"".join(lines))
+
+
+DAMAGE = {
+    "a line": garbage,
+    "missing": Path.unlink,
+    "empty": lambda journal: journal.write_bytes(b""),
+    "binary": lambda journal: journal.write_bytes(bytes(range(256)) * 4 + b"\n"),
+    "no line end": lambda journal: journal.write_bytes(bytes(200)),
+    "an event of another type": lambda journal: journal.write_text('{"event": "told"}\n'),
+    "an unknown trial": lambda journal: journal.write_text(
+        journal.read_text() + '{"event": "submitted", "jobs": {"t9999": "1"}}\n'
+    ),
+    "a row of another type": lambda journal: journal.write_text(
+        journal.read_text().replace('"score": 0', '"score": [0], "x": 0', 1)
+    ),
+    "deep": lambda journal: journal.write_bytes(b"[" * 100_000 + b"\n"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_journal_is_told_with_the_way_out(finished, cli, how):
+    DAMAGE[how](finished / "journal.jsonl")
+    for command in ("status", "report", "resume", "cancel"):
+        done = cli(command, "small")
+        assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
+        assert "journal.jsonl" in done.stderr
+        assert f"agenttts-hpc resume {finished} --from-tables" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["a line", "missing"])
+def test_a_journal_made_anew_keeps_every_result(finished, cli, how):
+    before = outcome(finished)
+    left = (finished / "journal.jsonl").read_bytes()
+    starts = attempts(finished)
+    DAMAGE[how](finished / "journal.jsonl")
+    done = cli("resume", "small", "--from-tables", "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    rebuilt = json.loads(done.stdout)["rebuilt"]
+    assert rebuilt["from_results"] == table(finished)["trial"].to_list()
+    assert rebuilt["from_table"] == rebuilt["again"] == rebuilt["lost"] == []
+    assert outcome(finished) == before
+    assert attempts(finished) == starts, "no trial ran again"
+    assert read_state(finished / "journal.jsonl").finished == "done"
+    if how == "a line":
+        kept = (finished / "journal.jsonl.damaged-1").read_bytes()
+        assert len(kept.splitlines()) == len(left.splitlines())
+    origin = json.loads((finished / "origin.json").read_text())
+    assert len(origin["earlier_tokens"]) == 1
+    assert origin["token"] not in origin["earlier_tokens"]
+
+
+def test_what_is_kept_and_what_is_lost_is_said(finished, cli):
+    """Results damaged in every way: by their rows, again, or lost."""
+    trials = table(finished)["trial"].to_list()
+    by_row, again, lost = trials[1], trials[2], trials[3]
+    (finished / "trials" / by_row / "result.json").write_text("{}")
+    (finished / "trials" / again / "examples.parquet").unlink()
+    (finished / "trials" / lost / "trial.json").write_bytes(b"\xff")
+    (finished / "journal.jsonl").unlink()
+    frame = pl.read_parquet(finished / "trials.parquet")
+    frame.filter(~pl.col("trial").is_in([again, lost])).write_parquet(finished / "trials.parquet")
+    done = cli("resume", "small", "--from-tables", "--wait")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert f"1 trial ({by_row}) by their rows in the table" in said
+    assert f"run again: 1 trial ({again})" in said
+    assert f"lost, and set aside: 1 trial ({lost})" in said
+    after = table(finished)
+    assert set(after["state"]) == {"COMPLETED"}
+    assert after.height >= len(trials) - 1
+    assert list((finished / "trials").glob(f".{lost}.damaged-*"))
+
+
+def test_a_sound_journal_is_not_replaced(finished, cli):
+    before = (finished / "journal.jsonl").read_bytes()
+    done = cli("resume", "small", "--from-tables")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "is sound" in done.stderr
+    assert (finished / "journal.jsonl").read_bytes() == before
+
+
+def test_nothing_to_rebuild_from(finished, cli):
+    (finished / "journal.jsonl").write_bytes(b"x\n")
+    (finished / "trials.parquet").unlink()
+    shutil.rmtree(finished / "trials")
+    done = cli("resume", "small", "--from-tables")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "nothing is known of any trial" in done.stderr
+
+
+def test_failed_trials_are_tried_again(cli, scripted_spec, tmp_path):
+    """The model that failed works again: as after a mistake outside of the run was put right."""
+    spec = scripted_spec(search__iterations=1, search__batch_size=2, task__examples=2)
+    run = tmp_path / "results" / "small"
+    broken = tmp_path / "broken.json"
+    good = scripted_spec(name="good").with_name("weak.json").read_bytes()
+    broken.write_bytes(good)
+    args = ("launch", spec, "--set", f"models.weak.path={broken}", "--wait")
+    from agenttts.launch import launch as module
+
+    def breaks_instead(run: object) -> None:
+        broken.write_text("{")
+
+    start, module.start_controller = module.start_controller, breaks_instead
+    try:
+        cli(*args[:-1], "--json")
+    finally:
+        module.start_controller = start
+    done = cli("resume", "small", "--wait")
+    assert done.returncode == 4, done.stderr
+    failed = table(run).filter(pl.col("state") != "COMPLETED")["trial"].to_list()
+    assert failed
+    before = attempts(run)
+    broken.write_bytes(good)
+    done = cli("resume", "small", "--retry-failed", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert f"tried again: {len(failed)} trial" in done.stdout
+    after = table(run)
+    assert set(after["state"]) == {"COMPLETED"}
+    assert after["trial"].to_list() == sorted(after["trial"])
+    by_trial = dict(after.select("trial", "attempts").iter_rows())
+    for trial in failed:
+        records = attempts(run, trial)
+        assert [r["state"] for r in records][-1] == "COMPLETED"
+        assert by_trial[trial] == len(records) >= 2
+    assert len(attempts(run)) > len(before)
+    [event] = journal_events(run, "retried")
+    assert set(event["earlier"]) == set(failed)
+    assert journal_events(run, "told")[-1]["recommended"] is not None
+    done = cli("resume", "small", "--retry-failed", "--wait")
+    assert (done.returncode, "nothing to try again" in done.stdout) == (0, True)
+
+
+def test_a_full_disk_at_cancel_stops_the_jobs_and_says_what_is_left_to_do(finished, cli, tmp_path):
+    """A limit on the size of files stands for a full disk: the journal cannot grow."""
+    journal = finished / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    first = next(n for n, line in enumerate(lines) if b'"finished"' in line)
+    journal.write_bytes(b"".join(lines[:first]))
+    before = journal.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        done = cli("cancel", "small")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (3, 1), done.stderr
+    assert "are cancelled, but that cannot be written down" in done.stderr
+    assert "journal.jsonl" in done.stderr
+    assert journal.read_bytes() == before, "no part of a line is left"
+    done = cli("cancel", "small", "--json")
+    assert json.loads(done.stdout)["outcome"] == "cancelled"

@@ -1,0 +1,512 @@
+"""Broken nodes, preemptions, slow file systems and damaged files: what a run makes of them.
+
+The real loop over the in-process dispatcher; what goes wrong goes wrong in real jobs, whose commands are exchanged.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from agenttts.dispatch.attempts import Attempt, read_attempts, write_attempt
+from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
+from agenttts.dispatch.in_process import InProcessDispatcher
+from agenttts.errors import MissingRequirement, RunFailed, UserError
+from agenttts.launch import launch
+from agenttts.launch.plan import make_plan
+from agenttts.loop import controller_job as process
+from agenttts.loop.evaluation import _times_preempted
+from agenttts.loop.loop import Controller
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import PlannedTrial, TrialProgress, read_state
+from agenttts.space import Allocation
+from agenttts.spec import load_spec
+from agenttts.status import run_status as status_module
+from agenttts.tables.schema import TrialState
+from tests.support.runs import journal_events
+from tests.support.waiting import until
+
+NO_LOOP = "echo 'FATAL:   container creation failed: mount hook function failure: no loop devices available' >&2; exit 255"  # fmt: skip
+
+
+class Cluster(InProcessDispatcher):
+    """Two nodes, n1 and n2, one job at a time: jobs run on n1 unless they are to avoid it.
+
+    ``command(work, node, number)`` is what a trial's ``number``-th job runs instead of the trial, if anything;
+    ``word`` is the queue's on jobs of that trial that have ended.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.command: Callable[[Work, str, int], str | None] = lambda work, node, number: None
+        self.word: Callable[[str], str | None] = lambda trial: None
+        self.starts: Counter[str] = Counter()
+        self.nodes: list[str] = []
+        self.trials: dict[str, str] = {}
+        self.monkeypatch: pytest.MonkeyPatch
+
+    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+        [work] = works
+        node = "n2" if "n1" in work.exclude else "n1"
+        self.monkeypatch.setenv("SLURMD_NODENAME", node)
+        self.nodes.append(node)
+        self.starts[work.trial] += 1
+        script = self.command(work, node, self.starts[work.trial])
+        if script is not None:
+            work = replace(work, command=("sh", "-c", script))
+        jobs = super().submit(batch, [work])
+        self.trials.update({job: trial for trial, job in jobs.items()})
+        return jobs
+
+    def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        found = super().poll(job_ids)
+        for job, status in found.items():
+            word = self.word(self.trials[job]) if status.ended else None
+            if word is not None:
+                found[job] = replace(status, state=word)
+        return found
+
+
+@pytest.fixture
+def new_run(scripted_spec, tmp_path, monkeypatch):
+    """Make a run; gives it, and a function that makes its controller and dispatcher (as a new process would)."""
+    monkeypatch.setattr(launch, "start_controller", lambda run: None)
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    made: list[Cluster] = []
+
+    def make_dispatcher(run: RunDirectory, profile: object) -> Cluster:
+        made.append(Cluster(profile, run.slurm / "trials"))
+        made[-1].monkeypatch = monkeypatch
+        return made[-1]
+
+    monkeypatch.setattr(process, "make_dispatcher", make_dispatcher)
+
+    def make(**changes: object) -> tuple[RunDirectory, Callable[..., tuple[Controller, Cluster]]]:
+        settings = {"search__iterations": 1, "search__batch_size": 2, "cluster": "in_process"}
+        spec = load_spec(scripted_spec(**settings | changes))
+        run, _ = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")  # fmt: skip
+
+        def controller(**settings: object) -> tuple[Controller, Cluster]:
+            loop = process.make_controller(run)
+            evaluation = loop._evaluation
+            evaluation._settings = replace(evaluation._settings, **{"retry_pauses": (0.0,)} | settings)  # fmt: skip
+            return loop, made[-1]
+
+        return run, controller
+
+    return make
+
+
+def rows(run: RunDirectory) -> list[dict[str, object]]:
+    return [trial.row for trial in read_state(run.journal_file).trials.values()]
+
+
+def states(run: RunDirectory, trial: str = "t0000") -> list[str | None]:
+    return [attempt.state for attempt in read_attempts(run.trial(trial))]
+
+
+def test_a_broken_node_costs_one_attempt_and_is_avoided(new_run):
+    run, controller = new_run()
+    loop, cluster = controller()
+    cluster.command = lambda work, node, number: NO_LOOP if node == "n1" else None
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert cluster.nodes == ["n1"] + ["n2"] * (len(cluster.nodes) - 1)
+    assert [row["attempts"] for row in rows(run)] == [2] + [1] * (len(rows(run)) - 1)
+    [first, _] = read_attempts(run.trial("t0000"))
+    assert "no loop devices available" in first.error
+
+
+@pytest.mark.parametrize("refusal", [None, QueueUnavailable("scontrol said no", fix="wait")])
+def test_jobs_that_wait_already_are_kept_off_a_node_that_has_failed(new_run, refusal, cli):
+    run, controller = new_run()
+    loop, cluster = controller()
+    cluster.command = lambda work, node, number: NO_LOOP if node == "n1" else None
+    asked: list[tuple[list[str], list[str]]] = []
+
+    def avoid(job_ids: Iterable[str], nodes: Sequence[str]) -> list[str]:
+        asked.append((list(job_ids), list(nodes)))
+        if refusal is not None:
+            raise refusal
+        return asked[-1][0]
+
+    cluster.avoid = avoid  # type: ignore[method-assign]
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}, "whatever comes of it"
+    events = journal_events(run.path, "avoiding")
+    assert events[0]["nodes"] == ["n1"]
+    assert asked[0] == ([], ["n1"]), "one job at a time: none waits"
+    warnings = " ".join(json.loads(cli("status", "small", "--json").stdout)["warnings"])
+    assert "trials failed on the nodes n1, which jobs avoid now" in warnings
+    if refusal is None:
+        assert len(asked) == len(events) == 1, "once"
+    else:
+        assert len(events) > 1, "tried again"
+        assert all(event["failed"] == events[0]["failed"] for event in events)
+        assert "jobs that wait already are not kept off: scontrol said no" in warnings
+
+
+def test_a_cluster_whose_every_node_is_avoided_still_runs_the_trials(new_run, caplog):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller()
+    cluster.command = lambda work, node, number: NO_LOOP if number == 1 else None
+    submit = cluster.submit
+
+    def one_node(batch: str, works: Sequence[Work]) -> dict[str, str]:
+        if works[0].exclude:
+            raise MissingRequirement("sbatch refused the job: Requested node configuration is not available", fix="correct it")  # fmt: skip
+        return submit(batch, works)
+
+    cluster.submit = one_node  # type: ignore[method-assign]
+    asked: list[object] = []
+    cluster.avoid = lambda jobs, nodes: asked.append(nodes) or []  # type: ignore[method-assign]
+    loop.run()
+    assert asked.count(("n1",)) == 1, "not again once it is known that the node is needed"
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert "jobs that avoid n1 are refused" in caplog.text
+
+
+def test_a_node_that_fails_two_trials_for_no_reason_is_avoided_too(new_run):
+    run, controller = new_run()
+    # While the first trial's pause lasts, the second is started on the same node.
+    loop, cluster = controller(retry_pauses=(1.0,))
+    cluster.command = lambda work, node, number: "exit 3" if node == "n1" else None
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert cluster.nodes == ["n1", "n1"] + ["n2"] * (len(cluster.nodes) - 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "detail"), [("FAILED", "setup line failed: x on node n1 (exit status 1)"), ("FAILED", ""), ("NODE_FAIL", "")]
+)  # fmt: skip
+@pytest.mark.parametrize("max_attempts", [1, 3])
+def test_a_node_on_which_jobs_end_before_any_attempt_is_avoided(
+    new_run, state, detail, max_attempts
+):
+    run, controller = new_run()
+    loop, cluster = controller(max_attempts=max_attempts)
+    submit, poll = cluster.submit, cluster.poll
+    dead: list[str] = []
+
+    def no_attempt(batch: str, works: Sequence[Work]) -> dict[str, str]:
+        if "n1" in works[0].exclude:
+            return submit(batch, works)
+        dead.append(f"dead{len(dead)}")
+        return {works[0].trial: dead[-1]}
+
+    def told(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        ids = list(job_ids)
+        ended = JobStatus(state, True, TrialState.INFRA_FAILED, detail, never_started=bool(detail), node="n1")  # fmt: skip
+        return {job: ended for job in ids if job in dead} | poll([j for j in ids if j not in dead])
+
+    cluster.submit, cluster.poll = no_attempt, told  # type: ignore[method-assign]
+    loop.run()
+    assert dead == ["dead0"], "one job, and the others on another node"
+    first, *others = rows(run)
+    assert first["state"] == ("COMPLETED" if max_attempts > 1 else "INFRA_FAILED")
+    assert {row["state"] for row in others} == {"COMPLETED"}
+    [event] = [e for e in journal_events(run.path) if e.get("node")]
+    assert (event["node"], event["node_fault"]) == ("n1", True)
+
+
+@pytest.mark.parametrize("max_timeouts", [0, 1, 3])
+def test_a_trial_at_its_time_limit_goes_on_in_another_job_where_none_was_requeued(
+    new_run, max_timeouts
+):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller(max_timeouts=max_timeouts, max_attempts=1, retry_pauses=(3600.0,))
+    submit, poll = cluster.submit, cluster.poll
+    ended: list[str] = []
+
+    def at_its_limit(batch: str, works: Sequence[Work]) -> dict[str, str]:
+        [work] = works
+        if work.trial != "t0000" or len(ended) == 2:
+            return submit(batch, works)
+        ended.append(f"ended{len(ended)}")
+        now = "2026-01-01T00:00:00+00:00"
+        record = Attempt(len(ended), ended[-1], "n1", 0, "", now, now, "TIMEOUT", "time is up", False, stopped="time limit")  # fmt: skip
+        write_attempt(work.directory, record)
+        return {work.trial: ended[-1]}
+
+    def told(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        ids = list(job_ids)
+        failed = JobStatus("FAILED", True, TrialState.INFRA_FAILED, node="n1")
+        return {j: failed for j in ids if j in ended} | poll([j for j in ids if j not in ended])
+
+    cluster.submit, cluster.poll = at_its_limit, told  # type: ignore[method-assign]
+    loop.run()
+    assert len(ended) == min(2, max_timeouts + 1)
+    assert rows(run)[0]["state"] == ("COMPLETED" if max_timeouts > 1 else "TIMEOUT")
+    assert not read_state(run.journal_file).losses, "the node is not to blame"
+
+
+def test_a_result_counts_while_its_job_s_epilog_hangs(new_run):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller()
+    poll = cluster.poll
+
+    def completing(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        return {
+            job: replace(status, state="COMPLETING", ended=False) if status.ended else status
+            for job, status in poll(job_ids).items()
+        }
+
+    cluster.poll = completing  # type: ignore[method-assign]
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+
+
+@pytest.mark.parametrize(
+    ("records", "losses", "times"),
+    [
+        ("", 0, 1),  # PreemptMode=CANCEL, without a record
+        ("1P", 0, 1),
+        ("1P 2P 3P", 2, 3),  # a job each
+        ("1P 1P 1P", 0, 3),  # one job, requeued
+        ("1P 1P 2P", 1, 3),
+        ("1C 2C", 1, 2),  # the record says CANCELLED, the queue PREEMPTED
+        ("1P 1I 2P", 0, 2),  # requeued, then failed: a failure is no preemption
+    ],
+)  # fmt: skip
+def test_each_preemption_counts_once(records, losses, times):
+    states = {"P": "PREEMPTED", "C": "CANCELLED", "I": "INFRA_FAILED"}
+    attempts = [
+        Attempt(n, word[0], "n1", 0, "", "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:01+00:00", states[word[1]])
+        for n, word in enumerate(records.split())
+    ]  # fmt: skip
+    planned = PlannedTrial("t0", 0, Allocation(()), "initial", "", 1.0)
+    assert _times_preempted(TrialProgress(planned, preemptions=losses), attempts) == times
+
+
+def test_trials_that_were_submitted_are_unknown_and_not_waiting_while_the_queue_is_silent(
+    new_run, monkeypatch
+):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller()
+    cluster.command = lambda work, node, number: "sleep 30"
+    looks = iter(range(1000))
+
+    def check() -> None:
+        if next(looks) > 3:
+            raise KeyboardInterrupt
+
+    loop._evaluation._check = check
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+
+    def down(*_: object) -> None:
+        raise QueueUnavailable("squeue failed", fix="wait")
+
+    monkeypatch.setattr(status_module, "make_dispatcher", down)
+    status = status_module.run_status(run)
+    cluster.cancel([job["job_id"] for job in status["jobs"]])
+    submitted = len(status["jobs"])
+    assert submitted
+    assert status["trials"]["UNKNOWN"] == submitted
+    assert status["trials"].get("WAITING", 0) == sum(status["trials"].values()) - submitted
+
+
+def test_pauses_grow_and_a_trial_that_nothing_explains_blames_no_allocation(new_run):
+    run, controller = new_run()
+    loop, cluster = controller(retry_pauses=(0.0, 1.5))
+    cluster.command = lambda work, node, number: "exit 3" if work.trial == "t0000" else None
+    loop.run()
+    assert read_state(run.journal_file).finished == "done"
+    first, *others = rows(run)
+    assert first["state"] == "INFRA_FAILED"
+    assert "exit code 3" in first["error"]
+    assert "max_attempts is 3" in first["error"]
+    assert {row["state"] for row in others} == {"COMPLETED"}
+    starts = [datetime.fromisoformat(a.started) for a in read_attempts(run.trial("t0000"))]
+    one, two = [(b - a).total_seconds() for a, b in pairwise(starts)]
+    assert one < 1.5 <= two
+    told = {result.allocation for result in loop._searcher.archive.results}
+    assert len(told) == len({json.dumps(row["allocation"]) for row in others})
+    assert all(result.score is not None for result in loop._searcher.archive.results)
+
+
+def test_a_controller_that_is_started_again_keeps_the_pause(new_run):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller(max_attempts=2)
+    cluster.command = lambda work, node, number: "exit 3"
+    journal = loop._journal
+    stop = journal.append
+
+    def append(event: str, **values: object) -> None:
+        stop(event, **values)
+        if event == "lost":
+            raise KeyboardInterrupt  # the controller dies right behind it
+
+    journal.append = append  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    second, _ = controller(retry_pauses=(2.0,))
+    lost = datetime.fromisoformat(read_state(run.journal_file).trials["t0000"].lost_at)
+    second.run()
+    assert states(run) == ["INFRA_FAILED", "COMPLETED"]
+    begun = datetime.fromisoformat(read_attempts(run.trial("t0000"))[1].started)
+    assert (begun - lost).total_seconds() >= 2
+
+
+def test_the_queue_s_preempted_outranks_a_record_of_cancelled(new_run):
+    """PreemptMode=CANCEL: SIGTERM first. Such losses do not count against max_attempts."""
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller(max_attempts=1)
+    preempted = "kill -TERM $$"
+    cluster.command = lambda work, node, number: preempted if work.trial == "t0000" and number < 4 else None  # fmt: skip
+    cluster.word = lambda trial: "PREEMPTED" if cluster.starts[trial] < 4 else None
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert states(run) == ["CANCELLED", "CANCELLED", "CANCELLED", "COMPLETED"]
+
+
+def test_preemptions_are_capped(new_run):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller(max_preemptions=2)
+    cluster.command = lambda work, node, number: "kill -TERM $$" if work.trial == "t0000" else None
+    cluster.word = lambda trial: "PREEMPTED" if trial == "t0000" else None
+    loop.run()
+    first = rows(run)[0]
+    assert first["state"] == "PREEMPTED"
+    assert "max_preemptions allows 2" in first["error"]
+    assert len(states(run)) == 3
+
+
+def test_a_trial_that_the_user_cancels_stays_cancelled(new_run):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller()
+    cluster.command = lambda work, node, number: "kill -TERM $$" if work.trial == "t0000" else None
+    cluster.word = lambda trial: "CANCELLED" if trial == "t0000" else None
+    loop.run()
+    assert rows(run)[0]["state"] == "CANCELLED"
+    assert states(run) == ["CANCELLED"]
+
+
+@pytest.fixture
+def late_marker(new_run):
+    """A run whose first trial's marker is not in sight when its job ends; ``appears(seconds)`` puts it back."""
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller(settle_seconds=20)
+    marker = run.trial("t0000") / "COMPLETED.json"
+    hidden = marker.with_name("hidden")
+    poll = cluster.poll
+
+    def hide(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        found = poll(job_ids)
+        # Not before the job has looked for it itself.
+        ended = all(status.ended for status in found.values())
+        if ended and marker.exists() and not hidden.exists():
+            hidden.write_bytes(marker.read_bytes())
+            marker.unlink()
+        return found
+
+    cluster.poll = hide  # type: ignore[method-assign]
+    return run, loop, marker, hidden
+
+
+def test_a_marker_may_appear_late(late_marker):
+    """As over NFS: the attempt's record says COMPLETED before the marker is in sight."""
+    run, loop, marker, hidden = late_marker
+
+    def reappear() -> None:
+        until(lambda: states(run) == ["COMPLETED"] and hidden.exists())
+        time.sleep(1)
+        marker.write_bytes(hidden.read_bytes())
+
+    thread = threading.Thread(target=reappear)
+    thread.start()
+    loop.run()
+    thread.join()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert states(run) == ["COMPLETED"], "it was not run again"
+
+
+def test_a_marker_that_never_appears_costs_an_attempt(late_marker):
+    run, loop, _, _ = late_marker
+    loop._evaluation._settings = replace(loop._evaluation._settings, settle_seconds=0.5)
+    loop.run()
+    assert rows(run)[0]["state"] == "COMPLETED"
+    assert states(run) == ["COMPLETED", "COMPLETED"]
+    events = [json.loads(line) for line in run.journal_file.read_text().splitlines()]
+    [lost] = [event for event in events if event["event"] == "lost"]
+    assert "COMPLETED.json is missing" in lost["why"]
+
+
+def damage_a_line(path: Path) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:3], lines[3][:20] + "\n", *lines[4:]]))
+
+
+def cut_at_a_line(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def empty(path: Path) -> None:
+    path.write_text("")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_a_line, cut_at_a_line, empty, remove])
+@pytest.mark.parametrize("after", [0, 2])
+def test_damaged_examples_end_the_run_and_are_named(new_run, damage, after):
+    """Before its first trial, and while it runs: not one FAILED trial after the other."""
+    run, controller = new_run(search__iterations=2, search__batch_size=1)
+    whole = run.examples_file.read_bytes()
+    loop, cluster = controller()
+
+    def spoil(work: Work, node: str, number: int) -> None:
+        if len(cluster.starts) == after + 1 and run.examples_file.exists():
+            damage(run.examples_file)
+
+    if after:
+        cluster.command = spoil
+    else:
+        damage(run.examples_file)
+    with pytest.raises(RunFailed, match="examples.jsonl"):
+        loop.run()
+    state = read_state(run.journal_file)
+    assert "examples.jsonl" in state.finished
+    assert "FAILED" not in {row["state"] for row in rows(run) if row}
+    run.examples_file.write_bytes(whole)
+    again, _ = controller()
+    again.run()
+    assert read_state(run.journal_file).finished == "done"
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+
+
+def test_events_of_a_later_version_are_passed_over(new_run, caplog):
+    run, controller = new_run(search__iterations=0)
+    loop, _ = controller()
+    loop.run()
+    lines = run.journal_file.read_text().splitlines(keepends=True)
+    row = {**json.loads(next(x for x in lines if '"finished"' in x))}
+    row["row"] |= {"later": 1}
+    later = [json.dumps({"event": "later", "time": "2030"}) + "\n", json.dumps(row) + "\n"]
+    run.journal_file.write_text("".join(lines[:-1] + later + lines[-1:]))
+    assert read_state(run.journal_file).finished == "done"
+    assert "'later'" in caplog.text
+    again, _ = controller()
+    again._evaluation.write_table()
+
+
+@pytest.mark.parametrize("line", ['{"event": "told"}', "[]", "3", '{"event": "finished", "trial": "t9999", "row": {}}'])  # fmt: skip
+def test_an_event_that_no_version_writes_is_named(new_run, line):
+    run, controller = new_run(search__iterations=0)
+    with run.journal_file.open("a") as stream:
+        stream.write(line + "\n")
+    with pytest.raises(UserError, match=r"journal\.jsonl:1: an event that cannot be understood"):
+        read_state(run.journal_file)
+    with pytest.raises(UserError, match=r"journal\.jsonl:1"):
+        controller()

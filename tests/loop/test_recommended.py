@@ -1,0 +1,81 @@
+"""What a run recommends at its end was tried: if need be by one trial more."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from agenttts.launch import launch
+from agenttts.launch.plan import make_plan
+from agenttts.loop import controller_job as process
+from agenttts.spec import load_spec
+from tests.support.runs import journal_events, table
+
+
+@pytest.fixture
+def run(scripted_spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "start_controller", lambda run: None)
+    results = tmp_path / "results"
+    spec = load_spec(scripted_spec(search__iterations=0))
+    return launch.launch(make_plan(spec, [tmp_path], results), results)[0]
+
+
+def hopeful(controller):
+    """Its searcher recommends the cheapest allocation unless asked for a tried one; which is no initial trial."""
+    searcher = controller._searcher
+    tried = searcher.best
+    searcher.best = lambda *, tried_=tried, tried=False: (
+        tried_(tried=True) if tried else searcher.space.cheapest
+    )
+    return searcher.space.cheapest
+
+
+def test_an_untried_recommendation_is_tried_once(run):
+    controller = process.make_controller(run)
+    cheapest = hopeful(controller)
+    controller.run()
+    frame = table(run.path)
+    [last] = frame.filter(pl.col("source") == "recommended").to_dicts()
+    assert last["trial"] == frame["trial"].max()
+    assert last["iteration"] == frame["iteration"].max() == 1
+    assert last["allocation"] == cheapest.to_records()
+    assert last["state"] == "COMPLETED"
+    assert journal_events(run.path, "told")[0]["recommended"] == cheapest.to_records()
+    final = journal_events(run.path, "told")[-1]
+    assert (final["iteration"], len(journal_events(run.path, "told"))) == (1, 2)
+    assert final["recommended"] in frame["allocation"].to_list()
+    # A controller that comes later finds it done.
+    again = process.make_controller(run)
+    hopeful(again)
+    again.run()
+    assert table(run.path).height == frame.height
+
+
+def test_a_controller_killed_before_it_is_told_goes_on(run):
+    controller = process.make_controller(run)
+    hopeful(controller)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments, **options):
+        if options.get("final"):
+            raise Killed
+        return tell(*arguments, **options)
+
+    tell = controller._tell
+    controller._tell = killed
+    with pytest.raises(Killed):
+        controller.run()
+    again = process.make_controller(run)
+    hopeful(again)
+    again.run()
+    assert len(journal_events(run.path, "finished")) == table(run.path).height
+    assert [event["iteration"] for event in journal_events(run.path, "told")] == [0, 1]
+    assert journal_events(run.path, "ended")[-1]["outcome"] == "done"
+
+
+def test_a_recommendation_that_was_tried_costs_nothing(run):
+    process.make_controller(run).run()
+    assert "recommended" not in table(run.path)["source"].to_list()
+    assert len(journal_events(run.path, "told")) == 1

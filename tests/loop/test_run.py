@@ -1,0 +1,287 @@
+"""Whole runs on this machine with scripted models: the loop, resume after kill -9 at any point, cancel, failures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from agenttts.launch import launch
+from agenttts.launch.plan import make_plan
+from agenttts.loop.works import shares
+from agenttts.run.journal import read_state
+from agenttts.spec import load_spec
+from agenttts.trial.spec import TrialSpec
+from tests.support.runs import (
+    attempts,
+    controller_pids,
+    journal_events,
+    kill_controller,
+    outcome,
+    table,
+    until_more_events,
+)
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def finished(cli, scripted_spec, tmp_path):
+    done = cli("launch", scripted_spec(), "--wait")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_run_completes_and_reports(finished, cli, tmp_path):
+    frame = table(tmp_path / "results/small")
+    assert set(frame["state"]) == {"COMPLETED"}
+    assert frame["iteration"].max() == 2
+    assert frame.filter(pl.col("iteration") == 0)["source"].unique().to_list() == ["initial"]
+    assert (frame["budget"] <= 80).all()
+    assert frame["score"].is_between(0, 1).all()
+    assert frame["score"].n_unique() > 1
+    assert frame["allocation"].n_unique() == frame.height
+    assert frame["reused_tokens"].sum() > 0, "trials share samples"
+    document = json.loads(cli("report", "small", "--format", "json").stdout)
+    assert len(document["runs"][0]["trials"]) == frame.height
+    assert document["best"]["score"] == frame["score"].max()
+    status = json.loads(cli("status", "small", "--json").stdout)
+    assert status["outcome"] == "done"
+    assert status["trials"] == {"COMPLETED": frame.height}
+    examples = pl.read_parquet(tmp_path / "results/small/trials/t0000/examples.parquet")
+    assert examples.height == 16  # 8 examples, 2 stages
+
+
+def test_the_same_spec_and_seed_give_the_same_run(finished, cli, scripted_spec, tmp_path):
+    assert cli("launch", scripted_spec(), "--name", "again", "--wait").returncode == 0
+    assert outcome(tmp_path / "results/small") == outcome(tmp_path / "results/again")
+    assert cli("launch", scripted_spec(), "--name", "other", "--set", "search.seed=2", "--wait").returncode == 0  # fmt: skip
+    assert outcome(tmp_path / "results/small") != outcome(tmp_path / "results/other")
+
+
+def test_trials_at_once_share_the_drawing_and_score_as_one_after_the_other(
+    finished, cli, scripted_spec, tmp_path
+):
+    def shared(run: str) -> dict[str, object]:
+        specs = sorted((tmp_path / "results" / run / "trials").glob("*/trial.json"))
+        return {spec.parent.name: TrialSpec.read(spec).shares for spec in specs}
+
+    (tmp_path / "three.yaml").write_text(
+        "kind: in_process\nthrottle: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
+    )
+    done = cli("launch", scripted_spec(), "--name", "wide", "--cluster", "./three.yaml", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert outcome(tmp_path / "results/wide") == outcome(tmp_path / "results/small")
+    assert not any(shared("small").values()), "one at a time"
+    trials = read_state(tmp_path / "results/wide/journal.jsonl").trials.values()
+    planned = [trial.planned for trial in trials]
+    expected = {
+        one.trial: shares(one, [other for other in planned if other.iteration == one.iteration], 3)
+        for one in planned
+    }
+    assert any(expected.values())
+    assert shared("wide") == expected
+
+
+def test_launching_a_finished_run_again_runs_nothing(finished, cli, scripted_spec, tmp_path):
+    before = (tmp_path / "results/small/journal.jsonl").read_bytes()
+    done = cli("launch", scripted_spec(), "--wait")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results/small/journal.jsonl").read_bytes() == before
+
+
+def test_a_table_that_is_behind_the_journal_is_written_anew(finished, cli, tmp_path):
+    """As after a controller that was killed between a trial's line in the journal and its row in the table."""
+    run = tmp_path / "results" / "small"
+    whole, before = table(run), outcome(run)
+    last = whole["trial"].max()
+    lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    kept = max(n for n, line in enumerate(lines) if json.loads(line)["event"] == "finished")
+    (run / "journal.jsonl").write_text("".join(lines[: kept + 1]))
+    whole.filter(pl.col("trial") != last).write_parquet(run / "trials.parquet")
+    assert cli("resume", "small", "--wait").returncode == 0
+    assert outcome(run) == before
+
+
+def test_another_spec_under_the_same_name_is_refused(finished, cli, scripted_spec, tmp_path):
+    before = (tmp_path / "results/small/spec.yaml").read_bytes()
+    done = cli("launch", scripted_spec(), "--set", "search.budget=70")
+    assert done.returncode == 2
+    assert "search.budget was 80.0, is 70.0" in done.stderr
+    assert (tmp_path / "results/small/spec.yaml").read_bytes() == before
+
+
+@pytest.mark.processes
+def test_a_controller_killed_at_any_point_loses_and_repeats_nothing(
+    finished, cli, scripted_spec, tmp_path
+):
+    assert cli("launch", scripted_spec(cluster="local"), "--name", "killed").returncode == 0
+    run = tmp_path / "results/killed"
+    for events in (1, 4, 2, 6, 3, 5):
+        until_more_events(run, events)
+        assert kill_controller(run), "the run was over before it could be killed"
+        done = cli("resume", "killed")
+        assert done.returncode == 0, done.stderr
+    assert cli("resume", "killed", "--wait").returncode == 0
+    assert outcome(run) == outcome(tmp_path / "results/small")
+    ends = [event["trial"] for event in journal_events(run, "finished")]
+    assert len(ends) == len(set(ends))
+    for trial in (run / "trials").iterdir():
+        states = [attempt["state"] for attempt in attempts(run, trial.name)]
+        assert states.count("COMPLETED") == 1
+
+
+@pytest.mark.processes
+def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, tmp_path):
+    spec = scripted_spec(
+        cluster="local", search__iterations=1, search__batch_size=2,
+        models__strong__options={"seconds_per_sample": 0.05},
+    )  # fmt: skip
+    # As from a script that starts it with "&": an interrupt is ignored there, and by what it starts.
+    launch = "trap '' INT; exec \"$@\""
+    command = ["sh", "-c", launch, "sh", sys.executable, "-m", "agenttts.cli", "launch", str(spec)]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    journal = tmp_path / "results/small/journal.jsonl"
+    until(lambda: journal.exists() and b'"finished"' in journal.read_bytes(), "a finished trial")
+    done = cli("cancel", "small", "--json")
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout)
+    assert status["outcome"] == "cancelled"
+    assert not status["controller"]["alive"]
+    assert not status["jobs"]
+    assert status["trials"]["CANCELLED"] >= 1
+    assert status["trials"]["COMPLETED"] >= 1
+    assert not controller_pids(tmp_path / "results/small")
+    before = table(tmp_path / "results/small").filter(state="COMPLETED")
+    done = cli("resume", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    after = table(tmp_path / "results/small")
+    assert set(after["state"]) == {"COMPLETED"}, "what was cut off has been run after all"
+    assert after["iteration"].max() == 1
+    kept = after.filter(pl.col("trial").is_in(before["trial"].implode()))
+    assert kept.select("trial", "score", "attempts", "finished").rows() == before.select("trial", "score", "attempts", "finished").rows()  # fmt: skip
+
+
+def test_trials_that_fail_are_told_apart_and_the_run_says_so(cli, scripted_spec, tmp_path):
+    spec = scripted_spec(models__weak__options={"fail": "OOM"})
+    done = cli("launch", spec, "--wait")
+    assert done.returncode == 4
+    assert "trials of" in done.stderr
+    frame = table(tmp_path / "results/small")
+    weak = pl.col("allocation").list.eval(pl.element().struct.field("model") == "weak").list.any()
+    assert set(frame.filter(weak)["state"]) == {"OOM"}
+    assert set(frame.filter(~weak)["state"]) == {"COMPLETED"}
+    assert frame.filter(weak)["score"].null_count() == frame.filter(weak).height
+    assert all("OOM" in e or "memory" in e for e in frame.filter(weak)["error"])
+
+
+def test_a_run_whose_every_trial_fails_stops_early(cli, scripted_spec, tmp_path):
+    fails = {"fail": "FAILED"}
+    done = cli("launch", scripted_spec(models__weak__options=fails, models__strong__options=fails), "--wait")  # fmt: skip
+    assert done.returncode == 4
+    assert "every trial of iteration 0 failed" in done.stderr
+    assert table(tmp_path / "results/small")["iteration"].max() == 0
+
+
+def test_the_searcher_is_told_how_sure_each_score_is(finished, tmp_path):
+    from agenttts.loop.controller_job import make_controller
+    from agenttts.loop.loop import _result
+    from agenttts.run.directory import RunDirectory
+
+    run = RunDirectory(tmp_path / "results" / "small")
+    loop = make_controller(run)
+    for progress in loop._journal.state.trials.values():
+        examples = pl.read_parquet(run.trial(progress.planned.trial) / "examples.parquet")
+        values = examples.filter(stage="answer")["metrics"].struct.field("em")
+        assert _result(progress).stderr == pytest.approx(values.std() / len(values) ** 0.5)
+        del progress.row["score_stderr"]  # as in a journal of an older version
+        assert _result(progress).stderr is None
+
+
+@pytest.mark.parametrize("command", ["status", "resume", "cancel"])
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("profile.yaml", None, "no such"),
+        ("profile.yaml", "kind: [", "not valid YAML"),
+        ("controller.json", '{"kind": "loc', "not valid JSON"),
+        ("controller.json", "[]", "job_id"),
+    ],
+)
+def test_a_damaged_run_directory_is_said_in_one_paragraph(
+    damaged_run, cli, command, file, content, said
+):
+    path = damaged_run(file, content)
+    done = cli(command, "small")
+    assert done.returncode == 2, done.stderr
+    assert str(path) in done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"token": "x"}'])
+def test_a_damaged_origin_is_said_in_one_paragraph(damaged_run, cli, content):
+    path = damaged_run("origin.json", content)
+    done = cli("cancel", "small")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert str(path) in done.stderr
+
+
+@pytest.fixture
+def created_run(scripted_spec, tmp_path, monkeypatch):
+    """A run whose controller was never started."""
+    results = tmp_path / "results"
+    with monkeypatch.context() as patched:
+        patched.setattr(launch, "start_controller", lambda run: None)
+        plan = make_plan(load_spec(scripted_spec(search__iterations=0)), [tmp_path], results)
+        run, _ = launch.launch(plan, results)
+    return run
+
+
+@pytest.fixture
+def damaged_run(created_run):
+    """``damage(file, content)`` overwrites or removes a file of `created_run`."""
+
+    def damage(file: str, content: str | None) -> Path:
+        path: Path = created_run.path / file
+        if content is None:
+            path.unlink()
+        else:
+            path.write_text(content)
+        return path
+
+    return damage
+
+
+def test_status_and_report_show_what_the_searcher_recommends(finished, cli, tmp_path):
+    recommended = journal_events(tmp_path / "results/small", "told")[-1]["recommended"]
+    assert recommended in table(tmp_path / "results/small")["allocation"].to_list()
+    assert json.loads(cli("status", "small", "--json").stdout)["recommended"] == recommended
+    short = " → ".join(f"{c['model']}×{c['samples']}" for c in recommended)
+    assert f"recommended: {short}" in " ".join(cli("status", "small").stdout.split())
+    [run] = json.loads(cli("report", "small", "--format", "json").stdout)["runs"]
+    assert run["recommended"]["allocation"] == recommended
+    of_it = table(tmp_path / "results/small").filter(trial=run["recommended"]["trial"])
+    assert of_it["score"].to_list() == [run["recommended"]["score"]]
+    for form in ("table", "html"):
+        text = " ".join(cli("report", "small", "--format", form).stdout.split())
+        assert f"recommended: {short}" in text
+
+
+def test_the_run_leaves_its_report(finished, cli, tmp_path):
+    folder = tmp_path / "results/small/report"
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json"]
+    left = json.loads((folder / "report.json").read_text())
+    assert left == json.loads(cli("report", "small", "--format", "json").stdout)
+    assert left["runs"][0]["outcome"] == "done"
+
+
+def test_a_report_that_cannot_be_written_costs_a_line_in_the_log(created_run, cli, tmp_path):
+    (tmp_path / "results/small/report").touch()
+    done = cli("resume", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    logs = (tmp_path / "results/small/slurm/controller").glob("*.err")
+    assert any("could not be written" in log.read_text() for log in logs)

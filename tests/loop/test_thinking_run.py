@@ -1,0 +1,232 @@
+"""Whole runs of models that think: what table, status and report say of cut samples, and what a launch freezes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from agenttts.inference.base import Prompt, SamplingParams, render, sample_key
+from agenttts.inference.fingerprint import fingerprint
+from agenttts.loop.controller_job import make_controller
+from agenttts.replies import COMMON_THINKING, Thinking
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import read_state
+from agenttts.run.models import (
+    ModelFacts,
+    changed_weights,
+    find_facts,
+    frozen_facts,
+    model_configs,
+    resolve_thinking,
+)
+from agenttts.spec import load_spec
+from tests.support.runs import journal_events
+from tests.support.waiting import until
+
+SMALL = {"task__examples": 4, "search__iterations": 1, "search__batch_size": 2}
+
+
+def settings(*pairs: str) -> list[str]:
+    return [part for pair in pairs for part in ("--set", pair)]
+
+
+def table(tmp_path: Path, run: str = "small") -> pl.DataFrame:
+    return pl.read_parquet(tmp_path / "results" / run / "trials.parquet").sort("trial")
+
+
+def test_a_run_whose_samples_are_cut_says_so_everywhere(cli, scripted_spec, tmp_path):
+    """The strong model thinks for longer than a sample may be; the weak one does not think."""
+    spec = scripted_spec(**SMALL, models__strong__options={"thinking": {}})
+    done = cli("launch", spec, "--wait")
+    assert done.returncode == 0, done.stderr
+    frame = table(tmp_path)
+    for row in frame.iter_rows(named=True):
+        thinks = {choice["stage"]: choice["model"] == "strong" for choice in row["allocation"]}
+        shares = {part["stage"]: part["cut"] / part["samples"] for part in row["cut_samples"]}
+        assert shares == {stage: float(cut) for stage, cut in thinks.items()}
+        drawn = sum(part["samples"] for part in row["cut_samples"])
+        assert row["cut_share"] == sum(part["cut"] for part in row["cut_samples"]) / drawn
+        if thinks["answer"]:
+            assert row["score"] == 0, "cut within its thinking is no answer"
+    status = json.loads(cli("status", "small", "--json").stdout)
+    [report] = json.loads(cli("report", "small", "--format", "json").stdout)["runs"]
+    assert status["cut_share"] == report["cut_share"]
+    assert status["cut_share"]["answer"]["models"] == {"weak": 0.0, "strong": 1.0}
+    assert status["warnings"] == report["warnings"]
+    assert [w.partition(":")[0] for w in status["warnings"]] == ["stage 'retrieval'", "stage 'answer'"]  # fmt: skip
+    for command in (["status", "small"], ["report", "small"]):
+        text = " ".join(cli(*command).stdout.split())
+        assert "samples cut at decode_tokens: retrieval " in text
+        assert "warning: stage 'answer':" in text
+        assert "raise stages.answer.decode_tokens" in text
+    assert "warning: stage" in cli("report", "small", "--format", "html").stdout.replace("&#x27;", "'")  # fmt: skip
+    csv = pl.read_csv(cli("report", "small", "--format", "csv").stdout.encode())
+    assert csv["cut_share.answer"].max() == 1.0
+
+
+def test_thinking_that_fits_changes_neither_scores_nor_warnings(cli, scripted_spec, tmp_path):
+    """Replies by the prompt alone: other options draw by other seeds."""
+    scripted_spec()  # writes the scripts
+    for name in ("weak", "strong"):
+        script = tmp_path / f"{name}.json"
+        rules = json.loads(script.read_text())
+        for number, rule in enumerate(rules["rules"]):
+            right = number % 4 < (2 if name == "weak" else 4)
+            rule["replies"] = [rule["replies"][0 if right else 1]]
+        script.write_text(json.dumps(rules))
+    scripts = {name: (tmp_path / f"{name}.json").read_text() for name in ("weak", "strong")}
+    for run, options in (("plain", {}), ("thinks", {"thinking": {"blocks": 2}})):
+        changes: dict[str, object] = {f"models__{name}__options": options for name in scripts}
+        changes |= {f"models__{name}__path": str(tmp_path / f"{name}.json") for name in scripts}
+        spec = scripted_spec(run, **SMALL, **changes)
+        for name, text in scripts.items():
+            (tmp_path / f"{name}.json").write_text(text)
+        limits = settings(*(f"stages.{stage}.decode_tokens=400" for stage in ("retrieval", "answer")), "search.budget=500")  # fmt: skip
+        done = cli("launch", spec, "--wait", *limits)
+        assert done.returncode == 0, done.stderr
+    same = ["trial", "source", "score", "metrics", "allocation", "cut_share"]
+    assert table(tmp_path, "thinks").select(same).equals(table(tmp_path, "plain").select(same))
+    assert table(tmp_path, "plain")["score"].max() > 0
+    status = json.loads(cli("status", "thinks", "--json").stdout)
+    assert status["warnings"] == []
+    assert "samples cut at decode_tokens: retrieval 0%, answer 0%" in cli("status", "thinks").stdout
+
+
+@pytest.fixture
+def weights(tmp_path) -> Path:
+    """A directory that looks like a model's."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_text("weights")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": "{% if enable_thinking %}<think>{% endif %}"})
+    )
+    return folder
+
+
+def overwrite(folder: Path) -> None:
+    """The weights of another checkpoint under the same name, of the same size."""
+    file = folder / "model.safetensors"
+    later = file.stat().st_mtime_ns + 1_000_000
+    file.write_text("WEIGHTS")
+    os.utime(file, ns=(later, later))
+
+
+def address(spec, facts) -> str:
+    model = model_configs(spec, dict.fromkeys(spec.models, 0), facts)["strong"]
+    content, stop = render(Prompt("", "Which river?"), model.prompt_style)
+    return sample_key(model, content, SamplingParams(0.7, 9), 0, stop)
+
+
+def test_weights_overwritten_in_place_have_other_samples_and_a_frozen_run_keeps_its_own(
+    scripted_spec, weights
+):
+    path = scripted_spec(models__strong__path=str(weights), models__strong__engine="transformers")
+    spec = load_spec(path)
+    before = find_facts(spec)
+    assert before["weak"].weights is None, "a script's text is in the address already"
+    assert before["strong"].thinking == Thinking(("<think>",), ("</think>",))
+    origin = json.loads(json.dumps({"models": {n: f.to_record() for n, f in before.items()}}))
+    assert changed_weights(spec, before) == []
+    overwrite(weights)
+    after = find_facts(spec)
+    assert address(spec, after) != address(spec, before)
+    assert frozen_facts(spec, origin) == before
+    assert changed_weights(spec, before) == ["strong"]
+    weights.rename(weights.with_name("moved"))
+    assert changed_weights(spec, before) == [], "not seen from here"
+    weights.with_name("moved").rename(weights)
+    older = frozen_facts(spec, {"token": "x"})
+    assert older["strong"] == ModelFacts(before["strong"].thinking, None), "as it was launched"
+    assert older["weak"] == ModelFacts(COMMON_THINKING, None)
+    assert changed_weights(spec, older) == []
+
+
+def test_a_hub_id_and_a_directory_that_is_gone_have_no_fingerprint(scripted_spec, weights):
+    for path in ("owner/name", str(weights / "none")):
+        spec = load_spec(scripted_spec(models__strong__path=path, models__strong__engine="vllm"))
+        assert find_facts(spec)["strong"] == ModelFacts(COMMON_THINKING, None, rules=2)
+
+
+def test_a_run_launched_earlier_keeps_its_rules(scripted_spec, weights):
+    spec = load_spec(
+        scripted_spec(models__strong__path=str(weights), models__strong__engine="vllm")
+    )
+    record = find_facts(spec)["strong"].to_record()
+    earlier = fingerprint(weights, rules=1)
+    record = {"thinking": record["thinking"], "weights": earlier}
+    facts = frozen_facts(spec, {"models": {"strong": record}})
+    assert facts["strong"].rules == 1
+    assert changed_weights(spec, facts) == []
+    (weights / "eval_results.json").write_text("{}")
+    assert changed_weights(spec, facts) == ["strong"], "as it was told then"
+
+
+def test_the_tokenizer_option_s_files_count(scripted_spec, weights, tmp_path):
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    (tokenizer / "chat_template.jinja").write_text("<seed:think>")
+    (tokenizer / "vocab.bpe").write_text("a")
+    path = scripted_spec(models__strong__path=str(weights), models__strong__engine="vllm", models__strong__options={"tokenizer": str(tokenizer)})  # fmt: skip
+    spec = load_spec(path)
+    before = find_facts(spec)["strong"]
+    assert before.thinking == Thinking(("<seed:think>",), ("</seed:think>",))
+    (tokenizer / "vocab.bpe").write_text("b")
+    assert find_facts(spec)["strong"].weights != before.weights
+    (weights / "m.gguf").write_text("")
+    assert resolve_thinking("auto", str(weights / "m.gguf")) == Thinking(("<think>",), ("</think>",))  # fmt: skip
+    assert resolve_thinking("auto", str(weights / "absent.gguf")) == COMMON_THINKING
+
+
+def test_a_dry_run_shows_what_would_be_frozen(cli, scripted_spec, weights):
+    spec = scripted_spec(
+        models__strong__path=str(weights), models__strong__engine="transformers",
+        models__strong__template_args={"enable_thinking": False}, models__weak__thinking="none",
+    )  # fmt: skip
+    shown = json.loads(cli("launch", spec, "--dry-run", "--json").stdout)["models"]
+    assert shown["weak"] == {"thinking": None, "template_args": {}, "weights": None}
+    strong = shown["strong"]
+    assert strong["thinking"] == {"starts": ["<think>"], "ends": ["</think>"], "known": True}
+    assert strong["template_args"] == {"enable_thinking": False}
+    text = cli("launch", spec, "--dry-run").stdout
+    assert "strong: thinking is removed from its replies: <think> … </think>" in text
+    assert "weak: thinking is not removed from its replies" in text
+    overwrite(weights)
+    again = json.loads(cli("launch", spec, "--dry-run", "--json").stdout)["models"]
+    assert again["strong"]["weights"] not in (None, strong["weights"])
+
+
+@pytest.mark.processes
+def test_a_run_launched_before_anything_was_frozen_goes_on(cli, scripted_spec, tmp_path):
+    """Its origin.json has no models, its spec none of the keys, its trials no cut samples."""
+    slow = {"seconds_per_sample": 0.05}
+    spec = scripted_spec(cluster="local", **SMALL, models__strong__options=slow)
+    assert cli("launch", spec).returncode == 0
+    run = RunDirectory(tmp_path / "results" / "small")
+    until(lambda: run.journal_file.exists() and journal_events(run.path, "finished"))
+    assert cli("cancel", "small").returncode == 0
+    origin = run.origin()
+    assert origin.pop("models").keys() == {"weak", "strong"}
+    run.origin_file.write_text(json.dumps(origin))
+    text = run.spec_file.read_text()
+    kept = [line for line in text.splitlines() if not line.strip().startswith(("thinking:", "template_args:"))]  # fmt: skip
+    assert len(kept) == len(text.splitlines()) - 4
+    run.spec_file.write_text("\n".join(kept) + "\n")
+    events = [json.loads(line) for line in run.journal_file.read_text().splitlines()]
+    for event in events:
+        if isinstance(event.get("row"), dict):
+            event["row"].pop("cut_samples")
+    run.journal_file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert make_controller(run)
+    done = cli("resume", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert read_state(run.journal_file).finished == "done"
+    frame = table(tmp_path)
+    assert set(frame["state"]) == {"COMPLETED"}
+    assert frame["cut_share"].null_count() >= 1, "of what had finished before"
+    assert frame["cut_share"].drop_nulls().len() >= 1

@@ -1,0 +1,36 @@
+"""Which trials of an iteration draw from the same prompts, and the share each is given."""
+
+from __future__ import annotations
+
+from agenttts.inference.sharing import Share
+from agenttts.loop.works import shares
+from agenttts.run.journal import PlannedTrial
+from agenttts.space import Allocation, Choice
+
+
+def planned(number: int, *choices: tuple[str, int]) -> PlannedTrial:
+    stages = ("retrieval", "answer")
+    pairs = zip(stages, choices, strict=True)
+    allocation = Allocation(tuple(Choice(stage, model, k) for stage, (model, k) in pairs))
+    return PlannedTrial(f"t{number:04}", 1, allocation, "insight", "", 1.0)
+
+
+TOGETHER = [
+    planned(0, ("small", 5), ("large", 1)),
+    planned(1, ("small", 20), ("large", 1)),
+    planned(2, ("large", 5), ("large", 1)),
+    planned(3, ("small", 5), ("large", 9)),
+    planned(4, ("small", 5), ("small", 9)),
+]
+
+
+def test_a_stage_is_shared_by_those_that_begin_alike_and_have_its_model():
+    found = [shares(trial, TOGETHER, at_once=8) for trial in TOGETHER]
+    assert [f.get("retrieval") for f in found] == [Share(0, 4), Share(1, 4), None, Share(2, 4), Share(3, 4)]  # fmt: skip
+    assert [f.get("answer") for f in found] == [Share(0, 2), None, None, Share(1, 2), None]
+
+
+def test_no_more_parts_than_trials_run_at_once():
+    found = [shares(trial, TOGETHER, at_once=2).get("retrieval") for trial in TOGETHER]
+    assert found == [Share(0, 2), Share(1, 2), None, Share(0, 2), Share(1, 2)]
+    assert all(shares(trial, TOGETHER, at_once=1) == {} for trial in TOGETHER)

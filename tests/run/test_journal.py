@@ -1,0 +1,98 @@
+"""The journal: what is written is what is read, whatever a crash left at its end."""
+
+from __future__ import annotations
+
+import pytest
+
+from agenttts.errors import UserError
+from agenttts.run.journal import Journal, PlannedTrial, read_state
+from agenttts.run.rows import row_to_json
+from agenttts.space import Allocation, Choice
+from agenttts.tables.schema import TrialRow, TrialState
+
+
+def planned(number: int, iteration: int = 0) -> PlannedTrial:
+    allocation = Allocation((Choice("answer", "small", number + 1),))
+    return PlannedTrial(f"t{number:04}", iteration, allocation, "initial", "because", 3.5)
+
+
+def row(number: int, state: str = "COMPLETED") -> dict[str, object]:
+    """The row of `planned`'s trial, as the journal keeps it."""
+    trial = planned(number)
+    score = 0.5 if state == "COMPLETED" else None
+    made = TrialRow("r", trial.trial, trial.iteration, trial.source, TrialState(state), score, trial.cost, trial.allocation)  # fmt: skip
+    return row_to_json(made)
+
+
+def test_a_run_is_told_by_its_journal(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.append("started")
+    journal.propose([planned(0), planned(1)])
+    journal.append("submitting", batch="r-0", trials=["t0000", "t0001"])
+    journal.append("submitted", batch="r-0", jobs={"t0000": "7_0", "t0001": "7_1"})
+    journal.append("finished", trial="t0000", row=row(0))
+    journal.append("lost", trials=["t0001"], reason="node")
+    journal.append("submitting", batch="r-1", trials=["t0001"])
+    journal.close()
+    for state in (journal.state, read_state(path), Journal(path).state):
+        assert [t.planned for t in state.trials.values()] == [planned(0), planned(1)]
+        assert [t.planned.trial for t in state.unfinished()] == ["t0001"]
+        waiting = state.trials["t0001"]
+        assert (waiting.batch, waiting.job_id, waiting.submissions) == ("r-1", None, 2)
+        assert state.finished is None
+
+
+@pytest.mark.parametrize("keep", range(1, 40, 3))
+def test_a_line_cut_short_never_happened(tmp_path, keep):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.propose([planned(0)])
+    whole = path.stat().st_size
+    journal.append("ended", outcome="done")
+    journal.close()
+    content = path.read_bytes()
+    path.write_bytes(content[: whole + keep])
+    assert read_state(path).finished is None
+    again = Journal(path)
+    assert path.stat().st_size == whole
+    again.append("ended", outcome="done")
+    assert read_state(path).finished == "done"
+
+
+def test_damage_in_the_middle_is_an_error(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.append("started")
+    journal.close()
+    path.write_bytes(b"not json\n" + path.read_bytes())
+    with pytest.raises(UserError, match=r"journal.jsonl:1: not a journal line"):
+        read_state(path)
+
+
+def test_what_follows_a_resume_reopens_the_run(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append("started")
+    journal.append("ended", outcome="cancelled")
+    journal.append("started")
+    assert journal.state.finished is None
+
+
+def test_a_resume_after_cancel_runs_what_was_cut_off_and_only_that(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.propose([planned(0), planned(1)])
+    for number, state in ((0, "CANCELLED"), (1, "COMPLETED")):
+        journal.append("finished", trial=f"t{number:04}", row=row(number, state))
+    journal.append("told", iteration=0, guidelines=[])
+    journal.propose([planned(2, 1), planned(3, 1)])
+    journal.append("submitting", batch="r-0", trials=["t0002", "t0003"])
+    journal.append("submitted", batch="r-0", jobs={"t0002": "7_0", "t0003": "7_1"})
+    journal.append("finished", trial="t0002", row=row(2, "CANCELLED"))
+    journal.append("finished", trial="t0003", row=row(3, "FAILED"))
+    journal.append("ended", outcome="cancelled")
+    assert journal.state.unfinished() == []
+    journal.append("started")
+    [waiting] = journal.state.unfinished()
+    assert waiting.planned == planned(2, 1)
+    assert (waiting.batch, waiting.job_id, waiting.submissions) == (None, None, 0)
+    assert journal.state.trials["t0000"].row, "the searcher was told that it failed"

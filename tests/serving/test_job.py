@@ -1,0 +1,268 @@
+"""A served model's job, from both sides, with a small HTTP server in vLLM's place that dies or hangs when told to."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.inference.base import ModelConfig
+from agenttts.search.llm.base import LLMError
+from agenttts.serving.job import (
+    ADDRESS_FILE,
+    KEY_FILE,
+    KEY_VARIABLE,
+    PORT,
+    LocalServer,
+    Serving,
+    SlurmServer,
+    read_address,
+)
+from agenttts.serving.lifecycle import ServedLimits, ServedModel
+from agenttts.serving.program import server_command
+from tests.support.processes import alive
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.processes
+
+SERVER = """
+import http.server, os, sys, time
+
+if os.path.exists("slow"): time.sleep(60)
+if os.path.exists("broken"): sys.exit("no such model")
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        right = self.headers["Authorization"] == "Bearer " + os.environ["VLLM_API_KEY"]
+        self.send_response(200 if right and self.path == "/v1/models" else 401)
+        self.end_headers()
+    def log_message(self, *a): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+class Bench:
+    """A served model in a folder, what was noted about it, and switches for its server."""
+
+    def __init__(self, folder: Path, **limits: float) -> None:
+        (folder / "server.py").write_text(SERVER)
+        self.folder = folder / "agent"
+        self.notes: list[str] = []
+        settings = {
+            "start_seconds": 120.0,
+            "idle_seconds": 600.0,
+            "restarts": 1,
+            "poll_seconds": 0.05,
+        }
+        self.limits = ServedLimits(**{**settings, **limits})  # type: ignore[arg-type]
+        self.model = self.start_over()
+
+    def start_over(self, lease_seconds: float = 60.0) -> ServedModel:
+        command = (sys.executable, str(self.folder.parent / "server.py"), PORT)
+        serving = Serving(command, {}, (KEY_VARIABLE,), "127.0.0.1", lease_seconds, "agent", {})
+        server = LocalServer(self.folder)
+        self.model = ServedModel(self.folder, serving, server, self.limits, self.notes.append)
+        return self.model
+
+    @property
+    def pid(self) -> int:
+        address = read_address(self.folder)
+        assert address is not None
+        return int(address.job)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made: list[Bench] = []
+
+    def make(**limits: float) -> Bench:
+        made.append(Bench(tmp_path, **limits))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.model.release()
+
+
+def test_started_found_checked_and_released(bench):
+    served = bench()
+    address = served.model.locate()
+    assert address.base_url.startswith("http://127.0.0.1:")
+    assert served.model.locate() == address
+    key = served.folder / KEY_FILE
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert len(address.key) >= 32
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert address.key.encode() not in process.read_bytes(), "never on a command line"
+        except OSError:
+            continue
+    pid = served.pid
+    served.model.release()
+    until(lambda: not alive(pid))
+    assert not key.exists()
+    assert not (served.folder / ADDRESS_FILE).exists()
+    assert [note.split()[0] for note in served.notes] == ["started", "ready", "released"]
+    assert all(address.key not in note for note in served.notes)
+
+
+def test_started_again_when_it_dies(bench):
+    served = bench()
+    first, pid = served.model.locate(), served.pid
+    os.kill(pid, 9)
+    until(lambda: not alive(pid))
+    second = served.model.locate()
+    assert served.pid != pid
+    assert second.key == first.key
+    assert any("ended by itself" in note for note in served.notes)
+
+
+def test_one_that_never_runs_is_an_error_with_the_end_of_its_log(bench, tmp_path):
+    (tmp_path / "broken").touch()
+    served = bench(restarts=1)
+    with pytest.raises(LLMError, match="2 times in a row.*no such model") as caught:
+        served.model.locate()
+    assert caught.value.fault == "unavailable"
+    (tmp_path / "broken").unlink()
+    assert served.model.locate().key, "the next batch may try again"
+
+
+def test_one_that_takes_too_long_is_released(bench, tmp_path):
+    (tmp_path / "slow").touch()
+    served = bench(start_seconds=0.5)
+    with pytest.raises(LLMError, match="not ready within agent.start_seconds \\(0.5\\)"):
+        served.model.locate()
+    assert served.notes[-1] == "released"
+    assert read_address(served.folder) is None
+
+
+def test_released_while_trials_run_long_and_started_for_their_end(bench):
+    served = bench()
+    served.model.locate()
+    pid = served.pid
+    served.model.waiting(9, 10, True)
+    assert alive(pid), "not at once"
+    served.model._used -= 601  # more than idle_seconds ago
+    served.model.waiting(8, 10, True)
+    until(lambda: not alive(pid))
+    served.model.waiting(5, 10, True)
+    assert read_address(served.folder) is None
+    served.model.waiting(2, 10, True)
+    until(lambda: read_address(served.folder) is not None)
+
+
+def test_released_at_once_when_no_question_is_left_or_the_trials_need_its_gpus(bench):
+    served = bench()
+    served.model.locate()
+    served.model.waiting(3, 3, False)
+    assert read_address(served.folder) is None
+    served = bench(alone=True)
+    served.model.locate()
+    served.model.waiting(3, 3, True)
+    assert read_address(served.folder) is None
+    served.model.waiting(1, 3, True)
+    assert read_address(served.folder) is None, "not before the trials are over"
+
+
+def test_it_ends_by_itself_when_the_controller_is_gone(bench):
+    served = bench()
+    served.start_over(lease_seconds=2.0).locate()
+    pid = served.pid
+    until(lambda: not alive(pid))
+    assert not (served.folder / ADDRESS_FILE).exists()
+
+
+def test_a_server_that_its_controller_has_left_behind_is_ended(bench):
+    served = bench()
+    served.model.locate()
+    served.start_over()  # another controller, whose child it is not
+    pid = served.pid
+    served.model.release()
+    until(lambda: not alive(pid))
+    assert served.notes[-1] == f"job {pid} was left over and is ended"
+
+
+def test_another_server_at_the_port_is_not_taken_for_ours(bench):
+    served = bench()
+    served.model.locate()
+    (served.folder / KEY_FILE).chmod(0o600)
+    (served.folder / KEY_FILE).write_text("another key")
+    served.limits = ServedLimits(0.5, 600, 0, poll_seconds=0.05)
+    served.model._limits = served.limits
+    with pytest.raises(LLMError, match="not ready"):
+        served.model.locate()
+
+
+def test_engine_options_become_the_servers_flags():
+    config = ModelConfig(
+        "agent", "/models/m", options={"max_model_len": 2048, "enforce_eager": False,
+        "enable_prefix_caching": True, "hf_overrides": {"a": 1}, "quantization": None},
+    )  # fmt: skip
+    command, _ = server_command(config, "agent", "0.0.0.0", 8000)
+    text = " ".join(command)
+    assert "vllm.entrypoints.openai.api_server --model /models/m --served-model-name agent" in text
+    assert "--host 0.0.0.0 --port 8000" in text
+    assert "--max-model-len 2048" in text
+    assert "--no-enforce-eager" in text
+    assert "--enable-prefix-caching" in text
+    assert '--hf-overrides {"a": 1}' in text
+    assert "quantization" not in text
+    assert "key" not in text
+
+
+SQUEUE = """cat <<'END'
+JOBID|STATE|REASON|COMMENT
+7|{state}|{reason}|agenttts run=r agent batch=r-1-agent
+END"""
+
+
+@pytest.fixture
+def on_slurm(fake, tmp_path):
+    """Make a model that a job of a cluster of fake commands serves; the notes on it, and what scancel was given."""
+    folder, notes, record = tmp_path / "agent", [], tmp_path / "cancelled"
+    record.touch()
+    fake("sbatch", "echo Submitted batch job 7")
+    fake("scancel", f'echo "$@" >> {record}')
+
+    def make(patience_minutes: float, **limits: float) -> ServedModel:
+        profile = Profile(
+            kind="slurm", trial=JobResources(time="10"), never_patience_minutes=patience_minutes
+        )
+        server = SlurmServer(folder, profile, tmp_path / "jobs", run="r", token="r-1", gpus=1)
+        serving = Serving(("true",), {}, (KEY_VARIABLE,), "0.0.0.0", 60.0, "agent", {})
+        settings = {
+            "start_seconds": 0.3,
+            "idle_seconds": 600.0,
+            "restarts": 0,
+            "poll_seconds": 0.05,
+        }
+        return ServedModel(folder, serving, server, ServedLimits(**settings | limits), notes.append)
+
+    return make, notes, record
+
+
+def test_a_served_model_s_job_that_waits_says_why_in_the_error_and_once_in_the_notes(on_slurm, fake):  # fmt: skip
+    make, notes, record = on_slurm
+    fake("squeue", SQUEUE.format(state="PENDING", reason="JobHeldUser"))
+    with pytest.raises(LLMError, match="not ready within .*; its job 7 still waits: JobHeldUser: it is held by you; 'scontrol release 7'"):  # fmt: skip
+        make(patience_minutes=30).locate()
+    assert sum("waits" in note for note in notes) == 1
+    assert "7" in record.read_text().split(), "released"
+    notes.clear()
+    fake("squeue", SQUEUE.format(state="PENDING", reason="Priority"))
+    with pytest.raises(LLMError, match="its job 7 still waits: Priority: jobs of higher priority"):
+        make(patience_minutes=30).locate()
+    assert not any("waits" in note for note in notes), "that passes"
+
+
+def test_a_served_model_s_job_that_would_never_start_is_given_up(on_slurm, fake):
+    make, notes, record = on_slurm
+    fake("squeue", SQUEUE.format(state="PENDING", reason="PartitionTimeLimit"))
+    with pytest.raises(LLMError, match="did not run 1 times in a row; job 7: it would not have started and was cancelled: PartitionTimeLimit"):  # fmt: skip
+        make(patience_minutes=0, start_seconds=60.0).locate()
+    assert record.read_text().splitlines()[0] == "--state=PENDING 7"
+    assert any("lower time in the profile" in note for note in notes)

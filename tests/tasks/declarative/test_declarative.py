@@ -1,0 +1,266 @@
+"""Tasks in YAML: what they do, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.errors import UserError
+from agenttts.tasks import create
+from agenttts.tasks.base import TaskConfig
+from agenttts.tasks.declarative import parts
+
+GOOD = """\
+name: sums
+main_metric: add.number
+stages:
+  read:
+    prompt: "Numbers in: {{ text }}"
+    parse: list
+    fuse: union
+    metrics: {set_f1: numbers}
+  add:
+    system: Add.
+    prompt: |
+      {% for number in read %}
+      - {{ number }}
+      {% endfor %}
+      Sum?
+    parse: number
+    fuse: median
+    metrics: {number: total}
+  say:
+    prompt: "Say {{ add }} of {{ text }}"
+    fuse: {model: {prompt: "Merge: {{ candidates | join('; ') }}", temperature: 0.1}}
+    metrics: {rouge_l: words}
+"""
+RECORDS = [
+    {"id": "a", "text": "one and two", "numbers": [1, 2], "total": 3, "words": "the sum is three"},
+    {"text": "two and five", "numbers": ["2", "5"], "total": "7", "words": ["seven", "it is seven"]},
+]  # fmt: skip
+
+
+@pytest.fixture
+def make(tmp_path):
+    def write(text: str = GOOD, records: list[dict] = RECORDS) -> tuple[str, str]:
+        (tmp_path / "task.yaml").write_text(text)
+        (tmp_path / "data.jsonl").write_text("\n".join(json.dumps(r) for r in records))
+        return str(tmp_path / "task.yaml"), str(tmp_path / "data.jsonl")
+
+    return write
+
+
+def test_prompts_fusions_and_scores(make):
+    task_file, data = make()
+    task = create(task_file)
+    assert [s.name for s in task.stages] == ["read", "add", "say"]
+    examples = {e.id: e for e in task.load(TaskConfig(data=data))}
+    assert set(examples) == {"a", "1"}
+    a = examples["a"]
+    read, add, say = task.stages
+    assert read.prompt(a, {}).user == "Numbers in: one and two"
+    assert add.prompt(a, {"read": [1, 2]}).user == "- 1\n- 2\nSum?"
+    assert read.fuse([read.parse("1, 2", a), read.parse("2\n3", a)], a) == ["1", "2", "3"]
+    assert add.fuse([5, 1, 3], a) == 3
+    assert add.metrics(3, a) == {"number": 1.0}
+    assert add.metrics(7, examples["1"]) == {"number": 1.0}, "a right answer may be text"
+    outputs = {"read": [1, 2], "add": 3}
+    assert say.fusion(["x"], a, outputs) is None
+    assert say.fusion(["", ""], a, outputs) is None
+    fusion = say.fusion(["three", "", "it is three"], a, outputs)
+    assert fusion.prompt.user == "Merge: three; it is three"
+    assert fusion.temperature == 0.1
+    assert say.metrics("it is seven", examples["1"]) == {"rouge_l": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("fuse: union", "fuse: unoin", ["task.yaml:7", "stages.read.fuse"]),
+        ("parse: list", "pars: list", ["task.yaml:6", "stages.read.pars", "did you mean 'parse'"]),
+        ("main_metric: add.number", "main_metric: add.numbre", ["task.yaml:2", "main_metric", "did you mean 'add.number'"]),
+        ("metrics: {set_f1: numbers}", "metrics: {setf1: numbers}", ["task.yaml:8", "stages.read.metrics", "did you mean 'set_f1'"]),
+        ("{{ text }}", "{{ text }", ["task.yaml:5", "stages.read.prompt", "not a Jinja2 template"]),
+        ("Numbers in: {{ text }}", "{{ add }}", ["task.yaml:5", "stages.read.prompt", "not an earlier stage"]),
+        ("fuse: union", "fuse: median", ["task.yaml:4", "stages.read", "parse: number"]),
+        ("parse: number", "parse: choice", ["stages.add", "choices"]),
+        ("temperature: 0.1", "temperature: 9", ["stages.say.fuse.model.temperature"]),
+        ("name: sums", "name: [", ["task.yaml:", "not valid YAML"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_named_with_line_and_key(make, old, new, words):
+    assert old in GOOD
+    task_file, _ = make(GOOD.replace(old, new, 1))
+    with pytest.raises(UserError) as caught:
+        create(task_file)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"text": None}, ["data.jsonl:2", "field 'text' is missing", "stages.read.prompt"]),
+        ({"numbers": None}, ["data.jsonl:2", "field 'numbers'", "stages.read.metrics.set_f1"]),
+        ({"numbers": "2"}, ["data.jsonl:2", "numbers", "a list of one or more"]),
+        ({"total": "seven"}, ["data.jsonl:2", "total", "must be a number"]),
+        ({"words": ""}, ["data.jsonl:2", "words", "rouge_l"]),
+        ({"add": 1}, ["data.jsonl:2", "'add'", "rename it"]),
+        ({"id": "a"}, ["data.jsonl:2", "id 'a'", "data.jsonl:1"]),
+    ],
+)
+def test_a_wrong_record_is_named_with_its_line_and_who_needs_it(make, change, words):
+    record = {k: v for k, v in {**RECORDS[1], **change}.items() if v is not None}
+    task_file, data = make(records=[RECORDS[0], record])
+    with pytest.raises(UserError) as caught:
+        create(task_file).load(TaskConfig(data=data))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_data_and_options_are_asked_for(make):
+    task_file, data = make()
+    with pytest.raises(UserError, match=r"task\.data"):
+        create(task_file).load(TaskConfig(data=""))
+    with pytest.raises(UserError, match="did you mean 'search_examples'"):
+        create(task_file).load(TaskConfig(data=data, options={"search_example": 1}))
+    with pytest.raises(UserError, match=r"did you mean '.*task\.yaml'"):
+        create(task_file.replace("task.yaml", "tas.yaml"))
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ text.__class__.__mro__ }}", "{{ ''.__class__.__base__.__subclasses__() }}", "{{ text.nothing.more }}", "{{ text | nosuch }}"],
+)  # fmt: skip
+def test_templates_see_data_alone_and_fail_as_user_errors(make, template):
+    text = GOOD.replace('prompt: "Numbers in: {{ text }}"', f'prompt: "{template}"')
+    task_file, data = make(text)
+
+    def create_and_load():
+        create(task_file).load(TaskConfig(data=data))
+
+    with pytest.raises(UserError, match=r"stages\.read\.prompt"):
+        create_and_load()
+
+
+def test_what_templates_know_is_no_field(make):
+    task_file, data = make(GOOD.replace("Numbers in: {{ text }}", "{% for i in range(2) %}{{ loop.index }}{% endfor %} {{ text }}"))  # fmt: skip
+    task = create(task_file)
+    [example] = task.load(TaskConfig(data=data, examples=1))
+    assert task.stages[0].prompt(example, {}).user == f"12 {example.data['text']}"
+    task_file, data = make(GOOD.replace("Say {{ add }}", "Say {{ candidates }}"))
+    with pytest.raises(UserError, match=r"field 'candidates' is missing.*stages\.say\.prompt"):
+        create(task_file).load(TaskConfig(data=data))
+
+
+@pytest.mark.parametrize(
+    ("how", "text", "value"),
+    [
+        ("text", "  a\nb ", "a\nb"),
+        ("first_line", "\n\n a \nb", "a"),
+        ("number", "12 apples and 1,250.5 pears", 1250.5),
+        ("number", "so it is -3.", -3),
+        ("number", ".5", 0.5),
+        ("number", "-.25 of it", -0.25),
+        ("number", "between 3-5", 5),
+        ("number", "in 2019-2020", 2020),
+        ("number", "(3)-5 or 5%-7", 7),
+        ("number", "x=-4", -4),
+        ("number", "1e5", 100_000),
+        ("number", "2.5E-3 m", 0.0025),
+        ("number", "1e50", 1e50),
+        ("number", "version 1.2.3", 3),
+        ("number", "the end.5", 5),
+        ("number", "$1,234.50", 1234.5),
+        ("number", "none", None),
+        ("choice", "I think No, not yes", "no"),
+        ("choice", "unknown", ""),
+        ("choice", "yes, but slowly", "yes, but"),
+        ("list", "- a\n- b\n\n3. c", ["a", "b", "c"]),
+        ("list", "a, b", ["a", "b"]),
+        ("list", 'It is ["a", 2].', ["a", 2]),
+        ("list", "", []),
+        ("json", 'Here: {"a": [1]} done', {"a": [1]}),
+        ("json", "{broken [1, 2]", [1, 2]),
+        ("json", "none", None),
+    ],
+)
+def test_parsers(how, text, value):
+    found = parts.parse(how, text, ["yes", "no", "yes, but"])
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("how", "candidates", "fused"),
+    [
+        ("vote", ["b", "a", "", "a", ""], "a"),
+        ("vote", ["b", "a"], "b"),
+        ("vote", [{"x": 1}, {"x": 2}, {"x": 2}], {"x": 2}),
+        ("first", ["", "b", "a"], "b"),
+        ("longest", ["a", "ccc", "bb"], "ccc"),
+        ("median", [9, 1, None, 5], 5),
+        ("median", [1, 2, 3, 4], 2),
+        ("union", [["a"], [], ["b", "a"]], ["a", "b"]),
+        ("vote", ["", ""], "EMPTY"),
+    ],
+)
+def test_fusions(how, candidates, fused):
+    assert parts.fuse(how, candidates, "EMPTY") == fused
+    for candidate in candidates:
+        assert parts.fuse(how, [candidate], "EMPTY") == candidate
+
+
+@pytest.mark.parametrize(
+    ("metric", "output", "gold", "score"),
+    [
+        ("exact_match", "The Danube!", "danube", 1),
+        ("exact_match", 7, "7", 1),
+        ("exact_match", "Rhine", ["Danube", "rhine"], 1),
+        ("exact_match", "", "x", 0),
+        ("contains", "it is the Danube, I think", "danube", 1),
+        ("contains", "bluedanube", "danube", 0),
+        ("token_f1", "red small boat", "red boat", 0.8),  # P 2/3, R 1
+        ("rouge_l", "red small boat", "small red boat", 2 / 3),  # common: red boat
+        ("set_f1", ["B", "c"], ["a", "b"], 0.5),
+        ("set_f1", [], ["a"], 0),
+        ("number", 0.1 + 0.2, 0.3, 1),
+        ("number", "about 1,000", 1000, 1),
+        ("number", None, 0, 0),
+        ("number", 2, 3, 0),
+    ],
+)
+def test_metrics(metric, output, gold, score):
+    assert parts.METRICS[metric](output, gold) == pytest.approx(score)
+
+
+@given(st.text() | st.text(alphabet='[]{}",: 0123456789.-\n'), st.sampled_from(["text", "first_line", "number", "choice", "list", "json"]))  # fmt: skip
+def test_parsers_never_raise_and_give_json(text, how):
+    value = parts.parse(how, text, ["a", "b("])
+    json.dumps(value)
+    for metric in parts.METRICS.values():
+        assert 0 <= metric(value, ["a", 1]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("how", "text", "expected"),
+    [
+        ("json", r'{"a\udc00": ["\ud83d", "\ud83d\ude00"]}', {"a?": ["?", "\U0001f600"]}),
+        ("list", r'["\ud83d", 1]', ["?", 1]),
+        ("text", "\ud83d", "?"),
+        ("first_line", "a\udc00\nb", "a?"),
+    ],
+)
+def test_no_value_holds_half_a_character(how, text, expected):
+    value = parts.parse(how, text)
+    assert value == expected
+    json.dumps(value, ensure_ascii=False).encode()
+
+
+def test_json_nested_deeper_than_can_be_walked_is_no_value():
+    for depth in (200, 900, 3000, 6000):
+        value = parts.parse("json", "[" * depth + "]" * depth)
+        assert value is None or isinstance(value, list)

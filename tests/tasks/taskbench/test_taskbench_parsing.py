@@ -1,0 +1,138 @@
+"""Plans out of what models write."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agenttts.tasks.taskbench.replies import parse_calls, parse_steps, parse_tools
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"task_steps": ["Do a", "Do b"]}',
+        'Sure! Here [1] is the plan:\n```json\n{\n "task_steps": [\n  "Do a",\n  "Do b"\n ]\n}\n```\nDone {x}.',
+        '["Do a", "Do b"]',
+        '{"result": {"task_steps": [{"step": "Do a"}, {"description": "Do b"}]}}',
+        "{'task_steps': ['Do a', 'Do b']}",
+        '{"task_steps": ["Do a", "Do b"',
+        '{"task_steps": ["Do a", "Do b",],} // all',
+    ],
+)
+def test_steps(text):
+    assert parse_steps(text) == ["Do a", "Do b"]
+
+
+def test_steps_without_json_are_the_numbered_lines():
+    text = "The plan\nStep 1: Do a\n  2. Do b\n- Do c\nThat is all."
+    assert parse_steps(text) == ["Step 1: Do a", "2. Do b", "- Do c"]
+    assert parse_steps("I cannot do that.") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"task_nodes": [{"task": "a"}, {"task": "b", "arguments": []}]}',
+        '[{"name": "a"}, "b"]',
+        'First {"x": 1}, then {"tools": ["a", "b"]}',
+        '{"task_nodes": [{"task": "a"}, {"task": "b"',
+    ],
+)
+def test_tools(text):
+    assert parse_tools(text, []) == ["a", "b"]
+
+
+def test_tools_without_json_are_the_known_ones_named():
+    known = ["book_car", "Image Search", "ping"]
+    assert parse_tools("Use Image Search and then book_car.", known) == ["Image Search", "book_car"]
+    assert parse_tools("Use a car, while shopping.", known) == []
+
+
+NAMED = [{"task": "book", "arguments": [{"name": "day", "value": "5"}, {"name": "x", "value": "y z"}]}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [{"name": "day", "value": 5}, {"name": "x", "value": "y z "}],
+        {"day": 5, "x": ["y", "z"]},
+        [{"day": "5"}, {"x": "y z"}],
+    ],
+)
+def test_named_arguments(arguments):
+    for key in ("arguments", "parameters"):
+        call = {"task": "book", key: arguments}
+        assert parse_calls(json.dumps({"task_nodes": [call]}), False) == NAMED
+        assert parse_calls(json.dumps([call]), False) == NAMED
+        assert parse_calls(f"It is {json.dumps(call)}.", False) == NAMED
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["a.png", "<node-0>"], [{"name": "image", "value": "a.png"}, {"value": "<node-0>"}], {"i": "a.png", "j": "<node-0>"}],
+)  # fmt: skip
+def test_resources(arguments):
+    text = json.dumps({"task_nodes": [{"task": "t", "arguments": arguments}]})
+    assert parse_calls(text, True) == [{"task": "t", "arguments": ["a.png", "<node-0>"]}]
+
+
+def test_a_plan_cut_off_at_the_token_limit_keeps_its_whole_calls():
+    text = '{"task_nodes": [{"task": "a", "arguments": [{"name": "n", "value": "v"}]}, {"task": "b", "argu'
+    first, *_ = parse_calls(text, False)
+    assert first == {"task": "a", "arguments": [{"name": "n", "value": "v"}]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[[[[" * 5000, '{"a":' * 3000, "9" * 6000, '["\\ud800"]', "[NaN, Infinity]", "{}" * 3000, "'" * 3000, "[{'" * 1000],
+)  # fmt: skip
+def test_noise_is_read_in_time_and_gives_what_a_table_can_hold(text):
+    for found in (parse_steps(text), parse_tools(text, ["a"]), parse_calls(text, True)):
+        json.dumps(found, ensure_ascii=False).encode("utf-8")
+
+
+def _call(name, **arguments):
+    return {"task": name, "arguments": [{"name": k, "value": v} for k, v in arguments.items()]}
+
+
+WEATHER, MAIL = _call("weather", city="X"), _call("mail", to="Y")
+W, M = json.dumps(WEATHER), json.dumps(MAIL)
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        (f'{{"task_nodes": [{W},],}}', [WEATHER]),
+        (f'{{"task_nodes": [{W}, // [first]\n {M}]}}', [WEATHER, MAIL]),
+        (f'{{"task_nodes": [{W}, {M}', [WEATHER, MAIL]),
+        (f'{{"task_nodes": [{W}, {M}, ', [WEATHER, MAIL]),
+        (f'{{"task_nodes": [{W}]', [WEATHER]),
+        (f'[{W}, {M}', [WEATHER, MAIL]),
+        (f'```json\n{{"task_steps": ["Do [x"], "task_nodes": [{W}, {M}],}}\n```', [WEATHER, MAIL]),
+        # A value in the prose, and marks of prose that are no JSON.
+        (f'For {{"name": "city"}} I use: {{"task_nodes": [{W}]}}', [WEATHER]),
+        (f'For {{"name": "city"}} I use: {{"task_nodes": [{W},]}}', [WEATHER]),
+        (f'On a 5" screen :[ (see [1]): {{"task_nodes": [{W}]}}', [WEATHER]),
+        # One call a line, or after a number.
+        (f"{W}\n{M}", [WEATHER, MAIL]),
+        (f"{W},\n{M},\n{W}", [WEATHER, MAIL, WEATHER]),
+        (f"1. {W}\n2. {M}\n", [WEATHER, MAIL]),
+        (f"{W}\n{M[:-3]}", [WEATHER, MAIL]),
+    ],
+)  # fmt: skip
+def test_a_damaged_plan_is_repaired_before_a_part_of_it_is_taken_for_the_plan(text, calls):
+    assert parse_calls(text, False) == calls
+    assert parse_tools(text, ["weather", "mail"]) == [call["task"] for call in calls]
+
+
+def test_a_plan_cut_off_inside_an_argument_is_no_plan_of_its_arguments():
+    text = (
+        '{"task_nodes": [{"task": "book", "arguments": [{"name": "from", "value": "Rome"}, '
+        '{"name": "to", "value": "Par'
+    )
+    [call] = parse_calls(text, False)
+    assert (call["task"], call["arguments"][0]) == ("book", {"name": "from", "value": "Rome"})
+    assert parse_tools(text, []) == ["book"]
+    assert parse_tools('{"task_nodes": [{"task": "E", "arguments": ["a.jpg", "<node-0>"]}, {"task": "B", "arguments": ["b', []) == ["E", "B"]  # fmt: skip

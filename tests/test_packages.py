@@ -1,0 +1,116 @@
+"""Imports point down the list of packages, and what a login node runs needs no torch, vLLM or transformers."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "agenttts"
+# ARCHITECTURE.md's list, top first.
+LAYERS = ["cli", "status", "doctor", "launch", "loop", "serving", "run", "replay", "report", "search", "images", "dispatch", "trial", "tasks", "inference", "sandbox", "tables", "spec", "space", "replies", "files", "errors"]  # fmt: skip
+INDEPENDENT_OF = {
+    "replay": {"report", "images", "dispatch", "trial", "tasks", "inference", "sandbox"},
+    "report": {"search", "images", "dispatch", "trial", "tasks", "inference", "sandbox"},
+    "search": {"images", "dispatch", "trial", "tasks", "inference", "sandbox"},
+    "images": {"trial", "tasks", "inference", "sandbox", "tables"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_layers(path: Path) -> set[str]:
+    found: set[str] = set()
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    guarded = [n for n in nodes if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    skipped = {id(n) for block in guarded for n in ast.walk(block)}
+    for node in nodes:
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            parts = node.module.split(".")
+            if parts[0] == "agenttts":
+                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("agenttts.")}
+    return found & set(LAYERS)
+
+
+def problem(path: Path) -> str | None:
+    """What is wrong with a module's imports."""
+    here, name = layer(path), path.relative_to(PACKAGE)
+    if here == "__init__":
+        return None
+    if here not in LAYERS:
+        return f"{name}: {here} is not in ARCHITECTURE.md's list of packages"
+    above = set(LAYERS[: LAYERS.index(here)])
+    wrong = imported_layers(path) & (above | INDEPENDENT_OF.get(here, set()))
+    return f"{name} imports {', '.join(sorted(wrong))}" if wrong else None
+
+
+def test_imports_point_down():
+    assert len(modules()) > 100, "the package is found"
+    assert [found for path in modules() if (found := problem(path))] == []
+
+
+def test_an_import_that_points_up_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path)
+    (tmp_path / "space.py").write_text(
+        "import agenttts.spec\nfrom agenttts.search import create\n"
+    )
+    (tmp_path / "new.py").write_text("")
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "a.py").write_text("def f():\n    from agenttts import trial\n")
+    assert [problem(path) for path in modules()] == [
+        "new.py: new is not in ARCHITECTURE.md's list of packages",
+        "search/a.py imports trial",
+        "space.py imports search, spec",
+    ]
+
+
+# numpy is the searchers' own; the rest is for images, or for methods that ask for it.
+HEAVY = {"torch", "vllm", "transformers", "scipy", "optuna"}
+
+
+HEAVY_FOR_HELP = HEAVY | {"numpy", "polars", "pydantic", "submitit", "yaml"}
+LOGIN_NODE = ["agenttts.launch.launch", "agenttts.status.run_status", "agenttts.report", "agenttts.search", "agenttts.tasks"]  # fmt: skip
+
+# In one interpreter that has imported nothing: after each step, its name and the top-level modules loaded so far.
+STEPS = """
+import importlib, sys
+
+def loaded(step):
+    print(step, *sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+
+import agenttts.cli
+sys.argv = ["agenttts-hpc", "--help"]
+try:
+    agenttts.cli.main()
+except SystemExit:
+    loaded("--help")
+for module in MODULES:
+    importlib.import_module(module)
+    loaded(module)
+"""
+
+
+@pytest.mark.processes
+def test_a_login_node_needs_no_engine_and_help_nothing_heavy_at_all():
+    done = subprocess.run(
+        [sys.executable, "-c", f"MODULES = {LOGIN_NODE}\n{STEPS}"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "Usage" in done.stdout
+    loaded = {step: set(names) for step, *names in map(str.split, done.stderr.splitlines())}
+    assert list(loaded) == ["--help", *LOGIN_NODE]
+    forbidden = {"--help": HEAVY_FOR_HELP} | dict.fromkeys(LOGIN_NODE, HEAVY)
+    assert {step: found for step in loaded if (found := loaded[step] & forbidden[step])} == {}
