@@ -1,3 +1,87 @@
-"""agenttts-hpc: test-time compute-optimal scaling of multi-stage LLM tasks, searched on Slurm clusters."""
+"""agenttts-hpc: test-time compute-optimal scaling of multi-stage LLM tasks, searched on Slurm clusters.
+
+The names in ``__all__`` are the public interface. They are imported when they are first used, so that
+``import agenttts`` loads nothing else.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserError
+    from agenttts.report import build_report, render
+    from agenttts.search import create as create_searcher
+    from agenttts.search.base import Proposal, Searcher, TrialResult
+    from agenttts.space import Allocation, Choice, Model, SearchSpace, Stage, allocation_budget
+    from agenttts.spec import JobSpec, dump_spec, load_spec
+    from agenttts.tables.schema import TrialState, read_examples, read_trials
+    from agenttts.tasks import create as create_task
+    from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AgentTTSError",
+    "Allocation",
+    "Choice",
+    "Example",
+    "Fusion",
+    "JobSpec",
+    "MissingRequirement",
+    "Model",
+    "Proposal",
+    "RunFailed",
+    "SearchSpace",
+    "Searcher",
+    "Stage",
+    "StageDefinition",
+    "Task",
+    "TaskConfig",
+    "TrialResult",
+    "TrialState",
+    "UserError",
+    "__version__",
+    "allocation_budget",
+    "build_report",
+    "create_searcher",
+    "create_task",
+    "dump_spec",
+    "load_spec",
+    "read_examples",
+    "read_trials",
+    "render",
+]
+
+# Where a public name is defined: its module, and its name there where that is another.
+_HOMES = {
+    "agenttts.errors": ["AgentTTSError", "MissingRequirement", "RunFailed", "UserError"],
+    "agenttts.report": ["build_report", "render"],
+    "agenttts.search": ["create as create_searcher"],
+    "agenttts.search.base": ["Proposal", "Searcher", "TrialResult"],
+    "agenttts.space": [
+        "Allocation",
+        "Choice",
+        "Model",
+        "SearchSpace",
+        "Stage",
+        "allocation_budget",
+    ],
+    "agenttts.spec": ["JobSpec", "dump_spec", "load_spec"],
+    "agenttts.tables.schema": ["TrialState", "read_examples", "read_trials"],
+    "agenttts.tasks": ["create as create_task"],
+    "agenttts.tasks.base": ["Example", "Fusion", "StageDefinition", "Task", "TaskConfig"],
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    for module, names in _HOMES.items():
+        for entry in names:
+            inner, _, outer = entry.partition(" as ")
+            if name == (outer or inner):
+                return getattr(import_module(module), inner)
+    raise AttributeError(f"module 'agenttts' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
+from pathlib import Path
 
+import pytest
+
+import agenttts
+
+# The public interface as the documentation names it, and where each name is defined.
 PUBLIC = {
-    "agenttts": ["__version__"],
+    "agenttts": agenttts.__all__,
     "agenttts.space": [
         "SearchSpace",
         "Stage",
@@ -47,6 +54,30 @@ def test_what_a_module_exports_exists():
         for name in getattr(module, "__all__", [])
         if not hasattr(module, name)
     ] == []
+
+
+def test_every_public_name_has_one_home_and_type_checkers_know_it():
+    """The imports for type checkers, the table of homes and ``__all__`` say the same."""
+    tree = ast.parse(Path(agenttts.__file__).read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    checked = {
+        (node.module, ast.unparse(alias)) for node in block.body for alias in node.names
+    }  # fmt: skip
+    homes = {(module, entry) for module, entries in agenttts._HOMES.items() for entry in entries}
+    assert homes == checked
+    names = [entry.rpartition(" ")[2] for _, entry in homes]
+    assert sorted([*names, "__version__"]) == sorted(agenttts.__all__)
+    assert set(agenttts.__all__) <= set(dir(agenttts))
+    assert agenttts.create_task is importlib.import_module("agenttts.tasks").create
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'serch'"):
+        _ = agenttts.serch
+
+
+def test_types_are_published():
+    assert (Path(agenttts.__file__).parent / "py.typed").exists()
 
 
 def test_the_version_is_one():
