@@ -16,15 +16,18 @@ import pytest
 
 from agenttts.inference.base import Engine, EngineError, ModelConfig, Request, SamplingParams
 from agenttts.inference.engine_process import EngineProcess, create_engine
+from agenttts.inference.engines import ENGINES as ENTRIES
 from agenttts.inference.vllm import is_cpu_build
 from tests.support.processes import group_members
 from tests.support.waiting import until
 
 llm = pytest.mark.llm
+# Those that read a script in place of a model's files.
+SCRIPTED = {"scripted"}
 ENGINES = ["scripted", pytest.param("transformers", marks=llm), pytest.param("vllm", marks=llm)]
-REAL = ENGINES[1:]
+REAL = [engine for engine in ENGINES if not isinstance(engine, str)]
 # Its samples depend on nothing but prompt and seed, however they are batched.
-EXACT = {"scripted", "transformers"}
+EXACT = [engine for engine in ENGINES if getattr(engine, "values", ()) != ("vllm",)]
 CONTEXT = 256
 
 TREE = "Question: which tree is larger, number 37 or number 53? Answer:"
@@ -55,7 +58,7 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[Callable[[str, bool], Eng
 
     def get(name: str, chat: bool = True) -> Engine:
         if (name, chat) not in engines:
-            model = "script" if name == "scripted" else "tiny" if chat else "tiny_base"
+            model = "script" if name in SCRIPTED else "tiny" if chat else "tiny_base"
             path = request.getfixturevalue(model)
             engines[name, chat] = create_engine(config(name, path, max_model_len=CONTEXT))
         return engines[name, chat]
@@ -68,8 +71,9 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[Callable[[str, bool], Eng
 @pytest.fixture(params=ENGINES)
 def name(request: pytest.FixtureRequest) -> str:
     engine = request.param
-    if engine != "scripted" and importlib.util.find_spec(engine) is None:
-        pytest.skip(f"{engine} is not installed here")
+    for package in ENTRIES[engine].packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed here")
     return engine
 
 
@@ -102,7 +106,7 @@ def test_the_same_call_gives_the_same_samples(engine):
     assert engine.generate(requests) == engine.generate(requests)
 
 
-@pytest.mark.parametrize("name", [e for e in ENGINES if e not in (REAL[1],)], indirect=True)
+@pytest.mark.parametrize("name", EXACT, indirect=True)
 def test_a_sample_is_its_prompt_and_seeds_alone(engine):
     """Whatever else is in the call."""
     [together] = engine.generate([request(seeds=6)])
@@ -133,7 +137,7 @@ def test_generation_ends_at_max_tokens(engine):
 
 
 def test_stop_strings_end_a_completion(engine, name):
-    stop = "\n\n" if name == "scripted" else "e"
+    stop = "\n\n" if name in SCRIPTED else "e"
     [free] = engine.generate([request(tokens=24, seeds=8)])
     assert any(stop in text for text in texts(free)), "the test needs samples that hold it"
     [stopped] = engine.generate([request(tokens=24, seeds=8, stop=(stop, "never to be seen"))])
@@ -200,4 +204,4 @@ def test_closing_gives_the_memory_back(engine, name):
         # The processes are given a moment to be reaped.
         until(lambda: not group_members(engine.pid), seconds=5, pause=0.1)
     else:
-        assert name == "scripted", "every engine with a model to load has a process of its own"
+        assert name in SCRIPTED, "every engine with a model to load has a process of its own"
