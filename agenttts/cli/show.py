@@ -34,6 +34,11 @@ def new_console() -> Console:
 console = new_console()
 
 
+def say(line: str = "") -> None:
+    """Print a line as it is, with Rich mark-up; the terminal wraps it, so that it can be copied."""
+    console.print(line, highlight=False, soft_wrap=True)
+
+
 def progress(run: RunDirectory, *, quiet: bool = False) -> None:
     """Follow a run to its end: a live display on a terminal, a line a change elsewhere."""
     from agenttts.status.run_status import follow
@@ -52,11 +57,7 @@ def progress(run: RunDirectory, *, quiet: bool = False) -> None:
         nonlocal last
         text = _status_line(status)
         if text != last:
-            console.print(
-                f"{time.monotonic() - started:6.0f} s  {escape(text)}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(f"{time.monotonic() - started:6.0f} s  {escape(text)}")
             last = text
 
     follow(run, line)
@@ -70,29 +71,13 @@ def status(document: dict[str, Any]) -> None:
 def launched(document: dict[str, Any]) -> None:
     """``launch``: what was started and how to watch it."""
     verb = "launched" if document["created"] else "exists and goes on"
-    console.print(
-        f"run [bold]{document['run']}[/] {verb}: {escape(document['path'])}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"run [bold]{document['run']}[/] {verb}: {escape(document['path'])}")
     read_otherwise(document["data"], document["skip_bad"])
-    console.print(
-        f"controller: {escape(document['controller']['described'])}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"controller: {escape(document['controller']['described'])}")
     if document["nodes"]:
-        console.print(f"nodes:      {escape(document['nodes'])}", highlight=False, soft_wrap=True)
-    console.print(
-        f"watch it:   agenttts-hpc status {escape(document['path'])} --watch",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(
-        f"aggregate:  agenttts-hpc report {escape(document['path'])}",
-        highlight=False,
-        soft_wrap=True,
-    )
+        say(f"nodes:      {escape(document['nodes'])}")
+    say(f"watch it:   agenttts-hpc status {escape(document['path'])} --watch")
+    say(f"aggregate:  agenttts-hpc report {escape(document['path'])}")
 
 
 def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
@@ -109,7 +94,7 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
     if retried is not None:
         lines.append(f"tried again: {_names(retried)}" if retried else "no trial has failed: there is nothing to try again")  # fmt: skip
     for line in lines:
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        say(escape(line))
 
 
 def _names(trials: list[str]) -> str:
@@ -141,28 +126,22 @@ def data_read(sources: list[dict[str, Any]], skip_bad: int) -> None:
         more = source["skipped"] - len(source["reasons"])
         lines += [f"  and {more} more"] if more else []
         for line in lines:
-            console.print(escape(line), highlight=False, soft_wrap=True)
+            say(escape(line))
 
 
 def plan(document: dict[str, Any]) -> None:
     """``launch --dry-run``: what would be done."""
     search = document["search"]
     examples = document["task"]["examples"] or "all"
-    console.print(
+    say(
         f"[bold]{document['run']}[/] on {document['cluster']['name']} ({document['cluster']['kind']}): "
-        f"{document['task']['name']}, {examples} examples, score {document['task']['main_metric']}",
-        highlight=False,
-        soft_wrap=True,
+        f"{document['task']['name']}, {examples} examples, score {document['task']['main_metric']}"
     )
-    console.print(
+    say(
         f"{search['method']}: budget {search['budget']:g} units (least possible {search['least_budget']:g}), "
         f"{search['initial_trials']} initial trials + {search['iterations']} x {search['batch_size']} "
         f"= {search['trials_at_most']} at most"
-        + (
-            ", then one of what is recommended if it was not tried" if search["recommended"] else ""
-        ),
-        highlight=False,
-        soft_wrap=True,
+        + (", then one of what is recommended if it was not tried" if search["recommended"] else "")
     )
     data_read(document["task"]["data"], document["task"]["skip_bad"])
     table = Table("stage", "model", "params", "1 sample", "samples in B", "GPUs", "why")
@@ -180,51 +159,37 @@ def plan(document: dict[str, Any]) -> None:
     console.print(table)
     for key, what in (("finalists", "examples of the search split"), ("test", "held-out examples")):
         if search[key]:
-            console.print(
-                f"then ({key}): the best {search[key]['allocations']} on {search[key]['examples']} {what}",
-                highlight=False,
+            say(
+                f"then ({key}): the best {search[key]['allocations']} on {search[key]['examples']} {what}"
             )
     for name, model in document["models"].items():
         thinking = model["thinking"]
         if thinking is None:
-            console.print(f"{name}: thinking is not removed from its replies", highlight=False)
+            say(f"{name}: thinking is not removed from its replies")
         elif thinking["known"]:
             pairs = zip(thinking["starts"], thinking["ends"], strict=False)
             markers = escape(", ".join(f"{start} … {end}" for start, end in pairs))
-            console.print(
-                f"{name}: thinking is removed from its replies: {markers}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(f"{name}: thinking is removed from its replies: {markers}")
     agent = document["agent"]
     if agent:
         served = f", {agent['gpus']} GPUs ({agent['why']})" if "gpus" in agent else ""
-        console.print(
-            f"agent: {agent['kind']} {agent['model']}, at most {agent['max_calls']} calls{served}",
-            highlight=False,
-        )
+        say(f"agent: {agent['kind']} {agent['model']}, at most {agent['max_calls']} calls{served}")
     for kind in ("controller", "trial"):
         asked = escape(", ".join(f"{k}={v}" for k, v in document["resources"][kind].items()))
-        console.print(f"{kind} job: {asked}", highlight=False, soft_wrap=True)
+        say(f"{kind} job: {asked}")
     image = document["container"]
-    console.print(
-        f"container: {image['runtime']} {escape(image['image'])}" if image else "container: none",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"container: {image['runtime']} {escape(image['image'])}" if image else "container: none")
     if document["cluster"]["nodes"]:
-        console.print(
-            f"nodes: {escape(document['cluster']['nodes'])}", highlight=False, soft_wrap=True
-        )
+        say(f"nodes: {escape(document['cluster']['nodes'])}")
     for problem in document["problems"]:
-        console.print(f"[red]missing[/] {escape(problem['what'])}", highlight=False)
-        console.print(f"        fix: {escape(problem['fix'])}", highlight=False)
+        say(f"[red]missing[/] {escape(problem['what'])}")
+        say(f"        fix: {escape(problem['fix'])}")
     console.print("nothing was created or submitted (--dry-run)")
 
 
 def line(text: str) -> None:
     """A line while a command waits."""
-    console.print(escape(text), highlight=False, soft_wrap=True)
+    say(escape(text))
 
 
 def silence(text: str) -> None:
@@ -238,21 +203,17 @@ def doctor(document: dict[str, Any]) -> None:
     for check in document["checks"]:
         if len(places) > 1 and check["where"] != last:
             last = check["where"]
-            console.print(f"{escape(last)}:", highlight=False, soft_wrap=True)
+            say(f"{escape(last)}:")
         mark = {True: "[green]ok[/]     ", False: "[red]missing[/]", None: "[yellow]note[/]   "}
-        console.print(
-            f"{mark[check['ok']]} {escape(check['what'])}: {escape(check['detail'])}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f"{mark[check['ok']]} {escape(check['what'])}: {escape(check['detail'])}")
         if check["fix"]:
-            console.print(f"        fix: {escape(check['fix'])}", highlight=False, soft_wrap=True)
+            say(f"        fix: {escape(check['fix'])}")
 
 
 def record(document: dict[str, Any]) -> None:
     """A flat document, a line a key."""
     for key, value in document.items():
-        console.print(f"{key}: {escape(str(value))}", highlight=False, soft_wrap=True)
+        say(f"{key}: {escape(str(value))}")
 
 
 def trace(frame: pl.DataFrame) -> None:
