@@ -1,0 +1,1 @@
+"""Checks of a machine, a profile and its nodes."""

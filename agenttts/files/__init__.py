@@ -1,0 +1,1 @@
+"""Atomic writes, checked JSON documents, and processes."""

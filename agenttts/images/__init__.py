@@ -1,0 +1,1 @@
+"""Container images: build, digest, record, CUDA version."""

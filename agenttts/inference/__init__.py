@@ -1,1 +1,1 @@
-
+"""Engines, samples and their store."""

@@ -1,0 +1,1 @@
+"""Plan, creation, resumption and cancellation of runs."""

@@ -1,0 +1,1 @@
+"""The controller: proposes, submits, collects and tells until the run is over."""

@@ -1,1 +1,1 @@
-
+"""Schemas of tables, and their aggregation."""

@@ -1,1 +1,1 @@
-
+"""One trial: an allocation on the examples."""

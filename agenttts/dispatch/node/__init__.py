@@ -1,0 +1,1 @@
+"""The job on the node: checks, limits, scratch directory, compile cache."""

@@ -1,0 +1,1 @@
+"""How many GPUs a model takes."""

@@ -1,0 +1,1 @@
+"""Slurm: requests, batch files, submission, and the answers of its commands."""

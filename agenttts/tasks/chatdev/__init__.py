@@ -1,0 +1,1 @@
+"""Software development: code, review, test."""

@@ -1,0 +1,1 @@
+"""Tasks that are described in a YAML file."""

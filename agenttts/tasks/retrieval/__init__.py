@@ -1,0 +1,1 @@
+"""Retrieval and question answering, on texts and on knowledge graphs."""

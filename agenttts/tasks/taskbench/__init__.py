@@ -1,0 +1,1 @@
+"""Task automation: decompose, select tools, fill parameters."""
