@@ -28,6 +28,9 @@ from agenttts.sandbox.watch import Usage, disk_bytes, unlinked_bytes, usage
 _POLL_SECONDS = 0.01
 _DISK_SECONDS = 0.2
 _INNER_ID = 1000
+# Programs yield to the process that watches them. Root has no kernel limit of processes, and a fork
+# bomb at equal priority outran the watcher: thousands of processes before it was stopped (2026-11).
+_NICENESS = 15
 
 
 class _Refused(Exception):
@@ -150,6 +153,7 @@ def _program(command: list[str], limits: Limits, stdin: int, out: int, err: int)
         os.closerange(3, 1 << 16)
         os.umask(0o077)
         os.chdir(f"/{filesystem.PROGRAM}")
+        os.nice(_NICENESS)
         _limit(limits)
         seccomp.install()
         os.execve(command[0], command, _environment())

@@ -303,3 +303,9 @@ def test_processes_are_counted_without_the_kernels_list_of_children(monkeypatch)
         searched = watch.usage(os.getpid(), 10_000)
         child.kill()
     assert searched.processes == usual.processes >= 2
+
+
+def test_a_program_yields_to_the_process_that_watches_it():
+    """At equal priority a fork bomb of root's outran the watcher where the kernel groups no sessions."""
+    outcome = run_program({"main.py": "import os; print(os.nice(0))"})
+    assert int(outcome.stdout) >= min(19, os.nice(0) + 10)
