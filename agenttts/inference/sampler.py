@@ -1,6 +1,7 @@
 """Drawing samples: from the store what is there, from the model's engine what is missing.
 
-The store is looked into again before every engine call: others may have drawn the same meanwhile.
+The sampler looks into the store before every engine call, because other trials may have drawn the
+same samples meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from agenttts.inference.base import (
     sample_seed,
 )
 from agenttts.inference.engine_process import create_engine
-from agenttts.inference.sharing import ALONE, Share
+from agenttts.inference.partition import ALONE, SamplePartition
 from agenttts.inference.store import SampleStore, StoredSample
 from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking, remove_thinking
 
@@ -91,12 +92,13 @@ class Sampler:
         prompts: Sequence[Prompt],
         params: SamplingParams,
         k: int,
-        share: Share = ALONE,
+        partition: SamplePartition = ALONE,
     ) -> list[DrawResult]:
         """Samples 0..k-1 of each prompt, in order.
 
-        Equal prompts are drawn once. At temperature 0 all samples are equal: one is drawn and repeated. ``share`` is this
-        sampler's where others draw from the same prompts. Raises `EngineError` when the model cannot be loaded or run.
+        Equal prompts are drawn once. At temperature 0 all samples are equal: one is drawn and
+        repeated. ``partition`` is this sampler's part where others draw from the same prompts.
+        Raises `EngineError` when the model cannot be loaded or run.
         """
         if k < 1:
             raise ValueError(f"k is {k}; a draw takes at least one sample")
@@ -112,7 +114,7 @@ class Sampler:
                 content, params, (), stop, model.template_args, keeps_special(model)
             )
         samples = self._store.lookup(dict.fromkeys(requests, distinct))
-        drawn = self._draw_missing(model_name, requests, samples, distinct, share)
+        drawn = self._draw_missing(model_name, requests, samples, distinct, partition)
         results = []
         for key in keys:
             here = drawn.pop(key, set())  # the next equal prompt reuses all of it
@@ -139,19 +141,19 @@ class Sampler:
         requests: Mapping[str, Request],
         samples: dict[str, list[StoredSample]],
         k: int,
-        share: Share,
+        partition: SamplePartition,
     ) -> dict[str, set[int]]:
         """Extend every list of ``samples`` to k, storing after each engine call; the indices that were drawn here."""
         drawn: dict[str, set[int]] = {}
         missing = sum(k - len(found) for found in samples.values())
         if not missing:
             return drawn
-        parts = share.parts(list(requests))
-        size = share.call_size(missing, self._samples_a_call)
+        parts = partition.parts(list(requests))
+        size = partition.call_size(missing, self._samples_a_call)
         engine = self._engine(model_name)
         thinking = self._models[model_name].thinking
         while True:
-            self._take_news(samples, k)
+            self._take_new(samples, k)
             calls = _next_call(parts, samples, k, size)
             if not calls:
                 return drawn
@@ -172,11 +174,12 @@ class Sampler:
                     samples[key].append(sample)
             self._store.flush()
 
-    def _take_news(self, samples: dict[str, list[StoredSample]], k: int) -> None:
-        """Extend the lists by what others have stored since the store was last looked into."""
-        news = self._store.news({key: k for key, found in samples.items() if len(found) < k})
-        # What comes after a gap (its other shard is not in sight yet) is drawn again: rare, and no harm.
-        for key, found in news.items():
+    def _take_new(self, samples: dict[str, list[StoredSample]], k: int) -> None:
+        """Extend the lists by what others have stored since the last lookup."""
+        new = self._store.lookup_new({key: k for key, found in samples.items() if len(found) < k})
+        # A sample after a gap (the shard before it is not visible yet) is drawn again. That is rare
+        # and costs time only.
+        for key, found in new.items():
             while len(samples[key]) in found:
                 samples[key].append(found[len(samples[key])])
 

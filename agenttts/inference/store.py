@@ -2,7 +2,8 @@
 
 Each shard is written once, whole, by one writer; readers scan whatever shards there are. Nothing is locked and
 nothing is rewritten, so any number of jobs may use a directory at once. Two jobs that draw the same sample at the
-same time both store it; a `lookup` takes the one in the first shard by name, `news` what it sees first.
+same time both store it; a `lookup` takes the one in the first shard by name, `lookup_new` the one it
+reads first.
 
 A shard that is damaged is set aside, as ``NAME.parquet.damaged``, and its samples are drawn again; one of another
 version, or another program's file, is left where it is and not used.
@@ -78,16 +79,18 @@ class SampleStore:
         self._buffer: list[StoredSample] = []
 
     def lookup(self, wanted: Mapping[str, int]) -> dict[str, list[StoredSample]]:
-        """For each key the samples 0..m-1 there are, m at most the number wanted; an empty list when there is none.
+        """The samples 0..m-1 that are stored under each key, m at most the number wanted.
 
-        Raises `OSError` when the disk fails.
+        A key without samples gets an empty list. Raises `OSError` when the disk fails.
         """
         found = _by_key([*self._read(self._list(), wanted), *self._buffer], wanted)
         return {key: _prefix(samples) for key, samples in found.items()}
 
-    def news(self, wanted: Mapping[str, int]) -> dict[str, dict[int, StoredSample]]:
-        """For each key the samples, of the first so many, that others have stored since this store was last looked
-        into, by index. Raises `OSError` as `lookup` does."""
+    def lookup_new(self, wanted: Mapping[str, int]) -> dict[str, dict[int, StoredSample]]:
+        """The samples that others have stored since the last lookup, by key and index.
+
+        Of each key those numbered below the number wanted. Raises `OSError` as `lookup` does.
+        """
         if not wanted:
             return {}
         before = self._seen

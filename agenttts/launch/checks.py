@@ -17,7 +17,7 @@ from agenttts.inference.hub_snapshots import download_command, find_snapshot, hu
 from agenttts.sandbox import check_sandbox
 from agenttts.spec import JobSpec, ServeAgent
 from agenttts.tasks.base import Task
-from agenttts.trial.bench import refusal
+from agenttts.trial.toolbox import refusal
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def ordered(spec: JobSpec, task: Task) -> JobSpec:
 
 
 def check_bench(task: Task, spec: JobSpec, profile: Profile) -> None:
-    """What the trials' workbench takes, as far as it can be told from here: an image may hold what this machine lacks."""
-    settings = task.bench(spec.task.options)
+    """What the trials' toolbox takes, as far as it can be told from here: an image may hold what this machine lacks."""
+    settings = task.toolbox_settings(spec.task.options)
     if settings is None or profile.container is not None or spec.container.image is not None:
         return
     if settings.runs_code:

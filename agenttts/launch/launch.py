@@ -35,6 +35,7 @@ from agenttts.dispatch.slurm.queue import (
 from agenttts.dispatch.slurm.request import JobNeeds
 from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserError
+from agenttts.files.locks import is_locked
 from agenttts.files.processes import command_line, pids, process_identity
 from agenttts.images.build import digest
 from agenttts.launch.plan import Plan
@@ -57,7 +58,6 @@ from agenttts.run.journal import Journal, read_state
 from agenttts.run.starts import (
     ControllerHandle,
     RunRemoved,
-    is_locked,
     one_command,
     only_controller,
     read_handle,

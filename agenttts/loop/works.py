@@ -19,7 +19,7 @@ from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.sharing import Share
+from agenttts.inference.partition import SamplePartition
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import PlannedTrial
 from agenttts.spec import JobSpec
@@ -35,14 +35,14 @@ def is_place(option: Any) -> bool:
     return isinstance(option, str) and option.startswith("/") and Path(option).exists()
 
 
-def shares(
+def sample_partitions(
     planned: PlannedTrial, together: Sequence[PlannedTrial], at_once: int
-) -> dict[str, Share]:
-    """The trial's share, by stage, where others planned ``together`` with it draw from the same prompts.
+) -> dict[str, SamplePartition]:
+    """The trial's part, by stage, where others planned ``together`` with it draw from the same prompts.
 
     These are certainly the same where all choices before are, and so is the stage's model.
     """
-    found: dict[str, Share] = {}
+    found: dict[str, SamplePartition] = {}
     choices = planned.allocation.choices
     for number, choice in enumerate(choices):
         alike = [
@@ -53,7 +53,7 @@ def shares(
         ]
         peers = min(len(alike), at_once)
         if peers > 1:
-            found[choice.stage] = Share(alike.index(planned.trial) % peers, peers)
+            found[choice.stage] = SamplePartition(alike.index(planned.trial) % peers, peers)
     return found
 
 
@@ -130,7 +130,7 @@ class WorkFactory:
                 options=self._spec.task.options,
                 task_source=str(self._run.task_source) if self._run.task_source.is_dir() else None,
                 code_on_host=self._spec.task.run_code_on_host,
-                shares=shares(planned, together, self._at_once),
+                shares=sample_partitions(planned, together, self._at_once),
             )
             if not _holds(spec_file, trial):
                 atomic_write_json(spec_file, trial.to_json())

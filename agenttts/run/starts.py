@@ -7,22 +7,18 @@ it can end no later start, and is not lost where its signal does not arrive, as 
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import os
 import secrets
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO
 
 from agenttts.errors import AgentTTSError, RunFailed, UserError
 from agenttts.files.atomic import atomic_write_json
+from agenttts.files.locks import LockBusy, locked
 from agenttts.run.directory import RunDirectory, RunGone
 
 log = logging.getLogger(__name__)
@@ -30,7 +26,6 @@ log = logging.getLogger(__name__)
 # A cancel waits for a controller to end, sbatch for an answer.
 _COMMAND_PATIENCE_S = 300.0
 _CONTROLLER_PATIENCE_S = 30.0
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 class RunRemoved(RunGone):
@@ -130,15 +125,8 @@ def one_command(run: RunDirectory, what: str) -> Iterator[None]:
 
     Raises `RunRemoved` where there is no such run any more, `RunFailed` where another command does not end.
     """
-
-    def busy(holder: str) -> AgentTTSError:
-        return RunFailed(
-            f"another command is at work on {run.path} ({holder or 'it does not say which'}) and has not ended in "
-            f"{_COMMAND_PATIENCE_S:g} s; try again when it has"
-        )
-
     try:
-        with locked(run.command_lock_file, _COMMAND_PATIENCE_S, busy) as stream:
+        with locked(run.command_lock_file, _COMMAND_PATIENCE_S) as stream:
             moment = datetime.now(UTC).isoformat(timespec="seconds")
             stream.truncate(0)
             stream.write(f"{what} on {socket.gethostname()}, process {os.getpid()}, since {moment}")
@@ -146,6 +134,11 @@ def one_command(run: RunDirectory, what: str) -> Iterator[None]:
             yield
             with suppress(OSError):  # a full disk; what it says is for people
                 stream.truncate(0)
+    except LockBusy as busy:
+        raise RunFailed(
+            f"another command is at work on {run.path} ({busy.holder or 'it does not say which'}) and has not ended in "
+            f"{_COMMAND_PATIENCE_S:g} s; try again when it has"
+        ) from None
     except FileNotFoundError:
         if run.exists:
             raise
@@ -154,52 +147,12 @@ def one_command(run: RunDirectory, what: str) -> Iterator[None]:
 
 @contextmanager
 def only_controller(run: RunDirectory) -> Iterator[None]:
-    """Hold the run's lock: two controllers never write one journal."""
+    """Hold the run's lock: two controllers never write one journal.
 
-    def busy(holder: str) -> AgentTTSError:
-        return RunFailed(f"another controller of {run.path} is running")
-
-    with locked(run.lock_file, _CONTROLLER_PATIENCE_S, busy):
-        yield
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a controller holds a run's lock."""
-    try:
-        with path.open("r+") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-    return False
-
-
-@contextmanager
-def locked(path: Path, patience: float, busy: Callable[[str], AgentTTSError]) -> Iterator[IO[str]]:
-    """Hold the lock of a file, which is created if need be; the open file.
-
-    Raises what ``busy`` makes of the file's content when it is not free within ``patience`` seconds.
+    On a file system without locks the start's token and, on Slurm, the job's dependency keep them apart.
     """
-    deadline = time.monotonic() + patience
-    while True:
-        with path.open("a+", encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in _NO_LOCKS:
-                    # A file system without locks: the start's token and, on Slurm, the job's dependency keep controllers apart.
-                    yield stream
-                    return
-                if time.monotonic() > deadline:
-                    stream.seek(0)
-                    raise busy(stream.read().strip()) from None
-            else:
-                # It may have been removed, with its run, while this waited.
-                if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
-                    yield stream
-                    return
-        time.sleep(0.1)
+    try:
+        with locked(run.lock_file, _CONTROLLER_PATIENCE_S):
+            yield
+    except LockBusy:
+        raise RunFailed(f"another controller of {run.path} is running") from None

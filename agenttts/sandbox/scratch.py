@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import time
@@ -11,6 +10,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
+
+from agenttts.files.locks import LockResult, try_lock
 
 _PREFIX = "agenttts-run-"
 # Between its making and its lock a directory looks like one that was left behind: so young ones are left alone.
@@ -26,7 +27,7 @@ def scratch_directory() -> Iterator[Path]:
     try:
         # Some network file systems lock no directory: what a killed caller leaves there stays, see `remove_stale`.
         with suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(lock)
         yield base
     finally:
         os.close(lock)
@@ -43,8 +44,8 @@ def remove_stale(folder: Path) -> None:
                 continue
             lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_tree(base)
+                if try_lock(lock) is LockResult.ACQUIRED:
+                    remove_tree(base)
             finally:
                 os.close(lock)
 

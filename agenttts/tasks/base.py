@@ -1,8 +1,8 @@
 """What a task is: stages in order, each with its prompt, parsing, fusion and metrics.
 
 A task is pure: it never calls a model. The trial draws samples for the prompts a stage writes, parses them, fuses
-them and hands the fused output to the next stage. A stage whose samples say only part of what is to be known, such as
-programs that must be run, is an `ObservingStage`: the trial lends it a `Workbench` between parsing and fusing.
+them and hands the fused output to the next stage. A stage whose samples must be executed, such as
+programs, is an `ExecutingStage`: the trial gives it a `Toolbox` between parsing and fusing.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class StageDefinition(ABC):
         """Scores in [0, 1] of the fused output of one example, by metric name (no stage prefix)."""
 
 
-class Workbench(Protocol):
-    """What a trial lends to stages that must look beyond a sample's text. May be used from several threads."""
+class Toolbox(Protocol):
+    """What a trial gives to its `ExecutingStage`s. May be used from several threads."""
 
     def run(self, files: Mapping[str, str], main: str) -> Outcome:
         """Run the Python program ``main`` of ``files`` (relative path to text) in the sandbox."""
@@ -82,8 +82,8 @@ class Workbench(Protocol):
 
 
 @dataclass(frozen=True)
-class BenchSettings:
-    """What of the `Workbench` a task uses, and how.
+class ToolboxSettings:
+    """Which parts of the `Toolbox` a task uses, and with which settings.
 
     ``embedding_model`` is the directory of a sentence embedding model; None: the one installed with the engines.
     """
@@ -94,20 +94,23 @@ class BenchSettings:
     embedding_model: str | None = None
 
 
-class ObservingStage(StageDefinition):
-    """A stage whose values are completed by looking: running a program, comparing meanings.
+class ExecutingStage(StageDefinition):
+    """A stage whose parsed samples are executed: a program is run, meanings are compared.
 
-    What is found out becomes part of the value, so that fusing, later prompts and metrics stay pure.
+    The result becomes part of the value, so that fusing, later prompts and metrics stay pure.
     """
 
     @abstractmethod
-    def observe(
-        self, value: Any, example: Example, outputs: Mapping[str, Any], bench: Workbench
+    def execute(
+        self, value: Any, example: Example, outputs: Mapping[str, Any], toolbox: Toolbox
     ) -> Any:
-        """A parsed sample as the value that is fused. Called once for equal samples of an example."""
+        """The value that is fused, of a parsed sample; equal samples of an example are executed once."""
 
-    def appraise(self, output: Any, example: Example, bench: Workbench) -> Any:
-        """The fused output as the value that is scored and handed on; for what is worth finding out only once."""
+    def postprocess_fused(self, output: Any, example: Example, toolbox: Toolbox) -> Any:
+        """The value that is scored and given to later stages, of the fused output.
+
+        For work that is to be done once an example, not once a sample.
+        """
         return output
 
 
@@ -141,8 +144,8 @@ class Task(ABC):
         Raises `agenttts.errors.UserError` naming file and record (line) for missing or malformed data.
         """
 
-    def bench(self, options: Mapping[str, Any]) -> BenchSettings | None:
-        """What the `ObservingStage`s of the task need; None when it has none. ``options`` as `load` takes them."""
+    def toolbox_settings(self, options: Mapping[str, Any]) -> ToolboxSettings | None:
+        """What the `ExecutingStage`s of the task need; None when it has none. ``options`` as `load` takes them."""
         return None
 
     def stage(self, name: str) -> StageDefinition:

@@ -1,4 +1,4 @@
-"""Evaluate one allocation: stage by stage, sample → (look) → fuse → score.
+"""Evaluate one allocation: stage by stage, sample → (execute) → fuse → score.
 
 Runs inside the container, one process a trial. Models are loaded one at a time, and only when the sample store does
 not hold what they would draw.
@@ -18,15 +18,15 @@ from agenttts import tasks
 from agenttts.errors import UserError, valid_names
 from agenttts.files.documents import parse_json, typed
 from agenttts.inference.base import SamplingParams
+from agenttts.inference.partition import ALONE
 from agenttts.inference.sampler import DrawResult, Sampler
-from agenttts.inference.sharing import ALONE
 from agenttts.space import Choice
 from agenttts.tables.schema import ExampleRow, StageCuts, examples_frame
 from agenttts.tables.uncertainty import standard_error
-from agenttts.tasks.base import Example, ObservingStage, StageDefinition, Workbench
-from agenttts.trial.bench import TrialBench, observe
+from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox
 from agenttts.trial.result import TrialOutput, write_result
 from agenttts.trial.spec import TrialSpec
+from agenttts.trial.toolbox import TrialToolbox, execute_samples
 
 
 @dataclass
@@ -59,14 +59,16 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
         sys.path.insert(0, spec.task_source)
     task = tasks.create(spec.task)
     examples = read_examples(Path(spec.examples))
-    settings = task.bench(spec.options)
-    bench = TrialBench(settings, on_host=spec.code_on_host) if settings else None
+    settings = task.toolbox_settings(spec.options)
+    toolbox = TrialToolbox(settings, on_host=spec.code_on_host) if settings else None
     outputs: list[dict[str, Any]] = [{} for _ in examples]
     rows: list[ExampleRow] = []
     cuts: list[StageCuts] = []
     for choice in spec.allocation.choices:
         stage = task.stage(choice.stage)
-        stage_rows, stage_cuts = _run_stage(spec, stage, choice, examples, outputs, sampler, bench)
+        stage_rows, stage_cuts = _run_stage(
+            spec, stage, choice, examples, outputs, sampler, toolbox
+        )
         rows += stage_rows
         cuts.append(stage_cuts)
     values = _values(rows)
@@ -114,14 +116,14 @@ def _run_stage(
     examples: Sequence[Example],
     outputs: list[dict[str, Any]],
     sampler: Sampler,
-    bench: Workbench | None,
+    toolbox: Toolbox | None,
 ) -> tuple[list[ExampleRow], StageCuts]:
     """One stage over all examples: its rows, and how many samples were cut. Adds its fused outputs to ``outputs``."""
     max_tokens = spec.decode_tokens[stage.name]
     prompts = [stage.prompt(e, o) for e, o in zip(examples, outputs, strict=True)]
     params = SamplingParams(temperature=stage.temperature, max_tokens=max_tokens)
-    share = spec.shares.get(stage.name, ALONE)
-    draws = sampler.draw(choice.model, prompts, params, choice.samples, share)
+    partition = spec.shares.get(stage.name, ALONE)
+    draws = sampler.draw(choice.model, prompts, params, choice.samples, partition)
     usages = [_Usage() for _ in examples]
     for usage, draw in zip(usages, draws, strict=True):
         usage.add(draw)
@@ -129,14 +131,16 @@ def _run_stage(
         [stage.parse(text, example) for text in draw.texts]
         for draw, example in zip(draws, examples, strict=True)
     ]
-    parsed = _observed(stage, bench, parsed, examples, outputs)
+    parsed = _executed(stage, toolbox, parsed, examples, outputs)
     fused = [stage.fuse(p, e) for p, e in zip(parsed, examples, strict=True)]
     if choice.samples > 1:
         _fuse_by_model(
-            stage, choice, max_tokens, examples, outputs, parsed, fused, usages, sampler, bench
+            stage, choice, max_tokens, examples, outputs, parsed, fused, usages, sampler, toolbox
         )
-    if isinstance(stage, ObservingStage) and bench is not None:
-        fused = [stage.appraise(f, e, bench) for f, e in zip(fused, examples, strict=True)]
+    if isinstance(stage, ExecutingStage) and toolbox is not None:
+        fused = [
+            stage.postprocess_fused(f, e, toolbox) for f, e in zip(fused, examples, strict=True)
+        ]
     rows = []
     for position, example in enumerate(examples):
         value, usage = fused[position], usages[position]
@@ -165,21 +169,22 @@ def _run_stage(
     )
 
 
-def _observed(
+def _executed(
     stage: StageDefinition,
-    bench: Workbench | None,
+    toolbox: Toolbox | None,
     parsed: list[list[Any]],
     examples: Sequence[Example],
     outputs: Sequence[Mapping[str, Any]],
 ) -> list[list[Any]]:
-    """The parsed samples, completed where the stage looks beyond them."""
-    if not isinstance(stage, ObservingStage):
+    """The parsed samples, completed where the stage is an `ExecutingStage`."""
+    if not isinstance(stage, ExecutingStage):
         return parsed
-    if bench is None:
+    if toolbox is None:
         raise UserError(
-            f"stage '{stage.name}' is an ObservingStage, but its task's bench() returns None; return BenchSettings"
+            f"stage '{stage.name}' is an ExecutingStage, but its task's "
+            "toolbox_settings() returns None; return ToolboxSettings"
         )
-    return observe(stage, bench, parsed, examples, outputs)
+    return execute_samples(stage, toolbox, parsed, examples, outputs)
 
 
 def _fuse_by_model(
@@ -192,11 +197,11 @@ def _fuse_by_model(
     fused: list[Any],
     usages: Sequence[_Usage],
     sampler: Sampler,
-    bench: Workbench | None,
+    toolbox: Toolbox | None,
 ) -> None:
     """Replace ``fused`` where the stage has its own model fuse the candidates: one more sample each.
 
-    A reply that cannot be read replaces nothing: what the candidates came to without a model is better than none.
+    A reply that cannot be read replaces nothing: the output fused without a model stays.
     """
     calls = {
         position: fusion
@@ -213,7 +218,7 @@ def _fuse_by_model(
             for position, draw in zip(positions, draws, strict=True)
         ]
         there, before = [examples[p] for p in positions], [outputs[p] for p in positions]
-        values = _observed(stage, bench, values, there, before)
+        values = _executed(stage, toolbox, values, there, before)
         for position, draw, [value] in zip(positions, draws, values, strict=True):
             usages[position].add(draw)
             if stage.parse(draw.texts[0], examples[position]) != stage.parse(

@@ -14,7 +14,7 @@ from typing import Any
 from agenttts.errors import UserError
 from agenttts.files.documents import parse_json
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.sharing import Share
+from agenttts.inference.partition import SamplePartition
 from agenttts.space import Allocation
 
 PROTOCOL = 5
@@ -31,7 +31,8 @@ class TrialSpec:
     ``seed`` is the run's, from which every sample's own seed derives; ``directory`` (the trial's own) and ``samples``
     (the sample store) are absolute and the same inside the container. ``task_source`` is the folder that the source
     of a user's own task is imported from; ``options`` are the task's; ``code_on_host``: the user lets programs that
-    a model wrote run outside a container. ``shares``: this trial's, by stage, of what others draw at the same time.
+    a model wrote run outside a container. ``shares``: by stage, this trial's part of
+    the samples that other trials draw at the same time.
     """
 
     run: str
@@ -47,7 +48,7 @@ class TrialSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     task_source: str | None = None
     code_on_host: bool = False
-    shares: Mapping[str, Share] = field(default_factory=dict)
+    shares: Mapping[str, SamplePartition] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document."""
@@ -70,7 +71,7 @@ class TrialSpec:
             name: ModelConfig.from_record(model) for name, model in values["models"].items()
         }
         values["shares"] = {
-            stage: Share(**share) for stage, share in values.get("shares", {}).items()
+            stage: SamplePartition(**share) for stage, share in values.get("shares", {}).items()
         }
         return cls(**values)
 

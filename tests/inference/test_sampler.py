@@ -18,9 +18,9 @@ from agenttts.inference.base import (
     Request,
     SamplingParams,
 )
+from agenttts.inference.partition import SamplePartition
 from agenttts.inference.sampler import Sampler
 from agenttts.inference.scripted import ScriptedEngine
-from agenttts.inference.sharing import Share
 from agenttts.inference.store import SampleStore
 
 HOT = SamplingParams(0.9, 40)
@@ -275,7 +275,7 @@ class Turns:
 @pytest.mark.parametrize("peers", [2, 3, 5])
 def test_peers_share_the_work(sampler, monkeypatch, peers):
     """Side by side they draw hardly more than the one that wants most would alone."""
-    monkeypatch.setattr("agenttts.inference.sharing._LEAST", 4)
+    monkeypatch.setattr("agenttts.inference.partition._LEAST", 4)
     prompts = [Prompt("", f"Which tree is number {number}?") for number in range(40)]
     turns = Turns(peers)
     wanted = [4, *[2] * (peers - 1)]
@@ -284,7 +284,7 @@ def test_peers_share_the_work(sampler, monkeypatch, peers):
     def draw(who: int) -> list[tuple[str, ...]]:
         turns.wait(who)
         own = sampler(everyone[who])
-        drawn = own.draw("m", prompts, HOT, wanted[who], Share(who, peers))
+        drawn = own.draw("m", prompts, HOT, wanted[who], SamplePartition(who, peers))
         own.close()
         turns.leave()
         return [draw.texts for draw in drawn]
@@ -304,6 +304,6 @@ def test_a_peer_that_is_left_alone_makes_no_more_calls_for_it(sampler):
     """It shares with fifteen that never come: one small call for its own part, then as large ones as ever."""
     prompts = [Prompt("", f"Which tree is number {number}?") for number in range(160)]
     engines = Engines()
-    sampler(engines).draw("m", prompts, HOT, 5, Share(3, 16))
+    sampler(engines).draw("m", prompts, HOT, 5, SamplePartition(3, 16))
     assert engines.drawn == 800
     assert engines.calls == 1 + 3, "800 samples: 50, then 256 at a time"

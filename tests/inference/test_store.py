@@ -200,9 +200,9 @@ def test_news_are_what_others_have_stored_since_and_nothing_else_is_read(tmp_pat
     other.add(sample("a", 2))
     other.flush()
     monkeypatch.setattr(store_module, "_matching", recorded)
-    assert mine.news({"a": 9, "b": 1}) == {"a": {2: sample("a", 2)}, "b": {}}
+    assert mine.lookup_new({"a": 9, "b": 1}) == {"a": {2: sample("a", 2)}, "b": {}}
     assert len(read) == 1
     assert read[0].startswith("other-")
-    assert mine.news({"a": 9}) == {"a": {}}
-    assert mine.news({}) == {}
+    assert mine.lookup_new({"a": 9}) == {"a": {}}
+    assert mine.lookup_new({}) == {}
     assert len(read) == 1

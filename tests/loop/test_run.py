@@ -12,7 +12,7 @@ import pytest
 
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
-from agenttts.loop.works import shares
+from agenttts.loop.works import sample_partitions
 from agenttts.run.journal import read_state
 from agenttts.spec import load_spec
 from agenttts.trial.spec import TrialSpec
@@ -79,7 +79,9 @@ def test_trials_at_once_share_the_drawing_and_score_as_one_after_the_other(
     trials = read_state(tmp_path / "results/wide/journal.jsonl").trials.values()
     planned = [trial.planned for trial in trials]
     expected = {
-        one.trial: shares(one, [other for other in planned if other.iteration == one.iteration], 3)
+        one.trial: sample_partitions(
+            one, [other for other in planned if other.iteration == one.iteration], 3
+        )
         for one in planned
     }
     assert any(expected.values())

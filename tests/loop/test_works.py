@@ -1,9 +1,9 @@
-"""Which trials of an iteration draw from the same prompts, and the share each is given."""
+"""Which trials of an iteration draw from the same prompts, and the part of them each is given."""
 
 from __future__ import annotations
 
-from agenttts.inference.sharing import Share
-from agenttts.loop.works import shares
+from agenttts.inference.partition import SamplePartition
+from agenttts.loop.works import sample_partitions
 from agenttts.run.journal import PlannedTrial
 from agenttts.space import Allocation, Choice
 
@@ -25,12 +25,24 @@ TOGETHER = [
 
 
 def test_a_stage_is_shared_by_those_that_begin_alike_and_have_its_model():
-    found = [shares(trial, TOGETHER, at_once=8) for trial in TOGETHER]
-    assert [f.get("retrieval") for f in found] == [Share(0, 4), Share(1, 4), None, Share(2, 4), Share(3, 4)]  # fmt: skip
-    assert [f.get("answer") for f in found] == [Share(0, 2), None, None, Share(1, 2), None]
+    found = [sample_partitions(trial, TOGETHER, at_once=8) for trial in TOGETHER]
+    assert [f.get("retrieval") for f in found] == [SamplePartition(0, 4), SamplePartition(1, 4), None, SamplePartition(2, 4), SamplePartition(3, 4)]  # fmt: skip
+    assert [f.get("answer") for f in found] == [
+        SamplePartition(0, 2),
+        None,
+        None,
+        SamplePartition(1, 2),
+        None,
+    ]
 
 
 def test_no_more_parts_than_trials_run_at_once():
-    found = [shares(trial, TOGETHER, at_once=2).get("retrieval") for trial in TOGETHER]
-    assert found == [Share(0, 2), Share(1, 2), None, Share(0, 2), Share(1, 2)]
-    assert all(shares(trial, TOGETHER, at_once=1) == {} for trial in TOGETHER)
+    found = [sample_partitions(trial, TOGETHER, at_once=2).get("retrieval") for trial in TOGETHER]
+    assert found == [
+        SamplePartition(0, 2),
+        SamplePartition(1, 2),
+        None,
+        SamplePartition(0, 2),
+        SamplePartition(1, 2),
+    ]
+    assert all(sample_partitions(trial, TOGETHER, at_once=1) == {} for trial in TOGETHER)

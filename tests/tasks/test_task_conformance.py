@@ -38,7 +38,7 @@ from agenttts.tasks.taskbench.prompts import calls_json, steps_json, tools_json
 from agenttts.trial.evaluate import evaluate
 from agenttts.trial.result import TrialOutput
 from agenttts.trial.spec import TrialSpec
-from tests.support.observing import appraised, observed, perfect_chatdev
+from tests.support.executing import executed, perfect_chatdev, postprocessed
 from tests.support.tutorial import write_files
 
 
@@ -138,8 +138,8 @@ def outputs_of(task: Task, texts: Mapping[str, str], example: Example) -> dict[s
     """The fused outputs of every stage after one sample each."""
     outputs: dict[str, Any] = {}
     for stage in task.stages:
-        sample = observed(stage, stage.parse(texts[stage.name], example), example, outputs)
-        outputs[stage.name] = appraised(stage, stage.fuse([sample], example), example)
+        sample = executed(stage, stage.parse(texts[stage.name], example), example, outputs)
+        outputs[stage.name] = postprocessed(stage, stage.fuse([sample], example), example)
     return outputs
 
 
@@ -203,10 +203,10 @@ def test_any_text_is_parsed_fused_and_scored(case, examples, data):
         cut = st.integers(0, len(right)).map(lambda n, right=right: right[:n])
         noisy = st.tuples(cut, st.text(max_size=20), cut).map("".join)
         candidates = [
-            observed(stage, stage.parse(text, example), example, before)
+            executed(stage, stage.parse(text, example), example, before)
             for text in data.draw(st.lists(st.text() | cut | noisy, min_size=1, max_size=4))
         ]
-        fused = appraised(stage, stage.fuse(candidates, example), example)
+        fused = postprocessed(stage, stage.fuse(candidates, example), example)
         for output in (*candidates, fused):
             # As a trial stores it: JSON, in UTF-8.
             text = json.dumps(output, ensure_ascii=False)
@@ -226,7 +226,7 @@ def test_fusion_of_one_sample_is_that_sample(case, examples):
         outputs = perfect_outputs(case, example)
         for stage in case.create().stages:
             for text in (case.perfect(example)[stage.name], "", "no"):
-                sample = observed(stage, stage.parse(text, example), example, outputs)
+                sample = executed(stage, stage.parse(text, example), example, outputs)
                 assert stage.fuse([sample], example) == sample
                 assert stage.fusion([sample], example, outputs) is None
             agreed = [outputs[stage.name]] * 3

@@ -11,8 +11,8 @@ import pytest
 from agenttts.errors import UserError
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_process import create_engine
+from agenttts.inference.partition import ALONE, SamplePartition
 from agenttts.inference.sampler import Sampler
-from agenttts.inference.sharing import ALONE, Share
 from agenttts.inference.store import SampleStore
 from agenttts.tables.schema import examples_schema
 from agenttts.trial.evaluate import evaluate, read_examples
@@ -204,14 +204,16 @@ def test_the_score_comes_with_its_standard_error_over_the_examples(make_trial):
 
 
 def test_each_stage_draws_by_its_share(make_trial, monkeypatch):
-    shares = []
+    partitions = []
     draw = Sampler.draw
 
-    def recorded(self, model, prompts, params, k, share=ALONE):
-        shares.append((model, k, share))
-        return draw(self, model, prompts, params, k, share)
+    def recorded(self, model, prompts, params, k, partition=ALONE):
+        partitions.append((model, k, partition))
+        return draw(self, model, prompts, params, k, partition)
 
     monkeypatch.setattr(Sampler, "draw", recorded)
-    run(make_trial("t0000", ("strong", 2), ("weak", 3), shares={"retrieval": Share(1, 2)}))
-    assert ("strong", 2, Share(1, 2)) in shares
-    assert ("weak", 3, ALONE) in shares
+    run(
+        make_trial("t0000", ("strong", 2), ("weak", 3), shares={"retrieval": SamplePartition(1, 2)})
+    )
+    assert ("strong", 2, SamplePartition(1, 2)) in partitions
+    assert ("weak", 3, ALONE) in partitions

@@ -16,7 +16,7 @@ import pytest
 
 from agenttts.errors import UserError
 from agenttts.inference.engine_process import create_engine
-from agenttts.inference.sharing import Share
+from agenttts.inference.partition import SamplePartition
 from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import Fault, read_fault, read_result
 from agenttts.trial.run import run_trial
@@ -47,7 +47,7 @@ def test_a_spec_crosses_as_plain_json(make_trial):
     spec = make_trial("t0000", ("weak", 2), ("strong", 1), options={"weak": {"max_model_len": 9}})
     path = Path(spec.directory) / SPEC_FILE
     assert TrialSpec.read(path) == spec
-    shared = replace(spec, shares={"retrieval": Share(1, 3)})
+    shared = replace(spec, shares={"retrieval": SamplePartition(1, 3)})
     assert TrialSpec.from_json(json.loads(json.dumps(shared.to_json()))) == shared
     document = json.loads(path.read_text())
     assert document["protocol"] == PROTOCOL

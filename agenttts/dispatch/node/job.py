@@ -8,15 +8,13 @@ for `agenttts.dispatch.blame` to say.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +35,7 @@ from agenttts.dispatch.node.stop_cause import show_job, stop_cause
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm.syntax import minutes
+from agenttts.files.locks import locked
 from agenttts.files.processes import oom_kills
 from agenttts.tables.schema import TrialState
 from agenttts.trial.phase import PHASE_FILE, read_phase
@@ -107,7 +106,10 @@ class TrialJob:
 
     def __call__(self) -> str:
         """Run the trial unless it is complete; the state it ended in."""
-        with _locked(self.directory):
+        # Two jobs never run one trial at once, whatever submitted them. A job that finds the lock taken
+        # waits: if the other job is lost, this one goes on from its samples. On a file system without
+        # locks the queue alone keeps jobs apart.
+        with locked(self.directory / LOCK_FILE):
             if read_result(self.directory) is not None:
                 return TrialState.COMPLETED.value
             return self._run()
@@ -319,25 +321,6 @@ class _LimitPassed(Exception):
     def __init__(self, overrun: Overrun) -> None:
         super().__init__(overrun.problem)
         self.overrun = overrun
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Hold the trial's lock: two jobs never run one trial at once, whatever submitted them.
-
-    A job that finds it taken waits: should the other one be lost, it is there to go on from its samples.
-    """
-    with (directory / LOCK_FILE).open("w") as stream:
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.2)
-                continue
-            except OSError:  # a file system without locks: the queue alone keeps jobs apart
-                pass
-            break
-        yield
 
 
 def die_with_parent() -> None:

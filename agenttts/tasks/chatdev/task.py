@@ -15,7 +15,7 @@ from typing import Any
 
 from agenttts.inference.base import Prompt
 from agenttts.sandbox import Limits, Outcome
-from agenttts.tasks.base import BenchSettings, Example, ObservingStage, Task, TaskConfig, Workbench
+from agenttts.tasks.base import Example, ExecutingStage, Task, TaskConfig, Toolbox, ToolboxSettings
 from agenttts.tasks.chatdev.data import load_requirements
 from agenttts.tasks.chatdev.programs import (
     is_complete,
@@ -32,11 +32,11 @@ _SHOWN_ERROR = 800
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 
 Program = dict[str, Any]
-"""``files`` (name to text; empty when the reply had no code) and, once observed, ``run`` (what came of starting it:
+"""``files`` (name to text; empty when the reply had no code) and, once executed, ``run`` (what came of starting it:
 ``started``, ``report``); of a fused output also ``consistency``."""
 
 
-class _Programming(ObservingStage):
+class _Programming(ExecutingStage):
     """What the three stages share: a sample is a program."""
 
     @abstractmethod
@@ -47,19 +47,17 @@ class _Programming(ObservingStage):
         """The files of the reply, see `agenttts.tasks.chatdev.programs.read_files`."""
         return {"files": read_files(text)}
 
-    def observe(
-        self, value: Program, example: Example, outputs: Mapping[str, Any], bench: Workbench
+    def execute(
+        self, value: Program, example: Example, outputs: Mapping[str, Any], toolbox: Toolbox
     ) -> Program:
         """Put the files over the earlier ones (a reply that shows no file leaves the program as it was) and run it."""
         files = join(self.earlier(outputs), value["files"])
         main = main_file(files)
         if main is None:
             return {"files": files, "run": {"started": False, "report": "There is no program."}}
-        if not parses(
-            files
-        ):  # not worth a process; the interpreter's message is wanted all the same
+        if not parses(files):  # needs no process, but the interpreter's message
             return {"files": files, "run": {"started": False, "report": _syntax_report(files)}}
-        outcome = bench.run(files, main)
+        outcome = toolbox.run(files, main)
         return {"files": files, "run": {"started": outcome.started, "report": _report(outcome)}}
 
     def fuse(self, candidates: Sequence[Program], example: Example) -> Program:
@@ -68,12 +66,12 @@ class _Programming(ObservingStage):
             return {"files": {}}
         return max(candidates, key=_rank)
 
-    def appraise(self, output: Program, example: Example, bench: Workbench) -> Program:
+    def postprocess_fused(self, output: Program, example: Example, toolbox: Toolbox) -> Program:
         """Adds ``consistency``: the cosine of the meanings of requirement and code, negative ones as 0."""
         code = without_comments(output["files"])
         if not code:
             return {**output, "consistency": 0.0}
-        asked, made = bench.embed([example.data["requirement"], code])
+        asked, made = toolbox.embed([example.data["requirement"], code])
         cosine = sum(a * b for a, b in zip(asked, made, strict=True))
         return {**output, "consistency": min(1.0, max(0.0, cosine))}
 
@@ -155,9 +153,9 @@ class ChatDev(Task):
             **{name: value for name, value in config.options.items() if name in SPLIT_RULES},
         )
 
-    def bench(self, options: Mapping[str, Any]) -> BenchSettings:
+    def toolbox_settings(self, options: Mapping[str, Any]) -> ToolboxSettings:
         check_options(self.name, options, _RULES)
-        return BenchSettings(
+        return ToolboxSettings(
             runs_code=True,
             embeds=True,
             limits=Limits(

@@ -13,8 +13,8 @@ from agenttts.inference.base import PROMPT_STYLES, render
 from agenttts.tasks import create
 from agenttts.tasks.base import TaskConfig
 from agenttts.tasks.chatdev.programs import read_files, show_files
-from agenttts.trial.bench import TrialBench
-from tests.support.observing import perfect_chatdev
+from agenttts.trial.toolbox import TrialToolbox
+from tests.support.executing import perfect_chatdev
 from tests.support.scripted import at_fixed_path
 
 GOOD = "print('How many words, letters and sentences does the line of text have?')\nline = input()\nprint(len(line.split()))\n"
@@ -44,9 +44,9 @@ def word_counter(task):
 
 
 @pytest.fixture(scope="module")
-def bench(task):
+def toolbox(task):
     # A program that is slow to fail on a busy machine must not pass for one that runs.
-    return TrialBench(task.bench({"run_seconds": 30}), on_host=True)
+    return TrialToolbox(task.toolbox_settings({"run_seconds": 30}), on_host=True)
 
 
 def test_every_stage_asks_for_what_it_needs(task, word_counter):
@@ -75,10 +75,10 @@ def test_the_shots_are_programs_as_replies_are_read(task, word_counter):
 
 
 @pytest.mark.processes
-def test_observing_runs_the_program(task, word_counter, bench):
+def test_executing_runs_the_program(task, word_counter, toolbox):
     coding = task.stage("coding")
     ran = {
-        name: coding.observe(coding.parse(reply(code), word_counter), word_counter, {}, bench)
+        name: coding.execute(coding.parse(reply(code), word_counter), word_counter, {}, toolbox)
         for name, code in (("good", GOOD), ("broken", BROKEN), ("cut", "def f(:"), ("none", ""))
     }
     assert ran["good"]["run"] == {"started": True, "report": "It started without an error and waits for input."}  # fmt: skip
@@ -86,19 +86,21 @@ def test_observing_runs_the_program(task, word_counter, bench):
     assert "NameError" in ran["broken"]["run"]["report"]
     assert "line 1" in ran["cut"]["run"]["report"]
     assert ran["none"] == {"files": {}, "run": {"started": False, "report": "There is no program."}}
-    again = coding.observe({"files": {"main.py": BROKEN}}, word_counter, {}, bench)
+    again = coding.execute({"files": {"main.py": BROKEN}}, word_counter, {}, toolbox)
     assert again == ran["broken"], "the same program gives the same report"
     metrics = coding.metrics(ran["broken"], word_counter)
     assert metrics == {"completeness": 1.0, "executability": 0.0, "consistency": 0.0}
 
 
 @pytest.mark.processes
-def test_a_reply_without_code_keeps_the_program_and_a_file_replaces_its_own(task, word_counter, bench):  # fmt: skip
+def test_a_reply_without_code_keeps_the_program_and_a_file_replaces_its_own(task, word_counter, toolbox):  # fmt: skip
     outputs = {"coding": {"files": {"main.py": GOOD, "extra.py": "x = 1\n"}}}
     stage = task.stage("static_testing")
-    kept = stage.observe(stage.parse("Looks fine.", word_counter), word_counter, outputs, bench)
+    kept = stage.execute(stage.parse("Looks fine.", word_counter), word_counter, outputs, toolbox)
     assert kept["files"] == outputs["coding"]["files"]
-    changed = stage.observe(stage.parse(reply(BROKEN), word_counter), word_counter, outputs, bench)
+    changed = stage.execute(
+        stage.parse(reply(BROKEN), word_counter), word_counter, outputs, toolbox
+    )
     assert changed["files"] == {"main.py": BROKEN, "extra.py": "x = 1\n"}
 
 
@@ -118,11 +120,11 @@ def test_the_best_of_k_goes_on(task, word_counter):
     assert stage.fuse([], word_counter) == {"files": {}}
 
 
-def test_consistency_prefers_the_program_that_was_asked_for(task, word_counter, bench):
+def test_consistency_prefers_the_program_that_was_asked_for(task, word_counter, toolbox):
     stage = task.stage("dynamic_testing")
 
     def score(code: str) -> float:
-        output = stage.appraise({"files": {"main.py": code}}, word_counter, bench)
+        output = stage.postprocess_fused({"files": {"main.py": code}}, word_counter, toolbox)
         return stage.metrics(output, word_counter)["consistency"]
 
     counter = "def count_words(text):\n    return len(text.split())\n\nline = input('line of text: ')\nprint('words:', count_words(line), 'letters:', sum(c.isalpha() for c in line))"

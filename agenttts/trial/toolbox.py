@@ -1,4 +1,4 @@
-"""The workbench of a trial: the sandbox and the embedding model, lent to stages that look beyond a sample's text."""
+"""The toolbox of a trial: the sandbox and the embedding model, for its `ExecutingStage`s."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any
 from agenttts.errors import UserError
 from agenttts.inference.embedding import EmbeddingModel
 from agenttts.sandbox import Outcome, check_sandbox, run_program
-from agenttts.tasks.base import BenchSettings, Example, ObservingStage, Workbench
+from agenttts.tasks.base import Example, ExecutingStage, Toolbox, ToolboxSettings
 
 _MOST_AT_ONCE = 8
 OPT_IN = "task.run_code_on_host"
 
 
-class TrialBench:
-    """`agenttts.tasks.base.Workbench` on this machine.
+class TrialToolbox:
+    """`agenttts.tasks.base.Toolbox` on this machine.
 
     Raises `UserError` when the task runs code, this is no container, and the user has not opted in (``on_host``);
     `MissingRequirement` when the sandbox cannot be made here. The embedding model is loaded when it is first used.
     """
 
-    def __init__(self, settings: BenchSettings, *, on_host: bool) -> None:
+    def __init__(self, settings: ToolboxSettings, *, on_host: bool) -> None:
         self._settings = settings
         self._embedding: EmbeddingModel | None = None
         self._lock = Lock()
@@ -38,7 +38,7 @@ class TrialBench:
     def run(self, files: Mapping[str, str], main: str) -> Outcome:
         if not self._settings.runs_code:
             raise UserError(
-                "the task runs code, but its bench() settings do not say so (runs_code)"
+                "the task runs code, but its toolbox_settings() do not say so (runs_code)"
             )
         return run_program(files, main, self._settings.limits)
 
@@ -64,32 +64,36 @@ def refusal() -> str:
     )
 
 
-def observe(
-    stage: ObservingStage,
-    bench: Workbench,
+def execute_samples(
+    stage: ExecutingStage,
+    toolbox: Toolbox,
     candidates: Sequence[Sequence[Any]],
     examples: Sequence[Example],
     outputs: Sequence[Mapping[str, Any]],
 ) -> list[list[Any]]:
-    """Every example's parsed samples as `ObservingStage.observe` completes them, equal ones looked at once."""
-    # As many as there are cores: a program that is slow to fail must not pass for one that runs. But two at least,
-    # because most wait for input and take no time of a core's.
+    """Every example's parsed samples as `ExecutingStage.execute` completes them.
+
+    Equal samples of an example are executed once.
+    """
+    # As many at a time as there are cores. With more, a program that fails slowly would reach its
+    # time limit before it fails, and would count as one that runs. Two at least, because most
+    # programs wait for input and use no core.
     cores = len(os.sched_getaffinity(0))
     pool = ThreadPoolExecutor(min(max(cores, 2), _MOST_AT_ONCE))
     try:
-        looks: list[dict[str, Future[Any]]] = []
+        executions: list[dict[str, Future[Any]]] = []
         for values, example, earlier in zip(candidates, examples, outputs, strict=True):
             by_value: dict[str, Future[Any]] = {}
             for value in values:
                 if (key := _key(value)) not in by_value:
-                    by_value[key] = pool.submit(stage.observe, value, example, earlier, bench)
-            looks.append(by_value)
+                    by_value[key] = pool.submit(stage.execute, value, example, earlier, toolbox)
+            executions.append(by_value)
         return [
             [by_value[_key(value)].result() for value in values]
-            for values, by_value in zip(candidates, looks, strict=True)
+            for values, by_value in zip(candidates, executions, strict=True)
         ]
     finally:
-        # A trial that is told to stop does not start what waits.
+        # When the trial is told to stop, executions that have not started are dropped.
         pool.shutdown(cancel_futures=True)
 
 

@@ -1,7 +1,7 @@
-"""What suites over all tasks need for stages that look beyond a sample's text.
+"""What suites over all tasks need for `ExecutingStage`s.
 
 A conformance suite asks that perfect replies score 1. Of a program that takes a run and a comparison of meanings, so the suite
-completes parsed samples as a trial would, on a bench where every program starts and every text means the same.
+executes parsed samples as a trial would, with a toolbox where every program starts and every text means the same.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agenttts.sandbox import Outcome
-from agenttts.tasks.base import Example, ObservingStage, StageDefinition
+from agenttts.tasks.base import Example, ExecutingStage, StageDefinition
 
 
-class KindBench:
+class AcceptingToolbox:
     """Every program starts; every text means the same."""
 
     def run(self, files: Mapping[str, str], main: str) -> Outcome:
@@ -23,16 +23,16 @@ class KindBench:
         return [[1.0] for _ in texts]
 
 
-def observed(stage: StageDefinition, value: Any, example: Example, outputs: Mapping[str, Any]) -> Any:  # fmt: skip
+def executed(stage: StageDefinition, value: Any, example: Example, outputs: Mapping[str, Any]) -> Any:  # fmt: skip
     """A parsed sample as it is fused."""
-    if isinstance(stage, ObservingStage):
-        return stage.observe(value, example, outputs, KindBench())
+    if isinstance(stage, ExecutingStage):
+        return stage.execute(value, example, outputs, AcceptingToolbox())
     return value
 
 
-def appraised(stage: StageDefinition, output: Any, example: Example) -> Any:
+def postprocessed(stage: StageDefinition, output: Any, example: Example) -> Any:
     """A fused output as it is scored and handed on."""
-    return stage.appraise(output, example, KindBench()) if isinstance(stage, ObservingStage) else output  # fmt: skip
+    return stage.postprocess_fused(output, example, AcceptingToolbox()) if isinstance(stage, ExecutingStage) else output  # fmt: skip
 
 
 def perfect_chatdev(example: Example) -> dict[str, str]:

@@ -1,11 +1,11 @@
-"""Shares: every peer's order holds all, begins with its own part, and comes to the others' parts from their far ends."""
+"""Partitions of samples: every peer's order holds all, begins with its own part, and comes to the others' parts from their far ends."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttts.inference.sharing import ALONE, Share
+from agenttts.inference.partition import ALONE, SamplePartition
 
 KEYS = [f"k{number:02}" for number in range(12)]
 
@@ -16,13 +16,13 @@ def test_alone_the_order_is_the_given_one_and_calls_are_large():
 
 
 def test_a_peer_helps_the_others_from_the_far_end():
-    assert Share(1, 3).parts(KEYS) == [KEYS[4:8], KEYS[:7:-1], KEYS[3::-1]]
+    assert SamplePartition(1, 3).parts(KEYS) == [KEYS[4:8], KEYS[:7:-1], KEYS[3::-1]]
 
 
 @given(count=st.integers(0, 60), peers=st.integers(1, 12))
 def test_own_parts_are_disjoint_and_everyone_comes_to_all(count, peers):
     keys = [str(number) for number in range(count)]
-    everyone = [Share(position, peers).parts(keys) for position in range(peers)]
+    everyone = [SamplePartition(position, peers).parts(keys) for position in range(peers)]
     assert [key for own, *_ in everyone for key in own] == keys
     for parts in everyone:
         assert sorted(key for part in parts for key in part) == sorted(keys)
@@ -30,7 +30,7 @@ def test_own_parts_are_disjoint_and_everyone_comes_to_all(count, peers):
 
 @given(missing=st.integers(1, 100_000), peers=st.integers(2, 20), most=st.integers(1, 4096))
 def test_calls_fill_the_batch_and_leave_turns(missing, peers, most):
-    size = Share(0, peers).call_size(missing, most)
+    size = SamplePartition(0, peers).call_size(missing, most)
     assert 1 <= size <= most
     assert size >= min(most, 256)
     assert size <= max(256, missing // (4 * peers) + 1)

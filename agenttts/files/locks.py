@@ -1,0 +1,133 @@
+"""Locks of files (flock(2)): one process at a time, released by the kernel when the holder ends, however it ends.
+
+A file system without locks counts as free: runs lie on file systems of every kind, and what a lock protects
+here has a second protection (a controller's token, a job's dependency, a directory that is still young).
+
+Standard library only: the sandbox's launcher imports it in an interpreter without site packages.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import IO
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.1
+# How long an error that flock(2) does not document for a lock is retried, as of a network file system.
+_ERROR_PATIENCE_S = 5.0
+# Some file systems answer EACCES for a lock that another process holds.
+_BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+# NFS without a lock service, file systems without flock, and those mounted without it.
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+
+class LockResult(Enum):
+    """What a try for a lock came to."""
+
+    ACQUIRED = "acquired"
+    BUSY = "busy"
+    UNSUPPORTED = "unsupported"
+
+
+class LockBusy(Exception):
+    """Another process has held a lock for longer than the caller waits; ``holder`` is the file's content."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(
+            f"{path} is locked by another process ({holder or 'it does not say which'})"
+        )
+        self.holder = holder
+
+
+def try_lock(descriptor: int) -> LockResult:
+    """Try once for the lock of an open file or directory. Closing the descriptor releases it.
+
+    Raises:
+        OSError: the file system failed, so that it is not known whether the lock is free.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _BUSY:
+            return LockResult.BUSY
+        if error.errno in _UNSUPPORTED:
+            return LockResult.UNSUPPORTED
+        raise
+    return LockResult.ACQUIRED
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock of a file; False without the file, or without locks.
+
+    Raises:
+        OSError: the file system failed, so that it is not known.
+    """
+    try:
+        with path.open("r+b") as stream:
+            return try_lock(stream.fileno()) is LockResult.BUSY
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def locked(path: Path, patience: float = math.inf) -> Iterator[IO[str]]:
+    """Hold the lock of a file, which is created if need be (its directory is not).
+
+    Args:
+        path: The file. It stays when the lock is released: removing it would let two processes lock
+            two files of one name.
+        patience: For how many seconds to wait for another process.
+
+    Yields:
+        The open file, for a text that says who holds the lock; others can read it meanwhile.
+
+    Raises:
+        LockBusy: another process has not released the lock within ``patience``.
+        OSError: the file cannot be opened.
+    """
+    started = time.monotonic()
+    while True:
+        with path.open("a+", encoding="utf-8") as stream:
+            result = _try_patiently(stream.fileno(), path, started, patience)
+            # The file may have been removed, with its directory, while this waited: another process
+            # then locks a new file of this name.
+            if result is LockResult.UNSUPPORTED or (
+                result is LockResult.ACQUIRED and _is_at(path, stream.fileno())
+            ):
+                yield stream
+                return
+            if result is LockResult.BUSY and time.monotonic() - started > patience:
+                stream.seek(0)
+                raise LockBusy(path, stream.read().strip())
+        time.sleep(_POLL_S)
+
+
+def _try_patiently(
+    descriptor: int, path: Path, started: float, patience: float
+) -> LockResult | None:
+    """`try_lock`; after an unknown error None to try again, and in the end as if there were no locks."""
+    try:
+        return try_lock(descriptor)
+    except OSError as error:
+        if time.monotonic() - started <= min(patience, _ERROR_PATIENCE_S):
+            return None
+        log.warning("%s cannot be locked (%s): going on without its lock", path, error.strerror)
+        return LockResult.UNSUPPORTED
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether a path still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,161 @@
+"""Locks: one holder at a time, who it is, and file systems that lock nothing or fail."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from agenttts.files import locks
+from agenttts.files.locks import LockBusy, LockResult, is_locked, locked, try_lock
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Make flock fail with an error, and count its calls."""
+
+    def fail(number: int, times: int = 1_000_000) -> list[int]:
+        calls: list[int] = []
+
+        def flock(descriptor: int, how: int) -> None:
+            calls.append(how)
+            if len(calls) <= times:
+                raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        return calls
+
+    return fail
+
+
+def test_a_second_holder_waits_until_the_first_is_done(tmp_path):
+    order = []
+
+    def other() -> None:
+        with locked(tmp_path / "lock"):
+            order.append("second")
+
+    with locked(tmp_path / "lock"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.3)
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "second"]
+
+
+def test_after_its_patience_the_error_names_the_file_and_what_the_holder_wrote(tmp_path):
+    path = tmp_path / "lock"
+    with locked(path) as stream:
+        stream.write("resume, process 7\n")
+        stream.flush()
+        expected = rf"{path} is locked by another process \(resume, process 7\)"
+        with pytest.raises(LockBusy, match=expected) as caught, locked(path, patience=0):
+            raise AssertionError
+        assert caught.value.holder == "resume, process 7"
+        assert path.read_text() == "resume, process 7\n", "a process that waits changes nothing"
+    with locked(path, patience=0):
+        assert path.exists(), "the file stays"
+
+
+def test_is_locked_asks_without_creating_or_holding(tmp_path):
+    path = tmp_path / "lock"
+    assert not is_locked(path)
+    assert not path.exists()
+    with locked(path):
+        assert is_locked(path)
+    assert not is_locked(path)
+    with locked(path, patience=0):
+        pass
+
+
+@pytest.mark.processes
+def test_the_kernel_releases_the_lock_of_a_killed_process(tmp_path):
+    path = tmp_path / "lock"
+    code = (
+        "import sys, time; from pathlib import Path; from agenttts.files.locks import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert is_locked(path)
+        holder.kill()
+    with locked(path, patience=5):
+        assert is_locked(path)
+
+
+def test_a_file_that_was_replaced_while_waiting_is_opened_again(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    real, tries = fcntl.flock, []
+
+    def flock(descriptor: int, how: int) -> None:
+        real(descriptor, how)
+        tries.append(how)
+        if len(tries) == 1:  # as a run that is removed and launched again
+            path.unlink()
+            path.touch()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(path) as stream:
+        assert os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    assert len(tries) == 2
+
+
+def test_a_directory_that_is_gone_is_not_made_again(tmp_path):
+    with pytest.raises(FileNotFoundError), locked(tmp_path / "gone" / "lock"):
+        raise AssertionError
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_locks_counts_as_free(tmp_path, failing, number):
+    calls = failing(number)
+    with locked(tmp_path / "lock", patience=0) as stream:
+        stream.write("me")
+    assert len(calls) == 1, "it is not tried again"
+    assert (tmp_path / "lock").read_text() == "me"
+    assert not is_locked(tmp_path / "lock")
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
+def test_both_answers_of_a_taken_lock_are_known(tmp_path, failing, number):
+    failing(number)
+    with pytest.raises(LockBusy), locked(tmp_path / "lock", patience=0):
+        raise AssertionError
+    assert is_locked(tmp_path / "lock")
+
+
+def test_a_failure_that_passes_is_waited_for(tmp_path, failing, caplog):
+    calls = failing(errno.EIO, times=2)
+    with locked(tmp_path / "lock"):
+        assert len(calls) == 3
+    assert not caplog.records
+
+
+def test_a_failure_that_stays_is_said_and_counts_as_no_locks(
+    tmp_path, failing, monkeypatch, caplog
+):
+    failing(errno.EIO)
+    monkeypatch.setattr(locks, "_ERROR_PATIENCE_S", 0.0)
+    with locked(tmp_path / "lock"):
+        pass
+    assert "cannot be locked (Input/output error)" in caplog.text
+    with pytest.raises(OSError, match="Input/output"):
+        is_locked(tmp_path / "lock")
+
+
+def test_directories_can_be_locked(tmp_path):
+    first, second = (os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY) for _ in range(2))
+    try:
+        assert try_lock(first) is LockResult.ACQUIRED
+        assert try_lock(second) is LockResult.BUSY
+        os.close(first)
+        assert try_lock(second) is LockResult.ACQUIRED
+    finally:
+        os.close(second)

@@ -1,0 +1,55 @@
+"""The toolbox of a trial: who may run code where, and equal samples are executed once."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from agenttts.errors import UserError
+from agenttts.tasks import create
+from agenttts.tasks.base import Example, ExecutingStage, ToolboxSettings
+from agenttts.trial.toolbox import TrialToolbox, execute_samples
+
+
+@pytest.mark.processes
+def test_code_is_refused_outside_a_container_without_the_opt_in(monkeypatch):
+    monkeypatch.delenv("APPTAINER_CONTAINER", raising=False)
+    monkeypatch.delenv("SINGULARITY_CONTAINER", raising=False)
+    with pytest.raises(UserError, match=r"task\.run_code_on_host"):
+        TrialToolbox(ToolboxSettings(runs_code=True), on_host=False)
+    toolbox = TrialToolbox(ToolboxSettings(runs_code=True), on_host=True)
+    assert toolbox.run({"main.py": "print(3)"}, "main.py").stdout == "3\n"
+
+
+def test_a_variable_alone_makes_no_container(monkeypatch):
+    monkeypatch.setenv("APPTAINER_CONTAINER", "/x.sif")
+    with pytest.raises(UserError):
+        TrialToolbox(ToolboxSettings(runs_code=True), on_host=False)
+
+
+def test_a_tool_that_the_settings_do_not_name_is_refused():
+    with pytest.raises(UserError, match="runs_code"):
+        TrialToolbox(ToolboxSettings(), on_host=True).run({"main.py": ""}, "main.py")
+
+
+class _Counting(type(create("chatdev").stage("coding"))):  # type: ignore[misc]
+    """Counts how often a program is executed."""
+
+    def __init__(self):
+        self.seen = []
+        self.lock = threading.Lock()
+
+    def execute(self, value, example, outputs, toolbox):
+        with self.lock:
+            self.seen.append((example.id, value))
+        return {**value, "executed": outputs["before"]}
+
+
+def test_equal_samples_of_an_example_are_executed_once_and_keep_their_places():
+    stage = _Counting()
+    assert isinstance(stage, ExecutingStage)
+    a, b = {"files": {"main.py": "1"}}, {"files": {}}
+    found = execute_samples(stage, None, [[a, b, a], [a]], [Example("x", {}), Example("y", {})], [{"before": 1}, {"before": 2}])  # fmt: skip
+    assert found == [[{**a, "executed": 1}, {**b, "executed": 1}, {**a, "executed": 1}], [{**a, "executed": 2}]]  # fmt: skip
+    assert len(stage.seen) == 3
