@@ -40,7 +40,7 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
     staged = RunDirectory(temporary)
     try:
         temporary.mkdir(parents=True)
-        for folder in (staged.samples, staged.slurm, temporary / "trials"):
+        for folder in (staged.samples, staged.scheduler_logs, temporary / "trials"):
             folder.mkdir()
         freeze_source(plan.spec.task.name, staged.task_source)
         frozen = {

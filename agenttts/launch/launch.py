@@ -41,9 +41,9 @@ from agenttts.loop.controller_job import (
     close_cancelled,
     log_file,
     make_controller,
-    make_dispatcher,
     run_token,
     run_tokens,
+    trial_scheduler,
     warn_of_changed_weights,
 )
 from agenttts.loop.strays import end_strays
@@ -157,8 +157,8 @@ def _end_strays(run: RunDirectory) -> None:
     """End jobs that have appeared after the run's end. For callers within `only_controller`."""
     journal = Journal(run.journal_file)
     try:
-        dispatcher = make_dispatcher(run, run.profile())
-        end_strays(journal, dispatcher, run_tokens(run), known=())
+        scheduler = trial_scheduler(run, run.profile())
+        end_strays(journal, scheduler, run_tokens(run), known=())
     finally:
         journal.close()
 
@@ -171,7 +171,7 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
     """
     profile = run.profile()
     kind = controller_kind(profile)
-    run.slurm.mkdir(exist_ok=True)
+    run.scheduler_logs.mkdir(exist_ok=True)
     if kind == "in_process":
         return _prepare_here(run)
     before = read_handle(run)
@@ -190,7 +190,7 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
         write_handle(run, replace(handle, job_id=job_id))
         return None
     # A session of its own: neither Ctrl-C nor a closed terminal reaches the run.
-    with (run.slurm / "start.log").open("ab") as output:
+    with (run.scheduler_logs / "start.log").open("ab") as output:
         subprocess.run(
             [sys.executable, "-m", "agenttts.launch", str(run.path)],
             start_new_session=True,
@@ -212,7 +212,7 @@ def _submit_controller(run: RunDirectory, profile: Profile, handle: ControllerHa
         # One controller a run, whoever starts how many: Slurm holds the second until the first has ended.
         dependency="singleton",
     )
-    executor = slurm_executor(run.slurm / "controller", profile, profile.controller, needs)
+    executor = slurm_executor(run.scheduler_logs / "controller", profile, profile.controller, needs)
     with submission_errors(), outer_environment():
         [job_id] = executor.submit_each(
             [ControllerJob(run.path, handle.start)], f"controller-{handle.start}"
@@ -234,7 +234,7 @@ def _prepare_here(run: RunDirectory) -> Callable[[], None]:
     handle = ControllerHandle(
         "in_process", str(os.getpid()), identity=process_identity(os.getpid())
     )
-    folder = run.slurm / "controller"
+    folder = run.scheduler_logs / "controller"
     folder.mkdir(parents=True, exist_ok=True)
     held = ExitStack()
     held.enter_context(only_controller(run))
@@ -263,7 +263,7 @@ def submit_local(run: RunDirectory) -> None:
     """Start the controller as a local submitit job of the calling session, for a start that is on record."""
     handle = read_handle(run)
     assert handle is not None
-    executor = submitit.LocalExecutor(run.slurm / "controller")
+    executor = submitit.LocalExecutor(run.scheduler_logs / "controller")
     executor.update_parameters(timeout_min=60 * 24 * 365)
     job: submitit.Job[Any] = executor.submit(ControllerJob(run.path, handle.start))
     pid = str(job.job_id)
@@ -283,7 +283,7 @@ def controller_state(run: RunDirectory) -> JobStatus | None:
         if job_id is None:
             return JobStatus("UNKNOWN", ended=True, detail=_NO_ANSWER)
         state = job_states([job_id])[job_id]
-        said = log_message(run.slurm / "controller", job_id) if state.ended else ""
+        said = log_message(run.scheduler_logs / "controller", job_id) if state.ended else ""
         return replace(state, detail=said) if said else state
     if not handle.is_here:
         # On a shared file system a lock that is held says that a controller runs; that nobody holds it says nothing, because
@@ -296,7 +296,7 @@ def controller_state(run: RunDirectory) -> JobStatus | None:
     elif handle.job_id is None:
         alive = bool(_local_controllers(run))
     else:
-        alive = is_process(handle.job_id, os.fsencode(run.slurm), handle.identity)
+        alive = is_process(handle.job_id, os.fsencode(run.scheduler_logs), handle.identity)
     return JobStatus("RUNNING" if alive else "ENDED", ended=not alive)
 
 
@@ -375,5 +375,5 @@ def _live_controllers(run: RunDirectory, handle: ControllerHandle) -> list[str]:
 
 def _local_controllers(run: RunDirectory) -> list[str]:
     """The processes of this machine that started controllers of the run, and end them in order when interrupted."""
-    folder = os.fsencode(run.slurm / "controller")
+    folder = os.fsencode(run.scheduler_logs / "controller")
     return [pid for pid in pids() if {RUNNER, folder} <= set(command_line(pid).split(b"\0"))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agenttts.inference.sharing import Share
-from agenttts.loop.works import shares
+from agenttts.loop.job_builder import shares
 from agenttts.run.journal import PlannedTrial
 from agenttts.space import Allocation, Choice
 
