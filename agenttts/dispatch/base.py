@@ -1,4 +1,4 @@
-"""What a dispatcher is: it starts trials as jobs somewhere and says how they stand."""
+"""What a scheduler is: it starts trials as jobs somewhere and says how they stand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SubmitLimitReached(QueueUnavailable):
 
 
 @dataclass(frozen=True)
-class Work:
+class JobRequest:
     """One trial to start: the command of its job, where it writes, and how it shows in the queue.
 
     ``name`` and ``comment`` are what squeue shows; ``gpus`` is its resource class; ``cache`` is where a container keeps
@@ -60,26 +60,28 @@ class JobStatus:
     node: str = ""
 
 
-class Dispatcher(Protocol):
+class Scheduler(Protocol):
     """Starts trials as jobs.
 
-    Contract: `submit` starts every work once and returns job ids by trial; all of them carry ``batch``, a token
+    Contract: `submit` starts every request once and returns job ids by trial; all of them carry ``batch``, a token
     unique to the call, by which `find` recovers them when the caller died between submitting and writing that down.
     Jobs of ``trials`` that `find` did not see may appear later: after `withdraw` they end as soon as they start, and run
     nothing. `strays` are jobs of the run ``token``, with which all its batches begin, that live and are not among ``known``:
     what each is, by its id, which `cancel` takes. `avoid` keeps those of the jobs that wait off ``nodes``, and off no others
-    but the profile's; these are the jobs, None where there are no nodes to choose among. `poll` answers for every id it is asked about. `capacity` is how many more works may be submitted now, given how
-    many live. Any of them may raise `QueueUnavailable`: asking again later may do. A dispatcher keeps no state that a new
+    but the profile's; these are the jobs, None where there are no nodes to choose among. `poll` answers for every id it is asked about. `capacity` is how many more requests may be submitted now, given how
+    many live. Any of them may raise `QueueUnavailable`: asking again later may do. A scheduler keeps no state that a new
     one could not rebuild from job ids and batch tokens, or find out again.
     """
 
     def capacity(self, live: int) -> int: ...
 
-    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]: ...
+    def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]: ...
 
-    def find(self, batch: str, works: Sequence[Work]) -> dict[str, str]: ...
+    def find(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]: ...
 
-    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None: ...
+    def withdraw(
+        self, batch: str, requests: Sequence[JobRequest], trials: Collection[str]
+    ) -> None: ...
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]: ...
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from agenttts.dispatch.attempts import count_state
-from agenttts.dispatch.base import JobStatus, Work
+from agenttts.dispatch.base import JobRequest, JobStatus
 from agenttts.dispatch.blame import AttemptEnd, blame
 from agenttts.dispatch.node.job import TrialJob, job_settings
 from agenttts.dispatch.node.trial_log import LOG_FILE
@@ -30,15 +30,15 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.02
 
 
-class InProcessDispatcher:
-    """`Dispatcher` for ``kind: in_process``: every trial is a thread, ``throttle`` of them at a time.
+class InProcessScheduler:
+    """`Scheduler` for ``kind: in_process``: every trial is a thread, ``throttle`` of them at a time.
 
     A trial's Python code runs in this process, so that a debugger and ``print`` reach it. Three kinds of trials run
     as child processes all the same: those in a container, those of a task of the user's own (whose modules would
     stay loaded for the next run), and those with the profile's ``setup`` lines or ``env``. GPUs are not shared out:
     every trial sees all of them.
 
-    Jobs are known to all dispatchers of one process by their folder, and end with that process: polled from
+    Jobs are known to all schedulers of one process by their folder, and end with that process: polled from
     another one they have ended.
     """
 
@@ -49,15 +49,15 @@ class InProcessDispatcher:
     def capacity(self, live: int) -> int:
         return max(0, self._profile.throttle - live)
 
-    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
-        return {work.trial: self._start(batch, work) for work in works}
+    def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
+        return {request.trial: self._start(batch, request) for request in requests}
 
-    def find(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
-        trials = {work.directory: work.trial for work in works}
+    def find(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
+        trials = {request.directory: request.trial for request in requests}
         jobs = {j.directory: job_id for job_id, j in self._jobs.items() if j.batch == batch}
         return {trials[place]: job_id for place, job_id in jobs.items() if place in trials}
 
-    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None:
+    def withdraw(self, batch: str, requests: Sequence[JobRequest], trials: Collection[str]) -> None:
         """Nothing appears later here: jobs are threads of this process."""
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
@@ -76,9 +76,9 @@ class InProcessDispatcher:
             if job_id in self._jobs:
                 self._jobs[job_id].stop()
 
-    def _start(self, batch: str, work: Work) -> str:
+    def _start(self, batch: str, request: JobRequest) -> str:
         job_id = f"{os.getpid()}.{next(_NUMBERS)}"
-        job = _ThreadJob(job_id, batch, work, self._profile)
+        job = _ThreadJob(job_id, batch, request, self._profile)
         self._jobs[job_id] = job
         job.start()
         return job_id
@@ -100,8 +100,8 @@ class _Stop(BaseException):
 class _ThreadJob(TrialJob):
     """A trial's job in a thread of this process."""
 
-    def __init__(self, job_id: str, batch: str, work: Work, profile: Profile) -> None:
-        super().__init__(**job_settings(work, profile))
+    def __init__(self, job_id: str, batch: str, request: JobRequest, profile: Profile) -> None:
+        super().__init__(**job_settings(request, profile))
         self.batch = batch
         self.problem = ""
         self._id = job_id
@@ -135,7 +135,7 @@ class _ThreadJob(TrialJob):
                     self._deadline = time.monotonic() + self.limit_seconds
         except (
             Exception
-        ) as error:  # of this dispatcher's own, such as a full disk: the trial is started again
+        ) as error:  # of this scheduler's own, such as a full disk: the trial is started again
             log.exception("the job of %s failed", self.directory.name)
             self.problem = f"{type(error).__name__}: {error}"
 

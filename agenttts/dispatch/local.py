@@ -10,8 +10,8 @@ from pathlib import Path
 
 import submitit
 
-from agenttts.dispatch.base import JobStatus, Work
-from agenttts.dispatch.node.job import NEVER, TrialJob
+from agenttts.dispatch.base import JobRequest, JobStatus
+from agenttts.dispatch.node.job import UNLIMITED_REQUEUES, TrialJob
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.processes import command_line, parents, pids
@@ -23,8 +23,8 @@ RUNNER = b"submitit.local._local"
 _TASK = b"submitit.core._submit"
 
 
-class LocalDispatcher:
-    """`Dispatcher` for ``kind: local``: ``throttle`` trials at a time, GPUs shared out among them.
+class LocalScheduler:
+    """`Scheduler` for ``kind: local``: ``throttle`` trials at a time, GPUs shared out among them.
 
     A job id is the pid of submitit's process for the job, which outlives the controller; a controller that is
     started again finds it by pid and folder.
@@ -39,11 +39,11 @@ class LocalDispatcher:
     def capacity(self, live: int) -> int:
         return max(0, self._profile.throttle - live)
 
-    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
-        return {work.trial: self._start(work) for work in works}
+    def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
+        return {request.trial: self._start(request) for request in requests}
 
-    def find(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
-        trials: dict[Path | None, str] = {work.directory: work.trial for work in works}
+    def find(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
+        trials: dict[Path | None, str] = {request.directory: request.trial for request in requests}
         found: dict[str, str] = {}
         for job_id in self._live():
             directory = self._directory(job_id)
@@ -51,7 +51,7 @@ class LocalDispatcher:
                 found[trials[directory]] = job_id
         return found
 
-    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None:
+    def withdraw(self, batch: str, requests: Sequence[JobRequest], trials: Collection[str]) -> None:
         """Nothing appears later here: a process that has not been told what to run ends by itself."""
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
@@ -79,10 +79,10 @@ class LocalDispatcher:
                 with suppress(ProcessLookupError):  # ended between the look and the signal
                     os.kill(_runner(int(job_id)), signal.SIGINT)
 
-    def _start(self, work: Work) -> str:
-        executor = submitit.LocalExecutor(self._folder, max_num_timeout=NEVER)
+    def _start(self, request: JobRequest) -> str:
+        executor = submitit.LocalExecutor(self._folder, max_num_timeout=UNLIMITED_REQUEUES)
         limit = minutes(self._profile.trial.time)
-        devices = self._free_devices(work.gpus)
+        devices = self._free_devices(request.gpus)
         executor.update_parameters(
             timeout_min=limit,
             signal_delay_s=self._profile.grace_seconds,
@@ -90,7 +90,7 @@ class LocalDispatcher:
             visible_gpus=devices,
             setup=self._profile.setup,
         )
-        job = executor.submit(TrialJob.of(work, self._profile))
+        job = executor.submit(TrialJob.of(request, self._profile))
         self._jobs[job.job_id] = job
         self._given[job.job_id] = devices
         return str(job.job_id)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import submitit
-import yaml
 
-from agenttts import __version__
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.controller_process import ELSEWHERE, controller_kind, is_process
 from agenttts.dispatch.local import RUNNER
@@ -37,7 +33,7 @@ from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserError
 from agenttts.files.locks import is_locked
 from agenttts.files.processes import command_line, pids, process_identity
-from agenttts.images.build import digest
+from agenttts.launch.create import check_same_spec, create_run
 from agenttts.launch.plan import Plan
 from agenttts.launch.rebuild import Rebuilt, rebuild_journal
 from agenttts.launch.retry import retry_failed
@@ -46,14 +42,13 @@ from agenttts.loop.controller_job import (
     close_cancelled,
     log_file,
     make_controller,
-    make_dispatcher,
     run_token,
     run_tokens,
+    trial_scheduler,
     warn_of_changed_weights,
 )
 from agenttts.loop.strays import end_strays
 from agenttts.run.directory import RunDirectory
-from agenttts.run.examples import write_examples
 from agenttts.run.journal import Journal, read_state
 from agenttts.run.starts import (
     ControllerHandle,
@@ -63,8 +58,6 @@ from agenttts.run.starts import (
     read_handle,
     write_handle,
 )
-from agenttts.spec import JobSpec, dump_spec
-from agenttts.tasks.user_tasks import freeze_source
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +77,11 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
     while True:
         try:
             if run.exists:
-                _check_same(run, plan.spec)
+                check_same_spec(run, plan.spec)
                 resume(run)
                 return run, False
             first = not run.path.parent.exists()
-            if _create(run, plan):
+            if create_run(run, plan):
                 _start_new(run, first)
                 return run, True
         except RunRemoved:
@@ -164,8 +157,8 @@ def _end_strays(run: RunDirectory) -> None:
     """End jobs that have appeared after the run's end. For callers within `only_controller`."""
     journal = Journal(run.journal_file)
     try:
-        dispatcher = make_dispatcher(run, run.profile())
-        end_strays(journal, dispatcher, run_tokens(run), known=())
+        scheduler = trial_scheduler(run, run.profile())
+        end_strays(journal, scheduler, run_tokens(run), known=())
     finally:
         journal.close()
 
@@ -178,7 +171,7 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
     """
     profile = run.profile()
     kind = controller_kind(profile)
-    run.slurm.mkdir(exist_ok=True)
+    run.scheduler_logs.mkdir(exist_ok=True)
     if kind == "in_process":
         return _prepare_here(run)
     before = read_handle(run)
@@ -197,7 +190,7 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
         write_handle(run, replace(handle, job_id=job_id))
         return None
     # A session of its own: neither Ctrl-C nor a closed terminal reaches the run.
-    with (run.slurm / "start.log").open("ab") as output:
+    with (run.scheduler_logs / "start.log").open("ab") as output:
         subprocess.run(
             [sys.executable, "-m", "agenttts.launch", str(run.path)],
             start_new_session=True,
@@ -219,7 +212,7 @@ def _submit_controller(run: RunDirectory, profile: Profile, handle: ControllerHa
         # One controller a run, whoever starts how many: Slurm holds the second until the first has ended.
         dependency="singleton",
     )
-    executor = slurm_executor(run.slurm / "controller", profile, profile.controller, needs)
+    executor = slurm_executor(run.scheduler_logs / "controller", profile, profile.controller, needs)
     with submission_errors(), outer_environment():
         [job_id] = executor.submit_each(
             [ControllerJob(run.path, handle.start)], f"controller-{handle.start}"
@@ -241,7 +234,7 @@ def _prepare_here(run: RunDirectory) -> Callable[[], None]:
     handle = ControllerHandle(
         "in_process", str(os.getpid()), identity=process_identity(os.getpid())
     )
-    folder = run.slurm / "controller"
+    folder = run.scheduler_logs / "controller"
     folder.mkdir(parents=True, exist_ok=True)
     held = ExitStack()
     held.enter_context(only_controller(run))
@@ -270,7 +263,7 @@ def submit_local(run: RunDirectory) -> None:
     """Start the controller as a local submitit job of the calling session, for a start that is on record."""
     handle = read_handle(run)
     assert handle is not None
-    executor = submitit.LocalExecutor(run.slurm / "controller")
+    executor = submitit.LocalExecutor(run.scheduler_logs / "controller")
     executor.update_parameters(timeout_min=60 * 24 * 365)
     job: submitit.Job[Any] = executor.submit(ControllerJob(run.path, handle.start))
     pid = str(job.job_id)
@@ -290,7 +283,7 @@ def controller_state(run: RunDirectory) -> JobStatus | None:
         if job_id is None:
             return JobStatus("UNKNOWN", ended=True, detail=_NO_ANSWER)
         state = job_states([job_id])[job_id]
-        said = log_message(run.slurm / "controller", job_id) if state.ended else ""
+        said = log_message(run.scheduler_logs / "controller", job_id) if state.ended else ""
         return replace(state, detail=said) if said else state
     if not handle.is_here:
         # On a shared file system a lock that is held says that a controller runs; that nobody holds it says nothing, because
@@ -303,7 +296,7 @@ def controller_state(run: RunDirectory) -> JobStatus | None:
     elif handle.job_id is None:
         alive = bool(_local_controllers(run))
     else:
-        alive = is_process(handle.job_id, os.fsencode(run.slurm), handle.identity)
+        alive = is_process(handle.job_id, os.fsencode(run.scheduler_logs), handle.identity)
     return JobStatus("RUNNING" if alive else "ENDED", ended=not alive)
 
 
@@ -382,77 +375,5 @@ def _live_controllers(run: RunDirectory, handle: ControllerHandle) -> list[str]:
 
 def _local_controllers(run: RunDirectory) -> list[str]:
     """The processes of this machine that started controllers of the run, and end them in order when interrupted."""
-    folder = os.fsencode(run.slurm / "controller")
+    folder = os.fsencode(run.scheduler_logs / "controller")
     return [pid for pid in pids() if {RUNNER, folder} <= set(command_line(pid).split(b"\0"))]
-
-
-def _create(run: RunDirectory, plan: Plan) -> bool:
-    """Make the run directory: built beside its place and moved there whole; False where another launch was faster."""
-    origin: dict[str, Any] = {
-        "token": secrets.token_hex(4),
-        "version": __version__,
-        "gpus": {name: need.gpus for name, need in plan.needs.items()},
-        "models": {name: facts.to_record() for name, facts in plan.facts.items()},
-        "agent_gpus": plan.agent_need.gpus if plan.agent_need else None,
-        "skip_bad": plan.spec.task.skip_bad,
-        "data": plan.data.to_json(),
-        "image": None,
-    }
-    if plan.container is not None:
-        image = plan.container.image
-        origin["image"] = {"path": str(image), "sha256": digest(image)}
-    temporary = run.path.with_name(f".{run.name}.{origin['token']}")
-    staged = RunDirectory(temporary)
-    try:
-        temporary.mkdir(parents=True)
-        for folder in (staged.samples, staged.slurm, temporary / "trials"):
-            folder.mkdir()
-        freeze_source(plan.spec.task.name, staged.task_source)
-        frozen = {
-            staged.examples_file: plan.examples,
-            staged.finalist_examples_file: plan.finalist_examples,
-            staged.test_examples_file: plan.test_examples,
-        }
-        origin["examples"] = {
-            file.name: write_examples(file, examples)
-            for file, examples in frozen.items()
-            if examples is not None
-        }
-        profile = plan.profile.model_dump(mode="json")
-        staged.profile_file.write_text(yaml.safe_dump(profile, sort_keys=False), encoding="utf-8")
-        staged.origin_file.write_text(json.dumps(origin, indent=2), encoding="utf-8")
-        staged.spec_file.write_text(dump_spec(plan.spec), encoding="utf-8")
-        if plan.spec.samples:
-            Path(plan.spec.samples).mkdir(parents=True, exist_ok=True)
-        temporary.rename(run.path)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if run.exists:
-            return False
-        raise MissingRequirement(
-            f"the run directory {run.path} cannot be made: {error.strerror}",
-            fix="choose another place with --results DIR, or another --name",
-        ) from None
-    return True
-
-
-def _check_same(run: RunDirectory, spec: JobSpec) -> None:
-    old, new = run.spec().model_dump(mode="json"), spec.model_dump(mode="json")
-    changed = _differences(old, new)
-    if changed:
-        raise UserError(
-            f"{run.path}: a run named '{run.name}' exists with another spec ({'; '.join(changed[:5])}); "
-            "choose another name with --name, remove that run, or 'agenttts-hpc resume' it as it was"
-        )
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return [
-            difference
-            for key in dict.fromkeys([*old, *new])
-            for difference in _differences(
-                old.get(key), new.get(key), f"{path}.{key}" if path else str(key)
-            )
-        ]
-    return [] if old == new else [f"{path} was {old!r}, is {new!r}"]

@@ -35,7 +35,7 @@ from agenttts.launch.checks import (
 )
 from agenttts.launch.examples import finalist_examples, held_out_examples, load_examples
 from agenttts.launch.node_record import last_look
-from agenttts.loop.works import is_place
+from agenttts.loop.job_builder import is_place
 from agenttts.replies import COMMON_THINKING
 from agenttts.run.container import container_of
 from agenttts.run.models import ModelFacts, find_facts, model_configs

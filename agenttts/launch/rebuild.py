@@ -18,7 +18,7 @@ from agenttts.dispatch.attempts import read_attempts
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_bytes, atomic_write_json
 from agenttts.loop.collect import finished_row
-from agenttts.loop.controller_job import make_dispatcher
+from agenttts.loop.controller_job import trial_scheduler
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import (
     DamagedJournal,
@@ -186,7 +186,7 @@ class _Remains:
                 jobs[trial] = attempts[-1].job_id
         found = [job for job in jobs.values() if job]
         if found:
-            make_dispatcher(run, run.profile()).cancel(found)
+            trial_scheduler(run, run.profile()).cancel(found)
 
 
 def _events(

@@ -14,16 +14,16 @@ from pathlib import Path
 import submitit
 
 from agenttts import search, tasks
-from agenttts.dispatch.base import Dispatcher
-from agenttts.dispatch.in_process import InProcessDispatcher
-from agenttts.dispatch.local import LocalDispatcher
+from agenttts.dispatch.base import Scheduler
+from agenttts.dispatch.in_process import InProcessScheduler
+from agenttts.dispatch.local import LocalScheduler
 from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.slurm.dispatcher import SlurmDispatcher
+from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from agenttts.inference.compaction import compact
 from agenttts.loop.evaluation import Evaluation, EvaluationSettings
+from agenttts.loop.job_builder import JobBuilder, samples_directory
 from agenttts.loop.loop import Controller, LoopSettings
-from agenttts.loop.works import WorkFactory, samples_directory
 from agenttts.run.container import container_of
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import DamagedJournal, Journal, read_state
@@ -130,7 +130,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         spec.search.method, spec.space(), spec.search.seed, llm=link, **spec.search.options
     )
     facts = frozen_facts(spec, origin)
-    works = WorkFactory(
+    builder = JobBuilder(
         run,
         spec,
         tokens=run_tokens(run),
@@ -145,8 +145,8 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
     evaluation = Evaluation(
         run,
         journal,
-        make_dispatcher(run, profile),
-        works,
+        trial_scheduler(run, profile),
+        builder,
         EvaluationSettings(
             max_attempts=profile.max_attempts,
             poll_seconds=profile.poll_seconds,
@@ -227,14 +227,14 @@ def run_tokens(run: RunDirectory) -> tuple[str, ...]:
     return (run_token(run), *(f"{run.name}-{token}" for token in earlier))
 
 
-def make_dispatcher(run: RunDirectory, profile: Profile) -> Dispatcher:
-    """The dispatcher of a profile."""
-    folder = run.slurm / "trials"
+def trial_scheduler(run: RunDirectory, profile: Profile) -> Scheduler:
+    """The scheduler of a profile."""
+    folder = run.scheduler_logs / "trials"
     if profile.kind == "slurm":
-        return SlurmDispatcher(profile, folder)
+        return SlurmScheduler(profile, folder)
     if profile.kind == "in_process":
-        return InProcessDispatcher(profile, folder)
-    return LocalDispatcher(profile, folder)
+        return InProcessScheduler(profile, folder)
+    return LocalScheduler(profile, folder)
 
 
 @contextmanager

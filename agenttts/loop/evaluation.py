@@ -20,14 +20,20 @@ from agenttts.dispatch.attempts import (
     read_attempts,
     retry_pause,
 )
-from agenttts.dispatch.base import Dispatcher, JobStatus, QueueUnavailable, SubmitLimitReached, Work
+from agenttts.dispatch.base import (
+    JobRequest,
+    JobStatus,
+    QueueUnavailable,
+    Scheduler,
+    SubmitLimitReached,
+)
 from agenttts.dispatch.blame import Verdict
 from agenttts.errors import MissingRequirement
 from agenttts.files.atomic import atomic_write_parquet
 from agenttts.loop.collect import failed_row, finished_row
+from agenttts.loop.job_builder import JobBuilder
 from agenttts.loop.strays import end_strays
 from agenttts.loop.verdicts import last_word, look_anew, verdict_of
-from agenttts.loop.works import WorkFactory
 from agenttts.run.directory import RunDirectory, RunGone
 from agenttts.run.examples import ExamplesGuard
 from agenttts.run.journal import NEVER_SUBMITTED, Journal, TrialProgress
@@ -66,7 +72,7 @@ class EvaluationSettings:
     retry_pauses: tuple[float, ...] = ()
 
 
-class Attendant(Protocol):
+class ServerLifecycle(Protocol):
     """Something that the search needs while it runs and that costs while it waits: a served model."""
 
     def waiting(self, remaining: int, total: int, more: bool) -> None:
@@ -77,7 +83,7 @@ class Attendant(Protocol):
 
 
 class Evaluation:
-    """The trials of one run. `works` turns planned trials into jobs' commands (see `agenttts.loop.works`).
+    """The trials of one run. `builder` turns planned trials into jobs' commands (see `agenttts.loop.job_builder`).
 
     ``check`` is called at each look at the queue, and raises where the controller is not to go on.
     """
@@ -86,18 +92,18 @@ class Evaluation:
         self,
         run: RunDirectory,
         journal: Journal,
-        dispatcher: Dispatcher,
-        works: WorkFactory,
+        scheduler: Scheduler,
+        builder: JobBuilder,
         settings: EvaluationSettings,
-        attendant: Attendant | None = None,
+        server: ServerLifecycle | None = None,
         check: Callable[[], None] | None = None,
     ) -> None:
         self._run = run
         self._journal = journal
-        self._dispatcher = dispatcher
-        self._works = works
+        self._scheduler = scheduler
+        self._builder = builder
         self._settings = settings
-        self._attendant = attendant
+        self._server = server
         self._check = check
         self._ended: dict[str, float] = {}
         self._excluded: tuple[str, ...] = ()
@@ -131,8 +137,8 @@ class Evaluation:
                 waiting = [t for t in trials if t.row is None]
                 if not waiting:
                     return
-                if self._attendant is not None:
-                    self._attendant.waiting(len(waiting), len(trials), more)
+                if self._server is not None:
+                    self._server.waiting(len(waiting), len(trials), more)
                 now = datetime.now(UTC)
                 if self._may_appear_late(now):
                     self.end_strays()
@@ -175,17 +181,17 @@ class Evaluation:
         """Find the jobs of submissions that were begun and never written down as done; ``cancel`` them at once."""
         for batch in {t.batch for t in trials if t.batch and not t.job_id}:
             members = [self._journal.state.trials[t] for t in self._journal.state.batches[batch]]
-            works = [self._work(member) for member in members]
-            found = self._dispatcher.find(batch, works)
+            requests = [self._request(member) for member in members]
+            found = self._scheduler.find(batch, requests)
             if cancel:
-                self._dispatcher.cancel(found.values())
+                self._scheduler.cancel(found.values())
             if found:
                 log.info("adopted %d jobs of batch %s", len(found), batch)
                 self._journal.append("submitted", batch=batch, jobs=found)
             lost = [m.planned.trial for m in members if m.planned.trial not in found]
             lost = [t for t in lost if self._journal.state.trials[t].row is None]
             if lost:
-                self._dispatcher.withdraw(batch, works, lost)
+                self._scheduler.withdraw(batch, requests, lost)
                 self._journal.append("lost", trials=lost, reason=NEVER_SUBMITTED)
 
     def _may_appear_late(self, now: datetime) -> bool:
@@ -196,7 +202,7 @@ class Evaluation:
     def end_strays(self) -> None:
         """End the run's jobs that no trial knows of; they would compute for nobody, or what another job computes."""
         known = [t.job_id for t in self._journal.state.unfinished() if t.job_id]
-        end_strays(self._journal, self._dispatcher, self._works.tokens, known)
+        end_strays(self._journal, self._scheduler, self._builder.tokens, known)
 
     def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
         """Whether a trial's pause after a failure is over: what is broken for a moment must not use up its attempts."""
@@ -234,7 +240,7 @@ class Evaluation:
         failed = None
         jobs: list[str] | None = []
         try:
-            jobs = self._dispatcher.avoid([t.job_id for t in state.unfinished() if t.job_id], nodes)
+            jobs = self._scheduler.avoid([t.job_id for t in state.unfinished() if t.job_id], nodes)
         except MissingRequirement as error:
             log.warning("jobs that wait are not kept off %s: %s", ", ".join(nodes), error)
             failed = str(error)
@@ -243,37 +249,39 @@ class Evaluation:
 
     def _submit(self, pending: Sequence[TrialProgress], live: int) -> None:
         """Submit what may be submitted now, one array per resource class."""
-        room = self._dispatcher.capacity(live)
-        if not pending or room <= 0:
+        free_slots = self._scheduler.capacity(live)
+        if not pending or free_slots <= 0:
             return
         nodes = self._nodes_to_exclude()
-        works = [(t, replace(self._work(t), exclude=nodes)) for t in pending[:room]]
-        works.sort(key=lambda pair: pair[1].gpus)  # stable: trial order within a class
-        for _, group in groupby(works, key=lambda pair: pair[1].gpus):
+        requests = [(t, replace(self._request(t), exclude=nodes)) for t in pending[:free_slots]]
+        requests.sort(key=lambda pair: pair[1].gpus)  # stable: trial order within a class
+        for _, group in groupby(requests, key=lambda pair: pair[1].gpus):
             members = list(group)
             names = [t.planned.trial for t, _ in members]
-            batch = f"{self._works.tokens[0]}-{len(self._journal.state.batches)}"
+            batch = f"{self._builder.tokens[0]}-{len(self._journal.state.batches)}"
             self._journal.append("submitting", batch=batch, trials=names)
-            jobs = self._start_jobs(batch, [work for _, work in members])
+            jobs = self._start_jobs(batch, [request for _, request in members])
             self._journal.append("submitted", batch=batch, jobs=jobs)
 
-    def _start_jobs(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+    def _start_jobs(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         """Submit, and where no node is left that need not be avoided, without avoiding any."""
         try:
-            return self._dispatcher.submit(batch, works)
+            return self._scheduler.submit(batch, requests)
         except QueueUnavailable:
             raise  # it may have been submitted
         except MissingRequirement as error:
-            if not any(work.exclude for work in works):
+            if not any(request.exclude for request in requests):
                 raise
             self._needed = set(self._excluded)
             log.warning("jobs that avoid %s are refused (%s); they may run there after all", ", ".join(self._excluded), error)  # fmt: skip
-            return self._dispatcher.submit(batch, [replace(work, exclude=()) for work in works])
+            return self._scheduler.submit(
+                batch, [replace(request, exclude=()) for request in requests]
+            )
 
     def _collect(self, trials: Sequence[TrialProgress]) -> bool:
         """Close every trial that has ended; whether there was one."""
         submitted = [t for t in trials if t.row is None and t.job_id]
-        statuses = self._dispatcher.poll([t.job_id for t in submitted if t.job_id])
+        statuses = self._scheduler.poll([t.job_id for t in submitted if t.job_id])
         changed = False
         for progress in (t for t in trials if t.row is None):
             status = statuses.get(progress.job_id or "")
@@ -357,7 +365,7 @@ class Evaluation:
         elif verdict.state is TrialState.INFRA_FAILED:
             text += f" (attempt {max(len(attempts), progress.submissions)}; the profile's max_attempts is {self._settings.max_attempts})"
         directory = self._run.trial(progress.planned.trial)
-        return f"{text}; logs: {directory} and {self._run.slurm}"
+        return f"{text}; logs: {directory} and {self._run.scheduler_logs}"
 
     def _check_examples(self, trials: Sequence[TrialProgress]) -> None:
         """Raise `RunFailed` when a file of examples is damaged: every trial scored on it would fail, one after the other."""
@@ -392,7 +400,7 @@ class Evaluation:
         state = self._journal.state
         self.release()
         # The jobs first: where nothing can be written, on a full disk say, they end all the same.
-        self._dispatcher.cancel([t.job_id for t in state.unfinished() if t.job_id])
+        self._scheduler.cancel([t.job_id for t in state.unfinished() if t.job_id])
         self._adopt(state.unfinished(), cancel=True)
         self.end_strays()
         for progress in state.unfinished():
@@ -408,7 +416,7 @@ class Evaluation:
                 "the served model could not be let go (%s): it ends when its lease has", error
             )
         unfinished = self._journal.state.unfinished()
-        self._dispatcher.cancel([t.job_id for t in unfinished if t.job_id])
+        self._scheduler.cancel([t.job_id for t in unfinished if t.job_id])
         for progress in unfinished:
             directory = self._run.trial(progress.planned.trial)
             row = failed_row(self._run.name, progress, TrialState.CANCELLED, reason, directory)
@@ -416,16 +424,16 @@ class Evaluation:
 
     def release(self) -> None:
         """Nothing will be evaluated any more: what attends lets go."""
-        if self._attendant is not None:
-            self._attendant.release()
+        if self._server is not None:
+            self._server.release()
 
-    def _work(self, progress: TrialProgress) -> Work:
+    def _request(self, progress: TrialProgress) -> JobRequest:
         trials = [trial.planned for trial in self._journal.state.trials.values()]
         iteration = progress.planned.iteration
-        work = self._works.work(
+        request = self._builder.request(
             progress.planned, [trial for trial in trials if trial.iteration == iteration]
         )
-        return replace(work, earlier_attempts=progress.earlier_attempts)
+        return replace(request, earlier_attempts=progress.earlier_attempts)
 
     def write_table(self) -> None:
         """Write the table of trials as the journal has them."""

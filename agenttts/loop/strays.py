@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable
 
-from agenttts.dispatch.base import Dispatcher
+from agenttts.dispatch.base import Scheduler
 from agenttts.run.journal import Journal
 
 log = logging.getLogger(__name__)
 
 
 def end_strays(
-    journal: Journal, dispatcher: Dispatcher, tokens: Iterable[str], known: Collection[str]
+    journal: Journal, scheduler: Scheduler, tokens: Iterable[str], known: Collection[str]
 ) -> dict[str, str]:
     """End what lives of the run, by its ``tokens``, and is not among the ``known`` jobs; what each was, by its id.
 
@@ -20,10 +20,10 @@ def end_strays(
     """
     strays: dict[str, str] = {}
     for token in tokens:
-        strays |= dispatcher.strays(token, known)
+        strays |= scheduler.strays(token, known)
     if strays:
         named = "; ".join(f"{job}: {what}" for job, what in strays.items())
         log.warning("jobs of this run that no trial knows of are ended: %s", named)
         journal.append("strays", jobs=strays)
-        dispatcher.cancel(strays)
+        scheduler.cancel(strays)
     return strays

@@ -156,7 +156,7 @@ class RunDirectory:
         return self.path / "samples"
 
     @property
-    def slurm(self) -> Path:
+    def scheduler_logs(self) -> Path:
         """submitit's folder: batch files, pickles and logs of every job."""
         return self.path / "slurm"
 

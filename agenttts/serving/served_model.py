@@ -151,7 +151,7 @@ def served_model(
         server = LocalServer(directory, list(devices))
     else:
         server = SlurmServer(
-            directory, profile, run.slurm / "agent", run=run.name, token=token, gpus=gpus
+            directory, profile, run.scheduler_logs / "agent", run=run.name, token=token, gpus=gpus
         )
     limits = ServedLimits(
         start_seconds=spec.agent.start_seconds,

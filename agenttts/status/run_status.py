@@ -12,7 +12,7 @@ from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm.queue import job_states
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.launch.launch import controller_state
-from agenttts.loop.controller_job import make_dispatcher
+from agenttts.loop.controller_job import trial_scheduler
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, read_state
 from agenttts.run.rows import row_from_json
@@ -34,7 +34,7 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
     live = [t for t in state.unfinished() if t.job_id]
     try:
-        statuses = make_dispatcher(run, profile).poll([t.job_id for t in live if t.job_id])
+        statuses = trial_scheduler(run, profile).poll([t.job_id for t in live if t.job_id])
         controller = controller_state(run)
         served = _served_state(run, profile)
         alive: bool | None = controller is not None and not controller.ended
@@ -176,7 +176,7 @@ def follow(
             raise RunFailed(
                 f"the controller of {run.path} (job {status['controller']['job_id']}) ended before the run was over"
                 f"{': ' if reason else ''}{reason}; "
-                f"its log is in {run.slurm / 'controller'}; 'agenttts-hpc resume {run.name}' goes on where it stopped"
+                f"its log is in {run.scheduler_logs / 'controller'}; 'agenttts-hpc resume {run.name}' goes on where it stopped"
             )
         if status["controller"]["stuck"]:
             stuck_since = stuck_since if stuck_since is not None else time.monotonic()

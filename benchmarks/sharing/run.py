@@ -25,7 +25,7 @@ import polars as pl
 from agenttts import tasks
 from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import ModelConfig
-from agenttts.loop.works import shares
+from agenttts.loop.job_builder import shares
 from agenttts.run.journal import PlannedTrial
 from agenttts.space import Allocation, Choice
 from agenttts.tasks.base import TaskConfig

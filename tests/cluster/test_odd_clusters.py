@@ -15,10 +15,10 @@ import polars as pl
 import pytest
 import yaml
 
-from agenttts.dispatch.base import QueueUnavailable, Work
+from agenttts.dispatch.base import JobRequest, QueueUnavailable
 from agenttts.dispatch.node.job import read_attempts
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.slurm.dispatcher import SlurmDispatcher
+from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 from tests.support.cluster import Cluster, cluster_script
@@ -56,24 +56,26 @@ def on_it(odd: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     until(lambda: not odd.run("squeue", "-h", "--me"), "the end of the jobs", seconds=90)
 
 
-def dispatcher(tmp_path: Path, *, trial: dict[str, object] | None = None, **more: object) -> SlurmDispatcher:  # fmt: skip
+def scheduler(tmp_path: Path, *, trial: dict[str, object] | None = None, **more: object) -> SlurmScheduler:  # fmt: skip
     resources = JobResources(**{"partition": "cpu", "time": "10", "mem": "100M", **(trial or {})})
     settings = {"throttle": 4, "grace_seconds": 5, **more}
-    return SlurmDispatcher(Profile(kind="slurm", trial=resources, **settings), tmp_path / "jobs")
+    return SlurmScheduler(Profile(kind="slurm", trial=resources, **settings), tmp_path / "jobs")
 
 
-def works(tmp_path: Path, script: str, count: int = 1, gpus: int = 0) -> list[Work]:
+def requests(tmp_path: Path, script: str, count: int = 1, gpus: int = 0) -> list[JobRequest]:
     made = []
     for number in range(count):
         directory = tmp_path / "trials" / f"t{number:04}"
         directory.mkdir(parents=True, exist_ok=True)
         command = ("sh", "-c", f"cd {directory}; {script}")
         comment = f"agenttts run=run iteration=0 trial={directory.name}"
-        made.append(Work(directory.name, directory, command, {}, gpus, f"i0t{number}-run", comment))
+        made.append(
+            JobRequest(directory.name, directory, command, {}, gpus, f"i0t{number}-run", comment)
+        )
     return made
 
 
-def only_status(tried: SlurmDispatcher, ids: dict[str, str]):
+def only_status(tried: SlurmScheduler, ids: dict[str, str]):
     [status] = tried.poll(ids.values()).values()
     return status
 
@@ -115,26 +117,26 @@ def test_a_whole_run_without_arrays_with_the_login_shell_s_settings_in_an_odd_fo
 
 
 def test_jobs_without_a_wckey_have_the_user_s_default(on_it, tmp_path):
-    ids = dispatcher(tmp_path).submit("r-1", works(tmp_path, "true"))
+    ids = scheduler(tmp_path).submit("r-1", requests(tmp_path, "true"))
     assert on_it.run("squeue", "-h", "-t", "all", "-o", "%w", "-j", ids["t0000"]).strip() in ("default", "*default")  # fmt: skip
 
 
 def test_an_unknown_wckey_is_refused_by_sbatch(on_it, tmp_path):
     with pytest.raises(MissingRequirement, match="sbatch refused the job.*wckey"):
-        dispatcher(tmp_path, trial={"wckey": "nobodys"}).submit("r-1", works(tmp_path, "true"))
+        scheduler(tmp_path, trial={"wckey": "nobodys"}).submit("r-1", requests(tmp_path, "true"))
 
 
 def test_single_jobs_are_found_by_their_batch_and_cancelled(on_it, tmp_path):
-    first = dispatcher(tmp_path)
+    first = scheduler(tmp_path)
     assert first.capacity(0) == 4
-    three = works(tmp_path, SLEEP, 3)
+    three = requests(tmp_path, SLEEP, 3)
     ids = first.submit("r-1", three)
     assert all(job.isdecimal() for job in ids.values())
-    again = dispatcher(tmp_path)
+    again = scheduler(tmp_path)
     assert again.find("r-1", three) == ids
     assert again.find("r-10", three) == {}
     names = {row["job"]: row["name"] for row in on_it.queue()}
-    assert [names[ids[work.trial]] for work in three] == [work.name for work in three]
+    assert [names[ids[request.trial]] for request in three] == [request.name for request in three]
     again.cancel(ids.values())
     until(lambda: all(status.ended for status in again.poll(ids.values()).values()), seconds=60)
 
@@ -143,10 +145,10 @@ def test_a_comment_of_two_lines_harms_nobody(on_it, tmp_path):
     on_it.run(
         "sbatch", "-o", "/dev/null", "--comment", "first\n7|x|\n|second: a|b\x07", "--wrap", SLEEP
     )
-    tried = dispatcher(tmp_path)
-    ids = tried.submit("r-1", works(tmp_path, SLEEP))
+    tried = scheduler(tmp_path)
+    ids = tried.submit("r-1", requests(tmp_path, SLEEP))
     assert not only_status(tried, ids).ended
-    assert tried.find("r-1", works(tmp_path, SLEEP)) == ids
+    assert tried.find("r-1", requests(tmp_path, SLEEP)) == ids
     tried.cancel(ids.values())
 
 
@@ -155,27 +157,27 @@ def test_a_comment_of_two_lines_harms_nobody(on_it, tmp_path):
 )  # fmt: skip
 def test_gpus_come_however_they_are_asked_for(on_it, tmp_path, request_, key):
     trial = {"partition": "gpu", "gpu_request": request_, "mem": None, "mem_per_gpu": "200M"}
-    tried = dispatcher(tmp_path, trial=trial)
-    [work] = works(tmp_path, "echo $CUDA_VISIBLE_DEVICES > devices; exit 1", gpus=2)
-    ids = tried.submit("r-1", [work])
+    tried = scheduler(tmp_path, trial=trial)
+    [request] = requests(tmp_path, "echo $CUDA_VISIBLE_DEVICES > devices; exit 1", gpus=2)
+    ids = tried.submit("r-1", [request])
     shown = on_it.run("scontrol", "show", "job", ids["t0000"])
     assert f"{key}=gres:gpu:2" in shown
     assert "MinMemoryNode=400M" in shown
     until(lambda: only_status(tried, ids).ended, seconds=60)
-    assert len((work.directory / "devices").read_text().split(",")) == 2
+    assert len((request.directory / "devices").read_text().split(",")) == 2
 
 
 def test_a_limit_above_the_partition_s_is_given_up_after_the_patience(on_it, tmp_path):
     on_it.run("scontrol", "update", "partitionname=gpu", "maxtime=5")
     try:
-        tried = dispatcher(tmp_path, trial={"partition": "gpu"}, never_patience_minutes=0.05)
-        ids = tried.submit("r-1", works(tmp_path, SLEEP))
+        tried = scheduler(tmp_path, trial={"partition": "gpu"}, never_patience_minutes=0.05)
+        ids = tried.submit("r-1", requests(tmp_path, SLEEP))
         until(lambda: "PartitionTimeLimit: its time limit is above" in only_status(tried, ids).detail, seconds=30)  # fmt: skip
         status = until(lambda: (s := only_status(tried, ids)).ended and s, seconds=30)
         assert status.verdict is TrialState.INFRA_FAILED
         assert "it would not have started and was cancelled" in status.detail
         # Another controller sees that it was not the user who cancelled it.
-        other = dispatcher(tmp_path)
+        other = scheduler(tmp_path)
         until(lambda: only_status(other, ids).state == "CANCELLED", seconds=30)
         assert only_status(other, ids).verdict is TrialState.INFRA_FAILED
         assert "PartitionTimeLimit" in only_status(other, ids).detail
@@ -186,9 +188,9 @@ def test_a_limit_above_the_partition_s_is_given_up_after_the_patience(on_it, tmp
 def test_a_held_job_says_how_it_is_released(on_it, tmp_path):
     on_it.run("scontrol", "update", "partitionname=gpu", "state=down")
     try:
-        tried = dispatcher(tmp_path, trial={"partition": "gpu"}, never_patience_minutes=30)
-        [work] = works(tmp_path, "touch ran; exit 1")
-        ids = tried.submit("r-1", [work])
+        tried = scheduler(tmp_path, trial={"partition": "gpu"}, never_patience_minutes=30)
+        [request] = requests(tmp_path, "touch ran; exit 1")
+        ids = tried.submit("r-1", [request])
         until(lambda: only_status(tried, ids).detail.startswith("PartitionDown: "), seconds=30)
         on_it.run("scontrol", "hold", ids["t0000"])
     finally:
@@ -202,30 +204,30 @@ def test_a_held_job_says_how_it_is_released(on_it, tmp_path):
     else:
         assert "JobHeldAdmin: it is held by an administrator" in command
     on_it.run("scontrol", "release", ids["t0000"])
-    until(lambda: (work.directory / "ran").exists(), seconds=60)
+    until(lambda: (request.directory / "ran").exists(), seconds=60)
     until(lambda: only_status(tried, ids).ended, seconds=60)
 
 
 def test_an_inactive_partition_is_waited_for(on_it, tmp_path):
     on_it.run("scontrol", "update", "partitionname=gpu", "state=inactive")
-    tried = dispatcher(tmp_path, trial={"partition": "gpu"})
+    tried = scheduler(tmp_path, trial={"partition": "gpu"})
     try:
         with pytest.raises(QueueUnavailable, match="takes no jobs for now"):
-            tried.submit("r-1", works(tmp_path, "exit 1"))
+            tried.submit("r-1", requests(tmp_path, "exit 1"))
     finally:
         on_it.run("scontrol", "update", "partitionname=gpu", "state=up")
-    ids = tried.submit("r-2", works(tmp_path, "exit 1"))
+    ids = tried.submit("r-2", requests(tmp_path, "exit 1"))
     until(lambda: only_status(tried, ids).ended, seconds=60)
 
 
 def test_a_setup_line_that_fails_is_told(on_it, tmp_path):
-    tried = dispatcher(tmp_path, setup=["true", "module() { return 1; }", "module load apptainer"])
-    [work] = works(tmp_path, "touch ran")
-    ids = tried.submit("r-1", [work])
+    tried = scheduler(tmp_path, setup=["true", "module() { return 1; }", "module load apptainer"])
+    [request] = requests(tmp_path, "touch ran")
+    ids = tried.submit("r-1", [request])
     status = until(lambda: (s := only_status(tried, ids)).ended and s, seconds=60)
     assert status.verdict is TrialState.INFRA_FAILED
     assert "setup line failed: module load apptainer on node n" in status.detail
-    assert not read_attempts(work.directory)
+    assert not read_attempts(request.directory)
 
 
 def test_a_launch_whose_setup_fails_says_so(shell, odd, scripted_spec, tmp_path):
@@ -241,15 +243,15 @@ def test_a_launch_whose_setup_fails_says_so(shell, odd, scripted_spec, tmp_path)
 def test_a_log_that_the_node_cannot_open_is_explained(on_it, tmp_path):
     """Where the results directory is not on a file system that the nodes share."""
     job = on_it.run("sbatch", "--parsable", "-o", "/nowhere/x.log", "--wrap", "true").strip()
-    tried = dispatcher(tmp_path)
+    tried = scheduler(tmp_path)
     status = until(lambda: (s := only_status(tried, {"t": job})).ended and s, seconds=60)
     assert status.verdict is TrialState.INFRA_FAILED
     assert "on a file system that the nodes share" in status.detail
 
 
 def test_a_partition_that_cancels_what_it_preempts_leaves_a_preempted_job(on_it, tmp_path):
-    tried = dispatcher(tmp_path, trial={"partition": "killing", "cpus": 16})
-    two = works(tmp_path, SLEEP, 2)
+    tried = scheduler(tmp_path, trial={"partition": "killing", "cpus": 16})
+    two = requests(tmp_path, SLEEP, 2)
     ids = tried.submit("r-1", two)
     until(lambda: all(s.state == "RUNNING" for s in tried.poll(ids.values()).values()), seconds=60)
     on_it.run("sbatch", "-o", "/dev/null", "-p", "urgent", "-N2", "-c16", "--wrap", "sleep 1")
@@ -319,11 +321,11 @@ def test_a_job_whose_submitter_died_runs_and_one_that_was_given_up_does_not(clos
 
     with monkeypatch.context() as patched:
         patched.setattr(BatchExecutor, "_get_job_id_from_submission_command", lambda self, answer: 1 / 0)  # fmt: skip
-        two = works(tmp_path, "touch ran; exit 1", 2)
-        for number, work in enumerate(two):
+        two = requests(tmp_path, "touch ran; exit 1", 2)
+        for number, request in enumerate(two):
             with pytest.raises(ZeroDivisionError):
-                dispatcher(tmp_path, trial={"partition": "gpu"}).submit(f"died-{number}", [work])
-    other = dispatcher(tmp_path)
+                scheduler(tmp_path, trial={"partition": "gpu"}).submit(f"died-{number}", [request])
+    other = scheduler(tmp_path)
     other.withdraw("died-1", two[1:], [two[1].trial])
     jobs = {**other.find("died-0", two[:1]), **other.find("died-1", two[1:])}
     assert set(jobs) == {"t0000", "t0001"}
@@ -335,9 +337,9 @@ def test_a_job_whose_submitter_died_runs_and_one_that_was_given_up_does_not(clos
 
 
 def test_jobs_that_wait_are_kept_off_a_node(closed, on_it, tmp_path):
-    tried = dispatcher(tmp_path, trial={"exclude": "n1", "partition": "gpu"})
-    ids = list(tried.submit("r-1", works(tmp_path, SLEEP, 2)).values())
-    [running] = dispatcher(tmp_path).submit("r-2", works(tmp_path, SLEEP)).values()
+    tried = scheduler(tmp_path, trial={"exclude": "n1", "partition": "gpu"})
+    ids = list(tried.submit("r-1", requests(tmp_path, SLEEP, 2)).values())
+    [running] = scheduler(tmp_path).submit("r-2", requests(tmp_path, SLEEP)).values()
     until(lambda: tried.poll([running])[running].state == "RUNNING", seconds=60)
 
     def excluded() -> list[str]:

@@ -1,4 +1,4 @@
-"""What is the in-process dispatcher's own: trials as threads, those that are not, time limits and the controller."""
+"""What is the in-process scheduler's own: trials as threads, those that are not, time limits and the controller."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from agenttts.dispatch.attempts import read_attempts
-from agenttts.dispatch.base import Work
-from agenttts.dispatch.in_process import InProcessDispatcher
+from agenttts.dispatch.base import JobRequest
+from agenttts.dispatch.in_process import InProcessScheduler
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.inference.base import Engine
@@ -27,26 +27,26 @@ from tests.support.waiting import until, until_ended
 
 
 @pytest.fixture
-def dispatcher(tmp_path):
-    def make(**settings: object) -> InProcessDispatcher:
+def scheduler(tmp_path):
+    def make(**settings: object) -> InProcessScheduler:
         profile = {"kind": "in_process", "throttle": 4, "grace_seconds": 5, **settings}
-        return InProcessDispatcher(Profile(**profile), tmp_path / "jobs")
+        return InProcessScheduler(Profile(**profile), tmp_path / "jobs")
 
     return make
 
 
-def work(spec: TrialSpec, **changes: object) -> Work:
+def request(spec: TrialSpec, **changes: object) -> JobRequest:
     directory = Path(spec.directory)
     command = (sys.executable, "-m", "agenttts.trial", str(directory / SPEC_FILE))
     values = {"env": {}, "gpus": 0, "name": "i0t0-run", "comment": "", **changes}
-    return Work(trial=spec.trial, directory=directory, command=command, **values)
+    return JobRequest(trial=spec.trial, directory=directory, command=command, **values)
 
 
 @pytest.mark.parametrize("changes", [{}, {"env": {"MINE": "1"}}], ids=["thread", "child"])
-def test_a_trial_ends_the_same_as_a_thread_and_as_a_child(dispatcher, make_trial, changes):
+def test_a_trial_ends_the_same_as_a_thread_and_as_a_child(scheduler, make_trial, changes):
     spec = make_trial("t0000", ("weak", 2), ("strong", 1))
-    here = dispatcher()
-    ids = here.submit("b0", [work(spec, **changes)])
+    here = scheduler()
+    ids = here.submit("b0", [request(spec, **changes)])
     until_ended(here, ids.values())
     directory = Path(spec.directory)
     result = read_result(directory)
@@ -56,7 +56,7 @@ def test_a_trial_ends_the_same_as_a_thread_and_as_a_child(dispatcher, make_trial
     assert (attempt.state, attempt.job_id) == ("COMPLETED", ids["t0000"])
 
 
-def test_trials_run_side_by_side_in_this_process(dispatcher, make_trial, monkeypatch):
+def test_trials_run_side_by_side_in_this_process(scheduler, make_trial, monkeypatch):
     """No engine is made before all three trials want one; one after the other they would wait in vain."""
     together = threading.Barrier(3)
 
@@ -66,50 +66,50 @@ def test_trials_run_side_by_side_in_this_process(dispatcher, make_trial, monkeyp
 
     monkeypatch.setattr("agenttts.dispatch.in_process.create_engine", meet_then_create)
     specs = [make_trial(f"t000{n}", ("weak", 2 + n), ("weak", 1)) for n in range(3)]
-    here = dispatcher()
-    ids = here.submit("b0", [work(spec) for spec in specs])
+    here = scheduler()
+    ids = here.submit("b0", [request(spec) for spec in specs])
     until_ended(here, ids.values())
     assert all(read_result(Path(spec.directory)) for spec in specs)
     assert {job.partition(".")[0] for job in ids.values()} == {str(os.getpid())}
 
 
-def test_a_fault_of_the_trial_is_its_state(dispatcher, make_trial):
+def test_a_fault_of_the_trial_is_its_state(scheduler, make_trial):
     spec = make_trial("t0000", ("strong", 1), ("weak", 1), options={"weak": {"fail": "OOM"}})
-    here = dispatcher()
-    until_ended(here, here.submit("b0", [work(spec)]).values())
+    here = scheduler()
+    until_ended(here, here.submit("b0", [request(spec)]).values())
     [attempt] = read_attempts(Path(spec.directory))
     assert attempt.state == TrialState.OOM
     assert "fail: OOM" in attempt.error
 
 
-def test_a_stopped_trial_keeps_its_samples_and_goes_on_from_them(dispatcher, make_trial):
+def test_a_stopped_trial_keeps_its_samples_and_goes_on_from_them(scheduler, make_trial):
     slow = {"weak": {"seconds_per_sample": 0.05}}
     spec = make_trial("t0000", ("strong", 6), ("weak", 2), options=slow)
-    here = dispatcher()
-    ids = here.submit("b0", [work(spec)])
+    here = scheduler()
+    ids = here.submit("b0", [request(spec)])
     until(lambda: list(Path(spec.samples).glob("*.parquet")))
     here.cancel(ids.values())
     until_ended(here, ids.values())
     assert read_attempts(Path(spec.directory))[-1].state == TrialState.CANCELLED
     assert read_result(Path(spec.directory)) is None
-    until_ended(here, here.submit("b1", [work(spec)]).values())
+    until_ended(here, here.submit("b1", [request(spec)]).values())
     assert read_result(Path(spec.directory)).reused_tokens > 0
 
 
 def test_a_trial_over_its_time_limit_is_run_again_as_often_as_the_profile_says(
-    dispatcher, make_trial, monkeypatch
+    scheduler, make_trial, monkeypatch
 ):
     monkeypatch.setattr("agenttts.dispatch.node.job.minutes", lambda time: 0.005)  # 0.3 s
-    here = dispatcher(trial=JobResources(time="1"), max_timeouts=2)
+    here = scheduler(trial=JobResources(time="1"), max_timeouts=2)
     spec = make_trial("t0000", ("weak", 1), ("weak", 1))
     directory = Path(spec.directory)
-    endless = Work("t0000", directory, ("sleep", "600"), {}, 0, "n", "c")
+    endless = JobRequest("t0000", directory, ("sleep", "600"), {}, 0, "n", "c")
     until_ended(here, here.submit("b0", [endless]).values())
     assert [attempt.state for attempt in read_attempts(directory)] == ["TIMEOUT"] * 3
 
 
-def test_jobs_of_a_process_that_is_gone_have_ended(dispatcher):
-    [status] = dispatcher().poll(["999999.0"]).values()
+def test_jobs_of_a_process_that_is_gone_have_ended(scheduler):
+    [status] = scheduler().poll(["999999.0"]).values()
     assert status.ended
     assert status.verdict is TrialState.INFRA_FAILED
     assert "process" in status.detail

@@ -1,4 +1,4 @@
-"""What is the local dispatcher's own: GPUs shared out among trials, and across controllers."""
+"""What is the local scheduler's own: GPUs shared out among trials, and across controllers."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from pathlib import Path
 import pytest
 
 from agenttts.dispatch.attempts import read_attempts
-from agenttts.dispatch.base import Work
-from agenttts.dispatch.local import LocalDispatcher
+from agenttts.dispatch.base import JobRequest
+from agenttts.dispatch.local import LocalScheduler
 from agenttts.dispatch.profile import Profile
 from tests.support.waiting import until, until_ended
 
 pytestmark = pytest.mark.processes
 
 
-def work(tmp_path: Path, number: int, gpus: int) -> Work:
+def request(tmp_path: Path, number: int, gpus: int) -> JobRequest:
     directory = tmp_path / f"t{number:04}"
     directory.mkdir()
     command = ("sh", "-c", "trap 'exit 143' TERM; while :; do sleep 0.05; done")
-    return Work(directory.name, directory, command, {}, gpus, f"i0t{number}-run", "")
+    return JobRequest(directory.name, directory, command, {}, gpus, f"i0t{number}-run", "")
 
 
-def devices(one: Work) -> str:
+def devices(one: JobRequest) -> str:
     return until(lambda: read_attempts(one.directory))[-1].devices
 
 
 def test_trials_have_gpus_of_their_own_while_there_are_enough(tmp_path):
     profile = Profile(kind="local", throttle=4, gpus_per_node=4, grace_seconds=5)
 
-    def new() -> LocalDispatcher:
-        return LocalDispatcher(profile, tmp_path / "submitit")
+    def new() -> LocalScheduler:
+        return LocalScheduler(profile, tmp_path / "submitit")
 
-    first, second, third = (work(tmp_path, n, gpus) for n, gpus in ((0, 1), (1, 2), (2, 1)))
+    first, second, third = (request(tmp_path, n, gpus) for n, gpus in ((0, 1), (1, 2), (2, 1)))
     started = new()
     ids = started.submit("b0", [first, second])
     try:
@@ -49,16 +49,16 @@ def test_trials_have_gpus_of_their_own_while_there_are_enough(tmp_path):
 
 def test_what_outlives_the_process_of_its_job_is_a_stray(tmp_path):
     """submitit's process of a job was killed (out of memory, say): its task goes on, and holds the trial's lock."""
-    dispatcher = LocalDispatcher(Profile(kind="local", grace_seconds=5), tmp_path / "submitit")
-    one = work(tmp_path, 0, 0)
-    ids = dispatcher.submit("b0", [one])
+    scheduler = LocalScheduler(Profile(kind="local", grace_seconds=5), tmp_path / "submitit")
+    one = request(tmp_path, 0, 0)
+    ids = scheduler.submit("b0", [one])
     until(lambda: read_attempts(one.directory))
     [job] = ids.values()
-    assert not dispatcher.strays("r", [job])
+    assert not scheduler.strays("r", [job])
     os.kill(int(job), signal.SIGKILL)
-    until_ended(dispatcher, [job])
-    [stray] = LocalDispatcher(Profile(kind="local"), tmp_path / "submitit").strays("r", [job])
+    until_ended(scheduler, [job])
+    [stray] = LocalScheduler(Profile(kind="local"), tmp_path / "submitit").strays("r", [job])
     assert stray != job
-    dispatcher.cancel([stray])
-    until(lambda: not dispatcher.strays("r", []))
+    scheduler.cancel([stray])
+    until(lambda: not scheduler.strays("r", []))
     assert read_attempts(one.directory)[-1].state == "CANCELLED"

@@ -1,6 +1,6 @@
 """Broken nodes, preemptions, slow file systems and damaged files: what a run makes of them.
 
-The real loop over the in-process dispatcher; what goes wrong goes wrong in real jobs, whose commands are exchanged.
+The real loop over the in-process scheduler; what goes wrong goes wrong in real jobs, whose commands are exchanged.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from agenttts.dispatch.attempts import Attempt, read_attempts, write_attempt
-from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
-from agenttts.dispatch.in_process import InProcessDispatcher
+from agenttts.dispatch.base import JobRequest, JobStatus, QueueUnavailable
+from agenttts.dispatch.in_process import InProcessScheduler
 from agenttts.errors import MissingRequirement, RunFailed, UserError
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
@@ -38,32 +38,34 @@ from tests.support.waiting import until
 NO_LOOP = "echo 'FATAL:   container creation failed: mount hook function failure: no loop devices available' >&2; exit 255"  # fmt: skip
 
 
-class Cluster(InProcessDispatcher):
+class Cluster(InProcessScheduler):
     """Two nodes, n1 and n2, one job at a time: jobs run on n1 unless they are to avoid it.
 
-    ``command(work, node, number)`` is what a trial's ``number``-th job runs instead of the trial, if anything;
+    ``command(request, node, number)`` is what a trial's ``number``-th job runs instead of the trial, if anything;
     ``word`` is the queue's on jobs of that trial that have ended.
     """
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
-        self.command: Callable[[Work, str, int], str | None] = lambda work, node, number: None
+        self.command: Callable[[JobRequest, str, int], str | None] = lambda request, node, number: (
+            None
+        )
         self.word: Callable[[str], str | None] = lambda trial: None
         self.starts: Counter[str] = Counter()
         self.nodes: list[str] = []
         self.trials: dict[str, str] = {}
         self.monkeypatch: pytest.MonkeyPatch
 
-    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
-        [work] = works
-        node = "n2" if "n1" in work.exclude else "n1"
+    def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
+        [request] = requests
+        node = "n2" if "n1" in request.exclude else "n1"
         self.monkeypatch.setenv("SLURMD_NODENAME", node)
         self.nodes.append(node)
-        self.starts[work.trial] += 1
-        script = self.command(work, node, self.starts[work.trial])
+        self.starts[request.trial] += 1
+        script = self.command(request, node, self.starts[request.trial])
         if script is not None:
-            work = replace(work, command=("sh", "-c", script))
-        jobs = super().submit(batch, [work])
+            request = replace(request, command=("sh", "-c", script))
+        jobs = super().submit(batch, [request])
         self.trials.update({job: trial for trial, job in jobs.items()})
         return jobs
 
@@ -78,17 +80,17 @@ class Cluster(InProcessDispatcher):
 
 @pytest.fixture
 def new_run(scripted_spec, tmp_path, monkeypatch):
-    """Make a run; gives it, and a function that makes its controller and dispatcher (as a new process would)."""
+    """Make a run; gives it, and a function that makes its controller and scheduler (as a new process would)."""
     monkeypatch.setattr(launch, "start_controller", lambda run: None)
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
     made: list[Cluster] = []
 
-    def make_dispatcher(run: RunDirectory, profile: object) -> Cluster:
-        made.append(Cluster(profile, run.slurm / "trials"))
+    def trial_scheduler(run: RunDirectory, profile: object) -> Cluster:
+        made.append(Cluster(profile, run.scheduler_logs / "trials"))
         made[-1].monkeypatch = monkeypatch
         return made[-1]
 
-    monkeypatch.setattr(process, "make_dispatcher", make_dispatcher)
+    monkeypatch.setattr(process, "trial_scheduler", trial_scheduler)
 
     def make(**changes: object) -> tuple[RunDirectory, Callable[..., tuple[Controller, Cluster]]]:
         settings = {"search__iterations": 1, "search__batch_size": 2, "cluster": "in_process"}
@@ -117,7 +119,7 @@ def states(run: RunDirectory, trial: str = "t0000") -> list[str | None]:
 def test_a_broken_node_costs_one_attempt_and_is_avoided(new_run):
     run, controller = new_run()
     loop, cluster = controller()
-    cluster.command = lambda work, node, number: NO_LOOP if node == "n1" else None
+    cluster.command = lambda request, node, number: NO_LOOP if node == "n1" else None
     loop.run()
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}
     assert cluster.nodes == ["n1"] + ["n2"] * (len(cluster.nodes) - 1)
@@ -130,7 +132,7 @@ def test_a_broken_node_costs_one_attempt_and_is_avoided(new_run):
 def test_jobs_that_wait_already_are_kept_off_a_node_that_has_failed(new_run, refusal, cli):
     run, controller = new_run()
     loop, cluster = controller()
-    cluster.command = lambda work, node, number: NO_LOOP if node == "n1" else None
+    cluster.command = lambda request, node, number: NO_LOOP if node == "n1" else None
     asked: list[tuple[list[str], list[str]]] = []
 
     def avoid(job_ids: Iterable[str], nodes: Sequence[str]) -> list[str]:
@@ -158,13 +160,13 @@ def test_jobs_that_wait_already_are_kept_off_a_node_that_has_failed(new_run, ref
 def test_a_cluster_whose_every_node_is_avoided_still_runs_the_trials(new_run, caplog):
     run, controller = new_run(search__iterations=0)
     loop, cluster = controller()
-    cluster.command = lambda work, node, number: NO_LOOP if number == 1 else None
+    cluster.command = lambda request, node, number: NO_LOOP if number == 1 else None
     submit = cluster.submit
 
-    def one_node(batch: str, works: Sequence[Work]) -> dict[str, str]:
-        if works[0].exclude:
+    def one_node(batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
+        if requests[0].exclude:
             raise MissingRequirement("sbatch refused the job: Requested node configuration is not available", fix="correct it")  # fmt: skip
-        return submit(batch, works)
+        return submit(batch, requests)
 
     cluster.submit = one_node  # type: ignore[method-assign]
     asked: list[object] = []
@@ -179,7 +181,7 @@ def test_a_node_that_fails_two_trials_for_no_reason_is_avoided_too(new_run):
     run, controller = new_run()
     # While the first trial's pause lasts, the second is started on the same node.
     loop, cluster = controller(retry_pauses=(1.0,))
-    cluster.command = lambda work, node, number: "exit 3" if node == "n1" else None
+    cluster.command = lambda request, node, number: "exit 3" if node == "n1" else None
     loop.run()
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}
     assert cluster.nodes == ["n1", "n1"] + ["n2"] * (len(cluster.nodes) - 2)
@@ -197,11 +199,11 @@ def test_a_node_on_which_jobs_end_before_any_attempt_is_avoided(
     submit, poll = cluster.submit, cluster.poll
     dead: list[str] = []
 
-    def no_attempt(batch: str, works: Sequence[Work]) -> dict[str, str]:
-        if "n1" in works[0].exclude:
-            return submit(batch, works)
+    def no_attempt(batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
+        if "n1" in requests[0].exclude:
+            return submit(batch, requests)
         dead.append(f"dead{len(dead)}")
-        return {works[0].trial: dead[-1]}
+        return {requests[0].trial: dead[-1]}
 
     def told(job_ids: Iterable[str]) -> dict[str, JobStatus]:
         ids = list(job_ids)
@@ -227,15 +229,15 @@ def test_a_trial_at_its_time_limit_goes_on_in_another_job_where_none_was_requeue
     submit, poll = cluster.submit, cluster.poll
     ended: list[str] = []
 
-    def at_its_limit(batch: str, works: Sequence[Work]) -> dict[str, str]:
-        [work] = works
-        if work.trial != "t0000" or len(ended) == 2:
-            return submit(batch, works)
+    def at_its_limit(batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
+        [request] = requests
+        if request.trial != "t0000" or len(ended) == 2:
+            return submit(batch, requests)
         ended.append(f"ended{len(ended)}")
         now = "2026-01-01T00:00:00+00:00"
         record = Attempt(len(ended), ended[-1], "n1", 0, "", now, now, "TIMEOUT", "time is up", False, stopped="time limit")  # fmt: skip
-        write_attempt(work.directory, record)
-        return {work.trial: ended[-1]}
+        write_attempt(request.directory, record)
+        return {request.trial: ended[-1]}
 
     def told(job_ids: Iterable[str]) -> dict[str, JobStatus]:
         ids = list(job_ids)
@@ -292,7 +294,7 @@ def test_trials_that_were_submitted_are_unknown_and_not_waiting_while_the_queue_
 ):
     run, controller = new_run(search__iterations=0)
     loop, cluster = controller()
-    cluster.command = lambda work, node, number: "sleep 30"
+    cluster.command = lambda request, node, number: "sleep 30"
     looks = iter(range(1000))
 
     def check() -> None:
@@ -306,7 +308,7 @@ def test_trials_that_were_submitted_are_unknown_and_not_waiting_while_the_queue_
     def down(*_: object) -> None:
         raise QueueUnavailable("squeue failed", fix="wait")
 
-    monkeypatch.setattr(status_module, "make_dispatcher", down)
+    monkeypatch.setattr(status_module, "trial_scheduler", down)
     status = status_module.run_status(run)
     cluster.cancel([job["job_id"] for job in status["jobs"]])
     submitted = len(status["jobs"])
@@ -318,7 +320,7 @@ def test_trials_that_were_submitted_are_unknown_and_not_waiting_while_the_queue_
 def test_pauses_grow_and_a_trial_that_nothing_explains_blames_no_allocation(new_run):
     run, controller = new_run()
     loop, cluster = controller(retry_pauses=(0.0, 1.5))
-    cluster.command = lambda work, node, number: "exit 3" if work.trial == "t0000" else None
+    cluster.command = lambda request, node, number: "exit 3" if request.trial == "t0000" else None
     loop.run()
     assert read_state(run.journal_file).finished == "done"
     first, *others = rows(run)
@@ -337,7 +339,7 @@ def test_pauses_grow_and_a_trial_that_nothing_explains_blames_no_allocation(new_
 def test_a_controller_that_is_started_again_keeps_the_pause(new_run):
     run, controller = new_run(search__iterations=0)
     loop, cluster = controller(max_attempts=2)
-    cluster.command = lambda work, node, number: "exit 3"
+    cluster.command = lambda request, node, number: "exit 3"
     journal = loop._journal
     stop = journal.append
 
@@ -362,7 +364,7 @@ def test_the_queue_s_preempted_outranks_a_record_of_cancelled(new_run):
     run, controller = new_run(search__iterations=0)
     loop, cluster = controller(max_attempts=1)
     preempted = "kill -TERM $$"
-    cluster.command = lambda work, node, number: preempted if work.trial == "t0000" and number < 4 else None  # fmt: skip
+    cluster.command = lambda request, node, number: preempted if request.trial == "t0000" and number < 4 else None  # fmt: skip
     cluster.word = lambda trial: "PREEMPTED" if cluster.starts[trial] < 4 else None
     loop.run()
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}
@@ -372,7 +374,9 @@ def test_the_queue_s_preempted_outranks_a_record_of_cancelled(new_run):
 def test_preemptions_are_capped(new_run):
     run, controller = new_run(search__iterations=0)
     loop, cluster = controller(max_preemptions=2)
-    cluster.command = lambda work, node, number: "kill -TERM $$" if work.trial == "t0000" else None
+    cluster.command = lambda request, node, number: (
+        "kill -TERM $$" if request.trial == "t0000" else None
+    )
     cluster.word = lambda trial: "PREEMPTED" if trial == "t0000" else None
     loop.run()
     first = rows(run)[0]
@@ -384,7 +388,9 @@ def test_preemptions_are_capped(new_run):
 def test_a_trial_that_the_user_cancels_stays_cancelled(new_run):
     run, controller = new_run(search__iterations=0)
     loop, cluster = controller()
-    cluster.command = lambda work, node, number: "kill -TERM $$" if work.trial == "t0000" else None
+    cluster.command = lambda request, node, number: (
+        "kill -TERM $$" if request.trial == "t0000" else None
+    )
     cluster.word = lambda trial: "CANCELLED" if trial == "t0000" else None
     loop.run()
     assert rows(run)[0]["state"] == "CANCELLED"
@@ -466,7 +472,7 @@ def test_damaged_examples_end_the_run_and_are_named(new_run, damage, after):
     whole = run.examples_file.read_bytes()
     loop, cluster = controller()
 
-    def spoil(work: Work, node: str, number: int) -> None:
+    def spoil(request: JobRequest, node: str, number: int) -> None:
         if len(cluster.starts) == after + 1 and run.examples_file.exists():
             damage(run.examples_file)
 

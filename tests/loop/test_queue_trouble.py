@@ -1,4 +1,4 @@
-"""A queue that does not answer for a while costs time, not the run: the real loop over a real dispatcher with faults."""
+"""A queue that does not answer for a while costs time, not the run: the real loop over a real scheduler with faults."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from agenttts.dispatch.base import JobStatus, QueueUnavailable, SubmitLimitReached, Work
-from agenttts.dispatch.in_process import InProcessDispatcher
+from agenttts.dispatch.base import JobRequest, JobStatus, QueueUnavailable, SubmitLimitReached
+from agenttts.dispatch.in_process import InProcessScheduler
 from agenttts.errors import MissingRequirement
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
@@ -21,7 +21,7 @@ from tests.support.runs import journal_events
 from tests.support.waiting import until_ended
 
 
-class Unsteady(InProcessDispatcher):
+class Unsteady(InProcessScheduler):
     """Fails the calls of its plan: {call number: when}; a submission may have gone through all the same."""
 
     def __init__(self, *arguments: object) -> None:
@@ -33,11 +33,11 @@ class Unsteady(InProcessDispatcher):
         self.calls[call] += 1
         return self.down.get((call, self.calls[call]))
 
-    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+    def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         when = self._next("submit")
         if when == "before":
             raise QueueUnavailable("sbatch got no answer: Socket timed out", fix="wait")
-        jobs = super().submit(batch, works)
+        jobs = super().submit(batch, requests)
         if when == "after":
             raise QueueUnavailable("sbatch got no answer: Socket timed out", fix="wait")
         return jobs
@@ -50,7 +50,7 @@ class Unsteady(InProcessDispatcher):
 
 @pytest.fixture
 def controller(scripted_spec, tmp_path, monkeypatch):
-    """A controller of a new run, and its dispatcher."""
+    """A controller of a new run, and its scheduler."""
     monkeypatch.setattr(launch, "start_controller", lambda run: None)
     slow = {"seconds_per_sample": 0.005}  # so that a trial is seen running
     changes = {"models__weak__options": slow, "models__strong__options": slow}
@@ -60,17 +60,17 @@ def controller(scripted_spec, tmp_path, monkeypatch):
     made: list[Unsteady] = []
 
     def make(run: RunDirectory, profile: object) -> Unsteady:
-        made.append(Unsteady(profile, run.slurm / "trials"))
+        made.append(Unsteady(profile, run.scheduler_logs / "trials"))
         return made[-1]
 
-    monkeypatch.setattr(process, "make_dispatcher", make)
+    monkeypatch.setattr(process, "trial_scheduler", make)
     controller = process.make_controller(run)
     return run, controller, made[0]
 
 
 def test_a_queue_that_comes_back_costs_no_trial(controller):
-    run, loop, dispatcher = controller
-    dispatcher.down = {
+    run, loop, scheduler = controller
+    scheduler.down = {
         ("submit", 1): "before", ("submit", 2): "before", ("submit", 3): "before", ("submit", 4): "before",
         ("submit", 6): "after", ("poll", 3): "yes", ("poll", 4): "yes", ("poll", 9): "yes",
     }  # fmt: skip
@@ -88,8 +88,8 @@ def test_a_queue_that_comes_back_costs_no_trial(controller):
 
 
 def test_patience_ends(controller):
-    run, loop, dispatcher = controller
-    dispatcher.down = {("submit", n): "before" for n in range(1, 1000)}
+    run, loop, scheduler = controller
+    scheduler.down = {("submit", n): "before" for n in range(1, 1000)}
     evaluation = loop._evaluation
     evaluation._settings = replace(evaluation._settings, queue_patience_seconds=0.5)
     with pytest.raises(MissingRequirement, match="Socket timed out"):
@@ -99,21 +99,21 @@ def test_patience_ends(controller):
 
 def test_a_queue_full_of_the_run_s_own_trials_is_no_trouble(controller, monkeypatch):
     """However long they run: patience is for a queue that does not work."""
-    run, loop, dispatcher = controller
+    run, loop, scheduler = controller
     taken: list[str] = []
     refusals = []
-    take = dispatcher.submit
+    take = scheduler.submit
 
-    def submit(batch: str, works: Sequence[Work]) -> dict[str, str]:
-        if not all(status.ended for status in dispatcher.poll(taken).values()):
+    def submit(batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
+        if not all(status.ended for status in scheduler.poll(taken).values()):
             refusals.append(batch)
             raise SubmitLimitReached("sbatch takes no more jobs", fix="wait")
-        jobs = take(batch, works)
+        jobs = take(batch, requests)
         taken.extend(jobs.values())
         return jobs
 
-    monkeypatch.setattr(dispatcher, "capacity", lambda live: 1)
-    monkeypatch.setattr(dispatcher, "submit", submit)
+    monkeypatch.setattr(scheduler, "capacity", lambda live: 1)
+    monkeypatch.setattr(scheduler, "submit", submit)
     evaluation = loop._evaluation
     evaluation._settings = replace(
         evaluation._settings, queue_patience_seconds=0.0, poll_seconds=0.005
@@ -126,12 +126,12 @@ def test_a_queue_full_of_the_run_s_own_trials_is_no_trouble(controller, monkeypa
 
 
 def test_patience_ends_at_a_limit_that_none_of_the_run_s_trials_can_lift(controller, monkeypatch):
-    run, loop, dispatcher = controller
+    run, loop, scheduler = controller
 
-    def submit(batch: str, works: Sequence[Work]) -> dict[str, str]:
+    def submit(batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         raise SubmitLimitReached("sbatch takes no more jobs", fix="wait")
 
-    monkeypatch.setattr(dispatcher, "submit", submit)
+    monkeypatch.setattr(scheduler, "submit", submit)
     evaluation = loop._evaluation
     evaluation._settings = replace(evaluation._settings, queue_patience_seconds=0.2)
     with pytest.raises(SubmitLimitReached):
@@ -166,7 +166,7 @@ def test_a_slurm_command_that_hangs_or_fails_is_unavailable(tmp_path, monkeypatc
 def test_refusals_are_told_from_a_busy_slurmctld(message, passing):
     import submitit
 
-    from agenttts.dispatch.slurm.dispatcher import submission_errors
+    from agenttts.dispatch.slurm.scheduler import submission_errors
 
     with pytest.raises(MissingRequirement) as caught, submission_errors():
         raise submitit.core.utils.FailedJobError(message)
@@ -176,7 +176,7 @@ def test_refusals_are_told_from_a_busy_slurmctld(message, passing):
 SLOW = {"seconds_per_sample": 0.03}
 
 
-class Refusing(InProcessDispatcher):
+class Refusing(InProcessScheduler):
     """Takes one trial, then refuses as sbatch does for good; ``deaf``: cancelling gets no answer either."""
 
     deaf = False
@@ -188,10 +188,10 @@ class Refusing(InProcessDispatcher):
     def capacity(self, live: int) -> int:
         return 1
 
-    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+    def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         if self.taken:
             raise MissingRequirement("sbatch refused the job: invalid partition", fix="correct it")
-        self.taken = super().submit(batch, works)
+        self.taken = super().submit(batch, requests)
         return self.taken
 
     def cancel(self, job_ids: Iterable[str]) -> None:
@@ -215,12 +215,12 @@ def refused(scripted_spec, tmp_path, monkeypatch):
         made: list[Refusing] = []
 
         def make(run: RunDirectory, profile: object) -> Refusing:
-            made.append(Refusing(profile, run.slurm / "trials"))
+            made.append(Refusing(profile, run.scheduler_logs / "trials"))
             made[-1].deaf = deaf
             return made[-1]
 
         with monkeypatch.context() as patched:
-            patched.setattr(process, "make_dispatcher", make)
+            patched.setattr(process, "trial_scheduler", make)
             loop = process.make_controller(run)
         with pytest.raises(MissingRequirement, match="invalid partition"):
             loop.run()
@@ -230,9 +230,9 @@ def refused(scripted_spec, tmp_path, monkeypatch):
 
 
 def test_a_run_that_an_error_ends_leaves_no_job_and_resume_goes_on(refused):
-    run, dispatcher = refused(deaf=False)
-    assert dispatcher.taken
-    until_ended(dispatcher, dispatcher.taken.values(), seconds=30)
+    run, scheduler = refused(deaf=False)
+    assert scheduler.taken
+    until_ended(scheduler, scheduler.taken.values(), seconds=30)
     state = read_state(run.journal_file)
     assert "invalid partition" in state.finished
     assert "may still run" not in state.finished
@@ -244,13 +244,13 @@ def test_a_run_that_an_error_ends_leaves_no_job_and_resume_goes_on(refused):
 
 
 def test_cancel_stops_the_jobs_that_an_ended_run_left_behind(refused):
-    run, dispatcher = refused(deaf=True)
+    run, scheduler = refused(deaf=True)
     state = read_state(run.journal_file)
     assert "may still run" in state.finished
     assert "agenttts-hpc cancel small" in state.finished
-    assert not any(status.ended for status in dispatcher.poll(dispatcher.taken.values()).values())
+    assert not any(status.ended for status in scheduler.poll(scheduler.taken.values()).values())
     launch.cancel(run)
-    until_ended(dispatcher, dispatcher.taken.values(), seconds=30)
+    until_ended(scheduler, scheduler.taken.values(), seconds=30)
     state = read_state(run.journal_file)
     assert state.finished == "cancelled"
     assert not state.unfinished()
@@ -287,7 +287,7 @@ def test_a_submit_limit_is_waited_for_while_jobs_can_lift_it(
 ):
     import submitit
 
-    from agenttts.dispatch.slurm.dispatcher import outer_environment, submission_errors
+    from agenttts.dispatch.slurm.scheduler import outer_environment, submission_errors
 
     squeue = tmp_path / "squeue"
     squeue.write_text(f"#!/bin/sh\ncat <<'END'\n{queue}END\n")

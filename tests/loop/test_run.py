@@ -12,7 +12,7 @@ import pytest
 
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
-from agenttts.loop.works import sample_partitions
+from agenttts.loop.job_builder import sample_partitions
 from agenttts.run.journal import read_state
 from agenttts.spec import load_spec
 from agenttts.trial.spec import TrialSpec

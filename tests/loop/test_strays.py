@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 import pytest
 
-from agenttts.dispatch.base import JobStatus, QueueUnavailable, Work
-from agenttts.dispatch.in_process import InProcessDispatcher
+from agenttts.dispatch.base import JobRequest, JobStatus, QueueUnavailable
+from agenttts.dispatch.in_process import InProcessScheduler
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job as process
@@ -18,7 +18,7 @@ from agenttts.spec import load_spec
 from tests.support.runs import journal_events
 
 
-class Late(InProcessDispatcher):
+class Late(InProcessScheduler):
     """Takes its first submission without an answer; its jobs are in the queue from the ``appears``-th poll on."""
 
     appears = 2
@@ -31,13 +31,13 @@ class Late(InProcessDispatcher):
         self.withdrawn: list[str] = []
         self.ended: list[str] = []
 
-    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+    def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         if not self.late:
-            self.late = {f"late{n}": work.comment for n, work in enumerate(works)}
+            self.late = {f"late{n}": request.comment for n, request in enumerate(requests)}
             raise QueueUnavailable("sbatch got no answer: Socket timed out", fix="wait")
-        return super().submit(batch, works)
+        return super().submit(batch, requests)
 
-    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None:
+    def withdraw(self, batch: str, requests: Sequence[JobRequest], trials: Collection[str]) -> None:
         self.withdrawn += trials
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
@@ -69,11 +69,11 @@ def run(scripted_spec, tmp_path, monkeypatch) -> RunDirectory:
 
 @pytest.fixture
 def late(run, monkeypatch) -> Late:
-    """The one dispatcher of all the run's controllers and commands."""
-    dispatcher = Late(run.profile(), run.slurm / "trials")
+    """The one scheduler of all the run's controllers and commands."""
+    scheduler = Late(run.profile(), run.scheduler_logs / "trials")
     for module in (process, launch):
-        monkeypatch.setattr(module, "make_dispatcher", lambda run, profile: dispatcher)
-    return dispatcher
+        monkeypatch.setattr(module, "trial_scheduler", lambda run, profile: scheduler)
+    return scheduler
 
 
 def test_jobs_that_appear_late_are_ended_while_the_run_goes_on(run, late, cli):
@@ -107,7 +107,7 @@ def test_jobs_that_appear_after_the_run_s_end_are_ended_by_cancel(run, late):
 
 def test_a_cancel_ends_them_too(run, late):
     with pytest.raises(QueueUnavailable):
-        late.submit("r-0", [Work("t0000", run.path, (), {}, 0, "n", "lost")])
+        late.submit("r-0", [JobRequest("t0000", run.path, (), {}, 0, "n", "lost")])
     late.appears = 0
     launch.cancel(run)
     assert late.ended == ["late0"]

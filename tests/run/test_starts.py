@@ -124,18 +124,18 @@ def test_a_start_that_was_superseded_touches_nothing(run):
 
 @pytest.mark.parametrize("when", ["submit", "poll"])
 def test_a_controller_that_is_cancelled_while_it_runs_ends_the_run_in_order(run, monkeypatch, when):
-    from agenttts.dispatch.in_process import InProcessDispatcher
+    from agenttts.dispatch.in_process import InProcessScheduler
 
     handle = ControllerHandle("local", "1")
     write_handle(run, handle)
 
-    class Cancelling(InProcessDispatcher):
+    class Cancelling(InProcessScheduler):
         def __getattribute__(self, name):
             if name == when:
                 write_handle(run, replace(handle, cancelled=True))
             return super().__getattribute__(name)
 
-    monkeypatch.setattr(process, "make_dispatcher", lambda run, profile: Cancelling(profile, run.slurm / "trials"))  # fmt: skip
+    monkeypatch.setattr(process, "trial_scheduler", lambda run, profile: Cancelling(profile, run.scheduler_logs / "trials"))  # fmt: skip
     process.run_controller(run, handle.start)
     state = read_state(run.journal_file)
     assert state.finished == "cancelled"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from agenttts.dispatch.base import Dispatcher, JobStatus
+from agenttts.dispatch.base import JobStatus, Scheduler
 
 T = TypeVar("T")
 
@@ -37,14 +37,14 @@ def until(
 
 
 def until_ended(
-    dispatcher: Dispatcher, job_ids: Iterable[str], *, seconds: float = 60
+    scheduler: Scheduler, job_ids: Iterable[str], *, seconds: float = 60
 ) -> dict[str, JobStatus]:
     """Poll until all jobs have ended, and return their statuses."""
     ids = list(job_ids)
     statuses: dict[str, JobStatus] = {}
 
     def ended() -> bool:
-        statuses.update(dispatcher.poll(ids))
+        statuses.update(scheduler.poll(ids))
         return all(status.ended for status in statuses.values())
 
     until(ended, f"the end of jobs {', '.join(ids)}", seconds=seconds)

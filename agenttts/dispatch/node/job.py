@@ -25,7 +25,7 @@ from submitit.core.utils import UncompletedJobError
 
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
 from agenttts.dispatch.attempts import Attempt, count_state, read_attempts, write_attempt
-from agenttts.dispatch.base import Work
+from agenttts.dispatch.base import JobRequest
 from agenttts.dispatch.blame import AttemptEnd, Stop, Verdict, blame
 from agenttts.dispatch.node.limits import Limits, Overrun, Watch
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
@@ -43,7 +43,7 @@ from agenttts.trial.result import FAULT_FILE, read_fault, read_result
 
 LOCK_FILE = "lock"
 # submitit's own count of time-outs takes every preemption of a short job for one; the jobs count for themselves.
-NEVER = 10**6
+UNLIMITED_REQUEUES = 10**6
 _PR_SET_PDEATHSIG = 1
 # Between looks at whether a trial makes progress.
 _LOOK_S = 5.0
@@ -97,9 +97,9 @@ class TrialJob:
         self._log_start = self._oom_kills = 0
 
     @classmethod
-    def of(cls, work: Work, profile: Profile) -> TrialJob:
-        """The job of a work under a profile."""
-        return cls(**job_settings(work, profile))
+    def of(cls, request: JobRequest, profile: Profile) -> TrialJob:
+        """The job of a request under a profile."""
+        return cls(**job_settings(request, profile))
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_child": None, "_attempt": None}
@@ -289,7 +289,7 @@ class TrialJob:
         print(text, file=sys.stderr)
 
     def _job_id(self) -> str:
-        """The id under which the dispatcher knows this job."""
+        """The id under which the scheduler knows this job."""
         array = os.environ.get("SLURM_ARRAY_JOB_ID")
         if array:
             return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
@@ -328,20 +328,20 @@ def die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def job_settings(work: Work, profile: Profile) -> dict[str, Any]:
-    """The arguments of `TrialJob` for a work under a profile."""
+def job_settings(request: JobRequest, profile: Profile) -> dict[str, Any]:
+    """The arguments of `TrialJob` for a request under a profile."""
     return {
-        "directory": work.directory,
-        "command": work.command,
-        "env": work.env,
-        "gpus": work.gpus,
+        "directory": request.directory,
+        "command": request.command,
+        "env": request.env,
+        "gpus": request.gpus,
         "limit_seconds": minutes(profile.trial.time) * 60,
         "grace_seconds": profile.grace_seconds,
         "max_timeouts": profile.max_timeouts,
         "requeue": profile.trial.requeue,
-        "needs": work.needs,
-        "cache": work.cache,
-        "earlier_attempts": work.earlier_attempts,
+        "needs": request.needs,
+        "cache": request.cache,
+        "earlier_attempts": request.earlier_attempts,
         "limits": Limits(
             start_seconds=profile.start_minutes * 60,
             stall_seconds=profile.stall_minutes * 60,

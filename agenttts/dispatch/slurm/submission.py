@@ -17,7 +17,7 @@ from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmiss
 from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 
 from agenttts.dispatch.base import QueueUnavailable, SubmitLimitReached
-from agenttts.dispatch.node.job import NEVER
+from agenttts.dispatch.node.job import UNLIMITED_REQUEUES
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.batch_script import BatchScript, check_folder
 from agenttts.dispatch.slurm.pickles import Pickles
@@ -61,7 +61,9 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
     def __init__(self, script: BatchScript, running: int, limit_minutes: int) -> None:
         with submission_errors():
             super().__init__(
-                script.folder, max_num_timeout=NEVER, python=shlex.quote(sys.executable)
+                script.folder,
+                max_num_timeout=UNLIMITED_REQUEUES,
+                python=shlex.quote(sys.executable),
             )
         # For submitit's own account of time-outs.
         self.update_parameters(time=limit_minutes)

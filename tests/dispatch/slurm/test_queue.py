@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from agenttts.dispatch.base import QueueUnavailable, Work
+from agenttts.dispatch.base import JobRequest, QueueUnavailable
 from agenttts.dispatch.profile import JobResources, Profile
-from agenttts.dispatch.slurm.dispatcher import SlurmDispatcher
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
     job_states,
@@ -16,6 +15,7 @@ from agenttts.dispatch.slurm.queue import (
     rows_with_comment,
     status,
 )
+from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
@@ -81,15 +81,15 @@ def test_cancelling_signals_what_lives_and_forgives_what_has_just_ended(fake, tm
         "echo 'scancel: error: Kill job error on job id 7_1: Invalid job id specified' >&2; exit 1"
     )
     fake("scancel", f'echo "$@" >> {record}; {ended}')
-    dispatcher = SlurmDispatcher(Profile(kind="slurm"), tmp_path / "submitit")
-    dispatcher.cancel(["7_0", "7_1", "9", "5_0"])
+    scheduler = SlurmScheduler(Profile(kind="slurm"), tmp_path / "submitit")
+    scheduler.cancel(["7_0", "7_1", "9", "5_0"])
     assert record.read_text().split() == ["7_0", "7_1"]
-    dispatcher.cancel(["9"])
-    dispatcher.cancel([])
+    scheduler.cancel(["9"])
+    scheduler.cancel([])
     assert record.read_text().split() == ["7_0", "7_1"]
     fake("scancel", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(QueueUnavailable):
-        dispatcher.cancel(["7_0"])
+        scheduler.cancel(["7_0"])
 
 
 def test_a_job_that_has_ended_does_not_hide_one_that_could_not_be_cancelled(fake):
@@ -122,57 +122,59 @@ echo 'Submitted batch job 12'"""
 
 @pytest.fixture
 def limited(fake, tmp_path):
-    """A dispatcher at a queue that takes arrays of so many elements at most; works for it, and the sizes it took."""
+    """A scheduler at a queue that takes arrays of so many elements at most; requests for it, and the sizes it took."""
     limit, taken = tmp_path / "limit", tmp_path / "taken"
     taken.touch()
     fake("sbatch", LIMITED.format(limit=limit, taken=taken))
     fake("squeue", "exit 0")
     resources = JobResources(time="10")
-    dispatcher = SlurmDispatcher(Profile(kind="slurm", trial=resources), tmp_path / "submitit")
-    works = [
-        Work(f"t{n}", tmp_path, ("true",), {}, gpus=0, name=f"i0t{n}-run", comment="agenttts")
+    scheduler = SlurmScheduler(Profile(kind="slurm", trial=resources), tmp_path / "submitit")
+    requests = [
+        JobRequest(f"t{n}", tmp_path, ("true",), {}, gpus=0, name=f"i0t{n}-run", comment="agenttts")
         for n in range(12)
     ]
 
-    def submit(most: int, works: Sequence[Work], live: int = 0) -> int:
-        """Submit as many as the dispatcher has room for besides those that live, and return how many it had."""
+    def submit(most: int, requests: Sequence[JobRequest], live: int = 0) -> int:
+        """Submit as many as the scheduler has room for besides those that live, and return how many it had."""
         limit.write_text(str(most))
-        count = min(dispatcher.capacity(live), len(works))
+        count = min(scheduler.capacity(live), len(requests))
         if count:
-            dispatcher.submit("r-1", works[:count])
+            scheduler.submit("r-1", requests[:count])
         return count
 
-    return submit, works, lambda: [int(size) for size in taken.read_text().split()]
+    return submit, requests, lambda: [int(size) for size in taken.read_text().split()]
 
 
 def test_an_array_over_a_submit_limit_is_halved_until_it_is_taken(limited):
-    submit, works, taken = limited
+    submit, requests, taken = limited
     for size in (12, 6):
         with pytest.raises(QueueUnavailable, match=f"does not take {size} jobs at once.*half"):
-            submit(4, works)
-    assert submit(4, works) == 3
-    assert [submit(1000, works) for _ in range(4)] == [4, 6, 9, 12], "more again as more is taken"
+            submit(4, requests)
+    assert submit(4, requests) == 3
+    assert [submit(1000, requests) for _ in range(4)] == [4, 6, 9, 12], (
+        "more again as more is taken"
+    )
     assert taken() == [3, 4, 6, 9, 12]
 
 
 def test_a_full_queue_is_asked_again_when_a_trial_has_ended(limited, fake):
-    submit, works, _ = limited
+    submit, requests, _ = limited
     fake("squeue", QUEUE)
     with pytest.raises(QueueUnavailable):
-        submit(3, works[:6])
-    assert submit(3, works) == 3
+        submit(3, requests[:6])
+    assert submit(3, requests) == 3
     with pytest.raises(QueueUnavailable, match="takes no more"):
-        submit(0, works, live=3)
+        submit(0, requests, live=3)
     assert submit(0, [], live=3) == 0, "full, as far as it is known"
-    assert submit(1, works, live=2) == 1
+    assert submit(1, requests, live=2) == 1
 
 
 def test_a_limit_that_leaves_room_for_no_job_is_no_waiting_matter(limited):
-    submit, works, taken = limited
+    submit, requests, taken = limited
     with pytest.raises(QueueUnavailable):
-        submit(0, works[:2])
+        submit(0, requests[:2])
     with pytest.raises(MissingRequirement, match="refused") as caught:
-        submit(0, works)
+        submit(0, requests)
     assert not isinstance(caught.value, QueueUnavailable)
     assert taken() == []
 
@@ -180,8 +182,8 @@ def test_a_limit_that_leaves_room_for_no_job_is_no_waiting_matter(limited):
 def test_arrays_beside_each_other_keep_to_one_throttle(fake, tmp_path):
     """Slurm throttles every array for itself."""
     profile = Profile(kind="slurm", trial=JobResources(time="10"), throttle=4, max_pending=50)
-    dispatcher = SlurmDispatcher(profile, tmp_path / "submitit")
-    assert [dispatcher.capacity(live) for live in (0, 1, 3, 4, 60)] == [50, 3, 1, 0, 0]
+    scheduler = SlurmScheduler(profile, tmp_path / "submitit")
+    assert [scheduler.capacity(live) for live in (0, 1, 3, 4, 60)] == [50, 3, 1, 0, 0]
 
 
 def test_strays_are_the_run_s_own_living_trials_that_are_not_known(fake, tmp_path):
@@ -198,8 +200,8 @@ def test_strays_are_the_run_s_own_living_trials_that_are_not_known(fake, tmp_pat
         "15|RUNNING|None|my job",
     )
     fake("squeue", "cat <<'END'\n" + "\n".join(rows) + "\nEND")
-    dispatcher = SlurmDispatcher(Profile(kind="slurm"), tmp_path / "submitit")
-    assert dispatcher.strays("r-ab", ["7_0"]) == {
+    scheduler = SlurmScheduler(Profile(kind="slurm"), tmp_path / "submitit")
+    assert scheduler.strays("r-ab", ["7_0"]) == {
         "7_1": "RUNNING, agenttts trial=t1 batch=r-ab-1",
         "8": "PENDING, agenttts trial=t2 batch=r-ab-12 element=0",
     }
@@ -216,7 +218,7 @@ def test_jobs_that_wait_get_the_nodes_to_avoid(fake, tmp_path, own, nodes, expec
     fake("squeue", PENDING)
     fake("scontrol", f'[ "$1" = show ] || echo "$@" >> {record}')
     profile = Profile(kind="slurm", trial=JobResources(exclude=own))
-    tried = SlurmDispatcher(profile, tmp_path / "submitit")
+    tried = SlurmScheduler(profile, tmp_path / "submitit")
     assert tried.avoid(["7_0", "7_1", "7_2", "7_3", "9"], nodes) == ["7_0", "7_2"]
     assert record.read_text() == f"update JobId=7_0,7_2 ExcNodeList={expected}\n"
     assert tried.avoid(["7_1"], nodes) == []
@@ -238,7 +240,7 @@ def test_what_scontrol_refuses_is_said_and_a_job_that_started_meanwhile_is_not(
 ):
     fake("squeue", PENDING)
     fake("scontrol", f"""[ "$1" = show ] || {{ printf '{said}' >&2; exit 1; }}""")
-    tried = SlurmDispatcher(Profile(kind="slurm"), tmp_path / "submitit")
+    tried = SlurmScheduler(Profile(kind="slurm"), tmp_path / "submitit")
     if problem is None:
         tried.avoid(["7_0", "7_2"], ["n1"])
         return

@@ -1,4 +1,4 @@
-"""What the dispatcher makes of Slurm's answers, with fake commands for what a real cluster does not show on demand."""
+"""What the scheduler makes of Slurm's answers, with fake commands for what a real cluster does not show on demand."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import subprocess
 import pytest
 from submitit.core.utils import FailedJobError
 
-from agenttts.dispatch.base import QueueUnavailable, SubmitLimitReached, Work
+from agenttts.dispatch.base import JobRequest, QueueUnavailable, SubmitLimitReached
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm import queue as slurm_queue
-from agenttts.dispatch.slurm.dispatcher import SlurmDispatcher
 from agenttts.dispatch.slurm.queue import job_states, live_jobs
 from agenttts.dispatch.slurm.queue_reader import QueueRow
+from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from agenttts.dispatch.slurm.stuck_jobs import StuckJobs
 from agenttts.dispatch.slurm.submission import submission_errors
 from agenttts.doctor.partitions import partition_checks
@@ -25,14 +25,14 @@ def squeue(*rows: str) -> str:
     return "cat <<'END'\nJOBID|STATE|REASON|COMMENT\n" + "\n".join(rows) + "\nEND"
 
 
-def dispatcher(tmp_path, **more: object) -> SlurmDispatcher:
+def scheduler(tmp_path, **more: object) -> SlurmScheduler:
     profile = Profile(kind="slurm", trial=JobResources(time="10"), **more)
-    return SlurmDispatcher(profile, tmp_path / "jobs")
+    return SlurmScheduler(profile, tmp_path / "jobs")
 
 
-def works(tmp_path, count: int) -> list[Work]:
+def requests(tmp_path, count: int) -> list[JobRequest]:
     return [
-        Work(f"t{n}", tmp_path, ("true",), {}, gpus=0, name=f"i0t{n}-run", comment=f"agenttts trial=t{n}")
+        JobRequest(f"t{n}", tmp_path, ("true",), {}, gpus=0, name=f"i0t{n}-run", comment=f"agenttts trial=t{n}")
         for n in range(count)
     ]  # fmt: skip
 
@@ -108,9 +108,9 @@ def test_a_job_that_would_never_start_is_cancelled_and_lost_not_cancelled_by_the
         f'[ "$1" = show ] && echo MaxArraySize = 1001 || echo "scontrol $@" >> {record}',
     )
     fake("scancel", f'echo "scancel $@" >> {record}')
-    patient = dispatcher(tmp_path, never_patience_minutes=30)
+    patient = scheduler(tmp_path, never_patience_minutes=30)
     assert not patient.poll(["7_0"])["7_0"].ended
-    hasty = dispatcher(tmp_path, never_patience_minutes=0)
+    hasty = scheduler(tmp_path, never_patience_minutes=0)
     states = hasty.poll(["7_0", "7_1"])
     assert (states["7_0"].ended, states["7_0"].verdict) == (True, TrialState.INFRA_FAILED)
     assert "it would not have started and was cancelled: PartitionTimeLimit: its time limit" in states["7_0"].detail  # fmt: skip
@@ -119,7 +119,7 @@ def test_a_job_that_would_never_start_is_cancelled_and_lost_not_cancelled_by_the
         "scontrol update JobId=7_0 Comment=agenttts batch=r-1 gave-up=PartitionTimeLimit",
         "scancel --state=PENDING 7_0",
     ]
-    # The dispatcher remembers it, and so does the job's comment for a controller started anew.
+    # The scheduler remembers it, and so does the job's comment for a controller started anew.
     fake("squeue", squeue("7_0|CANCELLED|PartitionTimeLimit|agenttts batch=r-1"))
     assert hasty.poll(["7_0"])["7_0"].verdict is TrialState.INFRA_FAILED
     fake(
@@ -140,7 +140,7 @@ def test_a_job_that_started_after_all_goes_on(fake, tmp_path):
     fake("squeue", squeue("7_0|PENDING|JobHeldUser|x"))
     fake("scontrol", "echo MaxArraySize = 1001")
     fake("scancel", "exit 0")
-    hasty = dispatcher(tmp_path, never_patience_minutes=0)
+    hasty = scheduler(tmp_path, never_patience_minutes=0)
     assert hasty.poll(["7_0"])["7_0"].ended
     fake("squeue", squeue("7_0|RUNNING|None|x"))
     assert not hasty.poll(["7_0"])["7_0"].ended
@@ -160,10 +160,10 @@ def test_jobs_that_are_held_after_a_requeue_are_given_up_too(fake, tmp_path, sta
     record = tmp_path / "record"
     fake("squeue", squeue(f"7_0|{state}|{reason}|agenttts batch=r-1"))
     fake("scancel", f'echo "scancel $@" >> {record}')
-    [patient] = dispatcher(tmp_path, never_patience_minutes=30).poll(["7_0"]).values()
+    [patient] = scheduler(tmp_path, never_patience_minutes=30).poll(["7_0"]).values()
     assert (patient.stuck, patient.ended) == (True, False)
     assert part in patient.detail
-    hasty = dispatcher(tmp_path, never_patience_minutes=0)
+    hasty = scheduler(tmp_path, never_patience_minutes=0)
     [given_up] = hasty.poll(["7_0"]).values()
     assert (given_up.ended, given_up.verdict, given_up.never_started) == (True, TrialState.INFRA_FAILED, True)  # fmt: skip
     assert part in given_up.detail
@@ -171,12 +171,12 @@ def test_jobs_that_are_held_after_a_requeue_are_given_up_too(fake, tmp_path, sta
     assert hasty.poll(["7_0"])["7_0"].ended
     mark = reason.replace(" ", "_") if part.startswith(reason) else state
     fake("squeue", squeue(f"7_0|CANCELLED|None|agenttts batch=r-1 gave-up={mark}"))
-    assert dispatcher(tmp_path).poll(["7_0"])["7_0"].verdict is TrialState.INFRA_FAILED
+    assert scheduler(tmp_path).poll(["7_0"])["7_0"].verdict is TrialState.INFRA_FAILED
 
 
 def test_a_silent_slurmctld_does_not_end_a_controller_at_its_start(fake, tmp_path):
     fake("scontrol", "echo 'slurm_load_ctl_conf error: Socket timed out on send/recv operation' >&2; exit 1")  # fmt: skip
-    made = dispatcher(tmp_path)
+    made = scheduler(tmp_path)
     with pytest.raises(QueueUnavailable, match="Socket timed out"):
         made.capacity(0)
     fake("scontrol", "echo MaxArraySize = 3")
@@ -189,10 +189,10 @@ def test_labels_stop_at_the_first_silence(fake, tmp_path):
     refused = "echo 'Job has already finished for job 7_0' >&2; exit 1"
     answer = f'[ "$1" = show ] && exit; echo "$2" >> {record}; '
     fake("scontrol", answer + refused)
-    dispatcher(tmp_path).submit("r-1", works(tmp_path, 3))
+    scheduler(tmp_path).submit("r-1", requests(tmp_path, 3))
     assert record.read_text().split() == ["JobId=7_0", "JobId=7_1", "JobId=7_2"]
     fake("scontrol", answer + "echo 'Unable to contact slurm controller' >&2; exit 1")
-    assert len(dispatcher(tmp_path).submit("r-2", works(tmp_path, 3))) == 3
+    assert len(scheduler(tmp_path).submit("r-2", requests(tmp_path, 3))) == 3
     assert record.read_text().split()[3:] == ["JobId=7_0"]
 
 
@@ -245,13 +245,13 @@ def test_a_failed_job_s_log_says_why_it_did_not_start(fake, tmp_path):
         "slurm_script: line 9: module: command not found\n"
         "agenttts: setup line failed: module load apptainer on node n1 (exit status 127)\n"
     )
-    states = dispatcher(tmp_path).poll(["7_0", "7_1"])
+    states = scheduler(tmp_path).poll(["7_0", "7_1"])
     assert "setup line failed: module load apptainer" in states["7_0"].detail
     assert "module: command not found" in states["7_0"].detail
     assert states["7_1"].detail == ""
     assert states["7_0"].node == "n1", "as the log says"
     fake("squeue", squeue("7_0 n2|FAILED|NonZeroExitCode|x", "7_1 n3|FAILED|None|x"))
-    states = dispatcher(tmp_path).poll(["7_0", "7_1"])
+    states = scheduler(tmp_path).poll(["7_0", "7_1"])
     assert [status.node for status in states.values()] == ["n2", "n3"]
 
 
@@ -283,9 +283,9 @@ def test_without_arrays_jobs_are_submitted_one_by_one(fake, tmp_path, size):
     limit.write_text("99")
     fake("scontrol", f"echo MaxArraySize = {size}")
     fake("sbatch", SBATCH.format(number=number, limit=limit, record=record))
-    single = dispatcher(tmp_path, throttle=4, max_pending=50)
+    single = scheduler(tmp_path, throttle=4, max_pending=50)
     assert [single.capacity(live) for live in (0, 1, 3, 4, 60)] == [4, 3, 1, 0, 0]
-    three = works(tmp_path, 3)
+    three = requests(tmp_path, 3)
     assert single.submit("r-1", three) == {"t0": "1", "t1": "2", "t2": "3"}
     assert record.read_text().splitlines() == [
         f"#SBATCH --comment='agenttts trial=t{n} batch=r-1 element={n}'" for n in range(3)
@@ -304,17 +304,17 @@ def test_single_jobs_before_a_refusal_are_found(fake, tmp_path):
     fake("scontrol", "echo MaxArraySize = 0")
     fake("sbatch", SBATCH.format(number=number, limit=limit, record=record))
     fake("squeue", squeue("1|RUNNING|None|a batch=r-1 element=0", "2|PENDING|None|a batch=r-1 element=1"))  # fmt: skip
-    single = dispatcher(tmp_path, throttle=4)
+    single = scheduler(tmp_path, throttle=4)
     single.capacity(0)
     with pytest.raises(SubmitLimitReached):
-        single.submit("r-1", works(tmp_path, 3))
-    assert single.find("r-1", works(tmp_path, 3)) == {"t0": "1", "t1": "2"}
+        single.submit("r-1", requests(tmp_path, 3))
+    assert single.find("r-1", requests(tmp_path, 3)) == {"t0": "1", "t1": "2"}
 
 
 @pytest.mark.parametrize(("size", "most"), [(2, 2), (3, 3), (1001, 50)])
 def test_an_array_has_as_many_elements_as_the_cluster_allows(fake, tmp_path, size, most):
     fake("scontrol", f"echo MaxArraySize = {size}")
-    assert dispatcher(tmp_path, throttle=60, max_pending=50).capacity(0) == most
+    assert scheduler(tmp_path, throttle=60, max_pending=50).capacity(0) == most
 
 
 @pytest.mark.parametrize(
@@ -327,18 +327,18 @@ def test_an_array_has_as_many_elements_as_the_cluster_allows(fake, tmp_path, siz
 def test_a_partition_that_is_closed_for_now_is_waited_for(fake, tmp_path, refusal):
     fake("sbatch", f"echo 'sbatch: error: {refusal}' >&2; exit 1")
     with pytest.raises(QueueUnavailable, match="takes no jobs for now: .*'sinfo' shows it up"):
-        dispatcher(tmp_path).submit("r-1", works(tmp_path, 2))
+        scheduler(tmp_path).submit("r-1", requests(tmp_path, 2))
 
 
 def test_an_answer_of_sbatch_that_cannot_be_read_may_be_a_job(fake, tmp_path):
     fake("sbatch", "echo 'Welcome to the cluster'")
     with pytest.raises(QueueUnavailable, match="sbatch's answer cannot be read, so a job may have been submitted.*Welcome"):  # fmt: skip
-        dispatcher(tmp_path).submit("r-1", works(tmp_path, 1))
+        scheduler(tmp_path).submit("r-1", requests(tmp_path, 1))
 
 
 def test_sbatch_s_answer_among_other_lines(fake, tmp_path):
     fake("sbatch", "echo 'Quota: 80% of job storage'; echo 'Submitted batch job 17 on cluster big'")
-    assert dispatcher(tmp_path).submit("r-1", works(tmp_path, 1)) == {"t0": "17"}
+    assert scheduler(tmp_path).submit("r-1", requests(tmp_path, 1)) == {"t0": "17"}
 
 
 def test_an_array_s_batch_file_has_what_the_profile_asks_for(fake, tmp_path):
@@ -346,8 +346,8 @@ def test_an_array_s_batch_file_has_what_the_profile_asks_for(fake, tmp_path):
     fake("sbatch", f"cp \"$1\" {copy}; echo 'Submitted batch job 12'")
     resources = JobResources(time="10", gpu_request="gres", gpu_type="a100", sbatch={"exclusive": "true"})  # fmt: skip
     profile = Profile(kind="slurm", trial=resources, setup=["module load x"], login_shell=True)
-    gpu = [Work(**{**vars(work), "gpus": 2}) for work in works(tmp_path, 3)]
-    ids = SlurmDispatcher(profile, tmp_path / "jobs").submit("r-1", gpu)
+    gpu = [JobRequest(**{**vars(request), "gpus": 2}) for request in requests(tmp_path, 3)]
+    ids = SlurmScheduler(profile, tmp_path / "jobs").submit("r-1", gpu)
     assert ids == {"t0": "12_0", "t1": "12_1", "t2": "12_2"}
     text = copy.read_text()
     assert text.startswith("#!/bin/bash -l\n")
@@ -367,10 +367,10 @@ def test_what_jobs_run_is_on_disk_before_they_are_jobs(fake, tmp_path):
     """As for a submitter that dies before sbatch answers, or gets no answer."""
     seen = tmp_path / "seen"
     fake("sbatch", f"ls {tmp_path}/jobs >> {seen}; echo 'sbatch: error: Socket timed out' >&2; exit 1")  # fmt: skip
-    tried = dispatcher(tmp_path)
+    tried = scheduler(tmp_path)
     for count in (3, 1):
         with pytest.raises(QueueUnavailable):
-            tried.submit(f"r-{count}", works(tmp_path, count))
+            tried.submit(f"r-{count}", requests(tmp_path, count))
     assert seen.read_text().split() == [
         *(f"r-3.{n}.pkl" for n in range(3)), "r-1.0.pkl", *(f"r-3.{n}.pkl" for n in range(3)),
     ]  # fmt: skip
@@ -378,12 +378,12 @@ def test_what_jobs_run_is_on_disk_before_they_are_jobs(fake, tmp_path):
 
 def test_what_sbatch_has_refused_leaves_nothing_behind(fake, tmp_path):
     """A queue that is full for hours is tried every few seconds."""
-    tried = dispatcher(tmp_path)
+    tried = scheduler(tmp_path)
     for message in ("AssocMaxSubmitJobLimit", "invalid partition specified: x"):
         fake("sbatch", f"echo 'sbatch: error: {message}' >&2; exit 1")
         with pytest.raises(MissingRequirement):
-            tried.submit("r-1", works(tmp_path, 3))
-        tried.withdraw("r-1", works(tmp_path, 3), ["t0", "t1", "t2"])
+            tried.submit("r-1", requests(tmp_path, 3))
+        tried.withdraw("r-1", requests(tmp_path, 3), ["t0", "t1", "t2"])
     left = [path for path in (tmp_path / "jobs").iterdir() if "submission_file" not in path.name]
     assert left == []
 
@@ -396,15 +396,15 @@ def test_a_job_finds_what_it_runs_by_itself(fake, tmp_path, size, count):
     fake("scontrol", f"echo MaxArraySize = {size}")
     fake("sbatch", f'n=$(ls {scripts} | wc -l); cp "$1" {scripts}/$n; echo Submitted batch job $n')
     jobs = [
-        Work(**{**vars(work), "directory": tmp_path / work.trial, "command": ("touch", f"{tmp_path}/ran-{work.trial}")})
-        for work in works(tmp_path, count)
+        JobRequest(**{**vars(request), "directory": tmp_path / request.trial, "command": ("touch", f"{tmp_path}/ran-{request.trial}")})
+        for request in requests(tmp_path, count)
     ]  # fmt: skip
     for job in jobs:
         job.directory.mkdir()
-    ids = dispatcher(tmp_path).submit("r-1", jobs)
+    ids = scheduler(tmp_path).submit("r-1", jobs)
     withdrawn = jobs[-1]
     if count > 1:
-        dispatcher(tmp_path).withdraw("r-1", jobs, [withdrawn.trial])
+        scheduler(tmp_path).withdraw("r-1", jobs, [withdrawn.trial])
     for trial, job in ids.items():
         array, _, index = job.partition("_")
         env = {**os.environ, "SLURM_JOB_ID": array, "SLURMD_NODENAME": "n7", "SLURM_JOB_NUM_NODES": "1"}  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from agenttts.dispatch.base import JobStatus, SubmitLimitReached, Work
+from agenttts.dispatch.base import JobRequest, JobStatus, SubmitLimitReached
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm.batch_script import log_message, named_node
@@ -34,8 +34,8 @@ _LABELS = 200
 _ELEMENT = "element="
 
 
-class SlurmDispatcher:
-    """`Dispatcher` for ``kind: slurm``: each `submit` is one array, one element a trial, or single jobs without arrays.
+class SlurmScheduler:
+    """`Scheduler` for ``kind: slurm``: each `submit` is one array, one element a trial, or single jobs without arrays.
 
     An array is submitted whole or not at all; of single jobs those before the one that is refused are, and `find` finds
     them. After a batch that a submit limit refused, `capacity` asks for half as many, and for more again as they are taken.
@@ -54,37 +54,37 @@ class SlurmDispatcher:
 
     def capacity(self, live: int) -> int:
         self._live = live
-        room = min(self._limit, self._profile.max_pending) - live
+        free_slots = min(self._limit, self._profile.max_pending) - live
         if live or not self._arrays:
-            room = min(room, self._profile.throttle - live)
-        return max(0, min(room, self._max_array) if self._arrays else room)
+            free_slots = min(free_slots, self._profile.throttle - live)
+        return max(0, min(free_slots, self._max_array) if self._arrays else free_slots)
 
-    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+    def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         try:
-            if self._arrays or len(works) == 1:
-                ids = self._submit_array(batch, works)
+            if self._arrays or len(requests) == 1:
+                ids = self._submit_array(batch, requests)
             else:
-                ids = self._submit_singly(batch, works)
+                ids = self._submit_singly(batch, requests)
         except SubmitLimitReached:
-            self._limit = max(1, self._live + len(works) // 2)
+            self._limit = max(1, self._live + len(requests) // 2)
             raise
-        self._live += len(works)
+        self._live += len(requests)
         # Others' jobs may have ended: a little more is tried than was taken.
-        self._limit = max(self._limit, self._live + max(1, len(works) // 2))
+        self._limit = max(self._limit, self._live + max(1, len(requests) // 2))
         return ids
 
-    def find(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+    def find(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         found: dict[str, str] = {}
         for job, row in rows_with_comment(f"batch={batch}").items():
             position = _position(job, row)
-            if position < len(works):
-                found[works[position].trial] = job
+            if position < len(requests):
+                found[requests[position].trial] = job
         return found
 
-    def withdraw(self, batch: str, works: Sequence[Work], trials: Collection[str]) -> None:
+    def withdraw(self, batch: str, requests: Sequence[JobRequest], trials: Collection[str]) -> None:
         pickles = Pickles(self._folder, batch)
-        for position, work in enumerate(works):
-            if work.trial in trials:
+        for position, request in enumerate(requests):
+            if request.trial in trials:
                 pickles.withdraw(position)
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
@@ -128,36 +128,38 @@ class SlurmDispatcher:
                 return replace(status, detail=said, never_started=True, node=node)
         return status
 
-    def _submit_array(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
-        name = works[0].name.partition("-")[2] or works[0].name
+    def _submit_array(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
+        name = requests[0].name.partition("-")[2] or requests[0].name
         comment = f"agenttts batch={batch}"
-        jobs = self._submit_jobs(batch, 0, name, comment, works)
-        ids = {work.trial: job for work, job in zip(works, jobs, strict=True)}
-        if len(works) <= _LABELS:
-            for work in works:
-                label = f"{work.comment} batch={batch}"
-                if not set_name_and_comment(ids[work.trial], name=work.name, comment=label):
+        jobs = self._submit_jobs(batch, 0, name, comment, requests)
+        ids = {request.trial: job for request, job in zip(requests, jobs, strict=True)}
+        if len(requests) <= _LABELS:
+            for request in requests:
+                label = f"{request.comment} batch={batch}"
+                if not set_name_and_comment(ids[request.trial], name=request.name, comment=label):
                     break  # labels are for readers, and each that is not answered takes a minute
         return ids
 
-    def _submit_singly(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
+    def _submit_singly(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         ids: dict[str, str] = {}
-        for position, work in enumerate(works):
-            comment = f"{work.comment} batch={batch} {_ELEMENT}{position}"
-            [ids[work.trial]] = self._submit_jobs(batch, position, work.name, comment, [work])
+        for position, request in enumerate(requests):
+            comment = f"{request.comment} batch={batch} {_ELEMENT}{position}"
+            [ids[request.trial]] = self._submit_jobs(
+                batch, position, request.name, comment, [request]
+            )
         return ids
 
     def _submit_jobs(
-        self, batch: str, first: int, name: str, comment: str, works: Sequence[Work]
+        self, batch: str, first: int, name: str, comment: str, requests: Sequence[JobRequest]
     ) -> list[str]:
         profile = self._profile
-        exclude = tuple(sorted({node for work in works for node in work.exclude}))
-        needs = JobNeeds(name, comment, works[0].gpus, profile.grace_seconds, exclude=exclude)
+        exclude = tuple(sorted({node for request in requests for node in request.exclude}))
+        needs = JobNeeds(name, comment, requests[0].gpus, profile.grace_seconds, exclude=exclude)
         executor = slurm_executor(
             self._folder, profile, profile.trial, needs, array_parallelism=profile.throttle
         )
-        jobs = [TrialJob.of(work, profile) for work in works]
-        with submission_errors(len(works)), outer_environment():
+        jobs = [TrialJob.of(request, profile) for request in requests]
+        with submission_errors(len(requests)), outer_environment():
             return executor.submit_each(jobs, batch, first)
 
 

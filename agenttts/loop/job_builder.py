@@ -14,7 +14,7 @@ from agenttts.dispatch.apptainer import (
     container_env,
     exec_command,
 )
-from agenttts.dispatch.base import Work
+from agenttts.dispatch.base import JobRequest
 from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_json
@@ -74,7 +74,7 @@ def samples_directory(run: RunDirectory, spec: JobSpec) -> Path:
     return Path(spec.samples) if spec.samples else run.samples
 
 
-class WorkFactory:
+class JobBuilder:
     """Makes jobs of trials.
 
     ``tokens`` are unique to the run, the first is that of its jobs from now on; ``at_once``: how many trials of one need
@@ -102,7 +102,7 @@ class WorkFactory:
         self._container = container
         self._env = dict(env)
 
-    def work(self, planned: PlannedTrial, together: Sequence[PlannedTrial]) -> Work:
+    def request(self, planned: PlannedTrial, together: Sequence[PlannedTrial]) -> JobRequest:
         """The job of a trial, one of those planned ``together``; writes its spec where the job will read it (the same bytes
         every time)."""
         directory = self._run.trial(planned.trial)
@@ -136,7 +136,7 @@ class WorkFactory:
                 atomic_write_json(spec_file, trial.to_json())
         number = planned.trial.lstrip("t").lstrip("0") or "0"
         stages = " ".join(str(choice) for choice in planned.allocation.choices)
-        return Work(
+        return JobRequest(
             trial=planned.trial,
             directory=directory,
             command=self._command(spec_file, models, samples),

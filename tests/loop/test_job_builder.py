@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agenttts.inference.partition import SamplePartition
-from agenttts.loop.works import sample_partitions
+from agenttts.loop.job_builder import sample_partitions
 from agenttts.run.journal import PlannedTrial
 from agenttts.space import Allocation, Choice
 

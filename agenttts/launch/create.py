@@ -1,0 +1,94 @@
+"""Creating the directory of a new run, and comparing a spec with that of a run that exists."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agenttts import __version__
+from agenttts.errors import MissingRequirement, UserError
+from agenttts.images.build import digest
+from agenttts.launch.plan import Plan
+from agenttts.run.directory import RunDirectory
+from agenttts.run.examples import write_examples
+from agenttts.spec import JobSpec, dump_spec
+from agenttts.tasks.user_tasks import freeze_source
+
+
+def create_run(run: RunDirectory, plan: Plan) -> bool:
+    """Make the run directory: built beside its place and moved there whole; False where another launch was faster."""
+    origin: dict[str, Any] = {
+        "token": secrets.token_hex(4),
+        "version": __version__,
+        "gpus": {name: need.gpus for name, need in plan.needs.items()},
+        "models": {name: facts.to_record() for name, facts in plan.facts.items()},
+        "agent_gpus": plan.agent_need.gpus if plan.agent_need else None,
+        "skip_bad": plan.spec.task.skip_bad,
+        "data": plan.data.to_json(),
+        "image": None,
+    }
+    if plan.container is not None:
+        image = plan.container.image
+        origin["image"] = {"path": str(image), "sha256": digest(image)}
+    temporary = run.path.with_name(f".{run.name}.{origin['token']}")
+    staged = RunDirectory(temporary)
+    try:
+        temporary.mkdir(parents=True)
+        for folder in (staged.samples, staged.scheduler_logs, temporary / "trials"):
+            folder.mkdir()
+        freeze_source(plan.spec.task.name, staged.task_source)
+        frozen = {
+            staged.examples_file: plan.examples,
+            staged.finalist_examples_file: plan.finalist_examples,
+            staged.test_examples_file: plan.test_examples,
+        }
+        origin["examples"] = {
+            file.name: write_examples(file, examples)
+            for file, examples in frozen.items()
+            if examples is not None
+        }
+        profile = plan.profile.model_dump(mode="json")
+        staged.profile_file.write_text(yaml.safe_dump(profile, sort_keys=False), encoding="utf-8")
+        staged.origin_file.write_text(json.dumps(origin, indent=2), encoding="utf-8")
+        staged.spec_file.write_text(dump_spec(plan.spec), encoding="utf-8")
+        if plan.spec.samples:
+            Path(plan.spec.samples).mkdir(parents=True, exist_ok=True)
+        temporary.rename(run.path)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if run.exists:
+            return False
+        raise MissingRequirement(
+            f"the run directory {run.path} cannot be made: {error.strerror}",
+            fix="choose another place with --results DIR, or another --name",
+        ) from None
+    return True
+
+
+def check_same_spec(run: RunDirectory, spec: JobSpec) -> None:
+    """Raise `UserError` where the run was launched with another spec."""
+    old, new = run.spec().model_dump(mode="json"), spec.model_dump(mode="json")
+    changed = _differences(old, new)
+    if changed:
+        raise UserError(
+            f"{run.path}: a run named '{run.name}' exists with another spec ({'; '.join(changed[:5])}); "
+            "choose another name with --name, remove that run, or 'agenttts-hpc resume' it as it was"
+        )
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [
+            difference
+            for key in dict.fromkeys([*old, *new])
+            for difference in _differences(
+                old.get(key), new.get(key), f"{path}.{key}" if path else str(key)
+            )
+        ]
+    return [] if old == new else [f"{path} was {old!r}, is {new!r}"]
