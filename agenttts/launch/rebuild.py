@@ -17,6 +17,7 @@ from typing import Any
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_bytes, atomic_write_json
+from agenttts.files.json_lines import json_line
 from agenttts.loop.collect import finished_row
 from agenttts.loop.controller_job import trial_scheduler
 from agenttts.run.directory import RunDirectory
@@ -24,7 +25,6 @@ from agenttts.run.journal import (
     DamagedJournal,
     PlannedTrial,
     TrialProgress,
-    journal_line,
     planned_record,
     planned_trial,
     read_state,
@@ -125,7 +125,7 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
     atomic_write_json(
         run.origin_file, {**origin, "token": secrets.token_hex(4), "earlier_tokens": tokens}
     )
-    content = b"".join(journal_line(event) for event in _events(planned, rows, remains.told))
+    content = b"".join(json_line(event) for event in _events(planned, rows, remains.told))
     atomic_write_bytes(run.journal_file, content)
     return rebuilt
 

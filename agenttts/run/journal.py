@@ -6,11 +6,8 @@ any line goes on by reading the journal again.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +16,9 @@ from typing import Any, Protocol
 from pydantic import AwareDatetime
 
 from agenttts.dispatch.attempts import Loss
-from agenttts.errors import MissingRequirement, UserError
-from agenttts.files.documents import parse_json, typed
+from agenttts.errors import UserError
+from agenttts.files.documents import typed
+from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.run.rows import row_from_json
 from agenttts.space import Allocation
 
@@ -292,30 +290,17 @@ class Journal:
     """Appends events to a file and to the `RunState` they make."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.state, self._length = _replay(path)
-        # Unbuffered: what could not be written must not be written later.
-        self._stream = path.open("ab", buffering=0)
-        # A line that a crash cut short never happened: nothing has followed from it yet.
-        self._stream.truncate(self._length)
+        self.state = read_state(path)
+        self._file = JsonLinesFile(
+            path,
+            what="journal",
+            fix=f"make room there, then 'agenttts-hpc resume {path.parent}' goes on where the journal ends",
+        )
 
     def append(self, event: str, **values: Any) -> None:
         """Write an event to the disk, then take it in. Raises `MissingRequirement` when it cannot be written whole."""
         record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
-        line = journal_line(record)
-        try:
-            written = 0
-            while written < len(line):
-                written += self._stream.write(line[written:])
-            os.fsync(self._stream.fileno())
-        except OSError as error:
-            with suppress(OSError):  # a part of a line, with other lines behind it, would be damage
-                self._stream.truncate(self._length)
-            raise MissingRequirement(
-                f"{self._path}: the journal cannot be written: {error.strerror}",
-                fix=f"make room there, then 'agenttts-hpc resume {self._path.parent}' goes on where the journal ends",
-            ) from None
-        self._length += len(line)
+        self._file.append(record)
         self.state.apply(record)
 
     def propose(self, trials: Sequence[PlannedTrial], guidelines: Sequence[str] = ()) -> None:
@@ -325,42 +310,24 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
-
-
-def journal_line(event: Mapping[str, Any]) -> bytes:
-    """An event as the journal's file has it. Texts that are no valid Unicode (of odd file names) are kept readable."""
-    text = json.dumps(event, ensure_ascii=False)
-    return text.encode("utf-8", "backslashreplace") + b"\n"
+        self._file.close()
 
 
 def read_state(path: Path) -> RunState:
-    """The run as its journal tells it now, without writing to it: for status and report. Raises `DamagedJournal`."""
-    return _replay(path)[0]
+    """The run as its journal tells it now, without writing to it: for status and report.
 
-
-def readable_events(path: Path) -> list[dict[str, Any]]:
-    """The events in every line of a journal that is JSON, whatever is between them; empty without a journal."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return []
-    events = []
-    for line in content.split(b"\n"):
-        with suppress(ValueError):
-            event = parse_json(line)
-            if isinstance(event, dict) and isinstance(event.get("event"), str):
-                events.append(event)
-    return events
-
-
-def _replay(path: Path) -> tuple[RunState, int]:
-    """The run as its journal tells it, and the file offset behind its last whole event.
-
-    Raises `DamagedJournal` with file and line for what no version writes.
+    Raises `DamagedJournal` with file and line for what no version writes, and for a journal that is missing or empty
+    though the run has trials.
     """
-    state, length = RunState(), 0
-    for number, (event, end) in enumerate(_read(path), start=1):
+
+    def refuse(number: int, problem: str) -> None:
+        raise DamagedJournal(
+            f"{path}:{number}: not a journal line; the file was changed by hand or its disk is failing: restore it "
+            f"from a copy, or {_rebuild(path)}"
+        )
+
+    state, number = RunState(), 0
+    for number, event in read_json_lines(path, refuse):
         try:
             state.apply(event)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -369,34 +336,25 @@ def _replay(path: Path) -> tuple[RunState, int]:
                 "of agenttts-hpc wrote it, or the file was changed by hand: use the version that the run's origin.json "
                 f"names, restore the file from a copy, or {_rebuild(path)}"
             ) from None
-        length = end
     # Nothing is made of a trial before it is in the journal.
-    if not length and any((path.parent / "trials").glob("t*")):
+    if not number and any((path.parent / "trials").glob("t*")):
         raise DamagedJournal(
             f"{path}: the journal is missing or empty, though the run has trials; restore it from a copy, or {_rebuild(path)}"
         )
-    return state, length
+    return state
 
 
-def _read(path: Path) -> list[tuple[dict[str, Any], int]]:
-    """Events with the file offset behind each; the last line may be cut short: it then lacks its end."""
+def readable_events(path: Path) -> list[dict[str, Any]]:
+    """The events in every line of a journal that is JSON, whatever is between them; empty without a journal."""
+
+    def leave_out(number: int, problem: str) -> None:
+        """A damaged line: what it said is taken from elsewhere, or lost."""
+
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+        found = [event for _, event in read_json_lines(path, leave_out, unfinished=True)]
+    except OSError:
         return []
-    events: list[tuple[dict[str, Any], int]] = []
-    offset = 0
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        try:
-            event = parse_json(line)
-        except ValueError:
-            raise DamagedJournal(
-                f"{path}:{number}: not a journal line; the file was changed by hand or its disk is failing: restore it "
-                f"from a copy, or {_rebuild(path)}"
-            ) from None
-        offset += len(line) + 1
-        events.append((event, offset))
-    return events
+    return [e for e in found if isinstance(e, dict) and isinstance(e.get("event"), str)]
 
 
 def _rebuild(path: Path) -> str:

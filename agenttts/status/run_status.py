@@ -61,6 +61,7 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     handle = read_handle(run)
     cuts = cut_by_model(rows)
     limits = {name: stage.decode_tokens for name, stage in spec.stages.items()}
+    agent = summarise(run.transcript_file)
     return {
         "run": run.name,
         "path": str(run.path),
@@ -111,10 +112,11 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
             *cut_warnings(cuts, limits),
             *_node_warnings(state),
             *_stray_warnings(state.strays),
+            *_transcript_warnings(run, agent),
         ],
         "strays": state.strays,
         "avoided_nodes": state.avoided,
-        "agent": summarise(run.transcript_file),
+        "agent": agent,
         # The job of the model that the run serves itself, while it waits or runs on Slurm.
         "served": served,
         "jobs": [
@@ -150,6 +152,15 @@ def _stray_warnings(strays: Mapping[str, str]) -> list[str]:
         return []
     jobs = ", ".join(strays)
     return [f"jobs of this run that no trial knew of were ended: {jobs} (submissions without an answer, as a rule)"]  # fmt: skip
+
+
+def _transcript_warnings(run: RunDirectory, agent: Mapping[str, Any] | None) -> list[str]:
+    damaged = agent["damaged_lines"] if agent else []
+    if not damaged:
+        return []
+    return [
+        f"{run.transcript_file}: line {', '.join(map(str, damaged))} is damaged and left out; the rest is read"
+    ]
 
 
 def follow(

@@ -96,3 +96,16 @@ def test_a_resume_after_cancel_runs_what_was_cut_off_and_only_that(tmp_path):
     assert waiting.planned == planned(2, 1)
     assert (waiting.batch, waiting.job_id, waiting.submissions) == (None, None, 0)
     assert journal.state.trials["t0000"].row, "the searcher was told that it failed"
+
+
+def test_what_is_not_an_event_is_named_by_its_line(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.append("started")
+    journal.propose([planned(0)])
+    journal.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b'{"event": "submitted", "jobs": 7}\n' + b"not json\n" + lines[1])
+    with pytest.raises(UserError, match=r"journal.jsonl:2: an event that cannot be understood"):
+        Journal(path)
+    assert path.read_bytes().endswith(lines[1]), "a damaged journal is left as it is"

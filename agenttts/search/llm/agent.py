@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agenttts.search.archive import Archive
@@ -36,6 +37,7 @@ class LLMAgent:
     ) -> None:
         self._space = space
         self._seed = seed
+        self._caller = link.caller
         self._transcript = link.caller.transcript
         self._prompts = Prompts(space, link.briefing, insights)
         self._writer = AllocationWriter(link, self._prompts, SOURCE)
@@ -79,16 +81,19 @@ class LLMAgent:
         if written and recent < _NEWS:
             return
         chat, reply = self._writer.ask(
-            lambda limit: self._prompts.chat(
-                "guidelines",
-                "guidelines" if written else "guidelines_first",
-                schema=self._prompts.guidelines_schema(_MOST_GUIDELINES),
-                seed=self._seed + archive.known_count,
-                history=history(archive, limit),
-                guidelines=self._shown(),
-                recent=recent,
-                flat=_flat([trial.score for trial in archive.scored]),
-                most=_MOST_GUIDELINES,
+            lambda limit: replace(
+                self._prompts.chat(
+                    "guidelines",
+                    "guidelines" if written else "guidelines_first",
+                    schema=self._prompts.guidelines_schema(_MOST_GUIDELINES),
+                    seed=self._seed + archive.known_count,
+                    history=history(archive, limit),
+                    guidelines=self._shown(),
+                    recent=recent,
+                    flat=_flat([trial.score for trial in archive.scored]),
+                    most=_MOST_GUIDELINES,
+                ),
+                trials=len(archive.results),
             )
         )
         # None in the reply is an answer too: it is not asked for again before there is more news.
@@ -104,7 +109,24 @@ class LLMAgent:
             archive.write_guidelines(event["guidelines"])
 
     def _written(self) -> list[dict[str, Any]]:
-        return [e for e in self._transcript.events if e["event"] == "guidelines"]
+        """The guidelines so far, in order: as they were noted or, where that note is lost, as the reply has them.
+
+        Later questions show them, and have to be the same questions for their replies on record to be found.
+        """
+        events = self._transcript.events
+        noted = {event["key"] for event in events if event["event"] == "guidelines"}
+        written = []
+        for event in events:
+            if event["event"] == "guidelines":
+                written.append(event)
+            elif (
+                (event["event"], event.get("purpose")) == ("reply", "guidelines")
+                and event.get("trials") is not None
+                and event["key"] not in noted
+            ):
+                text = self._caller.without_thinking(event["reply"])
+                written.append({**event, "guidelines": read_guidelines(text, _MOST_GUIDELINES)})
+        return written
 
     def _shown(self) -> list[dict[str, Any]]:
         """The first guidelines and the two latest, each with a title."""

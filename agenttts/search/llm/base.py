@@ -23,13 +23,15 @@ Fault = Literal[
 class Chat:
     """One question. ``schema`` is the JSON schema that the reply should obey, where the server can enforce it.
 
-    ``purpose`` says what it is for (``guidelines``, ``propose``, ...); it is for the transcript, not for the model.
+    ``purpose`` says what it is for (``guidelines``, ``propose``, ...), ``trials`` how many results were known when it was
+    asked (None: that does not matter); both are for the transcript, not for the model.
     """
 
     purpose: str
     messages: tuple[Message, ...]
     schema: Mapping[str, Any] | None = None
     seed: int = 0
+    trials: int | None = None
 
     @property
     def key(self) -> str:

@@ -84,8 +84,12 @@ class Caller:
         """Close the client."""
         self.llm.close()
 
+    def without_thinking(self, text: str) -> str:
+        """A reply as it was written down, without the model's thinking."""
+        return remove_thinking(text, self._thinking)
+
     def _answer(self, reply: Reply) -> Reply:
-        return replace(reply, text=remove_thinking(reply.text, self._thinking))
+        return replace(reply, text=self.without_thinking(reply.text))
 
     def _wait(self, error: LLMError, attempt: int) -> float | None:
         """Seconds before the next attempt, None for no further one."""

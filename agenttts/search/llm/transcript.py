@@ -5,7 +5,7 @@ started anew makes the same proposals as the one before, and a run's caps count 
 
 Events, besides ``time``:
 
-- ``reply``: a call that brought a reply: key, purpose, model, messages, reply, tokens, seconds, notes;
+- ``reply``: a call that brought a reply: key, purpose, model, messages, trials, reply, tokens, seconds, notes;
 - ``failed``: an attempt that did not: key, purpose, model, messages, fault, error, seconds;
 - ``proposals``: what was made of a reply: asked, usable, decisions (raw, outcome, allocation, notes);
 - ``guidelines``: the guidelines read from a reply, and how many results they rest on;
@@ -15,17 +15,15 @@ Events, besides ``time``:
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agenttts.files.documents import parse_json, typed
+from agenttts.files.documents import typed
+from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.search.llm.base import Chat, LLMError, Reply
 from agenttts.space import Choice
 
@@ -36,15 +34,17 @@ class Transcript:
     """Appends events to a file (or, without a path, only remembers them)."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
         self.events: list[dict[str, Any]] = []
-        if path is not None and path.exists():
-            content = path.read_bytes()
-            self.events = list(_read(content, path))
-            # A line that a crash cut short never happened.
-            if content and not content.endswith(b"\n"):
-                with path.open("r+b") as stream:
-                    stream.truncate(content.rfind(b"\n") + 1)
+        self._file: JsonLinesFile | None = None
+        if path is not None:
+            self.events, damaged = _read(path)
+            if damaged:
+                lines = ", ".join(map(str, damaged))
+                log.warning(
+                    "%s: not an event of the transcript in line %s: left out; what was answered there is asked again",
+                    path, lines,
+                )  # fmt: skip
+            self._file = JsonLinesFile(path, what="transcript", fix=_MAKE_ROOM)
         self._replies: dict[str, dict[str, Any]] = {
             e["key"]: e for e in self.events if e["event"] == "reply"
         }
@@ -52,15 +52,11 @@ class Transcript:
         self.tokens = sum(_tokens(e) for e in self.events)
 
     def add(self, event: str, **values: Any) -> dict[str, Any]:
-        """Write an event down; it is on the disk when this returns."""
+        """Write an event down; it is on the disk when this returns. Raises `MissingRequirement` when it cannot be."""
         record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
+        if self._file is not None:
+            self._file.append(record)
         self.events.append(record)
-        if self._path is not None:
-            with self._path.open("ab") as stream:
-                stream.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))
-                stream.write(b"\n")
-                stream.flush()
-                os.fsync(stream.fileno())
         return record
 
     def add_reply(self, chat: Chat, model: str, reply: Reply, seconds: float) -> None:
@@ -110,11 +106,11 @@ def summarise(path: Path) -> dict[str, Any] | None:
     """What a transcript amounts to, for status and report; None where there is none.
 
     ``calls`` counts attempts, ``failed`` those without a reply (by fault), ``decisions`` the proposals by outcome,
-    ``fallbacks`` the batches that others had to propose.
+    ``fallbacks`` the batches that others had to propose, ``damaged_lines`` the numbers of lines that are not read.
     """
     if not path.exists():
         return None
-    events = list(_read(path.read_bytes(), path))
+    events, damaged = _read(path)
     kinds = Counter(event["event"] for event in events)
     decisions = Counter(d["outcome"] for e in events for d in e.get("decisions", ()))
     return {
@@ -136,6 +132,7 @@ def summarise(path: Path) -> dict[str, Any] | None:
         "served": [
             {"time": e["time"], "what": e["what"]} for e in events if e["event"] == "served"
         ],
+        "damaged_lines": damaged,
     }
 
 
@@ -145,29 +142,34 @@ def _asked(chat: Chat, model: str) -> dict[str, Any]:
         "purpose": chat.purpose,
         "model": model,
         "messages": [dict(message) for message in chat.messages],
+        **({} if chat.trials is None else {"trials": chat.trials}),
     }
 
 
 def _tokens(event: dict[str, Any]) -> int:
-    return int(event.get("prompt_tokens", 0)) + int(event.get("completion_tokens", 0))
+    if event["event"] != "reply":
+        return 0
+    return int(event["prompt_tokens"]) + int(event["completion_tokens"])
 
 
-def _read(content: bytes, path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a transcript. Damaged lines are left out with a warning: their questions are asked again."""
-    damaged = []
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+def _read(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The events of a transcript, and the numbers of its damaged lines, wherever these are."""
+    events: list[dict[str, Any]] = []
+    damaged: list[int] = []
+    for number, event in read_json_lines(path, lambda number, problem: damaged.append(number)):
         try:
-            event = parse_json(line)
             typed(_KINDS.get(typed(_Event, event).event, _Event), event)
-            yield event
         except ValueError:
             damaged.append(number)
-    if damaged:
-        log.warning(
-            "%s:%d: not an event of the transcript (%d such lines): left out; what they answered is asked again",
-            path, damaged[0], len(damaged),
-        )  # fmt: skip
+        else:
+            events.append(event)
+    return events, damaged
 
+
+_MAKE_ROOM = (
+    "make room there, then 'agenttts-hpc resume RUN' (or the same replay again) goes on: replies on record are not asked "
+    "for again"
+)
 
 # What readers of each kind of event rely on.
 
@@ -191,6 +193,7 @@ class _Reply(_Call):
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
+    trials: int | None = None
 
 
 @dataclass(frozen=True)

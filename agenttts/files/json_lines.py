@@ -1,0 +1,116 @@
+"""Append-only files of JSON objects, one a line: the journal of a run, the transcript of its language model.
+
+A line is on the disk when `JsonLinesFile.append` returns. A last line without its end is what a crash left of a write:
+readers leave it out, and a writer cuts it off when it opens the file. What a damaged line before the last one means is
+for the reader to say: the journal refuses it, the transcript goes on without it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from agenttts.errors import MissingRequirement
+from agenttts.files.documents import parse_json
+
+Damaged = Callable[[int, str], None]
+"""Told of a line that is not JSON: its number, from 1, and what is wrong. It may raise."""
+
+
+class LineNotWritten(MissingRequirement):
+    """A line could not be written whole (a full disk, say); nothing of it is left in the file."""
+
+
+class JsonLinesFile:
+    """The one writer of a file of JSON lines. The file is created when its first line is written.
+
+    Args:
+        path: The file. What a crash left of a last line is cut off here.
+        what: What the file is, for errors ("journal").
+        fix: The step after which writing works again, for errors.
+
+    Raises:
+        OSError: The file is there and cannot be opened for writing.
+    """
+
+    def __init__(self, path: Path, *, what: str, fix: str) -> None:
+        self._path = path
+        self._what = what
+        self._fix = fix
+        self._stream: BinaryIO | None = None
+        if path.exists():
+            stream = self._open()
+            stream.truncate(path.read_bytes().rfind(b"\n") + 1)
+
+    def append(self, document: Mapping[str, Any]) -> None:
+        """Write an object to the disk, whole or not at all.
+
+        Raises:
+            LineNotWritten: It cannot be written. The file is as it was.
+        """
+        line = json_line(document)
+        try:
+            stream = self._stream or self._open()
+            length = os.fstat(stream.fileno()).st_size
+            try:
+                written = 0
+                while written < len(line):
+                    written += stream.write(line[written:])
+                os.fsync(stream.fileno())
+            except OSError:
+                with suppress(OSError):  # a part of a line, with other lines behind it, is damage
+                    stream.truncate(length)
+                raise
+        except OSError as error:
+            raise LineNotWritten(
+                f"{self._path}: the {self._what} cannot be written: {error.strerror}", fix=self._fix
+            ) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def _open(self) -> BinaryIO:
+        # Unbuffered: what could not be written must not be written later.
+        self._stream = self._path.open("ab", buffering=0)
+        return self._stream
+
+
+def json_line(document: Mapping[str, Any]) -> bytes:
+    """An object as a line. Texts that are not valid Unicode (of odd file names) are kept readable."""
+    text = json.dumps(document, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def read_json_lines(
+    path: Path, damaged: Damaged, *, unfinished: bool = False
+) -> Iterator[tuple[int, Any]]:
+    """What each line says, with its number (from 1); nothing for a file that is not there.
+
+    Args:
+        path: The file.
+        damaged: Called for every line that is not JSON, which is then left out unless this raises.
+        unfinished: Whether a last line without its end is read too.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    last = lines.pop()
+    if unfinished and last:
+        lines.append(last)
+    for number, line in enumerate(lines, start=1):
+        try:
+            document = parse_json(line)
+        except ValueError as error:
+            damaged(number, str(error))
+        else:
+            yield number, document
