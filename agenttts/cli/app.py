@@ -292,8 +292,9 @@ def replay(
     """
     from agenttts import search
     from agenttts.cli import show
-    from agenttts.replay.replay import check_out, load_table, write_trace
+    from agenttts.replay.replay import check_out, write_trace
     from agenttts.replay.replay import replay as replay_table
+    from agenttts.replay.table import load_table
     from agenttts.serving.served_model import link_for_replay
     from agenttts.spec import load_spec
 

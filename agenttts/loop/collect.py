@@ -23,6 +23,7 @@ def finished_row(
         score=output.score,
         score_stderr=output.score_stderr,
         metrics=output.metrics,
+        metrics_stderr=output.metrics_stderr,
         prompt_tokens=output.prompt_tokens,
         decode_tokens=output.decode_tokens,
         reused_tokens=output.reused_tokens,

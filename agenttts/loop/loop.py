@@ -25,14 +25,13 @@ from agenttts.space import Allocation
 from agenttts.tables.schema import (
     AFTER_SEARCH,
     FINALIST_SOURCE,
+    OWN_FAULTS,
     RECOMMENDED_SOURCE,
     TEST_SOURCE,
     TrialState,
 )
 
 log = logging.getLogger(__name__)
-
-_OWN_FAULT = {TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT}
 
 
 @dataclass(frozen=True)
@@ -302,7 +301,7 @@ class Controller:
             return
         everything = [row_from_json(t.row) for t in self._journal.state.trials.values() if t.row]
         if any(row.state is TrialState.COMPLETED for row in everything) and all(
-            row.state in _OWN_FAULT for row in rows
+            row.state in OWN_FAULTS for row in rows
         ):
             return  # these allocations do not work, others do: the search goes on with what it has learnt
         raise RunFailed(f"every trial of iteration {iteration} failed; the first: {rows[0].error}")
@@ -328,5 +327,5 @@ def _result(progress: TrialProgress) -> TrialResult:
         cost=row.budget,
         source=row.source,
         stderr=row.score_stderr,
-        blamed=row.state in _OWN_FAULT,
+        blamed=row.state in (*OWN_FAULTS, TrialState.COMPLETED),
     )

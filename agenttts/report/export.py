@@ -47,7 +47,8 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
     """One row a trial, no nested columns: a table that ``replay`` takes.
 
     The allocation becomes ``STAGE.model`` and ``STAGE.samples`` (null where a run has no such stage), the metric X the
-    column ``X``, or ``metrics.X`` where that name is taken. The cut samples become ``cut_share.STAGE``.
+    column ``X``, or ``metrics.X`` where that name is taken, and its standard error ``metrics_stderr.X``. The cut samples
+    become ``cut_share.STAGE``.
     """
     stages = dict.fromkeys(
         choice["stage"] for allocation in trials["allocation"] for choice in allocation
@@ -82,11 +83,14 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
         pl.col("metrics").struct.field(name).alias(f"metrics.{name}" if name in taken else name)
         for name in metric_names(trials)
     ]
-    before = ("run", "trial", "iteration", "source", "state", "score", "budget")
-    after = [
-        c for c in trials.columns if c not in (*before, "metrics", "allocation", "cut_samples")
+    errors = [
+        pl.col("metrics_stderr").struct.field(name).alias(f"metrics_stderr.{name}")
+        for name in metric_names(trials)
     ]
-    return trials.select(*before, *choices, *metrics, *after, *cuts)
+    before = ("run", "trial", "iteration", "source", "state", "score", "score_stderr", "budget")
+    nested = ("metrics", "metrics_stderr", "allocation", "cut_samples")
+    after = [c for c in trials.columns if c not in (*before, *nested)]
+    return trials.select(*before, *choices, *metrics, *after, *cuts, *errors)
 
 
 def _json(report: Report) -> bytes:

@@ -223,10 +223,14 @@ def _metric_values(examples: pl.DataFrame, metric: str) -> pl.Series:
 
 def _with_metrics(trials: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     known = set(metric_names(trials))
-    parts = [
-        pl.col("metrics").struct.field(name)
-        if name in known
-        else pl.lit(None, pl.Float64).alias(name)
-        for name in names or [NO_METRIC]
-    ]
-    return trials.with_columns(pl.struct(parts).alias("metrics"))
+
+    def united(column: str) -> pl.Expr:
+        parts = [
+            pl.col(column).struct.field(name)
+            if name in known
+            else pl.lit(None, pl.Float64).alias(name)
+            for name in names or [NO_METRIC]
+        ]
+        return pl.struct(parts).alias(column)
+
+    return trials.with_columns(united("metrics"), united("metrics_stderr"))

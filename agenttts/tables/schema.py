@@ -3,6 +3,10 @@
 Tokens, in both: ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes, whether drawn now or found in
 the sample store; ``reused_tokens`` is the part of that sum that was found there and cost no GPU time. Metric names are
 ``STAGE.METRIC`` in the table of trials; in the table of examples, which has a column for the stage, ``METRIC``.
+
+Standard errors, in the table of trials: ``score_stderr`` is the score's and ``metrics_stderr`` that of every metric, over
+the trial's examples. They are null where they are not known: with fewer than two examples, and in tables of versions
+before these columns.
 """
 
 from __future__ import annotations
@@ -45,6 +49,11 @@ class TrialState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+# States of a trial that failed by its allocation's own fault: the searcher learns from them. What else ends a trial without
+# a score (a lost node, a cancelled job) says nothing about its allocation.
+OWN_FAULTS = frozenset({TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT})
+
+
 class StageCuts(TypedDict):
     """Of one stage: ``samples`` drawn (fusing calls included), and how many of them were ``cut``.
 
@@ -60,10 +69,11 @@ class StageCuts(TypedDict):
 class TrialRow:
     """One row of trials.parquet. Times carry a zone (stored in UTC); ``trial`` is an id like ``t0003``.
 
+    ``score_stderr`` and ``metrics_stderr`` are standard errors over the examples of the score (None: not known) and of the
+    metrics (left out: not known).
+
     ``cut_samples`` are the cut samples by stage; empty when they are not known (a trial without a result, or a table of an
     earlier version). The column ``cut_share`` is their share over all stages.
-
-    ``score_stderr``, the score's standard error over its examples, is for the searcher and no column of the table.
     """
 
     run: str
@@ -86,6 +96,7 @@ class TrialRow:
     error: str | None = None
     score_stderr: float | None = None
     cut_samples: Sequence[StageCuts] = ()
+    metrics_stderr: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def cut_share(self) -> float | None:
@@ -127,6 +138,7 @@ class ExampleRow:
 
 def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
     """Columns and types of trials.parquet for a task with these metrics."""
+    metrics = _metrics_type(metric_names)
     moment = pl.Datetime("us", "UTC")
     choice = pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64})
     cuts = pl.Struct({"stage": pl.String, "samples": pl.Int64, "cut": pl.Int64})
@@ -138,8 +150,10 @@ def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
             "source": pl.String(),
             "state": pl.String(),
             "score": pl.Float64(),
+            "score_stderr": pl.Float64(),
             "budget": pl.Float64(),
-            "metrics": _metrics_type(metric_names),
+            "metrics": metrics,
+            "metrics_stderr": metrics,
             "allocation": pl.List(choice),
             "started": moment,
             "finished": moment,
@@ -177,8 +191,11 @@ def examples_schema(metric_names: Iterable[str]) -> pl.Schema:
     )
 
 
+# Columns with a field for each metric.
+_METRICS = ("metrics", "metrics_stderr")
+
 # Columns added since tables were first written: null where a table lacks them.
-_ADDED = ("cut_share", "cut_samples", "cut")
+_ADDED = ("cut_share", "cut_samples", "cut", "score_stderr", "metrics_stderr")
 
 
 def trials_frame(rows: Iterable[TrialRow], metric_names: Iterable[str]) -> pl.DataFrame:
@@ -193,6 +210,7 @@ def trials_frame(rows: Iterable[TrialRow], metric_names: Iterable[str]) -> pl.Da
             "finished": _utc(row.finished),
             "cut_share": row.cut_share,
             "cut_samples": [dict(part) for part in row.cut_samples],
+            "metrics_stderr": _by_name(row.trial, row.metrics_stderr, names),
         }
         for row in rows
     ]
@@ -215,6 +233,7 @@ def trial_rows(frame: pl.DataFrame) -> list[TrialRow]:
                 "state": TrialState(record["state"]),
                 "allocation": Allocation.from_records(record["allocation"]),
                 "metrics": _known(record["metrics"]),
+                "metrics_stderr": _known(record["metrics_stderr"] or {}),
                 "cut_samples": tuple(record["cut_samples"] or ()),
             }
         )
@@ -246,8 +265,9 @@ def _read(path: Path, schema: pl.Schema, what: str) -> pl.DataFrame:
         frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise UserError(f"{path}: cannot be read as Parquet ({_first_line(error)})") from error
+    metrics = frame.schema.get("metrics", _metrics_type([]))
     frame = frame.with_columns(
-        pl.lit(None, schema[name]).alias(name)
+        pl.lit(None, metrics if name in _METRICS else schema[name]).alias(name)
         for name in _ADDED
         if name in schema and name not in frame.columns
     )
@@ -258,7 +278,7 @@ def _read(path: Path, schema: pl.Schema, what: str) -> pl.DataFrame:
     frame = frame.select(schema.names())
     for name, dtype in schema.items():
         found = frame.schema[name]
-        fits = _is_metrics(found) if name == "metrics" else found == dtype
+        fits = _is_metrics(found) if name in _METRICS else found == dtype
         if not fits:
             raise UserError(f"{path}: not a {what}: column '{name}' is {found}, not {dtype}")
     if "state" in schema:
@@ -278,12 +298,19 @@ def _is_metrics(dtype: pl.DataType) -> bool:
 
 
 def _record(row: TrialRow | ExampleRow, names: Sequence[str]) -> dict[str, Any]:
-    stray = [name for name in row.metrics if name not in names]
-    if stray:
-        raise ValueError(f"trial {row.trial} has metrics {stray} that are not among {list(names)}")
-    record = {p.name: getattr(row, p.name) for p in fields(row) if p.name != "score_stderr"}
-    record["metrics"] = {name: row.metrics.get(name) for name in names or [NO_METRIC]}
+    record = {p.name: getattr(row, p.name) for p in fields(row)}
+    record["metrics"] = _by_name(row.trial, row.metrics, names)
     return record
+
+
+def _by_name(
+    trial: str, values: Mapping[str, float | None], names: Sequence[str]
+) -> dict[str, float | None]:
+    """A value for each of the table's metrics, None where the row has none."""
+    stray = [name for name in values if name not in names]
+    if stray:
+        raise ValueError(f"trial {trial} has metrics {stray} that are not among {list(names)}")
+    return {name: values.get(name) for name in names or [NO_METRIC]}
 
 
 def _known(metrics: Mapping[str, float | None]) -> dict[str, float]:

@@ -87,6 +87,7 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
         examples=len(examples),
         seconds=sampler.seconds(),
         score_stderr=standard_error(values[task.main_metric]),
+        metrics_stderr={name: standard_error(column) for name, column in values.items()},
         cut_samples=tuple(cuts),
     )
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -33,6 +33,7 @@ class TrialOutput:
     ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes; ``reused_tokens`` of them came from the
     sample store and were not computed again. ``seconds`` are wall seconds by phase (``load``, ``generate``).
     ``score_stderr`` is the score's standard error over the examples; None where it is unknown, as from an older image.
+    ``metrics_stderr`` has the standard error of each metric; empty from an older image.
     ``cut_samples``: how many samples of each stage were drawn, and how many of them ran into the stage's
     ``decode_tokens``; empty where it is unknown.
     """
@@ -47,6 +48,7 @@ class TrialOutput:
     seconds: Mapping[str, float]
     score_stderr: float | None = None
     cut_samples: Sequence[StageCuts] = ()
+    metrics_stderr: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from agenttts.errors import UserError
-from agenttts.replay.replay import load_table
+from agenttts.replay.table import load_table
 from agenttts.report import build_report, render
 from agenttts.report.export import ReportFormat, flat_table
 from agenttts.space import Model, SearchSpace, Stage
@@ -47,11 +47,12 @@ def test_csv_has_a_row_a_trial_and_flat_columns(make_run: MakeRun, tmp_path: Pat
     render(build_report([make_run()]), "csv", out)
     table = pl.read_csv(out)
     assert table.columns == [
-        *("run", "trial", "iteration", "source", "state", "score", "budget"),
+        *("run", "trial", "iteration", "source", "state", "score", "score_stderr", "budget"),
         *("retrieval.model", "retrieval.samples", "answer.model", "answer.samples"),
         *("retrieval.f1", "answer.em", "started", "finished", "gpu_seconds"),
         *("prompt_tokens", "decode_tokens", "reused_tokens", "job_id", "attempts", "error"),
         *("cut_share", "cut_share.retrieval", "cut_share.answer"),
+        *("metrics_stderr.retrieval.f1", "metrics_stderr.answer.em"),
     ]
     assert table["score"].to_list() == [0.25, None, 0.5, 0.0, 0.5]
     assert table["answer.samples"].to_list() == [2, 4, 6, 8, 10]
@@ -72,7 +73,7 @@ def test_replay_takes_the_table(form: Any, make_run: MakeRun, tmp_path: Path) ->
     )
     recorded = load_table(out, space)
     result = recorded.trial(space, space.allocation(("qwen-7b", 3), ("llama[3b]", 6)))
-    assert (result.score, result.metrics["answer.em"]) == (0.5, 0.5)
+    assert (result.score, set(result.metrics)) == (0.5, {"retrieval.f1", "answer.em"})
     failed = recorded.trial(space, space.allocation(("qwen-7b", 2), ("llama[3b]", 4)))
     assert failed.score is None
 

@@ -5,7 +5,8 @@ import sys
 import polars as pl
 import pytest
 
-from agenttts.replay.replay import load_table, replay
+from agenttts.replay.replay import replay
+from agenttts.replay.table import load_table
 from agenttts.search import create
 from agenttts.spec import load_spec
 from benchmarks.search import record_table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ import pytest
 
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_parquet
+from agenttts.run.rows import row_from_json, row_to_json
 from agenttts.space import Allocation, Choice
+from agenttts.tables.aggregate import concat_trials
 from agenttts.tables.schema import (
     ExampleRow,
     TrialRow,
@@ -31,8 +35,10 @@ COLUMNS = [
     "source",
     "state",
     "score",
+    "score_stderr",
     "budget",
     "metrics",
+    "metrics_stderr",
     "allocation",
     "started",
     "finished",
@@ -61,6 +67,8 @@ def row(trial: str = "t0000", **changes: Any) -> TrialRow:
         "budget": 12.5,
         "allocation": ALLOCATION,
         "metrics": {"answer.em": 0.5},
+        "score_stderr": 0.125,
+        "metrics_stderr": {"answer.em": 0.125},
         "started": MOMENT,
         "finished": MOMENT + timedelta(seconds=9),
     }
@@ -68,7 +76,14 @@ def row(trial: str = "t0000", **changes: Any) -> TrialRow:
 
 
 FAILED = row(
-    "t0001", state=TrialState.OOM, score=None, metrics={}, started=None, error="out\nof it"
+    "t0001",
+    state=TrialState.OOM,
+    score=None,
+    score_stderr=None,
+    metrics={},
+    metrics_stderr={},
+    started=None,
+    error="out\nof it",
 )
 
 
@@ -111,9 +126,35 @@ def test_moments_are_stored_in_utc_and_need_a_zone() -> None:
         row(started=MOMENT.replace(tzinfo=None))
 
 
+def test_tables_without_standard_errors_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "trials.parquet"
+    rows, names = [row(), FAILED], ["answer.em"]
+    frame = trials_frame(rows, names)
+    atomic_write_parquet(path, frame.drop("score_stderr", "metrics_stderr"))
+    read = read_trials(path)
+    assert read.schema == frame.schema
+    assert read["score_stderr"].to_list() == [None, None]
+    unknown = [replace(r, score_stderr=None, metrics_stderr={}) for r in rows]
+    assert trial_rows(read) == unknown
+    # Below each other with tables of other metrics that have them.
+    other = trials_frame([replace(row(), metrics={"b": 1.0}, metrics_stderr={"b": 0.25})], ["b"])
+    both = concat_trials([read, other])
+    assert both["metrics_stderr"].struct.field("b").to_list() == [None, None, 0.25]
+    assert both["metrics_stderr"].struct.field("answer.em").to_list() == [None] * 3
+    assert both["score_stderr"].to_list() == [None, None, 0.125]
+
+
+def test_standard_errors_survive_the_journal() -> None:
+    assert row_from_json(json.loads(json.dumps(row_to_json(row())))) == row()
+    older = {k: v for k, v in row_to_json(row()).items() if not k.endswith("_stderr")}
+    assert row_from_json(older) == replace(row(), score_stderr=None, metrics_stderr={})
+
+
 def test_a_metric_that_was_not_named_is_refused() -> None:
     with pytest.raises(ValueError, match=r"answer\.em"):
         trials_frame([row()], ["answer.f1"])
+    with pytest.raises(ValueError, match=r"answer\.f1"):
+        trials_frame([row(metrics_stderr={"answer.f1": 0.1})], ["answer.em"])
 
 
 def test_examples_round_trip(tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ def test_the_output_sums_and_averages_the_table(make_trial):
     for name in ("prompt_tokens", "decode_tokens", "reused_tokens"):
         assert getattr(output, name) == frame[name].sum()
     assert output.seconds.keys() == {"load", "generate"}
+    assert output.metrics_stderr.keys() == output.metrics.keys()
+    assert output.metrics_stderr["answer.em"] == output.score_stderr
+    found = table(spec).filter(stage="retrieval")["metrics"].struct.field("f1")
+    expected = found.std() / len(found) ** 0.5
+    assert output.metrics_stderr["retrieval.f1"] == pytest.approx(expected)
     assert read_result(Path(spec.directory)) == output
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from agenttts.replay.replay import RecordedTable, load_table
+from agenttts.replay.table import RecordedTable, load_table
 from agenttts.search import TrialResult
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec import load_spec

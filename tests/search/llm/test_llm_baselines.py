@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from agenttts.errors import UserError
-from agenttts.replay.replay import load_table
+from agenttts.replay.table import load_table
 from agenttts.search import TrialResult, create
 from agenttts.search.llm.baselines import LLMSearcher
 from agenttts.search.llm.knowledge import load_experience, most_similar

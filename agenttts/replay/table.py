@@ -1,0 +1,300 @@
+"""Tables of results recorded before, as a replay looks them up."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import polars as pl
+
+from agenttts.errors import UserError, valid_names
+from agenttts.search.base import TrialResult
+from agenttts.space import Allocation, SearchSpace
+from agenttts.tables.schema import (
+    AFTER_SEARCH,
+    OWN_FAULTS,
+    TrialState,
+    read_trials,
+    trials_schema,
+)
+
+# Columns that tell a run's own export from other tables; its other columns of the table of trials are not metrics.
+_OF_EXPORT = ("run", "trial", "iteration", "source", "state")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a table says of one grid point: `TrialResult`'s fields. Without a score it is a recorded failure."""
+
+    score: float | None
+    metrics: Mapping[str, float]
+    stderr: float | None = None
+    blamed: bool = True
+
+
+_Row = tuple[tuple[str, ...], tuple[int, ...], Recorded]
+"""A row of a table: the models and sample counts of its allocation, and what it says of them."""
+
+
+class RecordedTable:
+    """Recorded results by model combination and sample counts."""
+
+    def __init__(
+        self, points: Mapping[tuple[str, ...], Mapping[tuple[int, ...], Recorded]]
+    ) -> None:
+        self._points: dict[tuple[str, ...], dict[tuple[int, ...], Recorded]] = {}
+        self._lost: set[tuple[tuple[str, ...], tuple[int, ...]]] = set()
+        for models, grid in points.items():
+            for counts, recorded in grid.items():
+                if recorded.score is None and not recorded.blamed:
+                    self._lost.add((models, counts))
+                else:
+                    self._points.setdefault(models, {})[counts] = recorded
+        self._grids = {
+            models: [sorted(set(axis)) for axis in zip(*grid, strict=True)]
+            for models, grid in self._points.items()
+        }
+
+    def trial(
+        self, space: SearchSpace, allocation: Allocation, source: str = "", *, again: bool = False
+    ) -> TrialResult:
+        """What the allocation scored, by the nearest recorded counts of its model combination.
+
+        Each stage's count takes the nearest one recorded for the combination (ties: the lower). Where the grid
+        has a hole there, the recorded point with the least total distance in samples stands in. A combination
+        with no rows is a failed trial.
+
+        A recorded failure that was not the allocation's own (a node died) is the result of exactly that allocation, once:
+        a searcher may propose it again, and ``again`` then takes the nearest other point.
+        """
+        models = tuple(choice.model for choice in allocation.choices)
+        wanted = tuple(choice.samples for choice in allocation.choices)
+        cost = space.cost(allocation)
+        if not again and (models, wanted) in self._lost:
+            return TrialResult(allocation, None, {}, cost, source, blamed=False)
+        if models not in self._points:
+            return TrialResult(allocation, None, {}, cost, source)
+        grid = self._points[models]
+        point = tuple(
+            min(axis, key=lambda recorded, count=count: (abs(recorded - count), recorded))  # type: ignore[misc]
+            for axis, count in zip(self._grids[models], wanted, strict=True)
+        )
+        if point not in grid:
+            point = min(grid, key=lambda recorded: (_distance(recorded, wanted), recorded))
+        found = grid[point]
+        return TrialResult(
+            allocation, found.score, found.metrics, cost, source, stderr=found.stderr
+        )
+
+
+def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
+    """Read a replay table: Parquet, or CSV by any other ending.
+
+    Columns: ``STAGE.model`` and ``STAGE.samples`` for every stage, ``score``, optionally its standard error ``stderr``
+    (or ``score_stderr``), and any number of metric columns (those that hold numbers are kept). Rows of the same point are
+    averaged; an empty score is a recorded failure.
+
+    A run's ``trials.parquet`` is read as it is. From it, and from a run's own export, a searcher is told what the run told
+    its searcher. Trials after the search are left out: they are on other examples. A trial that was lost to the machine is
+    a failure that was not the allocation's own.
+
+    Raises `UserError` naming file, column, row (the first data row is 1) and the valid values.
+    """
+    path = Path(path)
+    frame = _read(path)
+    nested = isinstance(frame.schema.get("allocation"), pl.List)
+    rows = _trials(path, space) if nested else _flat_rows(path, frame, space)
+    points: dict[tuple[str, ...], dict[tuple[int, ...], list[Recorded]]] = {}
+    for models, counts, recorded in rows:
+        points.setdefault(models, {}).setdefault(counts, []).append(recorded)
+    if not points:
+        raise UserError(f"{path}: the table has no rows")
+    return RecordedTable(
+        {
+            models: {counts: _merge(same) for counts, same in grid.items()}
+            for models, grid in points.items()
+        }
+    )
+
+
+def _read(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a Parquet or CSV table of recorded results")
+    try:
+        if path.suffix == ".parquet":
+            return pl.read_parquet(path)
+        _check_header(path)
+        return pl.read_csv(path, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, OSError, UnicodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a readable table: {error}") from error
+
+
+def _check_header(path: Path) -> None:
+    """Polars renames a repeated column: one of the two would be read in silence, the other be taken for a metric."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        names = next(csv.reader(file), [])
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"{path}: column '{repeated[0]}' is there {names.count(repeated[0])} times; keep one of them"
+        )
+
+
+def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
+    """The rows of a table of trials."""
+    stages = [stage.name for stage in space.stages]
+    for number, trial in enumerate(read_trials(path).iter_rows(named=True), start=1):
+        if trial["source"] in AFTER_SEARCH:
+            continue
+        choices = trial["allocation"] or []
+        found = [choice["stage"] for choice in choices]
+        if sorted(found) != sorted(stages):
+            raise UserError(
+                f"{path}: row {number}: the trial's stages are {', '.join(found) or '(none)'}; the spec's are "
+                f"{', '.join(stages)}"
+            )
+        cells = {
+            f"{choice['stage']}.{part}": choice[part]
+            for choice in choices
+            for part in ("model", "samples")
+        }
+        models, counts = _point(path, number, space, cells)
+        metrics = {name: v for name, v in (trial["metrics"] or {}).items() if v is not None}
+        error = _stderr(path, number, trial, "score_stderr")
+        score = _score(path, number, trial)
+        yield models, counts, _recorded(trial["state"], score, error, metrics)
+
+
+def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[_Row]:
+    """The rows of a replay table, or of a run's own export."""
+    keys = [f"{stage.name}.{part}" for stage in space.stages for part in ("model", "samples")]
+    for column in [*keys, "score"]:
+        if column not in frame.columns:
+            raise UserError(
+                f"{path}: no column '{column}'; needed: {', '.join([*keys, 'score'])}; "
+                f"the file has: {', '.join(frame.columns)}"
+            )
+    exported = set(_OF_EXPORT) <= set(frame.columns)
+    metrics = _metric_columns(frame, keys, exported=exported)
+    error_column = "stderr" if "stderr" in frame.columns else "score_stderr"
+    for number, row in enumerate(frame.iter_rows(named=True), start=1):
+        if row.get("source") in AFTER_SEARCH:
+            continue
+        models, counts = _point(path, number, space, row)
+        found = {name: float(row[c]) for c, name in metrics.items() if row[c] is not None}
+        error = _stderr(path, number, row, error_column)
+        state = row["state"] if exported else TrialState.COMPLETED
+        yield models, counts, _recorded(state, _score(path, number, row), error, found)
+
+
+def _metric_columns(frame: pl.DataFrame, keys: Sequence[str], *, exported: bool) -> dict[str, str]:
+    """The columns of metrics, and what each metric is called."""
+    others = {*keys, "score", "stderr", "score_stderr"}
+    if exported:
+        others |= {*trials_schema([])}
+    return {
+        column: column.removeprefix("metrics.") if exported else column
+        for column in frame.columns
+        if column not in others
+        and frame[column].dtype.is_numeric()
+        and not (exported and column.startswith(("cut_share.", "metrics_stderr.")))
+    }
+
+
+def _point(
+    path: Path, number: int, space: SearchSpace, row: Mapping[str, Any]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    models = tuple(_model(path, number, space, stage.name, row) for stage in space.stages)
+    counts = tuple(_count(path, number, f"{stage.name}.samples", row) for stage in space.stages)
+    return models, counts
+
+
+def _recorded(
+    state: str, score: float | None, stderr: float | None, metrics: Mapping[str, float]
+) -> Recorded:
+    """What a row says; a trial that did not complete has no score, whatever its row holds."""
+    if state != TrialState.COMPLETED:
+        return Recorded(None, {}, blamed=state in OWN_FAULTS)
+    if score is None:
+        return Recorded(None, {})
+    return Recorded(score, metrics, stderr)
+
+
+def _model(path: Path, number: int, space: SearchSpace, stage: str, row: Mapping[str, Any]) -> str:
+    value = row[f"{stage}.model"]
+    names = [model.name for model in space.stage(stage).models]
+    if str(value) not in names:
+        raise UserError(
+            f"{path}: row {number}: column '{stage}.model' is '{value}'; {valid_names(value, names)}"
+        )
+    return str(value)
+
+
+def _count(path: Path, number: int, column: str, row: Mapping[str, Any]) -> int:
+    value = _number(row[column])
+    if value is None or value < 1 or value != int(value):
+        raise UserError(
+            f"{path}: row {number}: column '{column}' is '{row[column]}'; valid: whole numbers from 1"
+        )
+    return int(value)
+
+
+def _score(path: Path, number: int, row: Mapping[str, Any]) -> float | None:
+    if row["score"] is None:
+        return None
+    value = _number(row["score"])
+    if value is None:
+        raise UserError(
+            f"{path}: row {number}: column 'score' is '{row['score']}'; "
+            "valid: finite numbers, or empty for a failed trial"
+        )
+    return value
+
+
+def _stderr(path: Path, number: int, row: Mapping[str, Any], column: str) -> float | None:
+    if row.get(column) is None:
+        return None
+    value = _number(row[column])
+    if value is None or value < 0:
+        raise UserError(
+            f"{path}: row {number}: column '{column}' is '{row[column]}'; "
+            "valid: finite numbers from 0, or empty where it is not known"
+        )
+    return value
+
+
+def _number(value: object) -> float | None:
+    """A cell as a finite number, None when it is not one."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _merge(same: Sequence[Recorded]) -> Recorded:
+    """What several rows of one point say together: the means of those with a score."""
+    scored = [recorded for recorded in same if recorded.score is not None]
+    if not scored:
+        return Recorded(None, {}, blamed=any(recorded.blamed for recorded in same))
+    values: dict[str, list[float]] = {}
+    for recorded in scored:
+        for name, value in recorded.metrics.items():
+            values.setdefault(name, []).append(value)
+    errors = [recorded.stderr for recorded in scored if recorded.stderr is not None]
+    return Recorded(
+        fmean(recorded.score for recorded in scored if recorded.score is not None),
+        {name: fmean(found) for name, found in values.items()},
+        # Of the mean of independent scores.
+        math.hypot(*errors) / len(errors) if len(errors) == len(scored) else None,
+    )
+
+
+def _distance(recorded: tuple[int, ...], wanted: tuple[int, ...]) -> int:
+    return sum(abs(a - b) for a, b in zip(recorded, wanted, strict=True))

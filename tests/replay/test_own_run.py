@@ -1,0 +1,50 @@
+"""A replay of a run's own table searches as the run did."""
+
+import pytest
+
+from agenttts.launch import launch
+from agenttts.launch.plan import make_plan
+from agenttts.loop import controller_job
+from agenttts.replay.table import load_table
+from agenttts.search import create
+from agenttts.spec import load_spec
+
+
+@pytest.fixture
+def told(scripted_spec, tmp_path, monkeypatch):
+    """A finished run: its directory, its spec, and what its searcher was told, batch by batch."""
+    monkeypatch.setattr(launch, "start_controller", lambda run: None)
+    results = tmp_path / "results"
+    spec = load_spec(scripted_spec())
+    run = launch.launch(make_plan(spec, [tmp_path], results), results)[0]
+    controller = controller_job.make_controller(run)
+    tell, batches = controller._searcher.tell, []
+
+    def recorded(batch):
+        batches.append(list(batch))
+        tell(batch)
+
+    controller._searcher.tell = recorded
+    controller.run()
+    return run, spec, batches
+
+
+def test_a_replay_is_told_what_the_run_told(told):
+    run, spec, batches = told
+    space = spec.space()
+    table = load_table(run.trials_file, space)
+    results = [result for batch in batches for result in batch]
+    assert len(results) > 6
+    assert all(result.stderr is not None for result in results)
+    assert [table.trial(space, r.allocation, r.source) for r in results] == results
+    # And so it proposes the same, batch by batch.
+    searcher = create(spec.search.method, space, spec.search.seed, **spec.search.options)
+    for batch in batches:
+        if {result.source for result in batch} == {"recommended"}:
+            assert searcher.best() == batch[0].allocation
+            break
+        proposals = searcher.propose(len(batch))
+        assert [(p.allocation, p.source) for p in proposals] == [
+            (result.allocation, result.source) for result in batch
+        ]
+        searcher.tell([table.trial(space, p.allocation, p.source) for p in proposals])
