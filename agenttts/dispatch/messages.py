@@ -113,8 +113,16 @@ CONSEQUENCES = (
         node=False,
     ),
     _known(
-        r"can't start new thread|pthread_create failed|blas_thread_init|resource temporarily unavailable",
-        "the node starts no more threads or processes",
+        r"can't start new thread|pthread_create\b[^\n]{0,40}fail|blas_thread_init|thread creation failed"
+        r"|(?:fail\w*|unable) to (?:spawn|create|start)\b[^\n]{0,60}\bthread|threadpoolbuilderror"
+        r"|necessary resources for omp thread|fork rejected by pids controller"
+        r"|(?:\bv?fork\b|\bspawn|\bprocess\b|\bthread)[^\n]{0,80}resource temporarily unavailable",
+        "the node starts no more threads or processes (its limit is used up: 'ulimit -u', or the job's pids cgroup)",
+        node=True,
+    ),
+    _known(
+        r"resource temporarily unavailable|\bEAGAIN\b",
+        "the node lacked a resource for a moment",
         node=False,
     ),
 )
