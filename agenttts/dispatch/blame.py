@@ -11,17 +11,21 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from agenttts.dispatch.messages import (
     CONSEQUENCES,
+    CONTAINER_MESSAGES,
     MACHINE_MESSAGES,
     FoundMessage,
+    KnownMessage,
+    find_in_log,
     find_message,
     memory_held_by_others,
     memory_ran_out,
 )
+from agenttts.dispatch.tracebacks import exceptions_behind
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import Fault
 
@@ -146,7 +150,7 @@ def _limit_of_the_job(end: AttemptEnd) -> Verdict | None:
         return None
     key = "start_minutes" if end.stopped == "start limit" else "stall_minutes"
     what = end.problem or f"the profile's {key} passed"
-    found = find_message(_text(end), MACHINE_MESSAGES)
+    found = _found(end, MACHINE_MESSAGES)
     if found is not None:
         return _by_message(found)
     if end.stops_before == 0:
@@ -161,22 +165,16 @@ def _memory_of_somebody_else(end: AttemptEnd) -> Verdict | None:
 
 
 def _machine_s_message(end: AttemptEnd) -> Verdict | None:
-    """A known message, in the fault or in the log.
-
-    In a log most of them may be harmless warnings. So where the trial itself named a cause, the log alone is not believed
-    against memory that ran out, and has no node avoided for any other fault.
-    """
+    """A known message, in the fault or where the log tells of it."""
     fault = end.fault
-    said = find_message(fault.message, MACHINE_MESSAGES) if fault is not None else None
+    said = find_message(_own_words(fault), MACHINE_MESSAGES) if fault is not None else None
     if said is not None:
         return _by_message(said)
-    explicit = fault is not None and _names_a_cause(fault)
-    if explicit and fault is not None and fault.kind == TrialState.OOM:
+    if fault is not None and fault.kind == TrialState.OOM and _names_a_cause(fault):
         return None
-    found = find_message(_text(end), MACHINE_MESSAGES)
-    if found is None:
-        return None
-    return replace(_by_message(found), exclude_node=found.node and not explicit)
+    known = MACHINE_MESSAGES if end.began else (*MACHINE_MESSAGES, *CONTAINER_MESSAGES)
+    found = _found(end, known)
+    return _by_message(found) if found else None
 
 
 def _memory(end: AttemptEnd) -> Verdict | None:
@@ -200,7 +198,7 @@ def _memory(end: AttemptEnd) -> Verdict | None:
 
 
 def _consequence_s_message(end: AttemptEnd) -> Verdict | None:
-    found = find_message(_text(end), CONSEQUENCES)
+    found = _found(end, CONSEQUENCES)
     return _by_message(found) if found else None
 
 
@@ -217,7 +215,10 @@ def _own_fault(end: AttemptEnd) -> Verdict | None:
 
 
 def _could_not_start(end: AttemptEnd) -> Verdict | None:
-    return _infra(end.problem) if end.problem and end.exit_code is None else None
+    if not end.problem or end.exit_code is not None:
+        return None
+    found = find_message(end.problem, (*MACHINE_MESSAGES, *CONSEQUENCES))
+    return _infra(end.problem, exclude_node=found is not None and found.node)
 
 
 def _ended_by_the_queue(end: AttemptEnd) -> Verdict | None:
@@ -266,11 +267,17 @@ _ROWS: tuple[Callable[[AttemptEnd], Verdict | None], ...] = (
     _never_began,
 )
 
-# What `agenttts.inference.engine_process` says of an engine whose process was killed from outside.
 _SIGNALS = frozenset(int(number) for number in signal.Signals)
 # What vLLM says where the error is one of its other processes', which have logged it.
 _REFERS_TO_THE_LOG = re.compile(r"root cause|stack trace|engine ?core|engine ?dead|background process", re.IGNORECASE)  # fmt: skip
+# What `agenttts.inference.engine_process` says of an engine whose process was killed from outside.
 _ENGINE_SIGNAL = re.compile(r"was killed by SIG(KILL|TERM|BUS|ILL|HUP|INT|QUIT|USR1|USR2|PWR)\b")
+# What it says of one that ended by itself without an answer: that is no cause, nor is the last line that it printed.
+_ENGINE_ENDED = re.compile(r"(was killed by SIG\w+|ended) \(exit code -?\d+\)")
+_WORKER_S_WORD = "; the cause, as a process of the engine printed it: "
+_LAST_LINE = "; its last line: "
+# Errors of the GPU's libraries, which follow from a fault of the GPU as from one of the program's.
+_GPU_ERROR = re.compile(r"\b(CUDA|HIP|CUBLAS|CUDNN|NVML|cuBLAS|cuDNN)[ _](error|failure|status)|\bcudaError|\bcublasStatus", re.IGNORECASE)  # fmt: skip
 
 
 def _infra(explanation: str, *, exclude_node: bool = False) -> Verdict:
@@ -302,16 +309,46 @@ def _may_hide_a_cause(fault: Fault) -> bool:
 
 def _names_a_cause(fault: Fault) -> bool:
     """Whether a fault says itself what happened, and not that something else did, as in a process that it knows no more of."""
-    if _ENGINE_SIGNAL.search(fault.message) or _REFERS_TO_THE_LOG.search(fault.message):
+    words, _, worker_s = _own_words(fault).partition(_WORKER_S_WORD)
+    if _ENGINE_SIGNAL.search(words):
         return False
-    return fault.kind == TrialState.OOM or find_message(fault.message, CONSEQUENCES) is None
+    if worker_s:
+        words = worker_s
+    elif _ENGINE_ENDED.search(words) or _REFERS_TO_THE_LOG.search(words):
+        return False
+    if fault.kind == TrialState.OOM:
+        return True
+    return _GPU_ERROR.search(words) is None and find_message(words, CONSEQUENCES) is None
+
+
+def _own_words(fault: Fault) -> str:
+    """A fault's message without the line of a log that it quotes for want of a cause."""
+    return fault.message.partition(_LAST_LINE)[0]
+
+
+def _found(end: AttemptEnd, known: tuple[KnownMessage, ...]) -> FoundMessage | None:
+    """The first of the known messages in the fault's own words, else in what of the log belongs to the end."""
+    said = find_message(_own_words(end.fault), known) if end.fault is not None else None
+    return said or find_in_log(_log(end), known)
 
 
 def _text(end: AttemptEnd) -> str:
-    """Where messages are looked for: not in the log when the fault is the task's own, whose programs print anything."""
-    if end.fault is None:
+    """Everything in which messages are looked for."""
+    return _log(end) if end.fault is None else f"{end.fault.message}\n{_log(end)}"
+
+
+def _log(end: AttemptEnd) -> str:
+    """The part of the log that tells why an attempt ended.
+
+    None of it when the fault is the task's own, whose programs print anything. Where the trial named the cause itself, what
+    the log says besides is of things that did no harm: only exceptions from which the fault followed count.
+    """
+    fault = end.fault
+    if fault is None:
         return end.log
-    return f"{end.fault.message}\n{end.log}" if _may_hide_a_cause(end.fault) else end.fault.message
+    if not _may_hide_a_cause(fault):
+        return ""
+    return exceptions_behind(_own_words(fault), end.log) if _names_a_cause(fault) else end.log
 
 
 def _exits(number: signal.Signals) -> tuple[int, int]:

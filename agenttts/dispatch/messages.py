@@ -15,11 +15,15 @@ from agenttts.inference.out_of_memory import is_out_of_memory
 
 @dataclass(frozen=True)
 class KnownMessage:
-    """A message by which a failure is the machine's. ``node``: another node may well do better."""
+    """A message by which a failure is the machine's. ``node``: another node may well do better.
+
+    ``any_level``: it counts as a warning too; of the others, which programs warn of and go on, only an error does.
+    """
 
     pattern: re.Pattern[str]
     meaning: str
     node: bool
+    any_level: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,12 @@ class FoundMessage:
     line: str
 
 
-def _known(pattern: str, meaning: str, *, node: bool) -> KnownMessage:
-    return KnownMessage(re.compile(pattern, re.IGNORECASE | re.MULTILINE), meaning, node)
+def _known(pattern: str, meaning: str, *, node: bool, any_level: bool = False) -> KnownMessage:
+    return KnownMessage(re.compile(pattern, re.IGNORECASE | re.MULTILINE), meaning, node, any_level)
+
+
+# A line that warns or informs, by the level that loggers and Python's warnings write. NCCL's errors have the level WARN.
+_NO_ERROR = re.compile(r"(?<!NCCL )\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Warning:")
 
 
 MACHINE_MESSAGES = (
@@ -41,6 +49,7 @@ MACHINE_MESSAGES = (
         r"|unable to determine the device handle|cuda error: hardware stack error|row remapping failure",
         "a GPU has a hardware error",
         node=True,
+        any_level=True,
     ),
     _known(
         r"no cuda-capable device|no cuda gpus are available|cuda-capable device\(s\) is/are busy or unavailable"
@@ -58,6 +67,7 @@ MACHINE_MESSAGES = (
         r"|provided ptx was compiled with an unsupported toolchain",
         "the node's GPU or driver is too old for the image",
         node=True,
+        any_level=True,
     ),
     _known(r"stale file handle|\bestale\b", "a network file system lost a file", node=True),
     _known(
@@ -67,20 +77,28 @@ MACHINE_MESSAGES = (
     ),
     _known(r"no space left on device", "a disk is full", node=False),
     _known(r"disk quota exceeded", "your disk quota is used up", node=False),
-    _known(
-        r"^fatal:[^\n]*(could not open image|image[^\n]*(not found|does not exist)|mount source [^\n]* doesn't exist"
-        r"|loop device|squashfuse|fuse: |user namespace)|failed to mount squash|no more loop devices",
-        "the container could not be started on this node",
-        node=True,
-    ),
-    _known(
-        r"^fatal:\s|^abort\s*:\s*retval",
-        "the container could not be started",
-        node=False,
-    ),
     _known(r"illegal instruction", "the node's processor lacks an instruction", node=True),
 )
 """A cause of its own: a memory error beside one of these follows from it, or has nothing to do with it."""
+
+CONTAINER_MESSAGES = (
+    KnownMessage(
+        re.compile(
+            r"^FATAL:[^\n]*(could not open image|image[^\n]*(not found|does not exist)|mount source [^\n]* doesn't exist"
+            r"|loop device|squashfuse|fuse: |user namespace)|failed to mount squash|no more loop devices",
+            re.MULTILINE,
+        ),
+        "the container could not be started on this node",
+        node=True,
+    ),
+    KnownMessage(
+        re.compile(r"^FATAL:\s|^ABORT\s*:\s*Retval", re.MULTILINE),
+        "the container could not be started",
+        node=False,
+    ),
+)
+"""Apptainer's and Singularity's, in capitals as they write them (git's "fatal: not a git repository" is none of them):
+looked for where the trial's program did not begin."""
 
 CONSEQUENCES = (
     _known(
@@ -95,8 +113,16 @@ CONSEQUENCES = (
         node=False,
     ),
     _known(
-        r"can't start new thread|pthread_create failed|blas_thread_init|resource temporarily unavailable",
-        "the node starts no more threads or processes",
+        r"can't start new thread|pthread_create\b[^\n]{0,40}fail|blas_thread_init|thread creation failed"
+        r"|(?:fail\w*|unable) to (?:spawn|create|start)\b[^\n]{0,60}\bthread|threadpoolbuilderror"
+        r"|necessary resources for omp thread|fork rejected by pids controller"
+        r"|(?:\bv?fork\b|\bspawn|\bprocess\b|\bthread)[^\n]{0,80}resource temporarily unavailable",
+        "the node starts no more threads or processes (its limit is used up: 'ulimit -u', or the job's pids cgroup)",
+        node=True,
+    ),
+    _known(
+        r"resource temporarily unavailable|\bEAGAIN\b",
+        "the node lacked a resource for a moment",
         node=False,
     ),
 )
@@ -118,10 +144,20 @@ _LINE_LENGTH = 200
 
 def find_message(text: str, known: tuple[KnownMessage, ...]) -> FoundMessage | None:
     """The first of the known messages, in their order, that a text holds."""
+    return _find(text, known, warnings=True)
+
+
+def find_in_log(log: str, known: tuple[KnownMessage, ...]) -> FoundMessage | None:
+    """`find_message` in a log, where a line that only warns is no failure, but for messages of ``any_level``."""
+    return _find(log, known, warnings=False)
+
+
+def _find(text: str, known: tuple[KnownMessage, ...], *, warnings: bool) -> FoundMessage | None:
     for message in known:
-        match = message.pattern.search(text)
-        if match:
-            return FoundMessage(message.meaning, message.node, _line_at(text, match.start()))
+        for match in message.pattern.finditer(text):
+            line = _whole_line(text, match.start())
+            if warnings or message.any_level or not _NO_ERROR.search(line):
+                return FoundMessage(message.meaning, message.node, _line_at(text, match.start()))
     return None
 
 
@@ -150,11 +186,15 @@ def memory_ran_out(text: str) -> bool:
     return is_out_of_memory(text) or bool(_OOM_KILLED.search(text))
 
 
+def _whole_line(text: str, position: int) -> str:
+    end = text.find("\n", position)
+    return text[text.rfind("\n", 0, position) + 1 : len(text) if end < 0 else end]
+
+
 def _line_at(text: str, position: int) -> str:
     """The line around a position, cut to what a message can show."""
     start = text.rfind("\n", 0, position) + 1
-    end = text.find("\n", position)
-    line = " ".join(text[start : len(text) if end < 0 else end].split())
+    line = " ".join(_whole_line(text, position).split())
     if len(line) <= _LINE_LENGTH:
         return line
     shift = max(0, min(position - start - 40, len(line) - _LINE_LENGTH))

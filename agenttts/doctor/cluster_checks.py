@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
 
 from agenttts.dispatch.controller_process import controller_kind
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.queue import query_environment, run_slurm
 from agenttts.doctor.check import Check, check
 from agenttts.doctor.partitions import partition_checks
-from agenttts.doctor.tried_request import request_check
+from agenttts.doctor.tried_request import COMMAND_SECONDS, request_check, run_command
 from agenttts.errors import MissingRequirement
 
 _COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
@@ -37,7 +36,8 @@ def _slurm() -> str:
             raise MissingRequirement(
                 f"{command} is not on PATH", fix="run on a login node of the cluster"
             )
-    return run_slurm(["scontrol", "ping"]).strip().splitlines()[0]
+    said = run_slurm(["scontrol", "ping"]).split("\n")
+    return next((line.strip() for line in said if line.strip()), "scontrol answers")
 
 
 def _section(what: str, profile: Profile, resources: JobResources, gpus: int) -> list[Check]:
@@ -53,7 +53,12 @@ def _section(what: str, profile: Profile, resources: JobResources, gpus: int) ->
 
 def _sacct() -> str:
     if shutil.which("sacct"):
-        done = subprocess.run(["sacct", "-X", "-n"], capture_output=True, env=query_environment(), check=False)  # fmt: skip
+        done = run_command(["sacct", "-X", "-n"], query_environment(), COMMAND_SECONDS)
+        if isinstance(done, str):
+            return (
+                f"{done}: what became of jobs that squeue no longer shows is not known until it answers ('sacctmgr ping' "
+                "says whether slurmdbd is up)"
+            )
         if done.returncode == 0:
             return "available"
     return "not available; job states come from squeue alone, which is enough"

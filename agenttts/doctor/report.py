@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from agenttts.doctor.cluster_checks import cluster_checks
 from agenttts.doctor.environment_facts import torch_cuda
 from agenttts.doctor.probe import Seen, probe, probe_places
 from agenttts.doctor.probe_checks import driver_check, memory_check, probe_checks
+from agenttts.doctor.tried_request import COMMAND_SECONDS, failure, run_command
 from agenttts.errors import MissingRequirement
 from agenttts.images.build import image_cuda, read_record
 from agenttts.images.cuda import driver_facts
@@ -173,7 +173,13 @@ def _runtime(runtime: str) -> str:
             f"{runtime} is not on PATH",
             fix=f"'module load {runtime}', or containers/install-apptainer.sh",
         )
-    done = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=False)
+    done = run_command([runtime, "--version"], os.environ, COMMAND_SECONDS)
+    if isinstance(done, str) or done.returncode != 0:
+        problem = done if isinstance(done, str) else f"{runtime} --version: {failure(done)}"
+        raise MissingRequirement(
+            problem,
+            fix=f"run '{runtime} --version' by hand; 'module load {runtime}' may bring another",
+        )
     return done.stdout.strip()
 
 

@@ -13,7 +13,8 @@ from agenttts.dispatch.slurm.sbatch_options import flag_line
 from agenttts.dispatch.slurm.submission import outer_environment
 from agenttts.doctor.check import Check
 
-_SECONDS = 60.0
+COMMAND_SECONDS = 60.0
+"""Seconds that a command may take to answer; one that hangs must not hold the checks up."""
 _LONGEST_OUTPUT = 1000
 
 
@@ -52,7 +53,7 @@ def command_problem(command: Sequence[str]) -> str | None:
     if shutil.which(command[0]) is None:
         return "is not on PATH"
     with outer_environment():
-        done = run_command(command, query_environment(), _SECONDS)
+        done = run_command(command, query_environment(), COMMAND_SECONDS)
     if isinstance(done, str):
         return done
     return None if done.returncode == 0 else failure(done)

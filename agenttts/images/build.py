@@ -292,14 +292,18 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
     from the environment's ``PIP_*`` alone.
     """
     for python in (sys.executable, "python3"):
-        listing = subprocess.run(
-            [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
-            # A 'user = true' in pip.conf is meant for installing; 'pip config' takes it for its own --user.
-            env={**environ, "PIP_USER": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            listing = subprocess.run(
+                [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
+                # A 'user = true' in pip.conf is meant for installing; 'pip config' takes it for its own --user.
+                env={**environ, "PIP_USER": "0"},
+                capture_output=True,
+                text=True,
+                timeout=_INSPECT_S,
+                check=False,
+            )
+        except (subprocess.TimeoutExpired, OSError):
+            continue
         if listing.returncode == 0:
             return parse_pip_config(listing.stdout)
     return parse_pip_config(
@@ -443,16 +447,26 @@ def _uses(definition: str, variable: str) -> bool:
 
 
 def _has_option(runtime: str, option: str) -> bool:
-    shown = subprocess.run(
-        [runtime, "build", "--help"], capture_output=True, text=True, check=False
-    )
-    return option in shown.stdout
+    return option in _answer([runtime, "build", "--help"])
 
 
 def _version(runtime: str) -> str:
     """Such as ``apptainer version 1.4.5``."""
-    shown = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=False)
-    return shown.stdout.strip()
+    return _answer([runtime, "--version"]).strip()
+
+
+def _answer(command: list[str]) -> str:
+    """What a short question to the runtime prints; `MissingRequirement` where it does not end."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_INSPECT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise MissingRequirement(
+            f"'{' '.join(command)}' did not end within {_INSPECT_S:g} s",
+            fix="run it by hand; it may lie on a file system that does not answer",
+        ) from None
+    return done.stdout
 
 
 def _project_version(project: Path) -> str:

@@ -11,6 +11,7 @@ from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.blame import AttemptEnd, Verdict, blame
 from agenttts.dispatch.node.trial_log import LOG_FILE, read_end
 from agenttts.tables.schema import TrialState
+from agenttts.trial.phase import read_phase
 from agenttts.trial.result import result_problem
 
 
@@ -22,7 +23,8 @@ def verdict_of(last: Attempt | None, status: JobStatus, directory: Path) -> Verd
     reason = f" (Slurm's reason: {status.detail})" if status.detail and not problem else ""
     if last is None or last.state is None:
         log_text = read_end(directory / LOG_FILE, last.log_start) if last else ""
-        end = AttemptEnd(log=log_text, queue_state=status.state, node=node, problem=problem)
+        began = read_phase(directory) is not None
+        end = AttemptEnd(log=log_text, queue_state=status.state, node=node, began=began, problem=problem)  # fmt: skip
         verdict = blame(end)
         if last is None:
             verdict = _before_any_attempt(verdict, status, node)

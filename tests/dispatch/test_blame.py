@@ -54,7 +54,14 @@ LOGS = {
     "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12)": INFRA,
     "Bus error (core dumped)": INFRA,
     "Illegal instruction (core dumped)": NODE,
-    "RuntimeError: can't start new thread": INFRA,
+    "RuntimeError: can't start new thread": NODE,
+    "thread '<unnamed>' panicked at pool.rs:71: failed to spawn async executor thread: Os { code: 11, kind: WouldBlock, message: \"Resource temporarily unavailable\" }": NODE,
+    "OpenBLAS blas_thread_init: pthread_create failed for thread 3 of 64: Resource temporarily unavailable": NODE,
+    "libgomp: Thread creation failed: Resource temporarily unavailable": NODE,
+    "OMP: Error #34: System unable to allocate necessary resources for OMP thread:": NODE,
+    "/bin/bash: fork: retry: Resource temporarily unavailable": NODE,
+    "ThreadPoolBuildError { kind: IOError(Os { code: 11, kind: WouldBlock }) }": NODE,
+    "zmq.error.Again: Resource temporarily unavailable": INFRA,
     HELD: NODE,
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.": OOM,
 }  # fmt: skip
@@ -86,7 +93,19 @@ CASES = [
     # A warning in the log does not outrank a cause that the trial itself named.
     ("memory ran out, beside a warning", AttemptEnd(exit_code=1, fault=engine("model 'a': CUDA out of memory. Tried to allocate 2 GiB", "OOM"), log=WARNING), OOM),
     ("memory ran out, without a driver for the front end", AttemptEnd(exit_code=1, fault=engine("CUDA out of memory", "OOM"), log="WARNING libcuda.so.1: cannot open shared object file"), OOM),
-    ("a model that no engine knows, beside a warning", AttemptEnd(exit_code=1, fault=engine("ValueError: Model architectures ['Foo'] are not supported"), log=WARNING), INFRA),
+    ("a model that no engine knows, beside a warning", AttemptEnd(exit_code=1, fault=engine("ValueError: Model architectures ['Foo'] are not supported"), log=WARNING), OWN),
+    ("the engine names a GPU error, and the log says why", AttemptEnd(exit_code=1, fault=engine("CUDA error: an illegal memory access was encountered"), log="NVRM: Xid (1): 79"), NODE),
+    ("the engine names a GPU error, and nothing says why", AttemptEnd(exit_code=1, fault=engine("CUDA error: an illegal memory access was encountered")), OWN),
+    ("the engine crashed beside a GPU that failed", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGSEGV (exit code -11)"), log="NVRM: Xid (1): 79"), NODE),
+    ("the engine ended, and its last line was a warning", AttemptEnd(exit_code=1, fault=engine(f"the engine process of model 'm' ended (exit code 1); its last line: {WARNING}"), log=WARNING), OWN),
+    ("the engine ended, and a worker said why", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' ended (exit code 1); the cause, as a process of the engine printed it: ValueError: 5 heads do not divide"), log="OSError: [Errno 5] Input/output error"), OWN),
+    ("the engine ended, and a worker's file was lost", AttemptEnd(exit_code=1, fault=engine("Engine core initialization failed. See root cause above.; the cause, as a process of the engine printed it: OSError: [Errno 116] Stale file handle")), NODE),
+    ("a start limit twice, beside a warning", AttemptEnd(stopped="start limit", stops_before=1, began=True, log=WARNING), TIMEOUT),
+    # A process limit that is used up is the node's, whoever says it.
+    ("the task's code got no thread", AttemptEnd(exit_code=1, fault=Fault("FAILED", "RuntimeError: can't start new thread (threading.py:994)", "task")), NODE),
+    ("the engine got no process", AttemptEnd(exit_code=1, fault=engine("no process could be started for model 'm': [Errno 11] Resource temporarily unavailable")), NODE),
+    ("the command got no process", AttemptEnd(problem="apptainer: process: Resource temporarily unavailable"), NODE),
+    ("the command's file system is gone", AttemptEnd(problem="apptainer: Stale file handle"), NODE),
     ("NCCL failed, and the log says why", AttemptEnd(exit_code=1, fault=engine("RuntimeError: NCCL error: unhandled system error"), log="NVRM: Xid (1): 79"), NODE),
     ("the engine says itself that a GPU failed", AttemptEnd(exit_code=1, fault=engine("CUDA error: uncorrectable ECC error encountered")), NODE),
     ("the engine was killed beside a GPU that failed", AttemptEnd(exit_code=1, fault=engine(KILLED, "OOM"), log="NVRM: Xid (1): 79"), NODE),
@@ -141,7 +160,8 @@ def test_a_row_of_the_table(end, expected):
 @pytest.mark.parametrize("exit_code", [1, 255, 0])
 def test_a_message_in_the_log_tells_whose_fault_it_was(line, exit_code):
     log = f"INFO loading\n{line}\nINFO shutting down\n"
-    verdict = blame(AttemptEnd(exit_code=exit_code, log=log, began=True))
+    began = not line.startswith(("FATAL:", "ABORT"))
+    verdict = blame(AttemptEnd(exit_code=exit_code, log=log, began=began))
     assert in_short(verdict) == LOGS[line], verdict
     if verdict.state is TrialState.INFRA_FAILED:
         assert " ".join(line.split())[:100] in verdict.explanation
@@ -150,6 +170,81 @@ def test_a_message_in_the_log_tells_whose_fault_it_was(line, exit_code):
 @pytest.mark.parametrize("line", ["INFO the model's quantization is experimental", "WARNING 3 requests were retried", "FATALITY", "Xidane"])  # fmt: skip
 def test_ordinary_lines_are_no_message(line):
     assert find_message(line, (*MACHINE_MESSAGES, *CONSEQUENCES)) is None
+
+
+# Causes that an engine names, and lines that do no harm in a log: whatever stands beside the cause, it is the cause.
+NAMED = [
+    "model 'm' (/x) could not be loaded by vLLM: ValueError: unknown option foo",
+    "model 'm' (/x) could not be loaded by vLLM: ValidationError: Model architectures ['FooForCausalLM'] are not supported for now.",
+    "decode_tokens 4096 leaves no room for a prompt in a context of 4096 tokens",
+    "model 'm' (/x) could not be loaded by transformers: KeyError: 'lm_head.weight'",
+]  # fmt: skip
+HARMLESS = [
+    "fatal: not a git repository (or any of the parent directories): .git",
+    "fatal: detected dubious ownership in repository at '/opt/x'",
+    "FATAL:   container creation failed: mount hook function failure: no loop devices available",
+    "WARNING 11-26 [triton]: could not create cache: [Errno 30] Read-only file system: '/.triton'",
+    "WARN: [Errno 5] Input/output error while reading hwloc",
+    "OSError: [Errno 28] No space left on device: '/tmp/usage'",
+    "OSError: [Errno 122] Disk quota exceeded: '/home/u/.config/vllm'",
+    "OSError: [Errno 116] Stale file handle: '/home/u/.bashrc'",
+    "NVRM: Xid (PCI:0000:3b:00): 43, pid=1, name=other",
+    "failed to initialize NVML: Driver not loaded",
+    "RuntimeError: can't start new thread",
+    "NCCL error in: watchdog",
+    "torch.OutOfMemoryError: CUDA out of memory",
+    "Bus error (core dumped)",
+]
+
+
+@given(
+    st.sampled_from(NAMED),
+    st.lists(st.sampled_from([*HARMLESS, "INFO fine", ""]), max_size=5),
+    st.booleans(),
+)
+def test_nothing_in_a_log_outranks_the_cause_that_an_engine_names(message, lines, first):
+    own = ["Traceback (most recent call last):", '  File "vllm.py", line 1, in f', f"agenttts.inference.base.EngineError: {message}"]  # fmt: skip
+    log = "\n".join([*own, *lines] if first else [*lines, *own])
+    verdict = blame(AttemptEnd(exit_code=1, fault=engine(message), log=log, began=True))
+    assert in_short(verdict) == OWN
+    assert verdict.explanation == message
+
+
+CAUSE = """\
+INFO loading
+{p}Traceback (most recent call last):
+{p}  File "weight_utils.py", line 3, in load
+{p}    return open(name)
+{p}OSError: [Errno 116] Stale file handle: '/models/m/model-00001-of-00004.safetensors'
+{p}
+{p}The above exception was the direct cause of the following exception:
+{p}
+{p}Traceback (most recent call last):
+{p}  File "vllm.py", line 9, in load
+{p}agenttts.inference.base.EngineError: model 'm' (/x) could not be loaded by vLLM: ValueError: cannot load weights
+"""
+FOLLOWED = "model 'm' (/x) could not be loaded by vLLM: ValueError: cannot load weights"
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "(EngineCore_0 pid=12) ERROR 11-26 12:00:00 [core.py:700] "]
+)
+def test_what_an_engine_s_error_followed_from_is_its_cause(prefix):
+    log = CAUSE.format(p=prefix)
+    verdict = blame(AttemptEnd(exit_code=1, fault=engine(FOLLOWED), log=log, began=True))
+    assert in_short(verdict) == NODE
+    assert "Stale file handle" in verdict.explanation
+    apart = log.replace("The above exception was the direct cause of the following exception:", "INFO going on without it")  # fmt: skip
+    verdict = blame(AttemptEnd(exit_code=1, fault=engine(FOLLOWED), log=apart, began=True))
+    assert in_short(verdict) == OWN
+
+
+@pytest.mark.parametrize(("began", "part"), [(True, "exit code 1"), (False, "could not be started")])  # fmt: skip
+def test_a_container_that_failed_is_told_from_a_program_in_it(began, part):
+    log = 'FATAL:   "python": executable file not found in $PATH'
+    assert part in blame(AttemptEnd(exit_code=1, log=log, began=began)).explanation
+    git = blame(AttemptEnd(exit_code=1, log="fatal: not a git repository", began=began))
+    assert "container" not in git.explanation
 
 
 # The job's own record, then the queue's word: (recorded, the queue's state, what comes of it).

@@ -60,8 +60,11 @@ def node_problem(
         target=lambda: devices.append(device_problem(gpus, env, deadline)), daemon=True
     )
     end = time.monotonic() + deadline
-    looking.start()
-    asking.start()
+    try:
+        looking.start()
+        asking.start()
+    except RuntimeError as error:  # Python's word for it: "can't start new thread"
+        return f"the node starts no more threads ({error}); its limit of processes is used up ('ulimit -u')"
     looking.join(deadline)
     if looking.is_alive():
         return f"the files of the trial were not reached within {deadline:g} s ({directory}, {scratch})"

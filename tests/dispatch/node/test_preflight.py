@@ -71,3 +71,11 @@ def test_a_driver_that_wakes_slowly_is_no_problem(nvidia_smi, place):
 def test_an_answer_with_an_error_is_the_node_s(nvidia_smi, place):
     nvidia_smi("No devices were found\n", code=6)
     assert "No devices were found" in problem(place, gpus=1, deadline=20)
+
+
+def test_a_node_that_starts_no_more_threads_is_not_usable(place, monkeypatch):
+    def refuse(thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(preflight.threading.Thread, "start", refuse)
+    assert "starts no more threads" in (problem(place) or "")
