@@ -16,6 +16,7 @@ from typing import Any
 
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json, typed
+from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
 
 log = logging.getLogger(__name__)
@@ -63,9 +64,12 @@ class Attempt:
         return (end - start).total_seconds()
 
 
-def read_attempts(directory: Path) -> list[Attempt]:
-    """The attempts of a trial so far, oldest first."""
-    return [_read(path) for path in attempt_files(directory)]
+def read_attempts(directory: Path, *, patient: bool = False) -> list[Attempt]:
+    """The attempts of a trial so far, oldest first.
+
+    ``patient``: raise `OSError` where the file system is in trouble that may pass, instead of taking a record for damaged.
+    """
+    return [_read(path, patient) for path in attempt_files(directory)]
 
 
 def attempt_files(directory: Path) -> list[Path]:
@@ -180,11 +184,13 @@ def _lost(loss: Loss) -> Attempt:
     )
 
 
-def _read(path: Path) -> Attempt:
+def _read(path: Path, patient: bool) -> Attempt:
     try:
         attempt = typed(Attempt, parse_json(path.read_bytes()))
         _check(attempt)
     except (OSError, ValueError) as error:
+        if patient and isinstance(error, OSError) and passing_trouble(error):
+            raise
         log.warning(
             "%s cannot be read (%s: %s); it counts as an attempt that was cut off, and may be deleted",
             path, type(error).__name__, error,

@@ -21,6 +21,7 @@ from pydantic import AwareDatetime
 from agenttts.dispatch.attempts import Loss
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.files.documents import parse_json, typed
+from agenttts.files.trouble import FilesUnavailable
 from agenttts.run.rows import row_from_json
 from agenttts.space import Allocation
 
@@ -298,25 +299,48 @@ class Journal:
         self._stream = path.open("ab", buffering=0)
         # A line that a crash cut short never happened: nothing has followed from it yet.
         self._stream.truncate(self._length)
+        self._failed = False
 
     def append(self, event: str, **values: Any) -> None:
-        """Write an event to the disk, then take it in. Raises `MissingRequirement` when it cannot be written whole."""
+        """Write an event to the disk, then take it in.
+
+        Raises `MissingRequirement` when it cannot be written whole: it has not happened then, and may be appended later.
+        """
         record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
         line = journal_line(record)
         try:
+            if self._failed:
+                self._open_anew()
             written = 0
             while written < len(line):
                 written += self._stream.write(line[written:])
             os.fsync(self._stream.fileno())
         except OSError as error:
+            self._failed = True
             with suppress(OSError):  # a part of a line, with other lines behind it, would be damage
                 self._stream.truncate(self._length)
             raise MissingRequirement(
                 f"{self._path}: the journal cannot be written: {error.strerror}",
                 fix=f"make room there, then 'agenttts-hpc resume {self._path.parent}' goes on where the journal ends",
-            ) from None
+            ) from error
         self._length += len(line)
         self.state.apply(record)
+
+    def _open_anew(self) -> None:
+        """After a failure: the old file handle may be stale, and a part of a line may be left behind the last event."""
+        stream = self._path.open("r+b", buffering=0)  # never a new file
+        if stream.seek(0, os.SEEK_END) < self._length:
+            stream.close()
+            raise FilesUnavailable(
+                f"{self._path}: the file system has lost the end of the journal",
+                fix=f"'agenttts-hpc resume {self._path.parent}' goes on where the journal ends now",
+            )
+        stream.truncate(self._length)
+        stream.seek(self._length)
+        with suppress(OSError):  # closing tells of what was lost, which is written again
+            self._stream.close()
+        self._stream = stream
+        self._failed = False
 
     def propose(self, trials: Sequence[PlannedTrial], guidelines: Sequence[str] = ()) -> None:
         """Record a batch of proposals, and the guidelines it was made by: writing those changes the searcher too."""
@@ -324,8 +348,9 @@ class Journal:
         self.append("proposed", trials=records, guidelines=list(guidelines))
 
     def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
+        """Close the file. What an append has written is on the disk."""
+        with suppress(OSError):
+            self._stream.close()
 
 
 def journal_line(event: Mapping[str, Any]) -> bytes:
