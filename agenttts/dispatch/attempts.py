@@ -73,8 +73,8 @@ def read_attempts(directory: Path, *, patient: bool = False) -> list[Attempt]:
 
 
 def attempt_files(directory: Path) -> list[Path]:
-    """The files of the records, oldest first."""
-    return sorted((directory / ATTEMPTS).glob("[!.]*.json"))
+    """The files of the records, oldest first: by number, as names have two digits up to 99."""
+    return sorted((directory / ATTEMPTS).glob("[!.]*.json"), key=_number)
 
 
 def write_attempt(directory: Path, attempt: Attempt) -> None:
@@ -159,6 +159,11 @@ def nodes_to_exclude(
     return tuple(sorted(sorted(recent, key=lambda node: faulty[node])[-MOST_EXCLUDED:]))
 
 
+def _number(path: Path) -> int:
+    """The number of the attempt that a file is named after; 0 where it is none."""
+    return int(path.stem) if path.stem.isdecimal() else 0
+
+
 def _on_record(loss: Loss, trials: Mapping[str, Sequence[Attempt]]) -> bool:
     """Whether the job itself wrote down as much, and when it was: the queue's word comes later."""
     return any(
@@ -210,9 +215,8 @@ def _check(attempt: Attempt) -> None:
 
 def _unreadable(path: Path) -> Attempt:
     values: dict[str, Any] = {"job_id": "", "node": "", "gpus": 0, "devices": ""}
-    number = int(path.stem) if path.stem.isdigit() else 0
     try:
         moment = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError:
         moment = datetime.now(UTC)
-    return Attempt(number=number, started=moment.isoformat(timespec="milliseconds"), **values)
+    return Attempt(number=_number(path), started=moment.isoformat(timespec="milliseconds"), **values)
