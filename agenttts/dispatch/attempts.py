@@ -16,6 +16,7 @@ from typing import Any
 
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json, typed
+from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
 
 log = logging.getLogger(__name__)
@@ -63,14 +64,17 @@ class Attempt:
         return (end - start).total_seconds()
 
 
-def read_attempts(directory: Path) -> list[Attempt]:
-    """The attempts of a trial so far, oldest first."""
-    return [_read(path) for path in attempt_files(directory)]
+def read_attempts(directory: Path, *, patient: bool = False) -> list[Attempt]:
+    """The attempts of a trial so far, oldest first.
+
+    ``patient``: raise `OSError` where the file system is in trouble that may pass, instead of taking a record for damaged.
+    """
+    return [_read(path, patient) for path in attempt_files(directory)]
 
 
 def attempt_files(directory: Path) -> list[Path]:
-    """The files of the records, oldest first."""
-    return sorted((directory / ATTEMPTS).glob("[!.]*.json"))
+    """The files of the records, oldest first: by number, as names have two digits up to 99."""
+    return sorted((directory / ATTEMPTS).glob("[!.]*.json"), key=_number)
 
 
 def write_attempt(directory: Path, attempt: Attempt) -> None:
@@ -155,6 +159,11 @@ def nodes_to_exclude(
     return tuple(sorted(sorted(recent, key=lambda node: faulty[node])[-MOST_EXCLUDED:]))
 
 
+def _number(path: Path) -> int:
+    """The number of the attempt that a file is named after; 0 where it is none."""
+    return int(path.stem) if path.stem.isdecimal() else 0
+
+
 def _on_record(loss: Loss, trials: Mapping[str, Sequence[Attempt]]) -> bool:
     """Whether the job itself wrote down as much, and when it was: the queue's word comes later."""
     return any(
@@ -180,11 +189,13 @@ def _lost(loss: Loss) -> Attempt:
     )
 
 
-def _read(path: Path) -> Attempt:
+def _read(path: Path, patient: bool) -> Attempt:
     try:
         attempt = typed(Attempt, parse_json(path.read_bytes()))
         _check(attempt)
     except (OSError, ValueError) as error:
+        if patient and isinstance(error, OSError) and passing_trouble(error):
+            raise
         log.warning(
             "%s cannot be read (%s: %s); it counts as an attempt that was cut off, and may be deleted",
             path, type(error).__name__, error,
@@ -204,9 +215,10 @@ def _check(attempt: Attempt) -> None:
 
 def _unreadable(path: Path) -> Attempt:
     values: dict[str, Any] = {"job_id": "", "node": "", "gpus": 0, "devices": ""}
-    number = int(path.stem) if path.stem.isdigit() else 0
     try:
         moment = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError:
         moment = datetime.now(UTC)
-    return Attempt(number=number, started=moment.isoformat(timespec="milliseconds"), **values)
+    return Attempt(
+        number=_number(path), started=moment.isoformat(timespec="milliseconds"), **values
+    )

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import secrets
@@ -76,7 +77,10 @@ def atomic_write_json(path: Path, obj: Any, *, indent: int | None = 2) -> None:
 
 def atomic_write_parquet(path: Path, frame: pl.DataFrame) -> None:
     """`atomic_write` of a table as Parquet."""
-    atomic_write(path, frame.write_parquet)
+    # In memory first: of what the operating system refuses Polars makes an error of its own, without a number.
+    content = io.BytesIO()
+    frame.write_parquet(content)
+    atomic_write_bytes(path, content.getvalue())
 
 
 def _sync_directory(directory: Path) -> None:

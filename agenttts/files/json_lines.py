@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from agenttts.errors import MissingRequirement
 from agenttts.files.documents import parse_json
+from agenttts.files.trouble import FilesUnavailable
 
 Damaged = Callable[[int, str], None]
 """Told of a line that is not JSON: its number, from 1, and what is wrong. It may raise."""
@@ -42,43 +43,64 @@ class JsonLinesFile:
         self._what = what
         self._fix = fix
         self._stream: BinaryIO | None = None
+        self._length = 0
+        self._failed = False
         if path.exists():
-            stream = self._open()
-            stream.truncate(path.read_bytes().rfind(b"\n") + 1)
+            self._length = path.read_bytes().rfind(b"\n") + 1
+            self._open().truncate(self._length)
 
     def append(self, document: Mapping[str, Any]) -> None:
         """Write an object to the disk, whole or not at all.
 
         Raises:
-            LineNotWritten: It cannot be written. The file is as it was.
+            LineNotWritten: It cannot be written. It may be appended again later.
+            FilesUnavailable: The end of the file is gone that earlier lines were written to.
         """
         line = json_line(document)
         try:
-            stream = self._stream or self._open()
-            length = os.fstat(stream.fileno()).st_size
-            try:
-                written = 0
-                while written < len(line):
-                    written += stream.write(line[written:])
-                os.fsync(stream.fileno())
-            except OSError:
-                with suppress(OSError):  # a part of a line, with other lines behind it, is damage
-                    stream.truncate(length)
-                raise
+            stream = self._reopened() if self._failed else self._stream or self._open()
+            written = 0
+            while written < len(line):
+                written += stream.write(line[written:])
+            os.fsync(stream.fileno())
         except OSError as error:
+            self._failed = True
+            if self._stream is not None:
+                with suppress(OSError):  # a part of a line, with other lines behind it, is damage
+                    self._stream.truncate(self._length)
             raise LineNotWritten(
                 f"{self._path}: the {self._what} cannot be written: {error.strerror}", fix=self._fix
-            ) from None
+            ) from error
+        self._length += len(line)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. What an append has written is on the disk."""
         if self._stream is not None:
-            self._stream.close()
+            with suppress(OSError):
+                self._stream.close()
 
     def _open(self) -> BinaryIO:
         # Unbuffered: what could not be written must not be written later.
         self._stream = self._path.open("ab", buffering=0)
         return self._stream
+
+    def _reopened(self) -> BinaryIO:
+        """The file after a failed append: its handle may be stale, and a part of a line left in it."""
+        # Never a new file in place of one that had lines.
+        stream = self._path.open("r+b" if self._length else "ab", buffering=0)
+        if stream.seek(0, os.SEEK_END) < self._length:
+            stream.close()
+            raise FilesUnavailable(
+                f"{self._path}: the file system has lost the end of the {self._what}", fix=self._fix
+            )
+        stream.truncate(self._length)
+        stream.seek(self._length)
+        if self._stream is not None:
+            with suppress(OSError):  # closing reports what was lost, which is written again
+                self._stream.close()
+        self._stream = stream
+        self._failed = False
+        return stream
 
 
 def json_line(document: Mapping[str, Any]) -> bytes:

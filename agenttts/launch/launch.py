@@ -42,6 +42,7 @@ from agenttts.loop.controller_job import (
     close_cancelled,
     log_file,
     make_controller,
+    patiently,
     run_token,
     run_tokens,
     trial_scheduler,
@@ -246,7 +247,7 @@ def _prepare_here(run: RunDirectory) -> Callable[[], None]:
         with held, log_file(folder / f"{handle.job_id}.err"):
             try:
                 warn_of_changed_weights(run)
-                make_controller(run, handle.start).run()
+                patiently(run, lambda: make_controller(run, handle.start).run())
             except KeyboardInterrupt:
                 close_cancelled(run)
                 raise RunFailed(

@@ -6,7 +6,8 @@ import ctypes
 import logging
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from agenttts.dispatch.local import LocalScheduler
 from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm.scheduler import SlurmScheduler
+from agenttts.errors import AgentTTSError
+from agenttts.files.trouble import PATIENCE_S, FilePatience
 from agenttts.inference.compaction import compact
 from agenttts.loop.evaluation import Evaluation, EvaluationSettings
 from agenttts.loop.job_builder import JobBuilder, samples_directory
@@ -36,6 +39,8 @@ from agenttts.space import SearchSpace
 
 log = logging.getLogger(__name__)
 
+FILES_PAUSE_S = 10.0
+"""Between a controller that the file system has stopped and the next one."""
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _PR_SET_PDEATHSIG = 1
 
@@ -67,17 +72,46 @@ class ControllerJob:
 
 def run_controller(run: RunDirectory, start: str) -> None:
     """Go on with a run until it is over, as this start of its controller; with one that is cancelled, end the run."""
-    with only_controller(run):
+
+    def go_on() -> None:
+        with only_controller(run):
+            try:
+                StartCheck(run, start)()
+            except StartSuperseded as superseded:
+                log.warning("%s", superseded)
+                return
+            except RunCancelled:
+                close_cancelled(run)
+                return
+            warn_of_changed_weights(run)
+            make_controller(run, start).run()
+
+    patiently(run, go_on)
+
+
+def patiently(
+    run: RunDirectory,
+    go_on: Callable[[], None],
+    seconds: float = PATIENCE_S,
+    pause: float = FILES_PAUSE_S,
+) -> None:
+    """Have a new controller go on from the journal whenever the run's file system was in trouble that may pass.
+
+    Raises `FilesUnavailable` when that has lasted for ``seconds``; the run's jobs are left to run then.
+    """
+    patience = FilePatience(
+        f"the controller of {run.path}",
+        f"put that right; jobs of the run go on, and 'agenttts-hpc resume {run.path}' goes on with them",
+        seconds,
+    )
+    while True:
         try:
-            StartCheck(run, start)()
-        except StartSuperseded as superseded:
-            log.warning("%s", superseded)
+            go_on()
+        except (AgentTTSError, OSError) as error:
+            patience.failed(error)
+        else:
             return
-        except RunCancelled:
-            close_cancelled(run)
-            return
-        warn_of_changed_weights(run)
-        make_controller(run, start).run()
+        time.sleep(pause)
 
 
 def close_cancelled(run: RunDirectory) -> None:

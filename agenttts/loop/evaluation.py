@@ -28,8 +28,9 @@ from agenttts.dispatch.base import (
     SubmitLimitReached,
 )
 from agenttts.dispatch.blame import Verdict
-from agenttts.errors import MissingRequirement
+from agenttts.errors import AgentTTSError, MissingRequirement
 from agenttts.files.atomic import atomic_write_parquet
+from agenttts.files.trouble import PATIENCE_S, FilePatience, passing_trouble
 from agenttts.loop.collect import failed_row, finished_row
 from agenttts.loop.job_builder import JobBuilder
 from agenttts.loop.strays import end_strays
@@ -56,8 +57,8 @@ class EvaluationSettings:
         poll_seconds: Between looks at the queue.
         settle_seconds: How long a result, or a job's own record, may take to appear on a shared file system after the
             queue says that its job has ended.
-        queue_patience_seconds: How long the queue may be unavailable, as while slurmctld is restarted, before the
-            controller gives up.
+        queue_patience_seconds: How long the queue may be unavailable, as while slurmctld is restarted, or the file
+            system, before the controller gives up.
         max_preemptions: Times a trial may lose its place to other jobs.
         max_timeouts: Times a trial that reached its time limit goes on from its samples.
         retry_pauses: Seconds before a trial's second start, its third, ...
@@ -66,7 +67,7 @@ class EvaluationSettings:
     max_attempts: int
     poll_seconds: float
     settle_seconds: float
-    queue_patience_seconds: float = 6 * 3600.0
+    queue_patience_seconds: float = PATIENCE_S
     max_preemptions: int = 20
     max_timeouts: int = 1
     retry_pauses: tuple[float, ...] = ()
@@ -123,13 +124,14 @@ class Evaluation:
         """
         self._check_examples(trials)
         trouble: float | None = None
+        files = self._file_patience()
         while True:
-            if not self.check_run(self._settings.settle_seconds):
-                time.sleep(self._settings.poll_seconds)
-                continue
-            if self._check is not None:
-                self._check()
             try:
+                if not self.check_run(self._settings.settle_seconds):
+                    time.sleep(self._settings.poll_seconds)
+                    continue
+                if self._check is not None:
+                    self._check()
                 self._adopt([t for t in trials if t.row is None])
                 if self._collect(trials):
                     self.write_table()
@@ -146,6 +148,7 @@ class Evaluation:
                 live = sum(t.batch is not None for t in waiting)
                 self._submit(due, live)
                 trouble = None
+                files.passed()
             except SubmitLimitReached as error:
                 log.info("%s", error)
                 if any(t.job_id and t.row is None for t in trials):
@@ -156,6 +159,9 @@ class Evaluation:
                 # Jobs run on meanwhile, and what was submitted without an answer is found by its batch.
                 log.warning("%s; asking again", error)
                 trouble = self._still(trouble, error)
+            except (AgentTTSError, OSError) as error:
+                # What failed has not happened, as the journal has it, and is begun again as by a new controller.
+                files.failed(error)
             time.sleep(self._settings.poll_seconds)
 
     def check_run(self, patience: float) -> bool:
@@ -169,6 +175,13 @@ class Evaluation:
             raise RunGone(self._run.path, problem)
         log.warning("the run directory %s %s; looking again", self._run.path, problem)
         return False
+
+    def _file_patience(self) -> FilePatience:
+        return FilePatience(
+            f"run {self._run.path}",
+            f"put that right; jobs of the run go on, and 'agenttts-hpc resume {self._run.path}' goes on with them",
+            self._settings.queue_patience_seconds,
+        )
 
     def _still(self, since: float | None, error: QueueUnavailable) -> float:
         """Since when there is trouble with the queue; raises the error when that is too long ago."""
@@ -270,7 +283,7 @@ class Evaluation:
         except QueueUnavailable:
             raise  # it may have been submitted
         except MissingRequirement as error:
-            if not any(request.exclude for request in requests):
+            if passing_trouble(error) or not any(request.exclude for request in requests):
                 raise
             self._needed = set(self._excluded)
             log.warning("jobs that avoid %s are refused (%s); they may run there after all", ", ".join(self._excluded), error)  # fmt: skip
@@ -296,7 +309,7 @@ class Evaluation:
         if (status is None and not directory.exists()) or (lives and not completing):
             return False
         look_anew(directory)
-        output = read_result(directory)
+        output = read_result(directory, patient=True)
         if output is not None:
             return self._finish(progress, finished_row(self._run.name, progress, output, directory))
         if status is None or lives:
@@ -336,7 +349,7 @@ class Evaluation:
 
     def _counted_attempts(self, progress: TrialProgress) -> list[Attempt]:
         """The trial's attempts that count against its limits."""
-        attempts = read_attempts(self._run.trial(progress.planned.trial))
+        attempts = read_attempts(self._run.trial(progress.planned.trial), patient=True)
         return attempts[progress.earlier_attempts :]
 
     def _may_retry(

@@ -14,6 +14,7 @@ from itertools import groupby
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
+from agenttts.files.trouble import FilesUnavailable, passing_trouble
 from agenttts.loop.evaluation import Evaluation
 from agenttts.loop.reports import write_report
 from agenttts.run.directory import RunDirectory, RunGone
@@ -71,12 +72,23 @@ class Controller:
         It does not where other iterations have shown that trials can complete and these failed by their own fault.
         A run that is cancelled meanwhile ends as such. Whatever else ends the run (a partition that refuses its jobs, say)
         is written down and raised again; what lives of it is cancelled, as nobody would collect it, and `resume` runs that
-        after all.
+        after all. Where the file system is in trouble that may pass, nothing is over: the error is raised, jobs run on, and
+        another controller goes on from the journal (`agenttts.loop.controller_job.patiently`).
         """
-        self._journal.append("started")
+        try:
+            self._journal.append("started")
+            self._run_to_the_end()
+        except (AgentTTSError, OSError) as error:
+            if passing_trouble(error) or isinstance(error, FilesUnavailable):
+                self._let_go()
+            raise
+        finally:
+            self._journal.close()
+
+    def _run_to_the_end(self) -> None:
         try:
             self._search_to_the_end()
-        except (QueueUnavailable, StartSuperseded):
+        except (QueueUnavailable, StartSuperseded, FilesUnavailable):
             raise  # nothing is over: jobs may run on, and the next controller finds them
         except RunCancelled:
             self.cancel("cancelled")
@@ -85,24 +97,34 @@ class Controller:
             self._journal.append("ended", outcome=str(error))
             raise
         except AgentTTSError as error:
+            if passing_trouble(error):
+                raise
             self._end(str(error), self._stop(f"the run ended: {error}"))
             raise
         else:
             self._end_strays()
             self._end("done")
-        finally:
-            self._journal.close()
+
+    def _let_go(self) -> None:
+        """Let go what attends the search: the next controller may know nothing of a served model on this machine."""
+        try:
+            self._evaluation.release()
+        except (AgentTTSError, OSError) as error:
+            log.warning("what serves the search could not be let go: %s", error)
 
     def _search_to_the_end(self) -> None:
         """Search; what the operating system refuses is an error with its file and what to do."""
         try:
             self._run_search()
-        except (QueueUnavailable, StartSuperseded, RunCancelled):
+        except (QueueUnavailable, StartSuperseded, RunCancelled, FilesUnavailable):
             raise
-        except AgentTTSError:
-            self._evaluation.check_run(patience=0)
+        except AgentTTSError as error:
+            if not passing_trouble(error):
+                self._evaluation.check_run(patience=0)
             raise
         except OSError as error:
+            if passing_trouble(error):
+                raise
             self._evaluation.check_run(patience=0)
             raise MissingRequirement(
                 _what(error),

@@ -57,9 +57,12 @@ def last_word(last: Attempt | None, status: JobStatus) -> Attempt | None:
 
 
 def look_anew(directory: Path) -> None:
-    """List a trial's directory: NFS keeps for up to a minute that a file was not there, until the directory is read again."""
+    """List a trial's directory: NFS keeps for up to a minute that a file was not there, until the directory is read again.
+
+    Raises `OSError` where the file system is in trouble: what cannot be read for now is not missing.
+    """
     for folder in (directory, directory / ATTEMPTS):
-        with suppress(OSError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             list(folder.iterdir())
 
 

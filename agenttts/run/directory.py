@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class _Handle:
 
 
 class RunGone(MissingRequirement):
-    """The directory of a run was removed, moved or made unreadable while it was in use."""
+    """The directory of a run was removed, moved or replaced while it was in use."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(
@@ -184,13 +184,14 @@ class RunDirectory:
         return self._document(self.controller_file, _Handle)
 
     def problem(self, token: str | None = None) -> str | None:
-        """Why the run is not here any more, None while it is; ``token``: its unique id, where it is known."""
+        """Why the run is not here any more, None while it is; ``token``: its unique id, where it is known.
+
+        Raises `OSError` where the file system does not say, which is another matter.
+        """
         try:
             next(self.path.iterdir(), None)
         except (FileNotFoundError, NotADirectoryError):
             return "was removed or moved"
-        except OSError as error:
-            return f"cannot be read ({error.strerror})"
         try:
             found = self.origin()["token"]
         except UserError:
@@ -242,7 +243,9 @@ def in_use(*runs: RunDirectory) -> Iterator[None]:
         yield
     except (AgentTTSError, OSError) as error:
         for run in runs:
-            problem = run.problem()
+            problem = None
+            with suppress(OSError):  # the error itself says what is wrong with the file system
+                problem = run.problem()
             if problem is not None:
                 raise RunGone(run.path, problem) from error
         raise

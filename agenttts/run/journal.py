@@ -298,7 +298,10 @@ class Journal:
         )
 
     def append(self, event: str, **values: Any) -> None:
-        """Write an event to the disk, then take it in. Raises `MissingRequirement` when it cannot be written whole."""
+        """Write an event to the disk, then take it in.
+
+        Raises `MissingRequirement` when it cannot be written whole: it has not happened then, and may be appended later.
+        """
         record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
         self._file.append(record)
         self.state.apply(record)

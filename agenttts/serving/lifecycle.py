@@ -169,9 +169,9 @@ class ServedModel:
         return None
 
     def _start(self) -> None:
-        write_serving(self._directory, self._serving)
-        self._renew_lease()
         try:
+            write_serving(self._directory, self._serving)
+            self._renew_lease()
             self._job = self._server.start()
         except (*_QUEUE_ERRORS, OSError) as error:
             self._deaths += 1
@@ -182,9 +182,12 @@ class ServedModel:
         self._waits = ""
         self._used = time.monotonic()
         self._note(f"started as job {self._job}")
-        (self._directory / _JOB_FILE).write_text(
-            json.dumps({"job_id": self._job}), encoding="utf-8"
-        )
+        try:
+            (self._directory / _JOB_FILE).write_text(
+                json.dumps({"job_id": self._job}), encoding="utf-8"
+            )
+        except OSError as error:  # it is for status alone
+            log.warning("%s: %s", self._directory / _JOB_FILE, error)
 
     def _stop(self) -> None:
         if self._job is not None:
@@ -226,8 +229,11 @@ class ServedModel:
             return ""
 
     def _renew_lease(self) -> None:
-        if self._directory.exists():
-            (self._directory / LEASE_FILE).touch()
+        try:
+            if self._directory.exists():
+                (self._directory / LEASE_FILE).touch()
+        except OSError as error:  # the lease outlasts what passes
+            log.warning("the served model's lease is not renewed: %s", error)
 
 
 def served_job(directory: Path) -> str | None:

@@ -16,6 +16,7 @@ import polars as pl
 
 from agenttts.files.atomic import atomic_write_json, atomic_write_parquet
 from agenttts.files.documents import parse_json, typed
+from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import StageCuts
 from agenttts.trial.spec import SPEC_FILE
 
@@ -71,11 +72,16 @@ def write_result(directory: Path, output: TrialOutput, examples: pl.DataFrame) -
     atomic_write_json(directory / MARKER_FILE, _digests(directory))
 
 
-def read_result(directory: Path) -> TrialOutput | None:
-    """The result of a complete trial; None when it is not (yet) complete. Fields of a newer image are left out."""
+def read_result(directory: Path, *, patient: bool = False) -> TrialOutput | None:
+    """The result of a complete trial; None when it is not (yet) complete. Fields of a newer image are left out.
+
+    ``patient``: raise `OSError` where the file system is in trouble that may pass: whether there is a result is not known.
+    """
     try:
         return _read_result(directory)
-    except (OSError, ValueError):  # absent, or cut short by a crash: not complete
+    except (OSError, ValueError) as error:  # absent, or cut short by a crash: not complete
+        if patient and isinstance(error, OSError) and passing_trouble(error):
+            raise
         return None
 
 

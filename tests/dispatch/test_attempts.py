@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -63,6 +65,24 @@ def test_a_record_that_cannot_be_read_is_an_attempt_that_was_cut_off(tmp_path, c
     assert (second.number, second.state, second.finished, second.gpus) == (2, None, None, 0)
     assert datetime.fromisoformat(second.started).tzinfo is not None
     assert "02.json cannot be read" in caplog.text
+
+
+@given(st.sets(st.integers(1, 12000), max_size=12))
+def test_records_are_in_the_order_of_their_numbers_however_many_digits_these_have(numbers):
+    with TemporaryDirectory() as folder:
+        for number in numbers:
+            write_attempt(Path(folder), attempt(number=number))
+        assert [one.number for one in read_attempts(Path(folder))] == sorted(numbers)
+
+
+def test_a_damaged_record_keeps_its_place_past_the_hundredth(tmp_path):
+    for number in (9, 10, 99, 100, 101):
+        write_attempt(tmp_path, attempt(number=number))
+    (tmp_path / "attempts" / "100.json").write_text("{")
+    (tmp_path / "attempts" / "copy of 7.json").write_text("{")
+    found = read_attempts(tmp_path)
+    assert [one.number for one in found] == [0, 9, 10, 99, 100, 101]
+    assert [one.state for one in found][-2:] == [None, "INFRA_FAILED"]
 
 
 PAUSES = (0.0, 30.0, 120.0)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import errno
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from agenttts.errors import UserError
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.errors import MissingRequirement, UserError
+from agenttts.files.trouble import PASSING, FilesUnavailable, passing_trouble
 from agenttts.run.journal import Journal, PlannedTrial, read_state
 from agenttts.run.rows import row_to_json
 from agenttts.space import Allocation, Choice
@@ -109,3 +116,73 @@ def test_what_is_not_an_event_is_named_by_its_line(tmp_path):
     with pytest.raises(UserError, match=r"journal.jsonl:2: an event that cannot be understood"):
         Journal(path)
     assert path.read_bytes().endswith(lines[1]), "a damaged journal is left as it is"
+
+
+class Failing:
+    """A journal's stream that fails as a disk does: after ``whole`` bytes, at fsync or at truncating."""
+
+    def __init__(self, stream, whole: int, number: int, truncates: bool) -> None:
+        self._stream, self._whole, self._number, self._truncates = stream, whole, number, truncates
+
+    def write(self, data: bytes) -> int:
+        done = self._stream.write(data[: self._whole])
+        self._whole -= done
+        if not done:
+            raise OSError(self._number, "it fails")
+        return done
+
+    def truncate(self, size: int) -> int:
+        if not self._truncates:
+            raise OSError(self._number, "it fails")
+        return self._stream.truncate(size)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 200), st.sampled_from(sorted(PASSING)), st.booleans())),
+    st.booleans(),
+)
+def test_an_append_that_failed_has_not_happened_and_may_be_done_later(troubles, restarts):
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.jsonl"
+        journal = Journal(path)
+        journal.append("started")
+        done = 0
+        for trouble in troubles:
+            journal._file._stream = Failing(journal._file._stream, *trouble)
+            try:
+                journal.propose([planned(done)])
+            except MissingRequirement as error:
+                if not passing_trouble(error):
+                    raise
+                assert len(journal.state.trials) == done
+                if restarts:
+                    journal.close()
+                    assert len(read_state(path).trials) in (done, done + 1), "readable in any case"
+                    journal = Journal(path)
+                    done = len(journal.state.trials)
+                    continue
+                journal.propose([planned(done)])
+            done += 1
+            assert len(journal.state.trials) == done
+            assert len(read_state(path).trials) == done
+        journal.close()
+        assert len(Journal(path).state.trials) == done
+
+
+def test_a_journal_whose_end_was_lost_is_not_written_behind_the_gap(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.append("started")
+    journal._file._stream = Failing(journal._file._stream, 0, errno.ESTALE, True)
+    with pytest.raises(MissingRequirement, match="it fails"):
+        journal.append("ended", outcome="done")
+    path.write_bytes(b"")
+    with pytest.raises(FilesUnavailable, match="lost the end of the journal"):
+        journal.append("ended", outcome="done")
+    path.unlink()
+    with pytest.raises(MissingRequirement, match="No such file"):
+        journal.append("ended", outcome="done")
+    assert not path.exists()

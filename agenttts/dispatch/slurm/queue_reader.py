@@ -79,14 +79,15 @@ def job_ids(text: str) -> list[str] | None:
 def _read(answer: bytes, fields: int, what: str) -> QueueAnswer:
     text = answer.decode("utf-8", errors="replace").replace("\r\n", "\n")
     rows: dict[str, QueueRow] = {}
-    known, complete = False, True
+    known = False
     lines = text.split("\n")
+    # Every line is ended, the last one too, unless the answer was cut off: what is left of that one may look like a row.
+    cut_off = lines.pop()
+    complete = not cut_off.strip()
     for line in lines:
         known = known or bool(_HEADER.fullmatch(line.strip()))
         found = _row(line, fields)
         if found is None:
-            # Every line is ended, the last one too, unless the answer was cut off.
-            complete = complete and not (line is lines[-1] and line.strip())
             continue
         ids, row = found
         complete = complete and ids is not None

@@ -72,11 +72,42 @@ def test_an_answer_without_a_row_or_a_header_is_none(answer):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("end", ["7_1", "7_1|PEND", "7_1|PENDING|Prio", "JOBID|STA"])
+@pytest.mark.parametrize(
+    "end",
+    ["7_1", "7_1|PEND", "7_1|PENDING|Prio", "JOBID|STA", "7_1|PENDING|Priority|", "7_1|RUNNING|None|agenttts batch=r-1"],
+)  # fmt: skip
 def test_an_answer_that_was_cut_off_is_known_to_be(end):
     answer = read_squeue((HEADER + "7_0|RUNNING|None|x\n" + end).encode())
     assert list(answer.rows) == ["7_0"]
     assert not answer.complete
+
+
+ROWS = st.builds(
+    "{}|{}|{}|{}".format,
+    st.one_of(st.integers(1, 9999).map(str), st.integers(0, 99).map("7_{}".format)),
+    st.sampled_from(["RUNNING", "PENDING", "COMPLETED"]),
+    st.sampled_from(["None", "Priority"]),
+    st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=12),
+)
+
+
+@given(st.lists(ROWS, max_size=5), st.data())
+def test_of_an_answer_cut_off_anywhere_no_row_is_read_otherwise(rows, data):
+    whole = (HEADER + "".join(f"{row}\n" for row in rows)).encode()
+    cut = whole[: data.draw(st.integers(0, len(whole)))]
+    expected = read_squeue(whole)
+    assert expected.complete
+    try:
+        found = read_squeue(cut)
+    except QueueUnavailable:
+        return
+    assert found.rows.items() <= expected.rows.items()
+    assert found.complete == (
+        not cut or cut.endswith(b"\n") or not cut.rpartition(b"\n")[2].strip()
+    )
+    accounts = b"JobID|State\n7_0|RUNNING\n7_1|COMPLETED"
+    assert list(read_sacct(accounts).rows) == ["7_0"]
+    assert not read_sacct(accounts).complete
 
 
 def test_elements_that_cannot_be_told_make_an_answer_incomplete():

@@ -1,0 +1,112 @@
+"""Trouble of a file system that passes by itself, or by others' doing, and how long to wait for that.
+
+A server that is restarted, a Lustre target that fails over, a soft mount that times out, a ticket that has expired, a disk or a
+quota that is full: what was asked for may be done later, and nothing that runs elsewhere is wrong.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable
+
+from agenttts.errors import AgentTTSError, MissingRequirement
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 6 * 3600.0
+"""As long as for a queue that does not answer."""
+# Failures further apart than this are troubles of their own.
+_APART_S = 3600.0
+# errno(3); names that other systems than Linux lack are left out.
+PASSING = frozenset(
+    number
+    for name in (
+        # A file server, or the way to it: NFS, Lustre, GPFS, BeeGFS.
+        "ESTALE EIO EREMOTEIO ENOTCONN ESHUTDOWN ETIMEDOUT ETIME EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH ENETRESET "
+        "ECONNREFUSED ECONNRESET ECONNABORTED ENOLINK ECOMM EPROTO ENODEV ENXIO EBUSY EAGAIN EINTR ENOLCK EROFS "
+        # Tickets: AFS and NFS with Kerberos.
+        "EACCES EKEYEXPIRED EKEYREVOKED EKEYREJECTED ENOKEY "
+        # Room, here or there.
+        "ENOSPC EDQUOT ENOMEM ENOBUFS EMFILE ENFILE"
+    ).split()
+    if (number := getattr(errno, name, None)) is not None
+)
+
+
+class FilesUnavailable(MissingRequirement):
+    """The file system has not done for long what it was asked for; nothing is over, and it can be gone on with later."""
+
+
+def passing_trouble(error: BaseException) -> OSError | None:
+    """The trouble of a file system behind an error, if it may pass: the error itself, or what it was made of.
+
+    None for `FilesUnavailable` too: it has been waited for.
+    """
+    seen: list[BaseException] = []
+    found: BaseException | None = error
+    while isinstance(found, (AgentTTSError, OSError)) and found not in seen:
+        if isinstance(found, FilesUnavailable):
+            return None
+        if isinstance(found, OSError) and found.errno in PASSING:
+            return found
+        seen.append(found)
+        found = found.__cause__ or found.__context__
+    return None
+
+
+class FilePatience:
+    """Tells how long a file system has been in trouble, says so once in the log, and when to give up.
+
+    Args:
+        subject: What is held up, for the log and the error.
+        fix: What to do when the trouble has lasted for too long.
+        seconds: How long it may last.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        fix: str,
+        seconds: float = PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._subject = subject
+        self._fix = fix
+        self._seconds = seconds
+        self._clock = clock
+        self._since = self._last = 0.0
+        self._said: int | None = None
+
+    def failed(self, error: AgentTTSError | OSError) -> None:
+        """Note a failure that may pass. Raises any other one, and `FilesUnavailable` when it has lasted for too long."""
+        trouble = passing_trouble(error)
+        if trouble is None:
+            raise error
+        now = self._clock()
+        if self._said is None or now - self._last > _APART_S:
+            self._since, self._said = now, None
+        self._last = now
+        where = f"{trouble.filename}: " if trouble.filename else ""
+        what = f"{where}{trouble.strerror or trouble}"
+        if now - self._since >= self._seconds:
+            raise FilesUnavailable(
+                f"{self._subject} is held up by {what}", fix=self._fix
+            ) from error
+        if self._said != trouble.errno:
+            self._said = trouble.errno
+            log.warning(
+                "%s is held up by %s; trying again for %.1f h at most, jobs run on meanwhile",
+                self._subject, what, self._seconds / 3600,
+            )  # fmt: skip
+
+    def passed(self) -> None:
+        """Note that all went well."""
+        if self._said is not None:
+            log.warning(
+                "%s goes on: the file system works again after %.0f s",
+                self._subject,
+                self._clock() - self._since,
+            )
+            self._said = None
