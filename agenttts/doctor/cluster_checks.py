@@ -10,8 +10,9 @@ from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.queue import query_environment, run_slurm
 from agenttts.doctor.check import Check, check
 from agenttts.doctor.partitions import partition_checks
-from agenttts.doctor.tried_request import COMMAND_SECONDS, request_check, run_command
+from agenttts.doctor.tried_request import COMMAND_SECONDS, request_check
 from agenttts.errors import MissingRequirement
+from agenttts.files.commands import ask
 
 _COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
 
@@ -53,12 +54,12 @@ def _section(what: str, profile: Profile, resources: JobResources, gpus: int) ->
 
 def _sacct() -> str:
     if shutil.which("sacct"):
-        done = run_command(["sacct", "-X", "-n"], query_environment(), COMMAND_SECONDS)
-        if isinstance(done, str):
+        answer = ask(["sacct", "-X", "-n"], COMMAND_SECONDS, query_environment())
+        if answer.problem is not None:
             return (
-                f"{done}: what became of jobs that squeue no longer shows is not known until it answers ('sacctmgr ping' "
+                f"sacct {answer.problem}: what became of jobs that squeue no longer shows is not known until it answers ('sacctmgr ping' "
                 "says whether slurmdbd is up)"
             )
-        if done.returncode == 0:
+        if answer.succeeded:
             return "available"
     return "not available; job states come from squeue alone, which is enough"

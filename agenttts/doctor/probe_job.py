@@ -25,8 +25,9 @@ from agenttts.dispatch.node.devices import device_problem, list_devices
 from agenttts.dispatch.node.preflight import write_problem
 from agenttts.dispatch.node.scratch import scratch_directory
 from agenttts.doctor import environment_facts
-from agenttts.doctor.tried_request import command_problem, failure, run_command, sbatch_test
+from agenttts.doctor.tried_request import command_problem, sbatch_test
 from agenttts.files.atomic import atomic_write_json, atomic_write_text
+from agenttts.files.commands import ask
 from agenttts.images.cuda import driver_facts
 
 SCRATCH_DIRECTORY = "scratch directory"
@@ -122,17 +123,15 @@ class ProbeJob:
                 command = tuple(part.replace(SCRATCH, str(scratch)) for part in command)
                 env |= granted_devices()
             started = time.monotonic()
-            done = run_command(command, env, _ENVIRONMENT_S)
+            answer = ask(command, _ENVIRONMENT_S, env)
         seconds = time.monotonic() - started
-        if isinstance(done, str):
-            return {"error": done, "seconds": seconds}
-        if done.returncode != 0:
-            return {"error": failure(done), "seconds": seconds}
+        if not answer.succeeded:
+            return {"error": f"{command[0]} {answer.failure()}", "seconds": seconds}
         try:
-            return {"error": None, "seconds": seconds, **json.loads(done.stdout.splitlines()[-1])}
+            return {"error": None, "seconds": seconds, **json.loads(answer.text.splitlines()[-1])}
         except (ValueError, IndexError, TypeError):
             return {
-                "error": f"its answer cannot be read: {done.stdout[:200]!r}",
+                "error": f"its answer cannot be read: {answer.text[:200]!r}",
                 "seconds": seconds,
             }
 

@@ -20,8 +20,9 @@ from agenttts.doctor.cluster_checks import cluster_checks
 from agenttts.doctor.environment_facts import torch_cuda
 from agenttts.doctor.probe import Seen, probe, probe_places
 from agenttts.doctor.probe_checks import driver_check, memory_check, probe_checks
-from agenttts.doctor.tried_request import COMMAND_SECONDS, failure, run_command
+from agenttts.doctor.tried_request import COMMAND_SECONDS
 from agenttts.errors import MissingRequirement
+from agenttts.files.commands import ask
 from agenttts.images.build import image_cuda, read_record
 from agenttts.images.cuda import driver_facts
 from agenttts.launch.checks import check_writable
@@ -173,14 +174,13 @@ def _runtime(runtime: str) -> str:
             f"{runtime} is not on PATH",
             fix=f"'module load {runtime}', or containers/install-apptainer.sh",
         )
-    done = run_command([runtime, "--version"], os.environ, COMMAND_SECONDS)
-    if isinstance(done, str) or done.returncode != 0:
-        problem = done if isinstance(done, str) else f"{runtime} --version: {failure(done)}"
+    answer = ask([runtime, "--version"], COMMAND_SECONDS)
+    if not answer.succeeded:
         raise MissingRequirement(
-            problem,
+            f"'{runtime} --version' {answer.failure()}",
             fix=f"run '{runtime} --version' by hand; 'module load {runtime}' may bring another",
         )
-    return done.stdout.strip()
+    return answer.text.strip()
 
 
 def _image(image: Path) -> str:

@@ -33,6 +33,7 @@ from agenttts import __version__
 from agenttts.dispatch.apptainer import container_env
 from agenttts.errors import MissingRequirement, UserError, valid_names
 from agenttts.files.atomic import atomic_write_json
+from agenttts.files.commands import ask
 
 # zstd at level 3 packs the CPU image three times as fast as the default gzip and no larger.
 SQUASHFS_ARGUMENTS = "-comp zstd -Xcompression-level 3"
@@ -185,16 +186,10 @@ def read_record(image: Path) -> ImageRecord | None:
 def image_cuda(runtime: str, image: Path) -> str | None:
     """The CUDA in an image's label `CUDA_LABEL`, which ``Apptainer.def`` writes; None where there is none to be read."""
     try:
-        shown = subprocess.run(
-            [runtime, "inspect", "--json", "--labels", str(image)],
-            capture_output=True,
-            text=True,
-            timeout=_INSPECT_S,
-            check=False,
-        )
-        labels = json.loads(shown.stdout)["data"]["attributes"]["labels"]
+        answer = ask([runtime, "inspect", "--json", "--labels", str(image)], _INSPECT_S)
+        labels = json.loads(answer.text)["data"]["attributes"]["labels"]
         cuda = labels.get(CUDA_LABEL)
-    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return cuda if isinstance(cuda, str) and re.fullmatch(r"\d+(\.\d+)*", cuda) else None
 
@@ -292,20 +287,14 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
     from the environment's ``PIP_*`` alone.
     """
     for python in (sys.executable, "python3"):
-        try:
-            listing = subprocess.run(
-                [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
-                # A 'user = true' in pip.conf is meant for installing; 'pip config' takes it for its own --user.
-                env={**environ, "PIP_USER": "0"},
-                capture_output=True,
-                text=True,
-                timeout=_INSPECT_S,
-                check=False,
-            )
-        except (subprocess.TimeoutExpired, OSError):
-            continue
-        if listing.returncode == 0:
-            return parse_pip_config(listing.stdout)
+        listing = ask(
+            [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
+            _INSPECT_S,
+            # A 'user = true' in pip.conf is meant for installing; 'pip config' takes it for its own --user.
+            {**environ, "PIP_USER": "0"},
+        )
+        if listing.succeeded:
+            return parse_pip_config(listing.text)
     return parse_pip_config(
         "\n".join(
             f":env:.{name[4:].lower().replace('_', '-')}={value!r}"
@@ -457,16 +446,13 @@ def _version(runtime: str) -> str:
 
 def _answer(command: list[str]) -> str:
     """What a short question to the runtime prints; `MissingRequirement` where it does not end."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_INSPECT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
+    answer = ask(command, _INSPECT_S)
+    if answer.problem is not None:
         raise MissingRequirement(
-            f"'{' '.join(command)}' did not end within {_INSPECT_S:g} s",
+            f"'{' '.join(command)}' {answer.problem}",
             fix="run it by hand; it may lie on a file system that does not answer",
-        ) from None
-    return done.stdout
+        )
+    return answer.text
 
 
 def _project_version(project: Path) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 
 from agenttts.dispatch.node.devices import DEADLINE_S
+from agenttts.files.commands import ask
 
 # The oldest driver by CUDA's major version. Source: docs.nvidia.com/deploy/cuda-compatibility, "Minor Version
 # Compatibility", table 1.
@@ -41,18 +41,12 @@ def driver_facts(deadline: float = DEADLINE_S) -> list[Gpu]:
     if program is None:
         return []
     for query in _QUERIES:
-        try:
-            done = subprocess.run(
-                [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"],
-                capture_output=True,
-                text=True,
-                timeout=deadline,
-                check=False,
-            )
-        except (subprocess.TimeoutExpired, OSError):
+        command = [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+        answer = ask(command, deadline)
+        if answer.succeeded:
+            return read_gpus(answer.text)
+        if answer.problem is not None:
             return []
-        if done.returncode == 0:
-            return read_gpus(done.stdout)
     return []
 
 

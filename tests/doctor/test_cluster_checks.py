@@ -37,7 +37,7 @@ def test_accounting_that_hangs_is_said_to(fake, impatient):
 @pytest.mark.parametrize(
     ("script", "part"),
     [
-        (HANGS, "apptainer did not end within 0.3 s"),
+        (HANGS, "'apptainer --version' did not end within 0.3 s"),
         ("echo 'error: no such library' >&2; exit 127", "exit status 127: error: no such library"),
     ],
 )

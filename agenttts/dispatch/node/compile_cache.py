@@ -14,11 +14,12 @@ import os
 import re
 import secrets
 import shutil
-import subprocess
 import tarfile
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from agenttts.files.commands import ask
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +112,6 @@ def _gpu_kind() -> str:
     if not os.environ.get("CUDA_VISIBLE_DEVICES", "any") or shutil.which("nvidia-smi") is None:
         return "cpu"
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_TIMEOUT_S, check=False)  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return "gpu"
-    names = sorted(set(done.stdout.split("\n")) - {""}) if done.returncode == 0 else []
+    answer = ask(command, _QUERY_TIMEOUT_S)
+    names = sorted(set(answer.text.split("\n")) - {""}) if answer.succeeded else []
     return "+".join(names) or "gpu"

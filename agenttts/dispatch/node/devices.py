@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from agenttts.files.commands import ask
 
 DEADLINE_S = 5.0
 _UUID = re.compile(r"(GPU|MIG)-[^\s,()]+")
@@ -27,17 +28,13 @@ def list_devices(deadline: float = DEADLINE_S) -> Listing | None:
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
-    try:
-        done = subprocess.run(
-            [program, "-L"], capture_output=True, text=True, timeout=deadline, check=False
-        )
-    except (subprocess.TimeoutExpired, OSError):
+    answer = ask([program, "-L"], deadline)
+    if answer.problem is not None:
         return None
-    if done.returncode != 0:
-        said = " ".join(f"{done.stdout} {done.stderr}".split())[:300]
-        return Listing(problem=f"nvidia-smi -L ended with exit code {done.returncode}: {said}")
-    lost = next((line for line in done.stdout.splitlines() if "error" in line.lower()), None)
-    found = [(match["kind"], match["uuid"].strip()) for match in _LINE.finditer(done.stdout)]
+    if not answer.succeeded:
+        return Listing(problem=f"nvidia-smi -L {answer.failure()}")
+    lost = next((line for line in answer.text.splitlines() if "error" in line.lower()), None)
+    found = [(match["kind"], match["uuid"].strip()) for match in _LINE.finditer(answer.text)]
     return Listing(
         gpus=tuple(uuid for kind, uuid in found if kind.startswith("GPU")),
         mig=tuple(uuid for kind, uuid in found if kind.startswith("MIG")),

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
+
+from agenttts.files.commands import ask
 
 # slurmctld looks at limits about every 30 s, and sbatch(1) says that a signal may come up to 60 s early.
 _EARLY_S = 60.0
@@ -48,22 +49,13 @@ def stop_cause(
 
 def show_job(job_id: str, timeout: float) -> dict[str, str]:
     """The fields of ``scontrol show job``; empty when it does not answer in time."""
-    try:
-        done = subprocess.run(
-            ["scontrol", "--oneliner", "show", "job", job_id],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env={**os.environ, "SLURM_TIME_FORMAT": "standard"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    if done.returncode != 0:
+    command = ["scontrol", "--oneliner", "show", "job", job_id]
+    answer = ask(command, timeout, {**os.environ, "SLURM_TIME_FORMAT": "standard"})
+    if not answer.succeeded:
         return {}
     # The first value of a name: a comment of the user's may hold anything, and comes later.
     fields: dict[str, str] = {}
-    for name, value in _FIELD.findall(done.stdout.partition("\n")[0]):
+    for name, value in _FIELD.findall(answer.text.partition("\n")[0]):
         fields.setdefault(name, value)
     return fields
 

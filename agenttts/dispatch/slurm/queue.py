@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -24,6 +23,7 @@ from agenttts.dispatch.slurm.queue_reader import (
 )
 from agenttts.dispatch.slurm.queue_reasons import Waiting, end_sentence, wait_sentence, waiting_for
 from agenttts.errors import MissingRequirement
+from agenttts.files.commands import Answer, ask
 from agenttts.tables.schema import TrialState
 
 # Job states that end a job for good (squeue(1), "JOB STATE CODES"), and what each means for a trial.
@@ -177,9 +177,9 @@ def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
     """scancel; that one of the jobs has ended meanwhile is no error."""
     command = ["scancel", *options, *job_ids]
     _check_present(command)
-    done = _ask(command)
+    answer = _ask(command)
     # One of them ended between the look and the signal; scancel goes on with the others, a line for each that failed.
-    problems = [done] if isinstance(done, str) else _problems(done)
+    problems = _problems(answer)
     if problems:
         raise QueueUnavailable(
             f"'scancel' of {len(command) - 1 - len(options)} jobs: {'; '.join(dict.fromkeys(problems))[:500]}",
@@ -195,8 +195,7 @@ def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> bool:
     command = ["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"]
     if name:
         command.append(f"Name={name}")
-    done = _ask(command)
-    return not isinstance(done, str) and not _problems(done)
+    return not _problems(_ask(command))
 
 
 def keep_off(job_ids: Sequence[str], nodes: str) -> None:
@@ -207,11 +206,7 @@ def keep_off(job_ids: Sequence[str], nodes: str) -> None:
     problems = []
     for first in range(0, len(job_ids), _JOBS_AN_UPDATE):
         some = ",".join(job_ids[first : first + _JOBS_AN_UPDATE])
-        done = _ask(["scontrol", "update", f"JobId={some}", f"ExcNodeList={nodes}"])
-        if isinstance(done, str):
-            problems.append(done)
-        else:
-            problems += _problems(done)
+        problems += _problems(_ask(["scontrol", "update", f"JobId={some}", f"ExcNodeList={nodes}"]))
     if problems:
         raise QueueUnavailable(
             f"'scontrol update JobId=... ExcNodeList={nodes}': {'; '.join(dict.fromkeys(problems))[:500]}",
@@ -232,11 +227,13 @@ def query_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not _BENT.match(name)}
 
 
-def _problems(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+def _problems(answer: Answer) -> list[str]:
     """What a command that failed said, without what it said of jobs that have started or ended meanwhile."""
-    if done.returncode == 0:
+    if answer.problem is not None:
+        return [answer.problem]
+    if answer.succeeded:
         return []
-    lines = done.stderr.decode(errors="replace").splitlines() or [_said(done)]
+    lines = answer.errors.decode(errors="replace").splitlines() or [answer.failure() or ""]
     return [line.strip() for line in lines if line.strip() and not _NOT_WAITING.search(line)]
 
 
@@ -250,37 +247,17 @@ def _check_present(command: list[str]) -> None:
 
 def _run(command: list[str]) -> bytes:
     _check_present(command)
-    done = _ask(command)
-    if isinstance(done, str) or done.returncode != 0:
-        problem = done if isinstance(done, str) else f"failed: {_said(done)}"
+    answer = _ask(command)
+    if not answer.succeeded:
         raise QueueUnavailable(
-            f"'{' '.join(command)}' {problem}",
+            f"'{' '.join(command)}' {answer.failure()}",
             fix="check that slurmctld answers ('scontrol ping') and that the profile's options are valid here",
         )
-    return done.stdout
+    return answer.output
 
 
-def _ask(command: list[str]) -> subprocess.CompletedProcess[bytes] | str:
-    """What a command did, or why there is no answer."""
-    try:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            env=query_environment(),
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"did not answer within {_TIMEOUT_S} s"
-    except OSError as error:
-        return f"cannot be run: {error.strerror}"
-
-
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    """What a command that failed wrote, in one line."""
-    text = done.stderr.decode(errors="replace") or done.stdout.decode(errors="replace")
-    return " ".join(text.split())[:500] or f"exit status {done.returncode}"
+def _ask(command: list[str]) -> Answer:
+    return ask(command, _TIMEOUT_S, query_environment())
 
 
 def _squeue() -> QueueAnswer:
@@ -293,17 +270,16 @@ def _squeue() -> QueueAnswer:
 def _sacct(job_ids: list[str]) -> QueueAnswer:
     if shutil.which("sacct") is None:
         return QueueAnswer()
-    done = _ask(["sacct", "-P", "-X", "-o", SACCT_FIELDS, "-j", ",".join(job_ids)])
-    if isinstance(done, str) or done.returncode != 0:
-        said = done if isinstance(done, str) else _said(done)
-        silent = not isinstance(done, str) and not (done.stdout + done.stderr).strip()
-        if silent or _NO_ACCOUNTING.search(said):
+    answer = _ask(["sacct", "-P", "-X", "-o", SACCT_FIELDS, "-j", ",".join(job_ids)])
+    if not answer.succeeded:
+        silent = answer.problem is None and not (answer.output + answer.errors).strip()
+        if silent or _NO_ACCOUNTING.search(answer.quoted()):
             return QueueAnswer()
         raise QueueUnavailable(
-            f"'sacct' says nothing of jobs that squeue no longer shows: {said}",
+            f"'sacct' says nothing of jobs that squeue no longer shows: it {answer.failure()}",
             fix="try again when 'sacctmgr ping' says that slurmdbd is up",
         )
-    return read_sacct(done.stdout)
+    return read_sacct(answer.output)
 
 
 def _cut_off(command: str) -> QueueUnavailable:

@@ -22,7 +22,7 @@ TWO_MIG = MIG + "  MIG 1g.10gb Device 1: (UUID: MIG-dddd-4)\n"
         (LISTED, 0, "GPU-dddd-4", 1, "does not list the granted device GPU-dddd-4"),
         (LISTED, 0, "0,1,2,3", 4, "4 GPUs were granted, nvidia-smi -L lists 2"),
         (MIG, 0, "MIG-cccc-3", 1, None),
-        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9, "0", 1, "exit code 9: NVIDIA-SMI has failed"),
+        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9, "0", 1, "exit status 9: NVIDIA-SMI has failed"),
         ("GPU 0: NVIDIA H100 (UUID: GPU-aaaa-1)\nUnable to determine the device handle for gpu 0000:3B:00.0: Unknown Error\n", 0, "0,1", 2, "Unknown Error"),
         ("anything\n", 1, "", 0, None),
     ],
@@ -76,7 +76,7 @@ def test_a_container_is_given_the_numbers(nvidia_smi, monkeypatch):
         ("GPU 0: NVIDIA A100 (UUID: GPU-a)\n  MIG 1g.5gb     Device  0: (UUID: MIG-b)\n  MIG 1g.5gb     Device  1: (UUID: MIG-c)\n", 0, "1 seen, in 2 MIG devices, the profile uses 4"),
         ("GPU 0: NVIDIA A100 (UUID: GPU-a)\nGPU 1: NVIDIA A100 (UUID: GPU-b)\n", 0, "2 seen, the profile uses 4"),
         ("No devices found.\n", 0, "0 seen, the profile uses 4"),
-        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\nMake sure that it runs.\n", 9, "nvidia-smi -L ended with exit code 9: NVIDIA-SMI has failed"),
+        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\nMake sure that it runs.\n", 9, "nvidia-smi -L failed with exit status 9: NVIDIA-SMI has failed"),
     ],
 )  # fmt: skip
 def test_doctor_counts_gpus_and_not_lines(nvidia_smi, says, code, expected):
