@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from agenttts.dispatch.check import Check
+from agenttts.dispatch.commands import failure, run_command
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.queue import query_environment
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm.sbatch_options import flag_line
 from agenttts.dispatch.slurm.submission import outer_environment
-from agenttts.doctor.check import Check
 
 _SECONDS = 60.0
-_LONGEST_OUTPUT = 1000
 
 
 def request_words(profile: Profile, resources: JobResources, gpus: int) -> tuple[str, ...]:
@@ -56,30 +55,3 @@ def command_problem(command: Sequence[str]) -> str | None:
     if isinstance(done, str):
         return done
     return None if done.returncode == 0 else failure(done)
-
-
-def run_command(
-    command: Sequence[str], env: Mapping[str, str], seconds: float
-) -> subprocess.CompletedProcess[str] | str:
-    """What a command did, or why there is no answer."""
-    try:
-        return subprocess.run(
-            list(command),
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"{command[0]} did not end within {seconds:g} s"
-    except OSError as error:
-        return f"{command[0]} cannot be run: {error.strerror}"
-
-
-def failure(done: subprocess.CompletedProcess[str]) -> str:
-    """How a command failed: its exit status and the end of what it said."""
-    said = " ".join((done.stderr or done.stdout).split())[-_LONGEST_OUTPUT:]
-    return f"exit status {done.returncode}: {said}" if said else f"exit status {done.returncode}"
