@@ -164,6 +164,7 @@ def launch(
 def _after_launch(run: Any, created: bool, plan: Any, wait: bool, as_json: bool) -> None:
     """Say what was launched, or follow it to its end."""
     from agenttts.cli import show
+    from agenttts.dispatch.schedulers import scheduler_type
     from agenttts.status.run_status import check_outcome, run_status
 
     read: dict[str, Any] = {
@@ -172,7 +173,7 @@ def _after_launch(run: Any, created: bool, plan: Any, wait: bool, as_json: bool)
         "skip_bad": plan.spec.task.skip_bad,
         "data": plan.data.to_json(),
     }
-    if not wait and plan.profile.kind != "in_process":
+    if not wait and not scheduler_type(plan.profile.kind).runs_in_this_process:
         _print({**run_status(run), **read}, as_json, show.launched)
         return
     if not as_json:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from agenttts.dispatch.attempts import count_state
-from agenttts.dispatch.base import JobRequest, JobStatus
+from agenttts.dispatch.base import JobRequest, JobStatus, Service, ServiceRequest
 from agenttts.dispatch.blame import AttemptEnd, blame
+from agenttts.dispatch.host import HostScheduler, started
 from agenttts.dispatch.node.job import TrialJob, job_settings
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import Profile
@@ -30,8 +31,8 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.02
 
 
-class InProcessScheduler:
-    """`Scheduler` for ``kind: in_process``: every trial is a thread, ``throttle`` of them at a time.
+class InProcessScheduler(HostScheduler):
+    """`Scheduler` for ``kind: in_process``: every trial is a thread, ``max_running`` of them at a time.
 
     A trial's Python code runs in this process, so that a debugger and ``print`` reach it. Three kinds of trials run
     as child processes all the same: those in a container, those of a task of the user's own (whose modules would
@@ -39,15 +40,17 @@ class InProcessScheduler:
     every trial sees all of them.
 
     Jobs are known to all schedulers of one process by their folder, and end with that process: polled from
-    another one they have ended.
+    another one they have ended. A service that does not end with its caller runs in the caller's own process too; it is
+    known by the lock that it holds, because that process may have other things to do.
     """
 
-    def __init__(self, profile: Profile, folder: Path) -> None:
-        self._profile = profile
-        self._jobs = _JOBS.setdefault(folder, {})
+    name = "in_process"
+    runs_in_this_process = True
+    self_end_seconds = 3.0
 
-    def capacity(self, live: int) -> int:
-        return max(0, self._profile.throttle - live)
+    def __init__(self, profile: Profile, folder: Path) -> None:
+        super().__init__(profile, folder)
+        self._jobs = _JOBS.setdefault(folder, {})
 
     def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         return {request.trial: self._start(batch, request) for request in requests}
@@ -57,19 +60,12 @@ class InProcessScheduler:
         jobs = {j.directory: job_id for job_id, j in self._jobs.items() if j.batch == batch}
         return {trials[place]: job_id for place, job_id in jobs.items() if place in trials}
 
-    def withdraw(self, batch: str, requests: Sequence[JobRequest], trials: Collection[str]) -> None:
-        """Nothing appears later here: jobs are threads of this process."""
-
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         return {job_id: self._status(job_id) for job_id in job_ids}
 
     def strays(self, token: str, known: Collection[str]) -> dict[str, str]:
         live = (job_id for job_id, job in self._jobs.items() if job.alive)
         return {job_id: "a thread" for job_id in live if job_id not in known}
-
-    def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
-        """This machine is the only node."""
-        return None
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
@@ -85,12 +81,23 @@ class InProcessScheduler:
 
     def _status(self, job_id: str) -> JobStatus:
         job = self._jobs.get(job_id)
-        if job is None:
-            detail = "the process that ran it has ended"
-            return JobStatus("ENDED", ended=True, verdict=TrialState.INFRA_FAILED, detail=detail)
-        if job.alive:
-            return JobStatus("RUNNING", ended=False)
-        return JobStatus("ENDED", ended=True, verdict=TrialState.INFRA_FAILED, detail=job.problem)
+        if job is not None:
+            return self._status_of(job.alive, "" if job.alive else job.problem)
+        alive = self._is_child(job_id)
+        return self._status_of(alive, "" if alive else "the process that ran it has ended")
+
+    def _start_own(self, request: ServiceRequest) -> Service:
+        """Say which process it is to be; its owner calls the function."""
+        return started(request, str(os.getpid()))
+
+    def _own_services(self, service: Service) -> list[str]:
+        locked = service.is_locked is not None and service.is_locked()
+        return [service.job_id] if locked and service.job_id else []
+
+    def _service_runs(self, service: Service) -> bool:
+        if service.is_locked is not None:
+            return service.is_locked()
+        return super()._service_runs(service)
 
 
 class _Stop(BaseException):

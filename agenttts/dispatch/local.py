@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import cloudpickle  # type: ignore[import-untyped]  # it has no types
 import submitit
 
-from agenttts.dispatch.base import JobRequest, JobStatus
+from agenttts.dispatch.base import JobRequest, JobStatus, Service, ServiceRequest
+from agenttts.dispatch.host import HostScheduler, started
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES, TrialJob
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm.syntax import minutes
+from agenttts.files.documents import parse_json
 from agenttts.files.processes import command_line, parents, pids
-from agenttts.tables.schema import TrialState
 
 # The module that runs a local job's process from its start to its end.
 RUNNER = b"submitit.local._local"
@@ -23,21 +27,20 @@ RUNNER = b"submitit.local._local"
 _TASK = b"submitit.core._submit"
 
 
-class LocalScheduler:
-    """`Scheduler` for ``kind: local``: ``throttle`` trials at a time, GPUs shared out among them.
+class LocalScheduler(HostScheduler):
+    """`Scheduler` for ``kind: local``: ``max_running`` trials at a time, GPUs shared out among them.
 
     A job id is the pid of submitit's process for the job, which outlives the controller; a controller that is
-    started again finds it by pid and folder.
+    started again finds it by pid and folder. So does a service that does not end with its caller, in a session of its own:
+    neither Ctrl-C nor a closed terminal reaches it.
     """
 
+    name = "local"
+
     def __init__(self, profile: Profile, folder: Path) -> None:
-        self._profile = profile
-        self._folder = folder
+        super().__init__(profile, folder)
         self._jobs: dict[str, submitit.Job[str]] = {}
         self._given: dict[str, list[int]] = {}
-
-    def capacity(self, live: int) -> int:
-        return max(0, self._profile.throttle - live)
 
     def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         return {request.trial: self._start(request) for request in requests}
@@ -50,9 +53,6 @@ class LocalScheduler:
             if directory in trials:
                 found[trials[directory]] = job_id
         return found
-
-    def withdraw(self, batch: str, requests: Sequence[JobRequest], trials: Collection[str]) -> None:
-        """Nothing appears later here: a process that has not been told what to run ends by itself."""
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         return {job_id: self._status(job_id) for job_id in job_ids}
@@ -68,10 +68,6 @@ class LocalScheduler:
             # A job's shell runs its process, and that its task.
             if pid not in mine and not ancestors[pid] & mine.union(live)
         }
-
-    def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
-        """This machine is the only node."""
-        return None
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
@@ -103,17 +99,37 @@ class LocalScheduler:
             if self._alive(job_id):
                 busy.update(given)
         free = [d for d in range(self._profile.gpus_per_node) if d not in busy]
-        # With fewer GPUs than trials want at a time they are shared; `throttle` is the operator's say on that.
+        # With fewer GPUs than trials want at a time they are shared; `max_running` is the operator's say on that.
         return (free + sorted(busy))[:count]
 
+    def _start_own(self, request: ServiceRequest) -> Service:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        told = cloudpickle.dumps((self._folder, request.start, request.function))
+        with (self._folder.parent / "start.log").open("ab") as output:
+            subprocess.run(
+                [sys.executable, "-m", "agenttts.dispatch.detached"],
+                input=told,
+                start_new_session=True,
+                stdout=output,
+                stderr=output,
+                check=True,
+            )
+        known = parse_json((self._folder / f"{request.start}.json").read_bytes())
+        return started(request, known["job_id"], known["identity"])
+
+    def _own_services(self, service: Service) -> list[str]:
+        """The processes that started the service, and end it in order when interrupted."""
+        wanted = {RUNNER, os.fsencode(self._folder)}
+        return [pid for pid in pids() if wanted <= set(command_line(pid).split(b"\0"))]
+
     def _status(self, job_id: str) -> JobStatus:
-        if self._alive(job_id):
-            return JobStatus("RUNNING", ended=False)
-        return JobStatus("ENDED", ended=True, verdict=TrialState.INFRA_FAILED)
+        return self._status_of(self._alive(job_id))
 
     def _alive(self, job_id: str) -> bool:
         job = self._jobs.get(job_id)
-        return not job.done() if job is not None else self._is_ours(job_id)
+        if job is not None:
+            return not job.done()
+        return self._is_ours(job_id) or self._is_child(job_id)
 
     def _live(self) -> list[str]:
         """The processes that serve jobs of this folder, whoever started them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from agenttts.spec.load import read_text
 from agenttts.spec.paths import expanded
 from agenttts.spec.section import Section
 from agenttts.spec.strict import load_strict
+
+log = logging.getLogger(__name__)
 
 
 class JobResources(Section):
@@ -128,8 +131,10 @@ class Profile(Section):
     """Memory of one GPU in GB (1e9 bytes): lets models without ``gpus`` be sized."""
     gpus_per_node: Annotated[int, Field(ge=0)] = 8
     """GPUs one trial may take at most; without Slurm, the GPUs of this machine."""
-    throttle: Annotated[int, Field(ge=1)] = 8
+    max_running: Annotated[int, Field(ge=1)] = 8
     """Trials of one array that run at a time; without Slurm, trials at a time on this machine."""
+    throttle: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude=True)
+    """The old name of ``max_running``; still read, with a warning."""
     max_pending: Annotated[int, Field(ge=1)] = 1000
     """Trials in the queue at most, waiting and running (besides the cluster's MaxArraySize and limits on submitted jobs)."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
@@ -189,6 +194,24 @@ class Profile(Section):
         return value
 
     @model_validator(mode="after")
+    def _rename_throttle(self) -> Profile:
+        if self.throttle is None:
+            return self
+        if "max_running" in self.model_fields_set:
+            raise ValueError(
+                "throttle is the old name of max_running, and both are given; remove throttle"
+            )
+        log.warning(
+            "the profile's key throttle is called max_running now; rename it: 'max_running: %d'",
+            self.throttle,
+        )
+        # The model is frozen for its users; this is still its making.
+        self.__dict__.update(max_running=self.throttle, throttle=None)
+        self.model_fields_set.add("max_running")
+        self.model_fields_set.discard("throttle")
+        return self
+
+    @model_validator(mode="after")
     def _grace_within_limit(self) -> Profile:
         # A job told to stop as soon as it starts would die of the signal before it can take it.
         for what in ("controller", "trial"):
@@ -208,8 +231,8 @@ def _looks_secret(name: str) -> bool:
 
 # Profiles that need no file.
 BUILT_IN = {
-    "local": "{kind: local, throttle: 1, gpus_per_node: 0, poll_seconds: 0.3}",
-    "in_process": "{kind: in_process, throttle: 1, gpus_per_node: 0, poll_seconds: 0.02}",
+    "local": "{kind: local, max_running: 1, gpus_per_node: 0, poll_seconds: 0.3}",
+    "in_process": "{kind: in_process, max_running: 1, gpus_per_node: 0, poll_seconds: 0.02}",
 }
 
 
@@ -263,8 +286,3 @@ def describe(resources: JobResources) -> dict[str, Any]:
         for name, value in resources.model_dump().items()
         if value != fields[name].default or name in ("time", "cpus")
     }
-
-
-def has_nodes(profile: Profile) -> bool:
-    """Whether trials of the profile run on other machines than this one."""
-    return profile.kind == "slurm"

@@ -7,20 +7,19 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agenttts.dispatch.apptainer import Container
-from agenttts.dispatch.base import JobStatus, QueueUnavailable
-from agenttts.dispatch.controller_process import controller_kind
-from agenttts.dispatch.profile import JobResources, Profile, has_nodes
-from agenttts.dispatch.slurm.batch_script import log_message
-from agenttts.dispatch.slurm.queue import cancel_jobs, job_rows, row_status
-from agenttts.dispatch.slurm.request import JobNeeds
-from agenttts.dispatch.slurm.stuck_jobs import StuckJobs
-from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
+from agenttts.dispatch.base import JobStatus, QueueUnavailable, Service, ServiceRequest
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.schedulers import (
+    controller_scheduler,
+    create_scheduler,
+    scheduler_type,
+)
 from agenttts.doctor.probe_job import (
     ECHO,
     FACTS,
@@ -30,22 +29,19 @@ from agenttts.doctor.probe_job import (
     is_there,
     write_reply,
 )
-from agenttts.doctor.tried_request import request_words
 from agenttts.errors import MissingRequirement, UserError
 
 # Slurm gives a job that has just come a reason of the moment before it gives the one that lasts.
 _STUCK_S = 10.0
 _POLL_S = 1.0
 _ANSWER_S = 180.0
-_LOG_BYTES = 4000
 
 
 @dataclass(frozen=True)
 class Place:
     """A kind of job whose node is looked at: its section of the profile and the GPUs it asks for."""
 
-    what: str
-    resources: JobResources
+    what: Literal["controller", "trial"]
     gpus: int
 
 
@@ -73,19 +69,19 @@ def probe_places(profile: Profile) -> list[Place]:
 
     Raises `UserError` where the profile is not a cluster's.
     """
-    if not has_nodes(profile):
+    if not scheduler_type(profile.kind).has_nodes:
         raise UserError(
             f"--submit: the profile is of kind {profile.kind}, without a queue to submit to; doctor without --submit "
             "looks at this machine, which is where its trials run"
         )
     return [
-        Place("trial", profile.trial, min(1, profile.gpus_per_node)),
-        *(
-            [Place("controller", profile.controller, 0)]
-            if controller_kind(profile) == "slurm"
-            else []
-        ),
+        Place("trial", min(1, profile.gpus_per_node)),
+        *([Place("controller", 0)] if _controller_is_a_job(profile) else []),
     ]
+
+
+def _controller_is_a_job(profile: Profile) -> bool:
+    return controller_scheduler(profile, Path()).has_nodes
 
 
 def probe(
@@ -113,17 +109,17 @@ def probe(
         Visit(place, profile, container, home / place.what, f"{token}-{place.what}")
         for place in places
     ]
-    stuck = StuckJobs(min(_STUCK_S, timeout))
+    patience = min(_STUCK_S, timeout)
     try:
         for visit in visits:
             visit.submit(tell)
         while any(visit.open for visit in visits):
             late = time.monotonic() - started > timeout
-            _look(visits, stuck, profile, timeout if late else None, tell)
+            _look(visits, patience, timeout if late else None, tell)
             if any(visit.open for visit in visits):
                 time.sleep(min(_POLL_S, max(0.05, profile.poll_seconds)))
     finally:
-        _cancel([visit for visit in visits if visit.job_id and not visit.ended])
+        _cancel(visits)
     seen = [visit.seen() for visit in visits]
     if all(one.facts is not None for one in seen):
         shutil.rmtree(home, ignore_errors=True)
@@ -160,6 +156,9 @@ class Visit:
         self._fix: str | None = None
         self._ended_at: float | None = None
         self._told = ""
+        self._stuck_since: float | None = None
+        self._scheduler = create_scheduler(profile, folder / "job")
+        self._service = Service(f"doctor-{token}", token)
 
     @property
     def open(self) -> bool:
@@ -181,25 +180,27 @@ class Visit:
             directories=directories,
             container=self._container,
             python=trial and (self._container is not None or not profile.in_containers),
-            trial_options=None
+            scheduler_problems=None
             if trial
-            else request_words(profile, profile.trial, profile.gpus_per_node),
+            else self._scheduler.test_request(profile.trial, profile.gpus_per_node),
             answer_seconds=_ANSWER_S,
         )
-        needs = JobNeeds(
-            name=f"doctor-{place.what}",
+        request = ServiceRequest(
+            name=self._service.name,
+            start=self._token,
+            function=ProbeJob(question),
+            title=f"doctor-{place.what}",
             comment=f"agenttts doctor={self._token}",
+            section=place.what,
             gpus=place.gpus,
-            grace_seconds=profile.grace_seconds,
             requeue=False,
         )
         try:
-            executor = slurm_executor(self.folder / "job", profile, place.resources, needs)
-            with submission_errors(), outer_environment():
-                [self.job_id] = executor.submit_each([ProbeJob(question)], self._token)
+            self._service = self._scheduler.start_service(request)
         except MissingRequirement as error:
             self._problem, self._fix = error.what, error.fix
             return
+        self.job_id = self._service.job_id
         self._submitted = time.monotonic()
         tell(f"{place.what} job {self.job_id} submitted")
 
@@ -219,13 +220,19 @@ class Visit:
         if self._facts is None and is_there(self.folder / FACTS):
             self._facts = _read(self.folder / FACTS)
 
-    def look_at_queue(self, status: JobStatus, settle_seconds: float) -> str:
+    def status(self) -> JobStatus:
+        """How the job stands. Raises `QueueUnavailable`."""
+        job = self.job_id or ""
+        return self._scheduler.poll([job])[job]
+
+    def look_at_queue(self, status: JobStatus) -> str:
         """Take in how the job stands; a line for the user where that is new, else ''."""
         self.ended = status.ended
         if status.ended and self.open:
             self._ended_at = self._ended_at or time.monotonic()
-            if time.monotonic() - self._ended_at >= settle_seconds:
-                self._problem = self._how_it_ended(status, settle_seconds)
+            settle = self._scheduler.settle_seconds
+            if time.monotonic() - self._ended_at >= settle:
+                self._problem = self._how_it_ended(status, settle)
         line = f"{self.place.what} job {self.job_id} {status.state}"
         line += f" ({status.detail})" if status.detail else ""
         if line == self._told or status.ended:
@@ -235,7 +242,7 @@ class Visit:
 
     def give_up(self, status: JobStatus, why: str) -> None:
         """The job is not waited for any longer."""
-        if status.stuck or status.state == "PENDING":
+        if status.stuck or status.pending:
             reason = status.detail or "Slurm gives no reason"
             self._problem = (
                 f"job {self.job_id} {why} and was cancelled; it waits because of {reason}"
@@ -264,11 +271,24 @@ class Visit:
             self._fix,
         )
 
+    def stuck_for(self, status: JobStatus) -> float:
+        """Seconds that the job has waited for what will not come by itself, as far as it was looked at."""
+        if not status.stuck:
+            self._stuck_since = None
+            return 0.0
+        now = time.monotonic()
+        self._stuck_since = self._stuck_since or now
+        return now - self._stuck_since
+
+    def cancel(self) -> None:
+        """End the job if there is one and it has not ended."""
+        if self.job_id and not self.ended:
+            self._scheduler.stop_service(self._service, [self.job_id])
+
     def _how_it_ended(self, status: JobStatus, settle_seconds: float) -> str:
-        said = log_message(self.folder / "job", self.job_id or "")
         what = f"job {self.job_id} ended as {status.state} without a report"
-        if said:
-            return f"{what}: {said}"
+        if status.never_started:
+            return f"{what}: {status.detail}"
         if self._waited is not None:
             return f"{what}; the last line of its log is: {self._last_line()}"
         self._fix = (
@@ -283,55 +303,46 @@ class Visit:
         )
 
     def _last_line(self) -> str:
-        log = self.folder / "job" / f"{self.job_id}_0_log.err"
-        try:
-            text = log.read_bytes()[-_LOG_BYTES:].decode(errors="replace")
-        except OSError:
-            return ""
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return lines[-1] if lines else ""
+        return self._scheduler.last_log_line(self.job_id or "")
 
 
 def _look(
-    visits: Sequence[Visit],
-    stuck: StuckJobs,
-    profile: Profile,
-    late: float | None,
-    tell: Callable[[str], None],
+    visits: Sequence[Visit], patience: float, late: float | None, tell: Callable[[str], None]
 ) -> None:
-    """One look at the files and the queue; ``late``: the limit, where it has passed."""
+    """One look at the files and the queue.
+
+    Args:
+        visits: The jobs.
+        patience: Seconds that a job may wait for what will not come by itself.
+        late: The limit of all of it in seconds, where it has passed.
+        tell: As for `probe`.
+    """
     for visit in visits:
         visit.look_at_files()
-    waiting = {visit.job_id: visit for visit in visits if visit.job_id and visit.open}
-    if not waiting:
-        return
-    try:
-        rows = job_rows(waiting)
-    except QueueUnavailable as error:
-        if late is None:
-            return
-        for visit in waiting.values():
-            visit.give_up(JobStatus("UNKNOWN", ended=False), f"was not heard of ({error})")
-        return
-    settle = profile.settle_seconds if profile.settle_seconds is not None else 120.0
-    overdue = set(stuck.overdue(rows))
-    for job, visit in waiting.items():
-        status = row_status(job, rows[job])
-        line = visit.look_at_queue(status, settle)
+    for visit in [visit for visit in visits if visit.job_id and visit.open]:
+        try:
+            status = visit.status()
+        except QueueUnavailable as error:
+            if late is not None:
+                lost = JobStatus("UNKNOWN", ended=False)
+                visit.give_up(lost, f"was not heard of ({error})")
+            continue
+        stuck_for = visit.stuck_for(status)
+        line = visit.look_at_queue(status)
         if line:
             tell(line)
         if not visit.open:
             continue
-        if job in overdue:
+        if status.stuck and stuck_for >= patience:
             visit.give_up(status, "would not start")
         elif late is not None:
             visit.give_up(status, f"had no report within {late:g} s")
 
 
 def _cancel(visits: Sequence[Visit]) -> None:
-    jobs = [visit.job_id for visit in visits if visit.job_id]
-    if jobs:
-        cancel_jobs(jobs)
+    with ExitStack() as each:  # the second one too, where the first cannot be cancelled
+        for visit in visits:
+            each.callback(visit.cancel)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

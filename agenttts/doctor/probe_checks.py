@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from agenttts import __version__
+from agenttts.dispatch.check import Check
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES
 from agenttts.dispatch.profile import Profile
-from agenttts.doctor.check import Check
 from agenttts.doctor.probe import Seen
 from agenttts.doctor.probe_job import SCRATCH_DIRECTORY, TMPDIR
 from agenttts.images.cuda import Gpu, driver_problem, memory_problem

@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from agenttts.dispatch.apptainer import SCRATCH, Container, exec_command, grante
 from agenttts.dispatch.node.devices import device_problem, list_devices
 from agenttts.dispatch.node.preflight import write_problem
 from agenttts.dispatch.node.scratch import scratch_directory
+from agenttts.dispatch.service_job import EndingJob
 from agenttts.doctor import environment_facts
-from agenttts.doctor.tried_request import command_problem, sbatch_test
 from agenttts.files.atomic import atomic_write_json, atomic_write_text
 from agenttts.files.commands import ask
 from agenttts.images.cuda import driver_facts
@@ -41,7 +41,7 @@ _ENVIRONMENT_S = 300.0
 
 @dataclass(frozen=True)
 class ProbeQuestion:
-    """What the job is to look at. ``directories`` are by what they are for; ``trial_options`` are those of sbatch."""
+    """What the job is to look at. ``directories`` are by what they are for."""
 
     folder: Path
     token: str
@@ -50,13 +50,13 @@ class ProbeQuestion:
     container: Container | None
     python: bool
     """Whether to look into the Python (of the container, where there is one) that trials run on."""
-    trial_options: tuple[str, ...] | None
-    """Ask for a trial from the node with these options of sbatch (and submit nothing); None: do not."""
+    scheduler_problems: Callable[[], dict[str, str | None]] | None
+    """Try from the node what a controller needs of the scheduler (and submit nothing); None: do not."""
     answer_seconds: float
 
 
-class ProbeJob:
-    """What submitit runs on the node."""
+class ProbeJob(EndingJob):
+    """What runs on the node."""
 
     def __init__(self, question: ProbeQuestion) -> None:
         self.question = question
@@ -91,9 +91,9 @@ class ProbeJob:
         if question.python:
             self._say("looks at the Python of the trials")
             facts["environment"] = self._environment()
-        if question.trial_options is not None:
+        if question.scheduler_problems is not None:
             self._say("asks Slurm")
-            facts["slurm"] = slurm_facts(question.trial_options)
+            facts["slurm"] = question.scheduler_problems()
         atomic_write_json(question.folder / FACTS, facts)
         self._say("is done")
 
@@ -138,18 +138,6 @@ class ProbeJob:
     def _say(self, text: str) -> None:
         """A line in the job's log: the last one tells where a job hangs."""
         print(f"agenttts-doctor {text}", file=sys.stderr, flush=True)
-
-
-def slurm_facts(trial_options: Sequence[str]) -> dict[str, str | None]:
-    """Whether a controller in a job could use Slurm's commands here: by command, what is wrong, or None."""
-    commands = [
-        sbatch_test(trial_options),
-        ["squeue", "--me"],
-        ["scontrol", "show", "config"],
-        ["scancel", "--version"],
-        ["sacct", "-X", "-n"],
-    ]
-    return {command[0]: command_problem(command) for command in commands}
 
 
 def wait_for_file(path: Path, seconds: float) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 from collections.abc import Callable
@@ -12,15 +11,17 @@ from typing import Any
 
 from agenttts import __version__
 from agenttts.dispatch.apptainer import Container
+from agenttts.dispatch.check import COMMAND_SECONDS, Check, check
 from agenttts.dispatch.node.devices import DEADLINE_S, list_devices
-from agenttts.dispatch.profile import Profile, has_nodes, load_profile
-from agenttts.dispatch.slurm.login_defaults import with_login_defaults
-from agenttts.doctor.check import Check, check
-from agenttts.doctor.cluster_checks import cluster_checks
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.schedulers import (
+    create_scheduler,
+    load_completed_profile,
+    scheduler_type,
+)
 from agenttts.doctor.environment_facts import torch_cuda
 from agenttts.doctor.probe import Seen, probe, probe_places
 from agenttts.doctor.probe_checks import driver_check, memory_check, probe_checks
-from agenttts.doctor.tried_request import COMMAND_SECONDS
 from agenttts.errors import MissingRequirement
 from agenttts.files.commands import ask
 from agenttts.images.build import image_cuda, read_record
@@ -90,7 +91,7 @@ _FIRST = ("results directory", "Slurm")
 
 
 def _profile(cluster: str | None, folders: list[Path]) -> Profile:
-    return with_login_defaults(load_profile(cluster or "local", folders), os.environ)
+    return load_completed_profile(cluster or "local", folders)
 
 
 def _document(checks: list[Check]) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def _checks_here(profile: Profile, results: Path) -> list[Check]:
     checks = [
         check("agenttts-hpc", lambda: f"{__version__} on Python {platform.python_version()}"),
         check("results directory", lambda: _results(results)),
-        *cluster_checks(profile),
+        *create_scheduler(profile, results.absolute() / PROBE_FOLDER).checks(),
     ]
     if profile.container is not None and profile.in_containers:
         runtime = profile.container.runtime
@@ -133,7 +134,7 @@ def _driver_here(profile: Profile) -> list[Check]:
     found = driver_check(gpus, cuda, "the image" if boxed else "this Python")
     if found is None:
         return []
-    if not has_nodes(profile):
+    if not scheduler_type(profile.kind).has_nodes:
         return [found, memory_check(gpus, profile.gpu_memory_gb)]
     # Nodes may have other drivers: --submit looks at them.
     return [Check("driver here", None, found.detail)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.schedulers import scheduler_type
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_names
 from agenttts.inference.embedding import find_embedding_model
@@ -81,7 +82,9 @@ def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
     Where trials reach no hub (in a container, on compute nodes) a model that was not downloaded is unavailable.
     """
     offline = (
-        profile.kind == "slurm" or profile.container is not None or spec.container.image is not None
+        scheduler_type(profile.kind).has_nodes
+        or profile.container is not None
+        or spec.container.image is not None
     )
 
     def place(path: str, revision: str | None, key: str) -> str:

@@ -1,58 +1,30 @@
-"""What the commands do: launch, resume, cancel, and starting the controller where it belongs."""
+"""What the commands do: launch, resume, repair, cancel."""
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import submitit
-
-from agenttts.dispatch.base import JobStatus, QueueUnavailable
-from agenttts.dispatch.controller_process import ELSEWHERE, controller_kind, is_process
-from agenttts.dispatch.local import RUNNER
-from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.slurm.batch_script import log_message
-from agenttts.dispatch.slurm.queue import (
-    cancel_jobs,
-    job_states,
-    row_status,
-    rows_with_comment,
+from agenttts.dispatch.base import QueueUnavailable
+from agenttts.errors import MissingRequirement, UserError
+from agenttts.launch.controller import (
+    controller_works,
+    refuse_elsewhere,
+    start_controller,
+    stop_controllers,
 )
-from agenttts.dispatch.slurm.request import JobNeeds
-from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
-from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserError
-from agenttts.files.locks import is_locked
-from agenttts.files.processes import command_line, pids, process_identity
 from agenttts.launch.create import check_same_spec, create_run
 from agenttts.launch.plan import Plan
 from agenttts.launch.rebuild import Rebuilt, rebuild_journal
 from agenttts.launch.retry import retry_failed
-from agenttts.loop.controller_job import (
-    ControllerJob,
-    close_cancelled,
-    log_file,
-    make_controller,
-    patiently,
-    run_token,
-    run_tokens,
-    trial_scheduler,
-    warn_of_changed_weights,
-)
+from agenttts.loop.controller_job import close_cancelled, run_tokens, trial_scheduler
 from agenttts.loop.strays import end_strays
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal, read_state
 from agenttts.run.starts import (
-    ControllerHandle,
     RunRemoved,
     one_command,
     only_controller,
@@ -61,12 +33,6 @@ from agenttts.run.starts import (
 )
 
 log = logging.getLogger(__name__)
-
-# In the comment of a controller's job: the token of its start.
-_START = "start="
-_STOP_PATIENCE_S = 90.0
-_BY_ITSELF_S = 3.0
-_NO_ANSWER = "sbatch gave no answer when it was started, and no job of that start is in the queue"
 
 
 def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
@@ -128,7 +94,7 @@ def repair(
     """
     if not (from_tables or retry):
         return None, []
-    if _controller_works(run):
+    if controller_works(run):
         raise UserError(
             f"{run.path}: its controller runs, and the journal is the controller's; wait until the run is over, or "
             f"'agenttts-hpc cancel {run.path}' first"
@@ -147,11 +113,15 @@ def cancel(run: RunDirectory) -> None:
         handle = read_handle(run)
         if handle is not None and read_state(run.journal_file).finished != "done":
             write_handle(run, replace(handle, cancelled=True))
-        _refuse_elsewhere(run, "; the cancel is on record, and it ends when it sees that")
-        _stop_controllers(run)
+        refuse_elsewhere(run, "; the cancel is on record, and it ends when it sees that")
+        stop_controllers(run)
         with only_controller(run):
             close_cancelled(run)
             _end_strays(run)
+
+
+def _is_over_or_works(run: RunDirectory) -> bool:
+    return read_state(run.journal_file).finished == "done" or controller_works(run)
 
 
 def _end_strays(run: RunDirectory) -> None:
@@ -162,219 +132,3 @@ def _end_strays(run: RunDirectory) -> None:
         end_strays(journal, scheduler, run_tokens(run), known=())
     finally:
         journal.close()
-
-
-def start_controller(run: RunDirectory) -> Callable[[], None] | None:
-    """Start the controller: as a light Slurm job, as a process of its own session here, or in this process.
-
-    For callers within `one_command`. What is returned, if anything, is to be called when that is over: in this process
-    (``kind: in_process``) it runs the controller, and the run is over, or has failed, when it returns.
-    """
-    profile = run.profile()
-    kind = controller_kind(profile)
-    run.scheduler_logs.mkdir(exist_ok=True)
-    if kind == "in_process":
-        return _prepare_here(run)
-    before = read_handle(run)
-    handle = ControllerHandle(kind)
-    # Before the job: whatever becomes of this process, one that appears is known for this start's.
-    write_handle(run, handle)
-    if kind == "slurm":
-        try:
-            job_id = _submit_controller(run, profile, handle)
-        except QueueUnavailable:
-            raise
-        except MissingRequirement:
-            if before is not None:
-                write_handle(run, before)
-            raise
-        write_handle(run, replace(handle, job_id=job_id))
-        return None
-    # A session of its own: neither Ctrl-C nor a closed terminal reaches the run.
-    with (run.scheduler_logs / "start.log").open("ab") as output:
-        subprocess.run(
-            [sys.executable, "-m", "agenttts.launch", str(run.path)],
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            check=True,
-        )
-    return None
-
-
-def _submit_controller(run: RunDirectory, profile: Profile, handle: ControllerHandle) -> str:
-    """The id of the Slurm job that becomes the controller."""
-    needs = JobNeeds(
-        name=f"ctl-{run.name}-{run.origin()['token']}",
-        comment=f"agenttts run={run.name} controller {_mark(run)} {_START}{handle.start}",
-        gpus=0,
-        grace_seconds=profile.grace_seconds,
-        # One controller a run, whoever starts how many: Slurm holds the second until the first has ended.
-        dependency="singleton",
-    )
-    executor = slurm_executor(run.scheduler_logs / "controller", profile, profile.controller, needs)
-    with submission_errors(), outer_environment():
-        [job_id] = executor.submit_each(
-            [ControllerJob(run.path, handle.start)], f"controller-{handle.start}"
-        )
-    return job_id
-
-
-def _mark(run: RunDirectory) -> str:
-    """The word in the comment of every job of a run's controllers."""
-    return f"batch={run_token(run)}-controller"
-
-
-def _prepare_here(run: RunDirectory) -> Callable[[], None]:
-    """Make this process the run's controller; what is returned runs it, its log in ``slurm/controller/PID.err``.
-
-    A failure of the run is in its journal afterwards, as other kinds of controllers leave it. An interrupt cancels
-    the run and raises `RunFailed`.
-    """
-    handle = ControllerHandle(
-        "in_process", str(os.getpid()), identity=process_identity(os.getpid())
-    )
-    folder = run.scheduler_logs / "controller"
-    folder.mkdir(parents=True, exist_ok=True)
-    held = ExitStack()
-    held.enter_context(only_controller(run))
-    with held:
-        write_handle(run, handle)
-        held = held.pop_all()
-
-    def go_on() -> None:
-        with held, log_file(folder / f"{handle.job_id}.err"):
-            try:
-                warn_of_changed_weights(run)
-                patiently(run, lambda: make_controller(run, handle.start).run())
-            except KeyboardInterrupt:
-                close_cancelled(run)
-                raise RunFailed(
-                    f"run {run.path} was interrupted; 'agenttts-hpc resume {run.name}' goes on with it"
-                ) from None
-            except AgentTTSError:
-                if read_state(run.journal_file).finished is None:
-                    raise
-
-    return go_on
-
-
-def submit_local(run: RunDirectory) -> None:
-    """Start the controller as a local submitit job of the calling session, for a start that is on record."""
-    handle = read_handle(run)
-    assert handle is not None
-    executor = submitit.LocalExecutor(run.scheduler_logs / "controller")
-    executor.update_parameters(timeout_min=60 * 24 * 365)
-    job: submitit.Job[Any] = executor.submit(ControllerJob(run.path, handle.start))
-    pid = str(job.job_id)
-    write_handle(run, replace(handle, job_id=pid, identity=process_identity(pid)))
-
-
-def controller_state(run: RunDirectory) -> JobStatus | None:
-    """How the controller stands, with the reason in ``detail`` why it waits or did not start; None where none was started.
-
-    ``state`` is `ELSEWHERE` for one on another host of which nothing is known here.
-    """
-    handle = read_handle(run)
-    if handle is None:
-        return None
-    if handle.kind == "slurm":
-        job_id = handle.job_id or _job_of_start(run, handle)
-        if job_id is None:
-            return JobStatus("UNKNOWN", ended=True, detail=_NO_ANSWER)
-        state = job_states([job_id])[job_id]
-        said = log_message(run.scheduler_logs / "controller", job_id) if state.ended else ""
-        return replace(state, detail=said) if said else state
-    if not handle.is_here:
-        # On a shared file system a lock that is held says that a controller runs; that nobody holds it says nothing, because
-        # locks may be the host's own.
-        alive = is_locked(run.lock_file)
-        if not alive and read_state(run.journal_file).finished != "done":
-            return JobStatus(ELSEWHERE, ended=False, detail=handle.elsewhere())
-    elif handle.kind == "in_process":
-        alive = is_locked(run.lock_file)
-    elif handle.job_id is None:
-        alive = bool(_local_controllers(run))
-    else:
-        alive = is_process(handle.job_id, os.fsencode(run.scheduler_logs), handle.identity)
-    return JobStatus("RUNNING" if alive else "ENDED", ended=not alive)
-
-
-def _refuse_elsewhere(run: RunDirectory, more: str = "") -> None:
-    """Raise `MissingRequirement` where only another host can tell whether the controller runs."""
-    handle, state = read_handle(run), controller_state(run)
-    if handle is not None and state is not None and state.state == ELSEWHERE:
-        raise MissingRequirement(
-            f"the controller {handle.elsewhere()}{more}",
-            fix=f"run this command on {handle.host}; where that host is gone for good, remove {run.controller_file} and run "
-            "it here",
-        )
-
-
-def _is_over_or_works(run: RunDirectory) -> bool:
-    return read_state(run.journal_file).finished == "done" or _controller_works(run)
-
-
-def _controller_works(run: RunDirectory) -> bool:
-    """Whether the controller runs or will: not while Slurm is clearing up after its end, nor
-    when it has been cancelled and is yet to end."""
-    _refuse_elsewhere(run)
-    handle, state = read_handle(run), controller_state(run)
-    if handle is None or state is None or state.ended or handle.cancelled:
-        return False
-    if handle.kind == "slurm" and handle.job_id is None:
-        write_handle(run, replace(handle, job_id=_job_of_start(run, handle)))
-    # A job that is being requeued passes through COMPLETING too: a second controller then waits for it to end.
-    return state.state != "COMPLETING"
-
-
-def _job_of_start(run: RunDirectory, handle: ControllerHandle) -> str | None:
-    """The job of a start whose submission got no answer."""
-    rows = rows_with_comment(f"{_START}{handle.start}")
-    live = [job for job, row in rows.items() if not row_status(job, row).ended]
-    return next(iter([*live, *rows]), None)
-
-
-def _stop_controllers(run: RunDirectory) -> None:
-    """Stop every controller of the run, those of earlier starts too, and wait for their end."""
-    handle = read_handle(run)
-    if handle is None:
-        return
-    told: set[str] = set()
-    start = time.monotonic()
-    while live := _live_controllers(run, handle):
-        new = [job for job in live if job not in told]
-        # A process that does other things too, such as a notebook's, is to end the run by itself and go on with them.
-        by_itself = handle.kind == "in_process" and time.monotonic() - start < _BY_ITSELF_S
-        if handle.kind == "slurm" and new:
-            cancel_jobs(new)
-            told.update(new)
-        elif handle.is_here and not by_itself:
-            for pid in new:
-                with suppress(ProcessLookupError):  # ended meanwhile
-                    os.kill(int(pid), signal.SIGINT)
-            told.update(new)
-        if time.monotonic() - start > _STOP_PATIENCE_S:
-            where = "" if handle.kind == "slurm" or handle.is_here else f" on {handle.host}"
-            raise RunFailed(
-                f"the controller (job {', '.join(live)}{where}) of {run.path} has not ended within {_STOP_PATIENCE_S:g} s. The "
-                f"cancel is on record, and the controller ends when it sees it; 'agenttts-hpc cancel {run.name}' waits again"
-            )
-        time.sleep(0.2)
-
-
-def _live_controllers(run: RunDirectory, handle: ControllerHandle) -> list[str]:
-    """The jobs or processes of all controllers of the run that have not ended."""
-    if handle.kind == "slurm":
-        jobs = [*rows_with_comment(_mark(run)), *filter(None, [handle.job_id])]
-        return [job for job, state in job_states(dict.fromkeys(jobs)).items() if not state.ended]
-    if handle.kind == "local" and handle.is_here:
-        return _local_controllers(run)
-    return [str(handle.job_id)] if is_locked(run.lock_file) else []
-
-
-def _local_controllers(run: RunDirectory) -> list[str]:
-    """The processes of this machine that started controllers of the run, and end them in order when interrupted."""
-    folder = os.fsencode(run.scheduler_logs / "controller")
-    return [pid for pid in pids() if {RUNNER, folder} <= set(command_line(pid).split(b"\0"))]

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agenttts.dispatch.profile import Profile, has_nodes
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.schedulers import scheduler_type
 from agenttts.files.atomic import atomic_write_json
 
 PROBE_FOLDER = ".doctor"
@@ -32,7 +33,7 @@ def last_look(
 
     ``results`` is where runs are kept, ``cluster`` the profile's name or file.
     """
-    if not has_nodes(profile):
+    if not scheduler_type(profile.kind).has_nodes:
         return None
     record = read_record(results, cluster)
     command = f"'agenttts-hpc doctor --cluster {cluster} --submit'"

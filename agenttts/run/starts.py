@@ -42,8 +42,11 @@ class StartSuperseded(RunFailed):
 
 @dataclass(frozen=True)
 class ControllerHandle:
-    """A start of the controller, and which job it is: a Slurm job id, or the pid of submitit's local process or of the
-    launching one; None until that is known. ``start`` is its token, '' for one of an older version."""
+    """A start of the controller, and which job it is; None until that is known.
+
+    ``kind`` is the name of the scheduler that it was started with, which knows what the rest means
+    (`agenttts.dispatch.base.Service`). ``start`` is its token, '' for one of an older version.
+    """
 
     kind: str
     job_id: str | None = None
@@ -52,29 +55,6 @@ class ControllerHandle:
     cancelled: bool = False
     identity: str | None = None
     """What tells its process from a later one with the same pid (`agenttts.files.processes.process_identity`)."""
-
-    @property
-    def is_here(self) -> bool:
-        """Whether its process, if it is one, is one of this machine's."""
-        return self.host in ("", socket.gethostname())
-
-    @property
-    def process_host(self) -> str | None:
-        """The host of its process; None for a job, and where it is not known."""
-        return None if self.kind == "slurm" else self.host or None
-
-    def described(self) -> str:
-        """For people: what it is and how it is found."""
-        if self.kind == "slurm":
-            return f"Slurm job {self.job_id} (squeue --me)"
-        return f"process {self.job_id}{f' on {self.host}' if self.host else ''}"
-
-    def elsewhere(self) -> str:
-        """Why nothing is known of it here, for one on another host."""
-        return (
-            f"was started on {self.host} as process {self.job_id}; this is {socket.gethostname()}, from where it cannot be "
-            "seen or signalled"
-        )
 
 
 def read_handle(run: RunDirectory) -> ControllerHandle | None:

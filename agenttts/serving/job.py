@@ -1,6 +1,6 @@
-"""A model that the run serves itself: the job on the node, and who starts and stops it.
+"""A model that the run serves itself: the job on the node.
 
-The job (``python -m agenttts.serving.job DIR`` here, `ServeJob` on Slurm) picks a free port, starts the server as its
+The job (`ServeJob`, a service of the run's scheduler) picks a free port, starts the server as its
 child and writes down where it listens. In ``DIR``:
 
 - ``serve.json``: what to serve and how;
@@ -18,7 +18,6 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -26,20 +25,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
-from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.node.job import die_with_parent
 from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
-from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.slurm.queue import lives, rows_with_comment, run_slurm
-from agenttts.dispatch.slurm.request import JobNeeds
-from agenttts.dispatch.slurm.stuck_jobs import PatientQueue
-from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
+from agenttts.dispatch.service_job import EndingJob, own_job_id
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json
-from agenttts.files.processes import command_line, end_process, pids
 
 SERVE_FILE = "serve.json"
 KEY_FILE = "key"
@@ -50,7 +43,6 @@ PORT = "{port}"
 KEY_VARIABLE = "VLLM_API_KEY"
 
 _PATIENCE_S = 10.0
-_PROGRAM = b"agenttts.serving.job"
 
 
 @dataclass(frozen=True)
@@ -113,18 +105,14 @@ def log_tail(directory: Path, lines: int = 5) -> str:
     return " | ".join(text.strip().splitlines()[-lines:]) or "the log is empty"
 
 
-class ServeJob:
-    """What submitit runs on Slurm. It is not requeued: the controller starts another when it needs one."""
+class ServeJob(EndingJob):
+    """The function of the job. It is not requeued: the controller starts another when it needs one."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def __call__(self) -> int:
         return serve(self.directory)
-
-    def checkpoint(self) -> None:
-        """Called by submitit on SIGUSR2 (preemption, or the time limit is near): None means to end here."""
-        return
 
 
 def serve(directory: Path) -> int:
@@ -133,7 +121,7 @@ def serve(directory: Path) -> int:
     document = json.loads((directory / SERVE_FILE).read_text(encoding="utf-8"))
     serving = Serving(**document)
     key = (directory / KEY_FILE).read_text(encoding="utf-8")
-    job = os.environ.get("SLURM_JOB_ID") or str(os.getpid())
+    job = own_job_id()
     port = _free_port(serving.host)
     address = ServerAddress(_hosts(serving.host), socket.gethostname(), port, job, _now())
     env = {**os.environ, **granted_devices(), **serving.env}
@@ -167,112 +155,6 @@ def serve(directory: Path) -> int:
             if found is not None and found.job == job:
                 (directory / ADDRESS_FILE).unlink(missing_ok=True)
     return child.returncode
-
-
-class Server(Protocol):
-    """Starts and stops the job that serves a model.
-
-    Contract: `start` returns the job's id; `find` the id of a job of this run that lives, whoever started it; `stop`
-    may be called for a job that has ended. `every` are all such jobs, those too that should not be there any more.
-    """
-
-    def start(self) -> str: ...
-
-    def find(self) -> str | None: ...
-
-    def every(self) -> list[str]: ...
-
-    def state(self, job: str) -> JobStatus: ...
-
-    def stop(self, job: str) -> None: ...
-
-
-class LocalServer:
-    """A child of this process, and not outliving it."""
-
-    def __init__(self, directory: Path, devices: Sequence[int] = ()) -> None:
-        self._directory = directory
-        self._devices = devices
-        self._child: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> str:
-        env = dict(os.environ)
-        if self._devices:
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._devices))
-        with (self._directory / LOG_FILE).open("ab") as log:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", os.fsdecode(_PROGRAM), str(self._directory)],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent,
-            )
-        return str(self._child.pid)
-
-    def find(self) -> str | None:
-        return str(self._child.pid) if self._child and self._child.poll() is None else None
-
-    def every(self) -> list[str]:
-        """The child, and what an earlier controller's death has left."""
-        wanted = {_PROGRAM, os.fsencode(self._directory)}
-        return [pid for pid in pids() if wanted <= set(command_line(pid).split(b"\0"))]
-
-    def state(self, job: str) -> JobStatus:
-        alive = self.find() == job
-        return JobStatus("RUNNING" if alive else "ENDED", ended=not alive)
-
-    def stop(self, job: str) -> None:
-        if self._child is not None and self.find() == job:
-            _end(self._child, patience=2 * _PATIENCE_S)
-        elif job in self.every():
-            end_process(int(job), patience=2 * _PATIENCE_S)
-
-
-class SlurmServer:
-    """A GPU job in the partition of the trials. ``token`` is unique to the run.
-
-    One that waits for what will not come by itself is cancelled after the profile's patience, as a trial's job is.
-    """
-
-    def __init__(
-        self, directory: Path, profile: Profile, folder: Path, *, run: str, token: str, gpus: int
-    ) -> None:
-        self._directory = directory
-        self._profile = profile
-        self._folder = folder
-        self._run = run
-        self._mark = f"batch={token}-agent"
-        self._gpus = gpus
-        self._queue = PatientQueue(profile.never_patience_minutes * 60)
-
-    def start(self) -> str:
-        needs = JobNeeds(
-            name=f"llm-{self._run}",
-            comment=f"agenttts run={self._run} agent {self._mark}",
-            gpus=self._gpus,
-            grace_seconds=self._profile.grace_seconds,
-            # When its node is lost the controller starts another: two of one run would share an address file.
-            requeue=False,
-        )
-        executor = slurm_executor(self._folder, self._profile, self._profile.trial, needs)
-        with submission_errors(), outer_environment():
-            [job] = executor.submit_each(
-                [ServeJob(self._directory)], f"agent-{secrets.token_hex(4)}"
-            )
-        return job
-
-    def find(self) -> str | None:
-        return next(iter(self.every()), None)
-
-    def every(self) -> list[str]:
-        return [job for job, row in rows_with_comment(self._mark).items() if lives(row)]
-
-    def state(self, job: str) -> JobStatus:
-        return self._queue.poll([job])[job]
-
-    def stop(self, job: str) -> None:
-        run_slurm(["scancel", job])
 
 
 def _watch(child: subprocess.Popen[bytes], lease: Path, lease_seconds: float) -> None:
@@ -329,7 +211,3 @@ def _hosts(bound: str) -> tuple[str, ...]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-if __name__ == "__main__":
-    sys.exit(serve(Path(sys.argv[1])))

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agenttts.dispatch.base import JobStatus
+from agenttts.dispatch.base import JobStatus, Scheduler, Service, ServiceRequest
 from agenttts.errors import AgentTTSError
 from agenttts.search.llm.base import LLMError
 from agenttts.search.llm.endpoint import Address
 from agenttts.serving.job import (
     KEY_FILE,
     LEASE_FILE,
-    Server,
     Serving,
     log_tail,
     read_address,
@@ -47,19 +47,31 @@ class ServedLimits:
 
 
 class ServedModel:
-    """A served model. ``note`` writes down what happens to it (one line each)."""
+    """A served model.
+
+    Args:
+        directory: The run's folder for it (`agenttts.serving.job`).
+        serving: What to serve and how.
+        scheduler: Starts its job, in a folder of its own.
+        request: The job, but for the token of a start.
+        limits: How long to wait and how often to try.
+        note: Called with a line for each thing that happens to it.
+    """
 
     def __init__(
         self,
         directory: Path,
         serving: Serving,
-        server: Server,
+        scheduler: Scheduler,
+        request: ServiceRequest,
         limits: ServedLimits,
         note: Callable[[str], None],
     ) -> None:
         self._directory = directory
         self._serving = serving
-        self._server = server
+        self._scheduler = scheduler
+        self._request = request
+        self._service = Service(request.name)
         self._limits = limits
         self._note = note
         self._job: str | None = None
@@ -130,9 +142,10 @@ class ServedModel:
     def _end_strays(self) -> None:
         """End what else serves this run's model: a job that appeared after its submission got no answer, say."""
         try:
-            for job in self._server.every():
-                self._note(f"job {job} was left over and is ended")
-                self._server.stop(job)
+            for job in self._scheduler.live_services(self._service):
+                if not self._state(job).completing:
+                    self._note(f"job {job} was left over and is ended")
+                    self._scheduler.stop_service(self._service, [job])
         except _QUEUE_ERRORS as error:  # it ends by itself once its lease is not renewed
             self._note(f"whether another job serves the model could not be seen: {error}")
 
@@ -172,7 +185,8 @@ class ServedModel:
         try:
             write_serving(self._directory, self._serving)
             self._renew_lease()
-            self._job = self._server.start()
+            start = secrets.token_hex(4)
+            self._job = self._scheduler.start_service(replace(self._request, start=start)).job_id
         except (*_QUEUE_ERRORS, OSError) as error:
             self._deaths += 1
             raise LLMError(
@@ -192,7 +206,7 @@ class ServedModel:
     def _stop(self) -> None:
         if self._job is not None:
             try:
-                self._server.stop(self._job)
+                self._scheduler.stop_service(self._service, [self._job])
             except _QUEUE_ERRORS as error:
                 # It ends by itself once its lease is not renewed.
                 self._note(f"job {self._job} could not be cancelled: {error}")
@@ -200,21 +214,21 @@ class ServedModel:
 
     def _state(self, job: str) -> JobStatus:
         try:
-            return self._server.state(job)
+            return self._scheduler.poll([job])[job]
         except _QUEUE_ERRORS as error:  # no news is not bad news: the server itself is asked anyway
             log.warning("%s", error)
             return JobStatus("UNKNOWN", ended=False)
 
     def _tell_why_it_waits(self, state: JobStatus) -> None:
         """Note once for what a job waits that will not come by itself."""
-        waits = state.detail if state.stuck or state.state == "PENDING" else ""
+        waits = state.detail if state.stuck or state.pending else ""
         if state.stuck and waits != self._waits:
             self._note(f"job {self._job} waits: {waits}")
         self._waits = waits
 
     def _find(self) -> str | None:
         try:
-            job = self._server.find()
+            job = self._scheduler.find_service(self._service)
         except _QUEUE_ERRORS as error:  # the queue does not answer now
             log.warning("%s", error)
             return None

@@ -11,8 +11,10 @@ from typing import Any
 
 from agenttts import search, tasks
 from agenttts.dispatch.apptainer import CACHES, OFFLINE, Container, container_env, exec_command
+from agenttts.dispatch.base import ServiceRequest
 from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import ModelConfig
@@ -27,12 +29,11 @@ from agenttts.search.llm.transcript import Transcript
 from agenttts.search.llm.writer import Link
 from agenttts.serving.job import (
     KEY_VARIABLE,
+    LOG_FILE,
     PORT,
     SERVE_FILE,
-    LocalServer,
-    Server,
+    ServeJob,
     Serving,
-    SlurmServer,
 )
 from agenttts.serving.lifecycle import ServedLimits, ServedModel
 from agenttts.spec import JobSpec, ScriptedAgent, ServeAgent
@@ -142,17 +143,9 @@ def served_model(
     if not isinstance(spec.agent, ServeAgent):
         return None
     config = _served_config(spec, spec.agent, gpus)
-    local = profile.kind != "slurm"
     directory = run.agent
-    server: Server
-    if local:
-        # The last GPUs: trials take the first ones.
-        devices = range(profile.gpus_per_node)[-gpus:] if gpus else ()
-        server = LocalServer(directory, list(devices))
-    else:
-        server = SlurmServer(
-            directory, profile, run.scheduler_logs / "agent", run=run.name, token=token, gpus=gpus
-        )
+    scheduler = create_scheduler(profile, run.scheduler_logs / "agent")
+    local = not scheduler.has_nodes
     limits = ServedLimits(
         start_seconds=spec.agent.start_seconds,
         idle_seconds=spec.agent.idle_seconds,
@@ -162,7 +155,30 @@ def served_model(
     )
     serving = _serving(directory, config, container, profile, local, cache)
     note = partial(_note, transcript)
-    return ServedModel(directory, serving, server, limits, note)
+    request = service_request(directory, run=run.name, token=token, gpus=gpus)
+    return ServedModel(directory, serving, scheduler, request, limits, note)
+
+
+def service_request(directory: Path, *, run: str, token: str, gpus: int) -> ServiceRequest:
+    """The job that serves a run's model from ``directory``; ``token`` is unique to the run."""
+    return ServiceRequest(
+        name=service_name(token),
+        start="",
+        function=ServeJob(directory),
+        title=f"llm-{run}",
+        comment=f"agenttts run={run} agent",
+        section="trial",
+        gpus=gpus,
+        # When its node is lost the controller starts another: two of one run would share an address file.
+        requeue=False,
+        ends_with_caller=True,
+        log=directory / LOG_FILE,
+    )
+
+
+def service_name(token: str) -> str:
+    """The name of the service, which all starts of a run's model have in common."""
+    return f"{token}-agent"
 
 
 def _served_config(spec: JobSpec, agent: ServeAgent, gpus: int) -> ModelConfig:

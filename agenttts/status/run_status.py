@@ -7,18 +7,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agenttts.dispatch.controller_process import ELSEWHERE, controller_kind
+from agenttts.dispatch.base import ELSEWHERE, Service
 from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.slurm.queue import job_states
+from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.errors import MissingRequirement, RunFailed
-from agenttts.launch.launch import controller_state
-from agenttts.loop.controller_job import trial_scheduler
+from agenttts.launch.controller import controller_state, scheduler_of_controller, service_of
+from agenttts.loop.controller_job import run_token, trial_scheduler
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, read_state
 from agenttts.run.rows import row_from_json
 from agenttts.run.starts import read_handle
 from agenttts.search.llm.transcript import summarise
 from agenttts.serving.lifecycle import served_job
+from agenttts.serving.served_model import service_name
 from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings
 from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SOURCE, TEST_SOURCE
 
@@ -59,6 +60,8 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     # On more examples a score says more.
     best = max(finalists or scored, key=lambda row: (row.score, -row.budget), default=None)
     handle = read_handle(run)
+    starter = scheduler_of_controller(run, handle)
+    started = service_of(run, handle) if handle else None
     cuts = cut_by_model(rows)
     limits = {name: stage.decode_tokens for name, stage in spec.stages.items()}
     agent = summarise(run.transcript_file)
@@ -68,10 +71,10 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
         # A controller that was started again has yet to write that the run goes on.
         "outcome": None if alive and state.finished != "done" else state.finished,
         "controller": {
-            "kind": handle.kind if handle else controller_kind(profile),
+            "kind": starter.name,
             "job_id": handle.job_id if handle else None,
-            "host": handle.process_host if handle else None,
-            "described": handle.described() if handle else "",
+            "host": starter.host_of(started) if started else None,
+            "described": starter.describe(started) if started else "",
             "alive": alive,
             # The queue's own word, and why it waits or did not start.
             "state": controller.state if controller else None,
@@ -117,7 +120,7 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
         "strays": state.strays,
         "avoided_nodes": state.avoided,
         "agent": agent,
-        # The job of the model that the run serves itself, while it waits or runs on Slurm.
+        # The job of the model that the run serves itself, while it waits in a queue or runs.
         "served": served,
         "jobs": [
             {
@@ -133,9 +136,13 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
 
 
 def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
-    job = served_job(run.agent) if profile.kind == "slurm" else None
-    state = job_states([job])[job] if job else None
-    if state is None or state.ended:
+    scheduler = create_scheduler(profile, run.scheduler_logs / "agent")
+    job = served_job(run.agent)
+    # Where there is no queue it does not wait, and its address says that it runs.
+    if job is None or not scheduler.has_nodes:
+        return None
+    state = scheduler.service_status(Service(service_name(run_token(run)), job_id=job))
+    if state.ended:
         return None
     return {"job_id": job, "state": state.state, "reason": state.detail, "stuck": state.stuck}
 

@@ -143,7 +143,7 @@ PROFILE = """
 kind: slurm
 gpus_per_node: 4
 gpu_memory_gb: 80
-throttle: 3
+max_running: 3
 max_pending: 5
 max_attempts: 3
 max_timeouts: 2

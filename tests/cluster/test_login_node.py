@@ -28,7 +28,7 @@ def login(cluster_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def profile(folder: Path, **more: object) -> Path:
     document = {
-        "kind": "slurm", "throttle": 4, "grace_seconds": 5, "poll_seconds": 0.2, "gpus_per_node": 2, "settle_seconds": 5,
+        "kind": "slurm", "max_running": 4, "grace_seconds": 5, "poll_seconds": 0.2, "gpus_per_node": 2, "settle_seconds": 5,
         "controller": {"partition": "cpu", "time": "30:00", "mem": "500M"},
         "trial": {"partition": "gpu", "time": "30:00", "mem_per_gpu": "1G"}, **more,
     }  # fmt: skip
@@ -69,7 +69,7 @@ def test_doctor_submits_what_the_profile_asks_for_and_reports_what_nodes_see(she
     # A launch says how old that is, and that it was of another version of the profile.
     plan = shell("launch", scripted_spec(), "--cluster", mine, "--dry-run", env=login.env).stdout
     assert "nodes: all well " in plan
-    profile(tmp_path, throttle=1)
+    profile(tmp_path, max_running=1)
     plan = shell("launch", scripted_spec(), "--cluster", mine, "--dry-run", env=login.env).stdout
     assert "with another version of the profile" in plan
 

@@ -58,7 +58,7 @@ def on_it(odd: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 def scheduler(tmp_path: Path, *, trial: dict[str, object] | None = None, **more: object) -> SlurmScheduler:  # fmt: skip
     resources = JobResources(**{"partition": "cpu", "time": "10", "mem": "100M", **(trial or {})})
-    settings = {"throttle": 4, "grace_seconds": 5, **more}
+    settings = {"max_running": 4, "grace_seconds": 5, **more}
     return SlurmScheduler(Profile(kind="slurm", trial=resources, **settings), tmp_path / "jobs")
 
 
@@ -82,7 +82,7 @@ def only_status(tried: SlurmScheduler, ids: dict[str, str]):
 
 def scripted_profile(path: Path, **more: object) -> Path:
     document = {
-        "kind": "slurm", "throttle": 3, "grace_seconds": 5, "poll_seconds": 0.5, "gpus_per_node": 4,
+        "kind": "slurm", "max_running": 3, "grace_seconds": 5, "poll_seconds": 0.5, "gpus_per_node": 4,
         "controller": {"time": "30:00", "mem": "500M"}, "trial": {"time": "30:00", "mem_per_gpu": "1G"}, **more,
     }  # fmt: skip
     path.write_text(yaml.safe_dump(document))

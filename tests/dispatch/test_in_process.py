@@ -29,7 +29,7 @@ from tests.support.waiting import until, until_ended
 @pytest.fixture
 def scheduler(tmp_path):
     def make(**settings: object) -> InProcessScheduler:
-        profile = {"kind": "in_process", "throttle": 4, "grace_seconds": 5, **settings}
+        profile = {"kind": "in_process", "max_running": 4, "grace_seconds": 5, **settings}
         return InProcessScheduler(Profile(**profile), tmp_path / "jobs")
 
     return make

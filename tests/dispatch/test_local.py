@@ -29,7 +29,7 @@ def devices(one: JobRequest) -> str:
 
 
 def test_trials_have_gpus_of_their_own_while_there_are_enough(tmp_path):
-    profile = Profile(kind="local", throttle=4, gpus_per_node=4, grace_seconds=5)
+    profile = Profile(kind="local", max_running=4, gpus_per_node=4, grace_seconds=5)
 
     def new() -> LocalScheduler:
         return LocalScheduler(profile, tmp_path / "submitit")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agenttts.dispatch.profile import load_profile, minutes
+from agenttts.dispatch.profile import Profile, load_profile, minutes
 from agenttts.errors import UserError
 
 
@@ -27,13 +27,13 @@ def test_local_exists_without_any_file(tmp_path):
 
 
 def test_a_profile_is_found_by_name_nearest_folder_first(tmp_path):
-    for folder, throttle in (("a", 3), ("b", 4)):
+    for folder, max_running in (("a", 3), ("b", 4)):
         (tmp_path / folder / "slurm").mkdir(parents=True)
         (tmp_path / folder / "slurm" / "big.yaml").write_text(
-            f"kind: slurm\nthrottle: {throttle}\n"
+            f"kind: slurm\nthrottle: {max_running}\n"
         )
-    assert load_profile("big", [tmp_path / "a", tmp_path / "b"]).throttle == 3
-    assert load_profile(str(tmp_path / "b" / "slurm" / "big.yaml"), []).throttle == 4
+    assert load_profile("big", [tmp_path / "a", tmp_path / "b"]).max_running == 3
+    assert load_profile(str(tmp_path / "b" / "slurm" / "big.yaml"), []).max_running == 4
 
 
 def test_an_unknown_profile_lists_those_there_are(tmp_path):
@@ -60,3 +60,18 @@ def test_mistakes_in_a_profile_are_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         load_profile(str(path), [])
+
+
+def test_the_old_name_of_max_running_is_taken_with_a_warning(caplog, tmp_path):
+    (tmp_path / "old.yaml").write_text("kind: slurm\nthrottle: 3\n")
+    profile = load_profile(str(tmp_path / "old.yaml"), [])
+    assert profile == Profile(kind="slurm", max_running=3)
+    [record] = caplog.records
+    assert "rename it: 'max_running: 3'" in record.getMessage()
+    assert "throttle" not in profile.model_dump()
+    (tmp_path / "old.yaml").write_text("kind: slurm\nthrottle: 3\nmax_running: 4\n")
+    with pytest.raises(UserError, match="both are given; remove throttle"):
+        load_profile(str(tmp_path / "old.yaml"), [])
+    (tmp_path / "old.yaml").write_text("kind: slurm\nthrottle: 0\n")
+    with pytest.raises(UserError, match="old.yaml:2: throttle: "):
+        load_profile(str(tmp_path / "old.yaml"), [])

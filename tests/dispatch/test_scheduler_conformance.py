@@ -1,23 +1,26 @@
 """What every scheduler owes the controller (see `agenttts.dispatch.base.Scheduler`).
 
-A new scheduler is a line in ``SCHEDULERS`` and its `Place`.
+A new scheduler is a line in ``SCHEDULERS`` and its settings in `place`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import subprocess
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from agenttts.dispatch.attempts import read_attempts
-from agenttts.dispatch.base import JobRequest, Scheduler
-from agenttts.dispatch.in_process import InProcessScheduler
-from agenttts.dispatch.local import LocalScheduler
+from agenttts.dispatch.base import ELSEWHERE, JobRequest, JobStatus, Scheduler, Service
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.tables.schema import TrialState
+from tests.support import services
 from tests.support.waiting import until, until_ended
 
 pytestmark = pytest.mark.processes
@@ -31,31 +34,27 @@ class Place:
     """Where requests run: ``scheduler()`` makes a new scheduler, as a new controller would."""
 
     folder: Path
-    scheduler: Callable[..., Scheduler]
+    settings: dict[str, Any]
     never_a_job: str
+
+    def scheduler(self, **more: object) -> Scheduler:
+        return create_scheduler(Profile(**self.settings, **more), self.folder / "submitit")
+
+    def services(self) -> Scheduler:
+        """A new scheduler for a service, in the service's own folder."""
+        return create_scheduler(Profile(**self.settings), self.folder / "service")
 
 
 @pytest.fixture(params=SCHEDULERS)
 def place(request, tmp_path, monkeypatch) -> Place:
-    here = {"local": LocalScheduler, "in_process": InProcessScheduler}
-    if request.param in here:
-        settings = {"kind": request.param, "throttle": 4, "gpus_per_node": 0, "grace_seconds": 5}
-        folder = tmp_path / "submitit"
-        make = here[request.param]
-        return Place(
-            tmp_path, lambda **more: make(Profile(**settings, **more), folder), "999999999"
-        )
-    from agenttts.dispatch.slurm.scheduler import SlurmScheduler
-
+    settings = {"kind": request.param, "max_running": 4, "gpus_per_node": 0, "grace_seconds": 5}
+    if request.param != "slurm":
+        return Place(tmp_path, settings, never_a_job="999999999")
     cluster = request.getfixturevalue("cluster")
     for name, value in cluster.env.items():
         monkeypatch.setenv(name, value)
-    resources = JobResources(partition="cpu", time="10", mem="100M")
-    settings = {"kind": "slurm", "trial": resources, "throttle": 4, "grace_seconds": 5}
-    folder = tmp_path / "submitit"
-    return Place(
-        tmp_path, lambda **more: SlurmScheduler(Profile(**settings, **more), folder), "999999"
-    )  # fmt: skip
+    settings["trial"] = JobResources(partition="cpu", time="10", mem="100M")
+    return Place(tmp_path, settings, never_a_job="999999")
 
 
 @pytest.fixture
@@ -183,3 +182,97 @@ def test_capacity_shrinks_with_what_lives_and_is_never_negative(place):
     assert rooms[0] > 0
     assert rooms == sorted(rooms, reverse=True)
     assert rooms[-1] == 0
+
+
+def until_service_ended(scheduler: Scheduler, service: Service) -> JobStatus:
+    def ended() -> JobStatus | None:
+        status = scheduler.service_status(service)
+        return status if status.ended else None
+
+    return until(ended, "the end of the service")
+
+
+def test_a_service_runs_is_found_and_is_ended_in_order_whoever_asks(place):
+    """One that ends with its caller where it is a process, as the model that a run serves."""
+    scheduler = place.services()
+    asked = services.request(place.folder, "s1", ends_with_caller=True)
+    service = scheduler.start_service(asked)
+    assert (service.name, service.start) == (asked.name, "s1")
+    assert service.job_id
+    until(lambda: (place.folder / "pid").exists())
+    any_start = Service(service.name)
+    assert scheduler.find_service(any_start) == service.job_id
+    new = place.services()
+    assert new.live_services(any_start) == [service.job_id]
+    for one in (scheduler, new):
+        assert not one.poll([service.job_id])[service.job_id].ended
+        assert not one.service_status(service).ended
+        assert one.describe(service)
+    new.stop_service(service, [service.job_id])
+    until_service_ended(new, service)
+    until(lambda: (place.folder / "ended").exists())
+    until_ended(scheduler, [service.job_id])
+    until(lambda: not new.live_services(any_start))
+    assert scheduler.find_service(any_start) is None
+    new.stop_service(service, [service.job_id])  # harmless now
+    new.stop_service(service, [])
+
+
+def start_and_die(place: Place, start: str) -> subprocess.Popen[bytes]:
+    """Start the service in another process, which is killed before it has told anybody the job's id."""
+    profile = place.folder / "profile.yaml"
+    resources = place.settings.get("trial")
+    written = {**place.settings, **({"trial": resources.model_dump()} if resources else {})}
+    profile.write_text(yaml.safe_dump(written))
+    command = [sys.executable, "-m", "tests.support.services", profile, place.folder, start]
+    return subprocess.Popen(list(map(str, command)), start_new_session=True)
+
+
+def test_a_service_outlives_its_killed_caller_and_is_found_without_its_id(place):
+    """As the controller does; where it runs in its caller, the caller is known and its end is the service's."""
+    caller = start_and_die(place, "s1")
+    scheduler = place.services()
+    until(lambda: (place.folder / "pid").exists(), seconds=120)
+    known = str(caller.pid) if scheduler.runs_in_this_process else None
+    if known is None:
+        assert caller.wait(60) == -9
+    service = services.record(place.folder, Service(services.NAME, "s1", known))
+    assert not scheduler.service_status(service).ended
+    found = scheduler.find_service(service)
+    assert found
+    assert scheduler.live_services(service) == [found]
+    service = replace(service, job_id=found)
+    assert not scheduler.service_status(service).ended
+    assert scheduler.reaches(service)
+    place.services().stop_service(service, [found])
+    until(lambda: (place.folder / "ended").exists())
+    caller.wait(60)
+    until_service_ended(scheduler, service)
+    until(lambda: not scheduler.live_services(service))
+
+
+def test_a_service_that_was_never_started_has_ended_and_is_not_found(place):
+    scheduler = place.services()
+    service = services.record(place.folder, Service("run-1234-other", "s9"))
+    assert scheduler.service_status(service).ended
+    assert scheduler.find_service(service) is None
+    assert scheduler.find_service(replace(service, start="")) is None
+    assert scheduler.live_services(service) == []
+
+
+def test_a_service_of_another_host_is_left_alone_where_only_that_host_knows_it(place):
+    scheduler = place.services()
+    held = False
+    there = Service("run-1234-other", "s9", place.never_a_job, "another-host", None, lambda: held)
+    assert scheduler.reaches(there) is scheduler.has_nodes
+    if scheduler.has_nodes:
+        assert scheduler.host_of(there) is None
+        return
+    assert scheduler.host_of(there) == "another-host"
+    status = scheduler.service_status(there)
+    assert (status.state, status.ended) == (ELSEWHERE, False)
+    assert "another-host" in status.detail
+    assert scheduler.live_services(there) == []
+    held = True
+    assert scheduler.service_status(there).state == "RUNNING", "it holds its lock"
+    assert scheduler.live_services(there) == [place.never_a_job]

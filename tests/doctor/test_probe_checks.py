@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 
 from agenttts import __version__
 from agenttts.dispatch.apptainer import Container
+from agenttts.dispatch.check import Check
 from agenttts.dispatch.profile import ContainerDefaults, ControllerResources, Profile
-from agenttts.doctor.check import Check
+from agenttts.dispatch.slurm.cluster_checks import slurm_problems
 from agenttts.doctor.probe import Seen, probe_places
 from agenttts.doctor.probe_checks import probe_checks
 from agenttts.doctor.probe_job import ECHO, FACTS, HELLO, ProbeJob, ProbeQuestion, write_reply
@@ -156,7 +158,7 @@ def question(folder: Path, **changes: Any) -> ProbeQuestion:
     folder.mkdir(exist_ok=True)
     document: dict[str, Any] = {
         "folder": folder, "token": "t", "gpus": 0, "directories": {"cache": folder / "not" / "yet"}, "container": None,
-        "python": True, "trial_options": None, "answer_seconds": 5.0,
+        "python": True, "scheduler_problems": None, "answer_seconds": 5.0,
     }  # fmt: skip
     return ProbeQuestion(**{**document, **changes})
 
@@ -200,7 +202,7 @@ def test_a_job_that_nobody_answers_whose_image_is_not_there(tmp_path):
             answer_seconds=0.2,
             container=Container(tmp_path / "none.sif", runtime="no-such-runtime"),
             directories={"cache": blocked / "below"},
-            trial_options=("--no-such-option",),
+            scheduler_problems=partial(slurm_problems, ("--no-such-option",)),
         )
     )()
     facts = json.loads((folder / FACTS).read_text())

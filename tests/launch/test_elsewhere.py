@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.launch import launch
+from agenttts.launch import controller as controller_module
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_status_knows_it_from_the_lock_that_it_holds(cli, unfinished, monkeypatc
         fcntl.flock(stream, fcntl.LOCK_EX)
         assert controller(cli)["alive"] is True
         assert cli("resume", "small").returncode == 0, "it runs: there is nothing to do"
-        monkeypatch.setattr(launch, "_STOP_PATIENCE_S", 0.3)
+        monkeypatch.setattr(controller_module, "_STOP_PATIENCE_S", 0.3)
         done = cli("cancel", "small")
     assert done.returncode == 4
     assert "the controller (job 1 on login1)" in done.stderr

@@ -47,7 +47,7 @@ def test_what_was_missing_and_what_has_changed(tmp_path):
     said = last_look(tmp_path, "./mine.yml", PROFILE, after(tmp_path))
     assert said is not None
     assert said.startswith("something was missing 0 seconds ago ('agenttts-hpc doctor --cluster ./mine.yml")  # fmt: skip
-    changed = last_look(tmp_path, "mine", Profile(kind="slurm", throttle=3))
+    changed = last_look(tmp_path, "mine", Profile(kind="slurm", max_running=3))
     assert "with another version of the profile" in str(changed)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import MissingRequirement, RunFailed
-from agenttts.launch import launch
+from agenttts.launch import controller, launch
 from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job as process
 from agenttts.run import starts
@@ -175,7 +175,7 @@ def test_a_controller_that_sbatch_gave_no_answer_to_is_not_submitted_twice(on_sl
     (tmp_path / "down").unlink()
     [comment] = comments(tmp_path)
     assert f"start={handle.start}" in comment.split()
-    state = launch.controller_state(on_slurm)
+    state = controller.controller_state(on_slurm)
     assert state.ended
     assert "gave no answer" in state.detail
     (tmp_path / "queue").write_text(f"7|PENDING|Priority|{comment}\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.inference.base import ModelConfig
 from agenttts.search.llm.base import LLMError
 from agenttts.serving.job import (
@@ -17,13 +18,12 @@ from agenttts.serving.job import (
     KEY_FILE,
     KEY_VARIABLE,
     PORT,
-    LocalServer,
     Serving,
-    SlurmServer,
     read_address,
 )
 from agenttts.serving.lifecycle import ServedLimits, ServedModel
 from agenttts.serving.program import server_command
+from agenttts.serving.served_model import service_request
 from tests.support.processes import alive
 from tests.support.waiting import until
 
@@ -63,8 +63,11 @@ class Bench:
     def start_over(self, lease_seconds: float = 60.0) -> ServedModel:
         command = (sys.executable, str(self.folder.parent / "server.py"), PORT)
         serving = Serving(command, {}, (KEY_VARIABLE,), "127.0.0.1", lease_seconds, "agent", {})
-        server = LocalServer(self.folder)
-        self.model = ServedModel(self.folder, serving, server, self.limits, self.notes.append)
+        scheduler = create_scheduler(Profile(kind="local"), self.folder.parent / "jobs")
+        request = service_request(self.folder, run="r", token="r-1", gpus=0)
+        self.model = ServedModel(
+            self.folder, serving, scheduler, request, self.limits, self.notes.append
+        )
         return self.model
 
     @property
@@ -232,7 +235,8 @@ def on_slurm(fake, tmp_path):
         profile = Profile(
             kind="slurm", trial=JobResources(time="10"), never_patience_minutes=patience_minutes
         )
-        server = SlurmServer(folder, profile, tmp_path / "jobs", run="r", token="r-1", gpus=1)
+        scheduler = create_scheduler(profile, tmp_path / "jobs")
+        request = service_request(folder, run="r", token="r-1", gpus=1)
         serving = Serving(("true",), {}, (KEY_VARIABLE,), "0.0.0.0", 60.0, "agent", {})
         settings = {
             "start_seconds": 0.3,
@@ -240,7 +244,8 @@ def on_slurm(fake, tmp_path):
             "restarts": 0,
             "poll_seconds": 0.05,
         }
-        return ServedModel(folder, serving, server, ServedLimits(**settings | limits), notes.append)
+        limited = ServedLimits(**settings | limits)
+        return ServedModel(folder, serving, scheduler, request, limited, notes.append)
 
     return make, notes, record
 

@@ -74,12 +74,12 @@ def test_null_stays_null(written):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("throttle: 1:30", "big.yaml:2: throttle: must be a valid integer, not '1:30'"),
-        ("throttle: 010", "big.yaml:2: throttle: must be a valid integer, not '010'"),
+        ("max_running: 1:30", "big.yaml:2: max_running: must be a valid integer, not '1:30'"),
+        ("max_running: 010", "big.yaml:2: max_running: must be a valid integer, not '010'"),
         ("poll_seconds: 2024-01-01", "big.yaml:2: poll_seconds: must be a valid number, not '2024-01-01'"),
         ("container: {nv: maybe}", "big.yaml:2: container.nv: must be a valid boolean, not 'maybe'"),
         ("env: !!set {a, b}", "big.yaml:2: not valid YAML here: the tag '!!set' is not supported"),
-        ("throttle: !!int many", "big.yaml:2: not valid YAML here: 'many' is not a valid int"),
+        ("max_running: !!int many", "big.yaml:2: not valid YAML here: 'many' is not a valid int"),
         ("env: {[a, b]: c}", "big.yaml:2: not valid YAML here: a key is one word"),
         ("env: &x {A: *x}", "big.yaml:2: not valid YAML here: this alias is a part of what it stands for"),
         ("env: {A: b, A: c}", "big.yaml:2: env.A is given twice"),
@@ -92,8 +92,8 @@ def test_what_is_no_number_is_refused(text, message):
 
 
 def test_plain_numbers_are_numbers():
-    assert profile_of("{kind: slurm, throttle: 1_000, poll_seconds: 1.5e+1}").poll_seconds == 15
-    assert profile_of("{kind: slurm, throttle: 0x10}").throttle == 16
+    assert profile_of("{kind: slurm, max_running: 1_000, poll_seconds: 1.5e+1}").poll_seconds == 15
+    assert profile_of("{kind: slurm, max_running: 0x10}").max_running == 16
 
 
 def test_anchors_and_merges_still_work():

@@ -111,7 +111,7 @@ def parallel_gpus(name: str, options: Mapping[str, Any]) -> int | None:
         if several and not (option in ("nnodes", "data_parallel_size") and value == 1):
             raise UserError(
                 f"models.{name}.options.{option}: an engine here is one, on one node; remove the option: trials run beside "
-                "each other already (the profile's throttle), and a model too large for a node takes a quantised copy or "
+                "each other already (the profile's max_running), and a model too large for a node takes a quantised copy or "
                 "larger nodes"
             )
     sizes = {option: options[option] for option in PARALLEL_OPTIONS if option in options}

@@ -39,7 +39,7 @@ _NODES = "'sinfo -R' says why nodes are out of service"
 
 _TABLE: dict[str, Reason] = {
     # The project's own doing.
-    "JobArrayTaskLimit": Reason(Waiting.OURS, "as many trials run as the profile's throttle lets run"),
+    "JobArrayTaskLimit": Reason(Waiting.OURS, "as many trials run as the profile's max_running lets run"),
     "Dependency": Reason(Waiting.OURS, "it waits for the job before it, as for an earlier controller of the run"),
     "BeginTime": Reason(Waiting.OURS, "it was requeued and may start again in a moment"),
     "Cleaning": Reason(Waiting.OURS, "it was requeued and its last node is being cleaned up"),

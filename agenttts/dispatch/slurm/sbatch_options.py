@@ -14,7 +14,7 @@ from agenttts.dispatch.slurm import syntax as slurm_syntax
 _OURS = {
     "comment": "it holds the token by which jobs are found again after a crash",
     "job-name": "it tells run and trial in squeue",
-    "array": "use the profile's keys throttle and max_pending",
+    "array": "use the profile's keys max_running and max_pending",
     "signal": "use the profile's key grace_seconds",
     "requeue": "use the key requeue beside sbatch (true or false)",
     "no-requeue": "use the key requeue beside sbatch (false)",

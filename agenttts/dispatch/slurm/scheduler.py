@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
-from agenttts.dispatch.base import JobRequest, JobStatus, SubmitLimitReached
+from agenttts.dispatch.base import (
+    JobRequest,
+    JobStatus,
+    Scheduler,
+    Service,
+    ServiceRequest,
+    SubmitLimitReached,
+)
+from agenttts.dispatch.check import Check
 from agenttts.dispatch.node.job import TrialJob
-from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.slurm.batch_script import log_message, named_node
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm.batch_script import check_folder, log_message, named_node
+from agenttts.dispatch.slurm.cluster_checks import cluster_checks, slurm_problems
+from agenttts.dispatch.slurm.login_defaults import with_login_defaults
 from agenttts.dispatch.slurm.pickles import Pickles
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
@@ -25,8 +35,10 @@ from agenttts.dispatch.slurm.queue import (
 )
 from agenttts.dispatch.slurm.queue_reader import QueueRow
 from agenttts.dispatch.slurm.request import JobNeeds
+from agenttts.dispatch.slurm.services import SlurmServices
 from agenttts.dispatch.slurm.stuck_jobs import PatientQueue
 from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
+from agenttts.dispatch.slurm.tried_request import request_words
 
 # Beyond this many elements a label each would burden slurmctld more than it helps the reader.
 _LABELS = 200
@@ -34,19 +46,24 @@ _LABELS = 200
 _ELEMENT = "element="
 
 
-class SlurmScheduler:
+class SlurmScheduler(Scheduler):
     """`Scheduler` for ``kind: slurm``: each `submit` is one array, one element a trial, or single jobs without arrays.
 
     An array is submitted whole or not at all; of single jobs those before the one that is refused are, and `find` finds
     them. After a batch that a submit limit refused, `capacity` asks for half as many, and for more again as they are taken.
-    Slurm throttles an array, not jobs beside each other: while trials live, no more are submitted than the throttle lets run.
+    Slurm limits the running elements of an array, not of jobs beside each other: while trials live, no more are submitted than ``max_running`` lets run.
 
     A job that waits for what will not come by itself is cancelled after the profile's patience; `poll` then says so.
     """
 
+    name = "slurm"
+    has_nodes = True
+    # NFS clients keep attributes and missing names for 30 to 60 s (nfs(5), acdirmax), and nodes add theirs.
+    default_settle_seconds = 120.0
+
     def __init__(self, profile: Profile, folder: Path) -> None:
-        self._profile = profile
-        self._folder = folder
+        super().__init__(profile, folder)
+        self._services = SlurmServices(profile, folder)
         self._live = 0
         # Trials that may live at once, as far as a submit limit has told.
         self._limit = profile.max_pending
@@ -56,7 +73,7 @@ class SlurmScheduler:
         self._live = live
         free_slots = min(self._limit, self._profile.max_pending) - live
         if live or not self._arrays:
-            free_slots = min(free_slots, self._profile.throttle - live)
+            free_slots = min(free_slots, self._profile.max_running - live)
         return max(0, min(free_slots, self._max_array) if self._arrays else free_slots)
 
     def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
@@ -109,6 +126,48 @@ class SlurmScheduler:
         if ids:
             cancel_jobs(ids)
 
+    def start_service(self, request: ServiceRequest) -> Service:
+        return self._services.start(request)
+
+    def find_service(self, service: Service) -> str | None:
+        return self._services.find(service)
+
+    def live_services(self, service: Service) -> list[str]:
+        return self._services.live(service)
+
+    def service_status(self, service: Service) -> JobStatus:
+        return self._services.status(service)
+
+    def stop_service(self, service: Service, job_ids: Collection[str]) -> None:
+        self._services.stop(job_ids)
+
+    def host_of(self, service: Service) -> str | None:
+        return None
+
+    def describe(self, service: Service) -> str:
+        return f"Slurm job {service.job_id} (squeue --me)"
+
+    def last_log_line(self, job_id: str) -> str:
+        return self._services.last_log_line(job_id)
+
+    @classmethod
+    def completed(cls, profile: Profile, environment: Mapping[str, str]) -> Profile:
+        return with_login_defaults(profile, environment)
+
+    def check_folder(self) -> None:
+        check_folder(self._folder)
+
+    def check_reachable(self) -> None:
+        run_slurm(["scontrol", "show", "config"])
+
+    def checks(self) -> list[Check]:
+        return cluster_checks(self._profile)
+
+    def test_request(
+        self, resources: JobResources, gpus: int
+    ) -> Callable[[], dict[str, str | None]]:
+        return partial(slurm_problems, request_words(self._profile, resources, gpus))
+
     @cached_property
     def _max_array(self) -> int:
         """The elements that one array may have; 1 where the cluster takes no arrays. Asked when it is first needed: a
@@ -156,7 +215,7 @@ class SlurmScheduler:
         exclude = tuple(sorted({node for request in requests for node in request.exclude}))
         needs = JobNeeds(name, comment, requests[0].gpus, profile.grace_seconds, exclude=exclude)
         executor = slurm_executor(
-            self._folder, profile, profile.trial, needs, array_parallelism=profile.throttle
+            self._folder, profile, profile.trial, needs, array_parallelism=profile.max_running
         )
         jobs = [TrialJob.of(request, profile) for request in requests]
         with submission_errors(len(requests)), outer_environment():

@@ -171,7 +171,7 @@ def test_what_contradicts_the_options_is_refused(tmp_path):
 def test_engines_of_several_nodes_or_copies_are_refused(tmp_path, option):
     with pytest.raises(UserError, match=rf"models\.m\.options\.{option}: .* remove the option") as caught:  # fmt: skip
         need(tmp_path, gpus=2, options={option: 2})
-    assert "throttle" in str(caught.value)
+    assert "max_running" in str(caught.value)
     assert not isinstance(caught.value, Unavailable), "a dry run refuses it too"
 
 

@@ -179,9 +179,9 @@ def test_a_limit_that_leaves_room_for_no_job_is_no_waiting_matter(limited):
     assert taken() == []
 
 
-def test_arrays_beside_each_other_keep_to_one_throttle(fake, tmp_path):
+def test_arrays_beside_each_other_keep_to_one_limit(fake, tmp_path):
     """Slurm throttles every array for itself."""
-    profile = Profile(kind="slurm", trial=JobResources(time="10"), throttle=4, max_pending=50)
+    profile = Profile(kind="slurm", trial=JobResources(time="10"), max_running=4, max_pending=50)
     scheduler = SlurmScheduler(profile, tmp_path / "submitit")
     assert [scheduler.capacity(live) for live in (0, 1, 3, 4, 60)] == [50, 3, 1, 0, 0]
 

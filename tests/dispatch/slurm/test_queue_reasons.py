@@ -12,7 +12,7 @@ from agenttts.dispatch.slurm.queue_reasons import Waiting, end_sentence, wait_se
 @pytest.mark.parametrize(
     ("code", "waiting", "part"),
     [
-        ("JobArrayTaskLimit", "ours", "the profile's throttle"),
+        ("JobArrayTaskLimit", "ours", "the profile's max_running"),
         ("Dependency", "ours", "the job before it"),
         ("BeginTime", "ours", "requeued"),
         ("Priority", "wait", "higher priority"),

@@ -107,7 +107,7 @@ def test_truth_values_and_numbers_of_python_are_taken():
 
 
 RESERVED = {
-    "comment": "found again", "job-name": "squeue", "job_name": "squeue", "array": "throttle", "signal": "grace_seconds",
+    "comment": "found again", "job-name": "squeue", "job_name": "squeue", "array": "max_running", "signal": "grace_seconds",
     "requeue": "requeue beside sbatch", "no-requeue": "requeue beside sbatch", "output": "slurm/", "error": "slurm/",
     "open-mode": "log", "dependency": "controller", "wrap": "batch file", "nodes": "one node", "ntasks": "cpus beside",
     "time": "time beside", "partition": "partition beside", "account": "account beside", "qos": "qos beside",

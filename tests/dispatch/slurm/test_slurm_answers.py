@@ -11,12 +11,12 @@ from submitit.core.utils import FailedJobError
 from agenttts.dispatch.base import JobRequest, QueueUnavailable, SubmitLimitReached
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm import queue as slurm_queue
+from agenttts.dispatch.slurm.partitions import partition_checks
 from agenttts.dispatch.slurm.queue import job_states, live_jobs
 from agenttts.dispatch.slurm.queue_reader import QueueRow
 from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from agenttts.dispatch.slurm.stuck_jobs import StuckJobs
 from agenttts.dispatch.slurm.submission import submission_errors
-from agenttts.doctor.partitions import partition_checks
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
@@ -283,7 +283,7 @@ def test_without_arrays_jobs_are_submitted_one_by_one(fake, tmp_path, size):
     limit.write_text("99")
     fake("scontrol", f"echo MaxArraySize = {size}")
     fake("sbatch", SBATCH.format(number=number, limit=limit, record=record))
-    single = scheduler(tmp_path, throttle=4, max_pending=50)
+    single = scheduler(tmp_path, max_running=4, max_pending=50)
     assert [single.capacity(live) for live in (0, 1, 3, 4, 60)] == [4, 3, 1, 0, 0]
     three = requests(tmp_path, 3)
     assert single.submit("r-1", three) == {"t0": "1", "t1": "2", "t2": "3"}
@@ -304,7 +304,7 @@ def test_single_jobs_before_a_refusal_are_found(fake, tmp_path):
     fake("scontrol", "echo MaxArraySize = 0")
     fake("sbatch", SBATCH.format(number=number, limit=limit, record=record))
     fake("squeue", squeue("1|RUNNING|None|a batch=r-1 element=0", "2|PENDING|None|a batch=r-1 element=1"))  # fmt: skip
-    single = scheduler(tmp_path, throttle=4)
+    single = scheduler(tmp_path, max_running=4)
     single.capacity(0)
     with pytest.raises(SubmitLimitReached):
         single.submit("r-1", requests(tmp_path, 3))
@@ -314,7 +314,7 @@ def test_single_jobs_before_a_refusal_are_found(fake, tmp_path):
 @pytest.mark.parametrize(("size", "most"), [(2, 2), (3, 3), (1001, 50)])
 def test_an_array_has_as_many_elements_as_the_cluster_allows(fake, tmp_path, size, most):
     fake("scontrol", f"echo MaxArraySize = {size}")
-    assert scheduler(tmp_path, throttle=60, max_pending=50).capacity(0) == most
+    assert scheduler(tmp_path, max_running=60, max_pending=50).capacity(0) == most
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
-"""What ``doctor`` checks of a cluster from the login node: Slurm's commands, the profile's partitions, accounting."""
+"""What ``doctor`` checks of a cluster: Slurm's commands, the profile's partitions, accounting."""
 
 from __future__ import annotations
 
 import shutil
 import socket
+from collections.abc import Sequence
 
-from agenttts.dispatch.controller_process import controller_kind
+from agenttts.dispatch.check import COMMAND_SECONDS, Check, check
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm.partitions import partition_checks
 from agenttts.dispatch.slurm.queue import query_environment, run_slurm
-from agenttts.doctor.check import Check, check
-from agenttts.doctor.partitions import partition_checks
-from agenttts.doctor.tried_request import COMMAND_SECONDS, request_check
+from agenttts.dispatch.slurm.tried_request import (
+    command_problem,
+    request_check,
+    sbatch_test,
+)
 from agenttts.errors import MissingRequirement
 from agenttts.files.commands import ask
 
@@ -18,17 +22,30 @@ _COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
 
 
 def cluster_checks(profile: Profile) -> list[Check]:
-    """The checks of the profile's cluster; none where it has no cluster."""
-    if profile.kind != "slurm":
-        return []
+    """The checks of the profile's cluster, from a login node."""
     checks = [check("Slurm", _slurm)]
-    if controller_kind(profile) == "slurm":
+    if profile.controller.where == "job":
         checks += _section("controller", profile, profile.controller, 0)
     else:
         host = socket.gethostname()
         checks.append(Check("controller", None, f"a process of the host that launches ({host})"))
     checks += _section("trial", profile, profile.trial, profile.gpus_per_node)
     return [*checks, Check("accounting (sacct)", None, _sacct())]
+
+
+def slurm_problems(trial_options: Sequence[str]) -> dict[str, str | None]:
+    """Whether a controller could use Slurm's commands here: by command, what is wrong with it, or None.
+
+    ``trial_options`` are those of sbatch for a trial, which is asked for and not submitted.
+    """
+    commands = [
+        sbatch_test(trial_options),
+        ["squeue", "--me"],
+        ["scontrol", "show", "config"],
+        ["scancel", "--version"],
+        ["sacct", "-X", "-n"],
+    ]
+    return {command[0]: command_problem(command) for command in commands}
 
 
 def _slurm() -> str:

@@ -8,6 +8,9 @@ from typing import Any
 
 from agenttts.errors import AgentTTSError, MissingRequirement
 
+COMMAND_SECONDS = 60.0
+"""Seconds that a command may take to answer; one that hangs must not hold the checks up."""
+
 
 @dataclass(frozen=True)
 class Check:

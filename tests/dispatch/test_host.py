@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from agenttts.dispatch.controller_process import controller_kind, is_process
-from agenttts.dispatch.profile import ControllerResources, Profile
+from agenttts.dispatch.host import is_process
 from agenttts.files.processes import process_identity
 
 MARK = b"the-folder-of-the-run"
@@ -24,22 +23,6 @@ def process():
     yield child
     child.kill()
     child.communicate()
-
-
-@pytest.mark.parametrize(
-    ("kind", "where", "expected"),
-    [
-        ("slurm", "job", "slurm"),
-        ("slurm", "here", "local"),
-        ("local", "job", "local"),
-        ("local", "here", "local"),
-        ("in_process", "job", "in_process"),
-        ("in_process", "here", "in_process"),
-    ],
-)
-def test_how_the_controller_of_a_profile_runs(kind, where, expected):
-    profile = Profile(kind=kind, controller=ControllerResources(where=where))
-    assert controller_kind(profile) == expected
 
 
 def test_a_process_is_known_until_it_ends(process):

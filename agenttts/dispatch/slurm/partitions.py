@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from agenttts.dispatch.check import Check
 from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.dispatch.slurm.syntax import minutes
-from agenttts.doctor.check import Check
 
 _PAIR = re.compile(r"(\w+)=(\S*)")
 _UNLIMITED = {"", "UNLIMITED", "INFINITE", "NONE", "(null)"}

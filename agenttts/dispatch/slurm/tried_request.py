@@ -5,16 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
+from agenttts.dispatch.check import COMMAND_SECONDS, Check
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.slurm.queue import query_environment
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm.sbatch_options import flag_line
 from agenttts.dispatch.slurm.submission import outer_environment
-from agenttts.doctor.check import Check
 from agenttts.files.commands import ask
-
-COMMAND_SECONDS = 60.0
-"""Seconds that a command may take to answer; one that hangs must not hold the checks up."""
 
 
 def request_words(profile: Profile, resources: JobResources, gpus: int) -> tuple[str, ...]:

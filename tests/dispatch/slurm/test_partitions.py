@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttts.doctor.partitions import Partition, judge_partitions, read_partitions
+from agenttts.dispatch.slurm.partitions import Partition, judge_partitions, read_partitions
 
 # Slurm 22.05 and a form with another order and a key that is not known.
 ANSWER = """\

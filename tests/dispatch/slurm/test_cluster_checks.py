@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.doctor import cluster_checks, report
+from agenttts.dispatch.slurm import cluster_checks
+from agenttts.doctor import report
 from agenttts.errors import MissingRequirement
 from agenttts.images import build
 

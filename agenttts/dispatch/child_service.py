@@ -1,0 +1,10 @@
+"""``python -m agenttts.dispatch.child_service PICKLE``: a service that is a child of its caller."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.exit(pickle.loads(Path(sys.argv[1]).read_bytes())())

@@ -1,0 +1,38 @@
+"""``python -m agenttts.dispatch.detached``: start a service that outlives this process and its caller.
+
+Standard input holds the pickled folder, start and function. What was started is written to ``FOLDER/START.json``. (The
+folder is not on the command line: programs are told by it there.)
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from agenttts.files.atomic import atomic_write_json
+from agenttts.files.processes import process_identity
+
+_YEAR_MINUTES = 60 * 24 * 365
+
+
+def start(folder: Path, token: str, function: Callable[[], Any]) -> None:
+    """Submit the function as a local job of the calling session, and write down which process it is."""
+    executor = submitit.LocalExecutor(folder)
+    executor.update_parameters(timeout_min=_YEAR_MINUTES)
+    job: submitit.Job[Any] = executor.submit(function)
+    pid = str(job.job_id)
+    atomic_write_json(folder / f"{token}.json", {"job_id": pid, "identity": process_identity(pid)})
+
+
+if __name__ == "__main__":
+    arguments = pickle.loads(sys.stdin.buffer.read())
+    # The job is not to hold the caller's pipe.
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), sys.stdin.fileno())
+    start(*arguments)

@@ -1,0 +1,181 @@
+"""What schedulers have in common whose jobs are processes or threads of this host."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from submitit.core.utils import cloudpickle_dump
+
+from agenttts.dispatch.base import (
+    ELSEWHERE,
+    JobRequest,
+    JobStatus,
+    Scheduler,
+    Service,
+    ServiceRequest,
+)
+from agenttts.dispatch.node.job import die_with_parent
+from agenttts.dispatch.profile import Profile
+from agenttts.files.processes import command_line, end_process, is_dying, pids, process_identity
+from agenttts.tables.schema import TrialState
+
+# The module that is a service which ends with its caller.
+_CHILD = b"agenttts.dispatch.child_service"
+_STOP_PATIENCE_S = 20.0
+
+
+class HostScheduler(Scheduler):
+    """The base of schedulers without a queue: ``max_running`` jobs at a time, on this host.
+
+    A service is a process. One that ends with its caller is a child of the caller and gets the last GPUs, because trials
+    take the first ones.
+    """
+
+    def __init__(self, profile: Profile, folder: Path) -> None:
+        super().__init__(profile, folder)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def capacity(self, live: int) -> int:
+        return max(0, self._profile.max_running - live)
+
+    def withdraw(self, batch: str, requests: Sequence[JobRequest], trials: Collection[str]) -> None:
+        """Nothing appears later here."""
+
+    def avoid(self, job_ids: object, nodes: Sequence[str]) -> list[str] | None:
+        """This machine is the only node."""
+        return None
+
+    def start_service(self, request: ServiceRequest) -> Service:
+        if request.ends_with_caller:
+            return self._start_child(request)
+        return self._start_own(request)
+
+    def find_service(self, service: Service) -> str | None:
+        own = (pid for pid, child in self._children.items() if child.poll() is None)
+        return next(own, None) or next(iter(self._own_services(service)), None)
+
+    def live_services(self, service: Service) -> list[str]:
+        if not self.reaches(service):
+            return [str(service.job_id)] if _holds_lock(service) else []
+        return [*self._own_services(service), *self._live_children()]
+
+    def service_status(self, service: Service) -> JobStatus:
+        if not self.reaches(service):
+            # On a shared file system a lock that is held says that it runs; that nobody holds it says nothing, because
+            # locks may be the host's own.
+            if _holds_lock(service):
+                return JobStatus("RUNNING", ended=False)
+            return JobStatus(ELSEWHERE, ended=False, detail=_elsewhere(service))
+        return self._status_of(self._service_runs(service))
+
+    def stop_service(self, service: Service, job_ids: Collection[str]) -> None:
+        children = self._live_children()
+        for pid in job_ids:
+            if pid in children:
+                end_process(int(pid), patience=_STOP_PATIENCE_S)
+                if pid in self._children:
+                    self._children.pop(pid).wait()
+            else:
+                with suppress(ProcessLookupError):  # ended meanwhile
+                    os.kill(int(pid), signal.SIGINT)
+
+    def reaches(self, service: Service) -> bool:
+        return service.host in ("", socket.gethostname())
+
+    def host_of(self, service: Service) -> str | None:
+        return service.host or None
+
+    def describe(self, service: Service) -> str:
+        return f"process {service.job_id}{f' on {service.host}' if service.host else ''}"
+
+    @abstractmethod
+    def _start_own(self, request: ServiceRequest) -> Service:
+        """Start a service that does not end with its caller."""
+
+    @abstractmethod
+    def _own_services(self, service: Service) -> list[str]:
+        """The live processes of services that `_start_own` has started."""
+
+    def _service_runs(self, service: Service) -> bool:
+        """Whether a service of this host runs."""
+        if service.job_id is None:
+            return self.find_service(service) is not None
+        return is_process(service.job_id, os.fsencode(self._folder), service.identity)
+
+    def _status_of(self, alive: bool, detail: str = "") -> JobStatus:
+        if alive:
+            return JobStatus("RUNNING", ended=False)
+        return JobStatus("ENDED", ended=True, verdict=TrialState.INFRA_FAILED, detail=detail)
+
+    def _start_child(self, request: ServiceRequest) -> Service:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        pickled = self._folder / f"{request.name}.{request.start}.pkl"
+        cloudpickle_dump(request.function, pickled)
+        env = dict(os.environ)
+        devices = range(self._profile.gpus_per_node)[-request.gpus :] if request.gpus else ()
+        if devices:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+        log = request.log or self._folder / f"{request.name}.log"
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-m", os.fsdecode(_CHILD), str(pickled)],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+            )
+        self._children[str(child.pid)] = child
+        return started(request, str(child.pid))
+
+    def _live_children(self) -> list[str]:
+        """The children of this folder that live, those too that another caller's death has left."""
+        return [pid for pid in pids() if self._is_child(pid)]
+
+    def _is_child(self, pid: str) -> bool:
+        words = command_line(pid).split(b"\0")
+        return _CHILD in words and any(
+            Path(os.fsdecode(word)).parent == self._folder for word in words if word
+        )
+
+
+def is_process(pid: str, mark: bytes, identity: str | None) -> bool:
+    """Whether the process ``pid`` of this host is the one that had this ``identity`` when it was started.
+
+    ``mark`` is what its command line holds; ``identity`` is that of `agenttts.files.processes.process_identity`, None
+    where an older version did not write it down.
+    """
+    if mark not in command_line(pid) or is_dying(pid):
+        return False
+    return identity is None or process_identity(pid) == identity
+
+
+def started(request: ServiceRequest, pid: str, identity: str | None = None) -> Service:
+    """The record of a service that was started here as the process ``pid``."""
+    return Service(
+        request.name,
+        request.start,
+        pid,
+        socket.gethostname(),
+        identity or process_identity(pid),
+    )
+
+
+def _holds_lock(service: Service) -> bool:
+    return service.is_locked is not None and service.is_locked()
+
+
+def _elsewhere(service: Service) -> str:
+    """Why nothing is known here of a service on another host."""
+    return (
+        f"was started on {service.host} as process {service.job_id}; this is {socket.gethostname()}, from where it cannot be "
+        "seen or signalled"
+    )

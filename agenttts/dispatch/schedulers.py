@@ -1,0 +1,61 @@
+"""Which scheduler a profile means: the one place where a profile's ``kind`` is looked at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agenttts.dispatch.base import Scheduler
+from agenttts.dispatch.in_process import InProcessScheduler
+from agenttts.dispatch.local import LocalScheduler
+from agenttts.dispatch.profile import Profile, load_profile
+from agenttts.dispatch.slurm.scheduler import SlurmScheduler
+from agenttts.errors import UserError, valid_names
+
+SCHEDULERS: Mapping[str, type[Scheduler]] = {
+    scheduler.name: scheduler for scheduler in (LocalScheduler, SlurmScheduler, InProcessScheduler)
+}
+"""Every scheduler, by the ``kind`` of profiles that choose it."""
+
+
+def scheduler_type(kind: str) -> type[Scheduler]:
+    """The scheduler for a ``kind``. Raises `UserError` listing the valid ones."""
+    if kind not in SCHEDULERS:
+        raise UserError(f"kind: unknown scheduler '{kind}'; {valid_names(kind, SCHEDULERS)}")
+    return SCHEDULERS[kind]
+
+
+def create_scheduler(profile: Profile, folder: Path) -> Scheduler:
+    """The scheduler of a profile's trials and served models.
+
+    Args:
+        profile: The cluster's profile.
+        folder: Where batch files, pickles and logs of what it submits go; it need not exist yet.
+    """
+    return scheduler_type(profile.kind)(profile, folder)
+
+
+def controller_scheduler(profile: Profile, folder: Path, kind: str | None = None) -> Scheduler:
+    """The scheduler of a run's controller.
+
+    It is not that of the trials where the profile has the controller run here, as a process of the host that launches.
+
+    Args:
+        profile: The cluster's profile.
+        folder: As for `create_scheduler`.
+        kind: The name of the scheduler that has started the controller; None before it is started.
+    """
+    return scheduler_type(kind or _controller_kind(profile))(profile, folder)
+
+
+def load_completed_profile(cluster: str, folders: Sequence[Path]) -> Profile:
+    """`load_profile`, with what the profile leaves open taken from this shell's environment."""
+    profile = load_profile(cluster, folders)
+    return scheduler_type(profile.kind).completed(profile, os.environ)
+
+
+def _controller_kind(profile: Profile) -> str:
+    own = scheduler_type(profile.kind)
+    here = own.has_nodes and profile.controller.where == "here"
+    return LocalScheduler.name if here else own.name

@@ -1,0 +1,44 @@
+"""What a service's job is on the node: what becomes of it when it is stopped, and what it is there."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+import submitit
+
+_PR_SET_PDEATHSIG = 1
+
+
+class RestartedJob:
+    """The base of functions whose job is to run again when the queue stops it: near its time limit, or preempted.
+
+    Everything that the next run needs is on disk at any time.
+    """
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """Called by submitit on SIGUSR2: what the queue is to start again."""
+        return submitit.helpers.DelayedSubmission(self)
+
+
+class EndingJob:
+    """The base of functions whose job ends when the queue stops it: the owner starts another when it needs one."""
+
+    def checkpoint(self) -> None:
+        """Called by submitit on SIGUSR2: None means to end here."""
+        return
+
+
+def end_with_runner() -> None:
+    """Do not go on unseen when the process that status and cancel know is killed (prctl(2), Linux).
+
+    That process is the parent of a service that is a process of a host; a queue's job has none.
+    """
+    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def own_job_id() -> str:
+    """The id under which the scheduler knows the job that this process is."""
+    return os.environ.get("SLURM_JOB_ID") or str(os.getpid())

@@ -1,0 +1,93 @@
+"""Services as jobs of Slurm: the controller of a run, the model that it serves."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+from agenttts.dispatch.base import JobStatus, Service, ServiceRequest
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.slurm.batch_script import log_message
+from agenttts.dispatch.slurm.queue import (
+    cancel_jobs,
+    job_states,
+    lives,
+    row_status,
+    rows_with_comment,
+)
+from agenttts.dispatch.slurm.request import JobNeeds
+from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
+
+# In the comment of a service's job: which service it is, as batch tokens of trials are, and which start of it.
+_NAME = "batch="
+_START = "start="
+_NO_ANSWER = "sbatch gave no answer when it was started, and no job of that start is in the queue"
+_LOG_BYTES = 4000
+
+
+class SlurmServices:
+    """The services of one folder."""
+
+    def __init__(self, profile: Profile, folder: Path) -> None:
+        self._profile = profile
+        self._folder = folder
+
+    def start(self, request: ServiceRequest) -> Service:
+        """Submit the service's job."""
+        profile = self._profile
+        needs = JobNeeds(
+            name=request.title,
+            comment=f"{request.comment} {_NAME}{request.name} {_START}{request.start}",
+            gpus=request.gpus,
+            grace_seconds=profile.grace_seconds,
+            requeue=request.requeue,
+            # Slurm holds a second job of the name until the first has ended.
+            dependency="singleton" if request.one_at_a_time else None,
+        )
+        sections: dict[str, JobResources] = {
+            "controller": profile.controller,
+            "trial": profile.trial,
+        }
+        executor = slurm_executor(self._folder, profile, sections[request.section], needs)
+        with submission_errors(), outer_environment():
+            [job] = executor.submit_each([request.function], f"{request.name}-{request.start}")
+        return Service(request.name, request.start, job, socket.gethostname())
+
+    def find(self, service: Service) -> str | None:
+        """The job of a start whose submission got no answer, or one of the service that lives."""
+        if not service.start:
+            rows = rows_with_comment(f"{_NAME}{service.name}")
+            return next((job for job, row in rows.items() if lives(row)), None)
+        rows = rows_with_comment(f"{_START}{service.start}")
+        live = [job for job, row in rows.items() if not row_status(job, row).ended]
+        return next(iter([*live, *rows]), None)
+
+    def live(self, service: Service) -> list[str]:
+        """The jobs of the service that have not ended."""
+        jobs = [*rows_with_comment(f"{_NAME}{service.name}"), *filter(None, [service.job_id])]
+        return [job for job, state in job_states(dict.fromkeys(jobs)).items() if not state.ended]
+
+    def status(self, service: Service) -> JobStatus:
+        """How its job stands, with what its log says of why it did not start."""
+        job = service.job_id or self.find(service)
+        if job is None:
+            return JobStatus("UNKNOWN", ended=True, detail=_NO_ANSWER)
+        state = job_states([job])[job]
+        said = log_message(self._folder, job) if state.ended else ""
+        return replace(state, detail=said) if said else state
+
+    def stop(self, job_ids: Collection[str]) -> None:
+        """Cancel these jobs."""
+        cancel_jobs(job_ids)
+
+    def last_log_line(self, job_id: str) -> str:
+        """The last line of a job's standard error."""
+        log = self._folder / f"{job_id}_0_log.err"
+        try:
+            text = log.read_bytes()[-_LOG_BYTES:].decode(errors="replace")
+        except OSError:
+            return ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return lines[-1] if lines else ""
