@@ -164,6 +164,11 @@ def plan(document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    console.print(
+        f"seed {search['seed']}: draws the examples and samples; in the search it decides {search['seed_role']}",
+        highlight=False,
+        soft_wrap=True,
+    )
     data_read(document["task"]["data"], document["task"]["skip_bad"])
     table = Table("stage", "model", "params", "1 sample", "samples in B", "GPUs", "why")
     for stage in document["stages"]:

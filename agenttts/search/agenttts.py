@@ -25,7 +25,7 @@ from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
-from agenttts.search.insights import ALL_INSIGHTS, InsightRules
+from agenttts.search.insights import ALL_INSIGHTS, MOST_COMPARED, InsightRules
 from agenttts.space import Allocation, SearchSpace
 
 # Once scores are known the surrogate decides after this many trials whether the other initial trials are worth it.
@@ -76,6 +76,22 @@ class AgentTTSSearcher(Searcher):
     @property
     def initial_batch(self) -> int:
         return len(self.initial)
+
+    @property
+    def seed_role(self) -> str:
+        """What the seed decides in the rules: in a small space nearly nothing."""
+        drawn = "" if self._compares_models else "the initial trials, "
+        if self.space.count(MOST_COMPARED + 1) > MOST_COMPARED:
+            return (
+                f"{drawn}which {MOST_COMPARED} of the feasible allocations a batch compares besides those "
+                "next to the best trials, ties and explorations (two seeds may give the same trials)"
+            )
+        if drawn:
+            return f"{drawn}ties and explorations"
+        return (
+            "nothing but ties and explorations (agenttts is deterministic: it compares all "
+            f"feasible allocations, which are at most {MOST_COMPARED})"
+        )
 
     @cached_property
     def initial(self) -> list[Proposal]:

@@ -79,6 +79,14 @@ class Searcher(ABC):
         return list(self.archive.guidelines)
 
     @property
+    @abstractmethod
+    def seed_role(self) -> str:
+        """What the seed decides in this search, in a few words.
+
+        A user reads it wherever a seed is set: see `agenttts.search.seed_role`.
+        """
+
+    @property
     def initial_batch(self) -> int:
         """How many proposals form the initial trials (0 when the searcher has none)."""
         return 0

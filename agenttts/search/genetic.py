@@ -24,6 +24,7 @@ class GeneticSearcher(Searcher):
     """
 
     name = "genetic"
+    seed_role = "every allocation"
 
     def __init__(
         self, space: SearchSpace, seed: int = 0, *, population: int = 10, mutation: float = 0.5

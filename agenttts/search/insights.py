@@ -34,7 +34,7 @@ ALL_INSIGHTS = (1, 2, 3)
 
 # The feasible set is thinned to so many allocations; of those and of what is next to the best ones, so many at random
 # are candidates.
-_MOST_ROWS, _ANYWHERE, _NEAR = 20_000, 700, 700
+_MOST_ROWS, MOST_COMPARED, _NEAR = 20_000, 700, 700
 _PARENTS = 3
 
 # An untried allocation is recommended when the gain expected of it is this many standard deviations of that gain, and not
@@ -199,7 +199,7 @@ class InsightRules:
         """Proposals before any score is known, around those that are out."""
         draw = np.random.default_rng(rng.randrange(2**32))
         taken = self._grid.encode(a for a in sorted(archive.known) if a in self.space)
-        rows = self._new(_some(self._rows, _ANYWHERE, draw), taken)
+        rows = self._new(_some(self._rows, MOST_COMPARED, draw), taken)
         reason = "spread over models and samples, no score being known"
         picked = self.failures(archive).pick(
             rows, n, lambda part, count: spread(self._grid, taken, part, count)
@@ -226,7 +226,7 @@ class InsightRules:
         """Some of the feasible set, and of what is next to the best allocations."""
         parents = self._grid.encode(list(model.tried)[:_PARENTS])
         near = _some(self._grid.around(parents, shifts=self.coupling), _NEAR, draw)
-        rows = np.concatenate([_some(self._rows, _ANYWHERE, draw), near])
+        rows = np.concatenate([_some(self._rows, MOST_COMPARED, draw), near])
         fresh: Rows = rows[~beside_trials(self._grid, archive.scored, rows)]
         return fresh if len(fresh) else rows
 

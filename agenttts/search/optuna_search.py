@@ -34,6 +34,8 @@ _DRAWS = 50
 class _OptunaSearcher(Searcher):
     """Options: ``initial``, how many random trials come first."""
 
+    seed_role = "the initial trials and the draws of Optuna's sampler"
+
     def __init__(self, space: SearchSpace, seed: int = 0, *, initial: int = _INITIAL) -> None:
         super().__init__(space, seed)
         if initial < 0:

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from agenttts.errors import UserError
-from agenttts.search import SEARCHERS, TrialResult, create
+from agenttts.search import SEARCHERS, TrialResult, create, seed_role
 from agenttts.search.feasible import FeasibleSet
 from agenttts.space import Model, SearchSpace, Stage
 
@@ -125,6 +125,46 @@ def test_the_seed_matters(method):
     assert run(make(method, space, 1), trials(method, 30), 5) != run(
         make(method, space, 2), trials(method, 30), 5
     )
+
+
+@every_searcher
+def test_what_the_seed_decides_is_said(method):
+    for space in SPACES.values():
+        role = seed_role(make(method, space), llm=False)
+        assert role
+        assert "\n" not in role
+
+
+@pytest.mark.parametrize("name", ["one stage", "explicit values"])
+def test_agenttts_in_a_small_space_is_deterministic_and_says_so(name):
+    space = SPACES[name]
+    first, second = (make("agenttts", space, seed) for seed in (1, 2))
+    assert "nothing but ties and explorations" in seed_role(first, llm=False)
+    assert run(first, 14, 4) == run(second, 14, 4)
+
+
+def test_agenttts_in_a_large_space_draws_what_it_compares_by_the_seed():
+    space = SPACES["two stages"]
+    first, second = (make("agenttts", space, seed) for seed in (1, 2))
+    assert seed_role(first, llm=False).startswith("which 700 of the feasible allocations")
+    begin = first.initial_batch
+    assert run(first, begin, begin) == run(second, begin, begin)
+    assert run(first, 30, 5) != run(second, 30, 5)
+
+
+def test_without_insight_1_the_seed_draws_the_initial_trials():
+    space = SPACES["one stage"]
+    first, second = (create("agenttts", space, seed, insights=[2, 3]) for seed in (1, 2))
+    assert seed_role(first, llm=False).startswith("the initial trials")
+    assert first.initial != second.initial
+
+
+def test_with_a_language_model_the_seed_is_also_that_of_its_questions():
+    searcher = make("agenttts", SPACES["one stage"])
+    said = seed_role(searcher, llm=True)
+    assert said.startswith("the seed of every question to the language model")
+    assert said.endswith(seed_role(searcher, llm=False))
+    assert seed_role(make("random", SPACES["one stage"]), llm=True) == "every allocation"
 
 
 @every_case
