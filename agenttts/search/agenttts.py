@@ -109,6 +109,7 @@ class AgentTTSSearcher(Searcher):
         return self.rules.best(self.archive, tried=tried)
 
     def _propose(self, n: int) -> list[Proposal]:
+        pending = self.archive.pending  # before the batch's own initial trials are among them
         chosen = self._next_initial(n)
         self._take(chosen)
         if len(chosen) == n:
@@ -127,6 +128,7 @@ class AgentTTSSearcher(Searcher):
             self.archive,
             favoured=list(offered.values()),
             also=self._missing_initial(),
+            pending=pending,
         )
 
     def _next_initial(self, n: int) -> list[Proposal]:
@@ -142,4 +144,4 @@ class AgentTTSSearcher(Searcher):
 
     def _take(self, proposals: Sequence[Proposal]) -> None:
         """Make proposals known at once, so that the next proposer of the batch does not repeat them."""
-        self.pending(proposal.allocation for proposal in proposals)
+        self.add_pending(proposal.allocation for proposal in proposals)

@@ -20,7 +20,7 @@ class GeneticSearcher(Searcher):
     ``mutation``, the chance that a child is mutated after crossing.
 
     Parents win a tournament of two among the fittest. A child over budget gets fewer samples where it has most; one
-    that is known is replaced by another, at last by a uniform draw.
+    that is known is replaced by another, at last by a uniform draw. Pending trials are known, and parents once they scored.
     """
 
     name = "genetic"
@@ -49,7 +49,7 @@ class GeneticSearcher(Searcher):
             proposal = self._child(fittest[: self._population], rng)
             if proposal is None:
                 break
-            self.pending([proposal.allocation])
+            self.add_pending([proposal.allocation])
             chosen.append(proposal)
         return chosen
 

@@ -53,7 +53,7 @@ class _OptunaSearcher(Searcher):
             proposal = self._next()
             if proposal is None:
                 break
-            self.pending([proposal.allocation])
+            self.add_pending([proposal.allocation])
             chosen.append(proposal)
         return chosen
 
@@ -103,7 +103,8 @@ class _OptunaSearcher(Searcher):
         for allocation in sorted(a for a in failed if a in self.space):
             within = {"budget": self._excess(allocation)}
             study.add_trial(self._finished(allocation, self._worst, within))
-        for allocation in sorted(self.archive.known - told):
+        # Both samplers take running trials for ones that will be known: a constant liar, and qLogEI.
+        for allocation in self.archive.pending:
             if allocation in self.space:
                 study.add_trial(
                     optuna.trial.create_trial(

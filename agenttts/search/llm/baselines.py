@@ -74,8 +74,7 @@ class LLMSearcher(Searcher):
         )
 
     def _waiting(self) -> list[str]:
-        told = {result.allocation for result in self.archive.results}
-        return [allocation_text(a) for a in sorted(self.archive.known - told)]
+        return [allocation_text(a) for a in self.archive.pending]
 
 
 class ZeroShotSearcher(LLMSearcher):
