@@ -284,7 +284,9 @@ def replay(
     searcher: Annotated[str, typer.Option("--searcher", help="A search method.")] = "agenttts",
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 50,
     batch: Annotated[int, typer.Option(min=1, help="Trials a batch.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the method.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the method; what it decides is printed.")
+    ] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Trace: .csv or .parquet.")] = None,
 ) -> None:
     """Run a search method against a recorded table of results: no GPU, no cluster.
@@ -317,6 +319,7 @@ def replay(
         show.trace(trace)
     else:
         write_trace(trace, out)
+    typer.echo(f"seed {seed} decides {search.seed_role(method, llm=link is not None)}", err=True)
 
 
 @app.command()

@@ -143,6 +143,11 @@ def plan(document: dict[str, Any]) -> None:
         f"= {search['trials_at_most']} at most"
         + (", then one of what is recommended if it was not tried" if search["recommended"] else "")
     )
+    console.print(
+        f"seed {search['seed']}: draws the examples and samples; in the search it decides {search['seed_role']}",
+        highlight=False,
+        soft_wrap=True,
+    )
     data_read(document["task"]["data"], document["task"]["skip_bad"])
     table = Table("stage", "model", "params", "1 sample", "samples in B", "GPUs", "why")
     for stage in document["stages"]:

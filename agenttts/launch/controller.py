@@ -18,6 +18,7 @@ from agenttts.dispatch.base import (
 )
 from agenttts.dispatch.schedulers import controller_scheduler
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
+from agenttts.files.locks import is_locked
 from agenttts.loop.controller_job import (
     ControllerJob,
     close_cancelled,

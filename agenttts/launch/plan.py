@@ -80,7 +80,8 @@ class Plan:
         ``unit_budget`` is the budget of 1 sample: of a stage, that of its largest model. ``examples`` is null when the
         data are not here and the spec does not say how many. ``data`` is what was read of each file or hub split
         (`agenttts.tasks.loading.report.SourceReport`). ``recommended`` is how many trials may follow those of the search,
-        of an allocation that it recommends and has not tried. ``models``: the markers around the thinking that is removed
+        of an allocation that it recommends and has not tried. ``seed_role``: what ``seed`` decides in the method, besides
+        the examples and samples that it draws. ``models``: the markers around the thinking that is removed
         from replies (null: none is; ``known`` false: the common ones, because the model's files show none), the arguments
         of the chat template, the fingerprint of the directory (null: not here).
         """
@@ -104,6 +105,8 @@ class Plan:
             },
             "search": {
                 "method": self.spec.search.method,
+                "seed": self.spec.search.seed,
+                "seed_role": search.seed_role(searcher, llm=self.spec.agent != "none"),
                 "budget": self.space.budget,
                 "least_budget": self.space.least_budget,
                 "initial_trials": searcher.initial_batch,

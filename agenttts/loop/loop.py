@@ -200,7 +200,7 @@ class Controller:
         by_iteration = groupby(self._searched(), key=lambda progress: progress.planned.iteration)
         for iteration, group in by_iteration:
             trials = list(group)
-            self._searcher.pending([p.planned.allocation for p in trials])
+            self._searcher.add_pending([p.planned.allocation for p in trials])
             if iteration < self._journal.state.told:
                 self._searcher.tell([_result(p) for p in trials])
         # The old controller may have died after a trial's line in the journal and before its row in the table.

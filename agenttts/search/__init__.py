@@ -26,7 +26,16 @@ from agenttts.search.optuna_search import OptunaGPSearcher, OptunaTPESearcher
 from agenttts.search.random_search import RandomSearcher
 from agenttts.space import SearchSpace
 
-__all__ = ["SEARCHERS", "Proposal", "Searcher", "TrialResult", "asks_llm", "create", "option_names"]
+__all__ = [
+    "SEARCHERS",
+    "Proposal",
+    "Searcher",
+    "TrialResult",
+    "asks_llm",
+    "create",
+    "option_names",
+    "seed_role",
+]
 
 # Every searcher by the name that `search.method` gives it; a new one is a line here.
 SEARCHERS: dict[str, type[Searcher]] = {
@@ -90,6 +99,16 @@ def asks_llm(name: str) -> Literal["needs", "takes", "no"]:
     if issubclass(searcher, LLMSearcher):
         return "needs"
     return "takes" if issubclass(searcher, AgentTTSSearcher) else "no"
+
+
+def seed_role(searcher: Searcher, *, llm: bool) -> str:
+    """What the seed of ``searcher`` decides, in a few words; ``llm``: a language model is asked."""
+    if llm and asks_llm(searcher.name) == "takes":
+        return (
+            "the seed of every question to the language model; "
+            f"in what the rules propose: {searcher.seed_role}"
+        )
+    return searcher.seed_role
 
 
 def option_names(name: str) -> list[str]:

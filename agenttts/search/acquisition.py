@@ -35,28 +35,35 @@ class Pick:
 
 
 def choose(
-    model: EffectModel, candidates: Rows, n: int, *, favoured: int = 0, favour: float = 1.0
+    model: EffectModel,
+    candidates: Rows,
+    n: int,
+    *,
+    favoured: int = 0,
+    favour: float = 1.0,
+    pending: Rows | None = None,
 ) -> list[Pick]:
     """Up to ``n`` of ``candidates``, the most valuable first; ties go to the earlier.
 
     The first ``favoured`` candidates (an agent's proposals) are taken before the others as long as one is worth at
-    least ``favour`` of the best.
+    least ``favour`` of the best. The trials ``pending`` (rows that are no candidates) are believed to score as expected
+    before the first pick, as each pick is before the next.
     """
     if n < 1 or not len(candidates):
         return []
-    state = _Batch(model, candidates, favoured)
+    state = _Batch(model, candidates, favoured, pending)
     picks: list[Pick] = []
     while True:
         values = state.values()
         best = int(values.argmax())
         pick = best
-        if state.favoured:
-            own = int(values[: state.favoured].argmax())
+        if favoured:
+            own = state.pending + int(values[state.favoured].argmax())
             if values[own] > -np.inf and values[own] >= favour * values[best]:
                 pick = own
         share = float(values[pick] / values[best]) if values[best] > 0 else 1.0
         picks.append(Pick(int(state.numbers[pick]), share))
-        if len(picks) == min(n, len(state.numbers)):
+        if len(picks) == min(n, len(state.numbers) - state.pending):
             return picks
         state.believe(pick)
 
@@ -64,8 +71,15 @@ def choose(
 class _Batch:
     """What the model believes of the candidates while a batch fills. Arrays lead with the ensemble's members."""
 
-    def __init__(self, model: EffectModel, candidates: Rows, favoured: int) -> None:
+    def __init__(
+        self, model: EffectModel, candidates: Rows, favoured: int, pending: Rows | None
+    ) -> None:
         self._model = model
+        # Pending trials lead the candidates, the favoured ones follow.
+        self.pending = 0 if pending is None else len(pending)
+        self.favoured = slice(self.pending, self.pending + favoured)
+        if pending is not None:
+            candidates = np.concatenate([pending, candidates])
         points = model.at(candidates)
         settings = model.settings
         mean, whitened = model.predict(points)
@@ -75,10 +89,10 @@ class _Batch:
         improvement = model.weights @ expected_improvement(
             mean, np.sqrt(variance), tried.max(axis=1, keepdims=True)
         )
-        improvement[:favoured] = np.inf
-        kept = np.sort(np.argsort(-improvement, kind="stable")[: _SCREENED + favoured])
-        self.numbers = kept
-        self.favoured = favoured
+        always = self.favoured.stop
+        improvement[:always] = np.inf
+        kept = np.sort(np.argsort(-improvement, kind="stable")[: _SCREENED + always])
+        self.numbers = kept - self.pending
         self._points: Points = points[kept]
         self._whitened = whitened[:, kept]
         self._mean = mean[:, kept]
@@ -90,6 +104,8 @@ class _Batch:
         explained = self._whitened @ np.swapaxes(model.whitened[:, rivals], 1, 2)
         # Posterior covariance between candidates and rivals.
         self._shared = model.kernel(settings, self._points, model.points[rivals]) - explained
+        for number in range(self.pending):
+            self.believe(number)
 
     def values(self) -> Floats:
         """Value of every candidate, -inf for those taken."""

@@ -25,7 +25,7 @@ from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
-from agenttts.search.insights import ALL_INSIGHTS, InsightRules
+from agenttts.search.insights import ALL_INSIGHTS, MOST_COMPARED, InsightRules
 from agenttts.space import Allocation, SearchSpace
 
 # Once scores are known the surrogate decides after this many trials whether the other initial trials are worth it.
@@ -77,6 +77,22 @@ class AgentTTSSearcher(Searcher):
     def initial_batch(self) -> int:
         return len(self.initial)
 
+    @property
+    def seed_role(self) -> str:
+        """What the seed decides in the rules: in a small space nearly nothing."""
+        drawn = "" if self._compares_models else "the initial trials, "
+        if self.space.count(MOST_COMPARED + 1) > MOST_COMPARED:
+            return (
+                f"{drawn}which {MOST_COMPARED} of the feasible allocations a batch compares besides those "
+                "next to the best trials, ties and explorations (two seeds may give the same trials)"
+            )
+        if drawn:
+            return f"{drawn}ties and explorations"
+        return (
+            "nothing but ties and explorations (agenttts is deterministic: it compares all "
+            f"feasible allocations, which are at most {MOST_COMPARED})"
+        )
+
     @cached_property
     def initial(self) -> list[Proposal]:
         """The initial trials, the same for every searcher with this space, seed and options."""
@@ -93,6 +109,7 @@ class AgentTTSSearcher(Searcher):
         return self.rules.best(self.archive, tried=tried)
 
     def _propose(self, n: int) -> list[Proposal]:
+        pending = self.archive.pending  # before the batch's own initial trials are among them
         chosen = self._next_initial(n)
         self._take(chosen)
         if len(chosen) == n:
@@ -111,6 +128,7 @@ class AgentTTSSearcher(Searcher):
             self.archive,
             favoured=list(offered.values()),
             also=self._missing_initial(),
+            pending=pending,
         )
 
     def _next_initial(self, n: int) -> list[Proposal]:
@@ -126,4 +144,4 @@ class AgentTTSSearcher(Searcher):
 
     def _take(self, proposals: Sequence[Proposal]) -> None:
         """Make proposals known at once, so that the next proposer of the batch does not repeat them."""
-        self.pending(proposal.allocation for proposal in proposals)
+        self.add_pending(proposal.allocation for proposal in proposals)

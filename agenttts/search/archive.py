@@ -75,6 +75,11 @@ class Archive:
         return len(self._known)
 
     @property
+    def pending(self) -> tuple[Allocation, ...]:
+        """The allocations that are known and not told, in their order: trials that are out."""
+        return tuple(sorted(a for a in self._known if a not in self._results))
+
+    @property
     def results(self) -> Sequence[TrialResult]:
         """Every result told, failed ones included, in the order told."""
         return tuple(self._results.values())
@@ -103,8 +108,8 @@ class Archive:
                     allocation, result.score, cost, result.metrics, result.stderr
                 )
 
-    def expect(self, allocations: Iterable[Allocation]) -> None:
-        """Register allocations that are out for evaluation, so that they are not proposed again."""
+    def add_pending(self, allocations: Iterable[Allocation]) -> None:
+        """Register allocations that are out for evaluation. What was told already stays told."""
         self._known.update(allocations)
 
     def best(self) -> Scored | None:

@@ -31,8 +31,15 @@ class Searcher(ABC):
     Contract, tested by one conformance suite: every proposal is in the space; none repeats one that was proposed
     before while new ones exist; with the same seed and the same tells, the same proposals; `tell` may come late, in
     any order and with failed trials; a new searcher told the whole archive goes on as the old one would have
-    (resume; `pending` registers what was proposed and has not finished); `ask` returns fewer than ``n`` (at last
+    (resume; `add_pending` registers what was proposed and has not finished); `ask` returns fewer than ``n`` (at last
     none) when the space is exhausted.
+
+    Pending trials: an allocation is pending (`Archive.pending`) from its proposal, or its registration by `add_pending`,
+    until it is told. `ask` may be called while trials are pending. It does not propose them again, and it values
+    proposals as if the pending trials will be known: a searcher with a model of the scores conditions the model on their
+    expected scores, as it does for the trials of one batch; a language model reads them in its prompt; draws from the
+    feasible set only exclude them. Proposals depend on which trials are pending, not on the order of registration.
+    While nothing is pending, none of this changes a proposal.
 
     All state is the archive. A subclass implements `_propose` and may refine `best`; its constructor takes its
     options as keyword arguments after ``space`` and ``seed``.
@@ -50,7 +57,7 @@ class Searcher(ABC):
     def propose(self, n: int) -> list[Proposal]:
         """Up to ``n`` new proposals with their sources; each counts as pending until it is told."""
         proposals = self._propose(n) if n > 0 else []
-        self.pending(proposal.allocation for proposal in proposals)
+        self.add_pending(proposal.allocation for proposal in proposals)
         return proposals
 
     def ask(self, n: int) -> list[Allocation]:
@@ -61,9 +68,9 @@ class Searcher(ABC):
         """Take in what trials scored. Telling of an allocation never asked for is allowed (resume, replay)."""
         self.archive.add(results)
 
-    def pending(self, allocations: Iterable[Allocation]) -> None:
-        """Register allocations proposed earlier and not finished yet (resume): they are never proposed again."""
-        self.archive.expect(allocations)
+    def add_pending(self, allocations: Iterable[Allocation]) -> None:
+        """Register allocations that were proposed earlier and have not finished yet (resume)."""
+        self.archive.add_pending(allocations)
 
     def best(self, *, tried: bool = False) -> Allocation | None:
         """The allocation to recommend so far; None before any trial scored.
@@ -77,6 +84,14 @@ class Searcher(ABC):
     def guidelines(self) -> list[str]:
         """What the search has learnt, in plain sentences, oldest first; empty where the searcher writes none."""
         return list(self.archive.guidelines)
+
+    @property
+    @abstractmethod
+    def seed_role(self) -> str:
+        """What the seed decides in this search, in a few words.
+
+        A user reads it wherever a seed is set: see `agenttts.search.seed_role`.
+        """
 
     @property
     def initial_batch(self) -> int:

@@ -20,6 +20,7 @@ class GridSearcher(Searcher):
     """
 
     name = "grid"
+    seed_role = "the order in which the allocations are tried"
 
     def __init__(self, space: SearchSpace, seed: int = 0, *, most: int = DEFAULT_MOST) -> None:
         super().__init__(space, seed)

@@ -59,9 +59,7 @@ class Failures:
             return
         self._failed = grid.encode(failed)
         self._scored = grid.encode(sorted(scored))
-        told = {result.allocation for result in results}
-        out = (a for a in sorted(archive.known - told) if a in space)
-        self._out = grid.encode(out)
+        self._out = grid.encode(a for a in archive.pending if a in space)
         self._blame(len(results))
 
     def __bool__(self) -> bool:

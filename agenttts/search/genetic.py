@@ -20,10 +20,11 @@ class GeneticSearcher(Searcher):
     ``mutation``, the chance that a child is mutated after crossing.
 
     Parents win a tournament of two among the fittest. A child over budget gets fewer samples where it has most; one
-    that is known is replaced by another, at last by a uniform draw.
+    that is known is replaced by another, at last by a uniform draw. Pending trials are known, and parents once they scored.
     """
 
     name = "genetic"
+    seed_role = "every allocation"
 
     def __init__(
         self, space: SearchSpace, seed: int = 0, *, population: int = 10, mutation: float = 0.5
@@ -48,7 +49,7 @@ class GeneticSearcher(Searcher):
             proposal = self._child(fittest[: self._population], rng)
             if proposal is None:
                 break
-            self.pending([proposal.allocation])
+            self.add_pending([proposal.allocation])
             chosen.append(proposal)
         return chosen
 

@@ -44,6 +44,7 @@ class GaussianProcessSearcher(Searcher):
     """
 
     name = "gp"
+    seed_role = "the initial trials, from which the others follow"
 
     def __init__(self, space: SearchSpace, seed: int = 0, *, initial: int = 5) -> None:
         super().__init__(space, seed)
@@ -66,6 +67,7 @@ class GaussianProcessSearcher(Searcher):
         return min(tied, key=lambda t: (-t.score, t.cost, t.allocation)).allocation
 
     def _propose(self, n: int) -> list[Proposal]:
+        pending = self._grid.encode(a for a in self.archive.pending if a in self.space)
         known = self.archive.known_count
         drawn = n if not self.archive.scored else max(0, min(n, self._initial - known))
         chosen = self._drawn(drawn, "initial trial, drawn at random")
@@ -75,10 +77,14 @@ class GaussianProcessSearcher(Searcher):
             rows = self._rows[~np.isin(self._grid.keys(self._rows), self._grid.keys(taken))]
             # What was just drawn is known by now: draws are made known as they are made.
             failures = Failures(self._grid, self.archive)
-            for number in failures.pick(rows, n - len(chosen), model.choose):
+
+            def most_promising(part: Rows, count: int) -> list[int]:
+                return model.choose(part, count, pending)
+
+            for number in failures.pick(rows, n - len(chosen), most_promising):
                 allocation = self._grid.decode(rows[number])
                 chosen.append(Proposal(allocation, "model", "largest expected improvement"))
-            self.pending(proposal.allocation for proposal in chosen)
+            self.add_pending(proposal.allocation for proposal in chosen)
             # A thinned set may be used up before the space is.
             chosen += self._drawn(n - len(chosen), "drawn at random")
         return chosen
@@ -88,7 +94,7 @@ class GaussianProcessSearcher(Searcher):
         drawn = self._feasible.draw_many(
             n, self.archive, lambda i: random.Random(f"gp/{self.seed}/{known + i}")
         )
-        self.pending(drawn)
+        self.add_pending(drawn)
         return [Proposal(allocation, "random", reason) for allocation in drawn]
 
     def _model(self) -> MaternModel:
@@ -128,10 +134,14 @@ class MaternModel:
         """Expected scores of ``trials``, standardised."""
         return self._mean
 
-    def choose(self, rows: Rows, n: int) -> list[int]:
-        """Numbers of up to ``n`` of ``rows`` by expected improvement, each believed before the next."""
+    def choose(self, rows: Rows, n: int, pending: Rows) -> list[int]:
+        """Numbers of up to ``n`` of ``rows`` by expected improvement.
+
+        Each is believed to score as expected before the next is chosen, and so are the trials ``pending`` before the first.
+        """
         if not len(rows):
             return []
+        rows = np.concatenate([pending, rows])
         incumbent = self._mean.max()
         prior = self._kernel(self._setting, rows, self._rows)
         whitened = self._posterior.whiten(prior)
@@ -139,20 +149,23 @@ class MaternModel:
         scale = self._posterior.scale[0]
         explained = whitened[0]
         variance = np.maximum(0.0, 1.0 - np.square(explained).sum(axis=1))
-        open_ = np.ones(len(rows), dtype=bool)
+        open_ = np.arange(len(rows)) >= len(pending)
         picks: list[int] = []
-        while True:
-            improvement = expected_improvement(mean, scale * np.sqrt(variance), incumbent)
-            pick = int(np.where(open_, improvement + 1e-12 * mean, -np.inf).argmax())
-            picks.append(pick)
-            if len(picks) == min(n, len(rows)):
-                return picks
+        for step in range(len(rows)):
+            pick = step
+            if step >= len(pending):
+                improvement = expected_improvement(mean, scale * np.sqrt(variance), incumbent)
+                pick = int(np.where(open_, improvement + 1e-12 * mean, -np.inf).argmax())
+                picks.append(pick - len(pending))
+            if len(picks) == n:
+                break
             open_[pick] = False
             incumbent = max(incumbent, mean[pick])
             shared = self._kernel(self._setting, rows, rows[pick : pick + 1])[0, :, 0]
             entry = (shared - explained @ explained[pick]) / np.sqrt(variance[pick] + self._noise)
             variance = np.maximum(0.0, variance - np.square(entry))
             explained = np.concatenate([explained, entry[:, None]], axis=1)
+        return picks
 
     def _fit(self, targets: Floats) -> None:
         # Log lengths: of samples relative to their whole range, of models relative to 1.

@@ -34,7 +34,7 @@ ALL_INSIGHTS = (1, 2, 3)
 
 # The feasible set is thinned to so many allocations; of those and of what is next to the best ones, so many at random
 # are candidates.
-_MOST_ROWS, _ANYWHERE, _NEAR = 20_000, 700, 700
+_MOST_ROWS, MOST_COMPARED, _NEAR = 20_000, 700, 700
 _PARENTS = 3
 
 # An untried allocation is recommended when the gain expected of it is this many standard deviations of that gain, and not
@@ -74,12 +74,13 @@ class InsightRules:
         *,
         favoured: Sequence[Proposal] = (),
         also: Sequence[Proposal] = (),
+        pending: Sequence[Allocation] = (),
     ) -> list[Proposal]:
         """Up to ``n`` new feasible allocations, most promising first; fewer only when the space is exhausted.
 
         ``also`` are further candidates, in the space and new, judged like the rules' own.
         ``favoured`` are an agent's proposals, likewise new: each that is worth at least half of the best candidate
-        is taken before it.
+        is taken before it. Candidates are valued as if the trials ``pending`` will score as expected.
         """
         rng = random.Random(f"insights/{self.seed}/{archive.known_count}")
         chosen: dict[Allocation, Proposal] = {}
@@ -92,7 +93,8 @@ class InsightRules:
             explore = sum(self._explores(archive, position) for position in range(n))
             offered = {proposal.allocation: proposal for proposal in favoured}
             named = {proposal.allocation: proposal for proposal in also} | offered
-            rows = self._candidates(model, archive, [*offered, *named], rng)
+            out = self._grid.encode(a for a in pending if a in self.space)
+            rows = self._candidates(model, archive, [*offered, *named], out, rng)
             best = self.best(archive, tried=True)
             assert best is not None
             keys = self._grid.keys(self._grid.encode(offered))
@@ -100,7 +102,7 @@ class InsightRules:
             def most_valuable(part: Rows, count: int) -> list[int]:
                 # The favoured ones lead the candidates, and so what is left of them leads every part.
                 own = int(np.isin(self._grid.keys(part), keys).sum())
-                picks = choose(model, part, count, favoured=own, favour=_FAVOUR)
+                picks = choose(model, part, count, favoured=own, favour=_FAVOUR, pending=out)
                 return [pick.index for pick in picks]
 
             for number in self.failures(archive).pick(rows, n - explore, most_valuable):
@@ -199,7 +201,7 @@ class InsightRules:
         """Proposals before any score is known, around those that are out."""
         draw = np.random.default_rng(rng.randrange(2**32))
         taken = self._grid.encode(a for a in sorted(archive.known) if a in self.space)
-        rows = self._new(_some(self._rows, _ANYWHERE, draw), taken)
+        rows = self._new(_some(self._rows, MOST_COMPARED, draw), taken)
         reason = "spread over models and samples, no score being known"
         picked = self.failures(archive).pick(
             rows, n, lambda part, count: spread(self._grid, taken, part, count)
@@ -212,22 +214,29 @@ class InsightRules:
         model: EffectModel,
         archive: Archive,
         named: Sequence[Allocation],
+        pending: Rows,
         rng: random.Random,
     ) -> Rows:
         """Rows of new allocations, those ``named`` first, the others shuffled (ties then fall at random)."""
         draw = np.random.default_rng(rng.randrange(2**32))
-        rows = self._outlook(model, archive, draw)
+        rows = self._outlook(model, archive, draw, pending)
         rows = np.concatenate([self._grid.encode(named), rows[draw.permutation(len(rows))]])
         return self._new(
             rows, self._grid.encode(a for a in sorted(archive.known) if a in self.space)
         )
 
-    def _outlook(self, model: EffectModel, archive: Archive, draw: np.random.Generator) -> Rows:
+    def _outlook(
+        self,
+        model: EffectModel,
+        archive: Archive,
+        draw: np.random.Generator,
+        pending: Rows | None = None,
+    ) -> Rows:
         """Some of the feasible set, and of what is next to the best allocations."""
         parents = self._grid.encode(list(model.tried)[:_PARENTS])
         near = _some(self._grid.around(parents, shifts=self.coupling), _NEAR, draw)
-        rows = np.concatenate([_some(self._rows, _ANYWHERE, draw), near])
-        fresh: Rows = rows[~beside_trials(self._grid, archive.scored, rows)]
+        rows = np.concatenate([_some(self._rows, MOST_COMPARED, draw), near])
+        fresh: Rows = rows[~beside_trials(self._grid, archive.scored, rows, pending)]
         return fresh if len(fresh) else rows
 
     def _new(self, rows: Rows, taken: Rows) -> Rows:

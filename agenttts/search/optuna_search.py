@@ -34,6 +34,8 @@ _DRAWS = 50
 class _OptunaSearcher(Searcher):
     """Options: ``initial``, how many random trials come first."""
 
+    seed_role = "the initial trials and the draws of Optuna's sampler"
+
     def __init__(self, space: SearchSpace, seed: int = 0, *, initial: int = _INITIAL) -> None:
         super().__init__(space, seed)
         if initial < 0:
@@ -51,7 +53,7 @@ class _OptunaSearcher(Searcher):
             proposal = self._next()
             if proposal is None:
                 break
-            self.pending([proposal.allocation])
+            self.add_pending([proposal.allocation])
             chosen.append(proposal)
         return chosen
 
@@ -101,7 +103,8 @@ class _OptunaSearcher(Searcher):
         for allocation in sorted(a for a in failed if a in self.space):
             within = {"budget": self._excess(allocation)}
             study.add_trial(self._finished(allocation, self._worst, within))
-        for allocation in sorted(self.archive.known - told):
+        # Both samplers take running trials for ones that will be known: a constant liar, and qLogEI.
+        for allocation in self.archive.pending:
             if allocation in self.space:
                 study.add_trial(
                     optuna.trial.create_trial(

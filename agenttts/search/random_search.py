@@ -13,6 +13,7 @@ class RandomSearcher(Searcher):
     """The baseline. The k-th proposal depends on the seed and on what is known, not on the batch size."""
 
     name = "random"
+    seed_role = "every allocation"
 
     @cached_property
     def _feasible(self) -> FeasibleSet:

@@ -34,8 +34,13 @@ def independent(trials: Sequence[Scored]) -> list[Scored]:
     return [trial for trial in trials if trial.allocation in found]
 
 
-def beside_trials(grid: ChoiceGrid, trials: Sequence[Scored], rows: Rows) -> NDArray[np.bool_]:
-    """Which ``rows`` are next to a trial although the trials show steps: shape (rows,), all False without steps."""
+def beside_trials(
+    grid: ChoiceGrid, trials: Sequence[Scored], rows: Rows, pending: Rows | None = None
+) -> NDArray[np.bool_]:
+    """Which ``rows`` are next to a trial although the trials show steps: shape (rows,), all False without steps.
+
+    ``pending`` are trials that are out: rows next to them will report what they do.
+    """
     none = np.zeros(len(rows), dtype=bool)
     tried = grid.encode(trial.allocation for trial in trials)
     outcomes = {outcome: number for number, outcome in enumerate(map(_outcome, trials))}
@@ -45,6 +50,8 @@ def beside_trials(grid: ChoiceGrid, trials: Sequence[Scored], rows: Rows) -> NDA
     equal = int((near & (numbers[:, None] == numbers[None, :])).sum())
     if equal < _SEEN or equal < _SHARE * pairs:
         return none
+    if pending is not None:
+        tried = np.concatenate([tried, pending])
     beside: NDArray[np.bool_] = np.any(_apart(grid, rows, tried) <= _NEXT_TO, axis=1)
     return beside
 

@@ -1,4 +1,4 @@
-"""What ``replay`` refuses before it replays anything."""
+"""What ``replay`` refuses before it replays anything, and what it says of the seed."""
 
 import pytest
 
@@ -29,3 +29,16 @@ def test_a_method_that_needs_a_model_without_one(refused):
 def test_an_impossible_place_for_the_trace(refused, tmp_path):
     assert "is a directory" in refused("--out", tmp_path)
     assert "table.csv is no directory" in refused("--out", tmp_path / "table.csv" / "trace.csv")
+
+
+def test_what_the_seed_decides_is_said_after_the_trace(cli, scripted_spec, tmp_path):
+    (tmp_path / "table.csv").write_text(TABLE)
+    command = ("replay", "table.csv", "--space", scripted_spec(), "--trials", 2, "--seed", 7)
+    done = cli(*command, "--searcher", "random")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "seed 7 decides every allocation\n"
+    few = {"values": [1, 2]}
+    small = scripted_spec("small", stages__retrieval__samples=few, stages__answer__samples=few)
+    for out in ((), ("--out", "trace.csv")):
+        done = cli("replay", "table.csv", "--space", small, "--trials", 2, *out)
+        assert done.stderr.startswith("seed 0 decides nothing but ties and explorations")

@@ -167,3 +167,20 @@ def test_a_path_that_no_container_can_have_is_refused_by_its_key(scripted_spec, 
     (path.parent / "to:k").mkdir()
     with pytest.raises(UserError, match=rf"{key}: .* has a (colon|comma) in it"):
         make_plan(load_spec(path), [], tmp_path / "results", dry_run=True)
+
+
+def test_what_the_seed_decides_is_shown(cli, scripted_spec, tmp_path):
+    few = {"values": [1, 2]}
+    spec = scripted_spec(stages__retrieval__samples=few, stages__answer__samples=few)
+    deterministic = "nothing but ties and explorations"
+    shown = cli("launch", spec, "--dry-run", "--set", "search.seed=5").stdout
+    assert (
+        f"seed 5: draws the examples and samples; in the search it decides {deterministic}" in shown
+    )
+    search = json.loads(cli("launch", spec, "--dry-run", "--json").stdout)["search"]
+    assert search["seed_role"].startswith(deterministic)
+    (tmp_path / "replies.json").write_text('{"replies": []}')
+    agent = {"kind": "scripted", "replies": "replies.json"}
+    asking = scripted_spec(agent=agent, stages__retrieval__samples=few, stages__answer__samples=few)
+    shown = cli("launch", asking, "--dry-run").stdout
+    assert "decides the seed of every question to the language model" in shown

@@ -23,7 +23,7 @@ def failures(failed, scored=(), out=()):
     archive = Archive(SPACE)
     archive.add(TrialResult(at(*a), None) for a in failed)
     archive.add(TrialResult(at(*a), 0.5) for a in scored)
-    archive.expect(at(*a) for a in out)
+    archive.add_pending(at(*a) for a in out)
     return Failures(GRID, archive)
 
 

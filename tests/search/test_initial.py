@@ -107,7 +107,7 @@ def test_the_searcher_proposes_them_first_and_after_a_restart_the_missing_ones()
     expected = [p.allocation for p in initial_trials(space)]
     assert searcher.ask(2) == expected[:2]
     fresh = create("agenttts", space)
-    fresh.pending(expected[1:3])
+    fresh.add_pending(expected[1:3])
     proposals = fresh.propose(5)
     assert [p.allocation for p in proposals[:3]] == [expected[0], *expected[3:]]
     assert [p.source for p in proposals] == ["initial"] * 3 + ["explore"] * 2

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from agenttts.errors import UserError
-from agenttts.search import SEARCHERS, TrialResult, create
+from agenttts.search import SEARCHERS, TrialResult, create, seed_role
 from agenttts.search.feasible import FeasibleSet
 from agenttts.space import Model, SearchSpace, Stage
 
@@ -127,6 +127,46 @@ def test_the_seed_matters(method):
     )
 
 
+@every_searcher
+def test_what_the_seed_decides_is_said(method):
+    for space in SPACES.values():
+        role = seed_role(make(method, space), llm=False)
+        assert role
+        assert "\n" not in role
+
+
+@pytest.mark.parametrize("name", ["one stage", "explicit values"])
+def test_agenttts_in_a_small_space_is_deterministic_and_says_so(name):
+    space = SPACES[name]
+    first, second = (make("agenttts", space, seed) for seed in (1, 2))
+    assert "nothing but ties and explorations" in seed_role(first, llm=False)
+    assert run(first, 14, 4) == run(second, 14, 4)
+
+
+def test_agenttts_in_a_large_space_draws_what_it_compares_by_the_seed():
+    space = SPACES["two stages"]
+    first, second = (make("agenttts", space, seed) for seed in (1, 2))
+    assert seed_role(first, llm=False).startswith("which 700 of the feasible allocations")
+    begin = first.initial_batch
+    assert run(first, begin, begin) == run(second, begin, begin)
+    assert run(first, 30, 5) != run(second, 30, 5)
+
+
+def test_without_insight_1_the_seed_draws_the_initial_trials():
+    space = SPACES["one stage"]
+    first, second = (create("agenttts", space, seed, insights=[2, 3]) for seed in (1, 2))
+    assert seed_role(first, llm=False).startswith("the initial trials")
+    assert first.initial != second.initial
+
+
+def test_with_a_language_model_the_seed_is_also_that_of_its_questions():
+    searcher = make("agenttts", SPACES["one stage"])
+    said = seed_role(searcher, llm=True)
+    assert said.startswith("the seed of every question to the language model")
+    assert said.endswith(seed_role(searcher, llm=False))
+    assert seed_role(make("random", SPACES["one stage"]), llm=True) == "every allocation"
+
+
 @every_case
 def test_tells_may_come_out_of_order_and_partly_failed(method, space):
     rng = random.Random(3)
@@ -168,12 +208,103 @@ def test_a_restart_from_the_archive_goes_on_as_before(method, space, done):
     out = old.ask(1 if method in SLOW else 3)
     new = make(method, space, 4)
     new.tell([result(a) for a in asked])
-    new.pending(out)
+    new.add_pending(out)
     assert new.best() == old.best()
     more = 1 if method in SLOW else 5
     following = new.ask(more)
     assert following == old.ask(more)
     assert not set(following) & {*asked, *out}
+
+
+@every_case
+@pytest.mark.parametrize("done", [0, 6])
+def test_asked_again_while_everything_is_pending(method, space, done):
+    """Without a single result in between: all new, until the space is exhausted."""
+    searcher = make(method, space, 2)
+    asked = run(searcher, done, 3)
+    most = min(len(FeasibleSet(space)), len(asked) + (3 if method in SLOW else 15))
+    while len(asked) < most:
+        more = searcher.ask(min(4, most - len(asked)))
+        assert more
+        assert not set(more) & set(asked)
+        assert all(allocation in space for allocation in more)
+        asked += more
+    assert set(searcher.archive.pending) == set(asked[done:])
+    if most == len(FeasibleSet(space)):
+        assert searcher.ask(1) == []
+    assert searcher.best(tried=True) in asked[:done] or (done == 0 and searcher.best() is None)
+
+
+# Small enough for every searcher to compare all of it: what it draws of a larger one depends on the ask.
+ALL_COMPARED = SearchSpace(
+    (
+        stage("a", SMALL, LARGE, samples=(1, 4, 16, 32)),
+        stage("b", SMALL, LARGE, samples=(2, 8, 24)),
+    ),
+    1200,
+)
+
+
+@every_searcher
+def test_pending_trials_are_valued_like_those_of_the_same_batch(method):
+    """Asked in parts, without results in between, a searcher proposes what it would have proposed at once."""
+    # Ten trials: past the initial ones of every searcher.
+    tried = make("random", ALL_COMPARED, 1).ask(10)
+    at_once, in_parts = make(method, ALL_COMPARED, 2), make(method, ALL_COMPARED, 2)
+    for searcher in (at_once, in_parts):
+        searcher.tell([result(allocation) for allocation in tried])
+    parts = (1, 1) if method in SLOW else (1, 2, 3)
+    asked = [allocation for size in parts for allocation in in_parts.ask(size)]
+    assert asked == at_once.ask(sum(parts))
+
+
+@pytest.mark.parametrize("method", ["agenttts", "gp"])
+def test_a_model_of_the_scores_knows_what_is_pending(method):
+    """What is out is not merely excluded: its neighbours are worth less than where nothing is out."""
+    space = SPACES["two stages"]
+    tried = make("random", space, 1).ask(12)
+
+    def asked(pending):
+        searcher = make(method, space, 2)
+        searcher.tell([result(allocation) for allocation in tried])
+        searcher.add_pending(pending)
+        return searcher.ask(1)[0]
+
+    first = asked([])
+    counts = [choice.samples for choice in first.choices]
+    models = [choice.model for choice in first.choices]
+    beside = [
+        allocation
+        for allocation in space.feasible()
+        if [choice.model for choice in allocation.choices] == models
+        and 0
+        < max(abs(c.samples - n) for c, n in zip(allocation.choices, counts, strict=True))
+        <= 2
+    ]
+    assert beside
+    assert asked(beside) != first
+
+
+@every_searcher
+def test_pending_trials_may_be_registered_in_any_order_and_told_late(method):
+    space = SPACES["two stages"]
+    searcher = make(method, space, 4)
+    done = run(searcher, 6, 3)
+    out = searcher.ask(2 if method in SLOW else 5)
+    again = make(method, space, 4)
+    again.add_pending([*reversed(out), *done])
+    again.tell([result(allocation) for allocation in done])
+    assert again.archive.pending == searcher.archive.pending == tuple(sorted(out))
+    size = 1 if method in SLOW else 4
+    more = searcher.ask(size)
+    assert again.ask(size) == more
+    # A lost trial is not pending any more, and free to be proposed; one that was told stays told.
+    for one in (searcher, again):
+        one.tell([TrialResult(out[0], None, blamed=False), *(result(a) for a in more)])
+        one.add_pending(more)
+        assert one.archive.pending == tuple(sorted(out[1:]))
+        assert out[0] not in one.archive
+    assert searcher.ask(size) == again.ask(size)
 
 
 @every_searcher

@@ -37,6 +37,15 @@ def test_candidates_beside_trials_are_left_out_once_steps_show():
     assert not beside_trials(GRID, steps[:1], rows).any()
 
 
+def test_candidates_beside_pending_trials_are_left_out_too():
+    rows = GRID.encode(SPACE.allocation(choice) for choice in (("s", 17), ("s", 50), ("l", 17)))
+    pending = GRID.encode([SPACE.allocation(("s", 52))])
+    steps = told(("s", 15, 0.5), ("s", 16, 0.5), ("s", 18, 0.5))
+    assert beside_trials(GRID, steps, rows, pending).tolist() == [True, True, False]
+    smooth = told(("s", 15, 0.5), ("s", 16, 0.52), ("s", 18, 0.5), ("s", 19, 0.53))
+    assert not beside_trials(GRID, smooth, rows, pending).any()
+
+
 def test_noisy_steps_do_not_hold_the_search():
     """On a sparse noisy table trials move on instead of gathering on one lucky step."""
     problem = surface_problem("sparse", 9000)

@@ -60,8 +60,6 @@ class LLMAgent:
         )
 
     def _propose_chat(self, n: int, archive: Archive, limit: int | None) -> Chat:
-        told = {result.allocation for result in archive.results}
-        waiting = sorted(archive.known - told)
         return self._prompts.chat(
             "propose",
             "propose",
@@ -70,7 +68,7 @@ class LLMAgent:
             n=n,
             history=history(archive, limit),
             guidelines=self._shown(),
-            waiting=[allocation_text(a) for a in waiting],
+            waiting=[allocation_text(a) for a in archive.pending],
         )
 
     def _write_guidelines(self, archive: Archive) -> None:

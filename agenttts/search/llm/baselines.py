@@ -25,6 +25,7 @@ class LLMSearcher(Searcher):
     """A model that proposes whole batches. Option ``llm``: the link to it; without one, all is drawn at random."""
 
     asks_llm: ClassVar[bool] = True
+    seed_role = "the seed of every question to the model, and the allocations that it leaves open"
 
     def __init__(self, space: SearchSpace, seed: int = 0, *, llm: Link | None = None) -> None:
         super().__init__(space, seed)
@@ -73,8 +74,7 @@ class LLMSearcher(Searcher):
         )
 
     def _waiting(self) -> list[str]:
-        told = {result.allocation for result in self.archive.results}
-        return [allocation_text(a) for a in sorted(self.archive.known - told)]
+        return [allocation_text(a) for a in self.archive.pending]
 
 
 class ZeroShotSearcher(LLMSearcher):

@@ -8,6 +8,7 @@ from agenttts.search import TrialResult, create
 from agenttts.search.archive import Archive
 from agenttts.search.initial import initial_trials
 from agenttts.search.llm.agent import LLMAgent
+from agenttts.search.llm.prompts import allocation_text
 from agenttts.search.llm.transcript import Transcript
 from tests.support.llm import SPACE, allocation, link
 
@@ -130,6 +131,19 @@ def test_no_more_than_asked_for():
     assert [d["outcome"] for d in decided["decisions"]] == ["valid"] * 3 + ["surplus"] * 5
 
 
+def test_the_model_reads_what_is_pending():
+    connection = link([], then={"allocations": [GOOD]})
+    searcher = create("agenttts", SPACE, 3, llm=connection)
+    first = searcher.propose(searcher.initial_batch)
+    searcher.tell([TrialResult(p.allocation, score(p.allocation)) for p in first])
+    out = searcher.ask(2)
+    searcher.ask(2)
+    asked = [e for e in connection.caller.transcript.events if e["event"] == "reply"]
+    last = [e["messages"][1]["content"] for e in asked if e["purpose"] == "propose"][-1]
+    _, _, waiting = last.partition("These are already being tried: ")
+    assert all(allocation_text(allocation) in waiting for allocation in out)
+
+
 def test_a_bad_reply_is_sent_back_with_what_is_wrong_about_it():
     connection = link([{"for": "guidelines", "text": "-"}, {"for": "propose", "text": "no idea"},
                        {"for": "propose", "allocations": [GOOD]}])  # fmt: skip
@@ -182,7 +196,7 @@ def test_a_restart_goes_on_as_if_it_had_not_been_stopped(tmp_path, stop):
     for begin in (0, searcher.initial_batch, *range(searcher.initial_batch + 6, len(first), 6)):
         end = searcher.initial_batch if begin == 0 else begin + 6
         batch = first[begin:end]
-        searcher.pending(p.allocation for p in batch)
+        searcher.add_pending(p.allocation for p in batch)
         searcher.tell([TrialResult(p.allocation, score(p.allocation)) for p in batch])
     assert searcher.propose(6) == lost
     assert again.caller.transcript.calls == calls, "replies on record are used again"

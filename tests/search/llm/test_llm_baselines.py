@@ -10,6 +10,7 @@ from agenttts.replay.table import load_table
 from agenttts.search import TrialResult, create
 from agenttts.search.llm.baselines import LLMSearcher
 from agenttts.search.llm.knowledge import load_experience, most_similar
+from agenttts.search.llm.prompts import allocation_text
 from agenttts.search.llm.transcript import Transcript
 from agenttts.space import SearchSpace, Stage
 from tests.support.llm import SPACE, allocation, link
@@ -80,6 +81,23 @@ def test_zero_shot_never_hears_a_score():
         assert "Trials so far" not in text
         assert "Guidelines" not in text
     assert "Already proposed" in questions(connection)[1]
+
+
+@every_method
+@pytest.mark.parametrize("told", [0, 3])
+def test_the_model_reads_what_is_pending(method, told):
+    """Also before any trial is told."""
+    connection = link(list(REPLIES))
+    searcher = create(method, SPACE, 1, llm=connection)
+    done = searcher.ask(told)
+    searcher.tell([TrialResult(allocation, 0.5) for allocation in done])
+    out = searcher.ask(3)
+    searcher.ask(3)
+    last = questions(connection)[-1]
+    _, _, waiting = last.partition(
+        "Already proposed" if method == "llm_zs" else "Under way already: "
+    )
+    assert all(allocation_text(allocation) in waiting for allocation in out)
 
 
 def test_agenthpo_sees_the_log_of_its_trials_and_no_insight():

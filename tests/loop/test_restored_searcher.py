@@ -1,0 +1,57 @@
+"""A controller that was stopped between propose and told: the next one's searcher knows what is pending."""
+
+from __future__ import annotations
+
+import pytest
+
+from agenttts.launch import launch
+from agenttts.launch.plan import make_plan
+from agenttts.loop import controller_job
+from agenttts.space import Allocation
+from agenttts.spec import load_spec
+from tests.support.runs import journal_events
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def run(scripted_spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "start_controller", lambda run: None)
+    results = tmp_path / "results"
+    spec = load_spec(scripted_spec(search__iterations=1))
+    return launch.launch(make_plan(spec, [tmp_path], results), results)[0]
+
+
+def killed_in(controller, iteration):
+    """Have the controller die when it is to evaluate the trials of an iteration."""
+    evaluate = controller._evaluation.evaluate
+
+    def evaluated(trials, **options):
+        if trials[0].planned.iteration == iteration:
+            raise Killed
+        evaluate(trials, **options)
+
+    controller._evaluation.evaluate = evaluated
+
+
+@pytest.mark.parametrize("iteration", [0, 1])
+def test_what_was_proposed_and_not_told_is_pending_after_a_restart(run, iteration):
+    first = controller_job.make_controller(run)
+    killed_in(first, iteration)
+    with pytest.raises(Killed):
+        first.run()
+    proposed = journal_events(run.path, "proposed")[-1]["trials"]
+    assert len(journal_events(run.path, "told")) == iteration
+    second = controller_job.make_controller(run)
+    killed_in(second, iteration)
+    with pytest.raises(Killed):
+        second.run()
+    pending = second._searcher.archive.pending
+    assert pending == first._searcher.archive.pending
+    planned = [Allocation.from_records(trial["allocation"]) for trial in proposed]
+    assert pending == tuple(sorted(planned))
+    assert len(journal_events(run.path, "proposed")) == iteration + 1
+    # Asked now, as an asynchronous loop would ask, it proposes what is new.
+    assert not set(second._searcher.ask(3)) & set(pending)
