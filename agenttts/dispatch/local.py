@@ -19,7 +19,7 @@ from agenttts.dispatch.node.job import UNLIMITED_REQUEUES, TrialJob
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.documents import parse_json
-from agenttts.files.processes import command_line, parents, pids
+from agenttts.files.processes import children, command_line, environment, parents, pids
 
 # The module that runs a local job's process from its start to its end.
 RUNNER = b"submitit.local._local"
@@ -154,16 +154,10 @@ def _runner(pid: int) -> int:
     """The process that ends a job in order when interrupted: with `setup` lines, a child of the job's shell."""
     if RUNNER in command_line(pid).split(b"\0"):
         return pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    return next((int(c) for c in children if RUNNER in command_line(c).split(b"\0")), pid)
+    return next((int(c) for c in children(pid) if RUNNER in command_line(c).split(b"\0")), pid)
 
 
 def _devices(pid: str) -> list[int]:
     """The GPUs a job was given."""
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # ended meanwhile
-        return []
-    values = dict(entry.partition(b"=")[::2] for entry in environment.split(b"\0"))
-    given = values.get(b"CUDA_VISIBLE_DEVICES", b"").decode()
+    given = environment(pid).get("CUDA_VISIBLE_DEVICES", "")
     return [int(device) for device in given.split(",") if device.isdigit()]

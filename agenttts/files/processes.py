@@ -1,48 +1,78 @@
-"""What Linux says of this machine's processes (proc(5)) and of the group they run in (cgroups(7))."""
+"""Processes of this machine, by psutil, and what psutil does not tell of them.
+
+psutil has no count of the kills in a control group, no sign that a process is ending, and no start time
+that a step of the wall clock leaves unchanged: these are read from /proc here (proc(5), cgroups(7)).
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-# A process that another program is about to replace, or that has just been started, has a program and no arguments yet, for
-# milliseconds; one that blanked its arguments has none for good.
+import psutil
+
+# A process that another program is about to replace, or that has just been started, has a program and no
+# arguments yet, for milliseconds; one that blanked its arguments has none for good.
 _PATIENCE_S = 0.5
 # PF_EXITING of the kernel's sched.h.
 _EXITING = 0x4
 
 
 def command_line(pid: int | str) -> bytes:
-    """A process's command line, its arguments ended by zero bytes; empty when there is no such process."""
-    try:
-        folder = Path(f"/proc/{int(pid)}")
-    except ValueError:
-        return b""
+    """The arguments of a process, each ended by a zero byte; empty when there is no such process."""
     deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            command = (folder / "cmdline").read_bytes()
-            if command or time.monotonic() > deadline:
-                return command
-            # Fails for a thread of the kernel and for a process that has ended: neither will have arguments.
-            (folder / "exe").readlink()
-        except OSError:
-            return b""
-        time.sleep(0.002)
+    try:
+        process = psutil.Process(int(pid))
+        while True:
+            arguments = process.cmdline()
+            # A thread of the kernel has no program, and will have no arguments.
+            if arguments or time.monotonic() > deadline or not process.exe():
+                return b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
+            time.sleep(0.002)
+    except (ValueError, psutil.Error):  # no number, or it has ended
+        return b""
+
+
+def environment(pid: int | str) -> dict[str, str]:
+    """The variables that a process was started with; empty when there is no such process."""
+    try:
+        return dict(psutil.Process(int(pid)).environ())
+    except (ValueError, psutil.Error):
+        return {}
 
 
 def pids() -> list[str]:
     """The numbers of all processes, in order."""
-    found = (entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return sorted(found, key=int)
+    return [str(pid) for pid in psutil.pids()]
+
+
+def children(pid: int | str) -> list[str]:
+    """The numbers of the processes that a process has started; empty when there is no such process."""
+    # Not `psutil.Process.children`: where others' processes may not be read (hidepid=1), it raises.
+    found = psutil.process_iter(["ppid"])
+    return [str(child.pid) for child in found if str(child.info["ppid"]) == str(pid)]
+
+
+def parents(pid: int | str) -> list[str]:
+    """A process's parent, that one's parent, and so on."""
+    found: list[str] = []
+    with suppress(ValueError, psutil.Error):  # one has ended meanwhile: those that were found count
+        process = psutil.Process(int(pid)).parent()
+        while process is not None:
+            found.append(str(process.pid))
+            process = process.parent()
+    return found
 
 
 def process_identity(pid: int | str) -> str | None:
-    """What tells a process from a later one with the same pid: the boot and the moment of its start; None without it."""
+    """What tells a process from a later one with the same pid; None when there is no such process.
+
+    The boot and the clock ticks from it to the process's start. `psutil.Process.create_time` adds the time
+    of day of the boot instead, which changes when the machine's clock is set.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {_stat(Path(f'/proc/{int(pid)}'))[19]}"  # starttime (22), in clock ticks since the boot
@@ -71,18 +101,6 @@ def _stat(folder: Path) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def parents(pid: int | str) -> Iterator[str]:
-    """A process's parent, that one's parent, and so on."""
-    while True:
-        try:
-            pid = _stat(Path(f"/proc/{pid}"))[1]
-        except OSError:  # ended meanwhile
-            return
-        if pid == "0":
-            return
-        yield pid
-
-
 def end_process(pid: int, patience: float) -> None:
     """SIGTERM, and SIGKILL when it has not ended within ``patience`` seconds."""
     deadline = time.monotonic() + patience
@@ -97,23 +115,18 @@ def end_process(pid: int, patience: float) -> None:
 
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process and its living descendants have used, those of inner PID namespaces included."""
-    children: dict[int, list[int]] = {}
+    started: dict[int | None, list[int]] = {}
     used: dict[int, float] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = _stat(entry)  # parent (4), utime and stime (14, 15)
-        except OSError:  # ended meanwhile
-            continue
-        children.setdefault(int(fields[1]), []).append(int(entry.name))
-        used[int(entry.name)] = int(fields[11]) + int(fields[12])
+    for process in psutil.process_iter(["ppid", "cpu_times"]):
+        started.setdefault(process.info["ppid"], []).append(process.pid)
+        if times := process.info["cpu_times"]:  # None of a process that may not be read
+            used[process.pid] = times.user + times.system
     total, waiting = 0.0, [pid]
     while waiting:
         one = waiting.pop()
         total += used.get(one, 0.0)
-        waiting += children.get(one, [])
-    return total / os.sysconf("SC_CLK_TCK")
+        waiting += started.get(one, [])
+    return total
 
 
 def oom_kills(root: Path = Path("/sys/fs/cgroup"), of: Path = Path("/proc/self/cgroup")) -> int:

@@ -1,4 +1,7 @@
-"""What a tree of processes uses, read from /proc (proc(5))."""
+"""What a tree of processes uses, read from /proc (proc(5)).
+
+Not by psutil: the launcher, which looks every 10 ms, runs without site packages.
+"""
 
 from __future__ import annotations
 

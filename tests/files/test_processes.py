@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.files.processes import command_line, cpu_seconds, is_dying, oom_kills
+from agenttts.files.processes import (
+    children,
+    command_line,
+    cpu_seconds,
+    environment,
+    is_dying,
+    oom_kills,
+    parents,
+    pids,
+)
 from tests.support.waiting import until
 
 
@@ -34,9 +43,37 @@ def test_a_process_that_has_ended_has_none():
     assert command_line(process.pid) == b""
 
 
-@pytest.mark.parametrize("pid", ["", "None", "12.3"])
-def test_what_is_no_number_is_no_process(pid):
+@pytest.mark.parametrize("pid", ["", "None", "12.3", "-1", str(2**30)])
+def test_what_is_no_number_of_a_process_is_no_process(pid):
     assert command_line(pid) == b""
+    assert environment(pid) == {}
+    assert children(pid) == parents(pid) == []
+
+
+def test_arguments_keep_their_bytes():
+    argument = b"a\xff b\n"
+    code = "import time; time.sleep(600)"
+    with subprocess.Popen([sys.executable.encode(), b"-c", code.encode(), argument]) as process:
+        try:
+            until(
+                lambda: command_line(process.pid).endswith(b"\0" + argument + b"\0"), "the program"
+            )
+        finally:
+            process.kill()
+
+
+def test_a_child_is_found_from_its_parent_and_back():
+    with subprocess.Popen(["sleep", "34"], env={"A_VARIABLE": "1=2"}) as process:
+        try:
+            assert str(process.pid) in pids()
+            assert str(process.pid) in children(os.getpid())
+            assert children(process.pid) == []
+            assert parents(process.pid)[:2] == [str(os.getpid()), str(os.getppid())]
+            until(lambda: environment(process.pid) == {"A_VARIABLE": "1=2"}, "its environment")
+        finally:
+            process.kill()
+    assert str(process.pid) not in children(os.getpid())
+    assert parents(process.pid) == []
 
 
 def test_processor_time_counts_a_process_and_what_it_started():
