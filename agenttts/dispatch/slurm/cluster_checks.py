@@ -61,7 +61,7 @@ def _slurm() -> str:
 def _section(what: str, profile: Profile, resources: JobResources, gpus: int) -> list[Check]:
     """A section's partitions, and, where they fit, its request for ``gpus`` GPUs."""
     try:
-        partitions = partition_checks(what, resources.partition, resources.time)
+        partitions = partition_checks(what, resources)
     except MissingRequirement as error:
         return [Check(f"{what} partition", False, error.what, error.fix)]
     if any(found.ok is False for found in partitions):

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from agenttts.dispatch.base import QueueUnavailable
 from agenttts.dispatch.check import Check
+from agenttts.dispatch.profile import JobResources
 from agenttts.dispatch.slurm.queue import run_slurm
 from agenttts.dispatch.slurm.syntax import minutes
 
 _PAIR = re.compile(r"(\w+)=(\S*)")
 _UNLIMITED = {"", "UNLIMITED", "INFINITE", "NONE", "(null)"}
+_ALL = {"", "ALL", "NONE", "(NULL)", "N/A"}
 _SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition's limits; None where it has none. ``state`` is UP, DOWN, DRAIN or INACTIVE."""
+    """A partition's limits; None where it has none. ``state`` is UP, DOWN, DRAIN or INACTIVE.
+
+    ``accounts`` and ``qos`` are those that it takes jobs of, in small letters, None for all; ``denied_accounts`` and
+    ``denied_qos`` those that it takes none of.
+    """
 
     name: str
     default: bool = False
@@ -26,6 +35,13 @@ class Partition:
     nodes: str = ""
     submit_nodes: str = "ALL"
     """AllocNodes: where jobs for it may be submitted."""
+    min_nodes: int = 0
+    accounts: frozenset[str] | None = None
+    denied_accounts: frozenset[str] = frozenset()
+    qos: frozenset[str] | None = None
+    denied_qos: frozenset[str] = frozenset()
+    reserved: bool = False
+    """ReqResv: it takes jobs of a reservation alone."""
 
 
 def read_partitions(answer: str) -> dict[str, Partition]:
@@ -43,23 +59,50 @@ def read_partitions(answer: str) -> dict[str, Partition]:
                 state=fields.get("State", "UP"),
                 nodes=fields.get("TotalNodes", ""),
                 submit_nodes=fields.get("AllocNodes", "ALL"),
+                min_nodes=_count(fields.get("MinNodes", "")) or 0,
+                accounts=_names_in(fields.get("AllowAccounts", "")),
+                denied_accounts=_names_in(fields.get("DenyAccounts", "")) or frozenset(),
+                qos=_names_in(fields.get("AllowQos", "")),
+                denied_qos=_names_in(fields.get("DenyQos", "")) or frozenset(),
+                reserved=fields.get("ReqResv") == "YES",
             )
     return found
 
 
-def partition_checks(what: str, named: str | None, time: str) -> list[Check]:
+def read_parents(answer: str) -> dict[str, str]:
+    """Each account's parent, in the answer of ``sacctmgr show assoc`` with ``format=account,parentname``."""
+    pairs = (line.strip().lower().split("|") for line in answer.splitlines())
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and all(pair)}
+
+
+def partition_checks(what: str, resources: JobResources) -> list[Check]:
     """The checks of the partition (or partitions, with commas between) of ``what``, the profile's section.
 
-    ``named`` None: the cluster's default; ``time``: the section's time limit. Raises `QueueUnavailable`.
+    One that is not named is the cluster's default. Raises `QueueUnavailable`.
     """
     answer = run_slurm(["scontrol", "--all", "show", "partition", "--oneliner"])
-    return judge_partitions(what, named, time, read_partitions(answer))
+    return judge_partitions(what, resources, read_partitions(answer), _parents())
+
+
+def _parents() -> dict[str, str] | None:
+    """Each account's parent; None where the cluster does not tell."""
+    if shutil.which("sacctmgr") is None:
+        return None
+    try:
+        answer = run_slurm(["sacctmgr", "--noheader", "--parsable2", "show", "assoc", "user=", "format=account,parentname"])  # fmt: skip
+    except QueueUnavailable:
+        return None
+    return read_parents(answer)
 
 
 def judge_partitions(
-    what: str, named: str | None, time: str, known: dict[str, Partition]
+    what: str,
+    resources: JobResources,
+    known: dict[str, Partition],
+    parents: Mapping[str, str] | None = None,
 ) -> list[Check]:
-    """`partition_checks`, given what the cluster has."""
+    """`partition_checks`, given what the cluster has; ``parents`` are those of accounts, None where not known."""
+    named = resources.partition
     label = f"{what} partition"
     if named is None:
         chosen = [partition for partition in known.values() if partition.default]
@@ -86,14 +129,21 @@ def judge_partitions(
             ]
         chosen = [known[name] for name in names]
     # Of several, Slurm takes the one where a job starts first: one that fits is enough.
-    verdicts = [_judge(label, what, partition, time) for partition in chosen]
+    verdicts = [_judge(label, what, partition, resources, parents) for partition in chosen]
     fitting = [verdict for verdict in verdicts if verdict.ok]
     if not fitting:
         return verdicts
     return [v if v.ok else Check(v.what, None, f"{v.detail}; jobs go to the other") for v in verdicts]  # fmt: skip
 
 
-def _judge(label: str, what: str, partition: Partition, time: str) -> Check:
+def _judge(
+    label: str,
+    what: str,
+    partition: Partition,
+    resources: JobResources,
+    parents: Mapping[str, str] | None,
+) -> Check:
+    time = resources.time
     asked = minutes(time)
     most = partition.max_minutes
     shown = f"{partition.name}{' (the default)' if partition.default else ''}"
@@ -118,8 +168,91 @@ def _judge(label: str, what: str, partition: Partition, time: str) -> Check:
             f"{shown} gives a job no node (MaxNodes=0)",
             f"choose another {what}.partition",
         )
+    if partition.min_nodes > 1:
+        return Check(
+            label,
+            False,
+            f"{shown} takes jobs of {partition.min_nodes} nodes and more (MinNodes), and a job here takes one",
+            f"choose another {what}.partition",
+        )
+    if partition.reserved and resources.reservation is None:
+        return Check(
+            label,
+            False,
+            f"{shown} takes jobs of a reservation only (ReqResv)",
+            f"set {what}.reservation in the profile ('scontrol show reservation' lists them), or choose another partition",
+        )
     limit = "no time limit" if most is None else f"MaxTime {_time(most)}"
-    return Check(label, True, f"{shown}: {partition.nodes} nodes, {limit}, {what}.time {time}")
+    detail = f"{shown}: {partition.nodes} nodes, {limit}, {what}.time {time}"
+    notes = []
+    for key, named, allowed, denied, above in (
+        ("account", resources.account, partition.accounts, partition.denied_accounts, parents),
+        ("qos", resources.qos, partition.qos, partition.denied_qos, None),
+    ):
+        problem = _refused(key, named, allowed, denied, above)
+        if problem is None:
+            continue
+        sure, text = problem
+        if sure:
+            return Check(
+                label,
+                False,
+                f"{shown} {text}: jobs would be refused or never start",
+                f"set {what}.{key} or {what}.partition in the profile ('sacctmgr show assoc user=$USER "
+                "format=account,qos,defaultqos' lists what you have)",
+            )
+        notes.append(text)
+    return Check(label, True, "; it ".join([detail, *notes]))
+
+
+def _refused(
+    key: str,
+    named: str | None,
+    allowed: frozenset[str] | None,
+    denied: frozenset[str],
+    parents: Mapping[str, str] | None,
+) -> tuple[bool, str] | None:
+    """Whether a partition takes no job of the accounts (or QOS) in ``named``: whether that is sure, and what it says of them.
+
+    Slurm takes a list of accounts for those below them too (slurm.conf(5), AllowAccounts), and does not look at denied ones
+    where others are allowed.
+    """
+    given = [name.strip().lower() for name in (named or "").split(",") if name.strip()]
+    word = "accounts" if key == "account" else "QOS"
+    if allowed is not None:
+        if any(allowed & set(_line(name, parents or {})) for name in given):
+            return None
+        text = f"takes jobs of the {word} {_listed(allowed)} only"
+        if not given:
+            return False, f"{text} (the profile names no {key}, so that your default one counts)"
+        text += f", and the profile's {key} is {named}"
+        # A cluster may show a user some accounts only: of one that it does not show, those above it are not known.
+        sure = key != "account" or (parents is not None and all(name in parents for name in given))
+        return sure, text if sure else f"{text} (one below them would do)"
+    if given and denied.issuperset(given):
+        return True, f"takes no jobs of the {word} {_listed(denied)}, and the profile's {key} is {named}"  # fmt: skip
+    return None
+
+
+def _line(name: str, parents: Mapping[str, str]) -> list[str]:
+    """An account and those above it."""
+    line = [name]
+    while (above := parents.get(line[-1])) is not None and above not in line:
+        line.append(above)
+    return line
+
+
+def _listed(names: frozenset[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
+    return ", ".join(ordered[:_SHOWN]) + more
+
+
+def _names_in(text: str) -> frozenset[str] | None:
+    """A list of accounts or QOS; None for all."""
+    if text.upper() in _ALL:
+        return None
+    return frozenset(name.lower() for name in text.split(",") if name)
 
 
 def _names(known: dict[str, Partition]) -> str:

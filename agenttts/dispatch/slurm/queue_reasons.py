@@ -61,6 +61,9 @@ _TABLE: dict[str, Reason] = {
     "PowerNotAvail": Reason(Waiting.WAIT, "the cluster has no power to spare"),
     "PowerReserved": Reason(Waiting.WAIT, "the power that it needs is reserved"),
     "BurstBufferResources": Reason(Waiting.WAIT, "the burst buffer is full"),
+    "SchedDefer": Reason(Waiting.WAIT, "the cluster starts no job at once when it is submitted"),
+    "MpiPortsBusy": Reason(Waiting.WAIT, "the ports that it needs are taken"),
+    "Constraints": Reason(Waiting.WAIT, "no node with the features that it asks for is free"),
     "BurstBufferStageIn": Reason(Waiting.WAIT, "the burst buffer is being filled"),
     "FedJobLock": Reason(Waiting.WAIT, "another cluster of the federation is starting it"),
     "AssociationJobLimit": Reason(Waiting.WAIT, "your account runs as many jobs as it may", _LIMITS),
@@ -83,6 +86,8 @@ _TABLE: dict[str, Reason] = {
     "PartitionMaxNodes": Reason(Waiting.NEVER, "it asks for more nodes than the partition gives", "choose another partition in the profile"),
     "PartitionMinNodes": Reason(Waiting.NEVER, "the partition gives whole groups of nodes only", "choose another partition in the profile"),
     "PartitionConfig": Reason(Waiting.NEVER, "its request does not fit the partition", "choose another partition in the profile ('scontrol show partition' lists what each gives)"),
+    "DeadLine": Reason(Waiting.NEVER, "it cannot end before its deadline", "correct deadline under sbatch in the profile"),
+    "BurstBufferOperation": Reason(Waiting.NEVER, "an operation of its burst buffer failed, and it is held", "'scontrol release JOB' lets it try again"),
     "BadConstraints": Reason(Waiting.NEVER, "no node has the features that it asks for", "correct constraint in the profile ('sinfo -o \"%N %f %G\"' lists the nodes' features)"),
     "ReservationDeleted": Reason(Waiting.NEVER, "its reservation is gone", "correct reservation in the profile"),
     "InvalidAccount": Reason(Waiting.NEVER, "its account is not valid", "correct account in the profile"),
@@ -103,10 +108,23 @@ _FAMILIES: list[tuple[re.Pattern[str], Reason]] = [
         (r"(QOS|Assoc)Max\w*(WallDuration|Minutes)PerJob(Limit)?", Reason(Waiting.NEVER, "it asks for more time than one job may have", f"lower time in the profile ({_LIMITS})")),
         (r"(QOS|Assoc)Max\w*Per(Job|Node)(Limit)?", Reason(Waiting.NEVER, "it asks for more than one job may have", _LOWER)),
         (r"QOSMin\w+", Reason(Waiting.NEVER, "it asks for less than a job of this QOS must", f"ask for more in the profile, or choose another qos ({_LIMITS})")),
+        (r"Max\w*PerAccount(Limit)?", Reason(Waiting.WAIT, "jobs of your account hold as much as they may", f"it starts when others of these jobs have ended, if it alone is not above the limit ({_LIMITS})")),
         (r"(QOS|Assoc)\w*Submit\w*", Reason(Waiting.WAIT, "as many jobs are submitted as may be", _LIMITS)),
         (r"(QOS|Assoc)Grp\w*RunMinutes\w*", Reason(Waiting.WAIT, "the jobs that run take as much of the account's time as they may", _LIMITS)),
         (r"(QOS|Assoc)Grp(\w*Minutes\w*|WallLimit)", Reason(Waiting.WAIT, "the time that the account or QOS was granted is used up", f"ask for more, or name another account in the profile ({_LIMITS})")),
         (r"(QOS|Assoc)(Grp|Max)\w+", Reason(Waiting.WAIT, "you, your account or the QOS hold as much as they may", f"it starts when others of these jobs have ended, if it alone is not above the limit ({_LIMITS})")),
+    ]
+]  # fmt: skip
+_ALLOWED = "('scontrol show partition' lists whom each allows, 'sacctmgr show assoc user=$USER' what you have)"
+# What Slurm and sites write in words of their own in a reason's place (slurmctld's state_desc), the first that fits.
+_PHRASES: list[tuple[re.Pattern[str], Reason]] = [
+    (re.compile(pattern), reason)
+    for pattern, reason in [
+        (r"account not (permitted|allowed)", Reason(Waiting.NEVER, "its account may not use the partition", f"correct account or partition in the profile {_ALLOWED}")),
+        (r"qos not (permitted|allowed)", Reason(Waiting.NEVER, "its QOS may not be used in the partition", f"correct qos or partition in the profile {_ALLOWED}")),
+        (r"env(ironment)? retrieval failed", Reason(Waiting.NEVER, "your environment could not be read on its node, it was requeued and is held", "'scontrol release JOB' lets it try again; remove get-user-env from sbatch in the profile if it is there")),
+        (r"not (permitted|allowed)", Reason(Waiting.NEVER, "it asks for what it may not have", f"correct partition, account, qos or reservation in the profile {_ALLOWED}")),
+        (r"\bheld\b", Reason(Waiting.NEVER, "it is held", "'scontrol release JOB' lets it run; if that is refused, only an administrator can")),
     ]
 ]  # fmt: skip
 # Why a job ended, where that says more than its state does.
@@ -124,7 +142,8 @@ _ENDS: dict[str, str] = {
 
 
 def waiting_for(code: str) -> Reason:
-    """What a pending job's reason says. One that is not known is waited for."""
+    """What a pending job's reason says. One that is not known is waited for, unless it says that the job is held or asks
+    for what it may not have."""
     return _known(code) or Reason(Waiting.WAIT, "")
 
 
@@ -148,16 +167,26 @@ def _known(code: str) -> Reason | None:
     key = _key(code)
     if key in _BY_KEY:
         return _BY_KEY[key]
-    name = code.strip("() ").partition(",")[0]
-    return next((reason for pattern, reason in _FAMILIES if pattern.fullmatch(name)), None)
+    name = re.split(r"[,(:]", code.strip("() "))[0]
+    found = next((reason for pattern, reason in _FAMILIES if pattern.fullmatch(name)), None)
+    if found is not None:
+        return found
+    words = _words(code)
+    return next((reason for pattern, reason in _PHRASES if pattern.search(words)), None)
 
 
 def _key(code: str) -> str:
-    """Slurm writes the same reason as one word, as words, in parentheses, and with names of nodes after a comma."""
+    """Slurm writes the same reason as one word, as words, in parentheses, and with names of nodes after it."""
     text = code.strip("() ")
     if not text.startswith("Nodes required"):
-        text = text.partition(",")[0]
+        text = re.split(r"[,(]", text)[0]
     return re.sub(r"[^a-z]", "", text.lower())
+
+
+def _words(code: str) -> str:
+    """A reason in small letters, its words apart: ``JobHeldBy_site`` is ``job held by site``."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", code)
+    return " ".join(re.findall(r"[a-z0-9]+", apart.lower()))
 
 
 _BY_KEY = {_key(code): reason for code, reason in _TABLE.items()}

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttts.dispatch.slurm.partitions import Partition, judge_partitions, read_partitions
+from agenttts.dispatch.profile import JobResources
+from agenttts.dispatch.slurm.partitions import (
+    Partition,
+    judge_partitions,
+    read_parents,
+    read_partitions,
+)
 
 # Slurm 22.05 and a form with another order and a key that is not known.
 ANSWER = """\
@@ -46,21 +52,94 @@ def test_reading_the_partitions():
     ],
 )  # fmt: skip
 def test_a_section_of_a_profile(named, time, verdicts, part):
-    checks = judge_partitions("trial", named, time, KNOWN)
+    checks = judge_partitions("trial", JobResources(partition=named, time=time), KNOWN)
     assert [check.ok for check in checks] == verdicts
     assert part in " ".join(check.detail for check in checks)
     assert all(check.fix for check in checks if check.ok is False)
 
 
 def test_a_cluster_without_a_default_partition():
-    [check] = judge_partitions("controller", None, "10", {"a": Partition("a")})
+    [check] = judge_partitions("controller", JobResources(time="10"), {"a": Partition("a")})
     assert (check.ok, "has no default" in check.detail) == (False, True)
     assert "set controller.partition" in (check.fix or "")
-    [check] = judge_partitions("controller", None, "10", {})
+    [check] = judge_partitions("controller", JobResources(time="10"), {})
     assert "there are: none" in (check.fix or "")
 
 
-@given(st.text(alphabet="PartitionName=MaxTime UNLIMITED:-\n0123456789xé", max_size=200))
+# Partitions as Slurm 22.05 to 25.05 list who may use them.
+GUARDED = read_partitions("""\
+PartitionName=proj AllowGroups=ALL AllowAccounts=Proj1,proj2 AllowQos=ALL MaxTime=UNLIMITED MinNodes=0 State=UP TotalNodes=2
+PartitionName=not AllowGroups=ALL DenyAccounts=guests,trial DenyQos=debug AllowQos=ALL MaxTime=UNLIMITED MinNodes=1 State=UP TotalNodes=2
+PartitionName=fast AllowAccounts=ALL AllowQos=high,normal MaxTime=UNLIMITED State=UP TotalNodes=2 ReqResv=NO
+PartitionName=wide AllowAccounts=ALL AllowQos=ALL MaxTime=UNLIMITED MinNodes=4 State=UP TotalNodes=8
+PartitionName=class AllowAccounts=ALL AllowQos=ALL MaxTime=UNLIMITED State=UP TotalNodes=8 ReqResv=YES
+PartitionName=open Default=YES AllowAccounts=ALL AllowQos=ALL QoS=N/A MaxTime=UNLIMITED State=UP TotalNodes=8
+""")
+PARENTS = read_parents(
+    "root|\nproj1|root\nProj1-sub|proj1\nsub-sub|proj1-sub\nother|root\na banner\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "verdicts", "part"),
+    [
+        ({"partition": "proj", "account": "proj1"}, [True], "2 nodes"),
+        ({"partition": "proj", "account": "PROJ2"}, [True], "2 nodes"),
+        ({"partition": "proj", "account": "sub-sub"}, [True], "2 nodes"),
+        ({"partition": "proj", "account": "other,proj1"}, [True], "2 nodes"),
+        ({"partition": "proj", "account": "other"}, [False], "takes jobs of the accounts proj1, proj2 only, and the profile's account is other"),
+        ({"partition": "proj"}, [True], "the profile names no account"),
+        ({"partition": "not", "account": "guests"}, [False], "takes no jobs of the accounts guests, trial"),
+        ({"partition": "not", "account": "other"}, [True], "2 nodes"),
+        ({"partition": "not"}, [True], "2 nodes"),
+        ({"partition": "not", "qos": "debug"}, [False], "takes no jobs of the QOS debug"),
+        ({"partition": "fast", "qos": "High"}, [True], "2 nodes"),
+        ({"partition": "fast", "qos": "low"}, [False], "takes jobs of the QOS high, normal only"),
+        ({"partition": "fast"}, [True], "your default one counts"),
+        ({"partition": "wide"}, [False], "takes jobs of 4 nodes and more (MinNodes)"),
+        ({"partition": "class"}, [False], "of a reservation only"),
+        ({"partition": "class", "reservation": "lesson"}, [True], "8 nodes"),
+        ({"partition": "proj,open", "account": "other"}, [None, True], "jobs go to the other"),
+        ({"account": "anything", "qos": "anything"}, [True], "open (the default)"),
+    ],
+)  # fmt: skip
+def test_who_may_use_a_partition(asked, verdicts, part):
+    checks = judge_partitions("trial", JobResources(time="10", **asked), GUARDED, PARENTS)
+    assert [check.ok for check in checks] == verdicts
+    assert part in " ".join(check.detail for check in checks)
+    assert all("trial." in (check.fix or "") for check in checks if check.ok is False)
+
+
+def test_an_account_whose_place_is_not_known_is_not_refused():
+    asked = JobResources(partition="proj", account="other")
+    for parents in (None, {}, {"proj1": "root"}):
+        [check] = judge_partitions("trial", asked, GUARDED, parents)
+        assert check.ok
+        assert "one below them would do" in check.detail
+
+
+ACCOUNTS = st.lists(st.sampled_from("abcdef"), max_size=3, unique=True)
+
+
+@given(ACCOUNTS, ACCOUNTS, st.sampled_from("abcdef"), st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("abcdef")))  # fmt: skip
+def test_an_account_is_refused_only_where_it_and_those_above_are_not_listed(allowed, denied, account, parents):  # fmt: skip
+    lists = f"AllowAccounts={','.join(allowed) or 'ALL'} DenyAccounts={','.join(denied)}"
+    known = read_partitions(f"PartitionName=p {lists} State=UP TotalNodes=1")
+    parents.setdefault(account, "root")
+    [check] = judge_partitions("trial", JobResources(partition="p", time="10", account=account), known, parents)  # fmt: skip
+    above = {account}
+    while not above >= (more := {parents[a] for a in above if a in parents}):
+        above |= more
+    assert check.ok == (bool(above & set(allowed)) if allowed else account not in denied)
+
+
+@given(
+    st.text(
+        alphabet="PartitionName=MaxTime MinNodes=AllowAccounts DenyQos UNLIMITED:-\n0123456789xé",
+        max_size=200,
+    )
+)
 def test_any_answer_is_read(answer):
     for partition in read_partitions(answer).values():
-        judge_partitions("trial", partition.name or None, "10", {partition.name: partition})
+        resources = JobResources.model_construct(partition=partition.name or None, time="10")
+        judge_partitions("trial", resources, {partition.name: partition})

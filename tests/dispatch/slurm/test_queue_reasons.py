@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agenttts.dispatch.slurm.queue_reasons import Waiting, end_sentence, wait_sentence, waiting_for
@@ -50,6 +52,25 @@ from agenttts.dispatch.slurm.queue_reasons import Waiting, end_sentence, wait_se
         ("QOSMaxWallDurationPerJobLimit", "never", "lower time"),
         ("AssocMaxGRESMinutesPerJob", "never", "lower time"),
         ("QOSMinGRES", "never", "ask for more"),
+        ("MaxGRESPerAccount", "wait", "jobs of your account"),
+        ("MaxCpuPerAccount", "wait", "sacctmgr show qos"),
+        ("MaxSubmitJobsPerAccount", "wait", "jobs of your account"),
+        ("ReqNodeNotAvail(Unavailable:n[1-3])", "wait", "sinfo -R"),
+        ("(ReqNodeNotAvail(Unavailable:held1))", "wait", "sinfo -R"),
+        ("DeadLine", "never", "correct deadline"),
+        # What Slurm says in words, as squeue shows it and as it stands in the comment of a job that was given up.
+        ("user env retrieval failed requeued held", "never", "'scontrol release 12_3'"),
+        ("user_env_retrieval_failed_requeued_held", "never", "get-user-env"),
+        ("Job's account not permitted to use this partition (gpu allows a not b)", "never", "correct account or partition"),
+        ("Job's_account_not_permitted_to_use_this_partition_(gpu_denies_a,b_including_b)", "never", "correct account"),
+        ("Job s account not permitted to use this partition gpu allows a not b", "never", "correct account"),
+        ("Job's QOS not permitted to use this partition (gpu allows a not b)", "never", "correct qos or partition"),
+        ("AccountNotPermitted", "never", "correct account"),
+        ("GroupNotAllowed", "never", "may not have"),
+        # What sites say.
+        ("Held by submit plugin: account over quota", "never", "'scontrol release 12_3'"),
+        ("JobHeldBySite", "never", "'scontrol release 12_3'"),
+        ("IS_HELD", "never", "it is held"),
     ],
 )  # fmt: skip
 def test_a_reason_says_whether_to_wait_and_what_helps(code, waiting, part):
@@ -63,8 +84,24 @@ def test_a_reason_says_whether_to_wait_and_what_helps(code, waiting, part):
 @given(st.text(max_size=40))
 def test_a_reason_that_is_not_known_is_waited_for_and_shown_as_it_is(code):
     code = f"New{code}"
+    assume(not re.search("held|permitted|allowed|retrieval", code, re.IGNORECASE))
     assert waiting_for(code).waiting is Waiting.WAIT
     assert wait_sentence(code, "1") == code
+
+
+WORD = st.from_regex(r"[a-z]{1,8}", fullmatch=True).filter(lambda word: word not in ("held", "not"))
+
+
+@given(st.lists(WORD, max_size=4), st.lists(WORD, max_size=4), st.sampled_from(["held", "Held", "HELD", "not permitted", "NOT allowed"]), st.sampled_from(" _-"))  # fmt: skip
+def test_a_reason_in_anybody_s_words_that_says_held_or_not_permitted(before, after, said, space):
+    code = space.join([*before, *said.split(), *after])
+    assert waiting_for(code).waiting is Waiting.NEVER
+    assert "scontrol" in wait_sentence(code, "7")
+
+
+@given(st.from_regex(r"[A-Z]?[a-z]{0,5}held[a-z]{1,5}|[a-z]{1,5}held|[Ss]heldon", fullmatch=True))
+def test_a_word_with_held_in_it_is_another_word(word):
+    assert waiting_for(word).waiting is Waiting.WAIT
 
 
 @pytest.mark.parametrize(

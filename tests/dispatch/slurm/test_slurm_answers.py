@@ -259,8 +259,9 @@ def test_jobs_in_hidden_partitions_are_asked_for_too(fake, tmp_path):
     record = tmp_path / "record"
     fake("squeue", f'echo "squeue $@" >> {record}; echo "7|RUNNING|None|x"')
     fake("scontrol", f'echo "scontrol $@" >> {record}; echo "PartitionName=p TotalNodes=1"')
+    fake("sacctmgr", "exit 1")
     assert live_jobs() == ["7"]
-    assert partition_checks("trial", "p", "10")[0].ok
+    assert partition_checks("trial", JobResources(partition="p", time="10"))[0].ok
     squeue_line, scontrol_line = record.read_text().splitlines()
     assert "--all" in squeue_line.split()
     assert scontrol_line == "scontrol --all show partition --oneliner"
