@@ -219,4 +219,6 @@ def _unreadable(path: Path) -> Attempt:
         moment = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError:
         moment = datetime.now(UTC)
-    return Attempt(number=_number(path), started=moment.isoformat(timespec="milliseconds"), **values)
+    return Attempt(
+        number=_number(path), started=moment.isoformat(timespec="milliseconds"), **values
+    )

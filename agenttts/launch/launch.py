@@ -186,28 +186,54 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
     handle = ControllerHandle(kind)
     # Before the job: whatever becomes of this process, one that appears is known for this start's.
     write_handle(run, handle)
-    if kind == "slurm":
-        try:
+    try:
+        if kind == "slurm":
             job_id = _submit_controller(run, profile, handle)
-        except QueueUnavailable:
-            raise
-        except MissingRequirement:
-            if before is not None:
-                write_handle(run, before)
-            raise
-        write_handle(run, replace(handle, job_id=job_id))
-        return None
-    # A session of its own: neither Ctrl-C nor a closed terminal reaches the run.
-    with (run.slurm / "start.log").open("ab") as output:
-        subprocess.run(
-            [sys.executable, "-m", "agenttts.launch", str(run.path)],
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            check=True,
-        )
+            write_handle(run, replace(handle, job_id=job_id))
+        else:
+            _start_process(run)
+    except QueueUnavailable:
+        raise
+    except MissingRequirement:
+        if before is not None:
+            write_handle(run, before)
+        raise
     return None
+
+
+def _start_process(run: RunDirectory) -> None:
+    """Start the controller as a process here. Raises `MissingRequirement` with the last that the starting program said."""
+    output = run.slurm / "start.log"
+    said = ""
+    try:
+        with output.open("ab") as stream:
+            before = stream.tell()
+            done = subprocess.run(
+                [sys.executable, "-m", "agenttts.launch", str(run.path)],
+                # A session of its own: neither Ctrl-C nor a closed terminal reaches the run.
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                check=False,
+            )
+        if done.returncode == 0:
+            return
+        said = f"exit code {done.returncode}"
+        with output.open("rb") as stream:
+            stream.seek(before)
+            lines = stream.read().decode(errors="replace").split("\n")
+        said = next((line.strip() for line in reversed(lines) if line.strip()), said)
+    except OSError as error:  # a limit on processes, a full disk
+        said = said or f"{error.filename or sys.executable}: {error.strerror}"
+    if _local_controllers(run):
+        # It started all the same, and what failed came after that: its pid is missing where `status` looks first.
+        log.warning("the program that started the controller failed afterwards: %s", said)
+        return
+    raise MissingRequirement(
+        f"the controller of {run.path} could not be started here: {said}",
+        fix="put that right (a limit on processes or memory, a full disk or quota), then give the same command again",
+    )
 
 
 def _submit_controller(run: RunDirectory, profile: Profile, handle: ControllerHandle) -> str:

@@ -35,7 +35,7 @@ class Recording(InProcessDispatcher):
     """Remembers what is started and cancelled."""
 
     started: Counter[str] = Counter()
-    cancelled: list[str] = []  # noqa: RUF012
+    cancelled: list[str] = []
 
     def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
         self.started.update(work.trial for work in works)

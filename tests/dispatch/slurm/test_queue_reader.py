@@ -102,7 +102,9 @@ def test_of_an_answer_cut_off_anywhere_no_row_is_read_otherwise(rows, data):
     except QueueUnavailable:
         return
     assert found.rows.items() <= expected.rows.items()
-    assert found.complete == (not cut or cut.endswith(b"\n") or not cut.rpartition(b"\n")[2].strip())
+    assert found.complete == (
+        not cut or cut.endswith(b"\n") or not cut.rpartition(b"\n")[2].strip()
+    )
     accounts = b"JobID|State\n7_0|RUNNING\n7_1|COMPLETED"
     assert list(read_sacct(accounts).rows) == ["7_0"]
     assert not read_sacct(accounts).complete
