@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -18,8 +19,11 @@ from agenttts.dispatch.host import HostScheduler, started
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES, TrialJob
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm.syntax import minutes
+from agenttts.errors import MissingRequirement
 from agenttts.files.documents import parse_json
 from agenttts.files.processes import children, command_line, environment, parents, pids
+
+log = logging.getLogger(__name__)
 
 # The module that runs a local job's process from its start to its end.
 RUNNER = b"submitit.local._local"
@@ -103,22 +107,53 @@ class LocalScheduler(HostScheduler):
         return (free + sorted(busy))[:count]
 
     def _start_own(self, request: ServiceRequest) -> Service:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        told = cloudpickle.dumps((self._folder, request.start, request.function))
-        with (self._folder.parent / "start.log").open("ab") as output:
-            subprocess.run(
-                [sys.executable, "-m", "agenttts.dispatch.detached"],
-                input=told,
-                start_new_session=True,
-                stdout=output,
-                stderr=output,
-                check=True,
-            )
-        known = parse_json((self._folder / f"{request.start}.json").read_bytes())
-        return started(request, known["job_id"], known["identity"])
+        problem = self._run_starter(request)
+        if problem is None:
+            known = parse_json((self._folder / f"{request.start}.json").read_bytes())
+            return started(request, known["job_id"], known["identity"])
+        for pid in self._own_pids():
+            # It started all the same, and what failed came after that.
+            log.warning("the program that started %s failed afterwards: %s", request.name, problem)
+            return started(request, pid)
+        raise MissingRequirement(
+            f"the {request.section} could not be started here: {problem}",
+            fix="fix that (a limit on processes or memory, a full disk or quota), then give the same "
+            "command again",
+        )
+
+    def _run_starter(self, request: ServiceRequest) -> str | None:
+        """Run the program that starts a service; None, or the last line that it wrote if it failed."""
+        output = self._folder.parent / "start.log"
+        problem = ""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            told = cloudpickle.dumps((self._folder, request.start, request.function))
+            with output.open("ab") as stream:
+                before = stream.tell()
+                done = subprocess.run(
+                    [sys.executable, "-m", "agenttts.dispatch.detached"],
+                    input=told,
+                    # A session of its own: neither Ctrl-C nor a closed terminal reaches the service.
+                    start_new_session=True,
+                    stdout=stream,
+                    stderr=stream,
+                    check=False,
+                )
+            if done.returncode == 0:
+                return None
+            problem = f"exit code {done.returncode}"
+            with output.open("rb") as stream:
+                stream.seek(before)
+                lines = stream.read().decode(errors="replace").split("\n")
+            return next((line.strip() for line in reversed(lines) if line.strip()), problem)
+        except OSError as error:  # a limit on processes, a full disk
+            return problem or f"{error.filename or sys.executable}: {error.strerror}"
 
     def _own_services(self, service: Service) -> list[str]:
         """The processes that started the service, and end it in order when interrupted."""
+        return self._own_pids()
+
+    def _own_pids(self) -> list[str]:
         wanted = {RUNNER, os.fsencode(self._folder)}
         return [pid for pid in pids() if wanted <= set(command_line(pid).split(b"\0"))]
 

@@ -306,6 +306,8 @@ class Evaluation:
         # While an epilog hangs a job is COMPLETING; all that its trial wrote is there.
         lives = status is not None and not status.ended
         completing = status is not None and status.state == "COMPLETING"
+        if lives:
+            self._ended.pop(progress.job_id or "", None)
         if (status is None and not directory.exists()) or (lives and not completing):
             return False
         look_anew(directory)

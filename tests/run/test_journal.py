@@ -152,11 +152,13 @@ def test_an_append_that_failed_has_not_happened_and_may_be_done_later(troubles, 
         done = 0
         for trouble in troubles:
             journal._file._stream = Failing(journal._file._stream, *trouble)
+            error = None
             try:
                 journal.propose([planned(done)])
-            except MissingRequirement as error:
-                if not passing_trouble(error):
-                    raise
+            except MissingRequirement as raised:
+                error = raised
+            if error is not None:
+                assert passing_trouble(error)
                 assert len(journal.state.trials) == done
                 if restarts:
                     journal.close()

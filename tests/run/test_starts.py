@@ -14,6 +14,7 @@ import pytest
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.launch import controller, launch
+from agenttts.launch.controller import controller_state
 from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job as process
 from agenttts.run import starts
@@ -221,6 +222,22 @@ def test_a_resume_after_a_cancel_is_another_start(on_slurm, tmp_path):
     assert after.start != before.start
     with pytest.raises(StartSuperseded):
         StartCheck(on_slurm, before.start)()
+
+
+def test_a_controller_that_only_sacct_calls_alive_is_over(on_slurm, tmp_path, fake, monkeypatch):
+    """slurmdbd was never told of its end: squeue does not know the job."""
+    launch.resume(on_slurm)
+    before = read_handle(on_slurm)
+    (tmp_path / "queue").write_text("")
+    fake("sacct", f"echo '{before.job_id}|RUNNING|login1|2026-01-01T00:00:00'")
+    assert controller_state(on_slurm).ended
+    assert "runawayjobs" in controller_state(on_slurm).detail
+    launch.resume(on_slurm)
+    assert read_handle(on_slurm).start != before.start, "another controller"
+    (tmp_path / "queue").write_text("")
+    monkeypatch.setattr(controller, "_STOP_PATIENCE_S", 0.1)
+    launch.cancel(on_slurm)
+    assert read_state(on_slurm.journal_file).finished == "cancelled"
 
 
 def test_a_resume_that_sbatch_refuses_leaves_the_earlier_start(on_slurm, fake):

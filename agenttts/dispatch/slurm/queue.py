@@ -1,7 +1,8 @@
 """What Slurm says of jobs: squeue first, sacct for what squeue no longer shows.
 
 Order of trust: a valid result of the trial > squeue > sacct. sacct is optional (many small clusters have no
-accounting) and calls a job that is being requeued NODE_FAIL, so it is asked only about jobs squeue does not know.
+accounting) and calls a job that is being requeued NODE_FAIL, so it is asked only about jobs squeue does not know. One of these
+that it calls RUNNING or PENDING lives no more: slurmdbd was never told of its end, or is yet to be.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.slurm.queue_reader import (
@@ -43,6 +45,8 @@ _ENDS = {
 # States of jobs that are held, and run when somebody releases them (squeue(1)).
 HELD = frozenset({"SPECIAL_EXIT", "REQUEUE_HOLD", "RESV_DEL_HOLD"})
 _TIMEOUT_S = 60
+# slurmctld knows every job that waits or runs: what it does not know has ended, whatever slurmdbd was last told.
+_SHOWS_WITHIN = timedelta(minutes=5)
 # Names of jobs in one command line.
 _JOBS_AN_UPDATE = 200
 # What scontrol says of a job that has started or ended meanwhile (slurm_errno.c).
@@ -76,7 +80,9 @@ def job_rows(job_ids: Iterable[str]) -> dict[str, QueueRow | None]:
     if not queue.complete:
         raise _cut_off("squeue")
     accounted = _sacct(missing)
-    rows |= {job: accounted.rows.get(job) for job in missing}
+    for job in missing:
+        row = accounted.rows.get(job)
+        rows[job] = None if row is None else replace(row, unqueued=True)
     if not accounted.complete and any(rows[job] is None for job in missing):
         raise _cut_off("sacct")
     return rows
@@ -92,6 +98,15 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
             detail="neither squeue nor sacct knows the job any more",
         )
     found = status(row.state, waits_for(row))
+    if not found.ended and row.unqueued and not _new(row):
+        return JobStatus(
+            "UNKNOWN",
+            ended=True,
+            verdict=TrialState.INFRA_FAILED,
+            detail=f"squeue does not know the job any more, which sacct still calls {found.state}; an administrator can close "
+            "such jobs ('sacctmgr show runawayjobs')",
+            node=row.node,
+        )
     if found.ended:
         reason = _gave_up(row)
         if found.verdict is TrialState.CANCELLED and reason:
@@ -102,6 +117,11 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
     return JobStatus(
         found.state, found.ended, found.verdict, detail, stuck=is_stuck(row), node=row.node
     )
+
+
+def _new(row: QueueRow) -> bool:
+    """Whether a job was submitted so lately that squeue may not show it yet, as where a site keeps squeue's answers a while."""
+    return row.submitted is not None and datetime.now(UTC) - row.submitted < _SHOWS_WITHIN
 
 
 def is_stuck(row: QueueRow) -> bool:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from agenttts.dispatch.base import QueueUnavailable
 
 SQUEUE_FORMAT = "%i %N|%T|%r|%k"
-SACCT_FIELDS = "JobID,State,NodeList"
-_HEADER = re.compile(r"JOBID[ \w()]*\|STATE\|REASON\|COMMENT|JobID\|State(\|NodeList)?")
+SACCT_FIELDS = "JobID,State,NodeList,Submit"
+_HEADER = re.compile(r"JOBID[ \w()]*\|STATE\|REASON\|COMMENT|JobID\|State(\|NodeList(\|Submit)?)?")
 # 123, 123_4, 123_[5-9,11%2], and 123+0 for a part of a heterogeneous job (squeue(1), "%i").
 _JOB_ID = re.compile(r"(\d+)(?:_(\d+)|_\[([^\[\]]*)\]|\+(\d+))?", re.ASCII)
 _ELEMENTS = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
@@ -27,12 +28,17 @@ _MOST_ELEMENTS = 100_000
 
 @dataclass(frozen=True)
 class QueueRow:
-    """One job, or one element of an array. ``node`` is where it runs or ran last; '' for none yet, and for several."""
+    """One job, or one element of an array. ``node`` is where it runs or ran last; '' for none yet, and for several.
+
+    ``submitted``: when, as sacct alone is asked. ``unqueued``: squeue does not know the job, and this is sacct's word.
+    """
 
     state: str
     reason: str = ""
     comment: str = ""
     node: str = ""
+    submitted: datetime | None = None
+    unqueued: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,10 +115,21 @@ def _row(line: str, fields: int) -> tuple[list[str] | None, QueueRow] | None:
         return None
     number, _, node = parts[0].partition(" ")
     reason, comment = parts[2:] if fields == 4 else ("", "")
-    if fields == 2:  # sacct's: the nodes come last
+    submitted = None
+    if fields == 2:  # sacct's: the nodes come last but one
         node = "".join(parts[2:3])
+        submitted = _moment("".join(parts[3:4]))
     state = _STATE.fullmatch(parts[1])
     ids = job_ids(number)
     if state is None or ids == []:
         return None
-    return ids, QueueRow(state[1], reason, comment, node if _NODE.fullmatch(node) else "")
+    node = node if _NODE.fullmatch(node) else ""
+    return ids, QueueRow(state[1], reason, comment, node, submitted)
+
+
+def _moment(text: str) -> datetime | None:
+    """One of sacct's times, which are this host's; None for "Unknown" and the like."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return None

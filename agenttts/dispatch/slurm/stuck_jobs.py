@@ -38,7 +38,7 @@ class PatientQueue:
     def _status(self, job: str, row: QueueRow | None) -> JobStatus:
         status = row_status(job, row)
         # One that has started after all goes on.
-        if job in self._given_up and status.state in {"PENDING", "CANCELLED", *HELD}:
+        if job in self._given_up and status.state in {"PENDING", "CANCELLED", "UNKNOWN", *HELD}:
             return given_up(job, status.state, self._given_up[job])
         return status
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from datetime import datetime, timedelta
 
 import pytest
 from submitit.core.utils import FailedJobError
@@ -426,3 +427,70 @@ def test_a_job_finds_what_it_runs_by_itself(fake, tmp_path, size, count):
 def test_errors_keep_what_they_are(fake):
     with pytest.raises(ZeroDivisionError), submission_errors():
         raise ZeroDivisionError
+
+
+EMPTY = "echo 'JOBID NODELIST|STATE|REASON|COMMENT'"
+LIVING = ["RUNNING", "PENDING", "SUSPENDED", "COMPLETING", "REQUEUED", "RESIZING", "CONFIGURING"]
+
+
+def accounted(*rows: str) -> str:
+    return "cat <<'END'\nJobID|State|NodeList|Submit\n" + "\n".join(rows) + "\nEND"
+
+
+def ago(minutes: float) -> str:
+    """A moment as sacct writes it: this host's time, without a zone."""
+    return (datetime.now() - timedelta(minutes=minutes)).isoformat(timespec="seconds")
+
+
+@pytest.mark.parametrize("state", LIVING)
+@pytest.mark.parametrize("submitted", ["2026-01-01T00:00:00", "Unknown", "", None])
+def test_a_job_that_only_sacct_calls_alive_has_ended(fake, tmp_path, state, submitted):
+    submitted = ago(6) if submitted is None else submitted
+    fake("squeue", EMPTY)
+    fake("sacct", accounted(f"7|{state}|gpu1|{submitted}", "8|TIMEOUT|gpu2|2026-01-01T00:00:00"))
+    for states in (job_states(["7", "8", "9"]), scheduler(tmp_path).poll(["7", "8", "9"])):
+        found = states["7"]
+        assert (found.state, found.ended, found.verdict) == ("UNKNOWN", True, TrialState.INFRA_FAILED)  # fmt: skip
+        assert state in found.detail
+        assert "sacctmgr show runawayjobs" in found.detail
+        assert not found.never_started
+        assert found.node == "gpu1"
+        assert states["8"].verdict is TrialState.TIMEOUT
+        assert states["9"].detail == "neither squeue nor sacct knows the job any more"
+
+
+@pytest.mark.parametrize("state", LIVING)
+def test_a_job_that_squeue_may_not_show_yet_has_not(fake, state):
+    fake("squeue", EMPTY)
+    fake("sacct", accounted(f"7_0|{state}||{ago(2)}"))
+    assert not job_states(["7_0"])["7_0"].ended
+
+
+@pytest.mark.parametrize("state", LIVING)
+def test_squeue_s_own_word_is_believed_whatever_sacct_says(fake, state):
+    """As of a job that is being requeued: it is in squeue all the time."""
+    fake("squeue", squeue(f"7|{state}|None|x"))
+    fake("sacct", accounted("7|NODE_FAIL|gpu1|2026-01-01T00:00:00"))
+    assert not job_states(["7"])["7"].ended
+
+
+def test_a_job_that_was_given_up_stays_so_while_sacct_lags_behind(fake, tmp_path):
+    fake("squeue", squeue("7|PENDING|JobHeldUser|x"))
+    fake("scontrol", "exit 0")
+    fake("scancel", "exit 0")
+    hasty = scheduler(tmp_path, never_patience_minutes=0)
+    assert hasty.poll(["7"])["7"].never_started
+    fake("squeue", EMPTY)
+    fake("sacct", accounted("7|PENDING|None assigned|2026-01-01T00:00:00"))
+    found = hasty.poll(["7"])["7"]
+    assert (found.ended, found.never_started) == (True, True)
+    assert "JobHeldUser" in found.detail
+
+
+def test_a_runaway_job_is_not_cancelled_or_waited_for(fake, tmp_path):
+    record = tmp_path / "record"
+    fake("squeue", EMPTY)
+    fake("sacct", accounted("7|RUNNING|gpu1|2026-01-01T00:00:00"))
+    fake("scancel", f'echo "$@" >> {record}')
+    scheduler(tmp_path).cancel(["7"])
+    assert not record.exists()
