@@ -1,13 +1,13 @@
 """The project's exceptions, drawn once.
 
-AgentTTSError                 carries the process exit code
-├── UserError          (2)    an input of the user's is wrong: which file, key and value, and what is valid
-│   └── Unavailable    (2)    it may be right, but what it names is not here: a data file, a model, an image
-├── MissingRequirement (3)    the machine lacks something: what, and the command that fixes it
-└── RunFailed          (4)    a run, or some of its trials, failed
+AgentTTSError                 carries the process exit code ├── UserError          (2)    an input
+of the user's is wrong: which file, key and value, and what is valid │   └── Unavailable    (2)
+it may be right, but what it names is not here: a data file, a model, an image ├──
+MissingRequirement (3)    the machine lacks something: what, and the command that fixes it └──
+RunFailed          (4)    a run, or some of its trials, failed
 
-The command line prints the message as one paragraph and exits with ``exit_code``; nothing else in the package
-prints errors or calls ``sys.exit``.
+The command line prints the message as one paragraph and exits with ``exit_code``; nothing else in
+the package prints errors or calls ``sys.exit``.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """Allocations and the feasible set.
 
-A *stage* (subtask) offers models and a range of sample counts; a *choice* is one (model, samples) pair for a
-stage; an *allocation* is one choice a stage; the *search space* is every allocation whose budget is within B.
+A *stage* (subtask) offers models and a range of sample counts; a *choice* is one (model, samples)
+pair for a stage; an *allocation* is one choice a stage; the *search space* is every allocation
+whose budget is within B.
 
-Budgets have one unit for every model and stage. FLOPs of S samples on a model of M parameters with a prompt of Np
-tokens and Nd generated tokens a sample are ``2·M·(Np + S·Nd)``: the prompt is processed once. One unit is one
-generated sample of the reference small model (M0 = 3e9 parameters, Np0 = 128, Nd0 = 64), net of that model's own
-prompt. Source: AgentTTS (arXiv 2508.00890), "budget normalisation".
+Budgets have one unit for every model and stage. FLOPs of S samples on a model of M parameters with
+a prompt of Np tokens and Nd generated tokens a sample are ``2·M·(Np + S·Nd)``: the prompt is
+processed once. One unit is one generated sample of the reference small model (M0 = 3e9 parameters,
+Np0 = 128, Nd0 = 64), net of that model's own prompt. Source: AgentTTS (arXiv 2508.00890), "budget
+normalisation".
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ class Model:
 class Stage:
     """One subtask: its models, its nominal token counts and the sample counts allowed.
 
-    ``prompt_tokens`` and ``decode_tokens`` are the paper's Np and Nd: the nominal tokens of one prompt and of one
-    generated sample. ``samples`` lists every allowed count, ascending.
+    ``prompt_tokens`` and ``decode_tokens`` are the paper's Np and Nd: the nominal tokens of one
+    prompt and of one generated sample. ``samples`` lists every allowed count, ascending.
     """
 
     name: str
@@ -95,7 +97,9 @@ class Stage:
         return stage_budget(params, self.prompt_tokens, self.decode_tokens, samples)
 
     def affordable_samples(self, model: str, budget: float) -> int:
-        """The largest *allowed* sample count of ``model`` that ``budget`` pays for; 0 when none does."""
+        """The largest *allowed* sample count of ``model`` that ``budget`` pays for; 0 when none
+        does.
+        """
         params = self.model(model).params
         most = samples_within(params, self.prompt_tokens, self.decode_tokens, budget)
         position = bisect_right(self.samples, most)
@@ -224,7 +228,9 @@ class SearchSpace:
         return self.violation(allocation) is None
 
     def allocation(self, *choices: tuple[str, int]) -> Allocation:
-        """Shorthand: ``space.allocation(("m1", 1), ("m2", 8))``, one (model, samples) a stage, in order."""
+        """Shorthand: ``space.allocation(("m1", 1), ("m2", 8))``, one (model, samples) a stage,
+        in order.
+        """
         return Allocation(
             tuple(
                 Choice(stage.name, model, samples)
@@ -280,8 +286,8 @@ def stage_budget(params: float, prompt_tokens: int, decode_tokens: int, samples:
 def samples_within(params: float, prompt_tokens: int, decode_tokens: int, budget: float) -> int:
     """The most samples that ``budget`` units pay for (the inverse of `stage_budget`, rounded down).
 
-    0 when not even one sample fits. Where `stage_budget` is cut off at 0 several counts share the budget 0; the
-    largest of them is returned.
+    0 when not even one sample fits. Where `stage_budget` is cut off at 0 several counts share the
+    budget 0; the largest of them is returned.
     """
     if budget < 0:
         return 0
@@ -294,7 +300,8 @@ def samples_within(params: float, prompt_tokens: int, decode_tokens: int, budget
 def allocation_budget(space: SearchSpace, allocation: Allocation) -> float:
     """Budget units of a whole allocation: the sum over its stages.
 
-    Raises `agenttts.errors.UserError` when the allocation names a stage or model the space does not have.
+    Raises `agenttts.errors.UserError` when the allocation names a stage or model the space does not
+    have.
     """
     return math.fsum(space.choice_budget(choice) for choice in allocation.choices)
 

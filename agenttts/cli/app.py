@@ -53,7 +53,9 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command line (by default this process's) and exit; errors of ours become one paragraph on stderr."""
+    """Run a command line (by default this process's) and exit; errors of ours become one
+    paragraph on stderr.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     any_terminal(sys.stdout, sys.stderr)
@@ -142,7 +144,10 @@ def launch(
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check SPEC, submit the controller, and return (or --wait). An existing run of the same spec goes on."""
+    """Check SPEC, submit the controller, and return (or --wait).
+
+    An existing run of the same spec goes on.
+    """
     from agenttts.cli import show
     from agenttts.launch.launch import launch as launch_run
     from agenttts.launch.plan import make_plan
@@ -211,7 +216,9 @@ def report(
     ] = ReportFormat.table,
     out: Annotated[Path | None, typer.Option("--out", help="Write to a file.")] = None,
 ) -> None:
-    """Aggregate runs: best allocation, best-so-far, Pareto fronts against budget, tokens and GPU-seconds."""
+    """Aggregate runs: best allocation, best-so-far, Pareto fronts against budget, tokens and
+    GPU-seconds.
+    """
     from agenttts.loop.reports import report_of
     from agenttts.report import render
     from agenttts.run.directory import find_run, in_use
@@ -288,7 +295,8 @@ def replay(
 ) -> None:
     """Run a search method against a recorded table of results: no GPU, no cluster.
 
-    A method that asks a language model asks the one in SPEC's agent section; its transcript is OUT.agent.jsonl.
+    A method that asks a language model asks the one in SPEC's agent section; its transcript is
+    OUT.agent.jsonl.
     """
     from agenttts import search
     from agenttts.cli import show
@@ -333,7 +341,9 @@ def doctor(
     ] = 600,
     as_json: Json = False,
 ) -> None:
-    """Check what this machine and a cluster's profile provide, and say how to fix what they lack."""
+    """Check what this machine and a cluster's profile provide, and say how to fix what they
+    lack.
+    """
     from agenttts.cli import show
     from agenttts.doctor.report import examine, examine_nodes
 
@@ -420,7 +430,9 @@ def _build_arguments(given: Sequence[str]) -> dict[str, str]:
 
 
 def _project(definition: Path) -> Path:
-    """The source tree the image is built from: the nearest folder above the definition with a pyproject.toml."""
+    """The source tree the image is built from: the nearest folder above the definition with a
+    pyproject.toml.
+    """
     for folder in definition.absolute().parents:
         if (folder / "pyproject.toml").exists():
             return folder

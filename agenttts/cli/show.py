@@ -1,7 +1,7 @@
 """What commands print for people. Everything here only formats.
 
-Sentences are left to the terminal to wrap (``soft_wrap``): paths and commands must survive copying and pipes. What is
-not ours goes through `escape`: Rich would take its brackets for mark-up.
+Sentences are left to the terminal to wrap (``soft_wrap``): paths and commands must survive copying
+and pipes. What is not ours goes through `escape`: Rich would take its brackets for mark-up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def new_console() -> Console:
-    """A console as wide as the terminal; 120 columns where standard output is none and COLUMNS is not set."""
+    """A console as wide as the terminal; 120 columns where standard output is none and COLUMNS
+    is not set.
+    """
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
@@ -107,13 +109,17 @@ def _names(trials: list[str]) -> str:
 
 
 def read_otherwise(data: list[dict[str, Any]], skip_bad: int) -> None:
-    """What a user may not expect of the data that were read: bad records skipped, a key chosen, aliases."""
+    """What a user may not expect of the data that were read: bad records skipped, a key chosen,
+    aliases.
+    """
     told = [s for s in data if s["skipped"] or s["key"] or s["notes"]]
     data_read(told, skip_bad)
 
 
 def data_read(sources: list[dict[str, Any]], skip_bad: int) -> None:
-    """What was read of the task's data: one line a file or hub split, then the reasons of what was skipped."""
+    """What was read of the task's data: one line a file or hub split, then the reasons of what
+    was skipped.
+    """
     for source in sources:
         under = f" under '{source['key']}'" if source["key"] else ""
         left = f", {source['skipped']} of them bad and skipped (task.skip_bad: {skip_bad})"
@@ -197,7 +203,9 @@ def silence(text: str) -> None:
 
 
 def doctor(document: dict[str, Any]) -> None:
-    """``doctor``: one line a check, under a heading for each place that was looked at if there are several."""
+    """``doctor``: one line a check, under a heading for each place that was looked at if there
+    are several.
+    """
     places = {check["where"] for check in document["checks"]}
     last = "here"
     for check in document["checks"]:

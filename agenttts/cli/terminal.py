@@ -14,7 +14,9 @@ _HANDLER = "agenttts.plain"
 
 
 def any_terminal(*streams: TextIO) -> None:
-    """Have streams write what their encoding lacks in other characters, where they would raise `UnicodeEncodeError`."""
+    """Have streams write what their encoding lacks in other characters, where they would raise
+    `UnicodeEncodeError`.
+    """
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_HANDLER)

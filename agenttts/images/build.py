@@ -1,12 +1,13 @@
 """Building container images and knowing which image a run used.
 
-An image is built from a definition file (``Apptainer.def``, ``containers/cpu.def``) with the host's own pip settings:
-its indexes, wheel folders, proxies and CA bundle serve the build and are not written into the image. Beside an image
-``X.sif`` lies ``X.sif.json``: what it was built from, and its SHA-256, so that a launch need not read a gigabyte to name
-the image it runs.
+An image is built from a definition file (``Apptainer.def``, ``containers/cpu.def``) with the host's
+own pip settings: its indexes, wheel folders, proxies and CA bundle serve the build and are not
+written into the image. Beside an image ``X.sif`` lies ``X.sif.json``: what it was built from, and
+its SHA-256, so that a launch need not read a gigabyte to name the image it runs.
 
-A definition that wants the host's folders mounted during its ``%post`` makes their mount points in ``%setup``, from the
-variable ``AGENTTTS_BUILD_MOUNTS`` (see ``containers/cpu.def``); for others nothing is mounted.
+A definition that wants the host's folders mounted during its ``%post`` makes their mount points in
+``%setup``, from the variable ``AGENTTTS_BUILD_MOUNTS`` (see ``containers/cpu.def``); for others
+nothing is mounted.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ SQUASHFS_ARGUMENTS = "-comp zstd -Xcompression-level 3"
 MOUNTS_VARIABLE = "AGENTTTS_BUILD_MOUNTS"
 IMAGE_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
-# The pip options that say where packages come from. Others (user, target, ...) are about the host's own installations.
+# The pip options that say where packages come from. Others (user, target, ...) are about the host's
+# own installations.
 PIP_OPTIONS = (
     "index-url",
     "extra-index-url",
@@ -99,13 +101,13 @@ def build_image(
 ) -> ImageRecord:
     """Build ``output`` from ``definition`` and record it beside it.
 
-    ``project`` is the checkout whose package goes into the image. A definition that starts from ``{{ rootfs }}`` gets a
-    root file system made of this machine's own Debian packages. ``output`` appears whole or not at all; an existing one
-    is replaced only with ``force``. The runtime's messages go to ``log`` (default: ``OUTPUT.log``, removed when the
-    build succeeds).
+    ``project`` is the checkout whose package goes into the image. A definition that starts from
+    ``{{ rootfs }}`` gets a root file system made of this machine's own Debian packages. ``output``
+    appears whole or not at all; an existing one is replaced only with ``force``. The runtime's
+    messages go to ``log`` (default: ``OUTPUT.log``, removed when the build succeeds).
 
-    Raises `UserError` for a missing definition, a project that is none, or an existing output; `MissingRequirement` when
-    the runtime is absent or the build fails.
+    Raises `UserError` for a missing definition, a project that is none, or an existing output;
+    `MissingRequirement` when the runtime is absent or the build fails.
     """
     definition, output, project = definition.resolve(), output.resolve(), project.resolve()
     _check_inputs(definition, output, project, force)
@@ -122,7 +124,8 @@ def build_image(
     log = (log or output.with_name(f"{output.name}.log")).resolve()
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     scratch_root = os.environ.get("APPTAINER_TMPDIR") or None
-    # ignore_cleanup_errors: images hold read-only directories, which an ordinary user cannot empty at once.
+    # ignore_cleanup_errors: images hold read-only directories, which an ordinary user cannot empty
+    # at once.
     with tempfile.TemporaryDirectory(
         prefix="agenttts-build-", dir=scratch_root, ignore_cleanup_errors=True
     ) as scratch:
@@ -183,7 +186,9 @@ def read_record(image: Path) -> ImageRecord | None:
 
 
 def image_cuda(runtime: str, image: Path) -> str | None:
-    """The CUDA in an image's label `CUDA_LABEL`, which ``Apptainer.def`` writes; None where there is none to be read."""
+    """The CUDA in an image's label `CUDA_LABEL`, which ``Apptainer.def`` writes; None where
+    there is none to be read.
+    """
     try:
         shown = subprocess.run(
             [runtime, "inspect", "--json", "--labels", str(image)],
@@ -202,8 +207,9 @@ def image_cuda(runtime: str, image: Path) -> str | None:
 def digest(image: Path) -> str:
     """SHA-256 of an image file, in hexadecimal.
 
-    Kept in ``IMAGE.json`` together with the file's size and time of change; the file is read again only when one of
-    them differs. Where that file cannot be written the digest is computed each time.
+    Kept in ``IMAGE.json`` together with the file's size and time of change; the file is read again
+    only when one of them differs. Where that file cannot be written the digest is computed each
+    time.
     """
     if not image.is_file():
         raise UserError(f"{image} is not an image file; build one with 'agenttts-hpc image build'")
@@ -243,7 +249,9 @@ def build_command(
 def build_environment(
     settings: Mapping[str, str], mounts: Iterable[Mount], environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """The runtime's environment for a build: ``environ``, and what reaches ``%post`` and ``%setup`` in its own ways."""
+    """The runtime's environment for a build: ``environ``, and what reaches ``%post`` and
+    ``%setup`` in its own ways.
+    """
     mounts = list(mounts)
     inside = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
     inside["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
@@ -263,13 +271,16 @@ def build_environment(
         f"{mount.target}/" if mount.source.is_dir() else str(mount.target) for mount in mounts
     )
     if os.geteuid() == 0 and not _has_capability(_CAP_SYS_RESOURCE):
-        # By default root in a build gets all capabilities; asking for one that the machine's root lacks is fatal.
+        # By default root in a build gets all capabilities; asking for one that the machine's root
+        # lacks is fatal.
         environment.setdefault("APPTAINER_DROP_CAPS", "CAP_SYS_RESOURCE")
     return environment
 
 
 def build_mounts(settings: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Mount, ...]:
-    """What a build's pip needs of the host: local wheel folders and indexes at their own paths, pip's cache, CA bundle."""
+    """What a build's pip needs of the host: local wheel folders and indexes at their own paths,
+    pip's cache, CA bundle.
+    """
     folders = local_folders(settings)
     cache = _pip_cache(environ)
     if cache is not None:
@@ -286,16 +297,18 @@ def build_mounts(settings: Mapping[str, str], environ: Mapping[str, str]) -> tup
 
 
 def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Where pip takes packages from, by option (`PIP_OPTIONS` and ``cert``), as ``pip config list`` says in ``environ``.
+    """Where pip takes packages from, by option (`PIP_OPTIONS` and ``cert``), as ``pip config list``
+    says in ``environ``.
 
-    A command's own section overrides ``[global]``, and the environment both, as in pip. Without pip on this machine:
-    from the environment's ``PIP_*`` alone.
+    A command's own section overrides ``[global]``, and the environment both, as in pip. Without pip
+    on this machine: from the environment's ``PIP_*`` alone.
     """
     for python in (sys.executable, "python3"):
         try:
             listing = subprocess.run(
                 [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
-                # A 'user = true' in pip.conf is meant for installing; 'pip config' takes it for its own --user.
+                # A 'user = true' in pip.conf is meant for installing; 'pip config' takes it for its
+                # own --user.
                 env={**environ, "PIP_USER": "0"},
                 capture_output=True,
                 text=True,
@@ -316,9 +329,11 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def parse_pip_config(listing: str) -> dict[str, str]:
-    """The options of interest in the output of ``pip config list`` (lines ``section.option='value'``).
+    """The options of interest in the output of ``pip config list`` (lines
+    ``section.option='value'``).
 
-    Values that are lists come back in one line, separated by blanks, local folders among them made absolute.
+    Values that are lists come back in one line, separated by blanks, local folders among them made
+    absolute.
     """
     order = {"global": 0, "download": 1, "wheel": 1, "install": 2, ":env:": 3}
     found: dict[str, tuple[int, str]] = {}
@@ -344,7 +359,8 @@ def parse_pip_config(listing: str) -> dict[str, str]:
 def local_folders(settings: Mapping[str, str]) -> list[Path]:
     """The directories that pip's settings name, as paths or ``file:`` URLs.
 
-    For an index (``index-url``, ``extra-index-url``) it is the directory above: its pages link to files beside it.
+    For an index (``index-url``, ``extra-index-url``) it is the directory above: its pages link to
+    files beside it.
     """
     folders = []
     for link in settings.get("find-links", "").split():
@@ -381,7 +397,9 @@ def _outermost(folders: Iterable[Path]) -> list[Path]:
 
 
 def _pip_cache(environ: Mapping[str, str]) -> Path | None:
-    """Where pip keeps downloads, so that the next build is quick; None where the user does not want that."""
+    """Where pip keeps downloads, so that the next build is quick; None where the user does not
+    want that.
+    """
     if environ.get("PIP_NO_CACHE_DIR"):
         return None
     if environ.get("PIP_CACHE_DIR"):
@@ -408,7 +426,9 @@ def _check_arguments(definition: Path, text: str, build_args: Mapping[str, str])
 
 
 def _check_space(definition: Path, text: str) -> None:
-    """Raise `MissingRequirement` where the temporary space does not hold a base image from a registry, unpacked."""
+    """Raise `MissingRequirement` where the temporary space does not hold a base image from a
+    registry, unpacked.
+    """
     if not re.search(r"^Bootstrap:\s*docker\b", text, flags=re.MULTILINE | re.IGNORECASE):
         return
     place = Path(os.environ.get("APPTAINER_TMPDIR") or tempfile.gettempdir())
@@ -422,7 +442,9 @@ def _check_space(definition: Path, text: str) -> None:
 
 
 def _run(command: list[str], environ: Mapping[str, str], log_descriptor: int, log: Path) -> None:
-    """Run a step of the build with its output in the log; raise with the log's end when it fails."""
+    """Run a step of the build with its output in the log; raise with the log's end when it
+    fails.
+    """
     done = subprocess.run(
         command,
         env=dict(environ),
@@ -442,7 +464,10 @@ def _run(command: list[str], environ: Mapping[str, str], log_descriptor: int, lo
 
 
 def _uses(definition: str, variable: str) -> bool:
-    """Does a definition file use the variable? (An argument that it does not use is an error to Apptainer.)"""
+    """Does a definition file use the variable?
+
+    (An argument that it does not use is an error to Apptainer.)
+    """
     return re.search(r"\{\{\s*" + re.escape(variable) + r"\s*\}\}", definition) is not None
 
 
@@ -470,14 +495,19 @@ def _answer(command: list[str]) -> str:
 
 
 def _project_version(project: Path) -> str:
-    """The version of the package in a checkout: what the image holds, whatever version builds it."""
+    """The version of the package in a checkout: what the image holds, whatever version builds
+    it.
+    """
     text = (project / "agenttts" / "__init__.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "([^"]+)"', text, flags=re.MULTILINE)
     return match[1] if match else __version__
 
 
 def _has_capability(number: int) -> bool:
-    """Is the capability among this process' permitted ones (capabilities(7))? True where that cannot be told."""
+    """Is the capability among this process' permitted ones (capabilities(7))?
+
+    True where that cannot be told.
+    """
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:

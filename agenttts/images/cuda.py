@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from agenttts.dispatch.node.devices import DEADLINE_S
 
-# The oldest driver by CUDA's major version. Source: docs.nvidia.com/deploy/cuda-compatibility, "Minor Version
-# Compatibility", table 1.
+# The oldest driver by CUDA's major version. Source: docs.nvidia.com/deploy/cuda-compatibility,
+# "Minor Version Compatibility", table 1.
 MINIMUM_DRIVER = {11: "450", 12: "525", 13: "580"}
-# The lowest compute capability. Source: the release notes of CUDA 11.0, 12.0 and 13.0 (architectures removed).
+# The lowest compute capability. Source: the release notes of CUDA 11.0, 12.0 and 13.0
+# (architectures removed).
 MINIMUM_CAPABILITY = {11: 3.5, 12: 5.0, 13: 7.5}
-# Of the memory that a GPU is sold with, what nvidia-smi lists at least (A10: 23028 MiB of 24 GiB, with ECC 22.5).
+# Of the memory that a GPU is sold with, what nvidia-smi lists at least (A10: 23028 MiB of 24 GiB,
+# with ECC 22.5).
 _LISTED_SHARE = 0.9
 # Drivers before 510 refuse a query that asks for compute_cap.
 _QUERIES = ("driver_version,name,memory.total,compute_cap", "driver_version,name,memory.total")
@@ -68,7 +70,9 @@ def read_gpus(answer: str) -> list[Gpu]:
 
 
 def driver_problem(gpus: list[Gpu], cuda: str) -> tuple[str, str] | None:
-    """Why a program built for ``cuda`` cannot run on these GPUs, and what helps; None when it can, or nothing is known."""
+    """Why a program built for ``cuda`` cannot run on these GPUs, and what helps; None when it
+    can, or nothing is known.
+    """
     major = _major(cuda)
     if major not in MINIMUM_DRIVER:
         return None
@@ -91,7 +95,9 @@ def driver_problem(gpus: list[Gpu], cuda: str) -> tuple[str, str] | None:
 
 
 def memory_problem(gpus: list[Gpu], gpu_memory_gb: float | None) -> tuple[str, str] | None:
-    """Why models that are sized for ``gpu_memory_gb`` may not fit these GPUs, and what helps; None when they do."""
+    """Why models that are sized for ``gpu_memory_gb`` may not fit these GPUs, and what helps;
+    None when they do.
+    """
     sizes = [gpu.memory_gb for gpu in gpus if gpu.memory_gb is not None]
     # The driver keeps a part for itself: a card sold as 80 GB lists 79.6 GiB or fewer.
     if gpu_memory_gb is None or not sizes or min(sizes) >= gpu_memory_gb * _LISTED_SHARE:

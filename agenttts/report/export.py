@@ -24,8 +24,8 @@ ReportFormat = Literal["table", "json", "csv", "html", "parquet"]
 def render(report: Report, format: ReportFormat, out: Path | None = None) -> None:
     """Print the report, or write it to ``out``.
 
-    ``csv`` and ``parquet`` are one table of the trials of all runs (see `flat_table`). Raises `UserError` when ``out``
-    cannot be written, and for Parquet on a terminal.
+    ``csv`` and ``parquet`` are one table of the trials of all runs (see `flat_table`). Raises
+    `UserError` when ``out`` cannot be written, and for Parquet on a terminal.
     """
     if format not in _CONTENT and format != "table":
         raise UserError(f"unknown format '{format}'; {valid_names(format, get_args(ReportFormat))}")
@@ -46,9 +46,9 @@ def render(report: Report, format: ReportFormat, out: Path | None = None) -> Non
 def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
     """One row a trial, no nested columns: a table that ``replay`` takes.
 
-    The allocation becomes ``STAGE.model`` and ``STAGE.samples`` (null where a run has no such stage), the metric X the
-    column ``X``, or ``metrics.X`` where that name is taken, and its standard error ``metrics_stderr.X``. The cut samples
-    become ``cut_share.STAGE``.
+    The allocation becomes ``STAGE.model`` and ``STAGE.samples`` (null where a run has no such
+    stage), the metric X the column ``X``, or ``metrics.X`` where that name is taken, and its
+    standard error ``metrics_stderr.X``. The cut samples become ``cut_share.STAGE``.
     """
     stages = dict.fromkeys(
         choice["stage"] for allocation in trials["allocation"] for choice in allocation

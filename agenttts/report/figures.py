@@ -1,4 +1,6 @@
-"""Figures as inline SVG, coloured by the page's style sheet (classes ``s0`` … ``s5`` are the series)."""
+"""Figures as inline SVG, coloured by the page's style sheet (classes ``s0`` … ``s5`` are the
+series).
+"""
 
 from __future__ import annotations
 

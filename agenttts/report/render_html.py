@@ -1,4 +1,6 @@
-"""The report as one self-contained page: no script, no external resource, readable in light and dark."""
+"""The report as one self-contained page: no script, no external resource, readable in light and
+dark.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ _PLAIN_WIDTH = 120
 
 def print_tables(report: Report) -> None:
     """Print the report on standard output."""
-    # Into a pipe Rich would wrap at 80 columns, which an allocation of long model names does not fit.
+    # Into a pipe Rich would wrap at 80 columns, which an allocation of long model names does not
+    # fit.
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     _print(report, Console(highlight=False, width=None if known else _PLAIN_WIDTH))
 
@@ -36,7 +37,9 @@ def tables_text(report: Report, width: int = _PLAIN_WIDTH) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Values as a row of bars from the lowest to the highest; the last of each part where there are many."""
+    """Values as a row of bars from the lowest to the highest; the last of each part where there
+    are many.
+    """
     if len(values) > _LONGEST_SPARKLINE:
         step = len(values) / _LONGEST_SPARKLINE
         values = [values[round((i + 1) * step) - 1] for i in range(_LONGEST_SPARKLINE)]

@@ -48,10 +48,11 @@ from agenttts.tables.schema import (
 class RunReport:
     """One run. ``outcome`` is how it ended ('done' or why not), None while it is not over.
 
-    ``interval`` is the confidence interval of the best trial's score over its examples, where they are recorded, and
-    ``after_intervals`` those of the trials after the search, by trial; ``settings`` is the run's resolved spec; ``agent``
-    sums up what the language model did (see `agenttts.search.llm.transcript.summarise`), None without one;
-    ``recommended`` is the allocation, as records, that the searcher expects to score best, None where it says none.
+    ``interval`` is the confidence interval of the best trial's score over its examples, where they
+    are recorded, and ``after_intervals`` those of the trials after the search, by trial;
+    ``settings`` is the run's resolved spec; ``agent`` sums up what the language model did (see
+    `agenttts.search.llm.transcript.summarise`), None without one; ``recommended`` is the
+    allocation, as records, that the searcher expects to score best, None where it says none.
     """
 
     run: str
@@ -67,7 +68,9 @@ class RunReport:
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
-        """The row of the best trial: of the finalists if there are any, else of the search; None when none scored."""
+        """The row of the best trial: of the finalists if there are any, else of the search;
+        None when none scored.
+        """
         return _best(self.trials)
 
     @cached_property
@@ -82,7 +85,9 @@ class RunReport:
 
     @cached_property
     def totals(self) -> dict[str, Any]:
-        """Counts and sums, as `agenttts.tables.aggregate.summarise_runs` has them; zeros without trials."""
+        """Counts and sums, as `agenttts.tables.aggregate.summarise_runs` has them; zeros
+        without trials.
+        """
         rows = summarise_runs(self.trials)
         if rows.is_empty():
             zeros = {name: None if name in _UNKNOWN_AT_FIRST else 0 for name in rows.columns}
@@ -101,12 +106,16 @@ class RunReport:
 
     @cached_property
     def finalists(self) -> list[dict[str, Any]]:
-        """The best again on more examples, best first: rows with the score in the search as ``search_score``."""
+        """The best again on more examples, best first: rows with the score in the search as
+        ``search_score``.
+        """
         return self._with_search_score(finalists(self.trials))
 
     @cached_property
     def tests(self) -> list[dict[str, Any]]:
-        """The final test: each tested allocation's row, with its score in the search as ``search_score``."""
+        """The final test: each tested allocation's row, with its score in the search as
+        ``search_score``.
+        """
         return self._with_search_score(held_out(self.trials))
 
     @cached_property
@@ -129,7 +138,9 @@ class RunReport:
 
     @cached_property
     def failures(self) -> list[dict[str, Any]]:
-        """Trials without a result, those with the same state and error together: state, error, trials."""
+        """Trials without a result, those with the same state and error together: state, error,
+        trials.
+        """
         failed = self.trials.filter(pl.col("state") != TrialState.COMPLETED.value)
         return (
             failed.group_by("state", "error", maintain_order=True)
@@ -232,10 +243,9 @@ def build_report(
 ) -> Report:
     """Read runs (directories ``results/RUN``), finished or not.
 
-    By the name of the run's directory: ``guidelines`` are the searcher's, ``agents`` what the language model did,
-    ``recommended`` the allocation the searcher recommends.
-    Raises `UserError` for a directory that is
-    not there or not a run, and for damaged tables, each with its path.
+    By the name of the run's directory: ``guidelines`` are the searcher's, ``agents`` what the
+    language model did, ``recommended`` the allocation the searcher recommends. Raises `UserError`
+    for a directory that is not there or not a run, and for damaged tables, each with its path.
     """
     told = (guidelines or {}, agents or {}, recommended or {})
     return Report(tuple(_read_run(path, *told) for path in run_dirs))
@@ -258,7 +268,8 @@ def _read_run(
             f"{path}: not a run: it has none of {spec.name}, {journal.name}, {table.name}"
         )
     trials = read_trials(table) if table.exists() else trials_frame([], [])
-    # A run is its directory: one copied or renamed is not mistaken for the one its rows were written under.
+    # A run is its directory: one copied or renamed is not mistaken for the one its rows were
+    # written under.
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
     best = _best(trials)
@@ -328,7 +339,9 @@ def _settings(spec: Path) -> dict[str, Any]:
 
 
 def _by_best(run: RunReport) -> tuple[float, float, float]:
-    """Sorts runs as `best_trial` sorts trials: by score, then by lower budget, then by earlier finish."""
+    """Sorts runs as `best_trial` sorts trials: by score, then by lower budget, then by earlier
+    finish.
+    """
     assert run.best is not None
     finished = run.best["finished"]
     return (

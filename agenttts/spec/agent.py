@@ -1,7 +1,7 @@
 """The ``agent:`` section: which language model the search asks, if any.
 
-No secret is part of it: an endpoint's key is named by its environment variable, and whatever looks like a key is an
-error.
+No secret is part of it: an endpoint's key is named by its environment variable, and whatever looks
+like a key is an error.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ class _Talk(Section):
     structured: bool = True
     """Ask for JSON by schema (left out by itself where the server refuses it)."""
     thinking: ThinkingSetting = "auto"
-    """The markers around the model's thinking, which is removed before a reply is read; ``auto``: as for ``models``,
-    where the run serves the model; the common tags, where it does not."""
+    """The markers around the model's thinking, which is removed before a reply is read;
+    ``auto``: as for ``models``, where the run serves the model; the common tags, where it does
+    not.
+    """
 
     @field_validator("thinking", mode="before")
     @classmethod
@@ -110,7 +112,9 @@ class EndpointAgent(_Talk):
 
 
 class ServeAgent(_Talk):
-    """A model that the run serves itself, with vLLM in the trials' image, for as long as the search needs it."""
+    """A model that the run serves itself, with vLLM in the trials' image, for as long as the
+    search needs it.
+    """
 
     kind: Literal["serve"]
     model: str
@@ -122,7 +126,9 @@ class ServeAgent(_Talk):
     template_args: dict[str, Any] = {}
     """Arguments of the chat template (over those of the model under ``models``)."""
     start_seconds: Annotated[float, Field(gt=0)] = 1800.0
-    """How long the search waits for it, in the queue and while it loads, before the insight rules propose."""
+    """How long the search waits for it, in the queue and while it loads, before the insight
+    rules propose.
+    """
     idle_seconds: Annotated[float, Field(ge=0)] = 600.0
     """It is released when trials take longer than this, and started again for the next batch."""
     restarts: Annotated[int, Field(ge=0, le=20)] = 2
@@ -178,7 +184,9 @@ AgentSection = Annotated[
 
 
 def check_kind(value: Any) -> Any:
-    """A validator that runs before the alternatives: the kind must be one of them, and no key may hold a secret."""
+    """A validator that runs before the alternatives: the kind must be one of them, and no key
+    may hold a secret.
+    """
     if isinstance(value, Mapping):
         for name in value:
             if _KEY_LIKE.search(str(name)):

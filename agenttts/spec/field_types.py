@@ -13,7 +13,9 @@ KeyPath = tuple[str | int, ...]
 
 
 def step(annotation: Any, part: str | int) -> Any:
-    """The annotation one step down, ``Any`` where it is not known, None when ``part`` is no step."""
+    """The annotation one step down, ``Any`` where it is not known, None when ``part`` is no
+    step.
+    """
     if annotation is Any:
         return Any
     for option in options(annotation):
@@ -59,7 +61,9 @@ def models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def is_text_field(annotation: Any, value: Any) -> bool:
-    """Whether a field takes text, and not ``value``: a number or truth value that YAML made of an unquoted scalar."""
+    """Whether a field takes text, and not ``value``: a number or truth value that YAML made of
+    an unquoted scalar.
+    """
     if annotation is Any or value is None:
         return False
     found = options(annotation)

@@ -30,7 +30,9 @@ class TaskSection(Section):
 
     name: str
     data: str = ""
-    """A file, a Hugging Face ``datasets`` id or ``builtin:NAME``; empty: the task's built-in data set."""
+    """A file, a Hugging Face ``datasets`` id or ``builtin:NAME``; empty: the task's built-in
+    data set.
+    """
     split: str = "search"
     examples: Annotated[int, Field(ge=1)] | None = None
     """How many examples a trial is scored on; None: all of the split."""
@@ -38,7 +40,9 @@ class TaskSection(Section):
     """How many bad records of a file or hub split may be left out; more of them are an error."""
     options: dict[str, Any] = {}
     run_code_on_host: bool = False
-    """Lets a task that runs programs a model wrote run them without a container, in the sandbox alone."""
+    """Lets a task that runs programs a model wrote run them without a container, in the sandbox
+    alone.
+    """
 
 
 class SampleValues(Section):
@@ -92,13 +96,19 @@ class ModelSection(Section):
     params: Annotated[float, Field(gt=0)]
     """Nominal parameters, e.g. 7.0e9: what the budget counts."""
     gpus: Annotated[int, Field(ge=0)] | None = None
-    """GPUs one engine takes; None: worked out from the model's config.json and the profile's GPU memory."""
+    """GPUs one engine takes; None: worked out from the model's config.json and the profile's
+    GPU memory.
+    """
     engine: Literal["vllm", "transformers", "scripted"] = "vllm"
     prompt_style: Literal["chat", "few_shot_chat", "few_shot_completion"] = "chat"
     options: dict[str, Any] = {}
-    """Passed to the engine by name (vLLM: dtype, quantization, max_model_len, tensor_parallel_size, ...)."""
+    """Passed to the engine by name (vLLM: dtype, quantization, max_model_len,
+    tensor_parallel_size, ...).
+    """
     thinking: ThinkingSetting = "auto"
-    """The markers around the model's thinking; ``auto``: those that its chat template and tokens show."""
+    """The markers around the model's thinking; ``auto``: those that its chat template and
+    tokens show.
+    """
     template_args: dict[str, Any] = {}
     """Arguments of the chat template, e.g. ``{enable_thinking: false}``."""
 
@@ -122,7 +132,9 @@ class ModelSection(Section):
 
 
 class TestSplitSection(Section):
-    """The final test: the best allocations, scored once more on examples that the search never saw."""
+    """The final test: the best allocations, scored once more on examples that the search never
+    saw.
+    """
 
     split: str = "test"
     examples: Annotated[int, Field(ge=1)] | None = None
@@ -172,7 +184,9 @@ class ContainerSection(Section):
 
     image: str | None = None
     binds: list[str] = []
-    """Further ``HOST[:CONTAINER[:ro]]`` binds; data, models and the run are bound without being named."""
+    """Further ``HOST[:CONTAINER[:ro]]`` binds; data, models and the run are bound without being
+    named.
+    """
 
 
 class JobSpec(Section):
@@ -243,13 +257,15 @@ class JobSpec(Section):
         )
 
     def anchored(self, base: Path) -> JobSpec:
-        """The same spec with variables and ``~`` in paths replaced, and every relative path made absolute against ``base``.
+        """The same spec with variables and ``~`` in paths replaced, and every relative path made
+        absolute against ``base``.
 
-        ``base`` is the spec file's directory. Raises `UserError` for a variable that is not set.
-        A value is taken for a path when it exists there or looks like one (starts with '.', '/' or '~', or ends like
-        a file of ours); anything else (a hub id, ``builtin:NAME``) is left as it is. Of the options of the task and of
-        engines, which need not be paths, those count that are files or begin with './', '../', '/', '~/' or '$NAME/'; of
-        the task's names, ``FILE.yaml`` and ``FILE.py:Class``.
+        ``base`` is the spec file's directory. Raises `UserError` for a variable that is not set. A
+        value is taken for a path when it exists there or looks like one (starts with '.', '/' or
+        '~', or ends like a file of ours); anything else (a hub id, ``builtin:NAME``) is left as it
+        is. Of the options of the task and of engines, which need not be paths, those count that are
+        files or begin with './', '../', '/', '~/' or '$NAME/'; of the task's names, ``FILE.yaml``
+        and ``FILE.py:Class``.
         """
         options = {
             name: value

@@ -65,8 +65,8 @@ def expanded(value: str, key: str) -> str:
 def absolute(value: str, base: Path, key: str) -> str:
     """A path, expanded and made absolute against ``base``.
 
-    A file that is a link keeps its own name, which says what it is (``model.gguf``, beside its tokenizer), where the
-    target of one in a hub snapshot is named by a digest.
+    A file that is a link keeps its own name, which says what it is (``model.gguf``, beside its
+    tokenizer), where the target of one in a hub snapshot is named by a digest.
     """
     literal = base / value  # a name may have a dollar sign in it
     path = (literal if _there(literal) else base / expanded(value, key)).absolute()
@@ -76,7 +76,8 @@ def absolute(value: str, base: Path, key: str) -> str:
 
 
 def absolute_if_path(value: str, base: Path, key: str) -> str:
-    """`absolute` of a value that exists or looks like a path: that begins with '.', '/' or '~', or ends like a file of ours.
+    """`absolute` of a value that exists or looks like a path: that begins with '.', '/' or '~', or
+    ends like a file of ours.
 
     Any other text, such as a hub id, is only expanded.
     """
@@ -102,8 +103,9 @@ def absolute_data(value: str, base: Path, key: str) -> str:
 
 
 def absolute_option(value: Any, base: Path, key: str) -> Any:
-    """`absolute` of an option that is clearly written as a path ('./', '../', '/', '~/', '$NAME/') or that is a file's; any
-    other, which may be any text, as it is."""
+    """`absolute` of an option that is clearly written as a path ('./', '../', '/', '~/',
+    '$NAME/') or that is a file's; any other, which may be any text, as it is.
+    """
     if not isinstance(value, str) or not value or "\n" in value:
         return value
     if _WRITTEN_AS_PATH.match(value) or _there(base / value, Path.is_file):

@@ -6,7 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values are not coerced behind the user's back."""
+    """Base of every section: unknown keys are errors, values are not coerced behind the user's
+    back.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 

@@ -1,4 +1,5 @@
-"""Strict YAML: a document validated against a pydantic model, every error with its file, line and key.
+"""Strict YAML: a document validated against a pydantic model, every error with its file, line and
+key.
 
 Serves job specs and cluster profiles alike.
 """
@@ -64,7 +65,9 @@ def _validate(
 def _override(
     model: type[BaseModel], document: dict[str, Any], override: str, source: str
 ) -> tuple[KeyPath, list[KeyPath]]:
-    """Put the value of an override into the document; where it was put, and all paths that are new by it."""
+    """Put the value of an override into the document; where it was put, and all paths that are
+    new by it.
+    """
     shown = _shortened(override)
     key, separator, text = override.partition("=")
     if not separator or not _KEY_PATH.fullmatch(key):
@@ -122,8 +125,8 @@ def _of_the_branch_meant(
 ) -> list[Any]:
     """The problems without those of union alternatives that the value was not written for.
 
-    An alternative that would have the value of another kind (a list, where a mapping is given) says nothing of use
-    when one of its kind has something to say about what is in it.
+    An alternative that would have the value of another kind (a list, where a mapping is given) says
+    nothing of use when one of its kind has something to say about what is in it.
     """
     paths = [_real_path(model, document, problem["loc"]) for problem in problems]
     return [
@@ -161,7 +164,9 @@ def _describe(
 
 
 def _real_path(model: type[BaseModel], document: Any, loc: Sequence[str | int]) -> KeyPath:
-    """pydantic puts the names of union alternatives into a location; keep only keys and positions."""
+    """pydantic puts the names of union alternatives into a location; keep only keys and
+    positions.
+    """
     path: list[str | int] = []
     here: Any = model
     value = document

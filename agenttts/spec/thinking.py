@@ -1,4 +1,6 @@
-"""The keys ``thinking`` and ``template_args``, of a model under ``models:`` and of the search's language model."""
+"""The keys ``thinking`` and ``template_args``, of a model under ``models:`` and of the search's
+language model.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ ThinkingSetting = Annotated[
 
 
 def check_thinking(value: Any) -> Any:
-    """A validator that runs before the alternatives: one message for a value that is none of them."""
+    """A validator that runs before the alternatives: one message for a value that is none of
+    them.
+    """
     if value in ("auto", "none") or isinstance(value, Mapping | ThinkingMarkers):
         return value
     raise ValueError(

@@ -1,9 +1,10 @@
 """YAML as a document of plain values, with the line of every key.
 
-Two things differ from PyYAML's ``safe_load``, which follows YAML 1.1. A field that takes text gets the scalar as it is
-written in the file: ``time: 12:00:00``, ``account: 0700``, ``name: yes``. Elsewhere a scalar is a number only in the forms
-that every reader takes for the same number, and ``7e9``, which readers of YAML 1.1 take for text: no base 60 (``1:30`` is 90
-there), no octal by a leading zero, no dates.
+Two things differ from PyYAML's ``safe_load``, which follows YAML 1.1. A field that takes text gets
+the scalar as it is written in the file: ``time: 12:00:00``, ``account: 0700``, ``name: yes``.
+Elsewhere a scalar is a number only in the forms that every reader takes for the same number, and
+``7e9``, which readers of YAML 1.1 take for text: no base 60 (``1:30`` is 90 there), no octal by a
+leading zero, no dates.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from agenttts.errors import UserError
 from agenttts.spec.field_types import KeyPath, field_type, is_text_field, step
 
 _TAG = "tag:yaml.org,2002:"
-# A spec has some six levels and a thousand values; aliases of aliases can stand for any number of them.
+# A spec has some six levels and a thousand values; aliases of aliases can stand for any number of
+# them.
 _DEEPEST = 50
 _MOST_VALUES = 200_000
 _SCALAR_TAGS = {_TAG + name for name in ("str", "int", "float", "bool", "null")}
@@ -31,7 +33,8 @@ _FLOAT = re.compile(
 )
 
 
-# libyaml's parser, where PyYAML was built with it, reads a spec ten times as fast (2 ms for 20 ms, 2026-11).
+# libyaml's parser, where PyYAML was built with it, reads a spec ten times as fast (2 ms for 20 ms,
+# 2026-11).
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """PyYAML's safe loader with the forms of numbers above."""
 
@@ -91,7 +94,9 @@ class _Reader:
             raise UserError(f"{where}: not valid YAML: {problem}") from None
 
     def _check_depth(self, text: str) -> None:
-        """Refuse nesting that no document of ours has: libyaml's composer would overrun its stack."""
+        """Refuse nesting that no document of ours has: libyaml's composer would overrun its
+        stack.
+        """
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
             depth += isinstance(event, yaml.CollectionStartEvent)
@@ -136,7 +141,8 @@ class _Reader:
             seen.add(key.value)
             self.lines[below] = key.start_mark.line + 1
             down = step(annotation, key.value) or Any
-            # What takes anything gets the key as YAML has it, every section and mapping of ours as it is written.
+            # What takes anything gets the key as YAML has it, every section and mapping of ours as
+            # it is written.
             name = self._scalar(key, Any) if annotation is Any else key.value
             built[name] = self._build(value, down, below)
         return built

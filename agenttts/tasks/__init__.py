@@ -1,6 +1,7 @@
 """Tasks by name: the built-in ones, and users' own.
 
-A user's own is ``package.module:Class``, ``FILE.py:Class``, or a YAML file (see `agenttts.tasks.declarative.task`).
+A user's own is ``package.module:Class``, ``FILE.py:Class``, or a YAML file (see
+`agenttts.tasks.declarative.task`).
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def task_names() -> list[str]:
 def create(name: str) -> Task:
     """The task called ``name``.
 
-    Raises `UserError` for an unknown name, a module that cannot be imported, a class that is no usable `Task` (see
-    `agenttts.tasks.user_code`), or a malformed file.
+    Raises `UserError` for an unknown name, a module that cannot be imported, a class that is no
+    usable `Task` (see `agenttts.tasks.user_code`), or a malformed file.
     """
     if name in _TASKS:
         return make_task(name, load_class(_TASKS[name]))

@@ -1,8 +1,9 @@
 """What a task is: stages in order, each with its prompt, parsing, fusion and metrics.
 
-A task is pure: it never calls a model. The trial draws samples for the prompts a stage writes, parses them, fuses
-them and hands the fused output to the next stage. A stage whose samples must be executed, such as
-programs, is an `ExecutingStage`: the trial gives it a `Toolbox` between parsing and fusing.
+A task is pure: it never calls a model. The trial draws samples for the prompts a stage writes,
+parses them, fuses them and hands the fused output to the next stage. A stage whose samples must be
+executed, such as programs, is an `ExecutingStage`: the trial gives it a `Toolbox` between parsing
+and fusing.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Fusion:
 class StageDefinition(ABC):
     """One stage of a task.
 
-    ``outputs`` always maps the names of earlier stages to their fused outputs for this example. Outputs are JSON
-    values, so that they can be stored in tables.
+    ``outputs`` always maps the names of earlier stages to their fused outputs for this example.
+    Outputs are JSON values, so that they can be stored in tables.
     """
 
     # Set by the class, or by each object.
@@ -78,14 +79,17 @@ class Toolbox(Protocol):
         """Run the Python program ``main`` of ``files`` (relative path to text) in the sandbox."""
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Vectors of length 1, a text each: their dot product is the cosine of two texts' meanings."""
+        """Vectors of length 1, a text each: their dot product is the cosine of two texts'
+        meanings.
+        """
 
 
 @dataclass(frozen=True)
 class ToolboxSettings:
     """Which parts of the `Toolbox` a task uses, and with which settings.
 
-    ``embedding_model`` is the directory of a sentence embedding model; None: the one installed with the engines.
+    ``embedding_model`` is the directory of a sentence embedding model; None: the one installed with
+    the engines.
     """
 
     runs_code: bool = False
@@ -104,7 +108,9 @@ class ExecutingStage(StageDefinition):
     def execute(
         self, value: Any, example: Example, outputs: Mapping[str, Any], toolbox: Toolbox
     ) -> Any:
-        """The value that is fused, of a parsed sample; equal samples of an example are executed once."""
+        """The value that is fused, of a parsed sample; equal samples of an example are executed
+        once.
+        """
 
     def postprocess_fused(self, output: Any, example: Example, toolbox: Toolbox) -> Any:
         """The value that is scored and given to later stages, of the fused output.
@@ -118,7 +124,8 @@ class ExecutingStage(StageDefinition):
 class TaskConfig:
     """The ``task:`` section of a job spec as the task itself sees it.
 
-    ``report`` says how many bad records may be skipped, and takes what was read (`agenttts.tasks.loading.report.convert`).
+    ``report`` says how many bad records may be skipped, and takes what was read
+    (`agenttts.tasks.loading.report.convert`).
     """
 
     data: str
@@ -141,11 +148,15 @@ class Task(ABC):
     def load(self, config: TaskConfig) -> list[Example]:
         """The examples of a split, the same ones for the same config.
 
-        Raises `agenttts.errors.UserError` naming file and record (line) for missing or malformed data.
+        Raises `agenttts.errors.UserError` naming file and record (line) for missing or malformed
+        data.
         """
 
     def toolbox_settings(self, options: Mapping[str, Any]) -> ToolboxSettings | None:
-        """What the `ExecutingStage`s of the task need; None when it has none. ``options`` as `load` takes them."""
+        """What the `ExecutingStage`s of the task need; None when it has none.
+
+        ``options`` as `load` takes them.
+        """
         return None
 
     def stage(self, name: str) -> StageDefinition:

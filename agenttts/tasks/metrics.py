@@ -1,7 +1,7 @@
 """Scores of short answers, of texts and of sets, all in [0, 1].
 
-Answers are compared as in SQuAD's evaluation: lower-cased, without punctuation, articles and extra white space. An
-empty answer scores 0, whatever the gold answers are.
+Answers are compared as in SQuAD's evaluation: lower-cased, without punctuation, articles and extra
+white space. An empty answer scores 0, whatever the gold answers are.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def exact_match(prediction: str, gold: Sequence[str]) -> float:
 
 
 def token_overlap(prediction: str, gold: Sequence[str]) -> Overlap:
-    """The overlap of words, repeats counted, with the gold answer of the best F1 (the first of equals)."""
+    """The overlap of words, repeats counted, with the gold answer of the best F1 (the first of
+    equals).
+    """
     best = Overlap(0.0, 0.0, 0.0)
     predicted = _words(prediction)
     for answer in gold:
@@ -57,11 +59,13 @@ def token_overlap(prediction: str, gold: Sequence[str]) -> Overlap:
 def rouge_l(prediction: str, reference: str) -> Overlap:
     """ROUGE-L: the longest common subsequence of words, against the words of either text.
 
-    Words are runs of letters and digits, lower-cased, without stemming: for ASCII texts as in the ``rouge-score``
-    package (which drops other letters). Source: Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004).
+    Words are runs of letters and digits, lower-cased, without stemming: for ASCII texts as in the
+    ``rouge-score`` package (which drops other letters). Source: Lin, "ROUGE: A Package for
+    Automatic Evaluation of Summaries" (2004).
     """
     predicted, wanted = _rouge_words(prediction), _rouge_words(reference)
-    # One row of the table of common lengths at a time: row[j] is that of the words so far and wanted[:j].
+    # One row of the table of common lengths at a time: row[j] is that of the words so far and
+    # wanted[:j].
     row = [0] * (len(wanted) + 1)
     for word in predicted:
         diagonal = 0
@@ -83,6 +87,6 @@ def _rouge_words(text: str) -> list[str]:
 
 
 def _words(text: str) -> list[str]:
-    # An answer of nothing but articles or punctuation (the band "The The") is compared as it stands, because normalised
-    # it would be empty and equal every other such answer.
+    # An answer of nothing but articles or punctuation (the band "The The") is compared as it
+    # stands, because normalised it would be empty and equal every other such answer.
     return normalise(text).split() or text.lower().split()

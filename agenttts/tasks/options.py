@@ -40,7 +40,9 @@ MAX_CANDIDATES = Rule("a whole number of 1 or more", lambda value: type(value) i
 
 
 def check_options(task: str, given: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
-    """Raise `UserError` for an option that ``task`` does not have, or a value that is not valid for it."""
+    """Raise `UserError` for an option that ``task`` does not have, or a value that is not valid
+    for it.
+    """
     for name, value in given.items():
         if name not in rules:
             raise UserError(

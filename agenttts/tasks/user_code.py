@@ -1,7 +1,8 @@
-"""Running a user's own task code where it may be wrong: every mistake becomes a `UserError` that says where.
+"""Running a user's own task code where it may be wrong: every mistake becomes a `UserError` that
+says where.
 
-What only shows when the code runs is checked as soon as it can be: a task's parts when it is made, its examples when
-they are loaded, and so all of it before a model is started.
+What only shows when the code runs is checked as soon as it can be: a task's parts when it is made,
+its examples when they are loaded, and so all of it before a model is started.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ WRONG = (Exception, SystemExit)
 def make_task(name: str, cls: type[Task]) -> Task:
     """An object of ``cls``, the class that a job spec calls ``name``, once it is known to be whole.
 
-    Raises `UserError` when the class cannot be called without arguments, and for stages, names and a main metric that
-    are none.
+    Raises `UserError` when the class cannot be called without arguments, and for stages, names and
+    a main metric that are none.
     """
     where = f"task.name: '{name}'"
     try:
@@ -43,10 +44,12 @@ def make_task(name: str, cls: type[Task]) -> Task:
 
 
 def load_task(task: Task, config: TaskConfig) -> list[Example]:
-    """The examples that `Task.load` gives, once they are known to be some that can be stored and told apart.
+    """The examples that `Task.load` gives, once they are known to be some that can be stored and
+    told apart.
 
-    ``config.report`` takes what was read. Passes on the task's own `AgentTTSError`; raises `UserError` for any other error, and for what is no list of
-    examples. Halves of characters (lone surrogates) become question marks.
+    ``config.report`` takes what was read. Passes on the task's own `AgentTTSError`; raises
+    `UserError` for any other error, and for what is no list of examples. Halves of characters (lone
+    surrogates) become question marks.
     """
     cls = type(task)
     line = _line(cls.load) or _line(cls)
@@ -82,7 +85,9 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
 
 
 def told(error: BaseException, files: Collection[str], otherwise: str) -> str:
-    """What went wrong on which line of the user's ``files``; ``otherwise`` is the place when it was on none."""
+    """What went wrong on which line of the user's ``files``; ``otherwise`` is the place when it
+    was on none.
+    """
     place = otherwise
     traceback = error.__traceback__
     while traceback is not None:

@@ -1,8 +1,9 @@
 """A user's own task: found by name, and its source frozen into a run.
 
-Trials run elsewhere, in a container that holds neither the user's files nor what is on PYTHONPATH here, and the file may be
-edited meanwhile. So at launch the source goes into the run directory, and trials import it from there: a file as it is,
-a module or package whole (its top-level folder). What it imports beyond that must be in the image.
+Trials run elsewhere, in a container that holds neither the user's files nor what is on PYTHONPATH
+here, and the file may be edited meanwhile. So at launch the source goes into the run directory, and
+trials import it from there: a file as it is, a module or package whole (its top-level folder). What
+it imports beyond that must be in the image.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def load_class(name: str) -> type[Task]:
 
 
 def freeze_source(name: str, folder: Path) -> None:
-    """Copy the source of the task called ``name`` into the new ``folder``; built-in tasks have none to copy.
+    """Copy the source of the task called ``name`` into the new ``folder``; built-in tasks have none
+    to copy.
 
     Raises `UserError` for a package too large to be a task's own.
     """
@@ -129,7 +131,9 @@ def _import(name: str, place: str) -> ModuleType:
 
 
 def _importing(error: BaseException) -> str | None:
-    """The file of the module that was being imported when the error came up; None when none was found to import."""
+    """The file of the module that was being imported when the error came up; None when none was
+    found to import.
+    """
     traceback = error.__traceback__
     while traceback is not None:
         file = traceback.tb_frame.f_code.co_filename

@@ -1,4 +1,6 @@
-"""The data sets of software development: SRDD's files, records of any form, and a small built-in one."""
+"""The data sets of software development: SRDD's files, records of any form, and a small
+built-in one.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ from agenttts.tasks.loading.values import parse_json
 BUILT_IN = {"small_programs": DATA_FOLDER / "small_programs.json"}
 DEFAULT_DATA = "builtin:small_programs"
 
-# SRDD is published as a table of Name, Description and Category; its checked table has the longer names.
+# SRDD is published as a table of Name, Description and Category; its checked table has the longer
+# names.
 _NAMES = ("name", "Name", "SoftwareName")
 _TASKS = ("task", "Description", "SoftwareDescription")
 _COLUMNS = ("names", "tasks")
@@ -44,13 +47,15 @@ def load_requirements(
     seed: int = 0,
     report: LoadReport | None = None,
 ) -> list[Example]:
-    """The examples of a split of ``data``; splits are as in `agenttts.tasks.loading.source.take_split`.
+    """The examples of a split of ``data``; splits are as in
+    `agenttts.tasks.loading.source.take_split`.
 
-    An example's data are ``name`` and ``requirement``. A record holds ``name`` and ``task``, or SRDD's ``Name`` and
-    ``Description``; a JSON document or a hub's record may also be ``{"names": [..], "tasks": [..]}``.
+    An example's data are ``name`` and ``requirement``. A record holds ``name`` and ``task``, or
+    SRDD's ``Name`` and ``Description``; a JSON document or a hub's record may also be ``{"names":
+    [..], "tasks": [..]}``.
 
-    Raises `UserError` for data that are missing, malformed or too few, naming file and line, and what `read_hub` raises.
-    For bad records see `agenttts.tasks.loading.report.convert`.
+    Raises `UserError` for data that are missing, malformed or too few, naming file and line, and
+    what `read_hub` raises. For bad records see `agenttts.tasks.loading.report.convert`.
     """
     data = data or DEFAULT_DATA
     source = None
@@ -77,7 +82,9 @@ def load_requirements(
 
 
 def _pairs(record: Record, number: int) -> list[tuple[str, str]]:
-    """(name, task) of a record; of one that is two lists, as a hub hands SRDD's document on, all of them."""
+    """(name, task) of a record; of one that is two lists, as a hub hands SRDD's document on,
+    all of them.
+    """
     if "tasks" not in record.values or any(name in record.values for name in _TASKS):
         field = record.first_given(_TASKS)
         if field not in record.values:
@@ -104,7 +111,9 @@ def _examples(pairs: list[tuple[str, str]]) -> list[Example]:
 
 
 def _columns(data: str, path: Path, split: str) -> RecordSet | None:
-    """The records of a JSON document of two lists, names and tasks; None when the file is of another form or not there."""
+    """The records of a JSON document of two lists, names and tasks; None when the file is of
+    another form or not there.
+    """
     if not path.name.removesuffix(".gz").endswith(".json") or not path.is_file():
         return None
     text = read_text(path)

@@ -1,4 +1,6 @@
-"""Programs as a model replies with them: reading the files out of a reply, and judging them without running them."""
+"""Programs as a model replies with them: reading the files out of a reply, and judging them
+without running them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _LONGEST_NAME = 80
 # ```LANGUAGE NAME, at the start of a line; the fence that closes it is at least as long.
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.M)
 _NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)*\.[A-Za-z][A-Za-z0-9]{0,7}", re.ASCII)
-# What may stand around a name that has a line to itself: a heading, a list's number, bold, back-ticks, "File:".
+# What may stand around a name that has a line to itself: a heading, a list's number, bold,
+# back-ticks, "File:".
 _AROUND = " \t#*:`\"'>-"
 _LABEL = re.compile(r"^(?:\d+[.)]\s+)?(?:file\s?(?:name)?[\s:*`]+)?", re.I)
 _EXTENSIONS = (
@@ -32,7 +35,8 @@ _STATEMENT = re.compile(
     r"^(?:def |class |import |from \w+ import|for |while |if |print\(|\w+ = )", re.M
 )
 _PYTHON = ("python", "py", "python3")
-# Blocks that show a program's use, its output or its data, and are not the Python file that the text names.
+# Blocks that show a program's use, its output or its data, and are not the Python file that the
+# text names.
 _OTHER_LANGUAGES = (
     "sh", "bash", "shell", "zsh", "console", "cmd", "bat", "powershell", "terminal", "text", "txt", "plaintext",
     "output", "diff", "json", "yaml", "toml", "ini", "csv", "html", "css", "javascript", "js", "markdown", "md",
@@ -43,11 +47,12 @@ _PLACEHOLDER = re.compile(r"\b(?:TODO|FIXME)\b", re.I)
 def read_files(reply: str) -> dict[str, str]:
     """The files of a reply, by name, in its order; empty when there is no code in it. Never raises.
 
-    A file is a fenced block. Its name stands in the line before it, on the fence itself, or in a comment on its first
-    line; the first block without one that is Python, or says no language, is ``main.py``. A block of another language
-    (how to start the program, what it prints) is no Python file, whatever the line before it names. A block that is not
-    closed (the reply was cut) goes to the end. A reply without any fence that reads as Python is ``main.py`` as a
-    whole. Paths that leave the program's directory are not taken, and of two files of a name the last counts.
+    A file is a fenced block. Its name stands in the line before it, on the fence itself, or in a
+    comment on its first line; the first block without one that is Python, or says no language, is
+    ``main.py``. A block of another language (how to start the program, what it prints) is no Python
+    file, whatever the line before it names. A block that is not closed (the reply was cut) goes to
+    the end. A reply without any fence that reads as Python is ``main.py`` as a whole. Paths that
+    leave the program's directory are not taken, and of two files of a name the last counts.
     """
     files: dict[str, str] = {}
     for language, named, code in _blocks(reply):
@@ -70,14 +75,18 @@ def read_files(reply: str) -> dict[str, str]:
 
 
 def join(earlier: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, str]:
-    """The earlier files with the changed ones put over them; a file that another one needs as a folder is dropped."""
+    """The earlier files with the changed ones put over them; a file that another one needs as a
+    folder is dropped.
+    """
     files = {**earlier, **changed}
     folders = {str(folder) for name in files for folder in PurePosixPath(name).parents}
     return {name: code for name, code in files.items() if str(PurePosixPath(name)) not in folders}
 
 
 def main_file(files: Mapping[str, str]) -> str | None:
-    """The file to start: ``main.py``, else the one that runs as a script, else the first Python file."""
+    """The file to start: ``main.py``, else the one that runs as a script, else the first Python
+    file.
+    """
     scripts = [name for name in files if name.endswith(".py")]
     if MAIN in files or not scripts:
         return MAIN if MAIN in files else None
@@ -96,15 +105,18 @@ def parses(files: Mapping[str, str]) -> bool:
 
 
 def is_complete(files: Mapping[str, str]) -> bool:
-    """Whether the program is Python with nothing left to fill in: no ``pass``, no body of only ``...``, no
-    ``NotImplementedError`` raised, no TODO or FIXME in a comment."""
+    """Whether the program is Python with nothing left to fill in: no ``pass``, no body of only
+    ``...``, no ``NotImplementedError`` raised, no TODO or FIXME in a comment.
+    """
     if not parses(files):
         return False
     return not any(_has_placeholder(source) for source in _sources(files))
 
 
 def without_comments(files: Mapping[str, str]) -> str:
-    """The program's text without comments and docstrings, which could merely repeat what was asked for."""
+    """The program's text without comments and docstrings, which could merely repeat what was
+    asked for.
+    """
     return "\n".join(text for source in _sources(files) if (text := _strip(source)))
 
 
@@ -112,7 +124,8 @@ def _blocks(reply: str) -> list[tuple[str, str | None, str]]:
     """(language, name or None, code) of every fenced block."""
     fences = list(_FENCE.finditer(reply))
     if len(fences) == 1 and not reply[fences[0].end() :].strip():
-        # Closed and never opened: the model took the prompt's example for the beginning of its reply.
+        # Closed and never opened: the model took the prompt's example for the beginning of its
+        # reply.
         code = reply[: fences[0].start()]
         return [("", None, code)] if _STATEMENT.search(code) else []
     blocks = []
@@ -132,7 +145,9 @@ def _blocks(reply: str) -> list[tuple[str, str | None, str]]:
 
 
 def _name_in(text: str, language: str) -> str | None:
-    """The file name that a line is, or speaks of: then only one that cannot be a word or a number ("i.e", "3.10")."""
+    """The file name that a line is, or speaks of: then only one that cannot be a word or a
+    number ("i.e", "3.10").
+    """
     bare = _LABEL.sub("", text.strip(_AROUND)).strip(_AROUND)
     if _NAME.fullmatch(bare):
         return bare
@@ -207,7 +222,8 @@ def _tokens(source: str) -> list[tokenize.TokenInfo]:
 
 
 def _strip(source: str) -> str:
-    # The lines that the tokenizer and the parser count; splitlines() breaks at form feeds and U+2028 too.
+    # The lines that the tokenizer and the parser count; splitlines() breaks at form feeds and
+    # U+2028 too.
     source = source.replace("\r\n", "\n").replace("\r", "\n")
     lines = source.split("\n")
     for token in _tokens(source):
@@ -230,7 +246,9 @@ def _strip(source: str) -> str:
 
 
 def _blank(lines: list[bytes], node: ast.expr) -> None:
-    """Put spaces where an expression stands, so that the columns of what follows on its line stay right."""
+    """Put spaces where an expression stands, so that the columns of what follows on its line
+    stay right.
+    """
     last = node.lineno if node.end_lineno is None else node.end_lineno
     for row in range(node.lineno - 1, last):
         line = lines[row]

@@ -1,4 +1,7 @@
-"""The prompts of software development. The programs of the worked examples are in none of the data sets."""
+"""The prompts of software development.
+
+The programs of the worked examples are in none of the data sets.
+"""
 
 from __future__ import annotations
 

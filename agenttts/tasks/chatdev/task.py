@@ -1,8 +1,10 @@
-"""Software development: write a program, review it, run and repair it (ChatDev's phases, on SRDD's requirements).
+"""Software development: write a program, review it, run and repair it (ChatDev's phases, on SRDD's
+requirements).
 
-As in the paper: coding writes the files, static testing reviews and modifies them, dynamic testing runs the program,
-feeds what came of it back and modifies it. A stage's k samples are k programs; the best by a check goes on: it starts,
-nothing is left to fill in, it is Python at all. Ties go to the first, so that more samples help only where the first fails.
+As in the paper: coding writes the files, static testing reviews and modifies them, dynamic testing
+runs the program, feeds what came of it back and modifies it. A stage's k samples are k programs;
+the best by a check goes on: it starts, nothing is left to fill in, it is Python at all. Ties go to
+the first, so that more samples help only where the first fails.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ _SHOWN_ERROR = 800
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 
 Program = dict[str, Any]
-"""``files`` (name to text; empty when the reply had no code) and, once executed, ``run`` (what came of starting it:
-``started``, ``report``); of a fused output also ``consistency``."""
+"""``files`` (name to text; empty when the reply had no code) and, once executed, ``run`` (what
+came of starting it: ``started``, ``report``); of a fused output also ``consistency``.
+"""
 
 
 class _Programming(ExecutingStage):
@@ -50,7 +53,9 @@ class _Programming(ExecutingStage):
     def execute(
         self, value: Program, example: Example, outputs: Mapping[str, Any], toolbox: Toolbox
     ) -> Program:
-        """Put the files over the earlier ones (a reply that shows no file leaves the program as it was) and run it."""
+        """Put the files over the earlier ones (a reply that shows no file leaves the program as
+        it was) and run it.
+        """
         files = join(self.earlier(outputs), value["files"])
         main = main_file(files)
         if main is None:
@@ -61,13 +66,17 @@ class _Programming(ExecutingStage):
         return {"files": files, "run": {"started": outcome.started, "report": _report(outcome)}}
 
     def fuse(self, candidates: Sequence[Program], example: Example) -> Program:
-        """The best of k: one that starts before one that does not, complete before incomplete, Python before none."""
+        """The best of k: one that starts before one that does not, complete before incomplete,
+        Python before none.
+        """
         if not candidates:
             return {"files": {}}
         return max(candidates, key=_rank)
 
     def postprocess_fused(self, output: Program, example: Example, toolbox: Toolbox) -> Program:
-        """Adds ``consistency``: the cosine of the meanings of requirement and code, negative ones as 0."""
+        """Adds ``consistency``: the cosine of the meanings of requirement and code, negative
+        ones as 0.
+        """
         code = without_comments(output["files"])
         if not code:
             return {**output, "consistency": 0.0}
@@ -130,9 +139,10 @@ class DynamicTesting(_Programming):
 class ChatDev(Task):
     """Coding, static testing, dynamic testing.
 
-    Options: ``search_examples``, ``hub_split`` and ``records_key`` (see `agenttts.tasks.loading.source`),
-    ``embedding_model`` (a directory; unset: the one installed where trials run), ``run_seconds`` (how long a program may run
-    before it counts as started) and ``run_memory_mb``.
+    Options: ``search_examples``, ``hub_split`` and ``records_key`` (see
+    `agenttts.tasks.loading.source`), ``embedding_model`` (a directory; unset: the one installed
+    where trials run), ``run_seconds`` (how long a program may run before it counts as started) and
+    ``run_memory_mb``.
     """
 
     name = "chatdev"
@@ -189,7 +199,10 @@ def _rank(program: Program) -> tuple[bool, ...]:
 
 
 def _report(outcome: Outcome) -> str:
-    """What came of a start, as the repair prompt says it. The same program gives the same words: no addresses, no times."""
+    """What came of a start, as the repair prompt says it.
+
+    The same program gives the same words: no addresses, no times.
+    """
     if outcome.stopped == "idle":
         return "It started without an error and waits for input."
     if outcome.stopped == "time":

@@ -1,4 +1,7 @@
-"""The file of a declarative task: its shape, and its templates. What is wrong in it is found when it is read."""
+"""The file of a declarative task: its shape, and its templates.
+
+What is wrong in it is found when it is read.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from agenttts.errors import valid_names
 from agenttts.tasks.declarative import parts
 
-# Sandboxed: a template of somebody else's may look at the record and the outputs, and at nothing of Python.
+# Sandboxed: a template of somebody else's may look at the record and the outputs, and at nothing of
+# Python.
 _JINJA = jinja2.sandbox.SandboxedEnvironment(
     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
 )
@@ -43,7 +47,10 @@ class Shot(_Section):
 
 
 class ModelFusion(_Section):
-    """Fusing by one more call of the stage's model. ``prompt`` is a template that also sees ``candidates``."""
+    """Fusing by one more call of the stage's model.
+
+    ``prompt`` is a template that also sees ``candidates``.
+    """
 
     prompt: str
     system: str = ""

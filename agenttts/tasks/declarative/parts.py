@@ -1,4 +1,7 @@
-"""What declarative tasks choose by name: parsers, fusions, metrics. Pure; none raises on any text."""
+"""What declarative tasks choose by name: parsers, fusions, metrics.
+
+Pure; none raises on any text.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,13 @@ SET_F1 = "set_f1"
 
 
 def parse(how: str, text: str, choices: Sequence[str] = ()) -> Any:
-    """A sample's text as a value; unusable text gives the parser's empty value (``""``, None or an empty list).
+    """A sample's text as a value; unusable text gives the parser's empty value (``""``, None or an
+    empty list).
 
-    ``text``: all of it, stripped. ``first_line``: the first line with something on it. ``number``: the last one in it.
-    ``choice``: the choice that it names first. ``list``: a JSON list, else its lines without bullets, else what commas
-    separate. ``json``: the first JSON object or list in it. Halves of characters (lone surrogates) become question marks.
+    ``text``: all of it, stripped. ``first_line``: the first line with something on it. ``number``:
+    the last one in it. ``choice``: the choice that it names first. ``list``: a JSON list, else its
+    lines without bullets, else what commas separate. ``json``: the first JSON object or list in it.
+    Halves of characters (lone surrogates) become question marks.
     """
     value = _PARSERS[how](text.strip(), choices)
     try:
@@ -47,8 +52,9 @@ def is_empty(value: Any) -> bool:
 def fuse(how: str, candidates: Sequence[Any], empty: Any) -> Any:
     """Fuse candidates; of one, that one. Empty ones count only when all are.
 
-    ``vote``: the most frequent; ``first``; ``longest``: of the most characters; ``median`` of numbers (of an even number
-    of them, the lower middle one); ``union`` of lists, in the order of first appearance. Of equals, the first.
+    ``vote``: the most frequent; ``first``; ``longest``: of the most characters; ``median`` of
+    numbers (of an even number of them, the lower middle one); ``union`` of lists, in the order of
+    first appearance. Of equals, the first.
     """
     if len(candidates) == 1:
         return candidates[0]
@@ -180,7 +186,9 @@ def _text(value: Any) -> str:
 
 
 def _texts(gold: Any) -> list[str]:
-    """The right answers: one, or a list of which any is right; of an object with aliases its text and these."""
+    """The right answers: one, or a list of which any is right; of an object with aliases its
+    text and these.
+    """
     values = gold if isinstance(gold, list) else [gold]
     return [
         text

@@ -1,7 +1,9 @@
-"""Tasks without code: a YAML file of stages with Jinja2 prompts, and parsers, fusions and metrics by name.
+"""Tasks without code: a YAML file of stages with Jinja2 prompts, and parsers, fusions and metrics
+by name.
 
-docs/tutorial-own-task.md walks through one; `agenttts.tasks.declarative.document` is the file's shape. Templates see the
-record's fields, the outputs of earlier stages by the stages' names and, where they fuse, ``candidates``.
+docs/tutorial-own-task.md walks through one; `agenttts.tasks.declarative.document` is the file's
+shape. Templates see the record's fields, the outputs of earlier stages by the stages' names and,
+where they fuse, ``candidates``.
 """
 
 from __future__ import annotations
@@ -117,7 +119,9 @@ class DeclarativeStage(StageDefinition):
         return [*found, document.choices] if isinstance(document.choices, str) else found
 
     def check(self, record: Record) -> None:
-        """Raise `UserError` for a record whose choices or right answers are of no use to the stage."""
+        """Raise `UserError` for a record whose choices or right answers are of no use to the
+        stage.
+        """
         document = self._document
         if isinstance(document.choices, str):
             record.texts(document.choices)

@@ -34,7 +34,8 @@ class AliasFile:
     def notes(self, data: RecordSet, fields: Sequence[str]) -> list[str]:
         """For how many records of ``data``, with answers in ``fields``, the file has something.
 
-        Raises `UserError` when no record says which ids its answers have: the file is then of no use.
+        Raises `UserError` when no record says which ids its answers have: the file is then of no
+        use.
         """
         ids = [answer_ids(record, fields) for record in data.records]
         if not any(ids) and not any(ANSWER_ID in record.values for record in data.records):
@@ -47,10 +48,11 @@ class AliasFile:
 
 
 def read_aliases(file: str) -> AliasFile:
-    """The aliases of a file of records with an id (``Q_id``) and lists of texts ``aliases`` and ``demonyms``.
+    """The aliases of a file of records with an id (``Q_id``) and lists of texts ``aliases`` and
+    ``demonyms``.
 
-    Source of the fields and of counting both as right: the evaluation script of 2WikiMultiHopQA (v1.1). Raises
-    `UserError` for a file that is missing or malformed.
+    Source of the fields and of counting both as right: the evaluation script of 2WikiMultiHopQA
+    (v1.1). Raises `UserError` for a file that is missing or malformed.
     """
     try:
         data = read_file(Path(file).expanduser(), fields=[_IDS])
@@ -72,9 +74,11 @@ def convert_with_aliases(
     aliases: str,
     answers: Sequence[str],
 ) -> list[_ExampleT]:
-    """What ``make`` makes of each record, its position and the alias file, bad records left out as `convert` does.
+    """What ``make`` makes of each record, its position and the alias file, bad records left out as
+    `convert` does.
 
-    ``aliases`` is the alias file's path, empty for none; ``answers`` are the fields that hold answers.
+    ``aliases`` is the alias file's path, empty for none; ``answers`` are the fields that hold
+    answers.
     """
     file = read_aliases(aliases) if aliases else None
     return convert(

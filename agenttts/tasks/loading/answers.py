@@ -1,4 +1,6 @@
-"""Reading the right answers of a record, in the forms that the published question answering files have them."""
+"""Reading the right answers of a record, in the forms that the published question answering
+files have them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ PARSES = "Parses"
 """WebQSP's field of the queries that answer a question, each an object with its ``Answers``."""
 
 _TEXTS = ("answer", "value", "EntityName", "AnswerArgument")
-"""Keys of the text in an answer that is an object (ComplexWebQuestions, TriviaQA, WebQSP); the first that is not null."""
+"""Keys of the text in an answer that is an object (ComplexWebQuestions, TriviaQA, WebQSP); the
+first that is not null.
+"""
 _ALIASES = ("aliases", "Aliases", "answer_aliases")
 """Keys of other names, in an answer that is an object or in the record."""
 ANSWER_ID = "answer_id"
@@ -24,7 +28,9 @@ _IDS = (ANSWER_ID, "AnswerArgument")
 
 @dataclass(frozen=True)
 class Answer:
-    """A right answer: its text and its other names, all of which are right, and its ids in a knowledge base."""
+    """A right answer: its text and its other names, all of which are right, and its ids in a
+    knowledge base.
+    """
 
     texts: tuple[str, ...]
     ids: tuple[str, ...] = ()
@@ -35,14 +41,17 @@ def read_answers(
     fields: Sequence[str],
     aliases: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[str, ...]:
-    """The right answers, from the first of ``fields`` that has any, with their aliases; any of them is right.
+    """The right answers, from the first of ``fields`` that has any, with their aliases; any of them
+    is right.
 
-    A field holds an answer or a list of them: a text, a number, or an object, ``{answer, aliases}``, ``{value, aliases}``
-    or WebQSP's ``{EntityName, AnswerArgument}``; the field `PARSES` holds lists of these. Numbers are taken as texts; null
-    and blank answers and repeats are dropped, and a field that is null counts as absent.
+    A field holds an answer or a list of them: a text, a number, or an object, ``{answer,
+    aliases}``, ``{value, aliases}`` or WebQSP's ``{EntityName, AnswerArgument}``; the field
+    `PARSES` holds lists of these. Numbers are taken as texts; null and blank answers and repeats
+    are dropped, and a field that is null counts as absent.
 
-    The aliases are those in such objects (also of another of ``fields``, for an answer of the same text), those of the
-    record's own field ``aliases`` or ``answer_aliases``, and what ``aliases`` has for the ids of the answers.
+    The aliases are those in such objects (also of another of ``fields``, for an answer of the same
+    text), those of the record's own field ``aliases`` or ``answer_aliases``, and what ``aliases``
+    has for the ids of the answers.
 
     Raises `UserError` for anything else in a field, and when no answer is left.
     """
@@ -64,7 +73,9 @@ def read_answers(
 
 
 def answer_ids(record: Record, fields: Sequence[str]) -> list[str]:
-    """The ids in a knowledge base that a record gives for its answers in ``fields`` or beside them."""
+    """The ids in a knowledge base that a record gives for its answers in ``fields`` or beside
+    them.
+    """
     found = [ident for field in fields for a in _readable(record, field) for ident in a.ids]
     return [*found, *_ids(record.values)]
 
@@ -87,7 +98,9 @@ def answer_of(value: Any) -> Answer | None:
 
 
 def texts_of_named_answer(value: Any) -> tuple[str, ...]:
-    """The text and the other names of an answer that is an object with ``aliases``; nothing for any other value."""
+    """The text and the other names of an answer that is an object with ``aliases``; nothing for
+    any other value.
+    """
     if not isinstance(value, dict) or not any(key in value for key in _ALIASES):
         return ()
     answer = answer_of(value)
@@ -132,7 +145,9 @@ def _answers_of_parses(record: Record) -> list[Answer]:
 
 
 def _readable(record: Record, field: str) -> list[Answer]:
-    """The answers of a field that may have none: one that is only looked at for aliases and ids refuses no record."""
+    """The answers of a field that may have none: one that is only looked at for aliases and ids
+    refuses no record.
+    """
     if record.values.get(field) is None:
         return []
     try:
@@ -168,6 +183,9 @@ def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str:
-    """A text or a number as a text. A whole number is one without a decimal point: a column of them with a null in it is
-    read as one of floats (1999.0)."""
+    """A text or a number as a text.
+
+    A whole number is one without a decimal point: a column of them with a null in it is read as one
+    of floats (1999.0).
+    """
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

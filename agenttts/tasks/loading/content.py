@@ -40,12 +40,16 @@ def decode(path: Path, content: bytes) -> str:
 
 
 def decode_leniently(content: bytes) -> str:
-    """The text of a file's content, where bytes that are not UTF-8 are left for `undecoded` to find."""
+    """The text of a file's content, where bytes that are not UTF-8 are left for `undecoded` to
+    find.
+    """
     return content.decode("utf-8-sig", "surrogateescape")
 
 
 def undecoded(text: str) -> str:
-    """What is wrong with a text of `decode_leniently`: it holds a byte that is not UTF-8; empty when it holds none."""
+    """What is wrong with a text of `decode_leniently`: it holds a byte that is not UTF-8; empty
+    when it holds none.
+    """
     found = _UNDECODED.search(text)
     if found is None:
         return ""

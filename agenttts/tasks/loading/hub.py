@@ -1,7 +1,9 @@
-"""Data sets of the Hugging Face hub, or in its formats in a local directory, through the ``datasets`` library.
+"""Data sets of the Hugging Face hub, or in its formats in a local directory, through the
+``datasets`` library.
 
-That library runs no scripts of data sets any more (4.0, 2025). Of most data sets that have one the hub keeps a conversion to
-Parquet in the revision ``refs/convert/parquet``, which is read without it (`agenttts.tasks.loading.hub_parquet`).
+That library runs no scripts of data sets any more (4.0, 2025). Of most data sets that have one the
+hub keeps a conversion to Parquet in the revision ``refs/convert/parquet``, which is read without it
+(`agenttts.tasks.loading.hub_parquet`).
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ _OWNER_AND_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SCRIPT = "Dataset scripts are no longer supported"
 """What the library says of a data set with a script (``datasets/load.py``, 4.0 to 5.2)."""
 
-# Where `search` and `test` come from unless the user names a hub split. Not `test` first: the test splits of these
-# data sets are published without answers.
+# Where `search` and `test` come from unless the user names a hub split. Not `test` first: the test
+# splits of these data sets are published without answers.
 _BASE_SPLITS = ("validation", "dev", "train", "test")
 
 
@@ -41,7 +43,8 @@ class HubId:
 def hub_id(data: str) -> HubId | None:
     """The hub id that ``data`` is, or None when it is a path.
 
-    ``hf:`` marks an id; without it, ``owner/name`` is one unless it is a path that exists or looks like a data file.
+    ``hf:`` marks an id; without it, ``owner/name`` is one unless it is a path that exists or looks
+    like a data file.
     """
     marked = data.startswith(_PREFIX)
     match = _ID.fullmatch(data.removeprefix(_PREFIX))
@@ -60,10 +63,11 @@ def hub_id(data: str) -> HubId | None:
 
 
 def read_hub(hub: HubId, split: str) -> RecordSet:
-    """The records of a hub split; ``split`` may be empty for the one to draw `search` and `test` from.
+    """The records of a hub split; ``split`` may be empty for the one to draw `search` and `test`
+    from.
 
-    Raises `MissingRequirement` when ``datasets`` is not installed or the data set cannot be had here, `UserError`
-    for an unknown configuration or split and for a data set that is a script.
+    Raises `MissingRequirement` when ``datasets`` is not installed or the data set cannot be had
+    here, `UserError` for an unknown configuration or split and for a data set that is a script.
     """
     if hub.revision == PARQUET_REVISION:
         return read_converted(
@@ -80,7 +84,10 @@ def read_hub(hub: HubId, split: str) -> RecordSet:
 
 
 def choose_split(data_set: str, splits: Sequence[str], wanted: str) -> str:
-    """The split called ``wanted`` or, if empty, the one to draw `search` and `test` from. `UserError` lists them."""
+    """The split called ``wanted`` or, if empty, the one to draw `search` and `test` from.
+
+    `UserError` lists them.
+    """
     name = wanted or next((s for s in _BASE_SPLITS if s in splits), splits[0])
     if name not in splits:
         names = ["search", "test", *(s for s in splits if s not in ("search", "test"))]

@@ -1,7 +1,9 @@
-"""The conversion to Parquet that the Hugging Face hub keeps of a data set, in the revision ``refs/convert/parquet``.
+"""The conversion to Parquet that the Hugging Face hub keeps of a data set, in the revision
+``refs/convert/parquet``.
 
-Its files are ``CONFIG/SPLIT/NUMBER.parquet``; a split of which only the beginning was converted is ``partial-SPLIT``. They come
-from the hub or from its cache on this machine (``huggingface_hub``), or lie in a directory of that layout.
+Its files are ``CONFIG/SPLIT/NUMBER.parquet``; a split of which only the beginning was converted is
+``partial-SPLIT``. They come from the hub or from its cache on this machine (``huggingface_hub``),
+or lie in a directory of that layout.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ _DEFAULT_CONFIG = "default"
 class _Files:
     """The revision's files: their paths in it, and what brings one here.
 
-    ``offline`` is why the hub was not reached, where only this machine's cache was looked into: it may hold a part of them.
+    ``offline`` is why the hub was not reached, where only this machine's cache was looked into: it
+    may hold a part of them.
     """
 
     paths: Sequence[str]
@@ -35,10 +38,12 @@ class _Files:
 def read_converted(
     name: str, config: str | None, choose_split: Callable[[Sequence[str]], str]
 ) -> RecordSet:
-    """The records of a split of the converted data set; ``choose_split`` takes the names of those there are.
+    """The records of a split of the converted data set; ``choose_split`` takes the names of those
+    there are.
 
-    Raises `MissingRequirement` when ``huggingface_hub`` is not installed or the conversion cannot be had here,
-    `UserError` for an unknown configuration, or none named of several, and what ``choose_split`` raises.
+    Raises `MissingRequirement` when ``huggingface_hub`` is not installed or the conversion cannot
+    be had here, `UserError` for an unknown configuration, or none named of several, and what
+    ``choose_split`` raises.
     """
     files = _in_folder(Path(name)) if Path(name).is_dir() else _on_hub(name, config)
     layout = [PurePosixPath(path).parts for path in files.paths if path.endswith(".parquet")]

@@ -45,7 +45,9 @@ def _value_position(text: str, keys: Sequence[str]) -> int:
 
 
 def _member_position(text: str, position: int, key: str) -> int:
-    """Where the value of ``key`` begins in the JSON object at ``position``: of a key given twice, the last counts."""
+    """Where the value of ``key`` begins in the JSON object at ``position``: of a key given
+    twice, the last counts.
+    """
     found = position
     position = _skip_space(text, position + 1)
     while text[position] != "}":

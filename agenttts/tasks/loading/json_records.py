@@ -1,4 +1,6 @@
-"""Records of JSON files: a list, an object a line, or one list of objects under a key of a document."""
+"""Records of JSON files: a list, an object a line, or one list of objects under a key of a
+document.
+"""
 
 from __future__ import annotations
 
@@ -28,17 +30,19 @@ def read_json(
 ) -> RecordSet:
     """The records of a JSON file, whichever of the forms it has.
 
-    ``named_lines``: its name says that it has an object a line. An object with ``fields`` is a record, not a document around
-    records. ``key`` names the list of records (``a.b``: key b of the object under a) where the document has several.
+    ``named_lines``: its name says that it has an object a line. An object with ``fields`` is a
+    record, not a document around records. ``key`` names the list of records (``a.b``: key b of the
+    object under a) where the document has several.
 
-    Raises `UserError` for a document that is not JSON or has no such list, or several. A damaged line or item becomes a
-    record with `Record.damage`.
+    Raises `UserError` for a document that is not JSON or has no such list, or several. A damaged
+    line or item becomes a record with `Record.damage`.
     """
     text = decode_leniently(content)
     lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
         return RecordSet(str(path), [])
-    # A line that is an object and is not the last makes it lines: damage further down is then that line's.
+    # A line that is an object and is not the last makes it lines: damage further down is then that
+    # line's.
     is_lines = len(lines) > 1 and _is_object(lines[0])
     document = None
     if not is_lines:
@@ -153,8 +157,9 @@ def _from_document(
 ) -> RecordSet:
     """The records of an object: those under its one list of objects, or itself.
 
-    On ``one_line``, an object without such a list is a record. In a file whose name says that a line is a record
-    (``named_lines``), one with such a list is a record too, unless the list has what every record has.
+    On ``one_line``, an object without such a list is a record. In a file whose name says that a
+    line is a record (``named_lines``), one with such a list is a record too, unless the list has
+    what every record has.
     """
     found = _lists_of_objects(document, fields)
     if (
@@ -186,7 +191,9 @@ def _from_document(
 
 
 def _is_record(value: Mapping[str, Any], fields: Fields) -> bool:
-    """Whether an object has all of the ``fields``; one that is a list of objects is rather where a document has its records."""
+    """Whether an object has all of the ``fields``; one that is a list of objects is rather
+    where a document has its records.
+    """
     return bool(fields) and all(
         any(name in value and not _is_list_of_objects(value[name]) for name in names)
         for names in fields

@@ -18,8 +18,9 @@ _FIELDS_LISTED = 12
 class Record:
     """One record of a data set.
 
-    ``place`` says where it is, and is called only when something is wrong with it. ``damage`` is the error of a record
-    that could not be read (a line that is not JSON, a row with too few fields); its ``values`` are then empty.
+    ``place`` says where it is, and is called only when something is wrong with it. ``damage`` is
+    the error of a record that could not be read (a line that is not JSON, a row with too few
+    fields); its ``values`` are then empty.
     """
 
     values: Mapping[str, Any]
@@ -44,8 +45,9 @@ class Record:
         return value
 
     def texts(self, field: str, *, blank: bool = False, none: bool = False) -> list[str]:
-        """A field that must be a list of strings: of at least one unless ``none`` is valid, and none of them empty
-        unless ``blank`` ones are."""
+        """A field that must be a list of strings: of at least one unless ``none`` is valid, and
+        none of them empty unless ``blank`` ones are.
+        """
         value = self.structure(field)
         valid = (lambda item: isinstance(item, str)) if blank else _is_text
         if (
@@ -57,12 +59,16 @@ class Record:
         return value
 
     def structure(self, field: str) -> Any:
-        """The value of a field that should be a list or an object; tables may hold one as its JSON text."""
+        """The value of a field that should be a list or an object; tables may hold one as its
+        JSON text.
+        """
         value = self.values.get(field)
         return json_from_text(value) if isinstance(value, str) else value
 
     def first_given(self, fields: Sequence[str]) -> str:
-        """The first of ``fields`` that is neither null nor blank; else the first that is there, else the first."""
+        """The first of ``fields`` that is neither null nor blank; else the first that is there,
+        else the first.
+        """
         given = (name for name in fields if not _is_blank(self.values.get(name)))
         there = (name for name in fields if name in self.values)
         return next(given, next(there, fields[0]))

@@ -1,8 +1,9 @@
 """Data files as records, whichever form they are published in.
 
-JSON (a list, an object a line, or one list of objects under a key of a document), CSV and TSV with a header, and Parquet;
-each also compressed with gzip. The form is told by the content where that is possible, else by the name. Halves of
-characters (lone surrogates), which JSON can escape, become question marks.
+JSON (a list, an object a line, or one list of objects under a key of a document), CSV and TSV with
+a header, and Parquet; each also compressed with gzip. The form is told by the content where that is
+possible, else by the name. Halves of characters (lone surrogates), which JSON can escape, become
+question marks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _LISTED_AT_MOST = 20
 def read_records(path: Path) -> list[Record]:
     """The records of a data file, in its order, none of them damaged.
 
-    Raises `UserError` for a missing file (naming those that are there) or a malformed one (naming the line).
+    Raises `UserError` for a missing file (naming those that are there) or a malformed one (naming
+    the line).
     """
     data = read_file(path)
     for record in data.records:
@@ -44,8 +46,9 @@ def read_records(path: Path) -> list[Record]:
 def read_file(path: Path, *, fields: Fields = (), key: str = "") -> RecordSet:
     """The records of a data file, of which there may be none; damaged ones have `Record.damage`.
 
-    For ``fields`` and ``key`` see `agenttts.tasks.loading.json_records.read_json`; a file of another kind takes no ``key``.
-    Raises `UserError` as `read_records` does, but for damaged records.
+    For ``fields`` and ``key`` see `agenttts.tasks.loading.json_records.read_json`; a file of
+    another kind takes no ``key``. Raises `UserError` as `read_records` does, but for damaged
+    records.
     """
     _check_there(path)
     content = read_content(path)
@@ -62,7 +65,9 @@ def read_file(path: Path, *, fields: Fields = (), key: str = "") -> RecordSet:
 
 
 def read_text(path: Path) -> str:
-    """The text of a data file that is there, uncompressed; `UserError` when it is not UTF-8 or cannot be read."""
+    """The text of a data file that is there, uncompressed; `UserError` when it is not UTF-8 or
+    cannot be read.
+    """
     return decode(path, read_content(path))
 
 

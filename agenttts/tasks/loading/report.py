@@ -1,4 +1,6 @@
-"""What was read of a task's data: from where, how many records, which bad ones were skipped and why."""
+"""What was read of a task's data: from where, how many records, which bad ones were skipped and
+why.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ _Item = TypeVar("_Item")
 class SourceReport:
     """What was read of one file or hub split.
 
-    ``key`` is the key of the document under which the records are, ``records`` their number with the bad ones,
-    ``skipped`` the number of bad ones, ``reasons`` why the first of them are bad.
+    ``key`` is the key of the document under which the records are, ``records`` their number with
+    the bad ones, ``skipped`` the number of bad ones, ``reasons`` why the first of them are bad.
     """
 
     source: str
@@ -58,10 +60,12 @@ def convert(
     ident: Callable[[_Item], str] | None = None,
     notes: Callable[[], Sequence[str]] = tuple,
 ) -> list[_Item]:
-    """What ``make`` makes of each record of ``data``, bad ones left out as far as the report's ``skip_bad`` goes.
+    """What ``make`` makes of each record of ``data``, bad ones left out as far as the report's
+    ``skip_bad`` goes.
 
-    ``make`` takes a record and its position in the data, and raises `UserError` for a bad one. With ``ident``, a record
-    whose item has the id of an earlier one is bad too: ids name examples in the result tables. ``notes`` is asked last.
+    ``make`` takes a record and its position in the data, and raises `UserError` for a bad one. With
+    ``ident``, a record whose item has the id of an earlier one is bad too: ids name examples in the
+    result tables. ``notes`` is asked last.
 
     Raises `UserError` for more bad records than ``skip_bad``, and when no record is left.
     """

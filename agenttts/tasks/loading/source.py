@@ -1,4 +1,6 @@
-"""Where a task's records come from (a file, the hub, a built-in data set), and their search and test splits."""
+"""Where a task's records come from (a file, the hub, a built-in data set), and their search and
+test splits.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +31,17 @@ def read_source(
     records_key: str = "",
     fields: Fields = (),
 ) -> RecordSet:
-    """Every record that the examples of ``split`` are drawn from; damaged ones have `Record.damage`.
+    """Every record that the examples of ``split`` are drawn from; damaged ones have
+    `Record.damage`.
 
-    ``data`` is a file, a hub id or ``builtin:NAME``, NAME one of ``built_in``. For hub ids the splits ``search`` and
-    ``test`` come from one hub split, ``hub_split`` if given; any other ``split`` is the hub's of that name. ``fields``
-    are those that every record has, and ``records_key`` is the key of the list of records in a JSON document with several
+    ``data`` is a file, a hub id or ``builtin:NAME``, NAME one of ``built_in``. For hub ids the
+    splits ``search`` and ``test`` come from one hub split, ``hub_split`` if given; any other
+    ``split`` is the hub's of that name. ``fields`` are those that every record has, and
+    ``records_key`` is the key of the list of records in a JSON document with several
     (`agenttts.tasks.loading.json_records.read_json`).
 
-    Raises `UserError` for an unknown name or split and for data that are absent (`Unavailable`) or malformed, and what
-    `read_hub` raises.
+    Raises `UserError` for an unknown name or split and for data that are absent (`Unavailable`) or
+    malformed, and what `read_hub` raises.
     """
     hub = None if data.startswith(BUILT_IN_PREFIX) else hub_id(data)
     if hub is not None:
@@ -58,7 +62,8 @@ def read_source(
 def read_data(
     data: str, built_in: Mapping[str, Path], *, split: str = "search", hub_split: str = ""
 ) -> list[Record]:
-    """The records of `read_source`, none of them damaged: for a task that reads them itself and skips none.
+    """The records of `read_source`, none of them damaged: for a task that reads them itself and
+    skips none.
 
     Raises `UserError` as `read_source` does, for a damaged record, and when there are no records.
     """
@@ -98,9 +103,9 @@ def take_split(
 ) -> list[_Item]:
     """The items of a split, in the order that ``seed`` determines.
 
-    ``search`` takes the first ``examples`` of it, ``test`` the first after those of the search: after
-    ``search_examples`` if given, else after half of all items. A hub split is taken from its start. ``data`` is the
-    name for messages. Raises `UserError` when there are too few.
+    ``search`` takes the first ``examples`` of it, ``test`` the first after those of the search:
+    after ``search_examples`` if given, else after half of all items. A hub split is taken from its
+    start. ``data`` is the name for messages. Raises `UserError` when there are too few.
     """
     shuffled = list(items)
     random.Random(seed).shuffle(shuffled)
@@ -120,7 +125,9 @@ def take_split(
 
 
 def example_id(record: Record, number: int, fields: Sequence[str] = ("_id", "id")) -> str:
-    """The record's own id, from the first of ``fields`` that is not blank, else ``number``, its position in the data."""
+    """The record's own id, from the first of ``fields`` that is not blank, else ``number``, its
+    position in the data.
+    """
     given = next(
         (record.values[f] for f in fields if record.values.get(f) not in (None, "")), number
     )
@@ -130,7 +137,9 @@ def example_id(record: Record, number: int, fields: Sequence[str] = ("_id", "id"
 
 
 def check_ids(ids: Sequence[str], records: Sequence[Record]) -> None:
-    """Ids name examples in the result tables, so two must not share one: `UserError` naming both records."""
+    """Ids name examples in the result tables, so two must not share one: `UserError` naming
+    both records.
+    """
     first: dict[str, int] = {}
     for number, found in enumerate(ids):
         if found in first:

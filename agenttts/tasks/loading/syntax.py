@@ -8,8 +8,9 @@ import threading
 PARSING = threading.RLock()
 """To be held while a syntax tree is made, by `inspect.getsourcelines` of a class too.
 
-CPython up to 3.12 keeps the depth of the tree in one place for all threads: of two that make trees at once, one fails with
-"SystemError: AST constructor recursion depth mismatch" (python/cpython#106905).
+CPython up to 3.12 keeps the depth of the tree in one place for all threads: of two that make trees
+at once, one fails with "SystemError: AST constructor recursion depth mismatch"
+(python/cpython#106905).
 """
 
 

@@ -20,13 +20,16 @@ _COLUMNS_LISTED = 12
 
 
 def read_csv(path: Path, content: bytes, *, tabs: bool) -> RecordSet:
-    """The rows of a CSV or TSV file, whose first row names the fields; for the values see `value_of_cell`.
+    """The rows of a CSV or TSV file, whose first row names the fields; for the values see
+    `value_of_cell`.
 
-    The separator is a tab with ``tabs``, else a comma, or the semicolon or tab of a header without commas. Read with the csv
-    module and not with Polars, which fills short rows with nulls and does not know the lines of its rows.
+    The separator is a tab with ``tabs``, else a comma, or the semicolon or tab of a header without
+    commas. Read with the csv module and not with Polars, which fills short rows with nulls and does
+    not know the lines of its rows.
 
-    Raises `UserError` for a header that is not one, and for damage that spans several lines: how many records it hides
-    cannot be told. A row with another number of fields becomes a record with `Record.damage`.
+    Raises `UserError` for a header that is not one, and for damage that spans several lines: how
+    many records it hides cannot be told. A row with another number of fields becomes a record with
+    `Record.damage`.
     """
     text = decode_leniently(content)
     with _long_fields(len(text)):
@@ -87,7 +90,9 @@ def _record(place: str, names: Sequence[str], row: Sequence[str], problem: str) 
 
 
 def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str], str]]:
-    """(line on which it begins, fields, what is wrong with it or nothing) of each row that is not blank."""
+    """(line on which it begins, fields, what is wrong with it or nothing) of each row that is
+    not blank.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     width = 0
     while True:
@@ -140,7 +145,9 @@ def _listed(names: Sequence[str]) -> str:
 
 @contextmanager
 def _long_fields(length: int) -> Iterator[None]:
-    """The csv module takes fields of ``length`` characters; its own limit of 131,072 is less than some contexts have."""
+    """The csv module takes fields of ``length`` characters; its own limit of 131,072 is less
+    than some contexts have.
+    """
     before = csv.field_size_limit(max(length, 131_072))
     try:
         yield

@@ -1,4 +1,6 @@
-"""Texts without lone surrogates: halves of a character that JSON can escape, and that no file or table can hold."""
+"""Texts without lone surrogates: halves of a character that JSON can escape, and that no file
+or table can hold.
+"""
 
 from __future__ import annotations
 

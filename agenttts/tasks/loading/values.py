@@ -45,10 +45,12 @@ def json_from_text(text: str) -> Any:
 
 
 def value_of_cell(text: str) -> Any:
-    """The value of a CSV cell: the list or object that it is in JSON or in Python (as pandas writes it), else its text.
+    """The value of a CSV cell: the list or object that it is in JSON or in Python (as pandas writes
+    it), else its text.
 
-    Arrays of numpy count as lists: ``['a' 'b']``, ``{'text': array(['a', 'b'], dtype=object)}``, ``[np.str_('a')]``.
-    A CSV file has no types: numbers stay texts, and an empty cell is an empty text.
+    Arrays of numpy count as lists: ``['a' 'b']``, ``{'text': array(['a', 'b'], dtype=object)}``,
+    ``[np.str_('a')]``. A CSV file has no types: numbers stay texts, and an empty cell is an empty
+    text.
     """
     value = json_from_text(text)
     if value is not text or not _looks_structured(text):
@@ -96,7 +98,8 @@ def _looks_structured(text: str) -> bool:
 
 
 def _python_tokens(text: str) -> Iterator[str]:
-    """The tokens of a Python literal, with commas between elements, and without the names of numpy's types.
+    """The tokens of a Python literal, with commas between elements, and without the names of
+    numpy's types.
 
     Raises ``SyntaxError`` or ``tokenize.TokenError``.
     """
@@ -138,7 +141,9 @@ def _python_tokens(text: str) -> Iterator[str]:
 
 
 def _plain_literal(value: Any) -> Any:
-    """A Python literal as a JSON value; ValueError for one that has no such form (a set, bytes, a complex number)."""
+    """A Python literal as a JSON value; ValueError for one that has no such form (a set, bytes,
+    a complex number).
+    """
     if isinstance(value, list | tuple):
         return [_plain_literal(item) for item in value]
     if isinstance(value, dict):

@@ -1,4 +1,6 @@
-"""The data sets of retrieval QA: the published formats as one kind of example, which knowledge-graph QA shares."""
+"""The data sets of retrieval QA: the published formats as one kind of example, which
+knowledge-graph QA shares.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,11 @@ _ANSWERS = ("answers", "answer")
 class RetrievalExample:
     """A question over numbered references.
 
-    ``candidates`` are the references' texts. ``gold_ids`` are the numbers of those needed for the answer, counted from
-    1 as in prompts: the positions of the published files, plus one. There may be none: retrieval then scores 0, whatever
-    is picked. A number beyond the candidates stands for a gold reference that is not among them (HotpotQA's full-wiki
-    setting), and so counts as missed. Any of ``answers`` is right.
+    ``candidates`` are the references' texts. ``gold_ids`` are the numbers of those needed for the
+    answer, counted from 1 as in prompts: the positions of the published files, plus one. There may
+    be none: retrieval then scores 0, whatever is picked. A number beyond the candidates stands for
+    a gold reference that is not among them (HotpotQA's full-wiki setting), and so counts as missed.
+    Any of ``answers`` is right.
     """
 
     id: str
@@ -66,12 +69,14 @@ def load_retrieval(
     seed: int = 0,
     report: LoadReport | None = None,
 ) -> list[RetrievalExample]:
-    """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the built-in default.
+    """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the
+    built-in default.
 
     ``aliases`` is a file of other names of the answers (`agenttts.tasks.loading.aliases`).
 
-    Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises. For the splits see
-    `agenttts.tasks.loading.source.take_split`, for bad records `agenttts.tasks.loading.report.convert`.
+    Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises.
+    For the splits see `agenttts.tasks.loading.source.take_split`, for bad records
+    `agenttts.tasks.loading.report.convert`.
     """
     data = data or DEFAULT_DATA
     source = read_source(
@@ -95,8 +100,9 @@ def arranged(
 ) -> RetrievalExample:
     """The example with its references trimmed and shuffled, as ``seed`` determines.
 
-    At most ``max_candidates`` are kept: the gold ones, and as many others drawn at random as make up that number, in
-    the order of the data. ``shuffle`` then puts them in a random order. Gold numbers follow.
+    At most ``max_candidates`` are kept: the gold ones, and as many others drawn at random as make
+    up that number, in the order of the data. ``shuffle`` then puts them in a random order. Gold
+    numbers follow.
     """
     # A generator for each example: its references do not depend on how many examples there are.
     random_order = random.Random(f"{seed}:{example.id}")
@@ -119,7 +125,9 @@ def arranged(
 
 
 def _example(record: Record, number: int, aliases: AliasFile | None) -> RetrievalExample:
-    """A record of any of the formats; the record's own id if it has one, else its position in the data."""
+    """A record of any of the formats; the record's own id if it has one, else its position in
+    the data.
+    """
     fields = record.values
     if "context" in fields and "ctxs_candidate" not in fields:
         candidates, gold = _hotpot_references(record)
@@ -136,7 +144,8 @@ def _example(record: Record, number: int, aliases: AliasFile | None) -> Retrieva
 
 def _listed_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """2Wiki's shape: the references are texts, the gold ones repeated in a list of their own."""
-    # Among a hundred sentences cut out of articles a blank one is a distractor, not a malformed record.
+    # Among a hundred sentences cut out of articles a blank one is a distractor, not a malformed
+    # record.
     candidates = record.texts("ctxs_candidate", blank=True)
     # Where a reference occurs twice, its first place counts.
     numbers = {_spaced(text): n for n, text in reversed(list(enumerate(candidates, 1)))}
@@ -150,7 +159,8 @@ def _listed_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]
 def _hotpot_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """HotpotQA's shape: a reference is a titled paragraph, gold when a supporting fact is in it.
 
-    In the full-wiki setting the paragraphs were retrieved, so one with a supporting fact may not be among them.
+    In the full-wiki setting the paragraphs were retrieved, so one with a supporting fact may not be
+    among them.
     """
     paragraphs = _pairs(record, "context", "title", "sentences", list)
     facts = _pairs(record, "supporting_facts", "title", "sent_id", int)
@@ -169,8 +179,9 @@ def _hotpot_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]
 def _pairs(
     record: Record, field: str, first: str, second: str, kind: type
 ) -> list[tuple[str, Any]]:
-    """A list of [title, value] pairs, or as the hub stores it: {first: [titles], second: [values]}, or a list of such objects
-    with one title and one value each."""
+    """A list of [title, value] pairs, or as the hub stores it: {first: [titles], second:
+    [values]}, or a list of such objects with one title and one value each.
+    """
     value = record.structure(field)
     if isinstance(value, Mapping):
         titles, values = value.get(first), value.get(second)

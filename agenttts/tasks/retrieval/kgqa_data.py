@@ -1,4 +1,6 @@
-"""The data sets of knowledge-graph QA: ComplexWebQuestions and WebQSP with the triples around each question."""
+"""The data sets of knowledge-graph QA: ComplexWebQuestions and WebQSP with the triples around
+each question.
+"""
 
 from __future__ import annotations
 
@@ -35,16 +37,20 @@ def load_triples(
     seed: int = 0,
     report: LoadReport | None = None,
 ) -> list[RetrievalExample]:
-    """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the built-in default.
+    """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the
+    built-in default.
 
-    A record holds ``question`` (WebQSP: ``RawQuestion``; the first that is not null), ``answer``, ``answers`` or WebQSP's
-    ``Parses`` (see `agenttts.tasks.loading.answers`; ``aliases`` is a file of other names of the answers), ``crucial_triples``, ``gt_triples`` and ``2hop_triples``. The candidates, not shuffled
-    yet, are the first 100 2-hop triples that are not gold (neither in ``gt_triples`` nor crucial) and then the crucial
-    ones, each once; those are the gold ids. A record may have no crucial triple: its retrieval then scores 0, whatever
-    is picked. Triples with a null in them are dropped, unless they are crucial: that is an error.
+    A record holds ``question`` (WebQSP: ``RawQuestion``; the first that is not null), ``answer``,
+    ``answers`` or WebQSP's ``Parses`` (see `agenttts.tasks.loading.answers`; ``aliases`` is a file
+    of other names of the answers), ``crucial_triples``, ``gt_triples`` and ``2hop_triples``. The
+    candidates, not shuffled yet, are the first 100 2-hop triples that are not gold (neither in
+    ``gt_triples`` nor crucial) and then the crucial ones, each once; those are the gold ids. A
+    record may have no crucial triple: its retrieval then scores 0, whatever is picked. Triples with
+    a null in them are dropped, unless they are crucial: that is an error.
 
-    Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises. For the splits see
-    `agenttts.tasks.loading.source.take_split`, for bad records `agenttts.tasks.loading.report.convert`.
+    Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises.
+    For the splits see `agenttts.tasks.loading.source.take_split`, for bad records
+    `agenttts.tasks.loading.report.convert`.
     """
     data = data or DEFAULT_DATA
     source = read_source(
@@ -83,7 +89,8 @@ def _example(record: Record, number: int, aliases: AliasFile | None) -> Retrieva
 
 
 def _triples(record: Record, field: str, *, nulls: bool = True) -> list[Triple]:
-    """A field that must be a list of [head, relation, tail]; numbers are taken as texts, triples with nulls dropped.
+    """A field that must be a list of [head, relation, tail]; numbers are taken as texts, triples
+    with nulls dropped.
 
     Without ``nulls``, a null in a triple is an error.
     """

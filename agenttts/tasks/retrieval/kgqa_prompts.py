@@ -1,4 +1,7 @@
-"""How knowledge-graph QA speaks of its triples. The worked examples are made up, and in none of the data sets."""
+"""How knowledge-graph QA speaks of its triples.
+
+The worked examples are made up, and in none of the data sets.
+"""
 
 from __future__ import annotations
 

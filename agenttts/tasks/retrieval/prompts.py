@@ -1,4 +1,7 @@
-"""The prompts of retrieval QA. The facts of the worked examples are made up, and in none of the data sets."""
+"""The prompts of retrieval QA.
+
+The facts of the worked examples are made up, and in none of the data sets.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from agenttts.inference.base import Prompt
 class Wording:
     """How the two stages speak of their references.
 
-    ``heading`` stands above them. A retrieval shot is (references, question, numbers needed), an answer shot
-    (references selected, question, answer).
+    ``heading`` stands above them. A retrieval shot is (references, question, numbers needed), an
+    answer shot (references selected, question, answer).
     """
 
     heading: str
@@ -111,7 +114,10 @@ def retrieval_prompt(wording: Wording, question: str, candidates: Sequence[str])
 
 
 def answer_prompt(wording: Wording, question: str, references: Sequence[str]) -> Prompt:
-    """What is the answer, given only the selected references? Without any, the model has to know it."""
+    """What is the answer, given only the selected references?
+
+    Without any, the model has to know it.
+    """
     return Prompt(
         system=wording.answer_system,
         shots=tuple(

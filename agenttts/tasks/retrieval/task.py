@@ -1,8 +1,9 @@
-"""Retrieval QA: pick the references a question needs, then answer from them (2WikiMultiHopQA, HotpotQA).
+"""Retrieval QA: pick the references a question needs, then answer from them (2WikiMultiHopQA,
+HotpotQA).
 
-As in the paper: retrieval draws k lists of reference numbers and fuses them by vote; answering draws k answers from
-the selected references alone and has the same model fuse them. Knowledge-graph QA (`agenttts.tasks.retrieval.kgqa`) has the same
-stages over other references.
+As in the paper: retrieval draws k lists of reference numbers and fuses them by vote; answering
+draws k answers from the selected references alone and has the same model fuse them. Knowledge-graph
+QA (`agenttts.tasks.retrieval.kgqa`) has the same stages over other references.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ FUSION_TEMPERATURE = 0.3
 
 
 class Retrieval(StageDefinition):
-    """Picks references. The output is a list of their numbers, counted from 1; empty when none could be read."""
+    """Picks references.
+
+    The output is a list of their numbers, counted from 1; empty when none could be read.
+    """
 
     name = "retrieval"
     temperature = 0.9
@@ -42,7 +46,9 @@ class Retrieval(StageDefinition):
         return retrieval_prompt(self.wording, record.question, record.candidates)
 
     def parse(self, text: str, example: Example) -> list[int]:
-        """The numbers in brackets or, without brackets, those of the first line; repeats and unknown ones are dropped."""
+        """The numbers in brackets or, without brackets, those of the first line; repeats and
+        unknown ones are dropped.
+        """
         bracketed = _NUMBER.findall(" ".join(_BRACKETS.findall(text)))
         numbers = bracketed or _NUMBER.findall(_first_line(text))
         valid = range(1, len(RetrievalExample.of(example).candidates) + 1)
@@ -51,8 +57,8 @@ class Retrieval(StageDefinition):
     def fuse(self, candidates: Sequence[list[int]], example: Example) -> list[int]:
         """A vote: as many of the most named references as most samples name.
 
-        Ties, between references and between list lengths, go to the one that came up first, in the order of the
-        samples. A sample that names none counts as a list of length 0.
+        Ties, between references and between list lengths, go to the one that came up first, in the
+        order of the samples. A sample that names none counts as a list of length 0.
         """
         votes = Counter(number for numbers in candidates for number in numbers)
         lengths = Counter(len(numbers) for numbers in candidates)
@@ -66,7 +72,10 @@ class Retrieval(StageDefinition):
 
 
 class Answer(StageDefinition):
-    """Answers from the selected references alone. The output is a short text; empty when there was no answer."""
+    """Answers from the selected references alone.
+
+    The output is a short text; empty when there was no answer.
+    """
 
     name = "answer"
     temperature = 0.7
@@ -75,7 +84,8 @@ class Answer(StageDefinition):
 
     def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
         record = RetrievalExample.of(example)
-        # In the order of the data, whatever the order of the votes: equal selections share their samples.
+        # In the order of the data, whatever the order of the votes: equal selections share their
+        # samples.
         selected = [record.candidates[number - 1] for number in sorted(outputs[Retrieval.name])]
         return answer_prompt(self.wording, record.question, selected)
 
@@ -93,7 +103,9 @@ class Answer(StageDefinition):
     def fusion(
         self, candidates: Sequence[str], example: Example, outputs: Mapping[str, Any]
     ) -> Fusion | None:
-        """One more call over the candidates; none for a single sample, or when no sample has an answer."""
+        """One more call over the candidates; none for a single sample, or when no sample has an
+        answer.
+        """
         given = [candidate for candidate in candidates if candidate]
         if len(candidates) < 2 or not given:
             return None
@@ -114,10 +126,10 @@ class Answer(StageDefinition):
 class RetrievalQA(Task):
     """Retrieval, then question answering.
 
-    Options: ``max_candidates`` (keep the gold references and as many others, drawn by seed, as make up that number, in
-    the order of the data), ``shuffle`` (put the references of each example in an order drawn by seed),
-    ``aliases`` (a file of other names of the answers), ``search_examples``, ``hub_split`` and ``records_key`` (see
-    `agenttts.tasks.loading.source`).
+    Options: ``max_candidates`` (keep the gold references and as many others, drawn by seed, as make
+    up that number, in the order of the data), ``shuffle`` (put the references of each example in an
+    order drawn by seed), ``aliases`` (a file of other names of the answers), ``search_examples``,
+    ``hub_split`` and ``records_key`` (see `agenttts.tasks.loading.source`).
     """
 
     name = "retrieval_qa"

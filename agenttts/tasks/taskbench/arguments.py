@@ -1,7 +1,9 @@
-"""How arguments of a plan are compared: TaskBench's t-F1 (names) and v-F1 (names and values), an example at a time.
+"""How arguments of a plan are compared: TaskBench's t-F1 (names) and v-F1 (names and values), an
+example at a time.
 
-An argument counts as (tool, name, value), values as texts. Of a resource, the name is its type, and ``<node-j>`` stands
-for the tool of call j, so that plans are equal whatever the order of their calls. Repeats count once.
+An argument counts as (tool, name, value), values as texts. Of a resource, the name is its type, and
+``<node-j>`` stands for the tool of call j, so that plans are equal whatever the order of their
+calls. Repeats count once.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ def _both(
     calls: Sequence[Mapping[str, Any]], gold: TaskBenchExample
 ) -> tuple[set[Argument], set[Argument]]:
     types = {tool_name(tool.id): (*tool.outputs, _OTHER)[0] for tool in gold.tools}
-    # Not `to_json`: a value without a name in a plan of named arguments is no resource, as it is none in a prediction.
+    # Not `to_json`: a value without a name in a plan of named arguments is no resource, as it is
+    # none in a prediction.
     wanted = [
         {
             "task": call.tool,

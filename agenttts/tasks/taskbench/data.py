@@ -1,7 +1,9 @@
-"""The data sets of task automation: TaskBench's requests, gold plans and tools, in both of its kinds.
+"""The data sets of task automation: TaskBench's requests, gold plans and tools, in both of its
+kinds.
 
-Tools with *temporal* dependencies (daily-life APIs) take named arguments; those with *resource* dependencies
-(huggingface, multimedia) take resources of a type, each a value of its own or ``<node-j>``: what step j (counted from
+Tools with *temporal* dependencies (daily-life APIs) take named arguments; those with *resource*
+dependencies (huggingface, multimedia) take resources of a type, each a value of its own or
+``<node-j>``: what step j (counted from
 0) puts out. Source: TaskBench (arXiv 2311.18760).
 """
 
@@ -41,8 +43,11 @@ _NODES = ("task_nodes", "tool_nodes")
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool a plan may call. ``parameters`` maps names to descriptions (temporal); ``inputs`` and ``outputs`` are
-    types of resources (resource)."""
+    """A tool a plan may call.
+
+    ``parameters`` maps names to descriptions (temporal); ``inputs`` and ``outputs`` are types of
+    resources (resource).
+    """
 
     id: str
     description: str
@@ -59,7 +64,9 @@ class ToolCall:
     arguments: tuple[tuple[str, str], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plans write it: ``{task, arguments: [{name, value}, ...]}``, or ``arguments: [value, ...]``."""
+        """As plans write it: ``{task, arguments: [{name, value}, ...]}``, or ``arguments:
+        [value, ...]``.
+        """
         return {
             "task": self.tool,
             "arguments": [
@@ -129,13 +136,15 @@ def load_requests(
     seed: int = 0,
     report: LoadReport | None = None,
 ) -> list[TaskBenchExample]:
-    """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the built-in default.
+    """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the
+    built-in default.
 
-    ``tools`` is the file of the tools' descriptions; if empty, ``tool_desc.json`` beside the data. Hub data have none
-    beside them.
+    ``tools`` is the file of the tools' descriptions; if empty, ``tool_desc.json`` beside the data.
+    Hub data have none beside them.
 
-    Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises. For the splits see
-    `agenttts.tasks.loading.source.take_split`, for bad records `agenttts.tasks.loading.report.convert`.
+    Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises.
+    For the splits see `agenttts.tasks.loading.source.take_split`, for bad records
+    `agenttts.tasks.loading.report.convert`.
     """
     data = data or DEFAULT_DATA
     tools_file = _tools_file(data, tools)
@@ -161,7 +170,8 @@ def load_requests(
 
 
 def read_tools(path: Path) -> tuple[Tool, ...]:
-    """The tools of a ``tool_desc.json``: ``{nodes: [{id, desc, parameters | input-type and output-type}]}``.
+    """The tools of a ``tool_desc.json``: ``{nodes: [{id, desc, parameters | input-type and
+    output-type}]}``.
 
     Raises `UserError` naming the file and the node.
     """
@@ -190,7 +200,9 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
 
 
 def tool_name(name: str) -> str:
-    """The form in which names of tools are compared: TaskBench writes some with '_' here and ' ' there."""
+    """The form in which names of tools are compared: TaskBench writes some with '_' here and '
+    ' there.
+    """
     return " ".join(name.replace("_", " ").split())
 
 
@@ -250,7 +262,9 @@ def _example(
 
 
 class _Fields:
-    """A record whose fields go by one of several names, and may hold JSON as text, as in the hub's tables."""
+    """A record whose fields go by one of several names, and may hold JSON as text, as in the
+    hub's tables.
+    """
 
     def __init__(self, record: Record) -> None:
         values = dict(record.values)
@@ -294,7 +308,9 @@ def _calls(record: Record, field: str, resources: bool) -> list[ToolCall]:
 
 
 def _problem(arguments: Any, resources: bool) -> str | None:
-    """What gold arguments must have and lack, or None: a plan to be scored against is not guessed at."""
+    """What gold arguments must have and lack, or None: a plan to be scored against is not
+    guessed at.
+    """
     if not isinstance(arguments, list | dict | str | None):
         return "must have a list, an object or null"
     if isinstance(arguments, str) and arguments.lstrip()[:1] in ("[", "{"):

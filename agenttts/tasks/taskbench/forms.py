@@ -1,4 +1,6 @@
-"""The forms in which plans, the published ones and those that models write, hold the arguments of a call."""
+"""The forms in which plans, the published ones and those that models write, hold the arguments
+of a call.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,12 @@ from agenttts.tasks.loading.unicode import clean_text, clean_value
 
 
 def argument_pairs(given: Any, resources: bool) -> list[tuple[str, str]]:
-    """Arguments as (name, value) pairs, the name empty for resources and where there is none; never raises.
+    """Arguments as (name, value) pairs, the name empty for resources and where there is none; never
+    raises.
 
-    ``given`` is a list of ``{name, value}`` objects, of values, or of ``{NAME: value}`` objects, or one object of all
-    names and values; also as JSON text. Null is no argument. Of ``resources``, an object's ``value`` is all that counts:
-    some published plans name the type beside it.
+    ``given`` is a list of ``{name, value}`` objects, of values, or of ``{NAME: value}`` objects, or
+    one object of all names and values; also as JSON text. Null is no argument. Of ``resources``, an
+    object's ``value`` is all that counts: some published plans name the type beside it.
     """
     given = decoded(given)
     if isinstance(given, str):

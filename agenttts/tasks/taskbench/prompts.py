@@ -1,7 +1,10 @@
-"""The prompts of task automation. The tools of the worked examples are made up, and in none of the data sets.
+"""The prompts of task automation.
 
-A plan is JSON with ``task_steps`` and ``task_nodes``. Each stage is shown the parts that earlier ones have filled in and
-asked for its own, on one line, so that a base model that continues worked examples ends at the line's end.
+The tools of the worked examples are made up, and in none of the data sets.
+
+A plan is JSON with ``task_steps`` and ``task_nodes``. Each stage is shown the parts that earlier
+ones have filled in and asked for its own, on one line, so that a base model that continues worked
+examples ends at the line's end.
 """
 
 from __future__ import annotations
@@ -153,7 +156,10 @@ def arguments_prompt(
     steps: Sequence[str],
     chosen: Sequence[str],
 ) -> Prompt:
-    """What are the arguments of each chosen tool? Only those are described; all, when none is known."""
+    """What are the arguments of each chosen tool?
+
+    Only those are described; all, when none is known.
+    """
 
     def question(
         request: str, tools: Sequence[Tool], steps: Sequence[str], chosen: Sequence[str]
@@ -181,9 +187,12 @@ def arguments_prompt(
 def merge_prompt(
     part: Callable[[_Plan], str], resources: bool, request: str, candidates: Sequence[str]
 ) -> Prompt:
-    """Which plan do the candidates, each a part of a plan as JSON, amount to? Equal ones are shown once, counted.
+    """Which plan do the candidates, each a part of a plan as JSON, amount to?
 
-    ``part`` is the part in question of a worked example's plan: `shot_steps`, `shot_tools` or `shot_arguments`.
+    Equal ones are shown once, counted.
+
+    ``part`` is the part in question of a worked example's plan: `shot_steps`, `shot_tools` or
+    `shot_arguments`.
     """
     shot = _shots(resources)[-1]
     right = part(shot)

@@ -1,8 +1,11 @@
-"""Reading the parts of a JSON plan out of whatever a model wrote. Nothing here raises, whatever the text.
+"""Reading the parts of a JSON plan out of whatever a model wrote.
 
-Of several values in a text, one with a plan's keys comes first. What is valid JSON is taken as it is; text that is nearly
-JSON (single quotes, a comment, cut off at the token limit) is repaired by the ``json-repair`` package, and what is valid
-within such a text, an argument perhaps, is taken last.
+Nothing here raises, whatever the text.
+
+Of several values in a text, one with a plan's keys comes first. What is valid JSON is taken as it
+is; text that is nearly JSON (single quotes, a comment, cut off at the token limit) is repaired by
+the ``json-repair`` package, and what is valid within such a text, an argument perhaps, is taken
+last.
 """
 
 from __future__ import annotations
@@ -30,11 +33,15 @@ _OPENS_JSON = re.compile(
 """A bracket at which JSON may begin, unlike one of prose: "[see below"."""
 _BETWEEN_CALLS = re.compile(r"[\s,;]*(?:(?:step\s*)?\d{1,3}[.):]+\s*|[-*•]\s+)?", re.I)
 _MOST_STARTS = 50
-"""Places in a text at which JSON is looked for: enough for any reply, and a bound on the work for noise."""
+"""Places in a text at which JSON is looked for: enough for any reply, and a bound on the work
+for noise.
+"""
 
 
 def parse_steps(text: str) -> list[str]:
-    """The steps of a plan: of its JSON, else the numbered or bulleted lines; empty when there are none."""
+    """The steps of a plan: of its JSON, else the numbered or bulleted lines; empty when there
+    are none.
+    """
     found = _first(text, _steps, _STEP_LISTS)
     if found:
         return found
@@ -42,7 +49,9 @@ def parse_steps(text: str) -> list[str]:
 
 
 def parse_tools(text: str, known: Sequence[str]) -> list[str]:
-    """The names of a plan's tools in order: of its JSON, else the ``known`` ones that the text mentions."""
+    """The names of a plan's tools in order: of its JSON, else the ``known`` ones that the text
+    mentions.
+    """
     found = _first(text, _tools, _CALL_LISTS)
     if found:
         return found
@@ -52,19 +61,24 @@ def parse_tools(text: str, known: Sequence[str]) -> list[str]:
 
 
 def parse_calls(text: str, resources: bool) -> list[dict[str, Any]]:
-    """The calls of a plan as ``{task, arguments}``, the arguments in the one form that the tools have.
+    """The calls of a plan as ``{task, arguments}``, the arguments in the one form that the tools
+    have.
 
-    That is ``{name, value}`` for named arguments and, for ``resources``, a text: the value or ``<node-j>``.
+    That is ``{name, value}`` for named arguments and, for ``resources``, a text: the value or
+    ``<node-j>``.
     """
     return _first(text, lambda value: _calls(value, resources), _CALL_LISTS)
 
 
 def _first(text: str, read: Callable[[Any], list[Any]], keys: Sequence[str]) -> list[Any]:
-    """What ``read`` makes of the first JSON value that it finds something in, of those with one of ``keys`` first."""
+    """What ``read`` makes of the first JSON value that it finds something in, of those with one
+    of ``keys`` first.
+    """
     try:
         pieces = _valid_json(text)
         whole = [piece for piece in pieces if not piece.inside]
-        # In prose before a plan whole values stand, too: 'For {"name": "city"} I use: {"task_nodes": ...'.
+        # In prose before a plan whole values stand, too: 'For {"name": "city"} I use:
+        # {"task_nodes": ...'.
         values = [*_lone_calls(text, whole), *(p.value for p in whole), *_mended_json(text)]
         values.sort(key=lambda value: not _has_list(value, keys))  # stable
         for value in (*values, *(piece.value for piece in pieces if piece.inside)):
@@ -77,8 +91,11 @@ def _first(text: str, read: Callable[[Any], list[Any]], keys: Sequence[str]) -> 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A JSON value of a text, at ``start`` to ``end``. ``inside``: a bracket before it is not closed, as in a plan that is
-    damaged or cut off, so that it is a part of something."""
+    """A JSON value of a text, at ``start`` to ``end``.
+
+    ``inside``: a bracket before it is not closed, as in a plan that is damaged or cut off, so that
+    it is a part of something.
+    """
 
     value: Any
     start: int
@@ -111,7 +128,9 @@ def _valid_json(text: str) -> list[_Piece]:
 
 
 def _lone_calls(text: str, whole: Sequence[_Piece]) -> list[list[Any]]:
-    """Objects that follow each other, as of one call a line, as lists; the last of them may be cut off."""
+    """Objects that follow each other, as of one call a line, as lists; the last of them may be
+    cut off.
+    """
     runs: list[list[_Piece]] = []
     for piece in whole:
         if not isinstance(piece.value, dict):
@@ -180,7 +199,9 @@ def _calls(value: Any, resources: bool) -> list[dict[str, Any]]:
 
 
 def _listed(value: Any, keys: Sequence[str]) -> list[Any]:
-    """The list under the first of ``keys`` there is, also inside ``result``; a list stands for itself."""
+    """The list under the first of ``keys`` there is, also inside ``result``; a list stands for
+    itself.
+    """
     if isinstance(value, dict):
         if isinstance(value.get("result"), dict):
             value = value["result"]

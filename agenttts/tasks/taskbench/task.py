@@ -1,7 +1,8 @@
-"""Task automation: break a request down into steps, choose their tools, fill in the arguments (TaskBench).
+"""Task automation: break a request down into steps, choose their tools, fill in the arguments
+(TaskBench).
 
-As in the paper: each stage fills in one part of a JSON plan and sees what the earlier ones have filled in; k samples at
-temperature 0.5 are merged by the same model at 0.5.
+As in the paper: each stage fills in one part of a JSON plan and sees what the earlier ones have
+filled in; k samples at temperature 0.5 are merged by the same model at 0.5.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ FUSION_TEMPERATURE = 0.5
 
 
 class PlanStage(StageDefinition):
-    """A stage that fills in one part of the plan; its output is a list, empty when nothing could be read."""
+    """A stage that fills in one part of the plan; its output is a list, empty when nothing
+    could be read.
+    """
 
     temperature = TEMPERATURE
     shot_part: ClassVar[staticmethod[[Any], str]]
@@ -50,7 +53,9 @@ class PlanStage(StageDefinition):
     def fusion(
         self, candidates: Sequence[list[Any]], example: Example, outputs: Mapping[str, Any]
     ) -> Fusion | None:
-        """One more call that merges the candidates; none for a single sample, or when none could be read."""
+        """One more call that merges the candidates; none for a single sample, or when none
+        could be read.
+        """
         given = [self.as_json(candidate) for candidate in candidates if candidate]
         if len(candidates) < 2 or not given:
             return None
@@ -59,7 +64,9 @@ class PlanStage(StageDefinition):
         return Fusion(prompt, FUSION_TEMPERATURE)
 
     def fuse(self, candidates: Sequence[list[Any]], example: Example) -> list[Any]:
-        """Without the model: the most frequent candidate (the first of equals), empty ones aside."""
+        """Without the model: the most frequent candidate (the first of equals), empty ones
+        aside.
+        """
         by_text = {self.as_json(candidate): candidate for candidate in candidates if candidate}
         votes = Counter(self.as_json(candidate) for candidate in candidates if candidate)
         return by_text[votes.most_common(1)[0][0]] if votes else []
@@ -113,7 +120,10 @@ class ToolSelection(PlanStage):
 
 
 class ParameterPrediction(PlanStage):
-    """Fills in the arguments. The output is a list of calls: ``{task, arguments}`` as in the data."""
+    """Fills in the arguments.
+
+    The output is a list of calls: ``{task, arguments}`` as in the data.
+    """
 
     name = "parameter_prediction"
     description = "Fill in the arguments of each chosen tool."
@@ -136,7 +146,9 @@ class ParameterPrediction(PlanStage):
         return calls_json(output)
 
     def metrics(self, output: list[dict[str, Any]], example: Example) -> dict[str, float]:
-        """Argument precision, recall and F1 with values (TaskBench's v-F1), and F1 of names alone (t-F1)."""
+        """Argument precision, recall and F1 with values (TaskBench's v-F1), and F1 of names
+        alone (t-F1).
+        """
         record = TaskBenchExample.of(example)
         overlap = dataclasses.asdict(argument_overlap(output, record))
         return {**overlap, "name_f1": name_overlap(output, record).f1}
@@ -145,8 +157,9 @@ class ParameterPrediction(PlanStage):
 class TaskBench(Task):
     """Decomposition, tool selection, parameter prediction.
 
-    Options: ``tools`` (the file of the tools' descriptions; unset: ``tool_desc.json`` beside the data),
-    ``search_examples``, ``hub_split`` and ``records_key`` (see `agenttts.tasks.loading.source`).
+    Options: ``tools`` (the file of the tools' descriptions; unset: ``tool_desc.json`` beside the
+    data), ``search_examples``, ``hub_split`` and ``records_key`` (see
+    `agenttts.tasks.loading.source`).
     """
 
     name = "taskbench"
