@@ -1,6 +1,6 @@
-"""How knowledge-graph QA speaks of its triples.
+"""The wording of triples in the prompts of knowledge-graph QA.
 
-The worked examples are made up, and in none of the data sets.
+The worked examples are invented, and in none of the data sets.
 """
 
 from __future__ import annotations
