@@ -2,11 +2,11 @@
 
 Two rules differ from PyYAML's ``safe_load``, which follows YAML 1.1:
 
-- A field that takes text gets the scalar as written in the file: ``time: 12:00:00``, ``account:
-  0700``, ``name: yes``.
+- A field that takes text gets the scalar as it is written in the file: ``time: 12:00:00``,
+  ``account: 0700``, ``name: yes``.
 - In other fields, a scalar is a number only in the forms that every reader takes for the same
-  number, and ``7e9``, which readers of YAML 1.1 take for text. There is no base 60 (``1:30`` is 90
-  in YAML 1.1), no octal by a leading zero, and there are no dates.
+  number. ``7e9`` is one more form, which readers of YAML 1.1 take for text. There is no base 60
+  (``1:30`` is 90 in YAML 1.1), no octal number with a leading zero, and no date.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _FLOAT = re.compile(
 )
 
 
-# libyaml's parser, if PyYAML was built with it, reads a spec ten times as fast (2 ms instead of 20
-# ms, 2026-11).
+# libyaml's parser, if PyYAML was built with it, reads a spec ten times as fast (2 ms instead of
+# 20 ms, 2026-11).
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """PyYAML's safe loader with the number forms described above."""
 

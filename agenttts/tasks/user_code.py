@@ -1,8 +1,7 @@
 """Run a user's own task code; its mistakes become `UserError`s with their place.
 
-Mistakes that show only when the code runs are found as early as possible. A task's parts are
-checked when it is made, and its examples when they are loaded. All of this is before a model is
-started.
+Some mistakes show only when the code runs. They are found before a model is started: a task's parts
+are checked when it is made, and its examples when they are loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from agenttts.tasks.loading.syntax import PARSING
 from agenttts.tasks.loading.unicode import clean_text, clean_value
 
 WRONG = (Exception, SystemExit)
-"""Exceptions that a user's code may raise; others are raised from outside it."""
+"""The exceptions of a user's code; all others come from outside it."""
 
 
 def make_task(name: str, cls: type[Task]) -> Task:

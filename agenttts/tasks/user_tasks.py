@@ -2,8 +2,8 @@
 
 Trials run elsewhere, in a container without the user's files and without this machine's PYTHONPATH.
 The file may also be edited meanwhile. So at launch the source is copied to the run directory, and
-trials import it from there. A file is copied as it is. Of a module or package the whole top-level
-folder is copied. Any other import of the task must be in the image.
+trials import it from there. A file is copied as it is, and a module or package as its whole
+top-level folder. Any other import of the task must be in the image.
 """
 
 from __future__ import annotations

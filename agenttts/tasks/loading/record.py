@@ -41,7 +41,7 @@ class Record:
         """Return a field that must be a string and not blank.
 
         Raises:
-            UserError: It is anything else.
+            UserError: The field is anything else.
         """
         value = self.values.get(field)
         if not isinstance(value, str) or not value.strip():
@@ -57,7 +57,7 @@ class Record:
             none: Whether the list may be empty.
 
         Raises:
-            UserError: It is anything else.
+            UserError: The field is anything else.
         """
         value = self.structure(field)
         valid = (lambda item: isinstance(item, str)) if blank else _is_text

@@ -67,7 +67,7 @@ def convert(
     ident: Callable[[_Item], str] | None = None,
     notes: Callable[[], Sequence[str]] = tuple,
 ) -> list[_Item]:
-    """Convert records, and skip at most ``skip_bad`` bad ones of the report.
+    """Convert records; at most the report's ``skip_bad`` bad ones are skipped.
 
     Args:
         data: The records.

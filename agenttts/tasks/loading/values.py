@@ -55,9 +55,9 @@ def value_of_cell(text: str) -> Any:
     """Return the value of a CSV cell.
 
     It is a list or an object, if the text is one in JSON or in Python (as pandas writes it), else
-    the text. Arrays of numpy count as lists: ``['a' 'b']``, ``{'text': array(['a', 'b'],
-    dtype=object)}``, ``[np.str_('a')]``. A CSV file has no types, so numbers stay texts and an
-    empty cell is an empty text.
+    the text. Arrays of numpy count as lists: ``['a' 'b']``, ``[np.str_('a')]``,
+    ``{'text': array(['a', 'b'], dtype=object)}``. A CSV file has no types, so numbers stay texts
+    and an empty cell is an empty text.
     """
     value = json_from_text(text)
     if value is not text or not _looks_structured(text):

@@ -49,8 +49,8 @@ def _both(
     calls: Sequence[Mapping[str, Any]], gold: TaskBenchExample
 ) -> tuple[set[Argument], set[Argument]]:
     types = {tool_name(tool.id): (*tool.outputs, _OTHER)[0] for tool in gold.tools}
-    # `to_json` would make a resource of a value without a name. In a plan of named arguments it is
-    # none, neither here nor in a prediction.
+    # `to_json` would make a resource of a value without a name. In a plan of named arguments such
+    # a value is not a resource, here as in a prediction.
     wanted = [
         {
             "task": call.tool,

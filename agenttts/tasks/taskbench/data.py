@@ -67,8 +67,8 @@ class ToolCall:
     def to_json(self) -> dict[str, Any]:
         """Return the call as plans write it.
 
-        The form is ``{task, arguments: [{name, value}, ...]}`` or ``{task, arguments: [value,
-        ...]}``.
+        The form is ``{task, arguments: [{name, value}, ...]}`` or
+        ``{task, arguments: [value, ...]}``.
         """
         return {
             "task": self.tool,

@@ -13,9 +13,9 @@ def argument_pairs(given: Any, resources: bool) -> list[tuple[str, str]]:
 
     The name is empty for resources, and for arguments without a name. ``given`` is a list of
     ``{name, value}`` objects, of values, or of ``{NAME: value}`` objects, or one object of all
-    names and values. It may also be the JSON text of one of these. Null is no argument. Of a
-    resource that is an object, only the ``value`` counts, because some published plans name the
-    type beside it.
+    names and values. It may also be the JSON text of one of these. Null is not an
+    argument. For a resource that is an object only the ``value`` counts, because some published
+    plans name the type beside it.
     """
     given = decoded(given)
     if isinstance(given, str):

@@ -1,6 +1,6 @@
 """Read the parts of a JSON plan from a model's reply.
 
-Nothing here raises, whatever the text. Of several values in a text, those with a plan's keys come
+Nothing here raises, whatever the text. If a text has several values, those with a plan's keys come
 first. The kinds of values are tried in this order:
 
 - Valid JSON is taken as it is.
