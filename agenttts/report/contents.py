@@ -197,7 +197,8 @@ def _best_grid(run: RunReport) -> Grid | None:
 def _after_grids(run: RunReport) -> Iterator[Grid]:
     """Yield tables of the trials after the search.
 
-    The score in the search stands beside the new score."""
+    The score in the search is beside the new score.
+    """
     finals = "finalists on more examples of the search split (the best first)"
     tests = "final test on held-out examples (the best first)"
     for title, name, rows in ((finals, "score", run.finalists), (tests, "test score", run.tests)):
