@@ -1,13 +1,13 @@
-"""The project's exceptions, drawn once.
+"""The tree of the project's errors and their exit codes.
 
-AgentTTSError                 carries the process exit code
-├── UserError          (2)    an input of the user's is wrong: which file, key and value, and what is valid
-│   └── Unavailable    (2)    it may be right, but what it names is not here: a data file, a model, an image
+AgentTTSError                 base of all; carries the process exit code
+├── UserError          (2)    the user's input is wrong: file, key, value and what is valid
+│   └── Unavailable    (2)    the input names something absent: data file, model or image
 ├── MissingRequirement (3)    the machine lacks something: what, and the command that fixes it
 └── RunFailed          (4)    a run, or some of its trials, failed
 
-The command line prints the message as one paragraph and exits with ``exit_code``; nothing else in the package
-prints errors or calls ``sys.exit``.
+The command line prints the message as one paragraph and exits with ``exit_code``. Nothing else in
+the package prints errors or calls ``sys.exit``.
 """
 
 from __future__ import annotations
@@ -17,21 +17,28 @@ from collections.abc import Iterable
 
 
 class AgentTTSError(Exception):
-    """Base of every error a user may see."""
+    """Base of every error that a user may see."""
 
     exit_code = 1
 
 
 class UserError(AgentTTSError):
-    """The user's input is wrong; the message names file, key and value and what is valid."""
+    """The user's input is wrong.
+
+    The message names file, key and value, and says what is valid.
+    """
 
     exit_code = 2
 
 
 class Unavailable(UserError):
-    """The input names something that is not on this machine; ``fix`` says what to do about it.
+    """The input names something that is not on this machine.
 
-    To launch it is an error as any of the user's; a dry run lists it and goes on.
+    A launch fails with this error. A dry run lists it and goes on.
+
+    Args:
+        message: What is missing.
+        fix: What to do about it.
     """
 
     def __init__(self, message: str, *, fix: str) -> None:
@@ -41,7 +48,12 @@ class Unavailable(UserError):
 
 
 class MissingRequirement(AgentTTSError):
-    """The machine lacks something; ``fix`` is the command or step that provides it."""
+    """The machine lacks something that the program needs.
+
+    Args:
+        message: What is missing.
+        fix: The command or step that provides it.
+    """
 
     exit_code = 3
 
@@ -58,7 +70,10 @@ class RunFailed(AgentTTSError):
 
 
 def valid_names(given: object, names: Iterable[str]) -> str:
-    """'valid: a, b, c; did you mean "a"?': the tail of every "unknown X" message."""
+    """Return the end of an "unknown X" message: the valid names and the nearest one.
+
+    Example: ``valid: a, b, c; did you mean 'a'?``
+    """
     ordered = list(names)
     tail = f"valid: {', '.join(ordered) or '(none)'}"
     near = nearest_name(given, ordered)
@@ -66,7 +81,7 @@ def valid_names(given: object, names: Iterable[str]) -> str:
 
 
 def nearest_name(given: object, names: Iterable[str]) -> str | None:
-    """The closest of ``names`` to a misspelt one, or None when nothing is close."""
+    """Return the name closest to a misspelt one, or None if no name is close."""
     by_folded = {str(name).lower(): str(name) for name in names}
     match = difflib.get_close_matches(str(given).lower(), by_folded, n=1, cutoff=0.5)
     return by_folded[match[0]] if match else None

@@ -1,12 +1,15 @@
 """Allocations and the feasible set.
 
-A *stage* (subtask) offers models and a range of sample counts; a *choice* is one (model, samples) pair for a
-stage; an *allocation* is one choice a stage; the *search space* is every allocation whose budget is within B.
+- A *stage* (subtask) offers models and a range of sample counts.
+- A *choice* is one (model, samples) pair for a stage.
+- An *allocation* is one choice for each stage.
+- The *search space* is every allocation whose cost is at most the budget B.
 
-Budgets have one unit for every model and stage. FLOPs of S samples on a model of M parameters with a prompt of Np
-tokens and Nd generated tokens a sample are ``2·M·(Np + S·Nd)``: the prompt is processed once. One unit is one
-generated sample of the reference small model (M0 = 3e9 parameters, Np0 = 128, Nd0 = 64), net of that model's own
-prompt. Source: AgentTTS (arXiv 2508.00890), "budget normalisation".
+Budgets have one unit for every model and stage. S samples of a model with M parameters take
+``2·M·(Np + S·Nd)`` FLOPs for a prompt of Np tokens and Nd generated tokens a sample: the prompt is
+processed once. One unit is one generated sample of the reference small model (M0 = 3e9 parameters,
+Np0 = 128, Nd0 = 64), without that model's own prompt. Source: AgentTTS (arXiv 2508.00890), "budget
+normalisation".
 """
 
 from __future__ import annotations
@@ -24,14 +27,17 @@ REFERENCE_PARAMS = 3e9
 REFERENCE_PROMPT_TOKENS = 128
 REFERENCE_DECODE_TOKENS = 64
 
-# Sums and inverses of budgets are floating-point; a relative slack far under one sample keeps
+# Sums and inverses of budgets are floating-point. A relative slack far below one sample keeps
 # `samples(budget(s)) == s` exact and lets an allocation that costs exactly B fit into B.
 _RELATIVE_SLACK = 1e-9
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model a stage may use. ``params`` is the nominal parameter count (e.g. 7e9)."""
+    """A model that a stage may use.
+
+    ``params`` is the nominal parameter count, e.g. 7e9.
+    """
 
     name: str
     params: float
@@ -45,8 +51,8 @@ class Model:
 class Stage:
     """One subtask: its models, its nominal token counts and the sample counts allowed.
 
-    ``prompt_tokens`` and ``decode_tokens`` are the paper's Np and Nd: the nominal tokens of one prompt and of one
-    generated sample. ``samples`` lists every allowed count, ascending.
+    ``prompt_tokens`` and ``decode_tokens`` are the paper's Np and Nd: the nominal tokens of one
+    prompt and of one generated sample. ``samples`` lists every allowed count, ascending.
     """
 
     name: str
@@ -71,16 +77,20 @@ class Stage:
 
     @property
     def largest(self) -> Model:
-        """The model with the most parameters (the first listed of equals)."""
+        """The model with the most parameters (the first listed on a tie)."""
         return max(self.models, key=lambda model: model.params)
 
     @property
     def smallest(self) -> Model:
-        """The model with the fewest parameters (the first listed of equals)."""
+        """The model with the fewest parameters (the first listed on a tie)."""
         return min(self.models, key=lambda model: model.params)
 
     def model(self, name: str) -> Model:
-        """The model called ``name``; `UserError` names the valid ones."""
+        """Return the model called ``name``.
+
+        Raises:
+            UserError: There is no such model; the message lists the valid names.
+        """
         for model in self.models:
             if model.name == name:
                 return model
@@ -90,33 +100,36 @@ class Stage:
         )
 
     def budget(self, model: str, samples: int) -> float:
-        """Budget units of ``samples`` samples of ``model`` at this stage."""
+        """Return the budget units of ``samples`` samples of ``model`` at this stage."""
         params = self.model(model).params
         return stage_budget(params, self.prompt_tokens, self.decode_tokens, samples)
 
     def affordable_samples(self, model: str, budget: float) -> int:
-        """The largest *allowed* sample count of ``model`` that ``budget`` pays for; 0 when none does."""
+        """Return the largest allowed sample count of ``model`` that ``budget`` covers.
+
+        Returns 0 if it covers none.
+        """
         params = self.model(model).params
         most = samples_within(params, self.prompt_tokens, self.decode_tokens, budget)
         position = bisect_right(self.samples, most)
         return self.samples[position - 1] if position else 0
 
     def nearest_samples(self, samples: float) -> int:
-        """The allowed count nearest to ``samples`` (ties: the lower)."""
+        """Return the allowed count nearest to ``samples`` (the lower on a tie)."""
         position = bisect_left(self.samples, samples)
         around = self.samples[max(0, position - 1) : position + 1]
         return min(around, key=lambda count: (abs(count - samples), count))
 
     @cached_property
     def cheapest(self) -> Choice:
-        """The least costly choice of the stage."""
+        """The choice of this stage with the least cost."""
         model = self.smallest
         return Choice(self.name, model.name, self.samples[0])
 
 
 @dataclass(frozen=True, order=True)
 class Choice:
-    """What one stage gets: a model and how many samples to draw from it."""
+    """The choice of one stage: a model and the number of samples to draw from it."""
 
     stage: str
     model: str
@@ -128,7 +141,10 @@ class Choice:
 
 @dataclass(frozen=True, order=True)
 class Allocation:
-    """One choice a stage, in stage order. Hashable; equal when all choices are equal."""
+    """One choice for each stage, in stage order.
+
+    Hashable; two allocations are equal if all their choices are equal.
+    """
 
     choices: tuple[Choice, ...]
 
@@ -142,16 +158,16 @@ class Allocation:
         raise KeyError(stage)
 
     def replace(self, choice: Choice) -> Allocation:
-        """The same allocation with the choice of ``choice.stage`` exchanged."""
+        """Return this allocation with ``choice`` in place of its stage's choice."""
         return Allocation(tuple(choice if c.stage == choice.stage else c for c in self.choices))
 
     def to_records(self) -> list[dict[str, str | int]]:
-        """The form stored in tables and JSON: a list of {stage, model, samples}."""
+        """Return the form stored in tables and JSON: a list of {stage, model, samples}."""
         return [{"stage": c.stage, "model": c.model, "samples": c.samples} for c in self.choices]
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, object]]) -> Allocation:
-        """Inverse of `to_records`."""
+        """Return the allocation of records that `to_records` made."""
         return cls(
             tuple(Choice(str(r["stage"]), str(r["model"]), int(str(r["samples"]))) for r in records)
         )
@@ -159,7 +175,7 @@ class Allocation:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Every allocation over ``stages`` whose total budget is at most ``budget`` units."""
+    """Every allocation over ``stages`` that costs at most ``budget`` units."""
 
     stages: tuple[Stage, ...]
     budget: float
@@ -178,7 +194,11 @@ class SearchSpace:
             )
 
     def stage(self, name: str) -> Stage:
-        """The stage called ``name``; `UserError` names the valid ones."""
+        """Return the stage called ``name``.
+
+        Raises:
+            UserError: There is no such stage; the message lists the valid names.
+        """
         for stage in self.stages:
             if stage.name == name:
                 return stage
@@ -188,24 +208,24 @@ class SearchSpace:
 
     @cached_property
     def cheapest(self) -> Allocation:
-        """The feasible allocation with the least budget."""
+        """The allocation with the least cost."""
         return Allocation(tuple(stage.cheapest for stage in self.stages))
 
     @cached_property
     def least_budget(self) -> float:
-        """Budget units of the cheapest allocation."""
+        """The cost of the cheapest allocation, in budget units."""
         return allocation_budget(self, self.cheapest)
 
     def choice_budget(self, choice: Choice) -> float:
-        """Budget units of one stage's choice."""
+        """Return the cost of one stage's choice, in budget units."""
         return self.stage(choice.stage).budget(choice.model, choice.samples)
 
     def cost(self, allocation: Allocation) -> float:
-        """Budget units of an allocation."""
+        """Return the cost of an allocation, in budget units."""
         return allocation_budget(self, allocation)
 
     def violation(self, allocation: Allocation) -> str | None:
-        """Why an allocation is not in the space, in words, or None when it is."""
+        """Return why an allocation is not in the space, or None if it is."""
         names = [choice.stage for choice in allocation.choices]
         wanted = [stage.name for stage in self.stages]
         if names != wanted:
@@ -224,7 +244,10 @@ class SearchSpace:
         return self.violation(allocation) is None
 
     def allocation(self, *choices: tuple[str, int]) -> Allocation:
-        """Shorthand: ``space.allocation(("m1", 1), ("m2", 8))``, one (model, samples) a stage, in order."""
+        """Make an allocation from one (model, samples) pair a stage, in stage order.
+
+        Example: ``space.allocation(("m1", 1), ("m2", 8))``.
+        """
         return Allocation(
             tuple(
                 Choice(stage.name, model, samples)
@@ -233,11 +256,14 @@ class SearchSpace:
         )
 
     def feasible(self) -> Iterator[Allocation]:
-        """Every allocation in the space, in a fixed order. Lazily: spaces may hold millions."""
+        """Yield every allocation in the space, in a fixed order.
+
+        The iterator is lazy, because a space may hold millions of allocations.
+        """
         yield from self._extend(0, (), 0.0)
 
     def count(self, limit: int | None = None) -> int:
-        """How many allocations are feasible, counting no further than ``limit``."""
+        """Return the number of feasible allocations, at most ``limit`` if one is given."""
         iterator: Iterable[Allocation] = self.feasible()
         if limit is not None:
             iterator = itertools.islice(iterator, limit)
@@ -249,7 +275,7 @@ class SearchSpace:
 
     @cached_property
     def _least_after(self) -> Sequence[float]:
-        """``_least_after[i]``: the least the stages from i on can cost."""
+        """Element i is the least cost of the stages from i on, in budget units."""
         tails = [0.0]
         for stage in reversed(self.stages):
             tails.append(tails[-1] + self.choice_budget(stage.cheapest))
@@ -271,17 +297,25 @@ class SearchSpace:
 
 
 def stage_budget(params: float, prompt_tokens: int, decode_tokens: int, samples: int) -> float:
-    """Budget units of ``samples`` samples on a model of ``params`` parameters; never below 0."""
+    """Return the budget units of ``samples`` samples; never below 0.
+
+    Args:
+        params: Number of parameters of the model.
+        prompt_tokens: Tokens of the prompt.
+        decode_tokens: Generated tokens of one sample.
+        samples: Number of samples.
+    """
     alpha = params / REFERENCE_PARAMS
     tokens = prompt_tokens + samples * decode_tokens
     return max(0.0, (alpha * tokens - REFERENCE_PROMPT_TOKENS) / REFERENCE_DECODE_TOKENS)
 
 
 def samples_within(params: float, prompt_tokens: int, decode_tokens: int, budget: float) -> int:
-    """The most samples that ``budget`` units pay for (the inverse of `stage_budget`, rounded down).
+    """Return the most samples that ``budget`` units pay for.
 
-    0 when not even one sample fits. Where `stage_budget` is cut off at 0 several counts share the budget 0; the
-    largest of them is returned.
+    This is the inverse of `stage_budget`, rounded down. It is 0 if not even one sample fits. Where
+    `stage_budget` is cut off at 0, several counts have the budget 0; the largest of them is
+    returned.
     """
     if budget < 0:
         return 0
@@ -292,18 +326,19 @@ def samples_within(params: float, prompt_tokens: int, decode_tokens: int, budget
 
 
 def allocation_budget(space: SearchSpace, allocation: Allocation) -> float:
-    """Budget units of a whole allocation: the sum over its stages.
+    """Return the cost of an allocation in budget units: the sum over its stages.
 
-    Raises `agenttts.errors.UserError` when the allocation names a stage or model the space does not have.
+    Raises:
+        UserError: The allocation names a stage or model that the space does not have.
     """
     return math.fsum(space.choice_budget(choice) for choice in allocation.choices)
 
 
 def fits(cost: float, budget: float) -> bool:
-    """Whether a cost is within a budget, allowing for rounding in the last digits."""
+    """Return whether a cost is within a budget, with a slack for rounding errors."""
     return cost <= budget * (1.0 + _RELATIVE_SLACK)
 
 
 def total(costs: Iterable[float]) -> float:
-    """Exactly rounded sum, so that the order of the stages never decides what fits."""
+    """Return the exactly rounded sum, whatever the order of the costs."""
     return math.fsum(costs)

@@ -1,4 +1,4 @@
-"""The command line: one small function a command, no logic of its own."""
+"""The command line: one small function for each command, without logic of its own."""
 
 from agenttts.cli.app import main
 

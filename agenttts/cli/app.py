@@ -1,6 +1,6 @@
-"""``agenttts-hpc``: every command parses, calls one function and prints.
+"""The commands of ``agenttts-hpc``: each parses, calls one function and prints.
 
-Imports of anything heavier than Typer are inside the commands, so that ``--help`` answers at once.
+Every import heavier than Typer is inside a command, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Cluster = Annotated[
 
 
 class ReportFormat(StrEnum):
-    """Formats of ``report``."""
+    """The formats of ``report``."""
 
     table = "table"
     json = "json"
@@ -48,12 +48,15 @@ class ReportFormat(StrEnum):
     html = "html"
 
 
-# Typer may carry a Click of its own: its errors are found through what it exports of them.
+# Typer may carry a Click of its own, so its errors are found through a class that Typer exports.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command line (by default this process's) and exit; errors of ours become one paragraph on stderr."""
+    """Run a command line (default: this process's) and exit.
+
+    An error of this project becomes one paragraph on standard error.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     any_terminal(sys.stdout, sys.stderr)
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if debug:
             raise
         _fail(str(error), error.exit_code)
-    except OSError as error:  # a full disk, a folder without permission: the machine's, not ours
+    except OSError as error:  # a full disk, a folder without permission: a problem of the machine
         if debug:
             raise
         _fail(_machine_problem(error), MissingRequirement.exit_code)
@@ -88,13 +91,13 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _machine_problem(error: OSError) -> str:
-    """What the operating system refused, and of which file."""
+    """Return what the operating system refused, and for which file."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error} (--debug shows where this comes from)"
 
 
 def _command_line_problem(error: Any) -> str:
-    """What is wrong with the arguments, what is valid, and where to read on."""
+    """Return what is wrong with the arguments, what is valid and where to read on."""
     message = error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
     if context is None:
@@ -142,7 +145,10 @@ def launch(
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check SPEC, submit the controller, and return (or --wait). An existing run of the same spec goes on."""
+    """Check SPEC, submit the controller, and return (or --wait).
+
+    An existing run of the same spec goes on.
+    """
     from agenttts.cli import show
     from agenttts.launch.launch import launch as launch_run
     from agenttts.launch.plan import make_plan
@@ -162,7 +168,7 @@ def launch(
 
 
 def _after_launch(run: Any, created: bool, plan: Any, wait: bool, as_json: bool) -> None:
-    """Say what was launched, or follow it to its end."""
+    """Print what was launched, or follow it to its end."""
     from agenttts.cli import show
     from agenttts.dispatch.schedulers import scheduler_type
     from agenttts.status.run_status import check_outcome, run_status
@@ -212,7 +218,10 @@ def report(
     ] = ReportFormat.table,
     out: Annotated[Path | None, typer.Option("--out", help="Write to a file.")] = None,
 ) -> None:
-    """Aggregate runs: best allocation, best-so-far, Pareto fronts against budget, tokens and GPU-seconds."""
+    """Aggregate runs: best allocation, best-so-far and Pareto fronts.
+
+    Pareto fronts are against budget, tokens and GPU-seconds.
+    """
     from agenttts.loop.reports import report_of
     from agenttts.report import render
     from agenttts.run.directory import find_run, in_use
@@ -291,7 +300,8 @@ def replay(
 ) -> None:
     """Run a search method against a recorded table of results: no GPU, no cluster.
 
-    A method that asks a language model asks the one in SPEC's agent section; its transcript is OUT.agent.jsonl.
+    A method that asks a language model asks the one in SPEC's agent section; its transcript is
+    OUT.agent.jsonl.
     """
     from agenttts import search
     from agenttts.cli import show
@@ -337,7 +347,7 @@ def doctor(
     ] = 600,
     as_json: Json = False,
 ) -> None:
-    """Check what this machine and a cluster's profile provide, and say how to fix what they lack."""
+    """Check this machine and a cluster's profile, and say how to fix what they lack."""
     from agenttts.cli import show
     from agenttts.doctor.report import examine, examine_nodes
 
@@ -405,7 +415,10 @@ def models(
 
 
 def _profile_folders(spec: Path | None) -> list[Path]:
-    """Where ``slurm/NAME.yaml`` is looked for: here, and beside the folder the spec lies in."""
+    """Return the folders where ``slurm/NAME.yaml`` is looked for.
+
+    These are the current folder, the spec's folder and its parent.
+    """
     folders = [Path.cwd()]
     if spec is not None:
         folders += [spec.absolute().parent, spec.absolute().parent.parent]
@@ -413,7 +426,7 @@ def _profile_folders(spec: Path | None) -> list[Path]:
 
 
 def _build_arguments(given: Sequence[str]) -> dict[str, str]:
-    """The values of ``--build-arg NAME=VALUE``."""
+    """Return the values of ``--build-arg NAME=VALUE``, by name."""
     arguments = {}
     for text in given:
         name, separator, value = text.partition("=")
@@ -424,7 +437,10 @@ def _build_arguments(given: Sequence[str]) -> dict[str, str]:
 
 
 def _project(definition: Path) -> Path:
-    """The source tree the image is built from: the nearest folder above the definition with a pyproject.toml."""
+    """Return the source tree that the image is built from.
+
+    It is the nearest folder above the definition that has a pyproject.toml.
+    """
     for folder in definition.absolute().parents:
         if (folder / "pyproject.toml").exists():
             return folder

@@ -1,7 +1,8 @@
-"""What commands print for people. Everything here only formats.
+"""Format the output of commands for people; this module only formats.
 
-Sentences are left to the terminal to wrap (``soft_wrap``): paths and commands must survive copying and pipes. What is
-not ours goes through `escape`: Rich would take its brackets for mark-up.
+The terminal wraps sentences (``soft_wrap``), so that paths and commands can be copied and piped.
+Text from outside this project goes through `escape`, because Rich would take its brackets for
+mark-up.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
     from agenttts.launch.rebuild import Rebuilt
     from agenttts.run.directory import RunDirectory
 
-# Into a pipe Rich would wrap at 80 columns, which an allocation of long model names does not fit.
+# Into a pipe Rich would wrap at 80 columns, which is too narrow for an allocation of long model
+# names.
 
 
 def new_console() -> Console:
-    """A console as wide as the terminal; 120 columns where standard output is none and COLUMNS is not set."""
+    """Return a console as wide as the terminal.
+
+    It has 120 columns if standard output is not a terminal and COLUMNS is not set.
+    """
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
@@ -35,12 +40,15 @@ console = new_console()
 
 
 def say(line: str = "") -> None:
-    """Print a line as it is, with Rich mark-up; the terminal wraps it, so that it can be copied."""
+    """Print a line with Rich mark-up; the terminal wraps it, so that it can be copied."""
     console.print(line, highlight=False, soft_wrap=True)
 
 
 def progress(run: RunDirectory, *, quiet: bool = False) -> None:
-    """Follow a run to its end: a live display on a terminal, a line a change elsewhere."""
+    """Follow a run to its end.
+
+    On a terminal this is a live display, elsewhere one line for each change.
+    """
     from agenttts.status.run_status import follow
 
     if quiet:
@@ -64,12 +72,12 @@ def progress(run: RunDirectory, *, quiet: bool = False) -> None:
 
 
 def status(document: dict[str, Any]) -> None:
-    """``status``: how a run stands."""
+    """``status``: show the state of a run."""
     console.print(_status_view(document))
 
 
 def launched(document: dict[str, Any]) -> None:
-    """``launch``: what was started and how to watch it."""
+    """``launch``: show what was started and how to watch it."""
     verb = "launched" if document["created"] else "exists and goes on"
     say(f"run [bold]{document['run']}[/] {verb}: {escape(document['path'])}")
     read_otherwise(document["data"], document["skip_bad"])
@@ -81,7 +89,7 @@ def launched(document: dict[str, Any]) -> None:
 
 
 def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
-    """``resume``: what was done to the journal first."""
+    """``resume``: show what was done to the journal first."""
     lines = []
     if rebuilt is not None:
         lines = [
@@ -98,7 +106,7 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
 
 
 def _names(trials: list[str]) -> str:
-    """Trials by number and name; of many the first alone."""
+    """Return the number of trials and their names; of many only five and the last."""
     if not trials:
         return "no trial"
     more = f", … {trials[-1]}" if len(trials) > 6 else ""
@@ -107,13 +115,19 @@ def _names(trials: list[str]) -> str:
 
 
 def read_otherwise(data: list[dict[str, Any]], skip_bad: int) -> None:
-    """What a user may not expect of the data that were read: bad records skipped, a key chosen, aliases."""
+    """Show what a user may not expect of the data that were read.
+
+    These are skipped bad records, a chosen key and aliases.
+    """
     told = [s for s in data if s["skipped"] or s["key"] or s["notes"]]
     data_read(told, skip_bad)
 
 
 def data_read(sources: list[dict[str, Any]], skip_bad: int) -> None:
-    """What was read of the task's data: one line a file or hub split, then the reasons of what was skipped."""
+    """Show what was read of the task's data.
+
+    There is one line for each file or hub split, followed by the reasons of skipped records.
+    """
     for source in sources:
         under = f" under '{source['key']}'" if source["key"] else ""
         left = f", {source['skipped']} of them bad and skipped (task.skip_bad: {skip_bad})"
@@ -130,7 +144,7 @@ def data_read(sources: list[dict[str, Any]], skip_bad: int) -> None:
 
 
 def plan(document: dict[str, Any]) -> None:
-    """``launch --dry-run``: what would be done."""
+    """``launch --dry-run``: show what would be done."""
     search = document["search"]
     examples = document["task"]["examples"] or "all"
     say(
@@ -193,16 +207,19 @@ def plan(document: dict[str, Any]) -> None:
 
 
 def line(text: str) -> None:
-    """A line while a command waits."""
+    """Print a line while a command waits."""
     say(escape(text))
 
 
 def silence(text: str) -> None:
-    """`line` where only a JSON document may be printed."""
+    """Print nothing, in place of `line` where only a JSON document may be printed."""
 
 
 def doctor(document: dict[str, Any]) -> None:
-    """``doctor``: one line a check, under a heading for each place that was looked at if there are several."""
+    """``doctor``: show one line for each check.
+
+    If several places were checked, each has a heading.
+    """
     places = {check["where"] for check in document["checks"]}
     last = "here"
     for check in document["checks"]:
@@ -216,13 +233,13 @@ def doctor(document: dict[str, Any]) -> None:
 
 
 def record(document: dict[str, Any]) -> None:
-    """A flat document, a line a key."""
+    """Show a flat document, one line for each key."""
     for key, value in document.items():
         say(f"{key}: {escape(str(value))}")
 
 
 def trace(frame: pl.DataFrame) -> None:
-    """``replay`` without ``--out``: the trace as a table."""
+    """``replay`` without ``--out``: show the trace as a table."""
     table = Table("step", "allocation", "budget", "score", "best so far", "source")
     for row in frame.iter_rows(named=True):
         table.add_row(

@@ -1,4 +1,4 @@
-"""Writing to whatever standard output and error are: not every terminal takes every character."""
+"""Write to standard output and standard error, whatever their encoding."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ import json
 import sys
 from typing import Any, TextIO
 
-# What the package prints beyond ASCII, as a terminal without it shows it.
+# Replacements for the characters beyond ASCII that the package prints, for terminals without them.
 _PLAIN = {"→": "->", "×": "x", "…": "...", "–": "-", "—": "-", "·": "-", "≤": "<=", "≥": ">=", "±": "+-"}  # fmt: skip
 _HANDLER = "agenttts.plain"
 
 
 def any_terminal(*streams: TextIO) -> None:
-    """Have streams write what their encoding lacks in other characters, where they would raise `UnicodeEncodeError`."""
+    """Let streams write other characters in place of those that their encoding lacks.
+
+    Without this they would raise `UnicodeEncodeError`.
+    """
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_HANDLER)
 
 
 def json_text(document: Any) -> str:
-    """A JSON document for standard output, which takes all of it whatever its encoding is."""
+    """Return a JSON document that standard output takes whole, whatever its encoding."""
     encoding = codecs.lookup(sys.stdout.encoding or "utf-8").name
     text = json.dumps(document, ensure_ascii=encoding != "utf-8", default=str)
-    # Halves of surrogate pairs (bytes of odd file names) have no UTF-8, but an escape.
+    # Halves of surrogate pairs (from bytes in file names) cannot be encoded in UTF-8, so they are
+    # escaped.
     return text.encode("utf-8", "backslashreplace").decode()
 
 

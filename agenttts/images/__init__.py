@@ -1,1 +1,1 @@
-"""Container images: build, digest, record, CUDA version."""
+"""Container images: build, digest, record and CUDA version."""

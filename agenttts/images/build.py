@@ -1,12 +1,15 @@
-"""Building container images and knowing which image a run used.
+"""Build container images, and identify the image that a run uses.
 
-An image is built from a definition file (``Apptainer.def``, ``containers/cpu.def``) with the host's own pip settings:
-its indexes, wheel folders, proxies and CA bundle serve the build and are not written into the image. Beside an image
-``X.sif`` lies ``X.sif.json``: what it was built from, and its SHA-256, so that a launch need not read a gigabyte to name
-the image it runs.
+An image is built from a definition file (``Apptainer.def``, ``containers/cpu.def``) with the host's
+own pip settings: its indexes, wheel folders, proxies and CA bundle. These settings are not written
+into the image.
 
-A definition that wants the host's folders mounted during its ``%post`` makes their mount points in ``%setup``, from the
-variable ``AGENTTTS_BUILD_MOUNTS`` (see ``containers/cpu.def``); for others nothing is mounted.
+The record ``X.sif.json`` lies beside an image ``X.sif``. It says what the image was built from and
+holds its SHA-256, so that a launch can name the image without reading a gigabyte.
+
+A definition may want the host's folders mounted during its ``%post``. It then makes their mount
+points in ``%setup``, from the variable ``AGENTTTS_BUILD_MOUNTS`` (see ``containers/cpu.def``). For
+other definitions nothing is mounted.
 """
 
 from __future__ import annotations
@@ -35,12 +38,13 @@ from agenttts.errors import MissingRequirement, UserError, valid_names
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.commands import ask
 
-# zstd at level 3 packs the CPU image three times as fast as the default gzip and no larger.
+# zstd at level 3 packs the CPU image three times as fast as the default gzip, and no larger.
 SQUASHFS_ARGUMENTS = "-comp zstd -Xcompression-level 3"
 MOUNTS_VARIABLE = "AGENTTTS_BUILD_MOUNTS"
 IMAGE_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
-# The pip options that say where packages come from. Others (user, target, ...) are about the host's own installations.
+# The pip options that say where packages come from. The other options (user, target, ...) concern
+# the host's own installations.
 PIP_OPTIONS = (
     "index-url",
     "extra-index-url",
@@ -57,13 +61,16 @@ _CAP_SYS_RESOURCE = 24  # linux/capability.h
 _LOG_LINES = 12
 CUDA_LABEL = "agenttts.cuda"
 _INSPECT_S = 60
-# vllm/vllm-openai unpacked, its layers, and the packed image (2026-11).
+# Sum of the unpacked vllm/vllm-openai image, its layers and the packed image (2026-11).
 _DOCKER_BUILD_BYTES = 30e9
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What is known of an image that `build_image` made; ``built`` is ISO 8601, UTC."""
+    """The record of an image that `build_image` made.
+
+    ``built`` is a time in ISO 8601, UTC.
+    """
 
     sha256: str
     size_bytes: int
@@ -72,19 +79,22 @@ class ImageRecord:
     agenttts_version: str
     runtime_version: str
     cuda: str | None = None
-    """The CUDA that its torch was built for; None where it has none, or the image does not say."""
+    """The CUDA version that the image's torch was built for.
+
+    None if torch has no CUDA, or if the image does not say.
+    """
 
 
 @dataclass(frozen=True)
 class Mount:
-    """A host file or directory and where the build sees it."""
+    """A host file or directory and the path where the build sees it."""
 
     source: Path
     target: Path
 
     @property
     def bind(self) -> str:
-        """As Apptainer's ``--bind`` takes it."""
+        """The value for Apptainer's ``--bind``."""
         return f"{self.source}:{self.target}"
 
 
@@ -98,15 +108,24 @@ def build_image(
     build_args: Mapping[str, str] = MappingProxyType({}),
     log: Path | None = None,
 ) -> ImageRecord:
-    """Build ``output`` from ``definition`` and record it beside it.
+    """Build an image from a definition file and write its record beside it.
 
-    ``project`` is the checkout whose package goes into the image. A definition that starts from ``{{ rootfs }}`` gets a
-    root file system made of this machine's own Debian packages. ``output`` appears whole or not at all; an existing one
-    is replaced only with ``force``. The runtime's messages go to ``log`` (default: ``OUTPUT.log``, removed when the
-    build succeeds).
+    ``output`` appears whole or not at all.
 
-    Raises `UserError` for a missing definition, a project that is none, or an existing output; `MissingRequirement` when
-    the runtime is absent or the build fails.
+    Args:
+        definition: The definition file. One that starts from ``{{ rootfs }}`` gets a root file
+            system made of this machine's own Debian packages.
+        output: The image to write.
+        project: The checkout whose package goes into the image.
+        runtime: The command to build with.
+        force: Replace an existing ``output``.
+        build_args: Values for the definition's arguments, by name.
+        log: File for the runtime's messages; default ``OUTPUT.log``, which is removed when the
+            build succeeds.
+
+    Raises:
+        UserError: The definition is missing, the project is not a checkout, or the output exists.
+        MissingRequirement: The runtime is absent or the build fails.
     """
     definition, output, project = definition.resolve(), output.resolve(), project.resolve()
     _check_inputs(definition, output, project, force)
@@ -123,7 +142,8 @@ def build_image(
     log = (log or output.with_name(f"{output.name}.log")).resolve()
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     scratch_root = os.environ.get("APPTAINER_TMPDIR") or None
-    # ignore_cleanup_errors: images hold read-only directories, which an ordinary user cannot empty at once.
+    # ignore_cleanup_errors: images hold read-only directories, which an ordinary user cannot empty
+    # at once.
     with tempfile.TemporaryDirectory(
         prefix="agenttts-build-", dir=scratch_root, ignore_cleanup_errors=True
     ) as scratch:
@@ -169,10 +189,13 @@ def build_image(
 
 
 def read_record(image: Path) -> ImageRecord | None:
-    """The record beside ``image``; None when there is none or it is another image's."""
+    """Return the record beside ``image``.
+
+    None if there is no record, or if it describes another image.
+    """
     if not image.is_file():
         return None
-    digest(image)  # drops what a record says of an image that is there no longer
+    digest(image)  # drops the fields of the record that describe an earlier image
     stored = _read_sidecar(image)
     known = {
         field.name: stored[field.name] for field in fields(ImageRecord) if field.name in stored
@@ -184,7 +207,10 @@ def read_record(image: Path) -> ImageRecord | None:
 
 
 def image_cuda(runtime: str, image: Path) -> str | None:
-    """The CUDA in an image's label `CUDA_LABEL`, which ``Apptainer.def`` writes; None where there is none to be read."""
+    """Return the CUDA version in an image's label `CUDA_LABEL`.
+
+    ``Apptainer.def`` writes the label. None if it cannot be read.
+    """
     try:
         answer = ask([runtime, "inspect", "--json", "--labels", str(image)], _INSPECT_S)
         labels = json.loads(answer.text)["data"]["attributes"]["labels"]
@@ -195,10 +221,11 @@ def image_cuda(runtime: str, image: Path) -> str | None:
 
 
 def digest(image: Path) -> str:
-    """SHA-256 of an image file, in hexadecimal.
+    """Return the SHA-256 of an image file, in hexadecimal.
 
-    Kept in ``IMAGE.json`` together with the file's size and time of change; the file is read again only when one of
-    them differs. Where that file cannot be written the digest is computed each time.
+    The digest is kept in ``IMAGE.json`` together with the file's size and time of change. The file
+    is read again only if one of them differs. If ``IMAGE.json`` cannot be written, every call
+    computes the digest.
     """
     if not image.is_file():
         raise UserError(f"{image} is not an image file; build one with 'agenttts-hpc image build'")
@@ -208,7 +235,7 @@ def digest(image: Path) -> str:
     if "sha256" in stored and all(stored.get(name) == value for name, value in seen.items()):
         return str(stored["sha256"])
     sha256 = _hash(image)
-    # The same content under another time (a copy) is still what the record describes.
+    # A copy with the same content and another time is still the image of the record.
     known = stored if stored.get("sha256") == sha256 else {}
     with contextlib.suppress(OSError):
         atomic_write_json(_sidecar(image), {**known, "sha256": sha256, **seen})
@@ -224,7 +251,7 @@ def build_command(
     build_args: Mapping[str, str],
     fast_compression: bool = True,
 ) -> list[str]:
-    """The runtime's command line; it replaces ``output``."""
+    """Return the runtime's command line, which replaces ``output``."""
     command = [runtime, "build", "--force"]
     for mount in mounts:
         command += ["--bind", mount.bind]
@@ -238,7 +265,11 @@ def build_command(
 def build_environment(
     settings: Mapping[str, str], mounts: Iterable[Mount], environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """The runtime's environment for a build: ``environ``, and what reaches ``%post`` and ``%setup`` in its own ways."""
+    """Return the runtime's environment for a build.
+
+    It is ``environ`` with pip's settings, proxies and CA bundle for ``%post``, and the mount points
+    for ``%setup``.
+    """
     mounts = list(mounts)
     inside = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
     inside["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
@@ -252,19 +283,23 @@ def build_environment(
         elif mount.source == _pip_cache(environ):
             inside["PIP_CACHE_DIR"] = str(mount.target)
     if "PIP_CACHE_DIR" not in inside:
-        inside["PIP_NO_CACHE_DIR"] = "1"  # or it ends up in the image
+        inside["PIP_NO_CACHE_DIR"] = "1"  # else the cache would go into the image
     environment = {**environ, **container_env(inside)}
     environment[MOUNTS_VARIABLE] = "\n".join(
         f"{mount.target}/" if mount.source.is_dir() else str(mount.target) for mount in mounts
     )
     if os.geteuid() == 0 and not _has_capability(_CAP_SYS_RESOURCE):
-        # By default root in a build gets all capabilities; asking for one that the machine's root lacks is fatal.
+        # By default, root in a build asks for all capabilities. The build fails if the machine's
+        # root lacks one of them.
         environment.setdefault("APPTAINER_DROP_CAPS", "CAP_SYS_RESOURCE")
     return environment
 
 
 def build_mounts(settings: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Mount, ...]:
-    """What a build's pip needs of the host: local wheel folders and indexes at their own paths, pip's cache, CA bundle."""
+    """Return the host paths that pip needs during a build.
+
+    These are local wheel folders and indexes at their own paths, pip's cache and the CA bundle.
+    """
     folders = local_folders(settings)
     cache = _pip_cache(environ)
     if cache is not None:
@@ -281,16 +316,18 @@ def build_mounts(settings: Mapping[str, str], environ: Mapping[str, str]) -> tup
 
 
 def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Where pip takes packages from, by option (`PIP_OPTIONS` and ``cert``), as ``pip config list`` says in ``environ``.
+    """Return where pip takes packages from, by option (`PIP_OPTIONS` and ``cert``).
 
-    A command's own section overrides ``[global]``, and the environment both, as in pip. Without pip on this machine:
-    from the environment's ``PIP_*`` alone.
+    The settings are those of ``pip config list`` in ``environ``. As in pip, a command's own section
+    overrides ``[global]``, and the environment overrides both. If this machine has no pip, the
+    settings come from the environment's ``PIP_*`` alone.
     """
     for python in (sys.executable, "python3"):
         listing = ask(
             [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
             _INSPECT_S,
-            # A 'user = true' in pip.conf is meant for installing; 'pip config' takes it for its own --user.
+            # 'user = true' in pip.conf concerns installations, but 'pip config' takes it for
+            # its own --user.
             {**environ, "PIP_USER": "0"},
         )
         if listing.succeeded:
@@ -305,9 +342,10 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def parse_pip_config(listing: str) -> dict[str, str]:
-    """The options of interest in the output of ``pip config list`` (lines ``section.option='value'``).
+    """Return the options of interest in the output of ``pip config list``.
 
-    Values that are lists come back in one line, separated by blanks, local folders among them made absolute.
+    The output has lines of the form ``section.option='value'``. A value that is a list is returned
+    as one line of items separated by blanks, with absolute paths for local folders.
     """
     order = {"global": 0, "download": 1, "wheel": 1, "install": 2, ":env:": 3}
     found: dict[str, tuple[int, str]] = {}
@@ -331,9 +369,10 @@ def parse_pip_config(listing: str) -> dict[str, str]:
 
 
 def local_folders(settings: Mapping[str, str]) -> list[Path]:
-    """The directories that pip's settings name, as paths or ``file:`` URLs.
+    """Return the directories that pip's settings name, as paths or ``file:`` URLs.
 
-    For an index (``index-url``, ``extra-index-url``) it is the directory above: its pages link to files beside it.
+    For an index (``index-url``, ``extra-index-url``) it is the parent directory, because the pages
+    of an index link to files beside it.
     """
     folders = []
     for link in settings.get("find-links", "").split():
@@ -349,7 +388,7 @@ def local_folders(settings: Mapping[str, str]) -> list[Path]:
 
 
 def _local_path(link: str) -> Path | None:
-    """The path of a local link, None of a remote one."""
+    """Return the path of a local link, or None for a remote one."""
     if link.startswith("file:"):
         return Path(unquote(urlsplit(link).path))
     return None if "://" in link else Path(link)
@@ -361,7 +400,7 @@ def _absolute(link: str) -> str:
 
 
 def _outermost(folders: Iterable[Path]) -> list[Path]:
-    """Without those that lie in another one."""
+    """Return the folders that do not lie in another one of them."""
     kept: list[Path] = []
     for folder in sorted(set(folders), key=lambda path: len(path.parts)):
         if not any(folder.is_relative_to(other) for other in kept):
@@ -370,7 +409,10 @@ def _outermost(folders: Iterable[Path]) -> list[Path]:
 
 
 def _pip_cache(environ: Mapping[str, str]) -> Path | None:
-    """Where pip keeps downloads, so that the next build is quick; None where the user does not want that."""
+    """Return pip's download cache, which makes the next build quick.
+
+    It is None if the user has switched the cache off.
+    """
     if environ.get("PIP_NO_CACHE_DIR"):
         return None
     if environ.get("PIP_CACHE_DIR"):
@@ -397,7 +439,11 @@ def _check_arguments(definition: Path, text: str, build_args: Mapping[str, str])
 
 
 def _check_space(definition: Path, text: str) -> None:
-    """Raise `MissingRequirement` where the temporary space does not hold a base image from a registry, unpacked."""
+    """Check the temporary space for an unpacked base image from a registry.
+
+    Raises:
+        MissingRequirement: The space is too small.
+    """
     if not re.search(r"^Bootstrap:\s*docker\b", text, flags=re.MULTILINE | re.IGNORECASE):
         return
     place = Path(os.environ.get("APPTAINER_TMPDIR") or tempfile.gettempdir())
@@ -411,7 +457,11 @@ def _check_space(definition: Path, text: str) -> None:
 
 
 def _run(command: list[str], environ: Mapping[str, str], log_descriptor: int, log: Path) -> None:
-    """Run a step of the build with its output in the log; raise with the log's end when it fails."""
+    """Run a step of the build with its output in the log.
+
+    Raises:
+        MissingRequirement: The step fails; the message holds the end of the log.
+    """
     done = subprocess.run(
         command,
         env=dict(environ),
@@ -431,7 +481,10 @@ def _run(command: list[str], environ: Mapping[str, str], log_descriptor: int, lo
 
 
 def _uses(definition: str, variable: str) -> bool:
-    """Does a definition file use the variable? (An argument that it does not use is an error to Apptainer.)"""
+    """Return whether a definition file uses the variable.
+
+    Apptainer refuses an argument that the definition does not use.
+    """
     return re.search(r"\{\{\s*" + re.escape(variable) + r"\s*\}\}", definition) is not None
 
 
@@ -440,12 +493,16 @@ def _has_option(runtime: str, option: str) -> bool:
 
 
 def _version(runtime: str) -> str:
-    """Such as ``apptainer version 1.4.5``."""
+    """Return the runtime's version, e.g. ``apptainer version 1.4.5``."""
     return _answer([runtime, "--version"]).strip()
 
 
 def _answer(command: list[str]) -> str:
-    """What a short question to the runtime prints; `MissingRequirement` where it does not end."""
+    """Return the output of a short command of the runtime.
+
+    Raises:
+        MissingRequirement: The command does not end.
+    """
     answer = ask(command, _INSPECT_S)
     if answer.problem is not None:
         raise MissingRequirement(
@@ -456,14 +513,20 @@ def _answer(command: list[str]) -> str:
 
 
 def _project_version(project: Path) -> str:
-    """The version of the package in a checkout: what the image holds, whatever version builds it."""
+    """Return the version of the package in a checkout.
+
+    The image holds this version, whatever version of the package builds it.
+    """
     text = (project / "agenttts" / "__init__.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "([^"]+)"', text, flags=re.MULTILINE)
     return match[1] if match else __version__
 
 
 def _has_capability(number: int) -> bool:
-    """Is the capability among this process' permitted ones (capabilities(7))? True where that cannot be told."""
+    """Return whether this process has the capability permitted (capabilities(7)).
+
+    It is True if that cannot be determined.
+    """
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Which driver a CUDA needs, and what ``nvidia-smi`` says of the drivers and GPUs that are here."""
+"""The driver that a CUDA version needs, and the drivers and GPUs of this machine."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from dataclasses import dataclass
 from agenttts.dispatch.node.devices import DEADLINE_S
 from agenttts.files.commands import ask
 
-# The oldest driver by CUDA's major version. Source: docs.nvidia.com/deploy/cuda-compatibility, "Minor Version
-# Compatibility", table 1.
+# The oldest driver, by CUDA's major version. Source: docs.nvidia.com/deploy/cuda-compatibility,
+# "Minor Version Compatibility", table 1.
 MINIMUM_DRIVER = {11: "450", 12: "525", 13: "580"}
-# The lowest compute capability. Source: the release notes of CUDA 11.0, 12.0 and 13.0 (architectures removed).
+# The lowest compute capability, by CUDA's major version. Source: the release notes of CUDA 11.0,
+# 12.0 and 13.0 (architectures removed).
 MINIMUM_CAPABILITY = {11: 3.5, 12: 5.0, 13: 7.5}
-# Of the memory that a GPU is sold with, what nvidia-smi lists at least (A10: 23028 MiB of 24 GiB, with ECC 22.5).
+# Share of a GPU's nominal memory that nvidia-smi lists at least (A10: 23028 MiB of 24 GiB, with ECC
+# 22.5).
 _LISTED_SHARE = 0.9
-# Drivers before 510 refuse a query that asks for compute_cap.
+# Drivers before 510 refuse a query for compute_cap.
 _QUERIES = ("driver_version,name,memory.total,compute_cap", "driver_version,name,memory.total")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as nvidia-smi describes it; what it does not say is None."""
+    """One GPU as nvidia-smi describes it; None for a field that it does not report."""
 
     driver: str
     name: str
@@ -31,12 +33,15 @@ class Gpu:
 
     @property
     def memory_gb(self) -> float | None:
-        """In GB of 1e9 bytes, as profiles have it."""
+        """The memory in GB of 1e9 bytes, as in profiles."""
         return None if self.memory_mib is None else self.memory_mib * 2**20 / 1e9
 
 
 def driver_facts(deadline: float = DEADLINE_S) -> list[Gpu]:
-    """The GPUs that this process may see; empty where `nvidia-smi` is absent or does not answer."""
+    """Return the GPUs that this process may see.
+
+    The list is empty if ``nvidia-smi`` is absent or does not answer within ``deadline`` seconds.
+    """
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -51,7 +56,10 @@ def driver_facts(deadline: float = DEADLINE_S) -> list[Gpu]:
 
 
 def read_gpus(answer: str) -> list[Gpu]:
-    """The GPUs in an answer of ``nvidia-smi --query-gpu``; lines of another form are skipped."""
+    """Return the GPUs in an answer of ``nvidia-smi --query-gpu``.
+
+    Lines of another form are skipped.
+    """
     gpus = []
     for line in answer.splitlines():
         parts = [part.strip() for part in line.split(",")]
@@ -62,7 +70,10 @@ def read_gpus(answer: str) -> list[Gpu]:
 
 
 def driver_problem(gpus: list[Gpu], cuda: str) -> tuple[str, str] | None:
-    """Why a program built for ``cuda`` cannot run on these GPUs, and what helps; None when it can, or nothing is known."""
+    """Return why a program built for ``cuda`` cannot run on these GPUs, and the fix.
+
+    It is None if the program can run, or if nothing is known.
+    """
     major = _major(cuda)
     if major not in MINIMUM_DRIVER:
         return None
@@ -85,9 +96,12 @@ def driver_problem(gpus: list[Gpu], cuda: str) -> tuple[str, str] | None:
 
 
 def memory_problem(gpus: list[Gpu], gpu_memory_gb: float | None) -> tuple[str, str] | None:
-    """Why models that are sized for ``gpu_memory_gb`` may not fit these GPUs, and what helps; None when they do."""
+    """Return why models may not fit these GPUs, and the fix.
+
+    The models are sized for ``gpu_memory_gb``. It is None if they fit.
+    """
     sizes = [gpu.memory_gb for gpu in gpus if gpu.memory_gb is not None]
-    # The driver keeps a part for itself: a card sold as 80 GB lists 79.6 GiB or fewer.
+    # The driver keeps a part of the memory: a card sold as 80 GB lists 79.6 GiB or fewer.
     if gpu_memory_gb is None or not sizes or min(sizes) >= gpu_memory_gb * _LISTED_SHARE:
         return None
     return (
@@ -108,5 +122,5 @@ def _version(text: str) -> tuple[int, ...]:
 def _number(text: str) -> float | None:
     try:
         return float(text)
-    except ValueError:  # "[N/A]", as of a MIG device
+    except ValueError:  # "[N/A]", e.g. of a MIG device
         return None

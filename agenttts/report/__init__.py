@@ -1,4 +1,4 @@
-"""Reports: what one or many runs found, as a table, a page or a document.
+"""Reports on one or many runs, as a table, an HTML page or a document.
 
 >>> render(build_report([Path("results/demo")]), "html", Path("demo.html"))
 """

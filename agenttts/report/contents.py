@@ -1,4 +1,4 @@
-"""What a report says, in words and cells, whatever it is rendered as."""
+"""The contents of a report as texts and tables, the same for every format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _REPAIRS = 3
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of text. ``numbers`` are the columns to align right."""
+    """A table of texts.
+
+    ``numbers`` are the names of the columns to align right.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -29,13 +32,13 @@ class Grid:
 
 @dataclass(frozen=True)
 class RunContents:
-    """One run: heading, a few lines, its tables by part."""
+    """The contents of one run: a heading, a few lines and tables."""
 
     title: str
     lines: tuple[str, ...]
     best: Grid | None
     after: tuple[Grid, ...]
-    """The best again on more examples, and the final test."""
+    """Finalists (scored again on more examples) and the final test."""
     improvements: Grid | None
     fronts: tuple[Grid, ...]
     failures: Grid | None
@@ -43,13 +46,13 @@ class RunContents:
 
 
 def run_titles(report: Report) -> list[str]:
-    """What to call each run: its name, or its path where two have one name."""
+    """Return a title for each run: its name, or its path if two runs share the name."""
     names = Counter(run.run for run in report.runs)
     return [run.run if names[run.run] == 1 else str(run.path) for run in report.runs]
 
 
 def run_contents(run: RunReport, title: str) -> RunContents:
-    """The contents of one run."""
+    """Return the contents of one run."""
     return RunContents(
         title=title,
         lines=tuple(_lines(run)),
@@ -63,7 +66,7 @@ def run_contents(run: RunReport, title: str) -> RunContents:
 
 
 def comparison(report: Report) -> Grid:
-    """One row a run."""
+    """Return the table that compares runs, one row for each run."""
     rows = []
     for title, run in zip(run_titles(report), report.runs, strict=True):
         best, totals = run.best, run.totals
@@ -88,25 +91,25 @@ def comparison(report: Report) -> Grid:
 
 
 def _test_text(run: RunReport) -> str:
-    """The recommended allocation's score in the final test."""
+    """Return the recommended allocation's score in the final test."""
     if not run.tests or run.tests[0]["score"] is None:
         return "-"
     return score_text(run.tests[0]["score"], run.after_intervals.get(run.tests[0]["trial"]))
 
 
 def allocation_text(records: Iterable[Mapping[str, Any]]) -> str:
-    """An allocation in short: ``qwen-7b×4 → llama-3b×20``."""
+    """Return an allocation in short form: ``qwen-7b×4 → llama-3b×20``."""
     return " → ".join(f"{choice['model']}×{choice['samples']}" for choice in records)
 
 
 def score_text(score: float, interval: Interval | None) -> str:
-    """A score with its confidence interval, where there is one."""
+    """Return a score, with its confidence interval if there is one."""
     text = f"{score:.4f}"
     return f"{text} [{interval.low:.3f}, {interval.high:.3f}]" if interval else text
 
 
 def number(value: float | None) -> str:
-    """A quantity to about four digits; ``-`` when unknown."""
+    """Format a quantity to about four digits; ``-`` if it is unknown."""
     if value is None:
         return "-"
     if value == int(value) or abs(value) >= 1000:
@@ -115,12 +118,12 @@ def number(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share in per cent."""
+    """Format a share in per cent."""
     return "-" if value is None else f"{value:.0%}"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as the two units that matter."""
+    """Format seconds in the two largest units that apply."""
     if seconds is None:
         return "-"
     if seconds < 60:
@@ -132,7 +135,7 @@ def duration(seconds: float | None) -> str:
 
 
 def trial_text(row: Mapping[str, Any]) -> str:
-    """One trial in a line, for the tip of a point in a figure."""
+    """Return one trial as a line, for the tooltip of a point in a figure."""
     return f"{row['trial']} {allocation_text(row['allocation'])}: score {row['score']:.4f}, budget {number(row['budget'])}"
 
 
@@ -162,7 +165,7 @@ def _lines(run: RunReport) -> list[str]:
 
 
 def _cut_lines(run: RunReport) -> list[str]:
-    """The share of cut samples by stage, and what it means where it is high."""
+    """Return the share of cut samples by stage, and the warnings about cut samples."""
     shares = ", ".join(f"{part.stage} {share(part.share)}" for part in cut_by_stage(run.cuts))
     lines = [f"samples cut at decode_tokens: {shares}"] if shares else []
     return [*lines, *(f"warning: {warning}" for warning in run.warnings)]
@@ -192,7 +195,10 @@ def _best_grid(run: RunReport) -> Grid | None:
 
 
 def _after_grids(run: RunReport) -> Iterator[Grid]:
-    """Trials after the search: the score in the search and the new one side by side."""
+    """Yield tables of the trials after the search.
+
+    The score in the search is beside the new score.
+    """
     finals = "finalists on more examples of the search split (the best first)"
     tests = "final test on held-out examples (the best first)"
     for title, name, rows in ((finals, "score", run.finalists), (tests, "test score", run.tests)):
@@ -215,7 +221,7 @@ def _after_row(run: RunReport, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _recommended_lines(run: RunReport) -> list[str]:
-    """The searcher's recommendation, and how it differs from the best trial."""
+    """Return the searcher's recommendation and how it differs from the best trial."""
     if run.recommended is None:
         return []
     row = run.recommended_trial
@@ -228,7 +234,7 @@ def _recommended_lines(run: RunReport) -> list[str]:
 
 
 def _agent_lines(run: RunReport) -> list[str]:
-    """What the language model did, and what had to be done about it."""
+    """Return what the language model did, with its repaired proposals and failures."""
     agent = run.agent
     if agent is None or not agent["calls"]:
         return []
@@ -308,7 +314,10 @@ def _some(trials: Sequence[str]) -> str:
 
 
 def _shortened(error: str) -> str:
-    """An error as one paragraph; of a long one its end, where a traceback says what happened."""
+    """Return an error as one paragraph, of a long error only the end.
+
+    The end of a traceback says what happened.
+    """
     text = " ".join(error.split())
     return text if len(text) <= _LONGEST_ERROR else f"… {text[-_LONGEST_ERROR:]}"
 

@@ -1,4 +1,4 @@
-"""Writing a report: to standard output or, atomically, to a file, in any of its formats."""
+"""Write a report in any format, to standard output or atomically to a file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ ReportFormat = Literal["table", "json", "csv", "html", "parquet"]
 def render(report: Report, format: ReportFormat, out: Path | None = None) -> None:
     """Print the report, or write it to ``out``.
 
-    ``csv`` and ``parquet`` are one table of the trials of all runs (see `flat_table`). Raises `UserError` when ``out``
-    cannot be written, and for Parquet on a terminal.
+    ``csv`` and ``parquet`` are one table of the trials of all runs (see `flat_table`).
+
+    Raises:
+        UserError: ``out`` cannot be written, or Parquet would go to a terminal.
     """
     if format not in _CONTENT and format != "table":
         raise UserError(f"unknown format '{format}'; {valid_names(format, get_args(ReportFormat))}")
@@ -44,11 +46,15 @@ def render(report: Report, format: ReportFormat, out: Path | None = None) -> Non
 
 
 def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
-    """One row a trial, no nested columns: a table that ``replay`` takes.
+    """Return one row for each trial, without nested columns.
 
-    The allocation becomes ``STAGE.model`` and ``STAGE.samples`` (null where a run has no such stage), the metric X the
-    column ``X``, or ``metrics.X`` where that name is taken, and its standard error ``metrics_stderr.X``. The cut samples
-    become ``cut_share.STAGE``.
+    ``replay`` takes such a table.
+
+    - The allocation becomes the columns ``STAGE.model`` and ``STAGE.samples``. They are null where
+      a run has no such stage.
+    - Metric X becomes the column ``X``, or ``metrics.X`` if that name is taken.
+    - The standard error of metric X becomes ``metrics_stderr.X``.
+    - The share of cut samples becomes ``cut_share.STAGE``.
     """
     stages = dict.fromkeys(
         choice["stage"] for allocation in trials["allocation"] for choice in allocation
@@ -118,10 +124,10 @@ _CONTENT: dict[str, Callable[[Report], bytes]] = {
 
 
 def _write_standard_output(content: bytes) -> None:
-    """Write a document: its encoding is UTF-8, whatever the terminal's is."""
+    """Write a document to standard output in UTF-8, whatever the terminal's encoding."""
     sys.stdout.flush()
     stream = getattr(sys.stdout, "buffer", None)
-    if stream is None:  # an object in place of standard output that takes text alone
+    if stream is None:  # standard output was replaced by an object that takes only text
         sys.stdout.write(content.decode())
     else:
         stream.write(content)

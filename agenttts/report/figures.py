@@ -1,4 +1,7 @@
-"""Figures as inline SVG, coloured by the page's style sheet (classes ``s0`` … ``s5`` are the series)."""
+"""Figures as inline SVG.
+
+The page's style sheet sets the colours: classes ``s0`` … ``s5`` are the series.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 44
 
 @dataclass(frozen=True)
 class Point:
-    """A point with the text its tip shows."""
+    """A point and the text of its tooltip."""
 
     x: float
     y: float
@@ -22,7 +25,10 @@ class Point:
 
 
 def trace_figure(series: Sequence[tuple[Sequence[Point], Sequence[float]]], label: str) -> str:
-    """Best-so-far over trials: per series its trials as dots and the best so far as a step line."""
+    """Draw the best score so far over trials.
+
+    Each series shows its trials as dots and the best score so far as a step line.
+    """
     points = [point for dots, _ in series for point in dots]
     if not points:
         return ""
@@ -38,7 +44,10 @@ def trace_figure(series: Sequence[tuple[Sequence[Point], Sequence[float]]], labe
 def scatter_figure(
     points: Sequence[Point], front: Sequence[tuple[float, float]], x_label: str, label: str
 ) -> str:
-    """Score against a cost: every trial a dot, the Pareto front a step line with larger dots."""
+    """Draw the score against a cost.
+
+    Every trial is a dot. The Pareto front is a step line with larger dots.
+    """
     if not points:
         return ""
     scale = _Scale.around([0.0, *(p.x for p in points)], [p.y for p in points])
@@ -56,7 +65,7 @@ def scatter_figure(
 
 @dataclass(frozen=True)
 class _Scale:
-    """From data to pixels."""
+    """The mapping from data values to pixels."""
 
     x_ticks: tuple[float, ...]
     y_ticks: tuple[float, ...]
@@ -77,7 +86,7 @@ def _place(value: float, ticks: Sequence[float], start: float, end: float) -> fl
 
 
 def _ticks(values: Iterable[float]) -> tuple[float, ...]:
-    """Four to eight round numbers from below the least value to above the greatest."""
+    """Return four to eight round numbers that enclose all values."""
     known = list(values)
     low, high = min(known), max(known)
     span = high - low if high > low else abs(high) or 1.0
@@ -121,7 +130,7 @@ def _short(value: float) -> str:
 
 
 def _steps(points: Sequence[tuple[float, float]], scale: _Scale, colour: str) -> str:
-    """A line that holds each value until the next point: what is best up to there."""
+    """Return a line that holds each value until the next point."""
     if not points:
         return ""
     moves = [f"M{scale.x(points[0][0])} {scale.y(points[0][1])}"]

@@ -1,4 +1,7 @@
-"""The report as one self-contained page: no script, no external resource, readable in light and dark."""
+"""The report as one self-contained HTML page.
+
+The page has no script and no external resource, and is readable in light and dark mode.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from agenttts.tables.aggregate import scored
 
 
 def render_html(report: Report) -> str:
-    """The page as text. Everything that comes from a run is escaped."""
+    """Return the page as text, with everything that comes from a run escaped."""
     titles = run_titles(report)
     name = titles[0] if len(titles) == 1 else f"{len(titles)} runs"
     body = [f"<h1>{escape(name)}</h1>"]
@@ -58,7 +61,7 @@ def _run(run: RunReport, title: str, *, heading: bool) -> Iterator[str]:
 def _traces(runs: Sequence[RunReport], titles: Sequence[str]) -> str:
     series = []
     for run in runs:
-        # Scores and tips in the order of the trace.
+        # Scores and tooltips in the order of the trace.
         rows = run.trace.join(run.trials.select("trial", "allocation"), on="trial", how="left")
         rows = rows.sort("step")
         dots = [Point(r["step"], r["score"], trial_text(r)) for r in rows.iter_rows(named=True)]

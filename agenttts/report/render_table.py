@@ -1,4 +1,4 @@
-"""The report for a terminal, through Rich."""
+"""The report for a terminal, rendered with Rich."""
 
 from __future__ import annotations
 
@@ -23,20 +23,24 @@ _PLAIN_WIDTH = 120
 
 def print_tables(report: Report) -> None:
     """Print the report on standard output."""
-    # Into a pipe Rich would wrap at 80 columns, which an allocation of long model names does not fit.
+    # Into a pipe Rich would wrap at 80 columns, which is too narrow for an allocation of long model
+    # names.
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     _print(report, Console(highlight=False, width=None if known else _PLAIN_WIDTH))
 
 
 def tables_text(report: Report, width: int = _PLAIN_WIDTH) -> str:
-    """The report as plain text of that many columns."""
+    """Return the report as plain text, ``width`` columns wide."""
     stream = io.StringIO()
     _print(report, Console(file=stream, width=width, highlight=False, color_system=None))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Values as a row of bars from the lowest to the highest; the last of each part where there are many."""
+    """Return values as a row of bars, scaled from the lowest to the highest.
+
+    If there are too many values for the row, each bar is the last value of an equal part of them.
+    """
     if len(values) > _LONGEST_SPARKLINE:
         step = len(values) / _LONGEST_SPARKLINE
         values = [values[round((i + 1) * step) - 1] for i in range(_LONGEST_SPARKLINE)]
@@ -56,7 +60,7 @@ def _print(report: Report, console: Console) -> None:
 
 
 def _parts(contents: RunContents, trace: Sequence[float]) -> Iterator[RenderableType]:
-    # Text, never markup: names and errors may hold square brackets.
+    # Text, not markup: names and errors may hold square brackets.
     yield Rule(Text(contents.title, style="bold"), align="left")
     yield Text("\n".join(contents.lines))
     if contents.best:

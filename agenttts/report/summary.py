@@ -1,6 +1,6 @@
-"""From run directories to one `Report`: everything the renderings show, worked out once.
+"""Build one `Report` from run directories, with everything that the formats show.
 
-A run may be unfinished, or so new that it has no table yet: it is then a report without trials.
+A run may be unfinished. A run without a table gives a report without trials.
 """
 
 from __future__ import annotations
@@ -46,12 +46,22 @@ from agenttts.tables.schema import (
 
 @dataclass(frozen=True)
 class RunReport:
-    """One run. ``outcome`` is how it ended ('done' or why not), None while it is not over.
+    """One run, read from its directory.
 
-    ``interval`` is the confidence interval of the best trial's score over its examples, where they are recorded, and
-    ``after_intervals`` those of the trials after the search, by trial; ``settings`` is the run's resolved spec; ``agent``
-    sums up what the language model did (see `agenttts.search.llm.transcript.summarise`), None without one;
-    ``recommended`` is the allocation, as records, that the searcher expects to score best, None where it says none.
+    Attributes:
+        run: Name of the run.
+        path: Its directory.
+        outcome: How the run ended ('done' or the reason); None while it is not over.
+        trials: The table of its trials.
+        interval: Confidence interval of the best trial's score over its examples, if these are
+            recorded.
+        guidelines: The searcher's guidelines.
+        settings: The run's resolved spec.
+        after_intervals: Confidence intervals of the trials after the search, by trial.
+        agent: What the language model did (see `agenttts.search.llm.transcript.summarise`); None
+            without a language model.
+        recommended: The allocation, as records, that the searcher expects to score best; None if it
+            names none.
     """
 
     run: str
@@ -67,22 +77,28 @@ class RunReport:
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
-        """The row of the best trial: of the finalists if there are any, else of the search; None when none scored."""
+        """The row of the best trial; None if no trial has a score.
+
+        It is the best finalist if there are finalists, else the best trial of the search.
+        """
         return _best(self.trials)
 
     @cached_property
     def trace(self) -> pl.DataFrame:
-        """Best-so-far, as `agenttts.tables.aggregate.best_so_far` has it."""
+        """The best score so far, from `agenttts.tables.aggregate.best_so_far`."""
         return best_so_far(self.trials)
 
     @cached_property
     def pareto(self) -> dict[str, pl.DataFrame]:
-        """The Pareto front of the score against each cost."""
+        """The Pareto front of the score against each cost, by cost."""
         return {cost: pareto_front(self.trials, cost) for cost in COSTS}
 
     @cached_property
     def totals(self) -> dict[str, Any]:
-        """Counts and sums, as `agenttts.tables.aggregate.summarise_runs` has them; zeros without trials."""
+        """Counts and sums from `agenttts.tables.aggregate.summarise_runs`.
+
+        They are zero without trials.
+        """
         rows = summarise_runs(self.trials)
         if rows.is_empty():
             zeros = {name: None if name in _UNKNOWN_AT_FIRST else 0 for name in rows.columns}
@@ -91,22 +107,28 @@ class RunReport:
 
     @cached_property
     def states(self) -> dict[str, int]:
-        """Trials by state, those that occur."""
+        """The number of trials in each state that occurs."""
         return {s.value: self.totals[s.value] for s in TrialState if self.totals[s.value]}
 
     @cached_property
     def sources(self) -> dict[str, int]:
-        """Trials by who proposed them."""
+        """The number of trials by what proposed them."""
         return by_source(self.trials)
 
     @cached_property
     def finalists(self) -> list[dict[str, Any]]:
-        """The best again on more examples, best first: rows with the score in the search as ``search_score``."""
+        """The rows of the finalists, scored again on more examples, best first.
+
+        ``search_score`` is the score in the search.
+        """
         return self._with_search_score(finalists(self.trials))
 
     @cached_property
     def tests(self) -> list[dict[str, Any]]:
-        """The final test: each tested allocation's row, with its score in the search as ``search_score``."""
+        """The rows of the allocations in the final test.
+
+        ``search_score`` is the score in the search.
+        """
         return self._with_search_score(held_out(self.trials))
 
     @cached_property
@@ -116,7 +138,7 @@ class RunReport:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """What the reader should know before the scores."""
+        """Warnings that the reader should see before the scores."""
         return cut_warnings(self.cuts, self._decode_tokens)
 
     @property
@@ -129,7 +151,10 @@ class RunReport:
 
     @cached_property
     def failures(self) -> list[dict[str, Any]]:
-        """Trials without a result, those with the same state and error together: state, error, trials."""
+        """Trials without a result, grouped by state and error.
+
+        Each entry has the keys state, error and trials.
+        """
         failed = self.trials.filter(pl.col("state") != TrialState.COMPLETED.value)
         return (
             failed.group_by("state", "error", maintain_order=True)
@@ -138,7 +163,7 @@ class RunReport:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The run in the JSON document."""
+        """Return the run as it is in the JSON document."""
         counts = [state.value for state in TrialState]
         best = None if self.best is None else _plain(self.best)
         if best is not None and self.interval is not None:
@@ -168,7 +193,7 @@ class RunReport:
 
     @cached_property
     def recommended_trial(self) -> dict[str, Any] | None:
-        """The row of the search that evaluated the recommended allocation."""
+        """The row of the search trial that evaluated the recommended allocation."""
         if self.recommended is None:
             return None
         wanted = [dict(choice) for choice in self.recommended]
@@ -201,23 +226,26 @@ class RunReport:
 
 @dataclass(frozen=True)
 class Report:
-    """One or many runs."""
+    """The report on one or many runs."""
 
     runs: tuple[RunReport, ...]
 
     @cached_property
     def trials(self) -> pl.DataFrame:
-        """The trials of all runs, their metrics united."""
+        """The trials of all runs in one table, with the metrics of all of them."""
         return concat_trials([run.trials for run in self.runs])
 
     @cached_property
     def best_run(self) -> RunReport | None:
-        """The run that holds the best trial of all; None when no trial scored."""
+        """The run with the best trial of all; None if no trial has a score."""
         runs = [run for run in self.runs if run.best is not None]
         return max(runs, key=_by_best, default=None)
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON document: plain types, times as ISO-8601 in UTC, non-finite numbers as null."""
+        """Return the JSON document.
+
+        It holds plain types, times as ISO 8601 in UTC, and null for non-finite numbers.
+        """
         runs = [run.as_dict() for run in self.runs]
         best = None if self.best_run is None else runs[self.runs.index(self.best_run)]["best"]
         return {"runs": runs, "best": best}
@@ -230,12 +258,17 @@ def build_report(
     agents: Mapping[str, Mapping[str, Any] | None] | None = None,
     recommended: Mapping[str, Sequence[Mapping[str, Any]] | None] | None = None,
 ) -> Report:
-    """Read runs (directories ``results/RUN``), finished or not.
+    """Read runs, finished or not, and build the report on them.
 
-    By the name of the run's directory: ``guidelines`` are the searcher's, ``agents`` what the language model did,
-    ``recommended`` the allocation the searcher recommends.
-    Raises `UserError` for a directory that is
-    not there or not a run, and for damaged tables, each with its path.
+    Args:
+        run_dirs: Run directories, ``results/RUN``.
+        guidelines: The searcher's guidelines, by name of the run's directory.
+        agents: What the language model did, by name of the run's directory.
+        recommended: The allocation that the searcher recommends, by name of the run's directory.
+
+    Raises:
+        UserError: A directory is absent or not a run, or a table is damaged; the message names the
+            path.
     """
     told = (guidelines or {}, agents or {}, recommended or {})
     return Report(tuple(_read_run(path, *told) for path in run_dirs))
@@ -258,7 +291,8 @@ def _read_run(
             f"{path}: not a run: it has none of {spec.name}, {journal.name}, {table.name}"
         )
     trials = read_trials(table) if table.exists() else trials_frame([], [])
-    # A run is its directory: one copied or renamed is not mistaken for the one its rows were written under.
+    # The directory names the run. So the rows of a copied or renamed run are not taken for rows of
+    # the original.
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
     best = _best(trials)
@@ -289,7 +323,7 @@ def _best(trials: pl.DataFrame) -> dict[str, Any] | None:
 
 
 def _interval(path: Path, trials: pl.DataFrame, trial: str) -> Interval | None:
-    """A trial's confidence interval; None where its examples were not kept."""
+    """Return a trial's confidence interval; None if its examples were not kept."""
     metric = main_metric(trials)
     examples = path / "trials" / trial / "examples.parquet"
     if metric is None or not examples.exists():
@@ -298,7 +332,9 @@ def _interval(path: Path, trials: pl.DataFrame, trial: str) -> Interval | None:
 
 
 def _outcome(journal: Path) -> str | None:
-    """What the last ``ended`` says, unless the run was started again since."""
+    """Return the outcome in the last ``ended`` event.
+
+    It is None if there is none, or if the run was started again since."""
     outcome: str | None = None
     if not journal.exists():
         return None
@@ -328,7 +364,10 @@ def _settings(spec: Path) -> dict[str, Any]:
 
 
 def _by_best(run: RunReport) -> tuple[float, float, float]:
-    """Sorts runs as `best_trial` sorts trials: by score, then by lower budget, then by earlier finish."""
+    """Sort key of runs, in the order of `best_trial`.
+
+    The order is by score, then by lower budget, then by earlier finish.
+    """
     assert run.best is not None
     finished = run.best["finished"]
     return (
@@ -339,7 +378,7 @@ def _by_best(run: RunReport) -> tuple[float, float, float]:
 
 
 def _plain(value: Any) -> Any:
-    """A table's values as JSON has them."""
+    """Return a table's values as JSON values."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items() if key != NO_METRIC}
     if isinstance(value, list):

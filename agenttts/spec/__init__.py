@@ -1,4 +1,7 @@
-"""The job spec: strict, with errors that name the file, the line, the key and what is valid."""
+"""The job spec, read strictly.
+
+Errors name the file, the line, the key and what is valid.
+"""
 
 from agenttts.spec.agent import (
     AgentSection,

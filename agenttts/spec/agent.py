@@ -1,7 +1,7 @@
-"""The ``agent:`` section: which language model the search asks, if any.
+"""The ``agent:`` section: the language model that the search asks, if any.
 
-No secret is part of it: an endpoint's key is named by its environment variable, and whatever looks like a key is an
-error.
+It holds no secret. The spec names the environment variable of an endpoint's key, and a value that
+looks like a key is an error.
 """
 
 from __future__ import annotations
@@ -23,26 +23,32 @@ _KEY_LIKE = re.compile(r"(^|_)(api_?key|key|token|secret|password|authorization)
 
 
 class _Talk(Section):
-    """How a model is talked with, whatever serves it."""
+    """Settings for calls of a model, whatever serves it."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.7
     """None: the server's default, for models that take no temperature."""
     max_tokens: Annotated[int, Field(ge=64)] = 2048
-    """Tokens of one reply at most."""
+    """The most tokens of one reply."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     retries: Annotated[int, Field(ge=0, le=20)] = 4
-    """Further attempts, with growing waits, when a call fails in passing (timeouts, 429, 5xx)."""
+    """Further attempts after a passing failure (timeout, 429, 5xx); waits grow."""
     max_calls: Annotated[int, Field(ge=1)] = 200
-    """Attempts a run, resumed or not."""
+    """The most attempts of a run, whether it was resumed or not."""
     max_total_tokens: Annotated[int, Field(ge=1)] = 2_000_000
-    """Tokens a run: prompts and replies."""
+    """The most tokens of a run: prompts and replies."""
     bad_replies: Annotated[int, Field(ge=0, le=10)] = 2
-    """How often an unusable reply is sent back for correction before the insight rules propose."""
+    """How often an unusable reply is returned for correction.
+
+    After that the insight rules propose.
+    """
     structured: bool = True
-    """Ask for JSON by schema (left out by itself where the server refuses it)."""
+    """Ask for JSON by schema; switched off automatically where the server refuses it."""
     thinking: ThinkingSetting = "auto"
-    """The markers around the model's thinking, which is removed before a reply is read; ``auto``: as for ``models``,
-    where the run serves the model; the common tags, where it does not."""
+    """The markers around the model's thinking.
+
+    Thinking is removed before a reply is read.
+    ``auto``: as for ``models`` if the run serves the model, else the common tags.
+    """
 
     @field_validator("thinking", mode="before")
     @classmethod
@@ -56,14 +62,17 @@ class _Talk(Section):
 
 
 class EndpointAgent(_Talk):
-    """An OpenAI-compatible server that runs already."""
+    """An OpenAI-compatible server that is already running."""
 
     kind: Literal["endpoint"]
     base_url: str
-    """Up to and including ``/v1``."""
+    """The address up to and including ``/v1``."""
     model: str
     api_key_env: str | None = None
-    """The *name* of the environment variable with the key; None: the server asks for none."""
+    """The *name* of the environment variable with the key.
+
+    None: the server asks for no key.
+    """
     extra: dict[str, Any] = {}
     """Further fields of the request's body, e.g. ``{reasoning_effort: low}``."""
 
@@ -84,7 +93,7 @@ class EndpointAgent(_Talk):
     @field_validator("api_key_env")
     @classmethod
     def _check_variable(cls, value: str | None) -> str | None:
-        # The value is not repeated: it may be the key itself.
+        # The message does not repeat the value, because it may be the key itself.
         if value is not None and not (_VARIABLE.fullmatch(value) and len(value) <= 64):
             raise SecretFound(
                 "this is no name of an environment variable; valid: a name such as MY_LLM_KEY. If it is the key itself, "
@@ -110,23 +119,35 @@ class EndpointAgent(_Talk):
 
 
 class ServeAgent(_Talk):
-    """A model that the run serves itself, with vLLM in the trials' image, for as long as the search needs it."""
+    """A model that the run serves itself, as long as the search needs it.
+
+    vLLM serves it, in the trials' image.
+    """
 
     kind: Literal["serve"]
     model: str
     """A name under ``models``, or the directory of a chat model."""
     gpus: Annotated[int, Field(ge=0)] | None = None
-    """None: the model's own, or worked out from its config.json and the profile's GPU memory."""
+    """GPUs of the served model.
+
+    None: as set for the model, or derived from its config.json and the profile's GPU memory.
+    """
     options: dict[str, Any] = {}
-    """vLLM's engine options, checked by name (over those of the model under ``models``)."""
+    """vLLM's engine options, checked by name; they override those under ``models``."""
     template_args: dict[str, Any] = {}
-    """Arguments of the chat template (over those of the model under ``models``)."""
+    """Arguments of the chat template; they override those under ``models``."""
     start_seconds: Annotated[float, Field(gt=0)] = 1800.0
-    """How long the search waits for it, in the queue and while it loads, before the insight rules propose."""
+    """Seconds that the search waits for the model, in the queue and while it loads.
+
+    After that the insight rules propose.
+    """
     idle_seconds: Annotated[float, Field(ge=0)] = 600.0
-    """It is released when trials take longer than this, and started again for the next batch."""
+    """Seconds that the model stays idle before it is released.
+
+    It is released if trials take longer than this, and started again for the next batch.
+    """
     restarts: Annotated[int, Field(ge=0, le=20)] = 2
-    """Times in a row it is started again when it dies or does not start."""
+    """The most consecutive restarts after the model dies or does not start."""
 
     @field_validator("template_args")
     @classmethod
@@ -140,7 +161,7 @@ class ServeAgent(_Talk):
 
 
 class ScriptedAgent(_Talk):
-    """Replies from a file, for tests and trials of what a bad model does."""
+    """Replies from a file, for tests and for trying what a bad model does."""
 
     kind: Literal["scripted"]
     replies: str
@@ -155,11 +176,14 @@ KINDS: dict[str, type[_Talk]] = {
 
 
 class SecretFound(ValueError):
-    """A value that must not be shown, not even in the error about it."""
+    """A value that no message may show, not even the error about it."""
 
 
 def _alternative(value: Any) -> str | None:
-    """Which alternative a value is meant for, so that errors speak of that one alone."""
+    """Return the alternative that a value is meant for.
+
+    Errors then concern that alternative alone.
+    """
     if isinstance(value, _Talk):
         return type(value).__name__
     if isinstance(value, Mapping):
@@ -178,7 +202,10 @@ AgentSection = Annotated[
 
 
 def check_kind(value: Any) -> Any:
-    """A validator that runs before the alternatives: the kind must be one of them, and no key may hold a secret."""
+    """Check that the kind is a known one and that no key may hold a secret.
+
+    This validator runs before the alternatives of the union.
+    """
     if isinstance(value, Mapping):
         for name in value:
             if _KEY_LIKE.search(str(name)):

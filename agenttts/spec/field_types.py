@@ -1,4 +1,4 @@
-"""Walking down the type annotations of sections, key by key, as a document is walked down."""
+"""Look up type annotations of sections by the path of a key in a document."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ KeyPath = tuple[str | int, ...]
 
 
 def step(annotation: Any, part: str | int) -> Any:
-    """The annotation one step down, ``Any`` where it is not known, None when ``part`` is no step."""
+    """Return the annotation of ``part``, one level below ``annotation``.
+
+    It is ``Any`` if it is not known, and None if ``part`` leads nowhere.
+    """
     if annotation is Any:
         return Any
     for option in options(annotation):
@@ -35,7 +38,7 @@ def step(annotation: Any, part: str | int) -> Any:
 
 
 def field_type(model: type[BaseModel], path: Sequence[str | int]) -> Any:
-    """The annotation of the value at ``path``; ``Any`` where the model has none."""
+    """Return the annotation of the value at ``path``; ``Any`` if the model has none."""
     here: Any = model
     for part in path:
         here = step(here, part)
@@ -45,7 +48,7 @@ def field_type(model: type[BaseModel], path: Sequence[str | int]) -> Any:
 
 
 def options(annotation: Any) -> list[Any]:
-    """The alternatives of an annotation: the members of a union, or the annotation itself."""
+    """Return the members of a union, or the annotation itself if it is not a union."""
     while typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) in (typing.Union, UnionType):
@@ -54,12 +57,15 @@ def options(annotation: Any) -> list[Any]:
 
 
 def models(annotation: Any) -> list[type[BaseModel]]:
-    """The alternatives of an annotation that are sections."""
+    """Return the alternatives of an annotation that are sections."""
     return [o for o in options(annotation) if isinstance(o, type) and issubclass(o, BaseModel)]
 
 
 def is_text_field(annotation: Any, value: Any) -> bool:
-    """Whether a field takes text, and not ``value``: a number or truth value that YAML made of an unquoted scalar."""
+    """Return whether a field takes text but not ``value``.
+
+    ``value`` is a number or truth value that YAML made of an unquoted scalar.
+    """
     if annotation is Any or value is None:
         return False
     found = options(annotation)

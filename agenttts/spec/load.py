@@ -1,4 +1,4 @@
-"""Reading a job spec from a file and freezing the resolved one."""
+"""Read a job spec from a file, and write a resolved one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from agenttts.spec.strict import load_strict
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
-    """The job spec in a file with ``--set`` overrides applied and paths made absolute.
+    """Read a job spec from a file.
 
-    Raises `UserError` naming file, line, key, value and what is valid.
+    ``--set`` overrides are applied and paths made absolute.
+
+    Raises:
+        UserError: Something is wrong; the message names file, line, key and value, and what is
+            valid.
     """
     return parse_spec(read_text(path, "job spec"), str(path), path.parent, overrides)
 
 
 def parse_spec(text: str, source: str, base: Path, overrides: Sequence[str] = ()) -> JobSpec:
-    """The job spec in ``text``; relative paths are taken from ``base``."""
+    """Return the job spec in ``text``; relative paths are relative to ``base``."""
     spec = load_strict(JobSpec, text, source, overrides)
     try:
         return spec.anchored(base)
@@ -30,12 +34,16 @@ def parse_spec(text: str, source: str, base: Path, overrides: Sequence[str] = ()
 
 
 def dump_spec(spec: JobSpec) -> str:
-    """YAML that loads to the same spec: what a run keeps as its ``spec.yaml``."""
+    """Return YAML that loads to the same spec; a run keeps it as its ``spec.yaml``."""
     return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def read_text(path: Path, what: str) -> str:
-    """The text of a file the user named; `UserError` with near names when it is not there."""
+    """Return the text of a file that the user named.
+
+    Raises:
+        UserError: The file is not there; the message suggests near names.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The shape of a job spec. Every unknown key is an error; every field says its unit."""
+"""The model of a job spec: unknown keys are errors, and fields state their units."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class TaskSection(Section):
-    """What is solved, on which examples."""
+    """The task, its data and the number of examples."""
 
     name: str
     data: str = ""
-    """A file, a Hugging Face ``datasets`` id or ``builtin:NAME``; empty: the task's built-in data set."""
+    """A file, a Hugging Face ``datasets`` id or ``builtin:NAME``.
+
+    Empty: the task's built-in data set.
+    """
     split: str = "search"
     examples: Annotated[int, Field(ge=1)] | None = None
-    """How many examples a trial is scored on; None: all of the split."""
+    """The number of examples that a trial is scored on; None: all of the split."""
     skip_bad: Annotated[int, Field(ge=0)] = 0
-    """How many bad records of a file or hub split may be left out; more of them are an error."""
+    """The most bad records of a file or hub split that are skipped; more are an error."""
     options: dict[str, Any] = {}
     run_code_on_host: bool = False
-    """Lets a task that runs programs a model wrote run them without a container, in the sandbox alone."""
+    """Let a task run a model's programs without a container, in the sandbox alone."""
 
 
 class SampleValues(Section):
@@ -47,12 +50,12 @@ class SampleValues(Section):
     values: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 
 
-# Every allowed count is a choice of its own; the paper's most is 100.
+# Every allowed count is a choice of its own. The paper's largest count is 100.
 MOST_SAMPLES = 100_000
 
 
 class StageSection(Section):
-    """One stage: which models it may use, its nominal token counts, the sample counts allowed."""
+    """One stage: its models, its nominal token counts and the sample counts allowed."""
 
     models: Annotated[list[str], Field(min_length=1)]
     prompt_tokens: Annotated[int, Field(ge=1)]
@@ -85,20 +88,29 @@ class StageSection(Section):
 
 
 class ModelSection(Section):
-    """A model: where it lies, its nominal size, how to run it."""
+    """A model: where its files are, its nominal size and how to run it."""
 
     path: str
     revision: str | None = None
     params: Annotated[float, Field(gt=0)]
-    """Nominal parameters, e.g. 7.0e9: what the budget counts."""
+    """Nominal parameters, e.g. 7.0e9; the budget counts them."""
     gpus: Annotated[int, Field(ge=0)] | None = None
-    """GPUs one engine takes; None: worked out from the model's config.json and the profile's GPU memory."""
+    """GPUs of one engine.
+
+    None: derived from the model's config.json and the profile's GPU memory.
+    """
     engine: Literal["vllm", "transformers", "scripted"] = "vllm"
     prompt_style: Literal["chat", "few_shot_chat", "few_shot_completion"] = "chat"
     options: dict[str, Any] = {}
-    """Passed to the engine by name (vLLM: dtype, quantization, max_model_len, tensor_parallel_size, ...)."""
+    """Options passed to the engine by name.
+
+    For vLLM: dtype, quantization, max_model_len, tensor_parallel_size, ...
+    """
     thinking: ThinkingSetting = "auto"
-    """The markers around the model's thinking; ``auto``: those that its chat template and tokens show."""
+    """The markers around the model's thinking.
+
+    ``auto``: the markers that its chat template and tokens show.
+    """
     template_args: dict[str, Any] = {}
     """Arguments of the chat template, e.g. ``{enable_thinking: false}``."""
 
@@ -115,33 +127,42 @@ class ModelSection(Section):
     @field_validator("params", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
-        """YAML 1.1 reads ``7e9`` as text (no dot): take it as the number it plainly is."""
+        """Convert a text such as ``7e9``: without a dot, YAML 1.1 reads it as text."""
         if isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d+", value):
             return float(value)
         return float(value) if type(value) is int else value
 
 
 class TestSplitSection(Section):
-    """The final test: the best allocations, scored once more on examples that the search never saw."""
+    """The final test: the best allocations scored on examples new to the search."""
 
     split: str = "test"
     examples: Annotated[int, Field(ge=1)] | None = None
-    """How many of the split that no trial of the search was scored on; None: all of them."""
+    """Examples of the split that no trial of the search was scored on.
+
+    None: all of them.
+    """
     top: Annotated[int, Field(ge=1)] = 1
     """How many allocations: the recommended one, then those with the next best scores."""
 
 
 class FinalistsSection(Section):
-    """The best allocations scored again on more examples, before the best of them is named."""
+    """The finalists: the best allocations scored again on more examples.
+
+    The best of them is named afterwards.
+    """
 
     examples: Annotated[int, Field(ge=2)]
     """Examples of the search split; more than a trial of the search has."""
     top: Annotated[int, Field(ge=2)] = 3
-    """How many: the recommended allocation, then those with the next best scores."""
+    """How many allocations: the recommended one, then those with the next best scores."""
 
 
 class SearchSection(Section):
-    """How allocations are searched. ``budget`` is in units of one small-model sample."""
+    """How allocations are searched.
+
+    One unit of ``budget`` is one sample of the small reference model.
+    """
 
     method: str = "agenttts"
     budget: Annotated[float, Field(gt=0)]
@@ -168,15 +189,15 @@ class SearchSection(Section):
 
 
 class ContainerSection(Section):
-    """The image trials run in; what is unset comes from the profile."""
+    """The image that trials run in; unset values come from the profile."""
 
     image: str | None = None
     binds: list[str] = []
-    """Further ``HOST[:CONTAINER[:ro]]`` binds; data, models and the run are bound without being named."""
+    """Further ``HOST[:CONTAINER[:ro]]`` binds; data, models and run are always bound."""
 
 
 class JobSpec(Section):
-    """A whole experiment: what ``launch`` takes."""
+    """A whole experiment, as ``launch`` takes it."""
 
     name: str
     task: TaskSection
@@ -184,11 +205,11 @@ class JobSpec(Section):
     models: Annotated[dict[str, ModelSection], Field(min_length=1)]
     search: SearchSection
     agent: AgentSection = "none"
-    """The language model that the search asks, if any: see `agenttts.spec.agent`."""
+    """The language model that the search asks, if any (see `agenttts.spec.agent`)."""
     cluster: str = "local"
     container: ContainerSection = ContainerSection()
     samples: str | None = None
-    """Directory of a sample store shared between runs; None: the run's own ``samples/``."""
+    """Directory of a sample store shared between runs; None: the run's ``samples/``."""
 
     @field_validator("name")
     @classmethod
@@ -225,7 +246,11 @@ class JobSpec(Section):
         return self
 
     def space(self) -> SearchSpace:
-        """The search space; `agenttts.errors.UserError` when the budget fits no allocation."""
+        """Return the search space.
+
+        Raises:
+            UserError: The budget fits no allocation.
+        """
         return SearchSpace(
             tuple(
                 Stage(
@@ -243,13 +268,20 @@ class JobSpec(Section):
         )
 
     def anchored(self, base: Path) -> JobSpec:
-        """The same spec with variables and ``~`` in paths replaced, and every relative path made absolute against ``base``.
+        """Return the same spec with variables and ``~`` replaced and all paths absolute.
 
-        ``base`` is the spec file's directory. Raises `UserError` for a variable that is not set.
-        A value is taken for a path when it exists there or looks like one (starts with '.', '/' or '~', or ends like
-        a file of ours); anything else (a hub id, ``builtin:NAME``) is left as it is. Of the options of the task and of
-        engines, which need not be paths, those count that are files or begin with './', '../', '/', '~/' or '$NAME/'; of
-        the task's names, ``FILE.yaml`` and ``FILE.py:Class``.
+        A value is a path if it exists or looks like one: it starts with '.', '/' or '~', or has a
+        file extension of this project. Any other value (a hub id, ``builtin:NAME``) stays as it is.
+
+        Options of the task and of engines need not be paths. They are paths if they are files, or
+        begin with './', '../', '/', '~/' or '$NAME/'. Names of tasks are paths if they have the
+        form ``FILE.yaml`` or ``FILE.py:Class``.
+
+        Args:
+            base: Directory of the spec file; relative paths are relative to it.
+
+        Raises:
+            UserError: A variable is not set.
         """
         options = {
             name: value
@@ -295,7 +327,7 @@ class JobSpec(Section):
 
 
 _NAMES_IN_DATA = ("records_key", "hub_split")
-"""Options of tasks that name a part of the data, whatever files are called."""
+"""Options of tasks that name a part of the data; they are never paths."""
 
 
 def _anchored_agent(agent: AgentSection, base: Path) -> AgentSection:
@@ -312,7 +344,7 @@ def _anchored_agent(agent: AgentSection, base: Path) -> AgentSection:
 
 
 def _anchored_search(search: SearchSection, base: Path) -> SearchSection:
-    """Tables of finished runs among the options (mlcopilot's ``knowledge``) are paths too."""
+    """Make paths of finished runs' tables absolute (mlcopilot's ``knowledge``)."""
     knowledge = search.options.get("knowledge")
     if not isinstance(knowledge, list) or not all(isinstance(k, str) for k in knowledge):
         return search

@@ -1,4 +1,4 @@
-"""Paths that a user wrote: environment variables, ``~``, and what they are relative to."""
+"""Paths written by the user: environment variables, ``~`` and relative paths."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _MODEL_OPTIONS = (
     "chat_template",
     "hf_config_path",
     "generation_config",
-    "model",  # of the model that drafts, in speculative_config
+    "model",  # of the draft model, in speculative_config
 )
 """Engine options that may name a file or a directory."""
 _DRAFT = "speculative_config"
 
 
 def expanded(value: str, key: str) -> str:
-    """``value`` with ``$NAME``, ``${NAME}`` and a leading ``~`` replaced.
+    """Return ``value`` with ``$NAME``, ``${NAME}`` and a leading ``~`` replaced.
 
     Args:
-        value: A path, or something that may be one.
-        key: Where it was written, for the message.
+        value: A path, or a value that may be one.
+        key: The key of the value, for the message.
 
     Raises:
-        UserError: A variable is not set or empty, or ``~NAME`` names no user.
+        UserError: A variable is unset or empty, or ``~NAME`` names no user.
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -63,12 +63,12 @@ def expanded(value: str, key: str) -> str:
 
 
 def absolute(value: str, base: Path, key: str) -> str:
-    """A path, expanded and made absolute against ``base``.
+    """Return a path, expanded and made absolute against ``base``.
 
-    A file that is a link keeps its own name, which says what it is (``model.gguf``, beside its tokenizer), where the
-    target of one in a hub snapshot is named by a digest.
+    A link to a file keeps its own name, such as ``model.gguf`` beside its tokenizer. In a hub
+    snapshot the name of a link's target is only a digest.
     """
-    literal = base / value  # a name may have a dollar sign in it
+    literal = base / value  # a name may contain a dollar sign
     path = (literal if _there(literal) else base / expanded(value, key)).absolute()
     if path.name in ("", "..") or _there(path, Path.is_dir):
         return str(path.resolve())
@@ -76,9 +76,10 @@ def absolute(value: str, base: Path, key: str) -> str:
 
 
 def absolute_if_path(value: str, base: Path, key: str) -> str:
-    """`absolute` of a value that exists or looks like a path: that begins with '.', '/' or '~', or ends like a file of ours.
+    """Return `absolute` of a value that exists or looks like a path.
 
-    Any other text, such as a hub id, is only expanded.
+    A value looks like a path if it begins with '.', '/' or '~', or has a file extension of this
+    project. Any other text, such as a hub id, is only expanded.
     """
     if not value:
         return value
@@ -90,7 +91,10 @@ def absolute_if_path(value: str, base: Path, key: str) -> str:
 
 
 def absolute_data(value: str, base: Path, key: str) -> str:
-    """`absolute_if_path` of a data set, which may be ``hf:`` and a hub id or a directory."""
+    """Return `absolute_if_path` of a data set.
+
+    A data set may also be ``hf:`` followed by a hub id or a directory.
+    """
     if not value.startswith(_HUB_MARK):
         return absolute_if_path(value, base, key)
     text = expanded(value.removeprefix(_HUB_MARK), key)
@@ -102,8 +106,11 @@ def absolute_data(value: str, base: Path, key: str) -> str:
 
 
 def absolute_option(value: Any, base: Path, key: str) -> Any:
-    """`absolute` of an option that is clearly written as a path ('./', '../', '/', '~/', '$NAME/') or that is a file's; any
-    other, which may be any text, as it is."""
+    """Return `absolute` of an option that is clearly a path.
+
+    An option is clearly a path if it begins with './', '../', '/', '~/' or '$NAME/', or if the file
+    exists. Any other option may be any text and stays as it is.
+    """
     if not isinstance(value, str) or not value or "\n" in value:
         return value
     if _WRITTEN_AS_PATH.match(value) or _there(base / value, Path.is_file):
@@ -112,7 +119,7 @@ def absolute_option(value: Any, base: Path, key: str) -> Any:
 
 
 def absolute_bind(bind: str, base: Path, key: str) -> str:
-    """``HOST[:CONTAINER[:OPTIONS]]``, expanded, with HOST made absolute."""
+    """Return ``HOST[:CONTAINER[:OPTIONS]]``, expanded, with HOST made absolute."""
     host, separator, rest = expanded(bind, key).partition(":")
     if host and not host.startswith("/"):
         host = absolute(host, base, key)
@@ -120,7 +127,7 @@ def absolute_bind(bind: str, base: Path, key: str) -> str:
 
 
 def absolute_model_options(options: Mapping[str, Any], base: Path, key: str) -> dict[str, Any]:
-    """Engine options with those that are paths made absolute."""
+    """Return engine options with all paths among them made absolute."""
     found = {
         name: absolute_option(value, base, f"{key}.{name}") if name in _MODEL_OPTIONS else value
         for name, value in options.items()
@@ -132,7 +139,7 @@ def absolute_model_options(options: Mapping[str, Any], base: Path, key: str) -> 
 
 
 def places_of_options(options: Mapping[str, Any]) -> dict[str, Path]:
-    """Of engine options those that name a place, by their keys."""
+    """Return the existing paths among engine options, by key."""
     found = {
         name: Path(options[name])
         for name in _MODEL_OPTIONS

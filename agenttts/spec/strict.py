@@ -1,6 +1,6 @@
-"""Strict YAML: a document validated against a pydantic model, every error with its file, line and key.
+"""Strict YAML: validate a document against a pydantic model.
 
-Serves job specs and cluster profiles alike.
+Every error names its file, line and key. Job specs and cluster profiles use this module.
 """
 
 from __future__ import annotations
@@ -23,9 +23,16 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 def load_strict(
     model: type[ModelT], text: str, source: str, overrides: Sequence[str] = ()
 ) -> ModelT:
-    """Parse YAML ``text`` (from ``source``, a name for messages) into ``model``.
+    """Parse YAML ``text`` into ``model``.
 
-    ``overrides`` are ``a.b=value`` strings, each value YAML itself. Raises `UserError`.
+    Args:
+        model: The pydantic model.
+        text: The YAML text.
+        source: Name of the text for messages.
+        overrides: Strings of the form ``a.b=value``, with each value in YAML.
+
+    Raises:
+        UserError: The text or an override is not valid.
     """
     document, lines = read_document(model, text, source)
     places: dict[KeyPath, str] = {path: f"{source}:{line}" for path, line in lines.items()}
@@ -37,34 +44,42 @@ def load_strict(
                 f"--set {_shortened(override)}: {dotted(path)} is set twice; give one of the two"
             )
         given.add(path)
-        # What stood in the file below it is replaced.
+        # The override replaces everything that was below it in the file.
         places = {at: place for at, place in places.items() if at[: len(path)] != path}
         places |= dict.fromkeys(new, f"--set {_shortened(override)}")
     return _validate(model, document, source, places)
 
 
 def validate(model: type[ModelT], document: Any, source: str) -> ModelT:
-    """Validate a document; the `UserError` names every wrong key."""
+    """Validate a document.
+
+    Raises:
+        UserError: Keys are wrong; the message names all of them.
+    """
     return _validate(model, document, source, {})
 
 
 def _validate(
     model: type[ModelT], document: Any, source: str, places: Mapping[KeyPath, str]
 ) -> ModelT:
-    """`validate`; ``places`` says where keys were given."""
+    """Validate as `validate` does; ``places`` gives the place of each key."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
         told = _of_the_branch_meant(model, document, error.errors())
         problems = [_describe(model, document, problem, source, places) for problem in told]
-        # A union reports one problem per alternative: the same place is said once.
+        # A union reports one problem for each alternative; equal messages are shown once.
         raise UserError("; ".join(dict.fromkeys(problems))) from None
 
 
 def _override(
     model: type[BaseModel], document: dict[str, Any], override: str, source: str
 ) -> tuple[KeyPath, list[KeyPath]]:
-    """Put the value of an override into the document; where it was put, and all paths that are new by it."""
+    """Put the value of an override into the document.
+
+    Returns:
+        The path of the value, and all paths that the override added.
+    """
     shown = _shortened(override)
     key, separator, text = override.partition("=")
     if not separator or not _KEY_PATH.fullmatch(key):
@@ -108,7 +123,7 @@ def _nothing_at(part: str | int) -> str:
 
 
 def _valid_at(place: Any, what: str) -> str:
-    """What a path may go on with at a place that it went on from wrongly."""
+    """Return what may follow a path at ``place``, where the override has a wrong part."""
     shown = _shortened(what)
     if isinstance(place, list) and place:
         return f"valid: {shown}[0] to {shown}[{len(place) - 1}]"
@@ -120,10 +135,11 @@ def _valid_at(place: Any, what: str) -> str:
 def _of_the_branch_meant(
     model: type[BaseModel], document: Any, problems: Sequence[Any]
 ) -> list[Any]:
-    """The problems without those of union alternatives that the value was not written for.
+    """Drop the problems of union alternatives that the value was not written for.
 
-    An alternative that would have the value of another kind (a list, where a mapping is given) says nothing of use
-    when one of its kind has something to say about what is in it.
+    An alternative may report only that the value has the wrong kind, such as a list in place of a
+    mapping. That report is dropped if another alternative of the right kind reports on the
+    contents.
     """
     paths = [_real_path(model, document, problem["loc"]) for problem in problems]
     return [
@@ -161,7 +177,10 @@ def _describe(
 
 
 def _real_path(model: type[BaseModel], document: Any, loc: Sequence[str | int]) -> KeyPath:
-    """pydantic puts the names of union alternatives into a location; keep only keys and positions."""
+    """Return a location with only keys and positions.
+
+    Pydantic puts the names of union alternatives into a location.
+    """
     path: list[str | int] = []
     here: Any = model
     value = document

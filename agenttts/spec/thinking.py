@@ -1,4 +1,7 @@
-"""The keys ``thinking`` and ``template_args``, of a model under ``models:`` and of the search's language model."""
+"""The keys ``thinking`` and ``template_args``.
+
+Models under ``models:`` have them, and so has the search's language model.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pydantic import Discriminator, Tag, field_validator, model_validator
 
 from agenttts.spec.section import Section
 
-# Set by the engines when they apply a chat template.
+# The engines set these when they apply a chat template.
 _SET_BY_ENGINES = (
     "add_generation_prompt",
     "chat_template",
@@ -51,7 +54,10 @@ class ThinkingMarkers(Section):
 
 
 def _alternative(value: Any) -> str:
-    """Which alternative a value is meant for, so that errors speak of that one alone."""
+    """Return the alternative that a value is meant for.
+
+    Errors then concern that alternative alone.
+    """
     return "word" if isinstance(value, str) else "ThinkingMarkers"
 
 
@@ -63,7 +69,7 @@ ThinkingSetting = Annotated[
 
 
 def check_thinking(value: Any) -> Any:
-    """A validator that runs before the alternatives: one message for a value that is none of them."""
+    """Check a value before the alternatives, so that a wrong one gives one message."""
     if value in ("auto", "none") or isinstance(value, Mapping | ThinkingMarkers):
         return value
     raise ValueError(
@@ -72,7 +78,7 @@ def check_thinking(value: Any) -> Any:
 
 
 def check_template_args(value: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a chat template: JSON values, and none that the engines set."""
+    """Check arguments of a chat template: JSON values, and none that the engines set."""
     for name in value:
         if name in _SET_BY_ENGINES:
             raise ValueError(f"'{name}' is set by the program; leave it out")

@@ -1,9 +1,12 @@
-"""YAML as a document of plain values, with the line of every key.
+"""Read YAML as a document of plain values, with the line of every key.
 
-Two things differ from PyYAML's ``safe_load``, which follows YAML 1.1. A field that takes text gets the scalar as it is
-written in the file: ``time: 12:00:00``, ``account: 0700``, ``name: yes``. Elsewhere a scalar is a number only in the forms
-that every reader takes for the same number, and ``7e9``, which readers of YAML 1.1 take for text: no base 60 (``1:30`` is 90
-there), no octal by a leading zero, no dates.
+Two rules differ from PyYAML's ``safe_load``, which follows YAML 1.1:
+
+- A field that takes text gets the scalar as it is written in the file: ``time: 12:00:00``,
+  ``account: 0700``, ``name: yes``.
+- In other fields, a scalar is a number only in the forms that every reader takes for the same
+  number. ``7e9`` is one more form, which readers of YAML 1.1 take for text. There is no base 60
+  (``1:30`` is 90 in YAML 1.1), no octal number with a leading zero, and no date.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from agenttts.errors import UserError
 from agenttts.spec.field_types import KeyPath, field_type, is_text_field, step
 
 _TAG = "tag:yaml.org,2002:"
-# A spec has some six levels and a thousand values; aliases of aliases can stand for any number of them.
+# Limits far above real specs, which have about six levels and a thousand values. Aliases of aliases
+# can stand for any number of values.
 _DEEPEST = 50
 _MOST_VALUES = 200_000
 _SCALAR_TAGS = {_TAG + name for name in ("str", "int", "float", "bool", "null")}
@@ -31,9 +35,10 @@ _FLOAT = re.compile(
 )
 
 
-# libyaml's parser, where PyYAML was built with it, reads a spec ten times as fast (2 ms for 20 ms, 2026-11).
+# libyaml's parser, if PyYAML was built with it, reads a spec ten times as fast (2 ms instead of
+# 20 ms, 2026-11).
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader with the forms of numbers above."""
+    """PyYAML's safe loader with the number forms described above."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -51,9 +56,10 @@ _Loader.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+0123456789."))
 def read_document(
     model: type[BaseModel], text: str, source: str
 ) -> tuple[dict[str, Any], dict[KeyPath, int]]:
-    """The document that ``text`` holds, for ``model``, and the line of every key and list element.
+    """Return the document in ``text``, and the line of every key and list element.
 
-    Raises `UserError` where it is not valid YAML, gives a key twice or is not a mapping.
+    Raises:
+        UserError: The text is not valid YAML, gives a key twice or is not a mapping.
     """
     reader = _Reader(source)
     document = reader.read(text, model)
@@ -65,12 +71,16 @@ def read_document(
 
 
 def read_value(model: type[BaseModel], path: Sequence[str | int], text: str) -> Any:
-    """The value that ``text`` is at ``path`` of a document for ``model``. Raises `UserError`."""
+    """Return the value of ``text``, read as the value at ``path`` of a document.
+
+    Raises:
+        UserError: The text is not valid YAML.
+    """
     return _Reader("the value").read(text, field_type(model, path))
 
 
 class _Reader:
-    """Builds one document. ``lines`` are those of its keys."""
+    """Builds one document; ``lines`` holds the line of each of its keys."""
 
     def __init__(self, source: str) -> None:
         self.lines: dict[KeyPath, int] = {}
@@ -91,7 +101,10 @@ class _Reader:
             raise UserError(f"{where}: not valid YAML: {problem}") from None
 
     def _check_depth(self, text: str) -> None:
-        """Refuse nesting that no document of ours has: libyaml's composer would overrun its stack."""
+        """Refuse deep nesting, which would overflow the stack of libyaml's composer.
+
+        No real spec or profile is nested that deeply.
+        """
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
             depth += isinstance(event, yaml.CollectionStartEvent)
@@ -136,7 +149,8 @@ class _Reader:
             seen.add(key.value)
             self.lines[below] = key.start_mark.line + 1
             down = step(annotation, key.value) or Any
-            # What takes anything gets the key as YAML has it, every section and mapping of ours as it is written.
+            # A field of any type gets the keys as YAML reads them. Sections and typed mappings get
+            # the keys as they are written.
             name = self._scalar(key, Any) if annotation is Any else key.value
             built[name] = self._build(value, down, below)
         return built
@@ -166,13 +180,16 @@ class _Reader:
         return self._refused(node, f"the tag '{tag}' is not supported; leave it out")
 
     def _refused(self, node: yaml.Node, why: str, *, known: bool = False) -> UserError:
-        """The error about a node; ``known``: its YAML is valid, what it says is not."""
+        """Return the error about a node.
+
+        With ``known``, the node is valid YAML and its meaning is the error.
+        """
         prefix = "" if known else "not valid YAML here: "
         return UserError(f"{self._source}:{node.start_mark.line + 1}: {prefix}{why}")
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """A path as users write it: ``stages.answer.models[0]``."""
+    """Return a path as users write it: ``stages.answer.models[0]``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part

@@ -1,6 +1,7 @@
-"""Tasks by name: the built-in ones, and users' own.
+"""Tasks by name: built-in ones and the user's own.
 
-A user's own is ``package.module:Class``, ``FILE.py:Class``, or a YAML file (see `agenttts.tasks.declarative.task`).
+The name of a user's own task is ``package.module:Class``, ``FILE.py:Class`` or a YAML file (see
+`agenttts.tasks.declarative.task`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from agenttts.tasks.base import Task
 from agenttts.tasks.user_code import make_task
 from agenttts.tasks.user_tasks import is_declarative, load_class
 
-# Where each task is, not the class itself: a task's module is imported when it is asked for.
+# The place of each task instead of its class, because a task's module is imported only on request.
 _TASKS = {
     "chatdev": "agenttts.tasks.chatdev.task:ChatDev",
     "kgqa": "agenttts.tasks.retrieval.kgqa:KnowledgeGraphQA",
@@ -20,15 +21,16 @@ _TASKS = {
 
 
 def task_names() -> list[str]:
-    """The names of the built-in tasks."""
+    """Return the names of the built-in tasks."""
     return sorted(_TASKS)
 
 
 def create(name: str) -> Task:
-    """The task called ``name``.
+    """Return the task called ``name``.
 
-    Raises `UserError` for an unknown name, a module that cannot be imported, a class that is no usable `Task` (see
-    `agenttts.tasks.user_code`), or a malformed file.
+    Raises:
+        UserError: The name is unknown, a module cannot be imported, a class is not a usable `Task`
+            (see `agenttts.tasks.user_code`), or a file is malformed.
     """
     if name in _TASKS:
         return make_task(name, load_class(_TASKS[name]))

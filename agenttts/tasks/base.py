@@ -1,8 +1,9 @@
-"""What a task is: stages in order, each with its prompt, parsing, fusion and metrics.
+"""A task: stages in order, each with its prompt, parsing, fusion and metrics.
 
-A task is pure: it never calls a model. The trial draws samples for the prompts a stage writes, parses them, fuses
-them and hands the fused output to the next stage. A stage whose samples must be executed, such as
-programs, is an `ExecutingStage`: the trial gives it a `Toolbox` between parsing and fusing.
+A task is pure: it never calls a model. The trial draws samples for the prompts that a stage writes,
+parses them, fuses them and passes the fused output to the next stage. If samples must be executed,
+as programs are, the stage is an `ExecutingStage`: the trial gives it a `Toolbox` between parsing
+and fusing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from agenttts.tasks.loading.report import LoadReport
 
 @dataclass(frozen=True)
 class Example:
-    """One input of the task. ``id`` is stable over runs; ``data`` is the task's own."""
+    """One input of the task.
+
+    ``id`` is the same in every run. ``data`` has a form of the task's own.
+    """
 
     id: str
     data: Any
@@ -27,7 +31,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Fusion:
-    """Fusing by the stage's own model: one more call with this prompt at this temperature."""
+    """Fusing by the stage's own model: one more call with this prompt and temperature."""
 
     prompt: Prompt
     temperature: float
@@ -36,56 +40,75 @@ class Fusion:
 class StageDefinition(ABC):
     """One stage of a task.
 
-    ``outputs`` always maps the names of earlier stages to their fused outputs for this example. Outputs are JSON
-    values, so that they can be stored in tables.
+    ``outputs`` always maps the names of earlier stages to their fused outputs for this example.
+    Outputs are JSON values, so that tables can store them.
     """
 
-    # Set by the class, or by each object.
+    # Set by the class or by each object.
     name: str
     temperature: float
     description: str
 
     @abstractmethod
     def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
-        """The prompt whose samples this stage draws."""
+        """Return the prompt whose samples this stage draws."""
 
     @abstractmethod
     def parse(self, text: str, example: Example) -> Any:
-        """One sample's text, without the model's thinking, as a value.
+        """Return one sample's text as a value.
 
         Never raises: unusable text gives the stage's empty value, and so does an empty text.
+
+        Args:
+            text: The sample without the model's thinking.
+            example: The example that it was drawn for.
         """
 
     def fusion(
         self, candidates: Sequence[Any], example: Example, outputs: Mapping[str, Any]
     ) -> Fusion | None:
-        """The call that fuses k > 1 candidates, or None when `fuse` does it without a model."""
+        """Return the call that fuses k > 1 candidates, or None if `fuse` needs no model."""
         return None
 
     @abstractmethod
     def fuse(self, candidates: Sequence[Any], example: Example) -> Any:
-        """Fuse candidates without a model; of one candidate, that candidate."""
+        """Fuse candidates without a model; a single candidate is returned as it is."""
 
     @abstractmethod
     def metrics(self, output: Any, example: Example) -> dict[str, float]:
-        """Scores in [0, 1] of the fused output of one example, by metric name (no stage prefix)."""
+        """Return scores in [0, 1] of one example's fused output, by metric name.
+
+        The names have no stage prefix.
+        """
 
 
 class Toolbox(Protocol):
-    """What a trial gives to its `ExecutingStage`s. May be used from several threads."""
+    """The tools that a trial gives to its `ExecutingStage`s.
+
+    Several threads may use them at once.
+    """
 
     def run(self, files: Mapping[str, str], main: str) -> Outcome:
-        """Run the Python program ``main`` of ``files`` (relative path to text) in the sandbox."""
+        """Run a Python program in the sandbox.
+
+        Args:
+            files: Texts of the program's files, by relative path.
+            main: The file to start.
+        """
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Vectors of length 1, a text each: their dot product is the cosine of two texts' meanings."""
+        """Return one vector of length 1 for each text.
+
+        The dot product of two vectors is the cosine similarity of the texts' meanings.
+        """
 
 
 @dataclass(frozen=True)
 class ToolboxSettings:
-    """Which parts of the `Toolbox` a task uses, and with which settings.
+    """The parts of the `Toolbox` that a task uses, and their settings.
 
-    ``embedding_model`` is the directory of a sentence embedding model; None: the one installed with the engines.
+    ``embedding_model`` is the directory of a sentence embedding model. None: the one installed with
+    the engines.
     """
 
     runs_code: bool = False
@@ -95,30 +118,36 @@ class ToolboxSettings:
 
 
 class ExecutingStage(StageDefinition):
-    """A stage whose parsed samples are executed: a program is run, meanings are compared.
+    """A stage whose parsed samples are executed.
 
-    The result becomes part of the value, so that fusing, later prompts and metrics stay pure.
+    For example, a program is run or meanings are compared. The result becomes part of the value, so
+    that fusing, later prompts and metrics stay pure.
     """
 
     @abstractmethod
     def execute(
         self, value: Any, example: Example, outputs: Mapping[str, Any], toolbox: Toolbox
     ) -> Any:
-        """The value that is fused, of a parsed sample; equal samples of an example are executed once."""
+        """Execute a parsed sample and return the value that is fused.
+
+        Equal samples of an example are executed once.
+        """
 
     def postprocess_fused(self, output: Any, example: Example, toolbox: Toolbox) -> Any:
-        """The value that is scored and given to later stages, of the fused output.
+        """Return the value that is scored and passed to later stages.
 
-        For work that is to be done once an example, not once a sample.
+        It is made of the fused output. Work that is needed once for each example, instead of once
+        for each sample, belongs here.
         """
         return output
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """The ``task:`` section of a job spec as the task itself sees it.
+    """The ``task:`` section of a job spec, as the task sees it.
 
-    ``report`` says how many bad records may be skipped, and takes what was read (`agenttts.tasks.loading.report.convert`).
+    ``report`` says how many bad records may be skipped, and records what was read
+    (`agenttts.tasks.loading.report.convert`).
     """
 
     data: str
@@ -130,7 +159,10 @@ class TaskConfig:
 
 
 class Task(ABC):
-    """A multi-stage task. ``main_metric`` is ``STAGE.METRIC``, e.g. ``answer.em``."""
+    """A multi-stage task.
+
+    ``main_metric`` is ``STAGE.METRIC``, e.g. ``answer.em``.
+    """
 
     name: str
     description: str
@@ -139,15 +171,19 @@ class Task(ABC):
 
     @abstractmethod
     def load(self, config: TaskConfig) -> list[Example]:
-        """The examples of a split, the same ones for the same config.
+        """Return the examples of a split; the same config gives the same examples.
 
-        Raises `agenttts.errors.UserError` naming file and record (line) for missing or malformed data.
+        Raises:
+            UserError: Data are missing or malformed; the message names file and record (line).
         """
 
     def toolbox_settings(self, options: Mapping[str, Any]) -> ToolboxSettings | None:
-        """What the `ExecutingStage`s of the task need; None when it has none. ``options`` as `load` takes them."""
+        """Return the settings of the tools that the task's `ExecutingStage`s need.
+
+        It is None if there are no such stages. ``options`` are the same as for `load`.
+        """
         return None
 
     def stage(self, name: str) -> StageDefinition:
-        """The stage called ``name``."""
+        """Return the stage called ``name``."""
         return next(stage for stage in self.stages if stage.name == name)

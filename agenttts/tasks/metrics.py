@@ -1,7 +1,7 @@
-"""Scores of short answers, of texts and of sets, all in [0, 1].
+"""Scores of short answers, texts and sets, all in [0, 1].
 
-Answers are compared as in SQuAD's evaluation: lower-cased, without punctuation, articles and extra white space. An
-empty answer scores 0, whatever the gold answers are.
+Answers are compared as in SQuAD's evaluation: lower-cased, without punctuation, articles and extra
+white space. An empty answer scores 0, whatever the gold answers are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Overlap:
 
     @classmethod
     def of(cls, hits: int, predicted: int, gold: int) -> Overlap:
-        """From counts; without a hit, all three are 0."""
+        """Return the overlap of counts; without a hit, all three scores are 0."""
         if hits == 0:
             return cls(0.0, 0.0, 0.0)
         precision, recall = hits / predicted, hits / gold
@@ -34,17 +34,23 @@ class Overlap:
 
 
 def normalise(text: str) -> str:
-    """The form in which answers are compared: 'The  U.S. Navy!' gives 'us navy'."""
+    """Return the form in which answers are compared.
+
+    'The  U.S. Navy!' becomes 'us navy'.
+    """
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, gold: Sequence[str]) -> float:
-    """1 if the prediction equals one of the gold answers once both are normalised, else 0."""
+    """Return 1 if the normalised prediction equals a normalised gold answer, else 0."""
     return float(any(_words(prediction) == _words(answer) != [] for answer in gold))
 
 
 def token_overlap(prediction: str, gold: Sequence[str]) -> Overlap:
-    """The overlap of words, repeats counted, with the gold answer of the best F1 (the first of equals)."""
+    """Return the overlap of words with the gold answer of the best F1.
+
+    Repeated words count. On a tie the first gold answer is taken.
+    """
     best = Overlap(0.0, 0.0, 0.0)
     predicted = _words(prediction)
     for answer in gold:
@@ -55,13 +61,15 @@ def token_overlap(prediction: str, gold: Sequence[str]) -> Overlap:
 
 
 def rouge_l(prediction: str, reference: str) -> Overlap:
-    """ROUGE-L: the longest common subsequence of words, against the words of either text.
+    """Return ROUGE-L: the longest common subsequence of words, relative to each text.
 
-    Words are runs of letters and digits, lower-cased, without stemming: for ASCII texts as in the ``rouge-score``
-    package (which drops other letters). Source: Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004).
+    Words are runs of letters and digits, lower-cased, without stemming. For ASCII texts this equals
+    the ``rouge-score`` package, which drops other letters. Source: Lin, "ROUGE: A Package for
+    Automatic Evaluation of Summaries" (2004).
     """
     predicted, wanted = _rouge_words(prediction), _rouge_words(reference)
-    # One row of the table of common lengths at a time: row[j] is that of the words so far and wanted[:j].
+    # One row of the table of common lengths at a time: row[j] is the length for the words so far
+    # and wanted[:j].
     row = [0] * (len(wanted) + 1)
     for word in predicted:
         diagonal = 0
@@ -73,7 +81,7 @@ def rouge_l(prediction: str, reference: str) -> Overlap:
 
 
 def set_overlap(predicted: Collection[Hashable], gold: Collection[Hashable]) -> Overlap:
-    """The overlap of two sets of ids; order and repeats do not count."""
+    """Return the overlap of two sets of ids; order and repeats do not count."""
     found, wanted = set(predicted), set(gold)
     return Overlap.of(len(found & wanted), len(found), len(wanted))
 
@@ -83,6 +91,6 @@ def _rouge_words(text: str) -> list[str]:
 
 
 def _words(text: str) -> list[str]:
-    # An answer of nothing but articles or punctuation (the band "The The") is compared as it stands, because normalised
-    # it would be empty and equal every other such answer.
+    # An answer of only articles or punctuation (the band "The The") is compared as written.
+    # Normalised, it would be empty and equal every other such answer.
     return normalise(text).split() or text.lower().split()

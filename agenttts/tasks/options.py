@@ -1,4 +1,4 @@
-"""The options of a task (``task.options`` of a job spec), checked by name and value."""
+"""Check the options of a task (``task.options`` of a job spec) by name and value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agenttts.errors import UserError, valid_names
 
 
 class Rule(NamedTuple):
-    """What an option may be: in words, and as a check."""
+    """The valid values of an option, in words and as a check."""
 
     valid: str
     check: Callable[[Any], bool]
@@ -30,7 +30,10 @@ SPLIT_RULES: Mapping[str, Rule] = MappingProxyType(
         ),
     }
 )
-"""Options of every task that has a search and a test split; see `agenttts.tasks.loading.source`."""
+"""Options of every task with a search and a test split.
+
+See `agenttts.tasks.loading.source`.
+"""
 
 ALIASES = Rule(
     "the path of a file of aliases by the ids of answers, such as 2Wiki's id_aliases.json",
@@ -40,7 +43,11 @@ MAX_CANDIDATES = Rule("a whole number of 1 or more", lambda value: type(value) i
 
 
 def check_options(task: str, given: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
-    """Raise `UserError` for an option that ``task`` does not have, or a value that is not valid for it."""
+    """Check the names and values of a task's options.
+
+    Raises:
+        UserError: ``task`` has no such option, or a value is not valid for it.
+    """
     for name, value in given.items():
         if name not in rules:
             raise UserError(

@@ -1,7 +1,7 @@
-"""Running a user's own task code where it may be wrong: every mistake becomes a `UserError` that says where.
+"""Run a user's own task code; its mistakes become `UserError`s with their place.
 
-What only shows when the code runs is checked as soon as it can be: a task's parts when it is made, its examples when
-they are loaded, and so all of it before a model is started.
+Some mistakes show only when the code runs. They are found before a model is started: a task's parts
+are checked when it is made, and its examples when they are loaded.
 """
 
 from __future__ import annotations
@@ -19,14 +19,19 @@ from agenttts.tasks.loading.syntax import PARSING
 from agenttts.tasks.loading.unicode import clean_text, clean_value
 
 WRONG = (Exception, SystemExit)
-"""What a user's code may raise, other than what is raised from outside of it."""
+"""The exceptions of a user's code; all others come from outside it."""
 
 
 def make_task(name: str, cls: type[Task]) -> Task:
-    """An object of ``cls``, the class that a job spec calls ``name``, once it is known to be whole.
+    """Make an object of ``cls``, check its parts and return it.
 
-    Raises `UserError` when the class cannot be called without arguments, and for stages, names and a main metric that
-    are none.
+    Args:
+        name: The name of the class in the job spec.
+        cls: The class of the task.
+
+    Raises:
+        UserError: The class cannot be called without arguments, or its stages, names or main metric
+            are not valid.
     """
     where = f"task.name: '{name}'"
     try:
@@ -43,10 +48,14 @@ def make_task(name: str, cls: type[Task]) -> Task:
 
 
 def load_task(task: Task, config: TaskConfig) -> list[Example]:
-    """The examples that `Task.load` gives, once they are known to be some that can be stored and told apart.
+    """Return the examples that `Task.load` gives, after checking them.
 
-    ``config.report`` takes what was read. Passes on the task's own `AgentTTSError`; raises `UserError` for any other error, and for what is no list of
-    examples. Halves of characters (lone surrogates) become question marks.
+    Every example can be stored, and no two have the same id. Halves of characters (lone surrogates)
+    become question marks. ``config.report`` records what was read.
+
+    Raises:
+        AgentTTSError: The task raised it.
+        UserError: The task raised any other error, or did not return a list of examples.
     """
     cls = type(task)
     line = _line(cls.load) or _line(cls)
@@ -82,7 +91,10 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
 
 
 def told(error: BaseException, files: Collection[str], otherwise: str) -> str:
-    """What went wrong on which line of the user's ``files``; ``otherwise`` is the place when it was on none."""
+    """Return what went wrong, with the line of the user's ``files``.
+
+    ``otherwise`` is the place if the error was on none of their lines.
+    """
     place = otherwise
     traceback = error.__traceback__
     while traceback is not None:
@@ -150,7 +162,7 @@ def _check_texts(where: str, owner: object, attributes: tuple[str, ...]) -> None
 
 
 def _storable(where: str, example: Any) -> Example:
-    """The example as it can be written into a run."""
+    """Return the example in the form that is written into a run."""
     if not isinstance(example, Example):
         raise UserError(f"{where} returns {_kind(example)} in its list; valid: Example objects")
     if not isinstance(example.id, str):
@@ -172,23 +184,23 @@ def _storable(where: str, example: Any) -> Example:
 
 
 def _kind(value: Any) -> str:
-    """A value and its type, in a few words."""
+    """Return a value and its type, in a few words."""
     text = repr(value)
     shown = text if len(text) <= 60 else text[:57] + "..."
     return "None" if value is None else f"{shown} ({type(value).__name__})"
 
 
 def _files(cls: type) -> set[str]:
-    """The files of a class and of the user's classes that it is derived from."""
+    """Return the files of a class and of the user's classes that it is derived from."""
     modules = {base.__module__ for base in cls.__mro__} - {"builtins", "abc"}
     own = [name for name in modules if not name.startswith("agenttts.") or name == cls.__module__]
     found = (getattr(sys.modules.get(name), "__file__", None) for name in own)
     return {file for file in found if file}
 
 
-@lru_cache(maxsize=256)  # the whole file is parsed for a class, and every trial asks
+@lru_cache(maxsize=256)  # each call parses the whole file, and every trial asks
 def _line(code: Callable[..., Any] | type) -> str:
-    """FILE:LINE of a class or function; empty for those that are not written in Python."""
+    """Return FILE:LINE of a class or function; empty if it is not written in Python."""
     try:
         with PARSING:
             return f"{inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]}"

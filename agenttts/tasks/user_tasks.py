@@ -1,8 +1,9 @@
-"""A user's own task: found by name, and its source frozen into a run.
+"""Find a user's own task by name, and freeze its source into a run.
 
-Trials run elsewhere, in a container that holds neither the user's files nor what is on PYTHONPATH here, and the file may be
-edited meanwhile. So at launch the source goes into the run directory, and trials import it from there: a file as it is,
-a module or package whole (its top-level folder). What it imports beyond that must be in the image.
+Trials run elsewhere, in a container without the user's files and without this machine's PYTHONPATH.
+The file may also be edited meanwhile. So at launch the source is copied to the run directory, and
+trials import it from there. A file is copied as it is, and a module or package as its whole
+top-level folder. Any other import of the task must be in the image.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ _IGNORED = ("__pycache__", "*.pyc", ".*")
 
 
 def is_declarative(name: str) -> bool:
-    """Whether a task's name is that of a declarative one's file."""
+    """Return whether a task's name is the name of a declarative task's file."""
     return name.endswith(_DECLARATIVE)
 
 
 def load_class(name: str) -> type[Task]:
-    """The class ``FILE.py:Class`` or ``package.module:Class`` names. Raises `UserError`."""
+    """Return the class that ``FILE.py:Class`` or ``package.module:Class`` names.
+
+    Raises:
+        UserError: There is no such file, module or class, or it cannot be imported.
+    """
     place, _, class_name = name.rpartition(":")
     module = _load_file(name, Path(place)) if place.endswith(".py") else _import(name, place)
     found = getattr(module, class_name, None)
@@ -45,9 +50,12 @@ def load_class(name: str) -> type[Task]:
 
 
 def freeze_source(name: str, folder: Path) -> None:
-    """Copy the source of the task called ``name`` into the new ``folder``; built-in tasks have none to copy.
+    """Copy the source of the task called ``name`` into the new ``folder``.
 
-    Raises `UserError` for a package too large to be a task's own.
+    Built-in tasks have no source to copy.
+
+    Raises:
+        UserError: The package is too large to be a task's own.
     """
     source = _source(name)
     if source is None:
@@ -66,7 +74,7 @@ def freeze_source(name: str, folder: Path) -> None:
 
 
 def frozen_name(name: str, folder: Path) -> str:
-    """The name under which trials find a task whose source was frozen into ``folder``."""
+    """Return the name by which trials find a task frozen into ``folder``."""
     if is_declarative(name):
         return str(folder / Path(name).name)
     place, separator, class_name = name.rpartition(":")
@@ -74,7 +82,10 @@ def frozen_name(name: str, folder: Path) -> str:
 
 
 def missing_file(path: Path, what: str) -> UserError:
-    """The error about a task's file that is not there, with the nearest name in its folder."""
+    """Return the error about a missing file of a task.
+
+    It suggests the nearest name in the file's folder.
+    """
     names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest_name(path.name, names)
     hint = f"; did you mean '{path.parent / near}'?" if near else ""
@@ -129,7 +140,10 @@ def _import(name: str, place: str) -> ModuleType:
 
 
 def _importing(error: BaseException) -> str | None:
-    """The file of the module that was being imported when the error came up; None when none was found to import."""
+    """Return the file of the module that was being imported when the error occurred.
+
+    It is None if no module was found to import.
+    """
     traceback = error.__traceback__
     while traceback is not None:
         file = traceback.tb_frame.f_code.co_filename
@@ -140,6 +154,6 @@ def _importing(error: BaseException) -> str | None:
 
 
 def _tasks_in(module: object) -> list[str]:
-    """The task classes a module has, to suggest one."""
+    """Return the task classes of a module, for a suggestion."""
     members = inspect.getmembers(module, inspect.isclass)
     return [name for name, value in members if issubclass(value, Task) and value is not Task]

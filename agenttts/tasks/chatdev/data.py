@@ -1,4 +1,7 @@
-"""The data sets of software development: SRDD's files, records of any form, and a small built-in one."""
+"""The data sets of software development.
+
+These are SRDD's files, records of any form and a small built-in set.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ from agenttts.tasks.loading.values import parse_json
 BUILT_IN = {"small_programs": DATA_FOLDER / "small_programs.json"}
 DEFAULT_DATA = "builtin:small_programs"
 
-# SRDD is published as a table of Name, Description and Category; its checked table has the longer names.
+# SRDD is published as a table of Name, Description and Category. Its checked table has the longer
+# names.
 _NAMES = ("name", "Name", "SoftwareName")
 _TASKS = ("task", "Description", "SoftwareDescription")
 _COLUMNS = ("names", "tasks")
@@ -44,13 +48,16 @@ def load_requirements(
     seed: int = 0,
     report: LoadReport | None = None,
 ) -> list[Example]:
-    """The examples of a split of ``data``; splits are as in `agenttts.tasks.loading.source.take_split`.
+    """Return the examples of a split of ``data``.
 
-    An example's data are ``name`` and ``requirement``. A record holds ``name`` and ``task``, or SRDD's ``Name`` and
-    ``Description``; a JSON document or a hub's record may also be ``{"names": [..], "tasks": [..]}``.
+    Splits are as in `agenttts.tasks.loading.source.take_split`, bad records as in
+    `agenttts.tasks.loading.report.convert`. An example's data are ``name`` and ``requirement``. A
+    record holds ``name`` and ``task``, or SRDD's ``Name`` and ``Description``. A JSON document or a
+    hub's record may also be ``{"names": [..], "tasks": [..]}``.
 
-    Raises `UserError` for data that are missing, malformed or too few, naming file and line, and what `read_hub` raises.
-    For bad records see `agenttts.tasks.loading.report.convert`.
+    Raises:
+        UserError: Data are missing, malformed or too few; the message names file and line. Also the
+            errors of `read_hub`.
     """
     data = data or DEFAULT_DATA
     source = None
@@ -77,7 +84,10 @@ def load_requirements(
 
 
 def _pairs(record: Record, number: int) -> list[tuple[str, str]]:
-    """(name, task) of a record; of one that is two lists, as a hub hands SRDD's document on, all of them."""
+    """Return the (name, task) pairs of a record.
+
+    A record has one pair, or all pairs if it is two lists, as the hub returns SRDD's document.
+    """
     if "tasks" not in record.values or any(name in record.values for name in _TASKS):
         field = record.first_given(_TASKS)
         if field not in record.values:
@@ -92,7 +102,7 @@ def _pairs(record: Record, number: int) -> list[tuple[str, str]]:
 
 
 def _examples(pairs: list[tuple[str, str]]) -> list[Example]:
-    """Names are ids where they differ; equal ones are numbered."""
+    """Make examples; names are ids if they are unique, else they are numbered."""
     counts = Counter(name for name, _ in pairs)
     return [
         Example(
@@ -104,7 +114,10 @@ def _examples(pairs: list[tuple[str, str]]) -> list[Example]:
 
 
 def _columns(data: str, path: Path, split: str) -> RecordSet | None:
-    """The records of a JSON document of two lists, names and tasks; None when the file is of another form or not there."""
+    """Return the records of a JSON document of two lists, names and tasks.
+
+    It is None if the file has another form or is not there.
+    """
     if not path.name.removesuffix(".gz").endswith(".json") or not path.is_file():
         return None
     text = read_text(path)
@@ -112,7 +125,7 @@ def _columns(data: str, path: Path, split: str) -> RecordSet | None:
         return None
     try:
         content = parse_json(text)
-    except (ValueError, RecursionError):  # an object a line, or damaged: read_source tells
+    except (ValueError, RecursionError):  # one object a line, or damaged: read_source reports it
         return None
     if not any(isinstance(content.get(key), list | dict) for key in _COLUMNS):
         return None

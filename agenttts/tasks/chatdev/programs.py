@@ -1,4 +1,4 @@
-"""Programs as a model replies with them: reading the files out of a reply, and judging them without running them."""
+"""Read a program's files from a model's reply, and check them without a run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _MOST_FILES = 20
 _LONGEST_FILE = 100_000
 _LONGEST_NAME = 80
 
-# ```LANGUAGE NAME, at the start of a line; the fence that closes it is at least as long.
+# ```LANGUAGE NAME, at the start of a line; the closing fence is at least as long.
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.M)
 _NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)*\.[A-Za-z][A-Za-z0-9]{0,7}", re.ASCII)
-# What may stand around a name that has a line to itself: a heading, a list's number, bold, back-ticks, "File:".
+# What may surround a name that has a line to itself: a heading, a list's number, bold, back-ticks,
+# "File:".
 _AROUND = " \t#*:`\"'>-"
 _LABEL = re.compile(r"^(?:\d+[.)]\s+)?(?:file\s?(?:name)?[\s:*`]+)?", re.I)
 _EXTENSIONS = (
@@ -32,7 +33,8 @@ _STATEMENT = re.compile(
     r"^(?:def |class |import |from \w+ import|for |while |if |print\(|\w+ = )", re.M
 )
 _PYTHON = ("python", "py", "python3")
-# Blocks that show a program's use, its output or its data, and are not the Python file that the text names.
+# Languages of blocks that show a program's use, its output or its data. Such a block is not the
+# Python file that the text names.
 _OTHER_LANGUAGES = (
     "sh", "bash", "shell", "zsh", "console", "cmd", "bat", "powershell", "terminal", "text", "txt", "plaintext",
     "output", "diff", "json", "yaml", "toml", "ini", "csv", "html", "css", "javascript", "js", "markdown", "md",
@@ -41,13 +43,19 @@ _PLACEHOLDER = re.compile(r"\b(?:TODO|FIXME)\b", re.I)
 
 
 def read_files(reply: str) -> dict[str, str]:
-    """The files of a reply, by name, in its order; empty when there is no code in it. Never raises.
+    """Return the files of a reply by name, in order; empty if it has no code.
 
-    A file is a fenced block. Its name stands in the line before it, on the fence itself, or in a comment on its first
-    line; the first block without one that is Python, or says no language, is ``main.py``. A block of another language
-    (how to start the program, what it prints) is no Python file, whatever the line before it names. A block that is not
-    closed (the reply was cut) goes to the end. A reply without any fence that reads as Python is ``main.py`` as a
-    whole. Paths that leave the program's directory are not taken, and of two files of a name the last counts.
+    Never raises. The rules are:
+
+    - A file is a fenced block. Its name stands in the line before it, on the fence itself, or in a
+      comment on its first line.
+    - The first block without a name is ``main.py`` if it is Python or gives no language.
+    - A block of another language (how to start the program, what it prints) is not a Python file,
+      whatever the line before it names.
+    - A block that is not closed (the reply was cut) extends to the end.
+    - A reply without any fence is ``main.py`` as a whole if it reads as Python.
+    - Paths that leave the program's directory are dropped.
+    - Of two files with one name the last counts.
     """
     files: dict[str, str] = {}
     for language, named, code in _blocks(reply):
@@ -58,7 +66,8 @@ def read_files(reply: str) -> dict[str, str]:
             name = MAIN
         if name.endswith(".py") and (
             language in _OTHER_LANGUAGES
-            # Without a language it may be a command too: what is no Python does not replace a file.
+            # A block without a language may be a command. It does not replace a file unless it is
+            # Python.
             or (name in files and language not in _PYTHON and _tree(code) is None)
         ):
             continue
@@ -70,14 +79,20 @@ def read_files(reply: str) -> dict[str, str]:
 
 
 def join(earlier: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, str]:
-    """The earlier files with the changed ones put over them; a file that another one needs as a folder is dropped."""
+    """Return the earlier files overridden by the changed ones.
+
+    A file is dropped if another one needs its path as a folder.
+    """
     files = {**earlier, **changed}
     folders = {str(folder) for name in files for folder in PurePosixPath(name).parents}
     return {name: code for name, code in files.items() if str(PurePosixPath(name)) not in folders}
 
 
 def main_file(files: Mapping[str, str]) -> str | None:
-    """The file to start: ``main.py``, else the one that runs as a script, else the first Python file."""
+    """Return the file to start.
+
+    It is ``main.py``, else the file that runs as a script, else the first Python file.
+    """
     scripts = [name for name in files if name.endswith(".py")]
     if MAIN in files or not scripts:
         return MAIN if MAIN in files else None
@@ -85,34 +100,41 @@ def main_file(files: Mapping[str, str]) -> str | None:
 
 
 def show_files(files: Mapping[str, str]) -> str:
-    """A program as prompts show it and replies are to give it."""
+    """Return a program in the form of prompts and expected replies."""
     return "\n".join(f"{name}\n```python\n{code.rstrip()}\n```" for name, code in files.items())
 
 
 def parses(files: Mapping[str, str]) -> bool:
-    """Whether there is a Python file and all of them are Python."""
+    """Return whether there is a Python file and all Python files can be parsed."""
     sources = _sources(files)
     return bool(sources) and all(_tree(source) is not None for source in sources)
 
 
 def is_complete(files: Mapping[str, str]) -> bool:
-    """Whether the program is Python with nothing left to fill in: no ``pass``, no body of only ``...``, no
-    ``NotImplementedError`` raised, no TODO or FIXME in a comment."""
+    """Return whether the program is Python with nothing left to fill in.
+
+    It then has no ``pass``, no body of only ``...``, no ``NotImplementedError`` raised, and no TODO
+    or FIXME in a comment.
+    """
     if not parses(files):
         return False
     return not any(_has_placeholder(source) for source in _sources(files))
 
 
 def without_comments(files: Mapping[str, str]) -> str:
-    """The program's text without comments and docstrings, which could merely repeat what was asked for."""
+    """Return the program's text without comments and docstrings.
+
+    These could merely repeat the requirement.
+    """
     return "\n".join(text for source in _sources(files) if (text := _strip(source)))
 
 
 def _blocks(reply: str) -> list[tuple[str, str | None, str]]:
-    """(language, name or None, code) of every fenced block."""
+    """Return (language, name or None, code) of every fenced block."""
     fences = list(_FENCE.finditer(reply))
     if len(fences) == 1 and not reply[fences[0].end() :].strip():
-        # Closed and never opened: the model took the prompt's example for the beginning of its reply.
+        # Closed and never opened: the model took the prompt's opening fence for the start of its
+        # reply.
         code = reply[: fences[0].start()]
         return [("", None, code)] if _STATEMENT.search(code) else []
     blocks = []
@@ -132,7 +154,10 @@ def _blocks(reply: str) -> list[tuple[str, str | None, str]]:
 
 
 def _name_in(text: str, language: str) -> str | None:
-    """The file name that a line is, or speaks of: then only one that cannot be a word or a number ("i.e", "3.10")."""
+    """Return the file name that a line is or mentions.
+
+    A name that the line only mentions must have a known extension, unlike "i.e" and "3.10".
+    """
     bare = _LABEL.sub("", text.strip(_AROUND)).strip(_AROUND)
     if _NAME.fullmatch(bare):
         return bare
@@ -156,7 +181,7 @@ def _is_safe(name: str) -> bool:
 
 def _reads_as_code(text: str) -> bool:
     tree = _tree(text)
-    # Prose may parse ("yes", "none"); a program defines, imports, assigns or calls something.
+    # Prose may parse ("yes", "none"). A program defines, imports, assigns or calls something.
     kinds = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.Call)
     return tree is not None and any(isinstance(node, kinds) for node in ast.walk(tree))
 
@@ -168,7 +193,7 @@ def _sources(files: Mapping[str, str]) -> list[str]:
 def _tree(source: str) -> ast.Module | None:
     try:
         return parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # what compile() may answer
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the errors of compile()
         return None
 
 
@@ -188,7 +213,7 @@ def _not_implemented(node: ast.Raise) -> bool:
 
 
 def _only_dots(body: list[ast.stmt]) -> bool:
-    """Nothing but ``...`` and a docstring."""
+    """Return whether a body has nothing but ``...`` and a docstring."""
     return all(isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant) for s in body)
 
 
@@ -201,24 +226,25 @@ def _tokens(source: str) -> list[tokenize.TokenInfo]:
     try:
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             tokens.append(token)
-    except (tokenize.TokenError, SyntaxError):  # a cut file: what came before it counts
+    except (tokenize.TokenError, SyntaxError):  # a cut file: the tokens before the cut count
         return tokens
     return tokens
 
 
 def _strip(source: str) -> str:
-    # The lines that the tokenizer and the parser count; splitlines() breaks at form feeds and U+2028 too.
+    # The line ends of the tokenizer and the parser. splitlines() would also split at form feeds and
+    # U+2028.
     source = source.replace("\r\n", "\n").replace("\r", "\n")
     lines = source.split("\n")
     for token in _tokens(source):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
-    # The tree's columns are bytes.
+    # The tree's columns count bytes.
     encoded = [line.encode("utf-8", "surrogatepass") for line in lines]
     tree = _tree(source)
     for node in ast.walk(tree) if tree else ():
-        # A text that stands alone does nothing: a docstring, or a comment in disguise.
+        # A text that stands alone does nothing: it is a docstring or serves as a comment.
         if (
             isinstance(node, ast.Expr)
             and isinstance(node.value, ast.Constant)
@@ -230,7 +256,7 @@ def _strip(source: str) -> str:
 
 
 def _blank(lines: list[bytes], node: ast.expr) -> None:
-    """Put spaces where an expression stands, so that the columns of what follows on its line stay right."""
+    """Put spaces in place of an expression; later columns of its line stay right."""
     last = node.lineno if node.end_lineno is None else node.end_lineno
     for row in range(node.lineno - 1, last):
         line = lines[row]

@@ -1,4 +1,7 @@
-"""The prompts of software development. The programs of the worked examples are in none of the data sets."""
+"""The prompts of software development.
+
+The programs of the worked examples are in none of the data sets.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,12 @@ _DRAFT = {"main.py": 'def greet(name):\n    print(f"Hello, {nam}!")\n\n\ngreet(i
 _RIGHT = {"main.py": 'def greet(name):\n    print(f"Hello, {name}!")\n\n\ngreet(input("Name: "))\n'}
 _ERROR = "It ended with exit code 1:\nNameError: name 'nam' is not defined"
 
-# Where a completion goes on to an example of its own making.
+# Stops a completion that goes on to an example of its own making.
 _STOP = ("\nRequirement:",)
 
 
 def coding_prompt(requirement: str) -> Prompt:
-    """Write the program."""
+    """Return the prompt to write the program."""
     return Prompt(
         system=_CODING_SYSTEM,
         shots=((_requirement(_REQUIREMENT), show_files(_RIGHT)),),
@@ -46,7 +49,7 @@ def coding_prompt(requirement: str) -> Prompt:
 
 
 def review_prompt(requirement: str, files: Mapping[str, str]) -> Prompt:
-    """Review the program without running it, and correct it."""
+    """Return the prompt to review the program without running it, and to correct it."""
     return Prompt(
         system=_REVIEW_SYSTEM,
         shots=((_with_program(_REQUIREMENT, _DRAFT), show_files(_RIGHT)),),
@@ -57,7 +60,10 @@ def review_prompt(requirement: str, files: Mapping[str, str]) -> Prompt:
 
 
 def repair_prompt(requirement: str, files: Mapping[str, str], report: str) -> Prompt:
-    """Correct the program after it was started; ``report`` says what came of that."""
+    """Return the prompt to correct the program after it was started.
+
+    ``report`` says how the start ended.
+    """
     return Prompt(
         system=_REPAIR_SYSTEM,
         shots=((_with_report(_REQUIREMENT, _DRAFT, _ERROR), show_files(_RIGHT)),),

@@ -1,8 +1,13 @@
-"""Software development: write a program, review it, run and repair it (ChatDev's phases, on SRDD's requirements).
+"""Software development: write a program, review it, run and repair it.
 
-As in the paper: coding writes the files, static testing reviews and modifies them, dynamic testing runs the program,
-feeds what came of it back and modifies it. A stage's k samples are k programs; the best by a check goes on: it starts,
-nothing is left to fill in, it is Python at all. Ties go to the first, so that more samples help only where the first fails.
+The phases are ChatDev's, the requirements SRDD's. As in the paper:
+
+- Coding writes the files.
+- Static testing reviews and changes them.
+- Dynamic testing runs the program and changes it according to the result.
+
+A stage's k samples are k programs. The best by a check goes on: it starts, nothing is left to fill
+in, it is Python at all. Ties go to the first, so that more samples help only where the first fails.
 """
 
 from __future__ import annotations
@@ -32,42 +37,55 @@ _SHOWN_ERROR = 800
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 
 Program = dict[str, Any]
-"""``files`` (name to text; empty when the reply had no code) and, once executed, ``run`` (what came of starting it:
-``started``, ``report``); of a fused output also ``consistency``."""
+"""A program as a JSON object.
+
+``files`` maps names to texts and is empty if the reply had no code. After execution ``run`` is the
+result of starting the program (``started``, ``report``). A fused output also has ``consistency``.
+"""
 
 
 class _Programming(ExecutingStage):
-    """What the three stages share: a sample is a program."""
+    """The common part of the three stages: a sample is a program."""
 
     @abstractmethod
     def earlier(self, outputs: Mapping[str, Any]) -> dict[str, str]:
-        """The files that the stage's samples change."""
+        """Return the files that the stage's samples change."""
 
     def parse(self, text: str, example: Example) -> Program:
-        """The files of the reply, see `agenttts.tasks.chatdev.programs.read_files`."""
+        """Return the files of the reply, see `agenttts.tasks.chatdev.programs.read_files`."""
         return {"files": read_files(text)}
 
     def execute(
         self, value: Program, example: Example, outputs: Mapping[str, Any], toolbox: Toolbox
     ) -> Program:
-        """Put the files over the earlier ones (a reply that shows no file leaves the program as it was) and run it."""
+        """Put the sample's files over the earlier ones and run the program.
+
+        A reply that shows no file leaves the program as it was.
+        """
         files = join(self.earlier(outputs), value["files"])
         main = main_file(files)
         if main is None:
             return {"files": files, "run": {"started": False, "report": "There is no program."}}
-        if not parses(files):  # needs no process, but the interpreter's message
+        if not parses(files):  # the interpreter's message, without a process
             return {"files": files, "run": {"started": False, "report": _syntax_report(files)}}
         outcome = toolbox.run(files, main)
         return {"files": files, "run": {"started": outcome.started, "report": _report(outcome)}}
 
     def fuse(self, candidates: Sequence[Program], example: Example) -> Program:
-        """The best of k: one that starts before one that does not, complete before incomplete, Python before none."""
+        """Return the best of k programs.
+
+        A program that starts comes before one that does not, then complete before incomplete, then
+        Python before none.
+        """
         if not candidates:
             return {"files": {}}
         return max(candidates, key=_rank)
 
     def postprocess_fused(self, output: Program, example: Example, toolbox: Toolbox) -> Program:
-        """Adds ``consistency``: the cosine of the meanings of requirement and code, negative ones as 0."""
+        """Add ``consistency``, the cosine similarity of requirement and code.
+
+        Negative values become 0.
+        """
         code = without_comments(output["files"])
         if not code:
             return {**output, "consistency": 0.0}
@@ -99,7 +117,7 @@ class Coding(_Programming):
 
 
 class StaticTesting(_Programming):
-    """Reviews the program and modifies it."""
+    """Reviews the program and changes it."""
 
     name = "static_testing"
     temperature = 0.7
@@ -113,7 +131,7 @@ class StaticTesting(_Programming):
 
 
 class DynamicTesting(_Programming):
-    """Modifies the program after it has been run."""
+    """Changes the program after it has been run."""
 
     name = "dynamic_testing"
     temperature = 0.7
@@ -128,11 +146,13 @@ class DynamicTesting(_Programming):
 
 
 class ChatDev(Task):
-    """Coding, static testing, dynamic testing.
+    """Coding, static testing and dynamic testing.
 
-    Options: ``search_examples``, ``hub_split`` and ``records_key`` (see `agenttts.tasks.loading.source`),
-    ``embedding_model`` (a directory; unset: the one installed where trials run), ``run_seconds`` (how long a program may run
-    before it counts as started) and ``run_memory_mb``.
+    Options:
+        search_examples, hub_split, records_key: See `agenttts.tasks.loading.source`.
+        embedding_model: A directory; unset: the model installed where trials run.
+        run_seconds: Seconds that a program may run before it counts as started.
+        run_memory_mb: Memory of a program.
     """
 
     name = "chatdev"
@@ -189,7 +209,10 @@ def _rank(program: Program) -> tuple[bool, ...]:
 
 
 def _report(outcome: Outcome) -> str:
-    """What came of a start, as the repair prompt says it. The same program gives the same words: no addresses, no times."""
+    """Return the result of a start in the words of the repair prompt.
+
+    The same program gives the same words, so there are no addresses and no times.
+    """
     if outcome.stopped == "idle":
         return "It started without an error and waits for input."
     if outcome.stopped == "time":

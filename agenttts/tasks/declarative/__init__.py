@@ -1,1 +1,1 @@
-"""Tasks that are described in a YAML file."""
+"""Tasks described in a YAML file."""

@@ -1,4 +1,7 @@
-"""The file of a declarative task: its shape, and its templates. What is wrong in it is found when it is read."""
+"""The model of a declarative task's file, and its templates.
+
+Mistakes in the file are found when it is read.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from agenttts.errors import valid_names
 from agenttts.tasks.declarative import parts
 
-# Sandboxed: a template of somebody else's may look at the record and the outputs, and at nothing of Python.
+# Sandboxed: another author's template may read the record and the outputs, and nothing of Python.
 _JINJA = jinja2.sandbox.SandboxedEnvironment(
     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
 )
 CANDIDATES = "candidates"
-"""What a fusing template knows the samples as."""
+"""The name of the samples in a fusing template."""
 
 
 def _check_template(text: str) -> str:
     try:
-        variables(text)  # unlike parsing, looks filters up too
+        variables(text)  # variables() also looks filters up, which parsing does not
     except jinja2.TemplateSyntaxError as error:
         raise ValueError(
             f"not a Jinja2 template: {error.message} (line {error.lineno} of it)"
@@ -36,14 +39,17 @@ class _Section(BaseModel):
 
 
 class Shot(_Section):
-    """A worked example, used by the few-shot prompt styles; plain texts."""
+    """A worked example in plain texts, for the few-shot prompt styles."""
 
     user: str
     reply: str
 
 
 class ModelFusion(_Section):
-    """Fusing by one more call of the stage's model. ``prompt`` is a template that also sees ``candidates``."""
+    """Fusing by one more call of the stage's model.
+
+    ``prompt`` is a template that also gets ``candidates``.
+    """
 
     prompt: str
     system: str = ""
@@ -63,22 +69,22 @@ class StageDocument(_Section):
     """One stage of the file."""
 
     prompt: str
-    """A template: what the model is asked."""
+    """A template of the question to the model."""
     system: str = ""
-    """What the model is told to do; plain text."""
+    """The instruction to the model, as plain text."""
     description: str = ""
     shots: list[Shot] = []
     label: str = "Answer:"
-    """Opens the reply of a completion."""
+    """The first words of a completion's reply."""
     stop: list[str] = ["\n\n"]
-    """Ends a completion."""
+    """Texts that end a completion."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     parse: Literal["text", "first_line", "number", "choice", "list", "json"] = "text"
     choices: list[str] | str = []
     """For ``parse: choice``: the choices, or the record's field that lists them."""
     fuse: Literal["vote", "first", "longest", "median", "union"] | FusedByModel = "vote"
     metrics: dict[str, str] = {}
-    """Name of a metric to the record's field that holds what is right."""
+    """The record's field with the right answer, by name of the metric."""
 
     _template = field_validator("prompt")(_check_template)
 
@@ -102,12 +108,12 @@ class StageDocument(_Section):
 
 
 class Document(_Section):
-    """The file. Every stage's fields are those of `StageDocument`."""
+    """The whole file; the fields of every stage are those of `StageDocument`."""
 
     name: str
     description: str = ""
     main_metric: str
-    """``STAGE.METRIC``: what the search maximises."""
+    """``STAGE.METRIC``, which the search maximises."""
     stages: Annotated[dict[str, StageDocument], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -132,7 +138,7 @@ class Document(_Section):
 
 
 class _At(ValueError):
-    """An error that knows its key, as `agenttts.spec.strict` reports it."""
+    """An error with the path of its key, for `agenttts.spec.strict` to report."""
 
     def __init__(self, path: tuple[str | int, ...], message: str) -> None:
         super().__init__(message)
@@ -140,7 +146,7 @@ class _At(ValueError):
 
 
 def templates(stage: StageDocument) -> list[tuple[tuple[str, ...], str]]:
-    """Every template of a stage with its key."""
+    """Return every template of a stage, with its key."""
     found: list[tuple[tuple[str, ...], str]] = [(("prompt",), stage.prompt)]
     if isinstance(stage.fuse, FusedByModel):
         found.append((("fuse", "model", "prompt"), stage.fuse.model.prompt))
@@ -148,12 +154,16 @@ def templates(stage: StageDocument) -> list[tuple[tuple[str, ...], str]]:
 
 
 def variables(template: str) -> set[str]:
-    """The names that a template takes from outside. Raises ``jinja2.TemplateSyntaxError``."""
+    """Return the names that a template takes from outside.
+
+    Raises:
+        jinja2.TemplateSyntaxError: The template is malformed.
+    """
     found = jinja2.meta.find_undeclared_variables(_JINJA.parse(template))
     return found - set(_JINJA.globals)
 
 
 @lru_cache(maxsize=64)
 def compiled(template: str) -> jinja2.Template:
-    """A template ready to be rendered."""
+    """Return a template that is ready to be rendered."""
     return _JINJA.from_string(template)

@@ -1,4 +1,7 @@
-"""What declarative tasks choose by name: parsers, fusions, metrics. Pure; none raises on any text."""
+"""Parsers, fusions and metrics that declarative tasks choose by name.
+
+All are pure, and none raises on any text.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from agenttts.tasks.loading.answers import texts_of_named_answer
 from agenttts.tasks.loading.unicode import clean_value
 from agenttts.tasks.metrics import exact_match, normalise, rouge_l, set_overlap, token_overlap
 
-# A hyphen after a number or a word is none of its sign: "3-5", "2019-2020".
+# A hyphen after a number or a word is not a minus sign: "3-5", "2019-2020".
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]%])[-+])?(?:(?:\d{1,3}(?:,\d{3})+|\d{1,18})(?:\.\d{1,18})?|(?<![\w)])\.\d{1,18})"
     r"(?:[eE][-+]?\d{1,2}(?!\w))?(?!\d)",
@@ -26,29 +29,40 @@ SET_F1 = "set_f1"
 
 
 def parse(how: str, text: str, choices: Sequence[str] = ()) -> Any:
-    """A sample's text as a value; unusable text gives the parser's empty value (``""``, None or an empty list).
+    """Return a sample's text as a value.
 
-    ``text``: all of it, stripped. ``first_line``: the first line with something on it. ``number``: the last one in it.
-    ``choice``: the choice that it names first. ``list``: a JSON list, else its lines without bullets, else what commas
-    separate. ``json``: the first JSON object or list in it. Halves of characters (lone surrogates) become question marks.
+    Unusable text gives the parser's empty value (``""``, None or an empty list). Halves of
+    characters (lone surrogates) become question marks. The parsers are:
+
+    - ``text``: the whole text, stripped.
+    - ``first_line``: the first line that is not blank.
+    - ``number``: the last number in the text.
+    - ``choice``: the choice that the text names first.
+    - ``list``: a JSON list, else the lines without bullets, else the parts between commas.
+    - ``json``: the first JSON object or list in the text.
     """
     value = _PARSERS[how](text.strip(), choices)
     try:
         return clean_value(value)
-    except RecursionError:  # read, and too deep to be walked through
+    except RecursionError:  # parsed, but too deep to walk through
         return _PARSERS[how]("", choices)
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a value says nothing."""
+    """Return whether a value is an empty one."""
     return value is None or value in ("", [], {})
 
 
 def fuse(how: str, candidates: Sequence[Any], empty: Any) -> Any:
-    """Fuse candidates; of one, that one. Empty ones count only when all are.
+    """Fuse candidates; a single candidate is returned as it is.
 
-    ``vote``: the most frequent; ``first``; ``longest``: of the most characters; ``median`` of numbers (of an even number
-    of them, the lower middle one); ``union`` of lists, in the order of first appearance. Of equals, the first.
+    Empty candidates count only if all are empty. On a tie the first wins. The fusions are:
+
+    - ``vote``: the most frequent candidate.
+    - ``first``: the first one.
+    - ``longest``: the one with the most characters.
+    - ``median``: the median of numbers; of an even number of them, the lower middle one.
+    - ``union``: the union of lists, in the order of first appearance.
     """
     if len(candidates) == 1:
         return candidates[0]
@@ -57,7 +71,7 @@ def fuse(how: str, candidates: Sequence[Any], empty: Any) -> Any:
 
 
 def gold_problem(metric: str, gold: Any) -> str | None:
-    """What is wrong with a record's right answer for a metric, or None."""
+    """Return what is wrong with a record's right answer for a metric, or None."""
     if metric == "number":
         if _as_number(gold) is None:
             return "must be a number, for the metric 'number'"
@@ -88,7 +102,7 @@ def _choice(text: str, choices: Sequence[str]) -> str:
     best_place = (math.inf, 0)
     for choice in choices:
         match = re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", text, re.I)
-        # Of two that begin at one place ("yes", "yes, but"), the longer is the one that is meant.
+        # If two begin at one place ("yes", "yes, but"), the longer one is meant.
         if match and (match.start(), -len(choice)) < best_place:
             best, best_place = choice, (match.start(), -len(choice))
     return best
@@ -128,7 +142,7 @@ def _union(given: Sequence[Any]) -> list[Any]:
 
 
 def _median(given: Sequence[Any]) -> Any:
-    # A value that a sample gave, not one between two: a single sample then stays what it is.
+    # A value of a sample instead of one between two, so that a single sample stays as it is.
     ordered = sorted(given)
     return ordered[(len(ordered) - 1) // 2]
 
@@ -175,12 +189,15 @@ def _text(value: Any) -> str:
     if is_empty(value):
         return ""
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # of a column of whole numbers with a null in it
+        value = int(value)  # from a column of whole numbers with a null in it
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _texts(gold: Any) -> list[str]:
-    """The right answers: one, or a list of which any is right; of an object with aliases its text and these."""
+    """Return the right answers of a field as texts; any of them is right.
+
+    The field holds one answer, a list of answers, or an object with a text and aliases.
+    """
     values = gold if isinstance(gold, list) else [gold]
     return [
         text
@@ -217,4 +234,7 @@ METRICS: Mapping[str, Callable[[Any, Any], float]] = {
     SET_F1: _set_f1,
     "number": _number_match,
 }
-"""(output, right answer) to a score in [0, 1]; an empty output scores 0."""
+"""Functions from (output, right answer) to a score in [0, 1].
+
+An empty output scores 0.
+"""

@@ -1,7 +1,9 @@
-"""Tasks without code: a YAML file of stages with Jinja2 prompts, and parsers, fusions and metrics by name.
+"""Tasks without code, described in a YAML file.
 
-docs/tutorial-own-task.md walks through one; `agenttts.tasks.declarative.document` is the file's shape. Templates see the
-record's fields, the outputs of earlier stages by the stages' names and, where they fuse, ``candidates``.
+The file has stages with Jinja2 prompts, and names parsers, fusions and metrics. See
+docs/tutorial-own-task.md for a walk-through, and `agenttts.tasks.declarative.document` for the
+fields. Templates get the record's fields and the outputs of earlier stages, by the stages' names.
+Fusing templates also get ``candidates``.
 """
 
 from __future__ import annotations
@@ -35,7 +37,11 @@ from agenttts.tasks.user_tasks import missing_file
 
 
 def load_declarative(path: str) -> DeclarativeTask:
-    """The task in a file. Raises `UserError` naming file, line, key and what is valid."""
+    """Return the task in a file.
+
+    Raises:
+        UserError: The file is not valid; the message names file, line and key, and what is valid.
+    """
     file = Path(path)
     if not file.is_file():
         raise missing_file(file, "task file")
@@ -45,7 +51,7 @@ def load_declarative(path: str) -> DeclarativeTask:
 
 
 class DeclarativeStage(StageDefinition):
-    """A stage as its document says."""
+    """A stage described by its document."""
 
     def __init__(self, name: str, document: StageDocument) -> None:
         self.name = name
@@ -96,7 +102,7 @@ class DeclarativeStage(StageDefinition):
         }
 
     def fields(self, stages: Sequence[str]) -> dict[str, str]:
-        """The record's fields that the stage uses, each with the key that uses it."""
+        """Return the record's fields that the stage uses, each with the key that uses it."""
         document = self._document
         found = {
             variable: ".".join(("stages", self.name, *key))
@@ -111,13 +117,20 @@ class DeclarativeStage(StageDefinition):
         return found
 
     def lists(self) -> list[str]:
-        """The record's fields that must be lists; tables may hold them as JSON texts."""
+        """Return the record's fields that must be lists.
+
+        Tables may hold them as JSON texts.
+        """
         document = self._document
         found = [field for metric, field in document.metrics.items() if metric == parts.SET_F1]
         return [*found, document.choices] if isinstance(document.choices, str) else found
 
     def check(self, record: Record) -> None:
-        """Raise `UserError` for a record whose choices or right answers are of no use to the stage."""
+        """Check that the stage can use a record's choices and right answers.
+
+        Raises:
+            UserError: It cannot.
+        """
         document = self._document
         if isinstance(document.choices, str):
             record.texts(document.choices)
@@ -143,7 +156,10 @@ class DeclarativeStage(StageDefinition):
 
 
 class DeclarativeTask(Task):
-    """A task as its file says. Options: those of `agenttts.tasks.loading.source`."""
+    """A task described by its file.
+
+    Its options are those of `agenttts.tasks.loading.source`.
+    """
 
     def __init__(self, document: Document, source: str) -> None:
         self.name = document.name
@@ -184,7 +200,7 @@ class DeclarativeTask(Task):
         )
 
     def _fields(self) -> set[str]:
-        """The record's fields that stages use."""
+        """Return the record's fields that stages use."""
         names = [stage.name for stage in self._stages]
         return {
             field
@@ -198,7 +214,7 @@ class DeclarativeTask(Task):
         record = replace(record, values={**record.values, **lists})
         self._check_record(record)
         example = Example(example_id(record, number), dict(record.values))
-        try:  # what can be told before a model has run
+        try:  # what can be checked before a model has run
             self._stages[0].prompt(example, {})
         except UserError as error:
             raise UserError(f"{record.place()}: {self._source}: {error}") from None

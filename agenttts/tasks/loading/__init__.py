@@ -1,1 +1,4 @@
-"""Reading data files: JSON, JSON lines, CSV, TSV and Parquet as records, and what became of the bad ones."""
+"""Read data files (JSON, JSON lines, CSV, TSV and Parquet) as records.
+
+The package also reports the records that could not be used.
+"""

@@ -1,4 +1,4 @@
-"""Other names of answers in a file of their own, such as 2WikiMultiHopQA's ``id_aliases.json``."""
+"""Other names of answers in a file, such as 2WikiMultiHopQA's ``id_aliases.json``."""
 
 from __future__ import annotations
 
@@ -26,15 +26,23 @@ _ExampleT = TypeVar("_ExampleT", bound=_Named)
 
 @dataclass(frozen=True)
 class AliasFile:
-    """The aliases of a file. ``names`` maps the id of an answer to its other names."""
+    """The aliases of a file.
+
+    ``names`` maps the id of an answer to its other names.
+    """
 
     path: str
     names: Mapping[str, Sequence[str]]
 
     def notes(self, data: RecordSet, fields: Sequence[str]) -> list[str]:
-        """For how many records of ``data``, with answers in ``fields``, the file has something.
+        """Return a note on how many records of ``data`` have an answer with aliases.
 
-        Raises `UserError` when no record says which ids its answers have: the file is then of no use.
+        Args:
+            data: The records.
+            fields: The fields that hold answers.
+
+        Raises:
+            UserError: No record has an id of its answers, so the file is of no use.
         """
         ids = [answer_ids(record, fields) for record in data.records]
         if not any(ids) and not any(ANSWER_ID in record.values for record in data.records):
@@ -47,10 +55,13 @@ class AliasFile:
 
 
 def read_aliases(file: str) -> AliasFile:
-    """The aliases of a file of records with an id (``Q_id``) and lists of texts ``aliases`` and ``demonyms``.
+    """Return the aliases of a file of records with an id and other names.
 
-    Source of the fields and of counting both as right: the evaluation script of 2WikiMultiHopQA (v1.1). Raises
-    `UserError` for a file that is missing or malformed.
+    The id is ``Q_id``; the names are lists of texts, ``aliases`` and ``demonyms``. Source of the
+    fields and of counting both lists as right: the evaluation script of 2WikiMultiHopQA (v1.1).
+
+    Raises:
+        UserError: The file is missing or malformed.
     """
     try:
         data = read_file(Path(file).expanduser(), fields=[_IDS])
@@ -72,9 +83,14 @@ def convert_with_aliases(
     aliases: str,
     answers: Sequence[str],
 ) -> list[_ExampleT]:
-    """What ``make`` makes of each record, its position and the alias file, bad records left out as `convert` does.
+    """Convert records to examples with an alias file; bad records as in `convert`.
 
-    ``aliases`` is the alias file's path, empty for none; ``answers`` are the fields that hold answers.
+    Args:
+        data: The records.
+        make: Makes an example of a record, its position and the alias file.
+        report: Says how many bad records may be skipped, and records what was read.
+        aliases: Path of the alias file; empty for none.
+        answers: The fields that hold answers.
     """
     file = read_aliases(aliases) if aliases else None
     return convert(

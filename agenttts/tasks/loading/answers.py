@@ -1,4 +1,4 @@
-"""Reading the right answers of a record, in the forms that the published question answering files have them."""
+"""Read the right answers of a record, in the forms of published QA data sets."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from agenttts.tasks.loading.record import Record
 from agenttts.tasks.metrics import normalise
 
 PARSES = "Parses"
-"""WebQSP's field of the queries that answer a question, each an object with its ``Answers``."""
+"""WebQSP's field of the queries that answer a question.
+
+Each is an object with its ``Answers``.
+"""
 
 _TEXTS = ("answer", "value", "EntityName", "AnswerArgument")
-"""Keys of the text in an answer that is an object (ComplexWebQuestions, TriviaQA, WebQSP); the first that is not null."""
+"""Keys of the text in an answer that is an object; the first not null counts.
+
+They are ComplexWebQuestions', TriviaQA's and WebQSP's.
+"""
 _ALIASES = ("aliases", "Aliases", "answer_aliases")
 """Keys of other names, in an answer that is an object or in the record."""
 ANSWER_ID = "answer_id"
@@ -24,7 +30,10 @@ _IDS = (ANSWER_ID, "AnswerArgument")
 
 @dataclass(frozen=True)
 class Answer:
-    """A right answer: its text and its other names, all of which are right, and its ids in a knowledge base."""
+    """A right answer: its texts and its ids in a knowledge base.
+
+    The texts are the answer and its other names; all of them are right.
+    """
 
     texts: tuple[str, ...]
     ids: tuple[str, ...] = ()
@@ -35,16 +44,26 @@ def read_answers(
     fields: Sequence[str],
     aliases: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[str, ...]:
-    """The right answers, from the first of ``fields`` that has any, with their aliases; any of them is right.
+    """Return the right answers of a record, with their aliases; any of them is right.
 
-    A field holds an answer or a list of them: a text, a number, or an object, ``{answer, aliases}``, ``{value, aliases}``
-    or WebQSP's ``{EntityName, AnswerArgument}``; the field `PARSES` holds lists of these. Numbers are taken as texts; null
-    and blank answers and repeats are dropped, and a field that is null counts as absent.
+    The answers come from the first of ``fields`` that has any. A field holds an answer or a list of
+    them: a text, a number, or an object, ``{answer, aliases}``, ``{value, aliases}`` or WebQSP's
+    ``{EntityName, AnswerArgument}``. The field `PARSES` holds lists of these. Numbers become texts.
+    Null answers, blank answers and repeats are dropped. A field that is null counts as absent.
 
-    The aliases are those in such objects (also of another of ``fields``, for an answer of the same text), those of the
-    record's own field ``aliases`` or ``answer_aliases``, and what ``aliases`` has for the ids of the answers.
+    Aliases come from three places:
 
-    Raises `UserError` for anything else in a field, and when no answer is left.
+    - the objects above, also in another of ``fields`` for an answer of the same text
+    - the record's own field ``aliases`` or ``answer_aliases``
+    - ``aliases``, by the ids of the answers
+
+    Args:
+        record: The record.
+        fields: The fields that may hold answers.
+        aliases: Other names by id of the answer.
+
+    Raises:
+        UserError: A field holds anything else, or no answer is left.
     """
     there = [field for field in fields if record.values.get(field) is not None]
     for position, field in enumerate(there):
@@ -64,13 +83,19 @@ def read_answers(
 
 
 def answer_ids(record: Record, fields: Sequence[str]) -> list[str]:
-    """The ids in a knowledge base that a record gives for its answers in ``fields`` or beside them."""
+    """Return the knowledge-base ids that a record gives for its answers.
+
+    The ids are in ``fields`` or in fields of their own.
+    """
     found = [ident for field in fields for a in _readable(record, field) for ident in a.ids]
     return [*found, *_ids(record.values)]
 
 
 def answer_of(value: Any) -> Answer | None:
-    """A JSON value as an answer, without texts when it is null or blank; None when it is none."""
+    """Return a JSON value as an answer; None if it is not a valid answer.
+
+    A null or blank value gives an answer without texts.
+    """
     if value is None:
         return Answer(())
     if is_text_or_number(value):
@@ -87,7 +112,10 @@ def answer_of(value: Any) -> Answer | None:
 
 
 def texts_of_named_answer(value: Any) -> tuple[str, ...]:
-    """The text and the other names of an answer that is an object with ``aliases``; nothing for any other value."""
+    """Return the text and other names of an answer that is an object with ``aliases``.
+
+    Any other value gives no texts.
+    """
     if not isinstance(value, dict) or not any(key in value for key in _ALIASES):
         return ()
     answer = answer_of(value)
@@ -95,7 +123,7 @@ def texts_of_named_answer(value: Any) -> tuple[str, ...]:
 
 
 def is_text_or_number(value: Any) -> bool:
-    """Whether a JSON value is a text or a number (true and false are none)."""
+    """Return whether a JSON value is a text or a number; true and false are neither."""
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
@@ -132,7 +160,10 @@ def _answers_of_parses(record: Record) -> list[Answer]:
 
 
 def _readable(record: Record, field: str) -> list[Answer]:
-    """The answers of a field that may have none: one that is only looked at for aliases and ids refuses no record."""
+    """Return the answers of a field, or no answers if it is null or malformed.
+
+    The field is read only for aliases and ids, so it makes no record bad.
+    """
     if record.values.get(field) is None:
         return []
     try:
@@ -162,12 +193,15 @@ def _is_text_number_or_null(value: Any) -> bool:
 
 
 def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
-    """Texts and numbers as texts, without blank ones, nulls and repeats."""
+    """Return texts and numbers as texts, without blank ones, nulls and repeats."""
     texts = (_text(value).strip() for value in values if value is not None)
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def _text(value: Any) -> str:
-    """A text or a number as a text. A whole number is one without a decimal point: a column of them with a null in it is
-    read as one of floats (1999.0)."""
+    """Return a text or a number as a text.
+
+    A whole number has no decimal point in the result. A column of whole numbers with a null in it
+    is read as floats (1999.0).
+    """
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -11,13 +11,14 @@ from agenttts.errors import UserError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _UNDECODED = re.compile("[\udc80-\udcff]")
-"""What ``surrogateescape`` makes of a byte that is not UTF-8."""
+"""The characters that ``surrogateescape`` makes of bytes that are not UTF-8."""
 
 
 def read_content(path: Path) -> bytes:
-    """The bytes of a data file, uncompressed where they are gzip's, whatever its name is.
+    """Return the bytes of a data file; gzip is uncompressed, whatever the file's name.
 
-    Raises `UserError` for a file that cannot be read or is not a whole gzip file.
+    Raises:
+        UserError: The file cannot be read, or is not a whole gzip file.
     """
     try:
         raw = path.read_bytes()
@@ -31,7 +32,11 @@ def read_content(path: Path) -> bytes:
 
 
 def decode(path: Path, content: bytes) -> str:
-    """The text of a file's content; `UserError` naming the line when it is not UTF-8."""
+    """Return the text of a file's content.
+
+    Raises:
+        UserError: The content is not UTF-8; the message names the line.
+    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -40,12 +45,18 @@ def decode(path: Path, content: bytes) -> str:
 
 
 def decode_leniently(content: bytes) -> str:
-    """The text of a file's content, where bytes that are not UTF-8 are left for `undecoded` to find."""
+    """Return the text of a file's content, with bytes that are not UTF-8 escaped.
+
+    `undecoded` finds the escaped bytes.
+    """
     return content.decode("utf-8-sig", "surrogateescape")
 
 
 def undecoded(text: str) -> str:
-    """What is wrong with a text of `decode_leniently`: it holds a byte that is not UTF-8; empty when it holds none."""
+    """Return what is wrong with a text of `decode_leniently`; empty if nothing is.
+
+    A text is wrong if it holds a byte that is not UTF-8.
+    """
     found = _UNDECODED.search(text)
     if found is None:
         return ""

@@ -1,7 +1,8 @@
-"""Data sets of the Hugging Face hub, or in its formats in a local directory, through the ``datasets`` library.
+"""Data sets of the Hugging Face hub, or of its formats in a local directory.
 
-That library runs no scripts of data sets any more (4.0, 2025). Of most data sets that have one the hub keeps a conversion to
-Parquet in the revision ``refs/convert/parquet``, which is read without it (`agenttts.tasks.loading.hub_parquet`).
+They are read with the ``datasets`` library. Since 4.0 (2025) that library runs no scripts of data
+sets. For most data sets with a script, the hub keeps a conversion to Parquet in the revision
+``refs/convert/parquet``. `agenttts.tasks.loading.hub_parquet` reads it without that library.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ _ID = re.compile(r"(?P<name>[^:@]+)(:(?P<config>[^@]+))?(@(?P<revision>.+))?")
 _OWNER_AND_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 _SCRIPT = "Dataset scripts are no longer supported"
-"""What the library says of a data set with a script (``datasets/load.py``, 4.0 to 5.2)."""
+"""The library's message about a data set with a script.
 
-# Where `search` and `test` come from unless the user names a hub split. Not `test` first: the test splits of these
-# data sets are published without answers.
+Source: ``datasets/load.py``, 4.0 to 5.2.
+"""
+
+# The hub splits that `search` and `test` are drawn from, unless the user names one. `test` is not
+# first, because the test splits of these data sets are published without answers.
 _BASE_SPLITS = ("validation", "dev", "train", "test")
 
 
@@ -39,9 +43,10 @@ class HubId:
 
 
 def hub_id(data: str) -> HubId | None:
-    """The hub id that ``data`` is, or None when it is a path.
+    """Return the hub id that ``data`` is, or None if it is a path.
 
-    ``hf:`` marks an id; without it, ``owner/name`` is one unless it is a path that exists or looks like a data file.
+    ``hf:`` marks an id. Without it, ``owner/name`` is an id unless it is a path that exists or
+    looks like a data file.
     """
     marked = data.startswith(_PREFIX)
     match = _ID.fullmatch(data.removeprefix(_PREFIX))
@@ -54,16 +59,22 @@ def hub_id(data: str) -> HubId | None:
     found = HubId(match["name"], match["config"], match["revision"])
     if marked:
         return found
-    # "data/2wiki" beside an existing "data" is rather a mistyped path than an owner called "data".
+    # If "data" exists, "data/2wiki" is probably a mistyped path and not a data set of an owner
+    # "data".
     path_like = data.endswith(SUFFIXES) or Path(data).parent.exists()
     return found if _OWNER_AND_NAME.fullmatch(found.name) and not path_like else None
 
 
 def read_hub(hub: HubId, split: str) -> RecordSet:
-    """The records of a hub split; ``split`` may be empty for the one to draw `search` and `test` from.
+    """Return the records of a hub split.
 
-    Raises `MissingRequirement` when ``datasets`` is not installed or the data set cannot be had here, `UserError`
-    for an unknown configuration or split and for a data set that is a script.
+    Args:
+        hub: The data set.
+        split: Name of the hub split; empty: the one to draw `search` and `test` from.
+
+    Raises:
+        MissingRequirement: ``datasets`` is not installed, or the data set is not available here.
+        UserError: The configuration or split is unknown, or the data set is a script.
     """
     if hub.revision == PARQUET_REVISION:
         return read_converted(
@@ -80,7 +91,13 @@ def read_hub(hub: HubId, split: str) -> RecordSet:
 
 
 def choose_split(data_set: str, splits: Sequence[str], wanted: str) -> str:
-    """The split called ``wanted`` or, if empty, the one to draw `search` and `test` from. `UserError` lists them."""
+    """Return the split ``wanted``.
+
+    If it is empty, return the split to draw `search` and `test` from.
+
+    Raises:
+        UserError: There is no such split; the message lists the splits.
+    """
     name = wanted or next((s for s in _BASE_SPLITS if s in splits), splits[0])
     if name not in splits:
         names = ["search", "test", *(s for s in splits if s not in ("search", "test"))]
@@ -91,7 +108,7 @@ def choose_split(data_set: str, splits: Sequence[str], wanted: str) -> str:
 
 
 def _load(hub: HubId) -> Any:
-    """The data set's splits by name."""
+    """Return the data set's splits by name."""
     try:
         import datasets
     except ImportError:

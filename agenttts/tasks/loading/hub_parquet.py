@@ -1,7 +1,8 @@
-"""The conversion to Parquet that the Hugging Face hub keeps of a data set, in the revision ``refs/convert/parquet``.
+"""The hub's Parquet conversion of a data set (revision ``refs/convert/parquet``).
 
-Its files are ``CONFIG/SPLIT/NUMBER.parquet``; a split of which only the beginning was converted is ``partial-SPLIT``. They come
-from the hub or from its cache on this machine (``huggingface_hub``), or lie in a directory of that layout.
+Its files are ``CONFIG/SPLIT/NUMBER.parquet``. If only the beginning of a split was converted, the
+split is called ``partial-SPLIT``. The files come from the Hugging Face hub or from its cache on
+this machine (``huggingface_hub``), or lie in a directory with that layout.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ _DEFAULT_CONFIG = "default"
 
 @dataclass(frozen=True)
 class _Files:
-    """The revision's files: their paths in it, and what brings one here.
+    """The revision's files: their paths in it, and a function that fetches one.
 
-    ``offline`` is why the hub was not reached, where only this machine's cache was looked into: it may hold a part of them.
+    ``offline`` is the reason why the hub was not reached. The files then come from this machine's
+    cache, which may hold only a part of them.
     """
 
     paths: Sequence[str]
@@ -35,10 +37,18 @@ class _Files:
 def read_converted(
     name: str, config: str | None, choose_split: Callable[[Sequence[str]], str]
 ) -> RecordSet:
-    """The records of a split of the converted data set; ``choose_split`` takes the names of those there are.
+    """Return the records of a split of the converted data set.
 
-    Raises `MissingRequirement` when ``huggingface_hub`` is not installed or the conversion cannot be had here,
-    `UserError` for an unknown configuration, or none named of several, and what ``choose_split`` raises.
+    Args:
+        name: Name of the data set, or a directory.
+        config: Name of the configuration.
+        choose_split: Chooses one of the existing splits by name.
+
+    Raises:
+        MissingRequirement: ``huggingface_hub`` is not installed, or the conversion is not available
+            here.
+        UserError: The configuration is unknown, or none of several is named. Also the errors of
+            ``choose_split``.
     """
     files = _in_folder(Path(name)) if Path(name).is_dir() else _on_hub(name, config)
     layout = [PurePosixPath(path).parts for path in files.paths if path.endswith(".parquet")]
@@ -118,7 +128,7 @@ def _on_hub(name: str, config: str | None) -> _Files:
             folder = Path(hub.snapshot_download(name, local_files_only=True, **where))
         except (
             Exception
-        ):  # nothing of it is in the cache: the first error says why it is not on the hub
+        ):  # nothing is in the cache: report the first error, which says why the hub failed
             raise _not_here(name, config, error) from error
         return _in_folder(folder, error)
 

@@ -1,4 +1,7 @@
-"""Where the values of a JSON document are in its text. Scans the text, so for errors only."""
+"""Find the lines of values in the text of a JSON document.
+
+This scans the text, so it is used for errors only.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ _DECODER = json.JSONDecoder()
 
 
 def item_lines(text: str, keys: Sequence[str]) -> list[int]:
-    """The line on which each item of the list under ``keys`` of the JSON document ``text`` begins.
+    """Return the line of each item of the list under ``keys``.
 
-    No lines where the value under ``keys`` is not a list.
+    ``text`` is the JSON document. There are no lines if the value under ``keys`` is not a list.
     """
     position = _value_position(text, keys)
     if text[position] != "[":
@@ -33,7 +36,7 @@ def item_lines(text: str, keys: Sequence[str]) -> list[int]:
 
 
 def key_line(text: str, keys: Sequence[str]) -> int:
-    """The line on which the value under ``keys`` of the JSON document ``text`` begins."""
+    """Return the line of the value under ``keys`` of the JSON document ``text``."""
     return text.count("\n", 0, _value_position(text, keys)) + 1
 
 
@@ -45,12 +48,15 @@ def _value_position(text: str, keys: Sequence[str]) -> int:
 
 
 def _member_position(text: str, position: int, key: str) -> int:
-    """Where the value of ``key`` begins in the JSON object at ``position``: of a key given twice, the last counts."""
+    """Return the position of the value of ``key`` in the JSON object at ``position``.
+
+    If a key is given twice, the last one counts.
+    """
     found = position
     position = _skip_space(text, position + 1)
     while text[position] != "}":
         name, position = _DECODER.raw_decode(text, position)
-        position = _skip_space(text, _skip_space(text, position) + 1)  # past the colon
+        position = _skip_space(text, _skip_space(text, position) + 1)  # after the colon
         if clean_text(name) == key:
             found = position
         _, position = _DECODER.raw_decode(text, position)

@@ -1,4 +1,7 @@
-"""Records of JSON files: a list, an object a line, or one list of objects under a key of a document."""
+"""Records of JSON files.
+
+A file is a list, has one object a line, or has one list of objects under a key.
+"""
 
 from __future__ import annotations
 
@@ -15,30 +18,41 @@ from agenttts.tasks.loading.record import Record, RecordSet, shown
 from agenttts.tasks.loading.values import parse_json
 
 Fields = Sequence[Collection[str]]
-"""Names of which a record has one, for each field that every record has; empty: not known."""
+"""For each field that every record has, the names that it may have.
+
+Empty: not known.
+"""
 
 _DEEPEST_KEY = 4
-"""How many keys may lead to the list of records."""
+"""The most keys that may lead to the list of records."""
 _KEYS_LISTED = 8
-"""Keys that an error lists, at most."""
+"""The most keys that an error lists."""
 
 
 def read_json(
     path: Path, content: bytes, *, named_lines: bool, fields: Fields, key: str
 ) -> RecordSet:
-    """The records of a JSON file, whichever of the forms it has.
+    """Return the records of a JSON file in any of its forms.
 
-    ``named_lines``: its name says that it has an object a line. An object with ``fields`` is a record, not a document around
-    records. ``key`` names the list of records (``a.b``: key b of the object under a) where the document has several.
+    A damaged line or item becomes a record with `Record.damage`.
 
-    Raises `UserError` for a document that is not JSON or has no such list, or several. A damaged line or item becomes a
-    record with `Record.damage`.
+    Args:
+        path: Path of the file, for messages.
+        content: The bytes of the file.
+        named_lines: Whether the file's name says that it has one object a line.
+        fields: An object with these fields is a record, not a document around records.
+        key: Name of the list of records if the document has several (``a.b``: key b of the object
+            under a).
+
+    Raises:
+        UserError: The document is not JSON, has no such list, or has several.
     """
     text = decode_leniently(content)
     lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
         return RecordSet(str(path), [])
-    # A line that is an object and is not the last makes it lines: damage further down is then that line's.
+    # If the first of several lines is an object, the file has one object a line. Damage further
+    # down then concerns its own line.
     is_lines = len(lines) > 1 and _is_object(lines[0])
     document = None
     if not is_lines:
@@ -47,7 +61,7 @@ def read_json(
         except (UserError, ValueError, RecursionError):
             is_lines = named_lines or _mostly_objects(lines)
             if not is_lines:
-                parse_document(path, decode(path, content))  # raises: which line is wrong
+                parse_document(path, decode(path, content))  # raises: names the wrong line
     if is_lines:
         if key:
             raise _key_of_no_use(path, key, "an object a line")
@@ -65,7 +79,11 @@ def read_json(
 
 
 def parse_document(path: Path, text: str) -> Any:
-    """The JSON value of a file's ``text``; `UserError` naming the line when it is not JSON."""
+    """Return the JSON value of a file's ``text``.
+
+    Raises:
+        UserError: The text is not JSON; the message names the line.
+    """
     try:
         return parse_json(text)
     except json.JSONDecodeError as error:
@@ -88,7 +106,7 @@ def _key_of_no_use(path: Path, key: str, form: str) -> UserError:
 
 def _from_lines(path: Path, text: str) -> list[Record]:
     records = []
-    # Not splitlines: JSON texts may hold characters such as U+2028 that it would break a record at.
+    # Not splitlines: it would also split at characters that JSON texts may hold, such as U+2028.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             records.append(_from_line(line, f"{path}:{number}"))
@@ -106,7 +124,7 @@ def _from_line(line: str, place: str) -> Record:
 
 
 class _ListPlaces:
-    """Where the items of a list are: found for all of them when it is first asked for one."""
+    """The places of a list's items; all are found at the first request for one."""
 
     def __init__(self, path: Path, text: str, keys: Sequence[str]) -> None:
         self._path = path
@@ -151,10 +169,11 @@ def _from_document(
     one_line: bool,
     named_lines: bool,
 ) -> RecordSet:
-    """The records of an object: those under its one list of objects, or itself.
+    """Return an object's records: the items of its only list of objects, or itself.
 
-    On ``one_line``, an object without such a list is a record. In a file whose name says that a line is a record
-    (``named_lines``), one with such a list is a record too, unless the list has what every record has.
+    On ``one_line``, an object without such a list is a record. In a file whose name says that a
+    line is a record (``named_lines``), an object with such a list is a record too, unless items of
+    the list have the fields of every record.
     """
     found = _lists_of_objects(document, fields)
     if (
@@ -186,7 +205,11 @@ def _from_document(
 
 
 def _is_record(value: Mapping[str, Any], fields: Fields) -> bool:
-    """Whether an object has all of the ``fields``; one that is a list of objects is rather where a document has its records."""
+    """Return whether an object has all of the ``fields``.
+
+    A field that is a list of objects does not count: such a list probably holds a document's
+    records.
+    """
     return bool(fields) and all(
         any(name in value and not _is_list_of_objects(value[name]) for name in names)
         for names in fields
@@ -203,7 +226,7 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def _lists_of_objects(document: Mapping[str, Any], fields: Fields) -> list[tuple[str, ...]]:
-    """The keys of the lists of objects that the fewest keys lead to."""
+    """Return the keys of the lists of objects that the fewest keys lead to."""
     level: list[tuple[tuple[str, ...], Mapping[str, Any]]] = [((), document)]
     for _ in range(_DEEPEST_KEY):
         members = [((*keys, k), v) for keys, part in level for k, v in part.items()]
@@ -216,7 +239,7 @@ def _lists_of_objects(document: Mapping[str, Any], fields: Fields) -> list[tuple
 def _named(
     path: Path, document: Mapping[str, Any], key: str, found: Sequence[tuple[str, ...]]
 ) -> tuple[str, ...]:
-    """The keys that ``task.options.records_key`` names."""
+    """Return the keys that ``task.options.records_key`` names."""
     for keys in ((key,), tuple(key.split("."))):
         value = _value_under(document, keys)
         if _is_list_of_objects(value) or value == []:
@@ -244,6 +267,9 @@ def _is_object(line: str) -> bool:
 
 
 def _mostly_objects(lines: Sequence[str]) -> bool:
-    """Whether lines, some of them damaged, are an object each: most begin and end like one."""
+    """Return whether most lines begin and end like an object.
+
+    Lines that are damaged may be among them.
+    """
     whole = sum(line.lstrip()[:1] + line.rstrip()[-1:] == "{}" for line in lines)
     return len(lines) > 1 and 2 * whole > len(lines)

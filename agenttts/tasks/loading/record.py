@@ -1,4 +1,4 @@
-"""A record of a data set, which knows where it is, so that an error can say so."""
+"""A record of a data set, with its place for error messages."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from agenttts.errors import UserError, nearest_name
 from agenttts.tasks.loading.values import json_from_text
 
 _FIELDS_LISTED = 12
-"""Fields that an error lists, at most."""
+"""The most fields that an error lists."""
 
 
 @dataclass(frozen=True)
 class Record:
     """One record of a data set.
 
-    ``place`` says where it is, and is called only when something is wrong with it. ``damage`` is the error of a record
-    that could not be read (a line that is not JSON, a row with too few fields); its ``values`` are then empty.
+    ``place`` returns where the record is; it is called only if something is wrong. ``damage`` is
+    the error of a record that could not be read (a line that is not JSON, a row with too few
+    fields). The ``values`` of such a record are empty.
     """
 
     values: Mapping[str, Any]
@@ -27,7 +28,7 @@ class Record:
     damage: UserError | None = None
 
     def error(self, field: str, problem: str) -> UserError:
-        """The error about a field, to be raised: place, field, what it should be, what it is."""
+        """Return an error about a field: place, field, what it should be and what it is."""
         if field not in self.values:
             near = nearest_name(field, self.values)
             hint = f"; is '{near}' meant to be it?" if near else f"; it has: {self._fields()}"
@@ -37,15 +38,27 @@ class Record:
         )
 
     def text(self, field: str) -> str:
-        """A field that must be a string with something in it."""
+        """Return a field that must be a string and not blank.
+
+        Raises:
+            UserError: The field is anything else.
+        """
         value = self.values.get(field)
         if not isinstance(value, str) or not value.strip():
             raise self.error(field, "must be a text that is not empty")
         return value
 
     def texts(self, field: str, *, blank: bool = False, none: bool = False) -> list[str]:
-        """A field that must be a list of strings: of at least one unless ``none`` is valid, and none of them empty
-        unless ``blank`` ones are."""
+        """Return a field that must be a list of strings.
+
+        Args:
+            field: Name of the field.
+            blank: Whether strings may be blank.
+            none: Whether the list may be empty.
+
+        Raises:
+            UserError: The field is anything else.
+        """
         value = self.structure(field)
         valid = (lambda item: isinstance(item, str)) if blank else _is_text
         if (
@@ -57,12 +70,18 @@ class Record:
         return value
 
     def structure(self, field: str) -> Any:
-        """The value of a field that should be a list or an object; tables may hold one as its JSON text."""
+        """Return the value of a field that should be a list or an object.
+
+        Tables may hold such a value as its JSON text.
+        """
         value = self.values.get(field)
         return json_from_text(value) if isinstance(value, str) else value
 
     def first_given(self, fields: Sequence[str]) -> str:
-        """The first of ``fields`` that is neither null nor blank; else the first that is there, else the first."""
+        """Return the first of ``fields`` that is neither null nor blank.
+
+        If there is none, it is the first of them that the record has, else the first.
+        """
         given = (name for name in fields if not _is_blank(self.values.get(name)))
         there = (name for name in fields if name in self.values)
         return next(given, next(there, fields[0]))
@@ -75,9 +94,10 @@ class Record:
 
 @dataclass(frozen=True)
 class RecordSet:
-    """The records of one file or hub split. ``source`` is its name for messages.
+    """The records of one file or hub split.
 
-    ``key`` is the key of the document that holds the list of records; empty where none does.
+    ``source`` is its name for messages. ``key`` is the document's key that holds the list of
+    records; it is empty if no key does.
     """
 
     source: str
@@ -86,7 +106,7 @@ class RecordSet:
 
 
 def shown(value: object) -> str:
-    """A value in an error, cut where it is long."""
+    """Return a value as it is shown in an error, cut if it is long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -1,8 +1,9 @@
-"""Data files as records, whichever form they are published in.
+"""Read data files as records, in every form that data sets are published in.
 
-JSON (a list, an object a line, or one list of objects under a key of a document), CSV and TSV with a header, and Parquet;
-each also compressed with gzip. The form is told by the content where that is possible, else by the name. Halves of
-characters (lone surrogates), which JSON can escape, become question marks.
+The forms are JSON (a list, one object a line, or one list of objects under a key of a document),
+CSV and TSV with a header, and Parquet; each also compressed with gzip. The content decides the form
+where possible, else the name. Halves of characters (lone surrogates), which JSON can escape, become
+question marks.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ _LINES = (".jsonl", ".ndjson")
 _TABS = (".tsv", ".tab")
 KINDS = (".json", *_LINES, ".csv", *_TABS, ".parquet")
 SUFFIXES = (*KINDS, *(f"{kind}.gz" for kind in KINDS))
-"""What the names of data files end with."""
+"""The endings of data files' names."""
 
 _PARQUET_MAGIC = b"PAR1"
 _LISTED_AT_MOST = 20
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a data file, in its order, none of them damaged.
+    """Return the records of a data file in order; a damaged record is an error.
 
-    Raises `UserError` for a missing file (naming those that are there) or a malformed one (naming the line).
+    Raises:
+        UserError: The file is missing (the message names files that exist), or it is malformed (the
+            message names the line).
     """
     data = read_file(path)
     for record in data.records:
@@ -42,10 +45,13 @@ def read_records(path: Path) -> list[Record]:
 
 
 def read_file(path: Path, *, fields: Fields = (), key: str = "") -> RecordSet:
-    """The records of a data file, of which there may be none; damaged ones have `Record.damage`.
+    """Return the records of a data file; there may be none.
 
-    For ``fields`` and ``key`` see `agenttts.tasks.loading.json_records.read_json`; a file of another kind takes no ``key``.
-    Raises `UserError` as `read_records` does, but for damaged records.
+    Damaged records have `Record.damage`. For ``fields`` and ``key`` see
+    `agenttts.tasks.loading.json_records.read_json`. A file that is not JSON takes no ``key``.
+
+    Raises:
+        UserError: As `read_records`, except for damaged records.
     """
     _check_there(path)
     content = read_content(path)
@@ -62,7 +68,11 @@ def read_file(path: Path, *, fields: Fields = (), key: str = "") -> RecordSet:
 
 
 def read_text(path: Path) -> str:
-    """The text of a data file that is there, uncompressed; `UserError` when it is not UTF-8 or cannot be read."""
+    """Return the text of an existing data file, uncompressed.
+
+    Raises:
+        UserError: The text is not UTF-8, or the file cannot be read.
+    """
     return decode(path, read_content(path))
 
 
@@ -91,7 +101,7 @@ def _check_no_key(path: Path, key: str, what: str) -> None:
 
 
 def _neighbours(path: Path) -> str:
-    """What is there instead of a missing file."""
+    """Return what exists in place of a missing file."""
     folder = path.parent
     if not folder.is_dir():
         there = next(parent for parent in folder.absolute().parents if parent.is_dir())

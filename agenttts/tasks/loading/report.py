@@ -1,4 +1,4 @@
-"""What was read of a task's data: from where, how many records, which bad ones were skipped and why."""
+"""What was read of a task's data: sources, numbers of records, and bad records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from agenttts.errors import UserError
 from agenttts.tasks.loading.record import Record, RecordSet
 
 REASONS_KEPT = 3
-"""Reasons that a report keeps of a source: those of its first bad records."""
+"""The most reasons that a report keeps of a source.
+
+They are those of its first bad records.
+"""
 
 _Item = TypeVar("_Item")
 
@@ -19,8 +22,13 @@ _Item = TypeVar("_Item")
 class SourceReport:
     """What was read of one file or hub split.
 
-    ``key`` is the key of the document under which the records are, ``records`` their number with the bad ones,
-    ``skipped`` the number of bad ones, ``reasons`` why the first of them are bad.
+    Attributes:
+        source: Name of the source.
+        records: Number of records, including bad ones.
+        key: Key of the document that holds the records.
+        skipped: Number of bad records.
+        reasons: Why the first of the bad records are bad.
+        notes: Further remarks.
     """
 
     source: str
@@ -31,22 +39,23 @@ class SourceReport:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plans and ``origin.json`` have it."""
+        """Return the form of plans and ``origin.json``."""
         return {**asdict(self), "reasons": list(self.reasons), "notes": list(self.notes)}
 
 
 @dataclass
 class LoadReport:
-    """How many bad records of a source may be skipped, and what was read of each source.
+    """The limit of skipped bad records, and what was read of each source.
 
-    A source that is read again (for another split of it, say) is reported once.
+    ``skip_bad`` is the most bad records of a source that may be skipped. A source that is read
+    again, e.g. for another split, is reported once.
     """
 
     skip_bad: int = 0
     sources: dict[str, SourceReport] = field(default_factory=dict)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One document a source, in the order of reading."""
+        """Return one document for each source, in the order of reading."""
         return [source.to_json() for source in self.sources.values()]
 
 
@@ -58,12 +67,19 @@ def convert(
     ident: Callable[[_Item], str] | None = None,
     notes: Callable[[], Sequence[str]] = tuple,
 ) -> list[_Item]:
-    """What ``make`` makes of each record of ``data``, bad ones left out as far as the report's ``skip_bad`` goes.
+    """Convert records; at most the report's ``skip_bad`` bad ones are skipped.
 
-    ``make`` takes a record and its position in the data, and raises `UserError` for a bad one. With ``ident``, a record
-    whose item has the id of an earlier one is bad too: ids name examples in the result tables. ``notes`` is asked last.
+    Args:
+        data: The records.
+        make: Makes items of a record and its position in the data; raises `UserError` for a bad
+            record.
+        report: Says how many bad records may be skipped, and records what was read.
+        ident: Returns the id of an item. A record is then also bad if its item has the id of an
+            earlier one, because ids name examples in the result tables.
+        notes: Returns remarks for the report; called last.
 
-    Raises `UserError` for more bad records than ``skip_bad``, and when no record is left.
+    Raises:
+        UserError: There are more bad records than ``skip_bad``, or no record is left.
     """
     if not data.records:
         raise UserError(f"{data.source} holds no records")

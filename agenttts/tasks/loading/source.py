@@ -1,4 +1,7 @@
-"""Where a task's records come from (a file, the hub, a built-in data set), and their search and test splits."""
+"""Where a task's records come from, and their search and test splits.
+
+A source is a file, the hub or a built-in data set.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +32,22 @@ def read_source(
     records_key: str = "",
     fields: Fields = (),
 ) -> RecordSet:
-    """Every record that the examples of ``split`` are drawn from; damaged ones have `Record.damage`.
+    """Return every record that the examples of ``split`` are drawn from.
 
-    ``data`` is a file, a hub id or ``builtin:NAME``, NAME one of ``built_in``. For hub ids the splits ``search`` and
-    ``test`` come from one hub split, ``hub_split`` if given; any other ``split`` is the hub's of that name. ``fields``
-    are those that every record has, and ``records_key`` is the key of the list of records in a JSON document with several
-    (`agenttts.tasks.loading.json_records.read_json`).
+    Damaged records have `Record.damage`.
 
-    Raises `UserError` for an unknown name or split and for data that are absent (`Unavailable`) or malformed, and what
-    `read_hub` raises.
+    Args:
+        data: A file, a hub id or ``builtin:NAME``.
+        built_in: The files of built-in data sets, by NAME.
+        split: ``search`` or ``test``; with a hub id also the name of a hub split.
+        hub_split: The hub split that ``search`` and ``test`` come from.
+        records_key: Key of the list of records, in a JSON document with several
+            (`agenttts.tasks.loading.json_records.read_json`).
+        fields: The fields that every record has.
+
+    Raises:
+        UserError: A name or split is unknown, or data are absent (`Unavailable`) or malformed. Also
+            the errors of `read_hub`.
     """
     hub = None if data.startswith(BUILT_IN_PREFIX) else hub_id(data)
     if hub is not None:
@@ -58,9 +68,12 @@ def read_source(
 def read_data(
     data: str, built_in: Mapping[str, Path], *, split: str = "search", hub_split: str = ""
 ) -> list[Record]:
-    """The records of `read_source`, none of them damaged: for a task that reads them itself and skips none.
+    """Return the records of `read_source`; a damaged record is an error.
 
-    Raises `UserError` as `read_source` does, for a damaged record, and when there are no records.
+    This is for a task that reads its records itself and skips none.
+
+    Raises:
+        UserError: As `read_source`, and for a damaged record or no records.
     """
     found = read_source(data, built_in, split=split, hub_split=hub_split)
     for record in found.records:
@@ -72,13 +85,17 @@ def read_data(
 
 
 def check_split(split: str) -> None:
-    """Raise `UserError` for a split that only a hub data set may have."""
+    """Check that a split is one that every data set has.
+
+    Raises:
+        UserError: Only a hub data set may have the split.
+    """
     if split not in SPLITS:
         raise UserError(f"task.split: unknown split '{split}'; {valid_names(split, SPLITS)}")
 
 
 def data_file(data: str, built_in: Mapping[str, Path]) -> Path:
-    """The file that ``data``, a path or ``builtin:NAME``, stands for."""
+    """Return the file of ``data``, which is a path or ``builtin:NAME``."""
     if not data.startswith(BUILT_IN_PREFIX):
         return Path(data).expanduser()
     name = data.removeprefix(BUILT_IN_PREFIX)
@@ -96,11 +113,14 @@ def take_split(
     seed: int,
     data: str,
 ) -> list[_Item]:
-    """The items of a split, in the order that ``seed`` determines.
+    """Return the items of a split, in the order that ``seed`` determines.
 
-    ``search`` takes the first ``examples`` of it, ``test`` the first after those of the search: after
-    ``search_examples`` if given, else after half of all items. A hub split is taken from its start. ``data`` is the
-    name for messages. Raises `UserError` when there are too few.
+    ``search`` takes the first ``examples`` items. ``test`` takes the first items after those of the
+    search: after ``search_examples`` if given, else after half of all items. A hub split is taken
+    from its start. ``data`` is the name for messages.
+
+    Raises:
+        UserError: There are too few items.
     """
     shuffled = list(items)
     random.Random(seed).shuffle(shuffled)
@@ -120,17 +140,26 @@ def take_split(
 
 
 def example_id(record: Record, number: int, fields: Sequence[str] = ("_id", "id")) -> str:
-    """The record's own id, from the first of ``fields`` that is not blank, else ``number``, its position in the data."""
+    """Return the record's own id, else its position in the data (``number``).
+
+    The id comes from the first of ``fields`` that is not blank.
+    """
     given = next(
         (record.values[f] for f in fields if record.values.get(f) not in (None, "")), number
     )
     if isinstance(given, float) and given.is_integer():
-        given = int(given)  # of a column of whole numbers with a null in it
+        given = int(given)  # from a column of whole numbers with a null in it
     return str(given)
 
 
 def check_ids(ids: Sequence[str], records: Sequence[Record]) -> None:
-    """Ids name examples in the result tables, so two must not share one: `UserError` naming both records."""
+    """Check that no two records have the same id.
+
+    Ids name examples in the result tables.
+
+    Raises:
+        UserError: Two have; the message names both records.
+    """
     first: dict[str, int] = {}
     for number, found in enumerate(ids):
         if found in first:

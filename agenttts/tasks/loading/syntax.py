@@ -1,4 +1,4 @@
-"""Python source read as such, in a process of several threads."""
+"""Parse Python source in a process with several threads."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import ast
 import threading
 
 PARSING = threading.RLock()
-"""To be held while a syntax tree is made, by `inspect.getsourcelines` of a class too.
+"""The lock to hold while a syntax tree is made.
 
-CPython up to 3.12 keeps the depth of the tree in one place for all threads: of two that make trees at once, one fails with
-"SystemError: AST constructor recursion depth mismatch" (python/cpython#106905).
+`inspect.getsourcelines` of a class makes one, too. CPython up to 3.12 keeps the depth of the tree
+in one place for all threads. If two threads make trees at once, one fails with "SystemError: AST
+constructor recursion depth mismatch" (python/cpython#106905).
 """
 
 
 def parse(source: str) -> ast.Module:
-    """`ast.parse`, one thread at a time. Raises what that does."""
+    """Call `ast.parse`, one thread at a time; raises the same errors."""
     with PARSING:
         return ast.parse(source)

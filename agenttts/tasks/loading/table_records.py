@@ -14,19 +14,27 @@ from agenttts.tasks.loading.record import Record, RecordSet
 from agenttts.tasks.loading.values import plain_value, value_of_cell
 
 _UNCLOSED = "unexpected end of data"
-"""What the csv module says of a quoted field that the end of the file cuts off."""
+"""The csv module's message about a quoted field that the end of the file cuts off."""
 _COLUMNS_LISTED = 12
-"""Columns that an error lists, at most."""
+"""The most columns that an error lists."""
 
 
 def read_csv(path: Path, content: bytes, *, tabs: bool) -> RecordSet:
-    """The rows of a CSV or TSV file, whose first row names the fields; for the values see `value_of_cell`.
+    """Return the rows of a CSV or TSV file, whose first row names the fields.
 
-    The separator is a tab with ``tabs``, else a comma, or the semicolon or tab of a header without commas. Read with the csv
-    module and not with Polars, which fills short rows with nulls and does not know the lines of its rows.
+    For the values see `value_of_cell`. The csv module reads the file: Polars would fill short rows
+    with nulls and does not know the lines of its rows. A row with another number of fields becomes
+    a record with `Record.damage`.
 
-    Raises `UserError` for a header that is not one, and for damage that spans several lines: how many records it hides
-    cannot be told. A row with another number of fields becomes a record with `Record.damage`.
+    Args:
+        path: Path of the file, for messages.
+        content: The bytes of the file.
+        tabs: Whether the separator is a tab. Otherwise it is a comma, or the semicolon or tab of a
+            header without commas.
+
+    Raises:
+        UserError: The header is not valid, or damage spans several lines. Such damage hides an
+            unknown number of records.
     """
     text = decode_leniently(content)
     with _long_fields(len(text)):
@@ -47,13 +55,18 @@ def read_csv(path: Path, content: bytes, *, tabs: bool) -> RecordSet:
 
 
 def read_parquet(path: Path, content: bytes) -> RecordSet:
-    """The rows of a Parquet file. Raises `UserError` when it is not a whole one."""
+    """Return the rows of a Parquet file.
+
+    Raises:
+        UserError: The file is not a whole Parquet file.
+    """
     import polars as pl
 
     try:
         frame = pl.read_parquet(io.BytesIO(content))
         rows = frame.rows(named=True)
-    # Polars' errors share no base with what Arrow's types raise, and damaged bytes make it panic.
+    # Polars' errors share no base with the errors of Arrow's types, and damaged bytes make it
+    # panic.
     except (Exception, pl.exceptions.PanicException) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a whole Parquet file ({reason})") from None
@@ -65,7 +78,10 @@ def read_parquet(path: Path, content: bytes) -> RecordSet:
 
 
 def row_record(row: dict[str, object], place: Callable[[], str]) -> Record:
-    """The record of a row of Python values, damaged when one of them has no JSON form."""
+    """Return the record of a row of Python values.
+
+    It is damaged if a value has no JSON form.
+    """
     values = {}
     for name, value in row.items():
         try:
@@ -87,7 +103,7 @@ def _record(place: str, names: Sequence[str], row: Sequence[str], problem: str) 
 
 
 def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str], str]]:
-    """(line on which it begins, fields, what is wrong with it or nothing) of each row that is not blank."""
+    """Yield (first line, fields, error or empty text) of each row that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     width = 0
     while True:
@@ -140,7 +156,10 @@ def _listed(names: Sequence[str]) -> str:
 
 @contextmanager
 def _long_fields(length: int) -> Iterator[None]:
-    """The csv module takes fields of ``length`` characters; its own limit of 131,072 is less than some contexts have."""
+    """Let the csv module take fields of ``length`` characters.
+
+    Its own limit of 131,072 is less than the length of some contexts.
+    """
     before = csv.field_size_limit(max(length, 131_072))
     try:
         yield

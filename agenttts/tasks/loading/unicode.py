@@ -1,4 +1,7 @@
-"""Texts without lone surrogates: halves of a character that JSON can escape, and that no file or table can hold."""
+"""Texts without lone surrogates.
+
+A lone surrogate is half of a character. JSON can escape it, and no file or table can hold it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ from typing import Any
 
 
 def clean_text(text: str) -> str:
-    """The text with a question mark for each lone surrogate."""
+    """Return the text with a question mark for each lone surrogate."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def clean_value(value: Any) -> Any:
-    """A JSON value with all of its texts cleaned, the keys of objects too."""
+    """Return a JSON value with all of its texts cleaned, including keys of objects."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, list):

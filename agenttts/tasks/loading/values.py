@@ -1,4 +1,4 @@
-"""Values of tables as JSON values, and JSON texts as what they hold."""
+"""Convert values of tables to JSON values, and JSON texts to their values."""
 
 from __future__ import annotations
 
@@ -18,24 +18,31 @@ from agenttts.tasks.loading.syntax import PARSING
 from agenttts.tasks.loading.unicode import clean_text, clean_value
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""An escaped surrogate. A text without one needs no walk through its values."""
+"""An escaped surrogate; the values of a text without one need no cleaning."""
 _NUMPY = re.compile(r"""['"\]\w.]\s+['"\[\w-]|\barray\(|\bnp\.""")
-"""What numpy writes otherwise than Python: elements without commas, and the names of its types."""
+"""Parts of a literal that numpy writes differently from Python.
+
+These are elements without commas and the names of numpy's types.
+"""
 _VALUE_TOKENS = (tokenize.STRING, tokenize.NUMBER, tokenize.NAME)
 _LAYOUT_TOKENS = (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)  # fmt: skip
 
 
 def parse_json(text: str) -> Any:
-    """The JSON value of a text. NaN and Infinity, which are not JSON, become null.
+    """Return the JSON value of a text.
 
-    Raises ValueError (of which ``json.JSONDecodeError`` is one) or RecursionError.
+    NaN and Infinity, which are not JSON, become null.
+
+    Raises:
+        ValueError: The text is not JSON (``json.JSONDecodeError`` is a subclass).
+        RecursionError: It is nested too deeply.
     """
     value = json.loads(text, parse_constant=lambda name: None)
     return clean_value(value) if _SURROGATE.search(text) else value
 
 
 def json_from_text(text: str) -> Any:
-    """The list or object that ``text`` is the JSON of; any other text unchanged."""
+    """Return the list or object of a JSON ``text``; any other text unchanged."""
     if not _looks_structured(text):
         return text
     try:
@@ -45,19 +52,21 @@ def json_from_text(text: str) -> Any:
 
 
 def value_of_cell(text: str) -> Any:
-    """The value of a CSV cell: the list or object that it is in JSON or in Python (as pandas writes it), else its text.
+    """Return the value of a CSV cell.
 
-    Arrays of numpy count as lists: ``['a' 'b']``, ``{'text': array(['a', 'b'], dtype=object)}``, ``[np.str_('a')]``.
-    A CSV file has no types: numbers stay texts, and an empty cell is an empty text.
+    It is a list or an object, if the text is one in JSON or in Python (as pandas writes it), else
+    the text. Arrays of numpy count as lists: ``['a' 'b']``, ``[np.str_('a')]``,
+    ``{'text': array(['a', 'b'], dtype=object)}``. A CSV file has no types, so numbers stay texts
+    and an empty cell is an empty text.
     """
     value = json_from_text(text)
     if value is not text or not _looks_structured(text):
         return value
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about escapes in a text that is no program
+            warnings.simplefilter("ignore")  # about escapes in a text that is not a program
             literal = text.strip()
-            if _NUMPY.search(literal):  # before: Python joins 'a' 'b' to one text
+            if _NUMPY.search(literal):  # before parsing: Python joins 'a' 'b' to one text
                 literal = " ".join(_python_tokens(literal))
             with PARSING:
                 return _plain_literal(ast.literal_eval(literal))
@@ -67,9 +76,12 @@ def value_of_cell(text: str) -> Any:
 
 
 def plain_value(value: Any) -> Any:
-    """A value of a Parquet or Arrow table as a JSON value: dates in ISO format, NaN as null.
+    """Return a value of a Parquet or Arrow table as a JSON value.
 
-    Raises TypeError naming the type of one that has no such form (an image's bytes, say).
+    Dates become ISO texts, and NaN becomes null.
+
+    Raises:
+        TypeError: The value has no such form (e.g. an image's bytes); the message names the type.
     """
     if value is None or isinstance(value, bool | int):
         return value
@@ -81,7 +93,7 @@ def plain_value(value: Any) -> Any:
         return {clean_text(str(key)): plain_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain_value(item) for item in value]
-    if isinstance(value, date | time):  # datetime is a date
+    if isinstance(value, date | time):  # datetime is a subclass of date
         return value.isoformat()
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
@@ -96,22 +108,26 @@ def _looks_structured(text: str) -> bool:
 
 
 def _python_tokens(text: str) -> Iterator[str]:
-    """The tokens of a Python literal, with commas between elements, and without the names of numpy's types.
+    """Yield the tokens of a Python literal, changed so that Python can parse it.
 
-    Raises ``SyntaxError`` or ``tokenize.TokenError``.
+    Commas are added between elements, and the names of numpy's types are left out.
+
+    Raises:
+        SyntaxError: The text is not a literal.
+        tokenize.TokenError: The text is not a literal.
     """
     found = [
         token
         for token in tokenize.generate_tokens(io.StringIO(text).readline)
         if token.type not in _LAYOUT_TOKENS
     ]
-    wrapped: list[bool] = []  # of each open parenthesis, whether it is a type's
+    wrapped: list[bool] = []  # for each open parenthesis, whether it belongs to a type
     end_before: tuple[int, int] | None = None  # where the element before this token ends
     position = 0
     while position < len(found):
         token, rest = found[position], [t.string for t in found[position : position + 4]]
         apart = end_before is not None and end_before != token.start
-        length = 0  # of a type's name and parenthesis
+        length = 0  # number of tokens of a type's name and parenthesis
         if rest[:2] == ["array", "("]:
             length = 2
         elif rest[:2] == ["np", "."] and rest[3:] == ["("]:
@@ -138,7 +154,11 @@ def _python_tokens(text: str) -> Iterator[str]:
 
 
 def _plain_literal(value: Any) -> Any:
-    """A Python literal as a JSON value; ValueError for one that has no such form (a set, bytes, a complex number)."""
+    """Return a Python literal as a JSON value.
+
+    Raises:
+        ValueError: It has no such form (a set, bytes, a complex number).
+    """
     if isinstance(value, list | tuple):
         return [_plain_literal(item) for item in value]
     if isinstance(value, dict):

@@ -1,4 +1,7 @@
-"""The data sets of retrieval QA: the published formats as one kind of example, which knowledge-graph QA shares."""
+"""The data sets of retrieval QA: the published formats as one kind of example.
+
+Knowledge-graph QA uses the same kind of example.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,15 @@ _ANSWERS = ("answers", "answer")
 class RetrievalExample:
     """A question over numbered references.
 
-    ``candidates`` are the references' texts. ``gold_ids`` are the numbers of those needed for the answer, counted from
-    1 as in prompts: the positions of the published files, plus one. There may be none: retrieval then scores 0, whatever
-    is picked. A number beyond the candidates stands for a gold reference that is not among them (HotpotQA's full-wiki
-    setting), and so counts as missed. Any of ``answers`` is right.
+    Attributes:
+        id: Id of the example.
+        question: The question.
+        candidates: The references' texts.
+        gold_ids: Numbers of the references needed for the answer. They count from 1 as in prompts,
+            so they are the positions of the published files plus one. Without any, retrieval scores
+            0 for every selection. A number beyond the candidates stands for a gold reference that
+            is not among them (HotpotQA's full-wiki setting); it counts as missed.
+        answers: The right answers; any of them is right.
     """
 
     id: str
@@ -36,14 +44,14 @@ class RetrievalExample:
     gold_ids: tuple[int, ...]
 
     def to_example(self) -> Example:
-        """As an example of a task, whose data are JSON values."""
+        """Return it as an example of a task, whose data are JSON values."""
         data = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
         del data["id"]
         return Example(id=self.id, data=data)
 
     @classmethod
     def of(cls, example: Example) -> RetrievalExample:
-        """The inverse of `to_example`."""
+        """Return the retrieval example that `to_example` turned into ``example``."""
         data: Mapping[str, Any] = example.data
         return cls(
             id=example.id,
@@ -66,12 +74,24 @@ def load_retrieval(
     seed: int = 0,
     report: LoadReport | None = None,
 ) -> list[RetrievalExample]:
-    """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the built-in default.
+    """Return the examples of a split of ``data``.
 
-    ``aliases`` is a file of other names of the answers (`agenttts.tasks.loading.aliases`).
+    For the splits see `agenttts.tasks.loading.source.take_split`, for bad records
+    `agenttts.tasks.loading.report.convert`.
 
-    Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises. For the splits see
-    `agenttts.tasks.loading.source.take_split`, for bad records `agenttts.tasks.loading.report.convert`.
+    Args:
+        data: A file, a hub id, ``builtin:NAME``, or empty for the built-in default.
+        split: Name of the split.
+        examples: Number of examples; None: all.
+        search_examples: Number of examples of the search split.
+        hub_split: Split of a hub data set to draw from.
+        records_key: Key of the records in a JSON document.
+        aliases: File of other names of the answers (`agenttts.tasks.loading.aliases`).
+        seed: Seed of the order.
+        report: Records what was read.
+
+    Raises:
+        UserError: Data are missing, malformed or too few. Also the errors of `read_hub`.
     """
     data = data or DEFAULT_DATA
     source = read_source(
@@ -93,12 +113,14 @@ def load_retrieval(
 def arranged(
     example: RetrievalExample, *, max_candidates: int | None, shuffle: bool, seed: int
 ) -> RetrievalExample:
-    """The example with its references trimmed and shuffled, as ``seed`` determines.
+    """Trim and shuffle the references of an example, as ``seed`` determines.
 
-    At most ``max_candidates`` are kept: the gold ones, and as many others drawn at random as make up that number, in
-    the order of the data. ``shuffle`` then puts them in a random order. Gold numbers follow.
+    At most ``max_candidates`` are kept: the gold ones, and enough others drawn at random to reach
+    that number, in the order of the data. ``shuffle`` then puts them in a random order. Gold
+    numbers follow their references.
     """
-    # A generator for each example: its references do not depend on how many examples there are.
+    # One generator for each example, so that its references do not depend on the number of
+    # examples.
     random_order = random.Random(f"{seed}:{example.id}")
     positions = list(range(len(example.candidates)))
     reachable = [number for number in example.gold_ids if number <= len(positions)]
@@ -119,7 +141,10 @@ def arranged(
 
 
 def _example(record: Record, number: int, aliases: AliasFile | None) -> RetrievalExample:
-    """A record of any of the formats; the record's own id if it has one, else its position in the data."""
+    """Make an example of a record in any of the formats.
+
+    Its id is the record's own, else the record's position in the data.
+    """
     fields = record.values
     if "context" in fields and "ctxs_candidate" not in fields:
         candidates, gold = _hotpot_references(record)
@@ -135,10 +160,13 @@ def _example(record: Record, number: int, aliases: AliasFile | None) -> Retrieva
 
 
 def _listed_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """2Wiki's shape: the references are texts, the gold ones repeated in a list of their own."""
-    # Among a hundred sentences cut out of articles a blank one is a distractor, not a malformed record.
+    """Return candidates and gold numbers of a record in 2Wiki's form.
+
+    The references are texts, and a list of its own repeats the gold ones.
+    """
+    # Among a hundred sentences cut out of articles, a blank one is a distractor and not an error.
     candidates = record.texts("ctxs_candidate", blank=True)
-    # Where a reference occurs twice, its first place counts.
+    # If a reference occurs twice, its first position counts.
     numbers = {_spaced(text): n for n, text in reversed(list(enumerate(candidates, 1)))}
     gold = record.texts("ctxs_gt", none=True)
     for text in gold:
@@ -148,9 +176,10 @@ def _listed_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]
 
 
 def _hotpot_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """HotpotQA's shape: a reference is a titled paragraph, gold when a supporting fact is in it.
+    """Return candidates and gold numbers of a record in HotpotQA's form.
 
-    In the full-wiki setting the paragraphs were retrieved, so one with a supporting fact may not be among them.
+    A reference is a titled paragraph. It is gold if it has a supporting fact. In the full-wiki
+    setting the paragraphs were retrieved, so a paragraph with a supporting fact may be missing.
     """
     paragraphs = _pairs(record, "context", "title", "sentences", list)
     facts = _pairs(record, "supporting_facts", "title", "sent_id", int)
@@ -158,7 +187,7 @@ def _hotpot_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]
         if not all(isinstance(sentence, str) for sentence in sentences):
             raise record.error("context", f"must hold only texts in paragraph '{title}'")
     candidates = tuple(f"{title}: {_spaced(' '.join(s))}" for title, s in paragraphs)
-    # Where a title occurs twice, its first place counts.
+    # If a title occurs twice, its first position counts.
     numbers = {_spaced(title): n for n, (title, _) in reversed(list(enumerate(paragraphs, 1)))}
     wanted = list(dict.fromkeys(_spaced(title) for title, _ in facts))
     missing = [title for title in wanted if title not in numbers]
@@ -169,8 +198,11 @@ def _hotpot_references(record: Record) -> tuple[tuple[str, ...], tuple[int, ...]
 def _pairs(
     record: Record, field: str, first: str, second: str, kind: type
 ) -> list[tuple[str, Any]]:
-    """A list of [title, value] pairs, or as the hub stores it: {first: [titles], second: [values]}, or a list of such objects
-    with one title and one value each."""
+    """Return a list of (title, value) pairs from a field.
+
+    The field is a list of [title, value], or one of the hub's forms: {first: [titles], second:
+    [values]}, or a list of such objects with one title and one value each.
+    """
     value = record.structure(field)
     if isinstance(value, Mapping):
         titles, values = value.get(first), value.get(second)
@@ -189,5 +221,5 @@ def _pairs(
 
 
 def _spaced(text: str) -> str:
-    """The text with one space wherever it has white space: what gold texts are matched by."""
+    """Return the text with single spaces for white space; gold texts are compared so."""
     return " ".join(text.split())

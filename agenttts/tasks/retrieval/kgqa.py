@@ -1,6 +1,7 @@
-"""Knowledge-graph QA: pick the triples a question needs, then answer from them (ComplexWebQuestions, WebQSP).
+"""Knowledge-graph QA: pick the triples a question needs, then answer from them.
 
-The stages, their fusion and their metrics are those of retrieval QA; the references are triples of a knowledge graph.
+The data sets are ComplexWebQuestions and WebQSP. Stages, fusion and metrics are those of retrieval
+QA; the references are triples of a knowledge graph.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from agenttts.tasks.retrieval.task import Answer, Retrieval
 
 
 class TripleRetrieval(Retrieval):
-    """Picks triples. The output is a list of their numbers, counted from 1; empty when none could be read."""
+    """Picks triples.
+
+    The output is a list of their numbers, counted from 1. It is empty if no number could be read.
+    """
 
     description = (
         "Pick, out of numbered triples of a knowledge graph, those needed to answer the question."
@@ -23,7 +27,10 @@ class TripleRetrieval(Retrieval):
 
 
 class TripleAnswer(Answer):
-    """Answers from the selected triples alone. The output is a short text; empty when there was no answer."""
+    """Answers from the selected triples alone.
+
+    The output is a short text. It is empty if there was no answer.
+    """
 
     description = "Answer the question in a few words from the selected triples alone."
     wording = TRIPLES
@@ -32,12 +39,14 @@ class TripleAnswer(Answer):
 class KnowledgeGraphQA(Task):
     """Triple retrieval, then question answering.
 
-    The candidates of an example are the first 100 of its 2-hop triples that are not gold and its crucial triples,
-    shuffled with the run's seed; the crucial ones are the gold ids.
+    The candidates of an example are its crucial triples and the first 100 of its 2-hop triples that
+    are not gold, shuffled with the run's seed. The crucial triples are the gold ids.
 
-    Options: ``max_candidates`` (keep the crucial triples and as many others, drawn by seed, as make up that number),
-    ``aliases`` (a file of other names of the answers), ``search_examples``, ``hub_split`` and ``records_key`` (see
-    `agenttts.tasks.loading.source`).
+    Options:
+        max_candidates: Keep the crucial triples and enough others, drawn by seed, to reach this
+            number.
+        aliases: A file of other names of the answers.
+        search_examples, hub_split, records_key: See `agenttts.tasks.loading.source`.
     """
 
     name = "kgqa"

@@ -1,4 +1,7 @@
-"""The data sets of knowledge-graph QA: ComplexWebQuestions and WebQSP with the triples around each question."""
+"""The data sets of knowledge-graph QA.
+
+They are ComplexWebQuestions and WebQSP, with the triples around each question.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from agenttts.tasks.retrieval.data import RetrievalExample
 BUILT_IN = {"smallkg": DATA_FOLDER / "smallkg.json"}
 DEFAULT_DATA = "builtin:smallkg"
 OTHERS = 100
-"""How many triples that are not gold are candidates, at most."""
+"""The most candidate triples that are not gold."""
 
 _IDS = ("ID", "QuestionId", "_id", "id")
 _QUESTIONS = ("question", "RawQuestion")
@@ -35,16 +38,21 @@ def load_triples(
     seed: int = 0,
     report: LoadReport | None = None,
 ) -> list[RetrievalExample]:
-    """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the built-in default.
+    """Return the examples of a split of ``data``; arguments as in `load_retrieval`.
 
-    A record holds ``question`` (WebQSP: ``RawQuestion``; the first that is not null), ``answer``, ``answers`` or WebQSP's
-    ``Parses`` (see `agenttts.tasks.loading.answers`; ``aliases`` is a file of other names of the answers), ``crucial_triples``, ``gt_triples`` and ``2hop_triples``. The candidates, not shuffled
-    yet, are the first 100 2-hop triples that are not gold (neither in ``gt_triples`` nor crucial) and then the crucial
-    ones, each once; those are the gold ids. A record may have no crucial triple: its retrieval then scores 0, whatever
-    is picked. Triples with a null in them are dropped, unless they are crucial: that is an error.
+    A record holds:
 
-    Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises. For the splits see
-    `agenttts.tasks.loading.source.take_split`, for bad records `agenttts.tasks.loading.report.convert`.
+    - ``question`` or WebQSP's ``RawQuestion``; the first that is not null.
+    - ``answer``, ``answers`` or WebQSP's ``Parses`` (see `agenttts.tasks.loading.answers`).
+    - ``crucial_triples``, ``gt_triples`` and ``2hop_triples``.
+
+    The candidates are the first 100 2-hop triples that are not gold (neither in ``gt_triples`` nor
+    crucial), followed by the crucial ones, each once and not shuffled yet. The crucial ones are the
+    gold ids. If a record has no crucial triple, retrieval scores 0 for every selection. Triples
+    with a null are dropped, but a crucial triple with a null is an error.
+
+    Raises:
+        UserError: Data are missing, malformed or too few. Also the errors of `read_hub`.
     """
     data = data or DEFAULT_DATA
     source = read_source(
@@ -64,7 +72,7 @@ def load_triples(
 
 
 def triple_text(triple: Triple) -> str:
-    """A triple as prompts show it."""
+    """Return a triple in the form of prompts."""
     return f"({', '.join(triple)})"
 
 
@@ -83,9 +91,10 @@ def _example(record: Record, number: int, aliases: AliasFile | None) -> Retrieva
 
 
 def _triples(record: Record, field: str, *, nulls: bool = True) -> list[Triple]:
-    """A field that must be a list of [head, relation, tail]; numbers are taken as texts, triples with nulls dropped.
+    """Return the triples of a field, which must be a list of [head, relation, tail].
 
-    Without ``nulls``, a null in a triple is an error.
+    Numbers become texts, and triples with nulls are dropped. Without ``nulls``, a null in a triple
+    is an error.
     """
     value = record.structure(field)
     if not isinstance(value, list) or not all(_is_triple(item, nulls) for item in value):

@@ -1,4 +1,7 @@
-"""How knowledge-graph QA speaks of its triples. The worked examples are made up, and in none of the data sets."""
+"""The wording of triples in the prompts of knowledge-graph QA.
+
+The worked examples are invented, and in none of the data sets.
+"""
 
 from __future__ import annotations
 

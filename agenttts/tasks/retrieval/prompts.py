@@ -1,4 +1,7 @@
-"""The prompts of retrieval QA. The facts of the worked examples are made up, and in none of the data sets."""
+"""The prompts of retrieval QA.
+
+The facts of the worked examples are invented, and in none of the data sets.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from agenttts.inference.base import Prompt
 
 @dataclass(frozen=True)
 class Wording:
-    """How the two stages speak of their references.
+    """The words of the two stages for their references.
 
-    ``heading`` stands above them. A retrieval shot is (references, question, numbers needed), an answer shot
-    (references selected, question, answer).
+    ``heading`` stands above the references. A retrieval shot is (references, question, numbers
+    needed). An answer shot is (references selected, question, answer).
     """
 
     heading: str
@@ -26,7 +29,7 @@ class Wording:
 
 _FUSION_SYSTEM = "Several people answered the question. Work out the best answer from theirs. Reply with the answer only."
 
-# Short, because every prompt carries them: two or three, each of a few made-up sentences.
+# Short, because every prompt has them: two or three, each of a few invented sentences.
 _RETRIEVAL_SHOTS = (
     (
         (
@@ -97,7 +100,7 @@ PASSAGES = Wording(
 
 
 def retrieval_prompt(wording: Wording, question: str, candidates: Sequence[str]) -> Prompt:
-    """Which of all candidates, numbered from 1, are needed?"""
+    """Return the prompt that asks which candidates, numbered from 1, are needed."""
     return Prompt(
         system=wording.retrieval_system,
         shots=tuple(
@@ -111,7 +114,10 @@ def retrieval_prompt(wording: Wording, question: str, candidates: Sequence[str])
 
 
 def answer_prompt(wording: Wording, question: str, references: Sequence[str]) -> Prompt:
-    """What is the answer, given only the selected references? Without any, the model has to know it."""
+    """Return the prompt that asks for the answer, with only the selected references.
+
+    Without references the model has to know the answer.
+    """
     return Prompt(
         system=wording.answer_system,
         shots=tuple(
@@ -124,7 +130,7 @@ def answer_prompt(wording: Wording, question: str, references: Sequence[str]) ->
 
 
 def fusion_prompt(question: str, candidates: Sequence[str]) -> Prompt:
-    """Which answer do the candidates amount to?"""
+    """Return the prompt that asks for one answer, given several candidates."""
     return Prompt(
         system=_FUSION_SYSTEM,
         shots=tuple((_fusion_question(q, answers), best) for q, answers, best in _FUSION_SHOTS),
@@ -135,7 +141,7 @@ def fusion_prompt(question: str, candidates: Sequence[str]) -> Prompt:
 
 
 def format_numbers(numbers: Sequence[int]) -> str:
-    """References as a model is asked to name them: [2] [5]."""
+    """Return reference numbers in the form that a model is asked for: [2] [5]."""
     return " ".join(f"[{number}]" for number in numbers)
 
 

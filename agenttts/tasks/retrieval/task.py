@@ -1,8 +1,9 @@
-"""Retrieval QA: pick the references a question needs, then answer from them (2WikiMultiHopQA, HotpotQA).
+"""Retrieval QA: pick the references a question needs, then answer from them.
 
-As in the paper: retrieval draws k lists of reference numbers and fuses them by vote; answering draws k answers from
-the selected references alone and has the same model fuse them. Knowledge-graph QA (`agenttts.tasks.retrieval.kgqa`) has the same
-stages over other references.
+The data sets are 2WikiMultiHopQA and HotpotQA. As in the paper, retrieval draws k lists of
+reference numbers and fuses them by vote. Answering draws k answers from the selected references
+alone, and the same model fuses them. Knowledge-graph QA (`agenttts.tasks.retrieval.kgqa`) has the
+same stages over other references.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ FUSION_TEMPERATURE = 0.3
 
 
 class Retrieval(StageDefinition):
-    """Picks references. The output is a list of their numbers, counted from 1; empty when none could be read."""
+    """Picks references.
+
+    The output is a list of their numbers, counted from 1. It is empty if no number could be read.
+    """
 
     name = "retrieval"
     temperature = 0.9
@@ -42,17 +46,21 @@ class Retrieval(StageDefinition):
         return retrieval_prompt(self.wording, record.question, record.candidates)
 
     def parse(self, text: str, example: Example) -> list[int]:
-        """The numbers in brackets or, without brackets, those of the first line; repeats and unknown ones are dropped."""
+        """Return the numbers in brackets or, without brackets, those of the first line.
+
+        Repeats and unknown numbers are dropped.
+        """
         bracketed = _NUMBER.findall(" ".join(_BRACKETS.findall(text)))
         numbers = bracketed or _NUMBER.findall(_first_line(text))
         valid = range(1, len(RetrievalExample.of(example).candidates) + 1)
         return list(dict.fromkeys(int(number) for number in numbers if int(number) in valid))
 
     def fuse(self, candidates: Sequence[list[int]], example: Example) -> list[int]:
-        """A vote: as many of the most named references as most samples name.
+        """Fuse by vote: select the most frequent references.
 
-        Ties, between references and between list lengths, go to the one that came up first, in the order of the
-        samples. A sample that names none counts as a list of length 0.
+        Their number is the most frequent length of the samples' lists. A sample without references
+        counts as a list of length 0. Ties between references and between lengths go to the earliest
+        in the order of the samples.
         """
         votes = Counter(number for numbers in candidates for number in numbers)
         lengths = Counter(len(numbers) for numbers in candidates)
@@ -66,7 +74,10 @@ class Retrieval(StageDefinition):
 
 
 class Answer(StageDefinition):
-    """Answers from the selected references alone. The output is a short text; empty when there was no answer."""
+    """Answers from the selected references alone.
+
+    The output is a short text. It is empty if there was no answer.
+    """
 
     name = "answer"
     temperature = 0.7
@@ -75,14 +86,15 @@ class Answer(StageDefinition):
 
     def prompt(self, example: Example, outputs: Mapping[str, Any]) -> Prompt:
         record = RetrievalExample.of(example)
-        # In the order of the data, whatever the order of the votes: equal selections share their samples.
+        # In the order of the data, whatever the order of the votes, so that equal selections share
+        # their samples.
         selected = [record.candidates[number - 1] for number in sorted(outputs[Retrieval.name])]
         return answer_prompt(self.wording, record.question, selected)
 
     def parse(self, text: str, example: Example) -> str:
-        """The first line that says something, without label, quotes, mark-up and final period.
+        """Return the first line with content, without label, quotes, mark-up and period.
 
-        A label on a line of its own says nothing, unless there is nothing else.
+        A label on a line of its own is skipped, unless there is nothing else.
         """
         lines = [line.strip(_AROUND) for line in text.splitlines()]
         said = (_LABEL.sub("", line).strip(_AROUND) for line in lines)
@@ -93,7 +105,10 @@ class Answer(StageDefinition):
     def fusion(
         self, candidates: Sequence[str], example: Example, outputs: Mapping[str, Any]
     ) -> Fusion | None:
-        """One more call over the candidates; none for a single sample, or when no sample has an answer."""
+        """Return one more call over the candidates.
+
+        There is none for a single sample, or if no sample has an answer.
+        """
         given = [candidate for candidate in candidates if candidate]
         if len(candidates) < 2 or not given:
             return None
@@ -101,7 +116,7 @@ class Answer(StageDefinition):
         return Fusion(fusion_prompt(question, given), FUSION_TEMPERATURE)
 
     def fuse(self, candidates: Sequence[str], example: Example) -> str:
-        """Without the model: the most frequent answer (the first of equals), empty ones aside."""
+        """Return the most frequent answer that is not empty; the first on a tie."""
         votes = Counter(candidate for candidate in candidates if candidate).most_common(1)
         return votes[0][0] if votes else ""
 
@@ -114,10 +129,12 @@ class Answer(StageDefinition):
 class RetrievalQA(Task):
     """Retrieval, then question answering.
 
-    Options: ``max_candidates`` (keep the gold references and as many others, drawn by seed, as make up that number, in
-    the order of the data), ``shuffle`` (put the references of each example in an order drawn by seed),
-    ``aliases`` (a file of other names of the answers), ``search_examples``, ``hub_split`` and ``records_key`` (see
-    `agenttts.tasks.loading.source`).
+    Options:
+        max_candidates: Keep the gold references and enough others, drawn by seed, to reach this
+            number, in the order of the data.
+        shuffle: Put the references of each example in an order drawn by seed.
+        aliases: A file of other names of the answers.
+        search_examples, hub_split, records_key: See `agenttts.tasks.loading.source`.
     """
 
     name = "retrieval_qa"
@@ -153,12 +170,12 @@ _RULES = {
 
 
 def _first_line(text: str) -> str:
-    """The first line with something on it."""
+    """Return the first line that is not blank."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
-# Whole numbers in ASCII digits, and few of these: int() refuses thousands.
+# Whole numbers in ASCII digits, at most six, because int() refuses thousands of digits.
 _NUMBER = re.compile(r"(?<![0-9.])[0-9]{1,6}(?![0-9]|\.[0-9])")
 _LABEL = re.compile(r"^(?:(?:the )?(?:(?:best|final|short) )?answer(?: is\b|\s*:)|A:)\s*:?", re.I)
 _AROUND = " \t\"'`*“”‘’«»"

@@ -1,7 +1,8 @@
-"""How arguments of a plan are compared: TaskBench's t-F1 (names) and v-F1 (names and values), an example at a time.
+"""Compare the arguments of plans: TaskBench's t-F1 and v-F1 of one example.
 
-An argument counts as (tool, name, value), values as texts. Of a resource, the name is its type, and ``<node-j>`` stands
-for the tool of call j, so that plans are equal whatever the order of their calls. Repeats count once.
+t-F1 compares names, v-F1 names and values. An argument counts as (tool, name, value), with the
+value as text. The name of a resource is its type, and ``<node-j>`` stands for the tool of call j.
+So plans are equal whatever the order of their calls. Repeats count once.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ Argument = tuple[str, str, str]
 
 
 def argument_overlap(calls: Sequence[Mapping[str, Any]], gold: TaskBenchExample) -> Overlap:
-    """The overlap of a plan's arguments, values included, with the gold plan's.
+    """Return the overlap of a plan's arguments and values with the gold plan's.
 
-    Where neither plan has an argument, the tools are what there is to compare.
+    If neither plan has an argument, the tools are compared.
     """
     predicted, wanted = _both(calls, gold)
     if not predicted and not wanted:
@@ -37,7 +38,7 @@ def argument_overlap(calls: Sequence[Mapping[str, Any]], gold: TaskBenchExample)
 
 
 def name_overlap(calls: Sequence[Mapping[str, Any]], gold: TaskBenchExample) -> Overlap:
-    """The same without the values."""
+    """Return the overlap as `argument_overlap` does, without the values."""
     predicted, wanted = _both(calls, gold)
     if not predicted and not wanted:
         return _tools_overlap(calls, gold)
@@ -48,7 +49,8 @@ def _both(
     calls: Sequence[Mapping[str, Any]], gold: TaskBenchExample
 ) -> tuple[set[Argument], set[Argument]]:
     types = {tool_name(tool.id): (*tool.outputs, _OTHER)[0] for tool in gold.tools}
-    # Not `to_json`: a value without a name in a plan of named arguments is no resource, as it is none in a prediction.
+    # `to_json` would make a resource of a value without a name. In a plan of named arguments such
+    # a value is not a resource, here as in a prediction.
     wanted = [
         {
             "task": call.tool,
@@ -78,7 +80,10 @@ def _arguments(calls: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> 
 def _resource(
     value: str, position: int, tools: Sequence[str], types: Mapping[str, str]
 ) -> tuple[str, str]:
-    """A resource as (type, value). A reference to itself or to no call stays as it is written."""
+    """Return a resource as (type, value).
+
+    A reference to itself or to no call stays as it is written.
+    """
     match = _REFERENCE.search(value)
     if match is None:
         ending = value.rstrip("'\"").rpartition(".")[2].lower()

@@ -1,8 +1,8 @@
-"""The data sets of task automation: TaskBench's requests, gold plans and tools, in both of its kinds.
+"""The data sets of task automation: TaskBench's requests, gold plans and tools.
 
-Tools with *temporal* dependencies (daily-life APIs) take named arguments; those with *resource* dependencies
-(huggingface, multimedia) take resources of a type, each a value of its own or ``<node-j>``: what step j (counted from
-0) puts out. Source: TaskBench (arXiv 2311.18760).
+There are two kinds. Tools with *temporal* dependencies (daily-life APIs) take named arguments.
+Tools with *resource* dependencies (huggingface, multimedia) take resources of a type: a value, or
+``<node-j>`` for the output of step j (counted from 0). Source: TaskBench (arXiv 2311.18760).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BUILT_IN = {"errands": DATA_FOLDER / "errands.jsonl", "studio": DATA_FOLDER / "s
 DEFAULT_DATA = "builtin:errands"
 TOOLS_FILE = "tool_desc.json"
 
-# The published files, the older files and the hub's tables name the same fields differently.
+# The published files, the older files and the hub's tables use different names for the same fields.
 _INSTRUCTION = ("instruction", "user_request")
 _STEPS = ("task_steps", "tool_steps")
 _NODES = ("task_nodes", "tool_nodes")
@@ -41,8 +41,11 @@ _NODES = ("task_nodes", "tool_nodes")
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool a plan may call. ``parameters`` maps names to descriptions (temporal); ``inputs`` and ``outputs`` are
-    types of resources (resource)."""
+    """A tool that a plan may call.
+
+    ``parameters`` maps names to descriptions (temporal). ``inputs`` and ``outputs`` are types of
+    resources (resource).
+    """
 
     id: str
     description: str
@@ -53,13 +56,20 @@ class Tool:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call in a plan: arguments as (name, value) pairs, the name empty for a resource."""
+    """A call in a plan.
+
+    Its arguments are (name, value) pairs; the name is empty for a resource.
+    """
 
     tool: str
     arguments: tuple[tuple[str, str], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plans write it: ``{task, arguments: [{name, value}, ...]}``, or ``arguments: [value, ...]``."""
+        """Return the call as plans write it.
+
+        The form is ``{task, arguments: [{name, value}, ...]}`` or
+        ``{task, arguments: [value, ...]}``.
+        """
         return {
             "task": self.tool,
             "arguments": [
@@ -70,18 +80,18 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class TaskBenchExample:
-    """A request, the tools there are, and the gold plan: its steps and its calls."""
+    """A request, the tools available, and the gold plan with its steps and calls."""
 
     id: str
     instruction: str
     tools: tuple[Tool, ...]
     resources: bool
-    """Whether the tools have resource dependencies; else temporal ones."""
+    """True if the tools have resource dependencies, False if temporal ones."""
     steps: tuple[str, ...]
     calls: tuple[ToolCall, ...]
 
     def to_example(self) -> Example:
-        """As an example of a task, whose data are JSON values."""
+        """Return it as an example of a task, whose data are JSON values."""
         data = {
             "instruction": self.instruction,
             "resources": self.resources,
@@ -93,7 +103,7 @@ class TaskBenchExample:
 
     @classmethod
     def of(cls, example: Example) -> TaskBenchExample:
-        """The inverse of `to_example`."""
+        """Return the TaskBench example that `to_example` turned into ``example``."""
         data: Mapping[str, Any] = example.data
         return cls(
             id=example.id,
@@ -129,13 +139,25 @@ def load_requests(
     seed: int = 0,
     report: LoadReport | None = None,
 ) -> list[TaskBenchExample]:
-    """The examples of a split of ``data``: a file, a hub id, ``builtin:NAME``, or empty for the built-in default.
+    """Return the examples of a split of ``data``.
 
-    ``tools`` is the file of the tools' descriptions; if empty, ``tool_desc.json`` beside the data. Hub data have none
-    beside them.
+    For the splits see `agenttts.tasks.loading.source.take_split`, for bad records
+    `agenttts.tasks.loading.report.convert`.
 
-    Raises `UserError` for data that are missing, malformed or too few, and what `read_hub` raises. For the splits see
-    `agenttts.tasks.loading.source.take_split`, for bad records `agenttts.tasks.loading.report.convert`.
+    Args:
+        data: A file, a hub id, ``builtin:NAME``, or empty for the built-in default.
+        tools: File of the tools' descriptions; empty: ``tool_desc.json`` beside the data. Hub data
+            have none beside them.
+        split: Name of the split.
+        examples: Number of examples; None: all.
+        search_examples: Number of examples of the search split.
+        hub_split: Split of a hub data set to draw from.
+        records_key: Key of the records in a JSON document.
+        seed: Seed of the order.
+        report: Records what was read.
+
+    Raises:
+        UserError: Data are missing, malformed or too few. Also the errors of `read_hub`.
     """
     data = data or DEFAULT_DATA
     tools_file = _tools_file(data, tools)
@@ -161,9 +183,12 @@ def load_requests(
 
 
 def read_tools(path: Path) -> tuple[Tool, ...]:
-    """The tools of a ``tool_desc.json``: ``{nodes: [{id, desc, parameters | input-type and output-type}]}``.
+    """Return the tools of a ``tool_desc.json``.
 
-    Raises `UserError` naming the file and the node.
+    Its form is ``{nodes: [{id, desc, parameters | input-type and output-type}]}``.
+
+    Raises:
+        UserError: The file is missing or malformed; the message names the file and the node.
     """
     try:
         content = clean_value(json.loads(path.read_text(encoding="utf-8-sig")))
@@ -190,7 +215,10 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
 
 
 def tool_name(name: str) -> str:
-    """The form in which names of tools are compared: TaskBench writes some with '_' here and ' ' there."""
+    """Return the form in which names of tools are compared.
+
+    TaskBench writes some names with '_' in one place and ' ' in another.
+    """
     return " ".join(name.replace("_", " ").split())
 
 
@@ -250,7 +278,10 @@ def _example(
 
 
 class _Fields:
-    """A record whose fields go by one of several names, and may hold JSON as text, as in the hub's tables."""
+    """A record whose fields have one of several names, as in the hub's tables.
+
+    The fields may hold JSON as text.
+    """
 
     def __init__(self, record: Record) -> None:
         values = dict(record.values)
@@ -263,13 +294,13 @@ class _Fields:
         self.record = Record(values, record.place)
 
     def name(self, names: tuple[str, ...]) -> str:
-        """The first of the names whose field is not null."""
+        """Return the first of the names whose field is not null."""
         there = (name for name in names if self.record.values.get(name) is not None)
         return next(there, next((name for name in names if name in self.record.values), names[0]))
 
 
 def _steps(record: Record, field: str) -> list[str]:
-    """The gold steps, of which there may be none; blank ones and nulls are dropped."""
+    """Return the gold steps without blank ones and nulls; there may be none."""
     value = record.values.get(field)
     if not isinstance(value, list) or not all(isinstance(step, str | None) for step in value):
         raise record.error(field, "must be a list of texts")
@@ -277,7 +308,7 @@ def _steps(record: Record, field: str) -> list[str]:
 
 
 def _calls(record: Record, field: str, resources: bool) -> list[ToolCall]:
-    """The gold calls, in the order of the data."""
+    """Return the gold calls, in the order of the data."""
     nodes = record.values.get(field)
     if not isinstance(nodes, list) or not nodes:
         raise record.error(field, "must be a list of one or more {task, arguments}")
@@ -294,7 +325,10 @@ def _calls(record: Record, field: str, resources: bool) -> list[ToolCall]:
 
 
 def _problem(arguments: Any, resources: bool) -> str | None:
-    """What gold arguments must have and lack, or None: a plan to be scored against is not guessed at."""
+    """Return what is wrong with gold arguments, or None.
+
+    The plan is a reference for scores, so nothing in it is guessed.
+    """
     if not isinstance(arguments, list | dict | str | None):
         return "must have a list, an object or null"
     if isinstance(arguments, str) and arguments.lstrip()[:1] in ("[", "{"):

@@ -1,4 +1,4 @@
-"""The forms in which plans, the published ones and those that models write, hold the arguments of a call."""
+"""The forms of a call's arguments, in published plans and in those of models."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from agenttts.tasks.loading.unicode import clean_text, clean_value
 
 
 def argument_pairs(given: Any, resources: bool) -> list[tuple[str, str]]:
-    """Arguments as (name, value) pairs, the name empty for resources and where there is none; never raises.
+    """Return arguments as (name, value) pairs; never raises.
 
-    ``given`` is a list of ``{name, value}`` objects, of values, or of ``{NAME: value}`` objects, or one object of all
-    names and values; also as JSON text. Null is no argument. Of ``resources``, an object's ``value`` is all that counts:
-    some published plans name the type beside it.
+    The name is empty for resources, and for arguments without a name. ``given`` is a list of
+    ``{name, value}`` objects, of values, or of ``{NAME: value}`` objects, or one object of all
+    names and values. It may also be the JSON text of one of these. Null is not an
+    argument. For a resource that is an object only the ``value`` counts, because some published
+    plans name the type beside it.
     """
     given = decoded(given)
     if isinstance(given, str):
@@ -30,7 +32,7 @@ def argument_pairs(given: Any, resources: bool) -> list[tuple[str, str]]:
             pairs.append(("", argument["value"]))
         else:
             pairs += argument.items()
-    # A resource is told by its value: not all plans name it, and not with the same names.
+    # A resource is identified by its value: not all plans name it, and the names differ.
     return [
         ("" if resources else clean_text(str(name)).strip(), clean_text(value_text(value)))
         for name, value in pairs
@@ -38,17 +40,20 @@ def argument_pairs(given: Any, resources: bool) -> list[tuple[str, str]]:
 
 
 def decoded(given: Any) -> Any:
-    """A list or object that is written as JSON text; anything else as it is."""
+    """Return the list or object of a JSON text; any other value as it is."""
     if isinstance(given, str) and given.lstrip()[:1] in ("[", "{"):
         try:
             return clean_value(json.loads(given))
-        except (ValueError, RecursionError):  # a text that begins like one
+        except (ValueError, RecursionError):  # a text that only begins like JSON
             return given
     return given
 
 
 def value_text(value: Any) -> str:
-    """An argument's value as text; lists of texts are joined, other values written as JSON."""
+    """Return an argument's value as text.
+
+    Lists of texts are joined, and other values are written as JSON.
+    """
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, list) and all(isinstance(item, str) for item in value):

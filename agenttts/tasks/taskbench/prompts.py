@@ -1,7 +1,10 @@
-"""The prompts of task automation. The tools of the worked examples are made up, and in none of the data sets.
+"""The prompts of task automation.
 
-A plan is JSON with ``task_steps`` and ``task_nodes``. Each stage is shown the parts that earlier ones have filled in and
-asked for its own, on one line, so that a base model that continues worked examples ends at the line's end.
+The tools of the worked examples are invented, and in none of the data sets.
+
+A plan is JSON with ``task_steps`` and ``task_nodes``. Each stage gets the parts that earlier stages
+have filled in and is asked for its own part. The part is on one line, so that a base model that
+continues worked examples stops at the end of the line.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ _MERGE_SYSTEM = (
 
 @dataclass(frozen=True)
 class _Plan:
-    """A worked example: a request, the tools it is shown with, and its whole plan."""
+    """A worked example: a request, the tools shown with it, and its whole plan."""
 
     request: str
     tools: tuple[Tool, ...]
@@ -107,7 +110,7 @@ _RESOURCE_SHOTS = (
 
 
 def steps_prompt(request: str, tools: Sequence[Tool], resources: bool) -> Prompt:
-    """Which steps does the request take?"""
+    """Return the prompt that asks for the steps of the request."""
 
     def question(request: str, tools: Sequence[Tool]) -> str:
         return f"{_listed(tools)}\nRequest: {request}"
@@ -126,7 +129,7 @@ def steps_prompt(request: str, tools: Sequence[Tool], resources: bool) -> Prompt
 def tools_prompt(
     request: str, tools: Sequence[Tool], resources: bool, steps: Sequence[str]
 ) -> Prompt:
-    """Which tool is it at each step?"""
+    """Return the prompt that asks for the tool of each step."""
 
     def question(request: str, tools: Sequence[Tool], steps: Sequence[str]) -> str:
         return f"{_listed(tools)}\nRequest: {request}\nPlan so far: {steps_json(steps)}"
@@ -153,7 +156,10 @@ def arguments_prompt(
     steps: Sequence[str],
     chosen: Sequence[str],
 ) -> Prompt:
-    """What are the arguments of each chosen tool? Only those are described; all, when none is known."""
+    """Return the prompt that asks for the arguments of each chosen tool.
+
+    Only the chosen tools are described, or all tools if no chosen one is known.
+    """
 
     def question(
         request: str, tools: Sequence[Tool], steps: Sequence[str], chosen: Sequence[str]
@@ -181,9 +187,18 @@ def arguments_prompt(
 def merge_prompt(
     part: Callable[[_Plan], str], resources: bool, request: str, candidates: Sequence[str]
 ) -> Prompt:
-    """Which plan do the candidates, each a part of a plan as JSON, amount to? Equal ones are shown once, counted.
+    """Return the prompt that asks to merge candidates into one part of a plan.
 
-    ``part`` is the part in question of a worked example's plan: `shot_steps`, `shot_tools` or `shot_arguments`.
+    Each candidate is that part of a plan as JSON.
+
+    Equal ones are shown once, with their count.
+
+    Args:
+        part: Makes the stage's part of a worked example's plan: `shot_steps`, `shot_tools` or
+            `shot_arguments`.
+        resources: Whether the tools have resource dependencies.
+        request: The request.
+        candidates: The candidates.
     """
     shot = _shots(resources)[-1]
     right = part(shot)
@@ -198,32 +213,32 @@ def merge_prompt(
 
 
 def steps_json(steps: Sequence[str]) -> str:
-    """The part of a plan that decomposition fills in."""
+    """Return the part of a plan that decomposition fills in."""
     return _json({"task_steps": list(steps)})
 
 
 def tools_json(names: Sequence[str]) -> str:
-    """The part of a plan that tool selection fills in."""
+    """Return the part of a plan that tool selection fills in."""
     return _json({"task_nodes": [{"task": name} for name in names]})
 
 
 def calls_json(calls: Sequence[Any]) -> str:
-    """The part of a plan that parameter prediction fills in."""
+    """Return the part of a plan that parameter prediction fills in."""
     return _json({"task_nodes": list(calls)})
 
 
 def shot_steps(plan: _Plan) -> str:
-    """The steps of a worked example."""
+    """Return the steps of a worked example."""
     return steps_json(plan.steps)
 
 
 def shot_tools(plan: _Plan) -> str:
-    """The tools of a worked example."""
+    """Return the tools of a worked example."""
     return tools_json([call.tool for call in plan.calls])
 
 
 def shot_arguments(plan: _Plan) -> str:
-    """The calls of a worked example."""
+    """Return the calls of a worked example."""
     return calls_json([call.to_json() for call in plan.calls])
 
 

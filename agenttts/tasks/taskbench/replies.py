@@ -1,8 +1,12 @@
-"""Reading the parts of a JSON plan out of whatever a model wrote. Nothing here raises, whatever the text.
+"""Read the parts of a JSON plan from a model's reply.
 
-Of several values in a text, one with a plan's keys comes first. What is valid JSON is taken as it is; text that is nearly
-JSON (single quotes, a comment, cut off at the token limit) is repaired by the ``json-repair`` package, and what is valid
-within such a text, an argument perhaps, is taken last.
+Nothing here raises, whatever the text. If a text has several values, those with a plan's keys come
+first. The kinds of values are tried in this order:
+
+- Valid JSON is taken as it is.
+- Text that is nearly JSON (single quotes, a comment, cut off at the token limit) is repaired by the
+  ``json-repair`` package.
+- Valid JSON within such a text, such as an argument, is taken last.
 """
 
 from __future__ import annotations
@@ -27,14 +31,20 @@ _TEXT_OR_BRACKET = re.compile(r'"(?:\\.|[^"\\])*(?:"|\Z)|[\[\]{}]', re.DOTALL)
 _OPENS_JSON = re.compile(
     r"""\{(?=\s*(?:["'}/#]|\w+\s*:))|\[(?=\s*(?:["'\[{\]/#]|-?\d|true|false|null))"""
 )
-"""A bracket at which JSON may begin, unlike one of prose: "[see below"."""
+"""A bracket at which JSON may begin, unlike a bracket of prose: "[see below"."""
 _BETWEEN_CALLS = re.compile(r"[\s,;]*(?:(?:step\s*)?\d{1,3}[.):]+\s*|[-*•]\s+)?", re.I)
 _MOST_STARTS = 50
-"""Places in a text at which JSON is looked for: enough for any reply, and a bound on the work for noise."""
+"""The most places in a text at which JSON is looked for.
+
+It is enough for any reply, and limits the work on noise.
+"""
 
 
 def parse_steps(text: str) -> list[str]:
-    """The steps of a plan: of its JSON, else the numbered or bulleted lines; empty when there are none."""
+    """Return the steps of a plan; empty if there are none.
+
+    They come from its JSON, else from the numbered or bulleted lines.
+    """
     found = _first(text, _steps, _STEP_LISTS)
     if found:
         return found
@@ -42,7 +52,10 @@ def parse_steps(text: str) -> list[str]:
 
 
 def parse_tools(text: str, known: Sequence[str]) -> list[str]:
-    """The names of a plan's tools in order: of its JSON, else the ``known`` ones that the text mentions."""
+    """Return the names of a plan's tools in order.
+
+    They come from its JSON, else they are the ``known`` names that the text mentions.
+    """
     found = _first(text, _tools, _CALL_LISTS)
     if found:
         return found
@@ -52,33 +65,41 @@ def parse_tools(text: str, known: Sequence[str]) -> list[str]:
 
 
 def parse_calls(text: str, resources: bool) -> list[dict[str, Any]]:
-    """The calls of a plan as ``{task, arguments}``, the arguments in the one form that the tools have.
+    """Return the calls of a plan as ``{task, arguments}``.
 
-    That is ``{name, value}`` for named arguments and, for ``resources``, a text: the value or ``<node-j>``.
+    The arguments have the one form that the tools have: ``{name, value}`` for named arguments. For
+    ``resources`` it is a text, the value or ``<node-j>``.
     """
     return _first(text, lambda value: _calls(value, resources), _CALL_LISTS)
 
 
 def _first(text: str, read: Callable[[Any], list[Any]], keys: Sequence[str]) -> list[Any]:
-    """What ``read`` makes of the first JSON value that it finds something in, of those with one of ``keys`` first."""
+    """Return the first non-empty result of ``read`` over the text's JSON values.
+
+    Values with one of ``keys`` are tried first.
+    """
     try:
         pieces = _valid_json(text)
         whole = [piece for piece in pieces if not piece.inside]
-        # In prose before a plan whole values stand, too: 'For {"name": "city"} I use: {"task_nodes": ...'.
+        # Prose before a plan may hold whole values, too: 'For {"name": "city"} I use:
+        # {"task_nodes": ...'.
         values = [*_lone_calls(text, whole), *(p.value for p in whole), *_mended_json(text)]
         values.sort(key=lambda value: not _has_list(value, keys))  # stable
         for value in (*values, *(piece.value for piece in pieces if piece.inside)):
             if found := read(value):
                 return found
-    except RecursionError:  # thousands of brackets: no plan
+    except RecursionError:  # thousands of brackets are not a plan
         return []
     return []
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A JSON value of a text, at ``start`` to ``end``. ``inside``: a bracket before it is not closed, as in a plan that is
-    damaged or cut off, so that it is a part of something."""
+    """A JSON value of a text, from ``start`` to ``end``.
+
+    ``inside`` is true if a bracket before it is not closed, as in a plan that is damaged or cut
+    off. The value is then a part of another one.
+    """
 
     value: Any
     start: int
@@ -87,12 +108,12 @@ class _Piece:
 
 
 def _valid_json(text: str) -> list[_Piece]:
-    """The objects and lists that stand in the text as valid JSON, outermost first."""
+    """Return the objects and lists in the text that are valid JSON, outermost first."""
     decoder = json.JSONDecoder()
     pieces: list[_Piece] = []
     position, starts, depth = 0, 0, 0
     while starts < _MOST_STARTS:
-        # Outside of brackets is prose, where a quotation mark need not begin a text.
+        # Outside brackets is prose, where a quotation mark need not begin a text.
         match = (_TEXT_OR_BRACKET if depth else _BRACKET).search(text, position)
         if match is None:
             break
@@ -111,7 +132,10 @@ def _valid_json(text: str) -> list[_Piece]:
 
 
 def _lone_calls(text: str, whole: Sequence[_Piece]) -> list[list[Any]]:
-    """Objects that follow each other, as of one call a line, as lists; the last of them may be cut off."""
+    """Return lists of consecutive objects, such as one call on each line.
+
+    The last object of a list may be cut off.
+    """
     runs: list[list[_Piece]] = []
     for piece in whole:
         if not isinstance(piece.value, dict):
@@ -134,12 +158,12 @@ def _lone_calls(text: str, whole: Sequence[_Piece]) -> list[list[Any]]:
 
 
 def _has_list(value: Any, keys: Sequence[str]) -> bool:
-    """Whether a value is an object with a list under one of the keys."""
+    """Return whether a value is an object with a list under one of the keys."""
     return isinstance(value, dict) and bool(_listed(value, keys))
 
 
 def _mended_json(text: str) -> Iterator[Any]:
-    """The text from its first bracket on, mended."""
+    """Repair the text from its first bracket on, and yield the resulting values."""
     start = _BRACKET.search(text)
     if start is None:
         return
@@ -149,7 +173,7 @@ def _mended_json(text: str) -> Iterator[Any]:
         value = json_repair.loads(text[start.start() :], skip_json_loads=True)
     except (
         Exception
-    ):  # the package promises nothing about arbitrary text, parsing does: it never raises
+    ):  # json-repair promises nothing about arbitrary text, but parsing must never raise
         return
     yield value
     if isinstance(value, list):  # of several values in a row, any may be the plan
@@ -180,7 +204,10 @@ def _calls(value: Any, resources: bool) -> list[dict[str, Any]]:
 
 
 def _listed(value: Any, keys: Sequence[str]) -> list[Any]:
-    """The list under the first of ``keys`` there is, also inside ``result``; a list stands for itself."""
+    """Return the list under the first of ``keys`` that exists, also inside ``result``.
+
+    A list is returned as it is.
+    """
     if isinstance(value, dict):
         if isinstance(value.get("result"), dict):
             value = value["result"]
@@ -189,7 +216,7 @@ def _listed(value: Any, keys: Sequence[str]) -> list[Any]:
 
 
 def _text_in(item: Any, keys: Sequence[str]) -> str:
-    """An item that is a text, or an object with one."""
+    """Return the text of an item that is a text or an object with one."""
     if isinstance(item, dict):
         item = next((item[key] for key in keys if isinstance(item.get(key), str)), "")
     return clean_text(item.strip()) if isinstance(item, str) else ""

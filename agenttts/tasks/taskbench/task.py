@@ -1,7 +1,8 @@
-"""Task automation: break a request down into steps, choose their tools, fill in the arguments (TaskBench).
+"""Task automation: split a request into steps, choose tools, fill in arguments.
 
-As in the paper: each stage fills in one part of a JSON plan and sees what the earlier ones have filled in; k samples at
-temperature 0.5 are merged by the same model at 0.5.
+The data are TaskBench's. As in the paper, each stage fills in one part of a JSON plan and gets the
+parts of earlier stages. The same model merges k samples, drawn at temperature 0.5, with a call at
+temperature 0.5.
 """
 
 from __future__ import annotations
@@ -37,20 +38,26 @@ FUSION_TEMPERATURE = 0.5
 
 
 class PlanStage(StageDefinition):
-    """A stage that fills in one part of the plan; its output is a list, empty when nothing could be read."""
+    """A stage that fills in one part of the plan.
+
+    Its output is a list, which is empty if nothing could be read.
+    """
 
     temperature = TEMPERATURE
     shot_part: ClassVar[staticmethod[[Any], str]]
-    """The stage's part of a worked example's plan."""
+    """Returns the stage's part of a worked example's plan."""
 
     @abstractmethod
     def as_json(self, output: list[Any]) -> str:
-        """An output as the part of a plan that a model writes."""
+        """Return an output as the part of a plan that a model writes."""
 
     def fusion(
         self, candidates: Sequence[list[Any]], example: Example, outputs: Mapping[str, Any]
     ) -> Fusion | None:
-        """One more call that merges the candidates; none for a single sample, or when none could be read."""
+        """Return one more call that merges the candidates.
+
+        There is none for a single sample, or if no candidate could be read.
+        """
         given = [self.as_json(candidate) for candidate in candidates if candidate]
         if len(candidates) < 2 or not given:
             return None
@@ -59,14 +66,14 @@ class PlanStage(StageDefinition):
         return Fusion(prompt, FUSION_TEMPERATURE)
 
     def fuse(self, candidates: Sequence[list[Any]], example: Example) -> list[Any]:
-        """Without the model: the most frequent candidate (the first of equals), empty ones aside."""
+        """Return the most frequent candidate that is not empty; the first on a tie."""
         by_text = {self.as_json(candidate): candidate for candidate in candidates if candidate}
         votes = Counter(self.as_json(candidate) for candidate in candidates if candidate)
         return by_text[votes.most_common(1)[0][0]] if votes else []
 
 
 class Decomposition(PlanStage):
-    """Breaks the request down. The output is a list of steps, texts."""
+    """Splits the request into steps; the output is a list of texts."""
 
     name = "decomposition"
     description = "Break the request down into steps, one for each tool it takes."
@@ -83,13 +90,13 @@ class Decomposition(PlanStage):
         return steps_json(output)
 
     def metrics(self, output: list[str], example: Example) -> dict[str, float]:
-        """ROUGE-L's F1 of all steps, as lines of one text, against the gold ones."""
+        """Return ROUGE-L's F1 of all steps, as lines of one text, against the gold steps."""
         gold = TaskBenchExample.of(example).steps
         return {"rouge_l": rouge_l("\n".join(output), "\n".join(gold)).f1}
 
 
 class ToolSelection(PlanStage):
-    """Chooses the tools. The output is a list of their names, one a step."""
+    """Chooses the tools; the output is a list of their names, one for each step."""
 
     name = "tool_selection"
     description = "Choose the tool for each step of the plan."
@@ -107,13 +114,16 @@ class ToolSelection(PlanStage):
         return tools_json(output)
 
     def metrics(self, output: list[str], example: Example) -> dict[str, float]:
-        """Node precision, recall and F1: of the sets of tools, as in TaskBench."""
+        """Return precision, recall and F1 of the set of tools (TaskBench's node scores)."""
         gold = {tool_name(call.tool) for call in TaskBenchExample.of(example).calls}
         return dataclasses.asdict(set_overlap({tool_name(name) for name in output}, gold))
 
 
 class ParameterPrediction(PlanStage):
-    """Fills in the arguments. The output is a list of calls: ``{task, arguments}`` as in the data."""
+    """Fills in the arguments.
+
+    The output is a list of calls, ``{task, arguments}`` as in the data.
+    """
 
     name = "parameter_prediction"
     description = "Fill in the arguments of each chosen tool."
@@ -136,17 +146,21 @@ class ParameterPrediction(PlanStage):
         return calls_json(output)
 
     def metrics(self, output: list[dict[str, Any]], example: Example) -> dict[str, float]:
-        """Argument precision, recall and F1 with values (TaskBench's v-F1), and F1 of names alone (t-F1)."""
+        """Return precision, recall and F1 of arguments with values, and F1 of names alone.
+
+        These are TaskBench's v-F1 and t-F1.
+        """
         record = TaskBenchExample.of(example)
         overlap = dataclasses.asdict(argument_overlap(output, record))
         return {**overlap, "name_f1": name_overlap(output, record).f1}
 
 
 class TaskBench(Task):
-    """Decomposition, tool selection, parameter prediction.
+    """Decomposition, tool selection and parameter prediction.
 
-    Options: ``tools`` (the file of the tools' descriptions; unset: ``tool_desc.json`` beside the data),
-    ``search_examples``, ``hub_split`` and ``records_key`` (see `agenttts.tasks.loading.source`).
+    Options:
+        tools: The file of the tools' descriptions; unset: ``tool_desc.json`` beside the data.
+        search_examples, hub_split, records_key: See `agenttts.tasks.loading.source`.
     """
 
     name = "taskbench"
