@@ -389,12 +389,18 @@ def _stop_controllers(run: RunDirectory) -> None:
                     os.kill(int(pid), signal.SIGINT)
             told.update(new)
         if time.monotonic() - start > _STOP_PATIENCE_S:
+            if handle.kind == "slurm" and _only_completing(live) and not is_locked(run.lock_file):
+                return  # their processes have ended, and their nodes do not clean up
             where = "" if handle.kind == "slurm" or handle.is_here else f" on {handle.host}"
             raise RunFailed(
                 f"the controller (job {', '.join(live)}{where}) of {run.path} has not ended within {_STOP_PATIENCE_S:g} s. The "
                 f"cancel is on record, and the controller ends when it sees it; 'agenttts-hpc cancel {run.name}' waits again"
             )
         time.sleep(0.2)
+
+
+def _only_completing(jobs: list[str]) -> bool:
+    return all(state.state == "COMPLETING" for state in job_states(jobs).values())
 
 
 def _live_controllers(run: RunDirectory, handle: ControllerHandle) -> list[str]:
