@@ -150,8 +150,8 @@ class Profile(Section):
     login_shell: bool = False
     """Run jobs' batch files in a login shell (``#!/bin/bash -l``): for clusters that define ``module`` only there."""
     never_patience_minutes: Annotated[float, Field(ge=0)] = 30.0
-    """How long a job may wait for something that will not come by itself (a hold, a limit it exceeds) before it is
-    cancelled and counts as an attempt."""
+    """How long a job may wait for something that will not come by itself (a hold, a limit it exceeds; a node that
+    does not clean up after it) before it is cancelled and counts as an attempt."""
     env: dict[str, str] = {}
     """Environment of the trials (inside the container)."""
     cache: str | None = None

@@ -194,6 +194,9 @@ def stop_controllers(run: RunDirectory) -> None:
             scheduler.stop_service(service, new)
             told.update(new)
         if waited > _STOP_PATIENCE_S:
+            states = [scheduler.service_status(replace(service, job_id=job)) for job in live]
+            if all(state.completing for state in states) and not is_locked(run.lock_file):
+                return  # their processes have ended, and their nodes do not clean up
             where = "" if reached else f" on {handle.host}"
             raise RunFailed(
                 f"the controller (job {', '.join(live)}{where}) of {run.path} has not ended within {_STOP_PATIENCE_S:g} s. The "

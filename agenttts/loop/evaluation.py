@@ -34,7 +34,7 @@ from agenttts.files.trouble import PATIENCE_S, FilePatience, passing_trouble
 from agenttts.loop.collect import failed_row, finished_row
 from agenttts.loop.job_builder import JobBuilder
 from agenttts.loop.strays import end_strays
-from agenttts.loop.verdicts import last_word, look_anew, verdict_of
+from agenttts.loop.verdicts import ends_its_job, last_word, look_anew, verdict_of
 from agenttts.run.directory import RunDirectory, RunGone
 from agenttts.run.examples import ExamplesGuard
 from agenttts.run.journal import NEVER_SUBMITTED, Journal, TrialProgress
@@ -305,8 +305,8 @@ class Evaluation:
         directory = self._run.trial(progress.planned.trial)
         # While an epilog hangs a job is COMPLETING; all that its trial wrote is there.
         lives = status is not None and not status.ended
-        completing = status is not None and status.state == "COMPLETING"
-        if lives:
+        completing = status is not None and status.completing
+        if lives and not completing:
             self._ended.pop(progress.job_id or "", None)
         if (status is None and not directory.exists()) or (lives and not completing):
             return False
@@ -314,10 +314,12 @@ class Evaluation:
         output = read_result(directory, patient=True)
         if output is not None:
             return self._finish(progress, finished_row(self._run.name, progress, output, directory))
-        if status is None or lives:
+        if status is None:
             return False
         attempts = self._counted_attempts(progress)
         last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
+        if lives and not ends_its_job(last):
+            return False
         word = last_word(last, status)
         told = status.never_started or (
             word is not None and word.state not in (None, TrialState.COMPLETED)

@@ -56,6 +56,20 @@ def last_word(last: Attempt | None, status: JobStatus) -> Attempt | None:
     return last
 
 
+def ends_its_job(record: Attempt | None) -> bool:
+    """Whether a record tells the end of its job while the queue still says COMPLETING.
+
+    Not where a requeue may follow: of a job that ended itself for it, or whose trial was ended from outside, as Slurm does
+    before it requeues a job that is preempted.
+    """
+    return (
+        record is not None
+        and record.finished is not None
+        and record.stopped not in ("time limit", "preemption", "signal")
+        and record.state not in (None, TrialState.CANCELLED, TrialState.PREEMPTED)
+    )
+
+
 def look_anew(directory: Path) -> None:
     """List a trial's directory: NFS keeps for up to a minute that a file was not there, until the directory is read again.
 

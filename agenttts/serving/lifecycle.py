@@ -157,7 +157,8 @@ class ServedModel:
             return None
         state = self._state(self._job)
         self._tell_why_it_waits(state)
-        if state.ended:
+        # Its job is never requeued: what its node still has to clean up is the node's own matter.
+        if state.ended or state.completing:
             self._end = f"job {self._job}: {state.detail}" if state.never_started else ""
             self._note(
                 self._end

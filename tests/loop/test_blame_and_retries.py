@@ -26,6 +26,7 @@ from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job as process
 from agenttts.loop.evaluation import _times_preempted
 from agenttts.loop.loop import Controller
+from agenttts.loop.verdicts import ends_its_job
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import PlannedTrial, TrialProgress, read_state
 from agenttts.space import Allocation
@@ -265,6 +266,76 @@ def test_a_result_counts_while_its_job_s_epilog_hangs(new_run):
     cluster.poll = completing  # type: ignore[method-assign]
     loop.run()
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+
+
+def test_a_failure_on_record_counts_while_its_job_s_epilog_hangs(new_run):
+    """The node hangs after the trial has failed: what the job wrote down is its end."""
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller()
+    cluster.command = lambda work, node, number: NO_LOOP if number == 1 else None
+    poll = cluster.poll
+    ended: set[str] = set()
+
+    def completing(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        found = poll(job_ids)
+        ended.update(job for job, status in found.items() if status.ended)
+        return {j: replace(s, state="COMPLETING", ended=False) if j in ended else s for j, s in found.items()}  # fmt: skip
+
+    cluster.poll = completing  # type: ignore[method-assign]
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert {row["attempts"] for row in rows(run)} == {2}
+    assert [e["reason"] for e in journal_events(run.path, "lost")] == ["INFRA_FAILED"] * len(rows(run))  # fmt: skip
+
+
+RECORDS = [
+    # state, stopped, whether the record is the job's end whatever the queue does with it next
+    ("FAILED", None, True),
+    ("OOM", None, True),
+    ("COMPLETED", None, True),
+    ("INFRA_FAILED", None, True),
+    ("INFRA_FAILED", "preflight", True),
+    ("INFRA_FAILED", "start limit", True),
+    ("TIMEOUT", "stall limit", True),
+    ("TIMEOUT", "time limit", False),  # the job asked to be requeued
+    ("PREEMPTED", "preemption", False),
+    ("CANCELLED", "signal", False),  # as Slurm ends a job before it requeues it
+    ("CANCELLED", None, False),
+    ("PREEMPTED", None, False),
+    (None, None, False),
+]
+
+
+@pytest.mark.parametrize(("state", "stopped", "end"), RECORDS)
+def test_a_record_that_a_requeue_may_follow_is_not_the_job_s_end(state, stopped, end):
+    now = "2026-01-01T00:00:00+00:00"
+    record = Attempt(1, "7", "n1", 0, "", now, now if state else None, state, "why", stopped=stopped)  # fmt: skip
+    assert ends_its_job(record) is end
+    assert not ends_its_job(None)
+
+
+def test_a_requeued_job_that_passes_through_completing_is_not_submitted_again(new_run):
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller()
+    poll, looks = cluster.poll, Counter()
+
+    def requeued(job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        """Of every job the record of a preemption, three looks at it COMPLETING, then it runs."""
+        found = poll(job_ids)
+        for job in found:
+            looks[job] += 1
+            directory = run.trial(cluster.trials[job])
+            if looks[job] <= 3:
+                now = "2026-01-01T00:00:00+00:00"
+                write_attempt(directory, Attempt(9, job, "n1", 0, "", now, now, "PREEMPTED", "", stopped="preemption"))  # fmt: skip
+                found[job] = JobStatus("COMPLETING", ended=False, node="n1")
+        return found
+
+    cluster.poll = requeued  # type: ignore[method-assign]
+    loop.run()
+    assert {row["state"] for row in rows(run)} == {"COMPLETED"}
+    assert set(cluster.starts.values()) == {1}
+    assert not journal_events(run.path, "lost")
 
 
 @pytest.mark.parametrize(

@@ -322,3 +322,17 @@ def test_launches_resumes_and_cancels_at_once_leave_one_controller_or_none(
     frame = table(path)
     assert frame["trial"].n_unique() == frame.height
     assert not read_state(run.journal_file).unfinished()
+
+
+def test_a_cancel_does_not_wait_for_a_node_that_never_cleans_up(
+    on_slurm, tmp_path, fake, monkeypatch
+):
+    launch.resume(on_slurm)
+    fake("scancel", "exit 0")
+    [comment] = comments(tmp_path)
+    monkeypatch.setattr(controller, "_STOP_PATIENCE_S", 0.3)
+    (tmp_path / "queue").write_text(f"7|COMPLETING|None|{comment}\n")
+    with starts.only_controller(on_slurm), pytest.raises(RunFailed, match="has not ended within"):
+        launch.cancel(on_slurm)
+    launch.cancel(on_slurm)
+    assert read_state(on_slurm.journal_file).finished == "cancelled"

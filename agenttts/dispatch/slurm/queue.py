@@ -113,9 +113,32 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
             return replace(given_up(job, row.state, reason), node=row.node)
         detail = end_sentence(found.detail, job) if found.detail else ""
     else:
-        detail = wait_sentence(found.detail, job) if found.detail else ""
+        detail = (
+            wait_sentence(found.detail, job) if found.detail else _held_up(found.state, job, row)
+        )
     return JobStatus(
         found.state, found.ended, found.verdict, detail, stuck=is_stuck(row), node=row.node
+    )
+
+
+def _held_up(state: str, job: str, row: QueueRow) -> str:
+    """Why a job neither goes on nor ends, for states that last as long as somebody lets them."""
+    if state == "COMPLETING":
+        node = row.node or "NODE"
+        return f"its node cleans up after it; where that does not end, 'scontrol show node {node}' says more"
+    if state in ("SUSPENDED", "STOPPED"):
+        return f"it goes on when who suspended it lets it ('scontrol resume {job}'), or by itself after a preemption"
+    return ""
+
+
+def never_cleared(row: QueueRow) -> JobStatus:
+    """A job whose node has not cleaned up after it for so long that nothing more is expected of it."""
+    return JobStatus(
+        "COMPLETING",
+        ended=True,
+        verdict=TrialState.INFRA_FAILED,
+        detail=f"its node {row.node} has not cleaned up after it".replace("  ", " "),
+        node=row.node,
     )
 
 

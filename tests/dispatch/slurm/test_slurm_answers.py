@@ -494,3 +494,29 @@ def test_a_runaway_job_is_not_cancelled_or_waited_for(fake, tmp_path):
     fake("scancel", f'echo "$@" >> {record}')
     scheduler(tmp_path).cancel(["7"])
     assert not record.exists()
+
+
+@pytest.mark.parametrize("scancel", ["exit 0", "echo 'Socket timed out' >&2; exit 1", "echo 'scancel: error: Kill job error on job id 7: Job/step already completing or completed' >&2; exit 1"])  # fmt: skip
+def test_a_job_whose_node_never_cleans_up_has_ended_after_the_patience(fake, tmp_path, scancel):
+    record = tmp_path / "record"
+    fake("squeue", "echo 'JOBID NODELIST|STATE|REASON|COMMENT'; echo '7 gpu1|COMPLETING|None|x'")
+    fake("scancel", f'echo "$@" >> {record}; {scancel}')
+    found = scheduler(tmp_path, never_patience_minutes=30).poll(["7"])["7"]
+    assert (found.ended, found.stuck) == (False, False)
+    assert "scontrol show node gpu1" in found.detail
+    hasty = scheduler(tmp_path, never_patience_minutes=0)
+    for _ in range(3):
+        found = hasty.poll(["7"])["7"]
+        assert (found.state, found.ended, found.verdict) == ("COMPLETING", True, TrialState.INFRA_FAILED)  # fmt: skip
+        assert "its node gpu1 has not cleaned up after it" in found.detail
+        assert (found.node, found.never_started) == ("gpu1", False)
+    assert record.read_text().split() == ["7"], "once"
+    fake("squeue", squeue("7|PENDING|BeginTime|x"))
+    assert not hasty.poll(["7"])["7"].ended, "it was requeued after all"
+
+
+def test_a_suspended_job_says_so(fake):
+    fake("squeue", squeue("7|SUSPENDED|None|x", "8|STOPPED|None|x"))
+    states = job_states(["7", "8"])
+    assert "'scontrol resume 7'" in states["7"].detail
+    assert not states["8"].ended
