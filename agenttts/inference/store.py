@@ -2,8 +2,8 @@
 
 Each shard is written once, whole, by one writer; readers scan whatever shards there are. Nothing is locked and
 nothing is rewritten, so any number of jobs may use a directory at once. Two jobs that draw the same sample at the
-same time both store it; a `lookup` takes the one in the first shard by name, `lookup_new` the one it
-reads first.
+same time both store it; a `lookup` takes the one in the first shard by name, `lookup_new` the one
+it reads first.
 
 A shard that is damaged is set aside, as ``NAME.parquet.damaged``, and its samples are drawn again; one of another
 version, or another program's file, is left where it is and not used.
@@ -140,7 +140,10 @@ class SampleStore:
             return nothing
         except (pl.exceptions.ColumnNotFoundError, pl.exceptions.SchemaError) as error:
             self._unusable.add(shard)
-            log.warning("%s is not a shard of this version's sample store (%s): it is not used", shard, _first_line(error))  # fmt: skip
+            log.warning(
+                "%s is not a shard of this version's sample store (%s): it is not used",
+                shard, _first_line(error),
+            )  # fmt: skip
             return nothing
         except UNREADABLE:
             with contextlib.suppress(FileNotFoundError):

@@ -209,7 +209,10 @@ def _disk_check(first: int, base: Path, memory: Path | None, limits: Limits) -> 
 def _watch(
     first: int, disk_is_full: Callable[[], bool], limits: Limits, started: float
 ) -> Stop | None:
-    """Wait for process 1 to end; or say which limit was passed. The kernel limits no totals: they are polled."""
+    """Wait for process 1 to end; or say which limit was passed.
+
+    The kernel does not limit totals, so they are polled.
+    """
     last, last_change, next_disk = Usage(0, 0, 0, False), started, started + _DISK_SECONDS
     while True:
         if _ended(first):

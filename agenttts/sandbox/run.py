@@ -21,7 +21,8 @@ from agenttts.sandbox.scratch import scratch_directory
 
 _PACKAGE_ROOT = str(Path(agenttts.__file__).parents[1])
 _SHOWN_BYTES = 16_384
-# Setting up takes a fraction of a second. A launcher that takes so much longer than its program may has failed.
+# Setting up takes a fraction of a second: a launcher that takes so much longer than its program's
+# time limit has failed.
 _PATIENCE_SECONDS = 60.0
 
 

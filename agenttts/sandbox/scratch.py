@@ -1,4 +1,4 @@
-"""The scratch directory of one run: made for it, and removed after it, also where the caller was killed."""
+"""The scratch directory of one run, which is removed even if the caller was killed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _STALE_SECONDS = 3600.0
 
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """A directory for one run, removed afterwards; locked while it is in use, at most until the caller ends."""
+    """A directory for one run, locked while it is in use and removed afterwards."""
     _remove_stale(tempfile.gettempdir())
     base = Path(tempfile.mkdtemp(prefix=_PREFIX))
     lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        # Some network file systems cannot lock a directory: `remove_stale` then removes nothing there.
+        # Some network file systems cannot lock a directory: `remove_stale` removes nothing there.
         with suppress(OSError):
             try_lock(lock)
         yield base

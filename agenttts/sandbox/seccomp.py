@@ -1,6 +1,7 @@
-"""A system call filter: no sockets, no new namespaces, no access to other processes (seccomp(2), as classic BPF).
+"""A system call filter (seccomp(2), as classic BPF): no sockets, namespaces or other processes.
 
-It is a second protection beside the namespaces: faults of a kernel interface that is refused cannot be used.
+It is a second protection beside the namespaces: faults of a kernel interface that is refused cannot
+be used.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def build(machine: str) -> bytes:
             _instruction(_RETURN, _ERRNO | errno.EPERM),
         ]
     code += [
-        # A filter cannot read clone3's flags, which are in memory. Where clone3 is missing, the C library calls clone.
+        # A filter cannot read clone3's flags, which are in memory. Where clone3 is missing, the C
+        # library calls clone.
         _instruction(_JUMP_EQUAL, _CLONE3, 0, 1),
         _instruction(_RETURN, _ERRNO | errno.ENOSYS),
         _instruction(_JUMP_EQUAL, _CLONE[column], 0, 3),

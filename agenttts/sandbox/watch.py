@@ -32,7 +32,7 @@ class Usage:
 def usage(first: int, enough: int) -> Usage:
     """Of ``first`` and its descendants that live; stops counting above ``enough`` processes.
 
-    A program that forks without end may do so faster than its processes are counted: a count of all would not end.
+    A program may fork faster than its processes are counted: a count of all would not end.
     """
     processes = memory = ticks = 0
     asleep = True

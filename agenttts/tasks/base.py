@@ -104,7 +104,10 @@ class ExecutingStage(StageDefinition):
     def execute(
         self, value: Any, example: Example, outputs: Mapping[str, Any], toolbox: Toolbox
     ) -> Any:
-        """The value that is fused, of a parsed sample; equal samples of an example are executed once."""
+        """The value that is fused, of a parsed sample.
+
+        Called once for equal samples of an example.
+        """
 
     def postprocess_fused(self, output: Any, example: Example, toolbox: Toolbox) -> Any:
         """The value that is scored and given to later stages, of the fused output.
@@ -145,7 +148,10 @@ class Task(ABC):
         """
 
     def toolbox_settings(self, options: Mapping[str, Any]) -> ToolboxSettings | None:
-        """What the `ExecutingStage`s of the task need; None when it has none. ``options`` as `load` takes them."""
+        """What the `ExecutingStage`s of the task need; None when it has none.
+
+        ``options`` as `load` takes them.
+        """
         return None
 
     def stage(self, name: str) -> StageDefinition:

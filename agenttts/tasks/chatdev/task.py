@@ -32,8 +32,8 @@ _SHOWN_ERROR = 800
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 
 Program = dict[str, Any]
-"""``files`` (name to text; empty when the reply had no code) and, once executed, ``run`` (what came of starting it:
-``started``, ``report``); of a fused output also ``consistency``."""
+"""``files`` (name to text; empty when the reply had no code) and, once executed, ``run`` (how the
+start ended: ``started``, ``report``); of a fused output also ``consistency``."""
 
 
 class _Programming(ExecutingStage):
