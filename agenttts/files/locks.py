@@ -1,7 +1,7 @@
-"""Locks of files (flock(2)): one process at a time, released by the kernel when the holder ends, however it ends.
+"""Locks of files (flock(2)), which the kernel releases when their holder ends.
 
-A file system without locks counts as free: runs lie on file systems of every kind, and what a lock protects
-here has a second protection (a controller's token, a job's dependency, a directory that is still young).
+On a file system without locks `locked` and `is_locked` take every lock for free. Runs may lie on
+one, and the controller's token and the queue keep processes apart too.
 
 Standard library only: the sandbox's launcher imports it in an interpreter without site packages.
 """
@@ -23,7 +23,7 @@ from typing import IO
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
-# How long an error that flock(2) does not document for a lock is retried, as of a network file system.
+# How long another error, such as one of a network file system, is retried.
 _ERROR_PATIENCE_S = 5.0
 # Some file systems answer EACCES for a lock that another process holds.
 _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
@@ -40,7 +40,7 @@ class LockResult(Enum):
 
 
 class LockBusy(Exception):
-    """Another process has held a lock for longer than the caller waits; ``holder`` is the file's content."""
+    """Another process holds a lock for too long; ``holder`` is the file's content."""
 
     def __init__(self, path: Path, holder: str) -> None:
         super().__init__(
@@ -115,7 +115,7 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[IO[str]]:
 def _try_patiently(
     descriptor: int, path: Path, started: float, patience: float
 ) -> LockResult | None:
-    """`try_lock`; after an unknown error None to try again, and in the end as if there were no locks."""
+    """`try_lock`; of another error None (try again), and once it has lasted, UNSUPPORTED."""
     try:
         return try_lock(descriptor)
     except OSError as error:

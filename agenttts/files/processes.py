@@ -1,7 +1,7 @@
 """Processes of this machine, by psutil, and what psutil does not tell of them.
 
-psutil has no count of the kills in a control group, no sign that a process is ending, and no start time
-that a step of the wall clock leaves unchanged: these are read from /proc here (proc(5), cgroups(7)).
+psutil does not count the kills in a control group, does not tell a process that is ending, and its
+start time changes with the wall clock. These are read from /proc and /sys (proc(5), cgroups(7)).
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path
 
 import psutil
 
-# A process that another program is about to replace, or that has just been started, has a program and no
-# arguments yet, for milliseconds; one that blanked its arguments has none for good.
+# For milliseconds after its start, and around an exec, a process has a program and no arguments.
+# A process that blanked its arguments never has any.
 _PATIENCE_S = 0.5
 # PF_EXITING of the kernel's sched.h.
 _EXITING = 0x4
 
 
 def command_line(pid: int | str) -> bytes:
-    """The arguments of a process, each ended by a zero byte; empty when there is no such process."""
+    """The arguments, each ended by a zero byte; empty when there is no such process."""
     deadline = time.monotonic() + _PATIENCE_S
     try:
         process = psutil.Process(int(pid))
@@ -37,7 +37,7 @@ def command_line(pid: int | str) -> bytes:
 
 
 def environment(pid: int | str) -> dict[str, str]:
-    """The variables that a process was started with; empty when there is no such process."""
+    """The variables of a process at its start; empty when there is no such process."""
     try:
         return dict(psutil.Process(int(pid)).environ())
     except (ValueError, psutil.Error):
@@ -50,7 +50,7 @@ def pids() -> list[str]:
 
 
 def children(pid: int | str) -> list[str]:
-    """The numbers of the processes that a process has started; empty when there is no such process."""
+    """The numbers of the child processes; empty when there is no such process."""
     # Not `psutil.Process.children`: where others' processes may not be read (hidepid=1), it raises.
     found = psutil.process_iter(["ppid"])
     return [str(child.pid) for child in found if str(child.info["ppid"]) == str(pid)]
@@ -68,20 +68,21 @@ def parents(pid: int | str) -> list[str]:
 
 
 def process_identity(pid: int | str) -> str | None:
-    """What tells a process from a later one with the same pid; None when there is no such process.
+    """What tells a process from a later one with the same pid; None for no process.
 
-    The boot and the clock ticks from it to the process's start. `psutil.Process.create_time` adds the time
+    The boot, and the clock ticks from it to the start. `psutil.Process.create_time` uses the time
     of day of the boot instead, which changes when the machine's clock is set.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {_stat(Path(f'/proc/{int(pid)}'))[19]}"  # starttime (22), in clock ticks since the boot
+        # starttime (22), in clock ticks since the boot
+        return f"{boot} {_stat(Path(f'/proc/{int(pid)}'))[19]}"
     except (OSError, ValueError):
         return None
 
 
 def is_dying(pid: int | str) -> bool:
-    """Whether a process has been killed (SIGKILL) or is ending, and only looks alive until the kernel has cleared it away."""
+    """Whether a process is ending, has been killed (SIGKILL), or does not exist."""
     folder = Path(f"/proc/{pid}")
     try:
         if int(_stat(folder)[6]) & _EXITING:  # flags (9)
@@ -96,7 +97,10 @@ def is_dying(pid: int | str) -> bool:
 
 
 def _stat(folder: Path) -> list[str]:
-    """The fields of a process's ``stat`` behind its program's name, which may hold spaces and brackets: from state (3) on."""
+    """The fields of a process's ``stat`` from state (3) on.
+
+    They follow the program's name, which may hold spaces and brackets.
+    """
     text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
     return text.rpartition(")")[2].split()
 
@@ -114,7 +118,7 @@ def end_process(pid: int, patience: float) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process and its living descendants have used, those of inner PID namespaces included."""
+    """Processor time of a process and its living descendants, inner PID namespaces included."""
     started: dict[int | None, list[int]] = {}
     used: dict[int, float] = {}
     for process in psutil.process_iter(["ppid", "cpu_times"]):
@@ -130,7 +134,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def oom_kills(root: Path = Path("/sys/fs/cgroup"), of: Path = Path("/proc/self/cgroup")) -> int:
-    """How many processes the kernel has killed in this process's memory control group, 0 where it does not say."""
+    """The kernel's count of kills in this process's memory control group; 0 for unknown."""
     try:
         lines = of.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,10 +1,10 @@
 """In what order to draw samples that other trials draw at the same time.
 
-Trials of one iteration often have the same first choices, start at the same moment and lack the same
-samples. The prompts are divided between them. Each trial draws the samples of its own part first, then
-those of the other parts, each from its end; between calls it leaves out what others have stored
-meanwhile (`agenttts.inference.sampler`). Trials do not block on each other: where one never starts or
-ends early, the others draw its part as well.
+Trials of one iteration often have the same first choices, start at the same moment and lack the
+same samples. The prompts are divided between them. Each trial draws the samples of its own part
+first, then those of the other parts, each from its end. Between calls it leaves out what others
+have stored meanwhile (`agenttts.inference.sampler`). Trials do not block on each other: where one
+never starts or ends early, the others draw its part as well.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-# A part is drawn in about `_CALLS` engine calls of at least `_LEAST` samples each: smaller calls do not
-# fill vLLM's batch. A part with fewer samples is drawn in one call.
+# A part is drawn in about `_CALLS` engine calls of at least `_LEAST` samples each: smaller calls do
+# not fill vLLM's batch. A part with fewer samples is drawn in one call.
 _CALLS, _LEAST = 4, 256
 
 
 @dataclass(frozen=True)
 class SamplePartition:
-    """The part of peer number ``position`` (from 0) of ``peers`` that draw from the same prompts."""
+    """The part of peer ``position`` (from 0) of ``peers`` that draw from the same prompts."""
 
     position: int = 0
     peers: int = 1

@@ -2,8 +2,8 @@
 
 Each shard is written once, whole, by one writer; readers scan whatever shards there are. Nothing is locked and
 nothing is rewritten, so any number of jobs may use a directory at once. Two jobs that draw the same sample at the
-same time both store it; a `lookup` takes the one in the first shard by name, `lookup_new` the one it
-reads first.
+same time both store it; a `lookup` takes the one in the first shard by name, `lookup_new` the one
+it reads first.
 
 A shard that is damaged is set aside, as ``NAME.parquet.damaged``, and its samples are drawn again; one of another
 version, or another program's file, is left where it is and not used.
@@ -106,7 +106,8 @@ class SampleStore:
         """Write the samples added since the last flush as one shard, atomically."""
         if not self._buffer:
             return
-        self._directory.mkdir(exist_ok=True)  # not its parents: a run that was removed stays so
+        # Not its parents: a run that was removed must not come back.
+        self._directory.mkdir(exist_ok=True)
         frame = pl.DataFrame([asdict(sample) for sample in self._buffer], schema=SCHEMA)
         atomic_write_parquet(self._directory / f"{self._writer}-{self._shards:05d}.parquet", frame)
         self._shards += 1
@@ -139,7 +140,10 @@ class SampleStore:
             return nothing
         except (pl.exceptions.ColumnNotFoundError, pl.exceptions.SchemaError) as error:
             self._unusable.add(shard)
-            log.warning("%s is no shard of this version's sample store (%s): it is not used", shard, _first_line(error))  # fmt: skip
+            log.warning(
+                "%s is not a shard of this version's sample store (%s): it is not used",
+                shard, _first_line(error),
+            )  # fmt: skip
             return nothing
         except UNREADABLE:
             with contextlib.suppress(FileNotFoundError):

@@ -63,8 +63,8 @@ def ordered(spec: JobSpec, task: Task) -> JobSpec:
     return spec.model_copy(update={"stages": {name: spec.stages[name] for name in names}})
 
 
-def check_bench(task: Task, spec: JobSpec, profile: Profile) -> None:
-    """What the trials' toolbox takes, as far as it can be told from here: an image may hold what this machine lacks."""
+def check_toolbox(task: Task, spec: JobSpec, profile: Profile) -> None:
+    """Raise where this machine lacks what the trials' toolbox needs; an image is not checked."""
     settings = task.toolbox_settings(spec.task.options)
     if settings is None or profile.container is not None or spec.container.image is not None:
         return

@@ -24,7 +24,7 @@ from agenttts.inference.base import ModelConfig
 from agenttts.launch.checks import (
     Checks,
     Problem,
-    check_bench,
+    check_toolbox,
     check_writable,
     model_need,
     ordered,
@@ -220,7 +220,7 @@ def make_plan(
     with checks.here():
         container = container_of(spec, profile)
     with checks.here():
-        check_bench(task, spec, profile)
+        check_toolbox(task, spec, profile)
     if container is not None:
         for check in (check_runtime, check_image, check_binds):
             with checks.here():

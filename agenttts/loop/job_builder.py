@@ -38,7 +38,7 @@ def is_place(option: Any) -> bool:
 def sample_partitions(
     planned: PlannedTrial, together: Sequence[PlannedTrial], at_once: int
 ) -> dict[str, SamplePartition]:
-    """The trial's part, by stage, where others planned ``together`` with it draw from the same prompts.
+    """By stage, the trial's part of prompts that others planned ``together`` with it draw from.
 
     These are certainly the same where all choices before are, and so is the stage's model.
     """

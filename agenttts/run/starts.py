@@ -116,8 +116,8 @@ def one_command(run: RunDirectory, what: str) -> Iterator[None]:
                 stream.truncate(0)
     except LockBusy as busy:
         raise RunFailed(
-            f"another command is at work on {run.path} ({busy.holder or 'it does not say which'}) and has not ended in "
-            f"{_COMMAND_PATIENCE_S:g} s; try again when it has"
+            f"another command is at work on {run.path} ({busy.holder or 'it does not say which'}) "
+            f"and has not ended in {_COMMAND_PATIENCE_S:g} s; try again when it has"
         ) from None
     except FileNotFoundError:
         if run.exists:
@@ -129,7 +129,8 @@ def one_command(run: RunDirectory, what: str) -> Iterator[None]:
 def only_controller(run: RunDirectory) -> Iterator[None]:
     """Hold the run's lock: two controllers never write one journal.
 
-    On a file system without locks the start's token and, on Slurm, the job's dependency keep them apart.
+    On a file system without locks the start's token and, on Slurm, the job's dependency keep them
+    apart.
     """
     try:
         with locked(run.lock_file, _CONTROLLER_PATIENCE_S):

@@ -1,4 +1,4 @@
-"""What a sandboxed program may use, and what became of it."""
+"""The limits of a sandboxed program, and how its run ended."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Stop = Literal["time", "idle", "memory", "processes", "disk"]
 class Limits:
     """Bounds of one run, all of its processes together unless said otherwise.
 
-    ``seconds`` of wall time, after which it is stopped; ``idle_seconds`` of doing nothing at all (it waits for input
-    or sleeps), after which it is stopped too; ``cpu_seconds`` of CPU time a process; ``memory_mb`` (2^20 bytes), also
+    ``seconds`` of wall time, after which it is stopped; ``idle_seconds`` without using a CPU (it
+    waits for input or sleeps), after which it is stopped too; ``cpu_seconds`` of CPU time a process; ``memory_mb`` (2^20 bytes), also
     the address space of each process; ``processes``, threads included, at a time; ``file_mb`` of one file, standard
     output and error included; ``disk_mb`` of all files in its directory, which lies in memory too where the kernel
     allows it: a run then takes up to ``memory_mb`` plus ``disk_mb``.

@@ -1,7 +1,7 @@
 """The process between a trial and a sandboxed program: sets the sandbox up, watches over it, reports, ends it.
 
 Three processes: this one (in the outer process tree, so that it sees what runs), the first process of the new tree
-(process 1 there: when it ends, the kernel kills every other one, which no fork can outrun), and the program.
+(PID 1 there: when it exits, the kernel kills every process of the tree), and the program.
 It reads one JSON document from standard input and writes one to standard output. Standard library alone; the
 interpreter is started without the caller's environment.
 """
@@ -62,7 +62,7 @@ def _supervise(
             raise
         return {"exit_code": None, "stopped": "disk", "seconds": 0.0}
     status_in, status_out = os.pipe()
-    # Held open and never written to: a program that reads its input waits, as it would for a person.
+    # Held open and never written to: a program that reads its input waits.
     stdin_in, _stdin_out = os.pipe()
     started = time.monotonic()
     first = os.fork()
@@ -128,7 +128,7 @@ def _first_process(
         err = os.open(base / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         filesystem.enter(base, shown, has_memory=has_memory)
         system.drop_capabilities()
-        # Nothing of this process, its open files above all, is to be had through /proc.
+        # The program must not read this process through /proc, its open files above all.
         system.prctl(system.PR_SET_DUMPABLE, 0)
         program = os.fork()
         if program == 0:
@@ -213,7 +213,10 @@ def _disk_check(first: int, base: Path, memory: Path | None, limits: Limits) -> 
 def _watch(
     first: int, disk_is_full: Callable[[], bool], limits: Limits, started: float
 ) -> Stop | None:
-    """Wait for process 1 to end; or say which limit was passed. Totals, which no kernel limit bounds, are looked up."""
+    """Wait for process 1 to end; or say which limit was passed.
+
+    The kernel does not limit totals, so they are polled.
+    """
     last, last_change, next_disk = Usage(0, 0, 0, False), started, started + _DISK_SECONDS
     while True:
         if _ended(first):

@@ -21,7 +21,8 @@ from agenttts.sandbox.scratch import scratch_directory
 
 _PACKAGE_ROOT = str(Path(agenttts.__file__).parents[1])
 _SHOWN_BYTES = 16_384
-# Setting up takes a fraction of a second; a launcher that takes so much longer than its program may is lost.
+# Setting up takes a fraction of a second: a launcher that takes so much longer than its program's
+# time limit has failed.
 _PATIENCE_SECONDS = 60.0
 
 
@@ -79,7 +80,7 @@ def _launch(task: str, timeout: float) -> dict[str, Any]:
         try:
             output, errors = launcher.communicate(task, timeout=timeout)
         except BaseException:
-            # Its end ends the whole sandbox, however this process goes on.
+            # When the launcher ends, the kernel ends every process of the sandbox.
             launcher.kill()
             raise
     if launcher.returncode != 0 or not output:
@@ -94,7 +95,7 @@ def _write_files(folder: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.parts:
-            raise ValueError(f"'{name}' is no path inside a program's directory")
+            raise ValueError(f"'{name}' is not a path inside a program's directory")
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""The directory of one run on the caller's side: made, removed whatever a program left in it, also after a killed caller."""
+"""The scratch directory of one run, which is removed even if the caller was killed."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pathlib import Path
 from agenttts.files.locks import LockResult, try_lock
 
 _PREFIX = "agenttts-run-"
-# Between its making and its lock a directory looks like one that was left behind: so young ones are left alone.
+# A directory that has just been made is not locked yet, so only older ones count as left behind.
 _STALE_SECONDS = 3600.0
 
 
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """A directory for one run, removed afterwards. Its lock says that it is in use; it ends with the caller."""
+    """A directory for one run, locked while it is in use and removed afterwards."""
     _remove_stale(tempfile.gettempdir())
     base = Path(tempfile.mkdtemp(prefix=_PREFIX))
     lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        # Some network file systems lock no directory: what a killed caller leaves there stays, see `remove_stale`.
+        # Some network file systems cannot lock a directory: `remove_stale` removes nothing there.
         with suppress(OSError):
             try_lock(lock)
         yield base
     finally:
         os.close(lock)
-        # A file that cannot be removed harms nobody; the run's outcome counts.
+        # A file that cannot be removed must not hide the run's outcome.
         with suppress(OSError):
             remove_tree(base)
 

@@ -1,6 +1,7 @@
-"""A system call filter: no sockets, no new namespaces, no look into other processes (seccomp(2), as classic BPF).
+"""A system call filter (seccomp(2), as classic BPF): no sockets, namespaces or other processes.
 
-It backs up the namespaces: a kernel interface that is refused here is one whose faults do not matter.
+It is a second protection beside the namespaces: faults of a kernel interface that is refused cannot
+be used.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def build(machine: str) -> bytes:
     refused = sorted(n for numbers in _REFUSED.values() if (n := numbers[column]) is not None)
     code = [
         _instruction(_LOAD, _ARCH),
-        # Another architecture's numbers (32-bit calls) mean other things: such a program ends here.
+        # Another architecture's numbers (32-bit calls) mean other calls: such a program is killed.
         _instruction(_JUMP_EQUAL, _AUDIT_ARCH[machine], 1, 0),
         _instruction(_RETURN, _KILL),
         _instruction(_LOAD, _NUMBER),
@@ -87,7 +88,8 @@ def build(machine: str) -> bytes:
             _instruction(_RETURN, _ERRNO | errno.EPERM),
         ]
     code += [
-        # Its flags lie in memory, out of a filter's sight; told that there is no clone3, the C library takes clone.
+        # A filter cannot read clone3's flags, which are in memory. Where clone3 is missing, the C
+        # library calls clone.
         _instruction(_JUMP_EQUAL, _CLONE3, 0, 1),
         _instruction(_RETURN, _ERRNO | errno.ENOSYS),
         _instruction(_JUMP_EQUAL, _CLONE[column], 0, 3),

@@ -32,12 +32,12 @@ class Usage:
 def usage(first: int, enough: int) -> Usage:
     """Of ``first`` and its descendants that live; stops counting above ``enough`` processes.
 
-    A program that forks without end may do so faster than its processes are looked at: a count of all would have no end.
+    A program may fork faster than its processes are counted: a count of all would not end.
     """
     processes = memory = ticks = 0
     asleep = True
     for pid in _tree(first):
-        # Gone meanwhile: it uses nothing.
+        # It has ended meanwhile.
         with suppress(OSError, ValueError, IndexError):
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
             fields = stat.rpartition(")")[2].split()

@@ -84,4 +84,4 @@ class TrialSpec:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             problem = f"{type(error).__name__}: {error}"
-            raise UserError(f"{path}: is no trial's spec, or a damaged one ({problem})") from error
+            raise UserError(f"{path}: is not a trial's spec, or is damaged ({problem})") from error

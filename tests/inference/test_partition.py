@@ -1,4 +1,4 @@
-"""Partitions of samples: every peer's order holds all, begins with its own part, and comes to the others' parts from their far ends."""
+"""Partitions of samples: every peer draws all, its own part first, the others' from their ends."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_another_program_s_file_is_left_where_it_is(tmp_path, caplog):
     damage_foreign(tmp_path / "mine.parquet")
     assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": ["a0"]}
     assert (tmp_path / "mine.parquet").exists()
-    assert "is no shard of this version's sample store" in caplog.text
+    assert "is not a shard of this version's sample store" in caplog.text
 
 
 def test_a_shard_of_a_later_version_is_read(tmp_path):

@@ -26,7 +26,13 @@ TOGETHER = [
 
 def test_a_stage_is_shared_by_those_that_begin_alike_and_have_its_model():
     found = [sample_partitions(trial, TOGETHER, at_once=8) for trial in TOGETHER]
-    assert [f.get("retrieval") for f in found] == [SamplePartition(0, 4), SamplePartition(1, 4), None, SamplePartition(2, 4), SamplePartition(3, 4)]  # fmt: skip
+    assert [f.get("retrieval") for f in found] == [
+        SamplePartition(0, 4),
+        SamplePartition(1, 4),
+        None,
+        SamplePartition(2, 4),
+        SamplePartition(3, 4),
+    ]
     assert [f.get("answer") for f in found] == [
         SamplePartition(0, 2),
         None,

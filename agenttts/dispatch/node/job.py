@@ -106,9 +106,9 @@ class TrialJob:
 
     def __call__(self) -> str:
         """Run the trial unless it is complete; the state it ended in."""
-        # Two jobs never run one trial at once, whatever submitted them. A job that finds the lock taken
-        # waits: if the other job is lost, this one goes on from its samples. On a file system without
-        # locks the queue alone keeps jobs apart.
+        # Two jobs never run one trial at once, whatever submitted them. A job that finds the lock
+        # taken waits: if the other job is lost, this one goes on from its samples. On a file system
+        # without locks the queue alone keeps jobs apart.
         with locked(self.directory / LOCK_FILE):
             if read_result(self.directory) is not None:
                 return TrialState.COMPLETED.value
