@@ -49,7 +49,9 @@ def broken_links(page: Path) -> list[str]:
 
 def missing_files(page: Path) -> list[str]:
     """The files that a page names and that are not there."""
-    named = re.findall(r"(?<![\w/])(?:jobs|slurm|containers|locks|benchmarks)/[\w./-]*\w", page.read_text())
+    named = re.findall(
+        r"(?<![\w/])(?:jobs|slurm|containers|locks|benchmarks)/[\w./-]*\w", page.read_text()
+    )
     return [
         f"{page.relative_to(ROOT)} names {name}"
         for name in named

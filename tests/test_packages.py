@@ -64,9 +64,7 @@ def test_imports_point_down():
 
 def test_an_import_that_points_up_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path)
-    (tmp_path / "space.py").write_text(
-        "import agenttts.spec\nfrom agenttts.search import create\n"
-    )
+    (tmp_path / "space.py").write_text("import agenttts.spec\nfrom agenttts.search import create\n")
     (tmp_path / "new.py").write_text("")
     (tmp_path / "search").mkdir()
     (tmp_path / "search" / "a.py").write_text("def f():\n    from agenttts import trial\n")

@@ -132,7 +132,12 @@ def absolute_model_options(options: Mapping[str, Any], base: Path, key: str) -> 
 
 
 def places_of_options(options: Mapping[str, Any]) -> dict[str, Path]:
-    """Of engine options those that name a place, by their keys."""
+    """Of engine options those that name a place that is here, by their keys."""
+    return {name: place for name, place in named_places(options).items() if place.exists()}
+
+
+def named_places(options: Mapping[str, Any]) -> dict[str, Path]:
+    """Of engine options those that name a place by a whole path, by their keys."""
     found = {
         name: Path(options[name])
         for name in _MODEL_OPTIONS
@@ -140,8 +145,8 @@ def places_of_options(options: Mapping[str, Any]) -> dict[str, Path]:
     }
     draft = options.get(_DRAFT)
     if isinstance(draft, dict):
-        found |= {f"{_DRAFT}.{name}": place for name, place in places_of_options(draft).items()}
-    return {name: place for name, place in found.items() if place.exists()}
+        found |= {f"{_DRAFT}.{name}": place for name, place in named_places(draft).items()}
+    return found
 
 
 def _there(path: Path, check: Callable[[Path], bool] = Path.exists) -> bool:
