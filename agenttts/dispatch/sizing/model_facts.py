@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agenttts.dispatch.sizing.context import longest_context, overridden
 from agenttts.dispatch.sizing.kv_cache import CacheSize, cache_size, integer, kv_heads
 from agenttts.inference.model_files import weight_files
 
@@ -30,7 +31,7 @@ _DEFAULT_GROUP = 128
 class ModelFacts:
     """A model's size. ``cache`` is its KV cache, None where the config does not tell; ``cache_copied``: every GPU of an engine
     holds all of it (latent attention). ``context``: the longest that the engine is to take; ``context_fits``: it takes what
-    there is room for instead. ``widths`` are the sides along which weights are cut into parts, one a GPU, and ``group_size``
+    there is room for instead; ``longest``: the longest by the model's config. ``widths`` are the sides along which weights are cut into parts, one a GPU, and ``group_size``
     how many elements of a side must stay together (quantised ones share a scale). Zero means not known."""
 
     weight_bytes: float
@@ -41,6 +42,7 @@ class ModelFacts:
     kv_heads: int
     context: int
     context_fits: bool
+    longest: int
     widths: tuple[int, ...]
     group_size: int
 
@@ -56,7 +58,10 @@ def model_facts(
         options: Its engine's.
         engine: The engine's name.
     """
-    config = read_config(path)
+    elsewhere = options.get("hf_config_path")
+    config = read_config(
+        elsewhere if isinstance(elsewhere, str) else path, options.get("hf_overrides")
+    )
     quantisation = _quantisation(config, options)
     found, absent = _bytes_on_disk(Path(path), str(options.get("load_format", "")))
     if found is None:
@@ -82,7 +87,8 @@ def model_facts(
         cache_copied=bool(integer(config, "kv_lora_rank")),
         heads=integer(config, "num_attention_heads"),
         kv_heads=kv_heads(config),
-        context=integer(options, "max_model_len") or integer(config, "max_position_embeddings"),
+        context=integer(options, "max_model_len") or longest_context(config),
+        longest=longest_context(config),
         context_fits=longest in (-1, "-1", "auto"),
         widths=tuple(
             width
@@ -93,14 +99,15 @@ def model_facts(
     )
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """A model's config.json, the language model's part of a multimodal one over the rest; empty where there is none."""
+def read_config(path: str, overrides: object = None) -> dict[str, Any]:
+    """A model's config.json with an engine's ``hf_overrides``, the language model's part of a multimodal one over the rest; empty where there is none."""
     try:
-        config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+        document = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # a hub id, or a model without one: the nominal parameter count has to do
-    if not isinstance(config, dict):
+    if not isinstance(document, dict):
         return {}
+    config = overridden(document, overrides)
     for name in ("thinker_config", "text_config", "llm_config", "language_config"):
         part = config.get(name)
         if isinstance(part, dict):
