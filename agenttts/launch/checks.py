@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import scheduler_type
@@ -15,8 +16,10 @@ from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_na
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.engine_options import check_options
 from agenttts.inference.hub_snapshots import download_command, find_snapshot, hub_cache
+from agenttts.inference.model_files import check_model_files, check_there
 from agenttts.sandbox import check_sandbox
 from agenttts.spec import JobSpec, ServeAgent
+from agenttts.spec.paths import named_places
 from agenttts.tasks.base import Task
 from agenttts.trial.toolbox import refusal
 
@@ -91,6 +94,8 @@ def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
         if Path(path).is_absolute():
             return path
         found = find_snapshot(path, revision)
+        if found is not None and not offline and not _whole(found):
+            return path  # the engine fetches the rest
         if found is None and offline:
             with checks.here():
                 raise Unavailable(
@@ -120,13 +125,11 @@ def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> Gp
         check_options(model.engine, model.options)
     except UserError as error:
         raise UserError(f"models.{name}.options: {error}") from None
-    with checks.here():
-        if Path(model.path).is_absolute() and not Path(model.path).exists():
-            raise Unavailable(
-                f"models.{name}.path: there is nothing at {model.path}",
-                fix="give the directory of a downloaded model ('agenttts-hpc models' prepares small ones to try things "
-                "with)",
-            )
+    if model.engine == "scripted":
+        with checks.here():
+            check_there(f"models.{name}.path", Path(model.path))
+    else:
+        _check_places(f"models.{name}", "path", model.path, model.options, checks)
     with checks.here():
         return gpu_need(
             name,
@@ -147,6 +150,55 @@ def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> Gp
             ),
         )
     return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
+
+
+def check_agent_files(spec: JobSpec, checks: Checks) -> None:
+    """Whether the files of a model that the run serves for its own search are all here."""
+    agent = spec.agent
+    if not isinstance(agent, ServeAgent):
+        return
+    known = spec.models.get(agent.model)
+    options = {**(known.options if known else {}), **agent.options}
+    if known is None:
+        _check_places("agent", "model", agent.model, options, checks)
+    else:  # the model itself is checked with the others
+        _check_places("agent", "model", "", agent.options, checks)
+
+
+def _check_places(
+    key: str, model_key: str, model: str, options: Mapping[str, Any], checks: Checks
+) -> None:
+    """Check the place of a model, and those that its engine's options name; ``model`` may be a hub id."""
+    if Path(model).is_absolute():
+        with checks.here():
+            check_model_files(f"{key}.{model_key}", Path(model), options)
+    for option, place in named_places(options).items():
+        with checks.here():
+            if option in _PLACES:
+                what, more = _PLACES[option], options.get("speculative_config")
+                given = more if what == "draft" and isinstance(more, dict) else {}
+                check_model_files(f"{key}.options.{option}", place, given, what)
+            elif not place.exists():
+                raise Unavailable(
+                    f"{key}.options.{option}: there is nothing at {place}",
+                    fix="correct the path, or remove the option",
+                )
+
+
+# Options that name a model, or a part of one, and what of it has to be there.
+_PLACES = {
+    "tokenizer": "tokenizer",
+    "speculative_config.model": "draft",
+    "speculative_config.tokenizer": "tokenizer",
+}
+
+
+def _whole(snapshot: Path) -> bool:
+    try:
+        check_model_files("", snapshot, {})
+    except Unavailable:
+        return False
+    return True
 
 
 def check_writable(directory: Path, what: str, where: str) -> None:

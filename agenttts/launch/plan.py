@@ -24,6 +24,7 @@ from agenttts.inference.base import ModelConfig
 from agenttts.launch.checks import (
     Checks,
     Problem,
+    check_agent_files,
     check_toolbox,
     check_writable,
     model_need,
@@ -206,6 +207,7 @@ def make_plan(
     search.create(spec.search.method, space, spec.search.seed, **spec.search.options)
     spec = with_snapshots(spec, profile, checks)
     needs = {name: model_need(name, spec, profile, checks) for name in spec.models}
+    check_agent_files(spec, checks)
     agent_need = None
     with checks.here():
         agent_need = check_agent(spec, profile)

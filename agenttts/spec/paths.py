@@ -140,6 +140,11 @@ def absolute_model_options(options: Mapping[str, Any], base: Path, key: str) -> 
 
 def places_of_options(options: Mapping[str, Any]) -> dict[str, Path]:
     """Return the existing paths among engine options, by key."""
+    return {name: place for name, place in named_places(options).items() if place.exists()}
+
+
+def named_places(options: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the absolute paths among engine options, by key."""
     found = {
         name: Path(options[name])
         for name in _MODEL_OPTIONS
@@ -147,8 +152,8 @@ def places_of_options(options: Mapping[str, Any]) -> dict[str, Path]:
     }
     draft = options.get(_DRAFT)
     if isinstance(draft, dict):
-        found |= {f"{_DRAFT}.{name}": place for name, place in places_of_options(draft).items()}
-    return {name: place for name, place in found.items() if place.exists()}
+        found |= {f"{_DRAFT}.{name}": place for name, place in named_places(draft).items()}
+    return found
 
 
 def _there(path: Path, check: Callable[[Path], bool] = Path.exists) -> bool:

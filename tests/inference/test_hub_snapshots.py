@@ -68,6 +68,8 @@ def test_where_the_environment_puts_the_cache(monkeypatch, tmp_path):
 
 
 def test_a_launch_freezes_the_snapshot_or_says_how_to_download(cache, cli, scripted_spec, tmp_path):
+    for name in ("model.safetensors", "tokenizer.json"):
+        (cache / name).write_text("x")
     image = tmp_path / "image.sif"
     image.write_text("")
     model = {"params": 1e9, "gpus": 0}

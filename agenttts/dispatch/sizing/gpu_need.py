@@ -249,6 +249,11 @@ def _why(memory: _Memory, count: int) -> str:
     )
     if facts.heads and count > 1:
         text += f"; {facts.heads} heads divide by {count}"
+    if 0 < facts.longest < facts.context:
+        text += (
+            f"; options.max_model_len ({facts.context}) is above the {facts.longest} tokens of its config, which vLLM refuses "
+            "(VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 in the profile's env allows it)"
+        )
     fewer = [n for n in range(1, count) if _divides(facts, n) and memory.contexts(n) >= 1]
     if fewer and not memory.starts(fewer[-1]) and memory.contexts(fewer[-1]) >= CONTEXTS:
         text += f"; {fewer[-1]} would do with a lower options.max_model_len than {facts.context}"

@@ -7,19 +7,15 @@ several copies of the weights it reads). Bytes are decimal throughout. The KV ca
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agenttts.dispatch.sizing.context import longest_context, overridden
 from agenttts.dispatch.sizing.kv_cache import CacheSize, cache_size, integer, kv_heads
-from agenttts.errors import Unavailable
-from agenttts.inference.hub_snapshots import download_command
+from agenttts.inference.model_files import weight_files
 
-# Of the same weights, files that vLLM does not read when the others are there, or that are no weights at all.
-_OTHER_COPY = re.compile(r"consolidated")
-_NO_WEIGHTS = re.compile(r"^(adapter_|training_args|optimizer|scheduler|scaler|rng_state)")
 _FLOAT_BITS = {"float32": 32, "float": 32, "bfloat16": 16, "float16": 16, "half": 16, "float8": 8}
 _DEFAULT_BITS = 16.0
 # Bits a weight by the method's name, where its config does not say.
@@ -35,7 +31,7 @@ _DEFAULT_GROUP = 128
 class ModelFacts:
     """A model's size. ``cache`` is its KV cache, None where the config does not tell; ``cache_copied``: every GPU of an engine
     holds all of it (latent attention). ``context``: the longest that the engine is to take; ``context_fits``: it takes what
-    there is room for instead. ``widths`` are the sides along which weights are cut into parts, one a GPU, and ``group_size``
+    there is room for instead; ``longest``: the longest by the model's config. ``widths`` are the sides along which weights are cut into parts, one a GPU, and ``group_size``
     how many elements of a side must stay together (quantised ones share a scale). Zero means not known."""
 
     weight_bytes: float
@@ -46,6 +42,7 @@ class ModelFacts:
     kv_heads: int
     context: int
     context_fits: bool
+    longest: int
     widths: tuple[int, ...]
     group_size: int
 
@@ -60,22 +57,24 @@ def model_facts(
         params: Its nominal number of parameters: what its weights are worked out from where they are not here.
         options: Its engine's.
         engine: The engine's name.
-
-    Raises:
-        Unavailable: A file of its weights is a link to nothing.
     """
-    config = read_config(path)
+    elsewhere = options.get("hf_config_path")
+    config = read_config(
+        elsewhere if isinstance(elsewhere, str) else path, options.get("hf_overrides")
+    )
     quantisation = _quantisation(config, options)
-    missing: list[str] = []
-    found = _bytes_on_disk(Path(path), str(options.get("load_format", "")), missing)
+    found, absent = _bytes_on_disk(Path(path), str(options.get("load_format", "")))
     if found is None:
         bits = _bits(config, options, quantisation, engine)
         weights, source = _worked_out(params, bits, config, quantisation), f"{params:g} parameters"
-        if missing:
-            source += f"; {len(missing)} files of its index are not here: {', '.join(missing[:2])}"
-            source += ", ..." if len(missing) > 2 else ""
+        if absent:
+            source += f"; {len(absent)} files of its weights are not here: {', '.join(absent[:2])}"
+            source += ", ..." if len(absent) > 2 else ""
     else:
-        weights, source = found, "its files"
+        weights, source = (
+            found,
+            "its index, not all of whose files are here" if absent else "its files",
+        )
         if _quantised_while_loading(config, options):
             weights *= _METHOD_BITS["bitsandbytes"] / _DEFAULT_BITS
         elif not quantisation and not path.endswith(".gguf"):
@@ -88,7 +87,8 @@ def model_facts(
         cache_copied=bool(integer(config, "kv_lora_rank")),
         heads=integer(config, "num_attention_heads"),
         kv_heads=kv_heads(config),
-        context=integer(options, "max_model_len") or integer(config, "max_position_embeddings"),
+        context=integer(options, "max_model_len") or longest_context(config),
+        longest=longest_context(config),
         context_fits=longest in (-1, "-1", "auto"),
         widths=tuple(
             width
@@ -99,14 +99,15 @@ def model_facts(
     )
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """A model's config.json, the language model's part of a multimodal one over the rest; empty where there is none."""
+def read_config(path: str, overrides: object = None) -> dict[str, Any]:
+    """A model's config.json with an engine's ``hf_overrides``, the language model's part of a multimodal one over the rest; empty where there is none."""
     try:
-        config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+        document = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # a hub id, or a model without one: the nominal parameter count has to do
-    if not isinstance(config, dict):
+    if not isinstance(document, dict):
         return {}
+    config = overridden(document, overrides)
     for name in ("thinker_config", "text_config", "llm_config", "language_config"):
         part = config.get(name)
         if isinstance(part, dict):
@@ -115,72 +116,16 @@ def read_config(path: str) -> dict[str, Any]:
     return config
 
 
-def _bytes_on_disk(path: Path, load_format: str, missing: list[str]) -> float | None:
-    """The bytes of the weights that an engine loads; None when there are none here, or not all, which ``missing`` is told."""
+def _bytes_on_disk(path: Path, load_format: str) -> tuple[float | None, list[str]]:
+    """The bytes of the weights that an engine loads, None when they are not known from here, and the files that are absent."""
     if path.suffix == ".gguf" and path.is_file():
-        return float(path.stat().st_size)
-    if not path.is_dir():
-        return None
-    for suffix in ("safetensors", "bin", "pt"):
-        files = [
-            file for file in sorted(path.glob(f"*.{suffix}")) if not _NO_WEIGHTS.match(file.name)
-        ]
-        copies = [file for file in files if _OTHER_COPY.match(file.name)]
-        others = [file for file in files if not _OTHER_COPY.match(file.name)]
-        chosen = copies if copies and (load_format == "mistral" or not others) else others
-        if not chosen:
-            continue
-        index = _index(path, suffix, consolidated=chosen is copies)
-        return _by_index(path, index, missing) if index else _total(chosen)
-    return None
-
-
-def _index(path: Path, suffix: str, *, consolidated: bool) -> dict[str, Any] | None:
-    """The index of a checkpoint in shards, if it has one that can be read."""
-    for file in sorted(path.glob(f"*.{suffix}.index.json")):
-        if bool(_OTHER_COPY.match(file.name)) != consolidated:
-            continue
-        try:
-            index = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(index, dict) and isinstance(index.get("weight_map"), dict):
-            return index
-    return None
-
-
-def _by_index(path: Path, index: Mapping[str, Any], missing: list[str]) -> float | None:
-    """The size of the shards that an index names; while some are not here what it says itself, else None."""
-    files = [path / str(name) for name in dict.fromkeys(index["weight_map"].values())]
-    absent = [file.name for file in files if not file.is_file() and not file.is_symlink()]
-    if not absent:
-        return _total(files)
-    metadata = index.get("metadata")
-    said = metadata.get("total_size") if isinstance(metadata, dict) else None
-    if isinstance(said, int | float):
-        return float(said)
-    missing += absent
-    return None
-
-
-def _total(files: list[Path]) -> float:
-    for file in files:
-        if file.is_symlink() and not file.exists():
-            raise Unavailable(
-                f"{file} is a link to {file.readlink()}, which is not there: the download is not complete, or its files were "
-                "moved",
-                fix=f"fetch it again: {_download(file.parent)}",
-            )
-    return float(sum(file.stat().st_size for file in files))
-
-
-def _download(directory: Path) -> str:
-    """The command that fetches the model of a directory, which is a snapshot of the hub's cache or any other."""
-    for folder in directory.parents:
-        if folder.name.startswith("models--") and directory.parent.name == "snapshots":
-            model = folder.name.removeprefix("models--").replace("--", "/")
-            return download_command(model, directory.name)
-    return f"{download_command('ORG/NAME', None)} --local-dir {directory}"
+        return float(path.stat().st_size), []
+    found = weight_files(path, load_format) if path.is_dir() else None
+    if found is None:
+        return None, []
+    if found.absent:
+        return found.said, [file.name for file in found.absent]
+    return float(sum(file.stat().st_size for file in found.files)), []
 
 
 def _quantisation(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""The longest context of a model: what an engine must have room for when its options give no ``max_model_len``.
+
+Source: vLLM's ``_get_and_verify_max_len`` and ``derive_max_model_len_and_key``, 0.10 to 0.32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from agenttts.dispatch.sizing.kv_cache import integer
+
+# vLLM takes the least of these that a config has, but for model_max_length, which Cohere's models mean to be more.
+_KEYS = (
+    "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions", "max_sequence_length",
+    "max_seq_length", "seq_len",
+)  # fmt: skip
+_OVER_ALL = "model_max_length"
+# RoPE scaling whose factor is in max_position_embeddings already.
+_SCALED_ALREADY = ("default", "su", "longrope", "llama3", "mrope", "yarn", "deepseek_yarn", "deepseek_llama_scaling")  # fmt: skip
+_ROPE = ("rope_scaling", "rope_parameters")
+
+
+def longest_context(config: Mapping[str, Any]) -> int:
+    """Tokens of the longest context by a model's config; 0 where it does not tell.
+
+    Of YaRN vLLM before 0.32 takes ``factor`` times the original length, whatever ``max_position_embeddings`` says; later ones
+    take the latter. The greater of the two is taken, so that an engine of either starts.
+    """
+    stated = [length for key in _KEYS if (length := integer(config, key))]
+    longest = integer(config, _OVER_ALL) or min(stated, default=0)
+    if not longest:
+        return 0
+    if "gemma3" in str(config.get("model_type")):
+        return longest
+    scaled = float(longest)
+    for rope in _ropes(config):
+        kind = str(rope.get("rope_type") or rope.get("type") or "default")
+        factor = _factor(rope)
+        original = integer(rope, "original_max_position_embeddings")
+        if kind == "yarn" and original:
+            scaled = max(scaled, original * factor)
+        elif kind == "longrope":
+            # The short one by default, to keep the quality of short prompts.
+            scaled = float(integer(config, "original_max_position_embeddings") or longest)
+        elif kind not in _SCALED_ALREADY:
+            scaled = max(scaled, longest * factor)
+    return int(scaled)
+
+
+def overridden(config: Mapping[str, Any], overrides: object) -> dict[str, Any]:
+    """A config with vLLM's ``hf_overrides``: values replaced, within the parts of a multimodal model's config one by one."""
+    changed = dict(config)
+    if not isinstance(overrides, Mapping):
+        return changed
+    for key, value in overrides.items():
+        part = changed.get(key)
+        if (
+            isinstance(value, Mapping)
+            and isinstance(part, Mapping)
+            and str(key).endswith("_config")
+        ):
+            changed[key] = overridden(part, value)
+            continue
+        if key in _ROPE:  # two names of one thing
+            for name in _ROPE:
+                changed.pop(name, None)
+        changed[key] = value
+    return changed
+
+
+def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The parameters of rotary embeddings: of all layers, or of each kind of layer."""
+    for name in _ROPE:
+        found = config.get(name)
+        if not isinstance(found, Mapping):
+            continue
+        parts = [part for part in found.values() if isinstance(part, Mapping)]
+        yield from parts or [found]
+
+
+def _factor(rope: Mapping[str, Any]) -> float:
+    factor = rope.get("factor")
+    if isinstance(factor, int | float) and not isinstance(factor, bool) and 0 < factor < 1e6:
+        return float(factor)
+    return 1.0

@@ -1,0 +1,293 @@
+"""The files of a model's weights in its directory, and what the directory lacks of the model.
+
+Sources: Hugging Face's layout of checkpoints and of its cache, and vLLM 0.32's and transformers' loaders: which of several
+copies of the weights they read. Looks at names, sizes and indices; reads no weights.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agenttts.errors import Unavailable
+from agenttts.inference.fingerprint import WEIGHT_SUFFIXES
+from agenttts.inference.hub_snapshots import download_command
+
+# Of the same weights, the files in Mistral's own format.
+_MISTRAL_COPY = re.compile(r"consolidated")
+_NO_WEIGHTS = re.compile(r"^(adapter_|training_args|optimizer|scheduler|scaler|rng_state)")
+# "model-00001-of-00004.safetensors": the number of the shard and of all.
+_NUMBERED = re.compile(r"(.+?)[-_.](\d+)-of-(\d+)(\.\w+)")
+# vLLM's formats whose weights are files of the directory that are looked for by these names.
+_FORMATS = {
+    **dict.fromkeys(("", "auto", "hf"), ("safetensors", "bin", "pt")),
+    **dict.fromkeys(("safetensors", "fastsafetensors", "instanttensor", "mistral"), ("safetensors",)),
+    "bitsandbytes": ("safetensors", "bin", "pt"),
+    "npcache": ("bin",),
+    "pt": ("pt",),
+}  # fmt: skip
+_CONFIGS = ("config.json", "params.json", "adapter_config.json")
+_TOKENIZER = re.compile(r"token|vocab|spiece|sentencepiece|merges|tekken|bpe|\.model$", re.I)
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_MOST_SHARDS = 10_000
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The files of one copy of a model's weights. ``absent`` are those that its index or the others' numbers tell of, or
+    links to nothing; ``said`` is the size that the index states, in bytes."""
+
+    files: tuple[Path, ...]
+    absent: tuple[Path, ...] = ()
+    said: float | None = None
+
+
+def weight_files(directory: Path, load_format: str = "") -> WeightFiles | None:
+    """The copy of the weights that an engine reads; None where there is none of a form that is known here."""
+    for suffix in ("safetensors", "bin", "pt"):
+        files = _top_files(directory, suffix)
+        copies = [file for file in files if _MISTRAL_COPY.match(file.name)]
+        others = [file for file in files if not _MISTRAL_COPY.match(file.name)]
+        mistral_s = bool(copies) and (load_format == "mistral" or not others)
+        chosen = copies if mistral_s else others
+        if chosen:
+            return _copy(directory, suffix, chosen, mistral_s=mistral_s)
+    return None
+
+
+def check_model_files(
+    key: str, place: Path, options: Mapping[str, Any], what: str = "model"
+) -> None:
+    """Whether a local place holds all that an engine loads.
+
+    Args:
+        key: Where the spec names the place, for messages.
+        place: A directory or a file.
+        options: The engine's options.
+        what: ``model``; ``draft`` for one that only drafts, which needs no tokenizer; ``tokenizer``.
+
+    Raises:
+        Unavailable: Something is missing that the engine would fail without.
+    """  # fmt: skip
+    check_there(key, place)
+    if place.is_file():
+        absent = _absent_parts(place) if place.suffix == ".gguf" else []
+        if absent:
+            raise _incomplete(key, place.parent, f"lacks {_some(absent)}, parts of {place.name}")
+        return
+    _check_not_a_cache(key, place)
+    lacks = _lacking_tokenizer(place) if what == "tokenizer" else _lacking(place, options, what)
+    if lacks is not None:
+        raise _incomplete(key, place, lacks)
+
+
+def check_there(key: str, place: Path) -> None:
+    """Whether there is anything at a model's place, where that is a whole path. Raises `Unavailable`."""
+    if place.is_absolute() and not place.exists():
+        raise Unavailable(
+            f"{key}: there is nothing at {place}",
+            fix="give the directory of a downloaded model ('agenttts-hpc models' prepares small ones to try things with)",
+        )
+
+
+def _lacking(place: Path, options: Mapping[str, Any], what: str) -> str | None:
+    """What the directory of a model lacks, in words."""
+    # Weights of any other format are made up, streamed from elsewhere, or of a loader of one's own.
+    suffixes = _FORMATS.get(str(options.get("load_format") or ""))
+    if suffixes is not None and not options.get("model_weights"):
+        problem = _lacking_weights(place, suffixes)
+        if problem is not None:
+            return problem
+    gguf = any(place.glob("*.gguf"))
+    usual = (None, "auto", "hf", "mistral")
+    configured = options.get("hf_config_path") or options.get("config_format") not in usual
+    if not gguf and not configured and not any((place / name).is_file() for name in _CONFIGS):
+        return "has no config.json (nor Mistral's params.json)"
+    tokenized = gguf or options.get("tokenizer") or options.get("skip_tokenizer_init") is True
+    if what == "draft" or tokenized or (place / "adapter_config.json").is_file():
+        return None
+    return _lacking_tokenizer(place)
+
+
+def _lacking_weights(place: Path, suffixes: tuple[str, ...]) -> str | None:
+    """What a directory lacks of its weights: any at all, or a part of every copy that an engine may choose."""
+    for suffix in suffixes:
+        files = _top_files(place, suffix)
+        sides = [
+            (True, [file for file in files if _MISTRAL_COPY.match(file.name)]),
+            (False, [file for file in files if not _MISTRAL_COPY.match(file.name)]),
+        ]
+        copies = [_copy(place, suffix, side, mistral_s=own) for own, side in sides if side]
+        if not copies:
+            continue
+        problems = [_lacking_copy(copy) for copy in copies]
+        return None if None in problems else problems[-1]
+    # Weights of a form that only other engines read, or in a folder of their own, are not judged here.
+    if any(map(_is_weights, place.glob("*"))):
+        return None
+    for index in sorted(place.glob("*.index.json")):
+        names = _names_in(_document(index))
+        if names and not any((place / name).exists() for name in names):
+            return f"has none of the {len(names)} files that {index.name} names"
+    if any(map(_is_weights, place.glob("*/*"))):
+        return None
+    return "has no weights (*.safetensors, *.bin, *.gguf)"
+
+
+def _lacking_copy(copy: WeightFiles) -> str | None:
+    links = [file for file in copy.absent if file.is_symlink()]
+    if links:
+        return (
+            f"has {links[0].name}, a link to {links[0].readlink()}, which is not there: the download is not complete, or its "
+            "files were moved"
+        )
+    if copy.absent:
+        names = [file.name for file in copy.absent]
+        return f"lacks {_some(names)} of the {len(names) + len(copy.files)} files of its weights"
+    for file in copy.files:
+        size = file.stat().st_size
+        if size == 0:
+            return f"has {file.name}, which is empty"
+        if size < 1024 and file.read_bytes().startswith(_LFS_POINTER):
+            return f"has {file.name}, a pointer of Git LFS in place of the weights ('git lfs pull' in it fetches them)"
+    return None
+
+
+def _lacking_tokenizer(place: Path) -> str | None:
+    if any(_TOKENIZER.search(file.name) and file.exists() for file in place.iterdir()):
+        return None
+    return "has no tokenizer (tokenizer.json, tokenizer.model, vocab.json, tekken.json, ...)"
+
+
+def _check_not_a_cache(key: str, place: Path) -> None:
+    """A folder of the hub's cache is no model: its snapshots are."""
+    if (place / "snapshots").is_dir() and not any((place / name).exists() for name in _CONFIGS):
+        commits = sorted((place / "snapshots").iterdir())
+        known = [str(commit) for commit in commits if commit.is_dir()]
+        model = _hub_name(place)
+        raise Unavailable(
+            f"{key}: {place} is a folder of the hub's cache, not a model"
+            + ("" if known else ", and holds no snapshot"),
+            fix=f"give {' or '.join(known[:_SHOWN])}, or the hub id {model}"
+            if known
+            else f"run '{download_command(model, None)}', and give the hub id",
+        )
+    cached = sorted(folder for folder in place.glob("models--*") if folder.is_dir())
+    if cached and not any((place / name).exists() for name in _CONFIGS):
+        raise Unavailable(
+            f"{key}: {place} is a cache of the hub, not a model",
+            fix=f"give the hub id of a model in it ({', '.join(map(_hub_name, cached[:_SHOWN]))}), with HF_HUB_CACHE={place}",
+        )
+
+
+def _copy(directory: Path, suffix: str, files: list[Path], *, mistral_s: bool) -> WeightFiles:
+    """One copy of the weights, of which ``files`` are here."""
+    index = _index(directory, suffix, mistral_s=mistral_s)
+    named = files if index is None else [directory / name for name in _names_in(index)]
+    here = tuple(file for file in named if file.is_file())
+    absent = [file for file in named if not file.is_file()]
+    if index is None:
+        absent += [directory / name for name in _absent_numbers([file.name for file in files])]
+        return WeightFiles(here, tuple(absent))
+    metadata = index.get("metadata")
+    said = metadata.get("total_size") if isinstance(metadata, dict) else None
+    size = float(said) if isinstance(said, int | float) and not isinstance(said, bool) else None
+    return WeightFiles(here, tuple(absent), size)
+
+
+def _top_files(directory: Path, suffix: str) -> list[Path]:
+    files = sorted(directory.glob(f"*.{suffix}"))
+    return [file for file in files if not _NO_WEIGHTS.match(file.name)]
+
+
+def _is_weights(file: Path) -> bool:
+    return file.suffix in WEIGHT_SUFFIXES and not re.match(
+        r"training_args|optimizer|scheduler|scaler|rng_state", file.name
+    )
+
+
+def _index(directory: Path, suffix: str, *, mistral_s: bool) -> dict[str, Any] | None:
+    """The index of a checkpoint in shards, if it has one that can be read."""
+    for file in sorted(directory.glob(f"*.{suffix}.index.json")):
+        if bool(_MISTRAL_COPY.match(file.name)) == mistral_s and _names_in(
+            found := _document(file)
+        ):
+            return found
+    return None
+
+
+def _names_in(index: Mapping[str, Any]) -> list[str]:
+    """The files that an index names, each once."""
+    files = index.get("weight_map")
+    return list(dict.fromkeys(map(str, files.values()))) if isinstance(files, dict) else []
+
+
+def _absent_parts(file: Path) -> list[str]:
+    """The other parts of a file in parts that are not beside it."""
+    match = _NUMBERED.fullmatch(file.name)
+    if match is None:
+        return []
+    parts = (_NUMBERED.fullmatch(other.name) for other in file.parent.glob(f"*{file.suffix}"))
+    return _absent_numbers([p[0] for p in parts if p and _set_of(p) == _set_of(match)])
+
+
+def _absent_numbers(names: list[str]) -> list[str]:
+    """The files that numbered ones tell of and that are not among them; none where a set is whole or a file has no number."""
+    sets: dict[tuple[str, ...], dict[int, re.Match[str]]] = {}
+    for name in names:
+        match = _NUMBERED.fullmatch(name)
+        if match is None:
+            return []
+        sets.setdefault(_set_of(match), {})[int(match[2])] = match
+    absent: list[str] = []
+    for found in sets.values():
+        some = next(iter(found.values()))
+        total = int(some[3])
+        if len(found) >= total:
+            return []
+        first = 0 if 0 in found else 1
+        absent += [
+            f"{some[0][: some.start(2)]}{number:0{len(some[2])}}{some[0][some.end(2) :]}"
+            for number in range(first, first + min(total, _MOST_SHARDS))
+            if number not in found
+        ]
+    return absent
+
+
+def _set_of(match: re.Match[str]) -> tuple[str, ...]:
+    return match[1], match[3], match[4]
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _incomplete(key: str, place: Path, lacks: str) -> Unavailable:
+    return Unavailable(f"{key}: {place} {lacks}", fix=f"fetch it again: {fetching_command(place)}")
+
+
+def fetching_command(directory: Path) -> str:
+    """The command that fetches the model of a directory, which is a snapshot of the hub's cache or any other."""
+    for folder in directory.parents:
+        if folder.name.startswith("models--") and directory.parent.name == "snapshots":
+            return download_command(_hub_name(folder), directory.name)
+    return f"{download_command('ORG/NAME', None)} --local-dir {directory}"
+
+
+def _hub_name(folder: Path) -> str:
+    """The hub id of a folder of the cache."""
+    return folder.name.removeprefix("models--").replace("--", "/")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

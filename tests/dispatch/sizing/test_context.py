@@ -1,0 +1,122 @@
+"""The longest context of a model, as vLLM derives it from a config."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.dispatch.sizing.context import longest_context, overridden
+from agenttts.dispatch.sizing.gpu_need import gpu_need
+from agenttts.dispatch.sizing.model_facts import model_facts
+
+K = 1024
+BASE = {"model_type": "qwen2", "max_position_embeddings": 32 * K}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32 * K}
+
+
+# What vLLM 0.32 says of these configs, and, of YaRN on a config that states the original length, what those before it say.
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [
+        ({}, 32 * K),
+        ({"rope_scaling": None}, 32 * K),
+        ({"rope_scaling": YARN}, 128 * K),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32 * K}}, 128 * K),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 32 * K),
+        # DeepSeek V3 and gpt-oss state the scaled length.
+        ({"max_position_embeddings": 160 * K, "rope_scaling": {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4 * K}}, 160 * K),
+        ({"max_position_embeddings": 128 * K, "rope_parameters": {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4 * K}}, 128 * K),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, 64 * K),
+        ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 2.0}}, 64 * K),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, 64 * K),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": None}}, 32 * K),
+        # Llama 3.1: the factor is in the stated length already.
+        ({"max_position_embeddings": 128 * K, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8 * K}}, 128 * K),
+        ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}, 32 * K),
+        ({"rope_scaling": {"rope_type": "longrope", "original_max_position_embeddings": 4 * K}, "original_max_position_embeddings": 4 * K}, 4 * K),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 8.0, "original_max_position_embeddings": 4 * K}}, 32 * K),
+        ({"model_type": "gemma3_text", "rope_scaling": {"rope_type": "linear", "factor": 8.0}}, 32 * K),
+        # Layers of two kinds.
+        ({"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0}, "sliding_attention": {"rope_type": "default"}}}, 64 * K),
+        ({"max_position_embeddings": None, "n_positions": 1024}, 1024),
+        ({"n_positions": 1024}, 1024),
+        ({"max_position_embeddings": 8 * K, "model_max_length": 128 * K}, 128 * K),
+        ({"max_position_embeddings": None}, 0),
+    ],
+)  # fmt: skip
+def test_a_config(config, length):
+    assert longest_context(BASE | config) == length
+
+
+@pytest.mark.parametrize(
+    ("overrides", "length"),
+    [
+        ({"rope_scaling": YARN}, 128 * K),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, 64 * K),
+        ({"max_position_embeddings": 64 * K}, 64 * K),
+        ({"max_position_embeddings": 128 * K, "rope_scaling": YARN}, 128 * K),
+        ({"rope_scaling": None}, 32 * K),
+        ({}, 32 * K),
+        (None, 32 * K),
+        ("a text", 32 * K),
+    ],
+)
+def test_what_an_engine_s_options_change_of_it(overrides, length):
+    old = BASE | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
+    assert longest_context(overridden(old, overrides)) == length
+
+
+def test_a_part_of_a_config_is_overridden_in_its_place():
+    config = {"text_config": BASE, "vision_config": {"depth": 3}}
+    changed = overridden(config, {"text_config": {"max_position_embeddings": 5}, "new_config": {"a": 1}})  # fmt: skip
+    assert changed["text_config"] == BASE | {"max_position_embeddings": 5}
+    assert changed["vision_config"] == {"depth": 3}
+    assert changed["new_config"] == {"a": 1}
+    assert config["text_config"] is BASE
+
+
+QWEN = BASE | {"num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "hidden_size": 3584, "torch_dtype": "bfloat16"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        ({"rope_scaling": YARN}, {}),
+        ({}, {"hf_overrides": {"rope_scaling": YARN}}),
+        ({}, {"max_model_len": 128 * K}),
+        ({}, {"hf_overrides": {"max_position_embeddings": 128 * K}}),
+        ({"rope_scaling": {"type": "linear", "factor": 4}}, {}),
+    ],
+)
+def test_the_same_engine_takes_the_same_gpus_however_its_context_is_said(tmp_path, config, options):  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(QWEN | config))
+    limits = {"gpu_memory_gb": 24, "gpus_per_node": 4, "context_tokens": 1000}
+    found = gpu_need("m", str(tmp_path), 7.6e9, gpus=None, engine="vllm", options=options, **limits)
+    assert found.gpus == 2
+    assert ("vLLM refuses" in found.reasoning) == ("max_model_len" in options)
+
+
+def test_a_config_that_lies_elsewhere(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(QWEN))
+    facts = model_facts("/models/m.gguf", 7e9, {"hf_config_path": str(tmp_path)})
+    assert facts.context == 32 * K
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
+ROPES = VALUES | st.dictionaries(st.sampled_from(["rope_type", "type", "factor", "original_max_position_embeddings", "full_attention"]), VALUES | st.sampled_from(["yarn", "linear", "longrope"]) | st.dictionaries(st.sampled_from(["rope_type", "factor"]), VALUES))  # fmt: skip
+CONFIGS = st.dictionaries(st.sampled_from(["max_position_embeddings", "n_positions", "model_max_length", "original_max_position_embeddings", "model_type", "rope_scaling", "rope_parameters", "text_config"]), ROPES)  # fmt: skip
+
+
+@given(CONFIGS, CONFIGS | VALUES)
+def test_any_config_has_a_length(config, overrides):
+    assert longest_context(overridden(config, overrides)) >= 0
+
+
+@given(st.integers(1, 10**6), st.sampled_from(["linear", "dynamic", "ntk", "yarn"]), st.floats(1, 64))  # fmt: skip
+def test_a_factor_never_shortens_a_context(length, kind, factor):
+    rope = {"rope_type": kind, "factor": factor, "original_max_position_embeddings": length}
+    config = {"max_position_embeddings": length, "rope_scaling": rope}
+    assert longest_context(config) == int(length * factor)
