@@ -28,6 +28,7 @@ from typing import IO, Any, TextIO
 
 from agenttts.errors import MissingRequirement
 from agenttts.inference.base import Completion, Engine, EngineError, ModelConfig, Request
+from agenttts.inference.beats import MARK
 from agenttts.inference.engines import ENGINES
 from agenttts.inference.out_of_memory import is_out_of_memory
 
@@ -68,6 +69,8 @@ class EngineProcess:
 
     What that prints goes to ``output``, by default this process's standard error. Construction waits for the model to be loaded. Raises `EngineError` when the engine does, or when the child dies
     (kind OOM when it was killed by SIGKILL, which is what the kernel does when memory runs out).
+
+    ``reports_progress``: a call that goes on says so in what it prints (`agenttts.inference.beats`).
     """
 
     def __init__(self, config: ModelConfig, output: TextIO | None = None) -> None:
@@ -98,7 +101,7 @@ class EngineProcess:
         self._pump.start()
         self._busy = False
         try:
-            self._ask(config)
+            self.reports_progress = bool(self._ask(config))
         except BaseException:
             self.close()
             raise
@@ -183,7 +186,8 @@ class EngineProcess:
         """What the child prints, to ``output``, its last lines kept."""
         for line in stream:
             text = line.decode(errors="replace")
-            self._tail.append(text.rstrip("\n"))
+            if not text.startswith(MARK):  # signs of life are no cause of anything
+                self._tail.append(text.rstrip("\n"))
             # A closed or replaced stream must not stop the reading: the child would block on a full pipe.
             with contextlib.suppress(OSError, ValueError):
                 output = self._output or sys.stderr
@@ -216,7 +220,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
             try:
                 if isinstance(message, ModelConfig):
                     engine = ENGINES[message.engine].load(message)
-                    answer: Any = None
+                    answer: Any = getattr(engine, "reports_progress", False)
                 else:
                     assert engine is not None
                     answer = engine.generate(message)

@@ -31,6 +31,10 @@ from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking, remove_
 
 SAMPLES_A_CALL = 2048
 """Samples of one engine call, stored before the next: enough to fill vLLM's batch, and what a killed job loses."""
+TOKENS_A_CALL = 4 << 20
+"""Tokens that a call may generate, so that a job loses no hours of a model that thinks."""
+FEWEST_A_CALL = 512
+"""Samples of a call however long they may be: twice what vLLM runs at once by default."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,8 @@ class Sampler:
         if not missing:
             return drawn
         parts = partition.parts(list(requests))
-        size = partition.call_size(missing, self._samples_a_call)
+        tokens = next(iter(requests.values())).params.max_tokens
+        size = partition.call_size(missing, most_samples(self._samples_a_call, tokens))
         engine = self._engine(model_name)
         thinking = self._models[model_name].thinking
         while True:
@@ -207,6 +212,11 @@ class Sampler:
         total.prompt_tokens += result.prompt_tokens if new_prompt else 0
         total.decode_tokens += result.decode_tokens - reused_decode
         total.reused_tokens += result.reused_tokens
+
+
+def most_samples(samples: int, max_tokens: int) -> int:
+    """Samples of one engine call: ``samples``, and fewer where each may have many tokens."""
+    return min(samples, max(FEWEST_A_CALL, TOKENS_A_CALL // max(1, max_tokens)))
 
 
 def _result(

@@ -15,6 +15,7 @@ from agenttts.inference.base import (
     Sample,
     SamplingParams,
 )
+from agenttts.inference.beats import Beat
 from agenttts.inference.out_of_memory import is_out_of_memory
 from agenttts.inference.tokenization import encode_request
 
@@ -34,8 +35,11 @@ class TransformersEngine:
     spread over the GPUs (``device_map="auto"``). Raises `EngineError` when the model cannot be loaded.
     """
 
+    reports_progress = True
+
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
+        self._beat = Beat(config.name)
         self._model: Any = None
         self._tokenizer: Any = None
         options: dict[str, Any] = dict(config.options)
@@ -142,7 +146,7 @@ class TransformersEngine:
             mask[number, width - len(row.tokens) :] = 1
         device = self._model.device
         stops = _Stops(torch, self._tokenizer, stop, width, len(rows))
-        processors = []
+        processors: list[Any] = [_Beating(self._beat)]
         if params.temperature > 0:
             processors.append(_Gumbel(torch, [row.seed for row in rows], params))
         with torch.inference_mode():
@@ -184,6 +188,17 @@ class _Row:
     params: SamplingParams
     stop: tuple[str, ...]
     keep_special: bool
+
+
+class _Beating:
+    """Logits processor: tells of every step, and changes nothing."""
+
+    def __init__(self, beat: Beat) -> None:
+        self._beat = beat
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        self._beat()
+        return scores
 
 
 class _Gumbel:

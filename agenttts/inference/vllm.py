@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.inference.base import Completion, EngineError, ModelConfig, Request, Sample
+from agenttts.inference.beats import Beat, beat_at_steps
 from agenttts.inference.out_of_memory import is_out_of_memory
 from agenttts.inference.placement import over_gpus
 from agenttts.inference.tokenization import encode_request
@@ -28,6 +29,8 @@ class VLLMEngine:
 
     Raises `EngineError` (kind OOM when memory ran out) when the model cannot be loaded.
     """
+
+    reports_progress = False
 
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
@@ -48,6 +51,8 @@ class VLLMEngine:
             self._llm = LLM(model=config.path, **options)
             self._tokenizer = self._llm.get_tokenizer()
             self._context = int(self._llm.llm_engine.model_config.max_model_len)
+            # vLLM counts what has ended; a step is one token of everything that is under way.
+            self.reports_progress = beat_at_steps(self._llm.llm_engine, Beat(config.name))
         except Exception as error:
             self.close()
             raise _engine_error(config, "loaded", error) from error

@@ -23,7 +23,10 @@ _NAMES: tuple[PhaseName, ...] = get_args(PhaseName)
 
 @dataclass(frozen=True)
 class Phase:
-    """``number`` counts the phases of an attempt; ``tokens`` bounds what an engine call may generate."""
+    """``number`` counts the phases of an attempt; ``tokens`` bounds what an engine call may generate without a sign of life.
+
+    It is 0 for an engine that gives signs of life in the trial's log (`agenttts.inference.beats`).
+    """
 
     number: int
     name: PhaseName
@@ -80,7 +83,9 @@ class _NotedEngine:
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """What the engine generates."""
-        tokens = sum(len(request.seeds) * request.params.max_tokens for request in requests)
+        tokens = 0
+        if not getattr(self._engine, "reports_progress", False):
+            tokens = sum(len(request.seeds) * request.params.max_tokens for request in requests)
         self._notes.note("generate", self._model, tokens)
         completions = self._engine.generate(requests)
         self._notes.note("other", self._model)

@@ -9,7 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from agenttts.inference import sampler as sampler_module
 from agenttts.inference.base import (
     Completion,
     EngineError,
@@ -19,7 +22,7 @@ from agenttts.inference.base import (
     SamplingParams,
 )
 from agenttts.inference.partition import SamplePartition
-from agenttts.inference.sampler import Sampler
+from agenttts.inference.sampler import FEWEST_A_CALL, TOKENS_A_CALL, Sampler, most_samples
 from agenttts.inference.scripted import ScriptedEngine
 from agenttts.inference.store import SampleStore
 
@@ -307,3 +310,23 @@ def test_a_peer_that_is_left_alone_makes_no_more_calls_for_it(sampler):
     sampler(engines).draw("m", prompts, HOT, 5, SamplePartition(3, 16))
     assert engines.drawn == 800
     assert engines.calls == 1 + 3, "800 samples: 50, then 256 at a time"
+
+
+@given(st.integers(1, 4096), st.integers(1, 10**6))
+def test_calls_of_long_replies_are_small_and_keep_a_gpu_busy(samples, max_tokens):
+    most = most_samples(samples, max_tokens)
+    assert min(samples, FEWEST_A_CALL) <= most <= samples
+    if most > FEWEST_A_CALL:
+        assert most * max_tokens <= TOKENS_A_CALL
+
+
+@pytest.mark.parametrize("max_tokens", [40, 3 << 20])
+def test_the_size_of_calls_changes_no_sample(sampler, monkeypatch, max_tokens):
+    monkeypatch.setattr(sampler_module, "FEWEST_A_CALL", 2)
+    params = SamplingParams(0.9, max_tokens)
+    engines = Engines()
+    draws = sampler(engines).draw("m", MANY, params, 4)
+    assert engines.calls == (1 if max_tokens == 40 else 24)
+    monkeypatch.undo()
+    whole = sampler(Engines(), directory="whole").draw("m", MANY, params, 4)
+    assert [draw.texts for draw in draws] == [draw.texts for draw in whole]

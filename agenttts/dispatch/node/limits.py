@@ -1,6 +1,7 @@
 """Whether a trial makes progress: an engine that does not start and a call that hangs hold GPUs for nothing.
 
-Progress is a new phase of the trial (each engine call is two), anything logged, and a new shard of its own in the sample store;
+Progress is a new phase of the trial (each engine call is two), anything logged (an engine at work says so every few
+seconds, `agenttts.inference.beats`), and a new shard of its own in the sample store;
 without GPUs, where calls are slow and a hang costs little, also processor time. Time that the task's own code takes is
 not watched: it has limits of its own.
 """
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from agenttts.dispatch.blame import Stop
 from agenttts.trial.phase import Phase
 
-# Tokens a second below which no GPU engine with a full batch was seen to fall; a call may take as long as that needs.
+# Tokens a second below which no GPU engine with a full batch was seen to fall; a call of an engine that gives no sign of life
+# may take as long as that needs.
 SLOWEST_TOKENS_PER_SECOND = 500.0
 # A waiting process takes a little processor time too.
 _BUSY_SHARE = 0.05
@@ -78,7 +80,7 @@ class Watch:
         if still > max(self._limits.stall_seconds, tokens / SLOWEST_TOKENS_PER_SECOND):
             what = (
                 f"a call of model '{phase.model}'"
-                if phase is not None and phase.tokens
+                if phase is not None and phase.name == "generate"
                 else "the trial"
             )
             return Overrun("stall limit", f"{what} made no progress for {_minutes(still)}")

@@ -1,0 +1,58 @@
+"""Signs of life of an engine that is at work: lines in the trial's log, by which the job tells it from one that hangs.
+
+A call that thinks for hours ends no sample and stores none meanwhile; that its tokens might take so long says nothing of whether
+it goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+BEAT_SECONDS = 15.0
+"""Between two signs, at least; limits on a trial's progress are minutes."""
+MARK = "(progress) "
+"""What the lines begin with."""
+
+
+class Beat:
+    """To be called at every step of an engine; prints one line every `BEAT_SECONDS`, and none of a call that is shorter."""
+
+    def __init__(
+        self,
+        model: str,
+        every: float = BEAT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        say: Callable[[str], object] = lambda line: print(line, flush=True),
+    ) -> None:
+        self._model = model
+        self._every = every
+        self._clock = clock
+        self._say = say
+        self._steps = 0
+        self._last = clock()
+
+    def __call__(self) -> None:
+        self._steps += 1
+        if self._clock() - self._last >= self._every:
+            self._last = self._clock()
+            self._say(f"{MARK}model '{self._model}' is at work: step {self._steps:,}")
+
+
+def beat_at_steps(engine: Any, beat: Beat) -> bool:
+    """Have an object's method ``step`` tell ``beat`` of every call that comes back; whether there is such a method."""
+    step = getattr(engine, "step", None)
+    if not callable(step):
+        return False
+
+    def step_and_tell(*arguments: Any, **more: Any) -> Any:
+        outputs = step(*arguments, **more)
+        beat()
+        return outputs
+
+    try:
+        engine.step = step_and_tell
+    except AttributeError:
+        return False
+    return True
