@@ -61,13 +61,34 @@ class JobRequest:
     earlier_attempts: int = 0
 
 
+JOB_STATES: Mapping[str, str] = {
+    "PENDING": "it waits to be started",
+    "RUNNING": "it runs",
+    "COMPLETING": "its program has ended, and its node is being cleaned up",
+    "COMPLETED": "its program ended with exit code 0",
+    "FAILED": "its program ended with another exit code, or could not be started",
+    "TIMEOUT": "it reached its time limit",
+    "DEADLINE": "as TIMEOUT, by a deadline",
+    "OUT_OF_MEMORY": "it was killed for its memory",
+    "NODE_FAIL": "its node was lost",
+    "BOOT_FAIL": "as NODE_FAIL, before it began",
+    "LAUNCH_FAILED": "as BOOT_FAIL",
+    "PREEMPTED": "it lost its place to another job",
+    "CANCELLED": "somebody cancelled it",
+    "ENDED": "it has ended, in whatever way; its detail is the problem if there was one",
+    "UNKNOWN": "nobody knows it any more",
+}
+"""The states of jobs that have a meaning here, which follow Slurm's (squeue(1), "JOB STATE CODES").
+
+Another queue's words are translated into these."""
+
+
 @dataclass(frozen=True)
 class JobStatus:
     """How a job stands.
 
     Args:
-        state: PENDING for a job that waits, COMPLETING for one whose node is being cleaned up, and
-            the queue's own word for the rest.
+        state: One of `JOB_STATES`, or another word of the queue, which is only shown to people.
         ended: Whether it will not run again by itself.
         verdict: What the end means for a trial that left no result; None while the job lives.
         detail: Why it waits, why it did not start, or how it ended, in a sentence.

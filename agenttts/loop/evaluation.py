@@ -292,7 +292,7 @@ class Evaluation:
         directory = self._run.trial(progress.planned.trial)
         # While an epilog hangs a job is COMPLETING; all that its trial wrote is there.
         lives = status is not None and not status.ended
-        completing = status is not None and status.state == "COMPLETING"
+        completing = status is not None and status.completing
         if (status is None and not directory.exists()) or (lives and not completing):
             return False
         look_anew(directory)

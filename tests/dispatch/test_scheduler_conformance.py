@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from agenttts.dispatch.attempts import read_attempts
-from agenttts.dispatch.base import JobRequest, JobStatus, Scheduler
+from agenttts.dispatch.base import JOB_STATES, JobRequest, JobStatus, Scheduler
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.schedulers import create_scheduler
@@ -111,6 +111,7 @@ def test_poll_answers_for_every_id(place, requests):
     statuses = scheduler.poll(asked)
     assert list(statuses) == asked or set(statuses) == set(asked)
     assert not statuses[ids["t0000"]].ended
+    assert {status.state for status in statuses.values()} <= {*JOB_STATES, "CONFIGURING"}
     assert statuses[ids["t0000"]].verdict is None
     assert statuses[place.never_a_job].ended
     assert statuses[place.never_a_job].verdict is TrialState.INFRA_FAILED
