@@ -1,7 +1,8 @@
-"""``python -m agenttts.dispatch.detached``: start a service that outlives this process and its caller.
+"""Start a service that outlives this process: ``python -m agenttts.dispatch.detached``.
 
-Standard input holds the pickled folder, start and function. What was started is written to ``FOLDER/START.json``. (The
-folder is not on the command line: programs are told by it there.)
+Standard input holds the pickled folder, start and function. Which process was started is written
+to ``FOLDER/START.json``. The folder is not on the command line, because services are found by it
+there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _YEAR_MINUTES = 60 * 24 * 365
 
 
 def start(folder: Path, token: str, function: Callable[[], Any]) -> None:
-    """Submit the function as a local job of the calling session, and write down which process it is."""
+    """Submit the function as a local job of this session, and write down its process."""
     executor = submitit.LocalExecutor(folder)
     executor.update_parameters(timeout_min=_YEAR_MINUTES)
     job: submitit.Job[Any] = executor.submit(function)

@@ -14,16 +14,10 @@ from pathlib import Path
 
 from submitit.core.utils import cloudpickle_dump
 
-from agenttts.dispatch.base import (
-    ELSEWHERE,
-    JobRequest,
-    JobStatus,
-    Scheduler,
-    Service,
-    ServiceRequest,
-)
+from agenttts.dispatch.base import JobRequest, JobStatus, Scheduler
 from agenttts.dispatch.node.job import die_with_parent
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
 from agenttts.files.processes import command_line, end_process, is_dying, pids, process_identity
 from agenttts.tables.schema import TrialState
 
@@ -35,8 +29,8 @@ _STOP_PATIENCE_S = 20.0
 class HostScheduler(Scheduler):
     """The base of schedulers without a queue: ``max_running`` jobs at a time, on this host.
 
-    A service is a process. One that ends with its caller is a child of the caller and gets the last GPUs, because trials
-    take the first ones.
+    A service is a process. One that ends with its caller is a child of the caller and gets the last
+    GPUs, because trials take the first ones.
     """
 
     def __init__(self, profile: Profile, folder: Path) -> None:
@@ -69,8 +63,8 @@ class HostScheduler(Scheduler):
 
     def service_status(self, service: Service) -> JobStatus:
         if not self.reaches(service):
-            # On a shared file system a lock that is held says that it runs; that nobody holds it says nothing, because
-            # locks may be the host's own.
+            # On a shared file system a lock that is held says that it runs. One that is free says
+            # nothing, because locks may be the host's own.
             if _holds_lock(service):
                 return JobStatus("RUNNING", ended=False)
             return JobStatus(ELSEWHERE, ended=False, detail=_elsewhere(service))
@@ -148,10 +142,13 @@ class HostScheduler(Scheduler):
 
 
 def is_process(pid: str, mark: bytes, identity: str | None) -> bool:
-    """Whether the process ``pid`` of this host is the one that had this ``identity`` when it was started.
+    """Whether a process of this host is the one that was started as a service.
 
-    ``mark`` is what its command line holds; ``identity`` is that of `agenttts.files.processes.process_identity`, None
-    where an older version did not write it down.
+    Args:
+        pid: The process.
+        mark: What its command line holds.
+        identity: Its `agenttts.files.processes.process_identity` when it was started; None where an
+            older version did not write it down.
     """
     if mark not in command_line(pid) or is_dying(pid):
         return False
@@ -176,6 +173,6 @@ def _holds_lock(service: Service) -> bool:
 def _elsewhere(service: Service) -> str:
     """Why nothing is known here of a service on another host."""
     return (
-        f"was started on {service.host} as process {service.job_id}; this is {socket.gethostname()}, from where it cannot be "
-        "seen or signalled"
+        f"was started on {service.host} as process {service.job_id}; this is "
+        f"{socket.gethostname()}, from where it cannot be seen or signalled"
     )

@@ -12,12 +12,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from agenttts.dispatch.attempts import count_state
-from agenttts.dispatch.base import JobRequest, JobStatus, Service, ServiceRequest
+from agenttts.dispatch.base import JobRequest, JobStatus
 from agenttts.dispatch.blame import AttemptEnd, blame
 from agenttts.dispatch.host import HostScheduler, started
 from agenttts.dispatch.node.job import TrialJob, job_settings
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.errors import UserError
 from agenttts.inference.base import Completion, Engine, ModelConfig, Request
 from agenttts.inference.engine_process import create_engine
@@ -32,16 +33,17 @@ _POLL_S = 0.02
 
 
 class InProcessScheduler(HostScheduler):
-    """`Scheduler` for ``kind: in_process``: every trial is a thread, ``max_running`` of them at a time.
+    """Threads of this process, one a trial, ``max_running`` of them at a time.
 
-    A trial's Python code runs in this process, so that a debugger and ``print`` reach it. Three kinds of trials run
-    as child processes all the same: those in a container, those of a task of the user's own (whose modules would
-    stay loaded for the next run), and those with the profile's ``setup`` lines or ``env``. GPUs are not shared out:
-    every trial sees all of them.
+    A trial's Python code runs in this process, so that a debugger and ``print`` reach it. Three
+    kinds of trials run as child processes all the same: those in a container, those of a task of
+    the user's own (whose modules would stay loaded for the next run), and those with the
+    profile's ``setup`` lines or ``env``. GPUs are not shared out: every trial sees all of them.
 
-    Jobs are known to all schedulers of one process by their folder, and end with that process: polled from
-    another one they have ended. A service that does not end with its caller runs in the caller's own process too; it is
-    known by the lock that it holds, because that process may have other things to do.
+    Jobs are known to all schedulers of one process by their folder, and end with that process:
+    polled from another one they have ended. A service that does not end with its caller runs in
+    the caller's own process too. It is known by the lock that it holds, because the process may
+    have other things to do.
     """
 
     name = "in_process"

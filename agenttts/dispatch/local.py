@@ -14,10 +14,11 @@ from pathlib import Path
 import cloudpickle  # type: ignore[import-untyped]  # it has no types
 import submitit
 
-from agenttts.dispatch.base import JobRequest, JobStatus, Service, ServiceRequest
+from agenttts.dispatch.base import JobRequest, JobStatus
 from agenttts.dispatch.host import HostScheduler, started
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES, TrialJob
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import MissingRequirement
 from agenttts.files.documents import parse_json
@@ -32,11 +33,12 @@ _TASK = b"submitit.core._submit"
 
 
 class LocalScheduler(HostScheduler):
-    """`Scheduler` for ``kind: local``: ``max_running`` trials at a time, GPUs shared out among them.
+    """Processes of this host: ``max_running`` trials at a time, GPUs shared out.
 
-    A job id is the pid of submitit's process for the job, which outlives the controller; a controller that is
-    started again finds it by pid and folder. So does a service that does not end with its caller, in a session of its own:
-    neither Ctrl-C nor a closed terminal reaches it.
+    A job id is the pid of submitit's process for the job, which outlives the controller; a
+    controller that is started again finds it by pid and folder. A service that does not end with
+    its caller is such a process too, in a session of its own: neither Ctrl-C nor a closed terminal
+    reaches it.
     """
 
     name = "local"
@@ -103,7 +105,7 @@ class LocalScheduler(HostScheduler):
             if self._alive(job_id):
                 busy.update(given)
         free = [d for d in range(self._profile.gpus_per_node) if d not in busy]
-        # With fewer GPUs than trials want at a time they are shared; `max_running` is the operator's say on that.
+        # With fewer GPUs than trials want they are shared; the operator sets `max_running`.
         return (free + sorted(busy))[:count]
 
     def _start_own(self, request: ServiceRequest) -> Service:

@@ -39,7 +39,8 @@ def create_scheduler(profile: Profile, folder: Path) -> Scheduler:
 def controller_scheduler(profile: Profile, folder: Path, kind: str | None = None) -> Scheduler:
     """The scheduler of a run's controller.
 
-    It is not that of the trials where the profile has the controller run here, as a process of the host that launches.
+    Where the profile says ``controller: {where: here}``, it is a process of the host that launches,
+    and not a job of the trials' scheduler.
 
     Args:
         profile: The cluster's profile.

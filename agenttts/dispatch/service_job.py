@@ -1,4 +1,4 @@
-"""What a service's job is on the node: what becomes of it when it is stopped, and what it is there."""
+"""What a service's job is on its node, and what becomes of it when it is stopped."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 class RestartedJob:
-    """The base of functions whose job is to run again when the queue stops it: near its time limit, or preempted.
+    """The base of functions whose job runs again when the queue stops it.
 
-    Everything that the next run needs is on disk at any time.
+    A queue stops a job near its time limit, or preempts it. Everything that the next run needs is
+    on disk at any time.
     """
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -23,7 +24,10 @@ class RestartedJob:
 
 
 class EndingJob:
-    """The base of functions whose job ends when the queue stops it: the owner starts another when it needs one."""
+    """The base of functions whose job ends when the queue stops it.
+
+    The owner starts another when it needs one.
+    """
 
     def checkpoint(self) -> None:
         """Called by submitit on SIGUSR2: None means to end here."""
@@ -31,9 +35,9 @@ class EndingJob:
 
 
 def end_with_runner() -> None:
-    """Do not go on unseen when the process that status and cancel know is killed (prctl(2), Linux).
+    """End when the process that status and cancel know is killed (prctl(2), Linux).
 
-    That process is the parent of a service that is a process of a host; a queue's job has none.
+    That process is the parent of a service of a host; a queue's job has none.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agenttts.dispatch.apptainer import Container
-from agenttts.dispatch.base import JobStatus, QueueUnavailable, Service, ServiceRequest
+from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import (
     controller_scheduler,
     create_scheduler,
     scheduler_type,
 )
+from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.doctor.probe_job import (
     ECHO,
     FACTS,

@@ -8,15 +8,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
-from agenttts.dispatch.base import (
-    ELSEWHERE,
-    JobStatus,
-    QueueUnavailable,
-    Scheduler,
-    Service,
-    ServiceRequest,
-)
+from agenttts.dispatch.base import JobStatus, QueueUnavailable, Scheduler
 from agenttts.dispatch.schedulers import controller_scheduler
+from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
 from agenttts.files.locks import is_locked
 from agenttts.loop.controller_job import (
@@ -61,8 +55,9 @@ def service_of(run: RunDirectory, handle: ControllerHandle) -> Service:
 def start_controller(run: RunDirectory) -> Callable[[], None] | None:
     """Start the controller where the profile has it run.
 
-    For callers within `one_command`. What is returned, if anything, is to be called when that is over: it runs the
-    controller in this process, and the run is over, or has failed, when it returns.
+    For callers within `one_command`. What is returned, if anything, is to be called when that is
+    over: it runs the controller in this process, and the run is over, or has failed, when it
+    returns.
     """
     scheduler = scheduler_of_controller(run, None)
     run.scheduler_logs.mkdir(exist_ok=True)
@@ -106,10 +101,10 @@ def _name(run: RunDirectory) -> str:
 
 
 def _prepare_here(run: RunDirectory, scheduler: Scheduler) -> Callable[[], None]:
-    """Make this process the run's controller; what is returned runs it, its log in ``slurm/controller/PID.err``.
+    """Make this process the run's controller; what is returned runs it.
 
-    A failure of the run is in its journal afterwards, as other kinds of controllers leave it. An interrupt cancels
-    the run and raises `RunFailed`.
+    Its log is ``slurm/controller/PID.err``. A failure of the run is in its journal afterwards, as
+    controllers elsewhere leave it. An interrupt cancels the run and raises `RunFailed`.
     """
     handle = ControllerHandle(scheduler.name)
     folder = run.scheduler_logs / "controller"
@@ -128,7 +123,8 @@ def _prepare_here(run: RunDirectory, scheduler: Scheduler) -> Callable[[], None]
             except KeyboardInterrupt:
                 close_cancelled(run)
                 raise RunFailed(
-                    f"run {run.path} was interrupted; 'agenttts-hpc resume {run.name}' goes on with it"
+                    f"run {run.path} was interrupted; 'agenttts-hpc resume {run.name}' goes on "
+                    "with it"
                 ) from None
             except AgentTTSError:
                 if read_state(run.journal_file).finished is None:
@@ -138,9 +134,10 @@ def _prepare_here(run: RunDirectory, scheduler: Scheduler) -> Callable[[], None]
 
 
 def controller_state(run: RunDirectory) -> JobStatus | None:
-    """How the controller stands, with the reason in ``detail`` why it waits or did not start; None where none was started.
+    """How the controller stands; None where none was started.
 
-    ``state`` is `ELSEWHERE` for one on another host of which nothing is known here.
+    ``detail`` says why it waits or did not start. ``state`` is `ELSEWHERE` for one on another
+    host of which nothing is known here.
     """
     handle = read_handle(run)
     if handle is None:
@@ -157,15 +154,16 @@ def refuse_elsewhere(run: RunDirectory, more: str = "") -> None:
     if handle is not None and state is not None and state.state == ELSEWHERE:
         raise MissingRequirement(
             f"the controller {state.detail}{more}",
-            fix=f"run this command on {handle.host}; where that host is gone for good, remove {run.controller_file} and run "
-            "it here",
+            fix=f"run this command on {handle.host}; where that host is gone for good, remove "
+            f"{run.controller_file} and run it here",
         )
 
 
 def controller_works(run: RunDirectory) -> bool:
     """Whether the controller runs or will.
 
-    It does not while its scheduler is clearing up after its end, nor when it has been cancelled and is yet to end.
+    It does not while its scheduler is clearing up after its end, nor when it has been cancelled and
+    is yet to end.
     """
     refuse_elsewhere(run)
     handle, state = read_handle(run), controller_state(run)
@@ -199,7 +197,8 @@ def stop_controllers(run: RunDirectory) -> None:
                 return  # their processes have ended, and their nodes do not clean up
             where = "" if reached else f" on {handle.host}"
             raise RunFailed(
-                f"the controller (job {', '.join(live)}{where}) of {run.path} has not ended within {_STOP_PATIENCE_S:g} s. The "
-                f"cancel is on record, and the controller ends when it sees it; 'agenttts-hpc cancel {run.name}' waits again"
+                f"the controller (job {', '.join(live)}{where}) of {run.path} has not ended within "
+                f"{_STOP_PATIENCE_S:g} s. The cancel is on record, and the controller ends when it "
+                f"sees it; 'agenttts-hpc cancel {run.name}' waits again"
             )
         time.sleep(0.2)

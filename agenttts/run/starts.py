@@ -45,7 +45,7 @@ class ControllerHandle:
     """A start of the controller, and which job it is; None until that is known.
 
     ``kind`` is the name of the scheduler that it was started with, which knows what the rest means
-    (`agenttts.dispatch.base.Service`). ``start`` is its token, '' for one of an older version.
+    (`agenttts.dispatch.service.Service`). ``start`` is its token, '' for one of an older version.
     """
 
     kind: str

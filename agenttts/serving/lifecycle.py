@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agenttts.dispatch.base import JobStatus, Scheduler, Service, ServiceRequest
+from agenttts.dispatch.base import JobStatus, Scheduler
+from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.errors import AgentTTSError
 from agenttts.search.llm.base import LLMError
 from agenttts.search.llm.endpoint import Address

@@ -11,10 +11,10 @@ from typing import Any
 
 from agenttts import search, tasks
 from agenttts.dispatch.apptainer import CACHES, OFFLINE, Container, container_env, exec_command
-from agenttts.dispatch.base import ServiceRequest
 from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
+from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import ModelConfig

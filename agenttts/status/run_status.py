@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agenttts.dispatch.base import ELSEWHERE, Service
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
+from agenttts.dispatch.service import ELSEWHERE, Service
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.launch.controller import controller_state, scheduler_of_controller, service_of
 from agenttts.loop.controller_job import run_token, trial_scheduler

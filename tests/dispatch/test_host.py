@@ -52,4 +52,4 @@ def test_what_is_no_process_has_no_identity(pid):
 
 def test_this_process_keeps_its_identity():
     assert process_identity(os.getpid()) == process_identity(str(os.getpid()))
-    assert process_identity(os.getpid()) != process_identity(1)
+    assert process_identity(os.getpid()) != process_identity(1), "which was started long before"

@@ -30,7 +30,7 @@ def test_a_profile_is_found_by_name_nearest_folder_first(tmp_path):
     for folder, max_running in (("a", 3), ("b", 4)):
         (tmp_path / folder / "slurm").mkdir(parents=True)
         (tmp_path / folder / "slurm" / "big.yaml").write_text(
-            f"kind: slurm\nthrottle: {max_running}\n"
+            f"kind: slurm\nmax_running: {max_running}\n"
         )
     assert load_profile("big", [tmp_path / "a", tmp_path / "b"]).max_running == 3
     assert load_profile(str(tmp_path / "b" / "slurm" / "big.yaml"), []).max_running == 4

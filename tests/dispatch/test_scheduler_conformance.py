@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 from agenttts.dispatch.attempts import read_attempts
-from agenttts.dispatch.base import ELSEWHERE, JobRequest, JobStatus, Scheduler, Service
+from agenttts.dispatch.base import JOB_STATES, JobRequest, JobStatus, Scheduler
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.schedulers import create_scheduler
+from agenttts.dispatch.service import ELSEWHERE, Service
 from agenttts.tables.schema import TrialState
 from tests.support import services
 from tests.support.waiting import until, until_ended
@@ -110,6 +111,7 @@ def test_poll_answers_for_every_id(place, requests):
     statuses = scheduler.poll(asked)
     assert list(statuses) == asked or set(statuses) == set(asked)
     assert not statuses[ids["t0000"]].ended
+    assert {status.state for status in statuses.values()} <= {*JOB_STATES, "CONFIGURING"}
     assert statuses[ids["t0000"]].verdict is None
     assert statuses[place.never_a_job].ended
     assert statuses[place.never_a_job].verdict is TrialState.INFRA_FAILED
@@ -219,7 +221,7 @@ def test_a_service_runs_is_found_and_is_ended_in_order_whoever_asks(place):
 
 
 def start_and_die(place: Place, start: str) -> subprocess.Popen[bytes]:
-    """Start the service in another process, which is killed before it has told anybody the job's id."""
+    """Start the service in a process that is killed before it tells anybody the job's id."""
     profile = place.folder / "profile.yaml"
     resources = place.settings.get("trial")
     written = {**place.settings, **({"trial": resources.model_dump()} if resources else {})}
@@ -229,7 +231,7 @@ def start_and_die(place: Place, start: str) -> subprocess.Popen[bytes]:
 
 
 def test_a_service_outlives_its_killed_caller_and_is_found_without_its_id(place):
-    """As the controller does; where it runs in its caller, the caller is known and its end is the service's."""
+    """As the controller does. Where it runs in its caller, that process is known."""
     caller = start_and_die(place, "s1")
     scheduler = place.services()
     until(lambda: (place.folder / "pid").exists(), seconds=120)

@@ -18,8 +18,9 @@ from agenttts.dispatch.schedulers import (
 from agenttts.errors import UserError
 
 PACKAGE = Path(__file__).parents[2] / "agenttts"
-# What only `agenttts.dispatch` may know: the backends, and the library that some of them submit with.
-BACKENDS = ("agenttts.dispatch.slurm", "agenttts.dispatch.local", "agenttts.dispatch.in_process", "agenttts.dispatch.host", "submitit")  # fmt: skip
+# What only `agenttts.dispatch` may know: the backends, and the library that they submit with.
+BACKENDS = tuple(f"agenttts.dispatch.{name}" for name in ("slurm", "local", "in_process", "host"))
+BACKENDS += ("submitit",)
 
 
 @pytest.mark.parametrize(

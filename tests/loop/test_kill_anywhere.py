@@ -42,7 +42,7 @@ journal.Journal.append = append
 ControllerJob(Path(sys.argv[1]))()
 """
 NEVER = 10**9
-PROFILE = "kind: local\nthrottle: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
+PROFILE = "kind: local\nmax_running: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
 
 
 def start(run: Path, event: int, when: str) -> subprocess.Popen[bytes]:

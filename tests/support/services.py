@@ -1,7 +1,7 @@
 """A service that runs until it is stopped, and a program that starts one and is killed.
 
-``python -m tests.support.services PROFILE FOLDER START``: start the service of the profile (a file) in the folder and
-die at once; where the service runs in the starting process, run it instead.
+``python -m tests.support.services PROFILE FOLDER START``: start the service of the profile (a file)
+in the folder and die at once; where the service runs in the starting process, run it instead.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agenttts.dispatch.base import Service, ServiceRequest
 from agenttts.dispatch.profile import load_profile
 from agenttts.dispatch.schedulers import create_scheduler
+from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.run.starts import is_locked
 
 NAME = "run-1234-service"
 
 
 def function(folder: Path) -> Callable[[], None]:
-    """What the service's job calls: writes ``pid``, holds ``lock``, and leaves ``ended`` when it ends in order."""
+    """What the service's job calls.
+
+    It writes ``pid``, holds ``lock``, and leaves ``ended`` when it ends in order.
+    """
 
     def serve() -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

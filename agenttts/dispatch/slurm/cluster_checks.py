@@ -34,7 +34,7 @@ def cluster_checks(profile: Profile) -> list[Check]:
 
 
 def slurm_problems(trial_options: Sequence[str]) -> dict[str, str | None]:
-    """Whether a controller could use Slurm's commands here: by command, what is wrong with it, or None.
+    """What keeps a controller from using Slurm's commands here, by command; or None.
 
     ``trial_options`` are those of sbatch for a trial, which is asked for and not submitted.
     """

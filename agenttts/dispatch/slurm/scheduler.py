@@ -8,17 +8,11 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from agenttts.dispatch.base import (
-    JobRequest,
-    JobStatus,
-    Scheduler,
-    Service,
-    ServiceRequest,
-    SubmitLimitReached,
-)
+from agenttts.dispatch.base import JobRequest, JobStatus, Scheduler, SubmitLimitReached
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.batch_script import check_folder, log_message, named_node
 from agenttts.dispatch.slurm.cluster_checks import cluster_checks, slurm_problems
 from agenttts.dispatch.slurm.login_defaults import with_login_defaults
@@ -47,13 +41,16 @@ _ELEMENT = "element="
 
 
 class SlurmScheduler(Scheduler):
-    """`Scheduler` for ``kind: slurm``: each `submit` is one array, one element a trial, or single jobs without arrays.
+    """Jobs of Slurm: each `submit` is one array, or single jobs where there are no arrays.
 
-    An array is submitted whole or not at all; of single jobs those before the one that is refused are, and `find` finds
-    them. After a batch that a submit limit refused, `capacity` asks for half as many, and for more again as they are taken.
-    Slurm limits the running elements of an array, not of jobs beside each other: while trials live, no more are submitted than ``max_running`` lets run.
+    An array has an element a trial and is submitted whole or not at all. Of single jobs those
+    before the one that is refused are submitted, and `find` finds them. After a batch that a
+    submit limit refused, `capacity` asks for half as many, and for more again as they are taken.
+    Slurm limits how many elements of one array run, not how many jobs beside each other: while
+    trials live, no more are submitted than ``max_running`` lets run.
 
-    A job that waits for what will not come by itself is cancelled after the profile's patience; `poll` then says so.
+    A job that waits for what will not come by itself is cancelled after the profile's
+    ``never_patience_minutes``; `poll` then says so.
     """
 
     name = "slurm"

@@ -7,8 +7,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from agenttts.dispatch.base import JobStatus, Service, ServiceRequest
+from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.batch_script import log_message
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
@@ -20,7 +21,7 @@ from agenttts.dispatch.slurm.queue import (
 from agenttts.dispatch.slurm.request import JobNeeds
 from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
 
-# In the comment of a service's job: which service it is, as batch tokens of trials are, and which start of it.
+# In the comment of a service's job: which service it is, and which start of it.
 _NAME = "batch="
 _START = "start="
 _NO_ANSWER = "sbatch gave no answer when it was started, and no job of that start is in the queue"
@@ -79,8 +80,9 @@ class SlurmServices:
         return replace(state, detail=said) if said else state
 
     def stop(self, job_ids: Collection[str]) -> None:
-        """Cancel these jobs."""
-        cancel_jobs(job_ids)
+        """Cancel these jobs, if there are any."""
+        if job_ids:
+            cancel_jobs(job_ids)
 
     def last_log_line(self, job_id: str) -> str:
         """The last line of a job's standard error."""
