@@ -21,7 +21,7 @@ from agenttts.search.llm.baselines import (
     MLCopilotSearcher,
     ZeroShotSearcher,
 )
-from agenttts.search.llm.writer import Link
+from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.optuna_search import OptunaGPSearcher, OptunaTPESearcher
 from agenttts.search.random_search import RandomSearcher
 from agenttts.space import SearchSpace
@@ -58,7 +58,12 @@ _OBJECTS = ("proposer", "llm")
 
 
 def create(
-    name: str, space: SearchSpace, seed: int = 0, *, llm: Link | None = None, **options: object
+    name: str,
+    space: SearchSpace,
+    seed: int = 0,
+    *,
+    llm: LLMSession | None = None,
+    **options: object,
 ) -> Searcher:
     """The searcher called ``name`` over ``space``; ``options`` are its own (keyword arguments of its class).
 
@@ -69,7 +74,7 @@ def create(
         raise UserError(f"search.method: unknown method '{name}'; {valid_names(name, SEARCHERS)}")
     searcher = SEARCHERS[name]
     valid = option_names(name)
-    if llm is not None and not isinstance(llm, Link):
+    if llm is not None and not isinstance(llm, LLMSession):
         options["llm"] = llm  # from a spec, where it is an option like any other
         llm = None
     for option in options:

@@ -6,7 +6,7 @@ What differs from the paper (arXiv 2508.00890):
   batch). Asked for a few at a time, the first four come first; from then on each remaining one competes with every other
   allocation for what it would teach, and some are never made: with three stages of four models they would take a
   dozen trials, more than it takes to find the optimum of a space without noise.
-- *The insights are a model* (`agenttts.search.effects`), not only prose in a prompt. It proposes, and it judges the
+- *The insights are a model* (`agenttts.search.surrogate`), not only prose in a prompt. It proposes, and it judges the
   agent's proposals: one that is worth less than half of the best candidate is passed over. A poor agent thus costs
   calls, not trials.
 - *The result* is the allocation with the highest expected score, not the highest score: a lucky score among mediocre
@@ -29,7 +29,7 @@ from agenttts.search.insights import ALL_INSIGHTS, MOST_COMPARED, InsightRules
 from agenttts.space import Allocation, SearchSpace
 
 # Once scores are known the surrogate decides after this many trials whether the other initial trials are worth it.
-_ENOUGH_INITIAL = 4
+_FIRST_INITIAL = 4
 
 
 class Proposer(Protocol):
@@ -126,7 +126,7 @@ class AgentTTSSearcher(Searcher):
         return chosen + self.rules.propose(
             n - len(chosen),
             self.archive,
-            favoured=list(offered.values()),
+            preferred=list(offered.values()),
             also=self._missing_initial(),
             pending=pending,
         )
@@ -134,7 +134,7 @@ class AgentTTSSearcher(Searcher):
     def _next_initial(self, n: int) -> list[Proposal]:
         """Initial trials that come first: all before any score is known, then only up to the first few."""
         if self.archive.scored:
-            n = min(n, _ENOUGH_INITIAL - self.archive.known_count)
+            n = min(n, _FIRST_INITIAL - self.archive.known_count)
         return self._missing_initial()[: max(0, n)]
 
     def _missing_initial(self) -> list[Proposal]:

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 _CURVES = 600
 
 
-def curve_belief(counts: Floats) -> tuple[Floats, Floats]:
+def curve_prior(counts: Floats) -> tuple[Floats, Floats]:
     """Mean (c,) of the population at ``counts`` and second moments (c, c), the moments' mean diagonal being 1.
 
     Curves are 0 at the least count: what a model reaches there is its offset, which the surrogate holds apart.

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agenttts.search.archive import Archive
-from agenttts.search.grid import ChoiceGrid, Rows
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.space import Allocation
 
 Mask = NDArray[np.bool_]
 
-# Failures that shut a region; one with f of them stays shut until there are _PATIENCE * 2^f results.
-_SHUT, _PATIENCE = 2, 8
+# Failures that shut a region; one with f of them stays shut until there are _BASE_RESULTS * 2^f results.
+_MIN_FAILURES, _BASE_RESULTS = 2, 8
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ class Failures:
                 key=lambda suspect: (len(suspect.failures & open_), suspect.rank),
                 default=None,
             )
-            if ranked is None or len(ranked.failures & open_) < _SHUT:
+            if ranked is None or len(ranked.failures & open_) < _MIN_FAILURES:
                 break
-            shut = results < _PATIENCE * 2 ** len(ranked.failures)
+            shut = results < _BASE_RESULTS * 2 ** len(ranked.failures)
             (self._shut if shut else self._doubtful).append(ranked)
             open_ -= ranked.failures
         self._doubtful += [suspect for suspect in suspects if suspect.failures & open_]

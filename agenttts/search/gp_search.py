@@ -11,6 +11,7 @@ import numpy as np
 from agenttts.errors import UserError
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.gaussian import (
@@ -21,7 +22,6 @@ from agenttts.search.gaussian import (
     matern,
     search_settings,
 )
-from agenttts.search.grid import ChoiceGrid, Rows
 from agenttts.space import Allocation, SearchSpace
 
 # Allocations whose improvement is computed at most; larger feasible sets are thinned in log(samples).

@@ -1,6 +1,6 @@
 """Moves: the allocations that insights 2 and 3 suggest next to one already tried.
 
-Each move gives one line of reason. Moves say what is worth a look; `agenttts.search.effects` says which look is worth
+Each move gives one line of reason. Moves say what is worth a look; `agenttts.search.surrogate` says which look is worth
 a trial.
 """
 

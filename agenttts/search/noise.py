@@ -14,7 +14,7 @@ import numpy as np
 from agenttts.search.gaussian import Floats
 
 # Numbers of examples looked for, and how many different scores make a common step more than chance.
-_FEWEST, _MOST, _DISTINCT = 10, 1000, 6
+_MIN_EXAMPLES, _MAX_EXAMPLES, _MIN_DISTINCT_SCORES = 10, 1000, 6
 
 
 def variances(scores: Sequence[float], stderrs: Sequence[float | None]) -> Floats | None:
@@ -38,9 +38,9 @@ def variances(scores: Sequence[float], stderrs: Sequence[float | None]) -> Float
 def examples_behind(scores: Sequence[float]) -> int | None:
     """The least number of examples, 10 to 1000, of which all scores are shares; None when there is none."""
     values = np.array(scores, dtype=np.float64)
-    if len(np.unique(values)) < _DISTINCT or values.min() < 0.0 or values.max() > 1.0:
+    if len(np.unique(values)) < _MIN_DISTINCT_SCORES or values.min() < 0.0 or values.max() > 1.0:
         return None
-    numbers = np.arange(_FEWEST, _MOST + 1)
+    numbers = np.arange(_MIN_EXAMPLES, _MAX_EXAMPLES + 1)
     counts = values[None, :] * numbers[:, None]
     fits = np.abs(counts - np.round(counts)).max(axis=1) < 1e-6
     # Many distinct scores are multiples of a fine enough step by chance alone (and of 1/1000 when rounded).

@@ -17,18 +17,18 @@ from typing import Any
 
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.search.base import Proposal, Searcher
+from agenttts.search.encoding import ChoiceGrid
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
-from agenttts.search.grid import ChoiceGrid
 from agenttts.search.moves import within_budget
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 
 # Proposals over budget told to the study as such before one is cut down to the budget.
-_INFEASIBLE = 5
-_INITIAL = 5
+_MAX_INFEASIBLE = 5
+_INITIAL_TRIALS = 5
 
 # Draws that avoid failing regions before one in them is taken: they may be all that is left.
-_DRAWS = 50
+_MAX_REDRAWS = 50
 
 
 class _OptunaSearcher(Searcher):
@@ -36,7 +36,9 @@ class _OptunaSearcher(Searcher):
 
     seed_role = "the initial trials and the draws of Optuna's sampler"
 
-    def __init__(self, space: SearchSpace, seed: int = 0, *, initial: int = _INITIAL) -> None:
+    def __init__(
+        self, space: SearchSpace, seed: int = 0, *, initial: int = _INITIAL_TRIALS
+    ) -> None:
         super().__init__(space, seed)
         if initial < 0:
             raise UserError(f"search: initial is {initial}; valid: 0 or more random trials")
@@ -66,14 +68,14 @@ class _OptunaSearcher(Searcher):
             warnings.simplefilter("ignore")
             study = self._study(number)
             failures = Failures(self._grid, self.archive)
-            for attempt in range(_INFEASIBLE):
+            for attempt in range(_MAX_INFEASIBLE):
                 trial = study.ask(self._distributions)
                 allocation = self._allocation(trial.params)
                 inside = allocation in self.space
                 if inside and not failures.avoids(allocation):
                     break
                 excess = {"budget": self._excess(allocation)}
-                if attempt < _INFEASIBLE - 1:
+                if attempt < _MAX_INFEASIBLE - 1:
                     study.add_trial(self._finished(allocation, self._worst, excess))
                     study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
         reason = f"proposed by {self.name}"
@@ -165,7 +167,7 @@ class _OptunaSearcher(Searcher):
     def _drawn(self, reason: str, failures: Failures | None = None) -> Proposal | None:
         rng = random.Random(f"{self.name}/{self.seed}/{self.archive.known_count}")
         drawn = self._feasible.draw(self.archive, rng)
-        for _ in range(_DRAWS):
+        for _ in range(_MAX_REDRAWS):
             if failures is None or drawn is None or not failures.avoids(drawn):
                 break
             drawn = self._feasible.draw(self.archive, rng)

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agenttts.search.archive import Scored
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats
-from agenttts.search.grid import ChoiceGrid, Rows
 
 # Octaves of samples, at every stage, within which equal results are one observation; and within which a candidate is
 # next to a trial.
-_REPEATS, _NEXT_TO = 1.0, 0.5
+_REPEAT_OCTAVES, _NEIGHBOUR_OCTAVES = 1.0, 0.5
 
 # Repetitions, and their share of neighbouring trials, that make a response one of steps.
-_SEEN, _SHARE = 2, 0.5
+_MIN_REPEATED, _MIN_REPEATED_SHARE = 2, 0.5
 
 
 def independent(trials: Sequence[Scored]) -> list[Scored]:
@@ -28,7 +28,7 @@ def independent(trials: Sequence[Scored]) -> list[Scored]:
     kept: dict[tuple[object, ...], list[Scored]] = {}
     for trial in sorted(trials, key=lambda t: (t.cost, t.allocation)):
         same = kept.setdefault(_outcome(trial), [])
-        if not any(_octaves(trial, other) <= _REPEATS for other in same):
+        if not any(_octaves(trial, other) <= _REPEAT_OCTAVES for other in same):
             same.append(trial)
     found = {trial.allocation for group in kept.values() for trial in group}
     return [trial for trial in trials if trial.allocation in found]
@@ -45,14 +45,14 @@ def beside_trials(
     tried = grid.encode(trial.allocation for trial in trials)
     outcomes = {outcome: number for number, outcome in enumerate(map(_outcome, trials))}
     numbers = np.array([outcomes[_outcome(trial)] for trial in trials])
-    near = np.triu(_apart(grid, tried, tried) <= _NEXT_TO, 1)
+    near = np.triu(_apart(grid, tried, tried) <= _NEIGHBOUR_OCTAVES, 1)
     pairs = int(near.sum())
     equal = int((near & (numbers[:, None] == numbers[None, :])).sum())
-    if equal < _SEEN or equal < _SHARE * pairs:
+    if equal < _MIN_REPEATED or equal < _MIN_REPEATED_SHARE * pairs:
         return none
     if pending is not None:
         tried = np.concatenate([tried, pending])
-    beside: NDArray[np.bool_] = np.any(_apart(grid, rows, tried) <= _NEXT_TO, axis=1)
+    beside: NDArray[np.bool_] = np.any(_apart(grid, rows, tried) <= _NEIGHBOUR_OCTAVES, axis=1)
     return beside
 
 

@@ -9,18 +9,18 @@ from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal
 from agenttts.search.llm.base import Chat, LLMError
 from agenttts.search.llm.prompts import Prompts, allocation_text, history
+from agenttts.search.llm.proposer import AllocationProposer, LLMSession
 from agenttts.search.llm.reading import read_guidelines
-from agenttts.search.llm.writer import AllocationWriter, Link
 from agenttts.space import SearchSpace
 
 SOURCE = "agent"
 
 # New results that make new guidelines worthwhile (a batch of the paper's has 10).
-_NEWS = 3
+_MIN_NEW_RESULTS = 3
 _MOST_GUIDELINES = 8
 # Recent scores "hardly vary" when their spread is under this share of the spread of all.
-_FLAT = 0.02
-_RECENT = 8
+_MIN_SPREAD_SHARE = 0.02
+_RECENT_TRIALS = 8
 
 
 class LLMAgent:
@@ -32,28 +32,32 @@ class LLMAgent:
     """
 
     def __init__(
-        self, space: SearchSpace, seed: int, link: Link, insights: Collection[int] = (1, 2, 3)
+        self,
+        space: SearchSpace,
+        seed: int,
+        session: LLMSession,
+        insights: Collection[int] = (1, 2, 3),
     ) -> None:
         self._space = space
         self._seed = seed
-        self._transcript = link.caller.transcript
-        self._prompts = Prompts(space, link.briefing, insights)
-        self._writer = AllocationWriter(link, self._prompts, SOURCE)
+        self._transcript = session.caller.transcript
+        self._prompts = Prompts(space, session.task_description, insights)
+        self._proposer = AllocationProposer(session, self._prompts, SOURCE)
 
     def propose(self, n: int, archive: Archive) -> list[Proposal]:
         """Up to ``n`` allocations, feasible and new; fewer or none when the model does not deliver."""
         self._remember(archive)
-        if self._writer.given_up:
+        if self._proposer.given_up:
             return []
         try:
             self._write_guidelines(archive)
         except LLMError as error:
             chat = self._propose_chat(n, archive, None)
-            self._writer.fall_back(chat, f"{error.fault}: {error}")
+            self._proposer.fall_back(chat, f"{error.fault}: {error}")
             return []
         best = archive.best()
         otherwise = best.allocation if best else self._space.cheapest
-        return self._writer.write(
+        return self._proposer.propose(
             lambda limit: self._propose_chat(n, archive, limit), n, archive, otherwise
         )
 
@@ -74,9 +78,9 @@ class LLMAgent:
         written = self._written()
         seen = written[-1]["trials"] if written else 0
         recent = len(archive.results) - seen
-        if written and recent < _NEWS:
+        if written and recent < _MIN_NEW_RESULTS:
             return
-        chat, reply = self._writer.ask(
+        chat, reply = self._proposer.ask(
             lambda limit: self._prompts.chat(
                 "guidelines",
                 "guidelines" if written else "guidelines_first",
@@ -120,8 +124,8 @@ class LLMAgent:
 
 def _flat(scores: Sequence[float]) -> bool:
     """Whether the recent scores hardly vary, measured by the spread of all of them."""
-    if len(scores) < 2 * _RECENT:
+    if len(scores) < 2 * _RECENT_TRIALS:
         return False
-    recent = scores[-_RECENT:]
+    recent = scores[-_RECENT_TRIALS:]
     spread = max(scores) - min(scores)
-    return max(recent) - min(recent) <= _FLAT * spread
+    return max(recent) - min(recent) <= _MIN_SPREAD_SHARE * spread

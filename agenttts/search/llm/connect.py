@@ -11,24 +11,24 @@ from typing import Any
 from agenttts.errors import MissingRequirement
 from agenttts.replies import COMMON_THINKING, Thinking
 from agenttts.search.llm.base import LLM, LLMError
-from agenttts.search.llm.briefing import Briefing
-from agenttts.search.llm.caller import Caller, Patience
+from agenttts.search.llm.caller import Caller, RetryPolicy
 from agenttts.search.llm.endpoint import Address, EndpointLLM
+from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
+from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
-from agenttts.search.llm.writer import Link
 from agenttts.spec.agent import AgentSection, EndpointAgent, ScriptedAgent, ServeAgent
 
 
 def connect(
     section: AgentSection,
-    briefing: Briefing,
+    task_description: TaskDescription,
     transcript: Transcript,
     locate: Callable[[], Address] | None = None,
     *,
     thinking: Thinking | None = COMMON_THINKING,
     extra: Mapping[str, Any] | None = None,
-) -> Link | None:
+) -> LLMSession | None:
     """The link to the model of a section; None for ``agent: none``. Asks nothing yet.
 
     ``locate`` finds the server of a model that the run serves itself (``kind: serve``), and may raise `LLMError`;
@@ -36,7 +36,7 @@ def connect(
     """
     if section == "none":
         return None
-    patience = Patience(
+    policy = RetryPolicy(
         retries=section.retries,
         max_calls=section.max_calls,
         max_total_tokens=section.max_total_tokens,
@@ -61,8 +61,8 @@ def connect(
             direct=not fixed,
             extra=section.extra if isinstance(section, EndpointAgent) else extra,
         )
-    caller = Caller(llm, transcript, patience, thinking=thinking)
-    return Link(caller, briefing, section.bad_replies)
+    caller = Caller(llm, transcript, policy, thinking=thinking)
+    return LLMSession(caller, task_description, section.bad_replies)
 
 
 def served_name(section: ServeAgent) -> str:

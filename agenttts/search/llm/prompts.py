@@ -1,4 +1,4 @@
-"""The prompts: Jinja2 templates beside this file (``prompts/*.j2``), filled in from space, archive and briefing."""
+"""The prompts: Jinja2 templates beside this file (``prompts/*.j2``), filled in from space, archive and task_description."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.llm.base import Chat, Message
-from agenttts.search.llm.briefing import Briefing
+from agenttts.search.llm.task_description import TaskDescription
 from agenttts.space import Allocation, SearchSpace, Stage
 
 if TYPE_CHECKING:  # Jinja2 is imported when a prompt is written: most commands need none
@@ -24,14 +24,17 @@ class Prompts:
     """Writes the questions of one search. ``insights``: which of the three the guideline prompts speak of."""
 
     def __init__(
-        self, space: SearchSpace, briefing: Briefing, insights: Collection[int] = (1, 2, 3)
+        self,
+        space: SearchSpace,
+        task_description: TaskDescription,
+        insights: Collection[int] = (1, 2, 3),
     ) -> None:
         self._space = space
         self._facts = {
-            "briefing": briefing,
+            "task_description": task_description,
             "space": space,
             "budget": f"{space.budget:g}",
-            "stages": [_stage_facts(space, stage, briefing) for stage in space.stages],
+            "stages": [_stage_facts(space, stage, task_description) for stage in space.stages],
             "insights": set(insights),
             "example": _example(space),
         }
@@ -126,10 +129,12 @@ def _known(space: SearchSpace, result: TrialResult) -> bool:
     )
 
 
-def _stage_facts(space: SearchSpace, stage: Stage, briefing: Briefing) -> dict[str, Any]:
+def _stage_facts(
+    space: SearchSpace, stage: Stage, task_description: TaskDescription
+) -> dict[str, Any]:
     return {
         "name": stage.name,
-        "description": briefing.stages.get(stage.name, ""),
+        "description": task_description.stages.get(stage.name, ""),
         "prompt_tokens": stage.prompt_tokens,
         "decode_tokens": stage.decode_tokens,
         "samples": _samples_text(stage.samples),

@@ -69,7 +69,7 @@ def _values(text: str) -> Iterator[Any]:
     for piece in pieces:
         start = min((i for i in (piece.find("{"), piece.find("[")) if i >= 0), default=-1)
         if start >= 0:
-            value = _mended(piece[start:])
+            value = _repair_json(piece[start:])
             if isinstance(value, (dict, list)):
                 yield value
 
@@ -81,7 +81,7 @@ def _loads(text: str) -> Any:
         return None
 
 
-def _mended(text: str) -> Any:
+def _repair_json(text: str) -> Any:
     from json_repair import repair_json
 
     # Nesting this deep is noise, and costs the repair more than it can bring.

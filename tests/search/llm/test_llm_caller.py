@@ -1,4 +1,4 @@
-"""Patience, caps, and the transcript as memory."""
+"""Retries, caps, and the transcript as memory."""
 
 import json
 
@@ -6,18 +6,18 @@ import pytest
 
 from agenttts.errors import UserError
 from agenttts.search.llm.base import Chat, LLMError
-from agenttts.search.llm.caller import Caller, Patience
+from agenttts.search.llm.caller import Caller, RetryPolicy
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
 from agenttts.search.llm.transcript import Transcript, summarise
-from tests.support.llm import BRIEFING, link
+from tests.support.llm import TASK_DESCRIPTION, scripted_session
 
 CHAT = Chat("propose", ({"role": "user", "content": "x" * 400},))
 
 
-def caller(replies, transcript=None, waits=None, then="", **patience):
+def caller(replies, transcript=None, waits=None, then="", **policy):
     llm = ScriptedLLM({"replies": replies, "then": then}, sleep=lambda s: None)
     sleep = (waits if waits is not None else []).append
-    return Caller(llm, transcript or Transcript(), Patience(**patience), sleep=sleep)
+    return Caller(llm, transcript or Transcript(), RetryPolicy(**policy), sleep=sleep)
 
 
 def test_waits_grow_and_a_reply_ends_them():
@@ -122,7 +122,7 @@ def test_the_summary_counts_what_happened(tmp_path):
 
 
 def test_links_share_their_briefing():
-    assert link(["x"]).briefing == BRIEFING
+    assert scripted_session(["x"]).task_description == TASK_DESCRIPTION
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Briefing:
+class TaskDescription:
     """The task and its stages described; ``main_metric`` is the score, ``STAGE.METRIC``, to be maximised.
 
     ``examples``: how many a trial is scored on (None: not known), from which follows how noisy a score is.

@@ -15,14 +15,16 @@ from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits
 
 
 @dataclass(frozen=True)
-class Mended:
+class Projected:
     """An allocation of the space, and what was changed to make it one (nothing: it was fine)."""
 
     allocation: Allocation
     notes: tuple[str, ...] = ()
 
 
-def mend(raw: RawAllocation, space: SearchSpace, otherwise: Allocation) -> Mended | str:
+def project_to_space(
+    raw: RawAllocation, space: SearchSpace, otherwise: Allocation
+) -> Projected | str:
     """The proposal as an allocation of the space, or why it cannot be made one.
 
     ``otherwise`` (in the space) lends its choice to stages that the proposal leaves out.
@@ -38,7 +40,7 @@ def mend(raw: RawAllocation, space: SearchSpace, otherwise: Allocation) -> Mende
             return f"stage '{stage.name}' has no model like '{choice.model}'"
         choices.append(Choice(stage.name, model, _samples(stage, choice, otherwise, notes)))
     fitted = _within_budget(space, choices, notes)
-    return Mended(Allocation(tuple(fitted)), tuple(notes))
+    return Projected(Allocation(tuple(fitted)), tuple(notes))
 
 
 def _model(stage: Stage, choice: RawChoice, otherwise: Allocation, notes: list[str]) -> str | None:

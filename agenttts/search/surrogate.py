@@ -1,6 +1,6 @@
 """The surrogate: what the trials say about the whole space, expected scores with their uncertainty.
 
-The insights as curves with parameters (`agenttts.search.response`), and a Gaussian process over what they leave unexplained
+The insights as curves with parameters (`agenttts.search.quality`), and a Gaussian process over what they leave unexplained
 (`agenttts.search.kernel`), averaged over hyperparameter settings in proportion to how well each explains the trials. Scores may
 be noisy: how much is taken from the trials' standard errors, from the scores' step (`agenttts.search.noise`), or fitted.
 """
@@ -15,21 +15,21 @@ from functools import cached_property
 import numpy as np
 
 from agenttts.search.archive import Scored
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats, Posterior, log_evidence, search_settings
-from agenttts.search.grid import ChoiceGrid, Rows
-from agenttts.search.kernel import EffectKernel, Points, Responses
+from agenttts.search.kernel import EffectKernel, Points, Qualities
 from agenttts.search.noise import variances
-from agenttts.search.response import Observed, Response
+from agenttts.search.quality import Observed, QualityModel
 from agenttts.search.steps import independent
 from agenttts.space import Allocation
 
 # Settings averaged, and how they are looked for: draws from the prior, then rounds of perturbations.
 _MEMBERS = 8
-_DRAWS, _ROUNDS, _EACH = 128, 3, 48
+_PRIOR_DRAWS, _REFINEMENT_ROUNDS, _PERTURBATIONS_PER_ROUND = 128, 3, 48
 
 # Spread of the log of the noise variance around what is known of it, and how sure that is: scores rounded for print
 # look like shares of 100 examples too. Bounds of the log.
-_NOISE_SPREAD, _CERTAIN = 0.3, 0.9
+_NOISE_SPREAD, _KNOWN_NOISE_WEIGHT = 0.3, 0.9
 _NOISE = (np.log(1e-7), 3.0)
 
 # Fitting is cubic in the trials. Past this many, the best and the latest ones stand for the rest.
@@ -38,10 +38,10 @@ _MOST_TRIALS = 150
 _MANY_TRIALS = 80
 
 # Shares within so little of each other are stretched before curves are fitted to them.
-_NARROW = 1e-3
+_MIN_SCORE_RANGE = 1e-3
 
 # Standard deviation of a stage metric that gives nothing away about itself, and of what the response may miss of one.
-_UNSURE, _MISFIT = 0.02, 0.005
+_ASSUMED_METRIC_SD, _MODEL_ERROR_SD = 0.02, 0.005
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Expectation:
     sd: float
 
 
-class EffectModel:
+class Surrogate:
     """Expected scores, fitted to the trials that count (at least one, all within the grid's space).
 
     ``curves=False`` leaves sample counts out (no insight 2), ``coupling=False`` makes the stages' effects add up
@@ -77,7 +77,7 @@ class EffectModel:
         self._unit = _spread(scores, statistics.pstdev(scores))
         explained = curves and coupling
         self._scale = _Scale.of(scores)
-        self._response = _response(grid, self.trials, self._scale) if explained else None
+        self._quality = _quality_model(grid, self.trials, self._scale) if explained else None
         self.points = self.at(grid.encode(trial.allocation for trial in self.trials))
         self.kernel = EffectKernel(
             grid,
@@ -90,12 +90,12 @@ class EffectModel:
 
     def at(self, rows: Rows) -> Points:
         """Rows as the kernel takes them."""
-        if self._response is None:
+        if self._quality is None:
             return Points(rows)
-        mean, features = self._response.at(rows)
+        mean, features = self._quality.at(rows)
         unit = self._scale.unit / self._unit
         centre = (self._centre - self._scale.zero) / self._scale.unit
-        return Points(rows, Responses(unit * (mean - centre), unit * features))
+        return Points(rows, Qualities(unit * (mean - centre), unit * features))
 
     def predict(self, points: Points) -> tuple[Floats, Floats]:
         """Standardised expected scores (members, points), and the points in the observations' coordinates."""
@@ -122,7 +122,7 @@ class EffectModel:
         """Expected scores of allocations in the space, or over its budget but of its choices."""
         if not allocations:
             return []
-        expected = self.standing(self.grid.encode(allocations))
+        expected = self.posterior_mean(self.grid.encode(allocations))
         means: list[float] = (self._centre + self._unit * expected).tolist()
         return means
 
@@ -137,7 +137,7 @@ class EffectModel:
         spread = float(np.sqrt(self.weights @ (variance + (means - mean) ** 2)))
         return Expectation(self._centre + self._unit * mean, self._unit * spread)
 
-    def standing(self, rows: Rows) -> Floats:
+    def posterior_mean(self, rows: Rows) -> Floats:
         """Expected scores of rows, standardised; shape (rows,)."""
         expected: Floats = self.weights @ self.predict(self.at(rows))[0]
         return expected
@@ -191,9 +191,9 @@ class EffectModel:
             log_posterior,
             draw,
             rng,
-            first=_DRAWS // 4 if many else _DRAWS,
-            rounds=_ROUNDS,
-            each=_EACH // 4 if many else _EACH,
+            first=_PRIOR_DRAWS // 4 if many else _PRIOR_DRAWS,
+            rounds=_REFINEMENT_ROUNDS,
+            each=_PERTURBATIONS_PER_ROUND // 4 if many else _PERTURBATIONS_PER_ROUND,
         )
         self.settings = settings[:_MEMBERS]
         weights = np.exp(fitted[:_MEMBERS] - fitted[0])
@@ -212,7 +212,9 @@ def _log_noise_prior(noise: Floats, mean: float, sd: float, level: float, known:
     if not known:
         return broad
     close = -0.5 * np.square((noise - level) / _NOISE_SPREAD) - np.log(_NOISE_SPREAD)
-    mixed: Floats = np.logaddexp(np.log(_CERTAIN) + close, np.log(1.0 - _CERTAIN) + broad)
+    mixed: Floats = np.logaddexp(
+        np.log(_KNOWN_NOISE_WEIGHT) + close, np.log(1.0 - _KNOWN_NOISE_WEIGHT) + broad
+    )
     return mixed
 
 
@@ -227,7 +229,7 @@ class _Scale:
     @classmethod
     def of(cls, values: Sequence[float]) -> _Scale:
         low, high = min(values), max(values)
-        if low >= 0.0 and high <= 1.0 and not 0.0 < high - low < _NARROW:
+        if low >= 0.0 and high <= 1.0 and not 0.0 < high - low < _MIN_SCORE_RANGE:
             return cls(0.0, 1.0)
         unit = _spread(values, (high - low) / 0.8)
         return cls(low - 0.1 * unit, unit)
@@ -238,7 +240,7 @@ def _spread(values: Sequence[float], spread: float) -> float:
     return spread if spread > 1e-9 * max(1.0, *map(abs, values)) else 1.0
 
 
-def _response(grid: ChoiceGrid, trials: Sequence[Scored], scale: _Scale) -> Response:
+def _quality_model(grid: ChoiceGrid, trials: Sequence[Scored], scale: _Scale) -> QualityModel:
     """The response that the trials' stage metrics and scores speak for."""
     last = len(grid.choices) - 1
     observed: list[Observed] = []
@@ -253,7 +255,7 @@ def _response(grid: ChoiceGrid, trials: Sequence[Scored], scale: _Scale) -> Resp
         if seen:
             observed.append(_observed(grid, number, list(seen.values()), values, _Scale.of(values)))
     observed.append(_observed(grid, last, trials, [trial.score for trial in trials], scale))
-    return Response(grid, observed)
+    return QualityModel(grid, observed)
 
 
 def _observed(
@@ -261,8 +263,8 @@ def _observed(
 ) -> Observed:
     final = stage == len(grid.choices) - 1
     known = variances(values, [trial.stderr if final else None for trial in trials])
-    unsure = np.full(len(values), (_UNSURE * scale.unit) ** 2)
-    variance = (unsure if known is None else known) / scale.unit**2 + _MISFIT**2
+    unsure = np.full(len(values), (_ASSUMED_METRIC_SD * scale.unit) ** 2)
+    variance = (unsure if known is None else known) / scale.unit**2 + _MODEL_ERROR_SD**2
     shares = (np.array(values) - scale.zero) / scale.unit
     return Observed(stage, grid.encode(trial.allocation for trial in trials), shares, variance)
 

@@ -6,7 +6,7 @@ and with what it is given (insight 3): ``own·(1 - need·(1 - given))``, to a sm
 stage metrics are observations of what its stages hand on, its score of what the last one does.
 
 The fit is the most likely setting of the parameters (Levenberg-Marquardt, from several starts at a time). Around it the
-response is taken as linear in them (Laplace's approximation), which makes it a Gaussian process: see `Response.at`.
+response is taken as linear in them (Laplace's approximation), which makes it a Gaussian process: see `QualityModel.at`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats
-from agenttts.search.grid import ChoiceGrid, Rows
 
 # Parameters of a stage, then of each of its models: mean and standard deviation before any trial. ``start`` is the logit of
 # quality at the least count, ``rise`` that of the share of the rest that samples can gain; their slopes go with size (in
@@ -48,10 +48,10 @@ _ABOVE_START = 0.3
 _SHARPNESS = 3.0
 
 # Starts of the fit and most steps; it ends when no start gains this much of its log posterior any more.
-_STARTS, _STEPS, _GAIN = 6, 30, 1e-4
+_FIT_STARTS, _MAX_FIT_STEPS, _MIN_FIT_GAIN = 6, 30, 1e-4
 
 # No parameter leaves its mean by more standard deviations than this, nor moves by more than this at a step.
-_FAR, _STRIDE = 6.0, 3.0
+_MAX_DEVIATION_SDS, _MAX_STEP_SDS = 6.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class _Handed:
     slope: Floats
 
 
-class Response:
+class QualityModel:
     """The response over a grid, fitted to ``observed`` (at most one entry a stage).
 
     As a Gaussian process it knows the stages' metrics, but not yet the scores (those of the last stage): these decide where it
@@ -88,11 +88,11 @@ class Response:
             prior += _OF_STAGE.values()
             for _ in stage.models:
                 prior += _OF_MODEL.values()
-        self._usual: Floats = np.array([mean for mean, _ in prior])
-        self._spread: Floats = np.array([sd for _, sd in prior])
+        self._prior_mean: Floats = np.array([mean for mean, _ in prior])
+        self._prior_sd: Floats = np.array([sd for _, sd in prior])
         for seen in observed:
             level = float(np.clip(seen.values.mean(), 0.02, 0.98))
-            self._usual[self._offsets[seen.stage] + _START] = _logit(level) - _ABOVE_START
+            self._prior_mean[self._offsets[seen.stage] + _START] = _logit(level) - _ABOVE_START
         self._setting = self._fit(observed)
         last = len(self._offsets) - 1
         metrics = [seen for seen in observed if seen.stage != last]
@@ -111,18 +111,21 @@ class Response:
     def _fit(self, observed: Sequence[Observed]) -> Floats:
         """The most likely setting, shape (1, parameters)."""
         rng = np.random.default_rng(11)
-        drawn = rng.standard_normal((_STARTS, len(self._usual)))
+        drawn = rng.standard_normal((_FIT_STARTS, len(self._prior_mean)))
         drawn[0] = 0.0
-        settings = self._usual + 0.7 * self._spread * drawn
+        settings = self._prior_mean + 0.7 * self._prior_sd * drawn
         cost, curvature, gradient = self._quadratic(settings, observed)
-        damping = np.full(_STARTS, 1e-2)
-        along = np.arange(len(self._usual))
-        low, high = self._usual - _FAR * self._spread, self._usual + _FAR * self._spread
-        for _ in range(_STEPS):
+        damping = np.full(_FIT_STARTS, 1e-2)
+        along = np.arange(len(self._prior_mean))
+        low, high = (
+            self._prior_mean - _MAX_DEVIATION_SDS * self._prior_sd,
+            self._prior_mean + _MAX_DEVIATION_SDS * self._prior_sd,
+        )
+        for _ in range(_MAX_FIT_STEPS):
             damped = curvature.copy()
             damped[:, along, along] *= 1.0 + damping[:, None]
             step = np.linalg.solve(damped, gradient[..., None])[..., 0]
-            stride = _STRIDE * self._spread
+            stride = _MAX_STEP_SDS * self._prior_sd
             moved = np.clip(settings + np.clip(step, -stride, stride), low, high)
             new_cost, new_curvature, new_gradient = self._quadratic(moved, observed)
             better = new_cost < cost
@@ -132,7 +135,7 @@ class Response:
             gradient = np.where(better[:, None], new_gradient, gradient)
             cost = np.where(better, new_cost, cost)
             damping = np.clip(damping * np.where(better, 0.3, 5.0), 1e-6, 1e6)
-            if better.any() and gain < _GAIN:
+            if better.any() and gain < _MIN_FIT_GAIN:
                 break
         best = int(cost.argmin())
         likeliest: Floats = settings[best : best + 1]
@@ -143,10 +146,10 @@ class Response:
     ) -> tuple[Floats, Floats, Floats]:
         """Negative log posterior (k,) of ``settings`` up to a constant, its curvature by Gauss and Newton, and the
         gradient of the log posterior."""
-        off = (settings - self._usual) / self._spread
+        off = (settings - self._prior_mean) / self._prior_sd
         cost = 0.5 * np.square(off).sum(axis=1)
-        curvature = np.tile(np.diag(self._spread**-2.0), (len(settings), 1, 1))
-        gradient = -off / self._spread
+        curvature = np.tile(np.diag(self._prior_sd**-2.0), (len(settings), 1, 1))
+        gradient = -off / self._prior_sd
         for seen in observed:
             handed = self._handed(settings, seen.rows, seen.stage)
             residual = seen.values - handed.value
@@ -158,7 +161,7 @@ class Response:
 
     def _handed(self, settings: Floats, rows: Rows, stage: int) -> _Handed:
         """What ``stage`` hands on."""
-        own = self._own(settings, rows, stage)
+        own = self._stage_quality(settings, rows, stage)
         if stage == 0:
             return own
         given = self._handed(settings, rows, stage - 1)
@@ -175,7 +178,7 @@ class Response:
         slope[..., at + _MIXED] = (given.value - product) * mixed * (1.0 - mixed)
         return _Handed((1.0 - mixed) * product + mixed * given.value, slope)
 
-    def _own(self, settings: Floats, rows: Rows, stage: int) -> _Handed:
+    def _stage_quality(self, settings: Floats, rows: Rows, stage: int) -> _Handed:
         """Quality of a stage's own work: its model's curve at its count."""
         at = self._offsets[stage]
         choice = rows[:, stage]
