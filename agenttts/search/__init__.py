@@ -1,4 +1,7 @@
-"""Searchers: what to try next. ``create("agenttts", space, seed=0)`` makes one by its name in the job spec."""
+"""Searchers: what to try next.
+
+``create("agenttts", space, seed=0)`` makes one by its name in the job spec.
+"""
 
 from __future__ import annotations
 
@@ -65,10 +68,12 @@ def create(
     llm: LLMSession | None = None,
     **options: object,
 ) -> Searcher:
-    """The searcher called ``name`` over ``space``; ``options`` are its own (keyword arguments of its class).
+    """The searcher called ``name`` over ``space``.
 
-    ``llm`` is the model to ask, for those that ask one. Raises `agenttts.errors.UserError` for an unknown name or
-    option, naming the valid ones.
+    ``options`` are its own (keyword arguments of its class).
+
+    ``llm`` is the model to ask, for those that ask one. Raises `agenttts.errors.UserError` for an
+    unknown name or option, naming the valid ones.
     """
     if name not in SEARCHERS:
         raise UserError(f"search.method: unknown method '{name}'; {valid_names(name, SEARCHERS)}")
@@ -99,7 +104,10 @@ def create(
 
 
 def asks_llm(name: str) -> Literal["needs", "takes", "no"]:
-    """Whether the searcher called ``name`` needs a language model, takes one when there is one, or asks none."""
+    """Whether the searcher called ``name`` asks a language model.
+
+    It needs one, takes one when there is one, or asks none.
+    """
     searcher = SEARCHERS[name]
     if issubclass(searcher, LLMSearcher):
         return "needs"
@@ -107,7 +115,10 @@ def asks_llm(name: str) -> Literal["needs", "takes", "no"]:
 
 
 def seed_role(searcher: Searcher, *, llm: bool) -> str:
-    """What the seed of ``searcher`` decides, in a few words; ``llm``: a language model is asked."""
+    """What the seed of ``searcher`` decides, in a few words.
+
+    ``llm``: a language model is asked.
+    """
     if llm and asks_llm(searcher.name) == "takes":
         return (
             "the seed of every question to the language model; "

@@ -1,10 +1,12 @@
-"""Which untried allocations to try next: the value of what a trial would teach.
+"""Acquisition: which untried allocations to try next.
 
-The value of a candidate is how much higher the best expected score among tried allocations is likely to be once the
-candidate has been tried, its own included (the knowledge gradient of Frazier et al. 2009, restricted to what was
-tried). Without noise it is the expected improvement; with noise it also pays for telling good allocations apart.
-Within a batch each pick is believed to score as expected before the next one is made ("kriging believer", Ginsbourger et
-al. 2010): the means stay, the uncertainty around it goes, and the batch spreads out.
+The value of a candidate is the expected rise of the highest posterior mean among tried allocations
+once the candidate has been tried, its own included (the knowledge gradient of Frazier et al. 2009,
+restricted to tried allocations). Without noise it is the expected improvement; with noise it also
+values trials that tell good allocations apart. Within a batch the model is conditioned on each
+pick's expected score before the next pick ("kriging believer", Ginsbourger et al. 2010): the means
+stay, the uncertainty around the pick shrinks, and the batch spreads out. Pending trials are
+conditioned on before the first pick.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from agenttts.search.gaussian import Floats, expected_improvement
 from agenttts.search.kernel import EffectKernel, Points
 from agenttts.search.surrogate import Surrogate
 
-# Candidates left after a first look by expected improvement, and tried allocations that may turn out best.
+# Candidates kept by expected improvement before values are computed, and tried allocations that may
+# turn out best.
 _SCREENED, _RIVALS = 250, 12
 
 # Equally likely outcomes of a trial over which its value is averaged.
@@ -28,7 +31,10 @@ _OUTCOMES = np.array([NormalDist().inv_cdf((i + 0.5) / 12) for i in range(12)])
 
 @dataclass(frozen=True)
 class Pick:
-    """A candidate's number and its value relative to the best candidate's at that position of the batch."""
+    """A candidate's number and its relative value.
+
+    The value is relative to that of the best candidate at this position of the batch.
+    """
 
     index: int
     relative_value: float
@@ -45,9 +51,10 @@ def choose(
 ) -> list[Pick]:
     """Up to ``n`` of ``candidates``, the most valuable first; ties go to the earlier.
 
-    The first ``preferred`` candidates (an agent's proposals) are taken before the others as long as one is worth at
-    least ``min_relative_value`` of the best. The trials ``pending`` (rows that are no candidates) are believed to score as expected
-    before the first pick, as each pick is before the next.
+    The first ``preferred`` candidates (an agent's proposals) are taken before the others as long as
+    one is worth at least ``min_relative_value`` of the best. The model is conditioned on the trials
+    ``pending`` (rows that are not candidates) before the first pick, as on each pick before the
+    next.
     """
     if n < 1 or not len(candidates):
         return []
@@ -69,7 +76,10 @@ def choose(
 
 
 class _Batch:
-    """What the model believes of the candidates while a batch fills. Arrays lead with the ensemble's members."""
+    """The posterior over the candidates while a batch fills.
+
+    Arrays lead with the ensemble's members.
+    """
 
     def __init__(
         self, model: Surrogate, candidates: Rows, preferred: int, pending: Rows | None
@@ -115,7 +125,7 @@ class _Batch:
         moved = (self._shared / sd[..., None])[..., None] * _OUTCOMES
         others = (self._rival_mean[:, None, :, None] + moved).max(axis=2)
         gain = np.maximum(own, others).mean(axis=2) - rivals
-        # The expected score settles what hardly differs in value.
+        # Candidates of almost equal value are ordered by their expected score.
         value: Floats = self._model.weights @ (np.maximum(gain, 0.0) + 1e-9 * self._mean)
         return np.where(self._open, value, -np.inf)
 
@@ -139,10 +149,13 @@ class _Batch:
 
 
 def initial_design(grid: ChoiceGrid, taken: Rows, candidates: Rows, n: int) -> list[int]:
-    """Numbers of up to ``n`` candidates to try while no score is known, besides those ``taken``.
+    """Numbers of up to ``n`` candidates to try while no score is known.
 
-    Each has the highest hope, expected score and uncertainty together under the kernel's usual setting, given that all
-    before it will be known: a spread over models and samples where good scores are likely.
+    ``taken`` are the trials that were made or are pending.
+
+    Each has the highest upper confidence bound (mean plus one standard deviation) under the mean of
+    the kernel's prior, conditioned on all before it. The design spreads over models and samples
+    where good scores are likely.
     """
     kernel = EffectKernel(grid, curves=True, coupling=True)
     setting = kernel.prior()[0][None, :]

@@ -1,7 +1,7 @@
 """Findings: what the trials say, in plain sentences. They are the search's guidelines.
 
-Three kinds, one an insight: which model a stage should pursue, which way its sample count should go, and which stage
-pays best for more budget.
+Three kinds, one an insight: which model a stage should pursue, which way its sample count should
+go, and which stage pays best for more budget.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ def _pursue(
     best: Allocation,
     clear: float,
 ) -> Iterator[str]:
-    """Insight 1: the model to pursue, the cheaper one unless a larger is clearly better at the same cost."""
+    """Insight 1: the model to pursue.
+
+    It is the cheaper one unless a larger one is clearly better at the same cost.
+    """
     if len(stage.models) < 2:
         return
     spare = _spare(space, stage, best)
@@ -70,7 +73,7 @@ def _pursue(
 def _direction(
     space: SearchSpace, stage: Stage, model: Surrogate, best: Allocation, clear: float
 ) -> Iterator[str]:
-    """Insight 2: whether the stage's samples rise, are flat or fall around the best allocation."""
+    """Insight 2: whether a stage's samples rise, are flat or fall at ``best``."""
     choice = best[stage.name]
     here = model.mean(best)
     most = stage.affordable_samples(choice.model, _spare(space, stage, best))

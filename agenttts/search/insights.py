@@ -1,10 +1,12 @@
 """The insight rules: the method without an LLM.
 
-From the archive alone, the rules propose, recommend and explain. The surrogate (`agenttts.search.surrogate`) says what the
-trials let expect of every allocation; candidates are the feasible set, thinned where it is large, and everything next to
-the best allocations: a stage's choice exchanged (insight 2), budget shifted between two stages (insight 3). The value of
-what a trial would teach decides (`agenttts.search.acquisition`), except where trials fail (`agenttts.search.failures`). When recent scores hardly vary, a third of the
-proposals explore (crossover, mutation, random), as do all of them when no insight is switched on.
+From the archive alone, the rules propose, recommend and explain. The surrogate
+(`agenttts.search.surrogate`) predicts the score of every allocation; candidates are the feasible
+set, thinned where it is large, and everything next to the best allocations: a stage's choice
+exchanged (insight 2), budget shifted between two stages (insight 3). They are chosen by the value
+of the information that a trial gives (`agenttts.search.acquisition`), except where trials fail
+(`agenttts.search.failures`). When recent scores hardly vary, a third of the proposals explore
+(crossover, mutation, random), as do all of them when no insight is switched on.
 """
 
 from __future__ import annotations
@@ -32,19 +34,21 @@ from agenttts.space import Allocation, SearchSpace
 
 ALL_INSIGHTS = (1, 2, 3)
 
-# The feasible set is thinned to so many allocations; of those and of what is next to the best ones, so many at random
-# are candidates.
+# Sizes: of the feasible set, which is thinned to it, and of the random parts of that set and of the
+# best trials' neighbours that are compared.
 _MOST_ROWS, MOST_COMPARED, _MOST_NEIGHBOURS = 20_000, 700, 700
 _BEST_EXPLORED = 3
 
-# An untried allocation is recommended when the gain expected of it is this many standard deviations of that gain, and not
-# before there are so many trials; steps to find it, each to the best next to the last.
+# An untried allocation is recommended when its expected gain is this many standard deviations of
+# that gain, from this number of trials on. Steps of the search for it, each to the best neighbour
+# of the last.
 _MIN_GAIN_SDS, _MIN_TRIALS_TO_RECOMMEND, _CLIMB_STEPS = 0.1, 8, 3
 
 # A preferred proposal is taken when it is worth this share of the best candidate.
 _MIN_RELATIVE_VALUE = 0.5
 
-# Explorations passed over because trials fail there, before one is made all the same: nothing else may be left.
+# Explorations dropped because trials fail there, before one is made all the same: nothing else may
+# be left.
 _MOST_AVOIDED = 50
 
 # Recent scores "hardly vary" when their spread is under this share of the spread of all scores.
@@ -53,7 +57,10 @@ _RECENT_TRIALS = 8
 
 
 class InsightRules:
-    """Proposals, recommendation and guidelines from an archive alone; deterministic given seed and archive."""
+    """Proposals, recommendation and guidelines from an archive alone.
+
+    Deterministic given seed and archive.
+    """
 
     def __init__(
         self, space: SearchSpace, seed: int = 0, insights: Collection[int] = ALL_INSIGHTS
@@ -76,11 +83,14 @@ class InsightRules:
         also: Sequence[Proposal] = (),
         pending: Sequence[Allocation] = (),
     ) -> list[Proposal]:
-        """Up to ``n`` new feasible allocations, most promising first; fewer only when the space is exhausted.
+        """Up to ``n`` new feasible allocations, most promising first.
+
+        Fewer only when the space is exhausted.
 
         ``also`` are further candidates, in the space and new, judged like the rules' own.
-        ``preferred`` are an agent's proposals, likewise new: each that is worth at least half of the best candidate
-        is taken before it. Candidates are valued as if the trials ``pending`` will score as expected.
+        ``preferred`` are an agent's proposals, likewise new: each that is worth at least half of
+        the best candidate is taken before it. Candidates are valued as if the trials ``pending``
+        will score as expected.
         """
         rng = random.Random(f"insights/{self.seed}/{archive.known_count}")
         chosen: dict[Allocation, Proposal] = {}
@@ -100,7 +110,8 @@ class InsightRules:
             keys = self._grid.keys(self._grid.encode(offered))
 
             def most_valuable(part: Rows, count: int) -> list[int]:
-                # The preferred ones lead the candidates, and so what is left of them leads every part.
+                # The preferred ones lead the candidates, and so what is left of them leads every
+                # part.
                 own = int(np.isin(self._grid.keys(part), keys).sum())
                 picks = choose(
                     model,
@@ -121,15 +132,18 @@ class InsightRules:
         return list(chosen.values())
 
     def best(self, archive: Archive, *, tried: bool = False) -> Allocation | None:
-        """The allocation with the highest *expected* score; with ``tried`` the best tried one (ties: the cheaper).
+        """The allocation with the highest *expected* score (ties: the cheaper).
 
-        The expectation weighs a score against those of its neighbours, as far as the scores look noisy: a lucky
-        score among mediocre neighbours does not win, an exact one does. What was not tried has to be expected to be better by
-        more than a part of what the model is unsure of.
+        With ``tried`` it is the best tried one.
+
+        The expected score weighs a score against those of similar allocations, the more the noisier
+        the scores are. An untried allocation is recommended only if its expected gain is more than
+        a share of the gain's standard deviation.
         """
         model = self.model(archive)
         if model is None or not self.curves:
-            # Without curves all sample counts look alike: the scores themselves have to tell them apart.
+            # Without curves the model gives all sample counts the same score: only the trials'
+            # scores tell them apart.
             top_score = archive.best()
             return top_score.allocation if top_score else None
         known = self._best_tried(model)
@@ -148,14 +162,17 @@ class InsightRules:
         return expected if gain.mean > _MIN_GAIN_SDS * gain.sd else known
 
     def guidelines(self, archive: Archive) -> list[str]:
-        """What the trials so far say about models, samples and budget, a few plain sentences."""
+        """Findings on models, samples and budget from the trials so far, a few sentences."""
         model, best = self.model(archive), self.best(archive, tried=True)
         if model is None or best is None:
             return []
         return findings(self.space, archive, model, best)
 
     def model(self, archive: Archive) -> Surrogate | None:
-        """The surrogate fitted to the archive (kept until it changes); None before any trial scored."""
+        """The surrogate fitted to the archive; None before any trial scored.
+
+        It is kept until the archive changes.
+        """
         scored = archive.scored
         if not scored:
             return None
@@ -171,7 +188,8 @@ class InsightRules:
     def _best_tried(self, model: Surrogate) -> Allocation:
         top = max(model.tried, key=lambda a: (model.tried[a], -self.space.cost(a), a))
         scores = {trial.allocation: trial.score for trial in model.trials}
-        # Equal up to rounding counts as a tie, and so do equal scores that the model hardly tells apart.
+        # Means equal up to rounding are a tie, and so are equal scores whose means differ by
+        # little.
         equal = [
             allocation
             for allocation, mean in model.tried.items()
@@ -181,7 +199,7 @@ class InsightRules:
         return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
 
     def _best_expected(self, model: Surrogate, archive: Archive) -> Allocation | None:
-        """The highest expected score among the feasible set, thinned, and what is next to the best."""
+        """The highest expected score in the thinned feasible set and near the best."""
         failures = self.failures(archive)
         scored = {trial.allocation for trial in archive.scored}
         failed = (r.allocation for r in archive.results if r.allocation not in scored)
@@ -231,7 +249,10 @@ class InsightRules:
         pending: Rows,
         rng: random.Random,
     ) -> Rows:
-        """Rows of new allocations, those ``named`` first, the others shuffled (ties then fall at random)."""
+        """Rows of new allocations, those ``named`` first.
+
+        The others are shuffled, so that ties fall at random.
+        """
         draw = np.random.default_rng(rng.randrange(2**32))
         rows = self._outlook(model, archive, draw, pending)
         rows = np.concatenate([self._grid.encode(named), rows[draw.permutation(len(rows))]])
@@ -261,7 +282,10 @@ class InsightRules:
         return new
 
     def _explores(self, archive: Archive, position: int) -> bool:
-        """Whether the proposal at ``position`` of the batch explores: every third one while scores stand still."""
+        """Whether the proposal at ``position`` of the batch explores.
+
+        Every third one does while scores do not change.
+        """
         return (archive.known_count + position) % 3 == 0 and _stands_still(archive.scored)
 
     def _explore(

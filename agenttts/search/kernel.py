@@ -1,9 +1,10 @@
-"""The kernel of the surrogate: the method's three insights as a covariance between allocations.
+"""The kernel of the surrogate: the insights as a covariance.
 
-A stage's effect is an offset a model (insight 1; models of like size are alike) plus a curve over samples (insight 2),
-partly shared by its models. The stages' effects add up and, to a fitted degree, multiply (insight 3): ``sum S_i +
-eta·sum S_i·S_j + …``, the ANOVA kernel of Stitson et al. (1997). With a fitted response (`agenttts.search.quality`) its
-mean and covariance come first, and the effects keep what it leaves unexplained.
+A stage's effect is an offset a model (insight 1; models of like size are alike) plus a curve over
+samples (insight 2), partly shared by its models. The stages' effects add up and, to a fitted
+degree, multiply (insight 3): ``sum S_i + eta·sum S_i·S_j + …``, the ANOVA kernel of Stitson et al.
+(1997). With a fitted quality model (`agenttts.search.quality`) its mean and covariance are added,
+and the effects describe only the rest.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from agenttts.search.gaussian import Floats, matern
 # Octaves of samples over which curves of no particular shape change.
 _LENGTH_OCTAVES = 2.0
 
-# Before any trial: by how many standard deviations of an offset a model is ahead of one a standard deviation of sizes
-# smaller, and of how many standard deviations of a curve the usual rise over samples is.
+# Prior means: the advantage of a model over one that is a standard deviation of sizes smaller, in
+# standard deviations of an offset; the rise over samples, in standard deviations of a curve.
 _SIZE_ADVANTAGE_SDS, _CURVE_RISE_SDS = 0.5, 0.8
 
-# By how much the log variance of effects is smaller where they keep only what a response leaves unexplained.
+# Added to the log variance of effects that describe only what the quality model leaves unexplained.
 _RESIDUAL_LOG_VARIANCE = -3.0
 
-# Variance of what trials that begin alike share besides.
+# Prior variance of the noise that trials with equal leading choices share.
 _SHARED_SAMPLES_VARIANCE = 0.01
 
 # Share of a model's offset that goes with its size, in e-foldings of parameters.
@@ -35,7 +36,10 @@ _BY_SIZE = 0.4
 
 @dataclass(frozen=True)
 class Qualities:
-    """What a fitted response says of allocations, in the surrogate's units: see `agenttts.search.quality.QualityModel.at`."""
+    """The quality model's prediction, in the surrogate's units.
+
+    See `agenttts.search.quality.QualityModel.at`.
+    """
 
     mean: Floats
     features: Floats
@@ -43,7 +47,10 @@ class Qualities:
 
 @dataclass(frozen=True)
 class Points:
-    """Allocations as the kernel takes them: choice numbers, and what a response says of them."""
+    """Allocations as the kernel takes them.
+
+    They are choice numbers, and the quality model's prediction where there is one.
+    """
 
     rows: Rows
     qualities: Qualities | None = None
@@ -61,9 +68,10 @@ class Points:
 class EffectKernel:
     """Kernel values for many settings of the hyperparameters at a time.
 
-    A setting is a vector of logs and logits: an offset's and a curve's variance a stage, then what models share of
-    their curves, the share of shapeless curves, the degree of coupling, what trials that begin alike share, and the noise.
-    ``explained`` says that the points come with responses, ``shared`` that trials which begin alike share samples.
+    A setting is a vector of logs and logits: an offset's and a curve's variance a stage, then what
+    models share of their curves, the share of shapeless curves, the degree of coupling, the noise
+    that trials with equal leading choices share, and the noise. ``explained``: the points come with
+    predictions of a quality model. ``shared``: trials with equal leading choices share samples.
     """
 
     def __init__(
@@ -121,14 +129,19 @@ class EffectKernel:
             factors.append(effect[:, rows[:, None], columns[None, :]])
         effects = self._combine(settings, factors, 2)
         if self._shared:
-            effects = effects + _column(settings, -2, 2) * self._begin_alike(a.rows, b.rows)
+            effects = effects + _column(settings, -2, 2) * self._equal_leading_stages(
+                a.rows, b.rows
+            )
         if a.qualities is None or b.qualities is None:
             return effects
         both: Floats = effects + a.qualities.features @ b.qualities.features.T
         return both
 
     def mean(self, settings: Floats, a: Points) -> Floats:
-        """What is expected of ``a`` before any trial, shape (settings, a): larger models do better, samples help."""
+        """Prior mean of ``a``, shape (settings, a).
+
+        Larger models score higher, and samples help.
+        """
         if a.qualities is not None:
             return np.broadcast_to(a.qualities.mean, (len(settings), len(a)))
         expected = np.zeros((len(settings), len(a)))
@@ -159,13 +172,16 @@ class EffectKernel:
         both: Floats = effects + np.square(a.qualities.features).sum(axis=1)
         return both
 
-    def _begin_alike(self, a: Rows, b: Rows) -> Floats:
-        """With how many stages two rows begin alike, shape (a, b): they share these samples, and with them their luck."""
-        alike = np.ones((len(a), len(b)), dtype=bool)
+    def _equal_leading_stages(self, a: Rows, b: Rows) -> Floats:
+        """Number of leading stages with equal choices, shape (a, b).
+
+        Two such trials share their samples, and so their noise.
+        """
+        equal = np.ones((len(a), len(b)), dtype=bool)
         stages = np.zeros((len(a), len(b)))
         for stage in range(self._shared):
-            alike &= a[:, stage][:, None] == b[:, stage][None, :]
-            stages += alike
+            equal &= a[:, stage][:, None] == b[:, stage][None, :]
+            stages += equal
         return stages
 
     def _effect(self, settings: Floats, stage: int, left: Rows, right: Rows) -> Floats:
@@ -186,7 +202,10 @@ class EffectKernel:
         return effect
 
     def _combine(self, settings: Floats, factors: list[Floats], axes: int) -> Floats:
-        """The sum of the effects and their products, and a constant unless the response has one."""
+        """The sum of the effects and their products.
+
+        A constant is added unless the quality model has one.
+        """
         level = 0.0 if self._explained else 1.0
         if not self._coupling:
             plain: Floats = level + np.sum(factors, axis=0)

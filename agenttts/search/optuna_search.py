@@ -1,9 +1,10 @@
 """Bayesian optimisation with Optuna's samplers: baselines as users know them.
 
-The study is rebuilt from the archive at every ask, so that these searchers too are their archive and nothing else.
-Optuna proposes over the whole box of models and counts; the budget reaches it as a constraint (0 or less is feasible). A failed
-trial reaches it as one with the worst score so far; what it proposes where trials fail (`agenttts.search.failures`) is told
-to it likewise and not tried.
+The study is rebuilt from the archive at every ask, so that these searchers, too, have no state but
+the archive. Optuna proposes over the whole box of models and counts; the budget reaches it as a
+constraint (0 or less is feasible). A failed trial reaches it as one with the worst score so far;
+what it proposes where trials fail (`agenttts.search.failures`) is told to it likewise and not
+tried.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from agenttts.space import Allocation, Choice, SearchSpace, Stage
 _MAX_INFEASIBLE = 5
 _INITIAL_TRIALS = 5
 
-# Draws that avoid failing regions before one in them is taken: they may be all that is left.
+# Draws that avoid regions where trials fail, before one in them is taken: nothing else may be left.
 _MAX_REDRAWS = 50
 
 
@@ -105,7 +106,8 @@ class _OptunaSearcher(Searcher):
         for allocation in sorted(a for a in failed if a in self.space):
             within = {"budget": self._excess(allocation)}
             study.add_trial(self._finished(allocation, self._worst, within))
-        # Both samplers take running trials for ones that will be known: a constant liar, and qLogEI.
+        # Both samplers take running trials for ones that will be known: a constant liar, and
+        # qLogEI.
         for allocation in self.archive.pending:
             if allocation in self.space:
                 study.add_trial(
@@ -144,7 +146,8 @@ class _OptunaSearcher(Searcher):
             if _is_range(stage):
                 made[f"{stage.name}.samples"] = kinds.IntDistribution(low, high, log=True)
             else:
-                # Explicit counts by their position: neighbours are neighbours, whatever lies between.
+                # Explicit counts by their position: neighbours are neighbours, whatever lies
+                # between.
                 made[f"{stage.name}.samples"] = kinds.IntDistribution(0, len(stage.samples) - 1)
         return made
 
@@ -183,8 +186,10 @@ class _OptunaSearcher(Searcher):
 
 
 class OptunaTPESearcher(_OptunaSearcher):
-    """Optuna's tree-structured Parzen estimator, multivariate, constraints-aware. Options: ``initial``, how many
-    random trials come first."""
+    """Optuna's tree-structured Parzen estimator, multivariate.
+
+    It takes constraints into account. Options: ``initial``, how many random trials come first.
+    """
 
     name = "optuna_tpe"
 
@@ -195,8 +200,10 @@ class OptunaTPESearcher(_OptunaSearcher):
 
 
 class OptunaGPSearcher(_OptunaSearcher):
-    """Optuna's Gaussian-process sampler, constraints-aware; needs torch and scipy. Options: ``initial``, how many
-    random trials come first."""
+    """Optuna's Gaussian-process sampler; needs torch and scipy.
+
+    It takes constraints into account. Options: ``initial``, how many random trials come first.
+    """
 
     name = "optuna_gp"
 
@@ -218,7 +225,10 @@ class OptunaGPSearcher(_OptunaSearcher):
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Torch on one thread: on matrices this small, threads that wait for a busy core cost more than they compute."""
+    """Run torch on one thread.
+
+    With matrices this small, threads that wait for a busy core cost more than they compute.
+    """
     import torch
 
     threads = torch.get_num_threads()

@@ -1,7 +1,10 @@
-"""Responses that move in steps: a recorded table answers counts between its grid points with the nearest one.
+"""Step-shaped responses, as a recorded table gives them.
 
-Then neighbours report the very same noisy score, and taking them for independent ones would make a lucky point look sure.
-So repeated observations count once, and once they have shown up, candidates next to what was tried are left out.
+It answers counts between its grid points with the nearest one.
+
+Neighbours then report the same noisy score; taken for independent results, they would make a high
+score look certain. Repeated observations therefore count once, and once there are some, candidates
+next to trials are left out.
 """
 
 from __future__ import annotations
@@ -15,16 +18,20 @@ from agenttts.search.archive import Scored
 from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats
 
-# Octaves of samples, at every stage, within which equal results are one observation; and within which a candidate is
-# next to a trial.
+# Octaves of samples, at every stage, within which equal results are one observation; and within
+# which a candidate is next to a trial.
 _REPEAT_OCTAVES, _NEIGHBOUR_OCTAVES = 1.0, 0.5
 
-# Repetitions, and their share of neighbouring trials, that make a response one of steps.
+# A response is taken for step-shaped from this many repeated results on, and from this share of
+# neighbouring trials on.
 _MIN_REPEATED, _MIN_REPEATED_SHARE = 2, 0.5
 
 
 def independent(trials: Sequence[Scored]) -> list[Scored]:
-    """``trials`` without repetitions: of neighbours with the same models, score and metrics the cheapest stays."""
+    """``trials`` without repetitions.
+
+    Of neighbours with the same models, score and metrics the cheapest stays.
+    """
     kept: dict[tuple[object, ...], list[Scored]] = {}
     for trial in sorted(trials, key=lambda t: (t.cost, t.allocation)):
         same = kept.setdefault(_outcome(trial), [])
@@ -37,7 +44,9 @@ def independent(trials: Sequence[Scored]) -> list[Scored]:
 def beside_trials(
     grid: ChoiceGrid, trials: Sequence[Scored], rows: Rows, pending: Rows | None = None
 ) -> NDArray[np.bool_]:
-    """Which ``rows`` are next to a trial although the trials show steps: shape (rows,), all False without steps.
+    """Which ``rows`` are next to a trial although the trials show steps.
+
+    Shape (rows,), all False without steps.
 
     ``pending`` are trials that are out: rows next to them will report what they do.
     """

@@ -1,4 +1,4 @@
-"""Language models in the search: the client, the prompts, the agent, and the baselines that ask a model."""
+"""Language models in the search: client, prompts, agent and baselines."""
 
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.base import LLM, Chat, LLMError, Reply

@@ -1,4 +1,7 @@
-"""The agent: an LLM that writes guidelines from the history and proposes by them. Source: AgentTTS (arXiv 2508.00890)."""
+"""The agent: a language model that writes guidelines and proposes by them.
+
+Source: AgentTTS (arXiv 2508.00890).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from agenttts.space import SearchSpace
 
 SOURCE = "agent"
 
-# New results that make new guidelines worthwhile (a batch of the paper's has 10).
+# New results from which on new guidelines are written (a batch of the paper has 10).
 _MIN_NEW_RESULTS = 3
 _MOST_GUIDELINES = 8
 # Recent scores "hardly vary" when their spread is under this share of the spread of all.
@@ -26,9 +29,10 @@ _RECENT_TRIALS = 8
 class LLMAgent:
     """The `Proposer` of the agenttts searcher.
 
-    Each batch is up to two questions: new guidelines, once there are enough new results, and the batch itself. The
-    prompts hold the first guidelines and the two latest. Deterministic given the archive, the seed and the replies on
-    record; after a restart the transcript gives back the guidelines.
+    Each batch is up to two questions: new guidelines, once there are enough new results, and the
+    batch itself. The prompts hold the first guidelines and the two latest. Deterministic given the
+    archive, the seed and the replies on record; after a restart the transcript gives back the
+    guidelines.
     """
 
     def __init__(
@@ -45,7 +49,10 @@ class LLMAgent:
         self._proposer = AllocationProposer(session, self._prompts, SOURCE)
 
     def propose(self, n: int, archive: Archive) -> list[Proposal]:
-        """Up to ``n`` allocations, feasible and new; fewer or none when the model does not deliver."""
+        """Up to ``n`` allocations, feasible and new.
+
+        Fewer or none when the model does not deliver.
+        """
         self._remember(archive)
         if self._proposer.given_up:
             return []
@@ -74,7 +81,10 @@ class LLMAgent:
         )
 
     def _write_guidelines(self, archive: Archive) -> None:
-        """Have new guidelines written when there is enough news. Raises `LLMError` when the model is out of reach."""
+        """Have new guidelines written when there are enough new results.
+
+        Raises `LLMError` when the model is out of reach.
+        """
         written = self._written()
         seen = written[-1]["trials"] if written else 0
         recent = len(archive.results) - seen
@@ -93,7 +103,8 @@ class LLMAgent:
                 most=_MOST_GUIDELINES,
             )
         )
-        # None in the reply is an answer too: it is not asked for again before there is more news.
+        # A reply without guidelines is an answer, too: the model is asked again only after more new
+        # results.
         sentences = read_guidelines(reply.text, _MOST_GUIDELINES)
         self._transcript.add(
             "guidelines", key=chat.key, trials=len(archive.results), guidelines=sentences

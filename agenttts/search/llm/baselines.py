@@ -1,4 +1,7 @@
-"""The LLM baselines: the same questions asked without the insights. What the model leaves open is drawn at random."""
+"""The LLM baselines: the same questions, asked without the insights.
+
+Allocations that the model leaves open are drawn at random.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ _MOST_SENTENCES = 8
 
 
 class LLMSearcher(Searcher):
-    """A model that proposes whole batches. Option ``llm``: the link to it; without one, all is drawn at random."""
+    """A model that proposes whole batches.
+
+    Option ``llm``: the session with it; without one, all is drawn at random.
+    """
 
     asks_llm: ClassVar[bool] = True
     seed_role = "the seed of every question to the model, and the allocations that it leaves open"
@@ -78,7 +84,10 @@ class LLMSearcher(Searcher):
 
 
 class ZeroShotSearcher(LLMSearcher):
-    """LLM_ZS: proposes from the task's description alone. It is told what it proposed before, never how that scored."""
+    """LLM_ZS: proposes from the task's description alone.
+
+    It reads its earlier proposals, but not their scores.
+    """
 
     name = "llm_zs"
 
@@ -88,7 +97,10 @@ class ZeroShotSearcher(LLMSearcher):
 
 
 class AgentHPOSearcher(LLMSearcher):
-    """AgentHPO: tunes from the log of its own trials, as any hyperparameters (arXiv 2402.01881)."""
+    """AgentHPO: tunes from the log of its own trials (arXiv 2402.01881).
+
+    Allocations are hyperparameters like any other.
+    """
 
     name = "agenthpo"
 
@@ -101,8 +113,9 @@ class AgentHPOSearcher(LLMSearcher):
 class MLCopilotSearcher(LLMSearcher):
     """MLCopilot: proposes from the experience of finished searches (arXiv 2304.14979).
 
-    Option ``knowledge``: those searches, each a run's directory, its ``trials.parquet`` or a replay table. The most
-    similar ones go into the prompt, with the knowledge that the model itself first wrote down from them.
+    Option ``knowledge``: those searches, each a run's directory, its ``trials.parquet`` or a replay
+    table. The most similar ones go into the prompt, with the knowledge that the model itself first
+    wrote down from them.
     """
 
     name = "mlcopilot"
@@ -148,5 +161,6 @@ class MLCopilotSearcher(LLMSearcher):
                 )
             )
         except LLMError:
-            return []  # on record in the transcript; the experience itself is in the prompt all the same
+            # The failure is in the transcript, and the prompt has the experience itself.
+            return []
         return read_guidelines(reply.text, _MOST_SENTENCES)

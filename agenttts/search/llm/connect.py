@@ -29,10 +29,11 @@ def connect(
     thinking: Thinking | None = COMMON_THINKING,
     extra: Mapping[str, Any] | None = None,
 ) -> LLMSession | None:
-    """The link to the model of a section; None for ``agent: none``. Asks nothing yet.
+    """The session with the model of a section; None for ``agent: none``. Asks nothing yet.
 
-    ``locate`` finds the server of a model that the run serves itself (``kind: serve``), and may raise `LLMError`;
-    ``extra`` are further fields of the requests to it. ``thinking``: the markers around the model's thinking.
+    ``locate`` finds the server of a model that the run serves itself (``kind: serve``), and may
+    raise `LLMError`; ``extra`` are further fields of the requests to it. ``thinking``: the markers
+    around the model's thinking.
     """
     if section == "none":
         return None
@@ -66,7 +67,7 @@ def connect(
 
 
 def served_name(section: ServeAgent) -> str:
-    """What a model that the run serves itself is called at its server and in the transcript."""
+    """The name at its server, and in the transcript, of a model that the run serves."""
     return Path(section.model).name
 
 
@@ -83,7 +84,10 @@ def check_key(section: AgentSection) -> None:
 
 
 def take_key(section: AgentSection) -> str:
-    """The key, taken out of this process's environment: what it starts (trials) does not inherit it."""
+    """The key, taken out of this process's environment.
+
+    The processes that it starts (trials) do not inherit it.
+    """
     if isinstance(section, EndpointAgent) and section.api_key_env:
         return os.environ.pop(section.api_key_env, "").strip()
     return ""

@@ -1,4 +1,7 @@
-"""The prompts: Jinja2 templates beside this file (``prompts/*.j2``), filled in from space, archive and task_description."""
+"""The prompts: Jinja2 templates in ``prompts/``, filled in.
+
+The values come from the space, the archive and the task.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ _LONGEST_SAMPLE_LIST = 24
 
 
 class Prompts:
-    """Writes the questions of one search. ``insights``: which of the three the guideline prompts speak of."""
+    """Writes the questions of one search.
+
+    ``insights``: which of the three the guideline prompts speak of.
+    """
 
     def __init__(
         self,
@@ -48,7 +54,10 @@ class Prompts:
         seed: int = 0,
         **values: Any,
     ) -> Chat:
-        """A question: the system message and ``template`` filled in with the facts of the search and ``values``."""
+        """A question: the system message and ``template``, filled in.
+
+        The values are the facts of the search and ``values``.
+        """
         messages: tuple[Message, ...] = (
             {"role": "system", "content": self.text("system", **values)},
             {"role": "user", "content": self.text(template, **values)},
@@ -87,7 +96,9 @@ class Prompts:
 
 
 def history(archive: Archive, limit: int | None = None) -> list[dict[str, str]]:
-    """The results for a prompt, in the order told: allocation, cost, score and metrics as texts.
+    """The results for a prompt, in the order told.
+
+    Each has allocation, cost, score and metrics as texts.
 
     With a ``limit``, the best half of that many and the latest of the rest.
     """
@@ -102,7 +113,10 @@ def history(archive: Archive, limit: int | None = None) -> list[dict[str, str]]:
 
 
 def allocation_text(allocation: Allocation) -> str:
-    """An allocation as prompts write it: ``{"retrieval": {"model": "m", "samples": 4}, ...}``."""
+    """An allocation as prompts write it.
+
+    For example ``{"retrieval": {"model": "m", "samples": 4}, ...}``.
+    """
     record = {c.stage: {"model": c.model, "samples": c.samples} for c in allocation.choices}
     return json.dumps(record, ensure_ascii=False)
 

@@ -1,4 +1,9 @@
-"""Allocations from a model: ask, read, project_to_space, drop what is known, ask again when nothing is usable, and write it down."""
+"""Allocations from a language model.
+
+Proposals are parsed, projected onto the feasible space and de-duplicated.
+
+When nothing in a reply is usable the model is asked again. The transcript records all of it.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +35,11 @@ Build = Callable[[int | None], Chat]
 
 @dataclass
 class LLMSession:
-    """A model, and what a searcher needs to talk with it. ``bad_replies``: how often a reply without anything usable
-    is answered with what is wrong about it, before others propose."""
+    """A language model with its task description.
+
+    ``bad_replies``: how often a reply without anything usable is answered with what is wrong about
+    it, before the rules or chance fill the batch.
+    """
 
     caller: Caller
     task_description: TaskDescription
@@ -39,8 +47,11 @@ class LLMSession:
 
 
 class AllocationProposer:
-    """Asks a model for allocations on behalf of one searcher. ``source`` marks its proposals in the table; those that
-    had to be projected are ``SOURCE-repaired``."""
+    """Asks a model for allocations on behalf of one searcher.
+
+    ``source`` marks its proposals in the table; those that had to be changed are
+    ``SOURCE-repaired``.
+    """
 
     def __init__(self, session: LLMSession, prompts: Prompts, source: str) -> None:
         self._caller = session.caller
@@ -61,7 +72,10 @@ class AllocationProposer:
         return in_row >= GIVE_UP_AFTER
 
     def ask(self, build: Build) -> tuple[Chat, Reply]:
-        """Ask the question, with fewer past trials in it when it is too long for the model. Raises `LLMError`."""
+        """Ask the question. Raises `LLMError`.
+
+        When it is too long for the model, it is asked again with fewer past trials in it.
+        """
         while True:
             chat = build(self._shown)
             try:
@@ -75,9 +89,11 @@ class AllocationProposer:
     def propose(
         self, build: Build, n: int, archive: Archive, otherwise: Allocation
     ) -> list[Proposal]:
-        """Up to ``n`` new allocations of the space. Empty when the model fails or is given up; the transcript says why.
+        """Up to ``n`` new allocations of the space.
 
-        ``otherwise`` lends its choice to stages that a proposal leaves out.
+        Empty when the model fails or is given up; the transcript says why.
+
+        ``otherwise`` gives the choices of stages that a proposal leaves out.
         """
         asked: list[Chat] = []
 
@@ -110,7 +126,10 @@ class AllocationProposer:
         return []
 
     def fall_back(self, chat: Chat, reason: str) -> None:
-        """Write down that others have to propose this batch (once a question, restarts included)."""
+        """Record that others have to propose this batch.
+
+        It is recorded once for each question, also after restarts.
+        """
         if self._caller.transcript.find("fallback", chat.key) is None:
             self._caller.transcript.add("fallback", key=chat.key, reason=reason)
             log.warning("the model proposes nothing this time: %s", reason)
@@ -185,6 +204,6 @@ def _lines(chat: Chat) -> int:
 
 
 def _why(raw: RawAllocation, notes: list[str]) -> str:
-    """One line for the log: the model's words and what was projected."""
+    """One line for the log: the model's words and what was changed."""
     projected = f" (changed: {'; '.join(notes)})" if notes else ""
     return f"{raw.reason or 'proposed by the model'}{projected}"

@@ -164,7 +164,7 @@ def test_knowledge_that_is_none_is_refused(tmp_path):
     (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
     for sources, problem in (
         (["./nowhere"], "neither a finished run nor a table"),
-        ([str(tmp_path / "odd.csv")], "no replay table"),
+        ([str(tmp_path / "odd.csv")], "not a replay table"),
         ("near.csv", "a list of runs"),
     ):
         with pytest.raises(UserError, match=problem):

@@ -121,7 +121,7 @@ def test_the_summary_counts_what_happened(tmp_path):
     assert summary["fallbacks"] == ["because"]
 
 
-def test_links_share_their_briefing():
+def test_sessions_share_their_task_description():
     assert scripted_session(["x"]).task_description == TASK_DESCRIPTION
 
 
