@@ -308,7 +308,7 @@ def replay(
     from agenttts.replay.replay import check_out, write_trace
     from agenttts.replay.replay import replay as replay_table
     from agenttts.replay.table import load_table
-    from agenttts.serving.served_model import link_for_replay
+    from agenttts.serving.served_model import session_for_replay
     from agenttts.spec import load_spec
 
     spec = load_spec(space)
@@ -317,19 +317,19 @@ def replay(
     search.create(searcher, feasible, seed, **options)
     if out is not None:
         check_out(out)
-    link = link_for_replay(spec, searcher, out)
-    if link is None and search.asks_llm(searcher) == "needs":
+    session = session_for_replay(spec, searcher, out)
+    if session is None and search.asks_llm(searcher) == "needs":
         raise UserError(
             f"--searcher: '{searcher}' needs a language model to ask; give one in the agent section of {space} "
             "(kind: endpoint or scripted), or choose agenttts, which does without"
         )
-    method = search.create(searcher, feasible, seed, llm=link, **options)
+    method = search.create(searcher, feasible, seed, llm=session, **options)
     trace = replay_table(load_table(table, feasible), feasible, method, trials, batch)
     if out is None:
         show.trace(trace)
     else:
         write_trace(trace, out)
-    typer.echo(f"seed {seed} decides {search.seed_role(method, llm=link is not None)}", err=True)
+    typer.echo(f"seed {seed} decides {search.seed_role(method, llm=session is not None)}", err=True)
 
 
 @app.command()

@@ -28,7 +28,12 @@ from agenttts.run.models import changed_weights, frozen_facts, model_configs
 from agenttts.run.starts import RunCancelled, StartCheck, StartSuperseded, only_controller
 from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
-from agenttts.serving.served_model import agent_thinking, briefing_of, served_fields, served_model
+from agenttts.serving.served_model import (
+    agent_thinking,
+    served_fields,
+    served_model,
+    task_description_of,
+)
 from agenttts.space import SearchSpace
 
 log = logging.getLogger(__name__)
@@ -138,17 +143,17 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         transcript=transcript,
         cache=cache,
     )
-    briefing = briefing_of(tasks.create(spec.task.name), _lines(run.examples_file))
-    link = connect(
+    task_description = task_description_of(tasks.create(spec.task.name), _lines(run.examples_file))
+    session = connect(
         spec.agent,
-        briefing,
+        task_description,
         transcript,
         served.locate if served else None,
         thinking=agent_thinking(spec),
         extra=served_fields(spec),
     )
     searcher = search.create(
-        spec.search.method, spec.space(), spec.search.seed, llm=link, **spec.search.options
+        spec.search.method, spec.space(), spec.search.seed, llm=session, **spec.search.options
     )
     facts = frozen_facts(spec, origin)
     builder = JobBuilder(

@@ -1,4 +1,4 @@
-"""Replay: run a searcher against a table of results recorded before, without any inference."""
+"""Replay: run a searcher against a table of recorded results, without inference."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def replay(
 ) -> pl.DataFrame:
     """Run ``searcher`` for ``trials`` trials in batches of ``batch`` and return its trace.
 
-    Results are told one at a time, so that every row's ``recommended`` is what the searcher would choose if it stopped
-    there. Stops early when the space is exhausted. Columns: `TRACE_SCHEMA`.
+    Results are told one at a time, so that every row's ``recommended`` is what the searcher would
+    choose if it stopped there. Stops early when the space is exhausted. Columns: `TRACE_SCHEMA`.
     """
     rows: list[dict[str, object]] = []
     asked: set[Allocation] = set()
@@ -59,13 +59,15 @@ def check_out(path: Path) -> None:
         raise UserError(f"{path}: is a directory; give a file, .csv or .parquet")
     above = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
     if above != path and not above.is_dir():
-        raise UserError(f"{path}: {above} is no directory; give a file in a directory")
+        raise UserError(f"{path}: {above} is not a directory; give a file in a directory")
     if not os.access(above, os.W_OK):
         raise UserError(f"{path}: {above} is not writable; give a file in a place that is")
 
 
 def write_trace(trace: pl.DataFrame, path: Path | str) -> None:
-    """Write a trace as Parquet (``.parquet``), else as CSV with the allocations as JSON text.
+    """Write a trace: Parquet for ``.parquet``, else CSV.
+
+    In CSV the allocations are JSON text.
 
     Raises `UserError` when it cannot be written.
     """

@@ -24,13 +24,17 @@ from agenttts.tables.schema import (
     trials_schema,
 )
 
-# Columns that tell a run's own export from other tables; its other columns of the table of trials are not metrics.
+# Columns that tell a run's own export from other tables; its other columns of the table of trials
+# are not metrics.
 _OF_EXPORT = ("run", "trial", "iteration", "source", "state")
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a table says of one grid point: `TrialResult`'s fields. Without a score it is a recorded failure."""
+    """What a table says of one grid point: `TrialResult`'s fields.
+
+    Without a score it is a recorded failure.
+    """
 
     score: float | None
     metrics: Mapping[str, float]
@@ -66,12 +70,13 @@ class RecordedTable:
     ) -> TrialResult:
         """What the allocation scored, by the nearest recorded counts of its model combination.
 
-        Each stage's count takes the nearest one recorded for the combination (ties: the lower). Where the grid
-        has a hole there, the recorded point with the least total distance in samples stands in. A combination
-        with no rows is a failed trial.
+        Each stage's count takes the nearest one recorded for the combination (ties: the lower).
+        Where the grid has a hole there, the recorded point with the least total distance in samples
+        stands in. A combination with no rows is a failed trial.
 
-        A recorded failure that was not the allocation's own (a node died) is the result of exactly that allocation, once:
-        a searcher may propose it again, and ``again`` then takes the nearest other point.
+        A recorded failure that was not the allocation's own (a node died) is the result of exactly
+        that allocation, once: a searcher may propose it again, and ``again`` then takes the nearest
+        other point.
         """
         models = tuple(choice.model for choice in allocation.choices)
         wanted = tuple(choice.samples for choice in allocation.choices)
@@ -96,13 +101,14 @@ class RecordedTable:
 def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     """Read a replay table: Parquet, or CSV by any other ending.
 
-    Columns: ``STAGE.model`` and ``STAGE.samples`` for every stage, ``score``, optionally its standard error ``stderr``
-    (or ``score_stderr``), and any number of metric columns (those that hold numbers are kept). Rows of the same point are
-    averaged; an empty score is a recorded failure.
+    Columns: ``STAGE.model`` and ``STAGE.samples`` for every stage, ``score``, optionally its
+    standard error ``stderr`` (or ``score_stderr``), and any number of metric columns (those that
+    hold numbers are kept). Rows of the same point are averaged; an empty score is a recorded
+    failure.
 
-    A run's ``trials.parquet`` is read as it is. From it, and from a run's own export, a searcher is told what the run told
-    its searcher. Trials after the search are left out: they are on other examples. A trial that was lost to the machine is
-    a failure that was not the allocation's own.
+    A run's ``trials.parquet`` is read as it is. From it, and from a run's own export, a searcher is
+    told what the run told its searcher. Trials after the search are left out: they are on other
+    examples. A trial that was lost to the machine is a failure that was not the allocation's own.
 
     Raises `UserError` naming file, column, row (the first data row is 1) and the valid values.
     """
@@ -136,13 +142,18 @@ def _read(path: Path) -> pl.DataFrame:
 
 
 def _check_header(path: Path) -> None:
-    """Polars renames a repeated column: one of the two would be read in silence, the other be taken for a metric."""
+    """Refuse a repeated column.
+
+    Polars would rename it: one of the two would be read in silence, and the other be taken for a
+    metric.
+    """
     with path.open(newline="", encoding="utf-8-sig") as file:
         names = next(csv.reader(file), [])
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(
-            f"{path}: column '{repeated[0]}' is there {names.count(repeated[0])} times; keep one of them"
+            f"{path}: column '{repeated[0]}' is there {names.count(repeated[0])} times; "
+            "keep one of them"
         )
 
 
@@ -156,8 +167,8 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
         found = [choice["stage"] for choice in choices]
         if sorted(found) != sorted(stages):
             raise UserError(
-                f"{path}: row {number}: the trial's stages are {', '.join(found) or '(none)'}; the spec's are "
-                f"{', '.join(stages)}"
+                f"{path}: row {number}: the trial's stages are {', '.join(found) or '(none)'}; "
+                f"the spec's are {', '.join(stages)}"
             )
         cells = {
             f"{choice['stage']}.{part}": choice[part]
@@ -231,7 +242,8 @@ def _model(path: Path, number: int, space: SearchSpace, stage: str, row: Mapping
     names = [model.name for model in space.stage(stage).models]
     if str(value) not in names:
         raise UserError(
-            f"{path}: row {number}: column '{stage}.model' is '{value}'; {valid_names(value, names)}"
+            f"{path}: row {number}: column '{stage}.model' is '{value}'; "
+            f"{valid_names(value, names)}"
         )
     return str(value)
 
@@ -240,7 +252,8 @@ def _count(path: Path, number: int, column: str, row: Mapping[str, Any]) -> int:
     value = _number(row[column])
     if value is None or value < 1 or value != int(value):
         raise UserError(
-            f"{path}: row {number}: column '{column}' is '{row[column]}'; valid: whole numbers from 1"
+            f"{path}: row {number}: column '{column}' is '{row[column]}'; "
+            "valid: whole numbers from 1"
         )
     return int(value)
 

@@ -1,4 +1,7 @@
-"""Searchers: what to try next. ``create("agenttts", space, seed=0)`` makes one by its name in the job spec."""
+"""Searchers: what to try next.
+
+``create("agenttts", space, seed=0)`` makes one by its name in the job spec.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from agenttts.search.llm.baselines import (
     MLCopilotSearcher,
     ZeroShotSearcher,
 )
-from agenttts.search.llm.writer import Link
+from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.optuna_search import OptunaGPSearcher, OptunaTPESearcher
 from agenttts.search.random_search import RandomSearcher
 from agenttts.space import SearchSpace
@@ -58,18 +61,25 @@ _OBJECTS = ("proposer", "llm")
 
 
 def create(
-    name: str, space: SearchSpace, seed: int = 0, *, llm: Link | None = None, **options: object
+    name: str,
+    space: SearchSpace,
+    seed: int = 0,
+    *,
+    llm: LLMSession | None = None,
+    **options: object,
 ) -> Searcher:
-    """The searcher called ``name`` over ``space``; ``options`` are its own (keyword arguments of its class).
+    """The searcher called ``name`` over ``space``.
 
-    ``llm`` is the model to ask, for those that ask one. Raises `agenttts.errors.UserError` for an unknown name or
-    option, naming the valid ones.
+    ``options`` are its own (keyword arguments of its class).
+
+    ``llm`` is the model to ask, for those that ask one. Raises `agenttts.errors.UserError` for an
+    unknown name or option, naming the valid ones.
     """
     if name not in SEARCHERS:
         raise UserError(f"search.method: unknown method '{name}'; {valid_names(name, SEARCHERS)}")
     searcher = SEARCHERS[name]
     valid = option_names(name)
-    if llm is not None and not isinstance(llm, Link):
+    if llm is not None and not isinstance(llm, LLMSession):
         options["llm"] = llm  # from a spec, where it is an option like any other
         llm = None
     for option in options:
@@ -94,7 +104,10 @@ def create(
 
 
 def asks_llm(name: str) -> Literal["needs", "takes", "no"]:
-    """Whether the searcher called ``name`` needs a language model, takes one when there is one, or asks none."""
+    """Whether the searcher called ``name`` asks a language model.
+
+    It needs one, takes one when there is one, or asks none.
+    """
     searcher = SEARCHERS[name]
     if issubclass(searcher, LLMSearcher):
         return "needs"
@@ -102,7 +115,10 @@ def asks_llm(name: str) -> Literal["needs", "takes", "no"]:
 
 
 def seed_role(searcher: Searcher, *, llm: bool) -> str:
-    """What the seed of ``searcher`` decides, in a few words; ``llm``: a language model is asked."""
+    """What the seed of ``searcher`` decides, in a few words.
+
+    ``llm``: a language model is asked.
+    """
     if llm and asks_llm(searcher.name) == "takes":
         return (
             "the seed of every question to the language model; "

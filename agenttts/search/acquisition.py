@@ -1,10 +1,12 @@
-"""Which untried allocations to try next: the value of what a trial would teach.
+"""Acquisition: which untried allocations to try next.
 
-The value of a candidate is how much higher the best expected score among tried allocations is likely to be once the
-candidate has been tried, its own included (the knowledge gradient of Frazier et al. 2009, restricted to what was
-tried). Without noise it is the expected improvement; with noise it also pays for telling good allocations apart.
-Within a batch each pick is believed to score as expected before the next one is made ("kriging believer", Ginsbourger et
-al. 2010): the means stay, the uncertainty around it goes, and the batch spreads out.
+The value of a candidate is the expected rise of the highest posterior mean among tried allocations
+once the candidate has been tried, its own included (the knowledge gradient of Frazier et al. 2009,
+restricted to tried allocations). Without noise it is the expected improvement; with noise it also
+values trials that tell good allocations apart. Within a batch the model is conditioned on each
+pick's expected score before the next pick ("kriging believer", Ginsbourger et al. 2010): the means
+stay, the uncertainty around the pick shrinks, and the batch spreads out. Pending trials are
+conditioned on before the first pick.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from statistics import NormalDist
 
 import numpy as np
 
-from agenttts.search.effects import EffectModel
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats, expected_improvement
-from agenttts.search.grid import ChoiceGrid, Rows
 from agenttts.search.kernel import EffectKernel, Points
+from agenttts.search.surrogate import Surrogate
 
-# Candidates left after a first look by expected improvement, and tried allocations that may turn out best.
+# Candidates kept by expected improvement before values are computed, and tried allocations that may
+# turn out best.
 _SCREENED, _RIVALS = 250, 12
 
 # Equally likely outcomes of a trial over which its value is averaged.
@@ -28,56 +31,63 @@ _OUTCOMES = np.array([NormalDist().inv_cdf((i + 0.5) / 12) for i in range(12)])
 
 @dataclass(frozen=True)
 class Pick:
-    """A candidate's number and its value relative to the best candidate's at that position of the batch."""
+    """A candidate's number and its relative value.
+
+    The value is relative to that of the best candidate at this position of the batch.
+    """
 
     index: int
-    share: float
+    relative_value: float
 
 
 def choose(
-    model: EffectModel,
+    model: Surrogate,
     candidates: Rows,
     n: int,
     *,
-    favoured: int = 0,
-    favour: float = 1.0,
+    preferred: int = 0,
+    min_relative_value: float = 1.0,
     pending: Rows | None = None,
 ) -> list[Pick]:
     """Up to ``n`` of ``candidates``, the most valuable first; ties go to the earlier.
 
-    The first ``favoured`` candidates (an agent's proposals) are taken before the others as long as one is worth at
-    least ``favour`` of the best. The trials ``pending`` (rows that are no candidates) are believed to score as expected
-    before the first pick, as each pick is before the next.
+    The first ``preferred`` candidates (an agent's proposals) are taken before the others as long as
+    one is worth at least ``min_relative_value`` of the best. The model is conditioned on the trials
+    ``pending`` (rows that are not candidates) before the first pick, as on each pick before the
+    next.
     """
     if n < 1 or not len(candidates):
         return []
-    state = _Batch(model, candidates, favoured, pending)
+    state = _Batch(model, candidates, preferred, pending)
     picks: list[Pick] = []
     while True:
         values = state.values()
         best = int(values.argmax())
         pick = best
-        if favoured:
-            own = state.pending + int(values[state.favoured].argmax())
-            if values[own] > -np.inf and values[own] >= favour * values[best]:
+        if preferred:
+            own = state.pending + int(values[state.preferred].argmax())
+            if values[own] > -np.inf and values[own] >= min_relative_value * values[best]:
                 pick = own
-        share = float(values[pick] / values[best]) if values[best] > 0 else 1.0
-        picks.append(Pick(int(state.numbers[pick]), share))
+        relative = float(values[pick] / values[best]) if values[best] > 0 else 1.0
+        picks.append(Pick(int(state.numbers[pick]), relative))
         if len(picks) == min(n, len(state.numbers) - state.pending):
             return picks
-        state.believe(pick)
+        state.condition_on(pick)
 
 
 class _Batch:
-    """What the model believes of the candidates while a batch fills. Arrays lead with the ensemble's members."""
+    """The posterior over the candidates while a batch fills.
+
+    Arrays lead with the ensemble's members.
+    """
 
     def __init__(
-        self, model: EffectModel, candidates: Rows, favoured: int, pending: Rows | None
+        self, model: Surrogate, candidates: Rows, preferred: int, pending: Rows | None
     ) -> None:
         self._model = model
-        # Pending trials lead the candidates, the favoured ones follow.
+        # Pending trials lead the candidates, the preferred ones follow.
         self.pending = 0 if pending is None else len(pending)
-        self.favoured = slice(self.pending, self.pending + favoured)
+        self.preferred = slice(self.pending, self.pending + preferred)
         if pending is not None:
             candidates = np.concatenate([pending, candidates])
         points = model.at(candidates)
@@ -89,7 +99,7 @@ class _Batch:
         improvement = model.weights @ expected_improvement(
             mean, np.sqrt(variance), tried.max(axis=1, keepdims=True)
         )
-        always = self.favoured.stop
+        always = self.preferred.stop
         improvement[:always] = np.inf
         kept = np.sort(np.argsort(-improvement, kind="stable")[: _SCREENED + always])
         self.numbers = kept - self.pending
@@ -105,7 +115,7 @@ class _Batch:
         # Posterior covariance between candidates and rivals.
         self._shared = model.kernel(settings, self._points, model.points[rivals]) - explained
         for number in range(self.pending):
-            self.believe(number)
+            self.condition_on(number)
 
     def values(self) -> Floats:
         """Value of every candidate, -inf for those taken."""
@@ -115,11 +125,11 @@ class _Batch:
         moved = (self._shared / sd[..., None])[..., None] * _OUTCOMES
         others = (self._rival_mean[:, None, :, None] + moved).max(axis=2)
         gain = np.maximum(own, others).mean(axis=2) - rivals
-        # The expected score settles what hardly differs in value.
+        # Candidates of almost equal value are ordered by their expected score.
         value: Floats = self._model.weights @ (np.maximum(gain, 0.0) + 1e-9 * self._mean)
         return np.where(self._open, value, -np.inf)
 
-    def believe(self, pick: int) -> None:
+    def condition_on(self, pick: int) -> None:
         """Condition on the pick scoring as expected; it may be recommended from now on."""
         settings = self._model.settings
         points = self._points[pick : pick + 1]
@@ -138,17 +148,20 @@ class _Batch:
         self._open[pick] = False
 
 
-def spread(grid: ChoiceGrid, taken: Rows, candidates: Rows, n: int) -> list[int]:
-    """Numbers of up to ``n`` candidates to try while no score is known, besides those ``taken``.
+def initial_design(grid: ChoiceGrid, taken: Rows, candidates: Rows, n: int) -> list[int]:
+    """Numbers of up to ``n`` candidates to try while no score is known.
 
-    Each has the highest hope, expected score and uncertainty together under the kernel's usual setting, given that all
-    before it will be known: a spread over models and samples where good scores are likely.
+    ``taken`` are the trials that were made or are pending.
+
+    Each has the highest upper confidence bound (mean plus one standard deviation) under the mean of
+    the kernel's prior, conditioned on all before it. The design spreads over models and samples
+    where good scores are likely.
     """
     kernel = EffectKernel(grid, curves=True, coupling=True)
     setting = kernel.prior()[0][None, :]
     points = Points(np.concatenate([taken, candidates]))
     noise = float(np.exp(setting[0, -1]))
-    promise = kernel.mean(setting, points)[0]
+    prior_mean = kernel.mean(setting, points)[0]
     variance = kernel.variance(setting, points)[0]
     explained = np.zeros((len(points), 0))
     open_ = np.arange(len(points)) >= len(taken)
@@ -158,8 +171,10 @@ def spread(grid: ChoiceGrid, taken: Rows, candidates: Rows, n: int) -> list[int]
         if step < len(taken):
             pick = step
         else:
-            hope = np.where(open_, promise + np.sqrt(np.maximum(variance, 0.0)), -np.inf)
-            pick = int(hope.argmax())
+            upper_confidence_bound = np.where(
+                open_, prior_mean + np.sqrt(np.maximum(variance, 0.0)), -np.inf
+            )
+            pick = int(upper_confidence_bound.argmax())
             if len(picks) == n or not open_[pick]:
                 return picks
             picks.append(pick - len(taken))

@@ -1,16 +1,21 @@
-"""The AgentTTS searcher: initial trials, then an LLM agent if there is one, judged and completed by the insight rules.
+"""The AgentTTS searcher: initial trials, then agent and insight rules.
+
+The agent is a language model, if there is one. The insight rules value its proposals and complete
+the batch.
 
 What differs from the paper (arXiv 2508.00890):
 
-- *Initial trials* are the paper's, in its order, and all of them come first when asked for together (a run's first
-  batch). Asked for a few at a time, the first four come first; from then on each remaining one competes with every other
-  allocation for what it would teach, and some are never made: with three stages of four models they would take a
-  dozen trials, more than it takes to find the optimum of a space without noise.
-- *The insights are a model* (`agenttts.search.effects`), not only prose in a prompt. It proposes, and it judges the
-  agent's proposals: one that is worth less than half of the best candidate is passed over. A poor agent thus costs
-  calls, not trials.
-- *The result* is the allocation with the highest expected score, not the highest score: a lucky score among mediocre
-  neighbours does not win. One that was not tried may be expected to be better still; a run tries it before it ends.
+- *Initial trials* are the paper's, in its order, and all of them come first when asked for together
+  (a run's first batch). Asked for a few at a time, the first four come first. From then on each
+  remaining one is valued like every other allocation, and some are never made: with three stages of
+  four models they would take a dozen trials, more than it takes to find the optimum of a space
+  without noise.
+- *The insights are a statistical model* (`agenttts.search.surrogate`), not only text in a prompt.
+  The model proposes, and it values the agent's proposals: one worth less than half of the best
+  candidate is not taken. A poor agent therefore costs calls, but no trials.
+- *The result* is the allocation with the highest expected score, not the highest score: one high
+  score among lower neighbours is taken for noise. It may be an untried allocation; a run then tries
+  it before it ends.
 """
 
 from __future__ import annotations
@@ -28,15 +33,15 @@ from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
 from agenttts.search.insights import ALL_INSIGHTS, MOST_COMPARED, InsightRules
 from agenttts.space import Allocation, SearchSpace
 
-# Once scores are known the surrogate decides after this many trials whether the other initial trials are worth it.
-_ENOUGH_INITIAL = 4
+# Once scores are known, initial trials past this many are made only if the surrogate values them.
+_FIRST_INITIAL = 4
 
 
 class Proposer(Protocol):
     """Proposes before the insight rules do, once the initial trials are out: the LLM agent.
 
-    May return fewer than ``n``, more, or none. What is infeasible, known, repeated or worth little by the surrogate is
-    passed over, and the insight rules fill the batch.
+    May return fewer than ``n``, more, or none. Proposals that are infeasible, known, repeated or of
+    little value to the surrogate are dropped, and the insight rules fill the batch.
     """
 
     def propose(self, n: int, archive: Archive) -> list[Proposal]:
@@ -47,8 +52,9 @@ class Proposer(Protocol):
 class AgentTTSSearcher(Searcher):
     """The method. Options:
 
-    - ``insights``: which of the three insights are on, for ablations. Without 1 the initial trials are as many
-      uniform draws; without 2 the rules know no curve over samples; without 3 they change one stage at a time.
+    - ``insights``: which of the three insights are on, for ablations. Without 1 the initial trials
+      are as many uniform draws; without 2 the rules know no curve over samples; without 3 they
+      change one stage at a time.
     - ``initial_cap``: the most samples an initial trial compares models at (the paper's 60).
     - ``proposer``: the agent that proposes first, if any.
     """
@@ -83,8 +89,9 @@ class AgentTTSSearcher(Searcher):
         drawn = "" if self._compares_models else "the initial trials, "
         if self.space.count(MOST_COMPARED + 1) > MOST_COMPARED:
             return (
-                f"{drawn}which {MOST_COMPARED} of the feasible allocations a batch compares besides those "
-                "next to the best trials, ties and explorations (two seeds may give the same trials)"
+                f"{drawn}which {MOST_COMPARED} of the feasible allocations a batch compares "
+                "besides those next to the best trials, ties and explorations "
+                "(two seeds may give the same trials)"
             )
         if drawn:
             return f"{drawn}ties and explorations"
@@ -126,15 +133,18 @@ class AgentTTSSearcher(Searcher):
         return chosen + self.rules.propose(
             n - len(chosen),
             self.archive,
-            favoured=list(offered.values()),
+            preferred=list(offered.values()),
             also=self._missing_initial(),
             pending=pending,
         )
 
     def _next_initial(self, n: int) -> list[Proposal]:
-        """Initial trials that come first: all before any score is known, then only up to the first few."""
+        """Initial trials that come first.
+
+        These are all before any score is known, then only up to the first few.
+        """
         if self.archive.scored:
-            n = min(n, _ENOUGH_INITIAL - self.archive.known_count)
+            n = min(n, _FIRST_INITIAL - self.archive.known_count)
         return self._missing_initial()[: max(0, n)]
 
     def _missing_initial(self) -> list[Proposal]:
@@ -143,5 +153,5 @@ class AgentTTSSearcher(Searcher):
         return [trial for trial in missing if not failures.avoids(trial.allocation)]
 
     def _take(self, proposals: Sequence[Proposal]) -> None:
-        """Make proposals known at once, so that the next proposer of the batch does not repeat them."""
+        """Make proposals known at once: the next proposer must not repeat them."""
         self.add_pending(proposal.allocation for proposal in proposals)

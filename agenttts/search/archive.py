@@ -1,4 +1,4 @@
-"""The archive: every trial so far, what is still out, and the guidelines written from them."""
+"""The archive: trials, pending allocations, and the guidelines written from them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from agenttts.space import Allocation, SearchSpace
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What the archive keeps of a trial. ``score`` is None when the trial failed; 0 is a result.
+    """What the archive keeps of a trial.
 
-    ``metrics`` holds the task's metrics; a stage's own are keyed ``STAGE.METRIC``. ``cost`` is in budget units.
-    ``stderr`` is the score's standard error over its examples, where it is known. ``blamed``: a failure was the
-    allocation's own, not the machine's or the queue's.
+    ``score`` is None when the trial failed; 0 is a result.
+
+    ``metrics`` holds the task's metrics; a stage's own are keyed ``STAGE.METRIC``. ``cost`` is in
+    budget units. ``stderr`` is the score's standard error over its examples, where it is known.
+    ``blamed``: a failure was the allocation's own, not the machine's or the queue's.
     """
 
     allocation: Allocation
@@ -29,7 +31,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Scored:
-    """A trial that counts: its score is a finite number and its allocation lies in the space."""
+    """A trial that counts: a finite score, and an allocation in the space."""
 
     allocation: Allocation
     score: float
@@ -38,7 +40,10 @@ class Scored:
     stderr: float | None = None
 
     def stage_value(self, stage: str) -> float | None:
-        """The stage's own metric (keys ``STAGE.METRIC``): the mean when it has several, None without any."""
+        """The stage's own metric (keys ``STAGE.METRIC``).
+
+        It is the mean when the stage has several, and None without any.
+        """
         values = [
             value
             for key, value in self.metrics.items()
@@ -48,10 +53,14 @@ class Scored:
 
 
 class Archive:
-    """History of a search. Everything a searcher knows is here, so that telling it again rebuilds the searcher.
+    """History of a search.
 
-    An allocation is *known* once it was proposed or told; known ones are never proposed again, failed ones
-    included. A failure that was not the allocation's own says nothing: it is forgotten, and may be proposed again. Results for allocations outside the space (a budget lowered since) are kept but never recommended.
+    Everything a searcher knows is here, so that telling it again rebuilds the searcher.
+
+    An allocation is *known* once it was proposed or told; known ones are never proposed again,
+    failed ones included. A failure that was not the allocation's own (``blamed`` false) is not
+    kept: the allocation may be proposed again. Results for allocations outside the space (a budget
+    lowered since) are kept but never recommended.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -90,7 +99,10 @@ class Archive:
         return tuple(self._scored.values())
 
     def add(self, results: Iterable[TrialResult]) -> None:
-        """Take in results. A later score replaces an earlier one; a failure never erases a score."""
+        """Take in results.
+
+        A later score replaces an earlier one; a failure never erases a score.
+        """
         for result in results:
             allocation = result.allocation
             self._known.add(allocation)
@@ -117,7 +129,10 @@ class Archive:
         return min(self.scored, key=lambda t: (-t.score, t.cost, t.allocation), default=None)
 
     def by_model(self, stage: str) -> dict[str, list[Scored]]:
-        """The trials that count, grouped by the model that ``stage`` used; models in the stage's order."""
+        """The trials that count, grouped by the model that ``stage`` used.
+
+        The models are in the stage's order.
+        """
         groups: dict[str, list[Scored]] = {m.name: [] for m in self.space.stage(stage).models}
         for trial in self.scored:
             groups[trial.allocation[stage].model].append(trial)

@@ -28,21 +28,23 @@ class Proposal:
 class Searcher(ABC):
     """Proposes allocations within a space.
 
-    Contract, tested by one conformance suite: every proposal is in the space; none repeats one that was proposed
-    before while new ones exist; with the same seed and the same tells, the same proposals; `tell` may come late, in
-    any order and with failed trials; a new searcher told the whole archive goes on as the old one would have
-    (resume; `add_pending` registers what was proposed and has not finished); `ask` returns fewer than ``n`` (at last
-    none) when the space is exhausted.
+    Contract, tested by one conformance suite: every proposal is in the space; none repeats one that
+    was proposed before while new ones exist; with the same seed and the same tells, the same
+    proposals; `tell` may come late, in any order and with failed trials; a new searcher told the
+    whole archive goes on as the old one would have (resume; `add_pending` registers what was
+    proposed and has not finished); `ask` returns fewer than ``n`` (at last none) when the space is
+    exhausted.
 
-    Pending trials: an allocation is pending (`Archive.pending`) from its proposal, or its registration by `add_pending`,
-    until it is told. `ask` may be called while trials are pending. It does not propose them again, and it values
-    proposals as if the pending trials will be known: a searcher with a model of the scores conditions the model on their
-    expected scores, as it does for the trials of one batch; a language model reads them in its prompt; draws from the
-    feasible set only exclude them. Proposals depend on which trials are pending, not on the order of registration.
-    While nothing is pending, none of this changes a proposal.
+    Pending trials: an allocation is pending (`Archive.pending`) from its proposal, or its
+    registration by `add_pending`, until it is told. `ask` may be called while trials are pending.
+    It does not propose them again, and it values proposals as if the pending trials will be known:
+    a searcher with a model of the scores conditions the model on their expected scores, as it does
+    for the trials of one batch; a language model reads them in its prompt; draws from the feasible
+    set only exclude them. Proposals depend on which trials are pending, not on the order of
+    registration. While nothing is pending, none of this changes a proposal.
 
-    All state is the archive. A subclass implements `_propose` and may refine `best`; its constructor takes its
-    options as keyword arguments after ``space`` and ``seed``.
+    All state is the archive. A subclass implements `_propose` and may refine `best`; its
+    constructor takes its options as keyword arguments after ``space`` and ``seed``.
     """
 
     name: str
@@ -55,7 +57,10 @@ class Searcher(ABC):
         self.archive = Archive(space)
 
     def propose(self, n: int) -> list[Proposal]:
-        """Up to ``n`` new proposals with their sources; each counts as pending until it is told."""
+        """Up to ``n`` new proposals with their sources.
+
+        Each is pending until it is told.
+        """
         proposals = self._propose(n) if n > 0 else []
         self.add_pending(proposal.allocation for proposal in proposals)
         return proposals
@@ -65,7 +70,10 @@ class Searcher(ABC):
         return [proposal.allocation for proposal in self.propose(n)]
 
     def tell(self, results: Sequence[TrialResult]) -> None:
-        """Take in what trials scored. Telling of an allocation never asked for is allowed (resume, replay)."""
+        """Take in what trials scored.
+
+        Telling of an allocation never asked for is allowed (resume, replay).
+        """
         self.archive.add(results)
 
     def add_pending(self, allocations: Iterable[Allocation]) -> None:
@@ -75,14 +83,18 @@ class Searcher(ABC):
     def best(self, *, tried: bool = False) -> Allocation | None:
         """The allocation to recommend so far; None before any trial scored.
 
-        Here: the highest score (always a tried one), ties to the cheaper. Searchers with a model of the scores recommend by it, and may
-        recommend what was not tried, unless only one that was ``tried`` is asked for.
+        Here: the highest score (always a tried one), ties to the cheaper. Searchers with a model of
+        the scores recommend by it, and may recommend what was not tried, unless only one that was
+        ``tried`` is asked for.
         """
         best = self.archive.best()
         return best.allocation if best else None
 
     def guidelines(self) -> list[str]:
-        """What the search has learnt, in plain sentences, oldest first; empty where the searcher writes none."""
+        """The findings of the search in sentences, oldest first.
+
+        Empty where the searcher writes none.
+        """
         return list(self.archive.guidelines)
 
     @property
@@ -100,4 +112,7 @@ class Searcher(ABC):
 
     @abstractmethod
     def _propose(self, n: int) -> list[Proposal]:
-        """Up to ``n`` (at least 1) distinct proposals, all in the space and none known to the archive."""
+        """Up to ``n`` (at least 1) distinct proposals.
+
+        All are in the space and none is known to the archive.
+        """

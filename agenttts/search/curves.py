@@ -1,8 +1,10 @@
-"""What is believed of a curve over samples before any trial: it rises, flattens, and may turn down (insight 2).
+"""Prior over curves of the score over samples (insight 2).
 
-The belief is a population of such curves; the covariance over the population is the kernel with which the surrogate
-compares sample counts. It knows more than smoothness: most of what 60 samples gain is gained by 10, and past saturation
-only slow change is left.
+Curves rise, flatten, and may turn down.
+
+The prior is a population of such curves. Its covariance is the kernel with which the surrogate
+compares sample counts. It states more than smoothness: 10 samples reach most of the gain of 60, and
+scores change slowly past saturation.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ Floats = NDArray[np.float64]
 _CURVES = 600
 
 
-def curve_belief(counts: Floats) -> tuple[Floats, Floats]:
-    """Mean (c,) of the population at ``counts`` and second moments (c, c), the moments' mean diagonal being 1.
+def curve_prior(counts: Floats) -> tuple[Floats, Floats]:
+    """Mean (c,) of the population at ``counts``, and its second moments (c, c).
 
-    Curves are 0 at the least count: what a model reaches there is its offset, which the surrogate holds apart.
+    The mean diagonal of the second moments is 1.
+
+    Curves are 0 at the least count: the score there is the model's offset, a separate effect of the
+    surrogate.
     """
     curves = population(counts)
     level = float(np.sqrt(np.square(curves).mean())) or 1.0
@@ -28,7 +33,10 @@ def curve_belief(counts: Floats) -> tuple[Floats, Floats]:
 
 
 def population(counts: Floats) -> Floats:
-    """Curves at ``counts``, shape (curves, c): 1 - s^-pace, less a fall for every octave past a turning point."""
+    """Curves at ``counts``, shape (curves, c).
+
+    A curve is 1 - s^-pace, less a fall for every octave past a turning point.
+    """
     rng = np.random.default_rng(20)
     pace = np.exp(rng.uniform(np.log(0.2), np.log(2.0), _CURVES))[:, None]
     turn = np.exp(rng.uniform(np.log(3.0), np.log(80.0), _CURVES))[:, None]

@@ -14,7 +14,9 @@ DEFAULT_MOST = 10_000
 
 
 class GridSearcher(Searcher):
-    """Tries the whole feasible set, in an order drawn with the seed (stopped early it is a fair sample).
+    """Tries the whole feasible set, in an order drawn with the seed.
+
+    When it is stopped early, its trials are a uniform sample.
 
     Options: ``most``, the largest feasible set it takes on. Raises `UserError` for a larger one.
     """
@@ -27,9 +29,9 @@ class GridSearcher(Searcher):
         feasible = FeasibleSet(space)
         if len(feasible) > most:
             raise UserError(
-                f"search.method: grid would try all {len(feasible):,} feasible allocations, and takes on at most "
-                f"{most:,}; give stages fewer sample counts (samples: {{values: [1, 2, 4, 8]}}), lower search.budget "
-                "or choose another method"
+                f"search.method: grid would try all {len(feasible):,} feasible allocations, "
+                f"and takes on at most {most:,}; give stages fewer sample counts "
+                "(samples: {values: [1, 2, 4, 8]}), lower search.budget or choose another method"
             )
         self._feasible = feasible
 

@@ -1,9 +1,10 @@
-"""What failed trials say: which allocations are left alone, and for how long.
+"""Failed trials: which allocations are not proposed because of them, and for how long.
 
-A failure has no score to model, but it has *suspects*: its combination of models, and at every stage its model with as many
-samples or more. A suspect with a score to its name is acquitted (a node that died says nothing about models). Of the
-others the one behind the most failures takes the blame for them first, and from the second failure on it is shut. A
-region that is shut gets another chance each time the number of trials doubles: two unlucky trials close nothing for ever.
+A failure has no score to model, but it has possible causes (*suspects*): its combination of models,
+and for every stage its model with as many samples or more. A region with a scored trial is never
+excluded. Failures are assigned first to the suspect that has the most of them. A suspect's region
+is excluded from its second failure on, and tried again each time the number of results doubles, so
+that two chance failures do not exclude it for ever.
 """
 
 from __future__ import annotations
@@ -15,18 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agenttts.search.archive import Archive
-from agenttts.search.grid import ChoiceGrid, Rows
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.space import Allocation
 
 Mask = NDArray[np.bool_]
 
-# Failures that shut a region; one with f of them stays shut until there are _PATIENCE * 2^f results.
-_SHUT, _PATIENCE = 2, 8
+# Failures from which on a region is excluded; with f of them it stays so until there are
+# _BASE_RESULTS * 2^f results.
+_MIN_FAILURES, _BASE_RESULTS = 2, 8
 
 
 @dataclass(frozen=True)
 class _Suspect:
-    """A region: for some stages, which of their choices lie in it. ``failures`` are numbers of failed trials in it.
+    """A region: for some stages, which of their choices lie in it.
+
+    ``failures`` are numbers of failed trials in it.
 
     ``rank`` orders suspects of equally many failures, the likelier first.
     """
@@ -43,7 +47,7 @@ class _Suspect:
 
 
 class Failures:
-    """The suspects of an archive. Everything is open while no trial failed."""
+    """The suspects of an archive. Nothing is excluded while no trial failed."""
 
     def __init__(self, grid: ChoiceGrid, archive: Archive) -> None:
         self._grid = grid
@@ -53,8 +57,8 @@ class Failures:
         failed = sorted(
             {r.allocation for r in results if r.allocation in space and r.allocation not in scored}
         )
-        self._shut: list[_Suspect] = []
-        self._doubtful: list[_Suspect] = []
+        self._excluded: list[_Suspect] = []
+        self._suspected: list[_Suspect] = []
         if not failed:
             return
         self._failed = grid.encode(failed)
@@ -63,8 +67,8 @@ class Failures:
         self._blame(len(results))
 
     def __bool__(self) -> bool:
-        """Whether anything is under suspicion."""
-        return bool(self._shut or self._doubtful)
+        """Whether there is any suspect."""
+        return bool(self._excluded or self._suspected)
 
     def avoids(self, allocation: Allocation, picked: Iterable[Allocation] = ()) -> bool:
         """`avoided`, of one allocation of the space."""
@@ -73,23 +77,27 @@ class Failures:
         return bool(self.avoided(self._grid.encode([allocation]), self._grid.encode(picked))[0])
 
     def avoided(self, rows: Rows, picked: Rows | None = None) -> Mask:
-        """Which ``rows`` are better left alone: in a region that is shut, or in one where failures are unexplained
-        and another trial (one of ``picked``, or one that is out) will tell."""
+        """Which ``rows`` are not to be proposed.
+
+        They lie in an excluded region, or in one with unexplained failures that another trial (one
+        of ``picked``, or a pending one) tests already.
+        """
         avoided = np.zeros(len(rows), dtype=bool)
         if not self:
             return avoided
         waiting = self._out if picked is None else np.concatenate([self._out, picked])
-        for suspect in self._shut:
+        for suspect in self._excluded:
             avoided |= suspect.holds(rows)
-        for suspect in self._doubtful:
+        for suspect in self._suspected:
             if suspect.holds(waiting).any():
                 avoided |= suspect.holds(rows)
         return avoided
 
     def pick(self, rows: Rows, n: int, choose: Callable[[Rows, int], Sequence[int]]) -> list[int]:
-        """Numbers of up to ``n`` of ``rows`` by ``choose(rows, n)``, those to be left alone last.
+        """Numbers of up to ``n`` of ``rows`` by ``choose(rows, n)``, avoided ones last.
 
-        ``choose`` is given a part of the rows, in their order, and returns numbers within that part, the best first.
+        ``choose`` is given a part of the rows, in their order, and returns numbers within that
+        part, the best first.
         """
         if not self:
             return list(choose(rows, n))
@@ -104,14 +112,14 @@ class Failures:
             for number in found:
                 row = int(open_[number])
                 if self.avoided(rows[[row]], rows[picked])[0]:
-                    break  # an earlier pick of this batch will tell: choose again without its region
+                    break  # an earlier pick tests this region: choose again without it
                 picked.append(row)
             if not found:
                 break
         return picked
 
     def _blame(self, results: int) -> None:
-        """Share out the failures among suspects, the one behind most of them first."""
+        """Assign the failures to suspects, the one with the most failures first."""
         suspects = list(self._suspects())
         open_ = set(range(len(self._failed)))
         while True:
@@ -120,12 +128,12 @@ class Failures:
                 key=lambda suspect: (len(suspect.failures & open_), suspect.rank),
                 default=None,
             )
-            if ranked is None or len(ranked.failures & open_) < _SHUT:
+            if ranked is None or len(ranked.failures & open_) < _MIN_FAILURES:
                 break
-            shut = results < _PATIENCE * 2 ** len(ranked.failures)
-            (self._shut if shut else self._doubtful).append(ranked)
+            excluded = results < _BASE_RESULTS * 2 ** len(ranked.failures)
+            (self._excluded if excluded else self._suspected).append(ranked)
             open_ -= ranked.failures
-        self._doubtful += [suspect for suspect in suspects if suspect.failures & open_]
+        self._suspected += [suspect for suspect in suspects if suspect.failures & open_]
 
     def _suspects(self) -> Iterator[_Suspect]:
         stages = range(len(self._grid.choices))
@@ -137,8 +145,11 @@ class Failures:
                 yield from self._of_combination(combination)
 
     def _of_stage(self, stage: int) -> Iterator[_Suspect]:
-        """A model of a stage from a count on: halfway (in log) between the most samples that scored and the fewest
-        that failed, so that a limit is found in a few trials and not crept up to."""
+        """The suspects of a stage: a model from a sample count on.
+
+        The count is halfway (in log) between the most samples that scored and the fewest that
+        failed, so that a limit is found within a few trials.
+        """
         models, samples = self._grid.models[stage], self._grid.samples[stage]
         failed, scored = self._failed[:, stage], self._scored[:, stage]
         for number, model in enumerate(self._grid.space.stages[stage].models):
@@ -154,7 +165,11 @@ class Failures:
             yield _Suspect({stage: mask}, failures, (0.0, -most, model.params, -stage))
 
     def _of_combination(self, combination: Rows) -> Iterator[_Suspect]:
-        """A combination of models: all of it when it never scored, else from the counts of a failed trial on."""
+        """The suspects of a combination of models.
+
+        It is all of the combination when it never scored, else the part from the counts of a failed
+        trial on.
+        """
         here = np.flatnonzero((self._models(self._failed) == combination).all(axis=1))
         worked = self._scored[(self._models(self._scored) == combination).all(axis=1)]
         same = [self._grid.models[i] == model for i, model in enumerate(combination)]

@@ -1,8 +1,9 @@
 """The feasible set as a numbered list that is never written out.
 
-Allocations are numbered 0..size-1 without enumerating them: the stages are split into two halves, each half's
-combinations are listed once, the second half sorted by cost, so that the completions of a first half are a prefix of
-the second. A set of 10^6 allocations over three stages takes a few 10^4 entries.
+Allocations are numbered 0..size-1 without enumerating them: the stages are split into two halves,
+each half's combinations are listed once, the second half sorted by cost, so that the completions of
+a first half are a prefix of the second. A set of 10^6 allocations over three stages takes a few
+10^4 entries.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class FeasibleSet:
         least = [space.choice_budget(stage.cheapest) for stage in space.stages]
         self._budget = space.budget
         self._first = _combinations(first, space.budget, total(least[split:]))
-        # Equal costs keep their order (the sort is stable), so the numbering is the same everywhere.
+        # Equal costs keep their order (the sort is stable), so the numbering is the same
+        # everywhere.
         self._second = sorted(
             _combinations(second, space.budget, total(least[:split])), key=lambda half: half[0]
         )
@@ -49,7 +51,8 @@ class FeasibleSet:
     def draw(self, known: Container[Allocation], rng: random.Random) -> Allocation | None:
         """One allocation uniformly from those not ``known``; None when all are.
 
-        Rejects known ones a few dozen times, then lists what is left: cheap while few are known, exact always.
+        Rejects known ones a few dozen times, then lists what is left: cheap while few are known,
+        exact always.
         """
         size = len(self)
         for _ in range(64):
@@ -73,7 +76,8 @@ class FeasibleSet:
 
     def _completions(self, spent: float, second_costs: Sequence[float]) -> int:
         count = bisect_right(second_costs, self._budget - spent)
-        # The subtraction above rounds differently from the test the space applies; settle the edge by that test.
+        # The subtraction above rounds differently from the test the space applies; settle the edge
+        # by that test.
         while count < len(second_costs) and fits(total((spent, second_costs[count])), self._budget):
             count += 1
         return count
@@ -90,7 +94,10 @@ class _Either:
 def _combinations(
     stages: Sequence[Stage], budget: float, others: float
 ) -> list[tuple[float, tuple[Choice, ...]]]:
-    """(cost, choices) of every combination over ``stages`` that leaves ``others`` units for the rest."""
+    """(cost, choices) of every combination over ``stages``.
+
+    Each leaves ``others`` units for the rest.
+    """
     combinations: list[tuple[float, tuple[Choice, ...]]] = [(0.0, ())]
     for stage in stages:
         priced = [

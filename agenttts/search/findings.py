@@ -1,7 +1,7 @@
 """Findings: what the trials say, in plain sentences. They are the search's guidelines.
 
-Three kinds, one an insight: which model a stage should pursue, which way its sample count should go, and which stage
-pays best for more budget.
+Three kinds, one an insight: which model a stage should pursue, which way its sample count should
+go, and which stage pays best for more budget.
 """
 
 from __future__ import annotations
@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agenttts.search.archive import Archive
-from agenttts.search.effects import EffectModel
 from agenttts.search.moves import spread_counts
+from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 
 # A difference under this share of the scores' spread (and under the noise) is "no difference".
-_CLEAR = 0.05
+_MIN_DIFFERENCE_SHARE = 0.05
 
 
-def findings(
-    space: SearchSpace, archive: Archive, model: EffectModel, best: Allocation
-) -> list[str]:
+def findings(space: SearchSpace, archive: Archive, model: Surrogate, best: Allocation) -> list[str]:
     """Guidelines around ``best``, stage by stage."""
     scores = [trial.score for trial in archive.scored]
-    clear = max(_CLEAR * (max(scores) - min(scores)), 0.5 * model.noise)
+    clear = max(_MIN_DIFFERENCE_SHARE * (max(scores) - min(scores)), 0.5 * model.noise)
     sentences: list[str] = []
     for stage in space.stages:
         sentences += _pursue(space, archive, stage, model, best, clear)
@@ -35,11 +33,14 @@ def _pursue(
     space: SearchSpace,
     archive: Archive,
     stage: Stage,
-    model: EffectModel,
+    model: Surrogate,
     best: Allocation,
     clear: float,
 ) -> Iterator[str]:
-    """Insight 1: the model to pursue, the cheaper one unless a larger is clearly better at the same cost."""
+    """Insight 1: the model to pursue.
+
+    It is the cheaper one unless a larger one is clearly better at the same cost.
+    """
     if len(stage.models) < 2:
         return
     spare = _spare(space, stage, best)
@@ -70,9 +71,9 @@ def _pursue(
 
 
 def _direction(
-    space: SearchSpace, stage: Stage, model: EffectModel, best: Allocation, clear: float
+    space: SearchSpace, stage: Stage, model: Surrogate, best: Allocation, clear: float
 ) -> Iterator[str]:
-    """Insight 2: whether the stage's samples rise, are flat or fall around the best allocation."""
+    """Insight 2: whether a stage's samples rise, are flat or fall at ``best``."""
     choice = best[stage.name]
     here = model.mean(best)
     most = stage.affordable_samples(choice.model, _spare(space, stage, best))
@@ -91,7 +92,7 @@ def _direction(
         yield f"{subject} is flat from {fewer} to {choice.samples} samples: fewer do"
 
 
-def _shift(space: SearchSpace, model: EffectModel, best: Allocation, clear: float) -> Iterator[str]:
+def _shift(space: SearchSpace, model: Surrogate, best: Allocation, clear: float) -> Iterator[str]:
     """Insight 3: the pair of stages between which moving budget promises most."""
     moved: list[tuple[Allocation, str, str]] = []
     for giver in space.stages:

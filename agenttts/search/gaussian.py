@@ -1,7 +1,8 @@
 """Gaussian processes in numpy, several settings of the hyperparameters at a time.
 
-Arrays lead with the members of the ensemble: ``h`` settings, ``n`` observations, ``m`` points to predict. Reference: Rasmussen & Williams,
-*Gaussian Processes for Machine Learning* (2006), chapters 2 and 5.
+Arrays lead with the members of the ensemble: ``h`` settings, ``n`` observations, ``m`` points to
+predict. Reference: Rasmussen & Williams, *Gaussian Processes for Machine Learning* (2006), chapters
+2 and 5.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Added to every diagonal: what rounding needs.
+# Added to every diagonal for numerical stability.
 _JITTER = 1e-9
 
 
 def log_evidence(
     kernels: Floats, noises: Floats, targets: Floats, *, scaled: bool = True
 ) -> Floats:
-    """Log marginal likelihood of ``targets`` (n,) or (h, n) under each kernel (h, n, n), up to a constant, shape (h,).
+    """Log marginal likelihood of ``targets`` under each kernel, shape (h,).
 
-    ``noises`` (h, n) are variances in the kernel's unit. When ``scaled``, the kernel is right up to a factor: it takes its most
-    likely value, held by one pseudo-observation of 1.
+    ``targets`` is (n,) or (h, n), the kernels (h, n, n); the values are up to a constant.
+
+    ``noises`` (h, n) are variances in the kernel's unit. When ``scaled``, the kernel is right up to
+    a factor: it takes its most likely value, held by one pseudo-observation of 1.
     """
     lower = _factor(kernels, noises)
     solved = np.linalg.solve(lower, np.broadcast_to(targets, noises.shape)[..., None])[..., 0]
@@ -51,8 +54,8 @@ def search_settings(
 ) -> tuple[Floats, Floats]:
     """Hyperparameter settings with a high posterior, best first, and their log posteriors.
 
-    ``first`` draws from the prior, then ``rounds`` of ``each`` perturbations of the best eight. A population rather
-    than a gradient: the surface is cheap, low-dimensional and has several modes.
+    ``first`` draws from the prior, then ``rounds`` of ``each`` perturbations of the best eight. A
+    population rather than a gradient: the surface is cheap, low-dimensional and has several modes.
     """
     settings = draw(first)
     values = log_posterior(settings)
@@ -69,7 +72,10 @@ def search_settings(
 
 
 class Posterior:
-    """Conditioned processes: ``kernels`` (h, n, n), ``noises`` (h, n), ``targets`` (n,) or (h, n)."""
+    """Conditioned processes.
+
+    ``kernels`` (h, n, n), ``noises`` (h, n), ``targets`` (n,) or (h, n).
+    """
 
     def __init__(
         self, kernels: Floats, noises: Floats, targets: Floats, *, scaled: bool = True
@@ -85,9 +91,12 @@ class Posterior:
             self.scale = np.ones(len(kernels), dtype=np.float64)
 
     def whiten(self, against: Floats) -> Floats:
-        """Kernel values (h, m, n) between points and observations, in the observations' own coordinates.
+        """Kernel values (h, m, n) in the observations' coordinates.
 
-        Their products give what the observations explain: ``whitened(a) · whitened(b)`` is the covariance taken away.
+        ``against`` are the values between points and observations.
+
+        Their products give what the observations explain: ``whitened(a) · whitened(b)`` is the
+        covariance taken away.
         """
         whitened: Floats = against @ np.swapaxes(self._inverse, 1, 2)
         return whitened

@@ -16,11 +16,14 @@ _ATTEMPTS = 30
 
 
 class GeneticSearcher(Searcher):
-    """A baseline. Options: ``population``, the random trials first made and the fittest kept as parents;
+    """A baseline: the fittest trials are crossed and mutated.
+
+    Options: ``population``, the random trials first made and the fittest kept as parents;
     ``mutation``, the chance that a child is mutated after crossing.
 
-    Parents win a tournament of two among the fittest. A child over budget gets fewer samples where it has most; one
-    that is known is replaced by another, at last by a uniform draw. Pending trials are known, and parents once they scored.
+    Parents win a tournament of two among the fittest. A child over budget gets fewer samples where
+    it has most; one that is known is replaced by another, at last by a uniform draw. Pending trials
+    are known, and parents once they scored.
     """
 
     name = "genetic"

@@ -1,4 +1,7 @@
-"""Bayesian optimisation with a Gaussian process over the feasible set: the strong baseline, without the insights."""
+"""Bayesian optimisation with a Gaussian process over the feasible set.
+
+It is the strong baseline: it does not use the insights.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy as np
 from agenttts.errors import UserError
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.gaussian import (
@@ -21,13 +25,13 @@ from agenttts.search.gaussian import (
     matern,
     search_settings,
 )
-from agenttts.search.grid import ChoiceGrid, Rows
 from agenttts.space import Allocation, SearchSpace
 
-# Allocations whose improvement is computed at most; larger feasible sets are thinned in log(samples).
+# Allocations whose improvement is computed at most; larger feasible sets are thinned in
+# log(samples).
 _MOST_ROWS = 20_000
 
-# Fitting is cubic in the trials: past this many, the best stand for the rest.
+# Fitting is cubic in the trials: past this many, only the best are fitted.
 _MOST_TRIALS = 200
 
 # Log noise variance relative to the scale, at least and at most.
@@ -35,12 +39,14 @@ _NOISE = (np.log(1e-6), np.log(2.0))
 
 
 class GaussianProcessSearcher(Searcher):
-    """Matérn-5/2 over scaled log(samples) and one-hot models, a length each; expected improvement.
+    """A Gaussian process with expected improvement.
 
-    Hyperparameters by the marginal likelihood (with a weak prior on lengths). Batches by the kriging believer.
-    Recommends the tried allocation with the highest expected score. Regions where trials fail are left alone
-    (`agenttts.search.failures`). Options: ``initial``, how many uniform draws
-    come first.
+    Matérn-5/2 over scaled log(samples) and one-hot models, with a length each.
+
+    Hyperparameters by the marginal likelihood (with a weak prior on lengths). Batches by the
+    kriging believer. Recommends the tried allocation with the highest expected score. Regions where
+    trials fail are avoided (`agenttts.search.failures`). Options: ``initial``, how many uniform
+    draws come first.
     """
 
     name = "gp"
@@ -54,7 +60,10 @@ class GaussianProcessSearcher(Searcher):
         self._fitted: tuple[Sequence[Scored], MaternModel] | None = None
 
     def best(self, *, tried: bool = False) -> Allocation | None:
-        """The tried allocation with the highest expected score (ties: the better score, then the cheaper)."""
+        """The tried allocation with the highest expected score.
+
+        Ties: the better score, then the cheaper.
+        """
         if not self.archive.scored:
             return None
         model = self._model()
@@ -75,7 +84,7 @@ class GaussianProcessSearcher(Searcher):
             model = self._model()
             taken = self._grid.encode(a for a in sorted(self.archive.known) if a in self.space)
             rows = self._rows[~np.isin(self._grid.keys(self._rows), self._grid.keys(taken))]
-            # What was just drawn is known by now: draws are made known as they are made.
+            # Draws count as known as soon as they are made.
             failures = Failures(self._grid, self.archive)
 
             def most_promising(part: Rows, count: int) -> list[int]:
@@ -137,7 +146,8 @@ class MaternModel:
     def choose(self, rows: Rows, n: int, pending: Rows) -> list[int]:
         """Numbers of up to ``n`` of ``rows`` by expected improvement.
 
-        Each is believed to score as expected before the next is chosen, and so are the trials ``pending`` before the first.
+        The model is conditioned on the expected score of each pick before the next, and of the
+        trials ``pending`` before the first.
         """
         if not len(rows):
             return []

@@ -1,7 +1,9 @@
-"""Initial trials: insight 1 (stages prefer different models) as a comparison of models at equal cost.
+"""Initial trials: a comparison of models at equal cost.
 
-For every stage each of its models gets the same compute, the cost of one sample of the largest, while the other
-stages hold still. Source: AgentTTS (arXiv 2508.00890), "initial trials".
+They serve insight 1 (stages prefer different models).
+
+For every stage each of its models gets the same compute, the cost of one sample of the largest,
+while the other stages hold still. Source: AgentTTS (arXiv 2508.00890), "initial trials".
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ DEFAULT_SAMPLE_CAP = 60
 
 
 def initial_trials(space: SearchSpace, cap: int = DEFAULT_SAMPLE_CAP) -> list[Proposal]:
-    """The initial trials, without duplicates, in stage and model order; all within the budget.
+    """The initial trials, without duplicates, in stage and model order.
 
-    ``cap`` bounds the sample counts of the models compared. "One sample" is the least count the stage allows.
+    All are within the budget.
+
+    ``cap`` bounds the sample counts of the models compared. "One sample" is the least count the
+    stage allows.
     """
     proposals: dict[Allocation, Proposal] = {}
     for stage in space.stages:
@@ -35,14 +40,19 @@ def initial_trials(space: SearchSpace, cap: int = DEFAULT_SAMPLE_CAP) -> list[Pr
 
 
 def _amount(space: SearchSpace, stage: Stage) -> float:
-    """Budget units to spend at ``stage``: one sample of its largest model, or what the others can spare."""
+    """Budget units to spend at ``stage``.
+
+    They pay for one sample of its largest model, or are what the other stages can spare.
+    """
     spare = space.budget - _cost(space, [s.cheapest for s in space.stages if s.name != stage.name])
     one_largest = space.choice_budget(_one(stage, largest=True))
     return one_largest if fits(one_largest, spare) else spare
 
 
 def _others(space: SearchSpace, stage: Stage, amount: float) -> dict[str, Choice]:
-    """What the other stages run: all their largest model once if the rest pays for it, else all their smallest.
+    """The choices of the other stages.
+
+    All run their largest model once if the rest of the budget pays for it, else all their smallest.
 
     The same for every model of ``stage``, so that the trials differ in that model alone.
     """
@@ -54,7 +64,10 @@ def _others(space: SearchSpace, stage: Stage, amount: float) -> dict[str, Choice
 
 
 def _capped(stage: Stage, samples: int, cap: int) -> int:
-    """``samples`` lowered to the largest allowed count up to ``cap`` (the least allowed when all are above)."""
+    """``samples`` lowered to the largest allowed count up to ``cap``.
+
+    It is the least allowed count when all are above.
+    """
     allowed = [count for count in stage.samples if count <= min(samples, cap)]
     return allowed[-1] if allowed else min(samples, stage.samples[0])
 

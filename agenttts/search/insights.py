@@ -1,10 +1,12 @@
 """The insight rules: the method without an LLM.
 
-From the archive alone, the rules propose, recommend and explain. The surrogate (`agenttts.search.effects`) says what the
-trials let expect of every allocation; candidates are the feasible set, thinned where it is large, and everything next to
-the best allocations: a stage's choice exchanged (insight 2), budget shifted between two stages (insight 3). The value of
-what a trial would teach decides (`agenttts.search.acquisition`), except where trials fail (`agenttts.search.failures`). When recent scores hardly vary, a third of the
-proposals explore (crossover, mutation, random), as do all of them when no insight is switched on.
+From the archive alone, the rules propose, recommend and explain. The surrogate
+(`agenttts.search.surrogate`) predicts the score of every allocation; candidates are the feasible
+set, thinned where it is large, and everything next to the best allocations: a stage's choice
+exchanged (insight 2), budget shifted between two stages (insight 3). They are chosen by the value
+of the information that a trial gives (`agenttts.search.acquisition`), except where trials fail
+(`agenttts.search.failures`). When recent scores hardly vary, a third of the proposals explore
+(crossover, mutation, random), as do all of them when no insight is switched on.
 """
 
 from __future__ import annotations
@@ -18,42 +20,47 @@ from functools import cached_property
 import numpy as np
 
 from agenttts.errors import UserError
-from agenttts.search.acquisition import choose, spread
+from agenttts.search.acquisition import choose, initial_design
 from agenttts.search.archive import Archive, Scored
 from agenttts.search.base import Proposal
-from agenttts.search.effects import EffectModel
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.findings import findings
-from agenttts.search.grid import ChoiceGrid, Rows
 from agenttts.search.moves import cross, describe, mutate, spread_draw
 from agenttts.search.steps import beside_trials
+from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, SearchSpace
 
 ALL_INSIGHTS = (1, 2, 3)
 
-# The feasible set is thinned to so many allocations; of those and of what is next to the best ones, so many at random
-# are candidates.
-_MOST_ROWS, MOST_COMPARED, _NEAR = 20_000, 700, 700
-_PARENTS = 3
+# Sizes: of the feasible set, which is thinned to it, and of the random parts of that set and of the
+# best trials' neighbours that are compared.
+_MOST_ROWS, MOST_COMPARED, _MOST_NEIGHBOURS = 20_000, 700, 700
+_BEST_EXPLORED = 3
 
-# An untried allocation is recommended when the gain expected of it is this many standard deviations of that gain, and not
-# before there are so many trials; steps to find it, each to the best next to the last.
-_SURE, _FOUNDED, _CLIMBS = 0.1, 8, 3
+# An untried allocation is recommended when its expected gain is this many standard deviations of
+# that gain, from this number of trials on. Steps of the search for it, each to the best neighbour
+# of the last.
+_MIN_GAIN_SDS, _MIN_TRIALS_TO_RECOMMEND, _CLIMB_STEPS = 0.1, 8, 3
 
-# A favoured proposal is taken when it is worth this share of the best candidate.
-_FAVOUR = 0.5
+# A preferred proposal is taken when it is worth this share of the best candidate.
+_MIN_RELATIVE_VALUE = 0.5
 
-# Explorations passed over because trials fail there, before one is made all the same: nothing else may be left.
-_AVOIDED = 50
+# Explorations dropped because trials fail there, before one is made all the same: nothing else may
+# be left.
+_MOST_AVOIDED = 50
 
 # Recent scores "hardly vary" when their spread is under this share of the spread of all scores.
-_FLAT = 0.02
-_RECENT = 8
+_MIN_SPREAD_SHARE = 0.02
+_RECENT_TRIALS = 8
 
 
 class InsightRules:
-    """Proposals, recommendation and guidelines from an archive alone; deterministic given seed and archive."""
+    """Proposals, recommendation and guidelines from an archive alone.
+
+    Deterministic given seed and archive.
+    """
 
     def __init__(
         self, space: SearchSpace, seed: int = 0, insights: Collection[int] = ALL_INSIGHTS
@@ -65,33 +72,36 @@ class InsightRules:
         self.seed = seed
         self.curves = 2 in insights
         self.coupling = 3 in insights
-        self._fitted: tuple[Sequence[Scored], EffectModel] | None = None
+        self._fitted: tuple[Sequence[Scored], Surrogate] | None = None
 
     def propose(
         self,
         n: int,
         archive: Archive,
         *,
-        favoured: Sequence[Proposal] = (),
+        preferred: Sequence[Proposal] = (),
         also: Sequence[Proposal] = (),
         pending: Sequence[Allocation] = (),
     ) -> list[Proposal]:
-        """Up to ``n`` new feasible allocations, most promising first; fewer only when the space is exhausted.
+        """Up to ``n`` new feasible allocations, most promising first.
+
+        Fewer only when the space is exhausted.
 
         ``also`` are further candidates, in the space and new, judged like the rules' own.
-        ``favoured`` are an agent's proposals, likewise new: each that is worth at least half of the best candidate
-        is taken before it. Candidates are valued as if the trials ``pending`` will score as expected.
+        ``preferred`` are an agent's proposals, likewise new: each that is worth at least half of
+        the best candidate is taken before it. Candidates are valued as if the trials ``pending``
+        will score as expected.
         """
         rng = random.Random(f"insights/{self.seed}/{archive.known_count}")
         chosen: dict[Allocation, Proposal] = {}
         model = self.model(archive)
         if model is None and self.curves and self.coupling:
-            chosen = self._spread(n, archive, rng)
+            chosen = self._initial_design(n, archive, rng)
         elif model is None or not (self.curves or self.coupling):
-            chosen = {proposal.allocation: proposal for proposal in favoured[:n]}
+            chosen = {proposal.allocation: proposal for proposal in preferred[:n]}
         else:
             explore = sum(self._explores(archive, position) for position in range(n))
-            offered = {proposal.allocation: proposal for proposal in favoured}
+            offered = {proposal.allocation: proposal for proposal in preferred}
             named = {proposal.allocation: proposal for proposal in also} | offered
             out = self._grid.encode(a for a in pending if a in self.space)
             rows = self._candidates(model, archive, [*offered, *named], out, rng)
@@ -100,9 +110,17 @@ class InsightRules:
             keys = self._grid.keys(self._grid.encode(offered))
 
             def most_valuable(part: Rows, count: int) -> list[int]:
-                # The favoured ones lead the candidates, and so what is left of them leads every part.
+                # The preferred ones lead the candidates, and so what is left of them leads every
+                # part.
                 own = int(np.isin(self._grid.keys(part), keys).sum())
-                picks = choose(model, part, count, favoured=own, favour=_FAVOUR, pending=out)
+                picks = choose(
+                    model,
+                    part,
+                    count,
+                    preferred=own,
+                    min_relative_value=_MIN_RELATIVE_VALUE,
+                    pending=out,
+                )
                 return [pick.index for pick in picks]
 
             for number in self.failures(archive).pick(rows, n - explore, most_valuable):
@@ -114,41 +132,52 @@ class InsightRules:
         return list(chosen.values())
 
     def best(self, archive: Archive, *, tried: bool = False) -> Allocation | None:
-        """The allocation with the highest *expected* score; with ``tried`` the best tried one (ties: the cheaper).
+        """The allocation with the highest *expected* score (ties: the cheaper).
 
-        The expectation weighs a score against those of its neighbours, as far as the scores look noisy: a lucky
-        score among mediocre neighbours does not win, an exact one does. What was not tried has to be expected to be better by
-        more than a part of what the model is unsure of.
+        With ``tried`` it is the best tried one.
+
+        The expected score weighs a score against those of similar allocations, the more the noisier
+        the scores are. An untried allocation is recommended only if its expected gain is more than
+        a share of the gain's standard deviation.
         """
         model = self.model(archive)
         if model is None or not self.curves:
-            # Without curves all sample counts look alike: the scores themselves have to tell them apart.
+            # Without curves the model gives all sample counts the same score: only the trials'
+            # scores tell them apart.
             top_score = archive.best()
             return top_score.allocation if top_score else None
         known = self._best_tried(model)
         scores = {trial.score for trial in model.trials}
-        if tried or not self.coupling or len(model.trials) < _FOUNDED or len(scores) == 1:
+        if (
+            tried
+            or not self.coupling
+            or len(model.trials) < _MIN_TRIALS_TO_RECOMMEND
+            or len(scores) == 1
+        ):
             return known
-        hoped = self._best_hoped(model, archive)
-        if hoped is None or hoped in {trial.allocation for trial in archive.scored}:
+        expected = self._best_expected(model, archive)
+        if expected is None or expected in {trial.allocation for trial in archive.scored}:
             return known
-        gain = model.gain(hoped, known)
-        return hoped if gain.mean > _SURE * gain.sd else known
+        gain = model.gain(expected, known)
+        return expected if gain.mean > _MIN_GAIN_SDS * gain.sd else known
 
     def guidelines(self, archive: Archive) -> list[str]:
-        """What the trials so far say about models, samples and budget, a few plain sentences."""
+        """Findings on models, samples and budget from the trials so far, a few sentences."""
         model, best = self.model(archive), self.best(archive, tried=True)
         if model is None or best is None:
             return []
         return findings(self.space, archive, model, best)
 
-    def model(self, archive: Archive) -> EffectModel | None:
-        """The surrogate fitted to the archive (kept until it changes); None before any trial scored."""
+    def model(self, archive: Archive) -> Surrogate | None:
+        """The surrogate fitted to the archive; None before any trial scored.
+
+        It is kept until the archive changes.
+        """
         scored = archive.scored
         if not scored:
             return None
         if self._fitted is None or self._fitted[0] != scored:
-            model = EffectModel(self._grid, scored, curves=self.curves, coupling=self.coupling)
+            model = Surrogate(self._grid, scored, curves=self.curves, coupling=self.coupling)
             self._fitted = (scored, model)
         return self._fitted[1]
 
@@ -156,10 +185,11 @@ class InsightRules:
         """What the failed trials say."""
         return Failures(self._grid, archive)
 
-    def _best_tried(self, model: EffectModel) -> Allocation:
+    def _best_tried(self, model: Surrogate) -> Allocation:
         top = max(model.tried, key=lambda a: (model.tried[a], -self.space.cost(a), a))
         scores = {trial.allocation: trial.score for trial in model.trials}
-        # Equal up to rounding counts as a tie, and so do equal scores that the model hardly tells apart.
+        # Means equal up to rounding are a tie, and so are equal scores whose means differ by
+        # little.
         equal = [
             allocation
             for allocation, mean in model.tried.items()
@@ -168,22 +198,22 @@ class InsightRules:
         ]
         return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
 
-    def _best_hoped(self, model: EffectModel, archive: Archive) -> Allocation | None:
-        """The highest expected score among the feasible set, thinned, and what is next to the best."""
+    def _best_expected(self, model: Surrogate, archive: Archive) -> Allocation | None:
+        """The highest expected score in the thinned feasible set and near the best."""
         failures = self.failures(archive)
         scored = {trial.allocation for trial in archive.scored}
         failed = (r.allocation for r in archive.results if r.allocation not in scored)
         closed = self._grid.keys(self._grid.encode(a for a in failed if a in self.space))
         rows = self._outlook(model, archive, np.random.default_rng(self.seed))
-        hoped: Allocation | None = None
-        for _ in range(_CLIMBS):
+        expected: Allocation | None = None
+        for _ in range(_CLIMB_STEPS):
             open_ = rows[~failures.avoided(rows) & ~np.isin(self._grid.keys(rows), closed)]
             if not len(open_):
                 break
-            top = open_[[int(model.standing(open_).argmax())]]
-            hoped = self._grid.decode(top[0])
+            top = open_[[int(model.posterior_mean(open_).argmax())]]
+            expected = self._grid.decode(top[0])
             rows = self._grid.around(top)
-        return hoped
+        return expected
 
     @cached_property
     def _feasible(self) -> FeasibleSet:
@@ -197,27 +227,32 @@ class InsightRules:
     def _rows(self) -> Rows:
         return self._grid.feasible(_MOST_ROWS)
 
-    def _spread(self, n: int, archive: Archive, rng: random.Random) -> dict[Allocation, Proposal]:
+    def _initial_design(
+        self, n: int, archive: Archive, rng: random.Random
+    ) -> dict[Allocation, Proposal]:
         """Proposals before any score is known, around those that are out."""
         draw = np.random.default_rng(rng.randrange(2**32))
         taken = self._grid.encode(a for a in sorted(archive.known) if a in self.space)
         rows = self._new(_some(self._rows, MOST_COMPARED, draw), taken)
         reason = "spread over models and samples, no score being known"
         picked = self.failures(archive).pick(
-            rows, n, lambda part, count: spread(self._grid, taken, part, count)
+            rows, n, lambda part, count: initial_design(self._grid, taken, part, count)
         )
         allocations = [self._grid.decode(rows[number]) for number in picked]
         return {a: Proposal(a, "explore", reason) for a in allocations}
 
     def _candidates(
         self,
-        model: EffectModel,
+        model: Surrogate,
         archive: Archive,
         named: Sequence[Allocation],
         pending: Rows,
         rng: random.Random,
     ) -> Rows:
-        """Rows of new allocations, those ``named`` first, the others shuffled (ties then fall at random)."""
+        """Rows of new allocations, those ``named`` first.
+
+        The others are shuffled, so that ties fall at random.
+        """
         draw = np.random.default_rng(rng.randrange(2**32))
         rows = self._outlook(model, archive, draw, pending)
         rows = np.concatenate([self._grid.encode(named), rows[draw.permutation(len(rows))]])
@@ -227,14 +262,14 @@ class InsightRules:
 
     def _outlook(
         self,
-        model: EffectModel,
+        model: Surrogate,
         archive: Archive,
         draw: np.random.Generator,
         pending: Rows | None = None,
     ) -> Rows:
         """Some of the feasible set, and of what is next to the best allocations."""
-        parents = self._grid.encode(list(model.tried)[:_PARENTS])
-        near = _some(self._grid.around(parents, shifts=self.coupling), _NEAR, draw)
+        parents = self._grid.encode(list(model.tried)[:_BEST_EXPLORED])
+        near = _some(self._grid.around(parents, shifts=self.coupling), _MOST_NEIGHBOURS, draw)
         rows = np.concatenate([_some(self._rows, MOST_COMPARED, draw), near])
         fresh: Rows = rows[~beside_trials(self._grid, archive.scored, rows, pending)]
         return fresh if len(fresh) else rows
@@ -247,7 +282,10 @@ class InsightRules:
         return new
 
     def _explores(self, archive: Archive, position: int) -> bool:
-        """Whether the proposal at ``position`` of the batch explores: every third one while scores stand still."""
+        """Whether the proposal at ``position`` of the batch explores.
+
+        Every third one does while scores do not change.
+        """
         return (archive.known_count + position) % 3 == 0 and _stands_still(archive.scored)
 
     def _explore(
@@ -258,7 +296,7 @@ class InsightRules:
         rng: random.Random,
     ) -> None:
         """Fill ``chosen`` up to ``n`` by crossover, mutation and uniform draws, in turn."""
-        ranked = sorted(archive.scored, key=lambda t: (-t.score, t.cost))[:_RECENT]
+        ranked = sorted(archive.scored, key=lambda t: (-t.score, t.cost))[:_RECENT_TRIALS]
         failures = self.failures(archive)
         turn = avoided = 0
         while len(chosen) < n:
@@ -272,7 +310,7 @@ class InsightRules:
                 )
             if new is None:
                 return
-            if avoided < _AVOIDED and failures.avoids(new, chosen):
+            if avoided < _MOST_AVOIDED and failures.avoids(new, chosen):
                 avoided += 1
                 continue
             chosen[new] = Proposal(new, "explore", how)
@@ -303,7 +341,7 @@ def _some(rows: Rows, most: int, draw: np.random.Generator) -> Rows:
 def _stands_still(scored: Sequence[Scored]) -> bool:
     """Whether the latest scores hardly vary next to all of them."""
     scores = [trial.score for trial in scored]
-    if len(scores) < _RECENT:
+    if len(scores) < _RECENT_TRIALS:
         return len(set(scores)) == 1
     spread = max(scores) - min(scores)
-    return statistics.pstdev(scores[-_RECENT:]) <= _FLAT * spread
+    return statistics.pstdev(scores[-_RECENT_TRIALS:]) <= _MIN_SPREAD_SHARE * spread

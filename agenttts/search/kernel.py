@@ -1,9 +1,10 @@
-"""The kernel of the surrogate: the method's three insights as a covariance between allocations.
+"""The kernel of the surrogate: the insights as a covariance.
 
-A stage's effect is an offset a model (insight 1; models of like size are alike) plus a curve over samples (insight 2),
-partly shared by its models. The stages' effects add up and, to a fitted degree, multiply (insight 3): ``sum S_i +
-eta·sum S_i·S_j + …``, the ANOVA kernel of Stitson et al. (1997). With a fitted response (`agenttts.search.response`) its
-mean and covariance come first, and the effects keep what it leaves unexplained.
+A stage's effect is an offset a model (insight 1; models of like size are alike) plus a curve over
+samples (insight 2), partly shared by its models. The stages' effects add up and, to a fitted
+degree, multiply (insight 3): ``sum S_i + eta·sum S_i·S_j + …``, the ANOVA kernel of Stitson et al.
+(1997). With a fitted quality model (`agenttts.search.quality`) its mean and covariance are added,
+and the effects describe only the rest.
 """
 
 from __future__ import annotations
@@ -12,30 +13,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agenttts.search.curves import curve_belief
+from agenttts.search.curves import curve_prior
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats, matern
-from agenttts.search.grid import ChoiceGrid, Rows
 
 # Octaves of samples over which curves of no particular shape change.
-_LENGTH = 2.0
+_LENGTH_OCTAVES = 2.0
 
-# Before any trial: by how many standard deviations of an offset a model is ahead of one a standard deviation of sizes
-# smaller, and of how many standard deviations of a curve the usual rise over samples is.
-_AHEAD, _RISE = 0.5, 0.8
+# Prior means: the advantage of a model over one that is a standard deviation of sizes smaller, in
+# standard deviations of an offset; the rise over samples, in standard deviations of a curve.
+_SIZE_ADVANTAGE_SDS, _CURVE_RISE_SDS = 0.5, 0.8
 
-# By how much the log variance of effects is smaller where they keep only what a response leaves unexplained.
-_UNEXPLAINED = -3.0
+# Added to the log variance of effects that describe only what the quality model leaves unexplained.
+_RESIDUAL_LOG_VARIANCE = -3.0
 
-# Variance of what trials that begin alike share besides.
-_ALIKE = 0.01
+# Prior variance of the noise that trials with equal leading choices share.
+_SHARED_SAMPLES_VARIANCE = 0.01
 
 # Share of a model's offset that goes with its size, in e-foldings of parameters.
 _BY_SIZE = 0.4
 
 
 @dataclass(frozen=True)
-class Responses:
-    """What a fitted response says of allocations, in the surrogate's units: see `agenttts.search.response.Response.at`."""
+class Qualities:
+    """The quality model's prediction, in the surrogate's units.
+
+    See `agenttts.search.quality.QualityModel.at`.
+    """
 
     mean: Floats
     features: Floats
@@ -43,27 +47,31 @@ class Responses:
 
 @dataclass(frozen=True)
 class Points:
-    """Allocations as the kernel takes them: choice numbers, and what a response says of them."""
+    """Allocations as the kernel takes them.
+
+    They are choice numbers, and the quality model's prediction where there is one.
+    """
 
     rows: Rows
-    responses: Responses | None = None
+    qualities: Qualities | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: slice | Rows) -> Points:
-        if self.responses is None:
+        if self.qualities is None:
             return Points(self.rows[index])
-        responses = Responses(self.responses.mean[index], self.responses.features[index])
-        return Points(self.rows[index], responses)
+        qualities = Qualities(self.qualities.mean[index], self.qualities.features[index])
+        return Points(self.rows[index], qualities)
 
 
 class EffectKernel:
     """Kernel values for many settings of the hyperparameters at a time.
 
-    A setting is a vector of logs and logits: an offset's and a curve's variance a stage, then what models share of
-    their curves, the share of shapeless curves, the degree of coupling, what trials that begin alike share, and the noise.
-    ``explained`` says that the points come with responses, ``shared`` that trials which begin alike share samples.
+    A setting is a vector of logs and logits: an offset's and a curve's variance a stage, then what
+    models share of their curves, the share of shapeless curves, the degree of coupling, the noise
+    that trials with equal leading choices share, and the noise. ``explained``: the points come with
+    predictions of a quality model. ``shared``: trials with equal leading choices share samples.
     """
 
     def __init__(
@@ -85,24 +93,28 @@ class EffectKernel:
         self._shapes: list[Floats] = []
         self._smooth: list[Floats] = []
         self._near: list[Floats] = []
-        self._usual: list[Floats] = []
+        self._prior_mean: list[Floats] = []
         self._sizes = grid.sizes
         for stage in grid.space.stages:
             counts = np.array(stage.samples, dtype=np.float64)
             octaves = np.log2(counts)
-            usual, moments = curve_belief(counts)
-            self._usual.append(usual)
+            prior_mean, moments = curve_prior(counts)
+            self._prior_mean.append(prior_mean)
             self._shapes.append(moments)
-            self._smooth.append(matern(np.abs(octaves[:, None] - octaves[None, :]) / _LENGTH))
+            self._smooth.append(
+                matern(np.abs(octaves[:, None] - octaves[None, :]) / _LENGTH_OCTAVES)
+            )
             sizes = np.log([model.params for model in stage.models])
             self._near.append(np.exp(-0.5 * (sizes[:, None] - sizes[None, :]) ** 2))
 
     def prior(self) -> tuple[Floats, Floats]:
         """Mean and standard deviation of the hyperparameters before any trial."""
         stages = self._stages
-        less = _UNEXPLAINED if self._explained else 0.0
+        less = _RESIDUAL_LOG_VARIANCE if self._explained else 0.0
         offsets, curves = np.full(stages, -0.3 + less), np.full(stages, -0.6 + less)
-        mean = np.concatenate([offsets, curves, [0.0, -2.5, -1.2, np.log(_ALIKE), np.log(0.003)]])
+        mean = np.concatenate(
+            [offsets, curves, [0.0, -2.5, -1.2, np.log(_SHARED_SAMPLES_VARIANCE), np.log(0.003)]]
+        )
         sd = np.concatenate([np.full(2 * stages, 0.8), [1.0, 1.0, 1.0, 1.5, 2.5]])
         return mean, sd
 
@@ -117,23 +129,28 @@ class EffectKernel:
             factors.append(effect[:, rows[:, None], columns[None, :]])
         effects = self._combine(settings, factors, 2)
         if self._shared:
-            effects = effects + _column(settings, -2, 2) * self._begin_alike(a.rows, b.rows)
-        if a.responses is None or b.responses is None:
+            effects = effects + _column(settings, -2, 2) * self._equal_leading_stages(
+                a.rows, b.rows
+            )
+        if a.qualities is None or b.qualities is None:
             return effects
-        both: Floats = effects + a.responses.features @ b.responses.features.T
+        both: Floats = effects + a.qualities.features @ b.qualities.features.T
         return both
 
     def mean(self, settings: Floats, a: Points) -> Floats:
-        """What is expected of ``a`` before any trial, shape (settings, a): larger models do better, samples help."""
-        if a.responses is not None:
-            return np.broadcast_to(a.responses.mean, (len(settings), len(a)))
+        """Prior mean of ``a``, shape (settings, a).
+
+        Larger models score higher, and samples help.
+        """
+        if a.qualities is not None:
+            return np.broadcast_to(a.qualities.mean, (len(settings), len(a)))
         expected = np.zeros((len(settings), len(a)))
         for stage, width in enumerate(self._widths):
             models, counts = a.rows[:, stage] // width, a.rows[:, stage] % width
-            ahead = _AHEAD * self._sizes[stage][models]
+            ahead = _SIZE_ADVANTAGE_SDS * self._sizes[stage][models]
             expected += np.sqrt(_column(settings, stage, 1)) * ahead
             if self._curves:
-                rise = _RISE * self._usual[stage][counts]
+                rise = _CURVE_RISE_SDS * self._prior_mean[stage][counts]
                 expected += np.sqrt(_column(settings, self._stages + stage, 1)) * rise
         return expected
 
@@ -150,18 +167,21 @@ class EffectKernel:
             factors.append(effect)
         effects = self._combine(settings, factors, 1)
         effects = effects + _column(settings, -2, 1) * self._shared
-        if a.responses is None:
+        if a.qualities is None:
             return effects
-        both: Floats = effects + np.square(a.responses.features).sum(axis=1)
+        both: Floats = effects + np.square(a.qualities.features).sum(axis=1)
         return both
 
-    def _begin_alike(self, a: Rows, b: Rows) -> Floats:
-        """With how many stages two rows begin alike, shape (a, b): they share these samples, and with them their luck."""
-        alike = np.ones((len(a), len(b)), dtype=bool)
+    def _equal_leading_stages(self, a: Rows, b: Rows) -> Floats:
+        """Number of leading stages with equal choices, shape (a, b).
+
+        Two such trials share their samples, and so their noise.
+        """
+        equal = np.ones((len(a), len(b)), dtype=bool)
         stages = np.zeros((len(a), len(b)))
         for stage in range(self._shared):
-            alike &= a[:, stage][:, None] == b[:, stage][None, :]
-            stages += alike
+            equal &= a[:, stage][:, None] == b[:, stage][None, :]
+            stages += equal
         return stages
 
     def _effect(self, settings: Floats, stage: int, left: Rows, right: Rows) -> Floats:
@@ -182,7 +202,10 @@ class EffectKernel:
         return effect
 
     def _combine(self, settings: Floats, factors: list[Floats], axes: int) -> Floats:
-        """The sum of the effects and their products, and a constant unless the response has one."""
+        """The sum of the effects and their products.
+
+        A constant is added unless the quality model has one.
+        """
         level = 0.0 if self._explained else 1.0
         if not self._coupling:
             plain: Floats = level + np.sum(factors, axis=0)

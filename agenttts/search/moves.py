@@ -1,7 +1,7 @@
 """Moves: the allocations that insights 2 and 3 suggest next to one already tried.
 
-Each move gives one line of reason. Moves say what is worth a look; `agenttts.search.effects` says which look is worth
-a trial.
+Each move gives one line of reason. Moves generate candidates; `agenttts.search.surrogate` values
+them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def mutate(space: SearchSpace, start: Allocation, rng: random.Random) -> Allocat
 def spread_draw(space: SearchSpace, rng: random.Random) -> Allocation:
     """A feasible allocation at random: models evenly, sample counts evenly in log(samples).
 
-    A uniform draw from the feasible set nearly always has small models with many samples, as most allocations do.
+    A uniform draw from the feasible set nearly always has small models with many samples, as most
+    allocations do.
     """
     drawn = space.cheapest
     for stage in rng.sample(space.stages, len(space.stages)):
@@ -44,7 +45,10 @@ def spread_draw(space: SearchSpace, rng: random.Random) -> Allocation:
 
 
 def spread_counts(stage: Stage, most: int) -> list[int]:
-    """Allowed sample counts up to ``most``, ends included, about evenly spaced in log(samples)."""
+    """Allowed sample counts up to ``most``, ends included.
+
+    They are about evenly spaced in log(samples).
+    """
     allowed = [count for count in stage.samples if count <= most]
     if len(allowed) <= _COUNTS:
         return allowed
@@ -71,7 +75,8 @@ def describe(space: SearchSpace, start: Allocation, target: Allocation) -> str:
 
 def _change(before: Choice, after: Choice) -> str:
     if before.model != after.model:
-        return f"{after.stage}: {after.model}×{after.samples} instead of {before.model}×{before.samples}"
+        now, then = f"{after.model}×{after.samples}", f"{before.model}×{before.samples}"
+        return f"{after.stage}: {now} instead of {then}"
     word = "more" if after.samples > before.samples else "fewer"
     return f"{after.stage}: {word} samples of {after.model} ({before.samples} to {after.samples})"
 
@@ -81,10 +86,12 @@ def _others_cost(space: SearchSpace, start: Allocation, stages: tuple[str, ...])
 
 
 def within_budget(space: SearchSpace, allocation: Allocation) -> Allocation:
-    """The allocation itself when it fits, else one with fewer samples, at last smaller models, that does.
+    """The allocation itself when it fits, else a smaller one that does.
 
-    Samples go first from the stage that spends most on them beyond its least count; every stage keeps its model as
-    long as any count of it fits.
+    It has fewer samples and, where that is not enough, smaller models.
+
+    Samples go first from the stage that spends most on them beyond its least count; every stage
+    keeps its model as long as any count of it fits.
     """
     for models in (0, 1):
         while allocation not in space:
@@ -101,7 +108,10 @@ def within_budget(space: SearchSpace, allocation: Allocation) -> Allocation:
 
 
 def _less(stage: Stage, choice: Choice, models: int) -> Choice:
-    """About two thirds of the samples of a choice; with ``models`` and at the least count, the next smaller model."""
+    """About two thirds of the samples of a choice.
+
+    With ``models``, and at the least count, it is the next smaller model.
+    """
     position = stage.samples.index(choice.samples)
     if position:
         fewer = stage.nearest_samples(choice.samples * 2 / 3)

@@ -1,9 +1,10 @@
 """Bayesian optimisation with Optuna's samplers: baselines as users know them.
 
-The study is rebuilt from the archive at every ask, so that these searchers too are their archive and nothing else.
-Optuna proposes over the whole box of models and counts; the budget reaches it as a constraint (0 or less is feasible). A failed
-trial reaches it as one with the worst score so far; what it proposes where trials fail (`agenttts.search.failures`) is told
-to it likewise and not tried.
+The study is rebuilt from the archive at every ask, so that these searchers, too, have no state but
+the archive. Optuna proposes over the whole box of models and counts; the budget reaches it as a
+constraint (0 or less is feasible). A failed trial reaches it as one with the worst score so far;
+what it proposes where trials fail (`agenttts.search.failures`) is told to it likewise and not
+tried.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from typing import Any
 
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.search.base import Proposal, Searcher
+from agenttts.search.encoding import ChoiceGrid
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
-from agenttts.search.grid import ChoiceGrid
 from agenttts.search.moves import within_budget
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
 
 # Proposals over budget told to the study as such before one is cut down to the budget.
-_INFEASIBLE = 5
-_INITIAL = 5
+_MAX_INFEASIBLE = 5
+_INITIAL_TRIALS = 5
 
-# Draws that avoid failing regions before one in them is taken: they may be all that is left.
-_DRAWS = 50
+# Draws that avoid regions where trials fail, before one in them is taken: nothing else may be left.
+_MAX_REDRAWS = 50
 
 
 class _OptunaSearcher(Searcher):
@@ -36,7 +37,9 @@ class _OptunaSearcher(Searcher):
 
     seed_role = "the initial trials and the draws of Optuna's sampler"
 
-    def __init__(self, space: SearchSpace, seed: int = 0, *, initial: int = _INITIAL) -> None:
+    def __init__(
+        self, space: SearchSpace, seed: int = 0, *, initial: int = _INITIAL_TRIALS
+    ) -> None:
         super().__init__(space, seed)
         if initial < 0:
             raise UserError(f"search: initial is {initial}; valid: 0 or more random trials")
@@ -66,14 +69,14 @@ class _OptunaSearcher(Searcher):
             warnings.simplefilter("ignore")
             study = self._study(number)
             failures = Failures(self._grid, self.archive)
-            for attempt in range(_INFEASIBLE):
+            for attempt in range(_MAX_INFEASIBLE):
                 trial = study.ask(self._distributions)
                 allocation = self._allocation(trial.params)
                 inside = allocation in self.space
                 if inside and not failures.avoids(allocation):
                     break
                 excess = {"budget": self._excess(allocation)}
-                if attempt < _INFEASIBLE - 1:
+                if attempt < _MAX_INFEASIBLE - 1:
                     study.add_trial(self._finished(allocation, self._worst, excess))
                     study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
         reason = f"proposed by {self.name}"
@@ -103,7 +106,8 @@ class _OptunaSearcher(Searcher):
         for allocation in sorted(a for a in failed if a in self.space):
             within = {"budget": self._excess(allocation)}
             study.add_trial(self._finished(allocation, self._worst, within))
-        # Both samplers take running trials for ones that will be known: a constant liar, and qLogEI.
+        # Both samplers take running trials for ones that will be known: a constant liar, and
+        # qLogEI.
         for allocation in self.archive.pending:
             if allocation in self.space:
                 study.add_trial(
@@ -142,7 +146,8 @@ class _OptunaSearcher(Searcher):
             if _is_range(stage):
                 made[f"{stage.name}.samples"] = kinds.IntDistribution(low, high, log=True)
             else:
-                # Explicit counts by their position: neighbours are neighbours, whatever lies between.
+                # Explicit counts by their position: neighbours are neighbours, whatever lies
+                # between.
                 made[f"{stage.name}.samples"] = kinds.IntDistribution(0, len(stage.samples) - 1)
         return made
 
@@ -165,7 +170,7 @@ class _OptunaSearcher(Searcher):
     def _drawn(self, reason: str, failures: Failures | None = None) -> Proposal | None:
         rng = random.Random(f"{self.name}/{self.seed}/{self.archive.known_count}")
         drawn = self._feasible.draw(self.archive, rng)
-        for _ in range(_DRAWS):
+        for _ in range(_MAX_REDRAWS):
             if failures is None or drawn is None or not failures.avoids(drawn):
                 break
             drawn = self._feasible.draw(self.archive, rng)
@@ -181,8 +186,10 @@ class _OptunaSearcher(Searcher):
 
 
 class OptunaTPESearcher(_OptunaSearcher):
-    """Optuna's tree-structured Parzen estimator, multivariate, constraints-aware. Options: ``initial``, how many
-    random trials come first."""
+    """Optuna's tree-structured Parzen estimator, multivariate.
+
+    It takes constraints into account. Options: ``initial``, how many random trials come first.
+    """
 
     name = "optuna_tpe"
 
@@ -193,8 +200,10 @@ class OptunaTPESearcher(_OptunaSearcher):
 
 
 class OptunaGPSearcher(_OptunaSearcher):
-    """Optuna's Gaussian-process sampler, constraints-aware; needs torch and scipy. Options: ``initial``, how many
-    random trials come first."""
+    """Optuna's Gaussian-process sampler; needs torch and scipy.
+
+    It takes constraints into account. Options: ``initial``, how many random trials come first.
+    """
 
     name = "optuna_gp"
 
@@ -216,7 +225,10 @@ class OptunaGPSearcher(_OptunaSearcher):
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Torch on one thread: on matrices this small, threads that wait for a busy core cost more than they compute."""
+    """Run torch on one thread.
+
+    With matrices this small, threads that wait for a busy core cost more than they compute.
+    """
     import torch
 
     threads = torch.get_num_threads()

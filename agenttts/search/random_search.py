@@ -10,7 +10,10 @@ from agenttts.search.feasible import FeasibleSet
 
 
 class RandomSearcher(Searcher):
-    """The baseline. The k-th proposal depends on the seed and on what is known, not on the batch size."""
+    """A baseline.
+
+    The k-th proposal depends on the seed and on the known allocations, not on the batch size.
+    """
 
     name = "random"
     seed_role = "every allocation"

@@ -1,7 +1,10 @@
-"""Responses that move in steps: a recorded table answers counts between its grid points with the nearest one.
+"""Step-shaped responses, as a recorded table gives them.
 
-Then neighbours report the very same noisy score, and taking them for independent ones would make a lucky point look sure.
-So repeated observations count once, and once they have shown up, candidates next to what was tried are left out.
+It answers counts between its grid points with the nearest one.
+
+Neighbours then report the same noisy score; taken for independent results, they would make a high
+score look certain. Repeated observations therefore count once, and once there are some, candidates
+next to trials are left out.
 """
 
 from __future__ import annotations
@@ -12,23 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agenttts.search.archive import Scored
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats
-from agenttts.search.grid import ChoiceGrid, Rows
 
-# Octaves of samples, at every stage, within which equal results are one observation; and within which a candidate is
-# next to a trial.
-_REPEATS, _NEXT_TO = 1.0, 0.5
+# Octaves of samples, at every stage, within which equal results are one observation; and within
+# which a candidate is next to a trial.
+_REPEAT_OCTAVES, _NEIGHBOUR_OCTAVES = 1.0, 0.5
 
-# Repetitions, and their share of neighbouring trials, that make a response one of steps.
-_SEEN, _SHARE = 2, 0.5
+# A response is taken for step-shaped from this many repeated results on, and from this share of
+# neighbouring trials on.
+_MIN_REPEATED, _MIN_REPEATED_SHARE = 2, 0.5
 
 
 def independent(trials: Sequence[Scored]) -> list[Scored]:
-    """``trials`` without repetitions: of neighbours with the same models, score and metrics the cheapest stays."""
+    """``trials`` without repetitions.
+
+    Of neighbours with the same models, score and metrics the cheapest stays.
+    """
     kept: dict[tuple[object, ...], list[Scored]] = {}
     for trial in sorted(trials, key=lambda t: (t.cost, t.allocation)):
         same = kept.setdefault(_outcome(trial), [])
-        if not any(_octaves(trial, other) <= _REPEATS for other in same):
+        if not any(_octaves(trial, other) <= _REPEAT_OCTAVES for other in same):
             same.append(trial)
     found = {trial.allocation for group in kept.values() for trial in group}
     return [trial for trial in trials if trial.allocation in found]
@@ -37,7 +44,9 @@ def independent(trials: Sequence[Scored]) -> list[Scored]:
 def beside_trials(
     grid: ChoiceGrid, trials: Sequence[Scored], rows: Rows, pending: Rows | None = None
 ) -> NDArray[np.bool_]:
-    """Which ``rows`` are next to a trial although the trials show steps: shape (rows,), all False without steps.
+    """Which ``rows`` are next to a trial although the trials show steps.
+
+    Shape (rows,), all False without steps.
 
     ``pending`` are trials that are out: rows next to them will report what they do.
     """
@@ -45,14 +54,14 @@ def beside_trials(
     tried = grid.encode(trial.allocation for trial in trials)
     outcomes = {outcome: number for number, outcome in enumerate(map(_outcome, trials))}
     numbers = np.array([outcomes[_outcome(trial)] for trial in trials])
-    near = np.triu(_apart(grid, tried, tried) <= _NEXT_TO, 1)
+    near = np.triu(_apart(grid, tried, tried) <= _NEIGHBOUR_OCTAVES, 1)
     pairs = int(near.sum())
     equal = int((near & (numbers[:, None] == numbers[None, :])).sum())
-    if equal < _SEEN or equal < _SHARE * pairs:
+    if equal < _MIN_REPEATED or equal < _MIN_REPEATED_SHARE * pairs:
         return none
     if pending is not None:
         tried = np.concatenate([tried, pending])
-    beside: NDArray[np.bool_] = np.any(_apart(grid, rows, tried) <= _NEXT_TO, axis=1)
+    beside: NDArray[np.bool_] = np.any(_apart(grid, rows, tried) <= _NEIGHBOUR_OCTAVES, axis=1)
     return beside
 
 

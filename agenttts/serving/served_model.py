@@ -22,11 +22,11 @@ from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
 from agenttts.run.directory import RunDirectory
 from agenttts.run.models import model_thinking, resolve_thinking
-from agenttts.search.llm.briefing import Briefing
 from agenttts.search.llm.connect import check_key, connect, served_name
+from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import load_script
+from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
-from agenttts.search.llm.writer import Link
 from agenttts.serving.job import (
     KEY_VARIABLE,
     LOG_FILE,
@@ -46,9 +46,9 @@ _LEASE_S = 900.0
 _NOT_SERVED = ("template_args", "thinking", "weights")
 
 
-def briefing_of(task: Task, examples: int | None) -> Briefing:
+def task_description_of(task: Task, examples: int | None) -> TaskDescription:
     """What the model is told about the task."""
-    return Briefing(
+    return TaskDescription(
         task=task.name,
         description=getattr(task, "description", ""),
         stages={stage.name: getattr(stage, "description", "") for stage in task.stages},
@@ -80,7 +80,7 @@ def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
     return _served_need(spec, spec.agent, profile) if isinstance(spec.agent, ServeAgent) else None
 
 
-def link_for_replay(spec: JobSpec, method: str, out: Path | None) -> Link | None:
+def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSession | None:
     """The model that ``method`` asks in a replay; None when it asks none or the spec names none.
 
     The transcript is ``OUT.agent.jsonl``; replies on record there are used again. Raises `UserError` for a model that
@@ -94,9 +94,9 @@ def link_for_replay(spec: JobSpec, method: str, out: Path | None) -> Link | None
             "agent: none"
         )
     check_key(spec.agent)
-    briefing = briefing_of(tasks.create(spec.task.name), spec.task.examples)
+    task_description = task_description_of(tasks.create(spec.task.name), spec.task.examples)
     transcript = Transcript(out.with_name(f"{out.name}.agent.jsonl") if out else None)
-    return connect(spec.agent, briefing, transcript, thinking=agent_thinking(spec))
+    return connect(spec.agent, task_description, transcript, thinking=agent_thinking(spec))
 
 
 def agent_thinking(spec: JobSpec) -> Thinking | None:

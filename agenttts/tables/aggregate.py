@@ -1,7 +1,10 @@
-"""What a table of trials says: best trial, best-so-far, Pareto fronts, totals. Pure: frames in, frames out.
+"""Aggregation of a table of trials. Pure: frames in, frames out.
 
-Only a COMPLETED trial with a finite score takes part in comparisons; a score of 0 is a score. Trials after the
-search (`agenttts.tables.schema.AFTER_SEARCH`) are on other examples and take part in none.
+Best trial, best-so-far, Pareto fronts, totals.
+
+Only a COMPLETED trial with a finite score takes part in comparisons; a score of 0 is a score.
+Trials after the search (`agenttts.tables.schema.AFTER_SEARCH`) are on other examples and take part
+in none.
 """
 
 from __future__ import annotations
@@ -47,9 +50,12 @@ class Interval(NamedTuple):
 
 
 def load_runs(paths: Iterable[Path]) -> pl.DataFrame:
-    """The trials of several runs as one table. Each path is a run's directory or its trials.parquet.
+    """The trials of several runs as one table.
 
-    The metrics are those of any run, in order of first appearance; null where a run does not have one.
+    Each path is a run's directory or its trials.parquet.
+
+    The metrics are those of any run, in order of first appearance; null where a run does not have
+    one.
     """
     tables = [read_trials(path / "trials.parquet" if path.is_dir() else path) for path in paths]
     return concat_trials(tables)
@@ -63,12 +69,18 @@ def concat_trials(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 
 def scored(trials: pl.DataFrame) -> pl.DataFrame:
-    """The trials that can be compared: COMPLETED, with a finite score, and of the search itself."""
+    """The trials that can be compared.
+
+    They are COMPLETED, have a finite score, and belong to the search itself.
+    """
     return trials.filter(_USABLE)
 
 
 def finalists(trials: pl.DataFrame) -> pl.DataFrame:
-    """The best allocations scored again on more examples, best first; those that failed last."""
+    """The best allocations scored again on more examples, best first.
+
+    Those that failed come last.
+    """
     return trials.filter(pl.col("source") == FINALIST_SOURCE).sort(
         -pl.col("score"), pl.col("budget"), *_BY_TRIAL, nulls_last=True
     )
@@ -88,7 +100,8 @@ def by_source(trials: pl.DataFrame) -> dict[str, int]:
 def best_trial(trials: pl.DataFrame) -> dict[str, Any] | None:
     """The row of the best trial, or None when none scored.
 
-    The highest score; of equals the lower budget, then the one that finished earlier, then the lower id.
+    The highest score; of equals the lower budget, then the one that finished earlier, then the
+    lower id.
     """
     best = scored(trials).sort(
         -pl.col("score"), pl.col("budget"), *_BY_FINISH, nulls_last=True, maintain_order=True
@@ -99,8 +112,8 @@ def best_trial(trials: pl.DataFrame) -> dict[str, Any] | None:
 def best_so_far(trials: pl.DataFrame) -> pl.DataFrame:
     """The trace of a search: scored trials in order of finishing (ties: by id).
 
-    Columns: step (from 1), run, trial, iteration, source, finished, budget, score, best_so_far (the highest score up
-    to here) and improved (whether this trial raised it).
+    Columns: step (from 1), run, trial, iteration, source, finished, budget, score, best_so_far (the
+    highest score up to here) and improved (whether this trial raised it).
     """
     best = pl.col("score").cum_max()
     return (
@@ -116,10 +129,13 @@ def best_so_far(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def pareto_front(trials: pl.DataFrame, cost: Cost) -> pl.DataFrame:
-    """The scored trials that no other one dominates, by rising cost (and so by rising score).
+    """The scored trials that no other one dominates, by rising cost.
 
-    A trial dominates another if it costs no more and scores no less, and is better in one of the two; equals are all
-    kept. Columns: run, trial, allocation, COST, score. ``tokens`` are prompt and decode tokens, reused ones too.
+    Their scores rise with the cost.
+
+    A trial dominates another if it costs no more and scores no less, and is better in one of the
+    two; equals are all kept. Columns: run, trial, allocation, COST, score. ``tokens`` are prompt
+    and decode tokens, reused ones too.
     """
     points = scored(trials).with_columns(_TOKENS).filter(pl.col(cost).is_not_null())
     best_at_cost = points.group_by(cost).agg(top=pl.col("score").max()).sort(cost)
@@ -136,9 +152,10 @@ def pareto_front(trials: pl.DataFrame, cost: Cost) -> pl.DataFrame:
 def summarise_runs(trials: pl.DataFrame) -> pl.DataFrame:
     """One row a run, in order of first appearance.
 
-    Columns: run, trials, one count a state (by its name), scored, best (score), prompt_tokens, decode_tokens, tokens,
-    reused_tokens, reused_share (of all tokens; null without any), gpu_seconds, gpu_hours, and wall_seconds from the
-    first start to the last finish (null when unknown).
+    Columns: run, trials, one count a state (by its name), scored, best (score), prompt_tokens,
+    decode_tokens, tokens, reused_tokens, reused_share (of all tokens; null without any),
+    gpu_seconds, gpu_hours, and wall_seconds from the first start to the last finish (null when
+    unknown).
     """
     sums = ("prompt_tokens", "decode_tokens", "tokens", "reused_tokens", "gpu_seconds")
     return (
@@ -165,7 +182,10 @@ def summarise_runs(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def main_metric(trials: pl.DataFrame) -> str | None:
-    """The metric that is the score, told by its values; of several equal ones the last stage's last. None without one."""
+    """The metric that is the score, found by its values.
+
+    Of several equal ones it is the last stage's last. None without one.
+    """
     done = scored(trials)
     if done.is_empty():
         return None
@@ -191,9 +211,9 @@ def bootstrap_interval(
 ) -> Interval | None:
     """Percentile-bootstrap confidence interval of a trial's mean metric over its examples.
 
-    ``metric`` is ``STAGE.METRIC``. The examples are resampled, as the data set is what another draw would change; the
-    samples of the models are not. Same seed, same interval, whatever the order of the rows. None with fewer than two
-    examples, or without the metric.
+    ``metric`` is ``STAGE.METRIC``. The examples are resampled, as the data set is what another draw
+    would change; the samples of the models are not. Same seed, same interval, whatever the order of
+    the rows. None with fewer than two examples, or without the metric.
     """
     values = _metric_values(examples, metric)
     count = values.len()

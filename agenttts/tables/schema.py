@@ -1,12 +1,15 @@
-"""The result tables: one row a trial (`trials.parquet`), one row an example and stage (`trials/ID/examples.parquet`).
+"""The result tables of trials and of examples.
 
-Tokens, in both: ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes, whether drawn now or found in
-the sample store; ``reused_tokens`` is the part of that sum that was found there and cost no GPU time. Metric names are
-``STAGE.METRIC`` in the table of trials; in the table of examples, which has a column for the stage, ``METRIC``.
+`trials.parquet` has one row a trial, `trials/ID/examples.parquet` one row an example and stage.
 
-Standard errors, in the table of trials: ``score_stderr`` is the score's and ``metrics_stderr`` that of every metric, over
-the trial's examples. They are null where they are not known: with fewer than two examples, and in tables of versions
-before these columns.
+Tokens, in both: ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes, whether
+drawn now or found in the sample store; ``reused_tokens`` is the part of that sum that was found
+there and cost no GPU time. Metric names are ``STAGE.METRIC`` in the table of trials; in the table
+of examples, which has a column for the stage, ``METRIC``.
+
+Standard errors, in the table of trials: ``score_stderr`` is the score's and ``metrics_stderr`` that
+of every metric, over the trial's examples. They are null where they are not known: with fewer than
+two examples, and in tables of versions before these columns.
 """
 
 from __future__ import annotations
@@ -24,14 +27,16 @@ from typing_extensions import TypedDict  # pydantic takes no other before Python
 from agenttts.errors import UserError
 from agenttts.space import Allocation
 
-# Parquet has no struct without fields, and a run whose trials all failed knows no metric: this one then stands in.
+# Parquet has no struct without fields, and a run whose trials all failed knows no metric: this one
+# then stands in.
 NO_METRIC = "_none"
 
 # The search's last trial: the allocation that the searcher recommends without having tried it.
 RECOMMENDED_SOURCE = "recommended"
 
-# Trials after the search and no part of it: the best ones again, on more of the search's examples, and the final test
-# on held-out ones. Their scores compare with each other, not with those of the search.
+# Trials after the search and no part of it: the best ones again, on more of the search's examples,
+# and the final test on held-out ones. Their scores compare with each other, not with those of the
+# search.
 FINALIST_SOURCE = "finalist"
 TEST_SOURCE = "test"
 AFTER_SEARCH = (FINALIST_SOURCE, TEST_SOURCE)
@@ -49,13 +54,16 @@ class TrialState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-# States of a trial that failed by its allocation's own fault: the searcher learns from them. What else ends a trial without
-# a score (a lost node, a cancelled job) says nothing about its allocation.
+# States of a trial that failed by its allocation's own fault: the searcher learns from them. What
+# else ends a trial without a score (a lost node, a cancelled job) says nothing about its
+# allocation.
 OWN_FAULTS = frozenset({TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT})
 
 
 class StageCuts(TypedDict):
-    """Of one stage: ``samples`` drawn (fusing calls included), and how many of them were ``cut``.
+    """Of one stage: samples drawn, and how many of them were cut.
+
+    ``samples`` includes fusing calls.
 
     A sample is cut when the model had not ended it after the stage's ``decode_tokens``.
     """
@@ -67,13 +75,16 @@ class StageCuts(TypedDict):
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One row of trials.parquet. Times carry a zone (stored in UTC); ``trial`` is an id like ``t0003``.
+    """One row of trials.parquet.
 
-    ``score_stderr`` and ``metrics_stderr`` are standard errors over the examples of the score (None: not known) and of the
-    metrics (left out: not known).
+    Times carry a zone (stored in UTC); ``trial`` is an id like ``t0003``.
 
-    ``cut_samples`` are the cut samples by stage; empty when they are not known (a trial without a result, or a table of an
-    earlier version). The column ``cut_share`` is their share over all stages.
+    ``score_stderr`` and ``metrics_stderr`` are standard errors over the examples of the score
+    (None: not known) and of the metrics (left out: not known).
+
+    ``cut_samples`` are the cut samples by stage; empty when they are not known (a trial without a
+    result, or a table of an earlier version). The column ``cut_share`` is their share over all
+    stages.
     """
 
     run: str
@@ -115,10 +126,11 @@ class TrialRow:
 class ExampleRow:
     """One row of examples.parquet: what one stage made of one example.
 
-    ``output`` is the JSON text of the fused output; ``candidates`` are the samples in the order of their index, as the
-    stage's parser saw them: without the model's thinking (the sample store has them whole). ``truncated`` says that a
-    prompt was too long for the model's context and lost tokens from its middle; ``cut`` counts the samples (fusing
-    calls included) that ran into the stage's ``decode_tokens``, None in tables of earlier versions.
+    ``output`` is the JSON text of the fused output; ``candidates`` are the samples in the order of
+    their index, as the stage's parser saw them: without the model's thinking (the sample store has
+    them whole). ``truncated`` says that a prompt was too long for the model's context and lost
+    tokens from its middle; ``cut`` counts the samples (fusing calls included) that ran into the
+    stage's ``decode_tokens``, None in tables of earlier versions.
     """
 
     trial: str
@@ -199,7 +211,10 @@ _ADDED = ("cut_share", "cut_samples", "cut", "score_stderr", "metrics_stderr")
 
 
 def trials_frame(rows: Iterable[TrialRow], metric_names: Iterable[str]) -> pl.DataFrame:
-    """The table of trials, right types even without rows. A metric not in ``metric_names`` is a `ValueError`."""
+    """The table of trials, right types even without rows.
+
+    A metric not in ``metric_names`` is a `ValueError`.
+    """
     names = list(metric_names)
     records = [
         _record(row, names)
@@ -218,7 +233,10 @@ def trials_frame(rows: Iterable[TrialRow], metric_names: Iterable[str]) -> pl.Da
 
 
 def examples_frame(rows: Iterable[ExampleRow], metric_names: Iterable[str]) -> pl.DataFrame:
-    """The table of examples, right types even without rows. A metric not in ``metric_names`` is a `ValueError`."""
+    """The table of examples, right types even without rows.
+
+    A metric not in ``metric_names`` is a `ValueError`.
+    """
     names = list(metric_names)
     records = [_record(row, names) | {"candidates": list(row.candidates)} for row in rows]
     return pl.DataFrame(records, schema=examples_schema(names), orient="row")
@@ -249,12 +267,18 @@ def metric_names(frame: pl.DataFrame) -> list[str]:
 
 
 def read_trials(path: Path) -> pl.DataFrame:
-    """trials.parquet, checked. `UserError` with the path when it is missing, damaged or some other table."""
+    """trials.parquet, checked.
+
+    `UserError` with the path when it is missing, damaged or some other table.
+    """
     return _read(path, trials_schema([]), "table of trials")
 
 
 def read_examples(path: Path) -> pl.DataFrame:
-    """examples.parquet, checked. `UserError` with the path when it is missing, damaged or some other table."""
+    """examples.parquet, checked.
+
+    `UserError` with the path when it is missing, damaged or some other table.
+    """
     return _read(path, examples_schema([]), "table of examples")
 
 

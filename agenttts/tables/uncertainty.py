@@ -1,8 +1,8 @@
-"""How sure a score is, from the values of its examples: the bootstrap.
+"""The uncertainty of a score from the values of its examples.
 
-A trial's score is the mean over its examples, and other examples would have given another one. Resampling the examples
-with replacement shows how much other. Reference: Efron & Tibshirani, *An Introduction to the Bootstrap* (1993), chapters
-6 and 13.
+A trial's score is the mean over its examples, and other examples would have given another one.
+Resampling the examples with replacement shows how much other. Reference: Efron & Tibshirani, *An
+Introduction to the Bootstrap* (1993), chapters 6 and 13.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ DEFAULT_RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Standard error of a mean, and the interval it lies in with 95 % confidence; in the units of the values."""
+    """Standard error of a mean, and its 95 % confidence interval.
+
+    Both are in the units of the values.
+    """
 
     stderr: float
     low: float
@@ -24,10 +27,12 @@ class Uncertainty:
 
 
 def standard_error(values: Sequence[float]) -> float | None:
-    """Standard error of the mean of ``values``, one an example: their standard deviation over the root of their number.
+    """Standard error of the mean of ``values``, one an example.
 
-    None with fewer than two, which say nothing of it. The bootstrap comes to the same without its chance: exact sums,
-    so that a searcher that is told of it proposes the same on every machine.
+    It is their standard deviation over the root of their number.
+
+    None with fewer than two values. Unlike the bootstrap it has no random part, and its sums are
+    exact: a searcher that is told of it proposes the same on every machine.
     """
     count = len(values)
     if count < 2:
@@ -41,9 +46,10 @@ def bootstrap(
 ) -> Uncertainty | None:
     """Uncertainty of the mean of ``values``, one a example; None without any.
 
-    The interval is the percentile interval of the resampled means; the same values and seed give the same result.
-    Values that are not finite are an error (`ValueError`): a failed example has to be counted or left out by the caller.
-    With one example, or equal ones, the bootstrap knows of no other value: the standard error is 0.
+    The interval is the percentile interval of the resampled means; the same values and seed give
+    the same result. Values that are not finite are an error (`ValueError`): a failed example has to
+    be counted or left out by the caller. With one example, or equal ones, the bootstrap knows of no
+    other value: the standard error is 0.
     """
     import numpy as np
 

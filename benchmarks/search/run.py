@@ -29,8 +29,8 @@ from problems import FAMILIES, HERE, Problem, surface_problem, table_names, tabl
 from summary import write_summary  # noqa: E402
 
 from agenttts.search import Searcher, create  # noqa: E402
-from agenttts.search.llm.briefing import Briefing  # noqa: E402
 from agenttts.search.llm.connect import connect  # noqa: E402
+from agenttts.search.llm.task_description import TaskDescription  # noqa: E402
 from agenttts.search.llm.transcript import Transcript  # noqa: E402
 from agenttts.spec.agent import EndpointAgent  # noqa: E402
 
@@ -171,8 +171,8 @@ def made(case: Case, problem: Problem, transcript: Transcript, url: str | None) 
         max_calls=1000,
         max_total_tokens=10_000_000,
     )
-    link = connect(section, Briefing(examples=case.examples or None), transcript)
-    return create(method, problem.space, case.number, llm=link)
+    session = connect(section, TaskDescription(examples=case.examples or None), transcript)
+    return create(method, problem.space, case.number, llm=session)
 
 
 def read(log: Path) -> list[dict[str, object]]:

@@ -28,7 +28,7 @@ def test_a_method_that_needs_a_model_without_one(refused):
 
 def test_an_impossible_place_for_the_trace(refused, tmp_path):
     assert "is a directory" in refused("--out", tmp_path)
-    assert "table.csv is no directory" in refused("--out", tmp_path / "table.csv" / "trace.csv")
+    assert "table.csv is not a directory" in refused("--out", tmp_path / "table.csv" / "trace.csv")
 
 
 def test_what_the_seed_decides_is_said_after_the_trace(cli, scripted_spec, tmp_path):

@@ -137,14 +137,14 @@ def test_an_endpoint_drives_a_run_and_its_key_stays_out_of_every_file(
 
 
 def test_the_trials_do_not_inherit_the_key(monkeypatch):
-    from agenttts.search.llm.briefing import Briefing
     from agenttts.search.llm.connect import connect
+    from agenttts.search.llm.task_description import TaskDescription
     from agenttts.search.llm.transcript import Transcript
     from agenttts.spec import EndpointAgent
 
     monkeypatch.setenv("OUR_KEY", KEY)
     agent = EndpointAgent(kind="endpoint", base_url="http://h/v1", model="m", api_key_env="OUR_KEY")
-    assert connect(agent, Briefing(), Transcript()) is not None
+    assert connect(agent, TaskDescription(), Transcript()) is not None
     assert "OUR_KEY" not in os.environ
 
 

@@ -69,7 +69,10 @@ def test_traces_are_written_as_parquet_or_csv(csv, tmp_path):
 def test_an_impossible_place_for_the_trace_is_named(csv, tmp_path):
     trace = replay(load_table(csv, SPACE), SPACE, create("random", SPACE), trials=1, batch=1)
     (tmp_path / "file").write_text("")
-    for path, says in ((tmp_path, "is a directory"), (tmp_path / "file" / "t.csv", "no directory")):
+    for path, says in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "file" / "t.csv", "is not a directory"),
+    ):
         with pytest.raises(UserError, match=says):
             check_out(path)
         with pytest.raises(UserError, match="cannot be written"):

@@ -5,8 +5,8 @@ import pytest
 
 from agenttts.search.acquisition import choose
 from agenttts.search.archive import Archive, TrialResult
-from agenttts.search.effects import EffectModel
-from agenttts.search.grid import ChoiceGrid
+from agenttts.search.encoding import ChoiceGrid
+from agenttts.search.surrogate import Surrogate
 from agenttts.space import Model, SearchSpace, Stage
 
 COUNTS = tuple(range(1, 21))
@@ -24,7 +24,7 @@ def model():
         allocation = GRID.decode(row)
         score = sum(0.4 - 0.3 / c.samples + 0.1 * (c.model == "l") for c in allocation.choices)
         archive.add([TrialResult(allocation, score)])
-    return EffectModel(GRID, archive.scored)
+    return Surrogate(GRID, archive.scored)
 
 
 def test_what_is_pending_counts_like_the_picks_before(model):
@@ -37,9 +37,9 @@ def test_what_is_pending_counts_like_the_picks_before(model):
 
 
 def test_no_pending_trial_is_picked_and_the_favoured_are_still_the_first_candidates(model):
-    good = ROWS[np.argsort(-model.standing(ROWS))[:8]]  # worth something, however little
+    good = ROWS[np.argsort(-model.posterior_mean(ROWS))[:8]]  # worth something, however little
     pending, candidates = good[:3], good[:2:-1]
-    picks = choose(model, candidates, 9, favoured=2, favour=0.0, pending=pending)
+    picks = choose(model, candidates, 9, preferred=2, min_relative_value=0.0, pending=pending)
     assert sorted(pick.index for pick in picks) == [0, 1, 2, 3, 4]
     assert {pick.index for pick in picks[:2]} == {0, 1}
 

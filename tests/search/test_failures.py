@@ -4,8 +4,8 @@ import numpy as np
 
 from agenttts.search import TrialResult
 from agenttts.search.archive import Archive
+from agenttts.search.encoding import ChoiceGrid
 from agenttts.search.failures import Failures
-from agenttts.search.grid import ChoiceGrid
 from agenttts.space import Model, SearchSpace, Stage
 
 MODELS = (Model("s", 3e9), Model("l", 70e9))

@@ -1,6 +1,6 @@
 from agenttts.search import create
 from agenttts.search.archive import Archive, TrialResult
-from agenttts.search.grid import ChoiceGrid
+from agenttts.search.encoding import ChoiceGrid
 from agenttts.search.steps import beside_trials, independent
 from agenttts.space import Model, SearchSpace, Stage
 from benchmarks.search.problems import surface_problem

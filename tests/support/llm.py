@@ -1,4 +1,4 @@
-"""What the tests of language models share: a space, a briefing, links to scripted models, a real HTTP server."""
+"""What the tests of language models share: a space, a task_description, links to scripted models, a real HTTP server."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from agenttts.search.llm.briefing import Briefing
 from agenttts.search.llm.caller import Caller, RetryPolicy
+from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import ScriptedLLM
+from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
-from agenttts.search.llm.writer import Link
 from agenttts.space import Model, SearchSpace, Stage
 
 KEY = "sk-very-secret-4711"
@@ -26,7 +26,7 @@ SPACE = SearchSpace(
     1000,
 )  # fmt: skip
 
-BRIEFING = Briefing(
+TASK_DESCRIPTION = TaskDescription(
     task="two-hop questions",
     description="Answer questions that take two facts.",
     stages={"retrieval": "Pick the facts.", "answer": "Answer from them."},
@@ -43,15 +43,15 @@ def allocation(first: str, few: float, second: str, many: float) -> dict[str, An
     }
 
 
-def link(
+def scripted_session(
     replies: list[Any], then: Any = "", transcript: Transcript | None = None, **policy: Any
-) -> Link:
+) -> LLMSession:
     """A link to a scripted model that waits for nothing."""
     transcript = transcript or Transcript()
     script = {"replies": replies, "then": then}
     llm = ScriptedLLM(script, served=transcript.purposes(), sleep=lambda seconds: None)
     caller = Caller(llm, transcript, RetryPolicy(**policy), sleep=lambda seconds: None)
-    return Link(caller, BRIEFING)
+    return LLMSession(caller, TASK_DESCRIPTION)
 
 
 class Server:

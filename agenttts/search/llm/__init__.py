@@ -1,27 +1,27 @@
-"""Language models in the search: the client, the prompts, the agent, and the baselines that ask a model."""
+"""Language models in the search: client, prompts, agent and baselines."""
 
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.base import LLM, Chat, LLMError, Reply
-from agenttts.search.llm.briefing import Briefing
 from agenttts.search.llm.caller import Caller, RetryPolicy
 from agenttts.search.llm.endpoint import Address, EndpointLLM
+from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
+from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
-from agenttts.search.llm.writer import Link
 
 __all__ = [
     "LLM",
     "Address",
-    "Briefing",
     "Caller",
     "Chat",
     "EndpointLLM",
     "LLMAgent",
     "LLMError",
-    "Link",
+    "LLMSession",
     "Reply",
     "RetryPolicy",
     "ScriptedLLM",
+    "TaskDescription",
     "Transcript",
     "load_script",
 ]

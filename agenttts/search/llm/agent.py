@@ -1,4 +1,7 @@
-"""The agent: an LLM that writes guidelines from the history and proposes by them. Source: AgentTTS (arXiv 2508.00890)."""
+"""The agent: a language model that writes guidelines and proposes by them.
+
+Source: AgentTTS (arXiv 2508.00890).
+"""
 
 from __future__ import annotations
 
@@ -10,52 +13,60 @@ from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal
 from agenttts.search.llm.base import Chat, LLMError
 from agenttts.search.llm.prompts import Prompts, allocation_text, history
+from agenttts.search.llm.proposer import AllocationProposer, LLMSession
 from agenttts.search.llm.reading import read_guidelines
-from agenttts.search.llm.writer import AllocationWriter, Link
 from agenttts.space import SearchSpace
 
 SOURCE = "agent"
 
-# New results that make new guidelines worthwhile (a batch of the paper's has 10).
-_NEWS = 3
+# New results from which on new guidelines are written (a batch of the paper has 10).
+_MIN_NEW_RESULTS = 3
 _MOST_GUIDELINES = 8
 # Recent scores "hardly vary" when their spread is under this share of the spread of all.
-_FLAT = 0.02
-_RECENT = 8
+_MIN_SPREAD_SHARE = 0.02
+_RECENT_TRIALS = 8
 
 
 class LLMAgent:
     """The `Proposer` of the agenttts searcher.
 
-    Each batch is up to two questions: new guidelines, once there are enough new results, and the batch itself. The
-    prompts hold the first guidelines and the two latest. Deterministic given the archive, the seed and the replies on
-    record; after a restart the transcript gives back the guidelines.
+    Each batch is up to two questions: new guidelines, once there are enough new results, and the
+    batch itself. The prompts hold the first guidelines and the two latest. Deterministic given the
+    archive, the seed and the replies on record; after a restart the transcript gives back the
+    guidelines.
     """
 
     def __init__(
-        self, space: SearchSpace, seed: int, link: Link, insights: Collection[int] = (1, 2, 3)
+        self,
+        space: SearchSpace,
+        seed: int,
+        session: LLMSession,
+        insights: Collection[int] = (1, 2, 3),
     ) -> None:
         self._space = space
         self._seed = seed
-        self._caller = link.caller
-        self._transcript = link.caller.transcript
-        self._prompts = Prompts(space, link.briefing, insights)
-        self._writer = AllocationWriter(link, self._prompts, SOURCE)
+        self._caller = session.caller
+        self._transcript = session.caller.transcript
+        self._prompts = Prompts(space, session.task_description, insights)
+        self._proposer = AllocationProposer(session, self._prompts, SOURCE)
 
     def propose(self, n: int, archive: Archive) -> list[Proposal]:
-        """Up to ``n`` allocations, feasible and new; fewer or none when the model does not deliver."""
+        """Up to ``n`` allocations, feasible and new.
+
+        Fewer or none when the model does not deliver.
+        """
         self._remember(archive)
-        if self._writer.given_up:
+        if self._proposer.given_up:
             return []
         try:
             self._write_guidelines(archive)
         except LLMError as error:
             chat = self._propose_chat(n, archive, None)
-            self._writer.fall_back(chat, f"{error.fault}: {error}")
+            self._proposer.fall_back(chat, f"{error.fault}: {error}")
             return []
         best = archive.best()
         otherwise = best.allocation if best else self._space.cheapest
-        return self._writer.write(
+        return self._proposer.propose(
             lambda limit: self._propose_chat(n, archive, limit), n, archive, otherwise
         )
 
@@ -72,13 +83,16 @@ class LLMAgent:
         )
 
     def _write_guidelines(self, archive: Archive) -> None:
-        """Have new guidelines written when there is enough news. Raises `LLMError` when the model is out of reach."""
+        """Have new guidelines written when there are enough new results.
+
+        Raises `LLMError` when the model is out of reach.
+        """
         written = self._written()
         seen = written[-1]["trials"] if written else 0
         recent = len(archive.results) - seen
-        if written and recent < _NEWS:
+        if written and recent < _MIN_NEW_RESULTS:
             return
-        chat, reply = self._writer.ask(
+        chat, reply = self._proposer.ask(
             lambda limit: replace(
                 self._prompts.chat(
                     "guidelines",
@@ -94,7 +108,8 @@ class LLMAgent:
                 trials=len(archive.results),
             )
         )
-        # None in the reply is an answer too: it is not asked for again before there is more news.
+        # A reply without guidelines is an answer, too: the model is asked again only after more new
+        # results.
         sentences = read_guidelines(reply.text, _MOST_GUIDELINES)
         self._transcript.add(
             "guidelines", key=chat.key, trials=len(archive.results), guidelines=sentences
@@ -142,8 +157,8 @@ class LLMAgent:
 
 def _flat(scores: Sequence[float]) -> bool:
     """Whether the recent scores hardly vary, measured by the spread of all of them."""
-    if len(scores) < 2 * _RECENT:
+    if len(scores) < 2 * _RECENT_TRIALS:
         return False
-    recent = scores[-_RECENT:]
+    recent = scores[-_RECENT_TRIALS:]
     spread = max(scores) - min(scores)
-    return max(recent) - min(recent) <= _FLAT * spread
+    return max(recent) - min(recent) <= _MIN_SPREAD_SHARE * spread

@@ -1,4 +1,7 @@
-"""What a language model is to the search: chat messages in, one reply out, and one kind of error."""
+"""Language models as the search sees them: messages in, one reply out.
+
+There is one kind of error, `LLMError`.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,20 @@ Message = Mapping[str, str]
 Fault = Literal[
     "timeout", "connection", "http", "refused", "context", "reply", "cap", "unavailable"
 ]
-"""Why a call failed. ``refused``: key, model or address are wrong; ``context``: the prompt is too long for the model;
-``reply``: the server's answer is not a chat completion; ``cap``: the run's own cap on calls or tokens;
-``unavailable``: the model that the run serves itself does not run."""
+"""Why a call failed. ``refused``: key, model or address are wrong; ``context``: the prompt is too
+long for the model; ``reply``: the server's answer is not a chat completion; ``cap``: the run's own
+cap on calls or tokens; ``unavailable``: the model that the run serves itself does not run."""
 
 
 @dataclass(frozen=True)
 class Chat:
-    """One question. ``schema`` is the JSON schema that the reply should obey, where the server can enforce it.
+    """One question.
 
-    ``purpose`` says what it is for (``guidelines``, ``propose``, ...), ``trials`` how many results were known when it was
-    asked (None: that does not matter); both are for the transcript, not for the model.
+    ``schema`` is the JSON schema that the reply should obey, where the server can enforce it.
+
+    ``purpose`` says what it is for (``guidelines``, ``propose``, ...); ``trials`` is the number of
+    results known when it was asked (None: that does not matter). Both are for the transcript, not
+    for the model.
     """
 
     purpose: str
@@ -48,7 +54,10 @@ class Chat:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model said. Token counts are the server's, or an estimate where it gives none."""
+    """What the model said.
+
+    Token counts are the server's, or an estimate where it gives none.
+    """
 
     text: str
     prompt_tokens: int = 0
@@ -61,8 +70,9 @@ class Reply:
 class LLM(Protocol):
     """A language model behind some server.
 
-    Contract: `complete` makes one attempt and returns its reply, however useless the text, or raises `LLMError`; it
-    never takes longer than its timeout by much. It may be called again after any error. `close` may be called twice.
+    Contract: `complete` makes one attempt and returns its reply, however useless the text, or
+    raises `LLMError`; it never takes longer than its timeout by much. It may be called again after
+    any error. `close` may be called twice.
     """
 
     model: str
@@ -73,7 +83,10 @@ class LLM(Protocol):
 
 
 class LLMError(Exception):
-    """A call brought no reply. ``again``: worth trying again as it is; ``retry_after``: seconds the server asks for."""
+    """A call brought no reply.
+
+    ``again``: worth trying again as it is; ``retry_after``: seconds the server asks for.
+    """
 
     def __init__(
         self, fault: Fault, message: str, *, again: bool = False, retry_after: float | None = None
@@ -85,5 +98,8 @@ class LLMError(Exception):
 
 
 def estimated_tokens(characters: int) -> int:
-    """About how many tokens a text of so many characters is (four characters a token, rounded up)."""
+    """About how many tokens a text of so many characters is.
+
+    Four characters a token, rounded up.
+    """
     return -(-characters // 4)

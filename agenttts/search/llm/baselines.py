@@ -1,4 +1,7 @@
-"""The LLM baselines: the same questions asked without the insights. What the model leaves open is drawn at random."""
+"""The LLM baselines: the same questions, asked without the insights.
+
+Allocations that the model leaves open are drawn at random.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +14,37 @@ from typing import ClassVar
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.llm.base import Chat, LLMError
-from agenttts.search.llm.briefing import Briefing
 from agenttts.search.llm.knowledge import Experience, load_experience, most_similar
 from agenttts.search.llm.prompts import Prompts, allocation_text, history
+from agenttts.search.llm.proposer import AllocationProposer, LLMSession
 from agenttts.search.llm.reading import read_guidelines
-from agenttts.search.llm.writer import AllocationWriter, Link
+from agenttts.search.llm.task_description import TaskDescription
 from agenttts.space import SearchSpace
 
 _MOST_SENTENCES = 8
 
 
 class LLMSearcher(Searcher):
-    """A model that proposes whole batches. Option ``llm``: the link to it; without one, all is drawn at random."""
+    """A model that proposes whole batches.
+
+    Option ``llm``: the session with it; without one, all is drawn at random.
+    """
 
     asks_llm: ClassVar[bool] = True
     seed_role = "the seed of every question to the model, and the allocations that it leaves open"
 
-    def __init__(self, space: SearchSpace, seed: int = 0, *, llm: Link | None = None) -> None:
+    def __init__(self, space: SearchSpace, seed: int = 0, *, llm: LLMSession | None = None) -> None:
         super().__init__(space, seed)
         self._link = llm
-        self._prompts = Prompts(space, llm.briefing if llm else Briefing())
-        self._writer = AllocationWriter(llm, self._prompts, self.name) if llm else None
+        self._prompts = Prompts(space, llm.task_description if llm else TaskDescription())
+        self._proposer = AllocationProposer(llm, self._prompts, self.name) if llm else None
 
     def _propose(self, n: int) -> list[Proposal]:
         chosen: list[Proposal] = []
-        if self._writer is not None and not self._writer.given_up and self._open:
+        if self._proposer is not None and not self._proposer.given_up and self._open:
             best = self.archive.best()
             otherwise = best.allocation if best else self.space.cheapest
-            chosen = self._writer.write(
+            chosen = self._proposer.propose(
                 lambda limit: self._chat(n, limit), n, self.archive, otherwise
             )
         known = self.archive.known | {proposal.allocation for proposal in chosen}
@@ -47,7 +53,7 @@ class LLMSearcher(Searcher):
             known,
             lambda i: random.Random(f"{self.name}/{self.seed}/{len(known) + i}"),
         )
-        why = "drawn at random: the model proposed too few" if self._writer else "drawn at random"
+        why = "drawn at random: the model proposed too few" if self._proposer else "drawn at random"
         return [*chosen, *(Proposal(allocation, "random", why) for allocation in drawn)]
 
     @abstractmethod
@@ -78,7 +84,10 @@ class LLMSearcher(Searcher):
 
 
 class ZeroShotSearcher(LLMSearcher):
-    """LLM_ZS: proposes from the task's description alone. It is told what it proposed before, never how that scored."""
+    """LLM_ZS: proposes from the task's description alone.
+
+    It reads its earlier proposals, but not their scores.
+    """
 
     name = "llm_zs"
 
@@ -88,7 +97,10 @@ class ZeroShotSearcher(LLMSearcher):
 
 
 class AgentHPOSearcher(LLMSearcher):
-    """AgentHPO: tunes from the log of its own trials, as any hyperparameters (arXiv 2402.01881)."""
+    """AgentHPO: tunes from the log of its own trials (arXiv 2402.01881).
+
+    Allocations are hyperparameters like any other.
+    """
 
     name = "agenthpo"
 
@@ -101,8 +113,9 @@ class AgentHPOSearcher(LLMSearcher):
 class MLCopilotSearcher(LLMSearcher):
     """MLCopilot: proposes from the experience of finished searches (arXiv 2304.14979).
 
-    Option ``knowledge``: those searches, each a run's directory, its ``trials.parquet`` or a replay table. The most
-    similar ones go into the prompt, with the knowledge that the model itself first wrote down from them.
+    Option ``knowledge``: those searches, each a run's directory, its ``trials.parquet`` or a replay
+    table. The most similar ones go into the prompt, with the knowledge that the model itself first
+    wrote down from them.
     """
 
     name = "mlcopilot"
@@ -113,7 +126,7 @@ class MLCopilotSearcher(LLMSearcher):
         seed: int = 0,
         *,
         knowledge: Sequence[str] | str = (),
-        llm: Link | None = None,
+        llm: LLMSession | None = None,
     ) -> None:
         super().__init__(space, seed, llm=llm)
         self._experience: list[Experience] = most_similar(load_experience(knowledge), space)
@@ -131,10 +144,10 @@ class MLCopilotSearcher(LLMSearcher):
 
     def _knowledge(self) -> list[str]:
         """What the model makes of the experience: asked once, then on record."""
-        if self._writer is None or not self._experience:
+        if self._proposer is None or not self._experience:
             return []
         try:
-            _, reply = self._writer.ask(
+            _, reply = self._proposer.ask(
                 lambda limit: self._prompts.chat(
                     "knowledge",
                     "copilot_knowledge",
@@ -148,5 +161,6 @@ class MLCopilotSearcher(LLMSearcher):
                 )
             )
         except LLMError:
-            return []  # on record in the transcript; the experience itself is in the prompt all the same
+            # The failure is in the transcript, and the prompt has the experience itself.
+            return []
         return read_guidelines(reply.text, _MOST_SENTENCES)

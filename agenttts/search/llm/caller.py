@@ -1,4 +1,7 @@
-"""Calling the model: replies on record first, then attempts with patience, within the run's caps."""
+"""Calling the model: replies on record first, then attempts with retries.
+
+Calls and tokens are capped for each run.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,12 @@ _LONGEST_RETRY_AFTER_S = 300.0
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """``retries`` after a first attempt that failed in passing; at most ``max_calls`` attempts and about
-    ``max_total_tokens`` tokens (prompts and replies) a run, of which one reply may take ``max_tokens``."""
+    """Retries, and the caps of a run.
+
+    ``retries`` follow a first attempt that failed temporarily. A run makes at most ``max_calls``
+    attempts and takes about ``max_total_tokens`` tokens (prompts and replies); one reply takes at
+    most ``max_tokens``.
+    """
 
     retries: int = 4
     max_calls: int = 200
@@ -34,7 +41,8 @@ class RetryPolicy:
 class Caller:
     """Asks an `LLM` and writes everything down. Not for several threads.
 
-    Replies are written down whole and returned without the model's thinking (its markers: ``thinking``).
+    Replies are written down whole and returned without the model's thinking (its markers:
+    ``thinking``).
     """
 
     def __init__(
@@ -52,7 +60,10 @@ class Caller:
         self._thinking = thinking
 
     def ask(self, chat: Chat) -> Reply:
-        """The reply, without thinking. Raises `LLMError` when its retries or a cap is used up, or the model refuses."""
+        """The reply, without thinking.
+
+        Raises `LLMError` when the retries or a cap are used up, or the model refuses.
+        """
         recorded = self.transcript.recorded(chat)
         if recorded is not None:
             return self._answer(recorded)
@@ -73,7 +84,8 @@ class Caller:
                     raise
                 self._sleep(wait)
             else:
-                # A lone surrogate from a JSON escape could be written neither to a file nor to a later prompt.
+                # A lone surrogate from a JSON escape could be written neither to a file nor to a
+                # later prompt.
                 text = reply.text.encode("utf-8", "replace").decode()
                 reply = replace(reply, text=text)
                 self.transcript.add_reply(chat, self.llm.model, reply, time.monotonic() - started)
@@ -97,7 +109,8 @@ class Caller:
             return None
         if error.retry_after is not None:
             return error.retry_after if error.retry_after <= _LONGEST_RETRY_AFTER_S else None
-        # Jitter: runs that were refused together do not come back together. Proposals do not depend on it.
+        # Jitter: runs that were refused together do not come back together. Proposals do not depend
+        # on it.
         return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * float(2**attempt)) * random.uniform(0.75, 1.25)
 
     def _check_caps(self, chat: Chat) -> None:

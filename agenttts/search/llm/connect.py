@@ -11,28 +11,29 @@ from typing import Any
 from agenttts.errors import MissingRequirement
 from agenttts.replies import COMMON_THINKING, Thinking
 from agenttts.search.llm.base import LLM, LLMError
-from agenttts.search.llm.briefing import Briefing
 from agenttts.search.llm.caller import Caller, RetryPolicy
 from agenttts.search.llm.endpoint import Address, EndpointLLM
+from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
+from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
-from agenttts.search.llm.writer import Link
 from agenttts.spec.agent import AgentSection, EndpointAgent, ScriptedAgent, ServeAgent
 
 
 def connect(
     section: AgentSection,
-    briefing: Briefing,
+    task_description: TaskDescription,
     transcript: Transcript,
     locate: Callable[[], Address] | None = None,
     *,
     thinking: Thinking | None = COMMON_THINKING,
     extra: Mapping[str, Any] | None = None,
-) -> Link | None:
-    """The link to the model of a section; None for ``agent: none``. Asks nothing yet.
+) -> LLMSession | None:
+    """The session with the model of a section; None for ``agent: none``. Asks nothing yet.
 
-    ``locate`` finds the server of a model that the run serves itself (``kind: serve``), and may raise `LLMError`;
-    ``extra`` are further fields of the requests to it. ``thinking``: the markers around the model's thinking.
+    ``locate`` finds the server of a model that the run serves itself (``kind: serve``), and may
+    raise `LLMError`; ``extra`` are further fields of the requests to it. ``thinking``: the markers
+    around the model's thinking.
     """
     if section == "none":
         return None
@@ -62,11 +63,11 @@ def connect(
             extra=section.extra if isinstance(section, EndpointAgent) else extra,
         )
     caller = Caller(llm, transcript, policy, thinking=thinking)
-    return Link(caller, briefing, section.bad_replies)
+    return LLMSession(caller, task_description, section.bad_replies)
 
 
 def served_name(section: ServeAgent) -> str:
-    """What a model that the run serves itself is called at its server and in the transcript."""
+    """The name at its server, and in the transcript, of a model that the run serves."""
     return Path(section.model).name
 
 
@@ -83,7 +84,10 @@ def check_key(section: AgentSection) -> None:
 
 
 def take_key(section: AgentSection) -> str:
-    """The key, taken out of this process's environment: what it starts (trials) does not inherit it."""
+    """The key, taken out of this process's environment.
+
+    The processes that it starts (trials) do not inherit it.
+    """
     if isinstance(section, EndpointAgent) and section.api_key_env:
         return os.environ.pop(section.api_key_env, "").strip()
     return ""

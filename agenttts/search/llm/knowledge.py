@@ -1,4 +1,7 @@
-"""Finished searches as experience for a new one (MLCopilot): their tables, in words, the most similar first."""
+"""Finished searches as experience for a new one (MLCopilot).
+
+Their tables are written as text, the most similar search first.
+"""
 
 from __future__ import annotations
 
@@ -39,14 +42,19 @@ class Experience:
         return {model for choices, _, _ in self.points for model, _ in choices.values()}
 
     def shown(self, lines: int | None = None) -> dict[str, Any]:
-        """Title and lines for a prompt: the best of it and some of the worst, at most ``lines``."""
+        """Title and lines for a prompt, at most ``lines``.
+
+        They are the best of the search and some of the worst.
+        """
         best, poor = self.points[:_BEST], self.points[_BEST:][-_POOR:]
         kept = [*best, *poor] if lines is None else [*best, *poor][:lines]
         return {"title": self.title, "lines": [_line(point) for point in kept]}
 
 
 def load_experience(sources: Sequence[str]) -> list[Experience]:
-    """The searches in ``sources``: run directories, tables of trials or replay tables (Parquet or CSV).
+    """The searches in ``sources``.
+
+    A source is a run's directory, a table of trials or a replay table (Parquet or CSV).
 
     Raises `UserError` naming the source that is missing, damaged or without a score.
     """
@@ -58,7 +66,10 @@ def load_experience(sources: Sequence[str]) -> list[Experience]:
 
 
 def most_similar(experience: Sequence[Experience], space: SearchSpace) -> list[Experience]:
-    """The few that are most like ``space``: by the share of stage names, then of model names, they have in common."""
+    """The few searches that are most like ``space``.
+
+    Likeness is the share of stage names, then of model names, that they have in common.
+    """
     stages = {stage.name for stage in space.stages}
     models = {model.name for stage in space.stages for model in stage.models}
 
@@ -113,9 +124,10 @@ def _replay_points(table: Path) -> list[Point]:
     needed = [f"{stage}.samples" for stage in stages] + ["score"]
     missing = [name for name in needed if name not in frame.columns]
     if not stages or missing:
+        lacking = f"; missing: {', '.join(missing)}" if missing else ""
         raise UserError(
-            f"search.options.knowledge: {table}: no replay table; it needs STAGE.model and STAGE.samples for every "
-            f"stage, and score{'; missing: ' + ', '.join(missing) if missing else ''}"
+            f"search.options.knowledge: {table}: not a replay table; "
+            f"it needs STAGE.model and STAGE.samples for every stage, and score{lacking}"
         )
     points: list[Point] = []
     for row in frame.iter_rows(named=True):

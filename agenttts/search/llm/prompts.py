@@ -1,4 +1,7 @@
-"""The prompts: Jinja2 templates beside this file (``prompts/*.j2``), filled in from space, archive and briefing."""
+"""The prompts: Jinja2 templates in ``prompts/``, filled in.
+
+The values come from the space, the archive and the task.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.llm.base import Chat, Message
-from agenttts.search.llm.briefing import Briefing
+from agenttts.search.llm.task_description import TaskDescription
 from agenttts.space import Allocation, SearchSpace, Stage
 
 if TYPE_CHECKING:  # Jinja2 is imported when a prompt is written: most commands need none
@@ -21,17 +24,23 @@ _LONGEST_SAMPLE_LIST = 24
 
 
 class Prompts:
-    """Writes the questions of one search. ``insights``: which of the three the guideline prompts speak of."""
+    """Writes the questions of one search.
+
+    ``insights``: which of the three the guideline prompts speak of.
+    """
 
     def __init__(
-        self, space: SearchSpace, briefing: Briefing, insights: Collection[int] = (1, 2, 3)
+        self,
+        space: SearchSpace,
+        task_description: TaskDescription,
+        insights: Collection[int] = (1, 2, 3),
     ) -> None:
         self._space = space
         self._facts = {
-            "briefing": briefing,
+            "task_description": task_description,
             "space": space,
             "budget": f"{space.budget:g}",
-            "stages": [_stage_facts(space, stage, briefing) for stage in space.stages],
+            "stages": [_stage_facts(space, stage, task_description) for stage in space.stages],
             "insights": set(insights),
             "example": _example(space),
         }
@@ -45,7 +54,10 @@ class Prompts:
         seed: int = 0,
         **values: Any,
     ) -> Chat:
-        """A question: the system message and ``template`` filled in with the facts of the search and ``values``."""
+        """A question: the system message and ``template``, filled in.
+
+        The values are the facts of the search and ``values``.
+        """
         messages: tuple[Message, ...] = (
             {"role": "system", "content": self.text("system", **values)},
             {"role": "user", "content": self.text(template, **values)},
@@ -84,7 +96,9 @@ class Prompts:
 
 
 def history(archive: Archive, limit: int | None = None) -> list[dict[str, str]]:
-    """The results for a prompt, in the order told: allocation, cost, score and metrics as texts.
+    """The results for a prompt, in the order told.
+
+    Each has allocation, cost, score and metrics as texts.
 
     With a ``limit``, the best half of that many and the latest of the rest.
     """
@@ -99,7 +113,10 @@ def history(archive: Archive, limit: int | None = None) -> list[dict[str, str]]:
 
 
 def allocation_text(allocation: Allocation) -> str:
-    """An allocation as prompts write it: ``{"retrieval": {"model": "m", "samples": 4}, ...}``."""
+    """An allocation as prompts write it.
+
+    For example ``{"retrieval": {"model": "m", "samples": 4}, ...}``.
+    """
     record = {c.stage: {"model": c.model, "samples": c.samples} for c in allocation.choices}
     return json.dumps(record, ensure_ascii=False)
 
@@ -126,10 +143,12 @@ def _known(space: SearchSpace, result: TrialResult) -> bool:
     )
 
 
-def _stage_facts(space: SearchSpace, stage: Stage, briefing: Briefing) -> dict[str, Any]:
+def _stage_facts(
+    space: SearchSpace, stage: Stage, task_description: TaskDescription
+) -> dict[str, Any]:
     return {
         "name": stage.name,
-        "description": briefing.stages.get(stage.name, ""),
+        "description": task_description.stages.get(stage.name, ""),
         "prompt_tokens": stage.prompt_tokens,
         "decode_tokens": stage.decode_tokens,
         "samples": _samples_text(stage.samples),

@@ -1,4 +1,7 @@
-"""Reading replies: JSON as models write it, with fences, prose around, trailing commas, or cut short. Never raises."""
+"""Reading replies: JSON as models write it. Never raises.
+
+It may have fences, prose around it, trailing commas, or be cut short.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ def read_allocations(text: str, space: SearchSpace) -> list[RawAllocation]:
 
 
 def read_guidelines(text: str, most: int = 8) -> list[str]:
-    """The guidelines in a reply: sentences of one line each; empty when there are none in it."""
+    """The guidelines in a reply: sentences of one line each.
+
+    Empty when there are none in it.
+    """
     for value in _values(text):
         sentences = _sentences(value)
         if sentences:
@@ -69,7 +75,7 @@ def _values(text: str) -> Iterator[Any]:
     for piece in pieces:
         start = min((i for i in (piece.find("{"), piece.find("[")) if i >= 0), default=-1)
         if start >= 0:
-            value = _mended(piece[start:])
+            value = _repair_json(piece[start:])
             if isinstance(value, (dict, list)):
                 yield value
 
@@ -81,10 +87,10 @@ def _loads(text: str) -> Any:
         return None
 
 
-def _mended(text: str) -> Any:
+def _repair_json(text: str) -> Any:
     from json_repair import repair_json
 
-    # Nesting this deep is noise, and costs the repair more than it can bring.
+    # Deeper nesting is noise, and its repair takes long.
     if _depth(text) > 50:
         return None
     try:
@@ -175,7 +181,8 @@ def _choice(value: Any) -> RawChoice:
     if isinstance(value, dict):
         by_name = {_folded(key): part for key, part in value.items()}
         model = by_name.get("model", by_name.get("name"))
-        samples = next((by_name[k] for k in ("samples", "numsamples", "n", "k", "count") if k in by_name), None)  # fmt: skip
+        names = ("samples", "numsamples", "n", "k", "count")
+        samples = next((by_name[name] for name in names if name in by_name), None)
         return RawChoice(_text(model), _number(samples))
     if isinstance(value, list) and len(value) == 2:
         return RawChoice(_text(value[0]), _number(value[1]))

@@ -1,13 +1,17 @@
-"""A scripted model: replies from a file, in order. For tests and for trying out what a broken model does.
+"""A scripted model: replies from a file, in order.
+
+For tests and for trying out what a broken model does.
 
 The file is JSON: ``{"replies": [...], "then": ...}``. A reply is a text, or one of
 
-- ``{"text": "..."}``, or ``{"allocations": [{STAGE: {"model": ..., "samples": ...}}, ...]}`` for a well-formed batch;
+- ``{"text": "..."}``, or ``{"allocations": [{STAGE: {"model": ..., "samples": ...}}, ...]}`` for a
+  well-formed batch;
 - ``{"error": 500, "message": "...", "retry_after": 2}``: an HTTP error;
-- ``{"timeout": true}``: an answer that does not come in time; ``"delay": SECONDS`` delays any other reply.
+- ``{"timeout": true}``: an answer that does not come in time; ``"delay": SECONDS`` delays any other
+  reply.
 
-``"for": "propose"`` keeps a reply for questions of that purpose (``guidelines``, ``propose``, ``knowledge``). ``then``
-is what comes when the replies are used up (default: an empty text).
+``"for": "propose"`` keeps a reply for questions of that purpose (``guidelines``, ``propose``,
+``knowledge``). ``then`` is what comes when the replies are used up (default: an empty text).
 """
 
 from __future__ import annotations
@@ -26,7 +30,10 @@ _AGAIN = {408, 429, 500, 502, 503, 504}
 
 
 class ScriptedLLM:
-    """`LLM` from a script. ``served``: the purposes of the calls it has answered before (after a restart)."""
+    """`LLM` from a script.
+
+    ``served``: the purposes of the calls it has answered before (after a restart).
+    """
 
     model = "scripted"
 

@@ -10,7 +10,7 @@ from agenttts.search.initial import initial_trials
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.prompts import allocation_text
 from agenttts.search.llm.transcript import Transcript
-from tests.support.llm import SPACE, allocation, link
+from tests.support.llm import SPACE, allocation, scripted_session
 
 GOOD = allocation("qwen-72b", 2, "llama-3b", 16)
 
@@ -65,7 +65,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_broken_model_changes_nothing_about_the_search(plain, fault):
     without, plain_searcher = plain
-    connection = link([], then=FAULTS[fault])
+    connection = scripted_session([], then=FAULTS[fault])
     with_it, searcher = run(connection)
     assert [p.allocation for p in with_it] == [p.allocation for p in without]
     assert {p.source for p in with_it} == {p.source for p in without}
@@ -89,7 +89,7 @@ def ask(connection, batches=1, n=4):
 
 
 def test_over_budget_proposals_are_repaired_and_repeats_dropped(plain):
-    connection = link([], then=OVER)
+    connection = scripted_session([], then=OVER)
     [first, second], _ = ask(connection, batches=2)
     assert [p.source for p in first] == ["agent-repaired"]
     assert "over 1000" in first[0].reason
@@ -99,7 +99,7 @@ def test_over_budget_proposals_are_repaired_and_repeats_dropped(plain):
     ]
     assert set(outcomes) == {"repaired", "duplicate"}
     without, _ = plain
-    with_it, _ = run(link([], then=OVER))
+    with_it, _ = run(scripted_session([], then=OVER))
     assert len(with_it) == len(without)
     assert best(with_it) >= best(without) - 0.01
 
@@ -108,13 +108,13 @@ def test_repeats_alone_leave_the_search_to_the_rules(plain):
     without, searcher = plain
     known = searcher.initial[0].allocation
     record = {c.stage: {"model": c.model, "samples": c.samples} for c in known.choices}
-    with_it, _ = run(link([], then={"allocations": [record]}))
+    with_it, _ = run(scripted_session([], then={"allocations": [record]}))
     assert [p.allocation for p in with_it] == [p.allocation for p in without]
 
 
 def test_good_proposals_say_why_and_guidelines_are_kept():
     entry = {**GOOD, "reason": "large retrieval, many small answers"}
-    connection = link([{"for": "guidelines", "text": '{"guidelines": ["retrieval: pursue qwen-72b"]}'},
+    connection = scripted_session([{"for": "guidelines", "text": '{"guidelines": ["retrieval: pursue qwen-72b"]}'},
                        {"for": "propose", "allocations": [entry]}])  # fmt: skip
     [[proposal]], archive = ask(connection)
     assert proposal.allocation == SPACE.allocation(("qwen-72b", 2), ("llama-3b", 16))
@@ -124,7 +124,7 @@ def test_good_proposals_say_why_and_guidelines_are_kept():
 
 def test_no_more_than_asked_for():
     many = [allocation("qwen-7b", number, "llama-3b", 4) for number in range(1, 9)]
-    connection = link([], then={"allocations": many})
+    connection = scripted_session([], then={"allocations": many})
     [proposals], _ = ask(connection, n=3)
     assert [p.allocation["retrieval"].samples for p in proposals] == [1, 2, 3]
     [decided] = [e for e in connection.caller.transcript.events if e["event"] == "proposals"]
@@ -132,7 +132,7 @@ def test_no_more_than_asked_for():
 
 
 def test_the_model_reads_what_is_pending():
-    connection = link([], then={"allocations": [GOOD]})
+    connection = scripted_session([], then={"allocations": [GOOD]})
     searcher = create("agenttts", SPACE, 3, llm=connection)
     first = searcher.propose(searcher.initial_batch)
     searcher.tell([TrialResult(p.allocation, score(p.allocation)) for p in first])
@@ -145,7 +145,7 @@ def test_the_model_reads_what_is_pending():
 
 
 def test_a_bad_reply_is_sent_back_with_what_is_wrong_about_it():
-    connection = link([{"for": "guidelines", "text": "-"}, {"for": "propose", "text": "no idea"},
+    connection = scripted_session([{"for": "guidelines", "text": "-"}, {"for": "propose", "text": "no idea"},
                        {"for": "propose", "allocations": [GOOD]}])  # fmt: skip
     [[proposal]], _ = ask(connection)
     assert proposal.source == "agent"
@@ -156,7 +156,7 @@ def test_a_bad_reply_is_sent_back_with_what_is_wrong_about_it():
 
 
 def test_a_model_that_never_delivers_is_given_up():
-    connection = link([], then="garbage")
+    connection = scripted_session([], then="garbage")
     asked, _ = ask(connection, batches=10)
     assert asked == [[]] * 10
     calls = connection.caller.transcript.calls
@@ -166,7 +166,7 @@ def test_a_model_that_never_delivers_is_given_up():
 
 def test_out_of_calls_the_rules_go_on(plain):
     without, _ = plain
-    connection = link([], then={"allocations": [GOOD]}, max_calls=1)
+    connection = scripted_session([], then={"allocations": [GOOD]}, max_calls=1)
     done, _ = run(connection)
     assert [p.allocation for p in done] == [p.allocation for p in without]
     assert any("max_calls" in e.get("reason", "") for e in connection.caller.transcript.events)
@@ -181,7 +181,7 @@ def scripted(path):
         few = allocation("qwen-72b", 1 + number % 3, "llama-3b", 2**number)
         many = allocation("qwen-7b", 10 + number, "llama-70b", 1)
         replies.append({"for": "propose", "allocations": [few, many]})
-    return link(replies, transcript=Transcript(path))
+    return scripted_session(replies, transcript=Transcript(path))
 
 
 @pytest.mark.parametrize("stop", [5, 11, 17])
@@ -236,7 +236,7 @@ def test_too_long_a_prompt_is_shortened():
         def close(self):
             return
 
-    connection = link([])
+    connection = scripted_session([])
     connection.caller.llm = Small()
     done, _ = run(connection, trials=40)
     assert len(done) >= 40
@@ -253,7 +253,9 @@ def test_when_everything_is_tried_it_stops():
     from agenttts.space import SearchSpace
 
     small = SearchSpace(SPACE.stages, SPACE.least_budget + 12)
-    connection = link([], then={"allocations": [allocation("qwen-7b", 1, "llama-3b", 1)]})
+    connection = scripted_session(
+        [], then={"allocations": [allocation("qwen-7b", 1, "llama-3b", 1)]}
+    )
     searcher = create("agenttts", small, 1, llm=connection)
     tried = []
     while batch := searcher.ask(5):

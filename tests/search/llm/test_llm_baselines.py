@@ -13,7 +13,7 @@ from agenttts.search.llm.knowledge import load_experience, most_similar
 from agenttts.search.llm.prompts import allocation_text
 from agenttts.search.llm.transcript import Transcript
 from agenttts.space import SearchSpace, Stage
-from tests.support.llm import SPACE, allocation, link
+from tests.support.llm import SPACE, allocation, scripted_session
 
 METHODS = ("llm_zs", "agenthpo", "mlcopilot")
 REPLIES = [
@@ -40,7 +40,7 @@ def questions(connection, purpose="propose"):
 
 @every_method
 def test_proposals_carry_the_methods_name_and_gaps_are_random(method):
-    done, _ = run(method, link(list(REPLIES)))
+    done, _ = run(method, scripted_session(list(REPLIES)))
     assert [p.source for p in done[:3]] == [method, f"{method}-repaired", "random"]
     assert len({p.allocation for p in done}) == 12
     assert all(p.allocation in SPACE for p in done)
@@ -49,7 +49,7 @@ def test_proposals_carry_the_methods_name_and_gaps_are_random(method):
 @every_method
 @pytest.mark.parametrize("fault", ["garbage", {"error": 500}, {"timeout": True}, ""])
 def test_a_broken_model_leaves_random_search(method, fault):
-    connection = link([], then=fault)
+    connection = scripted_session([], then=fault)
     done, _ = run(method, connection)
     assert {p.source for p in done} == {"random"}
     assert len({p.allocation for p in done}) == 12
@@ -59,8 +59,8 @@ def test_a_broken_model_leaves_random_search(method, fault):
 @every_method
 def test_recorded_replies_give_the_same_proposals(method, tmp_path):
     path = tmp_path / "agent.jsonl"
-    first, _ = run(method, link(list(REPLIES), transcript=Transcript(path)))
-    again = link([], then="garbage", transcript=Transcript(path))
+    first, _ = run(method, scripted_session(list(REPLIES), transcript=Transcript(path)))
+    again = scripted_session([], then="garbage", transcript=Transcript(path))
     second, _ = run(method, again)
     assert first == second
     assert again.caller.transcript.calls == 4
@@ -74,7 +74,7 @@ def test_they_need_no_model_to_be_created(method):
 
 
 def test_zero_shot_never_hears_a_score():
-    connection = link(list(REPLIES))
+    connection = scripted_session(list(REPLIES))
     run("llm_zs", connection)
     for text in questions(connection):
         assert "score 0." not in text
@@ -87,7 +87,7 @@ def test_zero_shot_never_hears_a_score():
 @pytest.mark.parametrize("told", [0, 3])
 def test_the_model_reads_what_is_pending(method, told):
     """Also before any trial is told."""
-    connection = link(list(REPLIES))
+    connection = scripted_session(list(REPLIES))
     searcher = create(method, SPACE, 1, llm=connection)
     done = searcher.ask(told)
     searcher.tell([TrialResult(allocation, 0.5) for allocation in done])
@@ -101,7 +101,7 @@ def test_the_model_reads_what_is_pending(method, told):
 
 
 def test_agenthpo_sees_the_log_of_its_trials_and_no_insight():
-    connection = link(list(REPLIES))
+    connection = scripted_session(list(REPLIES))
     run("agenthpo", connection)
     first, second = questions(connection)[:2]
     assert "first experiments" in first
@@ -130,7 +130,7 @@ def past(tmp_path):
 
 def test_mlcopilot_puts_past_runs_and_what_it_learnt_from_them_into_the_prompt(past):
     knowledge = {"for": "knowledge", "text": '{"guidelines": ["use a large retriever once"]}'}
-    connection = link([knowledge, *REPLIES])
+    connection = scripted_session([knowledge, *REPLIES])
     run("mlcopilot", connection, knowledge=[str(past / "far.parquet"), str(past / "near.csv")])
     [asked] = questions(connection, "knowledge")
     assert "retrieval=qwen-72b x 1, answer=llama-3b x 40: score 0.7000" in asked
@@ -164,7 +164,7 @@ def test_knowledge_that_is_none_is_refused(tmp_path):
     (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
     for sources, problem in (
         (["./nowhere"], "neither a finished run nor a table"),
-        ([str(tmp_path / "odd.csv")], "no replay table"),
+        ([str(tmp_path / "odd.csv")], "not a replay table"),
         ("near.csv", "a list of runs"),
     ):
         with pytest.raises(UserError, match=problem):

@@ -1,4 +1,4 @@
-"""RetryPolicy, caps, and the transcript as memory."""
+"""Retries, caps, and the transcript as memory."""
 
 import json
 
@@ -9,7 +9,7 @@ from agenttts.search.llm.base import Chat, LLMError
 from agenttts.search.llm.caller import Caller, RetryPolicy
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
 from agenttts.search.llm.transcript import Transcript, summarise
-from tests.support.llm import BRIEFING, link
+from tests.support.llm import TASK_DESCRIPTION, scripted_session
 
 CHAT = Chat("propose", ({"role": "user", "content": "x" * 400},))
 
@@ -121,8 +121,8 @@ def test_the_summary_counts_what_happened(tmp_path):
     assert summary["fallbacks"] == ["because"]
 
 
-def test_links_share_their_briefing():
-    assert link(["x"]).briefing == BRIEFING
+def test_sessions_share_their_task_description():
+    assert scripted_session(["x"]).task_description == TASK_DESCRIPTION
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.prompts import FOLDER, Prompts, history
-from tests.support.llm import BRIEFING, SPACE, allocation, link
+from tests.support.llm import SPACE, TASK_DESCRIPTION, allocation, scripted_session
 
 
 def archive(trials=12):
@@ -28,7 +28,9 @@ def asked(insights=(1, 2, 3), trials=12):
     said = [
         {"for": "guidelines", "text": json.dumps({"guidelines": [f"rule {n}"]})} for n in range(9)
     ]
-    connection = link([*said], then={"allocations": [allocation("qwen-7b", 99, "llama-3b", 64)]})
+    connection = scripted_session(
+        [*said], then={"allocations": [allocation("qwen-7b", 99, "llama-3b", 64)]}
+    )
     agent = LLMAgent(SPACE, 0, connection, insights)
     for count in range(trials, trials + 16, 4):
         agent.propose(3, archive(count))
@@ -48,7 +50,7 @@ def questions():
 def test_task_stages_models_ranges_budget_and_metrics(questions, purpose):
     for text in questions[purpose]:
         for part in (
-            BRIEFING.task, BRIEFING.description, "Pick the facts.", "Answer from them.",
+            TASK_DESCRIPTION.task, TASK_DESCRIPTION.description, "Pick the facts.", "Answer from them.",
             "retrieval", "answer", "qwen-7b (7B parameters)", "qwen-72b (72B parameters)",
             "llama-3b (3B parameters)", "llama-70b (70B parameters)",
             "Prompt about 2048 tokens (Np), each sample about 128 tokens (Nd)",
@@ -121,7 +123,7 @@ def test_a_limited_history_keeps_the_best_and_the_latest():
 
 def test_the_schema_takes_the_example_and_no_unknown_model():
     jsonschema = pytest.importorskip("jsonschema")
-    prompts = Prompts(SPACE, BRIEFING)
+    prompts = Prompts(SPACE, TASK_DESCRIPTION)
     schema = prompts.allocations_schema(3)
     example = {**allocation("qwen-7b", 1, "llama-3b", 64), "reason": "r"}
     jsonschema.validate({"allocations": [example]}, schema)

@@ -1,4 +1,4 @@
-"""What a model is told about the task, in words. The numbers come from the search space."""
+"""What a language model is told about the task. The numbers come from the search space."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Briefing:
-    """The task and its stages described; ``main_metric`` is the score, ``STAGE.METRIC``, to be maximised.
+class TaskDescription:
+    """The task and its stages described.
 
-    ``examples``: how many a trial is scored on (None: not known), from which follows how noisy a score is.
+    ``main_metric`` is the score, ``STAGE.METRIC``, to be maximised.
+
+    ``examples``: how many a trial is scored on (None: not known), from which follows how noisy a
+    score is.
     """
 
     task: str = "a pipeline of LLM stages"

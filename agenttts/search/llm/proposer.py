@@ -1,4 +1,9 @@
-"""Allocations from a model: ask, read, mend, drop what is known, ask again when nothing is usable, and write it down."""
+"""Allocations from a language model.
+
+Proposals are parsed, projected onto the feasible space and de-duplicated.
+
+When nothing in a reply is usable the model is asked again. The transcript records all of it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,11 @@ from typing import Any
 from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal
 from agenttts.search.llm.base import Chat, LLMError, Reply
-from agenttts.search.llm.briefing import Briefing
 from agenttts.search.llm.caller import Caller
-from agenttts.search.llm.mending import mend
+from agenttts.search.llm.projection import project_to_space
 from agenttts.search.llm.prompts import Prompts
 from agenttts.search.llm.reading import RawAllocation, read_allocations
+from agenttts.search.llm.task_description import TaskDescription
 from agenttts.space import Allocation
 
 log = logging.getLogger(__name__)
@@ -29,23 +34,29 @@ Build = Callable[[int | None], Chat]
 
 
 @dataclass
-class Link:
-    """A model, and what a searcher needs to talk with it. ``bad_replies``: how often a reply without anything usable
-    is answered with what is wrong about it, before others propose."""
+class LLMSession:
+    """A language model with its task description.
+
+    ``bad_replies``: how often a reply without anything usable is answered with what is wrong about
+    it, before the rules or chance fill the batch.
+    """
 
     caller: Caller
-    briefing: Briefing
+    task_description: TaskDescription
     bad_replies: int = 2
 
 
-class AllocationWriter:
-    """Asks a model for allocations on behalf of one searcher. ``source`` marks its proposals in the table; those that
-    had to be mended are ``SOURCE-repaired``."""
+class AllocationProposer:
+    """Asks a model for allocations on behalf of one searcher.
 
-    def __init__(self, link: Link, prompts: Prompts, source: str) -> None:
-        self._caller = link.caller
+    ``source`` marks its proposals in the table; those that had to be changed are
+    ``SOURCE-repaired``.
+    """
+
+    def __init__(self, session: LLMSession, prompts: Prompts, source: str) -> None:
+        self._caller = session.caller
         self._prompts = prompts
-        self._bad_replies = link.bad_replies
+        self._bad_replies = session.bad_replies
         self._source = source
         self._shown: int | None = None
 
@@ -61,7 +72,10 @@ class AllocationWriter:
         return in_row >= GIVE_UP_AFTER
 
     def ask(self, build: Build) -> tuple[Chat, Reply]:
-        """Ask the question, with fewer past trials in it when it is too long for the model. Raises `LLMError`."""
+        """Ask the question. Raises `LLMError`.
+
+        When it is too long for the model, it is asked again with fewer past trials in it.
+        """
         while True:
             chat = build(self._shown)
             try:
@@ -72,12 +86,14 @@ class AllocationWriter:
                     raise
                 self._shown = limit // 2
 
-    def write(
+    def propose(
         self, build: Build, n: int, archive: Archive, otherwise: Allocation
     ) -> list[Proposal]:
-        """Up to ``n`` new allocations of the space. Empty when the model fails or is given up; the transcript says why.
+        """Up to ``n`` new allocations of the space.
 
-        ``otherwise`` lends its choice to stages that a proposal leaves out.
+        Empty when the model fails or is given up; the transcript says why.
+
+        ``otherwise`` gives the choices of stages that a proposal leaves out.
         """
         asked: list[Chat] = []
 
@@ -110,7 +126,10 @@ class AllocationWriter:
         return []
 
     def fall_back(self, chat: Chat, reason: str) -> None:
-        """Write down that others have to propose this batch (once a question, restarts included)."""
+        """Record that others have to propose this batch.
+
+        It is recorded once for each question, also after restarts.
+        """
         if self._caller.transcript.find("fallback", chat.key) is None:
             self._caller.transcript.add("fallback", key=chat.key, reason=reason)
             log.warning("the model proposes nothing this time: %s", reason)
@@ -155,10 +174,10 @@ class AllocationWriter:
         chosen: dict[Allocation, Proposal],
         otherwise: Allocation,
     ) -> tuple[str, Allocation | None, list[str]]:
-        mended = mend(raw, archive.space, otherwise)
-        if isinstance(mended, str):
-            return "unusable", None, [mended]
-        allocation, notes = mended.allocation, list(mended.notes)
+        projected = project_to_space(raw, archive.space, otherwise)
+        if isinstance(projected, str):
+            return "unusable", None, [projected]
+        allocation, notes = projected.allocation, list(projected.notes)
         if allocation in archive or allocation in chosen:
             return "duplicate", allocation, [*notes, "known already"]
         if len(chosen) >= n:
@@ -185,6 +204,6 @@ def _lines(chat: Chat) -> int:
 
 
 def _why(raw: RawAllocation, notes: list[str]) -> str:
-    """One line for the log: the model's words and what was mended."""
-    mended = f" (mended: {'; '.join(notes)})" if notes else ""
-    return f"{raw.reason or 'proposed by the model'}{mended}"
+    """One line for the log: the model's words and what was changed."""
+    projected = f" (changed: {'; '.join(notes)})" if notes else ""
+    return f"{raw.reason or 'proposed by the model'}{projected}"

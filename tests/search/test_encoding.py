@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agenttts.search.encoding import ChoiceGrid
 from agenttts.search.feasible import FeasibleSet
-from agenttts.search.grid import ChoiceGrid
 from agenttts.search.moves import within_budget
 from agenttts.space import SearchSpace
 from tests.support.spaces import equal_stage_spaces

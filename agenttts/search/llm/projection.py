@@ -1,7 +1,7 @@
-"""Mending proposals: what a model proposes becomes an allocation of the space where it can be.
+"""Projection of a language model's proposals onto the feasible space.
 
-In this order: nearest model name, nearest allowed sample count, samples scaled down into the budget, and where fewest
-samples are still too many, smaller models. Every change is a note in plain words.
+In this order: the nearest model name, the nearest allowed sample count, samples scaled down into
+the budget, and smaller models where the fewest samples are still over it. Every change is noted.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits
 
 
 @dataclass(frozen=True)
-class Mended:
-    """An allocation of the space, and what was changed to make it one (nothing: it was fine)."""
+class Projected:
+    """An allocation of the space, and what was changed to make it one (nothing: no change)."""
 
     allocation: Allocation
     notes: tuple[str, ...] = ()
 
 
-def mend(raw: RawAllocation, space: SearchSpace, otherwise: Allocation) -> Mended | str:
+def project_to_space(
+    raw: RawAllocation, space: SearchSpace, otherwise: Allocation
+) -> Projected | str:
     """The proposal as an allocation of the space, or why it cannot be made one.
 
-    ``otherwise`` (in the space) lends its choice to stages that the proposal leaves out.
+    ``otherwise`` (in the space) gives the choices of stages that the proposal leaves out.
     """
     notes: list[str] = []
     choices: list[Choice] = []
@@ -38,7 +40,7 @@ def mend(raw: RawAllocation, space: SearchSpace, otherwise: Allocation) -> Mende
             return f"stage '{stage.name}' has no model like '{choice.model}'"
         choices.append(Choice(stage.name, model, _samples(stage, choice, otherwise, notes)))
     fitted = _within_budget(space, choices, notes)
-    return Mended(Allocation(tuple(fitted)), tuple(notes))
+    return Projected(Allocation(tuple(fitted)), tuple(notes))
 
 
 def _model(stage: Stage, choice: RawChoice, otherwise: Allocation, notes: list[str]) -> str | None:
@@ -69,7 +71,10 @@ def _samples(stage: Stage, choice: RawChoice, otherwise: Allocation, notes: list
 def _within_budget(
     space: SearchSpace, choices: Sequence[Choice], notes: list[str]
 ) -> Sequence[Choice]:
-    """The choices, their samples scaled down by one factor, then models made smaller, until the budget holds them."""
+    """The choices, made smaller until the budget holds them.
+
+    Samples are scaled down by one factor, then models are made smaller.
+    """
     wanted = space.cost(Allocation(tuple(choices)))
     if fits(wanted, space.budget):
         return choices
@@ -78,11 +83,10 @@ def _within_budget(
     while not fits(_cost(space, _scaled(space, smaller, 0.0)), space.budget):
         # The stage whose next smaller model saves most.
         _, position, model = max(
-            (space.choice_budget(Choice(c.stage, c.model, least)) - space.choice_budget(Choice(c.stage, m, least)), -i, m)
+            (_least_cost(space, c.stage, c.model) - _least_cost(space, c.stage, m), -i, m)
             for i, c in enumerate(smaller)
-            for least in [space.stage(c.stage).samples[0]]
             for m in _smaller(space.stage(c.stage), c.model)
-        )  # fmt: skip
+        )
         changed = smaller[-position]
         notes.append(f"{changed.stage}: {model} instead of {changed.model}")
         smaller[-position] = Choice(changed.stage, model, changed.samples)
@@ -94,7 +98,10 @@ def _within_budget(
 
 
 def _largest_factor(space: SearchSpace, choices: Sequence[Choice]) -> float:
-    """The largest factor on all samples (to 1/4096) that the budget holds; 0 stands for the fewest allowed."""
+    """The largest factor on all samples (to 1/4096) that the budget holds.
+
+    0 stands for the fewest allowed samples.
+    """
     low, high = 0.0, 1.0
     if fits(_cost(space, choices), space.budget):
         return 1.0
@@ -114,6 +121,10 @@ def _scaled(space: SearchSpace, choices: Sequence[Choice], factor: float) -> lis
         below = [count for count in allowed if count <= choice.samples * factor + 1e-9]
         scaled.append(Choice(choice.stage, choice.model, below[-1] if below else allowed[0]))
     return scaled
+
+
+def _least_cost(space: SearchSpace, stage: str, model: str) -> float:
+    return space.choice_budget(Choice(stage, model, space.stage(stage).samples[0]))
 
 
 def _smaller(stage: Stage, model: str) -> list[str]:

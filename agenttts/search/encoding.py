@@ -1,8 +1,8 @@
-"""The feasible set as arrays: choices numbered by stage, allocations as rows of choice numbers.
+"""The feasible set as arrays: allocations as rows of choice numbers.
 
-What models of the scores compute with. Spaces too large to enumerate are thinned: every stage keeps counts about evenly
-spaced in log(samples), its ends included, and `ChoiceGrid.around` adds every count and every shift of budget next to
-rows that look good.
+Choices are numbered by stage. Models of the scores compute with these rows. Spaces too large to enumerate are thinned: every stage keeps
+counts about evenly spaced in log(samples), its ends included, and `ChoiceGrid.around` adds every
+count and every shift of budget next to rows that look good.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ class ChoiceGrid:
         self._limit = space.budget * (1.0 + _SLACK)
 
     def encode(self, allocations: Iterable[Allocation]) -> Rows:
-        """Rows of choice numbers, shape (allocations, stages); the allocations must lie in the space."""
+        """Rows of choice numbers, shape (allocations, stages).
+
+        The allocations must lie in the space.
+        """
         rows = [
             [numbers[choice] for numbers, choice in zip(self._numbers, a.choices, strict=True)]
             for a in allocations
@@ -78,7 +81,7 @@ class ChoiceGrid:
         return costs
 
     def feasible(self, most: int) -> Rows:
-        """All feasible rows when there are at most ``most``, else the finest thinned set of at most so many.
+        """All feasible rows, or the finest thinned set of at most ``most``.
 
         Never empty: the cheapest allocation is in every thinned set.
         """
@@ -91,8 +94,12 @@ class ChoiceGrid:
             level = max(1, min(level - 1, math.floor(level * 0.8)))
 
     def around(self, rows: Rows, *, shifts: bool = True) -> Rows:
-        """What is next to ``rows``: one stage's choice exchanged for any and, with ``shifts``, a stage's choice
-        changed and another stage given all that this leaves. Feasible, distinct, ``rows`` themselves included."""
+        """The neighbours of ``rows``, and ``rows`` themselves.
+
+        A neighbour has one stage's choice exchanged for any, or, with ``shifts``, one stage's
+        choice changed and another stage given all the budget that this leaves. Neighbours are
+        feasible and distinct.
+        """
         found = [rows]
         stages = range(len(self.choices))
         for row in rows:
@@ -112,7 +119,11 @@ class ChoiceGrid:
         return distinct
 
     def _shifted(self, row: Rows, cost: Floats, giver: int, taker: int) -> Rows:
-        """``giver`` at each of its model's spread counts, ``taker`` with each model at what the rest pays for."""
+        """Rows with budget shifted from ``giver`` to ``taker``.
+
+        ``giver`` takes each of its model's spread counts, ``taker`` each model at the count that
+        the rest pays for.
+        """
         rest = self._limit - (cost.sum() - cost[giver] - cost[taker])
         gives = self._thinned(giver, 16)
         moved = []

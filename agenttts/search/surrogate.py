@@ -1,8 +1,11 @@
-"""The surrogate: what the trials say about the whole space, expected scores with their uncertainty.
+"""The surrogate: expected scores of all allocations and their uncertainty.
 
-The insights as curves with parameters (`agenttts.search.response`), and a Gaussian process over what they leave unexplained
-(`agenttts.search.kernel`), averaged over hyperparameter settings in proportion to how well each explains the trials. Scores may
-be noisy: how much is taken from the trials' standard errors, from the scores' step (`agenttts.search.noise`), or fitted.
+It is fitted to the trials.
+
+It adds a Gaussian process (`agenttts.search.kernel`) to the insights as curves with parameters
+(`agenttts.search.quality`). Several hyperparameter settings are averaged, weighted by their
+posterior. The noise of scores is taken from the trials' standard errors or from the scores' step
+(`agenttts.search.noise`), or fitted.
 """
 
 from __future__ import annotations
@@ -15,48 +18,53 @@ from functools import cached_property
 import numpy as np
 
 from agenttts.search.archive import Scored
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats, Posterior, log_evidence, search_settings
-from agenttts.search.grid import ChoiceGrid, Rows
-from agenttts.search.kernel import EffectKernel, Points, Responses
+from agenttts.search.kernel import EffectKernel, Points, Qualities
 from agenttts.search.noise import variances
-from agenttts.search.response import Observed, Response
+from agenttts.search.quality import Observed, QualityModel
 from agenttts.search.steps import independent
 from agenttts.space import Allocation
 
-# Settings averaged, and how they are looked for: draws from the prior, then rounds of perturbations.
+# Hyperparameter settings that are averaged. They are searched by draws from the prior, then by
+# rounds of perturbations.
 _MEMBERS = 8
-_DRAWS, _ROUNDS, _EACH = 128, 3, 48
+_PRIOR_DRAWS, _REFINEMENT_ROUNDS, _PERTURBATIONS_PER_ROUND = 128, 3, 48
 
-# Spread of the log of the noise variance around what is known of it, and how sure that is: scores rounded for print
-# look like shares of 100 examples too. Bounds of the log.
-_NOISE_SPREAD, _CERTAIN = 0.3, 0.9
+# Standard deviation of the log noise variance around its known value, and the prior weight of that
+# value (below 1: scores rounded for print also look like shares of 100 examples). Bounds of the
+# log.
+_NOISE_SPREAD, _KNOWN_NOISE_WEIGHT = 0.3, 0.9
 _NOISE = (np.log(1e-7), 3.0)
 
-# Fitting is cubic in the trials. Past this many, the best and the latest ones stand for the rest.
+# Fitting is cubic in the trials. Past this many, only the best and the latest are fitted.
 _MOST_TRIALS = 150
 # Past this many trials fewer settings are tried, so that a proposal stays under a second.
 _MANY_TRIALS = 80
 
-# Shares within so little of each other are stretched before curves are fitted to them.
-_NARROW = 1e-3
+# Scores whose range is smaller than this are rescaled before curves are fitted to them.
+_MIN_SCORE_RANGE = 1e-3
 
-# Standard deviation of a stage metric that gives nothing away about itself, and of what the response may miss of one.
-_UNSURE, _MISFIT = 0.02, 0.005
+# Assumed standard error of a stage metric that reports none, and the standard deviation of the
+# quality model's error.
+_ASSUMED_METRIC_SD, _MODEL_ERROR_SD = 0.02, 0.005
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """Expected score of an allocation and the standard deviation of that expectation (noise not included)."""
+    """An expected score and its standard deviation (noise not included)."""
 
     mean: float
     sd: float
 
 
-class EffectModel:
-    """Expected scores, fitted to the trials that count (at least one, all within the grid's space).
+class Surrogate:
+    """Expected scores, fitted to the trials that count.
 
-    ``curves=False`` leaves sample counts out (no insight 2), ``coupling=False`` makes the stages' effects add up
-    (no insight 3). Inside, scores are in units of their spread around their mean.
+    There is at least one, and all are in the grid's space.
+
+    ``curves=False`` leaves sample counts out (no insight 2), ``coupling=False`` makes the stages'
+    effects add up (no insight 3). Inside, scores are in units of their spread around their mean.
     """
 
     def __init__(
@@ -67,7 +75,7 @@ class EffectModel:
         curves: bool = True,
         coupling: bool = True,
     ) -> None:
-        # By allocation, so that the order in which results came in changes nothing.
+        # Sorted by allocation: the fit does not depend on the order of the results.
         self.trials = sorted(
             _representative(independent(trials)), key=lambda trial: trial.allocation
         )
@@ -77,7 +85,7 @@ class EffectModel:
         self._unit = _spread(scores, statistics.pstdev(scores))
         explained = curves and coupling
         self._scale = _Scale.of(scores)
-        self._response = _response(grid, self.trials, self._scale) if explained else None
+        self._quality = _quality_model(grid, self.trials, self._scale) if explained else None
         self.points = self.at(grid.encode(trial.allocation for trial in self.trials))
         self.kernel = EffectKernel(
             grid,
@@ -90,15 +98,18 @@ class EffectModel:
 
     def at(self, rows: Rows) -> Points:
         """Rows as the kernel takes them."""
-        if self._response is None:
+        if self._quality is None:
             return Points(rows)
-        mean, features = self._response.at(rows)
+        mean, features = self._quality.at(rows)
         unit = self._scale.unit / self._unit
         centre = (self._centre - self._scale.zero) / self._scale.unit
-        return Points(rows, Responses(unit * (mean - centre), unit * features))
+        return Points(rows, Qualities(unit * (mean - centre), unit * features))
 
     def predict(self, points: Points) -> tuple[Floats, Floats]:
-        """Standardised expected scores (members, points), and the points in the observations' coordinates."""
+        """Standardised expected scores (members, points).
+
+        The second result has the points in the observations' coordinates.
+        """
         whitened = self.posterior.whiten(self.kernel(self.settings, points, self.points))
         return self.posterior.mean(whitened) + self.kernel.mean(self.settings, points), whitened
 
@@ -109,7 +120,10 @@ class EffectModel:
 
     @cached_property
     def tried(self) -> Mapping[Allocation, float]:
-        """Expected scores of the fitted trials, the highest first (ties: as `Allocation` orders)."""
+        """Expected scores of the fitted trials, the highest first.
+
+        Ties are in the order of `Allocation`.
+        """
         means = self._centre + self._unit * (self.weights @ self.expected)
         pairs = zip((trial.allocation for trial in self.trials), means.tolist(), strict=True)
         return dict(sorted(pairs, key=lambda item: (-item[1], item[0])))
@@ -122,7 +136,7 @@ class EffectModel:
         """Expected scores of allocations in the space, or over its budget but of its choices."""
         if not allocations:
             return []
-        expected = self.standing(self.grid.encode(allocations))
+        expected = self.posterior_mean(self.grid.encode(allocations))
         means: list[float] = (self._centre + self._unit * expected).tolist()
         return means
 
@@ -137,13 +151,13 @@ class EffectModel:
         spread = float(np.sqrt(self.weights @ (variance + (means - mean) ** 2)))
         return Expectation(self._centre + self._unit * mean, self._unit * spread)
 
-    def standing(self, rows: Rows) -> Floats:
+    def posterior_mean(self, rows: Rows) -> Floats:
         """Expected scores of rows, standardised; shape (rows,)."""
         expected: Floats = self.weights @ self.predict(self.at(rows))[0]
         return expected
 
     def gain(self, allocation: Allocation, over: Allocation) -> Expectation:
-        """How much higher than ``over`` an allocation is expected to score, and the uncertainty of that."""
+        """Expected gain of an allocation ``over`` another, and its uncertainty."""
         points = self.at(self.grid.encode([allocation, over]))
         expected, whitened = self.predict(points)
         covariance = self.kernel(self.settings, points, points)
@@ -191,9 +205,9 @@ class EffectModel:
             log_posterior,
             draw,
             rng,
-            first=_DRAWS // 4 if many else _DRAWS,
-            rounds=_ROUNDS,
-            each=_EACH // 4 if many else _EACH,
+            first=_PRIOR_DRAWS // 4 if many else _PRIOR_DRAWS,
+            rounds=_REFINEMENT_ROUNDS,
+            each=_PERTURBATIONS_PER_ROUND // 4 if many else _PERTURBATIONS_PER_ROUND,
         )
         self.settings = settings[:_MEMBERS]
         weights = np.exp(fitted[:_MEMBERS] - fitted[0])
@@ -207,19 +221,26 @@ class EffectModel:
 
 
 def _log_noise_prior(noise: Floats, mean: float, sd: float, level: float, known: bool) -> Floats:
-    """Of the log variance: broad; when it is ``known``, nearly all of it around that level."""
+    """Log prior of the log noise variance.
+
+    It is broad; when the noise is ``known``, it is concentrated around that level.
+    """
     broad: Floats = -0.5 * np.square((noise - mean) / sd) - np.log(sd)
     if not known:
         return broad
     close = -0.5 * np.square((noise - level) / _NOISE_SPREAD) - np.log(_NOISE_SPREAD)
-    mixed: Floats = np.logaddexp(np.log(_CERTAIN) + close, np.log(1.0 - _CERTAIN) + broad)
+    mixed: Floats = np.logaddexp(
+        np.log(_KNOWN_NOISE_WEIGHT) + close, np.log(1.0 - _KNOWN_NOISE_WEIGHT) + broad
+    )
     return mixed
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Values as shares: ``value = zero + unit·share``. Shares they stay, unless they hardly differ; others are laid within
-    0.1 and 0.9."""
+    """Values as shares: ``value = zero + unit·share``.
+
+    Values from 0 to 1 are kept unless they hardly differ; others are mapped to 0.1 to 0.9.
+    """
 
     zero: float
     unit: float
@@ -227,7 +248,7 @@ class _Scale:
     @classmethod
     def of(cls, values: Sequence[float]) -> _Scale:
         low, high = min(values), max(values)
-        if low >= 0.0 and high <= 1.0 and not 0.0 < high - low < _NARROW:
+        if low >= 0.0 and high <= 1.0 and not 0.0 < high - low < _MIN_SCORE_RANGE:
             return cls(0.0, 1.0)
         unit = _spread(values, (high - low) / 0.8)
         return cls(low - 0.1 * unit, unit)
@@ -238,12 +259,12 @@ def _spread(values: Sequence[float], spread: float) -> float:
     return spread if spread > 1e-9 * max(1.0, *map(abs, values)) else 1.0
 
 
-def _response(grid: ChoiceGrid, trials: Sequence[Scored], scale: _Scale) -> Response:
-    """The response that the trials' stage metrics and scores speak for."""
+def _quality_model(grid: ChoiceGrid, trials: Sequence[Scored], scale: _Scale) -> QualityModel:
+    """The quality model fitted to the trials' stage metrics and scores."""
     last = len(grid.choices) - 1
     observed: list[Observed] = []
     for number, stage in enumerate(grid.space.stages[:last]):
-        # Trials that begin alike share their samples: the same value is one observation.
+        # Trials with equal leading choices share their samples: equal values are one observation.
         seen: dict[tuple[object, ...], Scored] = {}
         for trial in trials:
             value = trial.stage_value(stage.name)
@@ -253,7 +274,7 @@ def _response(grid: ChoiceGrid, trials: Sequence[Scored], scale: _Scale) -> Resp
         if seen:
             observed.append(_observed(grid, number, list(seen.values()), values, _Scale.of(values)))
     observed.append(_observed(grid, last, trials, [trial.score for trial in trials], scale))
-    return Response(grid, observed)
+    return QualityModel(grid, observed)
 
 
 def _observed(
@@ -261,14 +282,17 @@ def _observed(
 ) -> Observed:
     final = stage == len(grid.choices) - 1
     known = variances(values, [trial.stderr if final else None for trial in trials])
-    unsure = np.full(len(values), (_UNSURE * scale.unit) ** 2)
-    variance = (unsure if known is None else known) / scale.unit**2 + _MISFIT**2
+    unsure = np.full(len(values), (_ASSUMED_METRIC_SD * scale.unit) ** 2)
+    variance = (unsure if known is None else known) / scale.unit**2 + _MODEL_ERROR_SD**2
     shares = (np.array(values) - scale.zero) / scale.unit
     return Observed(stage, grid.encode(trial.allocation for trial in trials), shares, variance)
 
 
 def _samples_are_shared(grid: ChoiceGrid, trials: Sequence[Scored]) -> bool:
-    """Unless the trials' metrics tell otherwise: what begins alike and is drawn once reports the same of its beginning."""
+    """Whether trials with equal leading choices share samples.
+
+    All their stage metrics are equal then.
+    """
     for number, stage in enumerate(grid.space.stages[:-1]):
         seen: dict[object, float] = {}
         for trial in trials:

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from agenttts.search.acquisition import choose, spread
+from agenttts.search.acquisition import choose, initial_design
 from agenttts.search.archive import Archive, TrialResult
-from agenttts.search.curves import curve_belief
-from agenttts.search.effects import EffectModel
+from agenttts.search.curves import curve_prior
+from agenttts.search.encoding import ChoiceGrid
 from agenttts.search.feasible import FeasibleSet
-from agenttts.search.grid import ChoiceGrid
 from agenttts.search.initial import initial_trials
+from agenttts.search.surrogate import Surrogate
 from benchmarks.search.problems.surfaces import draw_surface, optimum
 
 SURFACE = draw_surface(5100)
@@ -38,7 +38,7 @@ def error(model, surface=SURFACE, feasible=FEASIBLE):
 
 def test_exact_scores_are_met_and_others_foretold():
     trials = scored(30)
-    model = EffectModel(GRID, trials)
+    model = Surrogate(GRID, trials)
     assert model.means([t.allocation for t in trials]) == pytest.approx(
         [t.score for t in trials], abs=0.005
     )
@@ -49,7 +49,7 @@ def test_exact_scores_are_met_and_others_foretold():
 
 def test_noisy_scores_are_smoothed():
     trials = scored(60, examples=100)
-    model = EffectModel(GRID, trials)
+    model = Surrogate(GRID, trials)
     assert 0.025 < model.noise < 0.08
     true = np.array([SURFACE.score(t.allocation) for t in trials])
     smoothed = np.array(model.means([t.allocation for t in trials]))
@@ -65,7 +65,7 @@ def test_stage_metrics_help():
         errors.append(
             [
                 error(
-                    EffectModel(grid, scored(16, 0, metrics, surface, feasible)), surface, feasible
+                    Surrogate(grid, scored(16, 0, metrics, surface, feasible)), surface, feasible
                 )[0]
                 for metrics in (True, False)
             ]
@@ -75,7 +75,7 @@ def test_stage_metrics_help():
 
 
 def test_uncertainty_shrinks_with_trials_and_is_small_where_tried():
-    few, many = EffectModel(GRID, scored(6)), EffectModel(GRID, scored(40))
+    few, many = Surrogate(GRID, scored(6)), Surrogate(GRID, scored(40))
     untried = FEASIBLE[len(FEASIBLE) // 2]
     assert many.expect(untried).sd < few.expect(untried).sd
     tried = many.trials[0].allocation
@@ -84,24 +84,24 @@ def test_uncertainty_shrinks_with_trials_and_is_small_where_tried():
 
 
 def test_more_trials_than_it_fits_are_represented():
-    model = EffectModel(GRID, scored(400, examples=100))
+    model = Surrogate(GRID, scored(400, examples=100))
     assert len(model.trials) < 400
     assert error(model)[0] < 0.5 * error(model)[1]
 
 
 def test_curves_start_at_nothing_rise_and_have_unit_size():
-    mean, moments = curve_belief(np.arange(1.0, 61.0))
+    mean, moments = curve_prior(np.arange(1.0, 61.0))
     assert mean[0] == moments[0, 0] == 0
     assert mean[9] > 0.5 * mean.max()
     assert np.trace(moments) / 60 == pytest.approx(1)
     assert np.linalg.eigvalsh(moments).min() > -1e-9
-    single, of_one = curve_belief(np.array([8.0]))
+    single, of_one = curve_prior(np.array([8.0]))
     assert single == [0]
     assert of_one == [[0]]
 
 
 def test_picks_are_distinct_and_worth_more_than_chance():
-    model = EffectModel(GRID, scored(15))
+    model = Surrogate(GRID, scored(15))
     rng = np.random.default_rng(3)
     rows = GRID.feasible(3000)
     rows = rows[rng.permutation(len(rows))]
@@ -114,7 +114,7 @@ def test_picks_are_distinct_and_worth_more_than_chance():
 
 
 def test_a_batch_spreads_out():
-    model = EffectModel(GRID, scored(8, examples=100))
+    model = Surrogate(GRID, scored(8, examples=100))
     rows = GRID.feasible(3000)
     models = {
         tuple(c.model for c in GRID.decode(rows[pick.index]).choices)
@@ -125,11 +125,11 @@ def test_a_batch_spreads_out():
 
 def test_before_any_score_every_model_gets_its_turn():
     rows = GRID.feasible(2000)
-    picked = [GRID.decode(rows[i]) for i in spread(GRID, rows[:0], rows, 12)]
+    picked = [GRID.decode(rows[i]) for i in initial_design(GRID, rows[:0], rows, 12)]
     assert len(set(picked)) == 12
     for stage in SPACE.stages:
         fits = {c.model for a in map(GRID.decode, rows) for c in [a[stage.name]]}
         assert {a[stage.name].model for a in picked} == fits
     # What is out already is not repeated, and around it less is to be learnt.
-    again = spread(GRID, GRID.encode(picked[:4]), rows, 4)
+    again = initial_design(GRID, GRID.encode(picked[:4]), rows, 4)
     assert not {GRID.decode(rows[i]) for i in again} & set(picked[:4])

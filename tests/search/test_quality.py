@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from agenttts.search.archive import Archive, TrialResult
-from agenttts.search.effects import EffectModel
-from agenttts.search.grid import ChoiceGrid
-from agenttts.search.response import Observed, Response
+from agenttts.search.encoding import ChoiceGrid
+from agenttts.search.quality import Observed, QualityModel
+from agenttts.search.surrogate import Surrogate
 from agenttts.space import Model, SearchSpace, Stage
 from benchmarks.search.problems.surfaces import draw_surface
 
@@ -36,7 +36,7 @@ def drawn(number, trials):
 def test_the_slopes_are_those_of_the_values(number):
     surface, grid, every, rows = drawn(number, 12)
     last = len(surface.space.stages) - 1
-    response = Response(grid, observed(surface, grid, rows, range(last + 1)))
+    response = QualityModel(grid, observed(surface, grid, rows, range(last + 1)))
     setting, step = response._setting, 1e-5
     slope = response._handed(setting, every[:40], last).slope[0]
     for place in range(setting.shape[1]):
@@ -56,7 +56,7 @@ def test_noise_is_averaged_out_over_the_whole_space():
         archive.add([surface.trial(grid.decode(row), EXAMPLES, 0) for row in rows])
         some = [grid.decode(row) for row in every[::40]]
         true = np.array([surface.score(allocation) for allocation in some])
-        expected = np.array(EffectModel(grid, archive.scored).means(some))
+        expected = np.array(Surrogate(grid, archive.scored).means(some))
         off.append(np.sqrt(np.mean((expected - true) ** 2)))
         flat.append(true.std())
     # One score is off by 0.05: the fit is better than a trial, also where none was made.
@@ -68,7 +68,7 @@ def test_stage_metrics_make_it_surer():
     surface, grid, every, rows = drawn(5201, 30)
     spread = []
     for stages in ([0], []):
-        _, features = Response(grid, observed(surface, grid, rows, stages)).at(every)
+        _, features = QualityModel(grid, observed(surface, grid, rows, stages)).at(every)
         spread.append(np.square(features).sum(axis=1).mean())
     assert spread[0] < 0.7 * spread[1]
 
@@ -79,7 +79,7 @@ def test_before_any_trial_larger_models_and_more_samples_are_expected_to_do_bett
     grid = ChoiceGrid(space)
 
     def expected(a, b):
-        return float(Response(grid, []).at(grid.encode([space.allocation(a, b)]))[0][0])
+        return float(QualityModel(grid, []).at(grid.encode([space.allocation(a, b)]))[0][0])
 
     one = expected(("small", 1), ("small", 1))
     assert expected(("large", 1), ("small", 1)) > one
@@ -97,7 +97,7 @@ def test_scores_and_metrics_of_any_scale(zero, unit):
         metrics = {name: zero + unit * value for name, value in trial.metrics.items()}
         archive.add([TrialResult(trial.allocation, zero + unit * trial.score, metrics)])
     some = [grid.decode(row) for row in every[::40]]
-    expected = (np.array(EffectModel(grid, archive.scored).means(some)) - zero) / unit
+    expected = (np.array(Surrogate(grid, archive.scored).means(some)) - zero) / unit
     true = np.array([surface.score(allocation) for allocation in some])
     assert np.sqrt(np.mean((expected - true) ** 2)) < 0.5 * true.std()
 
@@ -108,7 +108,7 @@ def test_scores_that_hardly_differ(spread):
     archive = Archive(surface.space)
     for number, row in enumerate(rows):
         archive.add([TrialResult(grid.decode(row), 0.1 + 0.2 if spread == 1e-17 and number % 2 else 0.3 + spread * (number % 7))])  # fmt: skip
-    model = EffectModel(grid, archive.scored)
+    model = Surrogate(grid, archive.scored)
     some = [grid.decode(row) for row in rows]
     assert model.means(some) == pytest.approx(
         [0.3] * len(some), abs=10 * spread if spread > 1e-9 else 0.005
@@ -123,7 +123,7 @@ def test_few_and_extreme_scores(scores):
     archive = Archive(space)
     for row, score in zip(rows, scores, strict=False):
         archive.add([TrialResult(grid.decode(row), score, {"a.em": score, "a.f1": score})])
-    model = EffectModel(grid, archive.scored)
+    model = Surrogate(grid, archive.scored)
     tried = [grid.decode(row) for row in rows[: len(scores)]]
     assert model.means(tried) == pytest.approx(scores, abs=0.25)
     assert np.isfinite(model.means([grid.decode(row) for row in rows])).all()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agenttts.search.llm.mending import Mended, mend
+from agenttts.search.llm.projection import Projected, project_to_space
 from agenttts.search.llm.reading import RawAllocation, RawChoice
 from agenttts.space import SearchSpace
 from tests.support.llm import SPACE
@@ -14,13 +14,13 @@ from tests.support.spaces import small_medium_large_spaces
 OTHERWISE = SPACE.allocation(("qwen-72b", 1), ("llama-3b", 32))
 
 
-def mended(first=("qwen-7b", 4), second=("llama-3b", 16), space=SPACE):
+def projected(first=("qwen-7b", 4), second=("llama-3b", 16), space=SPACE):
     choices = {"retrieval": RawChoice(*first), "answer": RawChoice(*second)}
-    return mend(RawAllocation(choices), space, OTHERWISE)
+    return project_to_space(RawAllocation(choices), space, OTHERWISE)
 
 
 def test_a_good_one_is_left_alone():
-    assert mended() == Mended(SPACE.allocation(("qwen-7b", 4), ("llama-3b", 16)))
+    assert projected() == Projected(SPACE.allocation(("qwen-7b", 4), ("llama-3b", 16)))
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,13 @@ def test_a_good_one_is_left_alone():
     ],
 )  # fmt: skip
 def test_small_mistakes(first, second, expected, note):
-    result = mended(first, second)
+    result = projected(first, second)
     assert result.allocation == SPACE.allocation(*expected)
     assert any(note in said for said in result.notes)
 
 
 def test_over_the_budget_samples_are_scaled_down_together():
-    result = mended(("qwen-72b", 9), ("llama-3b", 64))
+    result = projected(("qwen-72b", 9), ("llama-3b", 64))
     assert result.allocation in SPACE
     assert result.allocation == SPACE.allocation(("qwen-72b", 4), ("llama-3b", 32))
     assert any("over 1000" in note for note in result.notes)
@@ -52,15 +52,15 @@ def test_over_the_budget_samples_are_scaled_down_together():
 
 def test_when_fewest_samples_are_too_many_a_model_is_made_smaller():
     tight = SearchSpace(SPACE.stages, 900)
-    result = mended(("qwen-72b", 8), ("llama-70b", 4), tight)
+    result = projected(("qwen-72b", 8), ("llama-70b", 4), tight)
     assert result.allocation in tight
     assert any("instead of" in note for note in result.notes)
 
 
 def test_what_names_no_model_is_no_proposal():
-    assert mended((None, 3), (None, 4)) == "it names no model"
-    assert "has no model like" in mended(("gpt-5", 3))
-    assert mend(RawAllocation({}), SPACE, OTHERWISE) == "it names no model"
+    assert projected((None, 3), (None, 4)) == "it names no model"
+    assert "has no model like" in projected(("gpt-5", 3))
+    assert project_to_space(RawAllocation({}), SPACE, OTHERWISE) == "it names no model"
 
 
 names = st.one_of(
@@ -77,7 +77,7 @@ def test_whatever_is_proposed_ends_in_the_space_or_is_refused(space, parts):
     raw = RawAllocation(
         {s.name: RawChoice(*part) for s, part in zip(space.stages, parts, strict=False)}
     )
-    result = mend(raw, space, space.cheapest)
+    result = project_to_space(raw, space, space.cheapest)
     if isinstance(result, str):
         assert result
         return

@@ -1,12 +1,16 @@
-"""The response: the method's insights as curves with parameters, fitted to scores and stage metrics together.
+"""The quality model: the insights as curves with parameters.
 
-The quality of a stage's own work is, for each of its models, a curve over samples: a start (insight 1; larger models tend to be
-ahead), a rise that flattens, and a slow fall past a turning point (insight 2). What a stage hands on rises with its own quality
-and with what it is given (insight 3): ``own·(1 - need·(1 - given))``, to a small part mixed with what is given. A trial's
-stage metrics are observations of what its stages hand on, its score of what the last one does.
+It is fitted to scores and stage metrics together.
 
-The fit is the most likely setting of the parameters (Levenberg-Marquardt, from several starts at a time). Around it the
-response is taken as linear in them (Laplace's approximation), which makes it a Gaussian process: see `Response.at`.
+The quality of a stage's own work is, for each of its models, a curve over samples: a start (insight
+1; larger models tend to be ahead), a rise that flattens, and a slow fall past a turning point
+(insight 2). What a stage hands on rises with its own quality and with what it is given (insight 3):
+``own·(1 - need·(1 - given))``, to a small part mixed with what is given. A trial's stage metrics
+are observations of what its stages hand on, its score of what the last one does.
+
+The fit is the most likely setting of the parameters (Levenberg-Marquardt, from several starts at a
+time). Around it the model is taken as linear in them (Laplace's approximation), which makes it a
+Gaussian process: see `QualityModel.at`.
 """
 
 from __future__ import annotations
@@ -17,13 +21,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats
-from agenttts.search.grid import ChoiceGrid, Rows
 
-# Parameters of a stage, then of each of its models: mean and standard deviation before any trial. ``start`` is the logit of
-# quality at the least count, ``rise`` that of the share of the rest that samples can gain; their slopes go with size (in
-# standard deviations of its log). ``pace`` and ``turn`` are logs, ``fall`` is the log of the loss for every octave past it;
-# ``need`` and ``mixed`` are logits.
+# Parameters of a stage, then of each of its models: mean and standard deviation before any trial.
+# ``start`` is the logit of quality at the least count, ``rise`` that of the share of the rest that
+# samples can gain; their slopes go with size (in standard deviations of its log). ``pace`` and
+# ``turn`` are logs, ``fall`` is the log of the loss for every octave past it; ``need`` and
+# ``mixed`` are logits.
 _OF_STAGE = {
     "start": (0.0, 1.5),
     "start by size": (0.4, 0.4),
@@ -41,22 +46,26 @@ _OF_MODEL = {
 }
 _START, _START_BY_SIZE, _RISE, _RISE_BY_SIZE, _NEED, _MIXED = range(len(_OF_STAGE))
 
-# What is seen of a stage is usually above its start, by this much of a logit.
+# Observed quality of a stage is above its start, on average by this many logits.
 _ABOVE_START = 0.3
 
-# Turning points are as sharp as this: a larger number bends within fewer octaves.
+# Sharpness of turning points: a larger number bends within fewer octaves.
 _SHARPNESS = 3.0
 
-# Starts of the fit and most steps; it ends when no start gains this much of its log posterior any more.
-_STARTS, _STEPS, _GAIN = 6, 30, 1e-4
+# Starts of the fit and its most steps; it ends when no start gains this much log posterior in a
+# step.
+_FIT_STARTS, _MAX_FIT_STEPS, _MIN_FIT_GAIN = 6, 30, 1e-4
 
-# No parameter leaves its mean by more standard deviations than this, nor moves by more than this at a step.
-_FAR, _STRIDE = 6.0, 3.0
+# Most standard deviations between a parameter and its prior mean, and most of them in one step.
+_MAX_DEVIATION_SDS, _MAX_STEP_SDS = 6.0, 3.0
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Values, 0 to 1, of what ``stage`` (its number) handed on in trials of ``rows``, and the variance of each."""
+    """Observed outputs of ``stage`` (its number) in trials of ``rows``.
+
+    ``values`` are from 0 to 1, each with its variance.
+    """
 
     stage: int
     rows: Rows
@@ -66,17 +75,20 @@ class Observed:
 
 @dataclass(frozen=True)
 class _Handed:
-    """What a stage hands on, shape (k, rows), and its slopes by parameter, shape (k, rows, parameters)."""
+    """The output of a stage, and its slopes by parameter.
+
+    Shapes: (k, rows) and (k, rows, parameters).
+    """
 
     value: Floats
     slope: Floats
 
 
-class Response:
-    """The response over a grid, fitted to ``observed`` (at most one entry a stage).
+class QualityModel:
+    """The quality model over a grid, fitted to ``observed`` (at most one entry a stage).
 
-    As a Gaussian process it knows the stages' metrics, but not yet the scores (those of the last stage): these decide where it
-    is linear, and the surrogate conditions on them.
+    As a Gaussian process it is conditioned on the stages' metrics, but not on the scores (those of
+    the last stage). The scores decide where it is linearised, and the surrogate conditions on them.
     """
 
     def __init__(self, grid: ChoiceGrid, observed: Sequence[Observed]) -> None:
@@ -88,11 +100,11 @@ class Response:
             prior += _OF_STAGE.values()
             for _ in stage.models:
                 prior += _OF_MODEL.values()
-        self._usual: Floats = np.array([mean for mean, _ in prior])
-        self._spread: Floats = np.array([sd for _, sd in prior])
+        self._prior_mean: Floats = np.array([mean for mean, _ in prior])
+        self._prior_sd: Floats = np.array([sd for _, sd in prior])
         for seen in observed:
             level = float(np.clip(seen.values.mean(), 0.02, 0.98))
-            self._usual[self._offsets[seen.stage] + _START] = _logit(level) - _ABOVE_START
+            self._prior_mean[self._offsets[seen.stage] + _START] = _logit(level) - _ABOVE_START
         self._setting = self._fit(observed)
         last = len(self._offsets) - 1
         metrics = [seen for seen in observed if seen.stage != last]
@@ -103,7 +115,10 @@ class Response:
         self._root = root
 
     def at(self, rows: Rows) -> tuple[Floats, Floats]:
-        """Mean (m,) of the score of ``rows``, and features (m, p): the products of two rows' are their covariance."""
+        """Mean (m,) of the score of ``rows``, and features (m, p).
+
+        The products of two rows' features are their covariance.
+        """
         handed = self._handed(self._setting, rows, len(self._offsets) - 1)
         slope = handed.slope[0]
         return handed.value[0] + slope @ self._shift, slope @ self._root
@@ -111,18 +126,21 @@ class Response:
     def _fit(self, observed: Sequence[Observed]) -> Floats:
         """The most likely setting, shape (1, parameters)."""
         rng = np.random.default_rng(11)
-        drawn = rng.standard_normal((_STARTS, len(self._usual)))
+        drawn = rng.standard_normal((_FIT_STARTS, len(self._prior_mean)))
         drawn[0] = 0.0
-        settings = self._usual + 0.7 * self._spread * drawn
+        settings = self._prior_mean + 0.7 * self._prior_sd * drawn
         cost, curvature, gradient = self._quadratic(settings, observed)
-        damping = np.full(_STARTS, 1e-2)
-        along = np.arange(len(self._usual))
-        low, high = self._usual - _FAR * self._spread, self._usual + _FAR * self._spread
-        for _ in range(_STEPS):
+        damping = np.full(_FIT_STARTS, 1e-2)
+        along = np.arange(len(self._prior_mean))
+        low, high = (
+            self._prior_mean - _MAX_DEVIATION_SDS * self._prior_sd,
+            self._prior_mean + _MAX_DEVIATION_SDS * self._prior_sd,
+        )
+        for _ in range(_MAX_FIT_STEPS):
             damped = curvature.copy()
             damped[:, along, along] *= 1.0 + damping[:, None]
             step = np.linalg.solve(damped, gradient[..., None])[..., 0]
-            stride = _STRIDE * self._spread
+            stride = _MAX_STEP_SDS * self._prior_sd
             moved = np.clip(settings + np.clip(step, -stride, stride), low, high)
             new_cost, new_curvature, new_gradient = self._quadratic(moved, observed)
             better = new_cost < cost
@@ -132,7 +150,7 @@ class Response:
             gradient = np.where(better[:, None], new_gradient, gradient)
             cost = np.where(better, new_cost, cost)
             damping = np.clip(damping * np.where(better, 0.3, 5.0), 1e-6, 1e6)
-            if better.any() and gain < _GAIN:
+            if better.any() and gain < _MIN_FIT_GAIN:
                 break
         best = int(cost.argmin())
         likeliest: Floats = settings[best : best + 1]
@@ -141,12 +159,15 @@ class Response:
     def _quadratic(
         self, settings: Floats, observed: Sequence[Observed]
     ) -> tuple[Floats, Floats, Floats]:
-        """Negative log posterior (k,) of ``settings`` up to a constant, its curvature by Gauss and Newton, and the
-        gradient of the log posterior."""
-        off = (settings - self._usual) / self._spread
+        """Negative log posterior (k,) of ``settings``, its curvature and gradient.
+
+        The posterior is up to a constant, the curvature by Gauss and Newton; the gradient is that
+        of the log posterior.
+        """
+        off = (settings - self._prior_mean) / self._prior_sd
         cost = 0.5 * np.square(off).sum(axis=1)
-        curvature = np.tile(np.diag(self._spread**-2.0), (len(settings), 1, 1))
-        gradient = -off / self._spread
+        curvature = np.tile(np.diag(self._prior_sd**-2.0), (len(settings), 1, 1))
+        gradient = -off / self._prior_sd
         for seen in observed:
             handed = self._handed(settings, seen.rows, seen.stage)
             residual = seen.values - handed.value
@@ -158,7 +179,7 @@ class Response:
 
     def _handed(self, settings: Floats, rows: Rows, stage: int) -> _Handed:
         """What ``stage`` hands on."""
-        own = self._own(settings, rows, stage)
+        own = self._stage_quality(settings, rows, stage)
         if stage == 0:
             return own
         given = self._handed(settings, rows, stage - 1)
@@ -175,7 +196,7 @@ class Response:
         slope[..., at + _MIXED] = (given.value - product) * mixed * (1.0 - mixed)
         return _Handed((1.0 - mixed) * product + mixed * given.value, slope)
 
-    def _own(self, settings: Floats, rows: Rows, stage: int) -> _Handed:
+    def _stage_quality(self, settings: Floats, rows: Rows, stage: int) -> _Handed:
         """Quality of a stage's own work: its model's curve at its count."""
         at = self._offsets[stage]
         choice = rows[:, stage]
