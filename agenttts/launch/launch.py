@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -20,7 +18,6 @@ from typing import Any
 import submitit
 import yaml
 
-from agenttts import __version__
 from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.controller_process import ELSEWHERE, controller_kind, is_process
 from agenttts.dispatch.local import RUNNER
@@ -36,9 +33,9 @@ from agenttts.dispatch.slurm.request import JobNeeds
 from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed, UserError
 from agenttts.files.processes import command_line, pids, process_identity
-from agenttts.images.build import digest
 from agenttts.launch.plan import Plan
 from agenttts.launch.rebuild import Rebuilt, rebuild_journal
+from agenttts.launch.resolve import run_record
 from agenttts.launch.retry import retry_failed
 from agenttts.loop.controller_job import (
     ControllerJob,
@@ -54,6 +51,7 @@ from agenttts.loop.strays import end_strays
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
 from agenttts.run.journal import Journal, read_state
+from agenttts.run.record import write_record
 from agenttts.run.starts import (
     ControllerHandle,
     RunRemoved,
@@ -176,6 +174,7 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
     For callers within `one_command`. What is returned, if anything, is to be called when that is over: in this process
     (``kind: in_process``) it runs the controller, and the run is over, or has failed, when it returns.
     """
+    run.record()  # one that the controller could not read is refused here
     profile = run.profile()
     kind = controller_kind(profile)
     run.slurm.mkdir(exist_ok=True)
@@ -212,7 +211,7 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
 def _submit_controller(run: RunDirectory, profile: Profile, handle: ControllerHandle) -> str:
     """The id of the Slurm job that becomes the controller."""
     needs = JobNeeds(
-        name=f"ctl-{run.name}-{run.origin()['token']}",
+        name=f"ctl-{run_token(run)}",
         comment=f"agenttts run={run.name} controller {_mark(run)} {_START}{handle.start}",
         gpus=0,
         grace_seconds=profile.grace_seconds,
@@ -388,20 +387,8 @@ def _local_controllers(run: RunDirectory) -> list[str]:
 
 def _create(run: RunDirectory, plan: Plan) -> bool:
     """Make the run directory: built beside its place and moved there whole; False where another launch was faster."""
-    origin: dict[str, Any] = {
-        "token": secrets.token_hex(4),
-        "version": __version__,
-        "gpus": {name: need.gpus for name, need in plan.needs.items()},
-        "models": {name: facts.to_record() for name, facts in plan.facts.items()},
-        "agent_gpus": plan.agent_need.gpus if plan.agent_need else None,
-        "skip_bad": plan.spec.task.skip_bad,
-        "data": plan.data.to_json(),
-        "image": None,
-    }
-    if plan.container is not None:
-        image = plan.container.image
-        origin["image"] = {"path": str(image), "sha256": digest(image)}
-    temporary = run.path.with_name(f".{run.name}.{origin['token']}")
+    record = run_record(plan)
+    temporary = run.path.with_name(f".{run.name}.{record.token}")
     staged = RunDirectory(temporary)
     try:
         temporary.mkdir(parents=True)
@@ -413,14 +400,14 @@ def _create(run: RunDirectory, plan: Plan) -> bool:
             staged.finalist_examples_file: plan.finalist_examples,
             staged.test_examples_file: plan.test_examples,
         }
-        origin["examples"] = {
+        digests = {
             file.name: write_examples(file, examples)
             for file, examples in frozen.items()
             if examples is not None
         }
         profile = plan.profile.model_dump(mode="json")
         staged.profile_file.write_text(yaml.safe_dump(profile, sort_keys=False), encoding="utf-8")
-        staged.origin_file.write_text(json.dumps(origin, indent=2), encoding="utf-8")
+        write_record(staged.record_file, record.model_copy(update={"examples": digests}))
         staged.spec_file.write_text(dump_spec(plan.spec), encoding="utf-8")
         if plan.spec.samples:
             Path(plan.spec.samples).mkdir(parents=True, exist_ok=True)

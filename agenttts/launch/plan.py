@@ -33,11 +33,11 @@ from agenttts.launch.checks import (
     ordered,
     with_snapshots,
 )
+from agenttts.launch.container import container_of
 from agenttts.launch.examples import finalist_examples, held_out_examples, load_examples
 from agenttts.launch.node_record import last_look
 from agenttts.loop.works import is_place
 from agenttts.replies import COMMON_THINKING
-from agenttts.run.container import container_of
 from agenttts.run.models import ModelFacts, find_facts, model_configs
 from agenttts.serving.served_model import check_agent
 from agenttts.space import SearchSpace

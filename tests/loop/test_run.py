@@ -222,12 +222,31 @@ def test_a_damaged_run_directory_is_said_in_one_paragraph(
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"token": "x"}'])
-def test_a_damaged_origin_is_said_in_one_paragraph(damaged_run, cli, content):
-    path = damaged_run("origin.json", content)
-    done = cli("cancel", "small")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-    assert str(path) in done.stderr
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file"),
+        ("{", "Invalid JSON"),
+        ('{"schema_number": 1}', "'token': Field required"),
+        ('{"schema_number": 99}', "use the version that launched the run"),
+    ],
+)
+def test_a_damaged_record_is_said_in_one_paragraph(damaged_run, cli, content, said):
+    path = damaged_run("run.json", content)
+    for command in ("cancel", "resume"):
+        done = cli(command, "small")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert str(path) in done.stderr
+        assert said in done.stderr
+
+
+def test_a_run_of_an_older_version_is_said_in_one_paragraph(created_run, cli):
+    created_run.record_file.rename(created_run.path / "origin.json")
+    for command in (["cancel", "small"], ["resume", "small"], ["launch", created_run.spec_file]):
+        done = cli(*command)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert "launched by an older version" in done.stderr
+        assert "finish it with that version" in done.stderr
 
 
 @pytest.fixture

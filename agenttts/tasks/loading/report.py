@@ -31,7 +31,7 @@ class SourceReport:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plans and ``origin.json`` have it."""
+        """As plans have it."""
         return {**asdict(self), "reasons": list(self.reasons), "notes": list(self.notes)}
 
 
