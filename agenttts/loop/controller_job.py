@@ -92,7 +92,6 @@ def close_cancelled(run: RunDirectory) -> None:
 def make_controller(run: RunDirectory, start: str = "") -> Controller:
     """The controller of a run, ready to go on from wherever its journal is; ``start`` as for `ControllerJob`."""
     spec, profile, record = run.spec(), run.profile(), run.record()
-    check_models(run, spec, record)
     cache = record.cache(run.path)
     if cache is not None and profile.cache:
         with suppress(OSError):  # nodes say so when they cannot write there, and do without
@@ -135,6 +134,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         cache=cache,
     )
     journal = Journal(run.journal_file)
+    check_models(run, spec, record)
     check_trials(run, searcher.space, journal)
     evaluation = Evaluation(
         run,

@@ -18,6 +18,7 @@ import yaml
 
 from agenttts.errors import UserError
 from agenttts.files.documents import parse_json
+from agenttts.report.document import ReportDocument
 from agenttts.tables.aggregate import (
     COSTS,
     Interval,
@@ -34,6 +35,7 @@ from agenttts.tables.aggregate import (
     summarise_runs,
 )
 from agenttts.tables.cuts import CutSamples, cut_by_model, cut_document, cut_warnings
+from agenttts.tables.documents import printed
 from agenttts.tables.schema import (
     NO_METRIC,
     TrialState,
@@ -138,7 +140,7 @@ class RunReport:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The run in the JSON document."""
+        """The run in the JSON document: plain types, times as ISO-8601 in UTC, non-finite numbers as null."""
         counts = [state.value for state in TrialState]
         best = None if self.best is None else _plain(self.best)
         if best is not None and self.interval is not None:
@@ -217,10 +219,10 @@ class Report:
         return max(runs, key=_by_best, default=None)
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON document: plain types, times as ISO-8601 in UTC, non-finite numbers as null."""
+        """The report as `ReportDocument` has it: what ``report --format json`` prints."""
         runs = [run.as_dict() for run in self.runs]
         best = None if self.best_run is None else runs[self.runs.index(self.best_run)]["best"]
-        return {"runs": runs, "best": best}
+        return printed(ReportDocument, {"runs": runs, "best": best})
 
 
 def build_report(

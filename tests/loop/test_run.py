@@ -9,9 +9,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
+from agenttts.errors import UserError
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
+from agenttts.loop.controller_job import make_controller
 from agenttts.loop.works import shares
 from agenttts.run.journal import read_state
 from agenttts.spec import load_spec
@@ -187,7 +190,6 @@ def test_a_run_whose_every_trial_fails_stops_early(cli, scripted_spec, tmp_path)
 
 
 def test_the_searcher_is_told_how_sure_each_score_is(finished, tmp_path):
-    from agenttts.loop.controller_job import make_controller
     from agenttts.loop.loop import _result
     from agenttts.run.directory import RunDirectory
 
@@ -238,6 +240,16 @@ def test_a_damaged_record_is_said_in_one_paragraph(damaged_run, cli, content, sa
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert str(path) in done.stderr
         assert said in done.stderr
+
+
+def test_a_model_that_the_run_was_launched_without_is_named(created_run):
+    spec = yaml.safe_load(created_run.spec_file.read_text())
+    spec["models"]["new"] = spec["models"]["weak"]
+    created_run.spec_file.write_text(yaml.safe_dump(spec))
+    with pytest.raises(
+        UserError, match=r"models\.new: the run was launched without this model \(run\.json"
+    ):
+        make_controller(created_run)
 
 
 def test_a_run_of_an_older_version_is_said_in_one_paragraph(created_run, cli):
