@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CACHE ?= .cache
 
-.PHONY: help setup models demo test check bench-search cluster-tools test-image image cluster-up cluster-down lock clean
+.PHONY: help setup models demo test check bench-search schemas cluster-tools test-image image cluster-up cluster-down lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,9 @@ check: setup ## lint, format and types
 
 bench-search: setup ## all searchers without an LLM on surfaces and recorded tables (about an hour; goes on where it stopped)
 	$(BIN)/python benchmarks/search/run.py
+
+schemas: setup ## docs/schemas/ anew: what the commands print with --json
+	$(BIN)/python docs/schemas/write.py
 
 cluster-tools: ## real Slurm and Apptainer on this machine, where it lets us install them
 	@slurm/test-cluster.sh install && containers/install-apptainer.sh || \

@@ -59,6 +59,7 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
     over: it runs the controller in this process, and the run is over, or has failed, when it
     returns.
     """
+    run.record()  # one that the controller could not read is refused here
     scheduler = scheduler_of_controller(run, None)
     run.scheduler_logs.mkdir(exist_ok=True)
     if scheduler.runs_in_this_process:
@@ -85,7 +86,7 @@ def _start(run: RunDirectory, scheduler: Scheduler, handle: ControllerHandle) ->
         name=name,
         start=handle.start,
         function=ControllerJob(run.path, handle.start),
-        title=f"ctl-{run.name}-{run.origin()['token']}",
+        title=f"ctl-{run_token(run)}",
         comment=f"agenttts run={run.name} controller",
         section="controller",
         # One controller a run, whoever starts how many.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,32 +9,20 @@ from typing import Any
 
 import yaml
 
-from agenttts import __version__
 from agenttts.errors import MissingRequirement, UserError
-from agenttts.images.build import digest
 from agenttts.launch.plan import Plan
+from agenttts.launch.resolve import run_record
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
+from agenttts.run.record import write_record
 from agenttts.spec import JobSpec, dump_spec
 from agenttts.tasks.user_tasks import freeze_source
 
 
 def create_run(run: RunDirectory, plan: Plan) -> bool:
     """Make the run directory: built beside its place and moved there whole; False where another launch was faster."""
-    origin: dict[str, Any] = {
-        "token": secrets.token_hex(4),
-        "version": __version__,
-        "gpus": {name: need.gpus for name, need in plan.needs.items()},
-        "models": {name: facts.to_record() for name, facts in plan.facts.items()},
-        "agent_gpus": plan.agent_need.gpus if plan.agent_need else None,
-        "skip_bad": plan.spec.task.skip_bad,
-        "data": plan.data.to_json(),
-        "image": None,
-    }
-    if plan.container is not None:
-        image = plan.container.image
-        origin["image"] = {"path": str(image), "sha256": digest(image)}
-    temporary = run.path.with_name(f".{run.name}.{origin['token']}")
+    record = run_record(plan)
+    temporary = run.path.with_name(f".{run.name}.{record.token}")
     staged = RunDirectory(temporary)
     try:
         temporary.mkdir(parents=True)
@@ -48,14 +34,14 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
             staged.finalist_examples_file: plan.finalist_examples,
             staged.test_examples_file: plan.test_examples,
         }
-        origin["examples"] = {
+        digests = {
             file.name: write_examples(file, examples)
             for file, examples in frozen.items()
             if examples is not None
         }
         profile = plan.profile.model_dump(mode="json")
         staged.profile_file.write_text(yaml.safe_dump(profile, sort_keys=False), encoding="utf-8")
-        staged.origin_file.write_text(json.dumps(origin, indent=2), encoding="utf-8")
+        write_record(staged.record_file, record.model_copy(update={"examples": digests}))
         staged.spec_file.write_text(dump_spec(plan.spec), encoding="utf-8")
         if plan.spec.samples:
             Path(plan.spec.samples).mkdir(parents=True, exist_ok=True)

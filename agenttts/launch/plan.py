@@ -31,16 +31,18 @@ from agenttts.launch.checks import (
     ordered,
     with_snapshots,
 )
+from agenttts.launch.container import container_of
+from agenttts.launch.document import PlanDocument
 from agenttts.launch.examples import finalist_examples, held_out_examples, load_examples
 from agenttts.launch.node_record import last_look
 from agenttts.loop.job_builder import is_place
 from agenttts.replies import COMMON_THINKING
-from agenttts.run.container import container_of
 from agenttts.run.models import ModelFacts, find_facts, model_configs
 from agenttts.serving.served_model import check_agent
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec, ScriptedAgent, ServeAgent
 from agenttts.spec.paths import places_of_options
+from agenttts.tables.documents import printed
 from agenttts.tasks.base import Example, Task
 from agenttts.tasks.loading.report import LoadReport
 
@@ -76,16 +78,10 @@ class Plan:
         return model_configs(self.spec, gpus, self.facts)
 
     def describe(self) -> dict[str, Any]:
-        """The plan as one JSON document: what ``launch --dry-run`` shows.
+        """The plan as `PlanDocument` has it: what ``launch --dry-run --json`` prints."""
+        return printed(PlanDocument, self._described())
 
-        ``unit_budget`` is the budget of 1 sample: of a stage, that of its largest model. ``examples`` is null when the
-        data are not here and the spec does not say how many. ``data`` is what was read of each file or hub split
-        (`agenttts.tasks.loading.report.SourceReport`). ``recommended`` is how many trials may follow those of the search,
-        of an allocation that it recommends and has not tried. ``seed_role``: what ``seed`` decides in the method, besides
-        the examples and samples that it draws. ``models``: the markers around the thinking that is removed
-        from replies (null: none is; ``known`` false: the common ones, because the model's files show none), the arguments
-        of the chat template, the fingerprint of the directory (null: not here).
-        """
+    def _described(self) -> dict[str, Any]:
         searcher = search.create(
             self.spec.search.method, self.space, self.spec.search.seed, **self.spec.search.options
         )

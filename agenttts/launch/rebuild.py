@@ -16,7 +16,7 @@ from typing import Any
 
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.errors import UserError
-from agenttts.files.atomic import atomic_write_bytes, atomic_write_json
+from agenttts.files.atomic import atomic_write_bytes
 from agenttts.files.json_lines import json_line
 from agenttts.loop.collect import finished_row
 from agenttts.loop.controller_job import trial_scheduler
@@ -30,6 +30,7 @@ from agenttts.run.journal import (
     read_state,
     readable_events,
 )
+from agenttts.run.record import write_record
 from agenttts.run.rows import row_to_json
 from agenttts.space import Allocation
 from agenttts.tables.schema import AFTER_SEARCH, TrialRow, TrialState, read_trials, trial_rows
@@ -75,8 +76,7 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
         raise UserError(
             f"{run.journal_file} is sound, so there is nothing to rebuild; 'agenttts-hpc resume {run.path}' goes on with it"
         )
-    spec, origin = run.spec(), run.origin()
-    space = spec.space()
+    space, record = run.spec().space(), run.record()
     remains = _Remains.of(run)
     planned: dict[str, PlannedTrial] = {}
     rows: dict[str, TrialRow] = {}
@@ -121,10 +121,9 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
     if rebuilt.old is not None:
         atomic_write_bytes(run.path / rebuilt.old, run.journal_file.read_bytes())
     # Jobs that carry tokens of the old journal must not be taken for those of the new one.
-    tokens = [*origin.get("earlier_tokens", []), origin["token"]]
-    atomic_write_json(
-        run.origin_file, {**origin, "token": secrets.token_hex(4), "earlier_tokens": tokens}
-    )
+    tokens = (*record.earlier_tokens, record.token)
+    changes = {"token": secrets.token_hex(4), "earlier_tokens": tokens}
+    write_record(run.record_file, record.model_copy(update=changes))
     content = b"".join(json_line(event) for event in _events(planned, rows, remains.told))
     atomic_write_bytes(run.journal_file, content)
     return rebuilt

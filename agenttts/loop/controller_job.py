@@ -9,32 +9,27 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from agenttts import search, tasks
+from agenttts import search
 from agenttts.dispatch.base import Scheduler
-from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service_job import RestartedJob, end_with_runner
-from agenttts.errors import AgentTTSError
+from agenttts.errors import AgentTTSError, UserError
 from agenttts.files.trouble import PATIENCE_S, FilePatience
 from agenttts.inference.compaction import compact
 from agenttts.loop.evaluation import Evaluation, EvaluationSettings
-from agenttts.loop.job_builder import JobBuilder, samples_directory
+from agenttts.loop.job_builder import JobBuilder
 from agenttts.loop.loop import Controller, LoopSettings
-from agenttts.run.container import container_of
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import DamagedJournal, Journal, read_state
-from agenttts.run.models import changed_weights, frozen_facts, model_configs
+from agenttts.run.models import changed_weights
+from agenttts.run.record import AgentRecord, RunRecord
 from agenttts.run.starts import RunCancelled, StartCheck, StartSuperseded, only_controller
 from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
-from agenttts.serving.served_model import (
-    agent_thinking,
-    served_fields,
-    served_model,
-    task_description_of,
-)
+from agenttts.serving.served_model import served_model
 from agenttts.space import SearchSpace
+from agenttts.spec import JobSpec
 
 log = logging.getLogger(__name__)
 
@@ -116,57 +111,50 @@ def close_cancelled(run: RunDirectory) -> None:
 
 def make_controller(run: RunDirectory, start: str = "") -> Controller:
     """The controller of a run, ready to go on from wherever its journal is; ``start`` as for `ControllerJob`."""
-    spec = run.spec()
-    origin = run.origin()
-    profile = run.profile()
-    container = container_of(spec, profile)
-    cache = None
-    if container is not None:
-        folder = (
-            Path(profile.cache) if profile.cache else samples_directory(run, spec).parent / "cache"
-        )
-        if profile.cache:
-            with suppress(OSError):  # nodes say so when they cannot write there, and do without
-                folder.mkdir(parents=True, exist_ok=True)
-        image = origin.get("image") or {}
-        cache = CompileCache(folder, str(image.get("sha256", "")))
-    token = run_token(run)
+    spec, profile, record = run.spec(), run.profile(), run.record()
+    cache = record.cache(run.path)
+    if cache is not None and profile.cache:
+        with suppress(OSError):  # nodes say so when they cannot write there, and do without
+            cache.directory.mkdir(parents=True, exist_ok=True)
+    samples = run.path / record.samples
+    tokens = record.tokens(run.name)
+    agent = record.agent or AgentRecord()
     transcript = Transcript(run.transcript_file)
     served = served_model(
         run,
         spec,
         profile,
-        container,
-        gpus=origin.get("agent_gpus") or 0,
-        most_trial_gpus=max(origin["gpus"].values(), default=0),
-        token=token,
+        record.container,
+        gpus=agent.gpus or 0,
+        most_trial_gpus=max((model.gpus for model in record.models.values()), default=0),
+        token=tokens[0],
         transcript=transcript,
         cache=cache,
     )
-    task_description = task_description_of(tasks.create(spec.task.name), _lines(run.examples_file))
     session = connect(
         spec.agent,
-        task_description,
+        agent.task_description,
         transcript,
         served.locate if served else None,
-        thinking=agent_thinking(spec),
-        extra=served_fields(spec),
+        thinking=agent.thinking,
+        extra=agent.fields,
     )
     searcher = search.create(
         spec.search.method, spec.space(), spec.search.seed, llm=session, **spec.search.options
     )
-    facts = frozen_facts(spec, origin)
     builder = JobBuilder(
         run,
         spec,
-        tokens=run_tokens(run),
-        models=model_configs(spec, origin["gpus"], facts),
-        container=container,
+        tokens=tokens,
+        models=record.models,
+        container=record.container,
         env=profile.env,
         at_once=profile.max_running,
+        samples=samples,
         cache=cache,
     )
     journal = Journal(run.journal_file)
+    check_models(run, spec, record)
     check_trials(run, searcher.space, journal)
     scheduler = trial_scheduler(run, profile)
     evaluation = Evaluation(
@@ -191,7 +179,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         finalists=spec.search.finalists.top if spec.search.finalists else 0,
         tested=spec.search.test_split.top if spec.search.test_split else 0,
     )
-    between = partial(_compact_samples, samples_directory(run, spec))
+    between = partial(_compact_samples, samples)
     return Controller(run, searcher, journal, evaluation, settings, between)
 
 
@@ -201,6 +189,15 @@ def _compact_samples(directory: Path) -> None:
         compact(directory)
     except OSError as error:
         log.warning("the sample store %s stays in many files: %s", directory, error)
+
+
+def check_models(run: RunDirectory, spec: JobSpec, record: RunRecord) -> None:
+    """Raise `UserError` for a spec with a model that the run was launched without."""
+    if missing := [name for name in spec.models if name not in record.models]:
+        raise UserError(
+            f"{run.spec_file}: models.{missing[0]}: the run was launched without this model ({run.record_file.name} does "
+            "not name it); restore the run's spec.yaml, or launch the new spec under another --name"
+        )
 
 
 def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> None:
@@ -221,30 +218,24 @@ def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> Non
 
 def warn_of_changed_weights(run: RunDirectory) -> None:
     """Log a warning for every model whose files are not those of the launch."""
-    spec = run.spec()
-    for name in changed_weights(spec, frozen_facts(spec, run.origin())):
+    models = run.record().models
+    for name in changed_weights(models):
         log.warning(
             "models.%s.path: the files in %s are not those of the launch; this run stores and reuses samples as of one "
             "model: put the old files back, or launch a new run for the new ones",
             name,
-            spec.models[name].path,
+            models[name].path,
         )
-
-
-def _lines(path: Path) -> int:
-    with path.open("rb") as stream:
-        return sum(1 for _ in stream)
 
 
 def run_token(run: RunDirectory) -> str:
     """What the batch tokens of all jobs of a run begin with; no other run has it."""
-    return f"{run.name}-{run.origin()['token']}"
+    return run_tokens(run)[0]
 
 
 def run_tokens(run: RunDirectory) -> tuple[str, ...]:
     """`run_token`, and what it was before the journal was made anew."""
-    earlier = run.origin().get("earlier_tokens") or ()
-    return (run_token(run), *(f"{run.name}-{token}" for token in earlier))
+    return run.record().tokens(run.name)
 
 
 def trial_scheduler(run: RunDirectory, profile: Profile) -> Scheduler:

@@ -112,10 +112,10 @@ class Evaluation:
         self._needed: set[str] = set()
         # A trial has failed since; before this controller, perhaps.
         self._look_at_nodes = True
-        origin = run.origin()
-        self._token = origin["token"]
+        record = run.record()
+        self._token = record.token
         self._gone_since: float | None = None
-        self._examples = ExamplesGuard(origin.get("examples") or {})
+        self._examples = ExamplesGuard(record.examples)
 
     def evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
         """Have every trial of an iteration run to its end; ``more``: another iteration follows.

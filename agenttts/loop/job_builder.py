@@ -69,15 +69,10 @@ def _holds(spec_file: Path, trial: TrialSpec) -> bool:
     )
 
 
-def samples_directory(run: RunDirectory, spec: JobSpec) -> Path:
-    """Where the run's samples are stored: its own directory, or one that it shares with others."""
-    return Path(spec.samples) if spec.samples else run.samples
-
-
 class JobBuilder:
     """Makes jobs of trials.
 
-    ``tokens`` are unique to the run, the first is that of its jobs from now on; ``at_once``: how many trials of one need
+    ``tokens`` are unique to the run, the first is that of its jobs from now on; ``samples``: where they are stored; ``at_once``: how many trials of one need
     of GPUs run at a time, at most.
     """
 
@@ -91,8 +86,10 @@ class JobBuilder:
         container: Container | None,
         env: Mapping[str, str],
         at_once: int,
+        samples: Path,
         cache: CompileCache | None = None,
     ) -> None:
+        self._samples = samples
         self.tokens = tokens
         self._at_once = at_once
         self._cache = cache
@@ -112,7 +109,7 @@ class JobBuilder:
         after = planned.source in AFTER_SEARCH
         names = dict.fromkeys(choice.model for choice in planned.allocation.choices)
         models = {name: self._models[name] for name in names}
-        samples = samples_directory(self._run, self._spec)
+        samples = self._samples
         spec_file = directory / SPEC_FILE
         # A job that runs already must not see it change, and a result is of the spec that it was made by.
         if read_result(directory) is None:

@@ -18,6 +18,7 @@ import yaml
 
 from agenttts.errors import UserError
 from agenttts.files.documents import parse_json
+from agenttts.report.document import ReportDocument
 from agenttts.tables.aggregate import (
     COSTS,
     Interval,
@@ -34,6 +35,7 @@ from agenttts.tables.aggregate import (
     summarise_runs,
 )
 from agenttts.tables.cuts import CutSamples, cut_by_model, cut_document, cut_warnings
+from agenttts.tables.documents import printed
 from agenttts.tables.schema import (
     NO_METRIC,
     TrialState,
@@ -248,7 +250,7 @@ class Report:
         """
         runs = [run.as_dict() for run in self.runs]
         best = None if self.best_run is None else runs[self.runs.index(self.best_run)]["best"]
-        return {"runs": runs, "best": best}
+        return printed(ReportDocument, {"runs": runs, "best": best})
 
 
 def build_report(

@@ -11,36 +11,9 @@ from typing import Any
 from agenttts.dispatch.profile import Profile, load_profile
 from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
 from agenttts.files.documents import parse_json, typed
-from agenttts.replies import Thinking
+from agenttts.run.record import INCOMPLETE, OLDER_RUN_FILE, RUN_FILE, RunRecord, read_record
 from agenttts.spec import JobSpec, load_spec
 from agenttts.tables.schema import FINALIST_SOURCE, TEST_SOURCE
-
-_INCOMPLETE = "the run's files were changed: restore it from a copy, or launch under another --name"
-
-
-@dataclass(frozen=True)
-class _Image:
-    path: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class _Model:
-    thinking: Thinking | None
-    weights: str | None
-
-
-@dataclass(frozen=True)
-class _Origin:
-    """What readers of `RunDirectory.origin_file` rely on."""
-
-    token: str
-    gpus: dict[str, int]
-    models: dict[str, _Model] | None = None
-    agent_gpus: int | None = None
-    image: _Image | None = None
-    examples: dict[str, str] | None = None
-    earlier_tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,9 +54,9 @@ class RunDirectory:
         return self.path / "profile.yaml"
 
     @property
-    def origin_file(self) -> Path:
-        """Which image (with digest), package version and unique id the run started with, and what was read of its data."""
-        return self.path / "origin.json"
+    def record_file(self) -> Path:
+        """What launch resolved: models, container, directories, data, and the run's unique id."""
+        return self.path / RUN_FILE
 
     @property
     def examples_file(self) -> Path:
@@ -168,12 +141,9 @@ class RunDirectory:
         """The resolved spec the run was launched with."""
         return load_spec(self.spec_file)
 
-    def origin(self) -> dict[str, Any]:
-        """The contents of `origin_file`."""
-        origin = self._document(self.origin_file, _Origin)
-        if origin is None:
-            raise UserError(f"{self.origin_file}: no such file; {_INCOMPLETE}")
-        return origin
+    def record(self) -> RunRecord:
+        """The contents of `record_file`."""
+        return read_record(self.record_file)
 
     def profile(self) -> Profile:
         """The profile the run was launched with."""
@@ -193,7 +163,7 @@ class RunDirectory:
         except (FileNotFoundError, NotADirectoryError):
             return "was removed or moved"
         try:
-            found = self.origin()["token"]
+            found = self.record().token
         except UserError:
             return None  # a damaged file, which its readers tell of
         return "was replaced by another run" if token not in (None, found) else None
@@ -207,13 +177,13 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
         except ValueError as error:
-            raise UserError(f"{path}: not valid JSON ({error}); {_INCOMPLETE}") from None
+            raise UserError(f"{path}: not valid JSON ({error}); {INCOMPLETE}") from None
         try:
             typed(kind, document)
         except ValueError as error:
             wanted = ", ".join(field.name for field in fields(kind) if field.default is MISSING)
             raise UserError(
-                f"{path}: an object with the keys {wanted} is expected ({error}); {_INCOMPLETE}"
+                f"{path}: an object with the keys {wanted} is expected ({error}); {INCOMPLETE}"
             ) from None
         return dict(document)
 
@@ -230,8 +200,10 @@ def find_run(run: str, results: Path) -> RunDirectory:
         if directory.exists:
             return directory
     for path in (results / run, Path(run)):
-        if any((path / name).exists() for name in ("journal.jsonl", "origin.json", "trials")):
-            raise UserError(f"{path / 'spec.yaml'}: no such file; {_INCOMPLETE}")
+        if any(
+            (path / name).exists() for name in ("journal.jsonl", RUN_FILE, OLDER_RUN_FILE, "trials")
+        ):
+            raise UserError(f"{path / 'spec.yaml'}: no such file; {INCOMPLETE}")
     names = sorted(p.parent.name for p in results.glob("*/spec.yaml"))
     raise UserError(f"no run '{run}' in {results}; {valid_names(run, names)}")
 

@@ -336,7 +336,7 @@ def read_state(path: Path) -> RunState:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedJournal(
                 f"{path}:{number}: an event that cannot be understood ({type(error).__name__}: {error}); another version "
-                "of agenttts-hpc wrote it, or the file was changed by hand: use the version that the run's origin.json "
+                "of agenttts-hpc wrote it, or the file was changed by hand: use the version that the run's run.json "
                 f"names, restore the file from a copy, or {_rebuild(path)}"
             ) from None
     # Nothing is made of a trial before it is in the journal.

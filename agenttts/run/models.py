@@ -1,12 +1,11 @@
-"""What is found out about the models of a run at its launch, and frozen: how they mark their thinking, which weights."""
+"""What launch finds out about the models of a run: how they mark their thinking, and which weights they have."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agenttts.errors import UserError
 from agenttts.inference.base import ModelConfig
@@ -22,53 +21,31 @@ _RULES = 2
 @dataclass(frozen=True)
 class ModelFacts:
     """``thinking``: the markers around a model's thinking, None for none. ``weights``: the fingerprint of its directory,
-    None where there is none (a hub id) and in runs launched before there were fingerprints. ``rules``: by which fingerprint
-    and sample addresses are made, so that a run keeps finding the samples that it has stored."""
+    None where there is none (a hub id). ``rules``: by which fingerprint and sample addresses are made, so that a run keeps
+    finding the samples that it has stored."""
 
     thinking: Thinking | None
     weights: str | None
-    rules: int = 1
-
-    def to_record(self) -> dict[str, Any]:
-        """The facts as ``origin.json`` keeps them."""
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> ModelFacts:
-        """Inverse of `to_record`."""
-        return cls(
-            Thinking.from_record(record["thinking"]), record["weights"], record.get("rules", 1)
-        )
+    rules: int = _RULES
 
 
 def find_facts(spec: JobSpec) -> dict[str, ModelFacts]:
     """The facts of every model of a spec as its files are now. Raises `UserError` for files that cannot be read."""
-    return {name: _facts(name, model) for name, model in spec.models.items()}
-
-
-def frozen_facts(spec: JobSpec, origin: Mapping[str, Any]) -> dict[str, ModelFacts]:
-    """The facts as a run's ``origin.json`` has them.
-
-    A run launched by a version that froze none goes on with the sample addresses it has: without fingerprints.
-    """
-    frozen = origin.get("models") or {}
     return {
-        name: ModelFacts.from_record(frozen[name])
-        if name in frozen
-        else ModelFacts(model_thinking(model), None)
+        name: ModelFacts(model_thinking(model), _weights(name, model, _RULES))
         for name, model in spec.models.items()
     }
 
 
-def changed_weights(spec: JobSpec, facts: Mapping[str, ModelFacts]) -> list[str]:
-    """The models whose directory is no longer what it was when ``facts`` were found, as far as it is seen from here."""
+def changed_weights(models: Mapping[str, ModelConfig]) -> list[str]:
+    """The models whose directory is no longer what it was at launch, as far as it is seen from here."""
     changed = []
-    for name, model in spec.models.items():
+    for name, model in models.items():
         try:
-            weights = _weights(name, model, facts[name].rules)
+            weights = _weights(name, model, model.rules)
         except UserError:
             continue  # it may be readable where the trials run
-        if weights is not None and facts[name].weights not in (None, weights):
+        if weights is not None and model.weights not in (None, weights):
             changed.append(name)
     return changed
 
@@ -76,12 +53,7 @@ def changed_weights(spec: JobSpec, facts: Mapping[str, ModelFacts]) -> list[str]
 def model_configs(
     spec: JobSpec, gpus: Mapping[str, int], facts: Mapping[str, ModelFacts]
 ) -> dict[str, ModelConfig]:
-    """The models of a spec as engines need them. Raises `UserError` for a model that the run was launched without."""
-    if missing := [name for name in spec.models if name not in gpus]:
-        raise UserError(
-            f"models.{missing[0]}: the run was launched without this model (its origin.json does not name it); restore the "
-            "run's spec.yaml, or launch the new spec under another --name"
-        )
+    """The models of a spec as engines need them."""
     return {
         name: ModelConfig(
             name=name,
@@ -130,11 +102,7 @@ def _folder(place: Path) -> Path | None:
     return place.parent if place.is_file() else None
 
 
-def _facts(name: str, model: ModelSection) -> ModelFacts:
-    return ModelFacts(model_thinking(model), _weights(name, model, _RULES), _RULES)
-
-
-def _weights(name: str, model: ModelSection, rules: int) -> str | None:
+def _weights(name: str, model: ModelSection | ModelConfig, rules: int) -> str | None:
     # The text of a script is part of the address already; what is no place here is a hub id, which has a revision.
     if model.engine == "scripted" or not Path(model.path).is_absolute():
         return None

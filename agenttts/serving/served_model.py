@@ -50,8 +50,8 @@ def task_description_of(task: Task, examples: int | None) -> TaskDescription:
     """What the model is told about the task."""
     return TaskDescription(
         task=task.name,
-        description=getattr(task, "description", ""),
-        stages={stage.name: getattr(stage, "description", "") for stage in task.stages},
+        description=str(getattr(task, "description", None) or ""),
+        stages={s.name: str(getattr(s, "description", None) or "") for s in task.stages},
         main_metric=task.main_metric,
         examples=examples,
     )

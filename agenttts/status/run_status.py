@@ -20,15 +20,18 @@ from agenttts.run.starts import read_handle
 from agenttts.search.llm.transcript import summarise
 from agenttts.serving.lifecycle import served_job
 from agenttts.serving.served_model import service_name
+from agenttts.status.document import StatusDocument
 from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings
+from agenttts.tables.documents import printed
 from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SOURCE, TEST_SOURCE
 
 
 def run_status(run: RunDirectory) -> dict[str, Any]:
-    """One JSON document: iteration, trials by state, best so far, live jobs, and whether the controller runs.
+    """How a run stands, as `StatusDocument` has it: what ``status --json`` prints."""
+    return printed(StatusDocument, _status(run))
 
-    ``cut_share`` is by stage (see `agenttts.tables.cuts.cut_document`), ``warnings`` are lines for the user.
-    """
+
+def _status(run: RunDirectory) -> dict[str, Any]:
     state = read_state(run.journal_file)
     profile = run.profile()
     spec = run.spec()

@@ -201,7 +201,7 @@ def finished(place: Path) -> Path:
     return run
 
 
-FILES = ("controller.json", "examples.jsonl", "journal.jsonl", "origin.json", "profile.yaml", "spec.yaml", "trials.parquet", "trials/t0000/COMPLETED.json", "trials/t0000/attempts/01.json", "trials/t0000/examples.parquet", "trials/t0000/result.json", "trials/t0000/trial.json", "trials/t0001/trial.json", "trials/t0000/phase.json", "agent.jsonl", "samples")  # fmt: skip
+FILES = ("controller.json", "examples.jsonl", "journal.jsonl", "profile.yaml", "run.json", "spec.yaml", "trials.parquet", "trials/t0000/COMPLETED.json", "trials/t0000/attempts/01.json", "trials/t0000/examples.parquet", "trials/t0000/result.json", "trials/t0000/trial.json", "trials/t0001/trial.json", "trials/t0000/phase.json", "agent.jsonl", "samples")  # fmt: skip
 COMMANDS = (("status",), ("status", "--json"), ("report",), ("report", "--format", "json"), ("resume", "--wait"), ("resume", "--wait", "--retry-failed"), ("resume", "--wait", "--from-tables"), ("cancel",), ("launch", "--wait"))  # fmt: skip
 
 

@@ -375,7 +375,7 @@ def test_three_resumes_and_a_cancel_at_once_leave_one_controller_or_none(
 
     cancelled = json.loads((tmp_path / "results" / "raced" / "controller.json").read_text())["cancelled"]  # fmt: skip
     assert len(controllers()) == (0 if cancelled else 1)
-    token = json.loads((tmp_path / "results" / "raced" / "origin.json").read_text())["token"]
+    token = json.loads((tmp_path / "results" / "raced" / "run.json").read_text())["token"]
     stray = on_it.run("sbatch", "--parsable", "-o", "/dev/null", "--comment", f"agenttts batch=raced-{token}-99", "--wrap", SLEEP).strip()  # fmt: skip
     started = time.monotonic()
     end = shell("cancel", "raced", "--json", env=env)

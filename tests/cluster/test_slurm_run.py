@@ -125,5 +125,5 @@ def test_the_main_job_with_real_vllm_and_a_real_model(slurm_cli, cluster, smollm
     texts = examples["candidates"].explode().to_list()
     assert any(len(text.split()) > 1 for text in texts), "real words from a real model"
     assert all(a["devices"] != "" and a["gpus"] == 1 for a in attempts(tmp_path / "results/smoke"))
-    origin = json.loads((tmp_path / "results/smoke/origin.json").read_text())
-    assert len(origin["image"]["sha256"]) == 64
+    record = json.loads((tmp_path / "results/smoke/run.json").read_text())
+    assert len(record["image_sha256"]) == 64

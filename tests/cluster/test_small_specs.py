@@ -27,7 +27,7 @@ def test_a_small_spec_completes_in_the_container(slurm_cli, cluster, smollm2, tm
     [attempt] = attempts(tmp_path / "results" / name)
     assert attempt["gpus"] == 1
     assert attempt["devices"]
-    origin = json.loads((tmp_path / "results" / name / "origin.json").read_text())
-    assert len(origin["image"]["sha256"]) == 64
+    record = json.loads((tmp_path / "results" / name / "run.json").read_text())
+    assert len(record["image_sha256"]) == 64
     trial = json.loads((tmp_path / "results" / name / "trials/t0000/trial.json").read_text())
     assert trial["code_on_host"] is False

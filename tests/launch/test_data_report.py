@@ -46,8 +46,8 @@ def test_a_run_tells_what_it_skipped(cli, scripted_spec, tmp_path, damaged):
     assert started.returncode == 0, started.stderr
     assert line in started.stdout
     run = tmp_path / "results" / "small"
-    origin = json.loads((run / "origin.json").read_text())
-    assert (origin["skip_bad"], origin["data"]) == (4, [source])
+    record = json.loads((run / "run.json").read_text())
+    assert (record["skip_bad"], record["data"]) == (4, [source])
     bad = {json.loads(line)["question"] for number, line in enumerate(BUILT_IN.read_text().splitlines()) if number in (1, 3, 5, 7)}  # fmt: skip
     frozen = [json.loads(line) for line in (run / "examples.jsonl").read_text().splitlines()]
     assert len(frozen) == 8

@@ -72,9 +72,9 @@ def test_a_journal_made_anew_keeps_every_result(finished, cli, how):
     if how == "a line":
         kept = (finished / "journal.jsonl.damaged-1").read_bytes()
         assert len(kept.splitlines()) == len(left.splitlines())
-    origin = json.loads((finished / "origin.json").read_text())
-    assert len(origin["earlier_tokens"]) == 1
-    assert origin["token"] not in origin["earlier_tokens"]
+    record = json.loads((finished / "run.json").read_text())
+    assert len(record["earlier_tokens"]) == 1
+    assert record["token"] not in record["earlier_tokens"]
 
 
 def test_what_is_kept_and_what_is_lost_is_said(finished, cli):

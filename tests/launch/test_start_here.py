@@ -36,7 +36,15 @@ def starter(tmp_path, monkeypatch):
 def run(tmp_path) -> RunDirectory:
     run = RunDirectory(tmp_path / "run")
     run.scheduler_logs.mkdir(parents=True)
-    run.origin_file.write_text('{"token": "abcd", "gpus": {}}')
+    record = {
+        "schema_number": 1,
+        "token": "abcd",
+        "version": "0.1.0",
+        "models": {},
+        "samples": "samples",
+    }
+    record |= dict.fromkeys(("container", "image_sha256", "compile_cache", "agent"))
+    run.record_file.write_text(json.dumps(record | {"skip_bad": 0, "data": [], "examples": {}}))
     run.profile_file.write_text("kind: slurm\ncontroller: {where: here}\n")
     return run
 

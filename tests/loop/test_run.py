@@ -9,9 +9,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
+from agenttts.errors import UserError
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
+from agenttts.loop.controller_job import make_controller
 from agenttts.loop.job_builder import sample_partitions
 from agenttts.run.journal import read_state
 from agenttts.spec import load_spec
@@ -189,7 +192,6 @@ def test_a_run_whose_every_trial_fails_stops_early(cli, scripted_spec, tmp_path)
 
 
 def test_the_searcher_is_told_how_sure_each_score_is(finished, tmp_path):
-    from agenttts.loop.controller_job import make_controller
     from agenttts.loop.loop import _result
     from agenttts.run.directory import RunDirectory
 
@@ -224,12 +226,41 @@ def test_a_damaged_run_directory_is_said_in_one_paragraph(
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"token": "x"}'])
-def test_a_damaged_origin_is_said_in_one_paragraph(damaged_run, cli, content):
-    path = damaged_run("origin.json", content)
-    done = cli("cancel", "small")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-    assert str(path) in done.stderr
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file"),
+        ("{", "Invalid JSON"),
+        ('{"schema_number": 1}', "'token': Field required"),
+        ('{"schema_number": 99}', "use the version that launched the run"),
+    ],
+)
+def test_a_damaged_record_is_said_in_one_paragraph(damaged_run, cli, content, said):
+    path = damaged_run("run.json", content)
+    for command in ("cancel", "resume"):
+        done = cli(command, "small")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert str(path) in done.stderr
+        assert said in done.stderr
+
+
+def test_a_model_that_the_run_was_launched_without_is_named(created_run):
+    spec = yaml.safe_load(created_run.spec_file.read_text())
+    spec["models"]["new"] = spec["models"]["weak"]
+    created_run.spec_file.write_text(yaml.safe_dump(spec))
+    with pytest.raises(
+        UserError, match=r"models\.new: the run was launched without this model \(run\.json"
+    ):
+        make_controller(created_run)
+
+
+def test_a_run_of_an_older_version_is_said_in_one_paragraph(created_run, cli):
+    created_run.record_file.rename(created_run.path / "origin.json")
+    for command in (["cancel", "small"], ["resume", "small"], ["launch", created_run.spec_file]):
+        done = cli(*command)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert "launched by an older version" in done.stderr
+        assert "finish it with that version" in done.stderr
 
 
 @pytest.fixture

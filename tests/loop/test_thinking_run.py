@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from agenttts.inference.base import Prompt, SamplingParams, render, sample_key
+from agenttts.inference.base import ModelConfig, Prompt, SamplingParams, render, sample_key
 from agenttts.inference.fingerprint import fingerprint
 from agenttts.loop.controller_job import make_controller
 from agenttts.replies import COMMON_THINKING, Thinking
@@ -19,7 +20,6 @@ from agenttts.run.models import (
     ModelFacts,
     changed_weights,
     find_facts,
-    frozen_facts,
     model_configs,
     resolve_thinking,
 )
@@ -117,8 +117,12 @@ def overwrite(folder: Path) -> None:
     os.utime(file, ns=(later, later))
 
 
+def configs(spec, facts) -> dict[str, ModelConfig]:
+    return model_configs(spec, dict.fromkeys(spec.models, 0), facts)
+
+
 def address(spec, facts) -> str:
-    model = model_configs(spec, dict.fromkeys(spec.models, 0), facts)["strong"]
+    model = configs(spec, facts)["strong"]
     content, stop = render(Prompt("", "Which river?"), model.prompt_style)
     return sample_key(model, content, SamplingParams(0.7, 9), 0, stop)
 
@@ -131,20 +135,15 @@ def test_weights_overwritten_in_place_have_other_samples_and_a_frozen_run_keeps_
     before = find_facts(spec)
     assert before["weak"].weights is None, "a script's text is in the address already"
     assert before["strong"].thinking == Thinking(("<think>",), ("</think>",))
-    origin = json.loads(json.dumps({"models": {n: f.to_record() for n, f in before.items()}}))
-    assert changed_weights(spec, before) == []
+    frozen = configs(spec, before)
+    assert changed_weights(frozen) == []
     overwrite(weights)
     after = find_facts(spec)
     assert address(spec, after) != address(spec, before)
-    assert frozen_facts(spec, origin) == before
-    assert changed_weights(spec, before) == ["strong"]
+    assert changed_weights(frozen) == ["strong"]
     weights.rename(weights.with_name("moved"))
-    assert changed_weights(spec, before) == [], "not seen from here"
+    assert changed_weights(frozen) == [], "not seen from here"
     weights.with_name("moved").rename(weights)
-    older = frozen_facts(spec, {"token": "x"})
-    assert older["strong"] == ModelFacts(before["strong"].thinking, None), "as it was launched"
-    assert older["weak"] == ModelFacts(COMMON_THINKING, None)
-    assert changed_weights(spec, older) == []
 
 
 def test_a_hub_id_and_a_directory_that_is_gone_have_no_fingerprint(scripted_spec, weights):
@@ -153,18 +152,16 @@ def test_a_hub_id_and_a_directory_that_is_gone_have_no_fingerprint(scripted_spec
         assert find_facts(spec)["strong"] == ModelFacts(COMMON_THINKING, None, rules=2)
 
 
-def test_a_run_launched_earlier_keeps_its_rules(scripted_spec, weights):
+def test_a_run_keeps_the_rules_it_was_launched_by(scripted_spec, weights):
     spec = load_spec(
         scripted_spec(models__strong__path=str(weights), models__strong__engine="vllm")
     )
-    record = find_facts(spec)["strong"].to_record()
-    earlier = fingerprint(weights, rules=1)
-    record = {"thinking": record["thinking"], "weights": earlier}
-    facts = frozen_facts(spec, {"models": {"strong": record}})
-    assert facts["strong"].rules == 1
-    assert changed_weights(spec, facts) == []
+    strong = configs(spec, find_facts(spec))["strong"]
+    earlier = {"strong": replace(strong, weights=fingerprint(weights, rules=1), rules=1)}
+    assert changed_weights(earlier) == []
     (weights / "eval_results.json").write_text("{}")
-    assert changed_weights(spec, facts) == ["strong"], "as it was told then"
+    assert changed_weights(earlier) == ["strong"], "as it was told then"
+    assert changed_weights({"strong": strong}) == []
 
 
 def test_the_tokenizer_option_s_files_count(scripted_spec, weights, tmp_path):
@@ -202,17 +199,14 @@ def test_a_dry_run_shows_what_would_be_frozen(cli, scripted_spec, weights):
 
 
 @pytest.mark.processes
-def test_a_run_launched_before_anything_was_frozen_goes_on(cli, scripted_spec, tmp_path):
-    """Its origin.json has no models, its spec none of the keys, its trials no cut samples."""
+def test_a_run_whose_trials_have_no_cut_samples_goes_on(cli, scripted_spec, tmp_path):
+    """As in journals of earlier versions; its spec has none of the keys about thinking."""
     slow = {"seconds_per_sample": 0.05}
     spec = scripted_spec(cluster="local", **SMALL, models__strong__options=slow)
     assert cli("launch", spec).returncode == 0
     run = RunDirectory(tmp_path / "results" / "small")
     until(lambda: run.journal_file.exists() and journal_events(run.path, "finished"))
     assert cli("cancel", "small").returncode == 0
-    origin = run.origin()
-    assert origin.pop("models").keys() == {"weak", "strong"}
-    run.origin_file.write_text(json.dumps(origin))
     text = run.spec_file.read_text()
     kept = [line for line in text.splitlines() if not line.strip().startswith(("thinking:", "template_args:"))]  # fmt: skip
     assert len(kept) == len(text.splitlines()) - 4

@@ -48,7 +48,7 @@ AGENT = {
     "prompt_tokens": 12000, "completion_tokens": 800, "seconds": 75.0,
     "decisions": {"valid": 4, "repaired": 1, "duplicate": 3},
     "repairs": [{"allocation": [{"stage": "answer", "model": "m", "samples": 3}], "notes": ["[its] budget was over"]}],
-    "fallbacks": ["timeout: no answer in 120 s"], "served": [],
+    "fallbacks": ["timeout: no answer in 120 s"], "served": [], "damaged_lines": [],
 }  # fmt: skip
 
 

@@ -23,8 +23,8 @@ import ctypes, pathlib, shutil, sys
 run = pathlib.Path(sys.argv[1])
 other = run.with_name("other")
 shutil.copytree(run, other)
-origin = other / "origin.json"
-origin.write_text(origin.read_text().replace('"token": "', '"token": "0'))
+record = other / "run.json"
+record.write_text(record.read_text().replace('"token": "', '"token": "0'))
 here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
 assert ctypes.CDLL(None).renameat2(here, bytes(run), here, bytes(other), exchange) == 0
 """

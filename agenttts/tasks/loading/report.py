@@ -39,7 +39,7 @@ class SourceReport:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form of plans and ``origin.json``."""
+        """Return the form of plans."""
         return {**asdict(self), "reasons": list(self.reasons), "notes": list(self.notes)}
 
 

@@ -1,0 +1,166 @@
+"""What ``report --format json`` prints; ``docs/schemas/report.json`` is its schema."""
+
+from __future__ import annotations
+
+from agenttts.tables.documents import AgentDocument, Allocation, CutDocument, Document
+
+
+class IntervalDocument(Document):
+    """A confidence interval of a score: its bounds, and the share of resamples between them."""
+
+    low: float
+    high: float
+    level: float
+
+
+class StageCutsDocument(Document):
+    """Samples of one stage in one trial, and how many of them were cut."""
+
+    stage: str
+    samples: int
+    cut: int
+
+
+class TrialDocument(Document):
+    """A row of ``trials.parquet``. Times are ISO 8601 in UTC; metrics are ``STAGE.METRIC``."""
+
+    run: str
+    trial: str
+    iteration: int
+    source: str
+    state: str
+    score: float | None
+    budget: float | None
+    metrics: dict[str, float | None]
+    allocation: Allocation
+    started: str | None
+    finished: str | None
+    gpu_seconds: float | None
+    prompt_tokens: int
+    decode_tokens: int
+    reused_tokens: int
+    job_id: str | None
+    attempts: int
+    error: str | None
+    cut_share: float | None
+    cut_samples: list[StageCutsDocument] | None
+
+
+class BestDocument(TrialDocument):
+    """The best trial, with the confidence interval of its score where its examples are recorded."""
+
+    confidence: IntervalDocument | None = None
+
+
+class RecommendedDocument(Document):
+    """The allocation that the searcher expects to score best, and the trial of it, if there was one."""
+
+    trial: str | None
+    score: float | None
+    budget: float | None
+    allocation: Allocation
+
+
+class AfterSearchTrial(Document):
+    """A trial after the search: its score, and that of its allocation in the search."""
+
+    trial: str
+    state: str
+    score: float | None
+    search_score: float | None
+    budget: float | None
+    metrics: dict[str, float | None]
+    allocation: Allocation
+    confidence: IntervalDocument | None = None
+
+
+class TraceStep(Document):
+    """A scored trial in the order of finishing, and the best score up to it."""
+
+    step: int
+    trial: str
+    iteration: int
+    source: str
+    finished: str | None
+    budget: float | None
+    score: float
+    best_so_far: float
+    improved: bool
+
+
+class ParetoPoint(Document):
+    """A trial that no other one dominates in score and one cost, which is the one that is given."""
+
+    trial: str
+    allocation: Allocation
+    score: float
+    budget: float | None = None
+    tokens: int | None = None
+    gpu_seconds: float | None = None
+
+
+class TotalsDocument(Document):
+    """Counts and sums of a run's trials; null where they are not known."""
+
+    trials: int
+    scored: int
+    best: float | None
+    prompt_tokens: int
+    decode_tokens: int
+    tokens: int
+    gpu_seconds: float
+    reused_tokens: int
+    wall_seconds: float | None
+    reused_share: float | None
+    gpu_hours: float
+
+
+class RunReportDocument(Document):
+    """One run.
+
+    Attributes:
+        run: The run's name.
+        path: Its directory.
+        finished: Whether it is over.
+        outcome: How it ended; None while it is not over.
+        states: Trials by state.
+        sources: Trials by who proposed them.
+        trials: Every trial.
+        best: The best one; None when none scored.
+        recommended: What the searcher recommends; None where it says nothing.
+        finalists: The best again on more examples, best first.
+        test: The final test.
+        agent: What the search's language model did; None without one.
+        trace: The best score so far, by step.
+        pareto: The trials that no other dominates, by cost: ``budget``, ``tokens``, ``gpu_seconds``.
+        totals: Counts and sums.
+        cut_share: Samples that were cut, by stage.
+        warnings: What to know before the scores.
+        guidelines: What the search has learnt, in sentences.
+    """
+
+    run: str
+    path: str
+    finished: bool
+    outcome: str | None
+    states: dict[str, int]
+    sources: dict[str, int]
+    trials: list[TrialDocument]
+    best: BestDocument | None
+    recommended: RecommendedDocument | None
+    finalists: list[AfterSearchTrial]
+    test: list[AfterSearchTrial]
+    agent: AgentDocument | None
+    trace: list[TraceStep]
+    pareto: dict[str, list[ParetoPoint]]
+    totals: TotalsDocument
+    cut_share: dict[str, CutDocument]
+    warnings: list[str]
+    guidelines: list[str]
+
+
+class ReportDocument(Document):
+    """One or many runs, and the best trial of all."""
+
+    runs: list[RunReportDocument]
+    best: BestDocument | None

@@ -1,0 +1,155 @@
+"""``run.json``: everything that launch resolved for a run, written once and read instead of worked out again.
+
+What the user wrote is in ``spec.yaml`` and ``profile.yaml``. The controller takes from here what depends on more than
+these two: on the models' files, the data, the image, and the environment of the launch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from agenttts.dispatch.apptainer import Container
+from agenttts.dispatch.node.scratch import CompileCache
+from agenttts.errors import UserError
+from agenttts.files.atomic import atomic_write_bytes
+from agenttts.inference.base import ModelConfig
+from agenttts.replies import Thinking
+from agenttts.search.llm.task_description import TaskDescription
+from agenttts.tasks.loading.report import SourceReport
+
+SCHEMA_NUMBER = 1
+"""Of the ``run.json`` that this version writes. It grows when a key is removed or changes its meaning."""
+
+RUN_FILE = "run.json"
+OLDER_RUN_FILE = "origin.json"
+"""What versions before ``run.json`` left in its place."""
+
+INCOMPLETE = "the run's files were changed: restore it from a copy, or launch under another --name"
+
+
+def _known(number: int) -> int:
+    if number > SCHEMA_NUMBER:
+        raise ValueError(
+            f"it is {number}, and this version reads up to {SCHEMA_NUMBER}: use the version that launched the run"
+        )
+    return number
+
+
+def _no_null(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path cannot hold a null character")
+    return path
+
+
+def _models(models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
+    for model in models.values():
+        _no_null(Path(model.path))
+    return models
+
+
+_Place = Annotated[Path, AfterValidator(_no_null)]
+
+
+class _Part(BaseModel):
+    # Keys that only a later version knows are left out.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class AgentRecord(_Part):
+    """The language model that the search asks.
+
+    Attributes:
+        gpus: GPUs of a model that the run serves itself; None when it serves none.
+        thinking: The markers around its thinking; None: it has none.
+        fields: Fields of every request beyond those of OpenAI's interface.
+        task_description: What it is told about the task.
+    """
+
+    gpus: int | None = None
+    thinking: Thinking | None = None
+    fields: dict[str, Any] = {}
+    task_description: TaskDescription = TaskDescription()
+
+
+class RunRecord(_Part):
+    """What launch resolved for a run.
+
+    Attributes:
+        schema_number: The form of this document (`SCHEMA_NUMBER`).
+        token: The run's unique id.
+        earlier_tokens: What it was before the journal was made anew, the oldest first.
+        version: The package's version at launch.
+        models: Every model as its engine needs it: its place, GPUs, the markers of its thinking, the fingerprint of its
+            files, and the rules by which the addresses of its samples are made.
+        container: What the trials run in; None for the host's Python.
+        image_sha256: The digest of the container's image; None without a container.
+        compile_cache: Where compiled code is kept between jobs, a path from the run's directory; None without a container.
+        samples: Where samples are stored, a path from the run's directory (an absolute one: shared with other runs).
+        agent: The language model that the search asks; None when it asks none.
+        skip_bad: How many bad records of a data file were allowed.
+        data: What was read of each file or hub split.
+        examples: SHA-256 of each file of frozen examples, by its name.
+    """
+
+    schema_number: Annotated[int, AfterValidator(_known)]
+    token: str
+    earlier_tokens: tuple[str, ...] = ()
+    version: str
+    models: Annotated[dict[str, ModelConfig], AfterValidator(_models)]
+    container: Container | None
+    image_sha256: str | None
+    compile_cache: _Place | None
+    samples: _Place
+    agent: AgentRecord | None
+    skip_bad: int
+    data: tuple[SourceReport, ...]
+    examples: dict[str, str]
+
+    def tokens(self, run: str) -> tuple[str, ...]:
+        """What the batch tokens of the run's jobs begin with, those of today first; ``run``: its name."""
+        return tuple(f"{run}-{token}" for token in (self.token, *self.earlier_tokens))
+
+    def cache(self, run: Path) -> CompileCache | None:
+        """Where the jobs of the run in the directory ``run`` keep compiled code."""
+        if self.compile_cache is None:
+            return None
+        return CompileCache(run / self.compile_cache, self.image_sha256 or "")
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Write a record, whole or not at all. Raises `OSError`."""
+    text = json.dumps(record.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n"
+    # A data file's odd name may hold what is not valid Unicode; nothing is found by that name.
+    atomic_write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def read_record(path: Path) -> RunRecord:
+    """The record in a run's ``run.json``.
+
+    Raises `UserError` with file and key for a damaged one, and for a run of a version that wrote another form of it.
+    """
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(_missing(path)) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        where = f"'{key}': " if key else ""
+        raise UserError(f"{path}: {where}{first['msg']}; {INCOMPLETE}") from None
+
+
+def _missing(path: Path) -> str:
+    older = path.with_name(OLDER_RUN_FILE)
+    if not older.exists():
+        return f"{path}: no such file; {INCOMPLETE}"
+    return (
+        f"{path.parent} was launched by an older version of agenttts-hpc (it has {OLDER_RUN_FILE} and no {path.name}); "
+        "finish it with that version, or launch its spec under another --name"
+    )

@@ -1,0 +1,163 @@
+"""What ``status``, ``launch``, ``resume`` and ``cancel`` print with ``--json``; ``docs/schemas/`` has the schemas."""
+
+from __future__ import annotations
+
+from agenttts.launch.document import SourceDocument
+from agenttts.tables.documents import AgentDocument, Allocation, CutDocument, Document
+
+
+class ControllerDocument(Document):
+    """The run's controller.
+
+    Attributes:
+        kind: ``slurm`` (a job), ``local`` or ``in_process`` (a process).
+        job_id: The job's id or the process's number; None where none was started or that is not known.
+        host: The host of a process.
+        described: What it is and how it is found, for people; empty where none was started.
+        alive: Whether it runs or waits; None where that cannot be seen from here.
+        state: The queue's own word.
+        reason: Why it waits or did not start.
+        stuck: Whether it waits for what does not come by itself.
+        cancelled: Whether its end is on record (it may have yet to see that).
+        queue: Why the queue could not be asked; None where it was.
+    """
+
+    kind: str
+    job_id: str | None
+    host: str | None
+    described: str
+    alive: bool | None
+    state: str | None
+    reason: str
+    stuck: bool
+    cancelled: bool
+    queue: str | None
+
+
+class BestTrial(Document):
+    """The trial with the best score so far: of those compared on more examples if there are any."""
+
+    trial: str
+    score: float
+    budget: float
+    allocation: Allocation
+
+
+class TestedTrial(Document):
+    """A trial of the final test."""
+
+    trial: str
+    state: str
+    score: float | None
+    allocation: Allocation
+
+
+class ServedJob(Document):
+    """The job of a model that the run serves itself, while it waits or runs."""
+
+    job_id: str
+    state: str
+    reason: str
+    stuck: bool
+
+
+class LiveJob(Document):
+    """The job of a trial that has not ended."""
+
+    trial: str
+    job_id: str
+    state: str
+    reason: str
+    allocation: str
+
+
+class StatusDocument(Document):
+    """How a run stands.
+
+    Attributes:
+        run: The run's name.
+        path: Its directory.
+        outcome: How it ended (``done``, or why not); None while it is not over.
+        controller: The run's controller.
+        iteration: The last iteration that was proposed; None before the first.
+        iterations: Iterations of the search.
+        trials: Trials by state.
+        best: The best so far; None before a trial has scored.
+        recommended: The allocation that the searcher expects to score best; None where it says none.
+        recommended_tried: Whether a trial of it has scored.
+        test: Trials of the final test.
+        cut_share: Samples that were cut, by stage.
+        warnings: Lines for the user.
+        strays: Jobs of the run that no trial knew of and that were ended: what each was, by its id.
+        avoided_nodes: Nodes that jobs avoid because trials failed there.
+        agent: What the search's language model did; None without one.
+        served: The job of a model that the run serves itself, while it waits or runs on Slurm.
+        jobs: Jobs of trials that have not ended.
+    """
+
+    run: str
+    path: str
+    outcome: str | None
+    controller: ControllerDocument
+    iteration: int | None
+    iterations: int
+    trials: dict[str, int]
+    best: BestTrial | None
+    recommended: Allocation | None
+    recommended_tried: bool
+    test: list[TestedTrial]
+    cut_share: dict[str, CutDocument]
+    warnings: list[str]
+    strays: dict[str, str]
+    avoided_nodes: list[str]
+    agent: AgentDocument | None
+    served: ServedJob | None
+    jobs: list[LiveJob]
+
+
+class LaunchedDocument(StatusDocument):
+    """What ``launch`` prints: how the run stands, and what was read of its data.
+
+    Attributes:
+        created: Whether the run is new.
+        nodes: When the profile's nodes were last looked at by a job; None: never.
+        skip_bad: How many bad records of a data file were allowed.
+        data: What was read of each file or hub split.
+    """
+
+    created: bool
+    nodes: str | None
+    skip_bad: int
+    data: list[SourceDocument]
+
+
+class RebuiltDocument(Document):
+    """What a new journal holds (``resume --from-tables``). Trials are named.
+
+    Attributes:
+        old: Where the damaged journal is kept; None when there was none.
+        from_results: Trials whose results are in their own directories.
+        from_table: Trials known by their row of the table alone.
+        again: Trials without a result, which run again.
+        lost: Trials of which not even the allocation is known.
+        notes: What else is not as it was.
+    """
+
+    old: str | None
+    from_results: list[str]
+    from_table: list[str]
+    again: list[str]
+    lost: list[str]
+    notes: list[str]
+
+
+class ResumedDocument(StatusDocument):
+    """What ``resume`` prints: how the run stands, and what was changed before it went on.
+
+    Attributes:
+        rebuilt: What a new journal holds, with ``--from-tables`` where one was made.
+        retried: The trials to be tried again, with ``--retry-failed``.
+    """
+
+    rebuilt: RebuiltDocument | None = None
+    retried: list[str] | None = None
