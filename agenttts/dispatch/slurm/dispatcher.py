@@ -12,6 +12,7 @@ from agenttts.dispatch.base import JobStatus, SubmitLimitReached, Work
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.slurm.batch_script import log_message, named_node
+from agenttts.dispatch.slurm.node_lists import excluded, is_file
 from agenttts.dispatch.slurm.pickles import Pickles
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
@@ -101,7 +102,9 @@ class SlurmDispatcher:
     def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
         rows = job_rows(job_ids)
         waiting = [job for job, row in rows.items() if row is not None and row.state == "PENDING"]
-        keep_off(waiting, ",".join(filter(None, (self._profile.trial.exclude, *nodes))))
+        trial = self._profile.trial
+        if not is_file(trial.exclude):  # scontrol takes names alone
+            keep_off(waiting, excluded(trial.exclude, trial.nodelist, nodes) or "")
         return waiting
 
     def cancel(self, job_ids: Iterable[str]) -> None:
