@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from agenttts.dispatch.slurm import node_lists
 from agenttts.dispatch.slurm import sbatch_options as sbatch_syntax
 from agenttts.dispatch.slurm import syntax as slurm_syntax
 from agenttts.dispatch.slurm.syntax import minutes
@@ -39,7 +41,9 @@ class JobResources(Section):
     constraint: str | None = None
     reservation: str | None = None
     exclude: str | None = None
+    """Nodes that jobs must not run on, or, with a slash in it, a file that lists them, which is read at launch."""
     nodelist: str | None = None
+    """Nodes that jobs must run on, or a file of them."""
     wckey: str | None = None
     """The workload key, where the cluster wants one."""
     gpu_request: Literal["gpus-per-node", "gres", "gpus"] = "gpus-per-node"
@@ -70,7 +74,11 @@ class JobResources(Section):
     @field_validator("exclude", "nodelist")
     @classmethod
     def _check_nodes(cls, value: str | None) -> str | None:
-        return None if value is None else slurm_syntax.nodes(value)
+        if value is None:
+            return None
+        if not node_lists.is_file(value):
+            node_lists.node_names(value)
+        return slurm_syntax.nodes(value)
 
     @field_validator("constraint")
     @classmethod
@@ -260,22 +268,76 @@ def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
     )
 
 
+def frozen_profile(path: Path) -> Profile:
+    """The profile that a run was launched with: as `load_profile`, its paths as they were found then."""
+    return load_strict(Profile, read_text(path, "cluster profile"), str(path))
+
+
 def _read(path: Path) -> Profile:
-    """The profile in a file, variables and ``~`` in its paths replaced."""
+    """The profile in a file, its paths expanded and absolute, its files of nodes read."""
     profile = load_strict(Profile, read_text(path, "cluster profile"), str(path))
+    folder = path.absolute().parent
     try:
         container = profile.container
         if container is not None:
             image = container.image
             changes = {
-                "image": expanded(image, "container.image") if image else None,
-                "binds": [expanded(bind, "container.binds") for bind in container.binds],
+                "image": _anchored(image, folder, "container.image") if image else None,
+                "binds": [_anchored_bind(b, folder, "container.binds") for b in container.binds],
             }
             container = container.model_copy(update=changes)
-        cache = expanded(profile.cache, "cache") if profile.cache else None
+        cache = _anchored(profile.cache, folder, "cache") if profile.cache else None
+        sections = {
+            what: _with_nodes(getattr(profile, what), folder, what)
+            for what in ("controller", "trial")
+        }
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return profile.model_copy(update={"container": container, "cache": cache})
+    return profile.model_copy(update={"container": container, "cache": cache, **sections})
+
+
+def _anchored(value: str, folder: Path, key: str) -> str:
+    """A path of a profile, expanded and absolute: from the profile's folder, or from the directory of the launch where that
+    has it and the profile's folder does not."""
+    text = (
+        value if Path(value).exists() else expanded(value, key)
+    )  # a name may have a dollar sign in it
+    if text.startswith("/"):
+        return text
+    places = [Path(os.path.normpath(base / text)) for base in (folder, Path.cwd())]
+    return str(next((place for place in places if place.exists()), places[0]))
+
+
+def _anchored_bind(bind: str, folder: Path, key: str) -> str:
+    """``HOST[:CONTAINER[:OPTIONS]]`` with HOST as `_anchored`."""
+    host, separator, rest = bind.partition(":")
+    if not Path(host).exists():
+        host, separator, rest = expanded(bind, key).partition(":")
+    return _anchored(host, folder, key) + separator + rest if host else bind
+
+
+def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResources:
+    """A section of the profile with the nodes that its files list in their place."""
+    changes = {}
+    for name in ("exclude", "nodelist"):
+        value = getattr(resources, name)
+        if not node_lists.is_file(value):
+            continue
+        file = Path(_anchored(value, folder, f"{what}.{name}"))
+        try:
+            changes[name] = node_lists.names_of_file(read_text(file, "list of nodes"))
+        except (UserError, ValueError) as error:
+            raise UserError(
+                f"{what}.{name}: {file} is to list nodes: {error}; valid: a file of names and ranges, or the list itself, e.g. "
+                "n[1-4,7],gpu9"
+            ) from None
+    resources = resources.model_copy(update=changes)
+    both = node_lists.common_nodes(resources.exclude, resources.nodelist)
+    if both:
+        raise UserError(
+            f"{what}: exclude and nodelist both name {', '.join(both[:5])}, which Slurm refuses; leave them in one of the two"
+        )
+    return resources
 
 
 def describe(resources: JobResources) -> dict[str, Any]:

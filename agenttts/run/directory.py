@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from agenttts.dispatch.profile import Profile, load_profile
+from agenttts.dispatch.profile import Profile, frozen_profile
 from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
 from agenttts.files.documents import parse_json, typed
 from agenttts.run.record import INCOMPLETE, OLDER_RUN_FILE, RUN_FILE, RunRecord, read_record
@@ -147,7 +147,7 @@ class RunDirectory:
 
     def profile(self) -> Profile:
         """The profile the run was launched with."""
-        return load_profile(str(self.profile_file), [])
+        return frozen_profile(self.profile_file)
 
     def controller(self) -> dict[str, Any] | None:
         """The contents of `controller_file`; None where no controller was ever started."""

@@ -11,8 +11,11 @@ from typing import Any
 from agenttts.errors import UserError
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
+# What a shell would make something else of: ${NAME:-default}, $(command), `command`.
+_OF_A_SHELL = re.compile(r"\$\{[^}]*\}?|\$\([^)]*\)?|`[^`]*`?")
 _WRITTEN_AS_PATH = re.compile(
-    r"\.{0,2}/|~(?:[A-Za-z_][\w.-]*)?/|~$|\$\{?[A-Za-z_]\w*\}?(?:/|$)", re.ASCII
+    r"\.{0,2}/|~(?:[A-Za-z_][\w.-]*)?/|~$|\$\{?[A-Za-z_]\w*\}?(?:/|$)|(?:\$\{[^{}\s]*\}|\$\([^()]*\)|`[^`]*`)/",
+    re.ASCII,
 )
 _FILES = {
     *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab", ".parquet", ".gz"),
@@ -38,8 +41,15 @@ def expanded(value: str, key: str) -> str:
         key: The key of the value, for the message.
 
     Raises:
-        UserError: A variable is unset or empty, or ``~NAME`` names no user.
+        UserError: A variable is unset or empty, ``~NAME`` names no user, or ``value`` has a form that
+            only a shell replaces.
     """
+    for match in _OF_A_SHELL.finditer(value):
+        if not _VARIABLE.match(match[0]):
+            raise UserError(
+                f"{key}: '{value}' holds {match[0]}, which no shell replaces here; valid: $NAME, ${{NAME}} and a leading ~; "
+                "export a variable with the value, or write the path out"
+            )
 
     def replace(match: re.Match[str]) -> str:
         name = match[1] or match[2]
@@ -120,7 +130,9 @@ def absolute_option(value: Any, base: Path, key: str) -> Any:
 
 def absolute_bind(bind: str, base: Path, key: str) -> str:
     """Return ``HOST[:CONTAINER[:OPTIONS]]``, expanded, with HOST made absolute."""
-    host, separator, rest = expanded(bind, key).partition(":")
+    host, separator, rest = bind.partition(":")
+    if not _there(base / host):  # a name may have a dollar sign in it
+        host, separator, rest = expanded(bind, key).partition(":")
     if host and not host.startswith("/"):
         host = absolute(host, base, key)
     return host + separator + rest

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agenttts.dispatch.profile import load_profile
+from agenttts.dispatch.profile import frozen_profile, load_profile
 from agenttts.errors import UserError
 from agenttts.spec import load_spec
 from agenttts.spec.load import dump_spec
@@ -27,7 +29,7 @@ def test_variables_and_homes_are_replaced(monkeypatch):
     assert expanded("$SCRATCH/a", "k") == "/scratch/me/a"
     assert expanded("${SCRATCH}_b:$SCRATCH:ro", "k") == "/scratch/me_b:/scratch/me:ro"
     assert expanded("~/a", "k") == "/home/me/a"
-    for same in ("", "/a/b", "org/model", "a~b", "costs 5$", "$5 off", "${5}", "./a//b"):
+    for same in ("", "/a/b", "org/model", "a~b", "costs 5$", "$5 off", "$-x", "./a//b"):
         assert expanded(same, "k") == same
 
 
@@ -36,6 +38,35 @@ def test_what_is_not_set_is_named(monkeypatch, path, said):
     monkeypatch.delenv("NO_SUCH", raising=False)
     with pytest.raises(UserError, match=f"models.x.path: .*{said}"):
         expanded(path, "models.x.path")
+
+
+SHELL_FORMS = ["${SCRATCH:-/scratch}", "${HOME%/}", "${#HOME}", "${!HOME}", "${5}", "${}", "${HOME", "$(pwd)", "$(hostname -s", "$((1+2))", "`pwd`", "`pwd"]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", SHELL_FORMS)
+@pytest.mark.parametrize("path", ["{}/models/x", "/a/{}/b", "$HOME/{}", "./{}"])
+def test_what_only_a_shell_replaces_is_refused_by_name(form, path):
+    value = path.format(form)
+    with pytest.raises(UserError) as caught:
+        expanded(value, "models.x.path")
+    assert str(caught.value).startswith(f"models.x.path: '{value}' holds ")
+    assert "$NAME" in str(caught.value)
+
+
+@given(st.text(alphabet="ab/~.:${}()`X_0 "))
+def test_a_path_is_taken_or_refused_and_what_is_taken_holds_no_shell_s_form(text):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("X", "X_0", "a", "b", "ab"):
+            patch.setenv(name, "/set")
+        try:
+            found = expanded(text, "k")
+        except UserError as error:
+            found = ""
+            told = str(error)
+            assert told.startswith("k: ")
+    assert "${" not in found
+    assert "$(" not in found
+    assert "`" not in found
 
 
 def test_an_empty_variable_is_named(monkeypatch):
@@ -178,6 +209,65 @@ def test_every_path_of_a_spec_is_expanded_and_frozen(scripted_spec, tmp_path, mo
     assert dump_spec(load_spec(tmp_path / "frozen.yaml")) == text
     with pytest.raises(UserError, match=rf"small.yaml: {key}: .*PLACE, which is not set"):
         load_spec(path)
+
+
+@pytest.mark.parametrize(("key", "change"), PLACES.items(), ids=PLACES)
+def test_no_path_of_a_spec_takes_a_shell_s_form(scripted_spec, key, change):
+    text = yaml.safe_dump(change).replace("$PLACE", "${PLACE:-/here}")
+    with pytest.raises(UserError, match=rf"small.yaml: {key}: .* holds \$\{{PLACE:-/here\}}"):
+        load_spec(scripted_spec(**yaml.safe_load(text)))
+
+
+def test_a_name_with_a_dollar_sign_in_it_is_a_name(scripted_spec, tmp_path):
+    (tmp_path / "a$(b)").mkdir()
+    (tmp_path / "c${d").mkdir()
+    spec = load_spec(scripted_spec(samples="a$(b)", container__binds=["c${d:/c"]))
+    assert spec.samples == f"{tmp_path}/a$(b)"
+    assert spec.container.binds == [f"{tmp_path}/c${{d:/c"]
+
+
+def test_every_path_of_a_profile_is_absolute(tmp_path, monkeypatch):
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "beside").mkdir()
+    (tmp_path / "here.sif").write_text("")
+    path = tmp_path / "slurm" / "big.yaml"
+    container = {
+        "image": "here.sif",
+        "binds": ["beside:/x:ro", "../here.sif", "/a:/b", "absent:/d"],
+    }
+    path.write_text(yaml.safe_dump({"kind": "slurm", "cache": "cc", "container": container}))
+    monkeypatch.chdir(tmp_path)
+    for name in (str(path), "big", "slurm/big.yaml"):
+        loaded = load_profile(name, [tmp_path])
+        assert loaded.cache == f"{tmp_path}/slurm/cc", "as the paths of a spec"
+        assert loaded.container.image == f"{tmp_path}/here.sif", "where the launch has it"
+        assert loaded.container.binds == [f"{tmp_path}/slurm/beside:/x:ro", f"{tmp_path}/here.sif", "/a:/b", f"{tmp_path}/slurm/absent:/d"]  # fmt: skip
+    frozen = tmp_path / "profile.yaml"
+    frozen.write_text(yaml.safe_dump(loaded.model_dump()))
+    assert frozen_profile(frozen) == loaded
+
+
+@pytest.mark.parametrize("form", ["${SCRATCH:-/scratch}/x", "$(pwd)/x"])
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("cache", {"cache": "{}"}),
+        ("container.image", {"container": {"image": "{}"}}),
+        ("container.binds", {"container": {"binds": ["/a:/b", "{}:/c"]}}),
+    ],
+)
+def test_no_path_of_a_profile_takes_a_shell_s_form(tmp_path, form, key, change):
+    path = tmp_path / "big.yaml"
+    path.write_text(yaml.safe_dump({"kind": "slurm", **change}).replace("'{}'", f"'{form}'").replace("'{}:/c'", f"'{form}:/c'"))  # fmt: skip
+    with pytest.raises(UserError, match=rf"big.yaml: {key}: .* no shell replaces here"):
+        load_profile(str(path), [])
+
+
+def test_what_a_run_has_frozen_is_read_as_it_is(tmp_path):
+    path = tmp_path / "profile.yaml"
+    path.write_text(yaml.safe_dump({"kind": "slurm", "cache": "/data/$HOME_x", "trial": {"exclude": "/gone/nodes.txt"}}))  # fmt: skip
+    profile = frozen_profile(path)
+    assert (profile.cache, profile.trial.exclude) == ("/data/$HOME_x", "/gone/nodes.txt")
 
 
 def test_every_path_of_a_profile_is_expanded(tmp_path, monkeypatch):

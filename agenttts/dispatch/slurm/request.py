@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from agenttts.dispatch.profile import JobResources
+from agenttts.dispatch.slurm.node_lists import request_lists
 from agenttts.dispatch.slurm.syntax import memory_times, minutes
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -33,6 +34,7 @@ def sbatch_options(resources: JobResources, needs: JobNeeds) -> dict[str, str]:
 
     Flags have the value ``true`` or ``false`` (`agenttts.dispatch.slurm.sbatch_options.flag_line`).
     """
+    exclude, nodelist = request_lists(resources.exclude, resources.nodelist, needs.exclude)
     options: dict[str, str | None] = {
         "job-name": _one_line(needs.name),
         "comment": _one_line(needs.comment),
@@ -49,8 +51,8 @@ def sbatch_options(resources: JobResources, needs: JobNeeds) -> dict[str, str]:
         "constraint": resources.constraint,
         "reservation": resources.reservation,
         "wckey": resources.wckey,
-        "exclude": ",".join(filter(None, (resources.exclude, *needs.exclude))) or None,
-        "nodelist": resources.nodelist,
+        "exclude": exclude,
+        "nodelist": nodelist,
         **resources.sbatch,
     }
     gpus = _gpus(resources, needs.gpus)

@@ -16,6 +16,7 @@ from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.batch_script import check_folder, log_message, named_node
 from agenttts.dispatch.slurm.cluster_checks import cluster_checks, slurm_problems
 from agenttts.dispatch.slurm.login_defaults import with_login_defaults
+from agenttts.dispatch.slurm.node_lists import excluded, is_file
 from agenttts.dispatch.slurm.pickles import Pickles
 from agenttts.dispatch.slurm.queue import (
     cancel_jobs,
@@ -115,7 +116,9 @@ class SlurmScheduler(Scheduler):
     def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
         rows = job_rows(job_ids)
         waiting = [job for job, row in rows.items() if row is not None and row.state == "PENDING"]
-        keep_off(waiting, ",".join(filter(None, (self._profile.trial.exclude, *nodes))))
+        trial = self._profile.trial
+        if not is_file(trial.exclude):  # scontrol takes names alone
+            keep_off(waiting, excluded(trial.exclude, trial.nodelist, nodes) or "")
         return waiting
 
     def cancel(self, job_ids: Iterable[str]) -> None:
