@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agenttts.inference import compaction
 from agenttts.inference.compaction import compact
@@ -140,8 +146,79 @@ def test_large_shards_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(compaction, "LARGEST_BYTES", 10)
     assert compact(tmp_path, fewest=2, settle_seconds=0) == (0, 0)
     monkeypatch.setattr(compaction, "LARGEST_BYTES", 1 << 20)
-    monkeypatch.setattr(compaction, "MOST_BYTES", 2 * max(p.stat().st_size for p in tmp_path.iterdir()))  # fmt: skip
-    assert compact(tmp_path, fewest=2, settle_seconds=0)[0] in (2, 3)
+    before = everything(tmp_path)
+    sizes = [pl.read_parquet(p).estimated_size() for p in tmp_path.iterdir()]
+    monkeypatch.setattr(compaction, "MOST_BYTES", 2 * max(sizes))
+    assert compact(tmp_path, fewest=2, settle_seconds=0) == (6, 0)
+    assert len(names(tmp_path)) == 6 + 3
+    assert everything(tmp_path) == before
+    assert compact(tmp_path, fewest=9, settle_seconds=0) == (0, 6)
+    assert everything(tmp_path) == before
+
+
+def test_a_shard_that_is_large_in_memory_alone_stays(tmp_path, monkeypatch):
+    """Replies that repeat themselves are tiny on the disk."""
+    filled(tmp_path)
+    store = SampleStore(tmp_path, "loops")
+    for index in range(200):
+        store.add(sample("loop", index, f"{index} again and again " * 2000))
+    store.flush()
+    [loops] = tmp_path.glob("loops*.parquet")
+    assert loops.stat().st_size * 20 < pl.read_parquet(loops).estimated_size()
+    monkeypatch.setattr(compaction, "_PROBED_BYTES", 1000)
+    monkeypatch.setattr(compaction, "MOST_BYTES", 1 << 20)
+    compact(tmp_path, fewest=2, settle_seconds=0)
+    compact(tmp_path, fewest=2, settle_seconds=0)
+    assert names(tmp_path)[1:] == [loops.name]
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from agenttts.inference import compaction
+import polars as pl
+pl.DataFrame({"a": [1]}).write_parquet("/dev/null")
+compaction.MOST_BYTES = int(sys.argv[2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+compaction.compact(Path(sys.argv[1]), fewest=2)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.processes
+def test_memory_is_bounded_however_much_there_is(tmp_path):
+    """100 MB of samples, read 8 MB at a time."""
+    rng = random.Random(0)
+    for number in range(50):
+        store = SampleStore(tmp_path, f"w{number:02}")
+        for index in range(100):
+            store.add(sample(f"k{number}", index, rng.randbytes(10_000).hex()))
+        store.flush()
+    command = [sys.executable, "-c", PEAK, str(tmp_path), str(8 << 20)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) << 10 < 80 << 20, "kB"
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), max_size=6), max_size=8),
+    st.integers(1, 4000),
+    st.integers(1, 3),
+)
+def test_whatever_is_in_the_shards_is_found_the_same_afterwards(shards, most, rounds):
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(compaction, "MOST_BYTES", most)
+        directory = Path(folder)
+        for number, samples in enumerate(shards):
+            store = SampleStore(directory, f"w{number}")
+            for key, index in samples:
+                store.add(sample(f"k{key}", index, f"{number}"))
+            store.flush()
+        wanted = {f"k{key}": 9 for key in range(4)}
+        before = SampleStore(directory, "reader").lookup(wanted)
+        for _ in range(rounds):
+            compact(directory, fewest=2, settle_seconds=0)
+            assert SampleStore(directory, "reader").lookup(wanted) == before
 
 
 def test_a_disk_that_fails_loses_nothing(tmp_path, monkeypatch):
