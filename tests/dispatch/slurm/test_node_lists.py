@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from agenttts.dispatch.slurm.dispatcher import SlurmDispatcher
+from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,7 +146,7 @@ def test_waiting_jobs_are_not_kept_off_the_node_that_they_ask_for(fake, tmp_path
     def avoid(**trial: object) -> str:
         record.unlink(missing_ok=True)
         own = Profile(kind="slurm", trial=JobResources(time="10", **trial))
-        SlurmDispatcher(own, tmp_path / "jobs").avoid(["7_0"], ["gpu7", "n1"])
+        SlurmScheduler(own, tmp_path / "jobs").avoid(["7_0"], ["gpu7", "n1"])
         return record.read_text() if record.exists() else ""
 
     assert avoid(exclude="bad") == "update JobId=7_0 ExcNodeList=bad,gpu7,n1\n"
