@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from agenttts.dispatch.slurm.node_lists import (
     request_lists,
 )
 from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
+from agenttts.dispatch.slurm.scheduler import SlurmScheduler
 from agenttts.errors import UserError
 
 
