@@ -13,8 +13,7 @@ from agenttts.errors import MissingRequirement
 from agenttts.search import TrialResult, create
 from agenttts.search.llm.base import Chat, Reply
 from agenttts.search.llm.transcript import Transcript, summarise
-from tests.search.llm.test_llm_agent import run, score, scripted
-from tests.support.llm import SPACE
+from tests.support.llm import SPACE, run, score, scripted
 
 
 def chat(text: str) -> Chat:
