@@ -48,7 +48,12 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_a_part_of_every_kind_is_described():
-    assert list(SECTIONS) == ["Add a searcher", "Add a task", "Add an engine"]
+    assert list(SECTIONS) == [
+        "Add a searcher",
+        "Add a task",
+        "Add an engine",
+        "Add a scheduler",
+    ]
 
 
 @pytest.mark.processes

@@ -7,14 +7,17 @@ import threading
 import time
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+from agenttts.search import TrialResult, create
+from agenttts.search.base import Proposal, Searcher
 from agenttts.search.llm.caller import Caller, RetryPolicy
 from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import ScriptedLLM
 from agenttts.search.llm.task_description import TaskDescription
 from agenttts.search.llm.transcript import Transcript
-from agenttts.space import Model, SearchSpace, Stage
+from agenttts.space import Allocation, Model, SearchSpace, Stage
 
 KEY = "sk-very-secret-4711"
 
@@ -52,6 +55,51 @@ def scripted_session(
     llm = ScriptedLLM(script, served=transcript.purposes(), sleep=lambda seconds: None)
     caller = Caller(llm, transcript, RetryPolicy(**policy), sleep=lambda seconds: None)
     return LLMSession(caller, TASK_DESCRIPTION)
+
+
+def score(tried: Allocation) -> float:
+    """A made-up score of an allocation of `SPACE`."""
+    first, second = tried.choices
+    value = {"qwen-7b": 0.3, "qwen-72b": 0.55}[first.model] + 0.1 * (1 - first.samples**-0.5)
+    value += {"llama-3b": 0.1, "llama-70b": 0.2}[second.model] * (1 - 0.7 * second.samples**-0.8)
+    return round(value, 4)
+
+
+def run(
+    connection: LLMSession | None,
+    trials: int = 24,
+    batch: int = 6,
+    seed: int = 3,
+    searcher: Searcher | None = None,
+    **options: Any,
+) -> tuple[list[Proposal], Searcher]:
+    """A whole search; the proposals in order."""
+    size = batch
+    if searcher is None:
+        searcher = create("agenttts", SPACE, seed, llm=connection, **options)
+        size = searcher.initial_batch
+    done: list[Proposal] = []
+    while len(done) < trials:
+        proposals = searcher.propose(size)
+        if not proposals:
+            break
+        searcher.tell([TrialResult(p.allocation, score(p.allocation)) for p in proposals])
+        done += proposals
+        size = batch
+    return done, searcher
+
+
+def scripted(path: Path) -> LLMSession:
+    """A session with a model whose script lasts for six batches, its transcript in a file."""
+    replies: list[Any] = []
+    for number in range(6):
+        replies.append(
+            {"for": "guidelines", "text": json.dumps({"guidelines": [f"rule {number}"]})}
+        )
+        few = allocation("qwen-72b", 1 + number % 3, "llama-3b", 2**number)
+        many = allocation("qwen-7b", 10 + number, "llama-70b", 1)
+        replies.append({"for": "propose", "allocations": [few, many]})
+    return scripted_session(replies, transcript=Transcript(path))
 
 
 class Server:

@@ -17,7 +17,7 @@ from pathlib import Path
 from agenttts.dispatch.profile import load_profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import Service, ServiceRequest
-from agenttts.run.starts import is_locked
+from agenttts.files.locks import is_locked
 
 NAME = "run-1234-service"
 

@@ -9,34 +9,9 @@ from agenttts.search.archive import Archive
 from agenttts.search.initial import initial_trials
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.prompts import allocation_text
-from agenttts.search.llm.transcript import Transcript
-from tests.support.llm import SPACE, allocation, scripted_session
+from tests.support.llm import SPACE, allocation, run, score, scripted, scripted_session
 
 GOOD = allocation("qwen-72b", 2, "llama-3b", 16)
-
-
-def score(tried):
-    first, second = tried.choices
-    value = {"qwen-7b": 0.3, "qwen-72b": 0.55}[first.model] + 0.1 * (1 - first.samples**-0.5)
-    value += {"llama-3b": 0.1, "llama-70b": 0.2}[second.model] * (1 - 0.7 * second.samples**-0.8)
-    return round(value, 4)
-
-
-def run(connection, trials=24, batch=6, seed=3, searcher=None, **options):
-    """A whole search; the proposals in order."""
-    size = batch
-    if searcher is None:
-        searcher = create("agenttts", SPACE, seed, llm=connection, **options)
-        size = searcher.initial_batch
-    done = []
-    while len(done) < trials:
-        proposals = searcher.propose(size)
-        if not proposals:
-            break
-        searcher.tell([TrialResult(p.allocation, score(p.allocation)) for p in proposals])
-        done += proposals
-        size = batch
-    return done, searcher
 
 
 @pytest.fixture(scope="module")
@@ -170,18 +145,6 @@ def test_out_of_calls_the_rules_go_on(plain):
     done, _ = run(connection)
     assert [p.allocation for p in done] == [p.allocation for p in without]
     assert any("max_calls" in e.get("reason", "") for e in connection.caller.transcript.events)
-
-
-def scripted(path):
-    replies = []
-    for number in range(6):
-        replies.append(
-            {"for": "guidelines", "text": json.dumps({"guidelines": [f"rule {number}"]})}
-        )
-        few = allocation("qwen-72b", 1 + number % 3, "llama-3b", 2**number)
-        many = allocation("qwen-7b", 10 + number, "llama-70b", 1)
-        replies.append({"for": "propose", "allocations": [few, many]})
-    return scripted_session(replies, transcript=Transcript(path))
 
 
 @pytest.mark.parametrize("stop", [5, 11, 17])

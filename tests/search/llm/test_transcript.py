@@ -13,8 +13,7 @@ from agenttts.errors import MissingRequirement
 from agenttts.search import TrialResult, create
 from agenttts.search.llm.base import Chat, Reply
 from agenttts.search.llm.transcript import Transcript, summarise
-from tests.search.llm.test_llm_agent import run, score, scripted
-from tests.support.llm import SPACE
+from tests.support.llm import SPACE, run, score, scripted
 
 
 def chat(text: str) -> Chat:
@@ -100,7 +99,7 @@ def test_no_reply_on_record_is_paid_for_again(interrupted, tmp_path):
         searcher = create("agenttts", SPACE, 3, llm=again)
         size = searcher.initial_batch
         for begin, end in [(0, size), *((n, n + 6) for n in range(size, len(told), 6))]:
-            searcher.pending(p.allocation for p in told[begin:end])
+            searcher.add_pending(p.allocation for p in told[begin:end])
             searcher.tell([TrialResult(p.allocation, score(p.allocation)) for p in told[begin:end]])
         assert searcher.propose(6) == proposed, kinds[number]
         # Only the reply to the last question is needed, and is lost with its own line.
