@@ -45,35 +45,60 @@ def remove_thinking(text: str, thinking: Thinking | None) -> str:
 
     All blocks go. An end without a start ends a block that the prompt opened: what stands before it is thinking. A
     block that does not end leaves no answer, whatever stands before it: the reply is empty. A start within a block, as
-    when a model writes about its own markers, begins no second one. Never raises. Without markers, and for None, the
-    reply is returned unchanged; the result holds no marker.
+    when a model writes about its own markers, begins no second one; nor does one in the answer that is only mentioned
+    (`_begins_thinking`): it goes, the text around it stays. Never raises. Without markers, and for None, the reply is
+    returned unchanged; the result holds no marker.
     """
     if thinking is None:
         return text
     if _HARMONY_ANSWER in thinking.ends:
         text = _HARMONY_HEADER.sub(r"\1<|message|>", text)
     pattern = _pattern(thinking)
+    matches = list(pattern.finditer(text))
+    if not matches:
+        return text
+    last_end = max((n for n, m in enumerate(matches) if m.group() in thinking.ends), default=-1)
     kept: list[str] = []
     since_last_end: list[str] = []
-    position, inside, found = 0, False, False
-    for match in pattern.finditer(text):
-        found = True
+    position, inside, said = 0, False, False
+    for number, match in enumerate(matches):
         if not inside:
             since_last_end.append(text[position : match.start()])
+            said = said or bool(since_last_end[-1].strip())
         position = match.end()
-        if match.group() in thinking.starts:
-            inside = True
-        elif match.group() in thinking.ends:
+        if match.group() in thinking.ends:
             kept += since_last_end if inside else ()
-            since_last_end, inside = [], False
-    if not found:
-        return text
-    if inside:
-        return ""
+            since_last_end, inside, said = [], False, False
+        elif match.group() in thinking.starts:
+            if number < last_end:
+                inside = True
+            elif not said or _begins_thinking(text, match, thinking, closed=last_end >= 0):
+                return ""
     kept += [*since_last_end, text[position:]]
     answer = "".join(kept)
     # Two pieces may make a marker where they meet; no marker holds a line break.
     return (answer if pattern.search(answer) is None else "\n".join(kept)).strip()
+
+
+def _begins_thinking(text: str, match: re.Match[str], thinking: Thinking, *, closed: bool) -> bool:
+    """Whether a start behind some of the answer, which no end follows, begins thinking that was cut off.
+
+    It is only mentioned, maybe, in code (``tag = '<think>'``) and in prose ("the tag <think> opens ..."), which models that
+    never think write too. In quotes it is. Elsewhere a model whose markers are known is thought to think, but for one that is
+    done with it (``closed``: a block was closed before) and writes the start as a word within a line; of any other model only
+    a start with a line to itself counts or, once a block was closed, one at the beginning of a line.
+    """
+    before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
+    if after and before + after in _QUOTES:
+        return False
+    begins_a_line = not text[text.rfind("\n", 0, match.start()) + 1 : match.start()].strip()
+    if thinking == COMMON_THINKING:
+        end = text.find("\n", match.end())
+        alone = not text[match.end() : end if end >= 0 else len(text)].strip()
+        return begins_a_line and (closed or alone)
+    if begins_a_line or not closed or thinking.special:
+        return True
+    return not (before.isspace() and after.isspace() and text[match.end() :].strip())
 
 
 def opened_thinking(prompt_end: str, thinking: Thinking | None) -> str:
@@ -89,6 +114,7 @@ def opened_thinking(prompt_end: str, thinking: Thinking | None) -> str:
     return ""
 
 
+_QUOTES = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u00ab\u00bb", "()")
 _HARMONY_ANSWER = "<|channel|>final<|message|>"
 # OpenAI's harmony format: between a channel and its message a recipient and the type of the content may stand, as in
 # "<|channel|>final <|constrain|>json<|message|>" and "<|channel|>commentary to=functions.f code<|message|>".

@@ -120,7 +120,65 @@ def test_text_outside_of_blocks_is_not_touched(outside, thoughts):
         reply += f"<think>{thought}</think>{text}"
     expected = "".join(outside)
     assert remove_thinking(reply, THINK) == (expected.strip() if len(outside) > 1 else expected)
-    assert remove_thinking(reply + "<think>" + closed[0], THINK) == ""
+    assert remove_thinking(reply + "<think>x" + closed[0], THINK) == ""
+    assert remove_thinking(reply + "\n<think>" + closed[0], THINK) == ""
+
+
+QWEN, SPECIAL = THINK, Thinking(("<think>",), ("</think>",), special=True)
+MENTIONS = [
+    # A model that is not known to think begins a block at the beginning, after another one, or on a line of its own.
+    (COMMON_THINKING, "x = '<thinking>'; print(42)", "x = ''; print(42)"),
+    (COMMON_THINKING, "The tag <think> opens thinking. Answer: 42", "The tag  opens thinking. Answer: 42"),
+    (COMMON_THINKING, "Answer: 42 <think>", "Answer: 42"),
+    (COMMON_THINKING, "Tags:\n<think> opens, [THINK] too\n42", "Tags:\n opens,  too\n42"),
+    (COMMON_THINKING, "```python\ns = \"<think>\"\n```\n42", '```python\ns = ""\n```\n42'),
+    (COMMON_THINKING, "<think>or Bo", ""),
+    (COMMON_THINKING, " \n<think>\nor Bo", ""),
+    (COMMON_THINKING, "Sure!\n<think>\nor Bo", ""),
+    (COMMON_THINKING, "<think>a</think>\n<think>or Bo", ""),
+    (COMMON_THINKING, "<think>a</think>Ann\n<think>or Bo", ""),
+    (COMMON_THINKING, "<think>a</think>Ann <think>or Bo", "Ann or Bo"),
+    (COMMON_THINKING, "Ann <think>or Bo?</think>Lee", "Ann Lee"),
+    # The chat template opened the block: the reply begins inside of it, or with its start where it is stored.
+    (COMMON_THINKING, "<think>\nor '<think>'?</think>Ann", "Ann"),
+    (COMMON_THINKING, "or Bo?</think>the tag <think> opens: 42", "the tag  opens: 42"),
+    (COMMON_THINKING, "<think>\nor Bo, he says <think>", ""),
+    (QWEN, "<think>a</think>\ns='<think>'", "s=''"),
+    (QWEN, "<think>a</think>\n```python\ns='<think>'\n```", "```python\ns=''\n```"),
+    (QWEN, "<think>a</think>\nUse the <think> tag in HTML: 42", "Use the  tag in HTML: 42"),
+    (QWEN, "x = `<think>`; 42", "x = ``; 42"),
+    (QWEN, "the tag <think> opens: 42", ""),
+    (QWEN, "<think>a</think>Ann <think>or Bo", ""),
+    (QWEN, "<think>a</think>Ann <think> ", ""),
+    (QWEN, "<think>a</think>Ann\n<think> or Bo", ""),
+    (QWEN, "<think>a</think>say '<think>' now\n<think>or Bo", ""),
+    (SPECIAL, "<think>a</think>Ann <think> or Bo", ""),
+    (SPECIAL, "<think>a</think>s = '<think>' # 42", "s = '' # 42"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("thinking", "reply", "answer"), MENTIONS)
+def test_a_marker_that_is_only_mentioned_takes_no_answer_away(thinking, reply, answer):
+    assert remove_thinking(reply, thinking) == answer
+
+
+SAID = WORDS.filter(lambda text: text.strip() and "\n" not in text and "\r" not in text)
+START = st.sampled_from(COMMON_THINKING.starts)
+
+
+@given(SAID, START, WORDS, st.sampled_from(["''", '""', "``", "  "]))
+def test_a_model_that_never_thinks_loses_no_answer_to_a_marker_in_a_line(before, start, after, marks):  # fmt: skip
+    reply = f"{before}{marks[0]}{start}{marks[1]}{after}"
+    assert remove_thinking(reply, COMMON_THINKING) == f"{before}{marks}{after}".strip()
+
+
+@given(WORDS, START, WORDS, st.sampled_from(["", " ", "\n"]))
+def test_a_block_at_the_beginning_or_after_another_is_thinking_for_every_model(thought, start, answer, space):  # fmt: skip
+    end = COMMON_THINKING.ends[COMMON_THINKING.starts.index(start)]
+    for thinking in (COMMON_THINKING, Thinking((start,), (end,))):
+        assert remove_thinking(f"{space}{start}{thought}", thinking) == ""
+        assert remove_thinking(f"{start}{thought}{end}{space}{start}{answer}", thinking) == ""
+        assert remove_thinking(f"{start}{thought}{end}{answer}", thinking) == answer.strip()
 
 
 @given(WORDS, WORDS)
