@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from agenttts.search.llm.briefing import Briefing
-from agenttts.search.llm.caller import Caller, RetryPolicy
+from agenttts.search.llm.caller import Caller, Patience
 from agenttts.search.llm.scripted import ScriptedLLM
 from agenttts.search.llm.transcript import Transcript
 from agenttts.search.llm.writer import Link
@@ -44,13 +44,13 @@ def allocation(first: str, few: float, second: str, many: float) -> dict[str, An
 
 
 def link(
-    replies: list[Any], then: Any = "", transcript: Transcript | None = None, **policy: Any
+    replies: list[Any], then: Any = "", transcript: Transcript | None = None, **patience: Any
 ) -> Link:
     """A link to a scripted model that waits for nothing."""
     transcript = transcript or Transcript()
     script = {"replies": replies, "then": then}
     llm = ScriptedLLM(script, served=transcript.purposes(), sleep=lambda seconds: None)
-    caller = Caller(llm, transcript, RetryPolicy(**policy), sleep=lambda seconds: None)
+    caller = Caller(llm, transcript, Patience(**patience), sleep=lambda seconds: None)
     return Link(caller, BRIEFING)
 
 

@@ -3,7 +3,7 @@
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.base import LLM, Chat, LLMError, Reply
 from agenttts.search.llm.briefing import Briefing
-from agenttts.search.llm.caller import Caller, RetryPolicy
+from agenttts.search.llm.caller import Caller, Patience
 from agenttts.search.llm.endpoint import Address, EndpointLLM
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
 from agenttts.search.llm.transcript import Transcript
@@ -19,8 +19,8 @@ __all__ = [
     "LLMAgent",
     "LLMError",
     "Link",
+    "Patience",
     "Reply",
-    "RetryPolicy",
     "ScriptedLLM",
     "Transcript",
     "load_script",

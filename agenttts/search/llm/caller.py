@@ -21,7 +21,7 @@ _LONGEST_RETRY_AFTER_S = 300.0
 
 
 @dataclass(frozen=True)
-class RetryPolicy:
+class Patience:
     """``retries`` after a first attempt that failed in passing; at most ``max_calls`` attempts and about
     ``max_total_tokens`` tokens (prompts and replies) a run, of which one reply may take ``max_tokens``."""
 
@@ -41,25 +41,25 @@ class Caller:
         self,
         llm: LLM,
         transcript: Transcript,
-        policy: RetryPolicy | None = None,
+        patience: Patience | None = None,
         sleep: Callable[[float], None] = time.sleep,
         thinking: Thinking | None = COMMON_THINKING,
     ) -> None:
         self.llm = llm
         self.transcript = transcript
-        self._policy = policy or RetryPolicy()
+        self._patience = patience or Patience()
         self._sleep = sleep
         self._thinking = thinking
 
     def ask(self, chat: Chat) -> Reply:
-        """The reply, without thinking. Raises `LLMError` when its retries or a cap is used up, or the model refuses."""
+        """The reply, without thinking. Raises `LLMError` when patience or a cap is used up, or the model refuses."""
         recorded = self.transcript.recorded(chat)
         if recorded is not None:
             return self._answer(recorded)
         failed = self.transcript.find("failed", chat.key)
         if failed is not None and failed["fault"] == "context":
             raise LLMError("context", failed["error"])  # as long as it was the last time
-        for attempt in range(self._policy.retries + 1):
+        for attempt in range(self._patience.retries + 1):
             self._check_caps(chat)
             started = time.monotonic()
             try:
@@ -89,7 +89,7 @@ class Caller:
 
     def _wait(self, error: LLMError, attempt: int) -> float | None:
         """Seconds before the next attempt, None for no further one."""
-        if not error.again or attempt >= self._policy.retries:
+        if not error.again or attempt >= self._patience.retries:
             return None
         if error.retry_after is not None:
             return error.retry_after if error.retry_after <= _LONGEST_RETRY_AFTER_S else None
@@ -97,13 +97,13 @@ class Caller:
         return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * float(2**attempt)) * random.uniform(0.75, 1.25)
 
     def _check_caps(self, chat: Chat) -> None:
-        policy, used = self._policy, self.transcript
-        if used.calls >= policy.max_calls:
-            raise LLMError("cap", f"agent.max_calls ({policy.max_calls}) is used up")
-        expected = used.tokens + estimated_tokens(chat.characters) + policy.max_tokens
-        if expected > policy.max_total_tokens:
+        patience, used = self._patience, self.transcript
+        if used.calls >= patience.max_calls:
+            raise LLMError("cap", f"agent.max_calls ({patience.max_calls}) is used up")
+        expected = used.tokens + estimated_tokens(chat.characters) + patience.max_tokens
+        if expected > patience.max_total_tokens:
             raise LLMError(
                 "cap",
-                f"agent.max_total_tokens ({policy.max_total_tokens}) would not hold another call: "
+                f"agent.max_total_tokens ({patience.max_total_tokens}) would not hold another call: "
                 f"{used.tokens} are used up",
             )

@@ -12,7 +12,7 @@ from agenttts.errors import MissingRequirement
 from agenttts.replies import COMMON_THINKING, Thinking
 from agenttts.search.llm.base import LLM, LLMError
 from agenttts.search.llm.briefing import Briefing
-from agenttts.search.llm.caller import Caller, RetryPolicy
+from agenttts.search.llm.caller import Caller, Patience
 from agenttts.search.llm.endpoint import Address, EndpointLLM
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
 from agenttts.search.llm.transcript import Transcript
@@ -36,7 +36,7 @@ def connect(
     """
     if section == "none":
         return None
-    policy = RetryPolicy(
+    patience = Patience(
         retries=section.retries,
         max_calls=section.max_calls,
         max_total_tokens=section.max_total_tokens,
@@ -61,7 +61,7 @@ def connect(
             direct=not fixed,
             extra=section.extra if isinstance(section, EndpointAgent) else extra,
         )
-    caller = Caller(llm, transcript, policy, thinking=thinking)
+    caller = Caller(llm, transcript, patience, thinking=thinking)
     return Link(caller, briefing, section.bad_replies)
 
 

@@ -1,4 +1,4 @@
-"""RetryPolicy, caps, and the transcript as memory."""
+"""Patience, caps, and the transcript as memory."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from agenttts.errors import UserError
 from agenttts.search.llm.base import Chat, LLMError
-from agenttts.search.llm.caller import Caller, RetryPolicy
+from agenttts.search.llm.caller import Caller, Patience
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
 from agenttts.search.llm.transcript import Transcript, summarise
 from tests.support.llm import BRIEFING, link
@@ -14,10 +14,10 @@ from tests.support.llm import BRIEFING, link
 CHAT = Chat("propose", ({"role": "user", "content": "x" * 400},))
 
 
-def caller(replies, transcript=None, waits=None, then="", **policy):
+def caller(replies, transcript=None, waits=None, then="", **patience):
     llm = ScriptedLLM({"replies": replies, "then": then}, sleep=lambda s: None)
     sleep = (waits if waits is not None else []).append
-    return Caller(llm, transcript or Transcript(), RetryPolicy(**policy), sleep=sleep)
+    return Caller(llm, transcript or Transcript(), Patience(**patience), sleep=sleep)
 
 
 def test_waits_grow_and_a_reply_ends_them():
