@@ -1,7 +1,8 @@
-"""agenttts-hpc: test-time compute-optimal scaling of multi-stage LLM tasks, searched on Slurm clusters.
+"""agenttts-hpc: test-time compute-optimal scaling of multi-stage LLM tasks, searched on Slurm
+clusters.
 
-The names in ``__all__`` are the public interface. They are imported when they are first used, so that
-``import agenttts`` loads nothing else.
+The names in ``__all__`` are the public interface. They are imported when they are first used, so
+that ``import agenttts`` loads nothing else.
 """
 
 from importlib import import_module

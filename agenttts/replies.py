@@ -1,9 +1,10 @@
 """Thinking in a model's replies: which markers enclose it, and the text without it.
 
-Reasoning models write their thinking before (or between) what they answer. It holds drafts, numbers and code that no
-parser may take for the answer, so it is removed here, once, before any parser reads a reply: trials remove it from
-every sample (`agenttts.inference.sampler`), the search from every reply of its language model (`agenttts.search.llm`).
-Where a reply is stored, it is stored whole.
+Reasoning models write their thinking before (or between) what they answer. It holds drafts, numbers
+and code that no parser may take for the answer, so it is removed here, once, before any parser
+reads a reply: trials remove it from every sample (`agenttts.inference.sampler`), the search from
+every reply of its language model (`agenttts.search.llm`). Where a reply is stored, it is stored
+whole.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import Any
 class Thinking:
     """The markers of a model's thinking.
 
-    A block begins with one of ``starts`` and ends with one of ``ends``. ``wrappers`` enclose the answer: they go, what
-    they enclose stays. ``special``: the tokenizer holds some of these markers for special tokens, which engines leave
-    out of a text unless they are told not to.
+    A block begins with one of ``starts`` and ends with one of ``ends``. ``wrappers`` enclose the
+    answer: they go, what they enclose stays. ``special``: the tokenizer holds some of these markers
+    for special tokens, which engines leave out of a text unless they are told not to.
     """
 
     starts: tuple[str, ...]
@@ -41,13 +42,15 @@ class Thinking:
 
 
 def remove_thinking(text: str, thinking: Thinking | None) -> str:
-    """A reply without its thinking; what stands outside of blocks is left as it is, but for white space at its ends.
+    """A reply without its thinking; what stands outside of blocks is left as it is, but for white
+    space at its ends.
 
-    All blocks go. An end without a start ends a block that the prompt opened: what stands before it is thinking. A
-    block that does not end leaves no answer, whatever stands before it: the reply is empty. A start within a block, as
-    when a model writes about its own markers, begins no second one; nor does one in the answer that is only mentioned
-    (`_begins_thinking`): it goes, the text around it stays. Never raises. Without markers, and for None, the reply is
-    returned unchanged; the result holds no marker.
+    All blocks go. An end without a start ends a block that the prompt opened: what stands before it
+    is thinking. A block that does not end leaves no answer, whatever stands before it: the reply is
+    empty. A start within a block, as when a model writes about its own markers, begins no second
+    one; nor does one in the answer that is only mentioned (`_begins_thinking`): it goes, the text
+    around it stays. Never raises. Without markers, and for None, the reply is returned unchanged;
+    the result holds no marker.
     """
     if thinking is None:
         return text
@@ -81,12 +84,14 @@ def remove_thinking(text: str, thinking: Thinking | None) -> str:
 
 
 def _begins_thinking(text: str, match: re.Match[str], thinking: Thinking, *, closed: bool) -> bool:
-    """Whether a start behind some of the answer, which no end follows, begins thinking that was cut off.
+    """Whether a start behind some of the answer, which no end follows, begins thinking that was cut
+    off.
 
-    It is only mentioned, maybe, in code (``tag = '<think>'``) and in prose ("the tag <think> opens ..."), which models that
-    never think write too. In quotes it is. Elsewhere a model whose markers are known is thought to think, but for one that is
-    done with it (``closed``: a block was closed before) and writes the start as a word within a line; of any other model only
-    a start with a line to itself counts or, once a block was closed, one at the beginning of a line.
+    It is only mentioned, maybe, in code (``tag = '<think>'``) and in prose ("the tag <think> opens
+    ..."), which models that never think write too. In quotes it is. Elsewhere a model whose markers
+    are known is thought to think, but for one that is done with it (``closed``: a block was closed
+    before) and writes the start as a word within a line; of any other model only a start with a
+    line to itself counts or, once a block was closed, one at the beginning of a line.
     """
     before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
     if after and before + after in _QUOTES:
@@ -102,10 +107,11 @@ def _begins_thinking(text: str, match: re.Match[str], thinking: Thinking, *, clo
 
 
 def opened_thinking(prompt_end: str, thinking: Thinking | None) -> str:
-    """The start of a block that a prompt ends with, and the white space after it; empty when it opens none.
+    """The start of a block that a prompt ends with, and the white space after it; empty when it
+    opens none.
 
-    Chat templates of some models (DeepSeek-R1, QwQ, Qwen3-Thinking) open the block themselves: the reply then begins
-    inside of it and, when it is cut there, holds no marker at all.
+    Chat templates of some models (DeepSeek-R1, QwQ, Qwen3-Thinking) open the block themselves: the
+    reply then begins inside of it and, when it is cut there, holds no marker at all.
     """
     end = prompt_end.rstrip()
     for start in thinking.starts if thinking else ():
@@ -116,8 +122,9 @@ def opened_thinking(prompt_end: str, thinking: Thinking | None) -> str:
 
 _QUOTES = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u00ab\u00bb", "()")
 _HARMONY_ANSWER = "<|channel|>final<|message|>"
-# OpenAI's harmony format: between a channel and its message a recipient and the type of the content may stand, as in
-# "<|channel|>final <|constrain|>json<|message|>" and "<|channel|>commentary to=functions.f code<|message|>".
+# OpenAI's harmony format: between a channel and its message a recipient and the type of the content
+# may stand, as in "<|channel|>final <|constrain|>json<|message|>" and "<|channel|>commentary
+# to=functions.f code<|message|>".
 _HARMONY_HEADER = re.compile(
     r"(<\|channel\|>(?:analysis|commentary|final))\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
 )
@@ -132,7 +139,10 @@ def _pattern(thinking: Thinking) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class _Family:
-    """Models that mark their thinking alike. ``signs`` tell them by their files: any of them, by default any marker."""
+    """Models that mark their thinking alike.
+
+    ``signs`` tell them by their files: any of them, by default any marker.
+    """
 
     starts: tuple[str, ...]
     ends: tuple[str, ...]
@@ -143,10 +153,11 @@ class _Family:
         return any(sign in text for sign in self.signs or (*self.starts, *self.ends))
 
 
-# Markers as vLLM's reasoning parsers have them (vllm/reasoning and vllm/parser, 0.11 to 0.33; a test compares them with the
-# installed ones), but for those noted.
+# Markers as vLLM's reasoning parsers have them (vllm/reasoning and vllm/parser, 0.11 to 0.33; a
+# test compares them with the installed ones), but for those noted.
 _TAGGED = (
-    # DeepSeek-R1, QwQ, Qwen3, GLM-4.5, MiniMax-M2, Kimi-K2, Nemotron, Olmo 3, Phi-4-reasoning, Granite 4.2, Hunyuan, ...
+    # DeepSeek-R1, QwQ, Qwen3, GLM-4.5, MiniMax-M2, Kimi-K2, Nemotron, Olmo 3, Phi-4-reasoning,
+    # Granite 4.2, Hunyuan, ...
     _Family(("<think>",), ("</think>",)),
     _Family(("<thinking>",), ("</thinking>",)),
     # Sky-T1 and others trained on OpenThoughts' format.
@@ -184,7 +195,8 @@ _UNTAGGED = (
     _Family(("<thought>",), ("</thought>",)),  # EXAONE Deep (its model card)
     _Family(("<Thought>",), ("</Thought>",), ("<Output>", "</Output>")),  # Marco-o1 (its card)
     _Family(("<reasoning>",), ("</reasoning>",)),  # Reka Flash 3 (its model card)
-    # Of these three an end of a message ends thinking and answers alike: what begins the answer is taken for the end.
+    # Of these three an end of a message ends thinking and answers alike: what begins the answer is
+    # taken for the end.
     _Family(
         ("<|think|>",), ("<|content|>",), ("<|begin|>assistant", "<|end|>"), signs=("<|think|>",)
     ),  # Solar Open (its model card)
@@ -214,7 +226,8 @@ _UNTAGGED = (
         ("Here is my response:", "Here's my response:"),
     ),
 )
-# Around the answer, in models of several families (Hunyuan, ERNIE 4.5): wrappers where the model's files show them.
+# Around the answer, in models of several families (Hunyuan, ERNIE 4.5): wrappers where the model's
+# files show them.
 _WRAPPERS = ("<answer>", "</answer>", "<response>", "</response>")
 # Around the answer of GLM-4.1V and 4.5V; in no other text.
 _BOX = ("<|begin_of_box|>", "<|end_of_box|>")
@@ -236,9 +249,11 @@ COMMON_THINKING = _joined(_TAGGED, _BOX)
 
 
 def detect_thinking(directory: Path | None) -> Thinking | None:
-    """The markers that a model's directory shows in its chat templates and added tokens; None where it shows none.
+    """The markers that a model's directory shows in its chat templates and added tokens; None where
+    it shows none.
 
-    Reads a few small files. What cannot be read shows nothing: the engine will say what is wrong with it.
+    Reads a few small files. What cannot be read shows nothing: the engine will say what is wrong
+    with it.
     """
     if directory is None or not directory.is_dir():
         return None
@@ -255,7 +270,9 @@ def detect_thinking(directory: Path | None) -> Thinking | None:
 
 
 def named_thinking(start: str, end: str, directory: Path | None) -> Thinking:
-    """Thinking between two markers that the user names; ``directory`` is the model's, where it is here."""
+    """Thinking between two markers that the user names; ``directory`` is the model's, where it
+    is here.
+    """
     thinking = Thinking((start,), (end,))
     tokens = _added_tokens(directory) if directory is not None and directory.is_dir() else {}
     return replace(thinking, special=_any_special(thinking, tokens))
@@ -264,14 +281,17 @@ def named_thinking(start: str, end: str, directory: Path | None) -> Thinking:
 def _any_special(thinking: Thinking, tokens: Mapping[str, bool]) -> bool:
     """Whether some of the markers are, or contain, special tokens.
 
-    A marker may be several tokens: of the three of ``<|channel|>analysis<|message|>`` two are special.
+    A marker may be several tokens: of the three of ``<|channel|>analysis<|message|>`` two are
+    special.
     """
     markers = (*thinking.starts, *thinking.ends)
     return any(special and token in marker for token, special in tokens.items() for marker in markers)  # fmt: skip
 
 
 def _chat_templates(directory: Path) -> list[str]:
-    """Every chat template of a model: in files of their own, or in the tokenizer's configuration."""
+    """Every chat template of a model: in files of their own, or in the tokenizer's
+    configuration.
+    """
     found: list[str] = []
     for file in (
         *sorted(directory.glob("chat_template*.jinja")),

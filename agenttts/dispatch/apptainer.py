@@ -25,7 +25,8 @@ OFFLINE = {
 
 # Each job has a scratch directory of its own on the node; the job fills its path in (dispatch.job).
 SCRATCH = "{scratch}"
-# Below SCRATCH, which is /tmp inside. What compilers leave in CACHE_FOLDER is kept between jobs (dispatch.cache).
+# Below SCRATCH, which is /tmp inside. What compilers leave in CACHE_FOLDER is kept between jobs
+# (dispatch.cache).
 CACHE_FOLDER = "cache"
 HOME_FOLDER = "home"
 CACHES = {
@@ -43,7 +44,10 @@ CACHES = {
 
 @dataclass(frozen=True)
 class Container:
-    """The image trials run in and how it is started. ``binds`` are ``HOST[:CONTAINER[:OPTIONS]]``."""
+    """The image trials run in and how it is started.
+
+    ``binds`` are ``HOST[:CONTAINER[:OPTIONS]]``.
+    """
 
     image: Path
     runtime: str = "apptainer"
@@ -61,17 +65,19 @@ def exec_command(
 ) -> tuple[str, ...]:
     """``RUNTIME exec ... IMAGE COMMAND``.
 
-    ``writable`` and ``read_only`` are bound at the same path inside, the job's scratch directory as ``/tmp``; where
-    links in a ``read_only`` directory lead out of it (as in a Hugging Face snapshot), their targets are bound too. The
-    container sees none of the user's home directory, no host environment and its own process tree: what it starts
-    ends with it. HOME is an empty, writable directory. Raises `UserError` for a path that ``--bind`` cannot take.
+    ``writable`` and ``read_only`` are bound at the same path inside, the job's scratch directory as
+    ``/tmp``; where links in a ``read_only`` directory lead out of it (as in a Hugging Face
+    snapshot), their targets are bound too. The container sees none of the user's home directory, no
+    host environment and its own process tree: what it starts ends with it. HOME is an empty,
+    writable directory. Raises `UserError` for a path that ``--bind`` cannot take.
     """
     arguments = [container.runtime, "--quiet", "exec", "--containall", "--no-home"]
     arguments += ["--bind", f"{SCRATCH}:/tmp"]
     if container.nv:
         arguments.append("--nv")
     bound: list[Path] = []
-    # Writable first, shortest first: a path inside one that is bound already needs no bind of its own.
+    # Writable first, shortest first: a path inside one that is bound already needs no bind of its
+    # own.
     for path in sorted(set(writable), key=lambda p: len(p.parts)):
         if not any(path.is_relative_to(other) for other in bound):
             check_bindable("container", path)
@@ -86,13 +92,16 @@ def exec_command(
     for bind in container.binds:
         arguments += ["--bind", bind]
     arguments += container.options
-    # Inside, because Apptainer refuses to take HOME from its environment ("Overriding HOME ... is not permitted").
+    # Inside, because Apptainer refuses to take HOME from its environment ("Overriding HOME ... is
+    # not permitted").
     home = ("env", f"HOME=/tmp/{HOME_FOLDER}")
     return (*arguments, str(container.image), *home, *command)
 
 
 def check_bindable(key: str, path: Path) -> None:
-    """Raise `UserError` naming the ``key`` whose path cannot be bound: ``--bind`` ends a path at a colon or a comma."""
+    """Raise `UserError` naming the ``key`` whose path cannot be bound: ``--bind`` ends a path
+    at a colon or a comma.
+    """
     for mark, name in ((":", "colon"), (",", "comma")):
         if mark in str(path):
             raise UserError(
@@ -102,8 +111,10 @@ def check_bindable(key: str, path: Path) -> None:
 
 
 def link_targets(place: Path) -> list[Path]:
-    """What symbolic links in a directory lead through or to outside of it, as directories, deepest links included; of a
-    file that is a link itself, the files that it leads through and to."""
+    """What symbolic links in a directory lead through or to outside of it, as directories,
+    deepest links included; of a file that is a link itself, the files that it leads through and
+    to.
+    """
     if not place.is_dir():
         return _hops(place)
     directory = place
@@ -140,7 +151,9 @@ def _hops(link: Path) -> list[Path]:
 
 
 def container_env(env: Mapping[str, str]) -> dict[str, str]:
-    """Variables for the runtime's own environment that appear as ``env`` inside, whichever runtime it is."""
+    """Variables for the runtime's own environment that appear as ``env`` inside, whichever
+    runtime it is.
+    """
     return {
         f"{prefix}_{name}": value
         for prefix in ("APPTAINERENV", "SINGULARITYENV")
@@ -149,7 +162,9 @@ def container_env(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def granted_devices() -> dict[str, str]:
-    """The GPUs that Slurm granted this job, for inside a container, whose clean environment would hide them."""
+    """The GPUs that Slurm granted this job, for inside a container, whose clean environment
+    would hide them.
+    """
     granted = {
         "CUDA_VISIBLE_DEVICES": inside_container(os.environ),
         "ROCR_VISIBLE_DEVICES": os.environ.get("ROCR_VISIBLE_DEVICES"),

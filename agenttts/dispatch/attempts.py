@@ -1,8 +1,10 @@
-"""The attempts of a trial: one record each start, ``attempts/NN.json``, and what follows from all of them.
+"""The attempts of a trial: one record each start, ``attempts/NN.json``, and what follows from all
+of them.
 
-A record is written when the attempt starts and completed when it ends, so that an attempt whose node was lost is still
-counted. Only the job on the node writes records. Reading is tolerant: fields of a newer version are left out, and a
-record that cannot be read counts as an attempt that was cut off.
+A record is written when the attempt starts and completed when it ends, so that an attempt whose
+node was lost is still counted. Only the job on the node writes records. Reading is tolerant: fields
+of a newer version are left out, and a record that cannot be read counts as an attempt that was cut
+off.
 """
 
 from __future__ import annotations
@@ -22,23 +24,28 @@ from agenttts.tables.schema import TrialState
 log = logging.getLogger(__name__)
 
 ATTEMPTS = "attempts"
-# Different trials that must have failed on a node, without one completing there since, before jobs avoid it.
+# Different trials that must have failed on a node, without one completing there since, before jobs
+# avoid it.
 TRIALS_TO_EXCLUDE = 2
 # How long jobs avoid a node after its last failure: by then somebody may have repaired it.
 EXCLUDED_FOR = timedelta(hours=24)
-# So many nodes failing while no trial completes anywhere have a common cause that is none of theirs.
+# So many nodes failing while no trial completes anywhere have a common cause that is none of
+# theirs.
 NODES_AT_FAULT = 3
-# sbatch takes a long list; a cluster that loses more nodes than this within a day is not helped by excluding them.
+# sbatch takes a long list; a cluster that loses more nodes than this within a day is not helped by
+# excluding them.
 MOST_EXCLUDED = 32
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of a trial. Times are ISO-8601 UTC; ``finished`` is None when the attempt was cut off.
+    """One start of a trial.
 
-    ``retry``: another attempt may end otherwise; ``node_fault``: what ended it is the node's; ``stopped``: why the job
-    itself stopped the trial (`agenttts.dispatch.blame.Stop`), None where the trial ended by itself;
-    ``log_start``: bytes of the trial's log before this attempt's.
+    Times are ISO-8601 UTC; ``finished`` is None when the attempt was cut off.
+
+    ``retry``: another attempt may end otherwise; ``node_fault``: what ended it is the node's;
+    ``stopped``: why the job itself stopped the trial (`agenttts.dispatch.blame.Stop`), None where
+    the trial ended by itself; ``log_start``: bytes of the trial's log before this attempt's.
     """
 
     number: int
@@ -67,7 +74,8 @@ class Attempt:
 def read_attempts(directory: Path, *, patient: bool = False) -> list[Attempt]:
     """The attempts of a trial so far, oldest first.
 
-    ``patient``: raise `OSError` where the file system is in trouble that may pass, instead of taking a record for damaged.
+    ``patient``: raise `OSError` where the file system is in trouble that may pass, instead of
+    taking a record for damaged.
     """
     return [_read(path, patient) for path in attempt_files(directory)]
 
@@ -95,7 +103,8 @@ def retry_pause(attempts: Sequence[Attempt], lost: int, pauses: Sequence[float])
     Args:
         attempts: The trial's records.
         lost: How many of its jobs were lost, as the caller knows: a job may leave no record.
-        pauses: The pause after the first failure, the second, ...; the last one also after every later failure.
+        pauses: The pause after the first failure, the second, ...; the last one also after every
+            later failure.
 
     Preempted attempts count for nothing: a pause would not bring the place back sooner.
     """
@@ -105,7 +114,8 @@ def retry_pause(attempts: Sequence[Attempt], lost: int, pauses: Sequence[float])
 
 @dataclass(frozen=True)
 class Loss:
-    """A job that ended without a result, as the queue told it: there may be no attempt of it, or none that was completed.
+    """A job that ended without a result, as the queue told it: there may be no attempt of it, or
+    none that was completed.
 
     ``moment`` is when that was seen, ISO-8601 UTC; ``node_fault``: it is the node's.
     """
@@ -120,12 +130,14 @@ class Loss:
 def nodes_to_exclude(
     trials: Mapping[str, Sequence[Attempt]], now: datetime, losses: Iterable[Loss] = ()
 ) -> tuple[str, ...]:
-    """The nodes that new jobs should not run on, sorted: those that failed, by the attempts of all trials and by ``losses``.
+    """The nodes that new jobs should not run on, sorted: those that failed, by the attempts of all
+    trials and by ``losses``.
 
-    A node is avoided for `EXCLUDED_FOR` once an attempt ended by a fault that is the node's, or once attempts of
-    `TRIALS_TO_EXCLUDE` different trials failed there for unknown reasons with no trial completing in between. No node
-    is, while more than `NODES_AT_FAULT` would be and no trial has completed anywhere since, or more than one would be and no
-    attempt has begun anywhere, as with a setup line that is wrong: then the cause is elsewhere.
+    A node is avoided for `EXCLUDED_FOR` once an attempt ended by a fault that is the node's, or
+    once attempts of `TRIALS_TO_EXCLUDE` different trials failed there for unknown reasons with no
+    trial completing in between. No node is, while more than `NODES_AT_FAULT` would be and no trial
+    has completed anywhere since, or more than one would be and no attempt has begun anywhere, as
+    with a setup line that is wrong: then the cause is elsewhere.
     """
     ended = sorted(
         [

@@ -1,9 +1,10 @@
 """Whose fault a failed attempt was: the machine's, the queue's, the user's, or the trial's own.
 
-One table, from what is known of an attempt's end to its state, whether to try again, and whether to avoid its node. The
-job on the node asks it first, without the queue's word; the controller asks again with the queue's word, when the job
-has ended. An allocation is blamed (FAILED, OOM, TIMEOUT) only where something says that it was the cause: an end that
-nothing explains is INFRA_FAILED and tried again.
+One table, from what is known of an attempt's end to its state, whether to try again, and whether to
+avoid its node. The job on the node asks it first, without the queue's word; the controller asks
+again with the queue's word, when the job has ended. An allocation is blamed (FAILED, OOM, TIMEOUT)
+only where something says that it was the cause: an end that nothing explains is INFRA_FAILED and
+tried again.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ STOPS: tuple[Stop, ...] = get_args(Stop)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the end of an attempt means. ``retry``: another attempt may end otherwise; ``exclude_node``: on another node.
+    """What the end of an attempt means.
+
+    ``retry``: another attempt may end otherwise; ``exclude_node``: on another node.
 
     ``explanation`` is one sentence.
     """
@@ -52,7 +55,8 @@ class AttemptEnd:
     """What is known of the end of an attempt that left no valid result.
 
     Args:
-        exit_code: Of the trial's command, negative for a signal as `subprocess` has it; None when nobody saw its end.
+        exit_code: Of the trial's command, negative for a signal as `subprocess` has it; None when
+            nobody saw its end.
         fault: What the trial itself wrote down about this attempt.
         log: The end of what this attempt logged.
         queue_state: The queue's own word, upper case; empty where it was not asked.
@@ -62,7 +66,8 @@ class AttemptEnd:
         problem: What a preflight found, or why the command could not be started.
         stops_before: Earlier attempts of the trial that a start or stall limit ended.
         oom_killed: The kernel counted a kill for memory among the job's processes.
-        recorded: What the job on the node made of it, without the queue's word; the fields above are then not used.
+        recorded: What the job on the node made of it, without the queue's word; the fields above
+            are then not used.
     """
 
     exit_code: int | None = None
@@ -79,7 +84,10 @@ class AttemptEnd:
 
 
 def blame(end: AttemptEnd) -> Verdict:
-    """The verdict on an attempt's end: that of the first row of the table that has one. Never raises."""
+    """The verdict on an attempt's end: that of the first row of the table that has one.
+
+    Never raises.
+    """
     for row in _ROWS:
         verdict = row(end)
         if verdict is not None:
@@ -91,7 +99,8 @@ def blame(end: AttemptEnd) -> Verdict:
 
 
 def _taken_by_the_queue(end: AttemptEnd) -> Verdict | None:
-    """Whatever else happened to a job that was still running when its place was taken followed from that.
+    """Whatever else happened to a job that was still running when its place was taken followed from
+    that.
 
     PreemptMode=CANCEL sends SIGTERM first, so the job's own record says CANCELLED.
     """
@@ -143,8 +152,9 @@ def _stopped_by_the_job(end: AttemptEnd) -> Verdict | None:
 def _limit_of_the_job(end: AttemptEnd) -> Verdict | None:
     """An engine that did not start, or a call without progress.
 
-    The first time it may be the node's, and the trial is tried elsewhere. The second time it is the trial's own: the
-    searcher then learns that this allocation does not end in time, instead of losing the same hours to each like it.
+    The first time it may be the node's, and the trial is tried elsewhere. The second time it is the
+    trial's own: the searcher then learns that this allocation does not end in time, instead of
+    losing the same hours to each like it.
     """
     if end.stopped not in ("start limit", "stall limit"):
         return None
@@ -182,7 +192,8 @@ def _memory(end: AttemptEnd) -> Verdict | None:
     fault = end.fault
     if fault is not None and fault.kind != TrialState.OOM and not _may_hide_a_cause(fault):
         return None
-    # What is known of a killed engine is that it was killed, whatever kind of fault it was taken for.
+    # What is known of a killed engine is that it was killed, whatever kind of fault it was taken
+    # for.
     engine_killed = fault is not None and "was killed by SIGKILL" in fault.message
     killed = engine_killed or end.exit_code in _exits(signal.SIGKILL)
     if end.queue_state == "OUT_OF_MEMORY" or (killed and end.oom_killed):
@@ -203,7 +214,9 @@ def _consequence_s_message(end: AttemptEnd) -> Verdict | None:
 
 
 def _engine_killed(end: AttemptEnd) -> Verdict | None:
-    """An engine's process ended by a signal that no program sends to itself for a fault of its own."""
+    """An engine's process ended by a signal that no program sends to itself for a fault of its
+    own.
+    """
     match = _ENGINE_SIGNAL.search(end.fault.message) if end.fault else None
     return _infra(end.fault.message) if match and end.fault else None
 
@@ -235,7 +248,8 @@ def _ended_by_the_queue(end: AttemptEnd) -> Verdict | None:
 
 def _ended_by_a_signal(end: AttemptEnd) -> Verdict | None:
     if end.exit_code in _exits(signal.SIGTERM):
-        # Slurm signals every process of a job that is cancelled; without its word this is the likeliest.
+        # Slurm signals every process of a job that is cancelled; without its word this is the
+        # likeliest.
         return Verdict(TrialState.CANCELLED, False, False, "the trial was ended by SIGTERM")
     if end.exit_code in _exits(signal.SIGKILL):
         return _infra("the trial was killed (SIGKILL), and nothing says that memory ran out")
@@ -272,7 +286,8 @@ _SIGNALS = frozenset(int(number) for number in signal.Signals)
 _REFERS_TO_THE_LOG = re.compile(r"root cause|stack trace|engine ?core|engine ?dead|background process", re.IGNORECASE)  # fmt: skip
 # What `agenttts.inference.engine_process` says of an engine whose process was killed from outside.
 _ENGINE_SIGNAL = re.compile(r"was killed by SIG(KILL|TERM|BUS|ILL|HUP|INT|QUIT|USR1|USR2|PWR)\b")
-# What it says of one that ended by itself without an answer: that is no cause, nor is the last line that it printed.
+# What it says of one that ended by itself without an answer: that is no cause, nor is the last line
+# that it printed.
 _ENGINE_ENDED = re.compile(r"(was killed by SIG\w+|ended) \(exit code -?\d+\)")
 _WORKER_S_WORD = "; the cause, as a process of the engine printed it: "
 _LAST_LINE = "; its last line: "
@@ -303,12 +318,16 @@ def _memory_of_the_job() -> Verdict:
 
 
 def _may_hide_a_cause(fault: Fault) -> bool:
-    """Whether the cause of a fault may stand in the log alone: an engine's, whose workers are other processes."""
+    """Whether the cause of a fault may stand in the log alone: an engine's, whose workers are
+    other processes.
+    """
     return fault.source in ("", "engine")
 
 
 def _names_a_cause(fault: Fault) -> bool:
-    """Whether a fault says itself what happened, and not that something else did, as in a process that it knows no more of."""
+    """Whether a fault says itself what happened, and not that something else did, as in a
+    process that it knows no more of.
+    """
     words, _, worker_s = _own_words(fault).partition(_WORKER_S_WORD)
     if _ENGINE_SIGNAL.search(words):
         return False
@@ -327,7 +346,9 @@ def _own_words(fault: Fault) -> str:
 
 
 def _found(end: AttemptEnd, known: tuple[KnownMessage, ...]) -> FoundMessage | None:
-    """The first of the known messages in the fault's own words, else in what of the log belongs to the end."""
+    """The first of the known messages in the fault's own words, else in what of the log belongs
+    to the end.
+    """
     said = find_message(_own_words(end.fault), known) if end.fault is not None else None
     return said or find_in_log(_log(end), known)
 
@@ -340,8 +361,9 @@ def _text(end: AttemptEnd) -> str:
 def _log(end: AttemptEnd) -> str:
     """The part of the log that tells why an attempt ended.
 
-    None of it when the fault is the task's own, whose programs print anything. Where the trial named the cause itself, what
-    the log says besides is of things that did no harm: only exceptions from which the fault followed count.
+    None of it when the fault is the task's own, whose programs print anything. Where the trial
+    named the cause itself, what the log says besides is of things that did no harm: only exceptions
+    from which the fault followed count.
     """
     fault = end.fault
     if fault is None:

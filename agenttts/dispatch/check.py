@@ -1,4 +1,6 @@
-"""One thing that ``doctor`` looked at: what, whether it is as needed, what was seen, and how it is fixed."""
+"""One thing that ``doctor`` looked at: what, whether it is as needed, what was seen, and how it
+is fixed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ COMMAND_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Check:
-    """``ok`` is None for a mere note; ``fix`` is the command or step that helps where ``ok`` is false.
+    """``ok`` is None for a mere note; ``fix`` is the command or step that helps where ``ok`` is
+    false.
 
     ``where`` is what was looked at: this machine, or a job and its node.
     """

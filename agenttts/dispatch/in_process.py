@@ -129,7 +129,9 @@ class _ThreadJob(TrialJob):
         self._thread.start()
 
     def stop(self) -> None:
-        """Have it end soon: its child process at once, a trial in this process after its engine call."""
+        """Have it end soon: its child process at once, a trial in this process after its engine
+        call.
+        """
         self._stopped.set()
 
     def _target(self) -> None:

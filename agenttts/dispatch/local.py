@@ -98,8 +98,8 @@ class LocalScheduler(HostScheduler):
         return str(job.job_id)
 
     def _free_devices(self, count: int) -> list[int]:
-        # An earlier controller's jobs are known from their processes. Ours need not be seen there yet: for a moment
-        # after it was started, a program has no environment.
+        # An earlier controller's jobs are known from their processes. Ours need not be seen there
+        # yet: for a moment after it was started, a program has no environment.
         busy = {device for job_id in self._live() for device in _devices(job_id)}
         for job_id, given in self._given.items():
             if self._alive(job_id):
@@ -124,7 +124,9 @@ class LocalScheduler(HostScheduler):
         )
 
     def _run_starter(self, request: ServiceRequest) -> str | None:
-        """Run the program that starts a service; None, or the last line that it wrote if it failed."""
+        """Run the program that starts a service; None, or the last line that it wrote if it
+        failed.
+        """
         output = self._folder.parent / "start.log"
         problem = ""
         try:
@@ -135,7 +137,8 @@ class LocalScheduler(HostScheduler):
                 done = subprocess.run(
                     [sys.executable, "-m", "agenttts.dispatch.detached"],
                     input=told,
-                    # A session of its own: neither Ctrl-C nor a closed terminal reaches the service.
+                    # A session of its own: neither Ctrl-C nor a closed terminal reaches the
+                    # service.
                     start_new_session=True,
                     stdout=stream,
                     stderr=stream,
@@ -173,12 +176,15 @@ class LocalScheduler(HostScheduler):
         return [pid for pid in pids() if self._is_ours(pid)]
 
     def _is_ours(self, pid: str) -> bool:
-        # A pid may have been given to another program since: it is ours only if it serves our folder.
+        # A pid may have been given to another program since: it is ours only if it serves our
+        # folder.
         command = command_line(pid)
         return (RUNNER in command or _TASK in command) and os.fsencode(self._folder) in command
 
     def _directory(self, job_id: str) -> Path | None:
-        """The directory of the trial a job is for; None when it has not been told (and will end by itself)."""
+        """The directory of the trial a job is for; None when it has not been told (and will end
+        by itself).
+        """
         path = submitit.core.utils.JobPaths(self._folder, job_id).submitted_pickle
         try:
             job = submitit.core.utils.DelayedSubmission.load(path).function
@@ -188,7 +194,9 @@ class LocalScheduler(HostScheduler):
 
 
 def _runner(pid: int) -> int:
-    """The process that ends a job in order when interrupted: with `setup` lines, a child of the job's shell."""
+    """The process that ends a job in order when interrupted: with `setup` lines, a child of the
+    job's shell.
+    """
     if RUNNER in command_line(pid).split(b"\0"):
         return pid
     return next((int(c) for c in children(pid) if RUNNER in command_line(c).split(b"\0")), pid)

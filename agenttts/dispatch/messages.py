@@ -1,8 +1,10 @@
-"""What libraries print when a machine fails: known messages, by which such a failure is told from a trial's own.
+"""What libraries print when a machine fails: known messages, by which such a failure is told from a
+trial's own.
 
-They are looked for at the end of the log of an attempt that failed, and nowhere else: in a run that works most of them
-may appear as harmless warnings. Sources: the CUDA runtime's error list (cudaError_t), NVIDIA's Xid documentation, NCCL's
-ncclResult_t, vLLM 0.33 (worker start-up checks), Apptainer's and Singularity's messages of level FATAL, errno(3).
+They are looked for at the end of the log of an attempt that failed, and nowhere else: in a run that
+works most of them may appear as harmless warnings. Sources: the CUDA runtime's error list
+(cudaError_t), NVIDIA's Xid documentation, NCCL's ncclResult_t, vLLM 0.33 (worker start-up checks),
+Apptainer's and Singularity's messages of level FATAL, errno(3).
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from agenttts.inference.out_of_memory import is_out_of_memory
 class KnownMessage:
     """A message by which a failure is the machine's. ``node``: another node may well do better.
 
-    ``any_level``: it counts as a warning too; of the others, which programs warn of and go on, only an error does.
+    ``any_level``: it counts as a warning too; of the others, which programs warn of and go on, only
+    an error does.
     """
 
     pattern: re.Pattern[str]
@@ -39,7 +42,8 @@ def _known(pattern: str, meaning: str, *, node: bool, any_level: bool = False) -
     return KnownMessage(re.compile(pattern, re.IGNORECASE | re.MULTILINE), meaning, node, any_level)
 
 
-# A line that warns or informs, by the level that loggers and Python's warnings write. NCCL's errors have the level WARN.
+# A line that warns or informs, by the level that loggers and Python's warnings write. NCCL's errors
+# have the level WARN.
 _NO_ERROR = re.compile(r"(?<!NCCL )\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Warning:")
 
 
@@ -79,7 +83,9 @@ MACHINE_MESSAGES = (
     _known(r"disk quota exceeded", "your disk quota is used up", node=False),
     _known(r"illegal instruction", "the node's processor lacks an instruction", node=True),
 )
-"""A cause of its own: a memory error beside one of these follows from it, or has nothing to do with it."""
+"""A cause of its own: a memory error beside one of these follows from it, or has nothing to do
+with it.
+"""
 
 CONTAINER_MESSAGES = (
     KnownMessage(
@@ -97,8 +103,9 @@ CONTAINER_MESSAGES = (
         node=False,
     ),
 )
-"""Apptainer's and Singularity's, in capitals as they write them (git's "fatal: not a git repository" is none of them):
-looked for where the trial's program did not begin."""
+"""Apptainer's and Singularity's, in capitals as they write them (git's "fatal: not a git
+repository" is none of them): looked for where the trial's program did not begin.
+"""
 
 CONSEQUENCES = (
     _known(
@@ -128,14 +135,15 @@ CONSEQUENCES = (
 )
 """What also follows from exhausted memory: looked for when nothing says that memory ran out."""
 
-# vLLM, at the start of an engine: "Free memory on device cuda:0 (3.2/79.1 GiB) on startup is less than desired GPU
-# memory utilization (0.9, 71.2 GiB)". Older versions name no device.
+# vLLM, at the start of an engine: "Free memory on device cuda:0 (3.2/79.1 GiB) on startup is less
+# than desired GPU memory utilization (0.9, 71.2 GiB)". Older versions name no device.
 _MEMORY_HELD = re.compile(
     r"free memory on device\s*(?P<device>[\w:]*)\s*\((?P<free>[\d.]+)\s*/\s*(?P<total>[\d.]+)\s*GiB\)[^\n]*?"
     r"is less than desired gpu memory utilization[^\n]*",
     re.IGNORECASE,
 )
-# Of an unused GPU the driver itself holds some per cent (6 % were seen on an MI355X, under 2 % on an H100).
+# Of an unused GPU the driver itself holds some per cent (6 % were seen on an MI355X, under 2 % on
+# an H100).
 _FREE_WHEN_UNUSED = 0.9
 # slurmstepd and the kernel: "Detected 1 oom_kill event", "oom-kill".
 _OOM_KILLED = re.compile(r"\boom[-_ ]kill", re.IGNORECASE)
@@ -148,7 +156,9 @@ def find_message(text: str, known: tuple[KnownMessage, ...]) -> FoundMessage | N
 
 
 def find_in_log(log: str, known: tuple[KnownMessage, ...]) -> FoundMessage | None:
-    """`find_message` in a log, where a line that only warns is no failure, but for messages of ``any_level``."""
+    """`find_message` in a log, where a line that only warns is no failure, but for messages of
+    ``any_level``.
+    """
     return _find(log, known, warnings=False)
 
 
@@ -164,8 +174,8 @@ def _find(text: str, known: tuple[KnownMessage, ...], *, warnings: bool) -> Foun
 def memory_held_by_others(text: str) -> FoundMessage | None:
     """Whether an engine found memory of its GPU in use before it took any.
 
-    None too when nearly all of the memory was free: then the model's own ``gpu_memory_utilization`` asks for more than
-    any GPU of this kind has.
+    None too when nearly all of the memory was free: then the model's own ``gpu_memory_utilization``
+    asks for more than any GPU of this kind has.
     """
     for match in _MEMORY_HELD.finditer(text):
         try:

@@ -41,7 +41,9 @@ class JobResources(Section):
     constraint: str | None = None
     reservation: str | None = None
     exclude: str | None = None
-    """Nodes that jobs must not run on, or, with a slash in it, a file that lists them, which is read at launch."""
+    """Nodes that jobs must not run on, or, with a slash in it, a file that lists them, which is
+    read at launch.
+    """
     nodelist: str | None = None
     """Nodes that jobs must run on, or a file of them."""
     wckey: str | None = None
@@ -49,11 +51,19 @@ class JobResources(Section):
     gpu_request: Literal["gpus-per-node", "gres", "gpus"] = "gpus-per-node"
     """How GPUs are asked for: ``--gpus-per-node=N``, ``--gres=gpu:N`` or ``--gpus=N``."""
     gpu_type: str | None = None
-    """The type of a GPU, e.g. ``a100``, in each of these forms: ``--gpus-per-node=a100:N``, ``--gres=gpu:a100:N``."""
+    """The type of a GPU, e.g.
+
+    ``a100``, in each of these forms: ``--gpus-per-node=a100:N``, ``--gres=gpu:a100:N``.
+    """
     requeue: bool = True
-    """Whether Slurm may start a job again that lost its node or was preempted; if not, the controller does."""
+    """Whether Slurm may start a job again that lost its node or was preempted; if not, the
+    controller does.
+    """
     sbatch: dict[str, str] = {}
-    """Any other sbatch option by its long name without dashes, e.g. ``{mail-type: FAIL, exclusive: true}``."""
+    """Any other sbatch option by its long name without dashes, e.g.
+
+    ``{mail-type: FAIL, exclusive: true}``.
+    """
 
     @field_validator("time")
     @classmethod
@@ -88,7 +98,9 @@ class JobResources(Section):
     @field_validator("sbatch", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
-        """Numbers and truth values of profiles that are made in Python; those of files are text already."""
+        """Numbers and truth values of profiles that are made in Python; those of files are text
+        already.
+        """
         if not isinstance(value, dict):
             return value
         return {k: str(v).lower() if isinstance(v, int) else v for k, v in value.items()}
@@ -110,8 +122,10 @@ class ControllerResources(JobResources):
     """Where the controller runs, and what its job asks of Slurm where it is one."""
 
     where: Literal["job", "here"] = "job"
-    """``here``: a process of the host that launches, detached from its terminal, for clusters that take no jobs from
-    compute nodes or have no queue for a light job of days. What it would ask of Slurm is then not used."""
+    """``here``: a process of the host that launches, detached from its terminal, for clusters that
+    take no jobs from compute nodes or have no queue for a light job of days. What it would ask of
+    Slurm is then not used.
+    """
 
 
 class ContainerDefaults(Section):
@@ -131,8 +145,10 @@ class Profile(Section):
     """Everything that differs from one cluster to the next."""
 
     kind: Literal["local", "slurm", "in_process"]
-    """``slurm``: jobs of a cluster; ``local``: processes of this machine; ``in_process``: threads of the launching process,
-    for debugging and notebooks (`agenttts.dispatch.in_process`)."""
+    """``slurm``: jobs of a cluster; ``local``: processes of this machine; ``in_process``:
+    threads of the launching process, for debugging and notebooks
+    (`agenttts.dispatch.in_process`).
+    """
     controller: ControllerResources = ControllerResources(time="2-00:00:00", mem="2G")
     trial: JobResources = JobResources()
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
@@ -144,38 +160,58 @@ class Profile(Section):
     throttle: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude=True)
     """The old name of ``max_running``; still read, with a warning."""
     max_pending: Annotated[int, Field(ge=1)] = 1000
-    """Trials in the queue at most, waiting and running (besides the cluster's MaxArraySize and limits on submitted jobs)."""
+    """Trials in the queue at most, waiting and running (besides the cluster's MaxArraySize and
+    limits on submitted jobs).
+    """
     max_attempts: Annotated[int, Field(ge=1)] = 3
-    """Times a trial is started before a loss of its node or its place (not its own fault) is final."""
+    """Times a trial is started before a loss of its node or its place (not its own fault) is
+    final.
+    """
     max_timeouts: Annotated[int, Field(ge=0)] = 1
     """Times a trial that ran into its time limit is requeued to go on from its stored samples."""
     grace_seconds: Annotated[int, Field(ge=5)] = 60
     """Seconds before the time limit at which a trial is told to store its samples."""
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
     setup: list[str] = []
-    """Shell lines run on the node before the job, e.g. ``module load apptainer``. One that fails ends the job, and its error
-    names the line."""
+    """Shell lines run on the node before the job, e.g.
+
+    ``module load apptainer``. One that fails ends the job, and its error names the line.
+    """
     login_shell: bool = False
-    """Run jobs' batch files in a login shell (``#!/bin/bash -l``): for clusters that define ``module`` only there."""
+    """Run jobs' batch files in a login shell (``#!/bin/bash -l``): for clusters that define
+    ``module`` only there.
+    """
     never_patience_minutes: Annotated[float, Field(ge=0)] = 30.0
-    """How long a job may wait for something that will not come by itself (a hold, a limit it exceeds; a node that
-    does not clean up after it) before it is cancelled and counts as an attempt."""
+    """How long a job may wait for something that will not come by itself (a hold, a limit it
+    exceeds; a node that does not clean up after it) before it is cancelled and counts as an
+    attempt.
+    """
     env: dict[str, str] = {}
     """Environment of the trials (inside the container)."""
     cache: str | None = None
-    """Directory that all nodes see, for what engines compile at their start; None: ``cache`` beside the samples."""
+    """Directory that all nodes see, for what engines compile at their start; None: ``cache``
+    beside the samples.
+    """
     container: ContainerDefaults | None = None
     """None: trials run on the host's Python (the usual choice for ``kind: local``)."""
     start_minutes: Annotated[float, Field(gt=0)] = 30.0
-    """Minutes that the start of one engine may take before the attempt ends as INFRA_FAILED, the second time as TIMEOUT."""
+    """Minutes that the start of one engine may take before the attempt ends as INFRA_FAILED,
+    the second time as TIMEOUT.
+    """
     stall_minutes: Annotated[float, Field(gt=0)] = 30.0
-    """Minutes without a sign of progress (log, samples, an engine call's end) before the attempt ends likewise."""
+    """Minutes without a sign of progress (log, samples, an engine call's end) before the
+    attempt ends likewise.
+    """
     max_preemptions: Annotated[int, Field(ge=0)] = 20
     """Times a trial may lose its place to other jobs before it is given up as PREEMPTED."""
     retry_pauses: list[Annotated[float, Field(ge=0)]] = [0.0, 30.0, 120.0, 600.0]
-    """Seconds before a trial is started again after its first failure, its second, ...; the last one also after later ones."""
+    """Seconds before a trial is started again after its first failure, its second, ...; the
+    last one also after later ones.
+    """
     settle_seconds: Annotated[float, Field(ge=0)] | None = None
-    """Seconds that a result may take to appear after its job has ended; None: 120 on Slurm (shared file systems), else 0."""
+    """Seconds that a result may take to appear after its job has ended; None: 120 on Slurm
+    (shared file systems), else 0.
+    """
 
     @property
     def in_containers(self) -> bool:
@@ -247,8 +283,8 @@ BUILT_IN = {
 def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
     """The profile called ``cluster``, or in the file of that path.
 
-    Looked for as ``slurm/NAME.yaml`` under each of ``folders``; ``local`` and ``in_process`` always exist. Raises `UserError` listing
-    the profiles there are.
+    Looked for as ``slurm/NAME.yaml`` under each of ``folders``; ``local`` and ``in_process`` always
+    exist. Raises `UserError` listing the profiles there are.
     """
     if cluster.endswith((".yaml", ".yml")) or "/" in cluster:
         path = Path(cluster).expanduser()
@@ -269,7 +305,9 @@ def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
 
 
 def frozen_profile(path: Path) -> Profile:
-    """The profile that a run was launched with: as `load_profile`, its paths as they were found then."""
+    """The profile that a run was launched with: as `load_profile`, its paths as they were found
+    then.
+    """
     return load_strict(Profile, read_text(path, "cluster profile"), str(path))
 
 
@@ -297,8 +335,9 @@ def _read(path: Path) -> Profile:
 
 
 def _anchored(value: str, folder: Path, key: str) -> str:
-    """A path of a profile, expanded and absolute: from the profile's folder, or from the directory of the launch where that
-    has it and the profile's folder does not."""
+    """A path of a profile, expanded and absolute: from the profile's folder, or from the
+    directory of the launch where that has it and the profile's folder does not.
+    """
     text = (
         value if Path(value).exists() else expanded(value, key)
     )  # a name may have a dollar sign in it
@@ -341,7 +380,9 @@ def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResource
 
 
 def describe(resources: JobResources) -> dict[str, Any]:
-    """The fields that are set, for plans and logs; ``time`` and ``cpus`` also where they have their defaults."""
+    """The fields that are set, for plans and logs; ``time`` and ``cpus`` also where they have
+    their defaults.
+    """
     fields = type(resources).model_fields
     return {
         name: value

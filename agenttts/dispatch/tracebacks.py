@@ -1,4 +1,6 @@
-"""The tracebacks in a log that lead to an error: what raised it, where the error itself does not say."""
+"""The tracebacks in a log that lead to an error: what raised it, where the error itself does
+not say.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,12 @@ _SHORTEST = 12
 
 
 def exceptions_behind(error: str, log: str) -> str:
-    """The lines with exceptions of every traceback in ``log`` that ends in ``error``, its causes before it; '' for none.
+    """The lines with exceptions of every traceback in ``log`` that ends in ``error``, its causes
+    before it; '' for none.
 
-    Python prints an exception's causes before it, joined by a sentence. A log may also hold tracebacks of exceptions that
-    were caught; those that no such sentence joins to the error's have nothing to do with it.
+    Python prints an exception's causes before it, joined by a sentence. A log may also hold
+    tracebacks of exceptions that were caught; those that no such sentence joins to the error's have
+    nothing to do with it.
     """
     told = " ".join(error.split())
     return "\n".join(
@@ -29,7 +33,9 @@ def exceptions_behind(error: str, log: str) -> str:
 
 
 def _chains(log: str) -> list[list[str]]:
-    """The exceptions of each chain of joined tracebacks: their lines, without those of the frames."""
+    """The exceptions of each chain of joined tracebacks: their lines, without those of the
+    frames.
+    """
     chains: list[list[str]] = []
     chain: list[str] | None = None
     joined = in_frames = False

@@ -1,6 +1,8 @@
-"""What a Python environment holds and what its GPU driver answers: a program, printed as one line of JSON.
+"""What a Python environment holds and what its GPU driver answers: a program, printed as one line
+of JSON.
 
-It is run as ``python -c`` with this file's text, in an image of any version, so it imports the standard library alone.
+It is run as ``python -c`` with this file's text, in an image of any version, so it imports the
+standard library alone.
 """
 
 import contextlib
@@ -57,9 +59,11 @@ def torch_cuda() -> str | None:
 
 
 def _driver() -> dict[str, object]:
-    """What the CUDA driver's library says: the newest CUDA it knows and its devices; ``error``: why it says nothing.
+    """What the CUDA driver's library says: the newest CUDA it knows and its devices; ``error``: why
+    it says nothing.
 
-    Source: CUDA driver API, cuInit, cuDriverGetVersion (1000 x major + 10 x minor), cuDeviceGetCount.
+    Source: CUDA driver API, cuInit, cuDriverGetVersion (1000 x major + 10 x minor),
+    cuDeviceGetCount.
     """
     try:
         library = ctypes.CDLL("libcuda.so.1")

@@ -1,4 +1,6 @@
-"""The login node's side of ``doctor --submit``: small jobs with the profile's real requests, submitted and waited for."""
+"""The login node's side of ``doctor --submit``: small jobs with the profile's real requests,
+submitted and waited for.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ _ANSWER_S = 180.0
 
 @dataclass(frozen=True)
 class Place:
-    """A kind of job whose node is looked at: its section of the profile and the GPUs it asks for."""
+    """A kind of job whose node is looked at: its section of the profile and the GPUs it asks
+    for.
+    """
 
     what: Literal["controller", "trial"]
     gpus: int
@@ -50,9 +54,10 @@ class Place:
 class Seen:
     """What became of one job.
 
-    ``facts`` is the job's report (`agenttts.doctor.probe_job`), None where there is none: ``problem`` says why and
-    ``fix`` what helps. ``round_trip`` is the seconds that a file took to the node and back, ``waited`` those from
-    submission to the job's start, as seen here. ``clock`` is by how much the node's clock is ahead at least.
+    ``facts`` is the job's report (`agenttts.doctor.probe_job`), None where there is none:
+    ``problem`` says why and ``fix`` what helps. ``round_trip`` is the seconds that a file took to
+    the node and back, ``waited`` those from submission to the job's start, as seen here. ``clock``
+    is by how much the node's clock is ahead at least.
     """
 
     what: str
@@ -66,7 +71,8 @@ class Seen:
 
 
 def probe_places(profile: Profile) -> list[Place]:
-    """The jobs to submit: a trial with one GPU where trials have any, and a controller where it is a job.
+    """The jobs to submit: a trial with one GPU where trials have any, and a controller where it is
+    a job.
 
     Raises `UserError` where the profile is not a cluster's.
     """
@@ -214,7 +220,8 @@ class Visit:
         if self._waited is not None and self._round_trip is None and is_there(self.folder / ECHO):
             self._round_trip = time.monotonic() - self._replied
             echo = _read(self.folder / ECHO)
-            # The node wrote between the reply and now: what lies outside of that is the clocks' difference.
+            # The node wrote between the reply and now: what lies outside of that is the clocks'
+            # difference.
             written = float(echo["time"]) if echo else self._reply_time
             now = time.time()
             self._clock = max(0.0, written - now) + min(0.0, written - self._reply_time)
@@ -273,7 +280,9 @@ class Visit:
         )
 
     def stuck_for(self, status: JobStatus) -> float:
-        """Seconds that the job has waited for what will not come by itself, as far as it was looked at."""
+        """Seconds that the job has waited for what will not come by itself, as far as it was
+        looked at.
+        """
         if not status.stuck:
             self._stuck_since = None
             return 0.0

@@ -18,7 +18,9 @@ _CLOCK_S = 2.0
 
 
 def probe_checks(seen: Seen, profile: Profile, image_cuda: str | None = None) -> list[Check]:
-    """The checks of one job of ``doctor --submit``; ``image_cuda`` is what the image says that it was built for."""
+    """The checks of one job of ``doctor --submit``; ``image_cuda`` is what the image says that
+    it was built for.
+    """
     if seen.facts is None:
         return [Check(f"{seen.what} job", False, seen.problem or "no report", seen.fix)]
     facts = seen.facts
@@ -135,7 +137,9 @@ def memory_check(gpus: list[Gpu], gpu_memory_gb: float | None) -> Check:
 
 
 def driver_check(gpus: list[Gpu], cuda: str | None, whose: str) -> Check | None:
-    """Whether the driver is new enough for the CUDA of ``whose`` torch; None where there is nothing to compare."""
+    """Whether the driver is new enough for the CUDA of ``whose`` torch; None where there is
+    nothing to compare.
+    """
     if not gpus:
         return None
     driver = ", ".join(sorted({gpu.driver for gpu in gpus}))
@@ -197,7 +201,9 @@ def _environment_checks(
 def _driver_checks(
     facts: Mapping[str, Any], driver: Mapping[str, Any] | None, cuda: str | None, whose: str
 ) -> list[Check]:
-    """The driver's version, and what its library says of itself inside; ``driver`` None: it could not be asked."""
+    """The driver's version, and what its library says of itself inside; ``driver`` None: it
+    could not be asked.
+    """
     gpus = [Gpu(**gpu) for gpu in facts["gpus"]]
     if not facts["devices"]["asked"] or not gpus:
         return []

@@ -1,7 +1,10 @@
-"""The job of ``doctor --submit``: looks at the node it runs on and writes down what it saw. It judges nothing.
+"""The job of ``doctor --submit``: looks at the node it runs on and writes down what it saw.
 
-Job and command meet in one folder: the job writes `HELLO`, the command answers with `REPLY`, the job with `ECHO`, so that
-the command's own clock measures how long a file takes to the node and back. `FACTS` comes last.
+It judges nothing.
+
+Job and command meet in one folder: the job writes `HELLO`, the command answers with `REPLY`, the
+job with `ECHO`, so that the command's own clock measures how long a file takes to the node and
+back. `FACTS` comes last.
 """
 
 from __future__ import annotations
@@ -51,7 +54,9 @@ class ProbeQuestion:
     python: bool
     """Whether to look into the Python (of the container, where there is one) that trials run on."""
     scheduler_problems: Callable[[], dict[str, str | None]] | None
-    """Try from the node what a controller needs of the scheduler (and submit nothing); None: do not."""
+    """Try from the node what a controller needs of the scheduler (and submit nothing); None: do
+    not.
+    """
     answer_seconds: float
 
 
@@ -151,7 +156,10 @@ def wait_for_file(path: Path, seconds: float) -> float | None:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a file can be read. NFS clients ask anew for names that they know to be missing when a folder is listed."""
+    """Whether a file can be read.
+
+    NFS clients ask anew for names that they know to be missing when a folder is listed.
+    """
     try:
         return path.name in os.listdir(path.parent) and path.stat().st_size > 0  # noqa: PTH208
     except OSError:

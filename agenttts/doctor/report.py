@@ -32,7 +32,10 @@ from agenttts.sandbox import check_sandbox
 
 
 def examine(cluster: str | None, folders: list[Path], results: Path) -> dict[str, Any]:
-    """Check the environment; {"ok": bool, "checks": [{what, ok, detail, fix}]}. ``ok`` is None for a mere note."""
+    """Check the environment; {"ok": bool, "checks": [{what, ok, detail, fix}]}.
+
+    ``ok`` is None for a mere note.
+    """
     profile = _profile(cluster, folders)
     return _document(_checks_here(profile, results))
 
@@ -45,10 +48,12 @@ def examine_nodes(
     timeout: float,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """`examine`, and the same of the nodes that jobs of the profile run on, by submitting small ones.
+    """`examine`, and the same of the nodes that jobs of the profile run on, by submitting small
+    ones.
 
-    The outcome is kept under ``results`` (`agenttts.launch.node_record`). ``jobs`` of the document says of each job
-    its id and node, and the seconds that it waited and that a file took to the node and back.
+    The outcome is kept under ``results`` (`agenttts.launch.node_record`). ``jobs`` of the document
+    says of each job its id and node, and the seconds that it waited and that a file took to the
+    node and back.
 
     Args:
         cluster: The profile, by name or file.
@@ -151,7 +156,9 @@ def _image_cuda(profile: Profile) -> str | None:
 
 
 def _container(profile: Profile) -> Container | None:
-    """The container of the profile; None where trials run on this Python, or each spec names its image."""
+    """The container of the profile; None where trials run on this Python, or each spec names
+    its image.
+    """
     defaults = profile.container
     if defaults is None or not profile.in_containers or not defaults.image:
         return None

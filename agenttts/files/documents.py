@@ -24,7 +24,8 @@ def parse_json(text: str | bytes) -> Any:
 def typed(kind: type[T], document: object) -> T:
     """The dataclass that a parsed document describes, every value of its type.
 
-    Fields that ``kind`` does not have are left out: a later version may write more. Raises `ValueError`.
+    Fields that ``kind`` does not have are left out: a later version may write more. Raises
+    `ValueError`.
     """
     try:
         validated: T = _adapter(kind).validate_python(document)
@@ -36,7 +37,9 @@ def typed(kind: type[T], document: object) -> T:
 
 
 def fits(kind: Any, value: object) -> str | None:
-    """What is wrong with a value for an annotation such as ``Collection[int]``; None when nothing is."""
+    """What is wrong with a value for an annotation such as ``Collection[int]``; None when
+    nothing is.
+    """
     try:
         TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as error:

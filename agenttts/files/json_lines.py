@@ -1,8 +1,10 @@
-"""Append-only files of JSON objects, one a line: the journal of a run, the transcript of its language model.
+"""Append-only files of JSON objects, one a line: the journal of a run, the transcript of its
+language model.
 
-A line is on the disk when `JsonLinesFile.append` returns. A last line without its end is what a crash left of a write:
-readers leave it out, and a writer cuts it off when it opens the file. What a damaged line before the last one means is
-for the reader to say: the journal refuses it, the transcript goes on without it.
+A line is on the disk when `JsonLinesFile.append` returns. A last line without its end is what a
+crash left of a write: readers leave it out, and a writer cuts it off when it opens the file. What a
+damaged line before the last one means is for the reader to say: the journal refuses it, the
+transcript goes on without it.
 """
 
 from __future__ import annotations
@@ -85,7 +87,9 @@ class JsonLinesFile:
         return self._stream
 
     def _reopened(self) -> BinaryIO:
-        """The file after a failed append: its handle may be stale, and a part of a line left in it."""
+        """The file after a failed append: its handle may be stale, and a part of a line left in
+        it.
+        """
         # Never a new file in place of one that had lines.
         stream = self._path.open("r+b" if self._length else "ab", buffering=0)
         if stream.seek(0, os.SEEK_END) < self._length:
@@ -104,7 +108,10 @@ class JsonLinesFile:
 
 
 def json_line(document: Mapping[str, Any]) -> bytes:
-    """An object as a line. Texts that are not valid Unicode (of odd file names) are kept readable."""
+    """An object as a line.
+
+    Texts that are not valid Unicode (of odd file names) are kept readable.
+    """
     text = json.dumps(document, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 

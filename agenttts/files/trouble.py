@@ -1,7 +1,9 @@
-"""Trouble of a file system that passes by itself, or by others' doing, and how long to wait for that.
+"""Trouble of a file system that passes by itself, or by others' doing, and how long to wait for
+that.
 
-A server that is restarted, a Lustre target that fails over, a soft mount that times out, a ticket that has expired, a disk or a
-quota that is full: what was asked for may be done later, and nothing that runs elsewhere is wrong.
+A server that is restarted, a Lustre target that fails over, a soft mount that times out, a ticket
+that has expired, a disk or a quota that is full: what was asked for may be done later, and nothing
+that runs elsewhere is wrong.
 """
 
 from __future__ import annotations
@@ -36,11 +38,14 @@ PASSING = frozenset(
 
 
 class FilesUnavailable(MissingRequirement):
-    """The file system has not done for long what it was asked for; nothing is over, and it can be gone on with later."""
+    """The file system has not done for long what it was asked for; nothing is over, and it can
+    be gone on with later.
+    """
 
 
 def passing_trouble(error: BaseException) -> OSError | None:
-    """The trouble of a file system behind an error, if it may pass: the error itself, or what it was made of.
+    """The trouble of a file system behind an error, if it may pass: the error itself, or what it
+    was made of.
 
     None for `FilesUnavailable` too: it has been waited for.
     """
@@ -57,7 +62,8 @@ def passing_trouble(error: BaseException) -> OSError | None:
 
 
 class FilePatience:
-    """Tells how long a file system has been in trouble, says so once in the log, and when to give up.
+    """Tells how long a file system has been in trouble, says so once in the log, and when to give
+    up.
 
     Args:
         subject: What is held up, for the log and the error.
@@ -80,7 +86,10 @@ class FilePatience:
         self._said: int | None = None
 
     def failed(self, error: AgentTTSError | OSError) -> None:
-        """Note a failure that may pass. Raises any other one, and `FilesUnavailable` when it has lasted for too long."""
+        """Note a failure that may pass.
+
+        Raises any other one, and `FilesUnavailable` when it has lasted for too long.
+        """
         trouble = passing_trouble(error)
         if trouble is None:
             raise error

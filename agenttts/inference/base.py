@@ -28,9 +28,10 @@ Message = Mapping[str, str]
 class Prompt:
     """A prompt before a model's style is applied.
 
-    ``system`` says what to do; ``shots`` are worked examples as (user, assistant) pairs, used by the few-shot
-    styles; ``user`` is the question at hand. ``stop`` are strings that end a *completion* (base models go on
-    writing the next example otherwise); ``label`` opens the reply in a completion (e.g. "Answer:").
+    ``system`` says what to do; ``shots`` are worked examples as (user, assistant) pairs, used by
+    the few-shot styles; ``user`` is the question at hand. ``stop`` are strings that end a
+    *completion* (base models go on writing the next example otherwise); ``label`` opens the reply
+    in a completion (e.g. "Answer:").
     """
 
     system: str
@@ -53,11 +54,12 @@ class SamplingParams:
 class ModelConfig:
     """A model as an engine needs it: where it lies, and how to run it.
 
-    ``path`` is a directory (or a hub id where a hub is reachable); ``options`` go to the engine by name (for vLLM:
-    ``dtype``, ``quantization``, ``max_model_len``, ``tensor_parallel_size``, ...). ``template_args`` go to the chat
-    template. ``thinking``: the markers around the model's thinking; None: it has none. ``weights``: the fingerprint of a
-    local directory (`agenttts.inference.fingerprint`); None where there is none. ``rules``: by which the addresses of its
-    samples are made (`sample_key`), 1 in runs that were launched before there were others.
+    ``path`` is a directory (or a hub id where a hub is reachable); ``options`` go to the engine by
+    name (for vLLM: ``dtype``, ``quantization``, ``max_model_len``, ``tensor_parallel_size``, ...).
+    ``template_args`` go to the chat template. ``thinking``: the markers around the model's
+    thinking; None: it has none. ``weights``: the fingerprint of a local directory
+    (`agenttts.inference.fingerprint`); None where there is none. ``rules``: by which the addresses
+    of its samples are made (`sample_key`), 1 in runs that were launched before there were others.
     """
 
     name: str
@@ -74,7 +76,9 @@ class ModelConfig:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> ModelConfig:
-        """Inverse of `dataclasses.asdict`; records of earlier versions lack the keys added since."""
+        """Inverse of `dataclasses.asdict`; records of earlier versions lack the keys added
+        since.
+        """
         values = dict(record)
         if "thinking" in values:
             values["thinking"] = Thinking.from_record(values["thinking"])
@@ -85,8 +89,9 @@ class ModelConfig:
 class Request:
     """``len(seeds)`` samples of one prompt, sample i drawn with ``seeds[i]``.
 
-    ``content`` is a rendered prompt: chat messages or, for completions, plain text. ``stop`` ends a completion.
-    ``template_args`` are for the chat template. ``keep_special``: special tokens stay in the text, but for the end token.
+    ``content`` is a rendered prompt: chat messages or, for completions, plain text. ``stop`` ends a
+    completion. ``template_args`` are for the chat template. ``keep_special``: special tokens stay
+    in the text, but for the end token.
     """
 
     content: str | tuple[Message, ...]
@@ -110,8 +115,8 @@ class Sample:
 class Completion:
     """The samples of one request, in the order of its seeds. The prompt is counted once.
 
-    ``prompt_end``: the last characters (up to `PROMPT_END`) of a chat prompt as its template wrote it, which may have
-    begun the reply; empty for plain text.
+    ``prompt_end``: the last characters (up to `PROMPT_END`) of a chat prompt as its template wrote
+    it, which may have begun the reply; empty for plain text.
     """
 
     samples: tuple[Sample, ...]
@@ -121,17 +126,20 @@ class Completion:
 
 
 PROMPT_END = 200
-"""Characters of a prompt's end that an engine returns: more than any marker and the line breaks after it."""
+"""Characters of a prompt's end that an engine returns: more than any marker and the line breaks
+after it.
+"""
 
 
 class Engine(Protocol):
     """Generates samples from one model.
 
-    Contract: `generate` returns one `Completion` a request, in order; the same request with the same seeds gives
-    the same samples (up to the numerics of batching); it may be called any number of times until `close`, which
-    gives the model's memory back and may be called twice. A prompt too long for the model's context loses tokens
-    from its middle (head and tail carry instructions and question) and is marked ``truncated``. Every failure to
-    load or run the model raises `EngineError`.
+    Contract: `generate` returns one `Completion` a request, in order; the same request with the
+    same seeds gives the same samples (up to the numerics of batching); it may be called any number
+    of times until `close`, which gives the model's memory back and may be called twice. A prompt
+    too long for the model's context loses tokens from its middle (head and tail carry instructions
+    and question) and is marked ``truncated``. Every failure to load or run the model raises
+    `EngineError`.
     """
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]: ...
@@ -140,7 +148,10 @@ class Engine(Protocol):
 
 
 class EngineError(Exception):
-    """The engine could not load or run its model. ``kind`` tells memory exhaustion from the rest."""
+    """The engine could not load or run its model.
+
+    ``kind`` tells memory exhaustion from the rest.
+    """
 
     def __init__(self, message: str, *, kind: Literal["OOM", "FAILED"] = "FAILED") -> None:
         super().__init__(message)
@@ -174,12 +185,13 @@ def sample_key(
 ) -> str:
     """The address of a prompt's samples: 32 hex digits.
 
-    Two prompts share samples exactly when model (its path and the fingerprint of what lies there; of a script, its text),
-    revision, engine options, rendered prompt (of a chat, with the arguments of its template), stop strings, sampling
-    parameters and run seed are equal. How many samples are asked for is not part of it: k samples are samples 0..k-1.
-    What is empty is left out of the address, so that samples stored before there was such a key are found. By the second
-    ``rules`` of a model options that only place or size its engine are left out, and 1 and 1.0 are one temperature; for a
-    model without such options both rules give one address.
+    Two prompts share samples exactly when model (its path and the fingerprint of what lies there;
+    of a script, its text), revision, engine options, rendered prompt (of a chat, with the arguments
+    of its template), stop strings, sampling parameters and run seed are equal. How many samples are
+    asked for is not part of it: k samples are samples 0..k-1. What is empty is left out of the
+    address, so that samples stored before there was such a key are found. By the second ``rules``
+    of a model options that only place or size its engine are left out, and 1 and 1.0 are one
+    temperature; for a model without such options both rules give one address.
     """
     options, numbers = dict(model.options), [params.temperature, params.max_tokens, params.top_p]
     if model.rules >= 2:
@@ -203,12 +215,16 @@ def sample_key(
 
 
 def keeps_special(model: ModelConfig) -> bool:
-    """Whether a model's special tokens are wanted in its samples: its thinking cannot be told otherwise."""
+    """Whether a model's special tokens are wanted in its samples: its thinking cannot be told
+    otherwise.
+    """
     return model.thinking is not None and model.thinking.special
 
 
 def _identity(model: ModelConfig) -> str:
-    """What a model is: where it lies; a script, which is a small file that people edit, by what it says."""
+    """What a model is: where it lies; a script, which is a small file that people edit, by what
+    it says.
+    """
     return _script_digest(model.path) if model.engine == "scripted" else model.path
 
 

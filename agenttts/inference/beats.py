@@ -1,7 +1,8 @@
-"""Signs of life of an engine that is at work: lines in the trial's log, by which the job tells it from one that hangs.
+"""Signs of life of an engine that is at work: lines in the trial's log, by which the job tells it
+from one that hangs.
 
-A call that thinks for hours ends no sample and stores none meanwhile; that its tokens might take so long says nothing of whether
-it goes on.
+A call that thinks for hours ends no sample and stores none meanwhile; that its tokens might take so
+long says nothing of whether it goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ MARK = "(progress) "
 
 
 class Beat:
-    """To be called at every step of an engine; prints one line every `BEAT_SECONDS`, and none of a call that is shorter."""
+    """To be called at every step of an engine; prints one line every `BEAT_SECONDS`, and none
+    of a call that is shorter.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,9 @@ class Beat:
 
 
 def beat_at_steps(engine: Any, beat: Beat) -> bool:
-    """Have an object's method ``step`` tell ``beat`` of every call that comes back; whether there is such a method."""
+    """Have an object's method ``step`` tell ``beat`` of every call that comes back; whether
+    there is such a method.
+    """
     step = getattr(engine, "step", None)
     if not callable(step):
         return False

@@ -1,8 +1,9 @@
 """Many small shards of a sample store made into one, while other jobs read and write there.
 
-Nothing is locked. A shard is removed only when a larger one has held its samples for a while, so a reader that listed the
-directory before, or sees it late (NFS keeps what it knows of a directory for a minute), still finds every sample in one of
-the two. A process killed anywhere leaves some samples twice, which is harmless; none is ever missing.
+Nothing is locked. A shard is removed only when a larger one has held its samples for a while, so a
+reader that listed the directory before, or sees it late (NFS keeps what it knows of a directory for
+a minute), still finds every sample in one of the two. A process killed anywhere leaves some samples
+twice, which is harmless; none is ever missing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ log = logging.getLogger(__name__)
 
 # Before any writer's name in the order of names: of equal samples the first shard's counts.
 _PREFIX = "+compacted-"
-# Text that repeats itself is a hundred times as large in memory: shards larger than this are looked into before they are read.
+# Text that repeats itself is a hundred times as large in memory: shards larger than this are looked
+# into before they are read.
 _PROBED_BYTES = 256 << 10
 _PROBED_ROWS = 64
 # In a shard's own metadata: the names of those whose samples it holds.
@@ -35,8 +37,11 @@ FEWEST = 100
 LARGEST_BYTES = 4 << 20
 """A shard larger than this on the disk stays as it is: it holds hundreds of samples already."""
 MOST_BYTES = 64 << 20
-"""So much is read at once, at most, as it is in memory. About three times as much is needed while it is written (measured with
-Polars 2.1: 2.6 times), beside a controller that has 2 GB by default."""
+"""So much is read at once, at most, as it is in memory.
+
+About three times as much is needed while it is written (measured with Polars 2.1: 2.6 times),
+beside a controller that has 2 GB by default.
+"""
 SETTLE_SECONDS = 120.0
 """So long a shard stays after its samples are in another."""
 
@@ -47,10 +52,12 @@ def compact(
     fewest: int = FEWEST,
     settle_seconds: float = SETTLE_SECONDS,
 ) -> tuple[int, int]:
-    """Write the small shards of a store as few, each of up to `MOST_BYTES`, and remove those that an earlier call has so written.
+    """Write the small shards of a store as few, each of up to `MOST_BYTES`, and remove those that
+    an earlier call has so written.
 
-    Returns how many shards were written anew, and how many were removed. Damaged shards, and those of other versions, are
-    left to those who read samples. Raises `OSError` when the disk fails; nothing is lost then.
+    Returns how many shards were written anew, and how many were removed. Damaged shards, and those
+    of other versions, are left to those who read samples. Raises `OSError` when the disk fails;
+    nothing is lost then.
     """
     shards = sorted(directory.glob("[!.]*.parquet"))
     held = _held(shards)
@@ -60,7 +67,8 @@ def compact(
     if len(fresh) >= fewest:
         together = secrets.token_hex(6)
         for number, (frames, names) in enumerate(_portions(fresh)):
-            # In the order of the shards: of equal samples in two of them the first one's counts as before.
+            # In the order of the shards: of equal samples in two of them the first one's counts as
+            # before.
             target = directory / f"{_PREFIX}{together}-{number:05}.parquet"
             written += _write(target, frames, names)
             frames.clear()  # before the next ones are read
@@ -96,7 +104,9 @@ def _remove(held: dict[Path, Path], settle_seconds: float) -> int:
 
 
 def _portions(shards: Sequence[Path]) -> Iterator[tuple[list[pl.DataFrame], list[str]]]:
-    """The samples of small shards and the shards' names, as many together as may be read at once."""
+    """The samples of small shards and the shards' names, as many together as may be read at
+    once.
+    """
     frames: list[pl.DataFrame] = []
     names: list[str] = []
     size: float = 0

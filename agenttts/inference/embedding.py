@@ -1,7 +1,8 @@
 """Sentence embeddings from a local model, through plain transformers on the CPU.
 
-A model is a directory as sentence-transformers lays it out: a transformer, ``1_Pooling/config.json`` and
-``sentence_bert_config.json`` (without the two: mean pooling, the tokenizer's own length).
+A model is a directory as sentence-transformers lays it out: a transformer,
+``1_Pooling/config.json`` and ``sentence_bert_config.json`` (without the two: mean pooling, the
+tokenizer's own length).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _BATCH = 32
 def find_embedding_model(path: str | None) -> Path:
     """The directory of the model: ``path``, or without one the installed package's.
 
-    Raises `UserError` for a directory that holds no model, `MissingRequirement` when there is none at all.
+    Raises `UserError` for a directory that holds no model, `MissingRequirement` when there is none
+    at all.
     """
     if path is None:
         found = importlib.util.find_spec(PACKAGE)
@@ -46,7 +48,10 @@ def find_embedding_model(path: str | None) -> Path:
 
 
 class EmbeddingModel:
-    """A loaded model. Raises as `find_embedding_model` does, and `MissingRequirement` without torch or transformers."""
+    """A loaded model.
+
+    Raises as `find_embedding_model` does, and `MissingRequirement` without torch or transformers.
+    """
 
     def __init__(self, path: str | None = None) -> None:
         folder = find_embedding_model(path)
@@ -66,8 +71,8 @@ class EmbeddingModel:
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """A vector of length 1 a text.
 
-        A text longer than the model's window is embedded window by window, and its vector is the mean of theirs,
-        weighted by tokens: the end of a long program counts too.
+        A text longer than the model's window is embedded window by window, and its vector is the
+        mean of theirs, weighted by tokens: the end of a long program counts too.
         """
         import torch
 

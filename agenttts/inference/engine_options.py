@@ -1,6 +1,8 @@
-"""The names of engine options, so that a login node can check a job spec without vLLM or transformers.
+"""The names of engine options, so that a login node can check a job spec without vLLM or
+transformers.
 
-``python -m agenttts.inference.engine_options``, run where vLLM is installed, writes the list of vLLM's anew.
+``python -m agenttts.inference.engine_options``, run where vLLM is installed, writes the list of
+vLLM's anew.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ _SHOWN = 5
 
 
 def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
-    """Raise `UserError` for an option the engine does not have: its name, the nearest ones, where the list is.
+    """Raise `UserError` for an option the engine does not have: its name, the nearest ones, where
+    the list is.
 
-    The values of the scripted engine's options are checked too; other engines check theirs when they load.
+    The values of the scripted engine's options are checked too; other engines check theirs when
+    they load.
     """
     valid = option_names(engine)
     for name in options:

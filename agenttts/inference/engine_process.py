@@ -1,12 +1,13 @@
 """An engine in a process of its own, and the choice of an engine by name.
 
-A process, because only its end gives all of a model's memory back (CUDA contexts, allocator caches, vLLM's workers),
-and because a crash of native code, or the kernel's out-of-memory killer, must not take the trial with it.
+A process, because only its end gives all of a model's memory back (CUDA contexts, allocator caches,
+vLLM's workers), and because a crash of native code, or the kernel's out-of-memory killer, must not
+take the trial with it.
 
-The child is a fresh interpreter (``python -m agenttts.inference.engine_process FD``), not a `multiprocessing`
-process: it never imports the parent's main module, and it may start children, as vLLM does. It takes requests from
-one socket and lives as long as its standard input is open; the parent never writes there, so end-of-file means that
-the parent is gone, however it ended.
+The child is a fresh interpreter (``python -m agenttts.inference.engine_process FD``), not a
+`multiprocessing` process: it never imports the parent's main module, and it may start children, as
+vLLM does. It takes requests from one socket and lives as long as its standard input is open; the
+parent never writes there, so end-of-file means that the parent is gone, however it ended.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from agenttts.inference.out_of_memory import is_out_of_memory
 _CLOSE_SECONDS = 20.0
 _TAIL_LINES = 500
 _MESSAGE_LENGTH = 300
-# A line of one of vLLM's own processes: "(EngineCore pid=5494) ERROR 11-26 16:31:40 [core.py:1330] ValueError: ...",
-# "(Worker_TP1 pid=12) torch.OutOfMemoryError: ...". Its tracebacks' other lines name no error.
+# A line of one of vLLM's own processes: "(EngineCore pid=5494) ERROR 11-26 16:31:40 [core.py:1330]
+# ValueError: ...", "(Worker_TP1 pid=12) torch.OutOfMemoryError: ...". Its tracebacks' other lines
+# name no error.
 _WORKER_ERROR = re.compile(
     r"^\(\w[\w .=-]* pid=\d+\)\s+(?:ERROR \S+ \S+ \[[^\]]+\] )?"
     r"(?P<error>(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b: .*)$"
@@ -67,10 +69,13 @@ def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
 class EngineProcess:
     """An `Engine` whose model lives in a child process.
 
-    What that prints goes to ``output``, by default this process's standard error. Construction waits for the model to be loaded. Raises `EngineError` when the engine does, or when the child dies
-    (kind OOM when it was killed by SIGKILL, which is what the kernel does when memory runs out).
+    What that prints goes to ``output``, by default this process's standard error. Construction
+    waits for the model to be loaded. Raises `EngineError` when the engine does, or when the child
+    dies (kind OOM when it was killed by SIGKILL, which is what the kernel does when memory runs
+    out).
 
-    ``reports_progress``: a call that goes on says so in what it prints (`agenttts.inference.beats`).
+    ``reports_progress``: a call that goes on says so in what it prints
+    (`agenttts.inference.beats`).
     """
 
     def __init__(self, config: ModelConfig, output: TextIO | None = None) -> None:
@@ -117,7 +122,10 @@ class EngineProcess:
         return answer
 
     def close(self) -> None:
-        """End the child and wait for it: the memory is free afterwards. A busy child is killed, not waited for."""
+        """End the child and wait for it: the memory is free afterwards.
+
+        A busy child is killed, not waited for.
+        """
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -143,7 +151,8 @@ class EngineProcess:
         if done:
             return answer
         text, kind = answer
-        # vLLM's workers are processes too: the cause of a failure there is only in what they printed.
+        # vLLM's workers are processes too: the cause of a failure there is only in what they
+        # printed.
         if kind != "OOM" and is_out_of_memory("\n".join(self._tail)):
             kind = "OOM"
         raise EngineError(text + self._cause(text), kind=kind)
@@ -167,7 +176,9 @@ class EngineProcess:
         return EngineError(text, kind="OOM" if oom else "FAILED")
 
     def _cause(self, text: str) -> str:
-        """The end of a message ``text``: the cause that a process of the engine printed, unless the text has it already."""
+        """The end of a message ``text``: the cause that a process of the engine printed, unless
+        the text has it already.
+        """
         cause = worker_error(self._tail)
         if cause is None or cause in text:
             return ""
@@ -188,7 +199,8 @@ class EngineProcess:
             text = line.decode(errors="replace")
             if not text.startswith(MARK):  # signs of life are no cause of anything
                 self._tail.append(text.rstrip("\n"))
-            # A closed or replaced stream must not stop the reading: the child would block on a full pipe.
+            # A closed or replaced stream must not stop the reading: the child would block on a full
+            # pipe.
             with contextlib.suppress(OSError, ValueError):
                 output = self._output or sys.stderr
                 output.write(text)
@@ -197,10 +209,11 @@ class EngineProcess:
 
 
 def worker_error(lines: Iterable[str]) -> str | None:
-    """The first error that a process of vLLM's own says it ended with, among lines that an engine printed.
+    """The first error that a process of vLLM's own says it ended with, among lines that an engine
+    printed.
 
-    vLLM's own exception says only that something failed ("See root cause above"). With several workers the first error is
-    the cause, those after it are what it did to the others.
+    vLLM's own exception says only that something failed ("See root cause above"). With several
+    workers the first error is the cause, those after it are what it did to the others.
     """
     for line in lines:
         match = _WORKER_ERROR.match(line.strip())
@@ -252,14 +265,16 @@ def _die_with_parent() -> None:
 
 
 def _main(descriptor: int) -> None:
-    # Slurm signals every process of a step; the parent alone decides what a signal means for its engine.
+    # Slurm signals every process of a step; the parent alone decides what a signal means for its
+    # engine.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     _serve(Connection(descriptor))
     sys.stdout.flush()
     sys.stderr.flush()
-    # Interpreter shutdown of torch and vLLM takes seconds and may hang; everything is closed by now.
+    # Interpreter shutdown of torch and vLLM takes seconds and may hang; everything is closed by
+    # now.
     os._exit(0)
 
 

@@ -27,7 +27,8 @@ class EngineEntry:
         options: The valid names under ``models.NAME.options``; or a file with one name a line.
         packages: Python packages that must be installed where it runs.
         install: The command that installs them.
-        own_process: Whether it runs in a child process of its own, as every engine does that loads weights.
+        own_process: Whether it runs in a child process of its own, as every engine does that loads
+            weights.
     """
 
     home: str

@@ -1,8 +1,10 @@
-"""The fingerprint of a model's local directory: whether it still holds the model whose samples were stored.
+"""The fingerprint of a model's local directory: whether it still holds the model whose samples were
+stored.
 
-A path alone does not say it: weights overwritten in place (a training run's next checkpoint, a download repeated) would
-be served the samples of the old ones. Reading the weights takes minutes, so of weight files it counts name, size and
-time of last change; configuration, index and tokenizer files are read.
+A path alone does not say it: weights overwritten in place (a training run's next checkpoint, a
+download repeated) would be served the samples of the old ones. Reading the weights takes minutes,
+so of weight files it counts name, size and time of last change; configuration, index and tokenizer
+files are read.
 """
 
 from __future__ import annotations
@@ -15,27 +17,34 @@ from pathlib import Path
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".msgpack", ".h5", ".npz")
 """Files that hold weights."""
 READ_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
-"""Files that say how the weights are used: configuration, index, tokenizer, template, the model's own code."""
+"""Files that say how the weights are used: configuration, index, tokenizer, template, the
+model's own code.
+"""
 _READ_SUFFIXES_2 = (*READ_SUFFIXES, ".bpe", ".tokens", ".vocab", ".spm")
-# Of JSON and text files those that models are read from, by their names: a run's eval_results.json or a README.txt, which
-# other programs leave beside the weights, say nothing about them.
+# Of JSON and text files those that models are read from, by their names: a run's eval_results.json
+# or a README.txt, which other programs leave beside the weights, say nothing about them.
 _OF_THE_MODEL = re.compile(
     r"config|token|vocab|merge|index|template|params|tekken|processor|quant|adapter|module|model|bpe",
     re.I,
 )
 LARGEST_READ = 64 << 20
-"""Bytes; a larger file of `READ_SUFFIXES` counts like weights. Tokenizers of 2025 take up to 35 MB."""
+"""Bytes; a larger file of `READ_SUFFIXES` counts like weights.
 
-# A download of the Hugging Face hub is links to files that are named by the digest of their contents.
+Tokenizers of 2025 take up to 35 MB.
+"""
+
+# A download of the Hugging Face hub is links to files that are named by the digest of their
+# contents.
 _CONTENT_NAMED = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def fingerprint(path: str | Path, rules: int = 2) -> str | None:
-    """16 hex digits for a directory (or a file) of weights; None where nothing is there, as for a hub id.
+    """16 hex digits for a directory (or a file) of weights; None where nothing is there, as for a
+    hub id.
 
-    Of a directory the files in it and one folder down count, but for hidden ones and for what is neither weights nor read
-    with them (README, images). ``rules``: 1 for those by which runs before there were others froze theirs. Raises `OSError`
-    for a file that cannot be read.
+    Of a directory the files in it and one folder down count, but for hidden ones and for what is
+    neither weights nor read with them (README, images). ``rules``: 1 for those by which runs before
+    there were others froze theirs. Raises `OSError` for a file that cannot be read.
     """
     place = Path(path)
     if not place.exists():
@@ -67,7 +76,9 @@ def _counts(file: Path, rules: int) -> bool:
 
 
 def _state(file: Path, rules: int) -> str:
-    """What a file holds: by its contents, by a name that tells them, or by size and time of last change."""
+    """What a file holds: by its contents, by a name that tells them, or by size and time of
+    last change.
+    """
     found = file.stat()
     read = READ_SUFFIXES if rules == 1 else _READ_SUFFIXES_2
     if file.suffix in read and found.st_size <= LARGEST_READ:

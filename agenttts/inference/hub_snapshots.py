@@ -1,4 +1,6 @@
-"""Models that were downloaded from the Hugging Face hub: where its cache keeps them on this machine."""
+"""Models that were downloaded from the Hugging Face hub: where its cache keeps them on this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,15 @@ MAIN = "main"
 
 
 _SHOWS_A_MODEL = ("config.json", "params.json", "*.gguf", "*.safetensors")
-"""Files of which a downloaded model has one: Hugging Face's configuration, Mistral's own, or weights that need neither."""
+"""Files of which a downloaded model has one: Hugging Face's configuration, Mistral's own, or
+weights that need neither.
+"""
 
 
 def hub_cache() -> Path:
-    """The hub's cache directory, as ``HF_HUB_CACHE`` (earlier ``HUGGINGFACE_HUB_CACHE``) or ``HF_HOME`` say."""
+    """The hub's cache directory, as ``HF_HUB_CACHE`` (earlier ``HUGGINGFACE_HUB_CACHE``) or
+    ``HF_HOME`` say.
+    """
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if cache := os.environ.get(name):
             return _expanded(cache)
@@ -22,9 +28,11 @@ def hub_cache() -> Path:
 
 
 def find_snapshot(model_id: str, revision: str | None) -> Path | None:
-    """The directory of a downloaded revision (a branch, a tag or a commit; None: ``main``); None where there is none.
+    """The directory of a downloaded revision (a branch, a tag or a commit; None: ``main``); None
+    where there is none.
 
-    Source: the layout that huggingface_hub documents: ``models--ORG--NAME`` with ``refs`` and ``snapshots``.
+    Source: the layout that huggingface_hub documents: ``models--ORG--NAME`` with ``refs`` and
+    ``snapshots``.
     """
     folder = hub_cache() / f"models--{model_id.replace('/', '--')}"
     name = revision or MAIN

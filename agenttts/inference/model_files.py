@@ -1,7 +1,8 @@
 """The files of a model's weights in its directory, and what the directory lacks of the model.
 
-Sources: Hugging Face's layout of checkpoints and of its cache, and vLLM 0.32's and transformers' loaders: which of several
-copies of the weights they read. Looks at names, sizes and indices; reads no weights.
+Sources: Hugging Face's layout of checkpoints and of its cache, and vLLM 0.32's and transformers'
+loaders: which of several copies of the weights they read. Looks at names, sizes and indices; reads
+no weights.
 """
 
 from __future__ import annotations
@@ -39,8 +40,11 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """The files of one copy of a model's weights. ``absent`` are those that its index or the others' numbers tell of, or
-    links to nothing; ``said`` is the size that the index states, in bytes."""
+    """The files of one copy of a model's weights.
+
+    ``absent`` are those that its index or the others' numbers tell of, or links to nothing;
+    ``said`` is the size that the index states, in bytes.
+    """
 
     files: tuple[Path, ...]
     absent: tuple[Path, ...] = ()
@@ -48,7 +52,9 @@ class WeightFiles:
 
 
 def weight_files(directory: Path, load_format: str = "") -> WeightFiles | None:
-    """The copy of the weights that an engine reads; None where there is none of a form that is known here."""
+    """The copy of the weights that an engine reads; None where there is none of a form that is
+    known here.
+    """
     for suffix in ("safetensors", "bin", "pt"):
         files = _top_files(directory, suffix)
         copies = [file for file in files if _MISTRAL_COPY.match(file.name)]
@@ -87,7 +93,10 @@ def check_model_files(
 
 
 def check_there(key: str, place: Path) -> None:
-    """Whether there is anything at a model's place, where that is a whole path. Raises `Unavailable`."""
+    """Whether there is anything at a model's place, where that is a whole path.
+
+    Raises `Unavailable`.
+    """
     if place.is_absolute() and not place.exists():
         raise Unavailable(
             f"{key}: there is nothing at {place}",
@@ -115,7 +124,9 @@ def _lacking(place: Path, options: Mapping[str, Any], what: str) -> str | None:
 
 
 def _lacking_weights(place: Path, suffixes: tuple[str, ...]) -> str | None:
-    """What a directory lacks of its weights: any at all, or a part of every copy that an engine may choose."""
+    """What a directory lacks of its weights: any at all, or a part of every copy that an engine
+    may choose.
+    """
     for suffix in suffixes:
         files = _top_files(place, suffix)
         sides = [
@@ -127,7 +138,8 @@ def _lacking_weights(place: Path, suffixes: tuple[str, ...]) -> str | None:
             continue
         problems = [_lacking_copy(copy) for copy in copies]
         return None if None in problems else problems[-1]
-    # Weights of a form that only other engines read, or in a folder of their own, are not judged here.
+    # Weights of a form that only other engines read, or in a folder of their own, are not judged
+    # here.
     if any(map(_is_weights, place.glob("*"))):
         return None
     for index in sorted(place.glob("*.index.json")):
@@ -237,7 +249,9 @@ def _absent_parts(file: Path) -> list[str]:
 
 
 def _absent_numbers(names: list[str]) -> list[str]:
-    """The files that numbered ones tell of and that are not among them; none where a set is whole or a file has no number."""
+    """The files that numbered ones tell of and that are not among them; none where a set is
+    whole or a file has no number.
+    """
     sets: dict[tuple[str, ...], dict[int, re.Match[str]]] = {}
     for name in names:
         match = _NUMBERED.fullmatch(name)
@@ -276,7 +290,9 @@ def _incomplete(key: str, place: Path, lacks: str) -> Unavailable:
 
 
 def fetching_command(directory: Path) -> str:
-    """The command that fetches the model of a directory, which is a snapshot of the hub's cache or any other."""
+    """The command that fetches the model of a directory, which is a snapshot of the hub's cache
+    or any other.
+    """
     for folder in directory.parents:
         if folder.name.startswith("models--") and directory.parent.name == "snapshots":
             return download_command(_hub_name(folder), directory.name)

@@ -1,4 +1,6 @@
-"""Telling memory exhaustion from other failures by what the libraries say, since they share no exception type."""
+"""Telling memory exhaustion from other failures by what the libraries say, since they share no
+exception type.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _SAYS_SO = re.compile(
 
 
 def is_out_of_memory(error: BaseException | str) -> bool:
-    """Whether an error, or a library's log output, tells of exhausted memory (of the GPU or of the host)."""
+    """Whether an error, or a library's log output, tells of exhausted memory (of the GPU or of
+    the host).
+    """
     return isinstance(error, MemoryError) or bool(_SAYS_SO.search(_text(error)))
 
 

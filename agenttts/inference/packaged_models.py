@@ -1,7 +1,8 @@
 """Real small language models that ship inside Python packages, as Hugging Face directories.
 
-For trying the whole of a run where no model hub can be reached. The packages hold GGUF files, which are dequantized
-once to bfloat16 weights. `make_tiny` makes a random model of 100,000 parameters for tests of the machinery.
+For trying the whole of a run where no model hub can be reached. The packages hold GGUF files, which
+are dequantized once to bfloat16 weights. `make_tiny` makes a random model of 100,000 parameters for
+tests of the machinery.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from agenttts.errors import MissingRequirement, UserError, valid_names
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """A model in Python packages. ``prompt_style`` is what it can be asked with; ``params`` its parameters."""
+    """A model in Python packages.
+
+    ``prompt_style`` is what it can be asked with; ``params`` its parameters.
+    """
 
     package: str
     requirement: str
@@ -34,10 +38,12 @@ class PackagedModel:
 
 
 def prepare(name: str, directory: Path) -> Path:
-    """Convert a packaged model to a Hugging Face directory at ``directory``, which is returned; idempotent.
+    """Convert a packaged model to a Hugging Face directory at ``directory``, which is returned;
+    idempotent.
 
-    Takes about half a minute and is atomic: the directory is whole or absent. Raises `MissingRequirement` when the
-    model's package or the conversion's are not installed, `UserError` for an unknown name.
+    Takes about half a minute and is atomic: the directory is whole or absent. Raises
+    `MissingRequirement` when the model's package or the conversion's are not installed, `UserError`
+    for an unknown name.
     """
     if name not in PACKAGED:
         raise UserError(f"no packaged model '{name}'; {valid_names(name, PACKAGED)}")
@@ -60,7 +66,9 @@ def prepare(name: str, directory: Path) -> Path:
 
 
 def make_tiny(directory: Path, seed: int = 0) -> Path:
-    """A random Llama (2 layers, 512 tokens, context 1024, chat template) at ``directory``; idempotent, seconds."""
+    """A random Llama (2 layers, 512 tokens, context 1024, chat template) at ``directory``;
+    idempotent, seconds.
+    """
     return directory if _is_model(directory) else _make(directory, lambda d: _tiny(d, seed))
 
 
@@ -115,7 +123,8 @@ def _make(directory: Path, fill: Callable[[Path], None]) -> Path:
     try:
         fill(temporary)
         for file in temporary.iterdir():
-            # safetensors writes weights for the owner alone; a shared folder's models are for the group.
+            # safetensors writes weights for the owner alone; a shared folder's models are for the
+            # group.
             file.chmod(0o666 & ~_umask())
         try:
             temporary.rename(directory)
@@ -162,7 +171,9 @@ def _convert(name: str, model: PackagedModel, directory: Path) -> None:
 
 
 def _begin_with_bos(file: Path, token: str) -> None:
-    """Have the tokenizer begin every text with ``token``: the conversion loses that, and Gemma is lost without."""
+    """Have the tokenizer begin every text with ``token``: the conversion loses that, and Gemma
+    is lost without.
+    """
     from tokenizers import Tokenizer
     from tokenizers.processors import TemplateProcessing
 

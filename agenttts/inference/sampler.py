@@ -30,7 +30,9 @@ from agenttts.inference.store import SampleStore, StoredSample
 from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking, remove_thinking
 
 SAMPLES_A_CALL = 2048
-"""Samples of one engine call, stored before the next: enough to fill vLLM's batch, and what a killed job loses."""
+"""Samples of one engine call, stored before the next: enough to fill vLLM's batch, and what a
+killed job loses.
+"""
 TOKENS_A_CALL = 4 << 20
 """Tokens that a call may generate, so that a job loses no hours of a model that thinks."""
 FEWEST_A_CALL = 512
@@ -41,10 +43,11 @@ FEWEST_A_CALL = 512
 class DrawResult:
     """The k samples of one prompt.
 
-    ``texts`` are the samples without the model's thinking; the store keeps them whole. ``cut`` of them ran into
-    ``max_tokens``. ``prompt_tokens`` (the prompt, once) and ``decode_tokens`` (all k samples) are what the draw takes,
-    whoever computed it; ``reused_tokens`` is the part of their sum that came from the sample store or from an equal
-    prompt of the same draw. The prompt counts as reused when no sample had to be drawn.
+    ``texts`` are the samples without the model's thinking; the store keeps them whole. ``cut`` of
+    them ran into ``max_tokens``. ``prompt_tokens`` (the prompt, once) and ``decode_tokens`` (all k
+    samples) are what the draw takes, whoever computed it; ``reused_tokens`` is the part of their
+    sum that came from the sample store or from an equal prompt of the same draw. The prompt counts
+    as reused when no sample had to be drawn.
     """
 
     texts: tuple[str, ...]
@@ -69,9 +72,9 @@ class ModelTotals:
 class Sampler:
     """Draws samples of any of ``models``, with one engine at a time.
 
-    A model's engine starts when the first sample is missing from the store, and ends when another model's must
-    start: models share a GPU one after the other. ``totals`` counts by model name. `close` ends the engine and
-    stores what was drawn.
+    A model's engine starts when the first sample is missing from the store, and ends when another
+    model's must start: models share a GPU one after the other. ``totals`` counts by model name.
+    `close` ends the engine and stores what was drawn.
     """
 
     def __init__(
@@ -147,7 +150,9 @@ class Sampler:
         k: int,
         partition: SamplePartition,
     ) -> dict[str, set[int]]:
-        """Extend every list of ``samples`` to k, storing after each engine call; the indices that were drawn here."""
+        """Extend every list of ``samples`` to k, storing after each engine call; the indices
+        that were drawn here.
+        """
         drawn: dict[str, set[int]] = {}
         missing = sum(k - len(found) for found in samples.values())
         if not missing:
@@ -242,8 +247,9 @@ def _stored(
     model_name: str,
     thinking: Thinking | None,
 ) -> list[StoredSample]:
-    # A block of thinking that the prompt opened is opened in the stored reply too: cut short, it holds no other marker.
-    # Common ones whatever the setting is now: the sample may be read under another one.
+    # A block of thinking that the prompt opened is opened in the stored reply too: cut short, it
+    # holds no other marker. Common ones whatever the setting is now: the sample may be read under
+    # another one.
     end = completion.prompt_end
     opening = opened_thinking(end, thinking) or opened_thinking(end, COMMON_THINKING)
     return [
@@ -278,7 +284,9 @@ def _next_call(
     k: int,
     size: int,
 ) -> dict[str, range]:
-    """The next ``size`` missing samples, fewer at the end of the own part and of all: their indices by key."""
+    """The next ``size`` missing samples, fewer at the end of the own part and of all: their
+    indices by key.
+    """
     calls: dict[str, range] = {}
     room = size
     for number, part in enumerate(parts):

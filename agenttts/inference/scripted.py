@@ -1,10 +1,10 @@
 """The scripted engine: replies from a file instead of a model.
 
-For trying a job spec, a task or a cluster's settings without weights or GPUs; it ships as an ordinary engine. A
-model's ``path`` is a JSON or YAML file:
+For trying a job spec, a task or a cluster's settings without weights or GPUs; it ships as an
+ordinary engine. A model's ``path`` is a JSON or YAML file:
 
-```yaml
-rules:                                   # the first rule whose strings all occur in the prompt replies
+```yaml rules:                                   # the first rule whose strings all occur in the
+prompt replies
   - contains: ["Which river", "Answer:"]
     replies:
       - {text: "the Danube", weight: 3}  # drawn by weight (default 1) with the sample's seed
@@ -12,13 +12,15 @@ rules:                                   # the first rule whose strings all occu
 default: "I do not know"                 # when no rule matches
 ```
 
-A token is a whitespace-separated word, and a finished reply takes one more, its end token. At temperature 0 the
-heaviest reply is given (of equals, the first). Options:
+A token is a whitespace-separated word, and a finished reply takes one more, its end token. At
+temperature 0 the heaviest reply is given (of equals, the first). Options:
 
 - ``seconds_per_sample`` (number): sleep as long for each sample, to make long trials;
-- ``fail`` (``OOM`` or ``FAILED``): loading raises `EngineError` of that kind, to see what a run makes of it;
+- ``fail`` (``OOM`` or ``FAILED``): loading raises `EngineError` of that kind, to see what a run
+  makes of it;
 - ``max_model_len`` (integer, words): the context, after which prompts are truncated;
-- ``thinking`` (mapping): replies come with thinking, as reasoning models write it (`agenttts.inference.scripted_thinking`).
+- ``thinking`` (mapping): replies come with thinking, as reasoning models write it
+  (`agenttts.inference.scripted_thinking`).
 """
 
 from __future__ import annotations
@@ -75,7 +77,8 @@ class Script:
 class ScriptedEngine:
     """Replies as the script at ``config.path`` says; see the module.
 
-    Raises `EngineError` when the script or an option is wrong, or when the option ``fail`` asks for it.
+    Raises `EngineError` when the script or an option is wrong, or when the option ``fail`` asks for
+    it.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -126,7 +129,10 @@ class ScriptedEngine:
 
 
 def read_script(path: Path) -> Script:
-    """The script in a JSON or YAML file. Raises `UserError` naming the file and the rule (counted from 1)."""
+    """The script in a JSON or YAML file.
+
+    Raises `UserError` naming the file and the rule (counted from 1).
+    """
     try:
         source = path.read_text(encoding="utf-8")
         content = json.loads(source) if path.suffix == ".json" else yaml.safe_load(source)
@@ -188,7 +194,10 @@ def _string(content: Any, where: str) -> str:
 def read_options(
     options: Mapping[str, object],
 ) -> tuple[float, Literal["OOM", "FAILED"] | None, int | None]:
-    """(seconds_per_sample, fail, max_model_len). Raises `UserError` for an unknown option or a value that is not valid."""
+    """(seconds_per_sample, fail, max_model_len).
+
+    Raises `UserError` for an unknown option or a value that is not valid.
+    """
     valid = ("seconds_per_sample", "fail", "max_model_len", "thinking")
     for key in options:
         if key not in valid:

@@ -1,4 +1,5 @@
-"""Thinking of the scripted engine: what a reasoning model writes around its answers, to try out what is made of it.
+"""Thinking of the scripted engine: what a reasoning model writes around its answers, to try out
+what is made of it.
 
 The model option ``thinking`` is a mapping; every key may be left out:
 
@@ -10,7 +11,8 @@ options:
     text: "…"             # what is thought; unset: a draft full of what parsers look for
     blocks: 1             # so many blocks: the first before the reply, the others within it
     unclosed: 0.0         # the probability that a sample thinks until it is cut and says nothing
-    opened: false         # the prompt opens the first block, as some chat templates do: the sample has only its end
+    opened: false         # the prompt opens the first block, as some chat templates do: the sample
+        has only its end
 ```
 """
 
@@ -41,7 +43,9 @@ raise SystemExit("a draft that must not run")
 - no
 But the user wants only the answer. Let me write it.
 """
-"""What is thought unless ``text`` says otherwise: reference numbers, a wrong answer, JSON plans, code, a list."""
+"""What is thought unless ``text`` says otherwise: reference numbers, a wrong answer, JSON
+plans, code, a list.
+"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,9 @@ class ScriptedThinking:
 
 
 def script_thinking(options: Mapping[str, Any]) -> Thinking | None:
-    """The markers of a scripted model by its options; None where it does not think, or its option is wrong."""
+    """The markers of a scripted model by its options; None where it does not think, or its
+    option is wrong.
+    """
     try:
         thinking = read_thinking(options)
     except UserError:  # the engine says what is wrong with it
@@ -85,7 +91,10 @@ def script_thinking(options: Mapping[str, Any]) -> Thinking | None:
 
 
 def read_thinking(options: Mapping[str, Any]) -> ScriptedThinking | None:
-    """The option ``thinking`` of a scripted model; None without one. Raises `UserError` naming what is wrong."""
+    """The option ``thinking`` of a scripted model; None without one.
+
+    Raises `UserError` naming what is wrong.
+    """
     given = options.get("thinking")
     if given is None:
         return None
@@ -125,7 +134,10 @@ _RULES = {
 
 
 def _parts(reply: str, count: int) -> list[str]:
-    """A reply in ``count`` parts, cut between words; fewer where it has fewer words. Together they are the reply."""
+    """A reply in ``count`` parts, cut between words; fewer where it has fewer words.
+
+    Together they are the reply.
+    """
     words = re.findall(r"\s*\S+\s*\Z|\s*\S+", reply) or [reply]
     count = min(count, len(words))
     edges = [round(number * len(words) / count) for number in range(count + 1)]

@@ -1,12 +1,13 @@
-"""The sample store: samples under their address, shared by trials (and runs) through Parquet shards in a directory.
+"""The sample store: samples under their address, shared by trials (and runs) through Parquet shards
+in a directory.
 
-Each shard is written once, whole, by one writer; readers scan whatever shards there are. Nothing is locked and
-nothing is rewritten, so any number of jobs may use a directory at once. Two jobs that draw the same sample at the
-same time both store it; a `lookup` takes the one in the first shard by name, `lookup_new` the one
-it reads first.
+Each shard is written once, whole, by one writer; readers scan whatever shards there are. Nothing is
+locked and nothing is rewritten, so any number of jobs may use a directory at once. Two jobs that
+draw the same sample at the same time both store it; a `lookup` takes the one in the first shard by
+name, `lookup_new` the one it reads first.
 
-A shard that is damaged is set aside, as ``NAME.parquet.damaged``, and its samples are drawn again; one of another
-version, or another program's file, is left where it is and not used.
+A shard that is damaged is set aside, as ``NAME.parquet.damaged``, and its samples are drawn again;
+one of another version, or another program's file, is left where it is and not used.
 """
 
 from __future__ import annotations
@@ -64,14 +65,18 @@ def trial_writer(run: str, trial: str) -> str:
 
 
 class SampleStore:
-    """Samples in ``directory/*.parquet``. ``writer`` names this process in the names of the shards it writes.
+    """Samples in ``directory/*.parquet``.
 
-    Samples added are found by this object's `lookup` at once, by others' after `flush`. Not for several threads.
+    ``writer`` names this process in the names of the shards it writes.
+
+    Samples added are found by this object's `lookup` at once, by others' after `flush`. Not for
+    several threads.
     """
 
     def __init__(self, directory: Path, writer: str) -> None:
         self._directory = directory
-        # A random part besides: the same process number on another node must not replace this one's shards.
+        # A random part besides: the same process number on another node must not replace this one's
+        # shards.
         self._writer = f"{_file_name(writer)}-{secrets.token_hex(4)}"
         self._shards = 0
         self._seen: set[Path] = set()
@@ -132,7 +137,9 @@ class SampleStore:
         return [StoredSample(**row) for row in frame.iter_rows(named=True)]
 
     def _read_one(self, shard: Path, keys: pl.Series) -> pl.DataFrame:
-        """What one shard holds under the keys: nothing, when it is damaged or no shard of this version."""
+        """What one shard holds under the keys: nothing, when it is damaged or no shard of this
+        version.
+        """
         nothing = pl.DataFrame(schema=SCHEMA)
         try:
             return _matching([shard], keys)
@@ -177,7 +184,9 @@ class SampleStore:
 def _by_key(
     samples: Iterable[StoredSample], wanted: Mapping[str, int]
 ) -> dict[str, dict[int, StoredSample]]:
-    """Samples by key and index, of each key those numbered below what is wanted; the first of equals."""
+    """Samples by key and index, of each key those numbered below what is wanted; the first of
+    equals.
+    """
     found: dict[str, dict[int, StoredSample]] = {key: {} for key in wanted}
     for sample in samples:
         if sample.index < wanted.get(sample.key, 0):

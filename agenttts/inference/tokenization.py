@@ -1,4 +1,5 @@
-"""From a rendered prompt to token ids: chat templates, begin tokens, prompts too long for the context.
+"""From a rendered prompt to token ids: chat templates, begin tokens, prompts too long for the
+context.
 
 Shared by the engines that hold a real tokenizer; imports none.
 """
@@ -18,7 +19,10 @@ _END_TOKENS = 64
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """A prompt as the model gets it. ``end`` and ``truncated`` are as in `agenttts.inference.base.Completion`."""
+    """A prompt as the model gets it.
+
+    ``end`` and ``truncated`` are as in `agenttts.inference.base.Completion`.
+    """
 
     tokens: list[int]
     end: str
@@ -28,7 +32,10 @@ class EncodedPrompt:
 def encode_request(
     tokenizer: Any, config: ModelConfig, request: Request, context: int | None
 ) -> EncodedPrompt:
-    """The prompt of a request, cut to the context. Raises `EngineError` as `encode` and `fit` do."""
+    """The prompt of a request, cut to the context.
+
+    Raises `EngineError` as `encode` and `fit` do.
+    """
     if isinstance(request.content, str):
         tokens, end = encode(tokenizer, config, request.content), ""
     else:
@@ -40,8 +47,9 @@ def encode_request(
 def encode(tokenizer: Any, config: ModelConfig, content: str | tuple[Message, ...]) -> list[int]:
     """The token ids of a prompt, with the begin token exactly once where the model has one.
 
-    A chat template writes the begin token itself, so the templated text is tokenized without special tokens; plain
-    text gets them from the tokenizer. Raises `EngineError` for chat messages to a model with no chat template.
+    A chat template writes the begin token itself, so the templated text is tokenized without
+    special tokens; plain text gets them from the tokenizer. Raises `EngineError` for chat messages
+    to a model with no chat template.
     """
     if isinstance(content, str):
         return list(tokenizer.encode(content))
@@ -49,10 +57,11 @@ def encode(tokenizer: Any, config: ModelConfig, content: str | tuple[Message, ..
 
 
 def fit(tokens: Sequence[Token], context: int | None, max_tokens: int) -> tuple[list[Token], bool]:
-    """The prompt cut to what a context of ``context`` tokens leaves beside ``max_tokens``, and whether it was cut.
+    """The prompt cut to what a context of ``context`` tokens leaves beside ``max_tokens``, and
+    whether it was cut.
 
-    The middle goes: the head carries the instructions, the tail the question (and a chat's opening of the reply).
-    Raises `EngineError` when ``max_tokens`` alone fills the context.
+    The middle goes: the head carries the instructions, the tail the question (and a chat's opening
+    of the reply). Raises `EngineError` when ``max_tokens`` alone fills the context.
     """
     if context is None or len(tokens) + max_tokens <= context:
         return list(tokens), False
@@ -72,7 +81,9 @@ def _chat_tokens(
     content: tuple[Message, ...],
     template_args: Mapping[str, object],
 ) -> tuple[list[int], str]:
-    """Chat messages as the model's template writes them, up to where the reply begins: token ids, and the text's end."""
+    """Chat messages as the model's template writes them, up to where the reply begins: token
+    ids, and the text's end.
+    """
     if getattr(tokenizer, "chat_template", "") is None:
         raise EngineError(
             f"model '{config.name}' ({config.path}) has no chat template, as base models have none, and cannot take "
@@ -82,7 +93,8 @@ def _chat_tokens(
     try:
         return _apply_template(tokenizer, messages, template_args)
     except Exception as error:
-        # Some templates refuse the system role (Gemma, early Mistral): say it at the head of the first user turn.
+        # Some templates refuse the system role (Gemma, early Mistral): say it at the head of the
+        # first user turn.
         merged = _without_system(messages)
         if merged is None:
             raise EngineError(
@@ -99,8 +111,8 @@ def _chat_tokens(
 def _apply_template(
     tokenizer: Any, messages: list[dict[str, str]], template_args: Mapping[str, object]
 ) -> tuple[list[int], str]:
-    # vLLM's tokenizer of Mistral's own files (tekken.json, tokenizer.model.v3) has no template: it encodes messages, and
-    # its `encode` takes the control tokens of a text for plain letters.
+    # vLLM's tokenizer of Mistral's own files (tekken.json, tokenizer.model.v3) has no template: it
+    # encodes messages, and its `encode` takes the control tokens of a text for plain letters.
     encodes_messages = not hasattr(tokenizer, "chat_template")
     prompt = tokenizer.apply_chat_template(
         messages, tokenize=encodes_messages, add_generation_prompt=True, **template_args

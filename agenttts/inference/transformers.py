@@ -1,4 +1,6 @@
-"""The transformers engine: for models or machines that vLLM does not support; several times slower."""
+"""The transformers engine: for models or machines that vLLM does not support; several times
+slower.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,16 @@ _BATCH_SIZE = 32
 class TransformersEngine:
     """Runs a model with Hugging Face transformers on CUDA when there is a GPU, else on the CPU.
 
-    Sampling does not use transformers' own, which draws a whole batch from one global generator. Each row (sample)
-    has a generator of its own, seeded with the sample's seed, which gives one vector of Gumbel noise a step; the
-    argmax of log-probabilities / temperature + noise is an exact draw (the Gumbel-max trick). So a sample depends on
-    its prompt and seed only, not on its neighbours in the batch, up to the rounding of batched matrix products.
+    Sampling does not use transformers' own, which draws a whole batch from one global generator.
+    Each row (sample) has a generator of its own, seeded with the sample's seed, which gives one
+    vector of Gumbel noise a step; the argmax of log-probabilities / temperature + noise is an exact
+    draw (the Gumbel-max trick). So a sample depends on its prompt and seed only, not on its
+    neighbours in the batch, up to the rounding of batched matrix products.
 
-    Options: ``batch_size`` (rows at once, default 32), ``max_model_len`` (tokens), ``dtype``, ``device_map``,
-    ``trust_remote_code``, ``attn_implementation``, ...: see `engine_options`. With ``gpus`` > 1 the layers are
-    spread over the GPUs (``device_map="auto"``). Raises `EngineError` when the model cannot be loaded.
+    Options: ``batch_size`` (rows at once, default 32), ``max_model_len`` (tokens), ``dtype``,
+    ``device_map``, ``trust_remote_code``, ``attn_implementation``, ...: see `engine_options`. With
+    ``gpus`` > 1 the layers are spread over the GPUs (``device_map="auto"``). Raises `EngineError`
+    when the model cannot be loaded.
     """
 
     reports_progress = True
@@ -120,7 +124,8 @@ class TransformersEngine:
         self._tokenizer = AutoTokenizer.from_pretrained(self._config.path, **shared)
         model: Any = AutoModelForCausalLM.from_pretrained(self._config.path, **shared, **options)
         self._model = (model if "device_map" in options else model.to(device)).eval()
-        # The end tokens are the model's; its sampling defaults (top_k and the like) are not what was asked for.
+        # The end tokens are the model's; its sampling defaults (top_k and the like) are not what
+        # was asked for.
         ends = self._model.generation_config.eos_token_id
         if ends is None:
             ends = self._tokenizer.eos_token_id
@@ -202,7 +207,9 @@ class _Beating:
 
 
 class _Gumbel:
-    """Logits processor: adds each row's own Gumbel noise, so that the greedy choice after it is a draw."""
+    """Logits processor: adds each row's own Gumbel noise, so that the greedy choice after it is
+    a draw.
+    """
 
     def __init__(self, torch: Any, seeds: Sequence[int], params: SamplingParams) -> None:
         self._torch = torch
@@ -222,7 +229,9 @@ class _Gumbel:
 
 
 def _nucleus(torch: Any, scores: Any, top_p: float) -> Any:
-    """Scores with all but the smallest set of tokens that reaches probability ``top_p`` at minus infinity."""
+    """Scores with all but the smallest set of tokens that reaches probability ``top_p`` at
+    minus infinity.
+    """
     ordered, places = scores.sort(dim=-1, descending=True)
     probabilities = ordered.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities
@@ -231,7 +240,10 @@ def _nucleus(torch: Any, scores: Any, top_p: float) -> Any:
 
 
 class _Stops:
-    """Stopping criterion: a row is done once its new text holds a stop string. ``lengths`` are tokens, by row."""
+    """Stopping criterion: a row is done once its new text holds a stop string.
+
+    ``lengths`` are tokens, by row.
+    """
 
     def __init__(
         self, torch: Any, tokenizer: Any, stop: tuple[str, ...], width: int, rows: int
@@ -240,7 +252,8 @@ class _Stops:
         self._tokenizer = tokenizer
         self._stop = stop
         self._width = width
-        # A stop string that was not there a step ago ends in the newest token: only the tail need be read.
+        # A stop string that was not there a step ago ends in the newest token: only the tail need
+        # be read.
         self._tail = max((len(s.encode()) for s in stop), default=0) + 4
         self.lengths: list[int | None] = [None] * rows
 

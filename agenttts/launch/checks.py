@@ -1,4 +1,6 @@
-"""The checks of a launch: what a spec gets wrong is raised, what this machine lacks too, or collected for a dry run."""
+"""The checks of a launch: what a spec gets wrong is raised, what this machine lacks too, or
+collected for a dry run.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Problem:
 
 
 class Checks:
-    """What this machine lacks: raised at once for a launch, collected in ``problems`` for a dry run."""
+    """What this machine lacks: raised at once for a launch, collected in ``problems`` for a dry
+    run.
+    """
 
     def __init__(self, *, dry_run: bool) -> None:
         self.problems: list[Problem] = []
@@ -41,7 +45,10 @@ class Checks:
 
     @contextmanager
     def here(self) -> Iterator[None]:
-        """A check of what is here. An input that is wrong anywhere (any other `UserError`) is always raised."""
+        """A check of what is here.
+
+        An input that is wrong anywhere (any other `UserError`) is always raised.
+        """
         try:
             yield
         except (Unavailable, MissingRequirement) as error:
@@ -51,7 +58,9 @@ class Checks:
 
 
 def ordered(spec: JobSpec, task: Task) -> JobSpec:
-    """The spec with its stages in the task's order; an error when they are not the task's stages."""
+    """The spec with its stages in the task's order; an error when they are not the task's
+    stages.
+    """
     names = [stage.name for stage in task.stages]
     for stage in spec.stages:
         if stage not in names:
@@ -82,7 +91,8 @@ def check_toolbox(task: Task, spec: JobSpec, profile: Profile) -> None:
 def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
     """The spec with hub ids replaced by the directories of their downloaded snapshots.
 
-    Where trials reach no hub (in a container, on compute nodes) a model that was not downloaded is unavailable.
+    Where trials reach no hub (in a container, on compute nodes) a model that was not downloaded is
+    unavailable.
     """
     offline = (
         scheduler_type(profile.kind).has_nodes
@@ -168,7 +178,9 @@ def check_agent_files(spec: JobSpec, checks: Checks) -> None:
 def _check_places(
     key: str, model_key: str, model: str, options: Mapping[str, Any], checks: Checks
 ) -> None:
-    """Check the place of a model, and those that its engine's options name; ``model`` may be a hub id."""
+    """Check the place of a model, and those that its engine's options name; ``model`` may be a
+    hub id.
+    """
     if Path(model).is_absolute():
         with checks.here():
             check_model_files(f"{key}.{model_key}", Path(model), options)

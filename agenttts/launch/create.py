@@ -20,7 +20,9 @@ from agenttts.tasks.user_tasks import freeze_source
 
 
 def create_run(run: RunDirectory, plan: Plan) -> bool:
-    """Make the run directory: built beside its place and moved there whole; False where another launch was faster."""
+    """Make the run directory: built beside its place and moved there whole; False where another
+    launch was faster.
+    """
     record = run_record(plan)
     temporary = run.path.with_name(f".{run.name}.{record.token}")
     staged = RunDirectory(temporary)

@@ -8,7 +8,9 @@ from agenttts.tables.documents import Document
 
 
 class ClusterDocument(Document):
-    """The profile's name, its kind of scheduler, and when its nodes were last looked at by a job (None: never)."""
+    """The profile's name, its kind of scheduler, and when its nodes were last looked at by a
+    job (None: never).
+    """
 
     name: str
     kind: str
@@ -36,7 +38,9 @@ class SourceDocument(Document):
 
 
 class TaskDocument(Document):
-    """The task; ``examples`` is null when the data are not here and the spec does not say how many."""
+    """The task; ``examples`` is null when the data are not here and the spec does not say how
+    many.
+    """
 
     name: str
     main_metric: str
@@ -63,7 +67,8 @@ class SearchDocument(Document):
         iterations: Iterations after these.
         batch_size: Trials of an iteration.
         trials_at_most: All of them.
-        recommended: How many trials may follow, of an allocation that the search recommends and has not tried.
+        recommended: How many trials may follow, of an allocation that the search recommends and has
+            not tried.
         finalists: The comparison of the best on more examples; None without one.
         test: The final test; None without one.
     """
@@ -81,7 +86,9 @@ class SearchDocument(Document):
 
 
 class AgentPlanDocument(Document):
-    """The language model that the search asks; ``gpus`` and ``why`` of one that the run serves itself, else None."""
+    """The language model that the search asks; ``gpus`` and ``why`` of one that the run serves
+    itself, else None.
+    """
 
     kind: str
     model: str
@@ -91,7 +98,9 @@ class AgentPlanDocument(Document):
 
 
 class StageModelDocument(Document):
-    """A model of a stage: its parameters, the budget of 1 sample, the samples that the budget allows, its GPUs."""
+    """A model of a stage: its parameters, the budget of 1 sample, the samples that the budget
+    allows, its GPUs.
+    """
 
     model: str
     params: float
@@ -101,7 +110,8 @@ class StageModelDocument(Document):
 
 
 class StageDocument(Document):
-    """A stage: tokens of a prompt and of a sample, fewest and most samples, and what 1 sample of each model costs.
+    """A stage: tokens of a prompt and of a sample, fewest and most samples, and what 1 sample of
+    each model costs.
 
     ``unit_budget`` is that of the largest model.
     """
@@ -116,7 +126,9 @@ class StageDocument(Document):
 
 
 class ThinkingDocument(Document):
-    """The markers around a model's thinking; ``known``: they are in its files, not the common ones."""
+    """The markers around a model's thinking; ``known``: they are in its files, not the common
+    ones.
+    """
 
     starts: list[str]
     ends: list[str]
@@ -124,8 +136,9 @@ class ThinkingDocument(Document):
 
 
 class ModelDocument(Document):
-    """A model: the thinking that is removed from its replies (null: none is), arguments of its chat template, the
-    fingerprint of its directory (null: it is not here)."""
+    """A model: the thinking that is removed from its replies (null: none is), arguments of its
+    chat template, the fingerprint of its directory (null: it is not here).
+    """
 
     thinking: ThinkingDocument | None
     template_args: dict[str, Any]
@@ -133,7 +146,9 @@ class ModelDocument(Document):
 
 
 class ResourcesDocument(Document):
-    """What jobs ask for, how many run at a time (null: as many as there are), and why each model takes its GPUs."""
+    """What jobs ask for, how many run at a time (null: as many as there are), and why each
+    model takes its GPUs.
+    """
 
     controller: dict[str, Any]
     trial: dict[str, Any]

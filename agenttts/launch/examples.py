@@ -1,4 +1,6 @@
-"""Which examples trials are scored on: of the search, of the comparison of the best, of the final test."""
+"""Which examples trials are scored on: of the search, of the comparison of the best, of the
+final test.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from agenttts.tasks.user_code import load_task
 def load_examples(
     spec: JobSpec, task: Task, split: str, count: int | None, report: LoadReport
 ) -> list[Example]:
-    """``count`` examples of a split of the task's data (None: all of them); ``report`` takes what was read.
+    """``count`` examples of a split of the task's data (None: all of them); ``report`` takes what
+    was read.
 
     Raises `UserError` as `agenttts.tasks.user_code.load_task` does.
     """
@@ -60,7 +63,8 @@ def held_out_examples(
     section = spec.search.test_split
     if section is None:
         return None
-    # By content: ids of two files or hub splits may be equal and mean different examples, or the other way round.
+    # By content: ids of two files or hub splits may be equal and mean different examples, or the
+    # other way round.
     known = {_content(example) for example in searched}
     try:
         every = load_examples(spec, task, section.split, None, report)

@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
     """Create the run and start its controller; or go on with it when it exists with the same spec.
 
-    Returns the run and whether it is new. Raises `UserError` when a run of that name has another spec.
+    Returns the run and whether it is new. Raises `UserError` when a run of that name has another
+    spec.
     """
     run = RunDirectory(results.absolute() / plan.spec.name)
     while True:
@@ -88,9 +89,11 @@ def resume(run: RunDirectory) -> None:
 def repair(
     run: RunDirectory, *, from_tables: bool = False, retry: bool = False
 ) -> tuple[Rebuilt | None, list[str]]:
-    """Change a run's journal before it is resumed: make it anew from the trials' files, have failed trials run again.
+    """Change a run's journal before it is resumed: make it anew from the trials' files, have failed
+    trials run again.
 
-    Returns what the new journal holds, and the trials to be tried again. Raises `UserError` while the controller runs.
+    Returns what the new journal holds, and the trials to be tried again. Raises `UserError` while
+    the controller runs.
     """
     if not (from_tables or retry):
         return None, []
@@ -105,9 +108,11 @@ def repair(
 
 
 def cancel(run: RunDirectory) -> None:
-    """Stop the controller and every job of the run; what has finished is kept, `resume` may go on from it.
+    """Stop the controller and every job of the run; what has finished is kept, `resume` may go on
+    from it.
 
-    The cancel is on disk first: where the controller cannot be stopped from here, or not now, it ends by itself.
+    The cancel is on disk first: where the controller cannot be stopped from here, or not now, it
+    ends by itself.
     """
     with one_command(run, "cancel"):
         handle = read_handle(run)

@@ -1,4 +1,6 @@
-"""When ``doctor --submit`` last looked at the nodes of a profile, and what came of it: ``results/.doctor/NAME.json``."""
+"""When ``doctor --submit`` last looked at the nodes of a profile, and what came of it:
+``results/.doctor/NAME.json``.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class NodeRecord:
 def last_look(
     results: Path, cluster: str, profile: Profile, now: datetime | None = None
 ) -> str | None:
-    """When ``doctor --submit`` last looked at the profile's nodes, for people; None where it has none.
+    """When ``doctor --submit`` last looked at the profile's nodes, for people; None where it has
+    none.
 
     ``results`` is where runs are kept, ``cluster`` the profile's name or file.
     """

@@ -49,7 +49,9 @@ from agenttts.tasks.loading.report import LoadReport
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked experiment, ready to be launched unless it has ``problems``, as only a dry run's may have."""
+    """A checked experiment, ready to be launched unless it has ``problems``, as only a dry
+    run's may have.
+    """
 
     spec: JobSpec
     profile: Profile
@@ -188,10 +190,12 @@ class Plan:
 def make_plan(
     spec: JobSpec, profile_folders: list[Path], results: Path, *, dry_run: bool = False
 ) -> Plan:
-    """Check a spec against its task, its method, its models, its data, its profile and this machine.
+    """Check a spec against its task, its method, its models, its data, its profile and this
+    machine.
 
-    Raises `UserError` or `MissingRequirement`; creates and submits nothing. With ``dry_run`` what is merely not here
-    (models, data, image, Slurm, GPUs enough) becomes the plan's ``problems``; a spec that is wrong is refused all the same.
+    Raises `UserError` or `MissingRequirement`; creates and submits nothing. With ``dry_run`` what
+    is merely not here (models, data, image, Slurm, GPUs enough) becomes the plan's ``problems``; a
+    spec that is wrong is refused all the same.
     """
     checks = Checks(dry_run=dry_run)
     profile = load_completed_profile(spec.cluster, profile_folders)
@@ -225,7 +229,8 @@ def make_plan(
                 check(container)
         for key, place in _bound(spec, results):
             check_bindable(key, place)
-        # Frozen as found now: the controller's environment may expand the profile's variables differently.
+        # Frozen as found now: the controller's environment may expand the profile's variables
+        # differently.
         frozen = spec.container.model_copy(update={"image": str(container.image)})
         spec = spec.model_copy(update={"container": frozen})
     elif agent_need is not None and not scheduler.has_nodes and find_spec("vllm") is None:

@@ -1,7 +1,8 @@
 """A new journal for a run whose journal is damaged or lost, made from the trials' own files.
 
-What a trial left in its directory is trusted first, then its row of ``trials.parquet``, then what lines of the old journal
-can still be read. Trials without a result are planned again. The old journal is kept beside the new one.
+What a trial left in its directory is trusted first, then its row of ``trials.parquet``, then what
+lines of the old journal can still be read. Trials without a result are planned again. The old
+journal is kept beside the new one.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class Rebuilt:
 def rebuild_journal(run: RunDirectory) -> Rebuilt:
     """Replace the run's damaged journal. For a caller that knows that no controller is running.
 
-    Jobs of the run that are known of are cancelled: the new journal does not know them. Raises `UserError` when the
-    journal is sound, or nothing is known of any trial.
+    Jobs of the run that are known of are cancelled: the new journal does not know them. Raises
+    `UserError` when the journal is sound, or nothing is known of any trial.
     """
     try:
         read_state(run.journal_file)
@@ -193,7 +194,8 @@ def _events(
     rows: Mapping[str, TrialRow],
     told: Mapping[int, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """The events of the new journal: every iteration proposed, ended as far as it has, and told if another follows.
+    """The events of the new journal: every iteration proposed, ended as far as it has, and told if
+    another follows.
 
     The last iteration is told by the next controller, which works out its recommendation anew.
     """

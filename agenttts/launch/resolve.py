@@ -16,7 +16,9 @@ _CACHE = "cache"
 
 
 def run_record(plan: Plan) -> RunRecord:
-    """The record of a new run of a plan, with a token of its own; its examples are not frozen yet."""
+    """The record of a new run of a plan, with a token of its own; its examples are not frozen
+    yet.
+    """
     spec = plan.spec
     samples = Path(spec.samples).absolute() if spec.samples else _SAMPLES
     cache = Path(plan.profile.cache).absolute() if plan.profile.cache else samples.parent / _CACHE

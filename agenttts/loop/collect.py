@@ -41,8 +41,8 @@ def failed_row(
 def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
     """GPU-seconds the attempts held, in all.
 
-    An attempt that was cut off counts until the next one began (at most: its node was lost somewhere before), the
-    last one until ``now``.
+    An attempt that was cut off counts until the next one began (at most: its node was lost
+    somewhere before), the last one until ``now``.
     """
     total = 0.0
     for attempt, following in zip_longest(attempts, attempts[1:]):

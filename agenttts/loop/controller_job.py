@@ -39,9 +39,12 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class ControllerJob(RestartedJob):
-    """The function of the job. Near its time limit, or preempted, it is requeued and goes on from the journal.
+    """The function of the job.
 
-    ``start`` is the token of the start that it belongs to (`agenttts.run.starts`); '' goes on in any case.
+    Near its time limit, or preempted, it is requeued and goes on from the journal.
+
+    ``start`` is the token of the start that it belongs to (`agenttts.run.starts`); '' goes on in
+    any case.
     """
 
     # Of jobs that an older version has pickled into the queue.
@@ -58,7 +61,9 @@ class ControllerJob(RestartedJob):
 
 
 def run_controller(run: RunDirectory, start: str) -> None:
-    """Go on with a run until it is over, as this start of its controller; with one that is cancelled, end the run."""
+    """Go on with a run until it is over, as this start of its controller; with one that is
+    cancelled, end the run.
+    """
 
     def go_on() -> None:
         with only_controller(run):
@@ -82,9 +87,11 @@ def patiently(
     seconds: float = PATIENCE_S,
     pause: float = FILES_PAUSE_S,
 ) -> None:
-    """Have a new controller go on from the journal whenever the run's file system was in trouble that may pass.
+    """Have a new controller go on from the journal whenever the run's file system was in trouble
+    that may pass.
 
-    Raises `FilesUnavailable` when that has lasted for ``seconds``; the run's jobs are left to run then.
+    Raises `FilesUnavailable` when that has lasted for ``seconds``; the run's jobs are left to run
+    then.
     """
     patience = FilePatience(
         f"the controller of {run.path}",
@@ -102,7 +109,10 @@ def patiently(
 
 
 def close_cancelled(run: RunDirectory) -> None:
-    """End a run that no controller goes on with as cancelled, unless it is over. For callers within `only_controller`."""
+    """End a run that no controller goes on with as cancelled, unless it is over.
+
+    For callers within `only_controller`.
+    """
     state = read_state(run.journal_file)
     # A run that an error ended may have left jobs behind.
     if state.finished is None or (state.finished != "done" and state.unfinished()):
@@ -110,7 +120,9 @@ def close_cancelled(run: RunDirectory) -> None:
 
 
 def make_controller(run: RunDirectory, start: str = "") -> Controller:
-    """The controller of a run, ready to go on from wherever its journal is; ``start`` as for `ControllerJob`."""
+    """The controller of a run, ready to go on from wherever its journal is; ``start`` as for
+    `ControllerJob`.
+    """
     spec, profile, record = run.spec(), run.profile(), run.record()
     cache = record.cache(run.path)
     if cache is not None and profile.cache:
@@ -245,7 +257,9 @@ def trial_scheduler(run: RunDirectory, profile: Profile) -> Scheduler:
 
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Write the package's log to a file too, as that of a controller with a process of its own is."""
+    """Write the package's log to a file too, as that of a controller with a process of its own
+    is.
+    """
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logger = logging.getLogger("agenttts")

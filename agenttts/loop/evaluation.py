@@ -1,6 +1,8 @@
-"""Evaluation: planned trials become jobs, jobs become rows, whatever happens to jobs, queue and controller in between.
+"""Evaluation: planned trials become jobs, jobs become rows, whatever happens to jobs, queue and
+controller in between.
 
-What is done is in the journal before anything follows from it; a job that was submitted is adopted, never submitted twice.
+What is done is in the journal before anything follows from it; a job that was submitted is adopted,
+never submitted twice.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
 
-# How long after a submission without an answer its jobs are looked for; those that appear later end by themselves.
+# How long after a submission without an answer its jobs are looked for; those that appear later end
+# by themselves.
 _APPEARS_WITHIN = timedelta(minutes=30)
 
 
@@ -55,10 +58,10 @@ class EvaluationSettings:
     Args:
         max_attempts: Times a trial is started, besides those that lost their place to other jobs.
         poll_seconds: Between looks at the queue.
-        settle_seconds: How long a result, or a job's own record, may take to appear on a shared file system after the
-            queue says that its job has ended.
-        queue_patience_seconds: How long the queue may be unavailable, as while slurmctld is restarted, or the file
-            system, before the controller gives up.
+        settle_seconds: How long a result, or a job's own record, may take to appear on a shared
+            file system after the queue says that its job has ended.
+        queue_patience_seconds: How long the queue may be unavailable, as while slurmctld is
+            restarted, or the file system, before the controller gives up.
         max_preemptions: Times a trial may lose its place to other jobs.
         max_timeouts: Times a trial that reached its time limit goes on from its samples.
         retry_pauses: Seconds before a trial's second start, its third, ...
@@ -74,7 +77,9 @@ class EvaluationSettings:
 
 
 class ServerLifecycle(Protocol):
-    """Something that the search needs while it runs and that costs while it waits: a served model."""
+    """Something that the search needs while it runs and that costs while it waits: a served
+    model.
+    """
 
     def waiting(self, remaining: int, total: int, more: bool) -> None:
         """Trials run: ``remaining`` of ``total``; ``more``: the search goes on after them."""
@@ -84,7 +89,9 @@ class ServerLifecycle(Protocol):
 
 
 class Evaluation:
-    """The trials of one run. `builder` turns planned trials into jobs' commands (see `agenttts.loop.job_builder`).
+    """The trials of one run.
+
+    `builder` turns planned trials into jobs' commands (see `agenttts.loop.job_builder`).
 
     ``check`` is called at each look at the queue, and raises where the controller is not to go on.
     """
@@ -120,7 +127,8 @@ class Evaluation:
     def evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
         """Have every trial of an iteration run to its end; ``more``: another iteration follows.
 
-        Raises `RunFailed` when the examples that the trials are scored on are damaged, and `RunGone`.
+        Raises `RunFailed` when the examples that the trials are scored on are damaged, and
+        `RunGone`.
         """
         self._check_examples(trials)
         trouble: float | None = None
@@ -156,16 +164,21 @@ class Evaluation:
                 else:
                     trouble = self._still(trouble, error)
             except QueueUnavailable as error:
-                # Jobs run on meanwhile, and what was submitted without an answer is found by its batch.
+                # Jobs run on meanwhile, and what was submitted without an answer is found by its
+                # batch.
                 log.warning("%s; asking again", error)
                 trouble = self._still(trouble, error)
             except (AgentTTSError, OSError) as error:
-                # What failed has not happened, as the journal has it, and is begun again as by a new controller.
+                # What failed has not happened, as the journal has it, and is begun again as by a
+                # new controller.
                 files.failed(error)
             time.sleep(self._settings.poll_seconds)
 
     def check_run(self, patience: float) -> bool:
-        """Whether the run's directory is there. Raises `RunGone` when it has not been for ``patience`` seconds."""
+        """Whether the run's directory is there.
+
+        Raises `RunGone` when it has not been for ``patience`` seconds.
+        """
         problem = self._run.problem(self._token)
         if problem is None:
             self._gone_since = None
@@ -184,14 +197,18 @@ class Evaluation:
         )
 
     def _still(self, since: float | None, error: QueueUnavailable) -> float:
-        """Since when there is trouble with the queue; raises the error when that is too long ago."""
+        """Since when there is trouble with the queue; raises the error when that is too long
+        ago.
+        """
         since = since or time.monotonic()
         if time.monotonic() - since > self._settings.queue_patience_seconds:
             raise error
         return since
 
     def _adopt(self, trials: Iterable[TrialProgress], *, cancel: bool = False) -> None:
-        """Find the jobs of submissions that were begun and never written down as done; ``cancel`` them at once."""
+        """Find the jobs of submissions that were begun and never written down as done;
+        ``cancel`` them at once.
+        """
         for batch in {t.batch for t in trials if t.batch and not t.job_id}:
             members = [self._journal.state.trials[t] for t in self._journal.state.batches[batch]]
             requests = [self._request(member) for member in members]
@@ -213,12 +230,16 @@ class Evaluation:
         return since is not None and now - datetime.fromisoformat(since) < _APPEARS_WITHIN
 
     def end_strays(self) -> None:
-        """End the run's jobs that no trial knows of; they would compute for nobody, or what another job computes."""
+        """End the run's jobs that no trial knows of; they would compute for nobody, or what
+        another job computes.
+        """
         known = [t.job_id for t in self._journal.state.unfinished() if t.job_id]
         end_strays(self._journal, self._scheduler, self._builder.tokens, known)
 
     def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
-        """Whether a trial's pause after a failure is over: what is broken for a moment must not use up its attempts."""
+        """Whether a trial's pause after a failure is over: what is broken for a moment must not
+        use up its attempts.
+        """
         if progress.lost_at is None:
             return True
         attempts = self._counted_attempts(progress)
@@ -239,8 +260,11 @@ class Evaluation:
         return nodes
 
     def _keep_off_failed_nodes(self) -> None:
-        """Once nodes have failed, jobs that wait already are kept off them too. That this fails costs no more than a trial's
-        attempt on such a node: it is written down, and tried again when the next trial has ended."""
+        """Once nodes have failed, jobs that wait already are kept off them too.
+
+        That this fails costs no more than a trial's attempt on such a node: it is written down, and
+        tried again when the next trial has ended.
+        """
         state = self._journal.state
         if not self._look_at_nodes:
             return
@@ -366,8 +390,9 @@ class Evaluation:
         return progress.submissions < self._settings.max_attempts
 
     def _may_go_on(self, last: Attempt, attempts: Sequence[Attempt]) -> bool:
-        """Whether a trial that its job ended at the time limit may go on from its samples, in another job: this one was not
-        to be requeued, or the cluster refused it."""
+        """Whether a trial that its job ended at the time limit may go on from its samples, in
+        another job: this one was not to be requeued, or the cluster refused it.
+        """
         times = count_state(attempts, TrialState.TIMEOUT)
         return last.stopped == "time limit" and times <= self._settings.max_timeouts
 
@@ -385,7 +410,9 @@ class Evaluation:
         return f"{text}; logs: {directory} and {self._run.scheduler_logs}"
 
     def _check_examples(self, trials: Sequence[TrialProgress]) -> None:
-        """Raise `RunFailed` when a file of examples is damaged: every trial scored on it would fail, one after the other."""
+        """Raise `RunFailed` when a file of examples is damaged: every trial scored on it would
+        fail, one after the other.
+        """
         sources = dict.fromkeys(t.planned.source for t in trials if t.row is None)
         for path in dict.fromkeys(self._run.examples_of(source) for source in sources):
             self._examples.check(path)
@@ -413,7 +440,9 @@ class Evaluation:
         return True
 
     def cancel(self, reason: str) -> None:
-        """Cancel what lives and give every unfinished trial its row; one that is done already keeps its result."""
+        """Cancel what lives and give every unfinished trial its row; one that is done already
+        keeps its result.
+        """
         state = self._journal.state
         self.release()
         # The jobs first: where nothing can be written, on a full disk say, they end all the same.
@@ -425,7 +454,10 @@ class Evaluation:
         self.write_table()
 
     def abandon(self, reason: str) -> None:
-        """Cancel what lives of a run whose directory is gone. Nothing is written but to the journal, which is open."""
+        """Cancel what lives of a run whose directory is gone.
+
+        Nothing is written but to the journal, which is open.
+        """
         try:
             self.release()
         except OSError as error:
@@ -468,7 +500,9 @@ def _where(verdict: Verdict, status: JobStatus, last: Attempt | None) -> dict[st
 
 
 def _times_preempted(progress: TrialProgress, attempts: Sequence[Attempt]) -> int:
-    """How often a trial has lost its place, this time included: each time its job was started again, or ended for good."""
+    """How often a trial has lost its place, this time included: each time its job was started
+    again, or ended for good.
+    """
     requeued = sum(
         attempt.state == TrialState.PREEMPTED
         and any(later.job_id == attempt.job_id for later in attempts[number:])

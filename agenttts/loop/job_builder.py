@@ -1,4 +1,6 @@
-"""From a planned trial to the job that evaluates it: its spec on disk, its command, its name in the queue."""
+"""From a planned trial to the job that evaluates it: its spec on disk, its command, its name in
+the queue.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def sample_partitions(
 
 
 def _holds(spec_file: Path, trial: TrialSpec) -> bool:
-    """Whether the file is the trial's spec: sound, of this allocation, and with the places of today (a run may be moved)."""
+    """Whether the file is the trial's spec: sound, of this allocation, and with the places of
+    today (a run may be moved).
+    """
     try:
         found = TrialSpec.read(spec_file)
     except UserError:
@@ -72,8 +76,8 @@ def _holds(spec_file: Path, trial: TrialSpec) -> bool:
 class JobBuilder:
     """Makes jobs of trials.
 
-    ``tokens`` are unique to the run, the first is that of its jobs from now on; ``samples``: where they are stored; ``at_once``: how many trials of one need
-    of GPUs run at a time, at most.
+    ``tokens`` are unique to the run, the first is that of its jobs from now on; ``samples``: where
+    they are stored; ``at_once``: how many trials of one need of GPUs run at a time, at most.
     """
 
     def __init__(
@@ -100,8 +104,9 @@ class JobBuilder:
         self._env = dict(env)
 
     def request(self, planned: PlannedTrial, together: Sequence[PlannedTrial]) -> JobRequest:
-        """The job of a trial, one of those planned ``together``; writes its spec where the job will read it (the same bytes
-        every time)."""
+        """The job of a trial, one of those planned ``together``; writes its spec where the job
+        will read it (the same bytes every time).
+        """
         directory = self._run.trial(planned.trial)
         # Never the run itself: one that was removed or moved stays so.
         directory.parent.mkdir(exist_ok=True)
@@ -111,7 +116,8 @@ class JobBuilder:
         models = {name: self._models[name] for name in names}
         samples = self._samples
         spec_file = directory / SPEC_FILE
-        # A job that runs already must not see it change, and a result is of the spec that it was made by.
+        # A job that runs already must not see it change, and a result is of the spec that it was
+        # made by.
         if read_result(directory) is None:
             trial = TrialSpec(
                 run=self._run.name,

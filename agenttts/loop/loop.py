@@ -1,7 +1,8 @@
 """The loop: ask → dispatch → collect → tell, until the search is over.
 
-Everything it decides goes through the journal first, so that it can be killed at any line and started again: finished
-trials are read back, jobs that still run are adopted, and only what is missing is submitted.
+Everything it decides goes through the journal first, so that it can be killed at any line and
+started again: finished trials are read back, jobs that still run are adopted, and only what is
+missing is submitted.
 """
 
 from __future__ import annotations
@@ -37,8 +38,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What the loop needs of the spec. ``finalists`` and ``tested``: how many allocations are scored again after the search,
-    on more examples and on held-out ones."""
+    """What the loop needs of the spec.
+
+    ``finalists`` and ``tested``: how many allocations are scored again after the search, on more
+    examples and on held-out ones.
+    """
 
     iterations: int
     batch_size: int
@@ -47,8 +51,11 @@ class LoopSettings:
 
 
 class Controller:
-    """Runs one search to its end. ``journal`` is the one that ``evaluation`` writes to; ``between`` is called when an
-    iteration is over."""
+    """Runs one search to its end.
+
+    ``journal`` is the one that ``evaluation`` writes to; ``between`` is called when an iteration is
+    over.
+    """
 
     def __init__(
         self,
@@ -67,12 +74,15 @@ class Controller:
         self._settings = settings
 
     def run(self) -> None:
-        """Go on with the run until it is over. Raises `RunFailed` when an iteration failed as a whole.
+        """Go on with the run until it is over.
 
-        It does not where other iterations have shown that trials can complete and these failed by their own fault.
-        A run that is cancelled meanwhile ends as such. Whatever else ends the run (a partition that refuses its jobs, say)
-        is written down and raised again; what lives of it is cancelled, as nobody would collect it, and `resume` runs that
-        after all. Where the file system is in trouble that may pass, nothing is over: the error is raised, jobs run on, and
+        Raises `RunFailed` when an iteration failed as a whole.
+
+        It does not where other iterations have shown that trials can complete and these failed by
+        their own fault. A run that is cancelled meanwhile ends as such. Whatever else ends the run
+        (a partition that refuses its jobs, say) is written down and raised again; what lives of it
+        is cancelled, as nobody would collect it, and `resume` runs that after all. Where the file
+        system is in trouble that may pass, nothing is over: the error is raised, jobs run on, and
         another controller goes on from the journal (`agenttts.loop.controller_job.patiently`).
         """
         try:
@@ -106,7 +116,9 @@ class Controller:
             self._end("done")
 
     def _let_go(self) -> None:
-        """Let go what attends the search: the next controller may know nothing of a served model on this machine."""
+        """Let go what attends the search: the next controller may know nothing of a served
+        model on this machine.
+        """
         try:
             self._evaluation.release()
         except (AgentTTSError, OSError) as error:
@@ -159,7 +171,10 @@ class Controller:
         self._after_search(TEST_SOURCE, best[: self._settings.tested])
 
     def cancel(self, reason: str) -> None:
-        """End the run: cancel what lives and close the books. For a caller that knows no controller is running."""
+        """End the run: cancel what lives and close the books.
+
+        For a caller that knows no controller is running.
+        """
         try:
             self._evaluation.cancel(reason)
             self._end(reason)
@@ -180,7 +195,9 @@ class Controller:
         self._journal.append("ended", outcome=outcome + left)
 
     def _stop(self, reason: str) -> str:
-        """Cancel the jobs of a run that ends by an error; if that fails too, what to tell the user about them."""
+        """Cancel the jobs of a run that ends by an error; if that fails too, what to tell the
+        user about them.
+        """
         try:
             self._evaluation.cancel(reason)
         except (AgentTTSError, OSError) as error:
@@ -189,26 +206,33 @@ class Controller:
         return ""
 
     def _end_strays(self) -> None:
-        """End jobs that nobody knows of; that this cannot be done for now does not make the run's results any less done."""
+        """End jobs that nobody knows of; that this cannot be done for now does not make the
+        run's results any less done.
+        """
         try:
             self._evaluation.end_strays()
         except AgentTTSError as error:
             log.warning("whether jobs of this run are left could not be seen: %s; 'agenttts-hpc cancel %s' looks again", error, self._run.name)  # fmt: skip
 
     def _restore(self) -> None:
-        """Bring a new searcher to where the journal says the old one was, told as the old one was told."""
+        """Bring a new searcher to where the journal says the old one was, told as the old one
+        was told.
+        """
         by_iteration = groupby(self._searched(), key=lambda progress: progress.planned.iteration)
         for iteration, group in by_iteration:
             trials = list(group)
             self._searcher.add_pending([p.planned.allocation for p in trials])
             if iteration < self._journal.state.told:
                 self._searcher.tell([_result(p) for p in trials])
-        # The old controller may have died after a trial's line in the journal and before its row in the table.
+        # The old controller may have died after a trial's line in the journal and before its row in
+        # the table.
         self._evaluation.write_table()
         self._searcher.archive.write_guidelines(self._journal.state.guidelines)
 
     def _try_recommended(self, iteration: int) -> None:
-        """Have the recommended allocation tried if it was not: what a run recommends at its end was seen to work."""
+        """Have the recommended allocation tried if it was not: what a run recommends at its end
+        was seen to work.
+        """
         if not self._trials_of(iteration):
             if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
                 return  # it was decided before that nothing was left to try
@@ -231,7 +255,8 @@ class Controller:
         return [p for p in trials if p.planned.source not in AFTER_SEARCH]
 
     def _compare_finalists(self) -> list[Allocation]:
-        """The best allocations, best first: as the search has them, or as they score on more examples.
+        """The best allocations, best first: as the search has them, or as they score on more
+        examples.
 
         The searcher is not told of these trials.
         """
@@ -249,7 +274,9 @@ class Controller:
         return sorted(ranked, key=place)
 
     def _after_search(self, source: str, allocations: Sequence[Allocation]) -> list[TrialProgress]:
-        """Have these allocations run once more as trials of ``source``, unless they were planned before."""
+        """Have these allocations run once more as trials of ``source``, unless they were
+        planned before.
+        """
         if not self._trials_from(source) and allocations:
             every = self._journal.state.trials.values()
             iteration = 1 + max(progress.planned.iteration for progress in every)
@@ -283,7 +310,9 @@ class Controller:
         return self._trials_of(iteration)
 
     def _plan(self, iteration: int, proposals: Sequence[Proposal], what: str = "") -> None:
-        """Write down the trials of an iteration; ``what`` they are in the log, if not the iteration's."""
+        """Write down the trials of an iteration; ``what`` they are in the log, if not the
+        iteration's.
+        """
         number = 1 + max((int(t.lstrip("t")) for t in self._journal.state.trials), default=-1)
         planned = [
             PlannedTrial(
@@ -308,7 +337,9 @@ class Controller:
         self._write_told(iteration, final=final)
 
     def _write_told(self, iteration: int, *, final: bool) -> None:
-        """Write down that the searcher knows the results of an iteration, and what it makes of them."""
+        """Write down that the searcher knows the results of an iteration, and what it makes of
+        them.
+        """
         recommended = self._searcher.best(tried=final)
         self._journal.append(
             "told",

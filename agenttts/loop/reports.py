@@ -1,4 +1,6 @@
-"""Reports of runs: asked for at any time, and the one that a run leaves in its own directory when it ends."""
+"""Reports of runs: asked for at any time, and the one that a run leaves in its own directory
+when it ends.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Jobs of a run that no trial knows of: those of submissions that got no answer, and what outlived its job's process."""
+"""Jobs of a run that no trial knows of: those of submissions that got no answer, and what
+outlived its job's process.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ log = logging.getLogger(__name__)
 def end_strays(
     journal: Journal, scheduler: Scheduler, tokens: Iterable[str], known: Collection[str]
 ) -> dict[str, str]:
-    """End what lives of the run, by its ``tokens``, and is not among the ``known`` jobs; what each was, by its id.
+    """End what lives of the run, by its ``tokens``, and is not among the ``known`` jobs; what each
+    was, by its id.
 
     It is in the journal first, from where `status` tells of it.
     """

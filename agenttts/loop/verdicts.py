@@ -1,4 +1,6 @@
-"""What the controller makes of a job that ended without a result: the job's own record, and the queue's word on it."""
+"""What the controller makes of a job that ended without a result: the job's own record, and the
+queue's word on it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from agenttts.trial.result import result_problem
 
 
 def verdict_of(last: Attempt | None, status: JobStatus, directory: Path) -> Verdict:
-    """What the end of a job means for its trial, which has no result; ``last`` is the attempt that this job recorded."""
+    """What the end of a job means for its trial, which has no result; ``last`` is the attempt
+    that this job recorded.
+    """
     last = last_word(last, status)
     node = status.node or (last.node if last is not None else "")
     problem = status.detail if status.state == "ENDED" or status.never_started else ""
@@ -47,8 +51,9 @@ def verdict_of(last: Attempt | None, status: JobStatus, directory: Path) -> Verd
 def last_word(last: Attempt | None, status: JobStatus) -> Attempt | None:
     """The attempt that tells how the job ended, if one does.
 
-    One that the job ended itself, at its time limit or for a preemption, was to be followed by another start of the same
-    job: where the queue's word is not of that end, the record of what came after it is missing, or on its way.
+    One that the job ended itself, at its time limit or for a preemption, was to be followed by
+    another start of the same job: where the queue's word is not of that end, the record of what
+    came after it is missing, or on its way.
     """
     requeued = last is not None and last.stopped in ("time limit", "preemption")
     if status.never_started or (requeued and status.state in ("COMPLETED", "CANCELLED")):
@@ -59,8 +64,8 @@ def last_word(last: Attempt | None, status: JobStatus) -> Attempt | None:
 def ends_its_job(record: Attempt | None) -> bool:
     """Whether a record tells the end of its job while the queue still says COMPLETING.
 
-    Not where a requeue may follow: of a job that ended itself for it, or whose trial was ended from outside, as Slurm does
-    before it requeues a job that is preempted.
+    Not where a requeue may follow: of a job that ended itself for it, or whose trial was ended from
+    outside, as Slurm does before it requeues a job that is preempted.
     """
     return (
         record is not None
@@ -71,9 +76,11 @@ def ends_its_job(record: Attempt | None) -> bool:
 
 
 def look_anew(directory: Path) -> None:
-    """List a trial's directory: NFS keeps for up to a minute that a file was not there, until the directory is read again.
+    """List a trial's directory: NFS keeps for up to a minute that a file was not there, until the
+    directory is read again.
 
-    Raises `OSError` where the file system is in trouble: what cannot be read for now is not missing.
+    Raises `OSError` where the file system is in trouble: what cannot be read for now is not
+    missing.
     """
     for folder in (directory, directory / ATTEMPTS):
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -81,7 +88,9 @@ def look_anew(directory: Path) -> None:
 
 
 def _before_any_attempt(verdict: Verdict, status: JobStatus, node: str) -> Verdict:
-    """A job that left no attempt: of its trial nothing has run, so that the trial is not to blame, and its node may be."""
+    """A job that left no attempt: of its trial nothing has run, so that the trial is not to
+    blame, and its node may be.
+    """
     if status.state in ("TIMEOUT", "DEADLINE"):
         where = f" on {node}" if node else ""
         text = (

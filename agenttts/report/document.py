@@ -53,7 +53,9 @@ class BestDocument(TrialDocument):
 
 
 class RecommendedDocument(Document):
-    """The allocation that the searcher expects to score best, and the trial of it, if there was one."""
+    """The allocation that the searcher expects to score best, and the trial of it, if there was
+    one.
+    """
 
     trial: str | None
     score: float | None
@@ -132,7 +134,8 @@ class RunReportDocument(Document):
         test: The final test.
         agent: What the search's language model did; None without one.
         trace: The best score so far, by step.
-        pareto: The trials that no other dominates, by cost: ``budget``, ``tokens``, ``gpu_seconds``.
+        pareto: The trials that no other dominates, by cost: ``budget``, ``tokens``,
+            ``gpu_seconds``.
         totals: Counts and sums.
         cut_share: Samples that were cut, by stage.
         warnings: What to know before the scores.

@@ -36,7 +36,10 @@ class RunGone(MissingRequirement):
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The paths of a run. Only `agenttts.launch` and `agenttts.loop` write outside ``trials/`` and ``samples/``."""
+    """The paths of a run.
+
+    Only `agenttts.launch` and `agenttts.loop` write outside ``trials/`` and ``samples/``.
+    """
 
     path: Path
 
@@ -50,7 +53,9 @@ class RunDirectory:
 
     @property
     def profile_file(self) -> Path:
-        """The profile as it was at launch: a later edit of ``slurm/`` does not bend a run under way."""
+        """The profile as it was at launch: a later edit of ``slurm/`` does not bend a run under
+        way.
+        """
         return self.path / "profile.yaml"
 
     @property
@@ -94,7 +99,9 @@ class RunDirectory:
 
     @property
     def finalist_examples_file(self) -> Path:
-        """The examples on which the best are compared once more, frozen at launch like the others."""
+        """The examples on which the best are compared once more, frozen at launch like the
+        others.
+        """
         return self.path / "finalist_examples.jsonl"
 
     @property
@@ -121,7 +128,9 @@ class RunDirectory:
 
     @property
     def controller_file(self) -> Path:
-        """The last start of the controller: its token, which job it is, whether it was cancelled."""
+        """The last start of the controller: its token, which job it is, whether it was
+        cancelled.
+        """
         return self.path / "controller.json"
 
     @property
@@ -154,7 +163,8 @@ class RunDirectory:
         return self._document(self.controller_file, _Handle)
 
     def problem(self, token: str | None = None) -> str | None:
-        """Why the run is not here any more, None while it is; ``token``: its unique id, where it is known.
+        """Why the run is not here any more, None while it is; ``token``: its unique id, where it is
+        known.
 
         Raises `OSError` where the file system does not say, which is another matter.
         """
@@ -169,7 +179,9 @@ class RunDirectory:
         return "was replaced by another run" if token not in (None, found) else None
 
     def _document(self, path: Path, kind: type) -> dict[str, Any] | None:
-        """One of the run's own JSON files, which is to hold what ``kind`` does; None when it is not there."""
+        """One of the run's own JSON files, which is to hold what ``kind`` does; None when it is
+        not there.
+        """
         try:
             document = parse_json(path.read_bytes())
         except FileNotFoundError:
@@ -194,7 +206,10 @@ class RunDirectory:
 
 
 def find_run(run: str, results: Path) -> RunDirectory:
-    """The run of that name under the results directory, or at that path. `UserError` lists the runs there are."""
+    """The run of that name under the results directory, or at that path.
+
+    `UserError` lists the runs there are.
+    """
     for path in (results / run, Path(run)):
         directory = RunDirectory(path.resolve())
         if directory.exists:

@@ -27,14 +27,17 @@ class ExamplesGuard:
     """Finds damage of frozen examples, before trials are scored on them.
 
     Args:
-        digests: SHA-256 by file name, as written down at launch; a file without one is taken as it is first seen.
+        digests: SHA-256 by file name, as written down at launch; a file without one is taken as it
+            is first seen.
     """
 
     def __init__(self, digests: Mapping[str, str]) -> None:
         self._digests = dict(digests)
 
     def check(self, path: Path) -> None:
-        """Raise `RunFailed`, naming file and line, for examples that are damaged or not those of the launch."""
+        """Raise `RunFailed`, naming file and line, for examples that are damaged or not those
+        of the launch.
+        """
         try:
             content = path.read_bytes()
         except OSError as error:

@@ -1,7 +1,7 @@
 """The journal: everything the controller decided or learnt, one JSON object a line, in order.
 
-Only the controller writes it. An event is on the disk before anything follows from it, so that a controller killed at
-any line goes on by reading the journal again.
+Only the controller writes it. An event is on the disk before anything follows from it, so that a
+controller killed at any line goes on by reading the journal again.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class PlannedTrial:
 class TrialProgress:
     """How far a trial has come. ``batch`` is the token of its last submission, ``row`` its end.
 
-    ``submissions`` counts its jobs, without those that never began, those that reached their time limit, and those that
-    lost their place to other jobs (``preemptions``); ``lost_at`` is when the last was lost to a failure (ISO 8601), None
-    where another was submitted. ``earlier_attempts`` were made before the trial was tried again by the user's wish: limits
-    do not count them.
+    ``submissions`` counts its jobs, without those that never began, those that reached their time
+    limit, and those that lost their place to other jobs (``preemptions``); ``lost_at`` is when the
+    last was lost to a failure (ISO 8601), None where another was submitted. ``earlier_attempts``
+    were made before the trial was tried again by the user's wish: limits do not count them.
     """
 
     planned: PlannedTrial
@@ -78,14 +78,18 @@ class RunState:
     """Iterations whose results the searcher has been told, i.e. that are over."""
     guidelines: list[str] = field(default_factory=list)
     recommended: list[dict[str, Any]] | None = None
-    """The allocation the searcher recommends so far, as records; None before any trial scored, and in old journals."""
+    """The allocation the searcher recommends so far, as records; None before any trial scored,
+    and in old journals.
+    """
     finished: str | None = None
     """How the run ended ('done' or why it failed); None while it is not over."""
     started_at: str | None = None
     strays: dict[str, str] = field(default_factory=dict)
     """Jobs of the run that no trial knew of and that were ended: what each was, by its id."""
     avoided: list[str] = field(default_factory=list)
-    """Nodes that failed trials, which waiting jobs avoid too unless ``avoid_failed`` says why not."""
+    """Nodes that failed trials, which waiting jobs avoid too unless ``avoid_failed`` says why
+    not.
+    """
     avoid_failed: str | None = None
     losses: list[Loss] = field(default_factory=list)
     """Jobs that a failure ended on a node that is known."""
@@ -93,7 +97,10 @@ class RunState:
     """When a submission was last taken for one that never was (ISO 8601)."""
 
     def apply(self, event: Mapping[str, Any]) -> None:
-        """Take one event in. Raises `ValueError`, `KeyError` or `TypeError` for what no version writes."""
+        """Take one event in.
+
+        Raises `ValueError`, `KeyError` or `TypeError` for what no version writes.
+        """
         kind = _EVENTS.get(event["event"])
         if kind is None:
             # A newer version may write more; what this one knows means the same without it.
@@ -102,7 +109,9 @@ class RunState:
         typed(kind, event).into(self)
 
     def note_loss(self, trials: Sequence[str], event: _Lost | _Finished) -> None:
-        """Where a failure ended the jobs of trials; the event has no node where that is not known, or nobody's fault."""
+        """Where a failure ended the jobs of trials; the event has no node where that is not
+        known, or nobody's fault.
+        """
         if not event.node:
             return
         moment = event.time.isoformat() if event.time else ""
@@ -111,7 +120,9 @@ class RunState:
             self.losses.append(Loss(trial, job, event.node, event.node_fault, moment))
 
     def reopen(self) -> None:
-        """Trials that `cancel` cut off are to be run after all; what the searcher has been told of stays as it is."""
+        """Trials that `cancel` cut off are to be run after all; what the searcher has been told
+        of stays as it is.
+        """
         for trial, progress in self.trials.items():
             cut_off = progress.row is not None and progress.row.get("state") == "CANCELLED"
             if cut_off and progress.planned.iteration >= self.told:
@@ -183,7 +194,8 @@ class _Lost:
         for trial in self.trials:
             progress = state.trials[trial]
             progress.batch = progress.job_id = None
-            # Only what began, and did not merely lose its place, counts against the trial's attempts.
+            # Only what began, and did not merely lose its place, counts against the trial's
+            # attempts.
             progress.submissions -= self.reason in _NO_FAILURE
             progress.preemptions += self.reason == PREEMPTED
             if self.reason not in _NO_FAILURE:
@@ -300,14 +312,17 @@ class Journal:
     def append(self, event: str, **values: Any) -> None:
         """Write an event to the disk, then take it in.
 
-        Raises `MissingRequirement` when it cannot be written whole: it has not happened then, and may be appended later.
+        Raises `MissingRequirement` when it cannot be written whole: it has not happened then, and
+        may be appended later.
         """
         record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
         self._file.append(record)
         self.state.apply(record)
 
     def propose(self, trials: Sequence[PlannedTrial], guidelines: Sequence[str] = ()) -> None:
-        """Record a batch of proposals, and the guidelines it was made by: writing those changes the searcher too."""
+        """Record a batch of proposals, and the guidelines it was made by: writing those changes
+        the searcher too.
+        """
         records = [planned_record(trial) for trial in trials]
         self.append("proposed", trials=records, guidelines=list(guidelines))
 
@@ -319,8 +334,8 @@ class Journal:
 def read_state(path: Path) -> RunState:
     """The run as its journal tells it now, without writing to it: for status and report.
 
-    Raises `DamagedJournal` with file and line for what no version writes, and for a journal that is missing or empty
-    though the run has trials.
+    Raises `DamagedJournal` with file and line for what no version writes, and for a journal that is
+    missing or empty though the run has trials.
     """
 
     def refuse(number: int, problem: str) -> None:
@@ -348,7 +363,9 @@ def read_state(path: Path) -> RunState:
 
 
 def readable_events(path: Path) -> list[dict[str, Any]]:
-    """The events in every line of a journal that is JSON, whatever is between them; empty without a journal."""
+    """The events in every line of a journal that is JSON, whatever is between them; empty
+    without a journal.
+    """
 
     def leave_out(number: int, problem: str) -> None:
         """A damaged line: what it said is taken from elsewhere, or lost."""
@@ -377,6 +394,8 @@ def planned_record(planned: PlannedTrial) -> dict[str, Any]:
 
 
 def planned_trial(record: Mapping[str, Any]) -> PlannedTrial:
-    """Inverse of `planned_record`; raises `ValueError`, `KeyError` or `TypeError` for what is none."""
+    """Inverse of `planned_record`; raises `ValueError`, `KeyError` or `TypeError` for what is
+    none.
+    """
     allocation = Allocation.from_records(record["allocation"])
     return typed(PlannedTrial, {**record, "allocation": allocation})

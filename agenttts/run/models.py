@@ -1,4 +1,6 @@
-"""What launch finds out about the models of a run: how they mark their thinking, and which weights they have."""
+"""What launch finds out about the models of a run: how they mark their thinking, and which
+weights they have.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,12 @@ _RULES = 2
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """``thinking``: the markers around a model's thinking, None for none. ``weights``: the fingerprint of its directory,
-    None where there is none (a hub id). ``rules``: by which fingerprint and sample addresses are made, so that a run keeps
-    finding the samples that it has stored."""
+    """``thinking``: the markers around a model's thinking, None for none.
+
+    ``weights``: the fingerprint of its directory, None where there is none (a hub id). ``rules``:
+    by which fingerprint and sample addresses are made, so that a run keeps finding the samples that
+    it has stored.
+    """
 
     thinking: Thinking | None
     weights: str | None
@@ -30,7 +35,10 @@ class ModelFacts:
 
 
 def find_facts(spec: JobSpec) -> dict[str, ModelFacts]:
-    """The facts of every model of a spec as its files are now. Raises `UserError` for files that cannot be read."""
+    """The facts of every model of a spec as its files are now.
+
+    Raises `UserError` for files that cannot be read.
+    """
     return {
         name: ModelFacts(model_thinking(model), _weights(name, model, _RULES))
         for name, model in spec.models.items()
@@ -38,7 +46,9 @@ def find_facts(spec: JobSpec) -> dict[str, ModelFacts]:
 
 
 def changed_weights(models: Mapping[str, ModelConfig]) -> list[str]:
-    """The models whose directory is no longer what it was at launch, as far as it is seen from here."""
+    """The models whose directory is no longer what it was at launch, as far as it is seen from
+    here.
+    """
     changed = []
     for name, model in models.items():
         try:
@@ -85,8 +95,10 @@ def model_thinking(model: ModelSection) -> Thinking | None:
 def resolve_thinking(
     setting: ThinkingSetting, path: str | None, tokenizer: str | None = None
 ) -> Thinking | None:
-    """The markers that a setting means for the model at ``path`` (None: elsewhere), a directory or a file beside the
-    tokenizer's; ``tokenizer``: where it is instead. The common markers where these files show none."""
+    """The markers that a setting means for the model at ``path`` (None: elsewhere), a directory or
+    a file beside the tokenizer's; ``tokenizer``: where it is instead. The common markers where
+    these files show none.
+    """
     if setting == "none":
         return None
     places = [folder for place in (tokenizer, path) if place and (folder := _folder(Path(place)))]
@@ -103,7 +115,8 @@ def _folder(place: Path) -> Path | None:
 
 
 def _weights(name: str, model: ModelSection | ModelConfig, rules: int) -> str | None:
-    # The text of a script is part of the address already; what is no place here is a hub id, which has a revision.
+    # The text of a script is part of the address already; what is no place here is a hub id, which
+    # has a revision.
     if model.engine == "scripted" or not Path(model.path).is_absolute():
         return None
     tokenizer = model.options.get("tokenizer")

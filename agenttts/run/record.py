@@ -1,7 +1,9 @@
-"""``run.json``: everything that launch resolved for a run, written once and read instead of worked out again.
+"""``run.json``: everything that launch resolved for a run, written once and read instead of worked
+out again.
 
-What the user wrote is in ``spec.yaml`` and ``profile.yaml``. The controller takes from here what depends on more than
-these two: on the models' files, the data, the image, and the environment of the launch.
+What the user wrote is in ``spec.yaml`` and ``profile.yaml``. The controller takes from here what
+depends on more than these two: on the models' files, the data, the image, and the environment of
+the launch.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from agenttts.search.llm.task_description import TaskDescription
 from agenttts.tasks.loading.report import SourceReport
 
 SCHEMA_NUMBER = 1
-"""Of the ``run.json`` that this version writes. It grows when a key is removed or changes its meaning."""
+"""Of the ``run.json`` that this version writes.
+
+It grows when a key is removed or changes its meaning.
+"""
 
 RUN_FILE = "run.json"
 OLDER_RUN_FILE = "origin.json"
@@ -83,12 +88,15 @@ class RunRecord(_Part):
         token: The run's unique id.
         earlier_tokens: What it was before the journal was made anew, the oldest first.
         version: The package's version at launch.
-        models: Every model as its engine needs it: its place, GPUs, the markers of its thinking, the fingerprint of its
-            files, and the rules by which the addresses of its samples are made.
+        models: Every model as its engine needs it: its place, GPUs, the markers of its thinking,
+            the fingerprint of its files, and the rules by which the addresses of its samples are
+            made.
         container: What the trials run in; None for the host's Python.
         image_sha256: The digest of the container's image; None without a container.
-        compile_cache: Where compiled code is kept between jobs, a path from the run's directory; None without a container.
-        samples: Where samples are stored, a path from the run's directory (an absolute one: shared with other runs).
+        compile_cache: Where compiled code is kept between jobs, a path from the run's directory;
+            None without a container.
+        samples: Where samples are stored, a path from the run's directory (an absolute one: shared
+            with other runs).
         agent: The language model that the search asks; None when it asks none.
         skip_bad: How many bad records of a data file were allowed.
         data: What was read of each file or hub split.
@@ -110,7 +118,9 @@ class RunRecord(_Part):
     examples: dict[str, str]
 
     def tokens(self, run: str) -> tuple[str, ...]:
-        """What the batch tokens of the run's jobs begin with, those of today first; ``run``: its name."""
+        """What the batch tokens of the run's jobs begin with, those of today first; ``run``:
+        its name.
+        """
         return tuple(f"{run}-{token}" for token in (self.token, *self.earlier_tokens))
 
     def cache(self, run: Path) -> CompileCache | None:
@@ -130,7 +140,8 @@ def write_record(path: Path, record: RunRecord) -> None:
 def read_record(path: Path) -> RunRecord:
     """The record in a run's ``run.json``.
 
-    Raises `UserError` with file and key for a damaged one, and for a run of a version that wrote another form of it.
+    Raises `UserError` with file and key for a damaged one, and for a run of a version that wrote
+    another form of it.
     """
     try:
         return RunRecord.model_validate_json(path.read_bytes())

@@ -15,10 +15,11 @@ class Limits:
     """Bounds of one run, all of its processes together unless said otherwise.
 
     ``seconds`` of wall time, after which it is stopped; ``idle_seconds`` without using a CPU (it
-    waits for input or sleeps), after which it is stopped too; ``cpu_seconds`` of CPU time a process; ``memory_mb`` (2^20 bytes), also
-    the address space of each process; ``processes``, threads included, at a time; ``file_mb`` of one file, standard
-    output and error included; ``disk_mb`` of all files in its directory, which lies in memory too where the kernel
-    allows it: a run then takes up to ``memory_mb`` plus ``disk_mb``.
+    waits for input or sleeps), after which it is stopped too; ``cpu_seconds`` of CPU time a
+    process; ``memory_mb`` (2^20 bytes), also the address space of each process; ``processes``,
+    threads included, at a time; ``file_mb`` of one file, standard output and error included;
+    ``disk_mb`` of all files in its directory, which lies in memory too where the kernel allows it:
+    a run then takes up to ``memory_mb`` plus ``disk_mb``.
     """
 
     seconds: float = 3.0
@@ -34,8 +35,9 @@ class Limits:
 class Outcome:
     """How a run ended.
 
-    ``exit_code`` is the program's own (minus the signal's number when a signal ended it), None when it was stopped;
-    ``stopped`` says at which limit. ``stdout`` and ``stderr`` are the beginnings of what it printed; ``seconds`` is wall time.
+    ``exit_code`` is the program's own (minus the signal's number when a signal ended it), None when
+    it was stopped; ``stopped`` says at which limit. ``stdout`` and ``stderr`` are the beginnings of
+    what it printed; ``seconds`` is wall time.
     """
 
     exit_code: int | None
@@ -46,5 +48,7 @@ class Outcome:
 
     @property
     def started(self) -> bool:
-        """Whether it ended without an error, or still ran or waited for input when its time was over."""
+        """Whether it ended without an error, or still ran or waited for input when its time was
+        over.
+        """
         return self.exit_code == 0 or self.stopped in ("time", "idle")

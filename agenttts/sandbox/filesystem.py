@@ -1,7 +1,9 @@
-"""The root file system of a sandboxed program: what it may see, and the one directory it may write to.
+"""The root file system of a sandboxed program: what it may see, and the one directory it may write
+to.
 
-The mount points are made as ordinary directories before any namespace exists (`prepare`), because a process whose user
-id has no place in its user namespace (root in a container without capabilities) may mount there but not make files.
+The mount points are made as ordinary directories before any namespace exists (`prepare`), because a
+process whose user id has no place in its user namespace (root in a container without capabilities)
+may mount there but not make files.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from agenttts.sandbox import system
 from agenttts.sandbox.base import MB
 
 ROOT, PROGRAM = "root", "program"
-"""Folders of a run's scratch directory: the mount points, and the program's own files (``/program`` inside)."""
+"""Folders of a run's scratch directory: the mount points, and the program's own files
+(``/program`` inside).
+"""
 
 MOST_ENTRIES = 5_000
 """Files and directories that a program may have at a time."""
@@ -36,7 +40,9 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 
 
 def prepare(base: Path, shown: Sequence[Path]) -> None:
-    """Make the mount points under ``base``: the system's, and of the directories ``shown`` (the interpreter's)."""
+    """Make the mount points under ``base``: the system's, and of the directories ``shown`` (the
+    interpreter's).
+    """
     root = base / ROOT
     for folder in (root, base / PROGRAM, root / PROGRAM, root / "proc", root / "dev", root / "etc"):
         folder.mkdir(exist_ok=True)
@@ -52,11 +58,13 @@ def prepare(base: Path, shown: Sequence[Path]) -> None:
 
 
 def give_memory(base: Path, megabytes: int) -> Path | None:
-    """Mount a bounded file system in memory for the program, with a copy of its files, in a new mount namespace.
+    """Mount a bounded file system in memory for the program, with a copy of its files, in a new
+    mount namespace.
 
-    Returns where this process sees it. None where the kernel grants none that may be written to (a process whose user
-    id has no place in its user namespace, see the module): `enter` then shows the directory itself, which has no bound
-    of its own. Raises ``OSError`` (ENOSPC) when the files alone are too many.
+    Returns where this process sees it. None where the kernel grants none that may be written to (a
+    process whose user id has no place in its user namespace, see the module): `enter` then shows
+    the directory itself, which has no bound of its own. Raises ``OSError`` (ENOSPC) when the files
+    alone are too many.
     """
     _own_mounts()
     place = base / ROOT / PROGRAM
@@ -93,8 +101,9 @@ def enter(base: Path, shown: Sequence[Path], *, has_memory: bool) -> None:
             _bind(path, root / path.relative_to("/"))
     if not has_memory:
         _bind(base / PROGRAM, root / PROGRAM)
-    # A /proc of its own process tree. Where the kernel grants none (parts of the outer one are hidden), none at all.
-    # Read-only: who is root outside owns the machine's settings in there, and an owner needs no capability to write.
+    # A /proc of its own process tree. Where the kernel grants none (parts of the outer one are
+    # hidden), none at all. Read-only: who is root outside owns the machine's settings in there, and
+    # an owner needs no capability to write.
     with suppress(OSError):
         flags = system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC | system.MS_RDONLY
         system.mount("proc", str(root / "proc"), "proc", flags)
@@ -128,7 +137,10 @@ def _visible(shown: Sequence[Path]) -> list[Path]:
 
 
 def _is_link(path: Path) -> bool:
-    """Whether to show a link as a link: /bin, where it is usr/bin. Others may lead to what is not shown."""
+    """Whether to show a link as a link: /bin, where it is usr/bin.
+
+    Others may lead to what is not shown.
+    """
     return str(path) in _SYSTEM and path.is_symlink()
 
 
@@ -148,7 +160,9 @@ def _make_read_only(place: str) -> None:
 
 
 def _mounts_under(root: str) -> Iterable[str]:
-    """Mount points at or below ``root``, from /proc/self/mountinfo (proc(5)); octal escapes undone."""
+    """Mount points at or below ``root``, from /proc/self/mountinfo (proc(5)); octal escapes
+    undone.
+    """
     places = []
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         place = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line.split()[4])

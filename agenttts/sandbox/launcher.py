@@ -1,9 +1,10 @@
-"""The process between a trial and a sandboxed program: sets the sandbox up, watches over it, reports, ends it.
+"""The process between a trial and a sandboxed program: sets the sandbox up, watches over it,
+reports, ends it.
 
-Three processes: this one (in the outer process tree, so that it sees what runs), the first process of the new tree
-(PID 1 there: when it exits, the kernel kills every process of the tree), and the program.
-It reads one JSON document from standard input and writes one to standard output. Standard library alone; the
-interpreter is started without the caller's environment.
+Three processes: this one (in the outer process tree, so that it sees what runs), the first process
+of the new tree (PID 1 there: when it exits, the kernel kills every process of the tree), and the
+program. It reads one JSON document from standard input and writes one to standard output. Standard
+library alone; the interpreter is started without the caller's environment.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def _enter_namespaces() -> None:
         )
     except OSError as error:
         raise _Refused(f"the kernel refuses user namespaces ({error.strerror})") from error
-    # Root without capabilities may map no id, and does not need one: the program then has the "nobody" id.
+    # Root without capabilities may map no id, and does not need one: the program then has the
+    # "nobody" id.
     with suppress(PermissionError):
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{_INNER_ID} {user} 1")
@@ -192,13 +194,18 @@ def _limit(limits: Limits) -> None:
 
 
 def _processes_count_by_namespace() -> bool:
-    """Linux 5.14 on. Before, the limit would count all that the user runs on the node, engines included."""
+    """Linux 5.14 on.
+
+    Before, the limit would count all that the user runs on the node, engines included.
+    """
     major, minor = platform.release().split(".")[:2]
     return (int(major), int("".join(c for c in minor if c.isdigit()) or 0)) >= (5, 14)
 
 
 def _disk_check(first: int, base: Path, memory: Path | None, limits: Limits) -> Callable[[], bool]:
-    """Whether the program has used up its disk: told by the kernel, which bounds it, or else counted."""
+    """Whether the program has used up its disk: told by the kernel, which bounds it, or else
+    counted.
+    """
     if memory is not None:
         return lambda: filesystem.is_full(memory)
     bound = limits.disk_mb * MB

@@ -31,9 +31,9 @@ def run_program(
 ) -> Outcome:
     """Run the Python program ``main`` of ``files`` (relative path to text) in a sandbox, once.
 
-    The interpreter is the caller's. Safe to call from several threads at a time. Raises `MissingRequirement` when the
-    machine cannot make the sandbox (nothing has been run then) and ``ValueError`` for a path that leaves the program's
-    directory.
+    The interpreter is the caller's. Safe to call from several threads at a time. Raises
+    `MissingRequirement` when the machine cannot make the sandbox (nothing has been run then) and
+    ``ValueError`` for a path that leaves the program's directory.
     """
     bounds = limits or Limits()
     with scratch_directory() as base:
@@ -55,7 +55,9 @@ def run_program(
 
 @cache
 def check_sandbox() -> None:
-    """Raise `MissingRequirement` unless a sandbox can be made here; runs an empty program once a process."""
+    """Raise `MissingRequirement` unless a sandbox can be made here; runs an empty program once
+    a process.
+    """
     if not sys.platform.startswith("linux") or not seccomp.supported():
         raise _missing(f"it is made for Linux on x86-64 and 64-bit ARM, not {platform.machine()}")
     outcome = run_program({"main.py": ""}, limits=Limits(seconds=30, idle_seconds=30))

@@ -1,6 +1,8 @@
-"""The Linux calls that Python's standard library lacks, by ctypes: each raises `OSError` as `os` does.
+"""The Linux calls that Python's standard library lacks, by ctypes: each raises `OSError` as `os`
+does.
 
-Constants are those of the kernel's headers; see unshare(2), mount(2), pivot_root(2), prctl(2), capset(2).
+Constants are those of the kernel's headers; see unshare(2), mount(2), pivot_root(2), prctl(2),
+capset(2).
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def pivot_root(new: str) -> None:
     os.chdir(new)
     number = _PIVOT_ROOT[platform.machine()]
     _checked(_libc.syscall(ctypes.c_long(number), b".", b"."), "pivot_root")
-    # Stacked on the new root by pivoting onto the same place: see pivot_root(2), "pivot_root(".", ".")".
+    # Stacked on the new root by pivoting onto the same place: see pivot_root(2), "pivot_root(".",
+    # ".")".
     _checked(_libc.umount2(b".", MNT_DETACH), "umount")
     os.chdir("/")
 

@@ -20,8 +20,9 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Usage:
-    """``processes`` counts threads, ``memory`` is resident bytes (shared pages by each), ``ticks`` are CPU clock
-    ticks, ``asleep`` says that no process runs or waits for a disk."""
+    """``processes`` counts threads, ``memory`` is resident bytes (shared pages by each),
+    ``ticks`` are CPU clock ticks, ``asleep`` says that no process runs or waits for a disk.
+    """
 
     processes: int
     memory: int
@@ -54,9 +55,11 @@ def usage(first: int, enough: int) -> Usage:
 
 
 def disk_bytes(folder: Path, enough: int) -> int:
-    """Bytes of the files below a folder, empty ones counted as 1 kB; stops counting above ``enough``.
+    """Bytes of the files below a folder, empty ones counted as 1 kB; stops counting above
+    ``enough``.
 
-    A directory that cannot be looked into (its path is too long, or its mode was changed) counts as above it.
+    A directory that cannot be looked into (its path is too long, or its mode was changed) counts as
+    above it.
     """
     total = entries = 0
     folders = [str(folder)]
@@ -81,8 +84,9 @@ def disk_bytes(folder: Path, enough: int) -> int:
 
 
 def unlinked_bytes(first: int, enough: int) -> int:
-    """Bytes of the files without a name that ``first`` and its descendants hold open, as `usage` of ``enough`` of them at
-    most. Mapped ones are not seen."""
+    """Bytes of the files without a name that ``first`` and its descendants hold open, as `usage` of
+    ``enough`` of them at most. Mapped ones are not seen.
+    """
     found: dict[tuple[int, int], int] = {}
     for pid in islice(_tree(first), enough):
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as listing:

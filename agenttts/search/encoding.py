@@ -1,8 +1,9 @@
 """The feasible set as arrays: allocations as rows of choice numbers.
 
-Choices are numbered by stage. Models of the scores compute with these rows. Spaces too large to enumerate are thinned: every stage keeps
-counts about evenly spaced in log(samples), its ends included, and `ChoiceGrid.around` adds every
-count and every shift of budget next to rows that look good.
+Choices are numbered by stage. Models of the scores compute with these rows. Spaces too large to
+enumerate are thinned: every stage keeps counts about evenly spaced in log(samples), its ends
+included, and `ChoiceGrid.around` adds every count and every shift of budget next to rows that look
+good.
 """
 
 from __future__ import annotations

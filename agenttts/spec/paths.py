@@ -41,8 +41,8 @@ def expanded(value: str, key: str) -> str:
         key: The key of the value, for the message.
 
     Raises:
-        UserError: A variable is unset or empty, ``~NAME`` names no user, or ``value`` has a form that
-            only a shell replaces.
+        UserError: A variable is unset or empty, ``~NAME`` names no user, or ``value`` has a form
+            that only a shell replaces.
     """
     for match in _OF_A_SHELL.finditer(value):
         if not _VARIABLE.match(match[0]):

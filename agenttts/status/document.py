@@ -1,4 +1,6 @@
-"""What ``status``, ``launch``, ``resume`` and ``cancel`` print with ``--json``; ``docs/schemas/`` has the schemas."""
+"""What ``status``, ``launch``, ``resume`` and ``cancel`` print with ``--json``;
+``docs/schemas/`` has the schemas.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ class ControllerDocument(Document):
 
     Attributes:
         kind: ``slurm`` (a job), ``local`` or ``in_process`` (a process).
-        job_id: The job's id or the process's number; None where none was started or that is not known.
+        job_id: The job's id or the process's number; None where none was started or that is not
+            known.
         host: The host of a process.
         described: What it is and how it is found, for people; empty where none was started.
         alive: Whether it runs or waits; None where that cannot be seen from here.
@@ -83,7 +86,8 @@ class StatusDocument(Document):
         iterations: Iterations of the search.
         trials: Trials by state.
         best: The best so far; None before a trial has scored.
-        recommended: The allocation that the searcher expects to score best; None where it says none.
+        recommended: The allocation that the searcher expects to score best; None where it says
+            none.
         recommended_tried: Whether a trial of it has scored.
         test: Trials of the final test.
         cut_share: Samples that were cut, by stage.

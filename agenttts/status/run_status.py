@@ -176,17 +176,20 @@ def _transcript_warnings(run: RunDirectory, agent: Mapping[str, Any] | None) -> 
 def follow(
     run: RunDirectory, seen: Callable[[dict[str, Any]], None], interval: float = 1.0
 ) -> dict[str, Any]:
-    """Call ``seen`` with the status every ``interval`` seconds until the run is over; the last status.
+    """Call ``seen`` with the status every ``interval`` seconds until the run is over; the last
+    status.
 
-    Raises `RunFailed` when the run failed, some of its trials did, its controller ended early, or waits longer than the
-    profile's patience for what will not come by itself; it goes on waiting then, as somebody may yet do something about it.
+    Raises `RunFailed` when the run failed, some of its trials did, its controller ended early, or
+    waits longer than the profile's patience for what will not come by itself; it goes on waiting
+    then, as somebody may yet do something about it.
     """
     patience = run.profile().never_patience_minutes * 60
     stuck_since: float | None = None
     while True:
         status = run_status(run)
         seen(status)
-        # A cancelled or failed run that has been resumed is not over: its controller has yet to say so.
+        # A cancelled or failed run that has been resumed is not over: its controller has yet to say
+        # so.
         if status["outcome"] == "done" or (status["outcome"] and not status["controller"]["alive"]):
             return status
         if status["controller"]["alive"] is False:

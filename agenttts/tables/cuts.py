@@ -1,7 +1,8 @@
-"""Samples that were cut: how many of each stage and model ran into the stage's ``decode_tokens``, and when to say so.
+"""Samples that were cut: how many of each stage and model ran into the stage's ``decode_tokens``,
+and when to say so.
 
-A cut sample is a worse answer than the model's own, or none (cut within its thinking): an allocation is then scored for
-its token limit, not for its models. Pure: rows in, values out.
+A cut sample is a worse answer than the model's own, or none (cut within its thinking): an
+allocation is then scored for its token limit, not for its models. Pure: rows in, values out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ CUT_SHARE_WARNED_OF = 0.10
 
 @dataclass(frozen=True)
 class CutSamples:
-    """Samples of a stage (``model`` None: of all its models) that were drawn and that were cut, over many trials."""
+    """Samples of a stage (``model`` None: of all its models) that were drawn and that were cut,
+    over many trials.
+    """
 
     stage: str
     model: str | None
@@ -31,7 +34,9 @@ class CutSamples:
 
 
 def cut_by_model(rows: Iterable[TrialRow]) -> list[CutSamples]:
-    """Cut samples by stage and model, in order of first appearance; trials that do not tell are left out."""
+    """Cut samples by stage and model, in order of first appearance; trials that do not tell are
+    left out.
+    """
     found: dict[tuple[str, str], CutSamples] = {}
     for row in rows:
         models = {choice.stage: choice.model for choice in row.allocation.choices}
@@ -74,8 +79,9 @@ def cut_warnings(
 ) -> list[str]:
     """One line for each stage that has a model with more cut samples than `CUT_SHARE_WARNED_OF`.
 
-    ``decode_tokens`` are the spec's, by stage. By model, because a search leaves a model whose samples are cut: of all
-    the stage's samples few are then cut, and the model is rejected for its token limit all the same.
+    ``decode_tokens`` are the spec's, by stage. By model, because a search leaves a model whose
+    samples are cut: of all the stage's samples few are then cut, and the model is rejected for its
+    token limit all the same.
     """
     parts = list(by_model)
     warnings = []

@@ -12,15 +12,19 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Document(BaseModel):
-    """Base of what a command prints as JSON: no other keys, and no value of another type, than it names."""
+    """Base of what a command prints as JSON: no other keys, and no value of another type, than
+    it names.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def printed(kind: type[Document], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A document as JSON has it, checked against its model; keys that ``values`` leaves out stay out.
+    """A document as JSON has it, checked against its model; keys that ``values`` leaves out stay
+    out.
 
-    Raises pydantic's `ValidationError` for values that the published schema does not promise: a fault of this package.
+    Raises pydantic's `ValidationError` for values that the published schema does not promise: a
+    fault of this package.
     """
     return kind.model_validate(values).model_dump(mode="json", exclude_unset=True)
 

@@ -1,7 +1,7 @@
 """``python -m agenttts.trial SPEC.json``: the program that runs inside the container.
 
-Exit code 0: the result is stored. 1: the trial failed by its own fault, which ``fault.json`` tells. 143: it was told
-to stop (SIGTERM) and has stored the samples drawn so far.
+Exit code 0: the result is stored. 1: the trial failed by its own fault, which ``fault.json`` tells.
+143: it was told to stop (SIGTERM) and has stored the samples drawn so far.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def main(path: Path) -> int:
     """Run the trial of a spec file; the exit code."""
     try:
         signal.signal(signal.SIGTERM, _stop)
-        # The trial is over, one way or the other: being told to stop must not interrupt the storing.
+        # The trial is over, one way or the other: being told to stop must not interrupt the
+        # storing.
         return run_trial(
             path, create_engine, out=sys.stdout, err=sys.stderr, before_closing=_ignore_stops
         )

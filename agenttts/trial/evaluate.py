@@ -1,7 +1,7 @@
 """Evaluate one allocation: stage by stage, sample → (execute) → fuse → score.
 
-Runs inside the container, one process a trial. Models are loaded one at a time, and only when the sample store does
-not hold what they would draw.
+Runs inside the container, one process a trial. Models are loaded one at a time, and only when the
+sample store does not hold what they would draw.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from agenttts.trial.toolbox import TrialToolbox, execute_samples
 
 @dataclass
 class _Usage:
-    """What one stage took for one example: tokens and samples, of which ``cut`` ran into the limit."""
+    """What one stage took for one example: tokens and samples, of which ``cut`` ran into the
+    limit.
+    """
 
     prompt: int = 0
     decode: int = 0
@@ -52,8 +54,8 @@ class _Usage:
 def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
     """Run the trial and store its result; the caller closes the sampler.
 
-    Raises `agenttts.inference.base.EngineError` when a model cannot be loaded or run, and `UserError` for a main metric
-    that no stage gave.
+    Raises `agenttts.inference.base.EngineError` when a model cannot be loaded or run, and
+    `UserError` for a main metric that no stage gave.
     """
     if spec.task_source is not None:
         sys.path.insert(0, spec.task_source)
@@ -119,7 +121,10 @@ def _run_stage(
     sampler: Sampler,
     toolbox: Toolbox | None,
 ) -> tuple[list[ExampleRow], StageCuts]:
-    """One stage over all examples: its rows, and how many samples were cut. Adds its fused outputs to ``outputs``."""
+    """One stage over all examples: its rows, and how many samples were cut.
+
+    Adds its fused outputs to ``outputs``.
+    """
     max_tokens = spec.decode_tokens[stage.name]
     prompts = [stage.prompt(e, o) for e, o in zip(examples, outputs, strict=True)]
     params = SamplingParams(temperature=stage.temperature, max_tokens=max_tokens)
@@ -200,7 +205,8 @@ def _fuse_by_model(
     sampler: Sampler,
     toolbox: Toolbox | None,
 ) -> None:
-    """Replace ``fused`` where the stage has its own model fuse the candidates: one more sample each.
+    """Replace ``fused`` where the stage has its own model fuse the candidates: one more sample
+    each.
 
     A reply that cannot be read replaces nothing: the output fused without a model stays.
     """

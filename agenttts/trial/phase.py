@@ -1,7 +1,9 @@
-"""What a trial is doing now, for the job on the host to read: ``phase.json`` in the trial's directory.
+"""What a trial is doing now, for the job on the host to read: ``phase.json`` in the trial's
+directory.
 
-The job ends a trial whose engine does not start, or whose engine call makes no progress. Only the trial knows which of
-the two it is in, or that its task's own code runs, which has limits of its own.
+The job ends a trial whose engine does not start, or whose engine call makes no progress. Only the
+trial knows which of the two it is in, or that its task's own code runs, which has limits of its
+own.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ _NAMES: tuple[PhaseName, ...] = get_args(PhaseName)
 
 @dataclass(frozen=True)
 class Phase:
-    """``number`` counts the phases of an attempt; ``tokens`` bounds what an engine call may generate without a sign of life.
+    """``number`` counts the phases of an attempt; ``tokens`` bounds what an engine call may
+    generate without a sign of life.
 
     It is 0 for an engine that gives signs of life in the trial's log (`agenttts.inference.beats`).
     """
@@ -42,14 +45,19 @@ class PhaseNotes:
         self._number = 0
 
     def note(self, name: PhaseName, model: str = "", tokens: int = 0) -> None:
-        """A new phase begins. One that cannot be written down costs the job's watch over it, not the trial."""
+        """A new phase begins.
+
+        One that cannot be written down costs the job's watch over it, not the trial.
+        """
         self._number += 1
         with contextlib.suppress(OSError):
             atomic_write_json(self._path, asdict(Phase(self._number, name, model, tokens)))
 
 
 def read_phase(directory: Path) -> Phase | None:
-    """The phase of the current attempt; None before its program has begun, and with images that note none."""
+    """The phase of the current attempt; None before its program has begun, and with images that
+    note none.
+    """
     try:
         document = parse_json((directory / PHASE_FILE).read_bytes())
         name: PhaseName = next((n for n in _NAMES if n == document["name"]), "other")

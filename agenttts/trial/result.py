@@ -1,8 +1,9 @@
 """What a trial leaves in its directory, and when it counts as done.
 
-``result.json`` and ``examples.parquet`` are written first, each atomically; the marker ``COMPLETED.json`` comes last
-and holds the digests of both and of the trial's spec. A trial is complete exactly when the marker matches all three:
-a half-written, truncated or foreign result is no result.
+``result.json`` and ``examples.parquet`` are written first, each atomically; the marker
+``COMPLETED.json`` comes last and holds the digests of both and of the trial's spec. A trial is
+complete exactly when the marker matches all three: a half-written, truncated or foreign result is
+no result.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ FAULT_FILE = "fault.json"
 class TrialOutput:
     """What a trial measured.
 
-    ``score`` is the main metric and ``metrics`` every ``STAGE.METRIC``, means over the examples, in [0, 1].
-    ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes; ``reused_tokens`` of them came from the
-    sample store and were not computed again. ``seconds`` are wall seconds by phase (``load``, ``generate``).
-    ``score_stderr`` is the score's standard error over the examples; None where it is unknown, as from an older image.
-    ``metrics_stderr`` has the standard error of each metric; empty from an older image.
-    ``cut_samples``: how many samples of each stage were drawn, and how many of them ran into the stage's
-    ``decode_tokens``; empty where it is unknown.
+    ``score`` is the main metric and ``metrics`` every ``STAGE.METRIC``, means over the examples, in
+    [0, 1]. ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes; ``reused_tokens``
+    of them came from the sample store and were not computed again. ``seconds`` are wall seconds by
+    phase (``load``, ``generate``). ``score_stderr`` is the score's standard error over the
+    examples; None where it is unknown, as from an older image. ``metrics_stderr`` has the standard
+    error of each metric; empty from an older image. ``cut_samples``: how many samples of each stage
+    were drawn, and how many of them ran into the stage's ``decode_tokens``; empty where it is
+    unknown.
     """
 
     score: float
@@ -56,8 +58,8 @@ class TrialOutput:
 class Fault:
     """Why a trial failed, by its own word: ``kind`` is FAILED or OOM, ``message`` one paragraph.
 
-    ``source``: where it arose: ``engine``, ``task`` (the task's code), ``input`` (a file or the spec); empty in faults
-    that an older image wrote.
+    ``source``: where it arose: ``engine``, ``task`` (the task's code), ``input`` (a file or the
+    spec); empty in faults that an older image wrote.
     """
 
     kind: str
@@ -73,9 +75,12 @@ def write_result(directory: Path, output: TrialOutput, examples: pl.DataFrame) -
 
 
 def read_result(directory: Path, *, patient: bool = False) -> TrialOutput | None:
-    """The result of a complete trial; None when it is not (yet) complete. Fields of a newer image are left out.
+    """The result of a complete trial; None when it is not (yet) complete.
 
-    ``patient``: raise `OSError` where the file system is in trouble that may pass: whether there is a result is not known.
+    Fields of a newer image are left out.
+
+    ``patient``: raise `OSError` where the file system is in trouble that may pass: whether there is
+    a result is not known.
     """
     try:
         return _read_result(directory)

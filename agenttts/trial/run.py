@@ -28,18 +28,20 @@ def run_trial(
 ) -> int:
     """Evaluate the trial of a spec file.
 
-    The samples drawn so far are stored however the trial ends, also when ``engine_factory`` or an engine raises
-    something that is no `Exception` in order to stop the trial.
+    The samples drawn so far are stored however the trial ends, also when ``engine_factory`` or an
+    engine raises something that is no `Exception` in order to stop the trial.
 
     Args:
         path: The trial's spec file; its directory gets the result or the fault file.
         engine_factory: Makes the engine of a model, its model loaded.
         out: Gets one line with the score.
         err: Gets what went wrong.
-        before_closing: Called once the trial is over, before its samples are stored and its engine is closed.
+        before_closing: Called once the trial is over, before its samples are stored and its engine
+            is closed.
 
     Returns:
-        0 when the result is stored, 1 when the trial failed by its own fault (``fault.json`` says which).
+        0 when the result is stored, 1 when the trial failed by its own fault (``fault.json`` says
+        which).
     """
     try:
         spec = TrialSpec.read(path)

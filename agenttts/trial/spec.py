@@ -1,7 +1,7 @@
 """What crosses into the container: one JSON document that says which trial to run.
 
-Plain JSON, because host and image may hold different Python versions. ``protocol`` is raised when its meaning
-changes, so that an image older than the host is found out before it computes anything.
+Plain JSON, because host and image may hold different Python versions. ``protocol`` is raised when
+its meaning changes, so that an image older than the host is found out before it computes anything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from agenttts.inference.partition import SamplePartition
 from agenttts.space import Allocation
 
 PROTOCOL = 5
-# Documents of these are read too: protocol 2 knew no shares, 3 no thinking, 4 one rule of sample addresses.
+# Documents of these are read too: protocol 2 knew no shares, 3 no thinking, 4 one rule of sample
+# addresses.
 _READ = (2, 3, 4, PROTOCOL)
 SPEC_FILE = "trial.json"
 
@@ -27,12 +28,13 @@ SPEC_FILE = "trial.json"
 class TrialSpec:
     """One allocation to evaluate over the examples of a split.
 
-    ``examples`` is the run's frozen examples file; ``decode_tokens`` bounds the tokens of one sample, by stage;
-    ``seed`` is the run's, from which every sample's own seed derives; ``directory`` (the trial's own) and ``samples``
-    (the sample store) are absolute and the same inside the container. ``task_source`` is the folder that the source
-    of a user's own task is imported from; ``options`` are the task's; ``code_on_host``: the user lets programs that
-    a model wrote run outside a container. ``shares``: by stage, this trial's part of
-    the samples that other trials draw at the same time.
+    ``examples`` is the run's frozen examples file; ``decode_tokens`` bounds the tokens of one
+    sample, by stage; ``seed`` is the run's, from which every sample's own seed derives;
+    ``directory`` (the trial's own) and ``samples`` (the sample store) are absolute and the same
+    inside the container. ``task_source`` is the folder that the source of a user's own task is
+    imported from; ``options`` are the task's; ``code_on_host``: the user lets programs that a model
+    wrote run outside a container. ``shares``: by stage, this trial's part of the samples that other
+    trials draw at the same time.
     """
 
     run: str

@@ -22,8 +22,9 @@ OPT_IN = "task.run_code_on_host"
 class TrialToolbox:
     """`agenttts.tasks.base.Toolbox` on this machine.
 
-    Raises `UserError` when the task runs code, this is no container, and the user has not opted in (``on_host``);
-    `MissingRequirement` when the sandbox cannot be made here. The embedding model is loaded when it is first used.
+    Raises `UserError` when the task runs code, this is no container, and the user has not opted in
+    (``on_host``); `MissingRequirement` when the sandbox cannot be made here. The embedding model is
+    loaded when it is first used.
     """
 
     def __init__(self, settings: ToolboxSettings, *, on_host: bool) -> None:

@@ -1,9 +1,10 @@
 """What engines compile when they start, kept between jobs: one archive a kind of GPU and image.
 
-A job unpacks the archive into its scratch directory on the node, works there, and writes a new archive beside the old
-one, renamed into place, when something was added. Readers see an old archive or a new one, never a part; of two jobs
-that add at the same time one wins, and the other's additions are compiled once more. One archive, because thousands
-of small files are what shared file systems are slowest at.
+A job unpacks the archive into its scratch directory on the node, works there, and writes a new
+archive beside the old one, renamed into place, when something was added. Readers see an old archive
+or a new one, never a part; of two jobs that add at the same time one wins, and the other's
+additions are compiled once more. One archive, because thousands of small files are what shared file
+systems are slowest at.
 """
 
 from __future__ import annotations
@@ -29,13 +30,17 @@ _STALE_S = 24 * 3600.0
 
 
 def archive_path(directory: Path, image: str) -> Path:
-    """The archive for this node's kind of GPU and an image (any text that names it, such as its digest)."""
+    """The archive for this node's kind of GPU and an image (any text that names it, such as its
+    digest).
+    """
     name = f"{_gpu_kind()}-{image[:16] or 'host'}"
     return directory / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.tar"
 
 
 def restore(archive: Path, folder: Path) -> None:
-    """Unpack the archive into ``folder``, which is made; an archive that is absent or damaged leaves it empty."""
+    """Unpack the archive into ``folder``, which is made; an archive that is absent or damaged
+    leaves it empty.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(archive) as tar:
@@ -49,9 +54,11 @@ def restore(archive: Path, folder: Path) -> None:
 
 
 def publish(folder: Path, archive: Path) -> bool:
-    """Write ``folder`` as the new archive if it holds files that the archive lacks; whether it was written.
+    """Write ``folder`` as the new archive if it holds files that the archive lacks; whether it was
+    written.
 
-    Others' additions since `restore` are kept. Nothing is raised: a cache that cannot be written costs time alone.
+    Others' additions since `restore` are kept. Nothing is raised: a cache that cannot be written
+    costs time alone.
     """
     try:
         known = _names(archive)
@@ -108,7 +115,9 @@ def _remove_stale(archive: Path) -> None:
 
 
 def _gpu_kind() -> str:
-    """The name of the node's GPU, such as ``NVIDIA-H100-80GB-HBM3``; ``cpu`` where there is none."""
+    """The name of the node's GPU, such as ``NVIDIA-H100-80GB-HBM3``; ``cpu`` where there is
+    none.
+    """
     if not os.environ.get("CUDA_VISIBLE_DEVICES", "any") or shutil.which("nvidia-smi") is None:
         return "cpu"
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]

@@ -1,9 +1,10 @@
-"""Whether a trial makes progress: an engine that does not start and a call that hangs hold GPUs for nothing.
+"""Whether a trial makes progress: an engine that does not start and a call that hangs hold GPUs for
+nothing.
 
-Progress is a new phase of the trial (each engine call is two), anything logged (an engine at work says so every few
-seconds, `agenttts.inference.beats`), and a new shard of its own in the sample store;
-without GPUs, where calls are slow and a hang costs little, also processor time. Time that the task's own code takes is
-not watched: it has limits of its own.
+Progress is a new phase of the trial (each engine call is two), anything logged (an engine at work
+says so every few seconds, `agenttts.inference.beats`), and a new shard of its own in the sample
+store; without GPUs, where calls are slow and a hang costs little, also processor time. Time that
+the task's own code takes is not watched: it has limits of its own.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 from agenttts.dispatch.blame import Stop
 from agenttts.trial.phase import Phase
 
-# Tokens a second below which no GPU engine with a full batch was seen to fall; a call of an engine that gives no sign of life
-# may take as long as that needs.
+# Tokens a second below which no GPU engine with a full batch was seen to fall; a call of an engine
+# that gives no sign of life may take as long as that needs.
 SLOWEST_TOKENS_PER_SECOND = 500.0
 # A waiting process takes a little processor time too.
 _BUSY_SHARE = 0.05
@@ -22,8 +23,11 @@ _BUSY_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Limits:
-    """What a job enforces. ``start_seconds``: of one engine's start; ``stall_seconds``: without progress;
-    ``max_preemptions``: how often a job may lose its place before it is given up."""
+    """What a job enforces.
+
+    ``start_seconds``: of one engine's start; ``stall_seconds``: without progress;
+    ``max_preemptions``: how often a job may lose its place before it is given up.
+    """
 
     start_seconds: float = 1800.0
     stall_seconds: float = 1800.0
@@ -32,7 +36,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Sight:
-    """What is seen of a trial at one moment. ``cpu_seconds`` is None where processor time is no progress."""
+    """What is seen of a trial at one moment.
+
+    ``cpu_seconds`` is None where processor time is no progress.
+    """
 
     phase: Phase | None
     log_bytes: int
@@ -49,7 +56,10 @@ class Overrun:
 
 
 class Watch:
-    """Compares what is seen of a trial from one look to the next. Times are those of any steady clock, in seconds."""
+    """Compares what is seen of a trial from one look to the next.
+
+    Times are those of any steady clock, in seconds.
+    """
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits

@@ -1,8 +1,9 @@
-"""Whether a node can run a trial at all, found out in seconds, before a container starts and holds its GPUs.
+"""Whether a node can run a trial at all, found out in seconds, before a container starts and holds
+its GPUs.
 
-What is looked at: the scratch directory can be written and has room; the trial's directory can be written; the image,
-the models and whatever else the trial reads is there; the GPUs granted answer. Looking is done in a thread of its own:
-a file system or a driver that hangs must not hang the job.
+What is looked at: the scratch directory can be written and has room; the trial's directory can be
+written; the image, the models and whatever else the trial reads is there; the GPUs granted answer.
+Looking is done in a thread of its own: a file system or a driver that hangs must not hang the job.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from agenttts.dispatch.node.devices import device_problem
 DEADLINE_S = 5.0
 """For all of it."""
 SCRATCH_BYTES = 10**9
-"""What compilers and caches of an engine take in the scratch directory, at least (vLLM 0.33: 0.2 to 0.6 GB)."""
+"""What compilers and caches of an engine take in the scratch directory, at least (vLLM 0.33:
+0.2 to 0.6 GB).
+"""
 
 
 def node_problem(
@@ -35,7 +38,8 @@ def node_problem(
     scratch_bytes: int = SCRATCH_BYTES,
     deadline: float = DEADLINE_S,
 ) -> str | None:
-    """What keeps this node from running a trial; None when nothing was found within ``deadline`` seconds.
+    """What keeps this node from running a trial; None when nothing was found within ``deadline``
+    seconds.
 
     Args:
         directory: The trial's directory, which the trial writes to.
@@ -44,8 +48,9 @@ def node_problem(
         gpus: GPUs granted to the job.
         env: The job's environment (CUDA_VISIBLE_DEVICES).
         scratch_bytes: Free space that is needed in ``scratch``.
-        deadline: Seconds after which a check that gives no answer is left alone. Files that are not reached by then
-            are a problem; `nvidia-smi` may take as long to wake a driver, and no answer of it is none.
+        deadline: Seconds after which a check that gives no answer is left alone. Files that are not
+            reached by then are a problem; `nvidia-smi` may take as long to wake a driver, and no
+            answer of it is none.
     """
     files: list[str | None] = []
     devices: list[str | None] = []
@@ -88,7 +93,9 @@ def _not_writable(directory: Path, what: str) -> str | None:
 
 
 def write_problem(directory: Path) -> str | None:
-    """What keeps this process from writing and reading files in ``directory``; None when nothing does."""
+    """What keeps this process from writing and reading files in ``directory``; None when
+    nothing does.
+    """
     probe = directory / f".preflight-{secrets.token_hex(4)}"
     try:
         probe.write_bytes(b"written\n")

@@ -1,4 +1,6 @@
-"""What the job can see of a trial's progress from outside: its phase, its log, the sample store, processor time."""
+"""What the job can see of a trial's progress from outside: its phase, its log, the sample
+store, processor time.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class TrialSight:
 
 
 class _Shards:
-    """The shards of a sample store that one trial writes; other trials write into the same directory."""
+    """The shards of a sample store that one trial writes; other trials write into the same
+    directory.
+    """
 
     def __init__(self, directory: Path, prefix: str) -> None:
         self._directory = directory
@@ -52,7 +56,9 @@ class _Shards:
         return cls(Path(spec.samples), trial_writer(spec.run, spec.trial))
 
     def changed_ns(self) -> int:
-        """When the directory had last changed as a shard of this trial was new in it; 0 for never."""
+        """When the directory had last changed as a shard of this trial was new in it; 0 for
+        never.
+        """
         try:
             moment = self._directory.stat().st_mtime_ns
             if moment == self._looked_at:

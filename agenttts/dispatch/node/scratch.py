@@ -1,4 +1,6 @@
-"""A job's scratch directory on the node: bound into the container as ``/tmp``, removed when the job ends."""
+"""A job's scratch directory on the node: bound into the container as ``/tmp``, removed when the
+job ends.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from agenttts.dispatch.node.compile_cache import archive_path, publish, restore
 
 @dataclass(frozen=True)
 class CompileCache:
-    """Where compiled code is kept between jobs: a directory all nodes see, and the digest of the image it is for."""
+    """Where compiled code is kept between jobs: a directory all nodes see, and the digest of
+    the image it is for.
+    """
 
     directory: Path
     image: str
@@ -22,7 +26,8 @@ class CompileCache:
 
 @contextmanager
 def scratch_directory(cache: CompileCache | None) -> Iterator[Path]:
-    """A new scratch directory with a home and a cache folder in it; ``cache`` fills the latter and takes what is new.
+    """A new scratch directory with a home and a cache folder in it; ``cache`` fills the latter and
+    takes what is new.
 
     Nothing is taken from a job that ends by an exception: it has to end soon.
     """

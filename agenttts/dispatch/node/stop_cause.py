@@ -1,8 +1,9 @@
 """Why Slurm sent a job its warning signal: its time is nearly up, or another job takes its place.
 
-Both come as the same SIGUSR2. In order of trust: the time at which slurmctld says that the job was preempted; the end
-of the job as slurmctld has it now (which an administrator may have moved); the end as it was when the job started
-(SLURM_JOB_END_TIME, Slurm 23.02 and later); the time that has passed.
+Both come as the same SIGUSR2. In order of trust: the time at which slurmctld says that the job was
+preempted; the end of the job as slurmctld has it now (which an administrator may have moved); the
+end as it was when the job started (SLURM_JOB_END_TIME, Slurm 23.02 and later); the time that has
+passed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Literal
 
 from agenttts.files.commands import ask
 
-# slurmctld looks at limits about every 30 s, and sbatch(1) says that a signal may come up to 60 s early.
+# slurmctld looks at limits about every 30 s, and sbatch(1) says that a signal may come up to 60 s
+# early.
 _EARLY_S = 60.0
 _NO_TIME = {"", "None", "N/A", "Unknown", "NONE", "(null)"}
 _FIELD = re.compile(r"(\w+)=(\S*)")
@@ -33,7 +35,8 @@ def stop_cause(
     """Why the signal came.
 
     Args:
-        job: What ``scontrol show job`` says of the job (`show_job`); empty where it does not answer.
+        job: What ``scontrol show job`` says of the job (`show_job`); empty where it does not
+            answer.
         env: The job's environment.
         now: Seconds since 1970.
         elapsed: Seconds since the attempt began.

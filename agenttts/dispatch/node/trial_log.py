@@ -20,7 +20,9 @@ def log_size(log: Path) -> int:
 
 
 def read_end(log: Path, start: int = 0) -> str:
-    """The end of a log from byte ``start`` on, at most 256 KiB of it; empty when it cannot be read."""
+    """The end of a log from byte ``start`` on, at most 256 KiB of it; empty when it cannot be
+    read.
+    """
     try:
         with log.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)

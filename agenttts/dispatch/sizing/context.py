@@ -1,4 +1,5 @@
-"""The longest context of a model: what an engine must have room for when its options give no ``max_model_len``.
+"""The longest context of a model: what an engine must have room for when its options give no
+``max_model_len``.
 
 Source: vLLM's ``_get_and_verify_max_len`` and ``derive_max_model_len_and_key``, 0.10 to 0.32.
 """
@@ -10,7 +11,8 @@ from typing import Any
 
 from agenttts.dispatch.sizing.kv_cache import integer
 
-# vLLM takes the least of these that a config has, but for model_max_length, which Cohere's models mean to be more.
+# vLLM takes the least of these that a config has, but for model_max_length, which Cohere's models
+# mean to be more.
 _KEYS = (
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions", "max_sequence_length",
     "max_seq_length", "seq_len",
@@ -24,8 +26,9 @@ _ROPE = ("rope_scaling", "rope_parameters")
 def longest_context(config: Mapping[str, Any]) -> int:
     """Tokens of the longest context by a model's config; 0 where it does not tell.
 
-    Of YaRN vLLM before 0.32 takes ``factor`` times the original length, whatever ``max_position_embeddings`` says; later ones
-    take the latter. The greater of the two is taken, so that an engine of either starts.
+    Of YaRN vLLM before 0.32 takes ``factor`` times the original length, whatever
+    ``max_position_embeddings`` says; later ones take the latter. The greater of the two is taken,
+    so that an engine of either starts.
     """
     stated = [length for key in _KEYS if (length := integer(config, key))]
     longest = integer(config, _OVER_ALL) or min(stated, default=0)
@@ -49,7 +52,9 @@ def longest_context(config: Mapping[str, Any]) -> int:
 
 
 def overridden(config: Mapping[str, Any], overrides: object) -> dict[str, Any]:
-    """A config with vLLM's ``hf_overrides``: values replaced, within the parts of a multimodal model's config one by one."""
+    """A config with vLLM's ``hf_overrides``: values replaced, within the parts of a multimodal
+    model's config one by one.
+    """
     changed = dict(config)
     if not isinstance(overrides, Mapping):
         return changed

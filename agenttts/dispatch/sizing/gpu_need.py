@@ -1,7 +1,9 @@
-"""How many GPUs a model takes, from facts: its own config and weights against the profile's GPU memory.
+"""How many GPUs a model takes, from facts: its own config and weights against the profile's GPU
+memory.
 
-An engine is one process group on one node. Its GPUs are what the spec says (``models.NAME.gpus``), what its options say
-(tensor x pipeline parallel), or the fewest that hold the weights and the KV cache of `CONTEXTS` prompts at a time.
+An engine is one process group on one node. Its GPUs are what the spec says (``models.NAME.gpus``),
+what its options say (tensor x pipeline parallel), or the fewest that hold the weights and the KV
+cache of `CONTEXTS` prompts at a time.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from agenttts.inference.placement import PARALLEL_OPTIONS
 
 _GB = 1e9
 CONTEXTS = 32
-"""Contexts of prompt and decode tokens that an engine should hold at a time: with fewer its batches are too small to use
-a GPU (a 32B model in bfloat16 on one card of 80 GB holds about 7 of 2,200 tokens)."""
-# What vLLM takes of a GPU (gpu_memory_utilization) when the model's options do not say, and what it needs
-# besides weights and KV cache: activations, CUDA graphs, the runtime itself.
+"""Contexts of prompt and decode tokens that an engine should hold at a time: with fewer its
+batches are too small to use a GPU (a 32B model in bfloat16 on one card of 80 GB holds about 7
+of 2,200 tokens).
+"""
+# What vLLM takes of a GPU (gpu_memory_utilization) when the model's options do not say, and what it
+# needs besides weights and KV cache: activations, CUDA graphs, the runtime itself.
 _UTILISATION = 0.9
 _OVERHEAD_BYTES = 3e9
 # Of a model whose config does not tell, the KV cache of all contexts.
@@ -32,7 +36,10 @@ _SEVERAL = ("nnodes", "node_rank", "master_addr", "master_port")
 
 @dataclass(frozen=True)
 class GpuNeed:
-    """GPUs of one engine, and the reasoning in words. ``contexts``: how many prompts it holds at a time, as far as known."""
+    """GPUs of one engine, and the reasoning in words.
+
+    ``contexts``: how many prompts it holds at a time, as far as known.
+    """
 
     gpus: int
     reasoning: str
@@ -62,8 +69,8 @@ def gpu_need(
         options: The engine's options.
         gpu_memory_gb: Memory of one GPU of the profile.
         gpus_per_node: GPUs of a node of the profile; 0: it has none.
-        context_tokens: Prompt and decode tokens of one sample, the most of the stages that use the model; None: the
-            model's own maximum, once.
+        context_tokens: Prompt and decode tokens of one sample, the most of the stages that use the
+            model; None: the model's own maximum, once.
 
     Raises:
         UserError: Options contradict ``gpus``, each other, or ask for several nodes.
@@ -104,7 +111,8 @@ def gpu_need(
 def parallel_gpus(name: str, options: Mapping[str, Any]) -> int | None:
     """The GPUs that vLLM's own options ask for; None when they do not say.
 
-    Raises `UserError` for options of several nodes or of several copies of an engine, naming what to do instead.
+    Raises `UserError` for options of several nodes or of several copies of an engine, naming what
+    to do instead.
     """
     for option, value in options.items():
         several = option in _SEVERAL or option.startswith("data_parallel_")
@@ -138,7 +146,9 @@ class _Memory:
         return self.context_tokens or self.facts.context or _UNKNOWN_CONTEXT
 
     def contexts(self, count: int) -> float:
-        """How many contexts ``count`` GPUs hold beside the weights, in parts; negative when they do not hold those."""
+        """How many contexts ``count`` GPUs hold beside the weights, in parts; negative when
+        they do not hold those.
+        """
         weights = max(0.0, self.facts.weight_bytes / count - self.offload)
         room = self.share - weights - _OVERHEAD_BYTES
         if room < 0:
@@ -157,23 +167,31 @@ class _Memory:
         return self._short_bytes(count) <= 0
 
     def nearly_starts(self, count: int) -> bool:
-        """Whether vLLM starts if it needs nothing besides weights and KV cache: `_OVERHEAD_BYTES` are an estimate."""
+        """Whether vLLM starts if it needs nothing besides weights and KV cache:
+        `_OVERHEAD_BYTES` are an estimate.
+        """
         return self._short_bytes(count) <= _OVERHEAD_BYTES
 
     def _short_bytes(self, count: int) -> float:
-        """How much more memory the longest context takes than each of ``count`` GPUs has for contexts."""
+        """How much more memory the longest context takes than each of ``count`` GPUs has for
+        contexts.
+        """
         room = self.contexts(count) * self._cache_per_gpu(count, self.context)
         return self._cache_per_gpu(count, self.facts.context) - room
 
     def _cache_per_gpu(self, count: int, tokens: int) -> float:
-        """Bytes of a context on each of ``count`` GPUs: heads are shared out, and copied where there are too few."""
+        """Bytes of a context on each of ``count`` GPUs: heads are shared out, and copied where
+        there are too few.
+        """
         assert self.facts.cache is not None
         size = self.facts.cache.of_context(tokens) or 1.0  # a model without attention has none
         return size if self.facts.cache_copied else size / min(count, self.facts.kv_heads or count)
 
 
 def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float) -> GpuNeed:
-    """The fewest GPUs that hold the model and `CONTEXTS` contexts, or one context more than fewer hold."""
+    """The fewest GPUs that hold the model and `CONTEXTS` contexts, or one context more than
+    fewer hold.
+    """
     facts = memory.facts
     wanted = CONTEXTS if memory.context_tokens else 1
     fitting: list[int] = []

@@ -1,6 +1,8 @@
-"""The KV cache of a model's context, by its config.json: which layers keep every token, a window of them, or none.
+"""The KV cache of a model's context, by its config.json: which layers keep every token, a window of
+them, or none.
 
-Sources: the ``config.json`` of the families named below, and vLLM 0.33's KV cache specifications and hybrid allocator.
+Sources: the ``config.json`` of the families named below, and vLLM 0.33's KV cache specifications
+and hybrid allocator.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Layers by the names that ``layer_types`` and its like give them. Those without attention keep a state of fixed size.
+# Layers by the names that ``layer_types`` and its like give them. Those without attention keep a
+# state of fixed size.
 _FULL = ("full_attention", "attention", "global_attention", "global", "hybrid")
 _SLIDING = ("sliding_attention", "local_attention", "sliding", "local")
 _NO_CACHE = ("linear_attention", "mamba", "mamba2", "conv", "recurrent", "moe", "mlp")
@@ -18,7 +21,8 @@ _LAYER_LISTS = ("layer_types", "layers_block_type", "block_types", "_block_types
 # One layer in so many attends to everything; these families' configs leave it out.
 _PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
 _ALL_SLIDING = ("mistral", "mixtral", "starcoder2", "phi3")
-# A config with such a key, and none of the forms that are read here, keeps less than all tokens in all layers.
+# A config with such a key, and none of the forms that are read here, keeps less than all tokens in
+# all layers.
 _HINTS = re.compile(
     r"sliding|window|mamba|ssm|linear_(?:attn|attention|conv)|block_(?:types|configs|type)|layer_types|attn_(?:layer|type)|"
     r"hybrid|recurrent|attention_chunk|num_kv_shared|full_attention"
@@ -27,8 +31,10 @@ _HINTS = re.compile(
 
 @dataclass(frozen=True)
 class CacheSize:
-    """Bytes that a token of a context takes in all layers: ``per_token`` for every one, ``in_window`` for the last ``window``
-    of them besides. ``bound``: an upper bound, as the config keeps less than all of it in a way that is not known here."""
+    """Bytes that a token of a context takes in all layers: ``per_token`` for every one,
+    ``in_window`` for the last ``window`` of them besides. ``bound``: an upper bound, as the config
+    keeps less than all of it in a way that is not known here.
+    """
 
     per_token: float
     in_window: float = 0.0
@@ -41,7 +47,9 @@ class CacheSize:
 
 
 def cache_size(config: Mapping[str, Any], options: Mapping[str, Any]) -> CacheSize | None:
-    """The cache of a model with the engine options ``options``; None where its config does not tell."""
+    """The cache of a model with the engine options ``options``; None where its config does not
+    tell.
+    """
     layers = integer(config, "num_hidden_layers")
     heads = integer(config, "num_attention_heads")
     hidden = integer(config, "hidden_size")
@@ -77,7 +85,9 @@ def kv_heads(config: Mapping[str, Any]) -> int:
 
 
 def integer(values: Mapping[str, Any], name: str) -> int:
-    """A value that is a whole number above zero, else 0: files of models hold nulls and texts in its place."""
+    """A value that is a whole number above zero, else 0: files of models hold nulls and texts
+    in its place.
+    """
     value = values.get(name)
     return (
         int(value)
@@ -106,7 +116,9 @@ def _heads_of_block(block: Any, heads: int) -> int:
 
 
 def _layers(config: Mapping[str, Any], layers: int) -> tuple[int, int, int, bool]:
-    """Layers that keep every token, and those that keep a window; the window; whether the first are an upper bound."""
+    """Layers that keep every token, and those that keep a window; the window; whether the first
+    are an upper bound.
+    """
     window = integer(config, "sliding_window")
     pattern = config.get("hybrid_override_pattern")  # Nemotron-H, Nemotron Nano 2: "M-M*-..."
     if isinstance(pattern, str) and pattern:
@@ -147,7 +159,9 @@ def _by_kind(kinds: Sequence[Any], window: int) -> tuple[int, int, int, bool]:
 
 
 def _full_beside_windows(config: Mapping[str, Any], layers: int) -> int | None:
-    """Of a model with a sliding window, the layers that keep every token; None where its config does not tell."""
+    """Of a model with a sliding window, the layers that keep every token; None where its config
+    does not tell.
+    """
     if config.get("use_sliding_window") is False:  # Qwen2
         return None
     pattern = config.get("sliding_window_pattern", config.get("_sliding_window_pattern"))

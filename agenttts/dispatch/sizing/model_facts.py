@@ -1,7 +1,8 @@
 """What a model takes of GPU memory, from its own files: weights counted once, KV cache by token.
 
-Sources: Hugging Face's layout of checkpoints (index files, ``quantization_config``), vLLM 0.33's model loader (which of
-several copies of the weights it reads). Bytes are decimal throughout. The KV cache is in `agenttts.dispatch.sizing.kv_cache`.
+Sources: Hugging Face's layout of checkpoints (index files, ``quantization_config``), vLLM 0.33's
+model loader (which of several copies of the weights it reads). Bytes are decimal throughout. The KV
+cache is in `agenttts.dispatch.sizing.kv_cache`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,15 @@ _DEFAULT_GROUP = 128
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model's size. ``cache`` is its KV cache, None where the config does not tell; ``cache_copied``: every GPU of an engine
-    holds all of it (latent attention). ``context``: the longest that the engine is to take; ``context_fits``: it takes what
-    there is room for instead; ``longest``: the longest by the model's config. ``widths`` are the sides along which weights are cut into parts, one a GPU, and ``group_size``
-    how many elements of a side must stay together (quantised ones share a scale). Zero means not known."""
+    """A model's size.
+
+    ``cache`` is its KV cache, None where the config does not tell; ``cache_copied``: every GPU of
+    an engine holds all of it (latent attention). ``context``: the longest that the engine is to
+    take; ``context_fits``: it takes what there is room for instead; ``longest``: the longest by the
+    model's config. ``widths`` are the sides along which weights are cut into parts, one a GPU, and
+    ``group_size`` how many elements of a side must stay together (quantised ones share a scale).
+    Zero means not known.
+    """
 
     weight_bytes: float
     weights_from: str
@@ -50,11 +56,13 @@ class ModelFacts:
 def model_facts(
     path: str, params: float, options: Mapping[str, Any], engine: str = "vllm"
 ) -> ModelFacts:
-    """The facts of the model at ``path`` (a directory, a GGUF file, or a hub id of which nothing is here).
+    """The facts of the model at ``path`` (a directory, a GGUF file, or a hub id of which nothing is
+    here).
 
     Args:
         path: Where the model lies.
-        params: Its nominal number of parameters: what its weights are worked out from where they are not here.
+        params: Its nominal number of parameters: what its weights are worked out from where they
+            are not here.
         options: Its engine's.
         engine: The engine's name.
     """
@@ -100,7 +108,9 @@ def model_facts(
 
 
 def read_config(path: str, overrides: object = None) -> dict[str, Any]:
-    """A model's config.json with an engine's ``hf_overrides``, the language model's part of a multimodal one over the rest; empty where there is none."""
+    """A model's config.json with an engine's ``hf_overrides``, the language model's part of a
+    multimodal one over the rest; empty where there is none.
+    """
     try:
         document = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -111,13 +121,16 @@ def read_config(path: str, overrides: object = None) -> dict[str, Any]:
     for name in ("thinker_config", "text_config", "llm_config", "language_config"):
         part = config.get(name)
         if isinstance(part, dict):
-            # A null of the part says nothing about it: a multimodal model's quantisation may stand outside.
+            # A null of the part says nothing about it: a multimodal model's quantisation may stand
+            # outside.
             config = {**config, **{key: value for key, value in part.items() if value is not None}}
     return config
 
 
 def _bytes_on_disk(path: Path, load_format: str) -> tuple[float | None, list[str]]:
-    """The bytes of the weights that an engine loads, None when they are not known from here, and the files that are absent."""
+    """The bytes of the weights that an engine loads, None when they are not known from here,
+    and the files that are absent.
+    """
     if path.suffix == ".gguf" and path.is_file():
         return float(path.stat().st_size), []
     found = weight_files(path, load_format) if path.is_dir() else None
@@ -129,7 +142,9 @@ def _bytes_on_disk(path: Path, load_format: str) -> tuple[float | None, list[str
 
 
 def _quantisation(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """How the weights are quantised: by the model's config, else by the engine's option; empty when they are not."""
+    """How the weights are quantised: by the model's config, else by the engine's option; empty
+    when they are not.
+    """
     for name in ("quantization_config", "compression_config"):
         found = config.get(name)
         if isinstance(found, dict) and found:
@@ -139,7 +154,9 @@ def _quantisation(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict
 
 
 def _group_size(quantisation: Mapping[str, Any]) -> int:
-    """Elements of a weight's side that share a scale and must lie on one GPU; 0 where there is no such bound."""
+    """Elements of a weight's side that share a scale and must lie on one GPU; 0 where there is
+    no such bound.
+    """
     block = quantisation.get("weight_block_size")
     if isinstance(block, list) and block:
         return integer({"side": block[0]}, "side")
@@ -148,9 +165,11 @@ def _group_size(quantisation: Mapping[str, Any]) -> int:
 
 
 def _quantised_while_loading(config: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
-    """Whether an engine makes weights smaller that are not so on disk, layer by layer while it loads them.
+    """Whether an engine makes weights smaller that are not so on disk, layer by layer while it
+    loads them.
 
-    vLLM's other on-line methods (fp8) hold the original weights first: for those the files' size is what is needed.
+    vLLM's other on-line methods (fp8) hold the original weights first: for those the files' size is
+    what is needed.
     """
     own = config.get("quantization_config")
     return options.get("quantization") == "bitsandbytes" and not (isinstance(own, dict) and own)
@@ -190,7 +209,9 @@ def _stored_bits(config: Mapping[str, Any]) -> float:
 
 
 def _loaded_bits(config: Mapping[str, Any], options: Mapping[str, Any], engine: str) -> float:
-    """Bits of such a weight once it is loaded: as ``dtype`` says, else as stored; vLLM makes 16 bits of 32 by itself."""
+    """Bits of such a weight once it is loaded: as ``dtype`` says, else as stored; vLLM makes 16
+    bits of 32 by itself.
+    """
     asked = options.get("dtype")
     if asked not in (None, "auto"):
         return _float_bits(asked)
@@ -205,7 +226,9 @@ def _float_bits(dtype: object) -> float:
 def _worked_out(
     params: float, bits: float, config: Mapping[str, Any], quantisation: Mapping[str, Any]
 ) -> float:
-    """Bytes of so many parameters: quantised ones carry a scale a group, and embeddings stay in 16 bits."""
+    """Bytes of so many parameters: quantised ones carry a scale a group, and embeddings stay in
+    16 bits.
+    """
     if not quantisation:
         return params * bits / 8
     group = integer(quantisation, "group_size") or _DEFAULT_GROUP

@@ -1,7 +1,8 @@
 """The batch file of a job, and what it says in the job's log when the job cannot start.
 
-Pure but for `log_message`, which reads a log. The setup lines of a profile run in the batch file's own shell, as in a login
-shell: they may be spread over several lines (``if``, functions) and set variables. The first one that fails ends the job.
+Pure but for `log_message`, which reads a log. The setup lines of a profile run in the batch file's
+own shell, as in a login shell: they may be spread over several lines (``if``, functions) and set
+variables. The first one that fails ends the job.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ _NAMED_NODE = re.compile(r" on node ([\w.-]+)(?: \(exit status |; is it on )", r
 _TAGS = ("%j", "%t", "%A", "%a")
 _LONGEST_MESSAGE = 2000
 
-# ERR is not trapped within functions and subshells, and in a file that is read with `source` it is not the user's line that
-# failed. The line is read from the file itself: bash would name the last command of a function, not its call. EXIT is
-# trapped for what ends the shell at once: `exit`, an error of syntax, a signal.
+# ERR is not trapped within functions and subshells, and in a file that is read with `source` it is
+# not the user's line that failed. The line is read from the file itself: bash would name the last
+# command of a function, not its call. EXIT is trapped for what ends the shell at once: `exit`, an
+# error of syntax, a signal.
 _SETUP = f"""\
 agenttts_setup_ended() {{
   trap - EXIT ERR
@@ -58,8 +60,8 @@ class BatchScript:
     ) -> str:
         """The batch file that becomes the process of ``command``, which starts ``program``.
 
-        ``array`` is how many elements, and how many of them run at a time; None for a single job. ``before`` are lines of
-        the project's own, which come before the setup lines.
+        ``array`` is how many elements, and how many of them run at a time; None for a single job.
+        ``before`` are lines of the project's own, which come before the setup lines.
         """
         identity = "%A_%a" if array else "%j"
         options = {
@@ -100,7 +102,8 @@ def option_lines(options: Mapping[str, str]) -> list[str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise `UserError` where Slurm or submitit would not take the name of a log in ``folder`` for what it is.
+    """Raise `UserError` where Slurm or submitit would not take the name of a log in ``folder`` for
+    what it is.
 
     Source: sbatch(1), "filename pattern": a backslash turns off all replacement, ``%`` begins one.
     """
@@ -118,7 +121,9 @@ def check_folder(folder: Path) -> None:
 
 
 def log_message(folder: Path, job_id: str) -> str:
-    """What the batch file of a job, or of an array's element, wrote into its log of why it did not start; else ''."""
+    """What the batch file of a job, or of an array's element, wrote into its log of why it did
+    not start; else ''.
+    """
     try:
         with (folder / f"{job_id}_0_log.err").open("rb") as stream:
             stream.seek(max(0, stream.seek(0, 2) - 64 * 1024))
@@ -145,6 +150,8 @@ def _escaped(folder: Path) -> str:
 
 
 def _quoted(line: str) -> str:
-    """An option with its value in quotes where it needs them; sbatch reads quotes as a shell does."""
+    """An option with its value in quotes where it needs them; sbatch reads quotes as a shell
+    does.
+    """
     name, separator, text = line.partition("=")
     return f"{name}{separator}{shlex.quote(text)}" if separator else line

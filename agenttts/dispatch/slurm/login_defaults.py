@@ -1,7 +1,9 @@
-"""What the user's login shell says of every sbatch (``SBATCH_ACCOUNT`` and the like), for profiles that do not say it.
+"""What the user's login shell says of every sbatch (``SBATCH_ACCOUNT`` and the like), for profiles
+that do not say it.
 
-It is taken at launch and frozen into the run's profile. Nothing of it is read from the environment later: inside a job,
-as the controller's, Slurm has set variables of its own, and of the user's those that are exported may be missing.
+It is taken at launch and frozen into the run's profile. Nothing of it is read from the environment
+later: inside a job, as the controller's, Slurm has set variables of its own, and of the user's
+those that are exported may be missing.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from agenttts.errors import UserError
 
 Resources = TypeVar("Resources", bound=JobResources)
 
-# Source: sbatch(1), "INPUT ENVIRONMENT VARIABLES". What is not here the project sets itself, for every job.
+# Source: sbatch(1), "INPUT ENVIRONMENT VARIABLES". What is not here the project sets itself, for
+# every job.
 _KEYS = {
     "SBATCH_ACCOUNT": "account",
     "SBATCH_PARTITION": "partition",
@@ -53,8 +56,8 @@ _MEMORY = ("SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_GPU", "SBATCH_MEM_PER_CPU")
 def with_login_defaults(profile: Profile, environment: Mapping[str, str]) -> Profile:
     """The profile with what it leaves open taken from the variables of a login shell.
 
-    A key that the profile has, even as ``null``, is left alone. Raises `UserError` naming a variable whose value sbatch
-    would not take.
+    A key that the profile has, even as ``null``, is left alone. Raises `UserError` naming a
+    variable whose value sbatch would not take.
     """
     if profile.kind != "slurm":
         return profile
@@ -95,7 +98,9 @@ def _completed(resources: Resources, environment: Mapping[str, str]) -> Resource
 
 
 def _memory(name: str, text: str, cpus: int) -> dict[str, str]:
-    """The profile's keys for one of the variables for memory; CPUs are counted per GPU where a job has some."""
+    """The profile's keys for one of the variables for memory; CPUs are counted per GPU where a
+    job has some.
+    """
     try:
         amount = memory(text)
         each = memory_times(text, cpus)

@@ -1,4 +1,6 @@
-"""Lists of nodes as Slurm writes them: their names, in a file too, and two lists of one request beside each other. Pure."""
+"""Lists of nodes as Slurm writes them: their names, in a file too, and two lists of one request
+beside each other. Pure.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
 
 
 def node_names(text: str) -> list[str]:
-    """The names in a list such as ``n[1-4,07],gpu9``, each once; ``ValueError`` where it is none."""
+    """The names in a list such as ``n[1-4,07],gpu9``, each once; ``ValueError`` where it is
+    none.
+    """
     names: dict[str, None] = {}
     if _BALANCED.fullmatch(text) is None:
         raise ValueError(f"{text!r} is not a valid list of nodes; valid: names and ranges, e.g. n[1-4,7],gpu9")  # fmt: skip
@@ -33,7 +37,8 @@ def node_names(text: str) -> list[str]:
 
 
 def names_of_file(text: str) -> str:
-    """The list of nodes that a file for ``--exclude`` or ``--nodelist`` holds: lines of names, ``#`` before comments.
+    """The list of nodes that a file for ``--exclude`` or ``--nodelist`` holds: lines of names,
+    ``#`` before comments.
 
     ``ValueError`` where it holds something else.
     """
@@ -55,8 +60,9 @@ def request_lists(
 ) -> tuple[str | None, str | None]:
     """What a request excludes and asks for, where it avoids nodes besides.
 
-    A node that is asked for cannot be excluded too: of those that ``nodelist`` names, the avoided ones are left out of it; all
-    of them avoided, they are asked for all the same, as the profile allows no other. A list that is a file is left alone.
+    A node that is asked for cannot be excluded too: of those that ``nodelist`` names, the avoided
+    ones are left out of it; all of them avoided, they are asked for all the same, as the profile
+    allows no other. A list that is a file is left alone.
     """
     if is_file(exclude) or is_file(nodelist) or nodelist is None:
         return excluded(exclude, nodelist, avoided), nodelist

@@ -1,4 +1,6 @@
-"""What ``scontrol show partition`` says of the partitions that a profile names, against what the profile asks of them."""
+"""What ``scontrol show partition`` says of the partitions that a profile names, against what
+the profile asks of them.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ _SHOWN = 20
 class Partition:
     """A partition's limits; None where it has none. ``state`` is UP, DOWN, DRAIN or INACTIVE.
 
-    ``accounts`` and ``qos`` are those that it takes jobs of, in small letters, None for all; ``denied_accounts`` and
-    ``denied_qos`` those that it takes none of.
+    ``accounts`` and ``qos`` are those that it takes jobs of, in small letters, None for all;
+    ``denied_accounts`` and ``denied_qos`` those that it takes none of.
     """
 
     name: str
@@ -45,7 +47,9 @@ class Partition:
 
 
 def read_partitions(answer: str) -> dict[str, Partition]:
-    """The partitions in the answer of ``scontrol --all show partition --oneliner``; lines of another form are skipped."""
+    """The partitions in the answer of ``scontrol --all show partition --oneliner``; lines of
+    another form are skipped.
+    """
     found = {}
     for line in answer.splitlines():
         fields = dict(_PAIR.findall(line))
@@ -70,13 +74,16 @@ def read_partitions(answer: str) -> dict[str, Partition]:
 
 
 def read_parents(answer: str) -> dict[str, str]:
-    """Each account's parent, in the answer of ``sacctmgr show assoc`` with ``format=account,parentname``."""
+    """Each account's parent, in the answer of ``sacctmgr show assoc`` with
+    ``format=account,parentname``.
+    """
     pairs = (line.strip().lower().split("|") for line in answer.splitlines())
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and all(pair)}
 
 
 def partition_checks(what: str, resources: JobResources) -> list[Check]:
-    """The checks of the partition (or partitions, with commas between) of ``what``, the profile's section.
+    """The checks of the partition (or partitions, with commas between) of ``what``, the profile's
+    section.
 
     One that is not named is the cluster's default. Raises `QueueUnavailable`.
     """
@@ -101,7 +108,9 @@ def judge_partitions(
     known: dict[str, Partition],
     parents: Mapping[str, str] | None = None,
 ) -> list[Check]:
-    """`partition_checks`, given what the cluster has; ``parents`` are those of accounts, None where not known."""
+    """`partition_checks`, given what the cluster has; ``parents`` are those of accounts, None
+    where not known.
+    """
     named = resources.partition
     label = f"{what} partition"
     if named is None:
@@ -212,10 +221,11 @@ def _refused(
     denied: frozenset[str],
     parents: Mapping[str, str] | None,
 ) -> tuple[bool, str] | None:
-    """Whether a partition takes no job of the accounts (or QOS) in ``named``: whether that is sure, and what it says of them.
+    """Whether a partition takes no job of the accounts (or QOS) in ``named``: whether that is sure,
+    and what it says of them.
 
-    Slurm takes a list of accounts for those below them too (slurm.conf(5), AllowAccounts), and does not look at denied ones
-    where others are allowed.
+    Slurm takes a list of accounts for those below them too (slurm.conf(5), AllowAccounts), and does
+    not look at denied ones where others are allowed.
     """
     given = [name.strip().lower() for name in (named or "").split(",") if name.strip()]
     word = "accounts" if key == "account" else "QOS"
@@ -226,7 +236,8 @@ def _refused(
         if not given:
             return False, f"{text} (the profile names no {key}, so that your default one counts)"
         text += f", and the profile's {key} is {named}"
-        # A cluster may show a user some accounts only: of one that it does not show, those above it are not known.
+        # A cluster may show a user some accounts only: of one that it does not show, those above it
+        # are not known.
         sure = key != "account" or (parents is not None and all(name in parents for name in given))
         return sure, text if sure else f"{text} (one below them would do)"
     if given and denied.issuperset(given):

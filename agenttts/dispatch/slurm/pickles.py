@@ -1,4 +1,6 @@
-"""What submitted jobs run, on disk before they are jobs: a file each, named by their submission and not by their ids."""
+"""What submitted jobs run, on disk before they are jobs: a file each, named by their submission
+and not by their ids.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,18 @@ class Pickles:
         return self.folder / f"{self.name}.{number}.pkl"
 
     def withdraw(self, number: int) -> None:
-        """Have a job that may yet appear end as soon as it starts; one that runs already goes on."""
+        """Have a job that may yet appear end as soon as it starts; one that runs already goes
+        on.
+        """
         if self.file(number).exists():  # else sbatch has refused it
             self._withdrawn(number).touch()
 
     def link_lines(self, number: int | None) -> list[str]:
-        """Lines of a batch file that give a job's pickle the name that submitit looks for, by the job's id.
+        """Lines of a batch file that give a job's pickle the name that submitit looks for, by the
+        job's id.
 
-        ``number`` is the job's; None in an array, whose elements are numbered from 0. A job that was requeued finds the
-        pickle that its checkpoint has written in place of the link.
+        ``number`` is the job's; None in an array, whose elements are numbered from 0. A job that
+        was requeued finds the pickle that its checkpoint has written in place of the link.
         """
         folder = shlex.quote(str(self.folder))
         if number is None:

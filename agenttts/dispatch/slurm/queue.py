@@ -1,8 +1,9 @@
 """What Slurm says of jobs: squeue first, sacct for what squeue no longer shows.
 
-Order of trust: a valid result of the trial > squeue > sacct. sacct is optional (many small clusters have no
-accounting) and calls a job that is being requeued NODE_FAIL, so it is asked only about jobs squeue does not know. One of these
-that it calls RUNNING or PENDING lives no more: slurmdbd was never told of its end, or is yet to be.
+Order of trust: a valid result of the trial > squeue > sacct. sacct is optional (many small clusters
+have no accounting) and calls a job that is being requeued NODE_FAIL, so it is asked only about jobs
+squeue does not know. One of these that it calls RUNNING or PENDING lives no more: slurmdbd was
+never told of its end, or is yet to be.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from agenttts.errors import MissingRequirement
 from agenttts.files.commands import Answer, ask
 from agenttts.tables.schema import TrialState
 
-# Job states that end a job for good (squeue(1), "JOB STATE CODES"), and what each means for a trial.
+# Job states that end a job for good (squeue(1), "JOB STATE CODES"), and what each means for a
+# trial.
 _ENDS = {
     "COMPLETED": TrialState.INFRA_FAILED,  # the job ended in order, yet left no result
     "FAILED": TrialState.INFRA_FAILED,
@@ -45,7 +47,8 @@ _ENDS = {
 # States of jobs that are held, and run when somebody releases them (squeue(1)).
 HELD = frozenset({"SPECIAL_EXIT", "REQUEUE_HOLD", "RESV_DEL_HOLD"})
 _TIMEOUT_S = 60
-# slurmctld knows every job that waits or runs: what it does not know has ended, whatever slurmdbd was last told.
+# slurmctld knows every job that waits or runs: what it does not know has ended, whatever slurmdbd
+# was last told.
 _SHOWS_WITHIN = timedelta(minutes=5)
 # Names of jobs in one command line.
 _JOBS_AN_UPDATE = 200
@@ -53,14 +56,18 @@ _JOBS_AN_UPDATE = 200
 _NOT_WAITING = re.compile(r"no longer pending|already (completing|completed|finished)|invalid job id|not pending", re.IGNORECASE)  # fmt: skip
 # What sacct says where the cluster keeps no accounts of jobs, or none that can be asked for.
 _NO_ACCOUNTING = re.compile(r"accounting storage is disabled|accounting_storage/none|access/permission denied|error while loading shared libraries|cannot be run", re.IGNORECASE)  # fmt: skip
-# In the comment of a job that was cancelled because it would not have started: the reason it waited for.
+# In the comment of a job that was cancelled because it would not have started: the reason it waited
+# for.
 _GAVE_UP = "gave-up="
-# Settings of the user's that bend answers (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) or send questions to another cluster.
+# Settings of the user's that bend answers (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) or send questions
+# to another cluster.
 _BENT = re.compile(r"(SQUEUE|SACCT|SCANCEL|SCONTROL|SINFO)_|SLURM_(CLUSTERS|TIME_FORMAT|BITSTR_LEN|JOB_USER)$")  # fmt: skip
 
 
 def job_states(job_ids: Iterable[str]) -> dict[str, JobStatus]:
-    """The status of each job; one that neither squeue nor sacct knows has ended for unknown reasons."""
+    """The status of each job; one that neither squeue nor sacct knows has ended for unknown
+    reasons.
+    """
     return {job: row_status(job, row) for job, row in job_rows(job_ids).items()}
 
 
@@ -132,7 +139,9 @@ def _held_up(state: str, job: str, row: QueueRow) -> str:
 
 
 def never_cleared(row: QueueRow) -> JobStatus:
-    """A job whose node has not cleaned up after it for so long that nothing more is expected of it."""
+    """A job whose node has not cleaned up after it for so long that nothing more is expected of
+    it.
+    """
     return JobStatus(
         "COMPLETING",
         ended=True,
@@ -143,7 +152,9 @@ def never_cleared(row: QueueRow) -> JobStatus:
 
 
 def _new(row: QueueRow) -> bool:
-    """Whether a job was submitted so lately that squeue may not show it yet, as where a site keeps squeue's answers a while."""
+    """Whether a job was submitted so lately that squeue may not show it yet, as where a site
+    keeps squeue's answers a while.
+    """
     return row.submitted is not None and datetime.now(UTC) - row.submitted < _SHOWS_WITHIN
 
 
@@ -172,10 +183,13 @@ def given_up(job: str, state: str, reason: str) -> JobStatus:
 
 
 def give_up(job: str, row: QueueRow) -> None:
-    """Cancel a pending job, and write why into its comment, so that whoever looks later knows that it was not the user."""
+    """Cancel a pending job, and write why into its comment, so that whoever looks later knows
+    that it was not the user.
+    """
     mark = _GAVE_UP + re.sub(r"[^\w]+", "_", waits_for(row))
     set_name_and_comment(job, comment=f"{row.comment} {mark}".strip())
-    # One that has started after all goes on. scancel takes no job of another state than those it has a word for.
+    # One that has started after all goes on. scancel takes no job of another state than those it
+    # has a word for.
     cancel_jobs([job], *([] if row.state in HELD else ["--state=PENDING"]))
 
 
@@ -185,7 +199,9 @@ def _gave_up(row: QueueRow) -> str:
 
 
 def status(state: str, reason: str) -> JobStatus:
-    """A Slurm state word (``CANCELLED by 0`` and ``CANCELLED+`` included) as a `JobStatus`, Slurm's own reason with it."""
+    """A Slurm state word (``CANCELLED by 0`` and ``CANCELLED+`` included) as a `JobStatus`,
+    Slurm's own reason with it.
+    """
     word = state.split()[0].rstrip("+") if state.strip() else "UNKNOWN"
     verdict = _ENDS.get(word)
     detail = reason if reason not in ("", "None", "(null)") else ""
@@ -193,7 +209,9 @@ def status(state: str, reason: str) -> JobStatus:
 
 
 def rows_with_comment(word: str | re.Pattern[str]) -> dict[str, QueueRow]:
-    """The user's jobs whose comment holds ``word``, as a whole word: batch=r-1 is not batch=r-10."""
+    """The user's jobs whose comment holds ``word``, as a whole word: batch=r-1 is not
+    batch=r-10.
+    """
     pattern = re.compile(re.escape(word)) if isinstance(word, str) else word
     queue = _squeue()
     if not queue.complete:
@@ -221,7 +239,8 @@ def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
     command = ["scancel", *options, *job_ids]
     _check_present(command)
     answer = _ask(command)
-    # One of them ended between the look and the signal; scancel goes on with the others, a line for each that failed.
+    # One of them ended between the look and the signal; scancel goes on with the others, a line for
+    # each that failed.
     problems = _problems(answer)
     if problems:
         raise QueueUnavailable(
@@ -242,9 +261,12 @@ def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> bool:
 
 
 def keep_off(job_ids: Sequence[str], nodes: str) -> None:
-    """Give waiting jobs a new list of nodes that they must not run on; '' for none. One that has started goes on.
+    """Give waiting jobs a new list of nodes that they must not run on; '' for none.
 
-    Raises `QueueUnavailable` with what Slurm said where it refuses; it may have done it for some of the jobs.
+    One that has started goes on.
+
+    Raises `QueueUnavailable` with what Slurm said where it refuses; it may have done it for some of
+    the jobs.
     """
     problems = []
     for first in range(0, len(job_ids), _JOBS_AN_UPDATE):
@@ -271,7 +293,9 @@ def query_environment() -> dict[str, str]:
 
 
 def _problems(answer: Answer) -> list[str]:
-    """What a command that failed said, without what it said of jobs that have started or ended meanwhile."""
+    """What a command that failed said, without what it said of jobs that have started or ended
+    meanwhile.
+    """
     if answer.problem is not None:
         return [answer.problem]
     if answer.succeeded:
@@ -304,9 +328,9 @@ def _ask(command: list[str]) -> Answer:
 
 
 def _squeue() -> QueueAnswer:
-    # No -j: squeue fails as a whole when one id is purged already. -t all: just-ended jobs stay for MinJobAge. With a header
-    # an answer that a site puts a banner before can be told from one that is not squeue's. --all: jobs in hidden partitions
-    # would be left out, as if they had ended.
+    # No -j: squeue fails as a whole when one id is purged already. -t all: just-ended jobs stay for
+    # MinJobAge. With a header an answer that a site puts a banner before can be told from one that
+    # is not squeue's. --all: jobs in hidden partitions would be left out, as if they had ended.
     return read_squeue(_run(["squeue", "--all", "--me", "-r", "-t", "all", "-o", SQUEUE_FORMAT]))
 
 

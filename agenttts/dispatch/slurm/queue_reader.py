@@ -1,8 +1,11 @@
-"""Reading what squeue and sacct print. Pure, and tolerant: other jobs of the user's are in it, and whatever a site adds.
+"""Reading what squeue and sacct print.
 
-A line of squeue begins with fields that can hold neither ``|`` nor line breaks, the job's number with its nodes behind it;
-the reason and the comment, which can, come last. A comment of two lines makes a line of its own, a site's banner too: what does not begin with a job's number and
-a state is not a row.
+Pure, and tolerant: other jobs of the user's are in it, and whatever a site adds.
+
+A line of squeue begins with fields that can hold neither ``|`` nor line breaks, the job's number
+with its nodes behind it; the reason and the comment, which can, come last. A comment of two lines
+makes a line of its own, a site's banner too: what does not begin with a job's number and a state is
+not a row.
 """
 
 from __future__ import annotations
@@ -22,15 +25,19 @@ _ELEMENTS = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
 # One node's name: a list of several, and "None assigned", are none.
 _NODE = re.compile(r"[\w.-]+", re.ASCII)
 _STATE = re.compile(r"([A-Z][A-Z_]+)\+?(?: by \d+)?", re.ASCII)
-# squeue is asked for the elements of arrays one by one (-r); one that answers with larger ranges all the same is not followed.
+# squeue is asked for the elements of arrays one by one (-r); one that answers with larger ranges
+# all the same is not followed.
 _MOST_ELEMENTS = 100_000
 
 
 @dataclass(frozen=True)
 class QueueRow:
-    """One job, or one element of an array. ``node`` is where it runs or ran last; '' for none yet, and for several.
+    """One job, or one element of an array.
 
-    ``submitted``: when, as sacct alone is asked. ``unqueued``: squeue does not know the job, and this is sacct's word.
+    ``node`` is where it runs or ran last; '' for none yet, and for several.
+
+    ``submitted``: when, as sacct alone is asked. ``unqueued``: squeue does not know the job, and
+    this is sacct's word.
     """
 
     state: str
@@ -43,14 +50,20 @@ class QueueRow:
 
 @dataclass(frozen=True)
 class QueueAnswer:
-    """What was read. ``complete`` is false where the answer was cut off: a job that is not in it may be there."""
+    """What was read.
+
+    ``complete`` is false where the answer was cut off: a job that is not in it may be there.
+    """
 
     rows: dict[str, QueueRow] = field(default_factory=dict)
     complete: bool = True
 
 
 def read_squeue(answer: bytes) -> QueueAnswer:
-    """The rows of ``squeue -o SQUEUE_FORMAT``. Raises `QueueUnavailable` when nothing in the answer can be read."""
+    """The rows of ``squeue -o SQUEUE_FORMAT``.
+
+    Raises `QueueUnavailable` when nothing in the answer can be read.
+    """
     return _read(answer, fields=4, what="squeue")
 
 
@@ -87,7 +100,8 @@ def _read(answer: bytes, fields: int, what: str) -> QueueAnswer:
     rows: dict[str, QueueRow] = {}
     known = False
     lines = text.split("\n")
-    # Every line is ended, the last one too, unless the answer was cut off: what is left of that one may look like a row.
+    # Every line is ended, the last one too, unless the answer was cut off: what is left of that one
+    # may look like a row.
     cut_off = lines.pop()
     complete = not cut_off.strip()
     for line in lines:

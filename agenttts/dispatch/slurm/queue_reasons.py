@@ -1,6 +1,7 @@
 """Why a job waits, in sentences, and whether waiting helps.
 
-Source: squeue(1), "JOB REASON CODES", and job_reason_codes.html of Slurm 22.05 to 25.05 for the codes themselves.
+Source: squeue(1), "JOB REASON CODES", and job_reason_codes.html of Slurm 22.05 to 25.05 for the
+codes themselves.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from enum import StrEnum
 
 
 class Waiting(StrEnum):
-    """What a reason to wait says. ``OURS``: the project asked for it; ``WAIT``: it passes by itself, or by others' doing;
-    ``NEVER``: the job starts only when somebody does something about it."""
+    """What a reason to wait says.
+
+    ``OURS``: the project asked for it; ``WAIT``: it passes by itself, or by others' doing;
+    ``NEVER``: the job starts only when somebody does something about it.
+    """
 
     OURS = "ours"
     WAIT = "wait"
@@ -53,7 +57,8 @@ _TABLE: dict[str, Reason] = {
     "Nodes required for job are DOWN DRAINED or reserved for jobs in higher priority partitions": Reason(Waiting.WAIT, "the nodes that it could run on are out of service or reserved for others", _NODES),
     "PartitionDown": Reason(Waiting.WAIT, "the partition is down", "'sinfo' shows when it is up again"),
     "PartitionInactive": Reason(Waiting.WAIT, "the partition is inactive", "'sinfo' shows when it is up again"),
-    # Jobs of one node are within any partition's limits: what remains is the other thing that Slurm says it of.
+    # Jobs of one node are within any partition's limits: what remains is the other thing that Slurm
+    # says it of.
     "PartitionNodeLimit": Reason(Waiting.WAIT, "the partition's nodes that it could run on are out of service, or it asks for more or fewer than the partition gives", f"{_NODES}; another partition in the profile may do"),
     "NodeDown": Reason(Waiting.WAIT, "a node that it needs is down", _NODES),
     "FrontEndDown": Reason(Waiting.WAIT, "no front end node is up"),
@@ -101,7 +106,8 @@ _TABLE: dict[str, Reason] = {
     "SystemFailure": Reason(Waiting.NEVER, "Slurm itself or a file system failed", "the cluster's administrators should look at it"),
     "JobLaunchFailure": Reason(Waiting.NEVER, "it could not be launched", "'scontrol release JOB' lets it try again"),
 }  # fmt: skip
-# Families of limits, the first that fits: on one job (Per Job, Per Node, Min) no waiting helps, on all together it does.
+# Families of limits, the first that fits: on one job (Per Job, Per Node, Min) no waiting helps, on
+# all together it does.
 _FAMILIES: list[tuple[re.Pattern[str], Reason]] = [
     (re.compile(pattern), reason)
     for pattern, reason in [
@@ -116,7 +122,8 @@ _FAMILIES: list[tuple[re.Pattern[str], Reason]] = [
     ]
 ]  # fmt: skip
 _ALLOWED = "('scontrol show partition' lists whom each allows, 'sacctmgr show assoc user=$USER' what you have)"
-# What Slurm and sites write in words of their own in a reason's place (slurmctld's state_desc), the first that fits.
+# What Slurm and sites write in words of their own in a reason's place (slurmctld's state_desc), the
+# first that fits.
 _PHRASES: list[tuple[re.Pattern[str], Reason]] = [
     (re.compile(pattern), reason)
     for pattern, reason in [
@@ -142,8 +149,11 @@ _ENDS: dict[str, str] = {
 
 
 def waiting_for(code: str) -> Reason:
-    """What a pending job's reason says. One that is not known is waited for, unless it says that the job is held or asks
-    for what it may not have."""
+    """What a pending job's reason says.
+
+    One that is not known is waited for, unless it says that the job is held or asks for what it may
+    not have.
+    """
     return _known(code) or Reason(Waiting.WAIT, "")
 
 
@@ -176,7 +186,9 @@ def _known(code: str) -> Reason | None:
 
 
 def _key(code: str) -> str:
-    """Slurm writes the same reason as one word, as words, in parentheses, and with names of nodes after it."""
+    """Slurm writes the same reason as one word, as words, in parentheses, and with names of
+    nodes after it.
+    """
     text = code.strip("() ")
     if not text.startswith("Nodes required"):
         text = re.split(r"[,(]", text)[0]

@@ -1,4 +1,7 @@
-"""From a profile to what sbatch is asked for. Pure: a function from `JobResources` and a job to options."""
+"""From a profile to what sbatch is asked for.
+
+Pure: a function from `JobResources` and a job to options.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,10 @@ def sbatch_options(resources: JobResources, needs: JobNeeds) -> dict[str, str]:
 
 
 def _memory(resources: JobResources, gpus: int) -> str | None:
-    """The memory of the job. On one node ``--mem`` says the same as ``--mem-per-gpu``, whatever asks for the GPUs."""
+    """The memory of the job.
+
+    On one node ``--mem`` says the same as ``--mem-per-gpu``, whatever asks for the GPUs.
+    """
     if gpus and resources.mem_per_gpu:
         return memory_times(resources.mem_per_gpu, gpus)
     return resources.mem

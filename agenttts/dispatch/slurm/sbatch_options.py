@@ -84,8 +84,8 @@ _FALSE = {"false", "no", "off"}
 def check_options(options: Mapping[str, str]) -> dict[str, str]:
     """The options of a profile's ``sbatch:`` with their long names.
 
-    Raises ``ValueError`` for one that the project sets itself, naming what to use instead, and for a value that Slurm
-    would not take for what it is.
+    Raises ``ValueError`` for one that the project sets itself, naming what to use instead, and for
+    a value that Slurm would not take for what it is.
     """
     checked: dict[str, str] = {}
     for given, text in options.items():
@@ -100,7 +100,9 @@ def check_options(options: Mapping[str, str]) -> dict[str, str]:
 
 
 def flag_line(name: str, text: str) -> str | None:
-    """An option as a batch file and a command line have it: ``--name=text``, ``--name``; None where it is left out."""
+    """An option as a batch file and a command line have it: ``--name=text``, ``--name``; None
+    where it is left out.
+    """
     word = text.lower()
     if word in _TRUE | _FALSE:
         if name in _YES_NO:

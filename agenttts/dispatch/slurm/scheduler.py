@@ -56,7 +56,8 @@ class SlurmScheduler(Scheduler):
 
     name = "slurm"
     has_nodes = True
-    # NFS clients keep attributes and missing names for 30 to 60 s (nfs(5), acdirmax), and nodes add theirs.
+    # NFS clients keep attributes and missing names for 30 to 60 s (nfs(5), acdirmax), and nodes add
+    # theirs.
     default_settle_seconds = 120.0
 
     def __init__(self, profile: Profile, folder: Path) -> None:
@@ -170,8 +171,11 @@ class SlurmScheduler(Scheduler):
 
     @cached_property
     def _max_array(self) -> int:
-        """The elements that one array may have; 1 where the cluster takes no arrays. Asked when it is first needed: a
-        slurmctld that is silent for a moment is then waited for as at any other question."""
+        """The elements that one array may have; 1 where the cluster takes no arrays.
+
+        Asked when it is first needed: a slurmctld that is silent for a moment is then waited for as
+        at any other question.
+        """
         return max(1, _max_array_size())
 
     @property
@@ -223,7 +227,9 @@ class SlurmScheduler(Scheduler):
 
 
 def _position(job: str, row: QueueRow) -> int:
-    """Which trial of its batch a job is: an array's element by its index, a single job by its comment, else the only one."""
+    """Which trial of its batch a job is: an array's element by its index, a single job by its
+    comment, else the only one.
+    """
     _, _, index = job.partition("_")
     marks = [word for word in row.comment.split() if word.startswith(_ELEMENT)]
     number = index or (marks[-1].removeprefix(_ELEMENT) if marks else "")
@@ -231,7 +237,9 @@ def _position(job: str, row: QueueRow) -> int:
 
 
 def _max_array_size() -> int:
-    """How many elements an array may have (slurm.conf(5), MaxArraySize: the greatest index is one less)."""
+    """How many elements an array may have (slurm.conf(5), MaxArraySize: the greatest index is
+    one less).
+    """
     for line in run_slurm(["scontrol", "show", "config"]).splitlines():
         key, _, value = line.partition("=")
         if key.strip() == "MaxArraySize" and value.strip().isdigit():

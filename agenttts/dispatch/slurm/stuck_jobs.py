@@ -22,10 +22,11 @@ from agenttts.dispatch.slurm.queue_reader import QueueRow
 
 
 class PatientQueue:
-    """How jobs stand in the queue; those that have waited in vain for ``patience_seconds`` are cancelled, and said to be.
+    """How jobs stand in the queue; those that have waited in vain for ``patience_seconds`` are
+    cancelled, and said to be.
 
-    Those that their node has not cleaned up after for as long (COMPLETING) have ended. They are cancelled too: where they were
-    to be requeued, they would start when the node is back.
+    Those that their node has not cleaned up after for as long (COMPLETING) have ended. They are
+    cancelled too: where they were to be requeued, they would start when the node is back.
     """
 
     def __init__(self, patience_seconds: float) -> None:
@@ -67,7 +68,8 @@ def _completes(row: QueueRow) -> bool:
 
 
 class StuckJobs:
-    """Tells which jobs have waited in vain for ``patience_seconds``, as far as it has been asked about them.
+    """Tells which jobs have waited in vain for ``patience_seconds``, as far as it has been asked
+    about them.
 
     What it remembers is in memory alone: a new controller is patient anew.
     """

@@ -26,7 +26,8 @@ from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import MissingRequirement
 
-# What sbatch says of a busy, restarting or half-reachable slurmctld or munged (Slurm's slurm_errno.c, errno(3)).
+# What sbatch says of a busy, restarting or half-reachable slurmctld or munged (Slurm's
+# slurm_errno.c, errno(3)).
 _PASSING = re.compile(
     r"socket timed out|unable to contact slurm controller|connection (refused|reset)|communication connection failure"
     r"|slurmctld.*(backup|standby|not responding)|standby mode"
@@ -36,11 +37,11 @@ _PASSING = re.compile(
     r"|protocol authentication error|authentication credential|error writing script|presently disabled",
     re.IGNORECASE,
 )
-# An administrator has closed the partition, as for maintenance: to jobs that are waiting in it already it is
-# PartitionInactive or PartitionDown, which pass too.
+# An administrator has closed the partition, as for maintenance: to jobs that are waiting in it
+# already it is PartitionInactive or PartitionDown, which pass too.
 _CLOSED = re.compile(r"required partition not available|partition in down state", re.IGNORECASE)
-# A limit on how many jobs may be submitted (sacctmgr(1), MaxSubmitJobs, GrpSubmitJobs) passes as jobs end; any other
-# limit that is named does not. Without a name the message is the same for both.
+# A limit on how many jobs may be submitted (sacctmgr(1), MaxSubmitJobs, GrpSubmitJobs) passes as
+# jobs end; any other limit that is named does not. Without a name the message is the same for both.
 _SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*Submit\w*", re.IGNORECASE)
 _OTHER_LIMIT = re.compile(r"\b(Assoc|QOS)(Max|Min|Grp)\w+", re.IGNORECASE)
 _POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
@@ -49,13 +50,15 @@ _POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
 class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no types
     """submitit's executor with a batch file of our own, which *becomes* the Python process.
 
-    No srun: Slurm would signal every process of the step and the container runtime would pass each signal on again.
-    With ``exec`` the one process that gets SIGUSR2 before the limit is submitit's own. submitit 1.5.4 writes a wckey
-    that nobody asked for, shebang and quotes that cannot be chosen, and lets its arrays forget what a subclass adds.
+    No srun: Slurm would signal every process of the step and the container runtime would pass each
+    signal on again. With ``exec`` the one process that gets SIGUSR2 before the limit is submitit's
+    own. submitit 1.5.4 writes a wckey that nobody asked for, shebang and quotes that cannot be
+    chosen, and lets its arrays forget what a subclass adds.
 
-    What a job runs is pickled before sbatch is called, under a name that is known by then; the batch file links the name
-    that submitit looks for to it. submitit itself writes it after sbatch's answer: a job whose submitter dies in between,
-    or gets no answer, holds its node for a minute and fails.
+    What a job runs is pickled before sbatch is called, under a name that is known by then; the
+    batch file links the name that submitit looks for to it. submitit itself writes it after
+    sbatch's answer: a job whose submitter dies in between, or gets no answer, holds its node for a
+    minute and fails.
     """
 
     def __init__(self, script: BatchScript, running: int, limit_minutes: int) -> None:
@@ -78,8 +81,9 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
     ) -> list[str]:
         """Submit one job, or an array of several; the job ids in the order of ``functions``.
 
-        ``name`` is unique to these jobs in the folder, and ``first`` the number of the first of them under that name: of
-        what an earlier call under it has submitted, nothing may have become a job.
+        ``name`` is unique to these jobs in the folder, and ``first`` the number of the first of
+        them under that name: of what an earlier call under it has submitted, nothing may have
+        become a job.
         """
         self._pickles, self._first = Pickles(self.folder, name), first
         return [str(job.job_id) for job in self.submit_array(functions)]
@@ -127,7 +131,8 @@ def slurm_executor(
 ) -> BatchExecutor:
     """The executor for jobs of one kind, whose batch files, pickles and logs are in ``folder``.
 
-    Raises `UserError` where Slurm cannot write logs there, `MissingRequirement` where there is no Slurm.
+    Raises `UserError` where Slurm cannot write logs there, `MissingRequirement` where there is no
+    Slurm.
     """
     check_folder(folder)
     script = BatchScript(
@@ -138,7 +143,9 @@ def slurm_executor(
 
 @contextmanager
 def outer_environment() -> Iterator[None]:
-    """Submit as from a login shell: what Slurm told the controller's own job would bend the trials' requests."""
+    """Submit as from a login shell: what Slurm told the controller's own job would bend the
+    trials' requests.
+    """
     conf = os.environ.get("SLURM_CONF")
     with submitit.helpers.clean_env():
         if conf:
@@ -148,7 +155,8 @@ def outer_environment() -> Iterator[None]:
 
 @contextmanager
 def submission_errors(jobs: int = 1) -> Iterator[None]:
-    """Turn submitit's and sbatch's refusals of ``jobs`` jobs at once into one clear error: `QueueUnavailable` for what may pass.
+    """Turn submitit's and sbatch's refusals of ``jobs`` jobs at once into one clear error:
+    `QueueUnavailable` for what may pass.
 
     To be entered outside of `outer_environment`: it looks for jobs besides the one it runs in.
     """
@@ -203,6 +211,8 @@ def _names_submit_limit(message: str) -> bool:
 
 
 def _others_live() -> bool:
-    """Whether there are jobs of the user's, besides the one this runs in, whose end can lift a submit limit."""
+    """Whether there are jobs of the user's, besides the one this runs in, whose end can lift a
+    submit limit.
+    """
     own = os.environ.get("SLURM_JOB_ID")
     return any(job.partition("_")[0] != own for job in live_jobs())

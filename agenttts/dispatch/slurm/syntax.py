@@ -1,4 +1,7 @@
-"""How Slurm writes the values of a request: time limits, memory, names. Pure; every check raises ``ValueError``."""
+"""How Slurm writes the values of a request: time limits, memory, names.
+
+Pure; every check raises ``ValueError``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ _MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
 _NAME = re.compile(r"[\w@][\w.@:+=/-]*(?:,[\w@][\w.@:+=/-]*)*")
 _NODES = re.compile(r"[\w./][\w.,/\[\]-]*")
 _CONSTRAINT = re.compile(r"[\w\[(!][\w.:&|*!()\[\],=-]*")
-# Nothing of a request reaches a shell (the batch file quotes it), and no value that Slurm knows holds one of these.
+# Nothing of a request reaches a shell (the batch file quotes it), and no value that Slurm knows
+# holds one of these.
 _SHELL = re.compile(r"[$`;&|<>\"'\\]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -62,7 +66,9 @@ def _amount(text: str) -> tuple[int, str]:
 
 
 def name(text: str) -> str:
-    """A partition, account, QOS, reservation, workload key or GPU type, or several with commas between."""
+    """A partition, account, QOS, reservation, workload key or GPU type, or several with commas
+    between.
+    """
     return _checked(text, _NAME, "name", "letters, digits and . _ - + = @ : / (commas between several)")  # fmt: skip
 
 
@@ -77,7 +83,9 @@ def constraint(text: str) -> str:
 
 
 def value(text: str, allowed: str = "") -> str:
-    """The value of any other option: one line without what a shell would act upon, but for ``allowed`` characters."""
+    """The value of any other option: one line without what a shell would act upon, but for
+    ``allowed`` characters.
+    """
     if not text.strip():
         raise ValueError("it is empty; give it a value, or leave the key out")
     if control := _CONTROL.search(text):

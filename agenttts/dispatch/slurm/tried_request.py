@@ -23,7 +23,9 @@ def request_words(profile: Profile, resources: JobResources, gpus: int) -> tuple
 
 
 def request_check(what: str, profile: Profile, resources: JobResources, gpus: int) -> Check:
-    """Whether a job of ``what``, a section of the profile, with so many GPUs would be taken if it were submitted here."""
+    """Whether a job of ``what``, a section of the profile, with so many GPUs would be taken if
+    it were submitted here.
+    """
     label = f"{what} request"
     asked = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
     problem = command_problem(sbatch_test(request_words(profile, resources, gpus)))

@@ -122,9 +122,11 @@ class LLMAgent:
             archive.write_guidelines(event["guidelines"])
 
     def _written(self) -> list[dict[str, Any]]:
-        """The guidelines so far, in order: as they were noted or, where that note is lost, as the reply has them.
+        """The guidelines so far, in order: as they were noted or, where that note is lost, as the
+        reply has them.
 
-        Later questions show them, and have to be the same questions for their replies on record to be found.
+        Later questions show them, and have to be the same questions for their replies on record to
+        be found.
         """
         events = self._transcript.events
         noted = {event["key"] for event in events if event["event"] == "guidelines"}

@@ -1,8 +1,8 @@
 """The client of an OpenAI-compatible chat endpoint, over httpx.
 
-Robust against what such servers do: parameters that one accepts and the next refuses, bodies that are no JSON, answers
-that drip in byte by byte. The key is in one request header and nowhere else: whatever text leaves this file has it
-blotted out.
+Robust against what such servers do: parameters that one accepts and the next refuses, bodies that
+are no JSON, answers that drip in byte by byte. The key is in one request header and nowhere else:
+whatever text leaves this file has it blotted out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from agenttts.search.llm.base import Chat, LLMError, Reply, estimated_tokens
 if TYPE_CHECKING:  # httpx is imported when a client is made: most runs need none
     import httpx
 
-# vLLM answers so, with status 200, when it is shut down while it works; and other servers when a worker of theirs fails.
+# vLLM answers so, with status 200, when it is shut down while it works; and other servers when a
+# worker of theirs fails.
 _BROKEN_OFF = {"abort", "aborted", "cancelled", "error"}
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _LARGEST_ANSWER = 4_000_000
@@ -33,7 +34,9 @@ _TOO_LONG = re.compile(
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is: ``base_url`` up to and including ``/v1``, and the key (empty: none is sent)."""
+    """Where a server is: ``base_url`` up to and including ``/v1``, and the key (empty: none is
+    sent).
+    """
 
     base_url: str
     key: str = field(default="", repr=False)
@@ -42,9 +45,10 @@ class Address:
 class EndpointLLM:
     """A model behind an OpenAI-compatible server.
 
-    ``locate`` is asked for the address before each attempt: a model that the run serves itself may have moved; it may
-    raise `LLMError`. ``direct``: past any proxy that the environment names, as within a cluster. ``structured``: send
-    the JSON schema (until the server refuses it). ``extra``: further fields of the request's body.
+    ``locate`` is asked for the address before each attempt: a model that the run serves itself may
+    have moved; it may raise `LLMError`. ``direct``: past any proxy that the environment names, as
+    within a cluster. ``structured``: send the JSON schema (until the server refuses it). ``extra``:
+    further fields of the request's body.
     """
 
     def __init__(
@@ -72,7 +76,9 @@ class EndpointLLM:
             self._fixed["temperature"] = temperature
 
     def complete(self, chat: Chat) -> Reply:
-        """One attempt; a parameter that the server refuses is left out from then on, and the attempt repeated."""
+        """One attempt; a parameter that the server refuses is left out from then on, and the
+        attempt repeated.
+        """
         notes: list[str] = []
         while True:
             address = self._locate()
@@ -106,7 +112,9 @@ class EndpointLLM:
         return {name: value for name, value in body.items() if name not in self._left_out}
 
     def _adapt(self, chat: Chat, text: str) -> str | None:
-        """Send a request that the server should take; what was changed, or None when nothing of this is to blame."""
+        """Send a request that the server should take; what was changed, or None when nothing of
+        this is to blame.
+        """
         complaint = text.lower()
         if "max_completion_tokens" in complaint and self._limit_field == "max_tokens":
             self._limit_field = "max_completion_tokens"

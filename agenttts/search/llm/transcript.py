@@ -1,13 +1,17 @@
-"""The transcript: every prompt, every reply and what became of it, one JSON object a line (a run's ``agent.jsonl``).
+"""The transcript: every prompt, every reply and what became of it, one JSON object a line (a run's
+``agent.jsonl``).
 
-It is also the memory of the agent. A reply on record is used again instead of asking the model, so that a controller
-started anew makes the same proposals as the one before, and a run's caps count over all of its starts.
+It is also the memory of the agent. A reply on record is used again instead of asking the model, so
+that a controller started anew makes the same proposals as the one before, and a run's caps count
+over all of its starts.
 
 Events, besides ``time``:
 
-- ``reply``: a call that brought a reply: key, purpose, model, messages, trials, reply, tokens, seconds, notes;
+- ``reply``: a call that brought a reply: key, purpose, model, messages, trials, reply, tokens,
+  seconds, notes;
 - ``failed``: an attempt that did not: key, purpose, model, messages, fault, error, seconds;
-- ``proposals``: what was made of a reply: asked, usable, decisions (raw, outcome, allocation, notes);
+- ``proposals``: what was made of a reply: asked, usable, decisions (raw, outcome, allocation,
+  notes);
 - ``guidelines``: the guidelines read from a reply, and how many results they rest on;
 - ``fallback``: why others had to propose;
 - ``served``: what happened to a model that the run serves itself.
@@ -52,7 +56,10 @@ class Transcript:
         self.tokens = sum(_tokens(e) for e in self.events)
 
     def add(self, event: str, **values: Any) -> dict[str, Any]:
-        """Write an event down; it is on the disk when this returns. Raises `MissingRequirement` when it cannot be."""
+        """Write an event down; it is on the disk when this returns.
+
+        Raises `MissingRequirement` when it cannot be.
+        """
         record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
         if self._file is not None:
             self._file.append(record)
@@ -105,8 +112,9 @@ class Transcript:
 def summarise(path: Path) -> dict[str, Any] | None:
     """What a transcript amounts to, for status and report; None where there is none.
 
-    ``calls`` counts attempts, ``failed`` those without a reply (by fault), ``decisions`` the proposals by outcome,
-    ``fallbacks`` the batches that others had to propose, ``damaged_lines`` the numbers of lines that are not read.
+    ``calls`` counts attempts, ``failed`` those without a reply (by fault), ``decisions`` the
+    proposals by outcome, ``fallbacks`` the batches that others had to propose, ``damaged_lines``
+    the numbers of lines that are not read.
     """
     if not path.exists():
         return None
