@@ -67,6 +67,8 @@ class SearchDocument(Document):
         iterations: Iterations after these.
         batch_size: Trials of an iteration.
         trials_at_most: All of them.
+        seed: The seed of the spec.
+        seed_role: What the seed decides in the method, besides the examples and samples it draws.
         recommended: How many trials may follow, of an allocation that the search recommends and has
             not tried.
         finalists: The comparison of the best on more examples; None without one.
@@ -79,6 +81,8 @@ class SearchDocument(Document):
     initial_trials: int
     iterations: int
     batch_size: int
+    seed: int
+    seed_role: str
     trials_at_most: int
     recommended: int
     finalists: AfterSearchDocument | None
@@ -152,7 +156,7 @@ class ResourcesDocument(Document):
 
     controller: dict[str, Any]
     trial: dict[str, Any]
-    throttle: int | None
+    max_running: int | None
     gpus: dict[str, str]
 
 

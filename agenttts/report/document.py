@@ -22,7 +22,10 @@ class StageCutsDocument(Document):
 
 
 class TrialDocument(Document):
-    """A row of ``trials.parquet``. Times are ISO 8601 in UTC; metrics are ``STAGE.METRIC``."""
+    """A row of ``trials.parquet``. Times are ISO 8601 in UTC; metrics are ``STAGE.METRIC``.
+
+    ``score_stderr`` and ``metrics_stderr`` are standard errors, null where there is none.
+    """
 
     run: str
     trial: str
@@ -44,6 +47,8 @@ class TrialDocument(Document):
     error: str | None
     cut_share: float | None
     cut_samples: list[StageCutsDocument] | None
+    score_stderr: float | None
+    metrics_stderr: dict[str, float | None]
 
 
 class BestDocument(TrialDocument):

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from agenttts.dispatch.base import Work
-from agenttts.dispatch.in_process import InProcessDispatcher
+from agenttts.dispatch.base import JobRequest
+from agenttts.dispatch.in_process import InProcessScheduler
 from agenttts.files.trouble import FilesUnavailable
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
@@ -31,15 +31,15 @@ from tests.support.runs import attempts, journal_events, table
 NUMBERS = [errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.ENOTCONN]
 
 
-class Recording(InProcessDispatcher):
+class Recording(InProcessScheduler):
     """Remembers what is started and cancelled."""
 
     started: Counter[str] = Counter()
     cancelled: list[str] = []
 
-    def submit(self, batch: str, works: Sequence[Work]) -> dict[str, str]:
-        self.started.update(work.trial for work in works)
-        return super().submit(batch, works)
+    def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
+        self.started.update(request.trial for request in requests)
+        return super().submit(batch, requests)
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         self.cancelled.extend(job_ids)
@@ -51,7 +51,7 @@ def run(scripted_spec, tmp_path, monkeypatch):
     """A new run, whose controllers are to be made by the test."""
     monkeypatch.setattr(launch, "start_controller", lambda run: None)
     Recording.started, Recording.cancelled = Counter(), []
-    monkeypatch.setattr(process, "make_dispatcher", lambda run, profile: Recording(profile, run.slurm / "trials"))  # fmt: skip
+    monkeypatch.setattr(process, "trial_scheduler", lambda run, profile: Recording(profile, run.scheduler_logs / "trials"))  # fmt: skip
     spec = load_spec(scripted_spec(search__iterations=1, search__batch_size=3, cluster="in_process"))  # fmt: skip
     return launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")[0]
 
