@@ -251,7 +251,11 @@ class Scheduler(ABC):
 
     @abstractmethod
     def start_service(self, request: ServiceRequest) -> Service:
-        """Start a long-lived single job; the record of it, with its id, for the caller to keep."""
+        """Start a long-lived single job; the record of it, with its id, for the caller to keep.
+
+        The job keeps off the request's ``exclude`` where there are nodes to choose among. Where it
+        is refused for that, it is submitted without: a service on a doubtful node beats none.
+        """
 
     @abstractmethod
     def find_service(self, service: Service) -> str | None:

@@ -25,6 +25,9 @@ class ServiceRequest:
         section: The section of the profile that says what the job asks for.
         gpus: GPUs of the job.
         requeue: Whether the queue may start the job again when its node is lost.
+        exclude: Nodes that it should not run on. Where the queue refuses the job because no other
+            node is left, it is submitted without them. Ignored where there are no nodes to choose
+            among.
         one_at_a_time: The job waits until earlier ones of the same title have ended.
         ends_with_caller: Where services are processes of this host, it is a child of the caller and
             ends with it. Otherwise it goes on when the caller, its terminal or its session ends.
@@ -39,6 +42,7 @@ class ServiceRequest:
     section: Literal["controller", "trial"] = "controller"
     gpus: int = 0
     requeue: bool = True
+    exclude: tuple[str, ...] = ()
     one_at_a_time: bool = False
     ends_with_caller: bool = False
     log: Path | None = None

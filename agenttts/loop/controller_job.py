@@ -131,6 +131,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
     samples = run.path / record.samples
     tokens = record.tokens(run.name)
     agent = record.agent or AgentRecord()
+    journal = Journal(run.journal_file)
     transcript = Transcript(run.transcript_file)
     served = served_model(
         run,
@@ -142,6 +143,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         token=tokens[0],
         transcript=transcript,
         cache=cache,
+        avoided=lambda: journal.state.avoided,
     )
     session = connect(
         spec.agent,
@@ -165,7 +167,6 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         samples=samples,
         cache=cache,
     )
-    journal = Journal(run.journal_file)
     check_models(run, spec, record)
     check_trials(run, searcher.space, journal)
     scheduler = trial_scheduler(run, profile)

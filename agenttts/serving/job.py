@@ -29,6 +29,7 @@ from typing import Any
 
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices
 from agenttts.dispatch.node.job import die_with_parent
+from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
 from agenttts.dispatch.service_job import EndingJob, own_job_id
 from agenttts.files.atomic import atomic_write_json
@@ -39,6 +40,8 @@ KEY_FILE = "key"
 ADDRESS_FILE = "address.json"
 LEASE_FILE = "lease"
 LOG_FILE = "log.txt"
+UNUSABLE_NODE = 3
+"""Exit code of a job whose node cannot run its server."""
 PORT = "{port}"
 KEY_VARIABLE = "VLLM_API_KEY"
 
@@ -49,7 +52,7 @@ _PATIENCE_S = 10.0
 class Serving:
     """What the job needs to know. ``command`` holds `PORT` where the port goes; ``env`` is the child's further
     environment, ``key_variables`` the names under which it gets the key; ``cache``, if any, are the fields of a `CompileCache`; ``lease_seconds``: how long the job goes on
-    without a sign of the controller."""
+    without a sign of the controller; ``needs`` are files and directories that its node must see."""
 
     command: Sequence[str]
     env: Mapping[str, str]
@@ -59,6 +62,7 @@ class Serving:
     name: str
     model: Mapping[str, Any]
     cache: Mapping[str, str] | None = None
+    needs: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,11 @@ class ServeJob(EndingJob):
 
 
 def serve(directory: Path) -> int:
-    """Serve until told to stop, or until the controller gives no sign of life; the server's exit code."""
+    """Serve until told to stop or left without a sign of the controller; the server's exit code.
+
+    On a node that cannot run the server nothing is started: the log says what is wrong with the
+    node, and the code is `UNUSABLE_NODE`.
+    """
     signal.signal(signal.SIGTERM, _stop)
     document = json.loads((directory / SERVE_FILE).read_text(encoding="utf-8"))
     serving = Serving(**document)
@@ -133,8 +141,18 @@ def serve(directory: Path) -> int:
     )
     with (
         scratch_directory(kept) as scratch,
-        (directory / LOG_FILE).open("ab") as log,
+        (directory / LOG_FILE).open("ab") as output,
     ):
+        problem = node_problem(
+            directory,
+            scratch,
+            [Path(path) for path in serving.needs],
+            gpus=int(serving.model.get("gpus") or 0),
+            scratch_bytes=SCRATCH_BYTES if any(SCRATCH in p for p in serving.command) else 0,
+        )
+        if problem is not None:
+            output.write(f"{address.node} cannot serve the model: {problem}\n".encode())
+            return UNUSABLE_NODE
         command = [
             p.replace(SCRATCH, str(scratch)).replace(PORT, str(port)) for p in serving.command
         ]
@@ -142,7 +160,7 @@ def serve(directory: Path) -> int:
             command,
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=output,
             stderr=subprocess.STDOUT,
             preexec_fn=die_with_parent,
         )

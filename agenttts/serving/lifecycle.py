@@ -8,7 +8,7 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _JOB_FILE = "job.json"
 _PROBE_S = 5.0
+# Ends of a job that say nothing against its node (`agenttts.dispatch.base.JOB_STATES`).
+_NOT_THE_NODE = frozenset({"CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"})
 _QUEUE_ERRORS = (AgentTTSError, subprocess.TimeoutExpired)
 
 
@@ -37,7 +39,9 @@ _QUEUE_ERRORS = (AgentTTSError, subprocess.TimeoutExpired)
 class ServedLimits:
     """Seconds to wait for a start, seconds of idleness before a release, starts again in a row.
 
-    ``alone``: the model shares its GPUs with the trials, so it is released before they start.
+    ``pauses``: seconds before the first of these, the second, and so on; the last one also before
+    all later ones. ``alone``: the model shares its GPUs with the trials, so it is released before
+    they start.
     """
 
     start_seconds: float
@@ -45,10 +49,14 @@ class ServedLimits:
     restarts: int
     alone: bool = False
     poll_seconds: float = 1.0
+    pauses: tuple[float, ...] = ()
 
 
 class ServedModel:
     """A served model.
+
+    Where its job has ended by itself on a node, the next ones keep off that node too, until so many
+    have ended in a row that the cause must be elsewhere.
 
     Args:
         directory: The run's folder for it (`agenttts.serving.job`).
@@ -57,6 +65,7 @@ class ServedModel:
         request: The job, but for the token of a start.
         limits: How long to wait and how often to try.
         note: Called with a line for each thing that happens to it.
+        avoided: The nodes that the run's jobs avoid.
     """
 
     def __init__(
@@ -67,6 +76,7 @@ class ServedModel:
         request: ServiceRequest,
         limits: ServedLimits,
         note: Callable[[str], None],
+        avoided: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._directory = directory
         self._serving = serving
@@ -75,6 +85,9 @@ class ServedModel:
         self._service = Service(request.name)
         self._limits = limits
         self._note = note
+        self._avoided = avoided
+        self._failed_on: list[str] = []
+        self._not_before = 0.0
         self._job: str | None = None
         self._ready = False
         self._deaths = 0
@@ -94,12 +107,14 @@ class ServedModel:
             if self._job is None:
                 if self._deaths > self._limits.restarts:
                     self._deaths = 0  # the next batch may try again
+                    self._failed_on.clear()
                     raise LLMError(
                         "unavailable",
                         f"the served model did not run {self._limits.restarts + 1} times in a row; "
                         f"{self._end or 'the end of ' + str(self._directory / 'log.txt') + ': ' + log_tail(self._directory)}",
                     )
-                self._start()
+                if time.monotonic() >= self._not_before:
+                    self._start()
             if time.monotonic() > deadline:
                 waits = f"; its job {self._job} still waits: {self._waits}" if self._waits else ""
                 self.release()
@@ -166,7 +181,7 @@ class ServedModel:
                 or f"job {self._job} ended by itself; its log ends: {log_tail(self._directory)}"
             )
             self._job, self._ready = None, False
-            self._deaths += 1
+            self._note_death(state)
             return None
         found = read_address(self._directory)
         if found is None:
@@ -188,9 +203,11 @@ class ServedModel:
             write_serving(self._directory, self._serving)
             self._renew_lease()
             start = secrets.token_hex(4)
-            self._job = self._scheduler.start_service(replace(self._request, start=start)).job_id
+            nodes = tuple(sorted({*self._avoided(), *self._failed_on}))
+            request = replace(self._request, start=start, exclude=nodes)
+            self._job = self._scheduler.start_service(request).job_id
         except (*_QUEUE_ERRORS, OSError) as error:
-            self._deaths += 1
+            self._count_death()
             raise LLMError(
                 "unavailable", f"the model's job could not be started: {error}"
             ) from None
@@ -204,6 +221,18 @@ class ServedModel:
             )
         except OSError as error:  # it is for status alone
             log.warning("%s: %s", self._directory / _JOB_FILE, error)
+
+    def _note_death(self, state: JobStatus) -> None:
+        """Its job has ended by itself: the next one starts after a pause, on another node."""
+        self._count_death()
+        if state.node and state.state not in _NOT_THE_NODE:
+            self._failed_on.append(state.node)
+
+    def _count_death(self) -> None:
+        pauses = self._limits.pauses
+        pause = pauses[min(self._deaths, len(pauses) - 1)] if pauses else 0.0
+        self._deaths += 1
+        self._not_before = time.monotonic() + pause
 
     def _stop(self) -> None:
         if self._job is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -138,8 +138,12 @@ def served_model(
     token: str,
     transcript: Transcript,
     cache: CompileCache | None = None,
+    avoided: Callable[[], Sequence[str]] = tuple,
 ) -> ServedModel | None:
-    """The model that this run serves itself, not started yet; None when the section is of another kind."""
+    """The model that this run serves itself, not started yet; None for a section of another kind.
+
+    ``avoided``: the nodes that the run's jobs avoid.
+    """
     if not isinstance(spec.agent, ServeAgent):
         return None
     config = _served_config(spec, spec.agent, gpus)
@@ -152,11 +156,12 @@ def served_model(
         restarts=spec.agent.restarts,
         alone=local and gpus > 0 and gpus + most_trial_gpus > profile.gpus_per_node,
         poll_seconds=min(2.0, profile.poll_seconds),
+        pauses=tuple(profile.retry_pauses),
     )
     serving = _serving(directory, config, container, profile, local, cache)
     note = partial(_note, transcript)
     request = service_request(directory, run=run.name, token=token, gpus=gpus)
-    return ServedModel(directory, serving, scheduler, request, limits, note)
+    return ServedModel(directory, serving, scheduler, request, limits, note, avoided)
 
 
 def service_request(directory: Path, *, run: str, token: str, gpus: int) -> ServiceRequest:
@@ -251,7 +256,10 @@ def _serving(
         keys = tuple(container_env({KEY_VARIABLE: ""}))
     kept = {"directory": str(cache.directory), "image": cache.image} if cache else None
     served = {name: value for name, value in asdict(config).items() if name not in _NOT_SERVED}
-    return Serving(command, dict(env), keys, host, _LEASE_S, config.name, served, kept)
+    needs = [Path(config.path), *places_of_options(config.options).values()]
+    needs += [container.image] if container is not None else []
+    seen = tuple(str(path) for path in needs if path.is_absolute())
+    return Serving(command, dict(env), keys, host, _LEASE_S, config.name, served, kept, seen)
 
 
 def _note(transcript: Transcript, what: str) -> None:

@@ -5,6 +5,7 @@ A new scheduler is a line in ``SCHEDULERS`` and its settings in `place`.
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -218,6 +219,17 @@ def test_a_service_runs_is_found_and_is_ended_in_order_whoever_asks(place):
     assert scheduler.find_service(any_start) is None
     new.stop_service(service, [service.job_id])  # harmless now
     new.stop_service(service, [])
+
+
+def test_a_service_that_is_to_avoid_the_only_node_runs_all_the_same(place):
+    scheduler = place.services()
+    exclude = (socket.gethostname(),)
+    asked = services.request(place.folder, "s1", ends_with_caller=True, exclude=exclude)
+    service = scheduler.start_service(asked)
+    until(lambda: (place.folder / "pid").exists())
+    assert service.job_id
+    scheduler.stop_service(service, [service.job_id])
+    until_service_ended(scheduler, service)
 
 
 def start_and_die(place: Place, start: str) -> subprocess.Popen[bytes]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -271,3 +273,86 @@ def test_a_served_model_s_job_that_would_never_start_is_given_up(on_slurm, fake)
         make(patience_minutes=0, start_seconds=60.0).locate()
     assert record.read_text().splitlines()[0] == "--state=PENDING 7"
     assert any("lower time in the profile" in note for note in notes)
+
+
+SBATCH = r"""
+nodes=$(sed -n 's/^#SBATCH --exclude=//p' "$1")
+echo "${{nodes:--}}" >> {0}/excluded
+echo Submitted batch job $((7 + $(wc -l < {0}/excluded)))
+"""
+ENDED = r"""
+echo 'JOBID NODELIST|STATE|REASON|COMMENT'
+n=$(wc -l < {0}/excluded)
+for i in $(seq 1 $n); do echo "$((7 + i)) gpu$i|{1}|None|x"; done
+"""
+
+
+@pytest.fixture
+def dying(fake, tmp_path):
+    """Make a model whose jobs end as soon as they are looked at, job number N on node gpuN.
+
+    Also a function that says which nodes each of them avoided.
+    """
+
+    def make(state: str, avoided: tuple[str, ...] = (), **limits: object) -> ServedModel:
+        (tmp_path / "excluded").touch()
+        fake("sbatch", SBATCH.format(tmp_path))
+        fake("squeue", ENDED.format(tmp_path, state))
+        fake("scancel", "exit 0")
+        profile = Profile(kind="slurm", trial=JobResources(time="10", exclude="bad"))
+        scheduler = create_scheduler(profile, tmp_path / "jobs")
+        request = service_request(tmp_path / "agent", run="r", token="r-1", gpus=1)
+        serving = Serving(("true",), {}, (KEY_VARIABLE,), "0.0.0.0", 60.0, "agent", {})
+        settings = {
+            "start_seconds": 60.0,
+            "idle_seconds": 600.0,
+            "restarts": 2,
+            "poll_seconds": 0.01,
+        }
+        made = ServedLimits(**settings | limits)  # type: ignore[arg-type]
+        return ServedModel(
+            tmp_path / "agent", serving, scheduler, request, made, print, lambda: avoided
+        )
+
+    return make, lambda: (tmp_path / "excluded").read_text().split()
+
+
+@pytest.mark.parametrize("state", ["FAILED", "COMPLETED", "NODE_FAIL", "COMPLETING"])
+def test_the_next_job_keeps_off_the_nodes_of_those_that_ended_and_of_failed_trials(dying, state):
+    make, excluded = dying
+    served = make(state, ("n9",))
+    for _ in range(2):  # after it gave up it begins anew: so many nodes have a common cause
+        with pytest.raises(LLMError, match="3 times in a row"):
+            served.locate()
+    first, second = excluded()[:3], excluded()[3:]
+    assert first == ["bad,n9", "bad,gpu1,n9", "bad,gpu1,gpu2,n9"]
+    assert second[0] == "bad,n9"
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "PREEMPTED", "TIMEOUT"])
+def test_a_job_that_others_ended_is_not_its_node_s_fault(dying, state):
+    make, excluded = dying
+    with pytest.raises(LLMError):
+        make(state).locate()
+    assert excluded() == ["bad"] * 3
+
+
+def test_pauses_grow_between_starts_in_a_row(dying):
+    make, excluded = dying
+    served = make("FAILED", pauses=(0.0, 0.5), restarts=2)
+    begun = time.monotonic()
+    with pytest.raises(LLMError, match="3 times in a row"):
+        served.locate()
+    assert len(excluded()) == 3
+    assert time.monotonic() - begun >= 0.5
+
+
+def test_a_node_that_cannot_see_the_model_starts_no_server(bench, tmp_path):
+    served = bench(restarts=0)
+    missing = tmp_path / "models" / "gone"
+    served.model._serving = replace(served.model._serving, needs=(str(missing),))
+    with pytest.raises(LLMError, match=f"cannot serve the model: .*{missing}"):
+        served.model.locate()
+    assert read_address(served.folder) is None
+    missing.mkdir(parents=True)
+    assert served.model.locate().key

@@ -43,7 +43,12 @@ def function(folder: Path) -> Callable[[], None]:
 
 
 def request(
-    folder: Path, start: str, *, ends_with_caller: bool, name: str = NAME
+    folder: Path,
+    start: str,
+    *,
+    ends_with_caller: bool,
+    name: str = NAME,
+    exclude: tuple[str, ...] = (),
 ) -> ServiceRequest:
     """The request for the service."""
     return ServiceRequest(
@@ -53,6 +58,7 @@ def request(
         title=f"svc-{name}",
         comment="agenttts run=run service",
         section="trial",
+        exclude=exclude,
         ends_with_caller=ends_with_caller,
     )
 

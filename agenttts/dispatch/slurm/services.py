@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from agenttts.dispatch.base import JobStatus
+from agenttts.dispatch.base import JobStatus, QueueUnavailable
 from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.batch_script import log_message
@@ -20,6 +21,9 @@ from agenttts.dispatch.slurm.queue import (
 )
 from agenttts.dispatch.slurm.request import JobNeeds
 from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
+from agenttts.errors import MissingRequirement
+
+log = logging.getLogger(__name__)
 
 # In the comment of a service's job: which service it is, and which start of it.
 _NAME = "batch="
@@ -36,7 +40,23 @@ class SlurmServices:
         self._folder = folder
 
     def start(self, request: ServiceRequest) -> Service:
-        """Submit the service's job."""
+        """Submit the service's job, without avoiding nodes where it is refused for that."""
+        try:
+            return self._submit(request)
+        except QueueUnavailable:
+            raise  # it may have been submitted
+        except MissingRequirement as error:
+            if not request.exclude:
+                raise
+            log.warning(
+                "the job %s, which avoids %s, is refused (%s); it may run there after all",
+                request.title,
+                ", ".join(request.exclude),
+                error,
+            )
+            return self._submit(replace(request, exclude=()))
+
+    def _submit(self, request: ServiceRequest) -> Service:
         profile = self._profile
         needs = JobNeeds(
             name=request.title,
@@ -46,6 +66,7 @@ class SlurmServices:
             requeue=request.requeue,
             # Slurm holds a second job of the name until the first has ended.
             dependency="singleton" if request.one_at_a_time else None,
+            exclude=request.exclude,
         )
         sections: dict[str, JobResources] = {
             "controller": profile.controller,

@@ -1,0 +1,76 @@
+"""Services as jobs of Slurm, with fake commands: the nodes that they avoid, and refusals."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from agenttts.dispatch.base import QueueUnavailable
+from agenttts.dispatch.profile import JobResources, Profile
+from agenttts.dispatch.service import Service, ServiceRequest
+from agenttts.dispatch.slurm.scheduler import SlurmScheduler
+from agenttts.errors import MissingRequirement
+
+REFUSED = "Batch job submission failed: Requested node configuration is not available"
+SBATCH = r"""
+nodes=$(sed -n 's/^#SBATCH --exclude=//p' "$1")
+echo "${{nodes:--}}" >> {record}
+if {refused}; then echo 'sbatch: error: {message}' >&2; exit 1; fi
+echo Submitted batch job 7
+"""
+
+
+@pytest.fixture
+def start(fake, tmp_path):
+    """Start a service that avoids ``nodes``, and a function that says what each sbatch excluded.
+
+    ``refused`` is the shell's condition for a refusal by ``message``.
+    """
+    record = tmp_path / "excluded"
+
+    def start(
+        nodes: tuple[str, ...],
+        refused: str = "false",
+        message: str = REFUSED,
+        exclude: str | None = None,
+    ) -> Service:
+        fake("sbatch", SBATCH.format(record=record, refused=refused, message=message))
+        profile = Profile(kind="slurm", trial=JobResources(time="10", exclude=exclude))
+        request = ServiceRequest(
+            "s", "s1", print, title="svc", comment="c", section="trial", exclude=nodes
+        )
+        return SlurmScheduler(profile, tmp_path / "jobs").start_service(request)
+
+    return start, lambda: record.read_text().split()
+
+
+def test_a_service_keeps_off_the_nodes_of_its_request_and_the_profile(start):
+    begin, excluded = start
+    assert begin(("n1", "n2"), exclude="bad").job_id == "7"
+    assert excluded() == ["bad,n1,n2"]
+
+
+def test_where_no_other_node_is_left_it_may_run_there_after_all(start, tmp_path, caplog):
+    begin, excluded = start
+    with caplog.at_level(logging.WARNING):
+        service = begin(("n1",), refused='grep -q -- --exclude= "$1"')
+    assert (service.job_id, service.start) == ("7", "s1")
+    assert excluded() == ["n1", "-"]
+    assert "the job svc, which avoids n1, is refused" in caplog.text
+    assert list(Path(tmp_path / "jobs").glob("s-s1.*.pkl")), "what it runs is there"
+
+
+def test_a_refusal_of_a_service_that_avoids_no_node_is_not_repeated(start):
+    begin, excluded = start
+    with pytest.raises(MissingRequirement, match="refused the job"):
+        begin((), refused="true")
+    assert excluded() == ["-"]
+
+
+def test_a_service_that_may_have_been_submitted_is_not_submitted_again(start):
+    begin, excluded = start
+    with pytest.raises(QueueUnavailable):
+        begin(("n1",), refused="true", message="Socket timed out on send/recv operation")
+    assert excluded() == ["n1"]
