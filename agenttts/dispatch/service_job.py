@@ -43,6 +43,15 @@ def end_with_runner() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def queue_job() -> str | None:
+    """The queue's job that this process is, which the queue may start again elsewhere.
+
+    None for a process of a host, and for one that merely runs in a job.
+    """
+    in_queue = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+    return os.environ.get("SLURM_JOB_ID") if in_queue else None
+
+
 def own_job_id() -> str:
     """The id under which the scheduler knows the job that this process is."""
     return os.environ.get("SLURM_JOB_ID") or str(os.getpid())

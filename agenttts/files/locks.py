@@ -14,7 +14,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -80,13 +80,19 @@ def is_locked(path: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path, patience: float = math.inf) -> Iterator[IO[str]]:
+def locked(
+    path: Path, patience: float = math.inf, is_lost: Callable[[str], bool] | None = None
+) -> Iterator[IO[str]]:
     """Hold the lock of a file, which is created if need be (its directory is not).
 
     Args:
         path: The file. It stays when the lock is released: removing it would let two processes lock
             two files of one name.
         patience: For how many seconds to wait for another process.
+        is_lost: Asked, with the file's content, each time another process holds the lock: whether
+            that process is gone with its host. An NFS server keeps the locks of a host that has
+            crashed until the host is back. The file is then replaced by a new one. What it raises
+            ends the wait.
 
     Yields:
         The open file, for a text that says who holds the lock; others can read it meanwhile.
@@ -97,7 +103,7 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[IO[str]]:
     """
     started = time.monotonic()
     while True:
-        with path.open("a+", encoding="utf-8") as stream:
+        with path.open("a+", encoding="utf-8", errors="replace") as stream:
             result = _try_patiently(stream.fileno(), path, started, patience)
             # The file may have been removed, with its directory, while this waited: another process
             # then locks a new file of this name.
@@ -106,9 +112,14 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[IO[str]]:
             ):
                 yield stream
                 return
-            if result is LockResult.BUSY and time.monotonic() - started > patience:
+            if result is LockResult.BUSY:
                 stream.seek(0)
-                raise LockBusy(path, stream.read().strip())
+                holder = stream.read().strip()
+                if is_lost is not None and is_lost(holder):
+                    _discard(path, stream.fileno())
+                    continue
+                if time.monotonic() - started > patience:
+                    raise LockBusy(path, holder)
         time.sleep(_POLL_S)
 
 
@@ -123,6 +134,22 @@ def _try_patiently(
             return None
         log.warning("%s cannot be locked (%s): going on without its lock", path, error.strerror)
         return LockResult.UNSUPPORTED
+
+
+def _discard(path: Path, descriptor: int) -> None:
+    """Remove a lock's file, unless another process has put a new one in its place already."""
+    if _is_at(path, descriptor):
+        path.unlink(missing_ok=True)
+
+
+def write_holder(stream: IO[str], text: str) -> None:
+    """Write into a lock that is held who holds it. A full disk is no error: the text is a help."""
+    try:
+        # Past the stream's buffer, which would try again when the stream is closed.
+        os.ftruncate(stream.fileno(), 0)
+        os.write(stream.fileno(), text.encode())
+    except OSError as error:
+        log.warning("%s does not say who holds it: %s", stream.name, error.strerror)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

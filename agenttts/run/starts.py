@@ -16,9 +16,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
+from agenttts.dispatch.service_job import queue_job
 from agenttts.errors import AgentTTSError, RunFailed, UserError
 from agenttts.files.atomic import atomic_write_json
-from agenttts.files.locks import LockBusy, locked
+from agenttts.files.locks import LockBusy, locked, write_holder
 from agenttts.run.directory import RunDirectory, RunGone
 
 log = logging.getLogger(__name__)
@@ -107,9 +108,10 @@ def one_command(run: RunDirectory, what: str) -> Iterator[None]:
     """
     try:
         with locked(run.command_lock_file, _COMMAND_PATIENCE_S) as stream:
-            moment = datetime.now(UTC).isoformat(timespec="seconds")
             stream.truncate(0)
-            stream.write(f"{what} on {socket.gethostname()}, process {os.getpid()}, since {moment}")
+            stream.write(
+                f"{what} on {socket.gethostname()}, process {os.getpid()}, since {_moment()}"
+            )
             stream.flush()
             yield
             with suppress(OSError):  # a full disk; what it says is for people
@@ -131,9 +133,40 @@ def only_controller(run: RunDirectory) -> Iterator[None]:
 
     On a file system without locks the start's token and, on Slurm, the job's dependency keep them
     apart.
+
+    Raises:
+        RunFailed: another controller holds the lock, or did when its host crashed.
     """
     try:
-        with locked(run.lock_file, _CONTROLLER_PATIENCE_S):
+        with locked(run.lock_file, _CONTROLLER_PATIENCE_S, _is_own_earlier_start) as stream:
+            write_holder(stream, f"{_holder_name()} on {socket.gethostname()}, since {_moment()}")
             yield
-    except LockBusy:
-        raise RunFailed(f"another controller of {run.path} is running") from None
+    except LockBusy as busy:
+        raise RunFailed(
+            f"another controller of {run.path} is running "
+            f"({busy.holder or 'its lock does not say which'}); if that job or its host is gone "
+            f"for good, remove {run.lock_file} and 'agenttts-hpc resume {run.path}'"
+        ) from None
+
+
+def _holder_name() -> str:
+    """What this process is, for the run's lock."""
+    job = queue_job()
+    return f"job {job}" if job else f"process {os.getpid()}"
+
+
+def _is_own_earlier_start(holder: str) -> bool:
+    """Whether a lock is of an earlier start of this queue's job, on a host that has crashed.
+
+    A queue runs a job in one place at a time.
+    """
+    job = queue_job()
+    earlier = job is not None and holder.startswith(f"job {job} on ")
+    if not earlier or holder.startswith(f"job {job} on {socket.gethostname()},"):
+        return False
+    log.warning("the run's lock is of an earlier start of this job and is taken: %s", holder)
+    return True
+
+
+def _moment() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

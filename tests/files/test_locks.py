@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from agenttts.files import locks
-from agenttts.files.locks import LockBusy, LockResult, is_locked, locked, try_lock
+from agenttts.files.locks import LockBusy, LockResult, is_locked, locked, try_lock, write_holder
 
 
 @pytest.fixture
@@ -159,3 +159,58 @@ def test_directories_can_be_locked(tmp_path):
         assert try_lock(second) is LockResult.ACQUIRED
     finally:
         os.close(second)
+
+
+def test_the_lock_of_a_lost_holder_is_taken_with_a_new_file(tmp_path):
+    path = tmp_path / "lock"
+    asked = []
+
+    def is_lost(holder: str) -> bool:
+        asked.append(holder)
+        return len(asked) == 2
+
+    with path.open("a+") as dead:
+        fcntl.flock(dead, fcntl.LOCK_EX)
+        dead.write("a dead host")
+        dead.flush()
+        with locked(path, is_lost=is_lost) as stream:
+            write_holder(stream, "me")
+            assert asked == ["a dead host"] * 2
+            assert path.read_text() == "me"
+            with pytest.raises(LockBusy, match="me"), locked(path, 0, lambda _: False):
+                raise AssertionError
+
+
+def test_a_new_file_in_a_lost_lock_s_place_is_not_removed(tmp_path):
+    path = tmp_path / "lock"
+    with path.open("a+") as stale:
+        path.unlink()
+        path.write_text("another's")
+        locks._discard(path, stale.fileno())
+        assert path.read_text() == "another's"
+
+
+def test_what_is_lost_raises_ends_the_wait(tmp_path):
+    def is_lost(holder: str) -> bool:
+        raise TimeoutError(holder)
+
+    with locked(tmp_path / "lock") as stream:
+        write_holder(stream, "me")
+        with pytest.raises(TimeoutError, match="me"), locked(tmp_path / "lock", is_lost=is_lost):
+            raise AssertionError
+
+
+def test_a_full_disk_costs_a_lock_its_holder_s_name_alone(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "lock"
+    path.write_text("the last holder")
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with locked(path) as stream:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", full)
+            write_holder(stream, "me")
+        assert is_locked(path)
+    assert path.read_text() == ""
+    assert "does not say who holds it: No space left on device" in caplog.text

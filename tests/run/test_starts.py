@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -336,3 +339,30 @@ def test_a_cancel_does_not_wait_for_a_node_that_never_cleans_up(
         launch.cancel(on_slurm)
     launch.cancel(on_slurm)
     assert read_state(on_slurm.journal_file).finished == "cancelled"
+
+
+def test_a_lock_that_is_held_says_by_whom_and_the_way_out(run, monkeypatch):
+    monkeypatch.setattr(starts, "_CONTROLLER_PATIENCE_S", 0.2)
+    with starts.only_controller(run):
+        with pytest.raises(RunFailed) as caught, starts.only_controller(run):
+            pass
+        assert f"(process {os.getpid()} on {socket.gethostname()}, since " in str(caught.value)
+        assert f"remove {run.lock_file}" in str(caught.value)
+
+
+def test_a_requeued_controller_takes_the_lock_of_its_earlier_start(run, monkeypatch):
+    monkeypatch.setattr(starts, "_CONTROLLER_PATIENCE_S", 0.2)
+    with run.lock_file.open("a+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.write("job 7 on node1, since 2026-01-01T00:00:00+00:00")
+        stream.flush()
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+        with pytest.raises(RunFailed, match="job 7 on node1"), starts.only_controller(run):
+            pass  # a process that merely runs in that job
+        monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+        monkeypatch.setenv("SLURM_JOB_ID", "77")
+        with pytest.raises(RunFailed, match="job 7 on node1"), starts.only_controller(run):
+            pass
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+        with starts.only_controller(run):
+            assert run.lock_file.read_text().startswith(f"job 7 on {socket.gethostname()},")

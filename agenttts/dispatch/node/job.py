@@ -32,16 +32,16 @@ from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.progress import TrialSight
 from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
 from agenttts.dispatch.node.stop_cause import show_job, stop_cause
+from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, trial_lock
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.service_job import queue_job
 from agenttts.dispatch.slurm.syntax import minutes
-from agenttts.files.locks import locked
 from agenttts.files.processes import oom_kills
 from agenttts.tables.schema import TrialState
 from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import FAULT_FILE, read_fault, read_result
 
-LOCK_FILE = "lock"
 # submitit's own count of time-outs takes every preemption of a short job for one; the jobs count for themselves.
 UNLIMITED_REQUEUES = 10**6
 _PR_SET_PDEATHSIG = 1
@@ -106,13 +106,16 @@ class TrialJob:
 
     def __call__(self) -> str:
         """Run the trial unless it is complete; the state it ended in."""
-        # Two jobs never run one trial at once, whatever submitted them. A job that finds the lock
-        # taken waits: if the other job is lost, this one goes on from its samples. On a file system
-        # without locks the queue alone keeps jobs apart.
-        with locked(self.directory / LOCK_FILE):
-            if read_result(self.directory) is not None:
-                return TrialState.COMPLETED.value
-            return self._run()
+        me = LockHolder(self._job_id(), _node(), _now(), queue_job() is not None)
+        try:
+            with trial_lock(self.directory, me, self._say):
+                if read_result(self.directory) is not None:
+                    return TrialState.COMPLETED.value
+                return self._run()
+        except LockHeld as held:
+            self._log_start = log_size(self.directory / LOG_FILE)
+            self._start()
+            return self._finish(Verdict(TrialState.INFRA_FAILED, True, False, str(held)))
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
         """Called by submitit on SIGUSR2 (preemption, or the time limit is near): requeue, or None to end here."""

@@ -1,0 +1,147 @@
+"""A trial's lock: who holds it, whether the holder still can, and for how long a job waits.
+
+An NFS server keeps the locks of a client that has crashed until that client is back: such a lock
+says nothing of a job.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agenttts.dispatch.base import JobStatus, QueueUnavailable
+from agenttts.dispatch.slurm.queue import job_states
+from agenttts.files.locks import locked, write_holder
+
+LOCK_FILE = "lock"
+# How long a job waits for the lock of another one that lives.
+_PATIENCE_S = 600.0
+# How often it asks the queue whether that one lives.
+_QUESTION_S = 30.0
+# For how long a lock must say the same: a new holder has not written its name yet.
+_SETTLED_S = 2.0
+_TEXT = re.compile(r"(Slurm job|process) (\S+) on (\S+) since (\S+)")
+
+
+@dataclass(frozen=True)
+class LockHolder:
+    """A job that holds a lock, or did when its host was last there.
+
+    Args:
+        job: Its id.
+        host: Its node.
+        since: When it took the lock (ISO-8601, UTC).
+        slurm: Whether it is a job of Slurm.
+    """
+
+    job: str
+    host: str
+    since: str
+    slurm: bool
+
+    def __str__(self) -> str:
+        kind = "Slurm job" if self.slurm else "process"
+        return f"{kind} {self.job or '-'} on {self.host} since {self.since}"
+
+
+class LockHeld(Exception):
+    """Another job holds the trial's lock, and went on holding it for as long as a wait may take."""
+
+
+@contextmanager
+def trial_lock(directory: Path, me: LockHolder, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a trial's lock: two jobs never run one trial at once, whatever submitted them.
+
+    A job that finds it taken waits: if the other job is lost, this one goes on from its samples.
+    The lock of a job that Slurm knows to have ended is its dead host's, and is taken from it. On a
+    file system without locks the queue alone keeps jobs apart.
+
+    Args:
+        directory: The trial's directory.
+        me: The job that wants the lock.
+        say: Called with a line for each thing that happens.
+
+    Raises:
+        LockHeld: another job has held the lock for too long. This job holds GPUs.
+    """
+    path = directory / LOCK_FILE
+    with locked(path, is_lost=_Wait(path, me, say).is_lost) as stream:
+        write_holder(stream, str(me))
+        yield
+
+
+class _Wait:
+    """One wait for a trial's lock."""
+
+    def __init__(self, path: Path, me: LockHolder, say: Callable[[str], None]) -> None:
+        self._path = path
+        self._me = me
+        self._say = say
+        self._trial = path.parent.name
+        self._begun: float | None = None
+        self._text: str | None = None
+        self._next_question = 0.0
+
+    def is_lost(self, text: str) -> bool:
+        """Whether the holder that a lock names is lost; raises `LockHeld` after the patience."""
+        now = time.monotonic()
+        holder = read_holder(text)
+        who = holder or "another job"
+        if self._begun is None:
+            self._begun = now
+            self._say(f"{self._trial}: waits for its lock, which {who} holds")
+        if text != self._text:
+            self._text = text
+            self._next_question = now + _SETTLED_S
+        if now >= self._next_question:
+            self._next_question = now + _QUESTION_S
+            lost = why_lost(holder, self._me, job_states)
+            if lost is not None:
+                self._say(f"{self._trial}: takes its lock from {holder}: {lost}")
+                return True
+        if now - self._begun > _PATIENCE_S and not has_patience(holder, self._me):
+            raise LockHeld(
+                f"{who} holds the trial's lock and went on holding it for "
+                f"{_PATIENCE_S / 60:g} minutes; if that job or its host is gone for good, "
+                f"remove {self._path}"
+            )
+        return False
+
+
+def read_holder(text: str) -> LockHolder | None:
+    """Inverse of `str`; None for what an older version, or nobody, wrote."""
+    found = _TEXT.fullmatch(text.strip())
+    return LockHolder(found[2], found[3], found[4], found[1] == "Slurm job") if found else None
+
+
+def why_lost(
+    holder: LockHolder | None,
+    me: LockHolder,
+    states: Callable[[Iterable[str]], Mapping[str, JobStatus]],
+) -> str | None:
+    """Why a holder cannot be at work any more; None while it may be.
+
+    Args:
+        holder: What the lock says; None where it says nothing.
+        me: The job that wants the lock.
+        states: Asks the queue (`agenttts.dispatch.slurm.queue.job_states`).
+    """
+    if holder is None or not holder.slurm or not me.slurm:
+        return None
+    if holder.job == me.job:
+        # Requeued: Slurm starts a job in one place at a time.
+        return "an earlier start of this job" if holder.host != me.host else None
+    try:
+        state = states([holder.job])[holder.job]
+    except QueueUnavailable:
+        return None
+    return f"that job has ended ({state.state})" if state.ended else None
+
+
+def has_patience(holder: LockHolder | None, me: LockHolder) -> bool:
+    """Whether a wait costs nothing: both are processes of one host, where locks end with them."""
+    return not me.slurm and (holder is None or (not holder.slurm and holder.host == me.host))

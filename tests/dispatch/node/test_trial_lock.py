@@ -1,0 +1,176 @@
+"""A trial's lock: who holds it, whether that one still can, and for how long a job waits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.dispatch.attempts import read_attempts
+from agenttts.dispatch.base import JobStatus, QueueUnavailable
+from agenttts.dispatch.node import trial_lock
+from agenttts.dispatch.node.job import TrialJob
+from agenttts.dispatch.node.trial_lock import (
+    LOCK_FILE,
+    LockHolder,
+    has_patience,
+    read_holder,
+    why_lost,
+)
+from agenttts.tables.schema import TrialState
+
+WORD = st.from_regex(r"[A-Za-z0-9_.+-]+", fullmatch=True)
+HOLDERS = st.builds(LockHolder, WORD, WORD, WORD, st.booleans())
+ME = LockHolder("8_1", "gpu2", "2026-01-01T00:00:00+00:00", True)
+
+
+@given(HOLDERS)
+def test_a_holder_is_read_as_it_was_written(holder):
+    assert read_holder(f"{holder}\n") == holder
+
+
+@given(st.text())
+def test_whatever_else_is_in_a_lock_names_nobody_or_somebody(text):
+    holder = read_holder(text)
+    assert holder is None or str(holder) == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("holder", "state", "lost"),
+    [
+        (None, None, None),
+        (replace(ME, job="7_0"), JobStatus("RUNNING", False), None),
+        (replace(ME, job="7_0"), JobStatus("COMPLETING", False), None),
+        (replace(ME, job="7_0"), JobStatus("PENDING", False), None),  # requeued: it may come back
+        (replace(ME, job="7_0"), JobStatus("NODE_FAIL", True), "that job has ended (NODE_FAIL)"),
+        (replace(ME, job="7_0"), JobStatus("UNKNOWN", True), "that job has ended (UNKNOWN)"),
+        (replace(ME, job="7_0"), None, None),  # the queue is silent
+        (replace(ME, host="gpu1"), None, "an earlier start of this job"),
+        (ME, None, None),
+        (replace(ME, job="4242", slurm=False), None, None),
+    ],
+)
+def test_a_lock_is_lost_where_its_job_cannot_be_at_work(holder, state, lost):
+    def states(jobs: Iterable[str]) -> Mapping[str, JobStatus]:
+        if state is None:
+            raise QueueUnavailable("squeue did not answer", fix="wait")
+        return dict.fromkeys(jobs, state)
+
+    assert why_lost(holder, ME, states) == lost
+    local = replace(ME, slurm=False)
+    assert why_lost(holder, local, states) is None
+
+
+def test_only_a_wait_among_processes_of_one_host_costs_nothing():
+    local = LockHolder("1", "here", "now", False)
+    assert has_patience(replace(local, job="2"), local)
+    assert has_patience(None, local)
+    assert not has_patience(replace(local, host="there"), local)
+    assert not has_patience(replace(local, job="2"), ME)
+    assert not has_patience(None, ME)
+
+
+HOLD = """
+import fcntl, sys, time
+stream = open(sys.argv[1], "a+")
+fcntl.flock(stream, fcntl.LOCK_EX)
+stream.write(sys.argv[2]); stream.flush()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def held(tmp_path, monkeypatch) -> Iterator:
+    """Have another process hold the trial's lock; this one is job 8_1 on gpu2."""
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "8")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    monkeypatch.setenv("SLURMD_NODENAME", "gpu2")
+    monkeypatch.setattr(trial_lock, "_PATIENCE_S", 1.0)
+    monkeypatch.setattr(trial_lock, "_QUESTION_S", 0.2)
+    monkeypatch.setattr(trial_lock, "_SETTLED_S", 0.3)
+    children = []
+
+    def hold(holder: str) -> None:
+        command = [sys.executable, "-c", HOLD, str(tmp_path / LOCK_FILE), holder]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        children.append(child)
+        assert child.stdout
+        assert child.stdout.readline() == "held\n"
+
+    yield hold
+    for child in children:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def run(directory: Path) -> str:
+    return TrialJob(directory, ("sh", "-c", "exit 7"), {}, 0, 10_000, 5, 1)()
+
+
+HOLDER = "Slurm job 7_0 on gpu1 since 2026-01-01T00:00:00+00:00"
+QUEUE = "echo 'JOBID NODELIST|STATE|REASON|COMMENT'; echo '7_0 gpu1|{}|None|x'"
+
+
+@pytest.mark.parametrize("text", [HOLDER, "", "what an older version wrote"])
+def test_a_job_that_lives_is_waited_for_and_then_reported(held, tmp_path, fake, text, capfd):
+    fake("squeue", QUEUE.format("RUNNING"))
+    held(text)
+    begun = time.monotonic()
+    assert run(tmp_path) == TrialState.INFRA_FAILED
+    assert time.monotonic() - begun >= 1.0
+    [attempt] = read_attempts(tmp_path)
+    assert (attempt.state, attempt.retry, attempt.node_fault) == ("INFRA_FAILED", True, False)
+    who = text if text == HOLDER else "another job"
+    assert f"{who} holds the trial's lock" in attempt.error
+    assert f"remove {tmp_path / LOCK_FILE}" in attempt.error
+    said = capfd.readouterr().err
+    assert said.count(f"waits for its lock, which {who} holds") == 1
+
+
+@pytest.mark.parametrize("queue", [QUEUE.format("NODE_FAIL"), QUEUE.format("CANCELLED"), "echo 'JOBID NODELIST|STATE|REASON|COMMENT'"])  # fmt: skip
+def test_the_lock_of_a_job_that_has_ended_is_taken_from_its_dead_host(
+    held, tmp_path, fake, queue, capfd
+):
+    fake("squeue", queue)
+    fake("sacct", "echo 'JobID|State|NodeList|Submit'; echo '7_0|RUNNING|gpu1|2026-01-01T00:00:00'")
+    held(HOLDER)
+    assert run(tmp_path) == TrialState.INFRA_FAILED
+    [attempt] = read_attempts(tmp_path)
+    assert "exit code 7" in attempt.error, "its own command ran"
+    assert "takes its lock from" in capfd.readouterr().err
+    holder = read_holder((tmp_path / LOCK_FILE).read_text())
+    assert holder is not None
+    assert (holder.job, holder.host) == ("8_1", "gpu2")
+
+
+def test_a_requeued_job_takes_the_lock_of_its_earlier_start(held, tmp_path, fake):
+    fake("squeue", "exit 1")
+    held("Slurm job 8_1 on gpu1 since 2026-01-01T00:00:00+00:00")
+    run(tmp_path)
+    [attempt] = read_attempts(tmp_path)
+    assert "exit code 7" in attempt.error
+
+
+def test_a_lock_that_changed_hands_is_not_taken_for_what_its_last_holder_wrote(
+    held, tmp_path, fake
+):
+    """A new holder has the lock before it has written its name."""
+    fake("squeue", QUEUE.format("NODE_FAIL"))
+    me = replace(ME, since="now")
+    wait = trial_lock._Wait(tmp_path / LOCK_FILE, me, print)
+    assert not wait.is_lost(HOLDER)
+    assert not wait.is_lost("Slurm job 6 on gpu3 since now")
+    assert not wait.is_lost(HOLDER)
+    time.sleep(0.4)
+    assert wait.is_lost(HOLDER)
