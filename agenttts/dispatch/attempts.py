@@ -79,8 +79,8 @@ def read_attempts(directory: Path, *, patient: bool = False) -> list[Attempt]:
 
     Args:
         directory: The trial's directory.
-        patient: Raise if the file system has trouble that may pass. Otherwise the record then
-            counts as damaged.
+        patient: Raise if the file system has trouble that may pass, instead of treating a record as
+            damaged.
 
     Raises:
         OSError: Only with ``patient``: the file system has trouble that may pass.

@@ -1,4 +1,7 @@
-"""Trials as threads of the controller's own process, for debugging, notebooks and tests."""
+"""Trials as threads of the controller's own process.
+
+This is meant for debugging, notebooks and tests.
+"""
 
 from __future__ import annotations
 

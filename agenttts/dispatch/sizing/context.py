@@ -76,7 +76,7 @@ def overridden(config: Mapping[str, Any], overrides: object) -> dict[str, Any]:
 
 
 def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the parameters of rotary embeddings: of all layers, or of each kind of layer."""
+    """Yield the parameters of rotary embeddings, of all layers or by kind of layer."""
     for name in _ROPE:
         found = config.get(name)
         if not isinstance(found, Mapping):

@@ -113,7 +113,10 @@ def _element_bytes(options: Mapping[str, Any]) -> float:
 
 
 def _heads_of_block(block: Any, heads: int) -> int:
-    """Return a layer's heads of keys and values, for Nemotron's searched architectures."""
+    """Return the heads of keys and values of a layer.
+
+    ``block`` is a layer's entry in the config of Nemotron's searched architectures.
+    """
     attention = block.get("attention") if isinstance(block, Mapping) else None
     if not isinstance(attention, Mapping):
         return heads

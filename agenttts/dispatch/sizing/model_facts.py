@@ -116,9 +116,10 @@ def model_facts(
 
 
 def read_config(path: str, overrides: object = None) -> dict[str, Any]:
-    """Return a model's config.json with an engine's ``hf_overrides``; empty if there is none.
+    """Return a model's config.json with an engine's ``hf_overrides``.
 
-    The values of a multimodal model's language part replace the others.
+    It is empty if there is none. The values of a multimodal model's language part replace the
+    others.
     """
     try:
         document = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
@@ -165,9 +166,9 @@ def _quantisation(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict
 
 
 def _group_size(quantisation: Mapping[str, Any]) -> int:
-    """Return how many elements of a weight's side share a scale; 0 if there is no bound.
+    """Return how many elements of a weight's side share a scale.
 
-    These elements must be on one GPU.
+    These elements must be on one GPU. 0 means that there is no such bound.
     """
     block = quantisation.get("weight_block_size")
     if isinstance(block, list) and block:
