@@ -1,4 +1,4 @@
-"""The container's command line: a clean environment and the directories of the trial.
+"""The container's command line: a clean environment and the trial's directories.
 
 The container gets exactly the directories that the trial needs. This works for Apptainer and for
 Singularity 3.x, which share the options used here.
@@ -123,10 +123,10 @@ def check_bindable(key: str, path: Path) -> None:
 
 
 def link_targets(place: Path) -> list[Path]:
-    """Return the paths outside of ``place`` that its symbolic links lead through or to.
+    """Return the paths outside of ``place`` that its symbolic links lead to.
 
-    For a directory, these are directories, also those of the deepest links. For a file that is a
-    link itself, these are the files that it leads through and to.
+    Paths that a link leads through are included. For a directory, the result is directories, also
+    those of the deepest links. For a file that is a link itself, it is files.
     """
     if not place.is_dir():
         return _hops(place)

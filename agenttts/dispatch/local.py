@@ -33,11 +33,13 @@ _TASK = b"submitit.core._submit"
 
 
 class LocalScheduler(HostScheduler):
-    """Processes of this host: ``max_running`` trials at a time, GPUs divided among them.
+    """Processes of this host: ``max_running`` trials at a time.
 
-    A job id is the pid of submitit's process for the job, which outlives the controller. A
-    restarted controller finds it by pid and folder. A service that does not end with its caller is
-    such a process too, in a session of its own: neither Ctrl-C nor a closed terminal reaches it.
+    GPUs are divided among them. A job id is the pid of submitit's process for the job, which
+    outlives the controller. A restarted controller finds it by pid and folder.
+
+    A service that does not end with its caller is such a process too, in a session of its own:
+    neither Ctrl-C nor a closed terminal reaches it.
     """
 
     name = "local"
@@ -157,7 +159,10 @@ class LocalScheduler(HostScheduler):
             return problem or f"{error.filename or sys.executable}: {error.strerror}"
 
     def _own_services(self, service: Service) -> list[str]:
-        """Return the processes that started the service; interrupted, they end it in order."""
+        """Return the processes that started the service.
+
+        When interrupted, they end it in order.
+        """
         return self._own_pids()
 
     def _own_pids(self) -> list[str]:
@@ -174,7 +179,7 @@ class LocalScheduler(HostScheduler):
         return self._is_ours(job_id) or self._is_child(job_id)
 
     def _live(self) -> list[str]:
-        """Return the processes of jobs of this folder, started by this scheduler or another."""
+        """Return the processes of jobs of this folder, whoever started them."""
         return [pid for pid in pids() if self._is_ours(pid)]
 
     def _is_ours(self, pid: str) -> bool:

@@ -106,10 +106,10 @@ CONTAINER_MESSAGES = (
         node=False,
     ),
 )
-"""Messages of Apptainer and Singularity, looked for if the trial's program did not begin.
+"""Messages of Apptainer and Singularity.
 
-They are matched in capitals, as the runtimes write them. git's "fatal: not a git repository" is not
-one of them.
+They are looked for if the trial's program did not begin. They are matched in capitals, as the
+runtimes write them. git's "fatal: not a git repository" is not one of them.
 """
 
 CONSEQUENCES = (

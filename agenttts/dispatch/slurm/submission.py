@@ -142,7 +142,7 @@ def slurm_executor(
     Their batch files, pickles and logs are in ``folder``.
 
     Raises:
-        UserError: Slurm cannot write logs in ``folder``.
+        UserError: Slurm cannot write logs in a folder of this name.
         MissingRequirement: There is no Slurm here.
     """
     check_folder(folder)
