@@ -1,6 +1,6 @@
-"""Check in seconds whether a node can run a trial, before a container holds its GPUs.
+"""Check in seconds whether a node can run a trial.
 
-The checks:
+This is done before a container starts and holds the node's GPUs. The checks:
 
 - The scratch directory can be written and has room.
 - The trial's directory can be written.

@@ -62,7 +62,7 @@ _SHORT = {
     "c": "cpus-per-task", "d": "dependency", "e": "error", "i": "input", "k": "no-kill", "m": "distribution", "n": "ntasks",
     "o": "output", "p": "partition", "q": "qos", "s": "oversubscribe", "t": "time", "w": "nodelist", "x": "exclude",
 }  # fmt: skip
-# Options without a value; some may have one.
+# Flags: options without a value. Some of them may also take one.
 _FLAGS = {"contiguous", "exclusive", "get-user-env", "ignore-pbs", "nice", "no-kill", "overcommit", "oversubscribe", "propagate", "reboot", "spread-job", "use-min-nodes", "verbose"}  # fmt: skip
 _NEGATED = {"requeue": "no-requeue"}
 _YES_NO = {"kill-on-invalid-dep": ("yes", "no"), "wait-all-nodes": ("1", "0")}
