@@ -179,7 +179,7 @@ def container_env(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def granted_devices() -> dict[str, str]:
-    """Return the variables that name the GPUs granted by Slurm inside a container.
+    """Return the variables that pass the GPUs granted by Slurm into a container.
 
     The container's clean environment would hide the host's variables.
     """

@@ -153,8 +153,8 @@ def _limit_of_the_job(end: AttemptEnd) -> Verdict | None:
     """Return the verdict on an engine that did not start or a call without progress.
 
     The first time, the node may be the cause, and the trial is tried again. The second time, the
-    trial is the cause: its TIMEOUT tells the searcher that this allocation does not end in time.
-    Otherwise each similar allocation would cost the same hours.
+    trial counts as the cause: its TIMEOUT tells the searcher that this allocation does not end in
+    time. Otherwise each similar allocation would cost the same hours.
     """
     if end.stopped not in ("start limit", "stall limit"):
         return None
@@ -388,7 +388,8 @@ def _log(end: AttemptEnd) -> str:
 def _exits(number: signal.Signals) -> tuple[int, int]:
     """Return the exit codes of an end by a signal.
 
-    The first is the parent's, the second that of a shell or a container runtime.
+    The first is what the parent process sees. The second is what a shell or a container runtime
+    passes on.
     """
     return -number, 128 + number
 

@@ -2,7 +2,7 @@
 
 The command is ``python -m agenttts.dispatch.detached``. Standard input holds the pickled folder,
 start and function. The process that was started is written to ``FOLDER/START.json``. The folder is
-not on the command line, because services are found by a folder there.
+not on the command line, because services are found by the folder on theirs.
 """
 
 from __future__ import annotations

@@ -27,10 +27,10 @@ _STOP_PATIENCE_S = 20.0
 
 
 class HostScheduler(Scheduler):
-    """The base of schedulers without a queue: ``max_running`` jobs at a time, here.
+    """The base of schedulers that run jobs on this host, without a queue.
 
-    A service is a process. One that ends with its caller is a child of the caller. It gets the last
-    GPUs, because trials take the first ones.
+    At most ``max_running`` jobs run at a time. A service is a process. One that ends with its
+    caller is a child of the caller. It gets the last GPUs, because trials take the first ones.
     """
 
     def __init__(self, profile: Profile, folder: Path) -> None:

@@ -183,8 +183,8 @@ def _find(text: str, known: tuple[KnownMessage, ...], *, warnings: bool) -> Foun
 def memory_held_by_others(text: str) -> FoundMessage | None:
     """Return a message if an engine found its GPU's memory in use before it took any.
 
-    Also None if nearly all of the memory was free. Then the model's own ``gpu_memory_utilization``
-    asks for more than any GPU of this kind has.
+    The result is also None if nearly all of the memory was free. Then the model's own
+    ``gpu_memory_utilization`` asks for more than any GPU of this kind has.
     """
     for match in _MEMORY_HELD.finditer(text):
         try:

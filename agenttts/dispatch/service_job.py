@@ -35,10 +35,9 @@ class EndingJob:
 
 
 def end_with_runner() -> None:
-    """End when the process that the scheduler polls and cancels is killed.
+    """End this process when the one that the scheduler polls and cancels is killed.
 
-    That process is the parent of a service on a host. A queue's job has none. Source: prctl(2),
-    Linux.
+    That one is the parent of a service on a host. A queue's job has none. Source: prctl(2), Linux.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

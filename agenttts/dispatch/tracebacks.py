@@ -24,7 +24,7 @@ Fewer may be the same in any two texts.
 
 
 def exceptions_behind(error: str, log: str) -> str:
-    """Return the exceptions of every chain of tracebacks in ``log`` that has ``error``.
+    """Return the exceptions of the traceback chains in ``log`` that hold ``error``.
 
     The result has the lines of the error and of its causes; '' if there are none. Python prints an
     exception's causes before it, joined by a sentence. A log may also hold tracebacks of exceptions
@@ -39,7 +39,7 @@ def exceptions_behind(error: str, log: str) -> str:
 def _chains(log: str) -> list[list[str]]:
     """Return the exceptions of each chain of joined tracebacks.
 
-    An exception is its line without those of its frames.
+    An exception is given by its lines without those of its frames.
     """
     chains: list[list[str]] = []
     chain: list[str] | None = None

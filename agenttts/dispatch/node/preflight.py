@@ -54,7 +54,7 @@ def node_problem(
         gpus: GPUs granted to the job.
         env: The job's environment (CUDA_VISIBLE_DEVICES).
         scratch_bytes: Free space that is needed in ``scratch``.
-        deadline: Seconds after which a check without an answer is left alone. Files that were not
+        deadline: Seconds after which a check without an answer is abandoned. Files that were not
             reached by then are a problem. `nvidia-smi` may take as long to wake a driver, so no
             answer from it is no problem.
     """

@@ -181,7 +181,7 @@ class _Memory:
     def nearly_starts(self, count: int) -> bool:
         """Return whether vLLM starts if it needs only weights and KV cache.
 
-        `_OVERHEAD_BYTES` is an estimate, so this may be true in practice.
+        It may then start, because `_OVERHEAD_BYTES` is only an estimate.
         """
         return self._short_bytes(count) <= _OVERHEAD_BYTES
 
@@ -204,6 +204,9 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
     """Return the fewest GPUs that hold the model and `CONTEXTS` contexts.
 
     If no number of GPUs on one node does, return the number that holds the most contexts.
+
+    Raises:
+        Unavailable: One node does not hold the weights and one context.
     """
     facts = memory.facts
     wanted = CONTEXTS if memory.context_tokens else 1

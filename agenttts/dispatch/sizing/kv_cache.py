@@ -127,11 +127,10 @@ def _heads_of_block(block: Any, heads: int) -> int:
 
 
 def _layers(config: Mapping[str, Any], layers: int) -> tuple[int, int, int, bool]:
-    """Return how many layers keep every token and how many keep a window.
+    """Return how many layers keep every token, and how many keep a window.
 
-    Returns:
-        The number of layers that keep every token, the number that keep a window, the window's
-            tokens, and whether the first number is an upper bound.
+    The result is the number of layers that keep every token, the number that keep a window, the
+    window's tokens, and whether the first number is an upper bound.
     """
     window = integer(config, "sliding_window")
     pattern = config.get("hybrid_override_pattern")  # Nemotron-H, Nemotron Nano 2: "M-M*-..."

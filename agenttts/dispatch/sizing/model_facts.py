@@ -42,7 +42,7 @@ class ModelFacts:
         heads: Attention heads.
         kv_heads: Heads of keys and values.
         context: Tokens of the longest context that the engine must take.
-        context_fits: Whether the engine takes the longest context that it has room for instead.
+        context_fits: Whether the engine shortens its context to what it has room for.
         longest: Tokens of the longest context by the model's config.
         widths: Lengths of the sides along which weights are divided among GPUs.
         group_size: Elements of a side that must stay together, because quantised ones share a

@@ -114,7 +114,7 @@ def check_folder(folder: Path) -> None:
     Source: sbatch(1), "filename pattern": a backslash turns off all replacement, ``%`` begins one.
 
     Raises:
-        UserError: They do not.
+        UserError: They would replace a part of the name, or it holds a control character.
     """
     text = str(folder)
     found = next((tag for tag in _TAGS if tag in text), None)

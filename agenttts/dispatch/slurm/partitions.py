@@ -235,9 +235,8 @@ def _refused(
     In Slurm, an allowed account allows the accounts below it too (slurm.conf(5), AllowAccounts).
     Slurm does not look at denied accounts if others are allowed.
 
-    Returns:
-        Whether the refusal is certain, and a text that says what the partition takes. None if
-            nothing is refused.
+    The result is whether the refusal is certain, and a text that says what the partition takes. It
+    is None if nothing is refused.
     """
     given = [name.strip().lower() for name in (named or "").split(",") if name.strip()]
     word = "accounts" if key == "account" else "QOS"

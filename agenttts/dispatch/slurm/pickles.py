@@ -1,7 +1,7 @@
 """The pickled functions of submitted jobs.
 
-Each is in a file that exists before the job does, so its name has the submission and not the job's
-id.
+Each is in a file that exists before the job does. So the file is named after the submission and not
+after the job's id.
 """
 
 from __future__ import annotations

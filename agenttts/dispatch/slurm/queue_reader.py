@@ -25,8 +25,8 @@ _ELEMENTS = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
 # The name of one node. A list of several nodes and "None assigned" do not match.
 _NODE = re.compile(r"[\w.-]+", re.ASCII)
 _STATE = re.compile(r"([A-Z][A-Z_]+)\+?(?: by \d+)?", re.ASCII)
-# squeue is asked for the elements of arrays one by one (-r). A larger range in its answer is not
-# expanded.
+# Most elements of an array that are expanded from one answer. squeue is asked for the elements one
+# by one (-r), so a range should not occur.
 _MOST_ELEMENTS = 100_000
 
 

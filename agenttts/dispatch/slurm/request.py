@@ -92,5 +92,8 @@ def _gpus(resources: JobResources, gpus: int) -> dict[str, str]:
 
 
 def _one_line(text: str) -> str:
-    """Return a name or comment on one line: it may hold any name of a user's model."""
+    """Return a name or comment on one line.
+
+    It may hold the name of a model, which the user has chosen.
+    """
     return _CONTROL.sub(" ", text)

@@ -48,7 +48,7 @@ class SlurmScheduler(Scheduler):
     An array has one element per trial and is submitted whole or not at all. If one of several
     single jobs is refused, those before it are submitted, and `find` finds them.
 
-    After a submit limit has refused a batch, `capacity` asks for half as many jobs, and for more
+    After a submit limit has refused a batch, `capacity` allows half as many jobs, and more
     again as they are accepted. Slurm limits how many elements of one array run, but not how many
     arrays run beside each other. So while trials live, `capacity` allows no more than
     ``max_running`` of them.

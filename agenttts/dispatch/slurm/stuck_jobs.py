@@ -75,7 +75,7 @@ def _completes(row: QueueRow) -> bool:
 class StuckJobs:
     """Tells which jobs have been stuck for ``patience_seconds``.
 
-    A job's time begins with the first question about it. Times are kept in memory only, so they
+    A job's time begins when `overdue` first sees it stuck. Times are kept in memory only, so they
     begin again with a new controller.
     """
 
