@@ -34,7 +34,10 @@ class JobResources(Section):
     account: str | None = None
     qos: str | None = None
     time: str = "04:00:00"
-    """Time limit as Slurm writes it: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS."""
+    """Time limit in Slurm's format.
+
+    Valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS.
+    """
     mem: str | None = None
     """Memory of a job, independent of its GPUs, e.g. ``32G``."""
     mem_per_gpu: str | None = None
