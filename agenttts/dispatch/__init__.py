@@ -1,1 +1,1 @@
-"""Profiles, schedulers and jobs: how trials are started and judged."""
+"""Profiles, schedulers and jobs: how trials are started and their ends judged."""

@@ -1,6 +1,7 @@
-"""The container's command line: a clean environment, and exactly the directories the trial needs.
+"""The container's command line: a clean environment and the trial's directories.
 
-Works for Apptainer and for Singularity 3.x, which share the options used here.
+The container gets exactly the directories that the trial needs. This works for Apptainer and for
+Singularity 3.x, which share the options used here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from agenttts.dispatch.node.devices import inside_container
 from agenttts.errors import MissingRequirement, Unavailable, UserError
 
-# A container for batch inference needs no hub and sends no usage statistics.
+# A container for batch inference needs no hub and must send no usage statistics.
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -23,10 +24,11 @@ OFFLINE = {
 }
 
 
-# Each job has a scratch directory of its own on the node; the job fills its path in (dispatch.job).
+# Each job has a scratch directory of its own on the node; the job fills its path in
+# (`agenttts.dispatch.node.job`).
 SCRATCH = "{scratch}"
-# Below SCRATCH, which is /tmp inside. What compilers leave in CACHE_FOLDER is kept between jobs
-# (dispatch.cache).
+# Folders in SCRATCH, which is /tmp inside the container. What compilers leave in CACHE_FOLDER is
+# kept between jobs (`agenttts.dispatch.node.compile_cache`).
 CACHE_FOLDER = "cache"
 HOME_FOLDER = "home"
 CACHES = {
@@ -37,14 +39,14 @@ CACHES = {
     "CUDA_CACHE_PATH": f"/tmp/{CACHE_FOLDER}/cuda",
     # flashinfer makes directories below this one when it is imported, with any model on CUDA.
     "FLASHINFER_WORKSPACE_BASE": f"/tmp/{CACHE_FOLDER}/flashinfer",
-    # vLLM (0.33 on) then keeps what it measured of the model's memory there, too.
+    # With this, vLLM (0.33 on) also keeps there what it measured of the model's memory.
     "VLLM_ENABLE_STARTUP_PLAN": "1",
 }
 
 
 @dataclass(frozen=True)
 class Container:
-    """The image trials run in and how it is started.
+    """The image that trials run in and how it is started.
 
     ``binds`` are ``HOST[:CONTAINER[:OPTIONS]]``.
     """
@@ -63,21 +65,29 @@ def exec_command(
     read_only: Iterable[Path],
     writable: Iterable[Path],
 ) -> tuple[str, ...]:
-    """``RUNTIME exec ... IMAGE COMMAND``.
+    """Return the command ``RUNTIME exec ... IMAGE COMMAND``.
 
-    ``writable`` and ``read_only`` are bound at the same path inside, the job's scratch directory as
-    ``/tmp``; where links in a ``read_only`` directory lead out of it (as in a Hugging Face
-    snapshot), their targets are bound too. The container sees none of the user's home directory, no
-    host environment and its own process tree: what it starts ends with it. HOME is an empty,
-    writable directory. Raises `UserError` for a path that ``--bind`` cannot take.
+    The container sees nothing of the user's home directory and of the host's environment. It has
+    its own process tree, so everything that it starts ends with it. HOME is an empty, writable
+    directory, and ``/tmp`` is the job's scratch directory.
+
+    Args:
+        container: The image and the runtime's options.
+        command: The command to run inside.
+        read_only: Paths to bind at the same path inside, read-only. Where links in such a directory
+            lead out of it (as in a Hugging Face snapshot), their targets are bound too.
+        writable: Paths to bind at the same path inside, writable.
+
+    Raises:
+        UserError: ``--bind`` cannot take one of the paths.
     """
     arguments = [container.runtime, "--quiet", "exec", "--containall", "--no-home"]
     arguments += ["--bind", f"{SCRATCH}:/tmp"]
     if container.nv:
         arguments.append("--nv")
     bound: list[Path] = []
-    # Writable first, shortest first: a path inside one that is bound already needs no bind of its
-    # own.
+    # Writable paths first, the shortest first: a path inside one that is bound already needs no
+    # bind of its own.
     for path in sorted(set(writable), key=lambda p: len(p.parts)):
         if not any(path.is_relative_to(other) for other in bound):
             check_bindable("container", path)
@@ -92,15 +102,17 @@ def exec_command(
     for bind in container.binds:
         arguments += ["--bind", bind]
     arguments += container.options
-    # Inside, because Apptainer refuses to take HOME from its environment ("Overriding HOME ... is
-    # not permitted").
+    # HOME is set inside, because Apptainer refuses to take it from its environment ("Overriding
+    # HOME ... is not permitted").
     home = ("env", f"HOME=/tmp/{HOME_FOLDER}")
     return (*arguments, str(container.image), *home, *command)
 
 
 def check_bindable(key: str, path: Path) -> None:
-    """Raise `UserError` naming the ``key`` whose path cannot be bound: ``--bind`` ends a path
-    at a colon or a comma.
+    """Check that a path can be bound: ``--bind`` ends a path at a colon or a comma.
+
+    Raises:
+        UserError: It cannot; the message names ``key``.
     """
     for mark, name in ((":", "colon"), (",", "comma")):
         if mark in str(path):
@@ -111,9 +123,10 @@ def check_bindable(key: str, path: Path) -> None:
 
 
 def link_targets(place: Path) -> list[Path]:
-    """What symbolic links in a directory lead through or to outside of it, as directories,
-    deepest links included; of a file that is a link itself, the files that it leads through and
-    to.
+    """Return the paths outside of ``place`` that its symbolic links lead to.
+
+    Paths that a link leads through are included. For a directory, the result is directories, also
+    those of the deepest links. For a file that is a link itself, it is files.
     """
     if not place.is_dir():
         return _hops(place)
@@ -140,7 +153,10 @@ def link_targets(place: Path) -> list[Path]:
 
 
 def _hops(link: Path) -> list[Path]:
-    """Where a symbolic link leads, link by link; none of what does not exist."""
+    """Return where a symbolic link leads, link by link.
+
+    Targets that do not exist are left out.
+    """
     hops: list[Path] = []
     place = link
     while place.is_symlink() and place.exists():
@@ -151,8 +167,9 @@ def _hops(link: Path) -> list[Path]:
 
 
 def container_env(env: Mapping[str, str]) -> dict[str, str]:
-    """Variables for the runtime's own environment that appear as ``env`` inside, whichever
-    runtime it is.
+    """Return the variables that make the runtime set ``env`` inside the container.
+
+    They work for both Apptainer and Singularity.
     """
     return {
         f"{prefix}_{name}": value
@@ -162,8 +179,9 @@ def container_env(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def granted_devices() -> dict[str, str]:
-    """The GPUs that Slurm granted this job, for inside a container, whose clean environment
-    would hide them.
+    """Return the variables that pass the GPUs granted by Slurm into a container.
+
+    The container's clean environment would hide the host's variables.
     """
     granted = {
         "CUDA_VISIBLE_DEVICES": inside_container(os.environ),
@@ -173,7 +191,7 @@ def granted_devices() -> dict[str, str]:
 
 
 def check_runtime(container: Container) -> None:
-    """Raise `MissingRequirement` when the container runtime is not there."""
+    """Raise `MissingRequirement` if the container runtime is absent."""
     if shutil.which(container.runtime) is None:
         raise MissingRequirement(
             f"{container.runtime} is not on this machine's PATH",
@@ -182,7 +200,7 @@ def check_runtime(container: Container) -> None:
 
 
 def check_image(container: Container) -> None:
-    """Raise `MissingRequirement` when the image is not there."""
+    """Raise `MissingRequirement` if the image is absent."""
     if not container.image.exists():
         raise MissingRequirement(
             f"container.image: there is no image {container.image}",
@@ -191,7 +209,7 @@ def check_image(container: Container) -> None:
 
 
 def check_binds(container: Container) -> None:
-    """Raise `Unavailable` when a bound directory is not there."""
+    """Raise `Unavailable` if a bound directory is absent."""
     for bind in container.binds:
         source = bind.split(":")[0]
         if not Path(source).exists():

@@ -1,10 +1,10 @@
-"""The attempts of a trial: one record each start, ``attempts/NN.json``, and what follows from all
-of them.
+"""The attempts of a trial: one record per start, ``attempts/NN.json``.
 
 A record is written when the attempt starts and completed when it ends, so that an attempt whose
-node was lost is still counted. Only the job on the node writes records. Reading is tolerant: fields
-of a newer version are left out, and a record that cannot be read counts as an attempt that was cut
-off.
+node was lost is still counted. Only the job on the node writes records.
+
+Reading is tolerant. Fields of a newer version are left out, and a record that cannot be read counts
+as an attempt that was cut off.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from agenttts.tables.schema import TrialState
 log = logging.getLogger(__name__)
 
 ATTEMPTS = "attempts"
-# Different trials that must have failed on a node, without one completing there since, before jobs
-# avoid it.
+# Number of different trials that must have failed on a node before jobs avoid it, with no trial
+# completing there since.
 TRIALS_TO_EXCLUDE = 2
-# How long jobs avoid a node after its last failure: by then somebody may have repaired it.
+# Time for which jobs avoid a node after its last failure. After that somebody may have repaired it.
 EXCLUDED_FOR = timedelta(hours=24)
-# So many nodes failing while no trial completes anywhere have a common cause that is none of
-# theirs.
+# If more nodes than this fail while no trial completes anywhere, they have a common cause, which is
+# not in the nodes.
 NODES_AT_FAULT = 3
-# sbatch takes a long list; a cluster that loses more nodes than this within a day is not helped by
-# excluding them.
+# sbatch takes a long list. If a cluster loses more nodes than this within a day, excluding them
+# does not help.
 MOST_EXCLUDED = 32
 
 
@@ -41,11 +41,14 @@ MOST_EXCLUDED = 32
 class Attempt:
     """One start of a trial.
 
-    Times are ISO-8601 UTC; ``finished`` is None when the attempt was cut off.
+    Times are ISO-8601 UTC. ``finished`` is None if the attempt was cut off.
 
-    ``retry``: another attempt may end otherwise; ``node_fault``: what ended it is the node's;
-    ``stopped``: why the job itself stopped the trial (`agenttts.dispatch.blame.Stop`), None where
-    the trial ended by itself; ``log_start``: bytes of the trial's log before this attempt's.
+    Attributes:
+        retry: Whether another attempt may end otherwise.
+        node_fault: Whether the node's fault ended the attempt.
+        stopped: Why the job itself stopped the trial (`agenttts.dispatch.blame.Stop`); None if the
+            trial ended by itself.
+        log_start: Bytes of the trial's log before this attempt.
     """
 
     number: int
@@ -64,7 +67,7 @@ class Attempt:
 
     @property
     def seconds(self) -> float:
-        """Wall seconds, 0 when the end is not known."""
+        """Wall time in seconds; 0 if the end is not known."""
         if self.finished is None:
             return 0.0
         start, end = datetime.fromisoformat(self.started), datetime.fromisoformat(self.finished)
@@ -72,16 +75,24 @@ class Attempt:
 
 
 def read_attempts(directory: Path, *, patient: bool = False) -> list[Attempt]:
-    """The attempts of a trial so far, oldest first.
+    """Return the attempts of a trial so far, oldest first.
 
-    ``patient``: raise `OSError` where the file system is in trouble that may pass, instead of
-    taking a record for damaged.
+    Args:
+        directory: The trial's directory.
+        patient: Raise if the file system has trouble that may pass, instead of treating a record as
+            damaged.
+
+    Raises:
+        OSError: Only with ``patient``: the file system has trouble that may pass.
     """
     return [_read(path, patient) for path in attempt_files(directory)]
 
 
 def attempt_files(directory: Path) -> list[Path]:
-    """The files of the records, oldest first: by number, as names have two digits up to 99."""
+    """Return the record files, oldest first.
+
+    They are sorted by number, because names have two digits only up to 99.
+    """
     return sorted((directory / ATTEMPTS).glob("[!.]*.json"), key=_number)
 
 
@@ -93,20 +104,20 @@ def write_attempt(directory: Path, attempt: Attempt) -> None:
 
 
 def count_state(attempts: Sequence[Attempt], state: TrialState) -> int:
-    """How many attempts ended in a state."""
+    """Return how many attempts ended in a state."""
     return sum(attempt.state == state for attempt in attempts)
 
 
 def retry_pause(attempts: Sequence[Attempt], lost: int, pauses: Sequence[float]) -> float:
-    """Seconds between a trial's last failure and its next start.
+    """Return the seconds between a trial's last failure and its next start.
+
+    Preempted attempts do not count: a pause would not bring the place back sooner.
 
     Args:
         attempts: The trial's records.
-        lost: How many of its jobs were lost, as the caller knows: a job may leave no record.
+        lost: How many of its jobs were lost, as far as the caller knows. A job may leave no record.
         pauses: The pause after the first failure, the second, ...; the last one also after every
             later failure.
-
-    Preempted attempts count for nothing: a pause would not bring the place back sooner.
     """
     failed = max(lost, sum(a.state in (None, TrialState.INFRA_FAILED) for a in attempts))
     return pauses[min(failed, len(pauses)) - 1] if failed and pauses else 0.0
@@ -114,10 +125,10 @@ def retry_pause(attempts: Sequence[Attempt], lost: int, pauses: Sequence[float])
 
 @dataclass(frozen=True)
 class Loss:
-    """A job that ended without a result, as the queue told it: there may be no attempt of it, or
-    none that was completed.
+    """A job that ended without a result, as the queue reported it.
 
-    ``moment`` is when that was seen, ISO-8601 UTC; ``node_fault``: it is the node's.
+    There may be no attempt of it, or none that was completed. ``moment`` is when the loss was seen,
+    ISO-8601 UTC. ``node_fault`` says that the node was the cause.
     """
 
     trial: str
@@ -130,14 +141,20 @@ class Loss:
 def nodes_to_exclude(
     trials: Mapping[str, Sequence[Attempt]], now: datetime, losses: Iterable[Loss] = ()
 ) -> tuple[str, ...]:
-    """The nodes that new jobs should not run on, sorted: those that failed, by the attempts of all
-    trials and by ``losses``.
+    """Return the nodes that new jobs should not run on, sorted.
 
-    A node is avoided for `EXCLUDED_FOR` once an attempt ended by a fault that is the node's, or
-    once attempts of `TRIALS_TO_EXCLUDE` different trials failed there for unknown reasons with no
-    trial completing in between. No node is, while more than `NODES_AT_FAULT` would be and no trial
-    has completed anywhere since, or more than one would be and no attempt has begun anywhere, as
-    with a setup line that is wrong: then the cause is elsewhere.
+    They follow from the attempts of all trials and from ``losses``. A node is avoided for
+    `EXCLUDED_FOR` after one of these:
+
+    - a fault of the node ended an attempt
+    - attempts of `TRIALS_TO_EXCLUDE` different trials failed there for unknown reasons, with no
+      trial completing there in between
+
+    In two cases the cause is elsewhere, and no node is avoided:
+
+    - More than `NODES_AT_FAULT` nodes failed, and no trial has completed anywhere since.
+    - More than one node failed, and no attempt has begun anywhere. A wrong setup line has this
+      effect.
     """
     ended = sorted(
         [
@@ -163,7 +180,7 @@ def nodes_to_exclude(
                 faulty[node] = datetime.fromisoformat(attempt.finished)
     recent = [node for node, moment in faulty.items() if now - moment < EXCLUDED_FOR]
     if len(recent) > 1 and not any(trials.values()):
-        return ()  # no job of the run has come as far as an attempt: what they have in common may be to blame
+        return ()  # no job of the run has begun an attempt, so the cause may be common to all
     if len(recent) > NODES_AT_FAULT:
         first = min(faulty[node] for node in recent)
         if completed is None or completed < first:
@@ -172,12 +189,15 @@ def nodes_to_exclude(
 
 
 def _number(path: Path) -> int:
-    """The number of the attempt that a file is named after; 0 where it is none."""
+    """Return the number in a record's file name; 0 if the name is not a number."""
     return int(path.stem) if path.stem.isdecimal() else 0
 
 
 def _on_record(loss: Loss, trials: Mapping[str, Sequence[Attempt]]) -> bool:
-    """Whether the job itself wrote down as much, and when it was: the queue's word comes later."""
+    """Return whether the job itself recorded the same fault.
+
+    Its record has the time of the fault; the queue reports it later.
+    """
     return any(
         attempt.job_id == loss.job_id
         and attempt.finished is not None
@@ -217,7 +237,7 @@ def _read(path: Path, patient: bool) -> Attempt:
 
 
 def _check(attempt: Attempt) -> None:
-    """Raise `ValueError` for values that nothing can be worked out from."""
+    """Raise `ValueError` for values that cannot be used."""
     for moment in (attempt.started, attempt.finished):
         if moment is not None and datetime.fromisoformat(moment).tzinfo is None:
             raise ValueError(f"'{moment}' has no time zone")

@@ -1,10 +1,11 @@
-"""Whose fault a failed attempt was: the machine's, the queue's, the user's, or the trial's own.
+"""Decide what a failed attempt means: its state, and whether and where to retry.
 
-One table, from what is known of an attempt's end to its state, whether to try again, and whether to
-avoid its node. The job on the node asks it first, without the queue's word; the controller asks
-again with the queue's word, when the job has ended. An allocation is blamed (FAILED, OOM, TIMEOUT)
-only where something says that it was the cause: an end that nothing explains is INFRA_FAILED and
-tried again.
+One table leads from what is known of an attempt's end to a `Verdict`, with the node to avoid if
+there is one. The job on the node asks it first, without the queue's state. The controller asks
+again with the queue's state, after the job has ended.
+
+An allocation is blamed (FAILED, OOM, TIMEOUT) only where there is evidence that it was the cause.
+An end without an explanation is INFRA_FAILED, and the trial is tried again.
 """
 
 from __future__ import annotations
@@ -39,9 +40,8 @@ STOPS: tuple[Stop, ...] = get_args(Stop)
 class Verdict:
     """What the end of an attempt means.
 
-    ``retry``: another attempt may end otherwise; ``exclude_node``: on another node.
-
-    ``explanation`` is one sentence.
+    ``retry`` says whether another attempt may end otherwise. ``exclude_node`` says that it must run
+    on another node. ``explanation`` is one sentence.
     """
 
     state: TrialState
@@ -55,19 +55,19 @@ class AttemptEnd:
     """What is known of the end of an attempt that left no valid result.
 
     Args:
-        exit_code: Of the trial's command, negative for a signal as `subprocess` has it; None when
-            nobody saw its end.
-        fault: What the trial itself wrote down about this attempt.
-        log: The end of what this attempt logged.
-        queue_state: The queue's own word, upper case; empty where it was not asked.
-        node: The node's name, empty when unknown.
+        exit_code: Exit code of the trial's command, negative for a signal as in `subprocess`. None
+            if the end was not observed.
+        fault: The fault that the trial itself recorded for this attempt.
+        log: The end of this attempt's log.
+        queue_state: The queue's state of the job, in upper case; empty if the queue was not asked.
+        node: The node's name; empty if it is not known.
         began: Whether the trial's program had begun, inside its container.
-        stopped: Why the job stopped the trial; None when the trial ended by itself.
+        stopped: Why the job stopped the trial; None if the trial ended by itself.
         problem: What a preflight found, or why the command could not be started.
-        stops_before: Earlier attempts of the trial that a start or stall limit ended.
-        oom_killed: The kernel counted a kill for memory among the job's processes.
-        recorded: What the job on the node made of it, without the queue's word; the fields above
-            are then not used.
+        stops_before: Number of earlier attempts of the trial that a start or stall limit ended.
+        oom_killed: Whether the kernel counted a kill for memory among the job's processes.
+        recorded: The verdict of the job on the node, which did not know the queue's state. The
+            fields above are then not used.
     """
 
     exit_code: int | None = None
@@ -84,9 +84,9 @@ class AttemptEnd:
 
 
 def blame(end: AttemptEnd) -> Verdict:
-    """The verdict on an attempt's end: that of the first row of the table that has one.
+    """Return the verdict on an attempt's end, from the first row that has one.
 
-    Never raises.
+    It never raises.
     """
     for row in _ROWS:
         verdict = row(end)
@@ -95,14 +95,14 @@ def blame(end: AttemptEnd) -> Verdict:
     return _infra(f"the trial's command ended with {_how(end.exit_code)} and left no result")
 
 
-# The rows. Each returns None where it does not apply.
+# The rows of the table. Each returns None if it does not apply.
 
 
 def _taken_by_the_queue(end: AttemptEnd) -> Verdict | None:
-    """Whatever else happened to a job that was still running when its place was taken followed from
-    that.
+    """Return the verdict if Slurm preempted or lost the job.
 
-    PreemptMode=CANCEL sends SIGTERM first, so the job's own record says CANCELLED.
+    Everything else that happened to a running job then followed from that. With PreemptMode=CANCEL
+    Slurm sends SIGTERM first, so the job's own record says CANCELLED.
     """
     if end.queue_state == "PREEMPTED":
         return Verdict(TrialState.PREEMPTED, True, False, "Slurm gave its place to another job")
@@ -112,7 +112,7 @@ def _taken_by_the_queue(end: AttemptEnd) -> Verdict | None:
 
 
 def _recorded(end: AttemptEnd) -> Verdict | None:
-    """The job's own verdict, unless the queue knows more."""
+    """Return the job's own verdict, unless the queue knows more."""
     known = end.recorded
     if known is None:
         return None
@@ -150,11 +150,11 @@ def _stopped_by_the_job(end: AttemptEnd) -> Verdict | None:
 
 
 def _limit_of_the_job(end: AttemptEnd) -> Verdict | None:
-    """An engine that did not start, or a call without progress.
+    """Return the verdict on an engine that did not start or a call without progress.
 
-    The first time it may be the node's, and the trial is tried elsewhere. The second time it is the
-    trial's own: the searcher then learns that this allocation does not end in time, instead of
-    losing the same hours to each like it.
+    The first time, the node may be the cause, and the trial is tried again. The second time, the
+    trial counts as the cause: its TIMEOUT tells the searcher that this allocation does not end in
+    time. Otherwise each similar allocation would cost the same hours.
     """
     if end.stopped not in ("start limit", "stall limit"):
         return None
@@ -175,7 +175,7 @@ def _memory_of_somebody_else(end: AttemptEnd) -> Verdict | None:
 
 
 def _machine_s_message(end: AttemptEnd) -> Verdict | None:
-    """A known message, in the fault or where the log tells of it."""
+    """Return the verdict on a known message in the fault or in the log."""
     fault = end.fault
     said = find_message(_own_words(fault), MACHINE_MESSAGES) if fault is not None else None
     if said is not None:
@@ -188,12 +188,15 @@ def _machine_s_message(end: AttemptEnd) -> Verdict | None:
 
 
 def _memory(end: AttemptEnd) -> Verdict | None:
-    """Memory ran out, and something says so. A SIGKILL alone does not: anybody can send one."""
+    """Return OOM if there is evidence that memory ran out.
+
+    A SIGKILL alone is no evidence, because any process of the user or of root can send one.
+    """
     fault = end.fault
     if fault is not None and fault.kind != TrialState.OOM and not _may_hide_a_cause(fault):
         return None
-    # What is known of a killed engine is that it was killed, whatever kind of fault it was taken
-    # for.
+    # A message about a killed engine says only that it was killed, whatever kind of fault was
+    # recorded.
     engine_killed = fault is not None and "was killed by SIGKILL" in fault.message
     killed = engine_killed or end.exit_code in _exits(signal.SIGKILL)
     if end.queue_state == "OUT_OF_MEMORY" or (killed and end.oom_killed):
@@ -214,8 +217,9 @@ def _consequence_s_message(end: AttemptEnd) -> Verdict | None:
 
 
 def _engine_killed(end: AttemptEnd) -> Verdict | None:
-    """An engine's process ended by a signal that no program sends to itself for a fault of its
-    own.
+    """Return the verdict on an engine that a signal from outside ended.
+
+    These are signals that a program does not send to itself after an error of its own.
     """
     match = _ENGINE_SIGNAL.search(end.fault.message) if end.fault else None
     return _infra(end.fault.message) if match and end.fault else None
@@ -235,7 +239,7 @@ def _could_not_start(end: AttemptEnd) -> Verdict | None:
 
 
 def _ended_by_the_queue(end: AttemptEnd) -> Verdict | None:
-    """An attempt that was cut off: the queue's word is all there is."""
+    """Return the verdict on an attempt that was cut off, from the queue's state alone."""
     if end.queue_state in ("TIMEOUT", "DEADLINE"):
         return _time_limit()
     if end.queue_state == "CANCELLED":
@@ -248,8 +252,8 @@ def _ended_by_the_queue(end: AttemptEnd) -> Verdict | None:
 
 def _ended_by_a_signal(end: AttemptEnd) -> Verdict | None:
     if end.exit_code in _exits(signal.SIGTERM):
-        # Slurm signals every process of a job that is cancelled; without its word this is the
-        # likeliest.
+        # Slurm signals every process of a job that is cancelled. Without the queue's state this is
+        # the most likely cause.
         return Verdict(TrialState.CANCELLED, False, False, "the trial was ended by SIGTERM")
     if end.exit_code in _exits(signal.SIGKILL):
         return _infra("the trial was killed (SIGKILL), and nothing says that memory ran out")
@@ -282,16 +286,17 @@ _ROWS: tuple[Callable[[AttemptEnd], Verdict | None], ...] = (
 )
 
 _SIGNALS = frozenset(int(number) for number in signal.Signals)
-# What vLLM says where the error is one of its other processes', which have logged it.
+# What vLLM says if the error occurred in another of its processes, which has logged it.
 _REFERS_TO_THE_LOG = re.compile(r"root cause|stack trace|engine ?core|engine ?dead|background process", re.IGNORECASE)  # fmt: skip
-# What `agenttts.inference.engine_process` says of an engine whose process was killed from outside.
+# What `agenttts.inference.engine_process` says of an engine that was killed from outside.
 _ENGINE_SIGNAL = re.compile(r"was killed by SIG(KILL|TERM|BUS|ILL|HUP|INT|QUIT|USR1|USR2|PWR)\b")
-# What it says of one that ended by itself without an answer: that is no cause, nor is the last line
-# that it printed.
+# What it says of an engine that ended by itself without an answer. This names no cause, and neither
+# does the last line that the engine printed.
 _ENGINE_ENDED = re.compile(r"(was killed by SIG\w+|ended) \(exit code -?\d+\)")
 _WORKER_S_WORD = "; the cause, as a process of the engine printed it: "
 _LAST_LINE = "; its last line: "
-# Errors of the GPU's libraries, which follow from a fault of the GPU as from one of the program's.
+# Errors of the GPU's libraries. They follow from a fault of the GPU as well as from one of the
+# program.
 _GPU_ERROR = re.compile(r"\b(CUDA|HIP|CUBLAS|CUDNN|NVML|cuBLAS|cuDNN)[ _](error|failure|status)|\bcudaError|\bcublasStatus", re.IGNORECASE)  # fmt: skip
 
 
@@ -318,15 +323,17 @@ def _memory_of_the_job() -> Verdict:
 
 
 def _may_hide_a_cause(fault: Fault) -> bool:
-    """Whether the cause of a fault may stand in the log alone: an engine's, whose workers are
-    other processes.
+    """Return whether the cause of a fault may be in the log alone.
+
+    This holds for faults of an engine, whose workers are other processes.
     """
     return fault.source in ("", "engine")
 
 
 def _names_a_cause(fault: Fault) -> bool:
-    """Whether a fault says itself what happened, and not that something else did, as in a
-    process that it knows no more of.
+    """Return whether a fault's message itself says what happened.
+
+    It does not if it only refers to something else, such as the end of another process.
     """
     words, _, worker_s = _own_words(fault).partition(_WORKER_S_WORD)
     if _ENGINE_SIGNAL.search(words):
@@ -341,29 +348,34 @@ def _names_a_cause(fault: Fault) -> bool:
 
 
 def _own_words(fault: Fault) -> str:
-    """A fault's message without the line of a log that it quotes for want of a cause."""
+    """Return a fault's message without the log line that it quotes.
+
+    The line is quoted if no cause is known.
+    """
     return fault.message.partition(_LAST_LINE)[0]
 
 
 def _found(end: AttemptEnd, known: tuple[KnownMessage, ...]) -> FoundMessage | None:
-    """The first of the known messages in the fault's own words, else in what of the log belongs
-    to the end.
+    """Return the first of the known messages in the fault or in the log.
+
+    The fault's own words are searched first, then the part of the log from `_log`.
     """
     said = find_message(_own_words(end.fault), known) if end.fault is not None else None
     return said or find_in_log(_log(end), known)
 
 
 def _text(end: AttemptEnd) -> str:
-    """Everything in which messages are looked for."""
+    """Return all the text in which messages are looked for."""
     return _log(end) if end.fault is None else f"{end.fault.message}\n{_log(end)}"
 
 
 def _log(end: AttemptEnd) -> str:
-    """The part of the log that tells why an attempt ended.
+    """Return the part of the log that tells why an attempt ended.
 
-    None of it when the fault is the task's own, whose programs print anything. Where the trial
-    named the cause itself, what the log says besides is of things that did no harm: only exceptions
-    from which the fault followed count.
+    - The fault is the task's own: nothing, because the task's programs may print anything.
+    - The trial named the cause itself: only the exceptions that led to the fault. Other messages in
+      the log did no harm.
+    - Otherwise: the whole log.
     """
     fault = end.fault
     if fault is None:
@@ -374,12 +386,16 @@ def _log(end: AttemptEnd) -> str:
 
 
 def _exits(number: signal.Signals) -> tuple[int, int]:
-    """How an end by a signal shows: to the parent, and through a shell or a container runtime."""
+    """Return the exit codes of an end by a signal.
+
+    The first is what the parent process sees. The second is what a shell or a container runtime
+    passes on.
+    """
     return -number, 128 + number
 
 
 def _how(code: int | None) -> str:
-    """An exit code in words."""
+    """Return an exit code in words."""
     if code is None:
         return "an unknown exit code"
     number = -code if code < 0 else code - 128

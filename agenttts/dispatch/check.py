@@ -1,6 +1,4 @@
-"""One thing that ``doctor`` looked at: what, whether it is as needed, what was seen, and how it
-is fixed.
-"""
+"""One check of ``doctor``."""
 
 from __future__ import annotations
 
@@ -11,15 +9,22 @@ from typing import Any
 from agenttts.errors import AgentTTSError, MissingRequirement
 
 COMMAND_SECONDS = 60.0
-"""Seconds that a command may take to answer; one that hangs must not hold the checks up."""
+"""Seconds that a command may take to answer.
+
+A command that hangs must not block the other checks.
+"""
 
 
 @dataclass(frozen=True)
 class Check:
-    """``ok`` is None for a mere note; ``fix`` is the command or step that helps where ``ok`` is
-    false.
+    """What was checked, whether it is as needed, what was seen, and how to fix it.
 
-    ``where`` is what was looked at: this machine, or a job and its node.
+    Attributes:
+        what: The name of the check.
+        ok: Whether it is as needed; None for a mere note.
+        detail: What was seen.
+        fix: The command or step that helps if ``ok`` is false.
+        where: This machine, or a job and its node.
     """
 
     what: str
@@ -29,12 +34,15 @@ class Check:
     where: str = "here"
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
+        """Return the fields by name."""
         return asdict(self)
 
 
 def check(what: str, probe: Callable[[], str]) -> Check:
-    """Call ``probe``: what it returns is well, what it raises is not."""
+    """Call ``probe`` and return a check.
+
+    The check has passed with what ``probe`` returns, or failed with the error that it raises.
+    """
     try:
         return Check(what, True, probe())
     except MissingRequirement as error:

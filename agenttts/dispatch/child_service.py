@@ -1,4 +1,7 @@
-"""``python -m agenttts.dispatch.child_service PICKLE``: a service that is a child of its caller."""
+"""A service that is a child process of its caller.
+
+The command is ``python -m agenttts.dispatch.child_service PICKLE``.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Start a service that outlives this process: ``python -m agenttts.dispatch.detached``.
+"""Start a service that outlives this process.
 
-Standard input holds the pickled folder, start and function. Which process was started is written
-to ``FOLDER/START.json``. The folder is not on the command line, because services are found by it
-there.
+The command is ``python -m agenttts.dispatch.detached``. Standard input holds the pickled folder,
+start and function. The process that was started is written to ``FOLDER/START.json``. The folder is
+not on the command line, because services are found by the folder on theirs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _YEAR_MINUTES = 60 * 24 * 365
 
 
 def start(folder: Path, token: str, function: Callable[[], Any]) -> None:
-    """Submit the function as a local job of this session, and write down its process."""
+    """Submit the function as a local job of this session, and record its process."""
     executor = submitit.LocalExecutor(folder)
     executor.update_parameters(timeout_min=_YEAR_MINUTES)
     job: submitit.Job[Any] = executor.submit(function)
@@ -33,7 +33,7 @@ def start(folder: Path, token: str, function: Callable[[], Any]) -> None:
 
 if __name__ == "__main__":
     arguments = pickle.loads(sys.stdin.buffer.read())
-    # The job is not to hold the caller's pipe.
+    # The job must not hold the caller's pipe open.
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), sys.stdin.fileno())
     start(*arguments)

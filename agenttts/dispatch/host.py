@@ -1,4 +1,4 @@
-"""What schedulers have in common whose jobs are processes or threads of this host."""
+"""The common part of schedulers whose jobs are processes or threads of this host."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
 from agenttts.files.processes import command_line, end_process, is_dying, pids, process_identity
 from agenttts.tables.schema import TrialState
 
-# The module that is a service which ends with its caller.
+# The module of a service that ends with its caller.
 _CHILD = b"agenttts.dispatch.child_service"
 _STOP_PATIENCE_S = 20.0
 
 
 class HostScheduler(Scheduler):
-    """The base of schedulers without a queue: ``max_running`` jobs at a time, on this host.
+    """The base of schedulers that run jobs on this host, without a queue.
 
-    A service is a process. One that ends with its caller is a child of the caller and gets the last
-    GPUs, because trials take the first ones.
+    At most ``max_running`` jobs run at a time. A service is a process. One that ends with its
+    caller is a child of the caller. It gets the last GPUs, because trials take the first ones.
     """
 
     def __init__(self, profile: Profile, folder: Path) -> None:
@@ -41,10 +41,10 @@ class HostScheduler(Scheduler):
         return max(0, self._profile.max_running - live)
 
     def withdraw(self, batch: str, requests: Sequence[JobRequest], trials: Collection[str]) -> None:
-        """Nothing appears later here."""
+        """Do nothing: no job can appear later on this host."""
 
     def avoid(self, job_ids: object, nodes: Sequence[str]) -> list[str] | None:
-        """This machine is the only node."""
+        """Return None: this machine is the only node."""
         return None
 
     def start_service(self, request: ServiceRequest) -> Service:
@@ -63,8 +63,8 @@ class HostScheduler(Scheduler):
 
     def service_status(self, service: Service) -> JobStatus:
         if not self.reaches(service):
-            # On a shared file system a lock that is held says that it runs. One that is free says
-            # nothing, because locks may be the host's own.
+            # On a shared file system, a held lock shows that the service runs. A free lock shows
+            # nothing, because locks may be local to the host.
             if _holds_lock(service):
                 return JobStatus("RUNNING", ended=False)
             return JobStatus(ELSEWHERE, ended=False, detail=_elsewhere(service))
@@ -78,7 +78,7 @@ class HostScheduler(Scheduler):
                 if pid in self._children:
                     self._children.pop(pid).wait()
             else:
-                with suppress(ProcessLookupError):  # ended meanwhile
+                with suppress(ProcessLookupError):  # it has ended in the meantime
                     os.kill(int(pid), signal.SIGINT)
 
     def reaches(self, service: Service) -> bool:
@@ -96,10 +96,10 @@ class HostScheduler(Scheduler):
 
     @abstractmethod
     def _own_services(self, service: Service) -> list[str]:
-        """The live processes of services that `_start_own` has started."""
+        """Return the live processes of services that `_start_own` has started."""
 
     def _service_runs(self, service: Service) -> bool:
-        """Whether a service of this host runs."""
+        """Return whether a service of this host runs."""
         if service.job_id is None:
             return self.find_service(service) is not None
         return is_process(service.job_id, os.fsencode(self._folder), service.identity)
@@ -131,7 +131,7 @@ class HostScheduler(Scheduler):
         return started(request, str(child.pid))
 
     def _live_children(self) -> list[str]:
-        """The children of this folder that live, those too that another caller's death has left."""
+        """Return the live children of this folder, including those of callers that died."""
         return [pid for pid in pids() if self._is_child(pid)]
 
     def _is_child(self, pid: str) -> bool:
@@ -142,13 +142,13 @@ class HostScheduler(Scheduler):
 
 
 def is_process(pid: str, mark: bytes, identity: str | None) -> bool:
-    """Whether a process of this host is the one that was started as a service.
+    """Return whether a process of this host is the one that was started as a service.
 
     Args:
         pid: The process.
-        mark: What its command line holds.
-        identity: Its `agenttts.files.processes.process_identity` when it was started; None where an
-            older version did not write it down.
+        mark: A text in its command line.
+        identity: Its `agenttts.files.processes.process_identity` when it was started; None if an
+            older version did not record it.
     """
     if mark not in command_line(pid) or is_dying(pid):
         return False
@@ -156,7 +156,7 @@ def is_process(pid: str, mark: bytes, identity: str | None) -> bool:
 
 
 def started(request: ServiceRequest, pid: str, identity: str | None = None) -> Service:
-    """The record of a service that was started here as the process ``pid``."""
+    """Return the record of a service that was started here as the process ``pid``."""
     return Service(
         request.name,
         request.start,
@@ -171,7 +171,7 @@ def _holds_lock(service: Service) -> bool:
 
 
 def _elsewhere(service: Service) -> str:
-    """Why nothing is known here of a service on another host."""
+    """Return why nothing is known here of a service on another host."""
     return (
         f"was started on {service.host} as process {service.job_id}; this is "
         f"{socket.gethostname()}, from where it cannot be seen or signalled"

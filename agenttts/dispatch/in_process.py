@@ -1,4 +1,7 @@
-"""Trials as threads of the controller's own process: for debugging, notebooks and tests."""
+"""Trials as threads of the controller's own process.
+
+This is meant for debugging, notebooks and tests.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +31,26 @@ from agenttts.trial.spec import TrialSpec
 
 log = logging.getLogger(__name__)
 
-# How long a job waits before it looks again whether its child has ended or it was told to stop.
+# Time between two checks whether a job's child has ended or the job was told to stop.
 _POLL_S = 0.02
 
 
 class InProcessScheduler(HostScheduler):
-    """Threads of this process, one a trial, ``max_running`` of them at a time.
+    """Threads of this process, one per trial, at most ``max_running`` at a time.
 
-    A trial's Python code runs in this process, so that a debugger and ``print`` reach it. Three
-    kinds of trials run as child processes all the same: those in a container, those of a task of
-    the user's own (whose modules would stay loaded for the next run), and those with the
-    profile's ``setup`` lines or ``env``. GPUs are not shared out: every trial sees all of them.
+    A trial's Python code runs in this process, so that a debugger and ``print`` work. Three kinds
+    of trials run as child processes instead:
 
-    Jobs are known to all schedulers of one process by their folder, and end with that process:
-    polled from another one they have ended. A service that does not end with its caller runs in
-    the caller's own process too. It is known by the lock that it holds, because the process may
-    have other things to do.
+    - trials in a container
+    - trials of a task of the user's own, whose modules would stay loaded for the next run
+    - trials with the profile's ``setup`` lines or ``env``
+
+    GPUs are not divided: every trial sees all of them.
+
+    All schedulers of one process know its jobs, by their folder. The jobs end with that process;
+    polled from another process they have ended. A service that does not end with its caller runs in
+    the caller's own process too. It is identified by the lock that it holds, because the process
+    may have other work to do.
     """
 
     name = "in_process"
@@ -89,7 +96,7 @@ class InProcessScheduler(HostScheduler):
         return self._status_of(alive, "" if alive else "the process that ran it has ended")
 
     def _start_own(self, request: ServiceRequest) -> Service:
-        """Say which process it is to be; its owner calls the function."""
+        """Return the service that is to be this process; its owner calls the function."""
         return started(request, str(os.getpid()))
 
     def _own_services(self, service: Service) -> list[str]:
@@ -129,8 +136,9 @@ class _ThreadJob(TrialJob):
         self._thread.start()
 
     def stop(self) -> None:
-        """Have it end soon: its child process at once, a trial in this process after its engine
-        call.
+        """Make the job end soon.
+
+        Its child process ends at once. A trial in this process ends after its engine call.
         """
         self._stopped.set()
 
@@ -146,12 +154,12 @@ class _ThreadJob(TrialJob):
                     self._deadline = time.monotonic() + self.limit_seconds
         except (
             Exception
-        ) as error:  # of this scheduler's own, such as a full disk: the trial is started again
+        ) as error:  # an error of this scheduler, e.g. a full disk: the trial is started again
             log.exception("the job of %s failed", self.directory.name)
             self.problem = f"{type(error).__name__}: {error}"
 
     def _may_go_on(self) -> bool:
-        """Whether a trial that ran into its time limit is run again."""
+        """Return whether a trial that reached its time limit is run again."""
         return count_state(self._counted_attempts(), TrialState.TIMEOUT) <= self.max_timeouts
 
     def _say(self, text: str) -> None:
@@ -175,14 +183,14 @@ class _ThreadJob(TrialJob):
         return child.returncode
 
     def _spec_to_run_here(self) -> Path | None:
-        """The spec file of a trial that may run in this process."""
+        """Return the spec file of a trial that may run in this process, else None."""
         if self.command[:-1] != (sys.executable, "-m", "agenttts.trial") or self._setup or self.env:
             return None
         path = Path(self.command[-1])
         try:
             return path if TrialSpec.read(path).task_source is None else None
         except UserError:
-            return path  # the trial itself says what is wrong with it
+            return path  # the trial itself reports what is wrong with it
 
     def _evaluate(self, spec: Path) -> int:
         with (self.directory / LOG_FILE).open("a", encoding="utf-8") as stream:
@@ -194,7 +202,7 @@ class _ThreadJob(TrialJob):
             return run_trial(spec, engine, out=stream, err=stream)
 
     def _check(self) -> None:
-        """Raise `_Stop` when it is time to end."""
+        """Raise `_Stop` if the job must end."""
         if self._stopped.is_set():
             raise _Stop
         if time.monotonic() > self._deadline:
@@ -211,7 +219,7 @@ class _StoppableEngine:
         self._check = check
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """What the engine generates, unless the check raises."""
+        """Return what the engine generates, unless the check raises."""
         self._check()
         return self._engine.generate(requests)
 

@@ -26,19 +26,20 @@ from agenttts.files.processes import children, command_line, environment, parent
 
 log = logging.getLogger(__name__)
 
-# The module that runs a local job's process from its start to its end.
+# The module that runs a local job's process from start to end.
 RUNNER = b"submitit.local._local"
-# What that starts, and what goes on when it is killed.
+# The module that it starts, which continues if the first one is killed.
 _TASK = b"submitit.core._submit"
 
 
 class LocalScheduler(HostScheduler):
-    """Processes of this host: ``max_running`` trials at a time, GPUs shared out.
+    """Processes of this host: ``max_running`` trials at a time.
 
-    A job id is the pid of submitit's process for the job, which outlives the controller; a
-    controller that is started again finds it by pid and folder. A service that does not end with
-    its caller is such a process too, in a session of its own: neither Ctrl-C nor a closed terminal
-    reaches it.
+    GPUs are divided among them. A job id is the pid of submitit's process for the job, which
+    outlives the controller. A restarted controller finds it by pid and folder.
+
+    A service that does not end with its caller is such a process too, in a session of its own:
+    neither Ctrl-C nor a closed terminal reaches it.
     """
 
     name = "local"
@@ -64,21 +65,21 @@ class LocalScheduler(HostScheduler):
         return {job_id: self._status(job_id) for job_id in job_ids}
 
     def strays(self, token: str, known: Collection[str]) -> dict[str, str]:
-        """Processes of jobs that are not known, and what outlived the process of its job."""
+        """Return processes of unknown jobs, and those that outlived their job's process."""
         live = self._live()
         ancestors = {pid: set(parents(pid)) for pid in live}
         mine = set(known)
         return {
             pid: "a process"
             for pid in live
-            # A job's shell runs its process, and that its task.
+            # A job's shell runs the job's process, which runs its task.
             if pid not in mine and not ancestors[pid] & mine.union(live)
         }
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
             if self._alive(job_id):
-                with suppress(ProcessLookupError):  # ended between the look and the signal
+                with suppress(ProcessLookupError):  # it ended before the signal
                     os.kill(_runner(int(job_id)), signal.SIGINT)
 
     def _start(self, request: JobRequest) -> str:
@@ -98,14 +99,15 @@ class LocalScheduler(HostScheduler):
         return str(job.job_id)
 
     def _free_devices(self, count: int) -> list[int]:
-        # An earlier controller's jobs are known from their processes. Ours need not be seen there
-        # yet: for a moment after it was started, a program has no environment.
+        # An earlier controller's jobs are known from their processes. This one's may not be visible
+        # there yet: for a moment after its start, a program has no environment.
         busy = {device for job_id in self._live() for device in _devices(job_id)}
         for job_id, given in self._given.items():
             if self._alive(job_id):
                 busy.update(given)
         free = [d for d in range(self._profile.gpus_per_node) if d not in busy]
-        # With fewer GPUs than trials want they are shared; the operator sets `max_running`.
+        # If trials ask for more GPUs than there are, GPUs are shared; the operator sets
+        # `max_running`.
         return (free + sorted(busy))[:count]
 
     def _start_own(self, request: ServiceRequest) -> Service:
@@ -114,7 +116,7 @@ class LocalScheduler(HostScheduler):
             known = parse_json((self._folder / f"{request.start}.json").read_bytes())
             return started(request, known["job_id"], known["identity"])
         for pid in self._own_pids():
-            # It started all the same, and what failed came after that.
+            # It started, and what failed came after that.
             log.warning("the program that started %s failed afterwards: %s", request.name, problem)
             return started(request, pid)
         raise MissingRequirement(
@@ -124,8 +126,10 @@ class LocalScheduler(HostScheduler):
         )
 
     def _run_starter(self, request: ServiceRequest) -> str | None:
-        """Run the program that starts a service; None, or the last line that it wrote if it
-        failed.
+        """Run the program that starts a service.
+
+        Returns:
+            None if it succeeded, else the last line that it wrote.
         """
         output = self._folder.parent / "start.log"
         problem = ""
@@ -137,8 +141,8 @@ class LocalScheduler(HostScheduler):
                 done = subprocess.run(
                     [sys.executable, "-m", "agenttts.dispatch.detached"],
                     input=told,
-                    # A session of its own: neither Ctrl-C nor a closed terminal reaches the
-                    # service.
+                    # In a session of its own, so that neither Ctrl-C nor a closed terminal reaches
+                    # the service.
                     start_new_session=True,
                     stdout=stream,
                     stderr=stream,
@@ -155,7 +159,10 @@ class LocalScheduler(HostScheduler):
             return problem or f"{error.filename or sys.executable}: {error.strerror}"
 
     def _own_services(self, service: Service) -> list[str]:
-        """The processes that started the service, and end it in order when interrupted."""
+        """Return the processes that started the service.
+
+        When interrupted, they end it in order.
+        """
         return self._own_pids()
 
     def _own_pids(self) -> list[str]:
@@ -172,18 +179,19 @@ class LocalScheduler(HostScheduler):
         return self._is_ours(job_id) or self._is_child(job_id)
 
     def _live(self) -> list[str]:
-        """The processes that serve jobs of this folder, whoever started them."""
+        """Return the processes of jobs of this folder, whoever started them."""
         return [pid for pid in pids() if self._is_ours(pid)]
 
     def _is_ours(self, pid: str) -> bool:
-        # A pid may have been given to another program since: it is ours only if it serves our
-        # folder.
+        # The pid may have been given to another program since. It is a job of ours only if its
+        # command line has our folder.
         command = command_line(pid)
         return (RUNNER in command or _TASK in command) and os.fsencode(self._folder) in command
 
     def _directory(self, job_id: str) -> Path | None:
-        """The directory of the trial a job is for; None when it has not been told (and will end
-        by itself).
+        """Return the directory of the trial that a job is for.
+
+        None if the job has not been told; it then ends by itself.
         """
         path = submitit.core.utils.JobPaths(self._folder, job_id).submitted_pickle
         try:
@@ -194,8 +202,9 @@ class LocalScheduler(HostScheduler):
 
 
 def _runner(pid: int) -> int:
-    """The process that ends a job in order when interrupted: with `setup` lines, a child of the
-    job's shell.
+    """Return the process that ends a job in order when interrupted.
+
+    With `setup` lines it is a child of the job's shell.
     """
     if RUNNER in command_line(pid).split(b"\0"):
         return pid
@@ -203,6 +212,6 @@ def _runner(pid: int) -> int:
 
 
 def _devices(pid: str) -> list[int]:
-    """The GPUs a job was given."""
+    """Return the GPUs that a job was given."""
     given = environment(pid).get("CUDA_VISIBLE_DEVICES", "")
     return [int(device) for device in given.split(",") if device.isdigit()]

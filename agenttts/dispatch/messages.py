@@ -1,10 +1,11 @@
-"""What libraries print when a machine fails: known messages, by which such a failure is told from a
-trial's own.
+"""Messages that libraries print when a machine fails.
 
-They are looked for at the end of the log of an attempt that failed, and nowhere else: in a run that
-works most of them may appear as harmless warnings. Sources: the CUDA runtime's error list
-(cudaError_t), NVIDIA's Xid documentation, NCCL's ncclResult_t, vLLM 0.33 (worker start-up checks),
-Apptainer's and Singularity's messages of level FATAL, errno(3).
+They tell such a failure from a trial's own. They are looked for only at the end of the log of a
+failed attempt, because most of them may appear as harmless warnings in a run that works.
+
+Sources: the CUDA runtime's error list (cudaError_t), NVIDIA's Xid documentation, NCCL's
+ncclResult_t, vLLM 0.33 (worker start-up checks), Apptainer's and Singularity's messages of level
+FATAL, errno(3).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from agenttts.inference.out_of_memory import is_out_of_memory
 
 @dataclass(frozen=True)
 class KnownMessage:
-    """A message by which a failure is the machine's. ``node``: another node may well do better.
+    """A message that shows a failure of the machine.
 
-    ``any_level``: it counts as a warning too; of the others, which programs warn of and go on, only
-    an error does.
+    ``node`` says whether another node may do better. ``any_level`` says that the message counts as
+    a warning too. The others count only as errors, because programs print them as warnings and
+    continue.
     """
 
     pattern: re.Pattern[str]
@@ -31,7 +33,7 @@ class KnownMessage:
 
 @dataclass(frozen=True)
 class FoundMessage:
-    """A known message in a text: what it means, and the line it stands in."""
+    """A known message in a text: its meaning, and the line that holds it."""
 
     meaning: str
     node: bool
@@ -42,8 +44,8 @@ def _known(pattern: str, meaning: str, *, node: bool, any_level: bool = False) -
     return KnownMessage(re.compile(pattern, re.IGNORECASE | re.MULTILINE), meaning, node, any_level)
 
 
-# A line that warns or informs, by the level that loggers and Python's warnings write. NCCL's errors
-# have the level WARN.
+# A line of a level below error, as loggers and Python's warnings write it. NCCL's errors have the
+# level WARN.
 _NO_ERROR = re.compile(r"(?<!NCCL )\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Warning:")
 
 
@@ -83,8 +85,9 @@ MACHINE_MESSAGES = (
     _known(r"disk quota exceeded", "your disk quota is used up", node=False),
     _known(r"illegal instruction", "the node's processor lacks an instruction", node=True),
 )
-"""A cause of its own: a memory error beside one of these follows from it, or has nothing to do
-with it.
+"""Messages that name a cause.
+
+A memory error beside one of them follows from it or has nothing to do with it.
 """
 
 CONTAINER_MESSAGES = (
@@ -103,8 +106,10 @@ CONTAINER_MESSAGES = (
         node=False,
     ),
 )
-"""Apptainer's and Singularity's, in capitals as they write them (git's "fatal: not a git
-repository" is none of them): looked for where the trial's program did not begin.
+"""Messages of Apptainer and Singularity.
+
+They are looked for if the trial's program did not begin. They are matched in capitals, as the
+runtimes write them. git's "fatal: not a git repository" is not one of them.
 """
 
 CONSEQUENCES = (
@@ -133,7 +138,10 @@ CONSEQUENCES = (
         node=False,
     ),
 )
-"""What also follows from exhausted memory: looked for when nothing says that memory ran out."""
+"""Messages that also follow from exhausted memory.
+
+They are looked for only if nothing says that memory ran out.
+"""
 
 # vLLM, at the start of an engine: "Free memory on device cuda:0 (3.2/79.1 GiB) on startup is less
 # than desired GPU memory utilization (0.9, 71.2 GiB)". Older versions name no device.
@@ -142,8 +150,8 @@ _MEMORY_HELD = re.compile(
     r"is less than desired gpu memory utilization[^\n]*",
     re.IGNORECASE,
 )
-# Of an unused GPU the driver itself holds some per cent (6 % were seen on an MI355X, under 2 % on
-# an H100).
+# Free share of an unused GPU's memory. The driver itself holds a few per cent (6 % were seen on an
+# MI355X, under 2 % on an H100).
 _FREE_WHEN_UNUSED = 0.9
 # slurmstepd and the kernel: "Detected 1 oom_kill event", "oom-kill".
 _OOM_KILLED = re.compile(r"\boom[-_ ]kill", re.IGNORECASE)
@@ -151,13 +159,14 @@ _LINE_LENGTH = 200
 
 
 def find_message(text: str, known: tuple[KnownMessage, ...]) -> FoundMessage | None:
-    """The first of the known messages, in their order, that a text holds."""
+    """Return the first of the known messages, in their order, that a text holds."""
     return _find(text, known, warnings=True)
 
 
 def find_in_log(log: str, known: tuple[KnownMessage, ...]) -> FoundMessage | None:
-    """`find_message` in a log, where a line that only warns is no failure, but for messages of
-    ``any_level``.
+    """Return the first of the known messages in a log, without mere warnings.
+
+    A line that only warns counts for messages of ``any_level``.
     """
     return _find(log, known, warnings=False)
 
@@ -172,10 +181,10 @@ def _find(text: str, known: tuple[KnownMessage, ...], *, warnings: bool) -> Foun
 
 
 def memory_held_by_others(text: str) -> FoundMessage | None:
-    """Whether an engine found memory of its GPU in use before it took any.
+    """Return a message if an engine found its GPU's memory in use before it took any.
 
-    None too when nearly all of the memory was free: then the model's own ``gpu_memory_utilization``
-    asks for more than any GPU of this kind has.
+    The result is also None if nearly all of the memory was free. Then the model's own
+    ``gpu_memory_utilization`` asks for more than any GPU of this kind has.
     """
     for match in _MEMORY_HELD.finditer(text):
         try:
@@ -192,7 +201,7 @@ def memory_held_by_others(text: str) -> FoundMessage | None:
 
 
 def memory_ran_out(text: str) -> bool:
-    """Whether a text tells of memory that ran out, on a GPU or on the host."""
+    """Return whether a text says that memory ran out, on a GPU or on the host."""
     return is_out_of_memory(text) or bool(_OOM_KILLED.search(text))
 
 
@@ -202,7 +211,7 @@ def _whole_line(text: str, position: int) -> str:
 
 
 def _line_at(text: str, position: int) -> str:
-    """The line around a position, cut to what a message can show."""
+    """Return the line around a position, cut to the length of a message."""
     start = text.rfind("\n", 0, position) + 1
     line = " ".join(_whole_line(text, position).split())
     if len(line) <= _LINE_LENGTH:

@@ -1,4 +1,4 @@
-"""Cluster profiles: ``slurm/NAME.yaml``, what an operator writes once per cluster."""
+"""Cluster profiles: ``slurm/NAME.yaml``, written by an operator once per cluster."""
 
 from __future__ import annotations
 
@@ -25,44 +25,55 @@ log = logging.getLogger(__name__)
 
 
 class JobResources(Section):
-    """What one kind of job asks of Slurm. Unset fields are left to the cluster's defaults."""
+    """The resources that one kind of job asks of Slurm.
+
+    Fields that are not set are left to the cluster's defaults.
+    """
 
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     time: str = "04:00:00"
-    """Time limit as Slurm writes it: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS."""
+    """Time limit in Slurm's format.
+
+    Valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS.
+    """
     mem: str | None = None
-    """Memory of a job, whatever its GPUs, e.g. ``32G``."""
+    """Memory of a job, independent of its GPUs, e.g. ``32G``."""
     mem_per_gpu: str | None = None
     """Memory for each GPU of a job, e.g. ``64G``; a job without GPUs asks for ``mem``."""
     cpus: Annotated[int, Field(ge=1)] = 1
-    """CPUs of the job; for trials, per GPU when the trial takes more than one."""
+    """CPUs of the job. For trials: CPUs per GPU if the trial takes more than one GPU."""
     constraint: str | None = None
     reservation: str | None = None
     exclude: str | None = None
-    """Nodes that jobs must not run on, or, with a slash in it, a file that lists them, which is
-    read at launch.
+    """Nodes that jobs must not run on.
+
+    A value with a slash is a file that lists them; it is read at launch.
     """
     nodelist: str | None = None
-    """Nodes that jobs must run on, or a file of them."""
+    """Nodes that jobs must run on, or a file that lists them."""
     wckey: str | None = None
-    """The workload key, where the cluster wants one."""
+    """The workload key, for clusters that require one."""
     gpu_request: Literal["gpus-per-node", "gres", "gpus"] = "gpus-per-node"
-    """How GPUs are asked for: ``--gpus-per-node=N``, ``--gres=gpu:N`` or ``--gpus=N``."""
-    gpu_type: str | None = None
-    """The type of a GPU, e.g.
+    """The form of a GPU request.
 
-    ``a100``, in each of these forms: ``--gpus-per-node=a100:N``, ``--gres=gpu:a100:N``.
+    The forms are ``--gpus-per-node=N``, ``--gres=gpu:N`` and ``--gpus=N``.
+    """
+    gpu_type: str | None = None
+    """The type of a GPU, e.g. ``a100``.
+
+    It appears in each form of request: ``--gpus-per-node=a100:N``, ``--gres=gpu:a100:N``.
     """
     requeue: bool = True
-    """Whether Slurm may start a job again that lost its node or was preempted; if not, the
-    controller does.
+    """Whether Slurm may start a job again that lost its node or was preempted.
+
+    If not, the controller starts it again.
     """
     sbatch: dict[str, str] = {}
-    """Any other sbatch option by its long name without dashes, e.g.
+    """Other sbatch options, by their long names without dashes.
 
-    ``{mail-type: FAIL, exclusive: true}``.
+    Example: ``{mail-type: FAIL, exclusive: true}``.
     """
 
     @field_validator("time")
@@ -98,8 +109,9 @@ class JobResources(Section):
     @field_validator("sbatch", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
-        """Numbers and truth values of profiles that are made in Python; those of files are text
-        already.
+        """Turn numbers and truth values into text.
+
+        They occur in profiles made in Python; values from files are text already.
         """
         if not isinstance(value, dict):
             return value
@@ -119,12 +131,14 @@ class JobResources(Section):
 
 
 class ControllerResources(JobResources):
-    """Where the controller runs, and what its job asks of Slurm where it is one."""
+    """Where the controller runs, and what its job asks of Slurm if it is a job."""
 
     where: Literal["job", "here"] = "job"
-    """``here``: a process of the host that launches, detached from its terminal, for clusters that
-    take no jobs from compute nodes or have no queue for a light job of days. What it would ask of
-    Slurm is then not used.
+    """Where the controller runs.
+
+    ``here`` is a process of the host that launches, detached from its terminal. It is meant for
+    clusters that take no jobs from compute nodes, or that have no queue for a light job of several
+    days. The section's requests to Slurm are then not used.
     """
 
 
@@ -132,7 +146,7 @@ class ContainerDefaults(Section):
     """The container runtime of the cluster and what every trial's container gets."""
 
     runtime: Literal["apptainer", "singularity", "none"] = "apptainer"
-    """``none``: trials run on the Python that launched, which all nodes have to see."""
+    """``none``: trials run on the Python that launched them, which all nodes must see."""
     image: str | None = None
     binds: list[str] = []
     nv: bool = True
@@ -145,72 +159,87 @@ class Profile(Section):
     """Everything that differs from one cluster to the next."""
 
     kind: Literal["local", "slurm", "in_process"]
-    """``slurm``: jobs of a cluster; ``local``: processes of this machine; ``in_process``:
-    threads of the launching process, for debugging and notebooks
-    (`agenttts.dispatch.in_process`).
+    """The scheduler.
+
+    - ``slurm``: jobs of a cluster
+    - ``local``: processes of this machine
+    - ``in_process``: threads of the launching process, for debugging and notebooks
+      (`agenttts.dispatch.in_process`)
     """
     controller: ControllerResources = ControllerResources(time="2-00:00:00", mem="2G")
     trial: JobResources = JobResources()
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
-    """Memory of one GPU in GB (1e9 bytes): lets models without ``gpus`` be sized."""
+    """Memory of one GPU in GB (1e9 bytes), for sizing models without ``gpus``."""
     gpus_per_node: Annotated[int, Field(ge=0)] = 8
-    """GPUs one trial may take at most; without Slurm, the GPUs of this machine."""
+    """Maximum GPUs of one trial; without Slurm, the GPUs of this machine."""
     max_running: Annotated[int, Field(ge=1)] = 8
-    """Trials of one array that run at a time; without Slurm, trials at a time on this machine."""
+    """Trials of one array that run at a time.
+
+    Without Slurm: trials that run at a time on this machine.
+    """
     throttle: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude=True)
     """The old name of ``max_running``; still read, with a warning."""
     max_pending: Annotated[int, Field(ge=1)] = 1000
-    """Trials in the queue at most, waiting and running (besides the cluster's MaxArraySize and
-    limits on submitted jobs).
+    """Maximum number of trials in the queue, waiting and running.
+
+    The cluster's MaxArraySize and its limits on submitted jobs apply as well.
     """
     max_attempts: Annotated[int, Field(ge=1)] = 3
-    """Times a trial is started before a loss of its node or its place (not its own fault) is
-    final.
+    """Times a trial is started before the loss of its node or its place is final.
+
+    Faults of the trial itself do not count.
     """
     max_timeouts: Annotated[int, Field(ge=0)] = 1
-    """Times a trial that ran into its time limit is requeued to go on from its stored samples."""
+    """Times a trial at its time limit is requeued, to go on from its stored samples."""
     grace_seconds: Annotated[int, Field(ge=5)] = 60
     """Seconds before the time limit at which a trial is told to store its samples."""
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
     setup: list[str] = []
-    """Shell lines run on the node before the job, e.g.
+    """Shell lines that run on the node before the job, e.g. ``module load apptainer``.
 
-    ``module load apptainer``. One that fails ends the job, and its error names the line.
+    A line that fails ends the job, and the error names the line.
     """
     login_shell: bool = False
-    """Run jobs' batch files in a login shell (``#!/bin/bash -l``): for clusters that define
-    ``module`` only there.
+    """Whether batch files run in a login shell (``#!/bin/bash -l``).
+
+    Some clusters define ``module`` only there.
     """
     never_patience_minutes: Annotated[float, Field(ge=0)] = 30.0
-    """How long a job may wait for something that will not come by itself (a hold, a limit it
-    exceeds; a node that does not clean up after it) before it is cancelled and counts as an
-    attempt.
+    """Minutes that a job may wait for something that will not come by itself.
+
+    Examples are a hold, a limit that the job exceeds, or a node that does not clean up after it.
+    Then the job is cancelled and counts as an attempt.
     """
     env: dict[str, str] = {}
     """Environment of the trials (inside the container)."""
     cache: str | None = None
-    """Directory that all nodes see, for what engines compile at their start; None: ``cache``
-    beside the samples.
+    """Directory for what engines compile when they start; all nodes must see it.
+
+    None: ``cache`` beside the samples.
     """
     container: ContainerDefaults | None = None
     """None: trials run on the host's Python (the usual choice for ``kind: local``)."""
     start_minutes: Annotated[float, Field(gt=0)] = 30.0
-    """Minutes that the start of one engine may take before the attempt ends as INFRA_FAILED,
-    the second time as TIMEOUT.
+    """Minutes that the start of one engine may take before the attempt ends.
+
+    It ends as INFRA_FAILED the first time, as TIMEOUT the second time.
     """
     stall_minutes: Annotated[float, Field(gt=0)] = 30.0
-    """Minutes without a sign of progress (log, samples, an engine call's end) before the
-    attempt ends likewise.
+    """Minutes without progress before the attempt ends, as for ``start_minutes``.
+
+    Progress is a change of the log, new samples, or the end of an engine call.
     """
     max_preemptions: Annotated[int, Field(ge=0)] = 20
-    """Times a trial may lose its place to other jobs before it is given up as PREEMPTED."""
+    """Times a trial may lose its place to other jobs before it ends as PREEMPTED."""
     retry_pauses: list[Annotated[float, Field(ge=0)]] = [0.0, 30.0, 120.0, 600.0]
-    """Seconds before a trial is started again after its first failure, its second, ...; the
-    last one also after later ones.
+    """Seconds before a trial is started again after its first failure, its second, ...
+
+    The last one also applies to all later failures.
     """
     settle_seconds: Annotated[float, Field(ge=0)] | None = None
-    """Seconds that a result may take to appear after its job has ended; None: 120 on Slurm
-    (shared file systems), else 0.
+    """Seconds that a result may take to appear after its job has ended.
+
+    None: 120 on Slurm (shared file systems), else 0.
     """
 
     @property
@@ -249,7 +278,7 @@ class Profile(Section):
             "the profile's key throttle is called max_running now; rename it: 'max_running: %d'",
             self.throttle,
         )
-        # The model is frozen for its users; this is still its making.
+        # The model is frozen after validation, and this is still validation.
         self.__dict__.update(max_running=self.throttle, throttle=None)
         self.model_fields_set.add("max_running")
         self.model_fields_set.discard("throttle")
@@ -257,7 +286,8 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _grace_within_limit(self) -> Profile:
-        # A job told to stop as soon as it starts would die of the signal before it can take it.
+        # A job that is signalled as soon as it starts dies of the signal, before it installs its
+        # handler.
         for what in ("controller", "trial"):
             limit = minutes(getattr(self, what).time) * 60
             if self.grace_seconds >= limit:
@@ -269,7 +299,7 @@ class Profile(Section):
 
 
 def _looks_secret(name: str) -> bool:
-    """Whether a variable's value, by its name, should be in no file."""
+    """Return whether a variable's name suggests that its value must not be in a file."""
     return bool(re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name.strip().upper()))
 
 
@@ -281,10 +311,13 @@ BUILT_IN = {
 
 
 def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
-    """The profile called ``cluster``, or in the file of that path.
+    """Return the profile called ``cluster``, or the one in the file of that path.
 
-    Looked for as ``slurm/NAME.yaml`` under each of ``folders``; ``local`` and ``in_process`` always
-    exist. Raises `UserError` listing the profiles there are.
+    Profiles are ``slurm/NAME.yaml`` under each of ``folders``, in their order. ``local`` and
+    ``in_process`` always exist.
+
+    Raises:
+        UserError: There is no such profile. The message lists those that exist.
     """
     if cluster.endswith((".yaml", ".yml")) or "/" in cluster:
         path = Path(cluster).expanduser()
@@ -305,14 +338,15 @@ def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
 
 
 def frozen_profile(path: Path) -> Profile:
-    """The profile that a run was launched with: as `load_profile`, its paths as they were found
-    then.
+    """Return the profile that a run was launched with.
+
+    Unlike `load_profile`, it keeps the paths as they were found at launch.
     """
     return load_strict(Profile, read_text(path, "cluster profile"), str(path))
 
 
 def _read(path: Path) -> Profile:
-    """The profile in a file, its paths expanded and absolute, its files of nodes read."""
+    """Return the profile in a file, with absolute paths and with its node files read."""
     profile = load_strict(Profile, read_text(path, "cluster profile"), str(path))
     folder = path.absolute().parent
     try:
@@ -335,12 +369,14 @@ def _read(path: Path) -> Profile:
 
 
 def _anchored(value: str, folder: Path, key: str) -> str:
-    """A path of a profile, expanded and absolute: from the profile's folder, or from the
-    directory of the launch where that has it and the profile's folder does not.
+    """Return a path of a profile, expanded and absolute.
+
+    A relative path starts at the profile's folder. It starts at the directory of the launch if it
+    exists there and not in the profile's folder.
     """
     text = (
         value if Path(value).exists() else expanded(value, key)
-    )  # a name may have a dollar sign in it
+    )  # a file's name may hold a dollar sign
     if text.startswith("/"):
         return text
     places = [Path(os.path.normpath(base / text)) for base in (folder, Path.cwd())]
@@ -348,7 +384,7 @@ def _anchored(value: str, folder: Path, key: str) -> str:
 
 
 def _anchored_bind(bind: str, folder: Path, key: str) -> str:
-    """``HOST[:CONTAINER[:OPTIONS]]`` with HOST as `_anchored`."""
+    """Return ``HOST[:CONTAINER[:OPTIONS]]`` with HOST as in `_anchored`."""
     host, separator, rest = bind.partition(":")
     if not Path(host).exists():
         host, separator, rest = expanded(bind, key).partition(":")
@@ -356,7 +392,7 @@ def _anchored_bind(bind: str, folder: Path, key: str) -> str:
 
 
 def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResources:
-    """A section of the profile with the nodes that its files list in their place."""
+    """Return a section of the profile with node files replaced by the nodes in them."""
     changes = {}
     for name in ("exclude", "nodelist"):
         value = getattr(resources, name)
@@ -380,8 +416,9 @@ def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResource
 
 
 def describe(resources: JobResources) -> dict[str, Any]:
-    """The fields that are set, for plans and logs; ``time`` and ``cpus`` also where they have
-    their defaults.
+    """Return the fields that are set, for plans and logs.
+
+    ``time`` and ``cpus`` are included even if they have their defaults.
     """
     fields = type(resources).model_fields
     return {

@@ -1,4 +1,7 @@
-"""Which scheduler a profile means: the one place where a profile's ``kind`` is looked at."""
+"""The scheduler of a profile.
+
+This is the one place where a profile's ``kind`` is looked at.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,18 @@ SCHEDULERS: Mapping[str, type[Scheduler]] = {
 
 
 def scheduler_type(kind: str) -> type[Scheduler]:
-    """The scheduler for a ``kind``. Raises `UserError` listing the valid ones."""
+    """Return the scheduler for a ``kind``.
+
+    Raises:
+        UserError: There is no such scheduler. The message lists the valid ones.
+    """
     if kind not in SCHEDULERS:
         raise UserError(f"kind: unknown scheduler '{kind}'; {valid_names(kind, SCHEDULERS)}")
     return SCHEDULERS[kind]
 
 
 def create_scheduler(profile: Profile, folder: Path) -> Scheduler:
-    """The scheduler of a profile's trials and served models.
+    """Return the scheduler of a profile's trials and served models.
 
     Args:
         profile: The cluster's profile.
@@ -37,10 +44,10 @@ def create_scheduler(profile: Profile, folder: Path) -> Scheduler:
 
 
 def controller_scheduler(profile: Profile, folder: Path, kind: str | None = None) -> Scheduler:
-    """The scheduler of a run's controller.
+    """Return the scheduler of a run's controller.
 
-    Where the profile says ``controller: {where: here}``, it is a process of the host that launches,
-    and not a job of the trials' scheduler.
+    If the profile says ``controller: {where: here}``, the controller is a process of the host that
+    launches, and not a job of the trials' scheduler.
 
     Args:
         profile: The cluster's profile.
@@ -51,7 +58,7 @@ def controller_scheduler(profile: Profile, folder: Path, kind: str | None = None
 
 
 def load_completed_profile(cluster: str, folders: Sequence[Path]) -> Profile:
-    """`load_profile`, with what the profile leaves open taken from this shell's environment."""
+    """Return the profile of `load_profile`, completed from this shell's environment."""
     profile = load_profile(cluster, folders)
     return scheduler_type(profile.kind).completed(profile, os.environ)
 

@@ -1,4 +1,4 @@
-"""What a service's job is on its node, and what becomes of it when it is stopped."""
+"""The job of a service on its node, and what it does when it is stopped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RestartedJob:
     """
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Called by submitit on SIGUSR2: what the queue is to start again."""
+        """Return what the queue starts again; submitit calls this on SIGUSR2."""
         return submitit.helpers.DelayedSubmission(self)
 
 
@@ -30,14 +30,14 @@ class EndingJob:
     """
 
     def checkpoint(self) -> None:
-        """Called by submitit on SIGUSR2: None means to end here."""
+        """Return None, so that the job ends here; submitit calls this on SIGUSR2."""
         return
 
 
 def end_with_runner() -> None:
-    """End when the process that status and cancel know is killed (prctl(2), Linux).
+    """End this process when the one that the scheduler polls and cancels is killed.
 
-    That process is the parent of a service of a host; a queue's job has none.
+    That one is the parent of a service on a host. A queue's job has none. Source: prctl(2), Linux.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -53,5 +53,5 @@ def queue_job() -> str | None:
 
 
 def own_job_id() -> str:
-    """The id under which the scheduler knows the job that this process is."""
+    """Return the id under which the scheduler knows the job that is this process."""
     return os.environ.get("SLURM_JOB_ID") or str(os.getpid())

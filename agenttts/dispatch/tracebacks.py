@@ -1,5 +1,6 @@
-"""The tracebacks in a log that lead to an error: what raised it, where the error itself does
-not say.
+"""The tracebacks in a log that lead to an error.
+
+They tell what raised an error whose message does not say it.
 """
 
 from __future__ import annotations
@@ -7,24 +8,27 @@ from __future__ import annotations
 import re
 
 _BEGINS = "Traceback (most recent call last):"
-# traceback.py: how Python joins the tracebacks of exceptions that follow from each other.
+# The sentences by which Python joins the tracebacks of exceptions that follow from each other
+# (traceback.py).
 _JOINS = (
     "The above exception was the direct cause of the following exception:",
     "During handling of the above exception, another exception occurred:",
 )
-# "builtins.OSError: [Errno 5] ..." without the name of the exception.
+# The name of the exception in a line such as "builtins.OSError: [Errno 5] ...".
 _NAME = re.compile(r"[\w.]*\w(?:Error|Exception|Exit|Warning|Interrupt): |[\w.]+: ")
 _SHORTEST = 12
-"""Characters that an error and a line of a log must share; fewer are in any two texts."""
+"""Characters that an error and a log line must share.
+
+Fewer may be the same in any two texts.
+"""
 
 
 def exceptions_behind(error: str, log: str) -> str:
-    """The lines with exceptions of every traceback in ``log`` that ends in ``error``, its causes
-    before it; '' for none.
+    """Return the exceptions of the traceback chains in ``log`` that hold ``error``.
 
-    Python prints an exception's causes before it, joined by a sentence. A log may also hold
-    tracebacks of exceptions that were caught; those that no such sentence joins to the error's have
-    nothing to do with it.
+    The result has the lines of the error and of its causes; '' if there are none. Python prints an
+    exception's causes before it, joined by a sentence. A log may also hold tracebacks of exceptions
+    that were caught. Without such a sentence they have nothing to do with the error.
     """
     told = " ".join(error.split())
     return "\n".join(
@@ -33,8 +37,9 @@ def exceptions_behind(error: str, log: str) -> str:
 
 
 def _chains(log: str) -> list[list[str]]:
-    """The exceptions of each chain of joined tracebacks: their lines, without those of the
-    frames.
+    """Return the exceptions of each chain of joined tracebacks.
+
+    An exception is given by its lines without those of its frames.
     """
     chains: list[list[str]] = []
     chain: list[str] | None = None
@@ -43,7 +48,8 @@ def _chains(log: str) -> list[list[str]]:
     for line in log.splitlines():
         start = line.find(_BEGINS)
         if start >= 0:
-            # Loggers put time and process before each line, in as many characters.
+            # Loggers write the time and the process before each line, always with the same number
+            # of characters.
             prefix = line[:start]
             if chain is None or not joined:
                 chain = []
@@ -62,7 +68,7 @@ def _chains(log: str) -> list[list[str]]:
 
 
 def _same(line: str, told: str) -> bool:
-    """Whether a line with an exception is of the error."""
+    """Return whether a line with an exception is about the error."""
     text = " ".join(line.split())
     match = _NAME.match(text)
     text = text[match.end() :] if match else text

@@ -1,10 +1,11 @@
-"""What engines compile when they start, kept between jobs: one archive a kind of GPU and image.
+"""What engines compile when they start, kept between jobs.
 
-A job unpacks the archive into its scratch directory on the node, works there, and writes a new
-archive beside the old one, renamed into place, when something was added. Readers see an old archive
-or a new one, never a part; of two jobs that add at the same time one wins, and the other's
-additions are compiled once more. One archive, because thousands of small files are what shared file
-systems are slowest at.
+There is one archive per kind of GPU and image. A job unpacks it into its scratch directory on the
+node and works there. If something was added, it writes a new archive beside the old one and renames
+it into place. Readers see the old archive or the new one, never a part. If two jobs add at the same
+time, one wins, and the other's additions are compiled once more.
+
+It is one archive because shared file systems are slowest at thousands of small files.
 """
 
 from __future__ import annotations
@@ -25,21 +26,23 @@ from agenttts.files.commands import ask
 log = logging.getLogger(__name__)
 
 _QUERY_TIMEOUT_S = 20
-# A temporary archive this old belongs to a job that was killed while it wrote.
+# A temporary archive of this age belongs to a job that was killed while it wrote.
 _STALE_S = 24 * 3600.0
 
 
 def archive_path(directory: Path, image: str) -> Path:
-    """The archive for this node's kind of GPU and an image (any text that names it, such as its
-    digest).
+    """Return the archive for this node's kind of GPU and an image.
+
+    ``image`` is any text that names the image, such as its digest.
     """
     name = f"{_gpu_kind()}-{image[:16] or 'host'}"
     return directory / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.tar"
 
 
 def restore(archive: Path, folder: Path) -> None:
-    """Unpack the archive into ``folder``, which is made; an archive that is absent or damaged
-    leaves it empty.
+    """Unpack the archive into ``folder``, which is created.
+
+    If the archive is absent or damaged, the folder stays empty.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -54,17 +57,19 @@ def restore(archive: Path, folder: Path) -> None:
 
 
 def publish(folder: Path, archive: Path) -> bool:
-    """Write ``folder`` as the new archive if it holds files that the archive lacks; whether it was
-    written.
+    """Write ``folder`` as the new archive if it holds files that the archive lacks.
 
-    Others' additions since `restore` are kept. Nothing is raised: a cache that cannot be written
-    costs time alone.
+    What other jobs added since `restore` is kept. It never raises: a cache that cannot be written
+    only costs time.
+
+    Returns:
+        Whether the archive was written.
     """
     try:
         known = _names(archive)
         if not {str(path.relative_to(folder)) for path in _files(folder)} - known:
             return False
-        archive.parent.mkdir(exist_ok=True)  # not its parents: a run that was removed stays so
+        archive.parent.mkdir(exist_ok=True)  # without its parents: a removed run stays removed
         _remove_stale(archive)
         temporary = archive.with_name(f".{archive.name}.{secrets.token_hex(4)}")
         try:
@@ -94,7 +99,7 @@ def _names(archive: Path) -> set[str]:
 
 
 def _add_missing(tar: tarfile.TarFile, archive: Path) -> None:
-    """Copy what another job has added to the published archive meanwhile."""
+    """Copy what another job has added to the published archive in the meantime."""
     here = set(tar.getnames())
     with suppress(FileNotFoundError, tarfile.TarError), tarfile.open(archive) as published:
         for member in published:
@@ -115,8 +120,9 @@ def _remove_stale(archive: Path) -> None:
 
 
 def _gpu_kind() -> str:
-    """The name of the node's GPU, such as ``NVIDIA-H100-80GB-HBM3``; ``cpu`` where there is
-    none.
+    """Return the name of the node's GPU; ``cpu`` if it has none.
+
+    An example is ``NVIDIA-H100-80GB-HBM3``.
     """
     if not os.environ.get("CUDA_VISIBLE_DEVICES", "any") or shutil.which("nvidia-smi") is None:
         return "cpu"

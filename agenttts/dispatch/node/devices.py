@@ -1,5 +1,6 @@
-"""The GPUs granted to a job, by ``nvidia-smi -L``: whether they answer, and by which numbers a
-program inside knows them.
+"""The GPUs granted to a job, by ``nvidia-smi -L``.
+
+It tells whether they answer, and by which numbers a program inside a container knows them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ _LINE = re.compile(r"^\s*(?P<kind>GPU \d+:|MIG ).*\(UUID: (?P<uuid>[^)]+)\)", re
 
 @dataclass(frozen=True)
 class Listing:
-    """What ``nvidia-smi -L`` said: UUIDs of the whole GPUs and of the MIG devices, in order;
-    ``problem``: an error in it.
+    """The answer of ``nvidia-smi -L``.
+
+    ``gpus`` and ``mig`` are the UUIDs of the whole GPUs and of the MIG devices, in order.
+    ``problem`` is an error in the answer.
     """
 
     gpus: tuple[str, ...] = ()
@@ -28,8 +31,9 @@ class Listing:
 
 
 def list_devices(deadline: float = DEADLINE_S) -> Listing | None:
-    """The GPUs that this process may see; None where `nvidia-smi` is absent or does not answer
-    in time.
+    """Return the GPUs that this process may see.
+
+    None if `nvidia-smi` is absent or does not answer in time.
     """
     program = shutil.which("nvidia-smi")
     if program is None:
@@ -49,8 +53,9 @@ def list_devices(deadline: float = DEADLINE_S) -> Listing | None:
 
 
 def device_problem(gpus: int, env: Mapping[str, str], deadline: float = DEADLINE_S) -> str | None:
-    """What is wrong with ``gpus`` GPUs that were granted (CUDA_VISIBLE_DEVICES of ``env``);
-    None where nothing is known.
+    """Return what is wrong with the ``gpus`` GPUs that were granted.
+
+    They are those in CUDA_VISIBLE_DEVICES of ``env``. None if no problem is known.
     """
     listing = list_devices(deadline) if gpus else None
     if listing is None:
@@ -70,10 +75,11 @@ def device_problem(gpus: int, env: Mapping[str, str], deadline: float = DEADLINE
 
 
 def inside_container(env: Mapping[str, str], deadline: float = DEADLINE_S) -> str | None:
-    """CUDA_VISIBLE_DEVICES for inside a container; None where it is not set.
+    """Return CUDA_VISIBLE_DEVICES for inside a container; None if it is not set.
 
-    UUIDs (of MIG devices, or of GPUs) become 0, 1, ... when these are all that the job can see:
-    vLLM reads numbers alone. Otherwise they stay: a number would name another job's device.
+    UUIDs (of MIG devices or of GPUs) become 0, 1, ... if these are all devices that the job can
+    see, because vLLM reads only numbers. Otherwise they stay: a number would name another job's
+    device.
     """
     value = env.get("CUDA_VISIBLE_DEVICES")
     granted = _granted(env)
@@ -84,8 +90,8 @@ def inside_container(env: Mapping[str, str], deadline: float = DEADLINE_S) -> st
         return value
     mig = granted[0].startswith("MIG-")
     visible = listing.mig if mig else listing.gpus
-    # CUDA numbers MIG devices where a GPU has some, else the GPU: with more GPUs than MIG devices
-    # one has none.
+    # CUDA numbers the MIG devices of a GPU if it has some, else the GPU itself. If there are more
+    # GPUs than MIG devices, some GPU has no MIG device.
     alone = not mig or len(listing.gpus) <= len(visible)
     if sorted(visible) == sorted(granted) and alone:
         return ",".join(str(number) for number in range(len(granted)))

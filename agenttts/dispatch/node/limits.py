@@ -1,10 +1,14 @@
-"""Whether a trial makes progress: an engine that does not start and a call that hangs hold GPUs for
-nothing.
+"""Whether a trial makes progress.
 
-Progress is a new phase of the trial (each engine call is two), anything logged (an engine at work
-says so every few seconds, `agenttts.inference.beats`), and a new shard of its own in the sample
-store; without GPUs, where calls are slow and a hang costs little, also processor time. Time that
-the task's own code takes is not watched: it has limits of its own.
+An engine that does not start or a call that hangs holds GPUs without using them. These count as
+progress:
+
+- a new phase of the trial (each engine call is two)
+- anything logged (an engine at work logs every few seconds, `agenttts.inference.beats`)
+- a new shard of the trial in the sample store
+- without GPUs: processor time. Calls are slow there, and a hang costs little.
+
+The time of the task's own code is not watched, because it has limits of its own.
 """
 
 from __future__ import annotations
@@ -14,19 +18,21 @@ from dataclasses import dataclass
 from agenttts.dispatch.blame import Stop
 from agenttts.trial.phase import Phase
 
-# Tokens a second below which no GPU engine with a full batch was seen to fall; a call of an engine
-# that gives no sign of life may take as long as that needs.
+# Tokens a second: no GPU engine with a full batch was seen below this. A call of an engine that
+# logs nothing may take as long as its tokens need at this rate.
 SLOWEST_TOKENS_PER_SECOND = 500.0
-# A waiting process takes a little processor time too.
+# Share of processor time above which a process is busy; a waiting one takes a little too.
 _BUSY_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a job enforces.
+    """The limits that a job enforces.
 
-    ``start_seconds``: of one engine's start; ``stall_seconds``: without progress;
-    ``max_preemptions``: how often a job may lose its place before it is given up.
+    Attributes:
+        start_seconds: Seconds that one engine's start may take.
+        stall_seconds: Seconds without progress.
+        max_preemptions: How often a job may lose its place before it is given up.
     """
 
     start_seconds: float = 1800.0
@@ -38,7 +44,7 @@ class Limits:
 class Sight:
     """What is seen of a trial at one moment.
 
-    ``cpu_seconds`` is None where processor time is no progress.
+    ``cpu_seconds`` is None if processor time does not count as progress.
     """
 
     phase: Phase | None
@@ -49,7 +55,7 @@ class Sight:
 
 @dataclass(frozen=True)
 class Overrun:
-    """A limit that passed, and a sentence about it."""
+    """A limit that has passed, and a sentence about it."""
 
     stop: Stop
     problem: str
@@ -67,7 +73,7 @@ class Watch:
         self._last_look = self._phase_since = self._progress = now
 
     def look(self, sight: Sight, now: float) -> Overrun | None:
-        """The limit that has passed, if one has."""
+        """Return the limit that has passed, if one has."""
         last, self._last = self._last, sight
         passed, self._last_look = now - self._last_look, now
         if last is None or sight.phase != last.phase:
@@ -98,7 +104,7 @@ class Watch:
 
 
 def _moved(last: Sight, sight: Sight, passed: float) -> bool:
-    """Whether anything but the phase changed."""
+    """Return whether anything but the phase shows progress."""
     if (last.log_bytes, last.store_changed_ns) != (sight.log_bytes, sight.store_changed_ns):
         return True
     if sight.cpu_seconds is None or last.cpu_seconds is None:

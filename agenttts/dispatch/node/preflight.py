@@ -1,9 +1,13 @@
-"""Whether a node can run a trial at all, found out in seconds, before a container starts and holds
-its GPUs.
+"""Check in seconds whether a node can run a trial.
 
-What is looked at: the scratch directory can be written and has room; the trial's directory can be
-written; the image, the models and whatever else the trial reads is there; the GPUs granted answer.
-Looking is done in a thread of its own: a file system or a driver that hangs must not hang the job.
+This is done before a container starts and holds the node's GPUs. The checks:
+
+- The scratch directory can be written and has room.
+- The trial's directory can be written.
+- The image, the models and whatever else the trial reads are there.
+- The granted GPUs answer.
+
+They run in a thread of their own: a file system or a driver that hangs must not hang the job.
 """
 
 from __future__ import annotations
@@ -21,10 +25,11 @@ from pathlib import Path
 from agenttts.dispatch.node.devices import device_problem
 
 DEADLINE_S = 5.0
-"""For all of it."""
+"""Seconds for all checks together."""
 SCRATCH_BYTES = 10**9
-"""What compilers and caches of an engine take in the scratch directory, at least (vLLM 0.33:
-0.2 to 0.6 GB).
+"""Free space that an engine's compilers and caches need in the scratch directory.
+
+vLLM 0.33 takes 0.2 to 0.6 GB.
 """
 
 
@@ -38,8 +43,9 @@ def node_problem(
     scratch_bytes: int = SCRATCH_BYTES,
     deadline: float = DEADLINE_S,
 ) -> str | None:
-    """What keeps this node from running a trial; None when nothing was found within ``deadline``
-    seconds.
+    """Return what keeps this node from running a trial.
+
+    None if nothing was found within ``deadline`` seconds.
 
     Args:
         directory: The trial's directory, which the trial writes to.
@@ -48,9 +54,9 @@ def node_problem(
         gpus: GPUs granted to the job.
         env: The job's environment (CUDA_VISIBLE_DEVICES).
         scratch_bytes: Free space that is needed in ``scratch``.
-        deadline: Seconds after which a check that gives no answer is left alone. Files that are not
-            reached by then are a problem; `nvidia-smi` may take as long to wake a driver, and no
-            answer of it is none.
+        deadline: Seconds after which a check without an answer is abandoned. Files that were not
+            reached by then are a problem. `nvidia-smi` may take as long to wake a driver, so no
+            answer from it is no problem.
     """
     files: list[str | None] = []
     devices: list[str | None] = []
@@ -68,7 +74,7 @@ def node_problem(
     try:
         looking.start()
         asking.start()
-    except RuntimeError as error:  # Python's word for it: "can't start new thread"
+    except RuntimeError as error:  # Python's message: "can't start new thread"
         return f"the node starts no more threads ({error}); its limit of processes is used up ('ulimit -u')"
     looking.join(deadline)
     if looking.is_alive():
@@ -93,8 +99,9 @@ def _not_writable(directory: Path, what: str) -> str | None:
 
 
 def write_problem(directory: Path) -> str | None:
-    """What keeps this process from writing and reading files in ``directory``; None when
-    nothing does.
+    """Return what keeps this process from writing and reading files in ``directory``.
+
+    None if nothing does.
     """
     probe = directory / f".preflight-{secrets.token_hex(4)}"
     try:

@@ -1,5 +1,6 @@
-"""What the job can see of a trial's progress from outside: its phase, its log, the sample
-store, processor time.
+"""What the job sees of a trial's progress from outside.
+
+It sees the trial's phase, its log, the sample store and processor time.
 """
 
 from __future__ import annotations
@@ -26,19 +27,21 @@ class TrialSight:
         self._store = _Shards.of_trial(directory)
 
     def take(self) -> Sight:
-        """What is to be seen now."""
+        """Return what is to be seen now."""
         return Sight(
             phase=read_phase(self._directory),
             log_bytes=log_size(self._directory / LOG_FILE),
             store_changed_ns=self._store.changed_ns() if self._store else 0,
-            # A hang in a GPU's communication keeps a processor busy: no progress there.
+            # A hang in the GPUs' communication keeps a processor busy, so this is no sign of
+            # progress there.
             cpu_seconds=None if self._on_gpu else cpu_seconds(self._pid),
         )
 
 
 class _Shards:
-    """The shards of a sample store that one trial writes; other trials write into the same
-    directory.
+    """The shards of a sample store that one trial writes.
+
+    Other trials write into the same directory.
     """
 
     def __init__(self, directory: Path, prefix: str) -> None:
@@ -51,13 +54,14 @@ class _Shards:
     def of_trial(cls, directory: Path) -> _Shards | None:
         try:
             spec = TrialSpec.read(directory / SPEC_FILE)
-        except AgentTTSError:  # the trial itself says what is wrong with its spec
+        except AgentTTSError:  # the trial itself reports what is wrong with its spec
             return None
         return cls(Path(spec.samples), trial_writer(spec.run, spec.trial))
 
     def changed_ns(self) -> int:
-        """When the directory had last changed as a shard of this trial was new in it; 0 for
-        never.
+        """Return when a new shard of this trial was last seen, in nanoseconds.
+
+        It is the directory's time of change at that look; 0 if there was no new shard.
         """
         try:
             moment = self._directory.stat().st_mtime_ns

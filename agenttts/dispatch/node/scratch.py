@@ -1,5 +1,6 @@
-"""A job's scratch directory on the node: bound into the container as ``/tmp``, removed when the
-job ends.
+"""A job's scratch directory on the node.
+
+It is bound into the container as ``/tmp`` and removed when the job ends.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from agenttts.dispatch.node.compile_cache import archive_path, publish, restore
 
 @dataclass(frozen=True)
 class CompileCache:
-    """Where compiled code is kept between jobs: a directory all nodes see, and the digest of
-    the image it is for.
+    """Where compiled code is kept between jobs.
+
+    ``directory`` is one that all nodes see; ``image`` is the digest of the image it is for.
     """
 
     directory: Path
@@ -26,10 +28,10 @@ class CompileCache:
 
 @contextmanager
 def scratch_directory(cache: CompileCache | None) -> Iterator[Path]:
-    """A new scratch directory with a home and a cache folder in it; ``cache`` fills the latter and
-    takes what is new.
+    """Make a scratch directory with a home folder and a cache folder in it.
 
-    Nothing is taken from a job that ends by an exception: it has to end soon.
+    The cache folder is filled from ``cache``, and what is new in it is added there. Nothing is
+    added if the job ends by an exception, because it then has to end soon.
     """
     with tempfile.TemporaryDirectory(prefix="agenttts-", ignore_cleanup_errors=True) as name:
         scratch = Path(name)

@@ -1,9 +1,11 @@
-"""Why Slurm sent a job its warning signal: its time is nearly up, or another job takes its place.
+"""Why Slurm sent a job its warning signal: its time limit or a preemption.
 
-Both come as the same SIGUSR2. In order of trust: the time at which slurmctld says that the job was
-preempted; the end of the job as slurmctld has it now (which an administrator may have moved); the
-end as it was when the job started (SLURM_JOB_END_TIME, Slurm 23.02 and later); the time that has
-passed.
+Both come as the same SIGUSR2. The sources, in order of trust:
+
+- the time at which slurmctld says that the job was preempted
+- the end of the job in slurmctld now, which an administrator may have moved
+- the end as it was when the job started (SLURM_JOB_END_TIME, Slurm 23.02 and later)
+- the time that has passed
 """
 
 from __future__ import annotations
@@ -32,16 +34,15 @@ def stop_cause(
     limit_seconds: float,
     grace_seconds: float,
 ) -> Literal["preemption", "time limit"]:
-    """Why the signal came.
+    """Return why the signal came.
 
     Args:
-        job: What ``scontrol show job`` says of the job (`show_job`); empty where it does not
-            answer.
+        job: The answer of ``scontrol show job`` (`show_job`); empty if there was none.
         env: The job's environment.
         now: Seconds since 1970.
         elapsed: Seconds since the attempt began.
-        limit_seconds: The job's time limit, as it was asked for.
-        grace_seconds: How long before the limit the signal is asked for.
+        limit_seconds: The time limit that the job asked for.
+        grace_seconds: How long before the limit the signal was asked for.
     """
     if job.get("PreemptTime", "") not in _NO_TIME:
         return "preemption"
@@ -51,12 +52,12 @@ def stop_cause(
 
 
 def show_job(job_id: str, timeout: float) -> dict[str, str]:
-    """The fields of ``scontrol show job``; empty when it does not answer in time."""
+    """Return the fields of ``scontrol show job``; empty if it does not answer in time."""
     command = ["scontrol", "--oneliner", "show", "job", job_id]
     answer = ask(command, timeout, {**os.environ, "SLURM_TIME_FORMAT": "standard"})
     if not answer.succeeded:
         return {}
-    # The first value of a name: a comment of the user's may hold anything, and comes later.
+    # The first value of a name counts: a comment of the user may hold anything, and comes later.
     fields: dict[str, str] = {}
     for name, value in _FIELD.findall(answer.text.partition("\n")[0]):
         fields.setdefault(name, value)
@@ -64,7 +65,7 @@ def show_job(job_id: str, timeout: float) -> dict[str, str]:
 
 
 def _moment(text: str) -> float | None:
-    """A time as Slurm writes it (local, ISO 8601) in seconds since 1970."""
+    """Return a Slurm time (local, ISO 8601) in seconds since 1970."""
     if text in _NO_TIME:
         return None
     try:

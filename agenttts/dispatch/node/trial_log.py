@@ -1,4 +1,4 @@
-"""The log of a trial, over all its attempts: which part is an attempt's, and its end."""
+"""The log of a trial over all its attempts: an attempt's part of it, and its end."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 LOG_FILE = "log.txt"
-# Where causes of a failure are looked for: workers of an engine print a traceback each.
+# Length of the end in which causes of a failure are looked for: each worker of an engine prints a
+# traceback.
 _END_BYTES = 256 * 1024
 _LAST_LINES = 5
 
 
 def log_size(log: Path) -> int:
-    """Bytes logged so far, 0 where there is no log."""
+    """Return the bytes logged so far; 0 if there is no log."""
     try:
         return log.stat().st_size
     except OSError:
@@ -20,8 +21,9 @@ def log_size(log: Path) -> int:
 
 
 def read_end(log: Path, start: int = 0) -> str:
-    """The end of a log from byte ``start`` on, at most 256 KiB of it; empty when it cannot be
-    read.
+    """Return the end of a log from byte ``start`` on, at most 256 KiB.
+
+    It is empty if the log cannot be read.
     """
     try:
         with log.open("rb") as stream:
@@ -33,6 +35,6 @@ def read_end(log: Path, start: int = 0) -> str:
 
 
 def last_lines(log: Path, text: str) -> str:
-    """The last lines of what an attempt logged, and where the log is, for a message."""
+    """Return the last lines of an attempt's log and the log's path, for a message."""
     lines = text.strip().splitlines()[-_LAST_LINES:]
     return f"end of {log}: {' | '.join(lines)}" if lines else f"{log} is empty"

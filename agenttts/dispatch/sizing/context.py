@@ -1,7 +1,7 @@
-"""The longest context of a model: what an engine must have room for when its options give no
-``max_model_len``.
+"""The longest context of a model.
 
-Source: vLLM's ``_get_and_verify_max_len`` and ``derive_max_model_len_and_key``, 0.10 to 0.32.
+An engine must have room for it if its options give no ``max_model_len``. Source: vLLM's
+``_get_and_verify_max_len`` and ``derive_max_model_len_and_key``, 0.10 to 0.32.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import Any
 
 from agenttts.dispatch.sizing.kv_cache import integer
 
-# vLLM takes the least of these that a config has, but for model_max_length, which Cohere's models
-# mean to be more.
+# vLLM takes the least of these keys that a config has. The exception is model_max_length: Cohere's
+# models use it for a greater length, which counts.
 _KEYS = (
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions", "max_sequence_length",
     "max_seq_length", "seq_len",
 )  # fmt: skip
 _OVER_ALL = "model_max_length"
-# RoPE scaling whose factor is in max_position_embeddings already.
+# Kinds of RoPE scaling whose factor is already in max_position_embeddings.
 _SCALED_ALREADY = ("default", "su", "longrope", "llama3", "mrope", "yarn", "deepseek_yarn", "deepseek_llama_scaling")  # fmt: skip
 _ROPE = ("rope_scaling", "rope_parameters")
 
 
 def longest_context(config: Mapping[str, Any]) -> int:
-    """Tokens of the longest context by a model's config; 0 where it does not tell.
+    """Return the tokens of the longest context by a model's config; 0 if not known.
 
-    Of YaRN vLLM before 0.32 takes ``factor`` times the original length, whatever
-    ``max_position_embeddings`` says; later ones take the latter. The greater of the two is taken,
-    so that an engine of either starts.
+    For YaRN, vLLM before 0.32 takes ``factor`` times the original length, whatever
+    ``max_position_embeddings`` says. Later versions take ``max_position_embeddings``. The greater
+    of the two is returned, so that an engine of either version starts.
     """
     stated = [length for key in _KEYS if (length := integer(config, key))]
     longest = integer(config, _OVER_ALL) or min(stated, default=0)
@@ -44,7 +44,7 @@ def longest_context(config: Mapping[str, Any]) -> int:
         if kind == "yarn" and original:
             scaled = max(scaled, original * factor)
         elif kind == "longrope":
-            # The short one by default, to keep the quality of short prompts.
+            # vLLM takes the shorter length by default, to keep the quality of short prompts.
             scaled = float(integer(config, "original_max_position_embeddings") or longest)
         elif kind not in _SCALED_ALREADY:
             scaled = max(scaled, longest * factor)
@@ -52,8 +52,9 @@ def longest_context(config: Mapping[str, Any]) -> int:
 
 
 def overridden(config: Mapping[str, Any], overrides: object) -> dict[str, Any]:
-    """A config with vLLM's ``hf_overrides``: values replaced, within the parts of a multimodal
-    model's config one by one.
+    """Return a config with vLLM's ``hf_overrides``, which replace values.
+
+    In the parts of a multimodal model's config, values are replaced one by one.
     """
     changed = dict(config)
     if not isinstance(overrides, Mapping):
@@ -67,7 +68,7 @@ def overridden(config: Mapping[str, Any], overrides: object) -> dict[str, Any]:
         ):
             changed[key] = overridden(part, value)
             continue
-        if key in _ROPE:  # two names of one thing
+        if key in _ROPE:  # two names of the same setting
             for name in _ROPE:
                 changed.pop(name, None)
         changed[key] = value
@@ -75,7 +76,7 @@ def overridden(config: Mapping[str, Any], overrides: object) -> dict[str, Any]:
 
 
 def _ropes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The parameters of rotary embeddings: of all layers, or of each kind of layer."""
+    """Yield the parameters of rotary embeddings, of all layers or by kind of layer."""
     for name in _ROPE:
         found = config.get(name)
         if not isinstance(found, Mapping):

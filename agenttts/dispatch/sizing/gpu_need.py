@@ -1,9 +1,11 @@
-"""How many GPUs a model takes, from facts: its own config and weights against the profile's GPU
-memory.
+"""Work out how many GPUs a model takes.
 
-An engine is one process group on one node. Its GPUs are what the spec says (``models.NAME.gpus``),
-what its options say (tensor x pipeline parallel), or the fewest that hold the weights and the KV
-cache of `CONTEXTS` prompts at a time.
+The inputs are the model's config and weights, and the GPU memory of the profile. An engine is one
+process group on one node. Its number of GPUs comes from the first of these that applies:
+
+- the spec (``models.NAME.gpus``)
+- the engine's options (tensor x pipeline parallel size)
+- the fewest GPUs that hold the weights and the KV cache of `CONTEXTS` prompts at a time
 """
 
 from __future__ import annotations
@@ -19,26 +21,27 @@ from agenttts.inference.placement import PARALLEL_OPTIONS
 
 _GB = 1e9
 CONTEXTS = 32
-"""Contexts of prompt and decode tokens that an engine should hold at a time: with fewer its
-batches are too small to use a GPU (a 32B model in bfloat16 on one card of 80 GB holds about 7
-of 2,200 tokens).
+"""Contexts of prompt and decode tokens that an engine should hold at a time.
+
+With fewer contexts its batches are too small to use a GPU: a 32B model in bfloat16 on one card of
+80 GB holds about 7 contexts of 2,200 tokens.
 """
-# What vLLM takes of a GPU (gpu_memory_utilization) when the model's options do not say, and what it
+# vLLM's share of a GPU (gpu_memory_utilization) if the model's options do not give it, and what it
 # needs besides weights and KV cache: activations, CUDA graphs, the runtime itself.
 _UTILISATION = 0.9
 _OVERHEAD_BYTES = 3e9
-# Of a model whose config does not tell, the KV cache of all contexts.
+# KV cache of all contexts, and length of a context, for a model whose config gives neither.
 _UNKNOWN_CACHE_BYTES = 2e9
 _UNKNOWN_CONTEXT = 8192
-# Options of engines on several nodes, or of several copies of one.
+# Options of engines on several nodes, or of several copies of one engine.
 _SEVERAL = ("nnodes", "node_rank", "master_addr", "master_port")
 
 
 @dataclass(frozen=True)
 class GpuNeed:
-    """GPUs of one engine, and the reasoning in words.
+    """The number of GPUs of one engine, and the reasoning in words.
 
-    ``contexts``: how many prompts it holds at a time, as far as known.
+    ``contexts`` is how many prompts it holds at a time; None if that is not known.
     """
 
     gpus: int
@@ -58,22 +61,22 @@ def gpu_need(
     gpus_per_node: int,
     context_tokens: int | None = None,
 ) -> GpuNeed:
-    """GPUs for a model, and why.
+    """Return how many GPUs a model needs, and why.
 
     Args:
         name: The model's name in the spec, for messages.
-        path: Where it lies.
+        path: Path of the model.
         params: Its nominal number of parameters.
-        gpus: What the spec says; None: to be worked out.
-        engine: Which engine runs it.
+        gpus: The number that the spec gives; None: work it out.
+        engine: The engine that runs it.
         options: The engine's options.
-        gpu_memory_gb: Memory of one GPU of the profile.
+        gpu_memory_gb: Memory of one GPU of the profile, in GB.
         gpus_per_node: GPUs of a node of the profile; 0: it has none.
-        context_tokens: Prompt and decode tokens of one sample, the most of the stages that use the
-            model; None: the model's own maximum, once.
+        context_tokens: Prompt and decode tokens of one sample, the maximum over the stages that use
+            the model. None: one context of the model's own maximum length.
 
     Raises:
-        UserError: Options contradict ``gpus``, each other, or ask for several nodes.
+        UserError: Options contradict ``gpus`` or each other, or ask for several nodes.
         Unavailable: One node of the profile does not hold the model.
     """
     if engine == "scripted":
@@ -109,10 +112,11 @@ def gpu_need(
 
 
 def parallel_gpus(name: str, options: Mapping[str, Any]) -> int | None:
-    """The GPUs that vLLM's own options ask for; None when they do not say.
+    """Return the GPUs that vLLM's own options ask for; None if they do not say.
 
-    Raises `UserError` for options of several nodes or of several copies of an engine, naming what
-    to do instead.
+    Raises:
+        UserError: The options ask for several nodes or for several copies of an engine. The message
+            says what to do instead.
     """
     for option, value in options.items():
         several = option in _SEVERAL or option.startswith("data_parallel_")
@@ -133,7 +137,11 @@ def parallel_gpus(name: str, options: Mapping[str, Any]) -> int | None:
 
 @dataclass(frozen=True)
 class _Memory:
-    """Memory that an engine of a model needs, against ``share`` bytes of each of its GPUs."""
+    """The memory that an engine of a model needs, and what its GPUs offer.
+
+    ``share`` is the usable memory of each GPU and ``offload`` the weights that each GPU may keep in
+    CPU memory, both in bytes.
+    """
 
     facts: ModelFacts
     context_tokens: int | None
@@ -146,8 +154,9 @@ class _Memory:
         return self.context_tokens or self.facts.context or _UNKNOWN_CONTEXT
 
     def contexts(self, count: int) -> float:
-        """How many contexts ``count`` GPUs hold beside the weights, in parts; negative when
-        they do not hold those.
+        """Return how many contexts ``count`` GPUs hold besides the weights.
+
+        The number may be fractional. It is negative if the weights do not fit.
         """
         weights = max(0.0, self.facts.weight_bytes / count - self.offload)
         room = self.share - weights - _OVERHEAD_BYTES
@@ -158,7 +167,10 @@ class _Memory:
         return room / self._cache_per_gpu(count, self.context)
 
     def starts(self, count: int) -> bool:
-        """Whether vLLM starts: it wants room for the longest context that the model takes, once."""
+        """Return whether vLLM starts.
+
+        It needs room for one context of the greatest length that the model takes.
+        """
         contexts = self.contexts(count)
         if self.facts.cache is None or not self.facts.context:
             return contexts >= 0
@@ -167,21 +179,21 @@ class _Memory:
         return self._short_bytes(count) <= 0
 
     def nearly_starts(self, count: int) -> bool:
-        """Whether vLLM starts if it needs nothing besides weights and KV cache:
-        `_OVERHEAD_BYTES` are an estimate.
+        """Return whether vLLM starts if it needs only weights and KV cache.
+
+        It may then start, because `_OVERHEAD_BYTES` is only an estimate.
         """
         return self._short_bytes(count) <= _OVERHEAD_BYTES
 
     def _short_bytes(self, count: int) -> float:
-        """How much more memory the longest context takes than each of ``count`` GPUs has for
-        contexts.
-        """
+        """Return how many bytes each of ``count`` GPUs lacks for the longest context."""
         room = self.contexts(count) * self._cache_per_gpu(count, self.context)
         return self._cache_per_gpu(count, self.facts.context) - room
 
     def _cache_per_gpu(self, count: int, tokens: int) -> float:
-        """Bytes of a context on each of ``count`` GPUs: heads are shared out, and copied where
-        there are too few.
+        """Return the bytes of a context on each of ``count`` GPUs.
+
+        The heads are divided among the GPUs. They are copied if there are fewer heads than GPUs.
         """
         assert self.facts.cache is not None
         size = self.facts.cache.of_context(tokens) or 1.0  # a model without attention has none
@@ -189,8 +201,12 @@ class _Memory:
 
 
 def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float) -> GpuNeed:
-    """The fewest GPUs that hold the model and `CONTEXTS` contexts, or one context more than
-    fewer hold.
+    """Return the fewest GPUs that hold the model and `CONTEXTS` contexts.
+
+    If no number of GPUs on one node does, return the number that holds the most contexts.
+
+    Raises:
+        Unavailable: One node does not hold the weights and one context.
     """
     facts = memory.facts
     wanted = CONTEXTS if memory.context_tokens else 1
@@ -246,20 +262,20 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
 
 
 def _divides(facts: ModelFacts, count: int) -> bool:
-    """Whether a model can be laid over so many GPUs (vLLM's tensor parallelism)."""
+    """Return whether vLLM can divide a model over ``count`` GPUs (tensor parallelism)."""
     if not facts.heads:
-        return not count & (count - 1)  # the heads of most models divide by powers of two alone
+        return not count & (count - 1)  # the heads of most models divide only by powers of two
     if facts.heads % count:
         return False
     if not facts.cache_copied and facts.kv_heads % count and count % facts.kv_heads:
         return False
-    # Quantised weights are cut between groups, not within one.
+    # Quantised weights are divided between groups, not within one.
     group = facts.group_size
     return not group or all(width % (count * group) == 0 for width in facts.widths)
 
 
 def _why(memory: _Memory, count: int) -> str:
-    """The reasoning for a count."""
+    """Return the reasoning for a number of GPUs."""
     facts = memory.facts
     text = (
         f"{count}: weights {facts.weight_bytes / _GB:.1f} GB (by {facts.weights_from}) over {count} x "
@@ -287,7 +303,7 @@ def _held(memory: _Memory, count: int) -> str:
 
 
 def _as_asked(asked: int, gpus: int | None, options: Mapping[str, Any], memory: _Memory) -> GpuNeed:
-    """What the spec says, and what it comes to."""
+    """Return the number of GPUs that the spec gives, with what it holds."""
     text = _as_said(asked, gpus, options)
     if asked == 0:
         return GpuNeed(0, text)
@@ -318,7 +334,7 @@ def _said(options: Mapping[str, Any]) -> str:
 
 
 def _number(name: str, options: Mapping[str, Any], option: str, default: float) -> float:
-    """An option that is a number of zero or more."""
+    """Return an option that must be a number of zero or more."""
     value = options.get(option)
     if value is None:
         return default

@@ -1,8 +1,7 @@
-"""The KV cache of a model's context, by its config.json: which layers keep every token, a window of
-them, or none.
+"""The size of a context's KV cache, from a model's config.json.
 
-Sources: the ``config.json`` of the families named below, and vLLM 0.33's KV cache specifications
-and hybrid allocator.
+A layer keeps every token, a window of tokens, or none. Sources: the ``config.json`` of the families
+named below, and vLLM 0.33's KV cache specifications and hybrid allocator.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Layers by the names that ``layer_types`` and its like give them. Those without attention keep a
-# state of fixed size.
+# Names of layers in ``layer_types`` and similar lists. Layers without attention keep a state of
+# fixed size.
 _FULL = ("full_attention", "attention", "global_attention", "global", "hybrid")
 _SLIDING = ("sliding_attention", "local_attention", "sliding", "local")
 _NO_CACHE = ("linear_attention", "mamba", "mamba2", "conv", "recurrent", "moe", "mlp")
 _LAYER_LISTS = ("layer_types", "layers_block_type", "block_types", "_block_types")
-# One layer in so many attends to everything; these families' configs leave it out.
+# One layer in this many attends to all tokens. The configs of these families do not say it.
 _PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
 _ALL_SLIDING = ("mistral", "mixtral", "starcoder2", "phi3")
-# A config with such a key, and none of the forms that are read here, keeps less than all tokens in
-# all layers.
+# A config with such a key keeps less than all tokens in some layers. It counts as not understood if
+# it has none of the forms that are read here.
 _HINTS = re.compile(
     r"sliding|window|mamba|ssm|linear_(?:attn|attention|conv)|block_(?:types|configs|type)|layer_types|attn_(?:layer|type)|"
     r"hybrid|recurrent|attention_chunk|num_kv_shared|full_attention"
@@ -31,9 +30,11 @@ _HINTS = re.compile(
 
 @dataclass(frozen=True)
 class CacheSize:
-    """Bytes that a token of a context takes in all layers: ``per_token`` for every one,
-    ``in_window`` for the last ``window`` of them besides. ``bound``: an upper bound, as the config
-    keeps less than all of it in a way that is not known here.
+    """Bytes that a token of a context takes in all layers.
+
+    ``per_token`` counts for every token. ``in_window`` is added for the last ``window`` tokens.
+    ``bound`` says that this is an upper bound: the config keeps less in a way that is not known
+    here.
     """
 
     per_token: float
@@ -42,13 +43,16 @@ class CacheSize:
     bound: bool = False
 
     def of_context(self, tokens: int) -> float:
-        """Bytes of a context of so many tokens."""
+        """Return the bytes of a context of ``tokens`` tokens."""
         return self.per_token * tokens + self.in_window * min(tokens, self.window)
 
 
 def cache_size(config: Mapping[str, Any], options: Mapping[str, Any]) -> CacheSize | None:
-    """The cache of a model with the engine options ``options``; None where its config does not
-    tell.
+    """Return the KV cache of a model; None if its config does not tell.
+
+    Args:
+        config: The model's config.
+        options: The engine's options.
     """
     layers = integer(config, "num_hidden_layers")
     heads = integer(config, "num_attention_heads")
@@ -74,7 +78,10 @@ def cache_size(config: Mapping[str, Any], options: Mapping[str, Any]) -> CacheSi
 
 
 def kv_heads(config: Mapping[str, Any]) -> int:
-    """The heads of keys and values; of a model whose layers differ, the fewest. 0: not known."""
+    """Return the number of heads of keys and values; 0 if it is not known.
+
+    If the layers differ, it is the fewest.
+    """
     heads = integer(config, "num_attention_heads")
     blocks = config.get("block_configs")
     if isinstance(blocks, list) and heads:
@@ -85,8 +92,9 @@ def kv_heads(config: Mapping[str, Any]) -> int:
 
 
 def integer(values: Mapping[str, Any], name: str) -> int:
-    """A value that is a whole number above zero, else 0: files of models hold nulls and texts
-    in its place.
+    """Return a value that is a whole number above zero, else 0.
+
+    Files of models hold nulls and texts in its place.
     """
     value = values.get(name)
     return (
@@ -100,12 +108,15 @@ def _element_bytes(options: Mapping[str, Any]) -> float:
     kind = str(options.get("kv_cache_dtype") or "auto")
     if kind.startswith("fp8"):
         return 1.0
-    # "auto" is the model's own type, which is 32 bits wide only where it is asked for.
+    # "auto" is the model's own type, which has 32 bits only if these are asked for.
     return 4.0 if kind == "auto" and options.get("dtype") in ("float32", "float") else 2.0
 
 
 def _heads_of_block(block: Any, heads: int) -> int:
-    """The heads of keys and values of a layer of Nemotron's searched architectures."""
+    """Return the heads of keys and values of a layer.
+
+    ``block`` is a layer's entry in the config of Nemotron's searched architectures.
+    """
     attention = block.get("attention") if isinstance(block, Mapping) else None
     if not isinstance(attention, Mapping):
         return heads
@@ -116,8 +127,10 @@ def _heads_of_block(block: Any, heads: int) -> int:
 
 
 def _layers(config: Mapping[str, Any], layers: int) -> tuple[int, int, int, bool]:
-    """Layers that keep every token, and those that keep a window; the window; whether the first
-    are an upper bound.
+    """Return how many layers keep every token, and how many keep a window.
+
+    The result is the number of layers that keep every token, the number that keep a window, the
+    window's tokens, and whether the first number is an upper bound.
     """
     window = integer(config, "sliding_window")
     pattern = config.get("hybrid_override_pattern")  # Nemotron-H, Nemotron Nano 2: "M-M*-..."
@@ -154,13 +167,14 @@ def _by_kind(kinds: Sequence[Any], window: int) -> tuple[int, int, int, bool]:
     sliding = sum(kind in _SLIDING for kind in kinds) if window else 0
     none = sum(kind in _NO_CACHE for kind in kinds)
     known = none + sum(kind in (*_FULL, *_SLIDING) for kind in kinds)
-    # A layer of a kind that is not known here is taken for one that keeps everything.
+    # A layer of an unknown kind counts as one that keeps every token.
     return len(kinds) - none - sliding, sliding, window, known < len(kinds)
 
 
 def _full_beside_windows(config: Mapping[str, Any], layers: int) -> int | None:
-    """Of a model with a sliding window, the layers that keep every token; None where its config
-    does not tell.
+    """Return how many layers of a model with a sliding window keep every token.
+
+    None if its config does not tell.
     """
     if config.get("use_sliding_window") is False:  # Qwen2
         return None

@@ -1,8 +1,10 @@
-"""What a model takes of GPU memory, from its own files: weights counted once, KV cache by token.
+"""What a model takes of GPU memory, from its own files.
+
+Weights are counted once, the KV cache by token (`agenttts.dispatch.sizing.kv_cache`). Bytes are
+decimal throughout.
 
 Sources: Hugging Face's layout of checkpoints (index files, ``quantization_config``), vLLM 0.33's
-model loader (which of several copies of the weights it reads). Bytes are decimal throughout. The KV
-cache is in `agenttts.dispatch.sizing.kv_cache`.
+model loader (which of several copies of the weights it reads).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from agenttts.inference.model_files import weight_files
 
 _FLOAT_BITS = {"float32": 32, "float": 32, "bfloat16": 16, "float16": 16, "half": 16, "float8": 8}
 _DEFAULT_BITS = 16.0
-# Bits a weight by the method's name, where its config does not say.
+# Bits of a weight by the method's name, if the method's config does not give them.
 _METHOD_BITS = {
     "fp8": 8.0, "fbgemm_fp8": 8.0, "ptpc_fp8": 8.0, "finegrained_fp8": 8.0, "deepspeedfp": 8.0, "int8": 8.0,
     "experts_int8": 8.0, "awq": 4.0, "awq_marlin": 4.0, "gptq": 4.0, "gptq_marlin": 4.0, "bitsandbytes": 4.0,
@@ -30,14 +32,21 @@ _DEFAULT_GROUP = 128
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model's size.
+    """A model's size. Zero means not known.
 
-    ``cache`` is its KV cache, None where the config does not tell; ``cache_copied``: every GPU of
-    an engine holds all of it (latent attention). ``context``: the longest that the engine is to
-    take; ``context_fits``: it takes what there is room for instead; ``longest``: the longest by the
-    model's config. ``widths`` are the sides along which weights are cut into parts, one a GPU, and
-    ``group_size`` how many elements of a side must stay together (quantised ones share a scale).
-    Zero means not known.
+    Attributes:
+        weight_bytes: Bytes of the weights.
+        weights_from: What the bytes were worked out from, in words.
+        cache: The KV cache; None if the config does not tell.
+        cache_copied: Whether every GPU of an engine holds the whole cache (latent attention).
+        heads: Attention heads.
+        kv_heads: Heads of keys and values.
+        context: Tokens of the longest context that the engine must take.
+        context_fits: Whether the engine shortens its context to what it has room for.
+        longest: Tokens of the longest context by the model's config.
+        widths: Lengths of the sides along which weights are divided among GPUs.
+        group_size: Elements of a side that must stay together, because quantised ones share a
+            scale.
     """
 
     weight_bytes: float
@@ -56,14 +65,13 @@ class ModelFacts:
 def model_facts(
     path: str, params: float, options: Mapping[str, Any], engine: str = "vllm"
 ) -> ModelFacts:
-    """The facts of the model at ``path`` (a directory, a GGUF file, or a hub id of which nothing is
-    here).
+    """Return the facts of the model at ``path``.
 
     Args:
-        path: Where the model lies.
-        params: Its nominal number of parameters: what its weights are worked out from where they
-            are not here.
-        options: Its engine's.
+        path: A directory, a GGUF file, or a hub id without files on this machine.
+        params: Its nominal number of parameters. The size of the weights is worked out from it if
+            the files are not here.
+        options: The engine's options.
         engine: The engine's name.
     """
     elsewhere = options.get("hf_config_path")
@@ -108,28 +116,31 @@ def model_facts(
 
 
 def read_config(path: str, overrides: object = None) -> dict[str, Any]:
-    """A model's config.json with an engine's ``hf_overrides``, the language model's part of a
-    multimodal one over the rest; empty where there is none.
+    """Return a model's config.json with an engine's ``hf_overrides``.
+
+    It is empty if there is none. The values of a multimodal model's language part replace the
+    others.
     """
     try:
         document = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}  # a hub id, or a model without one: the nominal parameter count has to do
+        return {}  # a hub id, or a model without a config: the nominal size is used
     if not isinstance(document, dict):
         return {}
     config = overridden(document, overrides)
     for name in ("thinker_config", "text_config", "llm_config", "language_config"):
         part = config.get(name)
         if isinstance(part, dict):
-            # A null of the part says nothing about it: a multimodal model's quantisation may stand
-            # outside.
+            # A null in the part is ignored: a multimodal model's quantisation may be given outside
+            # of it.
             config = {**config, **{key: value for key, value in part.items() if value is not None}}
     return config
 
 
 def _bytes_on_disk(path: Path, load_format: str) -> tuple[float | None, list[str]]:
-    """The bytes of the weights that an engine loads, None when they are not known from here,
-    and the files that are absent.
+    """Return the bytes of the weights that an engine loads, and the absent files.
+
+    The bytes are None if they cannot be known here.
     """
     if path.suffix == ".gguf" and path.is_file():
         return float(path.stat().st_size), []
@@ -142,8 +153,9 @@ def _bytes_on_disk(path: Path, load_format: str) -> tuple[float | None, list[str
 
 
 def _quantisation(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """How the weights are quantised: by the model's config, else by the engine's option; empty
-    when they are not.
+    """Return how the weights are quantised; empty if they are not.
+
+    The model's config comes first, then the engine's option.
     """
     for name in ("quantization_config", "compression_config"):
         found = config.get(name)
@@ -154,8 +166,9 @@ def _quantisation(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict
 
 
 def _group_size(quantisation: Mapping[str, Any]) -> int:
-    """Elements of a weight's side that share a scale and must lie on one GPU; 0 where there is
-    no such bound.
+    """Return how many elements of a weight's side share a scale.
+
+    These elements must be on one GPU. 0 means that there is no such bound.
     """
     block = quantisation.get("weight_block_size")
     if isinstance(block, list) and block:
@@ -165,11 +178,10 @@ def _group_size(quantisation: Mapping[str, Any]) -> int:
 
 
 def _quantised_while_loading(config: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
-    """Whether an engine makes weights smaller that are not so on disk, layer by layer while it
-    loads them.
+    """Return whether an engine quantises weights layer by layer while it loads them.
 
-    vLLM's other on-line methods (fp8) hold the original weights first: for those the files' size is
-    what is needed.
+    This is so for bitsandbytes if the weights on disk are not quantised. vLLM's other on-line
+    methods (fp8) hold the original weights first, so they need the size of the files.
     """
     own = config.get("quantization_config")
     return options.get("quantization") == "bitsandbytes" and not (isinstance(own, dict) and own)
@@ -181,7 +193,7 @@ def _bits(
     quantisation: Mapping[str, Any],
     engine: str,
 ) -> float:
-    """Bits of a weight."""
+    """Return the bits of a weight."""
     method = str(quantisation.get("quant_method") or quantisation.get("quant_algo") or "").lower()
     for name in ("bits", "w_bit", "nbits", "weight_bits"):
         bits = integer(quantisation, name)
@@ -204,13 +216,15 @@ def _bits(
 
 
 def _stored_bits(config: Mapping[str, Any]) -> float:
-    """Bits of a weight that is not quantised as its file has it."""
+    """Return the bits of a weight that is not quantised, as in its file."""
     return _float_bits(config.get("torch_dtype") or config.get("dtype"))
 
 
 def _loaded_bits(config: Mapping[str, Any], options: Mapping[str, Any], engine: str) -> float:
-    """Bits of such a weight once it is loaded: as ``dtype`` says, else as stored; vLLM makes 16
-    bits of 32 by itself.
+    """Return the bits of a weight that is not quantised, once it is loaded.
+
+    They are those of ``dtype`` if it is given, else those stored. vLLM loads 32 bits as 16 by
+    itself.
     """
     asked = options.get("dtype")
     if asked not in (None, "auto"):
@@ -226,8 +240,9 @@ def _float_bits(dtype: object) -> float:
 def _worked_out(
     params: float, bits: float, config: Mapping[str, Any], quantisation: Mapping[str, Any]
 ) -> float:
-    """Bytes of so many parameters: quantised ones carry a scale a group, and embeddings stay in
-    16 bits.
+    """Return the bytes of ``params`` parameters.
+
+    Quantised parameters have a scale per group, and embeddings stay in 16 bits.
     """
     if not quantisation:
         return params * bits / 8

@@ -1,6 +1,6 @@
-"""The batch file of a job, and what it says in the job's log when the job cannot start.
+"""The batch file of a job, and its message in the log if the job cannot start.
 
-Pure but for `log_message`, which reads a log. The setup lines of a profile run in the batch file's
+Pure, apart from `log_message`, which reads a log. A profile's setup lines run in the batch file's
 own shell, as in a login shell: they may be spread over several lines (``if``, functions) and set
 variables. The first one that fails ends the job.
 """
@@ -16,18 +16,18 @@ from pathlib import Path
 from agenttts.dispatch.slurm.sbatch_options import flag_line
 from agenttts.errors import UserError
 
-# What begins a line that the batch file writes into the job's log.
+# Beginning of a line that the batch file writes into the job's log.
 MARK = "agenttts: "
-# In what `log_message` gives: the node that the line names, which the texts below write.
+# In a text of `log_message`: the node that the line names. The batch files below write it.
 _NAMED_NODE = re.compile(r" on node ([\w.-]+)(?: \(exit status |; is it on )", re.ASCII)
-# submitit's tags in the names of folders, which it and Slurm would replace by numbers of the job.
+# submitit's tags in names of folders, which it and Slurm would replace by numbers of the job.
 _TAGS = ("%j", "%t", "%A", "%a")
 _LONGEST_MESSAGE = 2000
 
-# ERR is not trapped within functions and subshells, and in a file that is read with `source` it is
-# not the user's line that failed. The line is read from the file itself: bash would name the last
-# command of a function, not its call. EXIT is trapped for what ends the shell at once: `exit`, an
-# error of syntax, a signal.
+# ERR is not trapped within functions and subshells. In a file that is read with `source`, the
+# failing line is not the user's setup line. The line is read from the batch file itself, because
+# bash would name the last command of a function and not its call. EXIT is trapped for what ends the
+# shell at once: `exit`, a syntax error, a signal.
 _SETUP = f"""\
 agenttts_setup_ended() {{
   trap - EXIT ERR
@@ -44,7 +44,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class BatchScript:
-    """What the batch files of one submission have in common. ``folder`` is where their logs lie."""
+    """The common part of the batch files of one submission.
+
+    ``folder`` holds their logs.
+    """
 
     options: Mapping[str, str]
     folder: Path
@@ -58,10 +61,14 @@ class BatchScript:
         array: tuple[int, int] | None = None,
         before: Sequence[str] = (),
     ) -> str:
-        """The batch file that becomes the process of ``command``, which starts ``program``.
+        """Return the batch file that becomes the process of ``command``.
 
-        ``array`` is how many elements, and how many of them run at a time; None for a single job.
-        ``before`` are lines of the project's own, which come before the setup lines.
+        Args:
+            command: The command line.
+            program: The program that it starts, for messages.
+            array: The number of elements, and how many of them run at a time; None for a single
+                job.
+            before: The project's own lines, which come before the setup lines.
         """
         identity = "%A_%a" if array else "%j"
         options = {
@@ -84,7 +91,7 @@ class BatchScript:
 
 
 def _start(command: str, program: str) -> str:
-    """Become the process of ``command``; where that fails, say so in the log."""
+    """Return lines that become the process of ``command``, or log that this failed."""
     return f"""\
 set +e
 shopt -s execfail
@@ -96,16 +103,18 @@ exit "$agenttts_status\""""
 
 
 def option_lines(options: Mapping[str, str]) -> list[str]:
-    """Options by name as a batch file has them after ``#SBATCH``, quoted."""
+    """Return options as a batch file has them after ``#SBATCH``, quoted."""
     lines = (flag_line(name, options[name]) for name in sorted(options))
     return [_quoted(line) for line in lines if line is not None]
 
 
 def check_folder(folder: Path) -> None:
-    """Raise `UserError` where Slurm or submitit would not take the name of a log in ``folder`` for
-    what it is.
+    """Check that Slurm and submitit take the name of a log in ``folder`` literally.
 
     Source: sbatch(1), "filename pattern": a backslash turns off all replacement, ``%`` begins one.
+
+    Raises:
+        UserError: They would replace a part of the name, or it holds a control character.
     """
     text = str(folder)
     found = next((tag for tag in _TAGS if tag in text), None)
@@ -121,8 +130,9 @@ def check_folder(folder: Path) -> None:
 
 
 def log_message(folder: Path, job_id: str) -> str:
-    """What the batch file of a job, or of an array's element, wrote into its log of why it did
-    not start; else ''.
+    """Return what a job's batch file logged about why the job did not start; else ''.
+
+    The job may be an array's element.
     """
     try:
         with (folder / f"{job_id}_0_log.err").open("rb") as stream:
@@ -133,14 +143,14 @@ def log_message(folder: Path, job_id: str) -> str:
     found = [number for number, line in enumerate(lines) if line.startswith(MARK)]
     if not found:
         return ""
-    # The line before it is what the shell or the program said of it.
+    # The line before it is the message of the shell or the program.
     before = lines[found[-1] - 1] if found[-1] else ""
     message = lines[found[-1]].removeprefix(MARK)
     return (f"{message} ({before.strip()})" if before.strip() else message)[:_LONGEST_MESSAGE]
 
 
 def named_node(message: str) -> str:
-    """The node that a `log_message` names, '' where it names none."""
+    """Return the node that a text of `log_message` names; '' if it names none."""
     found = _NAMED_NODE.search(message)
     return found[1] if found else ""
 
@@ -150,8 +160,9 @@ def _escaped(folder: Path) -> str:
 
 
 def _quoted(line: str) -> str:
-    """An option with its value in quotes where it needs them; sbatch reads quotes as a shell
-    does.
+    """Return an option with its value in quotes where it needs them.
+
+    sbatch reads quotes as a shell does.
     """
     name, separator, text = line.partition("=")
     return f"{name}{separator}{shlex.quote(text)}" if separator else line

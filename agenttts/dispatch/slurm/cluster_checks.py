@@ -1,4 +1,7 @@
-"""What ``doctor`` checks of a cluster: Slurm's commands, the profile's partitions, accounting."""
+"""The checks of a cluster by ``doctor``.
+
+They cover Slurm's commands, the profile's partitions and requests, and accounting.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
 
 
 def cluster_checks(profile: Profile) -> list[Check]:
-    """The checks of the profile's cluster, from a login node."""
+    """Return the checks of the profile's cluster, from a login node."""
     checks = [check("Slurm", _slurm)]
     if profile.controller.where == "job":
         checks += _section("controller", profile, profile.controller, 0)
@@ -34,9 +37,14 @@ def cluster_checks(profile: Profile) -> list[Check]:
 
 
 def slurm_problems(trial_options: Sequence[str]) -> dict[str, str | None]:
-    """What keeps a controller from using Slurm's commands here, by command; or None.
+    """Return what keeps a controller from using Slurm's commands here.
 
-    ``trial_options`` are those of sbatch for a trial, which is asked for and not submitted.
+    Args:
+        trial_options: The options of sbatch for a trial. Slurm tests the request, and nothing is
+            submitted.
+
+    Returns:
+        The problem of each command; None if it works.
     """
     commands = [
         sbatch_test(trial_options),
@@ -59,7 +67,7 @@ def _slurm() -> str:
 
 
 def _section(what: str, profile: Profile, resources: JobResources, gpus: int) -> list[Check]:
-    """A section's partitions, and, where they fit, its request for ``gpus`` GPUs."""
+    """Check a section's partitions and, if they fit, its request for ``gpus`` GPUs."""
     try:
         partitions = partition_checks(what, resources)
     except MissingRequirement as error:

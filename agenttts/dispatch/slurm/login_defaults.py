@@ -1,9 +1,8 @@
-"""What the user's login shell says of every sbatch (``SBATCH_ACCOUNT`` and the like), for profiles
-that do not say it.
+"""Defaults for profiles from the variables of the user's login shell.
 
-It is taken at launch and frozen into the run's profile. Nothing of it is read from the environment
-later: inside a job, as the controller's, Slurm has set variables of its own, and of the user's
-those that are exported may be missing.
+sbatch reads them too (``SBATCH_ACCOUNT`` and the like). They are read at launch and frozen into the
+run's profile, and not read again later: inside a job, such as the controller's, Slurm has set
+variables of its own, and the user's exported ones may be missing.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from agenttts.errors import UserError
 
 Resources = TypeVar("Resources", bound=JobResources)
 
-# Source: sbatch(1), "INPUT ENVIRONMENT VARIABLES". What is not here the project sets itself, for
-# every job.
+# Source: sbatch(1), "INPUT ENVIRONMENT VARIABLES". The project itself sets what is not listed here,
+# for every job.
 _KEYS = {
     "SBATCH_ACCOUNT": "account",
     "SBATCH_PARTITION": "partition",
@@ -49,15 +48,17 @@ _OPTIONS = {
 }
 
 
-# Variables for memory, of which sbatch takes one.
+# Variables for memory; sbatch takes only one of them.
 _MEMORY = ("SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_GPU", "SBATCH_MEM_PER_CPU")
 
 
 def with_login_defaults(profile: Profile, environment: Mapping[str, str]) -> Profile:
-    """The profile with what it leaves open taken from the variables of a login shell.
+    """Return the profile, completed from the variables of a login shell.
 
-    A key that the profile has, even as ``null``, is left alone. Raises `UserError` naming a
-    variable whose value sbatch would not take.
+    A key that the profile has, even as ``null``, is not changed.
+
+    Raises:
+        UserError: sbatch would not take a variable's value; the message names the variable.
     """
     if profile.kind != "slurm":
         return profile
@@ -66,7 +67,7 @@ def with_login_defaults(profile: Profile, environment: Mapping[str, str]) -> Pro
         said[what] = _completed(getattr(profile, what), environment)
     try:
         return Profile(**said)
-    except ValidationError as error:  # a time limit that leaves no time for grace_seconds
+    except ValidationError as error:  # a time limit shorter than grace_seconds
         raise UserError(
             f"SBATCH_TIMELIMIT in the environment: {error.errors()[0]['msg']}"
         ) from None
@@ -80,7 +81,7 @@ def _completed(resources: Resources, environment: Mapping[str, str]) -> Resource
         if name in _KEYS and text and _KEYS[name] not in resources.model_fields_set
     }
     options = {
-        # sbatch takes an empty SBATCH_EXCLUSIVE for the option without a value.
+        # sbatch takes an empty SBATCH_EXCLUSIVE as the option without a value.
         _OPTIONS[name]: text or "true"
         for name, text in said.items()
         if name in _OPTIONS and (text or name == "SBATCH_EXCLUSIVE")
@@ -98,8 +99,9 @@ def _completed(resources: Resources, environment: Mapping[str, str]) -> Resource
 
 
 def _memory(name: str, text: str, cpus: int) -> dict[str, str]:
-    """The profile's keys for one of the variables for memory; CPUs are counted per GPU where a
-    job has some.
+    """Return the profile's keys for one of the variables for memory.
+
+    CPUs count per GPU if a job has GPUs.
     """
     try:
         amount = memory(text)

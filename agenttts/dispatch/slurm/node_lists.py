@@ -1,5 +1,7 @@
-"""Lists of nodes as Slurm writes them: their names, in a file too, and two lists of one request
-beside each other. Pure.
+"""Lists of nodes in Slurm's format.
+
+They may be in a file. A request's list of excluded nodes and its list of wanted nodes are made to
+fit each other. Pure.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
 
 
 def node_names(text: str) -> list[str]:
-    """The names in a list such as ``n[1-4,07],gpu9``, each once; ``ValueError`` where it is
-    none.
+    """Return the names in a list such as ``n[1-4,07],gpu9``, each once.
+
+    Raises:
+        ValueError: The text is not a list of nodes.
     """
     names: dict[str, None] = {}
     if _BALANCED.fullmatch(text) is None:
@@ -37,10 +41,12 @@ def node_names(text: str) -> list[str]:
 
 
 def names_of_file(text: str) -> str:
-    """The list of nodes that a file for ``--exclude`` or ``--nodelist`` holds: lines of names,
-    ``#`` before comments.
+    """Return the list of nodes in a file for ``--exclude`` or ``--nodelist``.
 
-    ``ValueError`` where it holds something else.
+    The file has lines of names, with ``#`` before comments.
+
+    Raises:
+        ValueError: The file holds something else.
     """
     words = [word for line in text.splitlines() for word in line.partition("#")[0].split()]
     listed = ",".join(word.strip(",") for word in words if word.strip(","))
@@ -51,18 +57,18 @@ def names_of_file(text: str) -> str:
 
 
 def is_file(text: str | None) -> bool:
-    """Whether sbatch takes a list of nodes for the name of a file."""
+    """Return whether sbatch takes a list of nodes for the name of a file."""
     return text is not None and "/" in text
 
 
 def request_lists(
     exclude: str | None, nodelist: str | None, avoided: Sequence[str]
 ) -> tuple[str | None, str | None]:
-    """What a request excludes and asks for, where it avoids nodes besides.
+    """Return what a request excludes and what it asks for, given nodes to avoid.
 
-    A node that is asked for cannot be excluded too: of those that ``nodelist`` names, the avoided
-    ones are left out of it; all of them avoided, they are asked for all the same, as the profile
-    allows no other. A list that is a file is left alone.
+    A node that is asked for cannot be excluded too. So the avoided nodes are removed from
+    ``nodelist``. If all of its nodes are avoided, they are asked for nevertheless, because the
+    profile allows no others. A list that is a file is not changed.
     """
     if is_file(exclude) or is_file(nodelist) or nodelist is None:
         return excluded(exclude, nodelist, avoided), nodelist
@@ -74,7 +80,7 @@ def request_lists(
 
 
 def excluded(exclude: str | None, nodelist: str | None, avoided: Sequence[str]) -> str | None:
-    """What a job that asks for ``nodelist`` already can exclude."""
+    """Return what a job that already asks for ``nodelist`` can exclude."""
     if is_file(exclude):
         return exclude
     wanted = [] if nodelist is None or is_file(nodelist) else node_names(nodelist)
@@ -82,7 +88,7 @@ def excluded(exclude: str | None, nodelist: str | None, avoided: Sequence[str]) 
 
 
 def common_nodes(exclude: str | None, nodelist: str | None) -> list[str]:
-    """The nodes that a profile both excludes and asks for."""
+    """Return the nodes that a profile both excludes and asks for."""
     if exclude is None or nodelist is None or is_file(exclude) or is_file(nodelist):
         return []
     both = set(node_names(exclude))
@@ -95,7 +101,7 @@ def _joined(exclude: str | None, avoided: Sequence[str], wanted: Collection[str]
 
 
 def _numbers(text: str) -> list[str]:
-    """The numbers of ``1-4,07``, as wide as they are written."""
+    """Return the numbers in ``1-4,07``, with the width in which they are written."""
     found: list[str] = []
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())

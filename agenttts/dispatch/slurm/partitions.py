@@ -1,6 +1,4 @@
-"""What ``scontrol show partition`` says of the partitions that a profile names, against what
-the profile asks of them.
-"""
+"""Check the partitions that a profile names with ``scontrol show partition``."""
 
 from __future__ import annotations
 
@@ -23,10 +21,11 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition's limits; None where it has none. ``state`` is UP, DOWN, DRAIN or INACTIVE.
+    """A partition's limits; None means no limit.
 
-    ``accounts`` and ``qos`` are those that it takes jobs of, in small letters, None for all;
-    ``denied_accounts`` and ``denied_qos`` those that it takes none of.
+    ``state`` is UP, DOWN, DRAIN or INACTIVE. ``accounts`` and ``qos`` are those whose jobs it
+    takes, in lower case; None for all. ``denied_accounts`` and ``denied_qos`` are those whose jobs
+    it refuses.
     """
 
     name: str
@@ -36,19 +35,20 @@ class Partition:
     state: str = "UP"
     nodes: str = ""
     submit_nodes: str = "ALL"
-    """AllocNodes: where jobs for it may be submitted."""
+    """AllocNodes: the nodes from which jobs for it may be submitted."""
     min_nodes: int = 0
     accounts: frozenset[str] | None = None
     denied_accounts: frozenset[str] = frozenset()
     qos: frozenset[str] | None = None
     denied_qos: frozenset[str] = frozenset()
     reserved: bool = False
-    """ReqResv: it takes jobs of a reservation alone."""
+    """ReqResv: it takes only jobs of a reservation."""
 
 
 def read_partitions(answer: str) -> dict[str, Partition]:
-    """The partitions in the answer of ``scontrol --all show partition --oneliner``; lines of
-    another form are skipped.
+    """Read the answer of ``scontrol --all show partition --oneliner``.
+
+    Lines of another form are skipped.
     """
     found = {}
     for line in answer.splitlines():
@@ -74,25 +74,29 @@ def read_partitions(answer: str) -> dict[str, Partition]:
 
 
 def read_parents(answer: str) -> dict[str, str]:
-    """Each account's parent, in the answer of ``sacctmgr show assoc`` with
-    ``format=account,parentname``.
+    """Return each account's parent account, in lower case.
+
+    ``answer`` is that of ``sacctmgr show assoc`` with ``format=account,parentname``.
     """
     pairs = (line.strip().lower().split("|") for line in answer.splitlines())
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and all(pair)}
 
 
 def partition_checks(what: str, resources: JobResources) -> list[Check]:
-    """The checks of the partition (or partitions, with commas between) of ``what``, the profile's
-    section.
+    """Check the partitions of the profile's section ``what``.
 
-    One that is not named is the cluster's default. Raises `QueueUnavailable`.
+    A section may name several partitions, separated by commas. If it names none, the cluster's
+    default is checked.
+
+    Raises:
+        QueueUnavailable: Slurm does not answer.
     """
     answer = run_slurm(["scontrol", "--all", "show", "partition", "--oneliner"])
     return judge_partitions(what, resources, read_partitions(answer), _parents())
 
 
 def _parents() -> dict[str, str] | None:
-    """Each account's parent; None where the cluster does not tell."""
+    """Return each account's parent; None if the cluster does not tell."""
     if shutil.which("sacctmgr") is None:
         return None
     try:
@@ -108,8 +112,13 @@ def judge_partitions(
     known: dict[str, Partition],
     parents: Mapping[str, str] | None = None,
 ) -> list[Check]:
-    """`partition_checks`, given what the cluster has; ``parents`` are those of accounts, None
-    where not known.
+    """Do the checks of `partition_checks` on what is known of the cluster.
+
+    Args:
+        what: The section's name.
+        resources: The section.
+        known: The cluster's partitions by name.
+        parents: Each account's parent; None if they are not known.
     """
     named = resources.partition
     label = f"{what} partition"
@@ -137,7 +146,7 @@ def judge_partitions(
                 )
             ]
         chosen = [known[name] for name in names]
-    # Of several, Slurm takes the one where a job starts first: one that fits is enough.
+    # Of several partitions, Slurm uses the one where the job starts first. One that fits is enough.
     verdicts = [_judge(label, what, partition, resources, parents) for partition in chosen]
     fitting = [verdict for verdict in verdicts if verdict.ok]
     if not fitting:
@@ -221,11 +230,13 @@ def _refused(
     denied: frozenset[str],
     parents: Mapping[str, str] | None,
 ) -> tuple[bool, str] | None:
-    """Whether a partition takes no job of the accounts (or QOS) in ``named``: whether that is sure,
-    and what it says of them.
+    """Return whether a partition refuses the accounts (or QOS) in ``named``.
 
-    Slurm takes a list of accounts for those below them too (slurm.conf(5), AllowAccounts), and does
-    not look at denied ones where others are allowed.
+    In Slurm, an allowed account allows the accounts below it too (slurm.conf(5), AllowAccounts).
+    Slurm does not look at denied accounts if others are allowed.
+
+    The result is whether the refusal is certain, and a text that says what the partition takes. It
+    is None if nothing is refused.
     """
     given = [name.strip().lower() for name in (named or "").split(",") if name.strip()]
     word = "accounts" if key == "account" else "QOS"
@@ -236,8 +247,8 @@ def _refused(
         if not given:
             return False, f"{text} (the profile names no {key}, so that your default one counts)"
         text += f", and the profile's {key} is {named}"
-        # A cluster may show a user some accounts only: of one that it does not show, those above it
-        # are not known.
+        # A cluster may show a user only some accounts. For an account that it does not show, the
+        # accounts above it are not known.
         sure = key != "account" or (parents is not None and all(name in parents for name in given))
         return sure, text if sure else f"{text} (one below them would do)"
     if given and denied.issuperset(given):
@@ -246,7 +257,7 @@ def _refused(
 
 
 def _line(name: str, parents: Mapping[str, str]) -> list[str]:
-    """An account and those above it."""
+    """Return an account and those above it."""
     line = [name]
     while (above := parents.get(line[-1])) is not None and above not in line:
         line.append(above)
@@ -260,7 +271,7 @@ def _listed(names: frozenset[str]) -> str:
 
 
 def _names_in(text: str) -> frozenset[str] | None:
-    """A list of accounts or QOS; None for all."""
+    """Return the names in a list of accounts or QOS; None for all."""
     if text.upper() in _ALL:
         return None
     return frozenset(name.lower() for name in text.split(",") if name)
@@ -280,7 +291,7 @@ def _minutes(text: str) -> int | None:
         return None
     try:
         return minutes(text)
-    except ValueError:  # a form that Slurm may yet invent: no limit is told from it
+    except ValueError:  # an unknown form, perhaps of a later Slurm: it counts as no limit
         return None
 
 
@@ -289,7 +300,7 @@ def _count(text: str) -> int | None:
 
 
 def _time(total: int) -> str:
-    """Minutes as Slurm writes them."""
+    """Return a number of minutes in Slurm's format."""
     days, rest = divmod(total, 24 * 60)
     text = f"{rest // 60:02}:{rest % 60:02}:00"
     return f"{days}-{text}" if days else text

@@ -1,5 +1,7 @@
-"""What submitted jobs run, on disk before they are jobs: a file each, named by their submission
-and not by their ids.
+"""The pickled functions of submitted jobs.
+
+Each is in a file that exists before the job does. So the file is named after the submission and not
+after the job's id.
 """
 
 from __future__ import annotations
@@ -21,22 +23,25 @@ class Pickles:
     name: str
 
     def file(self, number: int) -> Path:
-        """What one of the jobs runs."""
+        """Return the file of what one of the jobs runs."""
         return self.folder / f"{self.name}.{number}.pkl"
 
     def withdraw(self, number: int) -> None:
-        """Have a job that may yet appear end as soon as it starts; one that runs already goes
-        on.
+        """Make a job that may appear later end as soon as it starts.
+
+        A job that runs already continues.
         """
         if self.file(number).exists():  # else sbatch has refused it
             self._withdrawn(number).touch()
 
     def link_lines(self, number: int | None) -> list[str]:
-        """Lines of a batch file that give a job's pickle the name that submitit looks for, by the
-        job's id.
+        """Return a batch file's lines that link a pickle to the name submitit looks for.
 
-        ``number`` is the job's; None in an array, whose elements are numbered from 0. A job that
-        was requeued finds the pickle that its checkpoint has written in place of the link.
+        That name has the job's id. A requeued job finds the pickle that its checkpoint has written
+        in place of the link.
+
+        Args:
+            number: The job's number; None in an array, whose elements are numbered from 0.
         """
         folder = shlex.quote(str(self.folder))
         if number is None:

@@ -1,9 +1,9 @@
-"""What Slurm says of jobs: squeue first, sacct for what squeue no longer shows.
+"""The state of Slurm jobs, from squeue first and from sacct second.
 
-Order of trust: a valid result of the trial > squeue > sacct. sacct is optional (many small clusters
-have no accounting) and calls a job that is being requeued NODE_FAIL, so it is asked only about jobs
-squeue does not know. One of these that it calls RUNNING or PENDING lives no more: slurmdbd was
-never told of its end, or is yet to be.
+Order of trust: a valid result of the trial > squeue > sacct. sacct is optional, because many small
+clusters have no accounting. It calls a job that is being requeued NODE_FAIL, so it is asked only
+about jobs that squeue does not know. If sacct calls such a job RUNNING or PENDING, the job has
+ended: slurmdbd was not told of its end, or not yet.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from agenttts.tables.schema import TrialState
 # Job states that end a job for good (squeue(1), "JOB STATE CODES"), and what each means for a
 # trial.
 _ENDS = {
-    "COMPLETED": TrialState.INFRA_FAILED,  # the job ended in order, yet left no result
+    "COMPLETED": TrialState.INFRA_FAILED,  # the job ended normally, but left no result
     "FAILED": TrialState.INFRA_FAILED,
     "TIMEOUT": TrialState.TIMEOUT,
     "DEADLINE": TrialState.TIMEOUT,
@@ -44,37 +44,42 @@ _ENDS = {
     "REVOKED": TrialState.INFRA_FAILED,
     "CANCELLED": TrialState.CANCELLED,
 }
-# States of jobs that are held, and run when somebody releases them (squeue(1)).
+# States of held jobs, which run when somebody releases them (squeue(1)).
 HELD = frozenset({"SPECIAL_EXIT", "REQUEUE_HOLD", "RESV_DEL_HOLD"})
 _TIMEOUT_S = 60
-# slurmctld knows every job that waits or runs: what it does not know has ended, whatever slurmdbd
-# was last told.
+# squeue shows a job that was submitted longer ago than this, unless it has ended: slurmctld knows
+# every job that waits or runs, whatever slurmdbd was last told.
 _SHOWS_WITHIN = timedelta(minutes=5)
-# Names of jobs in one command line.
+# Job ids in one command line.
 _JOBS_AN_UPDATE = 200
-# What scontrol says of a job that has started or ended meanwhile (slurm_errno.c).
+# What scontrol says of a job that has started or ended in the meantime (slurm_errno.c).
 _NOT_WAITING = re.compile(r"no longer pending|already (completing|completed|finished)|invalid job id|not pending", re.IGNORECASE)  # fmt: skip
-# What sacct says where the cluster keeps no accounts of jobs, or none that can be asked for.
+# What sacct says if the cluster keeps no accounts of jobs, or none that this user may read.
 _NO_ACCOUNTING = re.compile(r"accounting storage is disabled|accounting_storage/none|access/permission denied|error while loading shared libraries|cannot be run", re.IGNORECASE)  # fmt: skip
-# In the comment of a job that was cancelled because it would not have started: the reason it waited
-# for.
+# Mark in the comment of a job that was cancelled because it would not have started. The reason it
+# waited for follows.
 _GAVE_UP = "gave-up="
-# Settings of the user's that bend answers (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) or send questions
-# to another cluster.
+# The user's variables that change answers (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) or send the
+# command to another cluster.
 _BENT = re.compile(r"(SQUEUE|SACCT|SCANCEL|SCONTROL|SINFO)_|SLURM_(CLUSTERS|TIME_FORMAT|BITSTR_LEN|JOB_USER)$")  # fmt: skip
 
 
 def job_states(job_ids: Iterable[str]) -> dict[str, JobStatus]:
-    """The status of each job; one that neither squeue nor sacct knows has ended for unknown
-    reasons.
+    """Return the status of each job.
+
+    A job that neither squeue nor sacct knows has ended for unknown reasons.
     """
     return {job: row_status(job, row) for job, row in job_rows(job_ids).items()}
 
 
 def job_rows(job_ids: Iterable[str]) -> dict[str, QueueRow | None]:
-    """What squeue or else sacct says of each job; None for one that neither knows.
+    """Return the row of each job from squeue, else from sacct.
 
-    Raises `QueueUnavailable` where the answer was cut off before a job that may have been in it.
+    A job that neither knows has None.
+
+    Raises:
+        QueueUnavailable: An answer was cut off, and a job that was not found may have been in the
+            missing part.
     """
     wanted = list(job_ids)
     if not wanted:
@@ -96,7 +101,7 @@ def job_rows(job_ids: Iterable[str]) -> dict[str, QueueRow | None]:
 
 
 def row_status(job: str, row: QueueRow | None) -> JobStatus:
-    """A job as the queue shows it, its reason in a sentence."""
+    """Return a job's status from its row, with the reason as a sentence."""
     if row is None:
         return JobStatus(
             "UNKNOWN",
@@ -129,7 +134,7 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
 
 
 def _held_up(state: str, job: str, row: QueueRow) -> str:
-    """Why a job neither goes on nor ends, for states that last as long as somebody lets them."""
+    """Return why a job neither continues nor ends, for states that may last."""
     if state == "COMPLETING":
         node = row.node or "NODE"
         return f"its node cleans up after it; where that does not end, 'scontrol show node {node}' says more"
@@ -139,8 +144,9 @@ def _held_up(state: str, job: str, row: QueueRow) -> str:
 
 
 def never_cleared(row: QueueRow) -> JobStatus:
-    """A job whose node has not cleaned up after it for so long that nothing more is expected of
-    it.
+    """Return the status of a job that its node has not cleaned up after for too long.
+
+    The job counts as ended.
     """
     return JobStatus(
         "COMPLETING",
@@ -152,26 +158,30 @@ def never_cleared(row: QueueRow) -> JobStatus:
 
 
 def _new(row: QueueRow) -> bool:
-    """Whether a job was submitted so lately that squeue may not show it yet, as where a site
-    keeps squeue's answers a while.
+    """Return whether a job was submitted so recently that squeue may not show it yet.
+
+    Some sites keep squeue's answers for a while.
     """
     return row.submitted is not None and datetime.now(UTC) - row.submitted < _SHOWS_WITHIN
 
 
 def is_stuck(row: QueueRow) -> bool:
-    """Whether a job waits for what will not come by itself."""
+    """Return whether a job waits for something that will not come by itself."""
     never = waiting_for(row.reason).waiting is Waiting.NEVER
     return row.state in HELD or (row.state == "PENDING" and never)
 
 
 def waits_for(row: QueueRow) -> str:
-    """The code of what a job waits for: Slurm's reason, or its state where that says more."""
+    """Return the code of what a job waits for.
+
+    It is Slurm's reason, or the job's state if that says more.
+    """
     told = row.state not in HELD or waiting_for(row.reason).waiting is Waiting.NEVER
     return row.reason if told else row.state
 
 
 def given_up(job: str, state: str, reason: str) -> JobStatus:
-    """A job that was cancelled because what it waited for would not have come."""
+    """Return the status of a job that was cancelled because it would not have started."""
     sentence = wait_sentence(reason, job)
     return JobStatus(
         state,
@@ -183,13 +193,14 @@ def given_up(job: str, state: str, reason: str) -> JobStatus:
 
 
 def give_up(job: str, row: QueueRow) -> None:
-    """Cancel a pending job, and write why into its comment, so that whoever looks later knows
-    that it was not the user.
+    """Cancel a pending job, and write the reason into its comment.
+
+    The comment shows later that the job was not cancelled by the user.
     """
     mark = _GAVE_UP + re.sub(r"[^\w]+", "_", waits_for(row))
     set_name_and_comment(job, comment=f"{row.comment} {mark}".strip())
-    # One that has started after all goes on. scancel takes no job of another state than those it
-    # has a word for.
+    # A job that has started in the meantime continues. scancel --state takes only some states, and
+    # those of held jobs are not among them.
     cancel_jobs([job], *([] if row.state in HELD else ["--state=PENDING"]))
 
 
@@ -199,8 +210,9 @@ def _gave_up(row: QueueRow) -> str:
 
 
 def status(state: str, reason: str) -> JobStatus:
-    """A Slurm state word (``CANCELLED by 0`` and ``CANCELLED+`` included) as a `JobStatus`,
-    Slurm's own reason with it.
+    """Return the `JobStatus` for a Slurm state word, with Slurm's own reason.
+
+    The word may be of the form ``CANCELLED by 0`` or ``CANCELLED+``.
     """
     word = state.split()[0].rstrip("+") if state.strip() else "UNKNOWN"
     verdict = _ENDS.get(word)
@@ -209,8 +221,9 @@ def status(state: str, reason: str) -> JobStatus:
 
 
 def rows_with_comment(word: str | re.Pattern[str]) -> dict[str, QueueRow]:
-    """The user's jobs whose comment holds ``word``, as a whole word: batch=r-1 is not
-    batch=r-10.
+    """Return the user's jobs whose comment holds ``word``, as a whole word.
+
+    For example, batch=r-1 does not match batch=r-10.
     """
     pattern = re.compile(re.escape(word)) if isinstance(word, str) else word
     queue = _squeue()
@@ -224,23 +237,23 @@ def rows_with_comment(word: str | re.Pattern[str]) -> dict[str, QueueRow]:
 
 
 def lives(row: QueueRow) -> bool:
-    """Whether a job waits or runs, rather than having ended or being about to."""
+    """Return whether a job waits or runs; a job that is completing does not count."""
     found = status(row.state, "")
     return not found.ended and found.state != "COMPLETING"
 
 
 def live_jobs() -> list[str]:
-    """The user's jobs that wait or run, elements of arrays one by one."""
+    """Return the user's jobs that wait or run; elements of arrays are listed singly."""
     return [job for job, row in _squeue().rows.items() if not status(row.state, "").ended]
 
 
 def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
-    """scancel; that one of the jobs has ended meanwhile is no error."""
+    """Cancel jobs with scancel. A job that has ended in the meantime is no error."""
     command = ["scancel", *options, *job_ids]
     _check_present(command)
     answer = _ask(command)
-    # One of them ended between the look and the signal; scancel goes on with the others, a line for
-    # each that failed.
+    # If a job has ended since it was looked up, scancel reports it on a line and continues with the
+    # others.
     problems = _problems(answer)
     if problems:
         raise QueueUnavailable(
@@ -250,9 +263,12 @@ def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
 
 
 def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> bool:
-    """Give a job a comment, and a name, of its own; whether Slurm does such things for now.
+    """Give a job a comment, and a name if one is given.
 
-    A job that has ended already takes none, and it runs all the same.
+    A job that has ended already is not changed, and this is no failure.
+
+    Returns:
+        Whether Slurm makes such changes for now.
     """
     command = ["scontrol", "update", f"JobId={job_id}", f"Comment={comment}"]
     if name:
@@ -263,10 +279,11 @@ def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> bool:
 def keep_off(job_ids: Sequence[str], nodes: str) -> None:
     """Give waiting jobs a new list of nodes that they must not run on; '' for none.
 
-    One that has started goes on.
+    A job that has started in the meantime continues.
 
-    Raises `QueueUnavailable` with what Slurm said where it refuses; it may have done it for some of
-    the jobs.
+    Raises:
+        QueueUnavailable: Slurm refused the change; the message quotes it. Some of the jobs may have
+            been changed.
     """
     problems = []
     for first in range(0, len(job_ids), _JOBS_AN_UPDATE):
@@ -280,21 +297,24 @@ def keep_off(job_ids: Sequence[str], nodes: str) -> None:
 
 
 def run_slurm(command: list[str]) -> str:
-    """Run a Slurm command; its standard output.
+    """Run a Slurm command and return its standard output.
 
-    `MissingRequirement` when it is absent, `QueueUnavailable` when it fails or does not answer.
+    Raises:
+        MissingRequirement: The command is absent.
+        QueueUnavailable: The command fails or does not answer.
     """
     return _run(command).decode(errors="replace")
 
 
 def query_environment() -> dict[str, str]:
-    """The environment without settings that bend what Slurm's commands do and answer."""
+    """Return the environment without the variables that change Slurm's commands."""
     return {name: value for name, value in os.environ.items() if not _BENT.match(name)}
 
 
 def _problems(answer: Answer) -> list[str]:
-    """What a command that failed said, without what it said of jobs that have started or ended
-    meanwhile.
+    """Return the error messages of a failed command.
+
+    Messages about jobs that have started or ended in the meantime are left out.
     """
     if answer.problem is not None:
         return [answer.problem]
@@ -328,9 +348,10 @@ def _ask(command: list[str]) -> Answer:
 
 
 def _squeue() -> QueueAnswer:
-    # No -j: squeue fails as a whole when one id is purged already. -t all: just-ended jobs stay for
-    # MinJobAge. With a header an answer that a site puts a banner before can be told from one that
-    # is not squeue's. --all: jobs in hidden partitions would be left out, as if they had ended.
+    # No -j: squeue fails as a whole if one of the ids has been purged.
+    # -t all: jobs that have just ended stay for MinJobAge.
+    # With a header: it tells an answer after a site's banner from one that is not squeue's.
+    # --all: otherwise jobs in hidden partitions would be missing, as if they had ended.
     return read_squeue(_run(["squeue", "--all", "--me", "-r", "-t", "all", "-o", SQUEUE_FORMAT]))
 
 

@@ -1,11 +1,11 @@
-"""Reading what squeue and sacct print.
+"""Read what squeue and sacct print.
 
-Pure, and tolerant: other jobs of the user's are in it, and whatever a site adds.
+Pure and tolerant: the answers also hold other jobs of the user, and anything that a site adds.
 
-A line of squeue begins with fields that can hold neither ``|`` nor line breaks, the job's number
-with its nodes behind it; the reason and the comment, which can, come last. A comment of two lines
-makes a line of its own, a site's banner too: what does not begin with a job's number and a state is
-not a row.
+A line of squeue begins with fields that hold neither ``|`` nor line breaks: the job's number with
+its nodes, and the state. The reason and the comment, which may hold both, come last. The second
+line of a comment is a line of its own, and so is a site's banner. So a line that does not begin
+with a job's number and a state is not a row.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _HEADER = re.compile(r"JOBID[ \w()]*\|STATE\|REASON\|COMMENT|JobID\|State(\|Node
 # 123, 123_4, 123_[5-9,11%2], and 123+0 for a part of a heterogeneous job (squeue(1), "%i").
 _JOB_ID = re.compile(r"(\d+)(?:_(\d+)|_\[([^\[\]]*)\]|\+(\d+))?", re.ASCII)
 _ELEMENTS = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?", re.ASCII)
-# One node's name: a list of several, and "None assigned", are none.
+# The name of one node. A list of several nodes and "None assigned" do not match.
 _NODE = re.compile(r"[\w.-]+", re.ASCII)
 _STATE = re.compile(r"([A-Z][A-Z_]+)\+?(?: by \d+)?", re.ASCII)
-# squeue is asked for the elements of arrays one by one (-r); one that answers with larger ranges
-# all the same is not followed.
+# Most elements of an array that are expanded from one answer. squeue is asked for the elements one
+# by one (-r), so a range should not occur.
 _MOST_ELEMENTS = 100_000
 
 
@@ -34,10 +34,9 @@ _MOST_ELEMENTS = 100_000
 class QueueRow:
     """One job, or one element of an array.
 
-    ``node`` is where it runs or ran last; '' for none yet, and for several.
-
-    ``submitted``: when, as sacct alone is asked. ``unqueued``: squeue does not know the job, and
-    this is sacct's word.
+    ``node`` is where it runs or ran last; '' if there is none yet or there are several.
+    ``submitted`` is known from sacct alone. ``unqueued`` says that squeue does not know the job,
+    and that the row is sacct's.
     """
 
     state: str
@@ -52,7 +51,7 @@ class QueueRow:
 class QueueAnswer:
     """What was read.
 
-    ``complete`` is false where the answer was cut off: a job that is not in it may be there.
+    ``complete`` is false if the answer was cut off. A job that is not in it may then exist.
     """
 
     rows: dict[str, QueueRow] = field(default_factory=dict)
@@ -60,22 +59,24 @@ class QueueAnswer:
 
 
 def read_squeue(answer: bytes) -> QueueAnswer:
-    """The rows of ``squeue -o SQUEUE_FORMAT``.
+    """Return the rows of ``squeue -o SQUEUE_FORMAT``.
 
-    Raises `QueueUnavailable` when nothing in the answer can be read.
+    Raises:
+        QueueUnavailable: Nothing in the answer can be read.
     """
     return _read(answer, fields=4, what="squeue")
 
 
 def read_sacct(answer: bytes) -> QueueAnswer:
-    """The rows of ``sacct -P -o SACCT_FIELDS``; as `read_squeue`."""
+    """Return the rows of ``sacct -P -o SACCT_FIELDS``; otherwise as `read_squeue`."""
     return _read(answer, fields=2, what="sacct")
 
 
 def job_ids(text: str) -> list[str] | None:
-    """The ids that a job's number stands for: itself, or the elements of ``123_[5-9%2]``.
+    """Return the ids that a job's number stands for.
 
-    Empty when ``text`` is not a job's number, None when it is one whose elements cannot be told.
+    They are the number itself, or the elements of ``123_[5-9%2]``. The list is empty if ``text`` is
+    not a job's number. None is returned if its elements cannot be told.
     """
     match = _JOB_ID.fullmatch(text)
     if not match:
@@ -100,8 +101,8 @@ def _read(answer: bytes, fields: int, what: str) -> QueueAnswer:
     rows: dict[str, QueueRow] = {}
     known = False
     lines = text.split("\n")
-    # Every line is ended, the last one too, unless the answer was cut off: what is left of that one
-    # may look like a row.
+    # Every line has an end, also the last one, unless the answer was cut off. The rest of a line
+    # that was cut off may look like a row.
     cut_off = lines.pop()
     complete = not cut_off.strip()
     for line in lines:
@@ -123,14 +124,14 @@ def _read(answer: bytes, fields: int, what: str) -> QueueAnswer:
 
 
 def _row(line: str, fields: int) -> tuple[list[str] | None, QueueRow] | None:
-    """The jobs and the row in a line; None when it is not a row."""
+    """Return the jobs and the row in a line; None if it is not a row."""
     parts = [part.strip() for part in line.split("|", 3)]
     if len(parts) < fields:
         return None
     number, _, node = parts[0].partition(" ")
     reason, comment = parts[2:] if fields == 4 else ("", "")
     submitted = None
-    if fields == 2:  # sacct's: the nodes come last but one
+    if fields == 2:  # sacct's: the nodes are the third field
         node = "".join(parts[2:3])
         submitted = _moment("".join(parts[3:4]))
     state = _STATE.fullmatch(parts[1])
@@ -142,7 +143,7 @@ def _row(line: str, fields: int) -> tuple[list[str] | None, QueueRow] | None:
 
 
 def _moment(text: str) -> datetime | None:
-    """One of sacct's times, which are this host's; None for "Unknown" and the like."""
+    """Return one of sacct's times, which are local; None for "Unknown" and the like."""
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError, OSError):

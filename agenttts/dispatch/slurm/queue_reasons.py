@@ -14,7 +14,7 @@ from enum import StrEnum
 class Waiting(StrEnum):
     """What a reason to wait says.
 
-    ``OURS``: the project asked for it; ``WAIT``: it passes by itself, or by others' doing;
+    ``OURS``: the project asked for it. ``WAIT``: it passes by itself, or by what others do.
     ``NEVER``: the job starts only when somebody does something about it.
     """
 
@@ -25,14 +25,14 @@ class Waiting(StrEnum):
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason in words, and the command that helps where one does."""
+    """A reason in words, and the command that helps if there is one."""
 
     waiting: Waiting
     sentence: str
     fix: str = ""
 
     def told(self, code: str, job_id: str) -> str:
-        """The sentence about one job, with Slurm's own code."""
+        """Return the sentence about one job, with Slurm's own code."""
         fix = f"; {self.fix.replace('JOB', job_id)}" if self.fix else ""
         return f"{code}: {self.sentence}{fix}"
 
@@ -42,12 +42,12 @@ _LOWER = f"ask for less in the profile ({_LIMITS})"
 _NODES = "'sinfo -R' says why nodes are out of service"
 
 _TABLE: dict[str, Reason] = {
-    # The project's own doing.
+    # Reasons that the project causes.
     "JobArrayTaskLimit": Reason(Waiting.OURS, "as many trials run as the profile's max_running lets run"),
     "Dependency": Reason(Waiting.OURS, "it waits for the job before it, as for an earlier controller of the run"),
     "BeginTime": Reason(Waiting.OURS, "it was requeued and may start again in a moment"),
     "Cleaning": Reason(Waiting.OURS, "it was requeued and its last node is being cleaned up"),
-    # Passes.
+    # Reasons that pass.
     "None": Reason(Waiting.WAIT, "Slurm has not looked at it yet"),
     "Priority": Reason(Waiting.WAIT, "jobs of higher priority are before it"),
     "Resources": Reason(Waiting.WAIT, "no node has free what it asks for"),
@@ -57,8 +57,8 @@ _TABLE: dict[str, Reason] = {
     "Nodes required for job are DOWN DRAINED or reserved for jobs in higher priority partitions": Reason(Waiting.WAIT, "the nodes that it could run on are out of service or reserved for others", _NODES),
     "PartitionDown": Reason(Waiting.WAIT, "the partition is down", "'sinfo' shows when it is up again"),
     "PartitionInactive": Reason(Waiting.WAIT, "the partition is inactive", "'sinfo' shows when it is up again"),
-    # Jobs of one node are within any partition's limits: what remains is the other thing that Slurm
-    # says it of.
+    # Jobs of one node are within every partition's node limits. So what remains is Slurm's other
+    # use of this code.
     "PartitionNodeLimit": Reason(Waiting.WAIT, "the partition's nodes that it could run on are out of service, or it asks for more or fewer than the partition gives", f"{_NODES}; another partition in the profile may do"),
     "NodeDown": Reason(Waiting.WAIT, "a node that it needs is down", _NODES),
     "FrontEndDown": Reason(Waiting.WAIT, "no front end node is up"),
@@ -76,13 +76,13 @@ _TABLE: dict[str, Reason] = {
     "QOSJobLimit": Reason(Waiting.WAIT, "the QOS runs as many jobs as it may", _LIMITS),
     "QOSResourceLimit": Reason(Waiting.WAIT, "the QOS holds as much as it may", _LIMITS),
     "QOSUsageThreshold": Reason(Waiting.WAIT, "the account has used too much for this QOS", "'sshare' shows its usage; another qos in the profile may do"),
-    # Not without somebody.
+    # Reasons that somebody must remove.
     "JobHeldUser": Reason(Waiting.NEVER, "it is held by you", "'scontrol release JOB' lets it run"),
     "JobHeldAdmin": Reason(Waiting.NEVER, "it is held by an administrator", "only an administrator can release it"),
     "launch failed requeued held": Reason(Waiting.NEVER, "it could not be launched on its node, was requeued and is held", "'scontrol release JOB' lets it try again; if it fails again, the node's administrators should look at it"),
     "JobHoldMaxRequeue": Reason(Waiting.NEVER, "it was requeued as often as the cluster allows and is held", "'scontrol release JOB' lets it try again"),
     "job requeued in held state": Reason(Waiting.NEVER, "it was requeued and is held", "'scontrol release JOB' lets it run"),
-    # States that squeue shows in place of PENDING.
+    # States that squeue shows instead of PENDING.
     "SPECIAL_EXIT": Reason(Waiting.NEVER, "it was requeued for a special exit and is held", "'scontrol release JOB' lets it run"),
     "REQUEUE_HOLD": Reason(Waiting.NEVER, "it was requeued and is held", "'scontrol release JOB' lets it run"),
     "RESV_DEL_HOLD": Reason(Waiting.NEVER, "its reservation was deleted and it is held", "correct reservation in the profile"),
@@ -106,8 +106,8 @@ _TABLE: dict[str, Reason] = {
     "SystemFailure": Reason(Waiting.NEVER, "Slurm itself or a file system failed", "the cluster's administrators should look at it"),
     "JobLaunchFailure": Reason(Waiting.NEVER, "it could not be launched", "'scontrol release JOB' lets it try again"),
 }  # fmt: skip
-# Families of limits, the first that fits: on one job (Per Job, Per Node, Min) no waiting helps, on
-# all together it does.
+# Families of limits; the first that fits counts. Waiting does not help against a limit on one job
+# (Per Job, Per Node, Min). It helps against a limit on all jobs together.
 _FAMILIES: list[tuple[re.Pattern[str], Reason]] = [
     (re.compile(pattern), reason)
     for pattern, reason in [
@@ -122,8 +122,8 @@ _FAMILIES: list[tuple[re.Pattern[str], Reason]] = [
     ]
 ]  # fmt: skip
 _ALLOWED = "('scontrol show partition' lists whom each allows, 'sacctmgr show assoc user=$USER' what you have)"
-# What Slurm and sites write in words of their own in a reason's place (slurmctld's state_desc), the
-# first that fits.
+# Texts that Slurm and sites write in place of a code (slurmctld's state_desc); the first that fits
+# counts.
 _PHRASES: list[tuple[re.Pattern[str], Reason]] = [
     (re.compile(pattern), reason)
     for pattern, reason in [
@@ -134,7 +134,7 @@ _PHRASES: list[tuple[re.Pattern[str], Reason]] = [
         (r"\bheld\b", Reason(Waiting.NEVER, "it is held", "'scontrol release JOB' lets it run; if that is refused, only an administrator can")),
     ]
 ]  # fmt: skip
-# Why a job ended, where that says more than its state does.
+# Why a job ended, where this says more than its state.
 _ENDS: dict[str, str] = {
     "None": "",
     "NonZeroExitCode": "",
@@ -149,26 +149,26 @@ _ENDS: dict[str, str] = {
 
 
 def waiting_for(code: str) -> Reason:
-    """What a pending job's reason says.
+    """Return what a pending job's reason says.
 
-    One that is not known is waited for, unless it says that the job is held or asks for what it may
-    not have.
+    An unknown reason counts as one that passes, unless it says that the job is held or asks for
+    what it may not have.
     """
     return _known(code) or Reason(Waiting.WAIT, "")
 
 
 def wait_sentence(code: str, job_id: str) -> str:
-    """Why a job waits, for people; Slurm's own word where there is no more to say."""
+    """Return why a job waits as a sentence; Slurm's code if nothing more is known."""
     reason = waiting_for(code)
     return reason.told(code, job_id) if reason.sentence else code
 
 
 def end_sentence(code: str, job_id: str) -> str:
-    """Why a job ended, for people; '' where its state says as much."""
+    """Return why a job ended as a sentence; '' if its state says as much."""
     if code in _ENDS:
         return _ENDS[code]
     if _known(code) is not None:
-        # A job that is cancelled keeps the reason for which it waited.
+        # A cancelled job keeps the reason for which it waited.
         return f"it never started: {wait_sentence(code, job_id)}"
     return code
 
@@ -186,7 +186,9 @@ def _known(code: str) -> Reason | None:
 
 
 def _key(code: str) -> str:
-    """Slurm writes the same reason as one word, as words, in parentheses, and with names of
+    """Return a reason's code in a form that is the same for all its spellings.
+
+    Slurm writes the same reason as one word, as several words, in parentheses, or with names of
     nodes after it.
     """
     text = code.strip("() ")
@@ -196,7 +198,10 @@ def _key(code: str) -> str:
 
 
 def _words(code: str) -> str:
-    """A reason in small letters, its words apart: ``JobHeldBy_site`` is ``job held by site``."""
+    """Return a reason in lower case with its words separated.
+
+    For example, ``JobHeldBy_site`` becomes ``job held by site``.
+    """
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", code)
     return " ".join(re.findall(r"[a-z0-9]+", apart.lower()))
 

@@ -1,6 +1,6 @@
-"""From a profile to what sbatch is asked for.
+"""The sbatch options of a job.
 
-Pure: a function from `JobResources` and a job to options.
+Pure: a function from `JobResources` and `JobNeeds` to options.
 """
 
 from __future__ import annotations
@@ -17,10 +17,16 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 @dataclass(frozen=True)
 class JobNeeds:
-    """What one job needs beyond its profile: how it shows in the queue, its GPUs, and how it ends.
+    """What one job needs beyond its profile.
 
-    ``requeue``: Slurm may start it again. ``dependency`` is what it waits for, as sbatch writes it;
-    ``exclude`` are nodes that it must not run on, besides the profile's.
+    Attributes:
+        name: The job's name in the queue.
+        comment: The job's comment in the queue.
+        gpus: The job's GPUs.
+        grace_seconds: Seconds before the time limit at which it gets its signal.
+        requeue: Whether Slurm may start it again.
+        dependency: What it waits for, in sbatch's syntax.
+        exclude: Nodes that it must not run on, besides the profile's.
     """
 
     name: str
@@ -33,9 +39,10 @@ class JobNeeds:
 
 
 def sbatch_options(resources: JobResources, needs: JobNeeds) -> dict[str, str]:
-    """The options of sbatch for a job, by long name, without those of an array and of logs.
+    """Return the options of sbatch for a job, by long name.
 
-    Flags have the value ``true`` or ``false`` (`agenttts.dispatch.slurm.sbatch_options.flag_line`).
+    The options of arrays and of logs are not included. Flags have the value ``true`` or ``false``
+    (`agenttts.dispatch.slurm.sbatch_options.flag_line`).
     """
     exclude, nodelist = request_lists(resources.exclude, resources.nodelist, needs.exclude)
     options: dict[str, str | None] = {
@@ -65,9 +72,10 @@ def sbatch_options(resources: JobResources, needs: JobNeeds) -> dict[str, str]:
 
 
 def _memory(resources: JobResources, gpus: int) -> str | None:
-    """The memory of the job.
+    """Return the memory of the job.
 
-    On one node ``--mem`` says the same as ``--mem-per-gpu``, whatever asks for the GPUs.
+    On one node ``--mem`` means the same as ``--mem-per-gpu``, in whatever form the GPUs are
+    requested.
     """
     if gpus and resources.mem_per_gpu:
         return memory_times(resources.mem_per_gpu, gpus)
@@ -84,5 +92,8 @@ def _gpus(resources: JobResources, gpus: int) -> dict[str, str]:
 
 
 def _one_line(text: str) -> str:
-    """Names and comments hold the names of models, which are the user's."""
+    """Return a name or comment on one line.
+
+    It may hold the name of a model, which the user has chosen.
+    """
     return _CONTROL.sub(" ", text)

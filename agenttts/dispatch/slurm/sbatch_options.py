@@ -1,4 +1,4 @@
-"""The options of sbatch: which the project sets itself, and how each is written in a batch file.
+"""The options of sbatch: which ones the project sets, and how each is written.
 
 Pure. Source: sbatch(1), "OPTIONS" (22.05 to 25.05).
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from agenttts.dispatch.slurm import syntax as slurm_syntax
 
-# Option → what to use instead of it.
+# Options that the project sets itself → what to use instead.
 _OURS = {
     "comment": "it holds the token by which jobs are found again after a crash",
     "job-name": "it tells run and trial in squeue",
@@ -62,7 +62,7 @@ _SHORT = {
     "c": "cpus-per-task", "d": "dependency", "e": "error", "i": "input", "k": "no-kill", "m": "distribution", "n": "ntasks",
     "o": "output", "p": "partition", "q": "qos", "s": "oversubscribe", "t": "time", "w": "nodelist", "x": "exclude",
 }  # fmt: skip
-# Options that are there or not; some take a value besides.
+# Flags: options without a value. Some of them may also take one.
 _FLAGS = {"contiguous", "exclusive", "get-user-env", "ignore-pbs", "nice", "no-kill", "overcommit", "oversubscribe", "propagate", "reboot", "spread-job", "use-min-nodes", "verbose"}  # fmt: skip
 _NEGATED = {"requeue": "no-requeue"}
 _YES_NO = {"kill-on-invalid-dep": ("yes", "no"), "wait-all-nodes": ("1", "0")}
@@ -82,10 +82,11 @@ _FALSE = {"false", "no", "off"}
 
 
 def check_options(options: Mapping[str, str]) -> dict[str, str]:
-    """The options of a profile's ``sbatch:`` with their long names.
+    """Return the options of a profile's ``sbatch:`` by their long names.
 
-    Raises ``ValueError`` for one that the project sets itself, naming what to use instead, and for
-    a value that Slurm would not take for what it is.
+    Raises:
+        ValueError: The project sets an option itself (the message says what to use instead), or
+            Slurm would not take a value literally.
     """
     checked: dict[str, str] = {}
     for given, text in options.items():
@@ -100,8 +101,9 @@ def check_options(options: Mapping[str, str]) -> dict[str, str]:
 
 
 def flag_line(name: str, text: str) -> str | None:
-    """An option as a batch file and a command line have it: ``--name=text``, ``--name``; None
-    where it is left out.
+    """Return an option as in a batch file or command line; None if it is left out.
+
+    The forms are ``--name=text`` and ``--name``.
     """
     word = text.lower()
     if word in _TRUE | _FALSE:
@@ -115,7 +117,11 @@ def flag_line(name: str, text: str) -> str | None:
 
 
 def _long_name(given: str) -> str:
-    """The option's name as sbatch spells it; ``ValueError`` when it is none, or ours."""
+    """Return the option's name as sbatch spells it.
+
+    Raises:
+        ValueError: It is not an option, or the project sets it itself.
+    """
     name = given.replace("_", "-")
     if name in _SHORT:
         raise ValueError(f"'{given}': write the long name, {_SHORT[name]}" + _instead(_SHORT[name]))
@@ -125,7 +131,7 @@ def _long_name(given: str) -> str:
         )
     if name in _OURS:
         raise ValueError(f"'{given}' is set by the project itself" + _instead(name))
-    # sbatch takes the beginning of a name for the whole of it.
+    # sbatch accepts the beginning of a name for the whole name.
     longer = sorted(other for other in _OURS if other.startswith(name))
     if longer and name not in _KNOWN:
         raise ValueError(f"'{given}' is short for {longer[0]}, which is set by the project itself" + _instead(longer[0]))  # fmt: skip

@@ -1,4 +1,4 @@
-"""Trials as jobs on Slurm: arrays where the cluster has them, single jobs where it has not."""
+"""Trials as Slurm jobs: arrays if the cluster has them, else single jobs."""
 
 from __future__ import annotations
 
@@ -35,36 +35,39 @@ from agenttts.dispatch.slurm.stuck_jobs import PatientQueue
 from agenttts.dispatch.slurm.submission import outer_environment, slurm_executor, submission_errors
 from agenttts.dispatch.slurm.tried_request import request_words
 
-# Beyond this many elements a label each would burden slurmctld more than it helps the reader.
+# Largest array whose elements get a label each. More labels would load slurmctld more than they
+# help the reader.
 _LABELS = 200
-# Which trial of its batch a single job is.
+# Mark in the comment of a single job; its trial's number in the batch follows.
 _ELEMENT = "element="
 
 
 class SlurmScheduler(Scheduler):
-    """Jobs of Slurm: each `submit` is one array, or single jobs where there are no arrays.
+    """Jobs of Slurm: each `submit` is one array, or single jobs without arrays.
 
-    An array has an element a trial and is submitted whole or not at all. Of single jobs those
-    before the one that is refused are submitted, and `find` finds them. After a batch that a
-    submit limit refused, `capacity` asks for half as many, and for more again as they are taken.
-    Slurm limits how many elements of one array run, not how many jobs beside each other: while
-    trials live, no more are submitted than ``max_running`` lets run.
+    An array has one element per trial and is submitted whole or not at all. If one of several
+    single jobs is refused, those before it are submitted, and `find` finds them.
 
-    A job that waits for what will not come by itself is cancelled after the profile's
+    After a submit limit has refused a batch, `capacity` allows half as many jobs, and more
+    again as they are accepted. Slurm limits how many elements of one array run, but not how many
+    arrays run beside each other. So while trials live, `capacity` allows no more than
+    ``max_running`` of them.
+
+    A job that waits for something that will not come by itself is cancelled after the profile's
     ``never_patience_minutes``; `poll` then says so.
     """
 
     name = "slurm"
     has_nodes = True
-    # NFS clients keep attributes and missing names for 30 to 60 s (nfs(5), acdirmax), and nodes add
-    # theirs.
+    # NFS clients keep attributes and missing names for 30 to 60 s (nfs(5), acdirmax). The nodes'
+    # clients add their delay.
     default_settle_seconds = 120.0
 
     def __init__(self, profile: Profile, folder: Path) -> None:
         super().__init__(profile, folder)
         self._services = SlurmServices(profile, folder)
         self._live = 0
-        # Trials that may live at once, as far as a submit limit has told.
+        # Number of trials that may live at once, as far as submit limits have shown.
         self._limit = profile.max_pending
         self._queue = PatientQueue(profile.never_patience_minutes * 60)
 
@@ -85,7 +88,7 @@ class SlurmScheduler(Scheduler):
             self._limit = max(1, self._live + len(requests) // 2)
             raise
         self._live += len(requests)
-        # Others' jobs may have ended: a little more is tried than was taken.
+        # Other jobs may have ended since, so a little more is tried than was accepted.
         self._limit = max(self._limit, self._live + max(1, len(requests) // 2))
         return ids
 
@@ -118,7 +121,7 @@ class SlurmScheduler(Scheduler):
         rows = job_rows(job_ids)
         waiting = [job for job, row in rows.items() if row is not None and row.state == "PENDING"]
         trial = self._profile.trial
-        if not is_file(trial.exclude):  # scontrol takes names alone
+        if not is_file(trial.exclude):  # scontrol takes only names
             keep_off(waiting, excluded(trial.exclude, trial.nodelist, nodes) or "")
         return waiting
 
@@ -171,10 +174,10 @@ class SlurmScheduler(Scheduler):
 
     @cached_property
     def _max_array(self) -> int:
-        """The elements that one array may have; 1 where the cluster takes no arrays.
+        """The number of elements that one array may have; 1 if the cluster has no arrays.
 
-        Asked when it is first needed: a slurmctld that is silent for a moment is then waited for as
-        at any other question.
+        It is asked when first needed, so that a slurmctld that does not answer is waited for as
+        with any other question.
         """
         return max(1, _max_array_size())
 
@@ -183,7 +186,7 @@ class SlurmScheduler(Scheduler):
         return self._max_array > 1
 
     def _told(self, job: str, status: JobStatus) -> JobStatus:
-        """A job's status, with what its log says of why it did not start."""
+        """Return a job's status, with what its log says of why it did not start."""
         if status.state in ("FAILED", "COMPLETED"):
             said = log_message(self._folder, job)
             if said:
@@ -200,7 +203,7 @@ class SlurmScheduler(Scheduler):
             for request in requests:
                 label = f"{request.comment} batch={batch}"
                 if not set_name_and_comment(ids[request.trial], name=request.name, comment=label):
-                    break  # labels are for readers, and each that is not answered takes a minute
+                    break  # labels only help readers, and each one without an answer takes a minute
         return ids
 
     def _submit_singly(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
@@ -227,8 +230,9 @@ class SlurmScheduler(Scheduler):
 
 
 def _position(job: str, row: QueueRow) -> int:
-    """Which trial of its batch a job is: an array's element by its index, a single job by its
-    comment, else the only one.
+    """Return the number of a job's trial in its batch.
+
+    It is an array element's index, or the number in a single job's comment, else 0.
     """
     _, _, index = job.partition("_")
     marks = [word for word in row.comment.split() if word.startswith(_ELEMENT)]
@@ -237,8 +241,9 @@ def _position(job: str, row: QueueRow) -> int:
 
 
 def _max_array_size() -> int:
-    """How many elements an array may have (slurm.conf(5), MaxArraySize: the greatest index is
-    one less).
+    """Return how many elements an array may have.
+
+    Source: slurm.conf(5), MaxArraySize. The greatest index is one less than it.
     """
     for line in run_slurm(["scontrol", "show", "config"]).splitlines():
         key, _, value = line.partition("=")

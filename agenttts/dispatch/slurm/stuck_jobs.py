@@ -1,4 +1,7 @@
-"""How long a job may wait for what will not come by itself, be it a trial's or a served model's."""
+"""Cancel jobs that wait too long for something that will not come by itself.
+
+The jobs may be those of trials or of served models.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,13 @@ from agenttts.dispatch.slurm.queue_reader import QueueRow
 
 
 class PatientQueue:
-    """How jobs stand in the queue; those that have waited in vain for ``patience_seconds`` are
-    cancelled, and said to be.
+    """The state of jobs; those stuck for ``patience_seconds`` are cancelled.
 
-    Those that their node has not cleaned up after for as long (COMPLETING) have ended. They are
-    cancelled too: where they were to be requeued, they would start when the node is back.
+    A job is stuck if it waits for something that will not come by itself. `poll` then says that it
+    was cancelled.
+
+    Jobs that their node has not cleaned up after for as long (COMPLETING) count as ended. They are
+    cancelled too: if they were to be requeued, they would start when the node is back.
     """
 
     def __init__(self, patience_seconds: float) -> None:
@@ -36,7 +41,7 @@ class PatientQueue:
         self._never_cleared: set[str] = set()
 
     def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
-        """The status of each job."""
+        """Return the status of each job."""
         rows = job_rows(job_ids)
         for job in self._stuck.overdue(rows):
             row = rows[job]
@@ -49,7 +54,7 @@ class PatientQueue:
                 self._never_cleared.add(job)
                 with suppress(
                     QueueUnavailable
-                ):  # it has ended all the same; one that appears again is a stray
+                ):  # it counts as ended anyway; a job that appears again is a stray
                     cancel_jobs([job])
         return {job: self._status(job, row, job in overdue) for job, row in rows.items()}
 
@@ -57,7 +62,7 @@ class PatientQueue:
         if overdue and row is not None:
             return never_cleared(row)
         status = row_status(job, row)
-        # One that has started after all goes on.
+        # A job that has started in the meantime continues.
         if job in self._given_up and status.state in {"PENDING", "CANCELLED", "UNKNOWN", *HELD}:
             return given_up(job, status.state, self._given_up[job])
         return status
@@ -68,10 +73,10 @@ def _completes(row: QueueRow) -> bool:
 
 
 class StuckJobs:
-    """Tells which jobs have waited in vain for ``patience_seconds``, as far as it has been asked
-    about them.
+    """Tells which jobs have been stuck for ``patience_seconds``.
 
-    What it remembers is in memory alone: a new controller is patient anew.
+    A job's time begins when `overdue` first sees it stuck. Times are kept in memory only, so they
+    begin again with a new controller.
     """
 
     def __init__(
@@ -86,7 +91,7 @@ class StuckJobs:
         self._since: dict[str, float] = {}
 
     def overdue(self, rows: Mapping[str, QueueRow | None]) -> list[str]:
-        """Of the jobs in ``rows``, those that have waited too long for what will not come."""
+        """Return the jobs in ``rows`` that have been stuck for too long."""
         now = self._clock()
         stuck = [job for job, row in rows.items() if row is not None and self._is_stuck(row)]
         for job in rows.keys() - set(stuck):

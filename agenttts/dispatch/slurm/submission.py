@@ -1,4 +1,4 @@
-"""Submitting to Slurm through submitit, and what sbatch's refusals mean."""
+"""Submit to Slurm through submitit, and turn sbatch's refusals into errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from agenttts.dispatch.slurm.request import JobNeeds, sbatch_options
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import MissingRequirement
 
-# What sbatch says of a busy, restarting or half-reachable slurmctld or munged (Slurm's
+# What sbatch says if slurmctld or munged is busy, restarting or partly reachable (Slurm's
 # slurm_errno.c, errno(3)).
 _PASSING = re.compile(
     r"socket timed out|unable to contact slurm controller|connection (refused|reset)|communication connection failure"
@@ -37,26 +37,29 @@ _PASSING = re.compile(
     r"|protocol authentication error|authentication credential|error writing script|presently disabled",
     re.IGNORECASE,
 )
-# An administrator has closed the partition, as for maintenance: to jobs that are waiting in it
-# already it is PartitionInactive or PartitionDown, which pass too.
+# An administrator has closed the partition, for maintenance for example. Jobs that wait in it then
+# have the reason PartitionInactive or PartitionDown, which pass too.
 _CLOSED = re.compile(r"required partition not available|partition in down state", re.IGNORECASE)
-# A limit on how many jobs may be submitted (sacctmgr(1), MaxSubmitJobs, GrpSubmitJobs) passes as
-# jobs end; any other limit that is named does not. Without a name the message is the same for both.
+# A limit on the number of submitted jobs (sacctmgr(1), MaxSubmitJobs, GrpSubmitJobs) passes as jobs
+# end. Any other limit that is named does not. If no limit is named, the message is the same for
+# both.
 _SUBMIT_LIMIT = re.compile(r"\b(Assoc|QOS)\w*Submit\w*", re.IGNORECASE)
 _OTHER_LIMIT = re.compile(r"\b(Assoc|QOS)(Max|Min|Grp)\w+", re.IGNORECASE)
 _POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
 
 
 class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no types
-    """submitit's executor with a batch file of our own, which *becomes* the Python process.
+    """submitit's executor with the project's own batch file.
 
-    No srun: Slurm would signal every process of the step and the container runtime would pass each
-    signal on again. With ``exec`` the one process that gets SIGUSR2 before the limit is submitit's
-    own. submitit 1.5.4 writes a wckey that nobody asked for, shebang and quotes that cannot be
-    chosen, and lets its arrays forget what a subclass adds.
+    The batch file replaces its shell by the Python process with ``exec``, without srun. With srun,
+    Slurm would signal every process of the step, and the container runtime would pass each signal
+    on again. With ``exec``, the one process that gets SIGUSR2 before the limit is submitit's own.
 
-    What a job runs is pickled before sbatch is called, under a name that is known by then; the
-    batch file links the name that submitit looks for to it. submitit itself writes it after
+    submitit 1.5.4 writes a wckey that nobody asked for, and its shebang and quotes cannot be
+    chosen. Its arrays lose what a subclass adds.
+
+    What a job runs is pickled before sbatch is called, under a name that is known by then. The
+    batch file links the name that submitit looks for to it. submitit itself writes the pickle after
     sbatch's answer: a job whose submitter dies in between, or gets no answer, holds its node for a
     minute and fails.
     """
@@ -68,7 +71,7 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
                 max_num_timeout=UNLIMITED_REQUEUES,
                 python=shlex.quote(sys.executable),
             )
-        # For submitit's own account of time-outs.
+        # submitit counts time-outs by this.
         self.update_parameters(time=limit_minutes)
         self._script = script
         self._running = running
@@ -79,11 +82,16 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
     def submit_each(
         self, functions: Sequence[Callable[[], Any]], name: str, first: int = 0
     ) -> list[str]:
-        """Submit one job, or an array of several; the job ids in the order of ``functions``.
+        """Submit one job, or an array of several jobs.
 
-        ``name`` is unique to these jobs in the folder, and ``first`` the number of the first of
-        them under that name: of what an earlier call under it has submitted, nothing may have
-        become a job.
+        Args:
+            functions: What each job runs.
+            name: A name that is unique to these jobs in the folder.
+            first: The number of the first of them under that name. An earlier call may have used
+                these numbers only if nothing that it submitted became a job.
+
+        Returns:
+            The job ids, in the order of ``functions``.
         """
         self._pickles, self._first = Pickles(self.folder, name), first
         return [str(job.job_id) for job in self.submit_array(functions)]
@@ -129,10 +137,13 @@ def slurm_executor(
     needs: JobNeeds,
     array_parallelism: int = 1,
 ) -> BatchExecutor:
-    """The executor for jobs of one kind, whose batch files, pickles and logs are in ``folder``.
+    """Return the executor for jobs of one kind.
 
-    Raises `UserError` where Slurm cannot write logs there, `MissingRequirement` where there is no
-    Slurm.
+    Their batch files, pickles and logs are in ``folder``.
+
+    Raises:
+        UserError: Slurm cannot write logs in a folder of this name.
+        MissingRequirement: There is no Slurm here.
     """
     check_folder(folder)
     script = BatchScript(
@@ -143,8 +154,9 @@ def slurm_executor(
 
 @contextmanager
 def outer_environment() -> Iterator[None]:
-    """Submit as from a login shell: what Slurm told the controller's own job would bend the
-    trials' requests.
+    """Submit as from a login shell.
+
+    The variables that Slurm set for the controller's own job would change the trials' requests.
     """
     conf = os.environ.get("SLURM_CONF")
     with submitit.helpers.clean_env():
@@ -155,13 +167,21 @@ def outer_environment() -> Iterator[None]:
 
 @contextmanager
 def submission_errors(jobs: int = 1) -> Iterator[None]:
-    """Turn submitit's and sbatch's refusals of ``jobs`` jobs at once into one clear error:
-    `QueueUnavailable` for what may pass.
+    """Turn the refusals of submitit and sbatch into one clear error.
 
-    To be entered outside of `outer_environment`: it looks for jobs besides the one it runs in.
+    Enter it outside of `outer_environment`, because it looks for other jobs than the one it runs
+    in.
+
+    Args:
+        jobs: The number of jobs that are submitted at once.
+
+    Raises:
+        QueueUnavailable: The refusal may pass.
+        SubmitLimitReached: A limit on the number of submitted jobs was reached.
+        MissingRequirement: Slurm is absent or refuses the request.
     """
     try:
-        with redirect_stderr(io.StringIO()):  # submitit prints what sbatch said, besides raising it
+        with redirect_stderr(io.StringIO()):  # submitit also prints what it raises
             yield
     except FailedJobError as error:
         message = " ".join(str(error).split())
@@ -204,15 +224,16 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
 
 
 def _names_submit_limit(message: str) -> bool:
-    """Whether a refusal is, as far as it says, for the number of jobs submitted."""
+    """Return whether the number of submitted jobs seems to be the reason of a refusal."""
     if _SUBMIT_LIMIT.search(message):
         return True
     return bool(_POLICY.search(message)) and not _OTHER_LIMIT.search(message)
 
 
 def _others_live() -> bool:
-    """Whether there are jobs of the user's, besides the one this runs in, whose end can lift a
-    submit limit.
+    """Return whether the user has other jobs whose end can lift a submit limit.
+
+    The job in which this runs does not count.
     """
     own = os.environ.get("SLURM_JOB_ID")
     return any(job.partition("_")[0] != own for job in live_jobs())

@@ -1,4 +1,4 @@
-"""How Slurm writes the values of a request: time limits, memory, names.
+"""The syntax of a Slurm request's values: time limits, memory, names.
 
 Pure; every check raises ``ValueError``.
 """
@@ -12,14 +12,14 @@ _MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
 _NAME = re.compile(r"[\w@][\w.@:+=/-]*(?:,[\w@][\w.@:+=/-]*)*")
 _NODES = re.compile(r"[\w./][\w.,/\[\]-]*")
 _CONSTRAINT = re.compile(r"[\w\[(!][\w.:&|*!()\[\],=-]*")
-# Nothing of a request reaches a shell (the batch file quotes it), and no value that Slurm knows
-# holds one of these.
+# No part of a request reaches a shell, because the batch file quotes it. No value that Slurm knows
+# holds one of these characters.
 _SHELL = re.compile(r"[$`;&|<>\"'\\]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def minutes(time: str) -> int:
-    """A Slurm time limit in whole minutes, rounded up.
+    """Return a Slurm time limit in whole minutes, rounded up.
 
     Source: sbatch(1), ``--time``.
     """
@@ -41,7 +41,7 @@ def minutes(time: str) -> int:
 
 
 def memory(text: str) -> str:
-    """An amount of memory in Slurm's shortest form: ``64gb`` is ``64G``.
+    """Return an amount of memory in Slurm's shortest form: ``64gb`` becomes ``64G``.
 
     Source: sbatch(1), ``--mem``: a whole number, in megabytes unless a unit follows.
     """
@@ -50,7 +50,7 @@ def memory(text: str) -> str:
 
 
 def memory_times(text: str, count: int) -> str:
-    """``count`` times an amount of memory."""
+    """Return ``count`` times an amount of memory."""
     amount, unit = _amount(text)
     return f"{amount * count}{unit}"
 
@@ -66,25 +66,27 @@ def _amount(text: str) -> tuple[int, str]:
 
 
 def name(text: str) -> str:
-    """A partition, account, QOS, reservation, workload key or GPU type, or several with commas
-    between.
+    """Check a name, or several names separated by commas.
+
+    Names are those of a partition, account, QOS, reservation, workload key or GPU type.
     """
     return _checked(text, _NAME, "name", "letters, digits and . _ - + = @ : / (commas between several)")  # fmt: skip
 
 
 def nodes(text: str) -> str:
-    """A list of nodes, e.g. ``n[1-4,7],gpu9``."""
+    """Check a list of nodes, e.g. ``n[1-4,7],gpu9``."""
     return _checked(text, _NODES, "list of nodes", "names and ranges, e.g. n[1-4,7],gpu9")
 
 
 def constraint(text: str) -> str:
-    """Node features, e.g. ``a100&nvlink`` or ``[rack1|rack2]``."""
+    """Check node features, e.g. ``a100&nvlink`` or ``[rack1|rack2]``."""
     return _checked(text, _CONSTRAINT, "constraint", "features joined by & | * ( ) [ ], e.g. a100&nvlink")  # fmt: skip
 
 
 def value(text: str, allowed: str = "") -> str:
-    """The value of any other option: one line without what a shell would act upon, but for
-    ``allowed`` characters.
+    """Check the value of any other option.
+
+    It must be one line without characters that a shell acts upon, except those in ``allowed``.
     """
     if not text.strip():
         raise ValueError("it is empty; give it a value, or leave the key out")

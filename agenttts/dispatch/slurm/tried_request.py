@@ -1,4 +1,7 @@
-"""Whether Slurm would take a request, by ``sbatch --test-only``: nothing is submitted."""
+"""Whether Slurm accepts a request, by ``sbatch --test-only``.
+
+Nothing is submitted.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from agenttts.files.commands import ask
 
 
 def request_words(profile: Profile, resources: JobResources, gpus: int) -> tuple[str, ...]:
-    """The options of sbatch for a job of a section of the profile, as words of a command line."""
+    """Return the options of sbatch for a section's job, as words of a command line."""
     needs = JobNeeds("doctor", "agenttts doctor", gpus, profile.grace_seconds)
     options = sbatch_options(resources, needs)
     lines = (flag_line(name, text) for name, text in options.items())
@@ -23,8 +26,13 @@ def request_words(profile: Profile, resources: JobResources, gpus: int) -> tuple
 
 
 def request_check(what: str, profile: Profile, resources: JobResources, gpus: int) -> Check:
-    """Whether a job of ``what``, a section of the profile, with so many GPUs would be taken if
-    it were submitted here.
+    """Check whether Slurm would accept a job if it were submitted here.
+
+    Args:
+        what: The profile's section, for messages.
+        profile: The cluster's profile.
+        resources: The section.
+        gpus: The job's GPUs.
     """
     label = f"{what} request"
     asked = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
@@ -42,12 +50,15 @@ def request_check(what: str, profile: Profile, resources: JobResources, gpus: in
 
 
 def sbatch_test(words: Sequence[str]) -> list[str]:
-    """The command line that tries a request."""
+    """Return the command line that tests a request."""
     return ["sbatch", "--test-only", *words, "--wrap", "true"]
 
 
 def command_problem(command: Sequence[str]) -> str | None:
-    """Why a command of Slurm's does not work here, run as from a login shell; None when it does."""
+    """Return why a Slurm command does not work here; None if it does.
+
+    It runs as from a login shell.
+    """
     if shutil.which(command[0]) is None:
         return "is not on PATH"
     with outer_environment():
