@@ -1,6 +1,7 @@
 """Parts that several JSON outputs share.
 
-They are those of ``status``, ``launch --dry-run`` and ``report``. The outputs are pydantic models, so that ``docs/schemas/`` can publish their schemas.
+They are parts of the output of ``status``, ``launch --dry-run`` and ``report``. The outputs are
+pydantic models, so that ``docs/schemas/`` can publish their schemas.
 """
 
 from __future__ import annotations
