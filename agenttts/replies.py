@@ -50,7 +50,7 @@ def remove_thinking(text: str, thinking: Thinking | None) -> str:
 
     - All blocks are removed.
     - An end without a start ends a block that the prompt opened. The text before it is thinking.
-    - A block that does not end leaves no answer, whatever text is before it. The result is empty.
+    - A block that does not end leaves no answer. The result is empty, also with text before it.
     - A start within a block begins no second block. Models may write about their own markers.
     - A start in the answer that is only mentioned (`_begins_thinking`) is removed, and the text
       around it stays.

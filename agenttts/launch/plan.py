@@ -202,8 +202,8 @@ def make_plan(
         spec: The spec.
         profile_folders: Where profiles are looked for.
         results: The results directory.
-        dry_run: Make ``problems`` of the plan of what is only missing here (models, data, image,
-            Slurm, enough GPUs). A spec that is wrong is refused all the same.
+        dry_run: List what is only missing here (models, data, image, Slurm, enough GPUs) in the
+            plan's ``problems``. A spec that is wrong is still refused.
 
     Raises:
         UserError: The spec is wrong.

@@ -44,8 +44,8 @@ def failed_row(
 def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
     """Return the GPU-seconds of all attempts together.
 
-    An attempt without a recorded end counts until the next one began. This is an upper bound, since
-    its node was lost somewhere before. The last attempt counts until ``now``.
+    An attempt without a recorded end counts until the next one began. This is an upper bound,
+    because its node was lost at some time before that. The last attempt counts until ``now``.
     """
     total = 0.0
     for attempt, following in zip_longest(attempts, attempts[1:]):

@@ -135,7 +135,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
     spec, profile, record = run.spec(), run.profile(), run.record()
     cache = record.cache(run.path)
     if cache is not None and profile.cache:
-        with suppress(OSError):  # nodes report that they cannot write there, and go without
+        with suppress(OSError):  # nodes report that they cannot write there, and work without it
             cache.directory.mkdir(parents=True, exist_ok=True)
     samples = run.path / record.samples
     tokens = record.tokens(run.name)

@@ -258,7 +258,7 @@ class Evaluation:
     def end_strays(self) -> None:
         """End the run's jobs that no trial knows of.
 
-        Their results would be used by nothing, or another job computes them too.
+        Nothing uses their results, or another job computes the same.
         """
         known = [t.job_id for t in self._journal.state.unfinished() if t.job_id]
         end_strays(self._journal, self._scheduler, self._builder.tokens, known)
@@ -290,7 +290,7 @@ class Evaluation:
     def _keep_off_failed_nodes(self) -> None:
         """Keep waiting jobs off the nodes that failed.
 
-        If this fails, a trial may lose an attempt on such a node, no more. The failure is recorded,
+        If this fails, a trial may at most lose an attempt on such a node. The failure is recorded,
         and the change is tried again when the next trial has ended.
         """
         state = self._journal.state

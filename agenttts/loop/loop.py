@@ -222,7 +222,7 @@ class Controller:
     def _end_strays(self) -> None:
         """End jobs that no trial knows of.
 
-        If that is not possible for now, the run's results are done all the same.
+        If that is not possible for now, it is logged, because the run's results are complete.
         """
         try:
             self._evaluation.end_strays()
@@ -248,7 +248,7 @@ class Controller:
     def _try_recommended(self, iteration: int) -> None:
         """Try the recommended allocation if it was not tried.
 
-        What a run recommends at its end was then seen to work.
+        The allocation that a finished run recommends has then been seen to work.
         """
         if not self._trials_of(iteration):
             if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
@@ -373,7 +373,7 @@ class Controller:
         if any(row.state is TrialState.COMPLETED for row in everything) and all(
             row.state in OWN_FAULTS for row in rows
         ):
-            return  # these allocations fail and others do not: the search goes on with that result
+            return  # other allocations work, so the search goes on with what it has learnt
         raise RunFailed(f"every trial of iteration {iteration} failed; the first: {rows[0].error}")
 
 

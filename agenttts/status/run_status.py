@@ -190,7 +190,8 @@ def follow(
     Raises:
         RunFailed: The run or some of its trials failed, or its controller ended early. Also, the
             controller has waited longer than the profile's patience for something that does not
-            happen by itself. It goes on waiting then, because somebody may still do it.
+            happen by itself. The controller goes on waiting then, because the cause may
+            still be removed.
     """
     patience = run.profile().never_patience_minutes * 60
     stuck_since: float | None = None

@@ -1,8 +1,8 @@
-"""Cut samples: how many samples of each stage and model reached ``decode_tokens``.
+"""Cut samples: how many of each stage and model, and when a run warns of them.
 
-A cut sample is a worse answer than the model's own, or no answer (if it was cut within its
-thinking). An allocation with many of them is scored for its token limit, not for its models. The
-functions are pure: rows in, values out.
+A sample is cut when it reaches the stage's ``decode_tokens``. It is a worse answer than the model's
+own, or no answer (if it was cut within its thinking). An allocation with many of them is scored for
+its token limit, not for its models. The functions are pure: rows in, values out.
 """
 
 from __future__ import annotations
