@@ -87,7 +87,7 @@ def check_toolbox(task: Task, spec: JobSpec, profile: Profile) -> None:
 
     Raises:
         UserError: Something is missing, or the spec does not allow code on the host.
-        MissingRequirement: The machine has no sandbox.
+        MissingRequirement: The machine has no sandbox, or not the package for embeddings.
     """
     settings = task.toolbox_settings(spec.task.options)
     if settings is None or profile.container is not None or spec.container.image is not None:

@@ -1,4 +1,4 @@
-"""Create the directory of a new run, and compare the spec of an existing one."""
+"""Create the directory of a new run, and compare a spec with an existing run's."""
 
 from __future__ import annotations
 

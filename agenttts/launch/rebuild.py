@@ -201,9 +201,9 @@ def _events(
 ) -> list[dict[str, Any]]:
     """Return the events of the new journal.
 
-    Every iteration is proposed. Its trials are finished if they have ended. It is told if another
-    iteration follows. The last iteration is told by the next controller, which computes its
-    recommendation again.
+    Every iteration has its proposal, and the ends of its trials as far as they have ended. The
+    searcher is told of it if another iteration follows. The next controller tells of the last
+    iteration and computes the recommendation again.
     """
     time = datetime.now(UTC).isoformat()
     events: list[dict[str, Any]] = [{"event": "rebuilt", "time": time}]

@@ -126,7 +126,7 @@ class RunState:
     def note_loss(self, trials: Sequence[str], event: _Lost | _Finished) -> None:
         """Record where a failure ended the jobs of trials.
 
-        The event has no node if it is not known or the failure was not the cluster's.
+        The event has no node if the node is not known or the failure was not the cluster's.
         """
         if not event.node:
             return
