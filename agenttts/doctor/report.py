@@ -1,4 +1,4 @@
-"""``doctor``: what this machine and a profile provide, and how to mend what they lack."""
+"""``doctor``: what this machine and a profile provide, and fixes for the rest."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ from agenttts.sandbox import check_sandbox
 
 
 def examine(cluster: str | None, folders: list[Path], results: Path) -> dict[str, Any]:
-    """Check the environment; {"ok": bool, "checks": [{what, ok, detail, fix}]}.
+    """Check the environment.
 
-    ``ok`` is None for a mere note.
+    Returns:
+        {"ok": bool, "checks": [{what, ok, detail, fix}]}. ``ok`` of a check is None for a note.
     """
     profile = _profile(cluster, folders)
     return _document(_checks_here(profile, results))
@@ -48,21 +49,24 @@ def examine_nodes(
     timeout: float,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """`examine`, and the same of the nodes that jobs of the profile run on, by submitting small
-    ones.
+    """Check the environment, and the nodes that jobs of the profile run on.
 
-    The outcome is kept under ``results`` (`agenttts.launch.node_record`). ``jobs`` of the document
-    says of each job its id and node, and the seconds that it waited and that a file took to the
-    node and back.
+    The nodes are checked by submitting small jobs. The outcome is kept under ``results``
+    (`agenttts.launch.node_record`).
 
     Args:
         cluster: The profile, by name or file.
         folders: Where profiles are looked for.
-        results: The results directory, which the nodes are to see.
+        results: The results directory, which the nodes have to see.
         timeout: Seconds to wait for the jobs; then they are cancelled.
         tell: Called with lines for the user while jobs wait.
 
-    Raises `UserError` where the profile has no cluster.
+    Returns:
+        The document of `examine`. Its ``jobs`` has, for each job, its id and node, the seconds that
+        it waited, and the seconds that a file took to the node and back.
+
+    Raises:
+        UserError: The profile has no cluster.
     """
     profile = _profile(cluster, folders)
     probe_places(profile)
@@ -91,7 +95,7 @@ def examine_nodes(
     }
 
 
-# Without these there is nothing to submit, or nothing comes back.
+# Without these no job can be submitted, or no result comes back.
 _FIRST = ("results directory", "Slurm")
 
 
@@ -132,7 +136,7 @@ def _checks_here(profile: Profile, results: Path) -> list[Check]:
 
 
 def _driver_here(profile: Profile) -> list[Check]:
-    """This machine's driver against the CUDA that trials use, where it has one."""
+    """Check this machine's driver, if it has one, against the CUDA that trials use."""
     gpus = driver_facts()
     boxed = _container(profile) is not None
     cuda = _image_cuda(profile) if boxed else torch_cuda()
@@ -141,7 +145,7 @@ def _driver_here(profile: Profile) -> list[Check]:
         return []
     if not scheduler_type(profile.kind).has_nodes:
         return [found, memory_check(gpus, profile.gpu_memory_gb)]
-    # Nodes may have other drivers: --submit looks at them.
+    # Nodes may have other drivers; --submit looks at them.
     return [Check("driver here", None, found.detail)]
 
 
@@ -156,8 +160,9 @@ def _image_cuda(profile: Profile) -> str | None:
 
 
 def _container(profile: Profile) -> Container | None:
-    """The container of the profile; None where trials run on this Python, or each spec names
-    its image.
+    """Return the container of the profile.
+
+    None if trials run on this Python, or if each spec names its image.
     """
     defaults = profile.container
     if defaults is None or not profile.in_containers or not defaults.image:

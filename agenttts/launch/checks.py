@@ -1,5 +1,7 @@
-"""The checks of a launch: what a spec gets wrong is raised, what this machine lacks too, or
-collected for a dry run.
+"""The checks of a launch.
+
+An error in the spec is always raised. What this machine lacks is raised too, or collected for a dry
+run.
 """
 
 from __future__ import annotations
@@ -28,15 +30,16 @@ from agenttts.trial.toolbox import refusal
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that a launch from this machine would be refused for: what, and how to mend it."""
+    """A reason to refuse a launch from this machine, and how to fix it."""
 
     what: str
     fix: str
 
 
 class Checks:
-    """What this machine lacks: raised at once for a launch, collected in ``problems`` for a dry
-    run.
+    """What this machine lacks.
+
+    A launch raises it at once. A dry run collects it in ``problems``.
     """
 
     def __init__(self, *, dry_run: bool) -> None:
@@ -45,9 +48,9 @@ class Checks:
 
     @contextmanager
     def here(self) -> Iterator[None]:
-        """A check of what is here.
+        """Run a check of what this machine has.
 
-        An input that is wrong anywhere (any other `UserError`) is always raised.
+        Any other `UserError`, i.e. an input that is wrong on every machine, is always raised.
         """
         try:
             yield
@@ -58,8 +61,10 @@ class Checks:
 
 
 def ordered(spec: JobSpec, task: Task) -> JobSpec:
-    """The spec with its stages in the task's order; an error when they are not the task's
-    stages.
+    """Return the spec with its stages in the task's order.
+
+    Raises:
+        UserError: The stages are not the task's.
     """
     names = [stage.name for stage in task.stages]
     for stage in spec.stages:
@@ -76,7 +81,14 @@ def ordered(spec: JobSpec, task: Task) -> JobSpec:
 
 
 def check_toolbox(task: Task, spec: JobSpec, profile: Profile) -> None:
-    """Raise where this machine lacks what the trials' toolbox needs; an image is not checked."""
+    """Check that this machine has what the trials' toolbox needs.
+
+    An image is not checked.
+
+    Raises:
+        UserError: Something is missing, or the spec does not allow code on the host.
+        MissingRequirement: The machine has no sandbox, or not the package for embeddings.
+    """
     settings = task.toolbox_settings(spec.task.options)
     if settings is None or profile.container is not None or spec.container.image is not None:
         return
@@ -89,9 +101,9 @@ def check_toolbox(task: Task, spec: JobSpec, profile: Profile) -> None:
 
 
 def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
-    """The spec with hub ids replaced by the directories of their downloaded snapshots.
+    """Return the spec with hub ids replaced by directories of downloaded snapshots.
 
-    Where trials reach no hub (in a container, on compute nodes) a model that was not downloaded is
+    If trials reach no hub (in a container, on compute nodes), a model that was not downloaded is
     unavailable.
     """
     offline = (
@@ -129,7 +141,7 @@ def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
 
 
 def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> GpuNeed:
-    """GPUs of a model of the spec, its options checked by name."""
+    """Return the GPUs that a model of the spec needs, after a check of its options."""
     model = spec.models[name]
     try:
         check_options(model.engine, model.options)
@@ -163,7 +175,7 @@ def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> Gp
 
 
 def check_agent_files(spec: JobSpec, checks: Checks) -> None:
-    """Whether the files of a model that the run serves for its own search are all here."""
+    """Check that all files of the search's served model are on this machine."""
     agent = spec.agent
     if not isinstance(agent, ServeAgent):
         return
@@ -171,15 +183,16 @@ def check_agent_files(spec: JobSpec, checks: Checks) -> None:
     options = {**(known.options if known else {}), **agent.options}
     if known is None:
         _check_places("agent", "model", agent.model, options, checks)
-    else:  # the model itself is checked with the others
+    else:  # the model's own files are checked with the other models
         _check_places("agent", "model", "", agent.options, checks)
 
 
 def _check_places(
     key: str, model_key: str, model: str, options: Mapping[str, Any], checks: Checks
 ) -> None:
-    """Check the place of a model, and those that its engine's options name; ``model`` may be a
-    hub id.
+    """Check the path of a model, and those that its engine's options name.
+
+    ``model`` may be a hub id.
     """
     if Path(model).is_absolute():
         with checks.here():
@@ -197,7 +210,7 @@ def _check_places(
                 )
 
 
-# Options that name a model, or a part of one, and what of it has to be there.
+# Options that name a model or a part of one, and which part has to be there.
 _PLACES = {
     "tokenizer": "tokenizer",
     "speculative_config.model": "draft",
@@ -214,9 +227,16 @@ def _whole(snapshot: Path) -> bool:
 
 
 def check_writable(directory: Path, what: str, where: str) -> None:
-    """Whether files can be made under ``directory``, found out without making one.
+    """Check that files can be made under ``directory``, without making one.
 
-    ``what`` it is and ``where`` another is chosen are for the messages.
+    Args:
+        directory: The directory; it may not exist yet.
+        what: What the directory is, for messages.
+        where: Where another one is chosen, for messages.
+
+    Raises:
+        UserError: The path leads through a file.
+        MissingRequirement: The directory is not writable.
     """
     place = directory.absolute()
     while not place.exists() and place != place.parent:

@@ -1,4 +1,4 @@
-"""The container that the trials of a run are in."""
+"""The container in which the trials of a run are executed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agenttts.spec import JobSpec
 
 
 def container_of(spec: JobSpec, profile: Profile) -> Container | None:
-    """The container of the trials; None when they run on the host's Python."""
+    """Return the container of the trials; None if they run on the host's Python."""
     defaults = profile.container
     if defaults is not None and defaults.runtime == "none":
         return None

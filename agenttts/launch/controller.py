@@ -1,4 +1,4 @@
-"""The controller of a run as a service of its scheduler: started, looked at, stopped."""
+"""Start, look at and stop the controller of a run, a service of its scheduler."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _STOP_PATIENCE_S = 90.0
 
 
 def scheduler_of_controller(run: RunDirectory, handle: ControllerHandle | None) -> Scheduler:
-    """The scheduler that has started the controller, or would."""
+    """Return the scheduler that started the controller, or that would start it."""
     folder = run.scheduler_logs / "controller"
     return controller_scheduler(run.profile(), folder, handle.kind if handle else None)
 
 
 def service_of(run: RunDirectory, handle: ControllerHandle) -> Service:
-    """The controller as its scheduler knows it."""
+    """Return the controller as its scheduler knows it."""
     return Service(
         _name(run),
         handle.start,
@@ -53,20 +53,23 @@ def service_of(run: RunDirectory, handle: ControllerHandle) -> Service:
 
 
 def start_controller(run: RunDirectory) -> Callable[[], None] | None:
-    """Start the controller where the profile has it run.
+    """Start the controller at the place that the profile names.
 
-    For callers within `one_command`. What is returned, if anything, is to be called when that is
-    over: it runs the controller in this process, and the run is over, or has failed, when it
-    returns.
+    For callers within `one_command`.
+
+    Returns:
+        A function to call after `one_command`, or None. It runs the controller in this process.
+        When it returns, the run is over or has failed.
     """
-    run.record()  # one that the controller could not read is refused here
+    run.record()  # a record that the controller could not read is refused here
     scheduler = scheduler_of_controller(run, None)
     run.scheduler_logs.mkdir(exist_ok=True)
     if scheduler.runs_in_this_process:
         return _prepare_here(run, scheduler)
     before = read_handle(run)
     handle = ControllerHandle(scheduler.name)
-    # Before the job: whatever becomes of this process, one that appears is known for this start's.
+    # The handle is written before the job starts. If this process then dies, a job that appears
+    # is known to belong to this start.
     write_handle(run, handle)
     try:
         _start(run, scheduler, handle)
@@ -80,7 +83,7 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
 
 
 def _start(run: RunDirectory, scheduler: Scheduler, handle: ControllerHandle) -> None:
-    """Start the service, and write down which job it is."""
+    """Start the service, and record which job it is."""
     name = _name(run)
     request = ServiceRequest(
         name=name,
@@ -89,7 +92,7 @@ def _start(run: RunDirectory, scheduler: Scheduler, handle: ControllerHandle) ->
         title=f"ctl-{run_token(run)}",
         comment=f"agenttts run={run.name} controller",
         section="controller",
-        # One controller a run, whoever starts how many.
+        # A run has one controller, however many are started.
         one_at_a_time=True,
     )
     service = scheduler.start_service(request)
@@ -97,15 +100,15 @@ def _start(run: RunDirectory, scheduler: Scheduler, handle: ControllerHandle) ->
 
 
 def _name(run: RunDirectory) -> str:
-    """The name of the service, which all starts of a run's controller have in common."""
+    """Return the name of the service, which all starts of a run's controller share."""
     return f"{run_token(run)}-controller"
 
 
 def _prepare_here(run: RunDirectory, scheduler: Scheduler) -> Callable[[], None]:
-    """Make this process the run's controller; what is returned runs it.
+    """Make this process the run's controller, and return the function that runs it.
 
     Its log is ``slurm/controller/PID.err``. A failure of the run is in its journal afterwards, as
-    controllers elsewhere leave it. An interrupt cancels the run and raises `RunFailed`.
+    for other kinds of controllers. An interrupt cancels the run and raises `RunFailed`.
     """
     handle = ControllerHandle(scheduler.name)
     folder = run.scheduler_logs / "controller"
@@ -135,10 +138,10 @@ def _prepare_here(run: RunDirectory, scheduler: Scheduler) -> Callable[[], None]
 
 
 def controller_state(run: RunDirectory) -> JobStatus | None:
-    """How the controller stands; None where none was started.
+    """Return the state of the controller; None if none was started.
 
-    ``detail`` says why it waits or did not start. ``state`` is `ELSEWHERE` for one on another
-    host of which nothing is known here.
+    ``detail`` says why it waits or did not start. ``state`` is `ELSEWHERE` for a controller on
+    another host whose state is not known here.
     """
     handle = read_handle(run)
     if handle is None:
@@ -150,7 +153,11 @@ def controller_state(run: RunDirectory) -> JobStatus | None:
 
 
 def refuse_elsewhere(run: RunDirectory, more: str = "") -> None:
-    """Raise `MissingRequirement` where only another host can tell whether the controller runs."""
+    """Check that this host can tell whether the controller runs.
+
+    Raises:
+        MissingRequirement: Only another host can tell.
+    """
     handle, state = read_handle(run), controller_state(run)
     if handle is not None and state is not None and state.state == ELSEWHERE:
         raise MissingRequirement(
@@ -161,10 +168,10 @@ def refuse_elsewhere(run: RunDirectory, more: str = "") -> None:
 
 
 def controller_works(run: RunDirectory) -> bool:
-    """Whether the controller runs or will.
+    """Return whether the controller runs or will run.
 
-    It does not while its scheduler is clearing up after its end, nor when it has been cancelled and
-    is yet to end.
+    It does not while its scheduler cleans up after its end. It also does not after a cancel, even
+    if it has not ended yet.
     """
     refuse_elsewhere(run)
     handle, state = read_handle(run), controller_state(run)
@@ -173,12 +180,12 @@ def controller_works(run: RunDirectory) -> bool:
     if handle.job_id is None:
         found = scheduler_of_controller(run, handle).find_service(service_of(run, handle))
         write_handle(run, replace(handle, job_id=found))
-    # A job that is being requeued completes too: a second controller then waits for it to end.
+    # A job that is being requeued is completing too; a second controller then waits for its end.
     return not state.completing
 
 
 def stop_controllers(run: RunDirectory) -> None:
-    """Stop every controller of the run, those of earlier starts too, and wait for their end."""
+    """Stop all controllers of the run, also of earlier starts, and wait for their end."""
     handle = read_handle(run)
     if handle is None:
         return
@@ -195,7 +202,7 @@ def stop_controllers(run: RunDirectory) -> None:
         if waited > _STOP_PATIENCE_S:
             states = [scheduler.service_status(replace(service, job_id=job)) for job in live]
             if all(state.completing for state in states) and not is_locked(run.lock_file):
-                return  # their processes have ended, and their nodes do not clean up
+                return  # their processes have ended, although their nodes do not clean up
             where = "" if reached else f" on {handle.host}"
             raise RunFailed(
                 f"the controller (job {', '.join(live)}{where}) of {run.path} has not ended within "

@@ -1,4 +1,4 @@
-"""Creating the directory of a new run, and comparing a spec with that of a run that exists."""
+"""Create the directory of a new run, and compare a spec with an existing run's."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from agenttts.tasks.user_tasks import freeze_source
 
 
 def create_run(run: RunDirectory, plan: Plan) -> bool:
-    """Make the run directory: built beside its place and moved there whole; False where another
-    launch was faster.
+    """Make the run directory: build it beside its place, then move it there whole.
+
+    Returns:
+        Whether it was made. It is not if another launch was faster.
     """
     record = run_record(plan)
     temporary = run.path.with_name(f".{run.name}.{record.token}")
@@ -60,7 +62,11 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
 
 
 def check_same_spec(run: RunDirectory, spec: JobSpec) -> None:
-    """Raise `UserError` where the run was launched with another spec."""
+    """Check that the run was launched with this spec.
+
+    Raises:
+        UserError: It was launched with another one.
+    """
     old, new = run.spec().model_dump(mode="json"), spec.model_dump(mode="json")
     changed = _differences(old, new)
     if changed:

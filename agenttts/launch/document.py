@@ -1,4 +1,7 @@
-"""What ``launch --dry-run --json`` prints; ``docs/schemas/plan.json`` is its schema."""
+"""The output of ``launch --dry-run --json``.
+
+Its schema is ``docs/schemas/plan.json``.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from agenttts.tables.documents import Document
 
 
 class ClusterDocument(Document):
-    """The profile's name, its kind of scheduler, and when its nodes were last looked at by a
-    job (None: never).
+    """The profile's name, its kind of scheduler, and the last check of its nodes.
+
+    ``nodes`` says when a job last looked at them (None: never).
     """
 
     name: str
@@ -22,11 +26,11 @@ class SourceDocument(Document):
 
     Attributes:
         source: The file or split.
-        records: Records in it, bad ones included.
-        key: The key of the document under which they are.
-        skipped: Bad ones.
-        reasons: Why the first of them are bad.
-        notes: What else a reader should know.
+        records: Number of records, bad ones included.
+        key: Key of the document that holds the records.
+        skipped: Number of bad records.
+        reasons: Why the first of the bad records are bad.
+        notes: Further remarks.
     """
 
     source: str
@@ -38,8 +42,9 @@ class SourceDocument(Document):
 
 
 class TaskDocument(Document):
-    """The task; ``examples`` is null when the data are not here and the spec does not say how
-    many.
+    """The task.
+
+    ``examples`` is null if the data are not here and the spec does not give a number.
     """
 
     name: str
@@ -50,7 +55,7 @@ class TaskDocument(Document):
 
 
 class AfterSearchDocument(Document):
-    """Trials after the search: on how many examples, and how many allocations."""
+    """Trials after the search: the number of examples and of allocations."""
 
     examples: int
     allocations: int
@@ -62,16 +67,16 @@ class SearchDocument(Document):
     Attributes:
         method: The searcher's name.
         budget: The budget of an allocation, in budget units.
-        least_budget: What the cheapest allocation costs.
+        least_budget: The cost of the cheapest allocation, in budget units.
         initial_trials: Trials before the first iteration.
-        iterations: Iterations after these.
-        batch_size: Trials of an iteration.
-        trials_at_most: All of them.
+        iterations: Number of iterations after the initial trials.
+        batch_size: Trials per iteration.
+        trials_at_most: The most trials of the search.
         seed: The seed of the spec.
         seed_role: What the seed decides in the method, besides the examples and samples it draws.
         recommended: How many trials may follow, of an allocation that the search recommends and has
             not tried.
-        finalists: The comparison of the best on more examples; None without one.
+        finalists: The comparison of the best allocations on more examples; None without one.
         test: The final test; None without one.
     """
 
@@ -90,8 +95,9 @@ class SearchDocument(Document):
 
 
 class AgentPlanDocument(Document):
-    """The language model that the search asks; ``gpus`` and ``why`` of one that the run serves
-    itself, else None.
+    """The language model that the search asks.
+
+    ``gpus`` and ``why`` are those of a model that the run serves itself, else None.
     """
 
     kind: str
@@ -102,8 +108,10 @@ class AgentPlanDocument(Document):
 
 
 class StageModelDocument(Document):
-    """A model of a stage: its parameters, the budget of 1 sample, the samples that the budget
-    allows, its GPUs.
+    """A model of a stage.
+
+    It has the model's parameters, the budget of 1 sample, the samples that the budget allows, and
+    its GPUs.
     """
 
     model: str
@@ -114,10 +122,10 @@ class StageModelDocument(Document):
 
 
 class StageDocument(Document):
-    """A stage: tokens of a prompt and of a sample, fewest and most samples, and what 1 sample of
-    each model costs.
+    """A stage and the costs of its models.
 
-    ``unit_budget`` is that of the largest model.
+    It has the tokens of a prompt and of a sample, the fewest and most samples, and the cost of 1
+    sample of each model. ``unit_budget`` is that of the largest model.
     """
 
     stage: str
@@ -130,8 +138,9 @@ class StageDocument(Document):
 
 
 class ThinkingDocument(Document):
-    """The markers around a model's thinking; ``known``: they are in its files, not the common
-    ones.
+    """The markers around a model's thinking.
+
+    ``known`` says that they are in the model's files; else they are the common ones.
     """
 
     starts: list[str]
@@ -140,8 +149,10 @@ class ThinkingDocument(Document):
 
 
 class ModelDocument(Document):
-    """A model: the thinking that is removed from its replies (null: none is), arguments of its
-    chat template, the fingerprint of its directory (null: it is not here).
+    """A model.
+
+    It has the thinking that is removed from its replies (null: none is), the arguments of its chat
+    template, and the fingerprint of its directory (null: the directory is not here).
     """
 
     thinking: ThinkingDocument | None
@@ -150,8 +161,10 @@ class ModelDocument(Document):
 
 
 class ResourcesDocument(Document):
-    """What jobs ask for, how many run at a time (null: as many as there are), and why each
-    model takes its GPUs.
+    """The resources of jobs.
+
+    It says what jobs request, how many run at a time (null: no limit), and why each model takes its
+    GPUs.
     """
 
     controller: dict[str, Any]
@@ -168,7 +181,7 @@ class ContainerDocument(Document):
 
 
 class ProblemDocument(Document):
-    """What a launch from here would be refused for, and how to fix it."""
+    """A reason to refuse a launch from here, and how to fix it."""
 
     what: str
     fix: str
@@ -179,14 +192,14 @@ class PlanDocument(Document):
 
     Attributes:
         run: The run's name.
-        cluster: Where it would run.
-        task: What it would be scored on.
+        cluster: Where the run would be executed.
+        task: The task that scores trials.
         search: The search, in numbers.
         agent: The language model that the search asks; None without one.
         stages: The stages, in order.
         models: The models, by name.
-        resources: What jobs ask for.
-        container: What trials run in; None for the host's Python.
+        resources: What jobs request.
+        container: The container of the trials; None for the host's Python.
         problems: What is missing here for a launch.
     """
 

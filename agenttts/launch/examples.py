@@ -1,5 +1,6 @@
-"""Which examples trials are scored on: of the search, of the comparison of the best, of the
-final test.
+"""Load the examples that trials are scored on.
+
+They are those of the search, of the comparison of the best allocations, and of the final test.
 """
 
 from __future__ import annotations
@@ -16,10 +17,17 @@ from agenttts.tasks.user_code import load_task
 def load_examples(
     spec: JobSpec, task: Task, split: str, count: int | None, report: LoadReport
 ) -> list[Example]:
-    """``count`` examples of a split of the task's data (None: all of them); ``report`` takes what
-    was read.
+    """Return examples of a split of the task's data.
 
-    Raises `UserError` as `agenttts.tasks.user_code.load_task` does.
+    Args:
+        spec: The spec.
+        task: The spec's task.
+        split: The split.
+        count: Number of examples; None: all.
+        report: Records what was read.
+
+    Raises:
+        UserError: As in `agenttts.tasks.user_code.load_task`.
     """
     config = TaskConfig(
         data=spec.task.data,
@@ -35,9 +43,12 @@ def load_examples(
 def finalist_examples(
     spec: JobSpec, task: Task, searched: list[Example], report: LoadReport
 ) -> list[Example] | None:
-    """The examples on which the best are compared once more: of the search split, and more of them.
+    """Return the examples for the comparison of the best allocations.
 
-    Raises `UserError` when they are not more, or not there.
+    They are of the search split, and more than those of the search.
+
+    Raises:
+        UserError: They are not more, or not available.
     """
     section = spec.search.finalists
     if section is None:
@@ -56,15 +67,18 @@ def finalist_examples(
 def held_out_examples(
     spec: JobSpec, task: Task, searched: list[Example], report: LoadReport
 ) -> list[Example] | None:
-    """The examples of the final test: of its split, those that no trial of the search is scored on.
+    """Return the examples of the final test.
 
-    Raises `UserError` when there are too few of them.
+    They are those of its split that no trial of the search is scored on.
+
+    Raises:
+        UserError: There are too few of them.
     """
     section = spec.search.test_split
     if section is None:
         return None
-    # By content: ids of two files or hub splits may be equal and mean different examples, or the
-    # other way round.
+    # Compared by content, because ids of two files or hub splits may be equal for different
+    # examples, or differ for equal ones.
     known = {_content(example) for example in searched}
     try:
         every = load_examples(spec, task, section.split, None, report)

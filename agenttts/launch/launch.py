@@ -1,4 +1,4 @@
-"""What the commands do: launch, resume, repair, cancel."""
+"""The commands launch, resume, repair and cancel."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ log = logging.getLogger(__name__)
 
 
 def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
-    """Create the run and start its controller; or go on with it when it exists with the same spec.
+    """Create the run and start its controller, or go on with a run of the same spec.
 
-    Returns the run and whether it is new. Raises `UserError` when a run of that name has another
-    spec.
+    Returns:
+        The run, and whether it is new.
+
+    Raises:
+        UserError: A run of that name has another spec.
     """
     run = RunDirectory(results.absolute() / plan.spec.name)
     while True:
@@ -53,25 +56,28 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
                 _start_new(run, first)
                 return run, True
         except RunRemoved:
-            # Another launch of it was refused and has removed it.
+            # Another launch of it was refused and removed it.
             log.info("%s: removed by another launch", run.path)
 
 
 def _start_new(run: RunDirectory, first: bool) -> None:
-    """Start the controller of a run that was just made, ``first`` in its folder."""
+    """Start the controller of a run that was just made.
+
+    ``first`` says that the results folder was made for this run.
+    """
     with one_command(run, "launch"):
         if _is_over_or_works(run):
             return  # another launch of it was faster
         try:
             go_on = start_controller(run)
         except QueueUnavailable:
-            raise  # it may have been submitted: the run stays, and launching again goes on with it
-        except MissingRequirement:  # refused: nothing was submitted, so nothing is left behind
+            raise  # the job may have been submitted: the run stays, for another launch to go on
+        except MissingRequirement:  # refused: no job was submitted, so no directory is left behind
             if run.journal_file.exists() or not run.exists:
-                raise  # it was not: the run had begun, or is gone
+                raise  # the run had begun, or is gone
             shutil.rmtree(run.path)
             if first:
-                with suppress(OSError):  # somebody else has launched there meanwhile
+                with suppress(OSError):  # another run was launched there meanwhile
                     run.path.parent.rmdir()
             raise
     if go_on is not None:
@@ -79,7 +85,7 @@ def _start_new(run: RunDirectory, first: bool) -> None:
 
 
 def resume(run: RunDirectory) -> None:
-    """Start the controller of a run again unless it runs or the run is over."""
+    """Start the controller of a run again, unless it runs or the run is over."""
     with one_command(run, "resume"):
         go_on = None if _is_over_or_works(run) else start_controller(run)
     if go_on is not None:
@@ -89,11 +95,18 @@ def resume(run: RunDirectory) -> None:
 def repair(
     run: RunDirectory, *, from_tables: bool = False, retry: bool = False
 ) -> tuple[Rebuilt | None, list[str]]:
-    """Change a run's journal before it is resumed: make it anew from the trials' files, have failed
-    trials run again.
+    """Change a run's journal before the run is resumed.
 
-    Returns what the new journal holds, and the trials to be tried again. Raises `UserError` while
-    the controller runs.
+    Args:
+        run: The run.
+        from_tables: Make the journal anew from the trials' files.
+        retry: Run failed trials again.
+
+    Returns:
+        What the new journal holds (None without one), and the trials to be tried again.
+
+    Raises:
+        UserError: The controller runs.
     """
     if not (from_tables or retry):
         return None, []
@@ -108,11 +121,10 @@ def repair(
 
 
 def cancel(run: RunDirectory) -> None:
-    """Stop the controller and every job of the run; what has finished is kept, `resume` may go on
-    from it.
+    """Stop the controller and every job of the run.
 
-    The cancel is on disk first: where the controller cannot be stopped from here, or not now, it
-    ends by itself.
+    Finished trials are kept, and `resume` may go on from them. The cancel is on disk first, so that
+    a controller that cannot be stopped from here, or not now, ends by itself.
     """
     with one_command(run, "cancel"):
         handle = read_handle(run)
@@ -130,7 +142,10 @@ def _is_over_or_works(run: RunDirectory) -> bool:
 
 
 def _end_strays(run: RunDirectory) -> None:
-    """End jobs that have appeared after the run's end. For callers within `only_controller`."""
+    """End jobs that appeared after the run's end.
+
+    For callers within `only_controller`.
+    """
     journal = Journal(run.journal_file)
     try:
         scheduler = trial_scheduler(run, run.profile())

@@ -1,5 +1,6 @@
-"""When ``doctor --submit`` last looked at the nodes of a profile, and what came of it:
-``results/.doctor/NAME.json``.
+"""The outcome of the last ``doctor --submit`` of a profile, and its time.
+
+The file is ``results/.doctor/NAME.json``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from agenttts.dispatch.schedulers import scheduler_type
 from agenttts.files.atomic import atomic_write_json
 
 PROBE_FOLDER = ".doctor"
-"""Under the results directory: the records, and the folders of jobs that did not end well."""
+"""Folder in the results directory, of records and of jobs that did not end well."""
 
 
 @dataclass(frozen=True)
 class NodeRecord:
-    """``profile`` is the digest of the profile that was tried; ``time`` is ISO 8601, UTC."""
+    """The outcome of one ``doctor --submit``.
+
+    ``profile`` is the digest of the profile that was tried. ``time`` is ISO 8601, UTC.
+    """
 
     ok: bool
     time: str
@@ -31,10 +35,16 @@ class NodeRecord:
 def last_look(
     results: Path, cluster: str, profile: Profile, now: datetime | None = None
 ) -> str | None:
-    """When ``doctor --submit`` last looked at the profile's nodes, for people; None where it has
-    none.
+    """Return, for users, when ``doctor --submit`` last looked at the nodes.
 
-    ``results`` is where runs are kept, ``cluster`` the profile's name or file.
+    Args:
+        results: The results directory.
+        cluster: The profile's name or file.
+        profile: The profile.
+        now: The current time.
+
+    Returns:
+        The text; None if the profile has no nodes.
     """
     if not scheduler_type(profile.kind).has_nodes:
         return None
@@ -61,7 +71,7 @@ def write_record(results: Path, cluster: str, profile: Profile, ok: bool) -> Non
 
 
 def read_record(results: Path, cluster: str) -> NodeRecord | None:
-    """The last outcome; None where there is none that can be read."""
+    """Return the last outcome; None if there is none that can be read."""
     try:
         document = json.loads(_path(results, cluster).read_text(encoding="utf-8"))
         record = NodeRecord(bool(document["ok"]), str(document["time"]), str(document["profile"]))
@@ -72,7 +82,7 @@ def read_record(results: Path, cluster: str) -> NodeRecord | None:
 
 
 def profile_digest(profile: Profile) -> str:
-    """What tells one version of a profile from another."""
+    """Return a digest that differs between versions of a profile."""
     text = json.dumps(profile.model_dump(mode="json"), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

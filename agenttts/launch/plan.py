@@ -1,4 +1,7 @@
-"""From a job spec to a plan: everything checked, nothing created or submitted."""
+"""Make a plan of a job spec.
+
+Everything is checked. Nothing is created or submitted.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +52,9 @@ from agenttts.tasks.loading.report import LoadReport
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked experiment, ready to be launched unless it has ``problems``, as only a dry
-    run's may have.
+    """A checked experiment, ready to be launched unless it has ``problems``.
+
+    Only the plan of a dry run may have problems.
     """
 
     spec: JobSpec
@@ -62,25 +66,25 @@ class Plan:
     facts: Mapping[str, ModelFacts]
     container: Container | None
     agent_need: GpuNeed | None = None
-    """GPUs of the language model that the run serves itself; None when it serves none."""
+    """GPUs of the language model that the run serves itself; None if it serves none."""
     finalist_examples: list[Example] | None = None
-    """The examples on which the best are compared once more; None where they are not."""
+    """The examples of the comparison of the best allocations; None without one."""
     test_examples: list[Example] | None = None
     """The examples of the final test; None without one."""
     data: LoadReport = field(default_factory=LoadReport)
     """What was read of the task's data, and what was skipped."""
     problems: tuple[Problem, ...] = field(default=())
     nodes: str | None = None
-    """When ``doctor --submit`` last looked at the profile's nodes; None where it has none."""
+    """When ``doctor --submit`` last looked at the profile's nodes; None without nodes."""
 
     @property
     def models(self) -> dict[str, ModelConfig]:
-        """Every model as its engine needs it."""
+        """The form of every model that its engine needs."""
         gpus = {name: need.gpus for name, need in self.needs.items()}
         return model_configs(self.spec, gpus, self.facts)
 
     def describe(self) -> dict[str, Any]:
-        """The plan as `PlanDocument` has it: what ``launch --dry-run --json`` prints."""
+        """Return the plan as `PlanDocument`, the output of ``launch --dry-run --json``."""
         return printed(PlanDocument, self._described())
 
     def _described(self) -> dict[str, Any]:
@@ -190,12 +194,20 @@ class Plan:
 def make_plan(
     spec: JobSpec, profile_folders: list[Path], results: Path, *, dry_run: bool = False
 ) -> Plan:
-    """Check a spec against its task, its method, its models, its data, its profile and this
-    machine.
+    """Check a spec against its task, method, models, data, profile and this machine.
 
-    Raises `UserError` or `MissingRequirement`; creates and submits nothing. With ``dry_run`` what
-    is merely not here (models, data, image, Slurm, GPUs enough) becomes the plan's ``problems``; a
-    spec that is wrong is refused all the same.
+    Nothing is created or submitted.
+
+    Args:
+        spec: The spec.
+        profile_folders: Where profiles are looked for.
+        results: The results directory.
+        dry_run: List what is only missing here (models, data, image, Slurm, enough GPUs) in the
+            plan's ``problems``. A spec that is wrong is still refused.
+
+    Raises:
+        UserError: The spec is wrong.
+        MissingRequirement: Something is missing here.
     """
     checks = Checks(dry_run=dry_run)
     profile = load_completed_profile(spec.cluster, profile_folders)
@@ -229,8 +241,8 @@ def make_plan(
                 check(container)
         for key, place in _bound(spec, results):
             check_bindable(key, place)
-        # Frozen as found now: the controller's environment may expand the profile's variables
-        # differently.
+        # Frozen with the values found now: the controller's environment may expand the profile's
+        # variables differently.
         frozen = spec.container.model_copy(update={"image": str(container.image)})
         spec = spec.model_copy(update={"container": frozen})
     elif agent_need is not None and not scheduler.has_nodes and find_spec("vllm") is None:
@@ -265,7 +277,7 @@ def make_plan(
 
 
 def _bound(spec: JobSpec, results: Path) -> Iterator[tuple[str, Path]]:
-    """What is bound into the container of a trial, with the key that names it."""
+    """Yield the paths bound into a trial's container, with the key that names each."""
     yield "name (with --results)", results.absolute() / spec.name
     if spec.samples:
         yield "samples", Path(spec.samples)
@@ -285,7 +297,10 @@ def _bound(spec: JobSpec, results: Path) -> Iterator[tuple[str, Path]]:
 
 
 def with_knowledge(spec: JobSpec, results: Path) -> JobSpec:
-    """The spec with finished runs that ``knowledge`` names found under the results directory."""
+    """Return the spec with runs in ``knowledge`` replaced by their directories.
+
+    Names of finished runs are looked up under the results directory.
+    """
     sources = spec.search.options.get("knowledge")
     if not isinstance(sources, list):
         return spec

@@ -1,8 +1,8 @@
-"""A new journal for a run whose journal is damaged or lost, made from the trials' own files.
+"""Make a new journal for a run whose journal is damaged or lost.
 
-What a trial left in its directory is trusted first, then its row of ``trials.parquet``, then what
-lines of the old journal can still be read. Trials without a result are planned again. The old
-journal is kept beside the new one.
+The journal is made from the trials' own files. The sources, in order of trust, are the files in a
+trial's directory, its row of ``trials.parquet``, and the readable lines of the old journal. Trials
+without a result are planned again. The old journal is kept beside the new one.
 """
 
 from __future__ import annotations
@@ -44,15 +44,17 @@ UNKNOWN_SOURCE = "recovered"
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a new journal holds, and what it could not. Trials are named.
+    """What a new journal holds, and what is lost.
+
+    Trials are given by name.
 
     Args:
-        old: Where the damaged journal is kept; None when there was none.
+        old: Where the damaged journal is kept; None if there was none.
         from_results: Trials whose results are in their own directories.
-        from_table: Trials known by their row in trials.parquet alone.
+        from_table: Trials known only by their row in trials.parquet.
         again: Trials without a result, which run again.
-        lost: Trials of which not even the allocation is known; what is left of them is set aside.
-        notes: What else is not as it was, a sentence each.
+        lost: Trials whose allocation is not known. Their remaining files are set aside.
+        notes: Other differences from the old journal, a sentence each.
     """
 
     old: str | None
@@ -64,10 +66,13 @@ class Rebuilt:
 
 
 def rebuild_journal(run: RunDirectory) -> Rebuilt:
-    """Replace the run's damaged journal. For a caller that knows that no controller is running.
+    """Replace the run's damaged journal.
 
-    Jobs of the run that are known of are cancelled: the new journal does not know them. Raises
-    `UserError` when the journal is sound, or nothing is known of any trial.
+    The caller knows that no controller is running. Known jobs of the run are cancelled, because the
+    new journal does not have them.
+
+    Raises:
+        UserError: The journal is sound, or nothing is known of any trial.
     """
     try:
         read_state(run.journal_file)
@@ -121,7 +126,7 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
             directory.rename(directory.with_name(f".{trial}{KEPT_SUFFIX}-{secrets.token_hex(3)}"))
     if rebuilt.old is not None:
         atomic_write_bytes(run.path / rebuilt.old, run.journal_file.read_bytes())
-    # Jobs that carry tokens of the old journal must not be taken for those of the new one.
+    # Jobs with tokens of the old journal must not be taken for jobs of the new one.
     tokens = (*record.earlier_tokens, record.token)
     changes = {"token": secrets.token_hex(4), "earlier_tokens": tokens}
     write_record(run.record_file, record.model_copy(update=changes))
@@ -132,7 +137,7 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
 
 @dataclass
 class _Remains:
-    """What is left besides the trials' directories: rows of the table, and lines of the journal."""
+    """What is left besides the trials' directories: table rows and journal lines."""
 
     rows: dict[str, TrialRow] = field(default_factory=dict)
     planned: dict[str, PlannedTrial] = field(default_factory=dict)
@@ -152,7 +157,7 @@ class _Remains:
             try:
                 found._take(event)
             except (KeyError, TypeError, ValueError, AttributeError):
-                continue  # a damaged line: what it said is taken from elsewhere, or lost
+                continue  # a damaged line: its content is taken from elsewhere, or lost
         if not found.told:
             found.notes.append("guidelines of the search are lost; the search writes new ones")
         return found
@@ -172,7 +177,7 @@ class _Remains:
             self.jobs |= {str(trial): str(job) for trial, job in event["jobs"].items()}
 
     def trials(self, run: RunDirectory) -> list[str]:
-        """The names of all trials there are traces of, in order."""
+        """Return the names of all trials of which there are traces, in order."""
         folders = {path.name for path in (run.path / "trials").glob("t*") if path.name[1:].isdigit()}  # fmt: skip
         names = {name for name in folders | set(self.rows) | set(self.planned) if name[:1] == "t" and name[1:].isdigit()}  # fmt: skip
         return sorted(names, key=lambda name: int(name[1:]))
@@ -194,10 +199,11 @@ def _events(
     rows: Mapping[str, TrialRow],
     told: Mapping[int, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """The events of the new journal: every iteration proposed, ended as far as it has, and told if
-    another follows.
+    """Return the events of the new journal.
 
-    The last iteration is told by the next controller, which works out its recommendation anew.
+    Every iteration has its proposal, and the ends of its trials as far as they have ended. The
+    searcher is told of it if another iteration follows. The next controller tells of the last
+    iteration and computes the recommendation again.
     """
     time = datetime.now(UTC).isoformat()
     events: list[dict[str, Any]] = [{"event": "rebuilt", "time": time}]
@@ -219,7 +225,7 @@ def _events(
 
 
 def _allocation(directory: Path) -> Allocation | None:
-    """The allocation that a trial's own spec names."""
+    """Return the allocation in a trial's own spec; None without one."""
     try:
         return TrialSpec.read(directory / SPEC_FILE).allocation
     except UserError:
@@ -227,7 +233,7 @@ def _allocation(directory: Path) -> Allocation | None:
 
 
 def _kept_name(journal: Path) -> str | None:
-    """The name that the old journal is kept under: the first that is free."""
+    """Return the first free name for the old journal; None without a journal."""
     if not journal.is_file():
         return None
     number = 1

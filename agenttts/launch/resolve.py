@@ -1,4 +1,7 @@
-"""From a checked plan to the record of a run: what is worked out at launch, and never again."""
+"""Make the record of a run from a checked plan.
+
+The record holds the values that are resolved once, at launch.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ _CACHE = "cache"
 
 
 def run_record(plan: Plan) -> RunRecord:
-    """The record of a new run of a plan, with a token of its own; its examples are not frozen
-    yet.
+    """Return the record of a new run of a plan, with a token of its own.
+
+    Its examples are not frozen yet.
     """
     spec = plan.spec
     samples = Path(spec.samples).absolute() if spec.samples else _SAMPLES

@@ -1,4 +1,4 @@
-"""Trying failed trials again: ``resume --retry-failed``."""
+"""Try failed trials again: ``resume --retry-failed``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from agenttts.tables.schema import TrialState
 
 
 def retry_failed(run: RunDirectory) -> list[str]:
-    """Note in the journal that every trial which ended without a score is to be tried again; the
-    trials.
+    """Record that every trial which ended without a score is to be tried again.
 
-    Their records stay, and so do all GPU-seconds in the table, but earlier attempts do not count
-    against the limits on attempts any more. For a caller that knows that no controller is running.
+    Their records stay, and so do all GPU-seconds in the table. Earlier attempts no longer count
+    against the limits on attempts. The caller knows that no controller is running.
+
+    Returns:
+        The trials.
     """
     ended = {name: row_from_json(t.row) for name, t in read_state(run.journal_file).trials.items() if t.row}  # fmt: skip
     failed = [name for name, row in ended.items() if row.state is not TrialState.COMPLETED]

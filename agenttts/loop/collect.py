@@ -1,4 +1,4 @@
-"""From what a trial left in its directory to its row in the table of trials."""
+"""Make a trial's row of the table of trials from the files in its directory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agenttts.trial.result import TrialOutput
 def finished_row(
     run: str, progress: TrialProgress, output: TrialOutput, directory: Path
 ) -> TrialRow:
-    """The row of a completed trial."""
+    """Return the row of a completed trial."""
     return TrialRow(
         **_common(run, progress, directory),
         state=TrialState.COMPLETED,
@@ -34,15 +34,18 @@ def finished_row(
 def failed_row(
     run: str, progress: TrialProgress, state: TrialState, error: str, directory: Path
 ) -> TrialRow:
-    """The row of a trial without a result: no score, which is not the same as a score of 0."""
+    """Return the row of a trial without a result.
+
+    It has no score, which differs from a score of 0.
+    """
     return TrialRow(**_common(run, progress, directory), state=state, score=None, error=error)
 
 
 def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
-    """GPU-seconds the attempts held, in all.
+    """Return the GPU-seconds of all attempts together.
 
-    An attempt that was cut off counts until the next one began (at most: its node was lost
-    somewhere before), the last one until ``now``.
+    An attempt without a recorded end counts until the next one began. This is an upper bound,
+    because its node was lost at some time before that. The last attempt counts until ``now``.
     """
     total = 0.0
     for attempt, following in zip_longest(attempts, attempts[1:]):

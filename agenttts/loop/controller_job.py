@@ -1,4 +1,4 @@
-"""The controller as a job: what its scheduler runs."""
+"""The controller as a job: the code that its scheduler runs."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from agenttts.spec import JobSpec
 log = logging.getLogger(__name__)
 
 FILES_PAUSE_S = 10.0
-"""Between a controller that the file system has stopped and the next one."""
+"""Seconds between a controller that file system trouble stopped and the next one."""
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class ControllerJob(RestartedJob):
     """The function of the job.
 
-    Near its time limit, or preempted, it is requeued and goes on from the journal.
+    It is requeued near its time limit or when it is preempted, and goes on from the journal.
 
-    ``start`` is the token of the start that it belongs to (`agenttts.run.starts`); '' goes on in
-    any case.
+    ``start`` is the token of the start that it belongs to (`agenttts.run.starts`). With an empty
+    token it goes on in any case.
     """
 
-    # Of jobs that an older version has pickled into the queue.
+    # Jobs that an older version has pickled into the queue have no such attribute.
     start = ""
 
     def __init__(self, path: Path, start: str = "") -> None:
@@ -61,8 +61,9 @@ class ControllerJob(RestartedJob):
 
 
 def run_controller(run: RunDirectory, start: str) -> None:
-    """Go on with a run until it is over, as this start of its controller; with one that is
-    cancelled, end the run.
+    """Go on with a run until it is over, as one start of its controller.
+
+    A run that is cancelled is ended.
     """
 
     def go_on() -> None:
@@ -87,11 +88,18 @@ def patiently(
     seconds: float = PATIENCE_S,
     pause: float = FILES_PAUSE_S,
 ) -> None:
-    """Have a new controller go on from the journal whenever the run's file system was in trouble
-    that may pass.
+    """Run a controller, and a new one after each passing trouble of the file system.
 
-    Raises `FilesUnavailable` when that has lasted for ``seconds``; the run's jobs are left to run
-    then.
+    The new controller goes on from the journal.
+
+    Args:
+        run: The run.
+        go_on: Runs a controller.
+        seconds: How long the trouble may last.
+        pause: Seconds between two controllers.
+
+    Raises:
+        FilesUnavailable: The trouble has lasted for ``seconds``. The run's jobs go on.
     """
     patience = FilePatience(
         f"the controller of {run.path}",
@@ -109,7 +117,7 @@ def patiently(
 
 
 def close_cancelled(run: RunDirectory) -> None:
-    """End a run that no controller goes on with as cancelled, unless it is over.
+    """Record a run that has no controller as cancelled, unless it is over.
 
     For callers within `only_controller`.
     """
@@ -120,13 +128,14 @@ def close_cancelled(run: RunDirectory) -> None:
 
 
 def make_controller(run: RunDirectory, start: str = "") -> Controller:
-    """The controller of a run, ready to go on from wherever its journal is; ``start`` as for
-    `ControllerJob`.
+    """Return the controller of a run, ready to go on from the end of its journal.
+
+    ``start`` is as for `ControllerJob`.
     """
     spec, profile, record = run.spec(), run.profile(), run.record()
     cache = record.cache(run.path)
     if cache is not None and profile.cache:
-        with suppress(OSError):  # nodes say so when they cannot write there, and do without
+        with suppress(OSError):  # nodes report that they cannot write there, and work without it
             cache.directory.mkdir(parents=True, exist_ok=True)
     samples = run.path / record.samples
     tokens = record.tokens(run.name)
@@ -205,7 +214,11 @@ def _compact_samples(directory: Path) -> None:
 
 
 def check_models(run: RunDirectory, spec: JobSpec, record: RunRecord) -> None:
-    """Raise `UserError` for a spec with a model that the run was launched without."""
+    """Check that the spec has no model that the run was launched without.
+
+    Raises:
+        UserError: It has one.
+    """
     if missing := [name for name in spec.models if name not in record.models]:
         raise UserError(
             f"{run.spec_file}: models.{missing[0]}: the run was launched without this model ({run.record_file.name} does "
@@ -214,7 +227,11 @@ def check_models(run: RunDirectory, spec: JobSpec, record: RunRecord) -> None:
 
 
 def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> None:
-    """Raise `DamagedJournal` for trials of another search space than the run's."""
+    """Check that the trials belong to the run's search space.
+
+    Raises:
+        DamagedJournal: A trial belongs to another one.
+    """
     offered = [(stage.name, {model.name for model in stage.models}) for stage in space.stages]
     for name, progress in journal.state.trials.items():
         choices = progress.planned.allocation.choices
@@ -230,7 +247,7 @@ def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> Non
 
 
 def warn_of_changed_weights(run: RunDirectory) -> None:
-    """Log a warning for every model whose files are not those of the launch."""
+    """Log a warning for every model whose files differ from those of the launch."""
     models = run.record().models
     for name in changed_weights(models):
         log.warning(
@@ -242,24 +259,25 @@ def warn_of_changed_weights(run: RunDirectory) -> None:
 
 
 def run_token(run: RunDirectory) -> str:
-    """What the batch tokens of all jobs of a run begin with; no other run has it."""
+    """Return the prefix of the batch tokens of a run's jobs; it is unique to the run."""
     return run_tokens(run)[0]
 
 
 def run_tokens(run: RunDirectory) -> tuple[str, ...]:
-    """`run_token`, and what it was before the journal was made anew."""
+    """Return `run_token`, and the prefixes from before the journal was made anew."""
     return run.record().tokens(run.name)
 
 
 def trial_scheduler(run: RunDirectory, profile: Profile) -> Scheduler:
-    """The scheduler of a run's trials."""
+    """Return the scheduler of a run's trials."""
     return create_scheduler(profile, run.scheduler_logs / "trials")
 
 
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Write the package's log to a file too, as that of a controller with a process of its own
-    is.
+    """Write the package's log to a file too.
+
+    A controller with a process of its own has such a file.
     """
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(LOG_FORMAT))

@@ -1,8 +1,8 @@
-"""Evaluation: planned trials become jobs, jobs become rows, whatever happens to jobs, queue and
-controller in between.
+"""Evaluate planned trials: submit their jobs and turn the results into rows.
 
-What is done is in the journal before anything follows from it; a job that was submitted is adopted,
-never submitted twice.
+The evaluation goes on after failures of jobs, of the queue and of the controller. Each event is in
+the journal before anything follows from it. A job that was submitted is adopted, never submitted
+twice.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from agenttts.trial.result import read_result
 
 log = logging.getLogger(__name__)
 
-# How long after a submission without an answer its jobs are looked for; those that appear later end
-# by themselves.
+# How long the jobs of a submission without an answer are looked for. Jobs that appear later end by
+# themselves.
 _APPEARS_WITHIN = timedelta(minutes=30)
 
 
@@ -56,14 +56,14 @@ class EvaluationSettings:
     """What evaluation needs of the profile.
 
     Args:
-        max_attempts: Times a trial is started, besides those that lost their place to other jobs.
-        poll_seconds: Between looks at the queue.
+        max_attempts: The most starts of a trial. Starts that ended by preemption do not count.
+        poll_seconds: Time between two looks at the queue.
         settle_seconds: How long a result, or a job's own record, may take to appear on a shared
             file system after the queue says that its job has ended.
-        queue_patience_seconds: How long the queue may be unavailable, as while slurmctld is
-            restarted, or the file system, before the controller gives up.
-        max_preemptions: Times a trial may lose its place to other jobs.
-        max_timeouts: Times a trial that reached its time limit goes on from its samples.
+        queue_patience_seconds: How long the queue (e.g. while slurmctld is restarted) or the file
+            system may be unavailable before the controller gives up.
+        max_preemptions: The most preemptions of a trial.
+        max_timeouts: How many times a trial that reached its time limit goes on from its samples.
         retry_pauses: Seconds before a trial's second start, its third, ...
     """
 
@@ -77,23 +77,35 @@ class EvaluationSettings:
 
 
 class ServerLifecycle(Protocol):
-    """Something that the search needs while it runs and that costs while it waits: a served
-    model.
+    """A service that the search needs while it runs, e.g. a served model.
+
+    It costs resources while it waits.
     """
 
     def waiting(self, remaining: int, total: int, more: bool) -> None:
-        """Trials run: ``remaining`` of ``total``; ``more``: the search goes on after them."""
+        """Report that trials run.
+
+        Args:
+            remaining: Number of trials that have not ended.
+            total: Number of trials of the iteration.
+            more: Whether the search goes on after them.
+        """
 
     def release(self) -> None:
-        """Nothing is needed any more."""
+        """Report that the service is not needed any more."""
 
 
 class Evaluation:
     """The trials of one run.
 
-    `builder` turns planned trials into jobs' commands (see `agenttts.loop.job_builder`).
-
-    ``check`` is called at each look at the queue, and raises where the controller is not to go on.
+    Args:
+        run: The run's directory.
+        journal: The run's journal.
+        scheduler: Where jobs are submitted.
+        builder: Makes the jobs' commands of planned trials (`agenttts.loop.job_builder`).
+        settings: The profile's limits.
+        server: The service that the search needs, if any.
+        check: Called at each look at the queue; raises if the controller has to stop.
     """
 
     def __init__(
@@ -115,9 +127,9 @@ class Evaluation:
         self._check = check
         self._ended: dict[str, float] = {}
         self._excluded: tuple[str, ...] = ()
-        # Of these nodes at least one is needed: jobs that avoid all of them are refused.
+        # Jobs that avoid all of these nodes are refused.
         self._needed: set[str] = set()
-        # A trial has failed since; before this controller, perhaps.
+        # Whether a trial has failed since the last look, or perhaps before this controller.
         self._look_at_nodes = True
         record = run.record()
         self._token = record.token
@@ -125,10 +137,15 @@ class Evaluation:
         self._examples = ExamplesGuard(record.examples)
 
     def evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
-        """Have every trial of an iteration run to its end; ``more``: another iteration follows.
+        """Run every trial of an iteration to its end.
 
-        Raises `RunFailed` when the examples that the trials are scored on are damaged, and
-        `RunGone`.
+        Args:
+            trials: The iteration's trials.
+            more: Whether another iteration follows.
+
+        Raises:
+            RunFailed: The examples that the trials are scored on are damaged.
+            RunGone: The run's directory is gone.
         """
         self._check_examples(trials)
         trouble: float | None = None
@@ -160,24 +177,28 @@ class Evaluation:
             except SubmitLimitReached as error:
                 log.info("%s", error)
                 if any(t.job_id and t.row is None for t in trials):
-                    trouble = None  # the queue works: it is full, of these trials among others
+                    trouble = None  # the queue works; it is full, among others of these trials
                 else:
                     trouble = self._still(trouble, error)
             except QueueUnavailable as error:
-                # Jobs run on meanwhile, and what was submitted without an answer is found by its
-                # batch.
+                # Jobs run on meanwhile. Jobs that were submitted without an answer are found by
+                # their batch.
                 log.warning("%s; asking again", error)
                 trouble = self._still(trouble, error)
             except (AgentTTSError, OSError) as error:
-                # What failed has not happened, as the journal has it, and is begun again as by a
-                # new controller.
+                # The journal does not have the step that failed. It is begun again, as by a new
+                # controller.
                 files.failed(error)
             time.sleep(self._settings.poll_seconds)
 
     def check_run(self, patience: float) -> bool:
-        """Whether the run's directory is there.
+        """Return whether the run's directory is there.
 
-        Raises `RunGone` when it has not been for ``patience`` seconds.
+        Args:
+            patience: Seconds for which it may be absent.
+
+        Raises:
+            RunGone: It has been absent for longer.
         """
         problem = self._run.problem(self._token)
         if problem is None:
@@ -197,8 +218,10 @@ class Evaluation:
         )
 
     def _still(self, since: float | None, error: QueueUnavailable) -> float:
-        """Since when there is trouble with the queue; raises the error when that is too long
-        ago.
+        """Return when the trouble with the queue began.
+
+        Raises:
+            QueueUnavailable: ``error``, if the trouble has lasted too long.
         """
         since = since or time.monotonic()
         if time.monotonic() - since > self._settings.queue_patience_seconds:
@@ -206,8 +229,11 @@ class Evaluation:
         return since
 
     def _adopt(self, trials: Iterable[TrialProgress], *, cancel: bool = False) -> None:
-        """Find the jobs of submissions that were begun and never written down as done;
-        ``cancel`` them at once.
+        """Find the jobs of submissions that were begun and not recorded as done.
+
+        Args:
+            trials: The trials whose jobs are looked for.
+            cancel: Cancel the jobs that are found.
         """
         for batch in {t.batch for t in trials if t.batch and not t.job_id}:
             members = [self._journal.state.trials[t] for t in self._journal.state.batches[batch]]
@@ -225,20 +251,22 @@ class Evaluation:
                 self._journal.append("lost", trials=lost, reason=NEVER_SUBMITTED)
 
     def _may_appear_late(self, now: datetime) -> bool:
-        """Whether jobs may yet appear of a submission that was taken for one that never was."""
+        """Return whether jobs may still appear of a submission that was recorded as lost."""
         since = self._journal.state.unanswered_at
         return since is not None and now - datetime.fromisoformat(since) < _APPEARS_WITHIN
 
     def end_strays(self) -> None:
-        """End the run's jobs that no trial knows of; they would compute for nobody, or what
-        another job computes.
+        """End the run's jobs that no trial knows of.
+
+        Nothing uses their results, or another job computes the same.
         """
         known = [t.job_id for t in self._journal.state.unfinished() if t.job_id]
         end_strays(self._journal, self._scheduler, self._builder.tokens, known)
 
     def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
-        """Whether a trial's pause after a failure is over: what is broken for a moment must not
-        use up its attempts.
+        """Return whether a trial's pause after a failure is over.
+
+        The pause keeps a short fault of the cluster from using up the trial's attempts.
         """
         if progress.lost_at is None:
             return True
@@ -247,7 +275,7 @@ class Evaluation:
         return now - datetime.fromisoformat(progress.lost_at) >= timedelta(seconds=pause)
 
     def _nodes_to_exclude(self) -> tuple[str, ...]:
-        """The nodes that failed trials of this run; told to the log when they change."""
+        """Return the nodes that failed trials of this run; log them when they change."""
         trials = {
             name: read_attempts(self._run.trial(name))
             for name, progress in self._journal.state.trials.items()
@@ -260,10 +288,10 @@ class Evaluation:
         return nodes
 
     def _keep_off_failed_nodes(self) -> None:
-        """Once nodes have failed, jobs that wait already are kept off them too.
+        """Keep waiting jobs off the nodes that failed.
 
-        That this fails costs no more than a trial's attempt on such a node: it is written down, and
-        tried again when the next trial has ended.
+        If this fails, a trial may at most lose an attempt on such a node. The failure is recorded,
+        and the change is tried again when the next trial has ended.
         """
         state = self._journal.state
         if not self._look_at_nodes:
@@ -271,7 +299,7 @@ class Evaluation:
         self._look_at_nodes = False
         nodes = self._nodes_to_exclude()
         unchanged = list(nodes) == state.avoided and state.avoid_failed is None
-        # Where no other node was left, jobs may run on these after all.
+        # If no other node was left, jobs may run on these after all.
         if unchanged or (self._needed and self._needed <= set(nodes)):
             return
         failed = None
@@ -285,7 +313,7 @@ class Evaluation:
             self._journal.append("avoiding", nodes=list(nodes), jobs=jobs, failed=failed)
 
     def _submit(self, pending: Sequence[TrialProgress], live: int) -> None:
-        """Submit what may be submitted now, one array per resource class."""
+        """Submit the trials that may be submitted now, one array per resource class."""
         free_slots = self._scheduler.capacity(live)
         if not pending or free_slots <= 0:
             return
@@ -301,11 +329,11 @@ class Evaluation:
             self._journal.append("submitted", batch=batch, jobs=jobs)
 
     def _start_jobs(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
-        """Submit, and where no node is left that need not be avoided, without avoiding any."""
+        """Submit jobs; if the cluster has no other nodes, submit without exclusions."""
         try:
             return self._scheduler.submit(batch, requests)
         except QueueUnavailable:
-            raise  # it may have been submitted
+            raise  # the jobs may have been submitted
         except MissingRequirement as error:
             if passing_trouble(error) or not any(request.exclude for request in requests):
                 raise
@@ -316,7 +344,7 @@ class Evaluation:
             )
 
     def _collect(self, trials: Sequence[TrialProgress]) -> bool:
-        """Close every trial that has ended; whether there was one."""
+        """Finish every trial that has ended; return whether there was one."""
         submitted = [t for t in trials if t.row is None and t.job_id]
         statuses = self._scheduler.poll([t.job_id for t in submitted if t.job_id])
         changed = False
@@ -327,7 +355,7 @@ class Evaluation:
 
     def _collect_one(self, progress: TrialProgress, status: JobStatus | None) -> bool:
         directory = self._run.trial(progress.planned.trial)
-        # While an epilog hangs a job is COMPLETING; all that its trial wrote is there.
+        # A job is COMPLETING while an epilog hangs. All that its trial wrote is there by then.
         lives = status is not None and not status.ended
         completing = status is not None and status.completing
         if lives and not completing:
@@ -349,7 +377,7 @@ class Evaluation:
             word is not None and word.state not in (None, TrialState.COMPLETED)
         )
         if not told and not self._settled(progress):
-            return False  # the job's own word, or its files, may still be on their way over the file system
+            return False  # the job's record or its files may not be visible yet
         verdict = verdict_of(last, status, directory)
         if not directory.exists():
             gone = f"its directory {directory} was removed"
@@ -376,7 +404,7 @@ class Evaluation:
         return self._finish(progress, row, **_where(verdict, status, word))
 
     def _counted_attempts(self, progress: TrialProgress) -> list[Attempt]:
-        """The trial's attempts that count against its limits."""
+        """Return the trial's attempts that count against its limits."""
         attempts = read_attempts(self._run.trial(progress.planned.trial), patient=True)
         return attempts[progress.earlier_attempts :]
 
@@ -390,8 +418,9 @@ class Evaluation:
         return progress.submissions < self._settings.max_attempts
 
     def _may_go_on(self, last: Attempt, attempts: Sequence[Attempt]) -> bool:
-        """Whether a trial that its job ended at the time limit may go on from its samples, in
-        another job: this one was not to be requeued, or the cluster refused it.
+        """Return whether a trial that reached its time limit may go on in another job.
+
+        It goes on from its samples. Its job was not to be requeued, or the cluster refused that.
         """
         times = count_state(attempts, TrialState.TIMEOUT)
         return last.stopped == "time limit" and times <= self._settings.max_timeouts
@@ -399,7 +428,7 @@ class Evaluation:
     def _final_words(
         self, verdict: Verdict, progress: TrialProgress, attempts: Sequence[Attempt]
     ) -> str:
-        """Why a trial is given up, and where to read more."""
+        """Return why a trial is given up, and where to read more."""
         text = verdict.explanation
         if verdict.state is TrialState.PREEMPTED:
             times = _times_preempted(progress, attempts)
@@ -410,8 +439,12 @@ class Evaluation:
         return f"{text}; logs: {directory} and {self._run.scheduler_logs}"
 
     def _check_examples(self, trials: Sequence[TrialProgress]) -> None:
-        """Raise `RunFailed` when a file of examples is damaged: every trial scored on it would
-        fail, one after the other.
+        """Check the files of examples.
+
+        Every trial that is scored on a damaged file would fail, one after the other.
+
+        Raises:
+            RunFailed: A file is damaged.
         """
         sources = dict.fromkeys(t.planned.source for t in trials if t.row is None)
         for path in dict.fromkeys(self._run.examples_of(source) for source in sources):
@@ -440,12 +473,13 @@ class Evaluation:
         return True
 
     def cancel(self, reason: str) -> None:
-        """Cancel what lives and give every unfinished trial its row; one that is done already
-        keeps its result.
+        """Cancel the jobs that run and give every unfinished trial its row.
+
+        A trial that is already done keeps its result.
         """
         state = self._journal.state
         self.release()
-        # The jobs first: where nothing can be written, on a full disk say, they end all the same.
+        # Jobs come first, so that they end even if nothing can be written (e.g. on a full disk).
         self._scheduler.cancel([t.job_id for t in state.unfinished() if t.job_id])
         self._adopt(state.unfinished(), cancel=True)
         self.end_strays()
@@ -454,9 +488,9 @@ class Evaluation:
         self.write_table()
 
     def abandon(self, reason: str) -> None:
-        """Cancel what lives of a run whose directory is gone.
+        """Cancel the jobs of a run whose directory is gone.
 
-        Nothing is written but to the journal, which is open.
+        Nothing is written except to the journal, which is open.
         """
         try:
             self.release()
@@ -472,7 +506,7 @@ class Evaluation:
             self._finish(progress, row)
 
     def release(self) -> None:
-        """Nothing will be evaluated any more: what attends lets go."""
+        """Release the served model, because nothing more is evaluated."""
         if self._server is not None:
             self._server.release()
 
@@ -485,14 +519,17 @@ class Evaluation:
         return replace(request, earlier_attempts=progress.earlier_attempts)
 
     def write_table(self) -> None:
-        """Write the table of trials as the journal has them."""
+        """Write the table of trials from the journal."""
         rows = [row_from_json(t.row) for t in self._journal.state.trials.values() if t.row]
         names = list(dict.fromkeys(name for row in rows for name in row.metrics))
         atomic_write_parquet(self._run.trials_file, trials_frame(rows, names))
 
 
 def _where(verdict: Verdict, status: JobStatus, last: Attempt | None) -> dict[str, Any]:
-    """For the journal: the node on which a failure ended a job, and whether it was the node's."""
+    """Return on which node a failure ended a job, and whether the node was at fault.
+
+    They are values of a journal event; there are none if no node failed.
+    """
     node = status.node or (last.node if last is not None else "")
     if verdict.state is not TrialState.INFRA_FAILED or not node:
         return {}
@@ -500,8 +537,9 @@ def _where(verdict: Verdict, status: JobStatus, last: Attempt | None) -> dict[st
 
 
 def _times_preempted(progress: TrialProgress, attempts: Sequence[Attempt]) -> int:
-    """How often a trial has lost its place, this time included: each time its job was started
-    again, or ended for good.
+    """Return how often a trial was preempted, this time included.
+
+    It counts each time its job was started again or ended for good.
     """
     requeued = sum(
         attempt.state == TrialState.PREEMPTED

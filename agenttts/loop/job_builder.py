@@ -1,5 +1,6 @@
-"""From a planned trial to the job that evaluates it: its spec on disk, its command, its name in
-the queue.
+"""Make the job that evaluates a planned trial.
+
+That is its spec on disk, its command and its name in the queue.
 """
 
 from __future__ import annotations
@@ -33,16 +34,22 @@ from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
 
 def is_place(option: Any) -> bool:
-    """Whether a task option is an absolute path to something that is there."""
+    """Return whether a task option is an absolute path that exists."""
     return isinstance(option, str) and option.startswith("/") and Path(option).exists()
 
 
 def sample_partitions(
     planned: PlannedTrial, together: Sequence[PlannedTrial], at_once: int
 ) -> dict[str, SamplePartition]:
-    """By stage, the trial's part of prompts that others planned ``together`` with it draw from.
+    """Return, by stage, the trial's part of prompts that it shares with other trials.
 
-    These are certainly the same where all choices before are, and so is the stage's model.
+    The other trials are planned ``together`` with it and draw samples for the same prompts. Prompts
+    are certainly the same if all choices of earlier stages and the stage's model are equal.
+
+    Args:
+        planned: The trial.
+        together: The trials of its batch, including itself.
+        at_once: The most trials that run at a time.
     """
     found: dict[str, SamplePartition] = {}
     choices = planned.allocation.choices
@@ -60,8 +67,9 @@ def sample_partitions(
 
 
 def _holds(spec_file: Path, trial: TrialSpec) -> bool:
-    """Whether the file is the trial's spec: sound, of this allocation, and with the places of
-    today (a run may be moved).
+    """Return whether the file is a sound spec of this trial.
+
+    It has to name the same allocation and today's paths, because a run may be moved.
     """
     try:
         found = TrialSpec.read(spec_file)
@@ -76,8 +84,16 @@ def _holds(spec_file: Path, trial: TrialSpec) -> bool:
 class JobBuilder:
     """Makes jobs of trials.
 
-    ``tokens`` are unique to the run, the first is that of its jobs from now on; ``samples``: where
-    they are stored; ``at_once``: how many trials of one need of GPUs run at a time, at most.
+    Args:
+        run: The run's directory.
+        spec: The run's spec.
+        tokens: Prefixes of batch tokens, unique to the run. The first is that of new jobs.
+        models: The models, by name.
+        container: The container of the trials; None for the host's Python.
+        env: Environment variables of the jobs.
+        at_once: The most trials with the same need of GPUs that run at a time.
+        samples: Directory of the sample store.
+        cache: Where jobs keep compiled code.
     """
 
     def __init__(
@@ -104,11 +120,16 @@ class JobBuilder:
         self._env = dict(env)
 
     def request(self, planned: PlannedTrial, together: Sequence[PlannedTrial]) -> JobRequest:
-        """The job of a trial, one of those planned ``together``; writes its spec where the job
-        will read it (the same bytes every time).
+        """Return the job of a trial, and write the trial's spec where the job reads it.
+
+        The spec has the same bytes every time.
+
+        Args:
+            planned: The trial.
+            together: The trials that were planned with it, including itself.
         """
         directory = self._run.trial(planned.trial)
-        # Never the run itself: one that was removed or moved stays so.
+        # The run's directory is never made here: a run that was removed or moved stays so.
         directory.parent.mkdir(exist_ok=True)
         directory.mkdir(exist_ok=True)
         after = planned.source in AFTER_SEARCH
@@ -116,8 +137,8 @@ class JobBuilder:
         models = {name: self._models[name] for name in names}
         samples = self._samples
         spec_file = directory / SPEC_FILE
-        # A job that runs already must not see it change, and a result is of the spec that it was
-        # made by.
+        # The spec must not change under a job that already runs, and a result belongs to the spec
+        # that it was made by.
         if read_result(directory) is None:
             trial = TrialSpec(
                 run=self._run.name,
@@ -144,7 +165,7 @@ class JobBuilder:
             directory=directory,
             command=self._command(spec_file, models, samples),
             env=self._environment(),
-            # Stages run one after the other: the trial holds what its largest model takes.
+            # Stages run one after the other: the trial holds the GPUs of its largest model.
             gpus=max(model.gpus for model in models.values()),
             # squeue shows eight characters of a name by default: iteration and trial come first.
             name=f"{planned.source if after else f'i{planned.iteration}t'}{number}-{self._run.name}",
@@ -157,7 +178,7 @@ class JobBuilder:
     def _needs(
         self, spec_file: Path, source: str, models: Mapping[str, ModelConfig]
     ) -> tuple[Path, ...]:
-        """What the node must see before the trial is started there."""
+        """Return the files that the node must see before the trial starts there."""
         needs = [spec_file, self._run.examples_of(source)]
         if self._container is not None:
             needs.append(self._container.image)
@@ -171,7 +192,7 @@ class JobBuilder:
             return (sys.executable, "-m", "agenttts.trial", str(spec_file))
         paths = [model.path for model in models.values()]
         paths += [str(p) for m in models.values() for p in places_of_options(m.options).values()]
-        # Task options that name a place, such as an embedding model.
+        # Task options that name a path, such as an embedding model.
         paths += [v for v in self._spec.task.options.values() if is_place(v)]
         return exec_command(
             self._container,

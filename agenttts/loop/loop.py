@@ -1,8 +1,8 @@
-"""The loop: ask → dispatch → collect → tell, until the search is over.
+"""The loop of a search: ask → dispatch → collect → tell, until the search is over.
 
-Everything it decides goes through the journal first, so that it can be killed at any line and
-started again: finished trials are read back, jobs that still run are adopted, and only what is
-missing is submitted.
+Every decision is in the journal before it takes effect. The controller can therefore be killed at
+any line and started again: finished trials are read back, jobs that still run are adopted, and only
+what is missing is submitted.
 """
 
 from __future__ import annotations
@@ -40,8 +40,11 @@ log = logging.getLogger(__name__)
 class LoopSettings:
     """What the loop needs of the spec.
 
-    ``finalists`` and ``tested``: how many allocations are scored again after the search, on more
-    examples and on held-out ones.
+    Attributes:
+        iterations: Number of iterations after the initial batch.
+        batch_size: Trials per iteration.
+        finalists: How many allocations are scored again after the search, on more examples.
+        tested: How many allocations are scored again after the search, on held-out examples.
     """
 
     iterations: int
@@ -53,8 +56,13 @@ class LoopSettings:
 class Controller:
     """Runs one search to its end.
 
-    ``journal`` is the one that ``evaluation`` writes to; ``between`` is called when an iteration is
-    over.
+    Args:
+        run: The run's directory.
+        searcher: Proposes allocations.
+        journal: The journal that ``evaluation`` writes to.
+        evaluation: Evaluates the proposed trials.
+        settings: The sizes of the search.
+        between: Called when an iteration is over.
     """
 
     def __init__(
@@ -76,14 +84,17 @@ class Controller:
     def run(self) -> None:
         """Go on with the run until it is over.
 
-        Raises `RunFailed` when an iteration failed as a whole.
+        A run that is cancelled meanwhile ends as cancelled. Any other error that ends the run (e.g.
+        a partition that refuses its jobs) is recorded and raised again. The jobs that still run are
+        then cancelled, because nothing would collect them; `resume` runs their trials after all.
 
-        It does not where other iterations have shown that trials can complete and these failed by
-        their own fault. A run that is cancelled meanwhile ends as such. Whatever else ends the run
-        (a partition that refuses its jobs, say) is written down and raised again; what lives of it
-        is cancelled, as nobody would collect it, and `resume` runs that after all. Where the file
-        system is in trouble that may pass, nothing is over: the error is raised, jobs run on, and
-        another controller goes on from the journal (`agenttts.loop.controller_job.patiently`).
+        Trouble of the file system that may pass does not end the run. The error is raised, jobs run
+        on, and another controller goes on from the journal
+        (`agenttts.loop.controller_job.patiently`).
+
+        Raises:
+            RunFailed: Every trial of an iteration failed. It is not raised if other iterations have
+                completed trials and these trials failed by their own fault.
         """
         try:
             self._journal.append("started")
@@ -99,7 +110,7 @@ class Controller:
         try:
             self._search_to_the_end()
         except (QueueUnavailable, StartSuperseded, FilesUnavailable):
-            raise  # nothing is over: jobs may run on, and the next controller finds them
+            raise  # the run is not over: jobs may run on, and the next controller finds them
         except RunCancelled:
             self.cancel("cancelled")
         except RunGone as error:
@@ -116,8 +127,9 @@ class Controller:
             self._end("done")
 
     def _let_go(self) -> None:
-        """Let go what attends the search: the next controller may know nothing of a served
-        model on this machine.
+        """Release the service of the search.
+
+        The next controller may not know of a served model on this machine.
         """
         try:
             self._evaluation.release()
@@ -125,7 +137,7 @@ class Controller:
             log.warning("what serves the search could not be let go: %s", error)
 
     def _search_to_the_end(self) -> None:
-        """Search; what the operating system refuses is an error with its file and what to do."""
+        """Search; raise an error of the operating system with its file and a fix."""
         try:
             self._run_search()
         except (QueueUnavailable, StartSuperseded, RunCancelled, FilesUnavailable):
@@ -148,7 +160,7 @@ class Controller:
         first = 1 if self._searcher.initial_batch else 0
         last = first + self._settings.iterations - 1
         again = [p for p in self._searched() if p.row is None and p.planned.iteration < state.told]
-        if again:  # failed before, and tried again by the user's wish
+        if again:  # they failed before, and the user wants them tried again
             self._evaluation.evaluate(again, more=state.told <= last)
             for iteration in sorted({p.planned.iteration for p in again}):
                 self._stop_if_all_failed(iteration, self._trials_of(iteration))
@@ -171,9 +183,9 @@ class Controller:
         self._after_search(TEST_SOURCE, best[: self._settings.tested])
 
     def cancel(self, reason: str) -> None:
-        """End the run: cancel what lives and close the books.
+        """End the run: cancel its jobs and finish its records.
 
-        For a caller that knows no controller is running.
+        The caller knows that no controller is running.
         """
         try:
             self._evaluation.cancel(reason)
@@ -189,14 +201,16 @@ class Controller:
             self._journal.close()
 
     def _end(self, outcome: str, left: str = "") -> None:
-        """Write down that and how the run ended; ``left`` says what may outlive it."""
-        # First the report: who waits for the run finds it there.
+        """Record that the run ended and how; ``left`` says what may still run."""
+        # The report comes first: a reader that waits for the run's end finds it there.
         write_report(self._run, self._journal.state, outcome + left)
         self._journal.append("ended", outcome=outcome + left)
 
     def _stop(self, reason: str) -> str:
-        """Cancel the jobs of a run that ends by an error; if that fails too, what to tell the
-        user about them.
+        """Cancel the jobs of a run that ends by an error.
+
+        Returns:
+            What to tell the user about the jobs if that fails too, else an empty text.
         """
         try:
             self._evaluation.cancel(reason)
@@ -206,8 +220,9 @@ class Controller:
         return ""
 
     def _end_strays(self) -> None:
-        """End jobs that nobody knows of; that this cannot be done for now does not make the
-        run's results any less done.
+        """End jobs that no trial knows of.
+
+        If that is not possible for now, it is logged, because the run's results are complete.
         """
         try:
             self._evaluation.end_strays()
@@ -215,8 +230,9 @@ class Controller:
             log.warning("whether jobs of this run are left could not be seen: %s; 'agenttts-hpc cancel %s' looks again", error, self._run.name)  # fmt: skip
 
     def _restore(self) -> None:
-        """Bring a new searcher to where the journal says the old one was, told as the old one
-        was told.
+        """Bring a new searcher to the state that the journal records.
+
+        It is told the same results in the same order as the old one.
         """
         by_iteration = groupby(self._searched(), key=lambda progress: progress.planned.iteration)
         for iteration, group in by_iteration:
@@ -224,18 +240,19 @@ class Controller:
             self._searcher.add_pending([p.planned.allocation for p in trials])
             if iteration < self._journal.state.told:
                 self._searcher.tell([_result(p) for p in trials])
-        # The old controller may have died after a trial's line in the journal and before its row in
-        # the table.
+        # The old controller may have died after it wrote a trial to the journal and before it wrote
+        # the row in the table.
         self._evaluation.write_table()
         self._searcher.archive.write_guidelines(self._journal.state.guidelines)
 
     def _try_recommended(self, iteration: int) -> None:
-        """Have the recommended allocation tried if it was not: what a run recommends at its end
-        was seen to work.
+        """Try the recommended allocation if it was not tried.
+
+        The allocation that a finished run recommends has then been seen to work.
         """
         if not self._trials_of(iteration):
             if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
-                return  # it was decided before that nothing was left to try
+                return  # an earlier controller found nothing left to try
             recommended = self._searcher.best()
             if recommended is None or recommended in self._searcher.archive:
                 return
@@ -250,15 +267,15 @@ class Controller:
         return [p for p in self._searched() if p.planned.iteration == iteration]
 
     def _searched(self) -> list[TrialProgress]:
-        """The trials of the search itself."""
+        """Return the trials of the search itself."""
         trials = self._journal.state.trials.values()
         return [p for p in trials if p.planned.source not in AFTER_SEARCH]
 
     def _compare_finalists(self) -> list[Allocation]:
-        """The best allocations, best first: as the search has them, or as they score on more
-        examples.
+        """Return the best allocations, best first.
 
-        The searcher is not told of these trials.
+        They are ranked by their scores on more examples, if there are any, else as the search ranks
+        them. The searcher is not told of these trials.
         """
         ranked = self._ranked()
         trials = self._after_search(FINALIST_SOURCE, ranked[: self._settings.finalists])
@@ -267,16 +284,14 @@ class Controller:
         def place(allocation: Allocation) -> tuple[float, float]:
             result = scores.get(allocation)
             if result is None or result.score is None:
-                # Behind those with a score, in the search's order (sorting is stable).
+                # After those with a score, in the search's order (sorting is stable).
                 return (math.inf, 0.0)
             return (-result.score, result.cost)
 
         return sorted(ranked, key=place)
 
     def _after_search(self, source: str, allocations: Sequence[Allocation]) -> list[TrialProgress]:
-        """Have these allocations run once more as trials of ``source``, unless they were
-        planned before.
-        """
+        """Run allocations once more as trials of ``source``, unless planned before."""
         if not self._trials_from(source) and allocations:
             every = self._journal.state.trials.values()
             iteration = 1 + max(progress.planned.iteration for progress in every)
@@ -296,7 +311,7 @@ class Controller:
         return [p for p in trials if p.planned.source == source]
 
     def _ranked(self) -> list[Allocation]:
-        """What the searcher recommends, then what scored best besides."""
+        """Return the searcher's recommendation, then the other scored ones, best first."""
         recommended = self._searcher.best(tried=True)
         if recommended is None:
             return []
@@ -310,8 +325,12 @@ class Controller:
         return self._trials_of(iteration)
 
     def _plan(self, iteration: int, proposals: Sequence[Proposal], what: str = "") -> None:
-        """Write down the trials of an iteration; ``what`` they are in the log, if not the
-        iteration's.
+        """Record the trials of an iteration.
+
+        Args:
+            iteration: Number of the iteration.
+            proposals: What the trials are made of.
+            what: Name of the trials in the log; default: the iteration.
         """
         number = 1 + max((int(t.lstrip("t")) for t in self._journal.state.trials), default=-1)
         planned = [
@@ -332,14 +351,12 @@ class Controller:
     def _tell(
         self, iteration: int, trials: Sequence[TrialProgress], *, final: bool = False
     ) -> None:
-        """Tell the searcher; once ``final``, it recommends what was tried."""
+        """Tell the searcher results; after ``final`` it recommends only tried allocations."""
         self._searcher.tell([_result(progress) for progress in trials])
         self._write_told(iteration, final=final)
 
     def _write_told(self, iteration: int, *, final: bool) -> None:
-        """Write down that the searcher knows the results of an iteration, and what it makes of
-        them.
-        """
+        """Record that the searcher knows an iteration's results, and its conclusions."""
         recommended = self._searcher.best(tried=final)
         self._journal.append(
             "told",
@@ -356,12 +373,12 @@ class Controller:
         if any(row.state is TrialState.COMPLETED for row in everything) and all(
             row.state in OWN_FAULTS for row in rows
         ):
-            return  # these allocations do not work, others do: the search goes on with what it has learnt
+            return  # other allocations work, so the search goes on with what it has learnt
         raise RunFailed(f"every trial of iteration {iteration} failed; the first: {rows[0].error}")
 
 
 def _what(error: AgentTTSError | OSError) -> str:
-    """What went wrong; of what the operating system refused, which file it was."""
+    """Return what went wrong; for an error of the operating system also its file."""
     if isinstance(error, MissingRequirement):
         return error.what
     if not isinstance(error, OSError):

@@ -1,5 +1,6 @@
-"""Reports of runs: asked for at any time, and the one that a run leaves in its own directory
-when it ends.
+"""Make reports of runs.
+
+A report is made on request, and in the run's own directory when the run ends.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ log = logging.getLogger(__name__)
 
 
 def report_of(runs: Sequence[RunDirectory]) -> Report:
-    """The report of these runs as they stand."""
+    """Return the report of these runs as they stand."""
     return _report({run: read_state(run.journal_file) for run in runs})
 
 
 def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
-    """Write the run's own ``report/``, as of a run that ended so.
+    """Write the run's own ``report/`` with ``outcome`` as the run's end.
 
-    What goes wrong is logged: the results are safe without it, and ``report`` makes it again.
+    Errors are logged. The results are safe without the report, and ``report`` makes it again.
     """
     try:
         built = _report({run: state})

@@ -1,5 +1,6 @@
-"""Jobs of a run that no trial knows of: those of submissions that got no answer, and what
-outlived its job's process.
+"""Jobs of a run that no trial knows of.
+
+They come from submissions without an answer, or they outlived their job's process.
 """
 
 from __future__ import annotations
@@ -16,10 +17,18 @@ log = logging.getLogger(__name__)
 def end_strays(
     journal: Journal, scheduler: Scheduler, tokens: Iterable[str], known: Collection[str]
 ) -> dict[str, str]:
-    """End what lives of the run, by its ``tokens``, and is not among the ``known`` jobs; what each
-    was, by its id.
+    """End jobs of the run that are not among the known ones.
 
-    It is in the journal first, from where `status` tells of it.
+    They are recorded in the journal first, so that `status` shows them.
+
+    Args:
+        journal: The run's journal.
+        scheduler: The scheduler of the run's trials.
+        tokens: The prefixes by which the run's jobs are found.
+        known: Ids of the jobs that trials know of.
+
+    Returns:
+        What each ended job was, by its id.
     """
     strays: dict[str, str] = {}
     for token in tokens:

@@ -1,5 +1,6 @@
-"""What the controller makes of a job that ended without a result: the job's own record, and the
-queue's word on it.
+"""Judge a job that ended without a result.
+
+The sources are the job's own record and the state that the queue reports.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ from agenttts.trial.result import result_problem
 
 
 def verdict_of(last: Attempt | None, status: JobStatus, directory: Path) -> Verdict:
-    """What the end of a job means for its trial, which has no result; ``last`` is the attempt
-    that this job recorded.
+    """Return what the end of a job means for its trial, which has no result.
+
+    Args:
+        last: The attempt that this job recorded, if any.
+        status: What the queue reports.
+        directory: The trial's directory.
     """
     last = last_word(last, status)
     node = status.node or (last.node if last is not None else "")
@@ -49,11 +54,11 @@ def verdict_of(last: Attempt | None, status: JobStatus, directory: Path) -> Verd
 
 
 def last_word(last: Attempt | None, status: JobStatus) -> Attempt | None:
-    """The attempt that tells how the job ended, if one does.
+    """Return the attempt that says how the job ended, if one does.
 
-    One that the job ended itself, at its time limit or for a preemption, was to be followed by
-    another start of the same job: where the queue's word is not of that end, the record of what
-    came after it is missing, or on its way.
+    If the job ended an attempt itself, at its time limit or for a preemption, another start of the
+    same job was to follow. If the queue reports another end, the record of the following start is
+    missing or not yet visible, and the result is None.
     """
     requeued = last is not None and last.stopped in ("time limit", "preemption")
     if status.never_started or (requeued and status.state in ("COMPLETED", "CANCELLED")):
@@ -62,10 +67,12 @@ def last_word(last: Attempt | None, status: JobStatus) -> Attempt | None:
 
 
 def ends_its_job(record: Attempt | None) -> bool:
-    """Whether a record tells the end of its job while the queue still says COMPLETING.
+    """Return whether a record shows the end of its job.
 
-    Not where a requeue may follow: of a job that ended itself for it, or whose trial was ended from
-    outside, as Slurm does before it requeues a job that is preempted.
+    The queue may still say COMPLETING then.
+
+    It does not if a requeue may follow. That is so if the job ended itself for a requeue, or if its
+    trial was ended from outside, as Slurm does before it requeues a preempted job.
     """
     return (
         record is not None
@@ -76,11 +83,12 @@ def ends_its_job(record: Attempt | None) -> bool:
 
 
 def look_anew(directory: Path) -> None:
-    """List a trial's directory: NFS keeps for up to a minute that a file was not there, until the
-    directory is read again.
+    """List a trial's directory, so that NFS looks for its files again.
 
-    Raises `OSError` where the file system is in trouble: what cannot be read for now is not
-    missing.
+    NFS caches the absence of a file for up to a minute, until the directory is read again.
+
+    Raises:
+        OSError: The file system is in trouble. Files that cannot be read for now are not missing.
     """
     for folder in (directory, directory / ATTEMPTS):
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -88,8 +96,9 @@ def look_anew(directory: Path) -> None:
 
 
 def _before_any_attempt(verdict: Verdict, status: JobStatus, node: str) -> Verdict:
-    """A job that left no attempt: of its trial nothing has run, so that the trial is not to
-    blame, and its node may be.
+    """Return the verdict on a job that left no attempt.
+
+    Nothing of its trial has run, so the trial is not at fault. The node may be.
     """
     if status.state in ("TIMEOUT", "DEADLINE"):
         where = f" on {node}" if node else ""

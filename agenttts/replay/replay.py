@@ -30,10 +30,20 @@ TRACE_SCHEMA = {
 def replay(
     table: RecordedTable, space: SearchSpace, searcher: Searcher, trials: int, batch: int
 ) -> pl.DataFrame:
-    """Run ``searcher`` for ``trials`` trials in batches of ``batch`` and return its trace.
+    """Run ``searcher`` against a table and return its trace.
 
-    Results are told one at a time, so that every row's ``recommended`` is what the searcher would
-    choose if it stopped there. Stops early when the space is exhausted. Columns: `TRACE_SCHEMA`.
+    Results are told one at a time, so every row's ``recommended`` is what the searcher would choose
+    if it stopped there. The replay stops early when the space is exhausted.
+
+    Args:
+        table: The recorded results.
+        space: The search space.
+        searcher: The searcher.
+        trials: Number of trials.
+        batch: Proposals per batch.
+
+    Returns:
+        The trace, with the columns `TRACE_SCHEMA`.
     """
     rows: list[dict[str, object]] = []
     asked: set[Allocation] = set()
@@ -54,7 +64,11 @@ def replay(
 
 
 def check_out(path: Path) -> None:
-    """Whether a trace can be written there, told before the replay. Raises `UserError`."""
+    """Check, before the replay, that a trace can be written to a path.
+
+    Raises:
+        UserError: It cannot.
+    """
     if path.is_dir():
         raise UserError(f"{path}: is a directory; give a file, .csv or .parquet")
     above = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
@@ -69,7 +83,8 @@ def write_trace(trace: pl.DataFrame, path: Path | str) -> None:
 
     In CSV the allocations are JSON text.
 
-    Raises `UserError` when it cannot be written.
+    Raises:
+        UserError: The file cannot be written.
     """
     path = Path(path)
     as_text = [

@@ -1,4 +1,4 @@
-"""Tables of results recorded before, as a replay looks them up."""
+"""Tables of recorded results, and how a replay looks them up."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from agenttts.tables.schema import (
     trials_schema,
 )
 
-# Columns that tell a run's own export from other tables; its other columns of the table of trials
-# are not metrics.
+# Columns that distinguish a run's own export from other tables. The export's other columns of the
+# table of trials are not metrics.
 _OF_EXPORT = ("run", "trial", "iteration", "source", "state")
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a table says of one grid point: `TrialResult`'s fields.
+    """What a table says of one grid point, in the fields of `TrialResult`.
 
     Without a score it is a recorded failure.
     """
@@ -43,7 +43,7 @@ class Recorded:
 
 
 _Row = tuple[tuple[str, ...], tuple[int, ...], Recorded]
-"""A row of a table: the models and sample counts of its allocation, and what it says of them."""
+"""A row of a table: the allocation's models and sample counts, and its result."""
 
 
 class RecordedTable:
@@ -68,15 +68,22 @@ class RecordedTable:
     def trial(
         self, space: SearchSpace, allocation: Allocation, source: str = "", *, again: bool = False
     ) -> TrialResult:
-        """What the allocation scored, by the nearest recorded counts of its model combination.
+        """Return the result of an allocation.
 
-        Each stage's count takes the nearest one recorded for the combination (ties: the lower).
-        Where the grid has a hole there, the recorded point with the least total distance in samples
-        stands in. A combination with no rows is a failed trial.
+        It is that of the nearest recorded counts of the allocation's model combination. Each
+        stage's count becomes the nearest one recorded for the combination (ties: the lower). If
+        the grid has a hole there, the recorded point with the least total distance in samples is
+        used. A combination without rows is a failed trial.
 
-        A recorded failure that was not the allocation's own (a node died) is the result of exactly
-        that allocation, once: a searcher may propose it again, and ``again`` then takes the nearest
-        other point.
+        A recorded failure that was not the allocation's own (a node failed) is the result of
+        exactly that allocation, once. A searcher may propose the allocation again.
+
+        Args:
+            space: The search space.
+            allocation: The allocation.
+            source: The source of the proposal.
+            again: Whether the allocation was proposed before. A failure that was not its own is
+                then passed over for the nearest other point.
         """
         models = tuple(choice.model for choice in allocation.choices)
         wanted = tuple(choice.samples for choice in allocation.choices)
@@ -101,16 +108,18 @@ class RecordedTable:
 def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     """Read a replay table: Parquet, or CSV by any other ending.
 
-    Columns: ``STAGE.model`` and ``STAGE.samples`` for every stage, ``score``, optionally its
-    standard error ``stderr`` (or ``score_stderr``), and any number of metric columns (those that
-    hold numbers are kept). Rows of the same point are averaged; an empty score is a recorded
-    failure.
+    The columns are ``STAGE.model`` and ``STAGE.samples`` for every stage, ``score``, optionally its
+    standard error ``stderr`` (or ``score_stderr``), and any number of metric columns (columns of
+    numbers are kept). Rows of the same point are averaged. An empty score is a recorded failure.
 
     A run's ``trials.parquet`` is read as it is. From it, and from a run's own export, a searcher is
-    told what the run told its searcher. Trials after the search are left out: they are on other
-    examples. A trial that was lost to the machine is a failure that was not the allocation's own.
+    told what the run told its searcher. Trials after the search are left out, because they are on
+    other examples. A trial that was lost to the machine is a failure that was not the allocation's
+    own.
 
-    Raises `UserError` naming file, column, row (the first data row is 1) and the valid values.
+    Raises:
+        UserError: The table is not valid. The message names file, column, row (the first data row
+            is 1) and the valid values.
     """
     path = Path(path)
     frame = _read(path)
@@ -144,8 +153,8 @@ def _read(path: Path) -> pl.DataFrame:
 def _check_header(path: Path) -> None:
     """Refuse a repeated column.
 
-    Polars would rename it: one of the two would be read in silence, and the other be taken for a
-    metric.
+    Polars would rename it. One of the two would be read without a warning, and the other would
+    count as a metric.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         names = next(csv.reader(file), [])
@@ -158,7 +167,7 @@ def _check_header(path: Path) -> None:
 
 
 def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
-    """The rows of a table of trials."""
+    """Yield the rows of a table of trials."""
     stages = [stage.name for stage in space.stages]
     for number, trial in enumerate(read_trials(path).iter_rows(named=True), start=1):
         if trial["source"] in AFTER_SEARCH:
@@ -183,7 +192,7 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
 
 
 def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[_Row]:
-    """The rows of a replay table, or of a run's own export."""
+    """Yield the rows of a replay table, or of a run's own export."""
     keys = [f"{stage.name}.{part}" for stage in space.stages for part in ("model", "samples")]
     for column in [*keys, "score"]:
         if column not in frame.columns:
@@ -205,7 +214,7 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
 
 
 def _metric_columns(frame: pl.DataFrame, keys: Sequence[str], *, exported: bool) -> dict[str, str]:
-    """The columns of metrics, and what each metric is called."""
+    """Return the columns of metrics, and the name of each metric."""
     others = {*keys, "score", "stderr", "score_stderr"}
     if exported:
         others |= {*trials_schema([])}
@@ -229,7 +238,7 @@ def _point(
 def _recorded(
     state: str, score: float | None, stderr: float | None, metrics: Mapping[str, float]
 ) -> Recorded:
-    """What a row says; a trial that did not complete has no score, whatever its row holds."""
+    """Return the result in a row; a trial that did not complete has no score."""
     if state != TrialState.COMPLETED:
         return Recorded(None, {}, blamed=state in OWN_FAULTS)
     if score is None:
@@ -283,7 +292,7 @@ def _stderr(path: Path, number: int, row: Mapping[str, Any], column: str) -> flo
 
 
 def _number(value: object) -> float | None:
-    """A cell as a finite number, None when it is not one."""
+    """Return a cell as a finite number; None if it is not one."""
     try:
         number = float(str(value))
     except ValueError:
@@ -292,7 +301,7 @@ def _number(value: object) -> float | None:
 
 
 def _merge(same: Sequence[Recorded]) -> Recorded:
-    """What several rows of one point say together: the means of those with a score."""
+    """Merge several rows of one point: the means of those with a score."""
     scored = [recorded for recorded in same if recorded.score is not None]
     if not scored:
         return Recorded(None, {}, blamed=any(recorded.blamed for recorded in same))
@@ -304,7 +313,7 @@ def _merge(same: Sequence[Recorded]) -> Recorded:
     return Recorded(
         fmean(recorded.score for recorded in scored if recorded.score is not None),
         {name: fmean(found) for name, found in values.items()},
-        # Of the mean of independent scores.
+        # The standard error of the mean of independent scores.
         math.hypot(*errors) / len(errors) if len(errors) == len(scored) else None,
     )
 

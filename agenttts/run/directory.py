@@ -1,4 +1,4 @@
-"""A run: one directory with everything."""
+"""The directory of a run, which holds all of its files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agenttts.tables.schema import FINALIST_SOURCE, TEST_SOURCE
 
 @dataclass(frozen=True)
 class _Handle:
-    """What readers of `RunDirectory.controller_file` rely on."""
+    """The keys that readers of `RunDirectory.controller_file` need."""
 
     kind: str
     job_id: str | int | None
@@ -53,19 +53,23 @@ class RunDirectory:
 
     @property
     def profile_file(self) -> Path:
-        """The profile as it was at launch: a later edit of ``slurm/`` does not bend a run under
-        way.
+        """The profile as it was at launch.
+
+        Later edits of ``slurm/`` do not change a run that exists.
         """
         return self.path / "profile.yaml"
 
     @property
     def record_file(self) -> Path:
-        """What launch resolved: models, container, directories, data, and the run's unique id."""
+        """What launch resolved: models, container, directories, data, and the run's id."""
         return self.path / RUN_FILE
 
     @property
     def examples_file(self) -> Path:
-        """The examples, frozen at launch: compute nodes need neither the data file nor a hub."""
+        """The examples, frozen at launch.
+
+        Compute nodes therefore need neither the data file nor a hub.
+        """
         return self.path / "examples.jsonl"
 
     @property
@@ -79,38 +83,36 @@ class RunDirectory:
 
     @property
     def lock_file(self) -> Path:
-        """Locked by the run's controller while it runs."""
+        """The file that the run's controller locks while it runs."""
         return self.path / "controller.lock"
 
     @property
     def command_lock_file(self) -> Path:
-        """Locked by a launch, resume or cancel of the run while it is at work."""
+        """The file that a launch, resume or cancel of the run locks while it works."""
         return self.path / "command.lock"
 
     @property
     def agent(self) -> Path:
-        """The served model's own folder: what it serves, where it listens, its log."""
+        """The served model's own folder: its settings, its address, its log."""
         return self.path / "agent"
 
     @property
     def transcript_file(self) -> Path:
-        """Every prompt to the language model, every reply and what became of it."""
+        """The transcript: every prompt to the language model, every reply and its outcome."""
         return self.path / "agent.jsonl"
 
     @property
     def finalist_examples_file(self) -> Path:
-        """The examples on which the best are compared once more, frozen at launch like the
-        others.
-        """
+        """The examples of the comparison of the best allocations, frozen at launch."""
         return self.path / "finalist_examples.jsonl"
 
     @property
     def test_examples_file(self) -> Path:
-        """The held-out examples of the final test, frozen at launch like the others."""
+        """The held-out examples of the final test, frozen at launch."""
         return self.path / "test_examples.jsonl"
 
     def examples_of(self, source: str) -> Path:
-        """The frozen examples that trials of a source are scored on."""
+        """Return the frozen examples that trials of a source are scored on."""
         files = {
             FINALIST_SOURCE: self.finalist_examples_file,
             TEST_SOURCE: self.test_examples_file,
@@ -128,9 +130,7 @@ class RunDirectory:
 
     @property
     def controller_file(self) -> Path:
-        """The last start of the controller: its token, which job it is, whether it was
-        cancelled.
-        """
+        """The last start of the controller: its token, its job, and any cancel."""
         return self.path / "controller.json"
 
     @property
@@ -139,34 +139,37 @@ class RunDirectory:
 
     @property
     def scheduler_logs(self) -> Path:
-        """submitit's folder: batch files, pickles and logs of every job."""
+        """The folder of submitit: batch files, pickles and logs of every job."""
         return self.path / "slurm"
 
     def trial(self, trial: str) -> Path:
-        """The directory of a trial."""
+        """Return the directory of a trial."""
         return self.path / "trials" / trial
 
     def spec(self) -> JobSpec:
-        """The resolved spec the run was launched with."""
+        """Return the resolved spec that the run was launched with."""
         return load_spec(self.spec_file)
 
     def record(self) -> RunRecord:
-        """The contents of `record_file`."""
+        """Return the contents of `record_file`."""
         return read_record(self.record_file)
 
     def profile(self) -> Profile:
-        """The profile the run was launched with."""
+        """Return the profile that the run was launched with."""
         return frozen_profile(self.profile_file)
 
     def controller(self) -> dict[str, Any] | None:
-        """The contents of `controller_file`; None where no controller was ever started."""
+        """Return the contents of `controller_file`; None before the first start."""
         return self._document(self.controller_file, _Handle)
 
     def problem(self, token: str | None = None) -> str | None:
-        """Why the run is not here any more, None while it is; ``token``: its unique id, where it is
-        known.
+        """Return why the run is no longer here; None while it is.
 
-        Raises `OSError` where the file system does not say, which is another matter.
+        Args:
+            token: The run's unique id, if it is known.
+
+        Raises:
+            OSError: The file system does not say whether the run is here.
         """
         try:
             next(self.path.iterdir(), None)
@@ -175,12 +178,18 @@ class RunDirectory:
         try:
             found = self.record().token
         except UserError:
-            return None  # a damaged file, which its readers tell of
+            return None  # the file is damaged; its readers report that
         return "was replaced by another run" if token not in (None, found) else None
 
     def _document(self, path: Path, kind: type) -> dict[str, Any] | None:
-        """One of the run's own JSON files, which is to hold what ``kind`` does; None when it is
-        not there.
+        """Return one of the run's own JSON files; None if it is not there.
+
+        Args:
+            path: The file.
+            kind: A dataclass of the keys that the file must have.
+
+        Raises:
+            UserError: The file cannot be read, or lacks keys.
         """
         try:
             document = parse_json(path.read_bytes())
@@ -201,14 +210,18 @@ class RunDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was created here (its spec is written last of the files that make one)."""
+        """Whether a run was created here.
+
+        The spec is the last of the files that are written when a run is made.
+        """
         return self.spec_file.exists()
 
 
 def find_run(run: str, results: Path) -> RunDirectory:
-    """The run of that name under the results directory, or at that path.
+    """Return the run of that name under the results directory, or at that path.
 
-    `UserError` lists the runs there are.
+    Raises:
+        UserError: There is no such run; the message lists those that exist.
     """
     for path in (results / run, Path(run)):
         directory = RunDirectory(path.resolve())
@@ -225,13 +238,13 @@ def find_run(run: str, results: Path) -> RunDirectory:
 
 @contextmanager
 def in_use(*runs: RunDirectory) -> Iterator[None]:
-    """Use runs: an error that arises because the directory of one is gone becomes `RunGone`."""
+    """Use runs; an error becomes `RunGone` if the directory of a run is gone."""
     try:
         yield
     except (AgentTTSError, OSError) as error:
         for run in runs:
             problem = None
-            with suppress(OSError):  # the error itself says what is wrong with the file system
+            with suppress(OSError):  # the original error says what is wrong with the file system
                 problem = run.problem()
             if problem is not None:
                 raise RunGone(run.path, problem) from error

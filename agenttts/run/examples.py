@@ -1,4 +1,4 @@
-"""The examples of a run: frozen at launch, checked before trials are scored on them."""
+"""The examples of a run: frozen at launch, checked before trials use them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agenttts.tasks.base import Example
 
 
 def write_examples(path: Path, examples: Sequence[Example]) -> str:
-    """Freeze examples into a run; the file's SHA-256."""
+    """Freeze examples into a run, and return the file's SHA-256."""
     lines = (
         json.dumps({"id": example.id, "data": example.data}, ensure_ascii=False) + "\n"
         for example in examples
@@ -27,7 +27,7 @@ class ExamplesGuard:
     """Finds damage of frozen examples, before trials are scored on them.
 
     Args:
-        digests: SHA-256 by file name, as written down at launch; a file without one is taken as it
+        digests: SHA-256 by file name, as recorded at launch. A file without one is accepted as it
             is first seen.
     """
 
@@ -35,8 +35,10 @@ class ExamplesGuard:
         self._digests = dict(digests)
 
     def check(self, path: Path) -> None:
-        """Raise `RunFailed`, naming file and line, for examples that are damaged or not those
-        of the launch.
+        """Check that a file of examples is undamaged and that of the launch.
+
+        Raises:
+            RunFailed: It is not; the message names file and line.
         """
         try:
             content = path.read_bytes()

@@ -1,7 +1,9 @@
-"""The journal: everything the controller decided or learnt, one JSON object a line, in order.
+"""The journal: every decision and result of the controller, in order.
 
-Only the controller writes it. An event is on the disk before anything follows from it, so that a
-controller killed at any line goes on by reading the journal again.
+The file has one JSON object per line.
+
+Only the controller writes it. An event is on disk before anything follows from it, so a controller
+that is killed at any line goes on by reading the journal again.
 """
 
 from __future__ import annotations
@@ -27,12 +29,12 @@ log = logging.getLogger(__name__)
 NEVER_SUBMITTED = "never submitted"
 PREEMPTED = "PREEMPTED"
 TIMEOUT = "TIMEOUT"
-# Reasons for which a job is lost without anything having failed.
+# Reasons for which a job is lost without a failure.
 _NO_FAILURE = (NEVER_SUBMITTED, PREEMPTED, TIMEOUT)
 
 
 class DamagedJournal(UserError):
-    """The journal holds what no version writes, or is missing though the run has trials."""
+    """The journal has unknown content, or is missing although the run has trials."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,20 @@ class PlannedTrial:
 
 @dataclass
 class TrialProgress:
-    """How far a trial has come. ``batch`` is the token of its last submission, ``row`` its end.
+    """How far a trial has come.
 
-    ``submissions`` counts its jobs, without those that never began, those that reached their time
-    limit, and those that lost their place to other jobs (``preemptions``); ``lost_at`` is when the
-    last was lost to a failure (ISO 8601), None where another was submitted. ``earlier_attempts``
-    were made before the trial was tried again by the user's wish: limits do not count them.
+    Attributes:
+        planned: The trial as it was proposed.
+        submissions: Number of its jobs. Jobs that never began, reached their time limit or were
+            preempted do not count.
+        batch: Token of its last submission.
+        position: Its position in that batch.
+        job_id: Its job; None while there is none.
+        row: Its row of the table, once it has ended.
+        preemptions: How many of its jobs were preempted.
+        lost_at: When its last job was lost to a failure (ISO 8601); None after another submission.
+        earlier_attempts: Attempts from before the user asked to try the trial again. Limits do not
+            count them.
     """
 
     planned: PlannedTrial
@@ -70,47 +80,53 @@ class TrialProgress:
 
 @dataclass
 class RunState:
-    """The run as the journal tells it."""
+    """The run's state according to the journal."""
 
     trials: dict[str, TrialProgress] = field(default_factory=dict)
     batches: dict[str, list[str]] = field(default_factory=dict)
     told: int = 0
-    """Iterations whose results the searcher has been told, i.e. that are over."""
+    """Number of iterations whose results the searcher has been told (they are over)."""
     guidelines: list[str] = field(default_factory=list)
     recommended: list[dict[str, Any]] | None = None
-    """The allocation the searcher recommends so far, as records; None before any trial scored,
-    and in old journals.
+    """The allocation that the searcher recommends so far, as records.
+
+    None before any trial scored, and in old journals.
     """
     finished: str | None = None
     """How the run ended ('done' or why it failed); None while it is not over."""
     started_at: str | None = None
     strays: dict[str, str] = field(default_factory=dict)
-    """Jobs of the run that no trial knew of and that were ended: what each was, by its id."""
+    """What each job was, by id, of the jobs that no trial knew of and that were ended."""
     avoided: list[str] = field(default_factory=list)
-    """Nodes that failed trials, which waiting jobs avoid too unless ``avoid_failed`` says why
-    not.
+    """Nodes that failed trials.
+
+    Waiting jobs avoid them too, unless ``avoid_failed`` says why not.
     """
     avoid_failed: str | None = None
     losses: list[Loss] = field(default_factory=list)
-    """Jobs that a failure ended on a node that is known."""
+    """Jobs that a failure ended on a known node."""
     unanswered_at: str | None = None
-    """When a submission was last taken for one that never was (ISO 8601)."""
+    """When a submission without an answer was last recorded as lost (ISO 8601)."""
 
     def apply(self, event: Mapping[str, Any]) -> None:
-        """Take one event in.
+        """Apply one event.
 
-        Raises `ValueError`, `KeyError` or `TypeError` for what no version writes.
+        Raises:
+            ValueError: No version writes such an event.
+            KeyError: As above.
+            TypeError: As above.
         """
         kind = _EVENTS.get(event["event"])
         if kind is None:
-            # A newer version may write more; what this one knows means the same without it.
+            # A newer version may write other events. Known events mean the same without them.
             log.warning("the journal holds an event that this version does not know: '%s'", event["event"])  # fmt: skip
             return
         typed(kind, event).into(self)
 
     def note_loss(self, trials: Sequence[str], event: _Lost | _Finished) -> None:
-        """Where a failure ended the jobs of trials; the event has no node where that is not
-        known, or nobody's fault.
+        """Record where a failure ended the jobs of trials.
+
+        The event has no node if the node is not known or the failure was not the cluster's.
         """
         if not event.node:
             return
@@ -120,8 +136,9 @@ class RunState:
             self.losses.append(Loss(trial, job, event.node, event.node_fault, moment))
 
     def reopen(self) -> None:
-        """Trials that `cancel` cut off are to be run after all; what the searcher has been told
-        of stays as it is.
+        """Make trials that `cancel` stopped unfinished again.
+
+        Trials of iterations that the searcher has been told of stay as they are.
         """
         for trial, progress in self.trials.items():
             cut_off = progress.row is not None and progress.row.get("state") == "CANCELLED"
@@ -131,7 +148,7 @@ class RunState:
                 )
 
     def unfinished(self) -> list[TrialProgress]:
-        """Trials that have not ended, in order."""
+        """Return the trials that have not ended, in order."""
         return [t for t in self.trials.values() if t.row is None]
 
 
@@ -194,7 +211,7 @@ class _Lost:
         for trial in self.trials:
             progress = state.trials[trial]
             progress.batch = progress.job_id = None
-            # Only what began, and did not merely lose its place, counts against the trial's
+            # Jobs that never began or were lost without a failure do not count against the trial's
             # attempts.
             progress.submissions -= self.reason in _NO_FAILURE
             progress.preemptions += self.reason == PREEMPTED
@@ -253,7 +270,7 @@ class _Told:
 @dataclass(frozen=True)
 class _Retried:
     earlier: dict[str, int]
-    """The trials to be tried again, and how many attempts of each do not count any more."""
+    """For each trial to be tried again, how many of its attempts no longer count."""
 
     def into(self, state: RunState) -> None:
         for trial, attempts in self.earlier.items():
@@ -266,7 +283,7 @@ class _Retried:
 @dataclass(frozen=True)
 class _Rebuilt:
     def into(self, state: RunState) -> None:
-        """Nothing: that the journal was made anew is for its readers."""
+        """Do nothing; the event tells readers that the journal was made anew."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +296,7 @@ class _Ended:
 
 class _Event(Protocol):
     def into(self, state: RunState) -> None:
-        """Change the state of the run by what the event says."""
+        """Apply the event to the state of the run."""
 
 
 _EVENTS: Mapping[str, type[_Event]] = {
@@ -299,7 +316,7 @@ _EVENTS: Mapping[str, type[_Event]] = {
 
 
 class Journal:
-    """Appends events to a file and to the `RunState` they make."""
+    """Appends events to a file and applies them to a `RunState`."""
 
     def __init__(self, path: Path) -> None:
         self.state = read_state(path)
@@ -310,18 +327,20 @@ class Journal:
         )
 
     def append(self, event: str, **values: Any) -> None:
-        """Write an event to the disk, then take it in.
+        """Write an event to the disk, then apply it.
 
-        Raises `MissingRequirement` when it cannot be written whole: it has not happened then, and
-        may be appended later.
+        Raises:
+            MissingRequirement: The event cannot be written whole. It then has not happened and may
+                be appended later.
         """
         record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
         self._file.append(record)
         self.state.apply(record)
 
     def propose(self, trials: Sequence[PlannedTrial], guidelines: Sequence[str] = ()) -> None:
-        """Record a batch of proposals, and the guidelines it was made by: writing those changes
-        the searcher too.
+        """Record a batch of proposals and the guidelines that it was made by.
+
+        The guidelines are recorded because writing them changes the searcher too.
         """
         records = [planned_record(trial) for trial in trials]
         self.append("proposed", trials=records, guidelines=list(guidelines))
@@ -332,10 +351,13 @@ class Journal:
 
 
 def read_state(path: Path) -> RunState:
-    """The run as its journal tells it now, without writing to it: for status and report.
+    """Return the run's state by its journal; for status and report.
 
-    Raises `DamagedJournal` with file and line for what no version writes, and for a journal that is
-    missing or empty though the run has trials.
+    Nothing is written to the journal.
+
+    Raises:
+        DamagedJournal: A line is one that no version writes (the message has file and line), or the
+            journal is missing or empty although the run has trials.
     """
 
     def refuse(number: int, problem: str) -> None:
@@ -354,7 +376,7 @@ def read_state(path: Path) -> RunState:
                 "of agenttts-hpc wrote it, or the file was changed by hand: use the version that the run's run.json "
                 f"names, restore the file from a copy, or {_rebuild(path)}"
             ) from None
-    # Nothing is made of a trial before it is in the journal.
+    # A trial is in the journal before any file of it exists.
     if not number and any((path.parent / "trials").glob("t*")):
         raise DamagedJournal(
             f"{path}: the journal is missing or empty, though the run has trials; restore it from a copy, or {_rebuild(path)}"
@@ -363,12 +385,13 @@ def read_state(path: Path) -> RunState:
 
 
 def readable_events(path: Path) -> list[dict[str, Any]]:
-    """The events in every line of a journal that is JSON, whatever is between them; empty
-    without a journal.
+    """Return the events of a journal; lines that are not JSON are left out.
+
+    Without a journal the list is empty.
     """
 
     def leave_out(number: int, problem: str) -> None:
-        """A damaged line: what it said is taken from elsewhere, or lost."""
+        """Ignore a damaged line: its content is taken from elsewhere, or lost."""
 
     try:
         found = [event for _, event in read_json_lines(path, leave_out, unfinished=True)]
@@ -382,7 +405,7 @@ def _rebuild(path: Path) -> str:
 
 
 def planned_record(planned: PlannedTrial) -> dict[str, Any]:
-    """A planned trial as the journal keeps it."""
+    """Return a planned trial in the form of the journal."""
     return {
         "trial": planned.trial,
         "iteration": planned.iteration,
@@ -394,8 +417,12 @@ def planned_record(planned: PlannedTrial) -> dict[str, Any]:
 
 
 def planned_trial(record: Mapping[str, Any]) -> PlannedTrial:
-    """Inverse of `planned_record`; raises `ValueError`, `KeyError` or `TypeError` for what is
-    none.
+    """Inverse of `planned_record`.
+
+    Raises:
+        ValueError: The record is not a planned trial.
+        KeyError: As above.
+        TypeError: As above.
     """
     allocation = Allocation.from_records(record["allocation"])
     return typed(PlannedTrial, {**record, "allocation": allocation})

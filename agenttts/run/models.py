@@ -1,5 +1,6 @@
-"""What launch finds out about the models of a run: how they mark their thinking, and which
-weights they have.
+"""What launch finds out about the models of a run.
+
+That is how they mark their thinking, and which weights they have.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from agenttts.replies import COMMON_THINKING, Thinking, detect_thinking, named_t
 from agenttts.spec import JobSpec, ModelSection, ThinkingSetting
 
 _RULES = 2
-"""Of fingerprints and sample addresses in a run launched now."""
+"""Rules of fingerprints and sample addresses in a run that is launched now."""
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """``thinking``: the markers around a model's thinking, None for none.
+    """What launch found out about a model.
 
-    ``weights``: the fingerprint of its directory, None where there is none (a hub id). ``rules``:
-    by which fingerprint and sample addresses are made, so that a run keeps finding the samples that
-    it has stored.
+    Attributes:
+        thinking: The markers around the model's thinking; None for none.
+        weights: The fingerprint of its directory; None without a directory (a hub id).
+        rules: Number of the rules that make the fingerprint and sample addresses. A run keeps its
+            number, and so finds the samples that it has stored.
     """
 
     thinking: Thinking | None
@@ -35,9 +38,10 @@ class ModelFacts:
 
 
 def find_facts(spec: JobSpec) -> dict[str, ModelFacts]:
-    """The facts of every model of a spec as its files are now.
+    """Return the facts of every model of a spec, from its files as they are now.
 
-    Raises `UserError` for files that cannot be read.
+    Raises:
+        UserError: A file cannot be read.
     """
     return {
         name: ModelFacts(model_thinking(model), _weights(name, model, _RULES))
@@ -46,15 +50,16 @@ def find_facts(spec: JobSpec) -> dict[str, ModelFacts]:
 
 
 def changed_weights(models: Mapping[str, ModelConfig]) -> list[str]:
-    """The models whose directory is no longer what it was at launch, as far as it is seen from
-    here.
+    """Return the models whose directory has changed since launch.
+
+    Changes that this machine does not see are left out.
     """
     changed = []
     for name, model in models.items():
         try:
             weights = _weights(name, model, model.rules)
         except UserError:
-            continue  # it may be readable where the trials run
+            continue  # it may be readable on the nodes of the trials
         if weights is not None and model.weights not in (None, weights):
             changed.append(name)
     return changed
@@ -63,7 +68,7 @@ def changed_weights(models: Mapping[str, ModelConfig]) -> list[str]:
 def model_configs(
     spec: JobSpec, gpus: Mapping[str, int], facts: Mapping[str, ModelFacts]
 ) -> dict[str, ModelConfig]:
-    """The models of a spec as engines need them."""
+    """Return the models of a spec in the form that engines need."""
     return {
         name: ModelConfig(
             name=name,
@@ -83,7 +88,7 @@ def model_configs(
 
 
 def model_thinking(model: ModelSection) -> Thinking | None:
-    """The markers of a model: as the spec names them or, for ``auto``, as its files show them."""
+    """Return a model's markers, from the spec or, for ``auto``, from its files."""
     if model.engine == "scripted" and model.thinking == "auto":
         return script_thinking(model.options) or COMMON_THINKING
     tokenizer = model.options.get("tokenizer")
@@ -95,9 +100,14 @@ def model_thinking(model: ModelSection) -> Thinking | None:
 def resolve_thinking(
     setting: ThinkingSetting, path: str | None, tokenizer: str | None = None
 ) -> Thinking | None:
-    """The markers that a setting means for the model at ``path`` (None: elsewhere), a directory or
-    a file beside the tokenizer's; ``tokenizer``: where it is instead. The common markers where
-    these files show none.
+    """Return the markers that a setting means for a model.
+
+    For ``auto`` they are read from the model's files. If these show none, they are the common ones.
+
+    Args:
+        setting: The spec's setting.
+        path: The model's directory, or a file beside its tokenizer; None: elsewhere.
+        tokenizer: Where the tokenizer is, if not at ``path``.
     """
     if setting == "none":
         return None
@@ -115,8 +125,8 @@ def _folder(place: Path) -> Path | None:
 
 
 def _weights(name: str, model: ModelSection | ModelConfig, rules: int) -> str | None:
-    # The text of a script is part of the address already; what is no place here is a hub id, which
-    # has a revision.
+    # The text of a script is already a part of the address. A path that is not absolute is a hub
+    # id, which has a revision.
     if model.engine == "scripted" or not Path(model.path).is_absolute():
         return None
     tokenizer = model.options.get("tokenizer")

@@ -1,9 +1,8 @@
-"""``run.json``: everything that launch resolved for a run, written once and read instead of worked
-out again.
+"""``run.json``: everything that launch resolved for a run.
 
-What the user wrote is in ``spec.yaml`` and ``profile.yaml``. The controller takes from here what
-depends on more than these two: on the models' files, the data, the image, and the environment of
-the launch.
+It is written once, and read instead of being resolved again. The user's own settings are in
+``spec.yaml`` and ``profile.yaml``. The controller reads here what depends on more than these two:
+the models' files, the data, the image, and the environment of the launch.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from agenttts.search.llm.task_description import TaskDescription
 from agenttts.tasks.loading.report import SourceReport
 
 SCHEMA_NUMBER = 1
-"""Of the ``run.json`` that this version writes.
+"""Number of the form of ``run.json`` that this version writes.
 
 It grows when a key is removed or changes its meaning.
 """
 
 RUN_FILE = "run.json"
 OLDER_RUN_FILE = "origin.json"
-"""What versions before ``run.json`` left in its place."""
+"""The file that versions before ``run.json`` wrote in its place."""
 
 INCOMPLETE = "the run's files were changed: restore it from a copy, or launch under another --name"
 
@@ -60,7 +59,7 @@ _Place = Annotated[Path, AfterValidator(_no_null)]
 
 
 class _Part(BaseModel):
-    # Keys that only a later version knows are left out.
+    # Keys that only a later version knows are ignored.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
@@ -68,10 +67,10 @@ class AgentRecord(_Part):
     """The language model that the search asks.
 
     Attributes:
-        gpus: GPUs of a model that the run serves itself; None when it serves none.
-        thinking: The markers around its thinking; None: it has none.
+        gpus: GPUs of a model that the run serves itself; None if it serves none.
+        thinking: The markers around its thinking; None if it has none.
         fields: Fields of every request beyond those of OpenAI's interface.
-        task_description: What it is told about the task.
+        task_description: The description of the task in its prompts.
     """
 
     gpus: int | None = None
@@ -86,18 +85,17 @@ class RunRecord(_Part):
     Attributes:
         schema_number: The form of this document (`SCHEMA_NUMBER`).
         token: The run's unique id.
-        earlier_tokens: What it was before the journal was made anew, the oldest first.
+        earlier_tokens: The ids from before the journal was made anew, the oldest first.
         version: The package's version at launch.
-        models: Every model as its engine needs it: its place, GPUs, the markers of its thinking,
-            the fingerprint of its files, and the rules by which the addresses of its samples are
-            made.
-        container: What the trials run in; None for the host's Python.
+        models: Every model as its engine needs it: its path, GPUs, the markers of its thinking, the
+            fingerprint of its files, and the rules that make the addresses of its samples.
+        container: The container of the trials; None for the host's Python.
         image_sha256: The digest of the container's image; None without a container.
         compile_cache: Where compiled code is kept between jobs, a path from the run's directory;
             None without a container.
-        samples: Where samples are stored, a path from the run's directory (an absolute one: shared
-            with other runs).
-        agent: The language model that the search asks; None when it asks none.
+        samples: Where samples are stored, a path from the run's directory. An absolute path is
+            shared with other runs.
+        agent: The language model that the search asks; None if it asks none.
         skip_bad: How many bad records of a data file were allowed.
         data: What was read of each file or hub split.
         examples: SHA-256 of each file of frozen examples, by its name.
@@ -118,30 +116,36 @@ class RunRecord(_Part):
     examples: dict[str, str]
 
     def tokens(self, run: str) -> tuple[str, ...]:
-        """What the batch tokens of the run's jobs begin with, those of today first; ``run``:
-        its name.
+        """Return the prefixes of the batch tokens of the run's jobs, today's first.
+
+        ``run`` is the run's name.
         """
         return tuple(f"{run}-{token}" for token in (self.token, *self.earlier_tokens))
 
     def cache(self, run: Path) -> CompileCache | None:
-        """Where the jobs of the run in the directory ``run`` keep compiled code."""
+        """Return where the jobs of the run in the directory ``run`` keep compiled code."""
         if self.compile_cache is None:
             return None
         return CompileCache(run / self.compile_cache, self.image_sha256 or "")
 
 
 def write_record(path: Path, record: RunRecord) -> None:
-    """Write a record, whole or not at all. Raises `OSError`."""
+    """Write a record, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     text = json.dumps(record.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n"
-    # A data file's odd name may hold what is not valid Unicode; nothing is found by that name.
+    # The name of a data file may hold invalid Unicode. Nothing is found by that name.
     atomic_write_bytes(path, text.encode("utf-8", "replace"))
 
 
 def read_record(path: Path) -> RunRecord:
-    """The record in a run's ``run.json``.
+    """Return the record in a run's ``run.json``.
 
-    Raises `UserError` with file and key for a damaged one, and for a run of a version that wrote
-    another form of it.
+    Raises:
+        UserError: The file is damaged (the message names file and key), or another version wrote
+            another form of it.
     """
     try:
         return RunRecord.model_validate_json(path.read_bytes())

@@ -1,4 +1,4 @@
-"""A trial's row of the table as the journal keeps it."""
+"""A trial's row of the table in the form of the journal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agenttts.tables.schema import TrialRow
 
 
 def row_to_json(row: TrialRow) -> dict[str, Any]:
-    """A row as the journal keeps it."""
+    """Return a row in the form of the journal."""
     return {
         **asdict(row),
         "state": row.state.value,
@@ -26,7 +26,10 @@ def row_to_json(row: TrialRow) -> dict[str, Any]:
 def row_from_json(record: Mapping[str, Any]) -> TrialRow:
     """Inverse of `row_to_json`; fields that only a newer version knows are left out.
 
-    Raises `ValueError`, `KeyError` or `TypeError` for what is no row.
+    Raises:
+        ValueError: The record is not a row.
+        KeyError: As above.
+        TypeError: As above.
     """
     allocation = Allocation.from_records(record["allocation"])
     # Journals of earlier versions do not have cut_samples.

@@ -1,5 +1,6 @@
-"""What ``status``, ``launch``, ``resume`` and ``cancel`` print with ``--json``;
-``docs/schemas/`` has the schemas.
+"""The output of ``status``, ``launch``, ``resume`` and ``cancel`` with ``--json``.
+
+The schemas are in ``docs/schemas/``.
 """
 
 from __future__ import annotations
@@ -13,16 +14,15 @@ class ControllerDocument(Document):
 
     Attributes:
         kind: ``slurm`` (a job), ``local`` or ``in_process`` (a process).
-        job_id: The job's id or the process's number; None where none was started or that is not
-            known.
+        job_id: The job's id or the process's number; None if none was started or it is not known.
         host: The host of a process.
-        described: What it is and how it is found, for people; empty where none was started.
-        alive: Whether it runs or waits; None where that cannot be seen from here.
-        state: The queue's own word.
+        described: What it is and how it is found, for users; empty if none was started.
+        alive: Whether it runs or waits; None if that cannot be seen from here.
+        state: The state that the queue reports.
         reason: Why it waits or did not start.
-        stuck: Whether it waits for what does not come by itself.
-        cancelled: Whether its end is on record (it may have yet to see that).
-        queue: Why the queue could not be asked; None where it was.
+        stuck: Whether it waits for something that does not happen by itself.
+        cancelled: Whether its cancel is recorded. It may not have seen that yet.
+        queue: Why the queue could not be asked; None if it could.
     """
 
     kind: str
@@ -38,7 +38,10 @@ class ControllerDocument(Document):
 
 
 class BestTrial(Document):
-    """The trial with the best score so far: of those compared on more examples if there are any."""
+    """The trial with the best score so far.
+
+    It is one of those compared on more examples, if there are any.
+    """
 
     trial: str
     score: float
@@ -75,7 +78,7 @@ class LiveJob(Document):
 
 
 class StatusDocument(Document):
-    """How a run stands.
+    """The state of a run.
 
     Attributes:
         run: The run's name.
@@ -84,15 +87,15 @@ class StatusDocument(Document):
         controller: The run's controller.
         iteration: The last iteration that was proposed; None before the first.
         iterations: Iterations of the search.
-        trials: Trials by state.
-        best: The best so far; None before a trial has scored.
-        recommended: The allocation that the searcher expects to score best; None where it says
-            none.
+        trials: Number of trials by state.
+        best: The best trial so far; None before a trial has scored.
+        recommended: The allocation that the searcher expects to score best; None if it names none.
         recommended_tried: Whether a trial of it has scored.
         test: Trials of the final test.
         cut_share: Samples that were cut, by stage.
         warnings: Lines for the user.
-        strays: Jobs of the run that no trial knew of and that were ended: what each was, by its id.
+        strays: What each job was, by id, of the run's jobs that no trial knew of and that were
+            ended.
         avoided_nodes: Nodes that jobs avoid because trials failed there.
         agent: What the search's language model did; None without one.
         served: The job of a model that the run serves itself, while it waits or runs on Slurm.
@@ -120,11 +123,11 @@ class StatusDocument(Document):
 
 
 class LaunchedDocument(StatusDocument):
-    """What ``launch`` prints: how the run stands, and what was read of its data.
+    """The output of ``launch``: the state of the run, and what was read of its data.
 
     Attributes:
         created: Whether the run is new.
-        nodes: When the profile's nodes were last looked at by a job; None: never.
+        nodes: When a job last looked at the profile's nodes; None: never.
         skip_bad: How many bad records of a data file were allowed.
         data: What was read of each file or hub split.
     """
@@ -136,15 +139,17 @@ class LaunchedDocument(StatusDocument):
 
 
 class RebuiltDocument(Document):
-    """What a new journal holds (``resume --from-tables``). Trials are named.
+    """What a new journal holds (``resume --from-tables``).
+
+    Trials are given by name.
 
     Attributes:
-        old: Where the damaged journal is kept; None when there was none.
+        old: Where the damaged journal is kept; None if there was none.
         from_results: Trials whose results are in their own directories.
-        from_table: Trials known by their row of the table alone.
+        from_table: Trials known only by their row of the table.
         again: Trials without a result, which run again.
-        lost: Trials of which not even the allocation is known.
-        notes: What else is not as it was.
+        lost: Trials whose allocation is not known.
+        notes: Other differences from the old journal.
     """
 
     old: str | None
@@ -156,10 +161,10 @@ class RebuiltDocument(Document):
 
 
 class ResumedDocument(StatusDocument):
-    """What ``resume`` prints: how the run stands, and what was changed before it went on.
+    """The output of ``resume``: the state of the run, and what was changed before it.
 
     Attributes:
-        rebuilt: What a new journal holds, with ``--from-tables`` where one was made.
+        rebuilt: What a new journal holds, if ``--from-tables`` made one.
         retried: The trials to be tried again, with ``--retry-failed``.
     """
 

@@ -1,4 +1,4 @@
-"""How a run stands, read from its files and its queue; works while it runs."""
+"""The state of a run, read from its files and its queue, also while it goes on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SO
 
 
 def run_status(run: RunDirectory) -> dict[str, Any]:
-    """How a run stands, as `StatusDocument` has it: what ``status --json`` prints."""
+    """Return the state of a run as `StatusDocument`, the output of ``status --json``."""
     return printed(StatusDocument, _status(run))
 
 
@@ -45,7 +45,7 @@ def _status(run: RunDirectory) -> dict[str, Any]:
         if controller is not None and controller.state == ELSEWHERE:
             alive = None
         queue = None
-    except MissingRequirement as error:  # seen from a machine without the cluster's commands
+    except MissingRequirement as error:  # this machine lacks the cluster's commands
         statuses, controller, served, alive, queue = {}, None, None, None, str(error)
     counts = Counter(row.state.value for row in rows)
     counts.update(
@@ -60,7 +60,7 @@ def _status(run: RunDirectory) -> dict[str, Any]:
         for t in state.trials.values()
         if t.planned.source not in (RECOMMENDED_SOURCE, *AFTER_SEARCH)
     ]
-    # On more examples a score says more.
+    # Scores on more examples are more reliable.
     best = max(finalists or scored, key=lambda row: (row.score, -row.budget), default=None)
     handle = read_handle(run)
     starter = scheduler_of_controller(run, handle)
@@ -71,7 +71,7 @@ def _status(run: RunDirectory) -> dict[str, Any]:
     return {
         "run": run.name,
         "path": str(run.path),
-        # A controller that was started again has yet to write that the run goes on.
+        # A controller that was started again may not have recorded yet that the run goes on.
         "outcome": None if alive and state.finished != "done" else state.finished,
         "controller": {
             "kind": starter.name,
@@ -79,12 +79,12 @@ def _status(run: RunDirectory) -> dict[str, Any]:
             "host": starter.host_of(started) if started else None,
             "described": starter.describe(started) if started else "",
             "alive": alive,
-            # The queue's own word, and why it waits or did not start.
+            # The state that the queue reports, and why the controller waits or did not start.
             "state": controller.state if controller else None,
             "reason": controller.detail if controller else "",
-            # It waits for what will not come by itself.
+            # Whether it waits for something that does not happen by itself.
             "stuck": controller is not None and controller.stuck,
-            # Its end is on record, and it has yet to see that.
+            # The cancel is recorded; the controller may not have seen it yet.
             "cancelled": bool(handle and handle.cancelled),
             "queue": queue,
         },
@@ -99,7 +99,8 @@ def _status(run: RunDirectory) -> dict[str, Any]:
             "budget": best.budget,
             "allocation": best.allocation.to_records(),
         },
-        # What the searcher expects to score best, which need not be the luckiest score.
+        # The allocation that the searcher expects to score best; it may not be the one with the
+        # best score.
         "recommended": state.recommended,
         "recommended_tried": any(
             row.allocation.to_records() == state.recommended for row in scored
@@ -141,7 +142,7 @@ def _status(run: RunDirectory) -> dict[str, Any]:
 def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
     scheduler = create_scheduler(profile, run.scheduler_logs / "agent")
     job = served_job(run.agent)
-    # Where there is no queue it does not wait, and its address says that it runs.
+    # Without a queue the model does not wait, and its address shows that it runs.
     if job is None or not scheduler.has_nodes:
         return None
     state = scheduler.service_status(Service(service_name(run_token(run)), job_id=job))
@@ -176,24 +177,33 @@ def _transcript_warnings(run: RunDirectory, agent: Mapping[str, Any] | None) -> 
 def follow(
     run: RunDirectory, seen: Callable[[dict[str, Any]], None], interval: float = 1.0
 ) -> dict[str, Any]:
-    """Call ``seen`` with the status every ``interval`` seconds until the run is over; the last
-    status.
+    """Call ``seen`` with the status until the run is over.
 
-    Raises `RunFailed` when the run failed, some of its trials did, its controller ended early, or
-    waits longer than the profile's patience for what will not come by itself; it goes on waiting
-    then, as somebody may yet do something about it.
+    Args:
+        run: The run.
+        seen: Called with each status.
+        interval: Seconds between two calls.
+
+    Returns:
+        The last status.
+
+    Raises:
+        RunFailed: The run or some of its trials failed, or its controller ended early. Also, the
+            controller has waited longer than the profile's patience for something that does not
+            happen by itself. The controller goes on waiting then, because the cause may
+            still be removed.
     """
     patience = run.profile().never_patience_minutes * 60
     stuck_since: float | None = None
     while True:
         status = run_status(run)
         seen(status)
-        # A cancelled or failed run that has been resumed is not over: its controller has yet to say
-        # so.
+        # A cancelled or failed run that has been resumed is not over, although its controller has
+        # not recorded that yet.
         if status["outcome"] == "done" or (status["outcome"] and not status["controller"]["alive"]):
             return status
         if status["controller"]["alive"] is False:
-            # It may have ended in order between the two looks.
+            # It may have ended normally between the two looks.
             if run_status(run)["outcome"] is not None:
                 continue
             reason = status["controller"]["reason"]
@@ -215,7 +225,11 @@ def follow(
 
 
 def check_outcome(run: RunDirectory) -> None:
-    """Raise `RunFailed` unless the run is over and every trial of it completed."""
+    """Check that the run is over and that all of its trials completed.
+
+    Raises:
+        RunFailed: They did not.
+    """
     state = read_state(run.journal_file)
     if state.finished is None:
         raise RunFailed(f"run {run.path} is not over")

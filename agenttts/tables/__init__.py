@@ -1,1 +1,1 @@
-"""Schemas of tables, and their aggregation."""
+"""Schemas of the result tables, and aggregations of them."""

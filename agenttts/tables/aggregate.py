@@ -1,10 +1,8 @@
-"""Aggregation of a table of trials. Pure: frames in, frames out.
+"""Aggregate a table of trials: best trial, best-so-far, Pareto fronts, totals.
 
-Best trial, best-so-far, Pareto fronts, totals.
-
-Only a COMPLETED trial with a finite score takes part in comparisons; a score of 0 is a score.
-Trials after the search (`agenttts.tables.schema.AFTER_SEARCH`) are on other examples and take part
-in none.
+The functions are pure: frames in, frames out. Only a COMPLETED trial with a finite score takes part
+in comparisons; a score of 0 is a score. Trials after the search
+(`agenttts.tables.schema.AFTER_SEARCH`) are on other examples and take part in none.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from agenttts.tables.schema import (
 Cost = Literal["budget", "tokens", "gpu_seconds"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
 
-# Ids are numbered with leading zeros, but t10000 follows t9999: a longer id is a later one.
+# Ids are numbered with leading zeros, and t10000 follows t9999: a longer id is a later one.
 _BY_TRIAL = (pl.col("trial").str.len_chars(), pl.col("trial"))
 _BY_FINISH = (pl.col("finished"), *_BY_TRIAL, pl.col("run"))
 _SEARCHED = ~pl.col("source").is_in(AFTER_SEARCH)
@@ -42,7 +40,7 @@ _TOKENS = (pl.col("prompt_tokens") + pl.col("decode_tokens")).alias("tokens")
 
 
 class Interval(NamedTuple):
-    """A confidence interval: bounds, and the share of resamples between them."""
+    """A confidence interval: its bounds, and the share of resamples between them."""
 
     low: float
     high: float
@@ -50,26 +48,27 @@ class Interval(NamedTuple):
 
 
 def load_runs(paths: Iterable[Path]) -> pl.DataFrame:
-    """The trials of several runs as one table.
+    """Return the trials of several runs as one table.
 
-    Each path is a run's directory or its trials.parquet.
+    The metrics are those of any run, in order of first appearance. A metric is null for a run that
+    does not have it.
 
-    The metrics are those of any run, in order of first appearance; null where a run does not have
-    one.
+    Args:
+        paths: Directories of runs, or their trials.parquet.
     """
     tables = [read_trials(path / "trials.parquet" if path.is_dir() else path) for path in paths]
     return concat_trials(tables)
 
 
 def concat_trials(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Tables of trials below each other, their metrics united as in `load_runs`."""
+    """Return tables of trials as one, with their metrics united as in `load_runs`."""
     names = list(dict.fromkeys(name for table in tables for name in metric_names(table)))
     schema = trials_schema(names)
     return pl.concat([pl.DataFrame(schema=schema), *(_with_metrics(t, names) for t in tables)])
 
 
 def scored(trials: pl.DataFrame) -> pl.DataFrame:
-    """The trials that can be compared.
+    """Return the trials that can be compared.
 
     They are COMPLETED, have a finite score, and belong to the search itself.
     """
@@ -77,9 +76,9 @@ def scored(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def finalists(trials: pl.DataFrame) -> pl.DataFrame:
-    """The best allocations scored again on more examples, best first.
+    """Return the trials of the best allocations on more examples, best first.
 
-    Those that failed come last.
+    Trials that failed come last.
     """
     return trials.filter(pl.col("source") == FINALIST_SOURCE).sort(
         -pl.col("score"), pl.col("budget"), *_BY_TRIAL, nulls_last=True
@@ -87,21 +86,21 @@ def finalists(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def held_out(trials: pl.DataFrame) -> pl.DataFrame:
-    """The trials of the final test, in their order: the best allocation first."""
+    """Return the trials of the final test in their order, the best allocation first."""
     return trials.filter(pl.col("source") == TEST_SOURCE).sort(*_BY_TRIAL)
 
 
 def by_source(trials: pl.DataFrame) -> dict[str, int]:
-    """How many trials each source proposed, in order of first appearance."""
+    """Return how many trials each source proposed, in order of first appearance."""
     counts = trials.sort(*_BY_TRIAL).group_by("source", maintain_order=True).len()
     return dict(counts.iter_rows())
 
 
 def best_trial(trials: pl.DataFrame) -> dict[str, Any] | None:
-    """The row of the best trial, or None when none scored.
+    """Return the row of the best trial; None if none scored.
 
-    The highest score; of equals the lower budget, then the one that finished earlier, then the
-    lower id.
+    It is the trial with the highest score. Ties go to the lower budget, then to the earlier finish,
+    then to the lower id.
     """
     best = scored(trials).sort(
         -pl.col("score"), pl.col("budget"), *_BY_FINISH, nulls_last=True, maintain_order=True
@@ -110,7 +109,7 @@ def best_trial(trials: pl.DataFrame) -> dict[str, Any] | None:
 
 
 def best_so_far(trials: pl.DataFrame) -> pl.DataFrame:
-    """The trace of a search: scored trials in order of finishing (ties: by id).
+    """Return the trace of a search: scored trials in order of finishing (ties: by id).
 
     Columns: step (from 1), run, trial, iteration, source, finished, budget, score, best_so_far (the
     highest score up to here) and improved (whether this trial raised it).
@@ -129,13 +128,18 @@ def best_so_far(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def pareto_front(trials: pl.DataFrame, cost: Cost) -> pl.DataFrame:
-    """The scored trials that no other one dominates, by rising cost.
+    """Return the scored trials that no other one dominates, by rising cost.
 
-    Their scores rise with the cost.
+    Their scores rise with the cost. A trial dominates another if it costs no more and scores no
+    less, and is better in one of the two. Equal trials are all kept.
 
-    A trial dominates another if it costs no more and scores no less, and is better in one of the
-    two; equals are all kept. Columns: run, trial, allocation, COST, score. ``tokens`` are prompt
-    and decode tokens, reused ones too.
+    Args:
+        trials: The table of trials.
+        cost: The column that is the cost. ``tokens`` are prompt and decode tokens, including reused
+            ones.
+
+    Returns:
+        A table with the columns run, trial, allocation, COST and score.
     """
     points = scored(trials).with_columns(_TOKENS).filter(pl.col(cost).is_not_null())
     best_at_cost = points.group_by(cost).agg(top=pl.col("score").max()).sort(cost)
@@ -150,9 +154,9 @@ def pareto_front(trials: pl.DataFrame, cost: Cost) -> pl.DataFrame:
 
 
 def summarise_runs(trials: pl.DataFrame) -> pl.DataFrame:
-    """One row a run, in order of first appearance.
+    """Return one row per run, in order of first appearance.
 
-    Columns: run, trials, one count a state (by its name), scored, best (score), prompt_tokens,
+    Columns: run, trials, one count per state (by its name), scored, best (score), prompt_tokens,
     decode_tokens, tokens, reused_tokens, reused_share (of all tokens; null without any),
     gpu_seconds, gpu_hours, and wall_seconds from the first start to the last finish (null when
     unknown).
@@ -182,9 +186,9 @@ def summarise_runs(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def main_metric(trials: pl.DataFrame) -> str | None:
-    """The metric that is the score, found by its values.
+    """Return the metric that is the score, found by its values; None without one.
 
-    Of several equal ones it is the last stage's last. None without one.
+    Of several equal metrics it is the last one of the last stage.
     """
     done = scored(trials)
     if done.is_empty():
@@ -209,11 +213,20 @@ def bootstrap_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval | None:
-    """Percentile-bootstrap confidence interval of a trial's mean metric over its examples.
+    """Return the percentile-bootstrap confidence interval of a trial's mean metric.
 
-    ``metric`` is ``STAGE.METRIC``. The examples are resampled, as the data set is what another draw
-    would change; the samples of the models are not. Same seed, same interval, whatever the order of
-    the rows. None with fewer than two examples, or without the metric.
+    The examples are resampled, because another draw would change the data set. The samples of the
+    models are not resampled. The same seed gives the same interval in any order of the rows.
+
+    Args:
+        examples: The trial's table of examples.
+        metric: Name of the metric, ``STAGE.METRIC``.
+        level: Share of resamples within the interval.
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        The interval; None with fewer than two examples, or without the metric.
     """
     values = _metric_values(examples, metric)
     count = values.len()
@@ -230,7 +243,7 @@ def bootstrap_interval(
 
 
 def _metric_values(examples: pl.DataFrame, metric: str) -> pl.Series:
-    """The metric's value of each example, ordered by example."""
+    """Return the metric's value of each example, ordered by example."""
     known = metric_names(examples)
     for stage in examples["stage"].unique():
         name = metric.removeprefix(f"{stage}.")

@@ -1,8 +1,8 @@
-"""Samples that were cut: how many of each stage and model ran into the stage's ``decode_tokens``,
-and when to say so.
+"""Cut samples: how many of each stage and model, and when a run warns of them.
 
-A cut sample is a worse answer than the model's own, or none (cut within its thinking): an
-allocation is then scored for its token limit, not for its models. Pure: rows in, values out.
+A sample is cut when it reaches the stage's ``decode_tokens``. It is a worse answer than the model's
+own, or no answer (if it was cut within its thinking). An allocation with many of them is scored for
+its token limit, not for its models. The functions are pure: rows in, values out.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from agenttts.tables.schema import TrialRow
 
 CUT_SHARE_WARNED_OF = 0.10
-"""Share of the cut samples of a model in a stage, above which a run warns of it."""
+"""Share of cut samples of a model in a stage above which a run warns of it."""
 
 
 @dataclass(frozen=True)
 class CutSamples:
-    """Samples of a stage (``model`` None: of all its models) that were drawn and that were cut,
-    over many trials.
+    """Numbers of drawn and of cut samples of a stage, over many trials.
+
+    ``model`` is None for all models of the stage together.
     """
 
     stage: str
@@ -29,13 +30,14 @@ class CutSamples:
 
     @property
     def share(self) -> float:
-        """The share that was cut."""
+        """The share of samples that were cut."""
         return self.cut / self.samples if self.samples else 0.0
 
 
 def cut_by_model(rows: Iterable[TrialRow]) -> list[CutSamples]:
-    """Cut samples by stage and model, in order of first appearance; trials that do not tell are
-    left out.
+    """Return cut samples by stage and model, in order of first appearance.
+
+    Trials without these numbers are left out.
     """
     found: dict[tuple[str, str], CutSamples] = {}
     for row in rows:
@@ -50,7 +52,7 @@ def cut_by_model(rows: Iterable[TrialRow]) -> list[CutSamples]:
 
 
 def cut_by_stage(by_model: Iterable[CutSamples]) -> list[CutSamples]:
-    """The same by stage, all models together."""
+    """Return cut samples by stage, all models together."""
     found: dict[str, CutSamples] = {}
     for part in by_model:
         sums = found.get(part.stage, CutSamples(part.stage, None, 0, 0))
@@ -61,7 +63,10 @@ def cut_by_stage(by_model: Iterable[CutSamples]) -> list[CutSamples]:
 
 
 def cut_document(by_model: Iterable[CutSamples]) -> dict[str, object]:
-    """Shares by stage, and within each by model, as ``status`` and ``report`` have them in JSON."""
+    """Return shares of cut samples by stage, and in each by model.
+
+    It is a part of the JSON of ``status`` and ``report``.
+    """
     parts = list(by_model)
     return {
         stage.stage: {
@@ -77,11 +82,15 @@ def cut_document(by_model: Iterable[CutSamples]) -> dict[str, object]:
 def cut_warnings(
     by_model: Iterable[CutSamples], decode_tokens: Mapping[str, int | None]
 ) -> list[str]:
-    """One line for each stage that has a model with more cut samples than `CUT_SHARE_WARNED_OF`.
+    """Return a line for each stage in which a model has too many cut samples.
 
-    ``decode_tokens`` are the spec's, by stage. By model, because a search leaves a model whose
-    samples are cut: of all the stage's samples few are then cut, and the model is rejected for its
-    token limit all the same.
+    The limit is `CUT_SHARE_WARNED_OF`. It applies to models, because a search avoids a model with
+    many cut samples. Few of the stage's samples are then cut, although the model is rejected for
+    its token limit.
+
+    Args:
+        by_model: Cut samples by stage and model.
+        decode_tokens: The spec's ``decode_tokens``, by stage.
     """
     parts = list(by_model)
     warnings = []

@@ -1,6 +1,7 @@
-"""Parts that the JSON outputs of ``status``, ``launch --dry-run`` and ``report`` share.
+"""Parts that several JSON outputs share.
 
-The outputs are pydantic models, so that ``docs/schemas/`` can publish what they hold.
+They are parts of the output of ``status``, ``launch --dry-run`` and ``report``. The outputs are
+pydantic models, so that ``docs/schemas/`` can publish their schemas.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Document(BaseModel):
-    """Base of what a command prints as JSON: no other keys, and no value of another type, than
-    it names.
+    """Base of what a command prints as JSON.
+
+    A document has no keys and no types of values except those that it names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def printed(kind: type[Document], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A document as JSON has it, checked against its model; keys that ``values`` leaves out stay
-    out.
+    """Return a document as JSON values, checked against its model.
 
-    Raises pydantic's `ValidationError` for values that the published schema does not promise: a
-    fault of this package.
+    Keys that ``values`` leaves out stay out.
+
+    Raises:
+        ValidationError: The published schema does not allow the values (pydantic's error). It is a
+            fault of this package.
     """
     return kind.model_validate(values).model_dump(mode="json", exclude_unset=True)
 
@@ -38,17 +42,17 @@ class ChoiceDocument(Document):
 
 
 Allocation = list[ChoiceDocument]
-"""One choice a stage, in the order of the stages."""
+"""One choice per stage, in the order of the stages."""
 
 
 class CutDocument(Document):
     """Samples of a stage that were cut at its ``decode_tokens``.
 
     Attributes:
-        samples: Samples drawn.
-        cut: Those that were cut.
-        share: Their share.
-        models: The share of each model.
+        samples: Number of samples drawn.
+        cut: Number of samples that were cut.
+        share: Share of samples that were cut.
+        models: That share for each model.
     """
 
     samples: int
@@ -58,7 +62,7 @@ class CutDocument(Document):
 
 
 class RepairDocument(Document):
-    """A proposal of the language model that was brought into the search space, and how."""
+    """A proposal of the language model that was changed to fit the space, and how."""
 
     allocation: Allocation | None
     notes: list[str]
@@ -76,14 +80,14 @@ class AgentDocument(Document):
 
     Attributes:
         model: Its name; None before the first call.
-        calls: Attempts.
+        calls: Number of attempts.
         replies: Attempts that brought a reply.
-        failed: The others, by fault.
+        failed: The other attempts, by fault.
         prompt_tokens: Tokens of all prompts.
         completion_tokens: Tokens of all replies.
         seconds: Duration of all attempts.
-        decisions: Proposals by what became of them.
-        repairs: Proposals that had to be brought into the search space.
+        decisions: Number of proposals by outcome.
+        repairs: Proposals that had to be changed to fit the search space.
         fallbacks: Why others proposed, a sentence for each batch.
         served: What happened to a model that the run serves itself.
         damaged_lines: Lines of the transcript that could not be read.

@@ -1,15 +1,15 @@
 """The result tables of trials and of examples.
 
-`trials.parquet` has one row a trial, `trials/ID/examples.parquet` one row an example and stage.
+`trials.parquet` has one row per trial, `trials/ID/examples.parquet` one row per example and stage.
 
-Tokens, in both: ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes, whether
-drawn now or found in the sample store; ``reused_tokens`` is the part of that sum that was found
-there and cost no GPU time. Metric names are ``STAGE.METRIC`` in the table of trials; in the table
-of examples, which has a column for the stage, ``METRIC``.
+Tokens, in both: ``prompt_tokens`` and ``decode_tokens`` are the tokens that the allocation takes,
+whether drawn now or found in the sample store. ``reused_tokens`` is the part of their sum that was
+found there and cost no GPU time. Metric names are ``STAGE.METRIC`` in the table of trials. In the
+table of examples, which has a column for the stage, they are ``METRIC``.
 
-Standard errors, in the table of trials: ``score_stderr`` is the score's and ``metrics_stderr`` that
-of every metric, over the trial's examples. They are null where they are not known: with fewer than
-two examples, and in tables of versions before these columns.
+Standard errors, in the table of trials: ``score_stderr`` is that of the score and
+``metrics_stderr`` that of every metric, over the trial's examples. They are null if they are not
+known: with fewer than two examples, and in tables of versions before these columns.
 """
 
 from __future__ import annotations
@@ -22,28 +22,31 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+from typing_extensions import TypedDict  # before Python 3.12 pydantic accepts no other
 
 from agenttts.errors import UserError
 from agenttts.space import Allocation
 
-# Parquet has no struct without fields, and a run whose trials all failed knows no metric: this one
-# then stands in.
+# Placeholder metric: Parquet has no struct without fields, and a run whose trials all failed knows
+# no metric.
 NO_METRIC = "_none"
 
-# The search's last trial: the allocation that the searcher recommends without having tried it.
+# The search's last trial: the allocation that the searcher recommends and has not tried.
 RECOMMENDED_SOURCE = "recommended"
 
-# Trials after the search and no part of it: the best ones again, on more of the search's examples,
-# and the final test on held-out ones. Their scores compare with each other, not with those of the
-# search.
+# Trials after the search, which are not part of it: the best ones again on more of the search's
+# examples, and the final test on held-out ones. Their scores can be compared with each other, not
+# with those of the search.
 FINALIST_SOURCE = "finalist"
 TEST_SOURCE = "test"
 AFTER_SEARCH = (FINALIST_SOURCE, TEST_SOURCE)
 
 
 class TrialState(StrEnum):
-    """How a trial ended. Only a COMPLETED one has a score; FAILED is the trial's own fault."""
+    """How a trial ended.
+
+    Only a COMPLETED trial has a score. FAILED is the trial's own fault.
+    """
 
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
@@ -54,18 +57,16 @@ class TrialState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-# States of a trial that failed by its allocation's own fault: the searcher learns from them. What
-# else ends a trial without a score (a lost node, a cancelled job) says nothing about its
-# allocation.
+# States of a trial that failed by its allocation's own fault; the searcher learns from them. Other
+# ends without a score (a lost node, a cancelled job) say nothing about the allocation.
 OWN_FAULTS = frozenset({TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT})
 
 
 class StageCuts(TypedDict):
-    """Of one stage: samples drawn, and how many of them were cut.
+    """The samples of one stage that were drawn, and how many of them were cut.
 
-    ``samples`` includes fusing calls.
-
-    A sample is cut when the model had not ended it after the stage's ``decode_tokens``.
+    ``samples`` includes fusing calls. A sample is cut if the model had not ended it after the
+    stage's ``decode_tokens``.
     """
 
     stage: str
@@ -77,13 +78,13 @@ class StageCuts(TypedDict):
 class TrialRow:
     """One row of trials.parquet.
 
-    Times carry a zone (stored in UTC); ``trial`` is an id like ``t0003``.
+    Times have a zone (stored in UTC). ``trial`` is an id like ``t0003``.
 
-    ``score_stderr`` and ``metrics_stderr`` are standard errors over the examples of the score
+    ``score_stderr`` and ``metrics_stderr`` are standard errors over the examples, of the score
     (None: not known) and of the metrics (left out: not known).
 
-    ``cut_samples`` are the cut samples by stage; empty when they are not known (a trial without a
-    result, or a table of an earlier version). The column ``cut_share`` is their share over all
+    ``cut_samples`` are the cut samples by stage. It is empty if they are not known (a trial without
+    a result, or a table of an earlier version). The column ``cut_share`` is their share over all
     stages.
     """
 
@@ -111,7 +112,7 @@ class TrialRow:
 
     @property
     def cut_share(self) -> float | None:
-        """The share of the trial's samples that were cut; None when it is not known."""
+        """The share of the trial's samples that were cut; None if it is not known."""
         drawn = sum(part["samples"] for part in self.cut_samples)
         return sum(part["cut"] for part in self.cut_samples) / drawn if drawn else None
 
@@ -124,13 +125,16 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class ExampleRow:
-    """One row of examples.parquet: what one stage made of one example.
+    """One row of examples.parquet: the result of one stage for one example.
 
-    ``output`` is the JSON text of the fused output; ``candidates`` are the samples in the order of
-    their index, as the stage's parser saw them: without the model's thinking (the sample store has
-    them whole). ``truncated`` says that a prompt was too long for the model's context and lost
-    tokens from its middle; ``cut`` counts the samples (fusing calls included) that ran into the
-    stage's ``decode_tokens``, None in tables of earlier versions.
+    Attributes:
+        output: The JSON text of the fused output.
+        candidates: The samples in the order of their index, as the stage's parser saw them, i.e.
+            without the model's thinking. The sample store has them whole.
+        truncated: Whether a prompt was too long for the model's context and lost tokens from its
+            middle.
+        cut: Number of samples (fusing calls included) that reached the stage's ``decode_tokens``;
+            None in tables of earlier versions.
     """
 
     trial: str
@@ -149,7 +153,7 @@ class ExampleRow:
 
 
 def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
-    """Columns and types of trials.parquet for a task with these metrics."""
+    """Return columns and types of trials.parquet for a task with these metrics."""
     metrics = _metrics_type(metric_names)
     moment = pl.Datetime("us", "UTC")
     choice = pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64})
@@ -183,7 +187,7 @@ def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
 
 
 def examples_schema(metric_names: Iterable[str]) -> pl.Schema:
-    """Columns and types of examples.parquet for a task with these metrics."""
+    """Return columns and types of examples.parquet for a task with these metrics."""
     return pl.Schema(
         {
             "trial": pl.String(),
@@ -206,14 +210,15 @@ def examples_schema(metric_names: Iterable[str]) -> pl.Schema:
 # Columns with a field for each metric.
 _METRICS = ("metrics", "metrics_stderr")
 
-# Columns added since tables were first written: null where a table lacks them.
+# Columns added since the first version of the tables; null if a table lacks them.
 _ADDED = ("cut_share", "cut_samples", "cut", "score_stderr", "metrics_stderr")
 
 
 def trials_frame(rows: Iterable[TrialRow], metric_names: Iterable[str]) -> pl.DataFrame:
-    """The table of trials, right types even without rows.
+    """Return the table of trials, with the right types even without rows.
 
-    A metric not in ``metric_names`` is a `ValueError`.
+    Raises:
+        ValueError: A row has a metric that is not in ``metric_names``.
     """
     names = list(metric_names)
     records = [
@@ -233,9 +238,10 @@ def trials_frame(rows: Iterable[TrialRow], metric_names: Iterable[str]) -> pl.Da
 
 
 def examples_frame(rows: Iterable[ExampleRow], metric_names: Iterable[str]) -> pl.DataFrame:
-    """The table of examples, right types even without rows.
+    """Return the table of examples, with the right types even without rows.
 
-    A metric not in ``metric_names`` is a `ValueError`.
+    Raises:
+        ValueError: A row has a metric that is not in ``metric_names``.
     """
     names = list(metric_names)
     records = [_record(row, names) | {"candidates": list(row.candidates)} for row in rows]
@@ -260,24 +266,26 @@ def trial_rows(frame: pl.DataFrame) -> list[TrialRow]:
 
 
 def metric_names(frame: pl.DataFrame) -> list[str]:
-    """The metrics of a table of trials or of examples, in order."""
+    """Return the metrics of a table of trials or of examples, in order."""
     dtype = frame.schema["metrics"]
     assert isinstance(dtype, pl.Struct)
     return [part.name for part in dtype.fields if part.name != NO_METRIC]
 
 
 def read_trials(path: Path) -> pl.DataFrame:
-    """trials.parquet, checked.
+    """Return a trials.parquet, checked.
 
-    `UserError` with the path when it is missing, damaged or some other table.
+    Raises:
+        UserError: It is missing, damaged or another table; the message names the path.
     """
     return _read(path, trials_schema([]), "table of trials")
 
 
 def read_examples(path: Path) -> pl.DataFrame:
-    """examples.parquet, checked.
+    """Return an examples.parquet, checked.
 
-    `UserError` with the path when it is missing, damaged or some other table.
+    Raises:
+        UserError: It is missing, damaged or another table; the message names the path.
     """
     return _read(path, examples_schema([]), "table of examples")
 
@@ -330,7 +338,7 @@ def _record(row: TrialRow | ExampleRow, names: Sequence[str]) -> dict[str, Any]:
 def _by_name(
     trial: str, values: Mapping[str, float | None], names: Sequence[str]
 ) -> dict[str, float | None]:
-    """A value for each of the table's metrics, None where the row has none."""
+    """Return a value for each of the table's metrics, None if the row has none."""
     stray = [name for name in values if name not in names]
     if stray:
         raise ValueError(f"trial {trial} has metrics {stray} that are not among {list(names)}")

@@ -1,8 +1,8 @@
 """The uncertainty of a score from the values of its examples.
 
-A trial's score is the mean over its examples, and other examples would have given another one.
-Resampling the examples with replacement shows how much other. Reference: Efron & Tibshirani, *An
-Introduction to the Bootstrap* (1993), chapters 6 and 13.
+A trial's score is the mean over its examples. Other examples would have given another score, and
+resampling the examples with replacement shows by how much it varies. Reference: Efron & Tibshirani,
+*An Introduction to the Bootstrap* (1993), chapters 6 and 13.
 """
 
 from __future__ import annotations
@@ -27,12 +27,17 @@ class Uncertainty:
 
 
 def standard_error(values: Sequence[float]) -> float | None:
-    """Standard error of the mean of ``values``, one an example.
+    """Return the standard error of a mean.
 
-    It is their standard deviation over the root of their number.
+    It is the values' standard deviation over the root of their number. Unlike the bootstrap it has
+    no random part, and its sums are exact. A searcher that is told of it therefore proposes the
+    same on every machine.
 
-    None with fewer than two values. Unlike the bootstrap it has no random part, and its sums are
-    exact: a searcher that is told of it proposes the same on every machine.
+    Args:
+        values: One value per example.
+
+    Returns:
+        The standard error, in the units of the values; None with fewer than two values.
     """
     count = len(values)
     if count < 2:
@@ -44,12 +49,22 @@ def standard_error(values: Sequence[float]) -> float | None:
 def bootstrap(
     values: Sequence[float], *, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
 ) -> Uncertainty | None:
-    """Uncertainty of the mean of ``values``, one a example; None without any.
+    """Return the uncertainty of a mean.
 
-    The interval is the percentile interval of the resampled means; the same values and seed give
-    the same result. Values that are not finite are an error (`ValueError`): a failed example has to
-    be counted or left out by the caller. With one example, or equal ones, the bootstrap knows of no
-    other value: the standard error is 0.
+    The interval is the percentile interval of the resampled means. The same values and seed give
+    the same result. With one example, or equal values, the bootstrap knows no other value and the
+    standard error is 0.
+
+    Args:
+        values: One value per example.
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        The uncertainty; None without values.
+
+    Raises:
+        ValueError: A value is not finite. The caller has to count or leave out a failed example.
     """
     import numpy as np
 
