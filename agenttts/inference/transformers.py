@@ -28,7 +28,9 @@ _BATCH_SIZE = 32
 class TransformersEngine:
     """Runs a model with Hugging Face transformers, on a GPU (CUDA) or the CPU.
 
-    It uses CUDA when there is a GPU. This engine does not use the sampling of transformers, which draws a whole batch from one global
+    It uses CUDA when there is a GPU.
+
+    This engine does not use the sampling of transformers, which draws a whole batch from one global
     generator. Here each row (sample) has its own generator, seeded with the sample's seed. It gives
     one vector of Gumbel noise per step. The argmax of log-probabilities / temperature + noise is an
     exact draw (the Gumbel-max trick). So a sample depends only on its prompt and seed, and not on
