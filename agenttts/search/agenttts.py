@@ -50,12 +50,14 @@ class Proposer(Protocol):
 
 
 class AgentTTSSearcher(Searcher):
-    """The method. Options:
+    """The AgentTTS method.
+
+    Options:
 
     - ``insights``: which of the three insights are on, for ablations. Without 1 the initial trials
-      are as many uniform draws; without 2 the rules know no curve over samples; without 3 they
+      are as many uniform draws. Without 2 the rules know no curve over samples. Without 3 they
       change one stage at a time.
-    - ``initial_cap``: the most samples an initial trial compares models at (the paper's 60).
+    - ``initial_cap``: the most samples at which an initial trial compares models (the paper's 60).
     - ``proposer``: the agent that proposes first, if any.
     """
 
