@@ -47,7 +47,7 @@ def fingerprint(path: str | Path, rules: int = 2) -> str | None:
 
     Args:
         path: The directory or file.
-        rules: 1 for the rules of runs that froze their fingerprints before there were other rules.
+        rules: The version of the rules; 1 for runs that froze their fingerprints before version 2.
 
     Returns:
         The fingerprint; None if the path does not exist, as for a hub id.

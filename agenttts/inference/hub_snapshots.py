@@ -9,7 +9,7 @@ MAIN = "main"
 
 
 _SHOWS_A_MODEL = ("config.json", "params.json", "*.gguf", "*.safetensors")
-"""Files of which a downloaded model has at least one.
+"""Patterns of files; a downloaded model has at least one of them.
 
 They are Hugging Face's configuration, Mistral's own, or weights that need neither.
 """

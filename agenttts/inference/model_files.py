@@ -243,7 +243,7 @@ def _names_in(index: Mapping[str, Any]) -> list[str]:
 
 
 def _absent_parts(file: Path) -> list[str]:
-    """Return the other parts of a file in parts that are not beside it."""
+    """Return the missing parts of a model file that is split into parts."""
     match = _NUMBERED.fullmatch(file.name)
     if match is None:
         return []
@@ -252,9 +252,9 @@ def _absent_parts(file: Path) -> list[str]:
 
 
 def _absent_numbers(names: list[str]) -> list[str]:
-    """Return the missing files of a numbered set.
+    """Return the missing files of numbered sets.
 
-    There are none if the set is complete or a file has no number.
+    There are none if one set is complete or a file has no number.
     """
     sets: dict[tuple[str, ...], dict[int, re.Match[str]]] = {}
     for name in names:

@@ -40,7 +40,7 @@ TOKENS_A_CALL = 4 << 20
 It bounds the hours that a killed job loses with a model that thinks.
 """
 FEWEST_A_CALL = 512
-"""Samples of a call at least, whatever their length.
+"""The fewest samples of a call, also if they may be long.
 
 It is twice the number that vLLM runs at once by default.
 """
@@ -52,7 +52,7 @@ class DrawResult:
 
     ``texts`` are the samples without the model's thinking. The store keeps them with it. ``cut``
     counts the samples that ended at ``max_tokens``. ``prompt_tokens`` (the prompt, once) and
-    ``decode_tokens`` (all k samples) are the tokens of the draw, whoever computed them.
+    ``decode_tokens`` (all k samples) are the tokens of the draw, computed here or not.
     ``reused_tokens`` is the part of their sum that came from the sample store or from an equal
     prompt of the same draw. The prompt counts as reused when no sample had to be drawn.
     """

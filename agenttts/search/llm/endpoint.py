@@ -20,8 +20,8 @@ from agenttts.search.llm.base import Chat, LLMError, Reply, estimated_tokens
 if TYPE_CHECKING:  # httpx is imported when a client is made: most runs need none
     import httpx
 
-# vLLM answers with such a finish reason, and status 200, when it is shut down during a request. Other
-# servers do so when one of their workers fails.
+# vLLM answers with such a finish reason, and status 200, when it is shut down during a request.
+# Other servers do so when one of their workers fails.
 _BROKEN_OFF = {"abort", "aborted", "cancelled", "error"}
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _LARGEST_ANSWER = 4_000_000

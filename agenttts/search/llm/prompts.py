@@ -96,7 +96,7 @@ class Prompts:
 
 
 def history(archive: Archive, limit: int | None = None) -> list[dict[str, str]]:
-    """Return the results for a prompt, in the order in which they were told.
+    """Return the results for a prompt, in the archive's order.
 
     Each has allocation, cost, score and metrics as texts.
 
