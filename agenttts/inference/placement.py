@@ -1,4 +1,4 @@
-"""Engine options that say where an engine runs and how large it is, not what it computes."""
+"""Engine options that place or size an engine and do not change its results."""
 
 from __future__ import annotations
 
