@@ -1,20 +1,20 @@
-"""Writing a file so that a reader sees the old one or the new one, never a part.
+"""Write a file so that readers see the old content or the new, never a part.
 
-The steps, in order, and what each is for:
+The steps in order, with the purpose of each:
 
-1. a temporary file in the *same directory* as the target, since a rename is atomic only within one
-  file system;
-2. the caller writes to it;
-3. flush and fsync, so that its bytes are on the disk before its name is;
-4. rename over the target: the one moment at which readers change from old to new;
-5. fsync of the directory, so that the rename itself outlives a power cut.
+1. Make a temporary file in the *same directory* as the target, because a rename is atomic only
+   within one file system.
+2. The caller writes to it.
+3. Flush and fsync it, so that its bytes are on the disk before its name is.
+4. Rename it over the target. At this moment readers change from the old content to the new.
+5. Fsync the directory, so that the rename itself survives a power cut.
 
-Trade-offs: two fsyncs a write (milliseconds on a parallel file system), so for results and markers,
-not for logs; the target becomes a new inode, so hard links to the old one keep the old content, and
-a target that is a symbolic link is followed first rather than replaced. Of two writers at once the
-last to rename wins, whole. A process killed between 1 and 4 leaves a temporary file behind: hidden,
-ending in `TEMPORARY_SUFFIX`, matched by no pattern this package reads (`*.parquet`, `*.json`), and
-safe to delete.
+Trade-offs: A write takes two fsyncs (milliseconds on a parallel file system), so it suits results
+and markers, not logs. The target becomes a new inode, so hard links to the old one keep the old
+content. A target that is a symbolic link is followed, not replaced. Of two simultaneous writers the
+last to rename wins, with its whole content. A process killed between steps 1 and 4 leaves a
+temporary file. It is hidden, ends in `TEMPORARY_SUFFIX`, matches no pattern that this package reads
+(`*.parquet`, `*.json`), and is safe to delete.
 """
 
 from __future__ import annotations
@@ -29,24 +29,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-if TYPE_CHECKING:  # Polars takes a tenth of a second to import; writers of text need none of it
+if TYPE_CHECKING:  # Polars takes a tenth of a second to import; writers of text do not need it
     import polars as pl
 
 TEMPORARY_SUFFIX = ".agenttts-tmp"
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write ``path`` whole or not at all: ``write`` gets a binary stream (see the module for the
-    steps).
+    """Write ``path`` whole or not at all; the module describes the steps.
 
-    Raises whatever ``write`` raises and any `OSError`; the target is then as it was and the
-    temporary file is gone.
+    If this raises, the target is unchanged and the temporary file is gone.
+
+    Args:
+        path: The target.
+        write: Gets a binary stream to write the content to.
+
+    Raises:
+        OSError: The file cannot be written.
+        Exception: Whatever ``write`` raises.
     """
     path = path.resolve()
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
     try:
-        # "x" creates with the permissions of the user's umask; tempfile's 0600 would hide results
-        # from the group.
+        # "x" creates the file with the permissions of the user's umask. The 0600 of tempfile would
+        # hide results from the group.
         with temporary.open("xb") as stream:
             write(stream)
             stream.flush()
@@ -76,7 +82,8 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_write_json(path: Path, obj: Any, *, indent: int | None = 2) -> None:
     """`atomic_write` of a JSON document.
 
-    NaN and infinities, which JSON lacks, raise `ValueError`.
+    Raises:
+        ValueError: The document has NaN or infinities, which JSON lacks.
     """
     atomic_write_text(
         path, json.dumps(obj, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
@@ -85,8 +92,8 @@ def atomic_write_json(path: Path, obj: Any, *, indent: int | None = 2) -> None:
 
 def atomic_write_parquet(path: Path, frame: pl.DataFrame) -> None:
     """`atomic_write` of a table as Parquet."""
-    # In memory first: of what the operating system refuses Polars makes an error of its own,
-    # without a number.
+    # In memory first: Polars turns an error of the operating system into its own error, without a
+    # number.
     content = io.BytesIO()
     frame.write_parquet(content)
     atomic_write_bytes(path, content.getvalue())
@@ -97,8 +104,8 @@ def _sync_directory(directory: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network and FUSE file systems know no fsync of a directory; the rename has happened
-        # all the same.
+        # Some network and FUSE file systems do not support fsync of a directory. The rename has
+        # happened all the same.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES):
             raise
     finally:

@@ -1,4 +1,4 @@
-"""Short questions to programs: each has a time limit, and none raises."""
+"""Run programs that answer quickly; each has a time limit, and none raises."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ class Answer:
     """What a program answered, or why there is no answer.
 
     Args:
-        exit_code: Its exit status, negative for a signal; None where it did not end by itself.
+        exit_code: Its exit status, negative for a signal; None if it did not end by itself.
         output: What it wrote to standard output.
         errors: What it wrote to standard error.
-        problem: Why there is no answer, to follow the program's name; None where it ended.
+        problem: Why there is no answer, as a phrase to follow the program's name; None if the
+            program ended.
     """
 
     exit_code: int | None = None
@@ -36,12 +37,12 @@ class Answer:
         return self.output.decode("utf-8", "replace")
 
     def quoted(self) -> str:
-        """The end of what it wrote to standard error, else to standard output, in one line."""
+        """The end of its standard error, else of its standard output, in one line."""
         text = self.errors.decode("utf-8", "replace") or self.text
         return " ".join(text.split())[-_LONGEST_QUOTE:]
 
     def failure(self) -> str | None:
-        """Why it is of no use, to follow the program's name; None where it succeeded."""
+        """Why it failed, as a phrase to follow the program's name; None if it did not."""
         if self.problem is not None or self.succeeded:
             return self.problem
         said = self.quoted()
@@ -53,7 +54,7 @@ def ask(command: Sequence[str], seconds: float, env: Mapping[str, str] | None = 
 
     Args:
         command: The program and its arguments.
-        seconds: How long it may take; it is killed then.
+        seconds: The time limit; the program is killed then.
         env: Its whole environment; None for this process's.
     """
     try:

@@ -1,6 +1,7 @@
-"""Reading the JSON documents of a run, which may be damaged, or written by another version.
+"""Read the JSON documents of a run.
 
-Whatever is wrong with one is a `ValueError` with a message of one line.
+They may be damaged, or written by another version. Every fault of a document is a `ValueError` with
+a message of one line.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ T = TypeVar("T")
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text says. Raises `ValueError`, for text nested too deeply too."""
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: The text is not JSON, or is nested too deeply.
+    """
     try:
         return json.loads(text)
     except RecursionError:
@@ -22,10 +27,12 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def typed(kind: type[T], document: object) -> T:
-    """The dataclass that a parsed document describes, every value of its type.
+    """Return a parsed document as a dataclass, with every value of its type.
 
-    Fields that ``kind`` does not have are left out: a later version may write more. Raises
-    `ValueError`.
+    Fields that ``kind`` does not have are left out, because a later version may write more.
+
+    Raises:
+        ValueError: The document does not fit ``kind``.
     """
     try:
         validated: T = _adapter(kind).validate_python(document)
@@ -37,8 +44,9 @@ def typed(kind: type[T], document: object) -> T:
 
 
 def fits(kind: Any, value: object) -> str | None:
-    """What is wrong with a value for an annotation such as ``Collection[int]``; None when
-    nothing is.
+    """Return what is wrong with a value for a type; None if nothing is.
+
+    The type is an annotation such as ``Collection[int]``.
     """
     try:
         TypeAdapter(kind).validate_python(value, strict=True)

@@ -1,10 +1,10 @@
-"""Append-only files of JSON objects, one a line: the journal of a run, the transcript of its
-language model.
+"""Append-only files of JSON objects, one per line.
 
-A line is on the disk when `JsonLinesFile.append` returns. A last line without its end is what a
-crash left of a write: readers leave it out, and a writer cuts it off when it opens the file. What a
-damaged line before the last one means is for the reader to say: the journal refuses it, the
-transcript goes on without it.
+They are the journal of a run and the transcript of its language model. A line is on the disk when
+`JsonLinesFile.append` returns. A last line without its end is the rest of a write that a crash cut
+short. Readers leave it out, and a writer cuts it off when it opens the file. The reader decides
+what a damaged line before the last one means: the journal refuses the file, and the transcript
+leaves the line out.
 """
 
 from __future__ import annotations
@@ -21,23 +21,31 @@ from agenttts.files.documents import parse_json
 from agenttts.files.trouble import FilesUnavailable
 
 Damaged = Callable[[int, str], None]
-"""Told of a line that is not JSON: its number, from 1, and what is wrong. It may raise."""
+"""Called for a line that is not JSON: its number, from 1, and the fault.
+
+It may raise.
+"""
 
 
 class LineNotWritten(MissingRequirement):
-    """A line could not be written whole (a full disk, say); nothing of it is left in the file."""
+    """A line could not be written whole, e.g. on a full disk.
+
+    No part of it is left in the file.
+    """
 
 
 class JsonLinesFile:
-    """The one writer of a file of JSON lines. The file is created when its first line is written.
+    """The only writer of a file of JSON lines.
+
+    The file is created when its first line is written.
 
     Args:
-        path: The file. What a crash left of a last line is cut off here.
-        what: What the file is, for errors ("journal").
+        path: The file. The rest of a last line that a crash cut short is removed here.
+        what: The name of the file in errors ("journal").
         fix: The step after which writing works again, for errors.
 
     Raises:
-        OSError: The file is there and cannot be opened for writing.
+        OSError: The file exists and cannot be opened for writing.
     """
 
     def __init__(self, path: Path, *, what: str, fix: str) -> None:
@@ -56,7 +64,7 @@ class JsonLinesFile:
 
         Raises:
             LineNotWritten: It cannot be written. It may be appended again later.
-            FilesUnavailable: The end of the file is gone that earlier lines were written to.
+            FilesUnavailable: The file has lost the end to which earlier lines were written.
         """
         line = json_line(document)
         try:
@@ -68,7 +76,7 @@ class JsonLinesFile:
         except OSError as error:
             self._failed = True
             if self._stream is not None:
-                with suppress(OSError):  # a part of a line, with other lines behind it, is damage
+                with suppress(OSError):  # a part of a line before other lines is damage
                     self._stream.truncate(self._length)
             raise LineNotWritten(
                 f"{self._path}: the {self._what} cannot be written: {error.strerror}", fix=self._fix
@@ -76,21 +84,22 @@ class JsonLinesFile:
         self._length += len(line)
 
     def close(self) -> None:
-        """Close the file. What an append has written is on the disk."""
+        """Close the file; appended lines are on the disk already."""
         if self._stream is not None:
             with suppress(OSError):
                 self._stream.close()
 
     def _open(self) -> BinaryIO:
-        # Unbuffered: what could not be written must not be written later.
+        # Unbuffered, because a line that could not be written must not be written later.
         self._stream = self._path.open("ab", buffering=0)
         return self._stream
 
     def _reopened(self) -> BinaryIO:
-        """The file after a failed append: its handle may be stale, and a part of a line left in
-        it.
+        """Return the file, opened again after a failed append.
+
+        Its handle may be stale, and it may hold a part of a line.
         """
-        # Never a new file in place of one that had lines.
+        # A file that had lines is never replaced by a new file.
         stream = self._path.open("r+b" if self._length else "ab", buffering=0)
         if stream.seek(0, os.SEEK_END) < self._length:
             stream.close()
@@ -100,7 +109,7 @@ class JsonLinesFile:
         stream.truncate(self._length)
         stream.seek(self._length)
         if self._stream is not None:
-            with suppress(OSError):  # closing reports what was lost, which is written again
+            with suppress(OSError):  # closing reports lost data, which is written again
                 self._stream.close()
         self._stream = stream
         self._failed = False
@@ -108,9 +117,9 @@ class JsonLinesFile:
 
 
 def json_line(document: Mapping[str, Any]) -> bytes:
-    """An object as a line.
+    """Return an object as a line.
 
-    Texts that are not valid Unicode (of odd file names) are kept readable.
+    Texts that are not valid Unicode (from unusual file names) stay readable.
     """
     text = json.dumps(document, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"
@@ -119,11 +128,14 @@ def json_line(document: Mapping[str, Any]) -> bytes:
 def read_json_lines(
     path: Path, damaged: Damaged, *, unfinished: bool = False
 ) -> Iterator[tuple[int, Any]]:
-    """What each line says, with its number (from 1); nothing for a file that is not there.
+    """Yield the value of each line, with its number (from 1).
+
+    A file that does not exist has no lines.
 
     Args:
         path: The file.
-        damaged: Called for every line that is not JSON, which is then left out unless this raises.
+        damaged: Called for every line that is not JSON; the line is then left out, unless this
+            raises.
         unfinished: Whether a last line without its end is read too.
 
     Raises:

@@ -1,7 +1,8 @@
-"""Processes of this machine, by psutil, and what psutil does not tell of them.
+"""Processes of this machine, by psutil, and facts that psutil does not give.
 
-psutil does not count the kills in a control group, does not tell a process that is ending, and its
-start time changes with the wall clock. These are read from /proc and /sys (proc(5), cgroups(7)).
+psutil does not count the kills in a control group, and does not say whether a process is ending.
+Its start time changes with the wall clock. These facts are read from /proc and /sys (proc(5),
+cgroups(7)).
 """
 
 from __future__ import annotations
@@ -14,30 +15,30 @@ from pathlib import Path
 
 import psutil
 
-# For milliseconds after its start, and around an exec, a process has a program and no arguments.
-# A process that blanked its arguments never has any.
+# For milliseconds after its start, and around an exec, a process has a program and no arguments. A
+# process that blanked its arguments never has any.
 _PATIENCE_S = 0.5
-# PF_EXITING of the kernel's sched.h.
+# PF_EXITING in the kernel's sched.h.
 _EXITING = 0x4
 
 
 def command_line(pid: int | str) -> bytes:
-    """The arguments, each ended by a zero byte; empty when there is no such process."""
+    """Return the arguments, each ended by a zero byte; empty for no such process."""
     deadline = time.monotonic() + _PATIENCE_S
     try:
         process = psutil.Process(int(pid))
         while True:
             arguments = process.cmdline()
-            # A thread of the kernel has no program, and will have no arguments.
+            # A kernel thread has no program, and never gets arguments.
             if arguments or time.monotonic() > deadline or not process.exe():
                 return b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
             time.sleep(0.002)
-    except (ValueError, psutil.Error):  # no number, or it has ended
+    except (ValueError, psutil.Error):  # not a number, or the process has ended
         return b""
 
 
 def environment(pid: int | str) -> dict[str, str]:
-    """The variables of a process at its start; empty when there is no such process."""
+    """Return the variables of a process at its start; empty for no such process."""
     try:
         return dict(psutil.Process(int(pid)).environ())
     except (ValueError, psutil.Error):
@@ -45,21 +46,21 @@ def environment(pid: int | str) -> dict[str, str]:
 
 
 def pids() -> list[str]:
-    """The numbers of all processes, in order."""
+    """Return the numbers of all processes, in order."""
     return [str(pid) for pid in psutil.pids()]
 
 
 def children(pid: int | str) -> list[str]:
-    """The numbers of the child processes; empty when there is no such process."""
-    # Not `psutil.Process.children`: where others' processes may not be read (hidepid=1), it raises.
+    """Return the numbers of the child processes; empty for no such process."""
+    # `psutil.Process.children` raises where other users' processes may not be read (hidepid=1).
     found = psutil.process_iter(["ppid"])
     return [str(child.pid) for child in found if str(child.info["ppid"]) == str(pid)]
 
 
 def parents(pid: int | str) -> list[str]:
-    """A process's parent, that one's parent, and so on."""
+    """Return a process's parent, the parent of that process, and so on."""
     found: list[str] = []
-    with suppress(ValueError, psutil.Error):  # one has ended meanwhile: those that were found count
+    with suppress(ValueError, psutil.Error):  # one has ended: those found before it count
         process = psutil.Process(int(pid)).parent()
         while process is not None:
             found.append(str(process.pid))
@@ -68,10 +69,14 @@ def parents(pid: int | str) -> list[str]:
 
 
 def process_identity(pid: int | str) -> str | None:
-    """What tells a process from a later one with the same pid; None for no process.
+    """Return what distinguishes a process from a later one with the same pid.
 
-    The boot, and the clock ticks from it to the start. `psutil.Process.create_time` uses the time
-    of day of the boot instead, which changes when the machine's clock is set.
+    It is the boot, and the clock ticks from the boot to the process's start.
+    `psutil.Process.create_time` uses the boot's time of day instead, which changes when the
+    machine's clock is set.
+
+    Returns:
+        The identity; None if there is no such process.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -82,7 +87,7 @@ def process_identity(pid: int | str) -> str | None:
 
 
 def is_dying(pid: int | str) -> bool:
-    """Whether a process is ending, has been killed (SIGKILL), or does not exist."""
+    """Return whether a process is ending, was killed (SIGKILL), or does not exist."""
     folder = Path(f"/proc/{pid}")
     try:
         if int(_stat(folder)[6]) & _EXITING:  # flags (9)
@@ -97,7 +102,7 @@ def is_dying(pid: int | str) -> bool:
 
 
 def _stat(folder: Path) -> list[str]:
-    """The fields of a process's ``stat`` from state (3) on.
+    """Return the fields of a process's ``stat`` from state (3) on.
 
     They follow the program's name, which may hold spaces and brackets.
     """
@@ -106,11 +111,16 @@ def _stat(folder: Path) -> list[str]:
 
 
 def end_process(pid: int, patience: float) -> None:
-    """SIGTERM, and SIGKILL when it has not ended within ``patience`` seconds."""
+    """Send SIGTERM, and SIGKILL if the process has not ended after ``patience``.
+
+    Args:
+        pid: The process.
+        patience: Seconds.
+    """
     deadline = time.monotonic() + patience
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-        while command_line(pid):  # none once it has ended, a zombie's included
+        while command_line(pid):  # empty once it has ended, also for a zombie
             if time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL)
                 return
@@ -118,12 +128,15 @@ def end_process(pid: int, patience: float) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of a process and its living descendants, inner PID namespaces included."""
+    """Return the processor seconds of a process and its living descendants.
+
+    Inner PID namespaces are included.
+    """
     started: dict[int | None, list[int]] = {}
     used: dict[int, float] = {}
     for process in psutil.process_iter(["ppid", "cpu_times"]):
         started.setdefault(process.info["ppid"], []).append(process.pid)
-        if times := process.info["cpu_times"]:  # None of a process that may not be read
+        if times := process.info["cpu_times"]:  # None for a process that may not be read
             used[process.pid] = times.user + times.system
     total, waiting = 0.0, [pid]
     while waiting:
@@ -134,7 +147,10 @@ def cpu_seconds(pid: int) -> float:
 
 
 def oom_kills(root: Path = Path("/sys/fs/cgroup"), of: Path = Path("/proc/self/cgroup")) -> int:
-    """The kernel's count of kills in this process's memory control group; 0 for unknown."""
+    """Return the kernel's count of kills in this process's memory control group.
+
+    It is 0 if unknown.
+    """
     try:
         lines = of.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,9 +1,8 @@
-"""Trouble of a file system that passes by itself, or by others' doing, and how long to wait for
-that.
+"""File system trouble that may pass, and how long to wait for that.
 
-A server that is restarted, a Lustre target that fails over, a soft mount that times out, a ticket
-that has expired, a disk or a quota that is full: what was asked for may be done later, and nothing
-that runs elsewhere is wrong.
+Examples are a server that is restarted, a Lustre target that fails over, a soft mount that times
+out, an expired ticket, and a full disk or quota. The operation may succeed later, and nothing that
+runs elsewhere is affected.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from agenttts.errors import AgentTTSError, MissingRequirement
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 6 * 3600.0
-"""As long as for a queue that does not answer."""
-# Failures further apart than this are troubles of their own.
+"""Seconds to wait, as for a queue that does not answer."""
+# Failures further apart than this are separate troubles.
 _APART_S = 3600.0
 # errno(3); names that other systems than Linux lack are left out.
 PASSING = frozenset(
     number
     for name in (
-        # A file server, or the way to it: NFS, Lustre, GPFS, BeeGFS.
+        # A file server, or the network to it: NFS, Lustre, GPFS, BeeGFS.
         "ESTALE EIO EREMOTEIO ENOTCONN ESHUTDOWN ETIMEDOUT ETIME EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH ENETRESET "
         "ECONNREFUSED ECONNRESET ECONNABORTED ENOLINK ECOMM EPROTO ENODEV ENXIO EBUSY EAGAIN EINTR ENOLCK EROFS "
         # Tickets: AFS and NFS with Kerberos.
         "EACCES EKEYEXPIRED EKEYREVOKED EKEYREJECTED ENOKEY "
-        # Room, here or there.
+        # Space, memory and handles, on this machine or the server.
         "ENOSPC EDQUOT ENOMEM ENOBUFS EMFILE ENFILE"
     ).split()
     if (number := getattr(errno, name, None)) is not None
@@ -38,16 +37,17 @@ PASSING = frozenset(
 
 
 class FilesUnavailable(MissingRequirement):
-    """The file system has not done for long what it was asked for; nothing is over, and it can
-    be gone on with later.
+    """The file system has been in trouble for too long.
+
+    Nothing is lost: the work can be resumed later.
     """
 
 
 def passing_trouble(error: BaseException) -> OSError | None:
-    """The trouble of a file system behind an error, if it may pass: the error itself, or what it
-    was made of.
+    """Return the file system trouble behind an error, if it may pass.
 
-    None for `FilesUnavailable` too: it has been waited for.
+    It is the error itself, or an error that caused it. None also for `FilesUnavailable`, because
+    the wait for it is over.
     """
     seen: list[BaseException] = []
     found: BaseException | None = error
@@ -62,11 +62,12 @@ def passing_trouble(error: BaseException) -> OSError | None:
 
 
 class FilePatience:
-    """Tells how long a file system has been in trouble, says so once in the log, and when to give
-    up.
+    """Measures how long a file system has been in trouble, and when to give up.
+
+    It logs each kind of trouble once.
 
     Args:
-        subject: What is held up, for the log and the error.
+        subject: The work that waits, for the log and the error.
         fix: What to do when the trouble has lasted for too long.
         seconds: How long it may last.
     """
@@ -86,9 +87,11 @@ class FilePatience:
         self._said: int | None = None
 
     def failed(self, error: AgentTTSError | OSError) -> None:
-        """Note a failure that may pass.
+        """Record a failure.
 
-        Raises any other one, and `FilesUnavailable` when it has lasted for too long.
+        Raises:
+            FilesUnavailable: The trouble has lasted for too long.
+            Exception: ``error`` itself, if it is not a trouble that may pass.
         """
         trouble = passing_trouble(error)
         if trouble is None:
@@ -111,7 +114,7 @@ class FilePatience:
             )  # fmt: skip
 
     def passed(self) -> None:
-        """Note that all went well."""
+        """Record that an operation succeeded."""
         if self._said is not None:
             log.warning(
                 "%s goes on: the file system works again after %.0f s",

@@ -1,4 +1,4 @@
-"""What an engine is: prompts and seeds in, samples with token counts out.
+"""The engine interface: prompts and seeds in, samples with token counts out.
 
 Nothing here imports torch, vLLM or transformers.
 """
@@ -28,10 +28,10 @@ Message = Mapping[str, str]
 class Prompt:
     """A prompt before a model's style is applied.
 
-    ``system`` says what to do; ``shots`` are worked examples as (user, assistant) pairs, used by
-    the few-shot styles; ``user`` is the question at hand. ``stop`` are strings that end a
-    *completion* (base models go on writing the next example otherwise); ``label`` opens the reply
-    in a completion (e.g. "Answer:").
+    ``system`` holds the instructions. ``shots`` are worked examples as (user, assistant) pairs,
+    used by the few-shot styles. ``user`` is the question to answer. ``stop`` are strings that end a
+    *completion*; without them base models go on and write the next example. ``label`` starts the
+    reply in a completion (e.g. "Answer:").
     """
 
     system: str
@@ -43,7 +43,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to draw samples. ``max_tokens`` bounds the generated tokens of one sample."""
+    """How to draw samples; ``max_tokens`` bounds the generated tokens of a sample."""
 
     temperature: float
     max_tokens: int
@@ -52,14 +52,15 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model as an engine needs it: where it lies, and how to run it.
+    """A model as an engine needs it: its location, and how to run it.
 
-    ``path`` is a directory (or a hub id where a hub is reachable); ``options`` go to the engine by
+    ``path`` is a directory (or a hub id where a hub is reachable). ``options`` go to the engine by
     name (for vLLM: ``dtype``, ``quantization``, ``max_model_len``, ``tensor_parallel_size``, ...).
-    ``template_args`` go to the chat template. ``thinking``: the markers around the model's
-    thinking; None: it has none. ``weights``: the fingerprint of a local directory
-    (`agenttts.inference.fingerprint`); None where there is none. ``rules``: by which the addresses
-    of its samples are made (`sample_key`), 1 in runs that were launched before there were others.
+    ``template_args`` go to the chat template. ``thinking`` holds the markers around the model's
+    thinking; None if it has no thinking. ``weights`` is the fingerprint of a local directory
+    (`agenttts.inference.fingerprint`); None without a local directory. ``rules`` is the version of
+    the rules for the addresses of its samples (`sample_key`); it is 1 in runs that were launched
+    before there were other rules.
     """
 
     name: str
@@ -76,8 +77,9 @@ class ModelConfig:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> ModelConfig:
-        """Inverse of `dataclasses.asdict`; records of earlier versions lack the keys added
-        since.
+        """Return the configuration in a record; inverse of `dataclasses.asdict`.
+
+        Records of earlier versions lack the keys that were added since.
         """
         values = dict(record)
         if "thinking" in values:
@@ -90,8 +92,8 @@ class Request:
     """``len(seeds)`` samples of one prompt, sample i drawn with ``seeds[i]``.
 
     ``content`` is a rendered prompt: chat messages or, for completions, plain text. ``stop`` ends a
-    completion. ``template_args`` are for the chat template. ``keep_special``: special tokens stay
-    in the text, but for the end token.
+    completion. ``template_args`` are for the chat template. ``keep_special`` keeps special tokens
+    in the text, except the end token.
     """
 
     content: str | tuple[Message, ...]
@@ -104,7 +106,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """One generated sample. ``decode_tokens`` counts generated tokens, the end token included."""
+    """One generated sample; ``decode_tokens`` includes the end token."""
 
     text: str
     decode_tokens: int
@@ -113,10 +115,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Completion:
-    """The samples of one request, in the order of its seeds. The prompt is counted once.
+    """The samples of one request, in the order of its seeds.
 
-    ``prompt_end``: the last characters (up to `PROMPT_END`) of a chat prompt as its template wrote
-    it, which may have begun the reply; empty for plain text.
+    The prompt is counted once. ``prompt_end`` is the last characters (up to `PROMPT_END`) of a chat
+    prompt as its template wrote it, which may have begun the reply. It is empty for plain text.
     """
 
     samples: tuple[Sample, ...]
@@ -126,20 +128,24 @@ class Completion:
 
 
 PROMPT_END = 200
-"""Characters of a prompt's end that an engine returns: more than any marker and the line breaks
-after it.
+"""Characters of a prompt's end that an engine returns.
+
+This is longer than any marker and the line breaks after it.
 """
 
 
 class Engine(Protocol):
     """Generates samples from one model.
 
-    Contract: `generate` returns one `Completion` a request, in order; the same request with the
-    same seeds gives the same samples (up to the numerics of batching); it may be called any number
-    of times until `close`, which gives the model's memory back and may be called twice. A prompt
-    too long for the model's context loses tokens from its middle (head and tail carry instructions
-    and question) and is marked ``truncated``. Every failure to load or run the model raises
-    `EngineError`.
+    Contract:
+
+    - `generate` returns one `Completion` per request, in order.
+    - The same request with the same seeds gives the same samples, up to the numerics of batching.
+    - `generate` may be called any number of times until `close`. `close` releases the model's
+      memory and may be called twice.
+    - A prompt too long for the model's context loses tokens from its middle, because head and tail
+      carry instructions and question. It is marked ``truncated``.
+    - Every failure to load or run the model raises `EngineError`.
     """
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]: ...
@@ -150,7 +156,7 @@ class Engine(Protocol):
 class EngineError(Exception):
     """The engine could not load or run its model.
 
-    ``kind`` tells memory exhaustion from the rest.
+    ``kind`` distinguishes memory exhaustion from other failures.
     """
 
     def __init__(self, message: str, *, kind: Literal["OOM", "FAILED"] = "FAILED") -> None:
@@ -159,7 +165,11 @@ class EngineError(Exception):
 
 
 def render(prompt: Prompt, style: PromptStyle) -> tuple[str | tuple[Message, ...], tuple[str, ...]]:
-    """Apply a model's prompt style: (content, stop strings)."""
+    """Apply a model's prompt style.
+
+    Returns:
+        The content and the stop strings.
+    """
     if style == "few_shot_completion":
         blocks = [prompt.system] if prompt.system else []
         blocks += [f"{user}\n{prompt.label} {reply}" for user, reply in prompt.shots]
@@ -183,15 +193,22 @@ def sample_key(
     run_seed: int,
     stop: tuple[str, ...] = (),
 ) -> str:
-    """The address of a prompt's samples: 32 hex digits.
+    """Return the address of a prompt's samples: 32 hex digits.
 
-    Two prompts share samples exactly when model (its path and the fingerprint of what lies there;
-    of a script, its text), revision, engine options, rendered prompt (of a chat, with the arguments
-    of its template), stop strings, sampling parameters and run seed are equal. How many samples are
-    asked for is not part of it: k samples are samples 0..k-1. What is empty is left out of the
-    address, so that samples stored before there was such a key are found. By the second ``rules``
-    of a model options that only place or size its engine are left out, and 1 and 1.0 are one
-    temperature; for a model without such options both rules give one address.
+    Two prompts share samples exactly when the following are equal:
+
+    - the model: its path and the fingerprint of the files there; for a script, its text
+    - its revision and engine options
+    - the rendered prompt, for a chat with the arguments of its template
+    - the stop strings
+    - the sampling parameters and the run seed
+
+    The number of samples is not part of the address: k samples are samples 0..k-1. Empty values are
+    left out of the address, so that samples stored before a key existed are found.
+
+    With ``rules`` 2 of a model, options that only place or size its engine are left out, and 1 and
+    1.0 are the same temperature. For a model without such options both versions of the rules give
+    the same address.
     """
     options, numbers = dict(model.options), [params.temperature, params.max_tokens, params.top_p]
     if model.rules >= 2:
@@ -215,15 +232,17 @@ def sample_key(
 
 
 def keeps_special(model: ModelConfig) -> bool:
-    """Whether a model's special tokens are wanted in its samples: its thinking cannot be told
-    otherwise.
+    """Return whether a model's samples keep special tokens.
+
+    Some models mark their thinking with special tokens only.
     """
     return model.thinking is not None and model.thinking.special
 
 
 def _identity(model: ModelConfig) -> str:
-    """What a model is: where it lies; a script, which is a small file that people edit, by what
-    it says.
+    """Return what identifies a model: its path, or the digest of a script.
+
+    A script is a small file that people edit, so its path does not identify it.
     """
     return _script_digest(model.path) if model.engine == "scripted" else model.path
 
@@ -233,12 +252,13 @@ def _script_digest(path: str) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError:
-        return path  # the engine will say what is wrong with it
+        return path  # the engine reports what is wrong with it
 
 
 def sample_seed(key: str, index: int) -> int:
-    """The seed of sample ``index`` under ``key``: 31 bits, so that every engine takes it.
+    """Return the seed of sample ``index`` under ``key``.
 
-    Each sample has its own seed because one seed for all would make repeats identical.
+    It has 31 bits, so that every engine accepts it. Each sample has its own seed, because one seed
+    for all samples would make them identical.
     """
     return int.from_bytes(hashlib.sha256(f"{key}:{index}".encode()).digest()[:4], "big") >> 1

@@ -1,8 +1,8 @@
-"""Signs of life of an engine that is at work: lines in the trial's log, by which the job tells it
-from one that hangs.
+"""Signs of life of a working engine: lines in the trial's log.
 
-A call that thinks for hours ends no sample and stores none meanwhile; that its tokens might take so
-long says nothing of whether it goes on.
+The job uses them to distinguish a working engine from one that hangs. A call that thinks for hours
+ends no sample and stores none meanwhile. The time that its tokens may take does not say whether the
+call makes progress.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 BEAT_SECONDS = 15.0
-"""Between two signs, at least; limits on a trial's progress are minutes."""
+"""Time between two signs, at least; limits on a trial's progress are minutes."""
 MARK = "(progress) "
-"""What the lines begin with."""
+"""The beginning of these lines."""
 
 
 class Beat:
-    """To be called at every step of an engine; prints one line every `BEAT_SECONDS`, and none
-    of a call that is shorter.
+    """To be called at every step of an engine; prints one line every `BEAT_SECONDS`.
+
+    It prints nothing for a call that is shorter.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class Beat:
 
 
 def beat_at_steps(engine: Any, beat: Beat) -> bool:
-    """Have an object's method ``step`` tell ``beat`` of every call that comes back; whether
-    there is such a method.
+    """Make an object's method ``step`` report every returned call to ``beat``.
+
+    Returns:
+        Whether there is such a method.
     """
     step = getattr(engine, "step", None)
     if not callable(step):

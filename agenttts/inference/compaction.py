@@ -1,9 +1,9 @@
-"""Many small shards of a sample store made into one, while other jobs read and write there.
+"""Compact the small shards of a sample store while other jobs use it.
 
-Nothing is locked. A shard is removed only when a larger one has held its samples for a while, so a
-reader that listed the directory before, or sees it late (NFS keeps what it knows of a directory for
-a minute), still finds every sample in one of the two. A process killed anywhere leaves some samples
-twice, which is harmless; none is ever missing.
+Nothing is locked. A shard is removed only after a larger shard has held its samples for a while. A
+reader may have listed the directory before, or may see it late (NFS caches a directory for a
+minute); it still finds every sample in one of the two shards. A process that is killed at any point
+leaves some samples twice, which is harmless. No sample is ever missing.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ from agenttts.inference.store import SCHEMA, UNREADABLE
 
 log = logging.getLogger(__name__)
 
-# Before any writer's name in the order of names: of equal samples the first shard's counts.
+# The prefix sorts before the name of any writer. Of equal samples the one in the first shard
+# counts.
 _PREFIX = "+compacted-"
-# Text that repeats itself is a hundred times as large in memory: shards larger than this are looked
-# into before they are read.
+# Repetitive text is a hundred times as large in memory. Shards larger than this are probed before
+# they are read.
 _PROBED_BYTES = 256 << 10
 _PROBED_ROWS = 64
-# In a shard's own metadata: the names of those whose samples it holds.
+# A key in a shard's own metadata: the names of the shards whose samples it holds.
 _HOLDS = "agenttts.holds"
 
 FEWEST = 100
-"""So many shards are no trouble: a look-up among them takes milliseconds."""
+"""Fewer shards are not compacted: a look-up among them takes milliseconds."""
 LARGEST_BYTES = 4 << 20
-"""A shard larger than this on the disk stays as it is: it holds hundreds of samples already."""
+"""A shard larger on the disk stays as it is; it holds hundreds of samples."""
 MOST_BYTES = 64 << 20
-"""So much is read at once, at most, as it is in memory.
+"""Bytes in memory that are read at once, at most.
 
 About three times as much is needed while it is written (measured with Polars 2.1: 2.6 times),
 beside a controller that has 2 GB by default.
 """
 SETTLE_SECONDS = 120.0
-"""So long a shard stays after its samples are in another."""
+"""How long a shard stays after its samples are in another shard."""
 
 
 def compact(
@@ -52,12 +53,21 @@ def compact(
     fewest: int = FEWEST,
     settle_seconds: float = SETTLE_SECONDS,
 ) -> tuple[int, int]:
-    """Write the small shards of a store as few, each of up to `MOST_BYTES`, and remove those that
-    an earlier call has so written.
+    """Write the small shards of a store as few large ones.
 
-    Returns how many shards were written anew, and how many were removed. Damaged shards, and those
-    of other versions, are left to those who read samples. Raises `OSError` when the disk fails;
-    nothing is lost then.
+    A new shard holds up to `MOST_BYTES`. Shards whose samples an earlier call has written to a
+    larger shard are removed. Damaged shards, and those of other versions, are left to the readers.
+
+    Args:
+        directory: The store's directory.
+        fewest: With fewer small shards than this nothing is written.
+        settle_seconds: How long a shard stays after its samples are in another shard.
+
+    Returns:
+        How many shards were written anew, and how many were removed.
+
+    Raises:
+        OSError: The disk fails; no sample is lost then.
     """
     shards = sorted(directory.glob("[!.]*.parquet"))
     held = _held(shards)
@@ -67,8 +77,8 @@ def compact(
     if len(fresh) >= fewest:
         together = secrets.token_hex(6)
         for number, (frames, names) in enumerate(_portions(fresh)):
-            # In the order of the shards: of equal samples in two of them the first one's counts as
-            # before.
+            # In the order of the shards, so that of equal samples in two shards the first one's
+            # counts as before.
             target = directory / f"{_PREFIX}{together}-{number:05}.parquet"
             written += _write(target, frames, names)
             frames.clear()  # before the next ones are read
@@ -76,7 +86,7 @@ def compact(
 
 
 def _held(shards: Sequence[Path]) -> dict[Path, Path]:
-    """The shards whose samples another holds, and which that is."""
+    """Return the shards whose samples another shard holds, and that other shard."""
     there = set(shards)
     held: dict[Path, Path] = {}
     for shard in shards:
@@ -85,13 +95,17 @@ def _held(shards: Sequence[Path]) -> dict[Path, Path]:
         try:
             names = json.loads(pl.read_parquet_metadata(shard).get(_HOLDS, "[]"))
         except (*UNREADABLE, OSError, ValueError):
-            continue  # it holds nothing that can be read, so nothing may go for it
+            continue  # nothing readable in it, so no shard may be removed for it
         held |= {path: shard for name in names if (path := shard.with_name(name)) in there}
     return held
 
 
 def _remove(held: dict[Path, Path], settle_seconds: float) -> int:
-    """Remove the shards that another has held for long enough; how many."""
+    """Remove the shards that another shard has held for long enough.
+
+    Returns:
+        Their number.
+    """
     removed = 0
     for shard, holder in held.items():
         try:
@@ -104,8 +118,9 @@ def _remove(held: dict[Path, Path], settle_seconds: float) -> int:
 
 
 def _portions(shards: Sequence[Path]) -> Iterator[tuple[list[pl.DataFrame], list[str]]]:
-    """The samples of small shards and the shards' names, as many together as may be read at
-    once.
+    """Yield the samples of small shards and the shards' names.
+
+    Each portion has as many shards as may be read at once.
     """
     frames: list[pl.DataFrame] = []
     names: list[str] = []
@@ -125,7 +140,10 @@ def _portions(shards: Sequence[Path]) -> Iterator[tuple[list[pl.DataFrame], list
 
 
 def _read(shard: Path) -> pl.DataFrame | None:
-    """The samples of a shard; None for one that is large, damaged, of another version, or gone."""
+    """Return the samples of a shard.
+
+    None if the shard is large, damaged, of another version, or gone.
+    """
     try:
         bytes_ = shard.stat().st_size
         if bytes_ > LARGEST_BYTES:
@@ -138,17 +156,24 @@ def _read(shard: Path) -> pl.DataFrame | None:
 
 
 def _size_in_memory(shard: Path) -> float:
-    """Bytes that a shard takes in memory, if its other rows are as large as its first ones."""
+    """Return the bytes that a shard takes in memory.
+
+    The estimate takes its other rows to be as large as its first ones.
+    """
     head = pl.read_parquet(shard, schema=SCHEMA, glob=False, n_rows=_PROBED_ROWS)
     rows = pl.scan_parquet(shard, schema=SCHEMA, glob=False).select(pl.len()).collect().item()
     return head.estimated_size() / max(1, head.height) * float(rows)
 
 
 def _write(target: Path, frames: Sequence[pl.DataFrame], names: Sequence[str]) -> int:
-    """One shard of the samples of others; how many these are."""
+    """Write the samples of several shards to one shard.
+
+    Returns:
+        The number of those shards.
+    """
     if len(frames) < 2:
         return 0
-    # The first of equals, by the shards' names, as a look-up takes it.
+    # The first of equal samples by the shards' names, as in a look-up.
     whole = pl.concat(frames).unique(["key", "index"], keep="first", maintain_order=True)
 
     def write(stream: BinaryIO) -> None:

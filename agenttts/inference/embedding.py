@@ -1,8 +1,8 @@
-"""Sentence embeddings from a local model, through plain transformers on the CPU.
+"""Sentence embeddings from a local model, with plain transformers on the CPU.
 
-A model is a directory as sentence-transformers lays it out: a transformer,
-``1_Pooling/config.json`` and ``sentence_bert_config.json`` (without the two: mean pooling, the
-tokenizer's own length).
+A model is a directory in the layout of sentence-transformers: a transformer,
+``1_Pooling/config.json`` and ``sentence_bert_config.json``. Without the two files, mean pooling and
+the tokenizer's own length are used.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ _BATCH = 32
 
 
 def find_embedding_model(path: str | None) -> Path:
-    """The directory of the model: ``path``, or without one the installed package's.
+    """Return the directory of the model.
 
-    Raises `UserError` for a directory that holds no model, `MissingRequirement` when there is none
-    at all.
+    It is ``path``, or without one the directory of the installed package.
+
+    Raises:
+        UserError: The directory holds no model.
+        MissingRequirement: There is no path and no package.
     """
     if path is None:
         found = importlib.util.find_spec(PACKAGE)
@@ -50,7 +53,9 @@ def find_embedding_model(path: str | None) -> Path:
 class EmbeddingModel:
     """A loaded model.
 
-    Raises as `find_embedding_model` does, and `MissingRequirement` without torch or transformers.
+    Raises:
+        UserError: The directory holds no model.
+        MissingRequirement: There is no model, or torch or transformers is missing.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -69,10 +74,10 @@ class EmbeddingModel:
         self._window = _window(folder, self._tokenizer.model_max_length)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """A vector of length 1 a text.
+        """Return a vector of length 1 for each text.
 
-        A text longer than the model's window is embedded window by window, and its vector is the
-        mean of theirs, weighted by tokens: the end of a long program counts too.
+        A text longer than the model's window is embedded window by window. Its vector is the mean
+        of the windows' vectors, weighted by tokens, so that the end of a long program counts too.
         """
         import torch
 
@@ -130,7 +135,7 @@ def _pools_first_token(folder: Path) -> bool:
 
 
 def _window(folder: Path, tokenizer_length: int) -> int:
-    """Tokens of one window, the two special ones included."""
+    """Return the tokens of one window, including the two special tokens."""
     length = _read(folder / "sentence_bert_config.json").get("max_seq_length", tokenizer_length)
     return min(int(length), _LONGEST)
 

@@ -1,8 +1,7 @@
-"""The names of engine options, so that a login node can check a job spec without vLLM or
-transformers.
+"""The names of engine options, known without vLLM or transformers.
 
-``python -m agenttts.inference.engine_options``, run where vLLM is installed, writes the list of
-vLLM's anew.
+A login node checks a job spec with them. ``python -m agenttts.inference.engine_options``, run where
+vLLM is installed, rewrites the list of vLLM's options.
 """
 
 from __future__ import annotations
@@ -25,11 +24,14 @@ _SHOWN = 5
 
 
 def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
-    """Raise `UserError` for an option the engine does not have: its name, the nearest ones, where
-    the list is.
+    """Check that an engine has the options.
 
-    The values of the scripted engine's options are checked too; other engines check theirs when
+    The values of the scripted engine's options are checked too. Other engines check theirs when
     they load.
+
+    Raises:
+        UserError: The engine lacks an option. The message has its name, the nearest valid names,
+            and where the list is.
     """
     valid = option_names(engine)
     for name in options:
@@ -45,12 +47,15 @@ def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
 
 @cache
 def option_names(engine: EngineName) -> tuple[str, ...]:
-    """Every valid option name of an engine."""
+    """Return every valid option name of an engine."""
     return ENGINES[engine].option_names()
 
 
 def installed_vllm_options() -> tuple[str, ...]:
-    """The option names of the installed vLLM, sorted. Imports vLLM: seconds."""
+    """Return the option names of the installed vLLM, sorted.
+
+    It imports vLLM, which takes seconds.
+    """
     from vllm.engine.arg_utils import EngineArgs
 
     names = inspect.signature(EngineArgs).parameters

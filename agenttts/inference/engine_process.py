@@ -1,13 +1,13 @@
-"""An engine in a process of its own, and the choice of an engine by name.
+"""Run an engine in its own process, and choose an engine by name.
 
-A process, because only its end gives all of a model's memory back (CUDA contexts, allocator caches,
-vLLM's workers), and because a crash of native code, or the kernel's out-of-memory killer, must not
-take the trial with it.
+The engine has its own process for two reasons. Only the end of a process releases all of a model's
+memory (CUDA contexts, allocator caches, vLLM's workers). A crash of native code, or a kill by the
+kernel's out-of-memory killer, must not end the trial.
 
 The child is a fresh interpreter (``python -m agenttts.inference.engine_process FD``), not a
-`multiprocessing` process: it never imports the parent's main module, and it may start children, as
-vLLM does. It takes requests from one socket and lives as long as its standard input is open; the
-parent never writes there, so end-of-file means that the parent is gone, however it ended.
+`multiprocessing` process. So it never imports the parent's main module, and it may start children,
+as vLLM does. It takes requests from one socket and lives as long as its standard input is open. The
+parent never writes to that, so end-of-file means that the parent has ended, however it ended.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _CLOSE_SECONDS = 20.0
 _TAIL_LINES = 500
 _MESSAGE_LENGTH = 300
 # A line of one of vLLM's own processes: "(EngineCore pid=5494) ERROR 11-26 16:31:40 [core.py:1330]
-# ValueError: ...", "(Worker_TP1 pid=12) torch.OutOfMemoryError: ...". Its tracebacks' other lines
-# name no error.
+# ValueError: ...", "(Worker_TP1 pid=12) torch.OutOfMemoryError: ...". The other lines of its
+# tracebacks name no error.
 _WORKER_ERROR = re.compile(
     r"^\(\w[\w .=-]* pid=\d+\)\s+(?:ERROR \S+ \S+ \[[^\]]+\] )?"
     r"(?P<error>(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b: .*)$"
@@ -46,10 +46,13 @@ _WORKER_ERROR = re.compile(
 
 
 def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
-    """The engine that ``config.engine`` names, with its model loaded.
+    """Return the engine that ``config.engine`` names, with its model loaded.
 
-    An engine that loads weights runs in a child process, whose output goes to ``output`` (default:
-    standard error).
+    An engine that loads weights runs in a child process.
+
+    Args:
+        config: The model.
+        output: Gets the output of the child process; default: standard error.
 
     Raises:
         MissingRequirement: A Python package of the engine is not installed.
@@ -67,15 +70,15 @@ def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
 
 
 class EngineProcess:
-    """An `Engine` whose model lives in a child process.
+    """An `Engine` whose model runs in a child process.
 
-    What that prints goes to ``output``, by default this process's standard error. Construction
-    waits for the model to be loaded. Raises `EngineError` when the engine does, or when the child
-    dies (kind OOM when it was killed by SIGKILL, which is what the kernel does when memory runs
-    out).
+    The output of the child goes to ``output``, by default this process's standard error. The
+    constructor waits until the model is loaded. ``reports_progress`` says whether a call reports
+    its progress in the child's output (`agenttts.inference.beats`).
 
-    ``reports_progress``: a call that goes on says so in what it prints
-    (`agenttts.inference.beats`).
+    Raises:
+        EngineError: The engine raised it, or the child died. Its kind is OOM when the child was
+            killed by SIGKILL, which the kernel sends when memory runs out.
     """
 
     def __init__(self, config: ModelConfig, output: TextIO | None = None) -> None:
@@ -90,7 +93,8 @@ class EngineProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
-                # A process group of its own, so that `close` can end vLLM's workers with it.
+                # The child has its own process group, so that `close` can end vLLM's workers with
+                # it.
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             )
@@ -117,14 +121,18 @@ class EngineProcess:
         return self._child.pid
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion a request, in order. Raises `EngineError`."""
+        """Return one completion per request, in order.
+
+        Raises:
+            EngineError: The engine raised it, or the child died.
+        """
         answer: list[Completion] = self._ask(list(requests))
         return answer
 
     def close(self) -> None:
-        """End the child and wait for it: the memory is free afterwards.
+        """End the child and wait for its end; the memory is free afterwards.
 
-        A busy child is killed, not waited for.
+        A busy child is killed at once.
         """
         connection, self._connection = self._connection, None
         if connection is None:
@@ -151,14 +159,13 @@ class EngineProcess:
         if done:
             return answer
         text, kind = answer
-        # vLLM's workers are processes too: the cause of a failure there is only in what they
-        # printed.
+        # vLLM's workers are processes too. The cause of a failure in one is only in its output.
         if kind != "OOM" and is_out_of_memory("\n".join(self._tail)):
             kind = "OOM"
         raise EngineError(text + self._cause(text), kind=kind)
 
     def _death(self) -> EngineError:
-        """The error of a child that closed its socket without an answer."""
+        """Return the error of a child that closed its socket without an answer."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(_CLOSE_SECONDS)
         self._kill()
@@ -176,8 +183,9 @@ class EngineProcess:
         return EngineError(text, kind="OOM" if oom else "FAILED")
 
     def _cause(self, text: str) -> str:
-        """The end of a message ``text``: the cause that a process of the engine printed, unless
-        the text has it already.
+        """Return the end of a message: the cause in the output of the engine's processes.
+
+        It is empty if ``text`` contains the cause.
         """
         cause = worker_error(self._tail)
         if cause is None or cause in text:
@@ -194,12 +202,12 @@ class EngineProcess:
         self._pump.join(timeout=5)
 
     def _pass_on(self, stream: IO[bytes]) -> None:
-        """What the child prints, to ``output``, its last lines kept."""
+        """Copy the child's output to ``output``, and keep its last lines."""
         for line in stream:
             text = line.decode(errors="replace")
-            if not text.startswith(MARK):  # signs of life are no cause of anything
+            if not text.startswith(MARK):  # signs of life are not the cause of a failure
                 self._tail.append(text.rstrip("\n"))
-            # A closed or replaced stream must not stop the reading: the child would block on a full
+            # A closed or replaced stream must not stop the reading. The child would block on a full
             # pipe.
             with contextlib.suppress(OSError, ValueError):
                 output = self._output or sys.stderr
@@ -209,11 +217,13 @@ class EngineProcess:
 
 
 def worker_error(lines: Iterable[str]) -> str | None:
-    """The first error that a process of vLLM's own says it ended with, among lines that an engine
-    printed.
+    """Return the first error with which a process of vLLM says it ended.
 
     vLLM's own exception says only that something failed ("See root cause above"). With several
-    workers the first error is the cause, those after it are what it did to the others.
+    workers the first error is the cause, and the later errors are its effects on the other workers.
+
+    Args:
+        lines: Lines that an engine printed.
     """
     for line in lines:
         match = _WORKER_ERROR.match(line.strip())
@@ -226,7 +236,7 @@ def worker_error(lines: Iterable[str]) -> str | None:
 
 
 def _serve(connection: Connection[Any, Any]) -> None:
-    """Answer the parent until it says to end: first a `ModelConfig`, then lists of requests."""
+    """Answer the parent until it asks to end: a `ModelConfig`, then lists of requests."""
     engine: Engine | None = None
     try:
         while (message := connection.recv()) is not None:
@@ -250,9 +260,12 @@ def _serve(connection: Connection[Any, Any]) -> None:
 
 
 def _die_with_parent() -> None:
-    """Kill this process group once standard input, held open by the parent alone, ends."""
+    """Kill this process group when standard input ends.
+
+    Only the parent holds standard input open.
+    """
     lifeline = os.dup(0)
-    # Libraries that read standard input, and processes they start, must not take the lifeline.
+    # Libraries that read standard input, and processes that they start, must not read this pipe.
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
@@ -265,7 +278,7 @@ def _die_with_parent() -> None:
 
 
 def _main(descriptor: int) -> None:
-    # Slurm signals every process of a step; the parent alone decides what a signal means for its
+    # Slurm signals every process of a step. Only the parent decides what a signal means for its
     # engine.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -273,7 +286,7 @@ def _main(descriptor: int) -> None:
     _serve(Connection(descriptor))
     sys.stdout.flush()
     sys.stderr.flush()
-    # Interpreter shutdown of torch and vLLM takes seconds and may hang; everything is closed by
+    # The interpreter shutdown of torch and vLLM takes seconds and may hang. Everything is closed by
     # now.
     os._exit(0)
 

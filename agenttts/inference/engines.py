@@ -1,4 +1,4 @@
-"""The engines by name: where each one is, what it needs and which options it takes.
+"""The engines by name: their classes, requirements and options.
 
 A new engine is a class (`agenttts.inference.base.Engine`), an entry in `ENGINES`, and its name in
 `agenttts.inference.base.EngineName` and in the job spec (`agenttts.spec.model.ModelSection`).
@@ -23,12 +23,12 @@ class EngineEntry:
     """What is known of an engine without importing it.
 
     Args:
-        home: Its class, as ``module:Class``; constructed with a `ModelConfig`.
-        options: The valid names under ``models.NAME.options``; or a file with one name a line.
+        home: Its class, as ``module:Class``, which is constructed with a `ModelConfig`.
+        options: The valid names under ``models.NAME.options``, or a file with one name per line.
         packages: Python packages that must be installed where it runs.
         install: The command that installs them.
-        own_process: Whether it runs in a child process of its own, as every engine does that loads
-            weights.
+        own_process: Whether it runs in its own child process, as every engine that loads weights
+            does.
     """
 
     home: str
@@ -38,14 +38,18 @@ class EngineEntry:
     own_process: bool = True
 
     def option_names(self) -> tuple[str, ...]:
-        """Every valid option name."""
+        """Return every valid option name."""
         if isinstance(self.options, tuple):
             return self.options
         lines = self.options.read_text(encoding="utf-8").splitlines()
         return tuple(line for line in lines if line and not line.startswith("#"))
 
     def load(self, config: ModelConfig) -> Engine:
-        """The engine in this process, its model loaded. Raises `EngineError` when loading fails."""
+        """Return the engine in this process, with its model loaded.
+
+        Raises:
+            EngineError: The model cannot be loaded.
+        """
         module, _, name = self.home.partition(":")
         return cast(Engine, getattr(import_module(module), name)(config))
 
@@ -64,10 +68,10 @@ ENGINES: Mapping[EngineName, EngineEntry] = MappingProxyType(
         "transformers": EngineEntry(
             home="agenttts.inference.transformers:TransformersEngine",
             options=(
-                # The engine's own.
+                # The engine's own options.
                 "batch_size",
                 "max_model_len",
-                # Of AutoModelForCausalLM.from_pretrained, those that make sense for inference.
+                # The options of AutoModelForCausalLM.from_pretrained that make sense for inference.
                 "attn_implementation",
                 "device_map",
                 "dtype",

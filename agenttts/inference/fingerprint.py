@@ -1,9 +1,9 @@
-"""The fingerprint of a model's local directory: whether it still holds the model whose samples were
-stored.
+"""The fingerprint of a model's local directory.
 
-A path alone does not say it: weights overwritten in place (a training run's next checkpoint, a
-download repeated) would be served the samples of the old ones. Reading the weights takes minutes,
-so of weight files it counts name, size and time of last change; configuration, index and tokenizer
+It tells whether the directory still holds the model whose samples were stored. The path alone does
+not: after weights are overwritten in place (the next checkpoint of a training run, a repeated
+download), the stored samples would be those of the old weights. Reading the weights takes minutes.
+So a weight file counts by name, size and time of last change. Configuration, index and tokenizer
 files are read.
 """
 
@@ -17,12 +17,13 @@ from pathlib import Path
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".msgpack", ".h5", ".npz")
 """Files that hold weights."""
 READ_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
-"""Files that say how the weights are used: configuration, index, tokenizer, template, the
-model's own code.
+"""Files that say how the weights are used.
+
+They are configuration, index, tokenizer, template and the model's own code.
 """
 _READ_SUFFIXES_2 = (*READ_SUFFIXES, ".bpe", ".tokens", ".vocab", ".spm")
-# Of JSON and text files those that models are read from, by their names: a run's eval_results.json
-# or a README.txt, which other programs leave beside the weights, say nothing about them.
+# Names of the JSON and text files that models are read from. Other programs leave files such as a
+# run's eval_results.json or a README.txt beside the weights; they do not describe the model.
 _OF_THE_MODEL = re.compile(
     r"config|token|vocab|merge|index|template|params|tekken|processor|quant|adapter|module|model|bpe",
     re.I,
@@ -33,18 +34,26 @@ LARGEST_READ = 64 << 20
 Tokenizers of 2025 take up to 35 MB.
 """
 
-# A download of the Hugging Face hub is links to files that are named by the digest of their
-# contents.
+# A download of the Hugging Face hub consists of links to files that are named by the digest of
+# their contents.
 _CONTENT_NAMED = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def fingerprint(path: str | Path, rules: int = 2) -> str | None:
-    """16 hex digits for a directory (or a file) of weights; None where nothing is there, as for a
-    hub id.
+    """Return the fingerprint of a directory (or a file) of weights: 16 hex digits.
 
-    Of a directory the files in it and one folder down count, but for hidden ones and for what is
-    neither weights nor read with them (README, images). ``rules``: 1 for those by which runs before
-    there were others froze theirs. Raises `OSError` for a file that cannot be read.
+    In a directory the files in it and one folder down count. Hidden files do not count, and neither
+    do files that are not weights and not read with them (README, images).
+
+    Args:
+        path: The directory or file.
+        rules: The version of the rules; 1 for runs that froze their fingerprints before version 2.
+
+    Returns:
+        The fingerprint; None if the path does not exist, as for a hub id.
+
+    Raises:
+        OSError: A file cannot be read.
     """
     place = Path(path)
     if not place.exists():
@@ -58,8 +67,8 @@ def fingerprint(path: str | Path, rules: int = 2) -> str | None:
 
 
 def _files(directory: Path, rules: int) -> Iterator[Path]:
-    """The files that count, in an order that does not depend on the file system."""
-    # No deeper: a path given by mistake may hold a whole file system.
+    """Return the files that count, in an order independent of the file system."""
+    # No deeper, because a path given by mistake may hold a whole file system.
     for file in sorted((*directory.glob("*"), *directory.glob("*/*"))):
         hidden = any(part.startswith(".") for part in file.relative_to(directory).parts)
         if not hidden and _counts(file, rules) and file.is_file():
@@ -76,8 +85,9 @@ def _counts(file: Path, rules: int) -> bool:
 
 
 def _state(file: Path, rules: int) -> str:
-    """What a file holds: by its contents, by a name that tells them, or by size and time of
-    last change.
+    """Return what identifies the content of a file.
+
+    It is the content, a name that is a digest of it, or size and time of last change.
     """
     found = file.stat()
     read = READ_SUFFIXES if rules == 1 else _READ_SUFFIXES_2

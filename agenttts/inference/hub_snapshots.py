@@ -1,6 +1,4 @@
-"""Models that were downloaded from the Hugging Face hub: where its cache keeps them on this
-machine.
-"""
+"""Models downloaded from the Hugging Face hub: their place in the local cache."""
 
 from __future__ import annotations
 
@@ -11,14 +9,16 @@ MAIN = "main"
 
 
 _SHOWS_A_MODEL = ("config.json", "params.json", "*.gguf", "*.safetensors")
-"""Files of which a downloaded model has one: Hugging Face's configuration, Mistral's own, or
-weights that need neither.
+"""Patterns of files; a downloaded model has at least one of them.
+
+They are Hugging Face's configuration, Mistral's own, or weights that need neither.
 """
 
 
 def hub_cache() -> Path:
-    """The hub's cache directory, as ``HF_HUB_CACHE`` (earlier ``HUGGINGFACE_HUB_CACHE``) or
-    ``HF_HOME`` say.
+    """Return the hub's cache directory.
+
+    ``HF_HUB_CACHE`` (earlier ``HUGGINGFACE_HUB_CACHE``) or ``HF_HOME`` names it.
     """
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if cache := os.environ.get(name):
@@ -28,11 +28,14 @@ def hub_cache() -> Path:
 
 
 def find_snapshot(model_id: str, revision: str | None) -> Path | None:
-    """The directory of a downloaded revision (a branch, a tag or a commit; None: ``main``); None
-    where there is none.
+    """Return the directory of a downloaded revision; None if there is none.
 
     Source: the layout that huggingface_hub documents: ``models--ORG--NAME`` with ``refs`` and
     ``snapshots``.
+
+    Args:
+        model_id: The hub id.
+        revision: A branch, a tag or a commit; None for ``main``.
     """
     folder = hub_cache() / f"models--{model_id.replace('/', '--')}"
     name = revision or MAIN
@@ -46,10 +49,13 @@ def find_snapshot(model_id: str, revision: str | None) -> Path | None:
 
 
 def _expanded(place: str) -> Path:
-    """A path of the environment with variables and ``~`` replaced, as huggingface_hub does."""
+    """Return a path of the environment with variables and ``~`` replaced.
+
+    huggingface_hub does the same.
+    """
     return Path(os.path.expandvars(place)).expanduser()
 
 
 def download_command(model_id: str, revision: str | None) -> str:
-    """The command that downloads a model into the hub's cache."""
+    """Return the command that downloads a model into the hub's cache."""
     return f"hf download {model_id}{f' --revision {revision}' if revision else ''}"

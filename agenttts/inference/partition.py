@@ -1,10 +1,10 @@
-"""In what order to draw samples that other trials draw at the same time.
+"""The order in which simultaneous trials draw their common samples.
 
 Trials of one iteration often have the same first choices, start at the same moment and lack the
 same samples. The prompts are divided between them. Each trial draws the samples of its own part
-first, then those of the other parts, each from its end. Between calls it leaves out what others
-have stored meanwhile (`agenttts.inference.sampler`). Trials do not block on each other: where one
-never starts or ends early, the others draw its part as well.
+first, then those of the other parts, each from its end. Between calls it leaves out the samples
+that others have stored meanwhile (`agenttts.inference.sampler`). Trials do not block on each other:
+if one never starts or ends early, the others draw its part as well.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-# A part is drawn in about `_CALLS` engine calls of at least `_LEAST` samples each: smaller calls do
-# not fill vLLM's batch. A part with fewer samples is drawn in one call.
+# A part is drawn in about `_CALLS` engine calls of at least `_LEAST` samples each, because smaller
+# calls do not fill vLLM's batch. A part with fewer samples is drawn in one call.
 _CALLS, _LEAST = 4, 256
 
 
 @dataclass(frozen=True)
 class SamplePartition:
-    """The part of peer ``position`` (from 0) of ``peers`` that draw from the same prompts."""
+    """The part of peer ``position`` (from 0) of ``peers`` with the same prompts."""
 
     position: int = 0
     peers: int = 1
 
     def parts(self, keys: Sequence[str]) -> list[list[str]]:
-        """All of ``keys`` in the order to draw them, the own part first.
+        """Return all of ``keys`` in the order to draw them, the own part first.
 
-        Every peer has to be given the same keys in the same order.
+        Every peer must be given the same keys in the same order.
         """
         bounds = [len(keys) * peer // self.peers for peer in range(self.peers + 1)]
         parts = [list(keys[a:b]) for a, b in pairwise(bounds)]
@@ -36,9 +36,14 @@ class SamplePartition:
         return [parts[self.position], *([*reversed(part)] for part in others)]
 
     def call_size(self, missing: int, most: int) -> int:
-        """Samples of one engine call, of ``missing`` in all: at most ``most``.
+        """Return the samples of one engine call; at most ``most``.
 
-        With peers a call is smaller, so that between calls each finds what the others have stored.
+        With peers a call is smaller, so that between calls each peer finds what the others have
+        stored.
+
+        Args:
+            missing: The missing samples in all.
+            most: The largest call.
         """
         if self.peers == 1:
             return most

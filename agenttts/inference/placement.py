@@ -1,4 +1,4 @@
-"""Engine options that say where an engine runs and how large it is, not what it computes."""
+"""Engine options that place or size an engine and do not change its results."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ PLACING_OPTIONS = (
     *("cpu_offload_gb", "kv_offloading_backend", "kv_offloading_size", "offload_backend"),
     *("max_num_seqs", "max_num_batched_tokens", "batch_size", "device_map", "max_memory"),
 )
-"""Options that only place or size an engine: its samples are the same up to the numerics of
-batching.
+"""Options that only place or size an engine.
+
+Its samples are the same with any of their values, up to the numerics of batching.
 """
 
 
 def over_gpus(options: Mapping[str, Any], gpus: int) -> dict[str, Any]:
-    """vLLM's options for an engine of ``gpus`` GPUs: tensor parallel, unless they say
-    themselves how it is laid over them.
+    """Return vLLM's options for an engine of ``gpus`` GPUs.
+
+    It is tensor parallel, unless the options set the parallelism themselves.
     """
     if gpus > 1 and not any(name in options for name in PARALLEL_OPTIONS):
         return {**options, "tensor_parallel_size": gpus}

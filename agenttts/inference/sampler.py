@@ -1,4 +1,4 @@
-"""Drawing samples: from the store what is there, from the model's engine what is missing.
+"""Draw samples: read stored samples, and generate the missing ones with an engine.
 
 The sampler looks into the store before every engine call, because other trials may have drawn the
 same samples meanwhile.
@@ -30,24 +30,31 @@ from agenttts.inference.store import SampleStore, StoredSample
 from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking, remove_thinking
 
 SAMPLES_A_CALL = 2048
-"""Samples of one engine call, stored before the next: enough to fill vLLM's batch, and what a
-killed job loses.
+"""Samples of one engine call, which are stored before the next call.
+
+They fill vLLM's batch. A killed job loses at most one call.
 """
 TOKENS_A_CALL = 4 << 20
-"""Tokens that a call may generate, so that a job loses no hours of a model that thinks."""
+"""Tokens that a call may generate.
+
+It bounds the hours that a killed job loses with a model that thinks.
+"""
 FEWEST_A_CALL = 512
-"""Samples of a call however long they may be: twice what vLLM runs at once by default."""
+"""The fewest samples of a call, also if they may be long.
+
+It is twice the number that vLLM runs at once by default.
+"""
 
 
 @dataclass(frozen=True)
 class DrawResult:
     """The k samples of one prompt.
 
-    ``texts`` are the samples without the model's thinking; the store keeps them whole. ``cut`` of
-    them ran into ``max_tokens``. ``prompt_tokens`` (the prompt, once) and ``decode_tokens`` (all k
-    samples) are what the draw takes, whoever computed it; ``reused_tokens`` is the part of their
-    sum that came from the sample store or from an equal prompt of the same draw. The prompt counts
-    as reused when no sample had to be drawn.
+    ``texts`` are the samples without the model's thinking. The store keeps them with it. ``cut``
+    counts the samples that ended at ``max_tokens``. ``prompt_tokens`` (the prompt, once) and
+    ``decode_tokens`` (all k samples) are the tokens of the draw, computed here or not.
+    ``reused_tokens`` is the part of their sum that came from the sample store or from an equal
+    prompt of the same draw. The prompt counts as reused when no sample had to be drawn.
     """
 
     texts: tuple[str, ...]
@@ -60,7 +67,7 @@ class DrawResult:
 
 @dataclass
 class ModelTotals:
-    """What was computed on a model: tokens as `DrawResult` counts them, wall seconds."""
+    """What was computed on a model: tokens as in `DrawResult`, and wall seconds."""
 
     prompt_tokens: int = 0
     decode_tokens: int = 0
@@ -72,9 +79,9 @@ class ModelTotals:
 class Sampler:
     """Draws samples of any of ``models``, with one engine at a time.
 
-    A model's engine starts when the first sample is missing from the store, and ends when another
-    model's must start: models share a GPU one after the other. ``totals`` counts by model name.
-    `close` ends the engine and stores what was drawn.
+    A model's engine starts when the first sample is missing from the store. It ends when the engine
+    of another model must start, because models share a GPU one after the other. ``totals`` counts
+    by model name. `close` ends the engine and stores what was drawn.
     """
 
     def __init__(
@@ -101,11 +108,20 @@ class Sampler:
         k: int,
         partition: SamplePartition = ALONE,
     ) -> list[DrawResult]:
-        """Samples 0..k-1 of each prompt, in order.
+        """Return samples 0..k-1 of each prompt, in order.
 
-        Equal prompts are drawn once. At temperature 0 all samples are equal: one is drawn and
-        repeated. ``partition`` is this sampler's part where others draw from the same prompts.
-        Raises `EngineError` when the model cannot be loaded or run.
+        Equal prompts are drawn once. At temperature 0 all samples are equal, so one is drawn and
+        repeated.
+
+        Args:
+            model_name: The model to draw from.
+            prompts: The prompts.
+            params: The sampling parameters.
+            k: The number of samples of each prompt.
+            partition: This sampler's part where others draw from the same prompts.
+
+        Raises:
+            EngineError: The model cannot be loaded or run.
         """
         if k < 1:
             raise ValueError(f"k is {k}; a draw takes at least one sample")
@@ -150,8 +166,10 @@ class Sampler:
         k: int,
         partition: SamplePartition,
     ) -> dict[str, set[int]]:
-        """Extend every list of ``samples`` to k, storing after each engine call; the indices
-        that were drawn here.
+        """Extend every list of ``samples`` to k, and store after each engine call.
+
+        Returns:
+            The indices that were drawn here, by key.
         """
         drawn: dict[str, set[int]] = {}
         missing = sum(k - len(found) for found in samples.values())
@@ -185,16 +203,16 @@ class Sampler:
             self._store.flush()
 
     def _take_new(self, samples: dict[str, list[StoredSample]], k: int) -> None:
-        """Extend the lists by what others have stored since the last lookup."""
+        """Extend the lists by the samples that others stored since the last lookup."""
         new = self._store.lookup_new({key: k for key, found in samples.items() if len(found) < k})
-        # A sample after a gap (the shard before it is not visible yet) is drawn again. That is rare
-        # and costs time only.
+        # A sample after a gap (the shard before it is not visible yet) is drawn again. This is rare
+        # and costs only time.
         for key, found in new.items():
             while len(samples[key]) in found:
                 samples[key].append(found[len(samples[key])])
 
     def _engine(self, model_name: str) -> Engine:
-        # What the engine is made of; two names for one model share it.
+        # The key holds the parts that the engine is made from. Two names for one model share it.
         model = self._models[model_name]
         if self._loaded is not None:
             if _same_engine(self._loaded[0], model):
@@ -220,14 +238,17 @@ class Sampler:
 
 
 def most_samples(samples: int, max_tokens: int) -> int:
-    """Samples of one engine call: ``samples``, and fewer where each may have many tokens."""
+    """Return the samples of one engine call: ``samples``, fewer if each may be long."""
     return min(samples, max(FEWEST_A_CALL, TOKENS_A_CALL // max(1, max_tokens)))
 
 
 def _result(
     samples: Sequence[StoredSample], drawn: Set[int], thinking: Thinking | None, *, repeats: int
 ) -> DrawResult:
-    """The draw of a prompt of whose samples those numbered ``drawn`` were not there before."""
+    """Return the draw of one prompt.
+
+    The samples numbered ``drawn`` were drawn here. The others were in the store.
+    """
     prompt_tokens = samples[0].prompt_tokens
     reused = sum(sample.decode_tokens for sample in samples if sample.index not in drawn)
     return DrawResult(
@@ -247,9 +268,9 @@ def _stored(
     model_name: str,
     thinking: Thinking | None,
 ) -> list[StoredSample]:
-    # A block of thinking that the prompt opened is opened in the stored reply too: cut short, it
-    # holds no other marker. Common ones whatever the setting is now: the sample may be read under
-    # another one.
+    # A block of thinking that the prompt opened is opened in the stored reply too. A reply that is
+    # cut short holds no other marker. The common markers are checked whatever the setting is now,
+    # because the sample may be read under another setting.
     end = completion.prompt_end
     opening = opened_thinking(end, thinking) or opened_thinking(end, COMMON_THINKING)
     return [
@@ -268,7 +289,7 @@ def _stored(
 
 
 def _same_engine(a: ModelConfig, b: ModelConfig) -> bool:
-    # These come with each request, or matter only after it.
+    # These fields come with each request, or matter only after it.
     plain: dict[str, Any] = {
         "name": "",
         "prompt_style": "chat",
@@ -284,8 +305,9 @@ def _next_call(
     k: int,
     size: int,
 ) -> dict[str, range]:
-    """The next ``size`` missing samples, fewer at the end of the own part and of all: their
-    indices by key.
+    """Return the next ``size`` missing samples: their indices by key.
+
+    There are fewer at the end of the own part and at the end of all parts.
     """
     calls: dict[str, range] = {}
     room = size
@@ -296,5 +318,5 @@ def _next_call(
                 calls[key] = range(there, min(k, there + room))
                 room -= len(calls[key])
         if calls and number == 0:
-            break  # by the time the own part is done, peers in step have done theirs
+            break  # peers in step have finished their parts when the own part is done
     return calls

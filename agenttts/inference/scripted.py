@@ -1,23 +1,23 @@
 """The scripted engine: replies from a file instead of a model.
 
-For trying a job spec, a task or a cluster's settings without weights or GPUs; it ships as an
+It serves to try a job spec, a task or a cluster's settings without weights or GPUs. It ships as an
 ordinary engine. A model's ``path`` is a JSON or YAML file:
 
-```yaml rules:                                   # the first rule whose strings all occur in the
-prompt replies
-  - contains: ["Which river", "Answer:"]
-    replies:
-      - {text: "the Danube", weight: 3}  # drawn by weight (default 1) with the sample's seed
-      - {text: "the Rhine"}
-default: "I do not know"                 # when no rule matches
+```yaml
+rules:  # the first rule whose strings all occur in the prompt replies
+- contains: ["Which river", "Answer:"]
+  replies:
+  - {text: "the Danube", weight: 3}  # drawn by weight (default 1) with the sample's seed
+  - {text: "the Rhine"}
+default: "I do not know"  # when no rule matches
 ```
 
-A token is a whitespace-separated word, and a finished reply takes one more, its end token. At
-temperature 0 the heaviest reply is given (of equals, the first). Options:
+A token is a whitespace-separated word. A finished reply takes one more token, its end token. At
+temperature 0 the engine gives the reply with the largest weight (of equals, the first). Options:
 
-- ``seconds_per_sample`` (number): sleep as long for each sample, to make long trials;
-- ``fail`` (``OOM`` or ``FAILED``): loading raises `EngineError` of that kind, to see what a run
-  makes of it;
+- ``seconds_per_sample`` (number): sleep this long for each sample, to make long trials;
+- ``fail`` (``OOM`` or ``FAILED``): loading raises `EngineError` of that kind, to test how a run
+  handles it;
 - ``max_model_len`` (integer, words): the context, after which prompts are truncated;
 - ``thinking`` (mapping): replies come with thinking, as reasoning models write it
   (`agenttts.inference.scripted_thinking`).
@@ -52,7 +52,7 @@ from agenttts.inference.tokenization import fit
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply and its weight among its rule's (relative, above 0)."""
+    """A reply and its weight (above 0), relative to the other replies of its rule."""
 
     text: str
     weight: float = 1.0
@@ -68,17 +68,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Script:
-    """A file of the scripted engine, read."""
+    """The content of a script file."""
 
     rules: tuple[Rule, ...]
     default: str
 
 
 class ScriptedEngine:
-    """Replies as the script at ``config.path`` says; see the module.
+    """Gives the replies of the script at ``config.path``; see the module.
 
-    Raises `EngineError` when the script or an option is wrong, or when the option ``fail`` asks for
-    it.
+    Raises:
+        EngineError: The script or an option is wrong, or the option ``fail`` asks for it.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -96,13 +96,13 @@ class ScriptedEngine:
             )
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion a request, in order."""
+        """Return one completion per request, in order."""
         if self._closed:
             raise EngineError(f"the engine of model '{self._name}' is closed")
         return [self._complete(request) for request in requests]
 
     def close(self) -> None:
-        """Nothing is held; later calls of `generate` raise."""
+        """Close the engine; later calls of `generate` raise."""
         self._closed = True
 
     def _complete(self, request: Request) -> Completion:
@@ -111,7 +111,7 @@ class ScriptedEngine:
         replies = self._replies(" ".join(words) if truncated else text)
         thinking = self._thinking
         if thinking is not None and isinstance(request.content, str):
-            thinking = replace(thinking, opened=False)  # plain text has no template to open a block
+            thinking = replace(thinking, opened=False)  # plain text has no template
         samples = []
         for seed in request.seeds:
             if self._seconds:
@@ -129,9 +129,10 @@ class ScriptedEngine:
 
 
 def read_script(path: Path) -> Script:
-    """The script in a JSON or YAML file.
+    """Read the script in a JSON or YAML file.
 
-    Raises `UserError` naming the file and the rule (counted from 1).
+    Raises:
+        UserError: The file is wrong; the message names the file and the rule (counted from 1).
     """
     try:
         source = path.read_text(encoding="utf-8")
@@ -194,9 +195,10 @@ def _string(content: Any, where: str) -> str:
 def read_options(
     options: Mapping[str, object],
 ) -> tuple[float, Literal["OOM", "FAILED"] | None, int | None]:
-    """(seconds_per_sample, fail, max_model_len).
+    """Return the options ``seconds_per_sample``, ``fail`` and ``max_model_len``.
 
-    Raises `UserError` for an unknown option or a value that is not valid.
+    Raises:
+        UserError: An option is unknown or its value is not valid.
     """
     valid = ("seconds_per_sample", "fail", "max_model_len", "thinking")
     for key in options:

@@ -1,18 +1,18 @@
-"""Thinking of the scripted engine: what a reasoning model writes around its answers, to try out
-what is made of it.
+"""Thinking of the scripted engine, as reasoning models write it around answers.
 
-The model option ``thinking`` is a mapping; every key may be left out:
+It serves to test how the thinking is handled. The model option ``thinking`` is a mapping; every key
+may be left out:
 
 ```yaml
 options:
   thinking:
     start: "<think>"      # the markers
     end: "</think>"
-    text: "…"             # what is thought; unset: a draft full of what parsers look for
-    blocks: 1             # so many blocks: the first before the reply, the others within it
-    unclosed: 0.0         # the probability that a sample thinks until it is cut and says nothing
-    opened: false         # the prompt opens the first block, as some chat templates do: the sample
-        has only its end
+    text: "…"             # the thinking; unset: a draft full of what parsers look for
+    blocks: 1             # number of blocks: the first before the reply, the others within it
+    unclosed: 0.0         # the probability that a sample thinks until it is cut, without a reply
+    opened: false         # the prompt opens the first block, as some chat templates do: the
+                          # sample has only its end
 ```
 """
 
@@ -43,14 +43,15 @@ raise SystemExit("a draft that must not run")
 - no
 But the user wants only the answer. Let me write it.
 """
-"""What is thought unless ``text`` says otherwise: reference numbers, a wrong answer, JSON
-plans, code, a list.
+"""The thinking, unless ``text`` is set.
+
+It has reference numbers, a wrong answer, JSON plans, code and a list.
 """
 
 
 @dataclass(frozen=True)
 class ScriptedThinking:
-    """The option, read; see the module."""
+    """The option as read; see the module."""
 
     start: str = "<think>"
     end: str = "</think>"
@@ -61,14 +62,17 @@ class ScriptedThinking:
 
     @property
     def prompt_end(self) -> str:
-        """What the prompt ends with."""
+        """The text that the prompt ends with."""
         return f"{self.start}\n" if self.opened else ""
 
     def around(self, reply: str, max_words: int, temperature: float, seed: int) -> str:
-        """A reply with thinking in it. At temperature 0 every sample does what most do."""
+        """Return a reply with thinking in it.
+
+        At temperature 0 every sample takes the more probable case: thinking that ends, or not.
+        """
         luck = random.Random(f"thinking {seed}").random() if temperature > 0 else 0.5
         if luck < self.unclosed:
-            # Longer than the sample may be: it is cut within the block.
+            # Longer than the sample may be, so that it is cut within the block.
             return self._opening + self.text + " and then" * max_words
         first = f"{self._opening}{self.text}{self.end}\n\n"
         block = f"{self.start}{self.text}{self.end}"
@@ -80,20 +84,22 @@ class ScriptedThinking:
 
 
 def script_thinking(options: Mapping[str, Any]) -> Thinking | None:
-    """The markers of a scripted model by its options; None where it does not think, or its
-    option is wrong.
+    """Return the markers of a scripted model by its options.
+
+    None if it does not think, or if its option is wrong.
     """
     try:
         thinking = read_thinking(options)
-    except UserError:  # the engine says what is wrong with it
+    except UserError:  # the engine reports what is wrong with it
         return None
     return Thinking((thinking.start,), (thinking.end,)) if thinking else None
 
 
 def read_thinking(options: Mapping[str, Any]) -> ScriptedThinking | None:
-    """The option ``thinking`` of a scripted model; None without one.
+    """Return the option ``thinking`` of a scripted model; None without one.
 
-    Raises `UserError` naming what is wrong.
+    Raises:
+        UserError: The option is wrong; the message names what.
     """
     given = options.get("thinking")
     if given is None:
@@ -134,9 +140,9 @@ _RULES = {
 
 
 def _parts(reply: str, count: int) -> list[str]:
-    """A reply in ``count`` parts, cut between words; fewer where it has fewer words.
+    """Return a reply in ``count`` parts, cut between words.
 
-    Together they are the reply.
+    Together the parts are the reply. There are fewer parts if the reply has fewer words.
     """
     words = re.findall(r"\s*\S+\s*\Z|\s*\S+", reply) or [reply]
     count = min(count, len(words))

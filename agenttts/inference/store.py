@@ -1,13 +1,12 @@
-"""The sample store: samples under their address, shared by trials (and runs) through Parquet shards
-in a directory.
+"""The sample store: samples by address, in Parquet shards of a directory.
 
-Each shard is written once, whole, by one writer; readers scan whatever shards there are. Nothing is
-locked and nothing is rewritten, so any number of jobs may use a directory at once. Two jobs that
-draw the same sample at the same time both store it; a `lookup` takes the one in the first shard by
-name, `lookup_new` the one it reads first.
+Trials (and runs) share it. Each shard is written once, whole, by one writer. Readers scan all
+shards that exist. Nothing is locked and nothing is rewritten, so any number of jobs may use a
+directory at once. Two jobs that draw the same sample at the same time both store it. A `lookup`
+takes the sample in the first shard by name; `lookup_new` takes the one that it reads first.
 
-A shard that is damaged is set aside, as ``NAME.parquet.damaged``, and its samples are drawn again;
-one of another version, or another program's file, is left where it is and not used.
+A damaged shard is renamed to ``NAME.parquet.damaged``, and its samples are drawn again. A shard of
+another version, or a file of another program, is left where it is and not used.
 """
 
 from __future__ import annotations
@@ -41,13 +40,16 @@ SCHEMA = pl.Schema(
 )
 
 
-# What Polars raises for damaged files; the latter is no Exception.
+# What Polars raises for damaged files. PanicException is not a subclass of Exception.
 UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 @dataclass(frozen=True)
 class StoredSample:
-    """Sample ``index`` under ``key``; ``prompt_tokens`` and ``truncated`` are its prompt's."""
+    """Sample ``index`` under ``key``.
+
+    ``prompt_tokens`` and ``truncated`` are those of its prompt.
+    """
 
     key: str
     index: int
@@ -60,23 +62,26 @@ class StoredSample:
 
 
 def trial_writer(run: str, trial: str) -> str:
-    """The beginning of the ``writer`` of a trial's stores: the number of its process follows."""
+    """Return the beginning of the ``writer`` of a trial's stores.
+
+    The process number follows it.
+    """
     return _file_name(f"{run}-{trial}-")
 
 
 class SampleStore:
     """Samples in ``directory/*.parquet``.
 
-    ``writer`` names this process in the names of the shards it writes.
+    ``writer`` names this process in the names of the shards that it writes.
 
-    Samples added are found by this object's `lookup` at once, by others' after `flush`. Not for
-    several threads.
+    This object's `lookup` finds added samples at once. Other objects find them after `flush`. An
+    object is not safe for several threads.
     """
 
     def __init__(self, directory: Path, writer: str) -> None:
         self._directory = directory
-        # A random part besides: the same process number on another node must not replace this one's
-        # shards.
+        # The random part distinguishes processes of the same number on two nodes, so that one does
+        # not replace the shards of the other.
         self._writer = f"{_file_name(writer)}-{secrets.token_hex(4)}"
         self._shards = 0
         self._seen: set[Path] = set()
@@ -84,17 +89,27 @@ class SampleStore:
         self._buffer: list[StoredSample] = []
 
     def lookup(self, wanted: Mapping[str, int]) -> dict[str, list[StoredSample]]:
-        """The samples 0..m-1 that are stored under each key, m at most the number wanted.
+        """Return the samples 0..m-1 that are stored under each key.
 
-        A key without samples gets an empty list. Raises `OSError` when the disk fails.
+        m is at most the number wanted. A key without samples gets an empty list.
+
+        Raises:
+            OSError: The disk fails.
         """
         found = _by_key([*self._read(self._list(), wanted), *self._buffer], wanted)
         return {key: _prefix(samples) for key, samples in found.items()}
 
     def lookup_new(self, wanted: Mapping[str, int]) -> dict[str, dict[int, StoredSample]]:
-        """The samples that others have stored since the last lookup, by key and index.
+        """Return the samples that others stored since the last lookup.
 
-        Of each key those numbered below the number wanted. Raises `OSError` as `lookup` does.
+        Args:
+            wanted: The number of samples wanted, by key. Samples with a larger index are left out.
+
+        Returns:
+            The samples by key and index.
+
+        Raises:
+            OSError: The disk fails.
         """
         if not wanted:
             return {}
@@ -111,7 +126,7 @@ class SampleStore:
         """Write the samples added since the last flush as one shard, atomically."""
         if not self._buffer:
             return
-        # Not its parents: a run that was removed must not come back.
+        # Its parents are not made, because the directory of a removed run must not be made again.
         self._directory.mkdir(exist_ok=True)
         frame = pl.DataFrame([asdict(sample) for sample in self._buffer], schema=SCHEMA)
         atomic_write_parquet(self._directory / f"{self._writer}-{self._shards:05d}.parquet", frame)
@@ -119,26 +134,27 @@ class SampleStore:
         self._buffer.clear()
 
     def _list(self) -> list[Path]:
-        """The shards there are."""
+        """Return the existing shards."""
         shards = sorted(self._directory.glob("[!.]*.parquet"))
         self._seen = set(shards)
         return [shard for shard in shards if shard not in self._unusable]
 
     def _read(self, shards: list[Path], wanted: Mapping[str, int]) -> list[StoredSample]:
-        """What the shards hold under the wanted keys."""
+        """Return the samples that the shards hold under the wanted keys."""
         if not shards or not wanted:
             return []
         keys = pl.Series("key", list(wanted), pl.String())
         try:
             frame = _matching(shards, keys)
         except (*UNREADABLE, OSError):
-            # Shard by shard only when something is wrong: which one it is.
+            # Only when something is wrong, the shards are read one by one to find the damaged one.
             frame = pl.concat([self._read_one(shard, keys) for shard in shards])
         return [StoredSample(**row) for row in frame.iter_rows(named=True)]
 
     def _read_one(self, shard: Path, keys: pl.Series) -> pl.DataFrame:
-        """What one shard holds under the keys: nothing, when it is damaged or no shard of this
-        version.
+        """Return the samples that one shard holds under the keys.
+
+        There are none if the shard is damaged or not a shard of this version.
         """
         nothing = pl.DataFrame(schema=SCHEMA)
         try:
@@ -154,7 +170,7 @@ class SampleStore:
             return nothing
         except UNREADABLE:
             with contextlib.suppress(FileNotFoundError):
-                shard.read_bytes()  # a disk that fails is not a damaged file: this raises then
+                shard.read_bytes()  # raises if the disk fails; the file is not damaged then
         try:
             return _matching([shard], keys)
         except FileNotFoundError:
@@ -184,8 +200,9 @@ class SampleStore:
 def _by_key(
     samples: Iterable[StoredSample], wanted: Mapping[str, int]
 ) -> dict[str, dict[int, StoredSample]]:
-    """Samples by key and index, of each key those numbered below what is wanted; the first of
-    equals.
+    """Return samples by key and index, below the numbers wanted.
+
+    Of equal samples the first is taken.
     """
     found: dict[str, dict[int, StoredSample]] = {key: {} for key in wanted}
     for sample in samples:
@@ -195,7 +212,7 @@ def _by_key(
 
 
 def _matching(shards: list[Path], keys: pl.Series) -> pl.DataFrame:
-    # Columns that a later version adds do not change what these mean.
+    # Columns that a later version adds do not change the meaning of these columns.
     scan = pl.scan_parquet(shards, schema=SCHEMA, glob=False, extra_columns="ignore")
     return scan.filter(pl.col("key").is_in(keys.implode())).collect()
 

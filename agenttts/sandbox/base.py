@@ -12,14 +12,17 @@ Stop = Literal["time", "idle", "memory", "processes", "disk"]
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one run, all of its processes together unless said otherwise.
+    """Bounds of one run, for all of its processes together unless said otherwise.
 
-    ``seconds`` of wall time, after which it is stopped; ``idle_seconds`` without using a CPU (it
-    waits for input or sleeps), after which it is stopped too; ``cpu_seconds`` of CPU time a
-    process; ``memory_mb`` (2^20 bytes), also the address space of each process; ``processes``,
-    threads included, at a time; ``file_mb`` of one file, standard output and error included;
-    ``disk_mb`` of all files in its directory, which lies in memory too where the kernel allows it:
-    a run then takes up to ``memory_mb`` plus ``disk_mb``.
+    - ``seconds``: wall time, after which the run is stopped.
+    - ``idle_seconds``: time without CPU use (it waits for input or sleeps), after which it is
+      stopped.
+    - ``cpu_seconds``: CPU time per process.
+    - ``memory_mb``: 2^20 bytes; it also bounds the address space of each process.
+    - ``processes``: processes at a time, threads included.
+    - ``file_mb``: size of one file, standard output and error included.
+    - ``disk_mb``: size of all files in its directory. The directory is in memory too where the
+      kernel allows it; a run then takes up to ``memory_mb`` plus ``disk_mb``.
     """
 
     seconds: float = 3.0
@@ -35,9 +38,9 @@ class Limits:
 class Outcome:
     """How a run ended.
 
-    ``exit_code`` is the program's own (minus the signal's number when a signal ended it), None when
-    it was stopped; ``stopped`` says at which limit. ``stdout`` and ``stderr`` are the beginnings of
-    what it printed; ``seconds`` is wall time.
+    ``exit_code`` is the program's own (minus the signal's number when a signal ended it), or None
+    when the program was stopped. ``stopped`` says at which limit. ``stdout`` and ``stderr`` are the
+    beginnings of its output. ``seconds`` is wall time.
     """
 
     exit_code: int | None
@@ -48,7 +51,8 @@ class Outcome:
 
     @property
     def started(self) -> bool:
-        """Whether it ended without an error, or still ran or waited for input when its time was
-        over.
+        """Whether the program started properly.
+
+        It ended without an error, or it still ran or waited for input when its time was over.
         """
         return self.exit_code == 0 or self.stopped in ("time", "idle")

@@ -1,9 +1,9 @@
-"""The root file system of a sandboxed program: what it may see, and the one directory it may write
-to.
+"""The root file system of a sandboxed program.
 
-The mount points are made as ordinary directories before any namespace exists (`prepare`), because a
-process whose user id has no place in its user namespace (root in a container without capabilities)
-may mount there but not make files.
+The program sees parts of the machine read-only, and may write to one directory. The mount points
+are made as ordinary directories before any namespace exists (`prepare`). A process whose user id is
+not mapped in its user namespace (root in a container without capabilities) may mount there but not
+make files.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from agenttts.sandbox import system
 from agenttts.sandbox.base import MB
 
 ROOT, PROGRAM = "root", "program"
-"""Folders of a run's scratch directory: the mount points, and the program's own files
-(``/program`` inside).
+"""Folders of a run's scratch directory.
+
+They are the mount points, and the program's own files (``/program`` inside).
 """
 
 MOST_ENTRIES = 5_000
@@ -40,8 +41,9 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 
 
 def prepare(base: Path, shown: Sequence[Path]) -> None:
-    """Make the mount points under ``base``: the system's, and of the directories ``shown`` (the
-    interpreter's).
+    """Make the mount points under ``base``.
+
+    They are those of the system, and of the directories ``shown`` (the interpreter's).
     """
     root = base / ROOT
     for folder in (root, base / PROGRAM, root / PROGRAM, root / "proc", root / "dev", root / "etc"):
@@ -58,18 +60,23 @@ def prepare(base: Path, shown: Sequence[Path]) -> None:
 
 
 def give_memory(base: Path, megabytes: int) -> Path | None:
-    """Mount a bounded file system in memory for the program, with a copy of its files, in a new
-    mount namespace.
+    """Mount a bounded file system in memory, with a copy of the program's files.
 
-    Returns where this process sees it. None where the kernel grants none that may be written to (a
-    process whose user id has no place in its user namespace, see the module): `enter` then shows
-    the directory itself, which has no bound of its own. Raises ``OSError`` (ENOSPC) when the files
-    alone are too many.
+    The mount is in a new mount namespace.
+
+    Returns:
+        Where this process sees it. None if the kernel grants no writable one (for a process whose
+        user id is not mapped in its user namespace, see the module). `enter` then shows the
+        directory itself, which has no bound of its own.
+
+    Raises:
+        OSError: The files alone are too large (ENOSPC).
     """
     _own_mounts()
     place = base / ROOT / PROGRAM
     flags = system.MS_NOSUID | system.MS_NODEV
-    # Entries are bounded too: each takes a kilobyte of the kernel's memory, which no size bounds.
+    # Entries are bounded too, because each takes a kilobyte of the kernel's memory, which ``size``
+    # does not bound.
     data = f"size={megabytes * MB},nr_inodes={MOST_ENTRIES},mode=700"
     try:
         system.mount("tmpfs", str(place), "tmpfs", flags, data)
@@ -86,13 +93,13 @@ def give_memory(base: Path, megabytes: int) -> Path | None:
 
 
 def is_full(place: Path) -> bool:
-    """Whether a bounded file system has no byte or no entry left."""
+    """Return whether a bounded file system has no byte or no entry left."""
     state = os.statvfs(place)
     return state.f_bfree == 0 or state.f_ffree == 0
 
 
 def enter(base: Path, shown: Sequence[Path], *, has_memory: bool) -> None:
-    """Make the prepared directories this process's root, in a mount namespace of its own."""
+    """Make the prepared directories this process's root, in a new mount namespace."""
     _own_mounts()
     root = base / ROOT
     system.mount(str(root), str(root), "", system.MS_BIND | system.MS_REC)
@@ -101,9 +108,9 @@ def enter(base: Path, shown: Sequence[Path], *, has_memory: bool) -> None:
             _bind(path, root / path.relative_to("/"))
     if not has_memory:
         _bind(base / PROGRAM, root / PROGRAM)
-    # A /proc of its own process tree. Where the kernel grants none (parts of the outer one are
-    # hidden), none at all. Read-only: who is root outside owns the machine's settings in there, and
-    # an owner needs no capability to write.
+    # A /proc of the program's own process tree. If the kernel grants none (because parts of the
+    # outer one are hidden), there is none. It is read-only, because a process that is root outside
+    # owns the machine's settings in it, and an owner needs no capability to write.
     with suppress(OSError):
         flags = system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC | system.MS_RDONLY
         system.mount("proc", str(root / "proc"), "proc", flags)
@@ -128,7 +135,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _visible(shown: Sequence[Path]) -> list[Path]:
-    """What of the machine is seen inside, read-only."""
+    """Return the paths of the machine that are visible inside, read-only."""
     paths = [Path(p) for p in (*_SYSTEM, *_DEVICES) if Path(p).exists()]
     for path in shown:
         if not any(path.is_relative_to(other) for other in paths):
@@ -137,22 +144,25 @@ def _visible(shown: Sequence[Path]) -> list[Path]:
 
 
 def _is_link(path: Path) -> bool:
-    """Whether to show a link as a link: /bin, where it is usr/bin.
+    """Return whether to show a link as a link, e.g. /bin, which is usr/bin.
 
-    Others may lead to what is not shown.
+    Other links may lead to paths that are not shown.
     """
     return str(path) in _SYSTEM and path.is_symlink()
 
 
 def _bind(source: Path, target: Path) -> None:
-    # Recursive: in a new user namespace, what is mounted below a directory may not be uncovered.
+    # Recursive, because in a new user namespace the mounts below a directory may not be uncovered.
     system.mount(str(source), str(target), "", system.MS_BIND | system.MS_REC)
 
 
 def _make_read_only(place: str) -> None:
-    """Remount; flags that the outer namespace has set are locked, and must be named again."""
+    """Mount again as read-only.
+
+    Flags that the outer namespace has set are locked, and must be given again.
+    """
     flags = os.statvfs(place).f_flag
-    # These have one value in statvfs(3) and mount(2); relatime has two.
+    # These flags have the same value in statvfs(3) and mount(2); relatime has two values.
     kept = flags & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME)
     kept |= system.MS_RELATIME if flags & os.ST_RELATIME else 0
     change = system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | system.MS_NOSUID
@@ -160,8 +170,9 @@ def _make_read_only(place: str) -> None:
 
 
 def _mounts_under(root: str) -> Iterable[str]:
-    """Mount points at or below ``root``, from /proc/self/mountinfo (proc(5)); octal escapes
-    undone.
+    """Yield the mount points at or below ``root``.
+
+    They are read from /proc/self/mountinfo (proc(5)), with octal escapes decoded.
     """
     places = []
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():

@@ -1,10 +1,11 @@
-"""The process between a trial and a sandboxed program: sets the sandbox up, watches over it,
-reports, ends it.
+"""The process between a trial and a sandboxed program.
 
-Three processes: this one (in the outer process tree, so that it sees what runs), the first process
-of the new tree (PID 1 there: when it exits, the kernel kills every process of the tree), and the
-program. It reads one JSON document from standard input and writes one to standard output. Standard
-library alone; the interpreter is started without the caller's environment.
+It sets the sandbox up, watches the program, ends it and reports how it ended. There are three
+processes: this one (in the outer process tree, so that it sees all processes of the program), the
+first process of the new tree (PID 1 there: when it exits, the kernel kills every process of the
+tree), and the program. This process reads one JSON document from standard input and writes one to
+standard output. It uses the standard library alone. The interpreter is started without the caller's
+environment.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from agenttts.sandbox.watch import Usage, disk_bytes, unlinked_bytes, usage
 _POLL_SECONDS = 0.01
 _DISK_SECONDS = 0.2
 _INNER_ID = 1000
-# Programs yield to the process that watches them. Root has no kernel limit of processes, and a fork
-# bomb at equal priority outran the watcher: thousands of processes before it was stopped (2026-11).
+# Programs have a lower priority than the process that watches them. The kernel does not limit the
+# number of root's processes. A fork bomb at equal priority made thousands of processes before the
+# watcher stopped it (2026-11).
 _NICENESS = 15
 
 
 class _Refused(Exception):
-    """The kernel does not let the sandbox be made; nothing was run."""
+    """The kernel does not allow the sandbox to be made; nothing was run."""
 
 
 def main() -> None:
@@ -63,7 +65,7 @@ def _supervise(
             raise
         return {"exit_code": None, "stopped": "disk", "seconds": 0.0}
     status_in, status_out = os.pipe()
-    # Held open and never written to: a program that reads its input waits.
+    # The pipe is held open and never written to, so that a program that reads its input waits.
     stdin_in, _stdin_out = os.pipe()
     started = time.monotonic()
     first = os.fork()
@@ -89,7 +91,10 @@ def _supervise(
 
 
 def _enter_namespaces() -> None:
-    """User, process, network and IPC namespaces; the process itself stays in its process tree."""
+    """Enter new user, process, network and IPC namespaces.
+
+    The process itself stays in its process tree.
+    """
     user, group = os.getuid(), os.getgid()
     try:
         system.unshare(
@@ -97,8 +102,8 @@ def _enter_namespaces() -> None:
         )
     except OSError as error:
         raise _Refused(f"the kernel refuses user namespaces ({error.strerror})") from error
-    # Root without capabilities may map no id, and does not need one: the program then has the
-    # "nobody" id.
+    # Root without capabilities may not map any id, and does not need to: the program then has the
+    # id "nobody".
     with suppress(PermissionError):
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{_INNER_ID} {user} 1")
@@ -122,7 +127,7 @@ def _first_process(
     stdin: int,
     status: int,
 ) -> NoReturn:
-    """Process 1 of the new tree: starts the program, waits for it, says how it ended."""
+    """Run as process 1 of the new tree: start the program, report how it ended."""
     result: dict[str, object] = {}
     try:
         system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -130,7 +135,7 @@ def _first_process(
         err = os.open(base / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         filesystem.enter(base, shown, has_memory=has_memory)
         system.drop_capabilities()
-        # The program must not read this process through /proc, its open files above all.
+        # The program must not read this process through /proc, above all its open files.
         system.prctl(system.PR_SET_DUMPABLE, 0)
         program = os.fork()
         if program == 0:
@@ -171,7 +176,7 @@ def _environment() -> dict[str, str]:
         "HOME": home,
         "TMPDIR": home,
         "LANG": "C.UTF-8",
-        # One thread: a numeric library would otherwise start one for each core of the node.
+        # One thread: otherwise a numeric library would start one for each core of the node.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
@@ -194,17 +199,18 @@ def _limit(limits: Limits) -> None:
 
 
 def _processes_count_by_namespace() -> bool:
-    """Linux 5.14 on.
+    """Return whether the limit of processes counts by namespace (Linux 5.14 on).
 
-    Before, the limit would count all that the user runs on the node, engines included.
+    Before, the limit counts all of the user's processes on the node, engines included.
     """
     major, minor = platform.release().split(".")[:2]
     return (int(major), int("".join(c for c in minor if c.isdigit()) or 0)) >= (5, 14)
 
 
 def _disk_check(first: int, base: Path, memory: Path | None, limits: Limits) -> Callable[[], bool]:
-    """Whether the program has used up its disk: told by the kernel, which bounds it, or else
-    counted.
+    """Return a function that says whether the program has used up its disk.
+
+    The kernel says it if it bounds the disk; otherwise the files are counted.
     """
     if memory is not None:
         return lambda: filesystem.is_full(memory)
@@ -220,9 +226,12 @@ def _disk_check(first: int, base: Path, memory: Path | None, limits: Limits) -> 
 def _watch(
     first: int, disk_is_full: Callable[[], bool], limits: Limits, started: float
 ) -> Stop | None:
-    """Wait for process 1 to end; or say which limit was passed.
+    """Wait for process 1 to end.
 
     The kernel does not limit totals, so they are polled.
+
+    Returns:
+        The limit that was passed; None if none was.
     """
     last, last_change, next_disk = Usage(0, 0, 0, False), started, started + _DISK_SECONDS
     while True:
@@ -249,5 +258,5 @@ def _watch(
 
 
 def _ended(pid: int) -> bool:
-    """Whether a child has ended, without reaping it."""
+    """Return whether a child has ended, without reaping it."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -1,4 +1,4 @@
-"""The caller's side of the sandbox: files in, an `Outcome` out."""
+"""The caller's side of the sandbox: takes files and returns an `Outcome`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agenttts.sandbox.scratch import scratch_directory
 
 _PACKAGE_ROOT = str(Path(agenttts.__file__).parents[1])
 _SHOWN_BYTES = 16_384
-# Setting up takes a fraction of a second: a launcher that takes so much longer than its program's
+# The set-up takes a fraction of a second. A launcher that takes so much longer than its program's
 # time limit has failed.
 _PATIENCE_SECONDS = 60.0
 
@@ -29,11 +29,18 @@ _PATIENCE_SECONDS = 60.0
 def run_program(
     files: Mapping[str, str], main: str = "main.py", limits: Limits | None = None
 ) -> Outcome:
-    """Run the Python program ``main`` of ``files`` (relative path to text) in a sandbox, once.
+    """Run a Python program in a sandbox, once.
 
-    The interpreter is the caller's. Safe to call from several threads at a time. Raises
-    `MissingRequirement` when the machine cannot make the sandbox (nothing has been run then) and
-    ``ValueError`` for a path that leaves the program's directory.
+    The interpreter is the caller's. Several threads may call this at a time.
+
+    Args:
+        files: The program's texts by relative path.
+        main: The path of the file to run.
+        limits: The bounds of the run; None for the default ones.
+
+    Raises:
+        MissingRequirement: The machine cannot make the sandbox; nothing has been run.
+        ValueError: A path leaves the program's directory.
     """
     bounds = limits or Limits()
     with scratch_directory() as base:
@@ -55,8 +62,12 @@ def run_program(
 
 @cache
 def check_sandbox() -> None:
-    """Raise `MissingRequirement` unless a sandbox can be made here; runs an empty program once
-    a process.
+    """Check that a sandbox can be made here.
+
+    It runs an empty program, once per process.
+
+    Raises:
+        MissingRequirement: The sandbox cannot be made.
     """
     if not sys.platform.startswith("linux") or not seccomp.supported():
         raise _missing(f"it is made for Linux on x86-64 and 64-bit ARM, not {platform.machine()}")
@@ -69,7 +80,8 @@ def check_sandbox() -> None:
 def _launch(task: str, timeout: float) -> dict[str, Any]:
     code = f"import sys; sys.path.insert(0, {_PACKAGE_ROOT!r}); from agenttts.sandbox.launcher import main; main()"
     with subprocess.Popen(
-        # Isolated and without site packages: nothing of the caller's set-up, and a quick start.
+        # Isolated and without site packages: nothing of the caller's environment, and a quick
+        # start.
         [sys.executable, "-I", "-S", "-B", "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,7 +1,7 @@
-"""A system call filter (seccomp(2), as classic BPF): no sockets, namespaces or other processes.
+"""A filter of system calls: no sockets, namespaces or other processes.
 
-It is a second protection beside the namespaces: faults of a kernel interface that is refused cannot
-be used.
+It uses seccomp(2), as classic BPF. It is a second protection beside the namespaces: a program
+cannot use the faults of a kernel interface that is refused.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import struct
 
 from agenttts.sandbox import system
 
-# (x86_64, aarch64); None where an architecture has no such call. From the kernel's syscall tables.
+# (x86_64, aarch64); None if an architecture has no such call. From the kernel's tables of system
+# calls.
 _REFUSED: dict[str, tuple[int | None, int | None]] = {
-    # socketpair stays: an event loop wakes itself through one, and it leads nowhere.
+    # socketpair is allowed: an event loop wakes itself through one, and it connects to no other
+    # program.
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     "accept": (43, 202), "accept4": (288, 242),
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
@@ -27,7 +29,7 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
     "bpf": (321, 280), "perf_event_open": (298, 241), "syslog": (103, 116), "acct": (163, 89),
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
-    # Memory that no address space limit counts.
+    # Memory that no limit of address space counts.
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "msgget": (68, 186),
     "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106),
     "kexec_load": (246, 104), "kexec_file_load": (320, 294), "reboot": (169, 142),
@@ -49,12 +51,15 @@ _NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 
 
 def supported() -> bool:
-    """Whether this machine's architecture has a filter."""
+    """Return whether this machine's architecture has a filter."""
     return platform.machine() in _AUDIT_ARCH
 
 
 def install() -> None:
-    """Filter this process and all that it starts. Takes no privilege, and cannot be undone."""
+    """Filter the calls of this process and of all processes that it starts.
+
+    This needs no privilege and cannot be undone.
+    """
     program = build(platform.machine())
 
     class Program(ctypes.Structure):
@@ -67,12 +72,13 @@ def install() -> None:
 
 
 def build(machine: str) -> bytes:
-    """The filter for an architecture, as an array of struct sock_filter."""
+    """Return the filter for an architecture, as an array of struct sock_filter."""
     column = list(_AUDIT_ARCH).index(machine)
     refused = sorted(n for numbers in _REFUSED.values() if (n := numbers[column]) is not None)
     code = [
         _instruction(_LOAD, _ARCH),
-        # Another architecture's numbers (32-bit calls) mean other calls: such a program is killed.
+        # The numbers of another architecture (32-bit calls) mean other calls, so such a program is
+        # killed.
         _instruction(_JUMP_EQUAL, _AUDIT_ARCH[machine], 1, 0),
         _instruction(_RETURN, _KILL),
         _instruction(_LOAD, _NUMBER),
@@ -88,7 +94,7 @@ def build(machine: str) -> bytes:
             _instruction(_RETURN, _ERRNO | errno.EPERM),
         ]
     code += [
-        # A filter cannot read clone3's flags, which are in memory. Where clone3 is missing, the C
+        # A filter cannot read clone3's flags, which are in memory. If clone3 is missing, the C
         # library calls clone.
         _instruction(_JUMP_EQUAL, _CLONE3, 0, 1),
         _instruction(_RETURN, _ERRNO | errno.ENOSYS),

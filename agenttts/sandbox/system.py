@@ -1,8 +1,7 @@
-"""The Linux calls that Python's standard library lacks, by ctypes: each raises `OSError` as `os`
-does.
+"""The Linux calls that Python's standard library lacks, by ctypes.
 
-Constants are those of the kernel's headers; see unshare(2), mount(2), pivot_root(2), prctl(2),
-capset(2).
+Each raises `OSError`, as those of `os` do. Constants are those of the kernel's headers; see
+unshare(2), mount(2), pivot_root(2), prctl(2), capset(2).
 """
 
 from __future__ import annotations
@@ -32,35 +31,38 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def unshare(flags: int) -> None:
-    """Give this process namespaces of its own."""
+    """Give this process its own namespaces."""
     _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
-    """mount(2); ``data`` are the file system's own options."""
+    """Call mount(2); ``data`` are the file system's own options."""
     words = [os.fsencode(source), os.fsencode(target), kind.encode()]
     done = _libc.mount(*words, ctypes.c_ulong(flags), data.encode() or None)
     _checked(done, f"mount {target}")
 
 
 def unmount(target: str) -> None:
-    """umount2(2), also of what is in use."""
+    """Call umount2(2), also for a file system in use."""
     _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
 
 
 def pivot_root(new: str) -> None:
-    """Make ``new``, a mount point, the root of this mount namespace; the old root is gone."""
+    """Make ``new``, a mount point, the root of this mount namespace.
+
+    The old root is gone.
+    """
     os.chdir(new)
     number = _PIVOT_ROOT[platform.machine()]
     _checked(_libc.syscall(ctypes.c_long(number), b".", b"."), "pivot_root")
-    # Stacked on the new root by pivoting onto the same place: see pivot_root(2), "pivot_root(".",
-    # ".")".
+    # The old root is stacked on the new root, because both are the same place: see pivot_root(2),
+    # "pivot_root(".", ".")".
     _checked(_libc.umount2(b".", MNT_DETACH), "umount")
     os.chdir("/")
 
 
 def prctl(option: int, value: int, pointer: object = None) -> None:
-    """prctl(2) with one value and, for filters, a pointer."""
+    """Call prctl(2) with one value and, for filters, a pointer."""
     done = _libc.prctl(
         ctypes.c_int(option), ctypes.c_ulong(value), pointer, ctypes.c_ulong(0), ctypes.c_ulong(0)
     )
@@ -68,7 +70,7 @@ def prctl(option: int, value: int, pointer: object = None) -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up every capability of this process, in whichever user namespace."""
+    """Give up every capability of this process, in any user namespace."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     none = (ctypes.c_uint32 * 6)()
     _checked(_libc.capset(header, none), "capset")

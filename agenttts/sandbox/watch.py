@@ -1,6 +1,6 @@
-"""What a tree of processes uses, read from /proc (proc(5)).
+"""The resources that a tree of processes uses, read from /proc (proc(5)).
 
-Not by psutil: the launcher, which looks every 10 ms, runs without site packages.
+psutil is not used, because the launcher, which looks every 10 ms, runs without site packages.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Usage:
-    """``processes`` counts threads, ``memory`` is resident bytes (shared pages by each),
-    ``ticks`` are CPU clock ticks, ``asleep`` says that no process runs or waits for a disk.
+    """The resources that a tree of processes uses.
+
+    ``processes`` counts threads. ``memory`` is resident bytes (shared pages count for each
+    process). ``ticks`` are CPU clock ticks. ``asleep`` says that no process runs or waits for a
+    disk.
     """
 
     processes: int
@@ -31,14 +34,15 @@ class Usage:
 
 
 def usage(first: int, enough: int) -> Usage:
-    """Of ``first`` and its descendants that live; stops counting above ``enough`` processes.
+    """Return the resources of ``first`` and its living descendants.
 
-    A program may fork faster than its processes are counted: a count of all would not end.
+    The count stops above ``enough`` processes. A program may fork faster than its processes are
+    counted, so a complete count would not end.
     """
     processes = memory = ticks = 0
     asleep = True
     for pid in _tree(first):
-        # It has ended meanwhile.
+        # The process has ended meanwhile.
         with suppress(OSError, ValueError, IndexError):
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
             fields = stat.rpartition(")")[2].split()
@@ -55,11 +59,10 @@ def usage(first: int, enough: int) -> Usage:
 
 
 def disk_bytes(folder: Path, enough: int) -> int:
-    """Bytes of the files below a folder, empty ones counted as 1 kB; stops counting above
-    ``enough``.
+    """Return the bytes of the files below a folder; an empty file counts as 1 kB.
 
-    A directory that cannot be looked into (its path is too long, or its mode was changed) counts as
-    above it.
+    The count stops above ``enough``. If a directory cannot be read (its path is too long, or its
+    mode was changed), the result is above ``enough``.
     """
     total = entries = 0
     folders = [str(folder)]
@@ -76,7 +79,7 @@ def disk_bytes(folder: Path, enough: int) -> int:
                 with suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-                    # Allocated blocks, not length: a file may be sparse.
+                    # Allocated blocks, not length, because a file may be sparse.
                     total += max(1024, entry.stat(follow_symlinks=False).st_blocks * 512)
                 if total > enough or entries > MOST_ENTRIES:
                     return enough + 1
@@ -84,8 +87,10 @@ def disk_bytes(folder: Path, enough: int) -> int:
 
 
 def unlinked_bytes(first: int, enough: int) -> int:
-    """Bytes of the files without a name that ``first`` and its descendants hold open, as `usage` of
-    ``enough`` of them at most. Mapped ones are not seen.
+    """Return the bytes of the open files without a name.
+
+    They are the files that ``first`` and its descendants hold open, for at most ``enough``
+    processes. Mapped files are not seen.
     """
     found: dict[tuple[int, int], int] = {}
     for pid in islice(_tree(first), enough):
@@ -116,7 +121,10 @@ def _children_by_file(pid: int) -> list[int]:
 
 
 def _children_by_search() -> Callable[[int], list[int]]:
-    """For kernels built without CONFIG_PROC_CHILDREN: every process names its parent."""
+    """Return a function that gives the children of a process, from all of /proc.
+
+    For kernels built without CONFIG_PROC_CHILDREN. Every process names its parent.
+    """
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError, IndexError):

@@ -38,24 +38,27 @@ _FIRST_INITIAL = 4
 
 
 class Proposer(Protocol):
-    """Proposes before the insight rules do, once the initial trials are out: the LLM agent.
+    """The LLM agent: proposes before the insight rules do.
 
-    May return fewer than ``n``, more, or none. Proposals that are infeasible, known, repeated or of
-    little value to the surrogate are dropped, and the insight rules fill the batch.
+    It is asked after the initial trials that come first. It may return fewer than ``n``, more, or
+    none. Proposals that are infeasible, known, repeated or of little value to the surrogate are
+    dropped, and the insight rules fill the batch.
     """
 
     def propose(self, n: int, archive: Archive) -> list[Proposal]:
-        """Up to ``n`` proposals from the history and guidelines in ``archive``."""
+        """Return up to ``n`` proposals from the history and guidelines in ``archive``."""
         ...
 
 
 class AgentTTSSearcher(Searcher):
-    """The method. Options:
+    """The AgentTTS method.
+
+    Options:
 
     - ``insights``: which of the three insights are on, for ablations. Without 1 the initial trials
-      are as many uniform draws; without 2 the rules know no curve over samples; without 3 they
+      are as many uniform draws. Without 2 the rules know no curve over samples. Without 3 they
       change one stage at a time.
-    - ``initial_cap``: the most samples an initial trial compares models at (the paper's 60).
+    - ``initial_cap``: the most samples at which an initial trial compares models (the paper's 60).
     - ``proposer``: the agent that proposes first, if any.
     """
 
@@ -102,7 +105,10 @@ class AgentTTSSearcher(Searcher):
 
     @cached_property
     def initial(self) -> list[Proposal]:
-        """The initial trials, the same for every searcher with this space, seed and options."""
+        """The initial trials.
+
+        They are the same for every searcher with this space, seed and options.
+        """
         trials = initial_trials(self.space, self._initial_cap)
         if self._compares_models:
             return trials
@@ -112,7 +118,7 @@ class AgentTTSSearcher(Searcher):
         return [Proposal(a, "initial", "drawn at random (insight 1 is off)") for a in drawn]
 
     def best(self, *, tried: bool = False) -> Allocation | None:
-        """The allocation with the highest expected score: see `InsightRules.best`."""
+        """Return the allocation with the highest expected score; see `InsightRules.best`."""
         return self.rules.best(self.archive, tried=tried)
 
     def _propose(self, n: int) -> list[Proposal]:
@@ -139,9 +145,9 @@ class AgentTTSSearcher(Searcher):
         )
 
     def _next_initial(self, n: int) -> list[Proposal]:
-        """Initial trials that come first.
+        """Return the initial trials that come first.
 
-        These are all before any score is known, then only up to the first few.
+        These are all of them before any score is known, then only up to the first few.
         """
         if self.archive.scored:
             n = min(n, _FIRST_INITIAL - self.archive.known_count)
@@ -153,5 +159,5 @@ class AgentTTSSearcher(Searcher):
         return [trial for trial in missing if not failures.avoids(trial.allocation)]
 
     def _take(self, proposals: Sequence[Proposal]) -> None:
-        """Make proposals known at once: the next proposer must not repeat them."""
+        """Make proposals known at once, so that no later proposer repeats them."""
         self.add_pending(proposal.allocation for proposal in proposals)

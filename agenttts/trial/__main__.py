@@ -1,7 +1,7 @@
-"""``python -m agenttts.trial SPEC.json``: the program that runs inside the container.
+"""``python -m agenttts.trial SPEC.json``: the program inside the container.
 
-Exit code 0: the result is stored. 1: the trial failed by its own fault, which ``fault.json`` tells.
-143: it was told to stop (SIGTERM) and has stored the samples drawn so far.
+Exit code 0: the result is stored. 1: the trial failed, and ``fault.json`` says why. 143: it was
+told to stop (SIGTERM) and has stored the samples drawn so far.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class _Stopped(BaseException):
 
 
 def main(path: Path) -> int:
-    """Run the trial of a spec file; the exit code."""
+    """Run the trial of a spec file and return the exit code."""
     try:
         signal.signal(signal.SIGTERM, _stop)
-        # The trial is over, one way or the other: being told to stop must not interrupt the
-        # storing.
+        # The trial is over by now, whether it succeeded or failed. A stop signal must not interrupt
+        # the storing.
         return run_trial(
             path, create_engine, out=sys.stdout, err=sys.stderr, before_closing=_ignore_stops
         )
@@ -39,7 +39,8 @@ def _ignore_stops() -> None:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    # One-shot: the runtime may pass the same signal on twice, and storing must not be interrupted.
+    # Once only: the runtime may pass the same signal on twice, and the storing must not be
+    # interrupted.
     _ignore_stops()
     raise _Stopped
 

@@ -1,7 +1,7 @@
-"""Evaluate one allocation: stage by stage, sample → (execute) → fuse → score.
+"""Evaluate one allocation, stage by stage: sample, (execute,) fuse, score.
 
-Runs inside the container, one process a trial. Models are loaded one at a time, and only when the
-sample store does not hold what they would draw.
+It runs inside the container, in one process per trial. Models are loaded one at a time, and only if
+the sample store lacks a sample of theirs.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from agenttts.trial.toolbox import TrialToolbox, execute_samples
 
 @dataclass
 class _Usage:
-    """What one stage took for one example: tokens and samples, of which ``cut`` ran into the
-    limit.
+    """What one stage took for one example: tokens and samples.
+
+    ``cut`` of the samples ended at the limit of tokens.
     """
 
     prompt: int = 0
@@ -54,8 +55,9 @@ class _Usage:
 def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
     """Run the trial and store its result; the caller closes the sampler.
 
-    Raises `agenttts.inference.base.EngineError` when a model cannot be loaded or run, and
-    `UserError` for a main metric that no stage gave.
+    Raises:
+        agenttts.inference.base.EngineError: A model cannot be loaded or run.
+        UserError: No stage gave the main metric.
     """
     if spec.task_source is not None:
         sys.path.insert(0, spec.task_source)
@@ -98,8 +100,9 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
 
 
 def read_examples(path: Path) -> list[Example]:
-    """The run's frozen examples."""
-    # By line feeds alone: str.splitlines would also cut at U+2028 and its like inside of texts.
+    """Return the run's frozen examples."""
+    # Split at line feeds only: str.splitlines would also split at U+2028 and similar characters in
+    # texts.
     lines = [line for line in path.read_bytes().split(b"\n") if line]
     if not lines:
         raise UserError(f"{path}: no examples")
@@ -121,9 +124,10 @@ def _run_stage(
     sampler: Sampler,
     toolbox: Toolbox | None,
 ) -> tuple[list[ExampleRow], StageCuts]:
-    """One stage over all examples: its rows, and how many samples were cut.
+    """Run one stage over all examples, and add its fused outputs to ``outputs``.
 
-    Adds its fused outputs to ``outputs``.
+    Returns:
+        The stage's rows, and how many samples were cut.
     """
     max_tokens = spec.decode_tokens[stage.name]
     prompts = [stage.prompt(e, o) for e, o in zip(examples, outputs, strict=True)]
@@ -182,7 +186,7 @@ def _executed(
     examples: Sequence[Example],
     outputs: Sequence[Mapping[str, Any]],
 ) -> list[list[Any]]:
-    """The parsed samples, completed where the stage is an `ExecutingStage`."""
+    """Return the parsed samples, completed if the stage is an `ExecutingStage`."""
     if not isinstance(stage, ExecutingStage):
         return parsed
     if toolbox is None:
@@ -205,17 +209,17 @@ def _fuse_by_model(
     sampler: Sampler,
     toolbox: Toolbox | None,
 ) -> None:
-    """Replace ``fused`` where the stage has its own model fuse the candidates: one more sample
-    each.
+    """Replace ``fused`` where the stage's own model fuses the candidates.
 
-    A reply that cannot be read replaces nothing: the output fused without a model stays.
+    Each fusion takes one more sample. A reply that cannot be read replaces nothing: the output that
+    was fused without a model stays.
     """
     calls = {
         position: fusion
         for position, example in enumerate(examples)
         if (fusion := stage.fusion(parsed[position], example, outputs[position])) is not None
     }
-    # One draw a temperature (in practice: one), so that the engine sees all of it at once.
+    # One draw per temperature (in practice one), so that the engine gets all its prompts at once.
     for temperature in sorted({fusion.temperature for fusion in calls.values()}):
         positions = [p for p, fusion in calls.items() if fusion.temperature == temperature]
         params = SamplingParams(temperature=temperature, max_tokens=max_tokens)
@@ -235,7 +239,7 @@ def _fuse_by_model(
 
 
 def _values(rows: Sequence[ExampleRow]) -> dict[str, list[float]]:
-    """The values of every ``STAGE.METRIC``, one an example that has it."""
+    """Return the values of every ``STAGE.METRIC``, one per example that has it."""
     values: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.metrics.items():

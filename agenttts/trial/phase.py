@@ -1,9 +1,8 @@
-"""What a trial is doing now, for the job on the host to read: ``phase.json`` in the trial's
-directory.
+"""The current phase of a trial: ``phase.json`` in its directory.
 
-The job ends a trial whose engine does not start, or whose engine call makes no progress. Only the
-trial knows which of the two it is in, or that its task's own code runs, which has limits of its
-own.
+The job on the host reads it. The job ends a trial whose engine does not start, or whose engine call
+makes no progress. Only the trial knows in which phase it is, or whether its task's own code runs,
+which has limits of its own.
 """
 
 from __future__ import annotations
@@ -25,10 +24,11 @@ _NAMES: tuple[PhaseName, ...] = get_args(PhaseName)
 
 @dataclass(frozen=True)
 class Phase:
-    """``number`` counts the phases of an attempt; ``tokens`` bounds what an engine call may
-    generate without a sign of life.
+    """A phase of a trial.
 
-    It is 0 for an engine that gives signs of life in the trial's log (`agenttts.inference.beats`).
+    ``number`` counts the phases of an attempt. ``tokens`` bounds the tokens that an engine call may
+    generate without a sign of life. It is 0 for an engine that gives signs of life in the trial's
+    log (`agenttts.inference.beats`).
     """
 
     number: int
@@ -45,9 +45,9 @@ class PhaseNotes:
         self._number = 0
 
     def note(self, name: PhaseName, model: str = "", tokens: int = 0) -> None:
-        """A new phase begins.
+        """Record that a new phase begins.
 
-        One that cannot be written down costs the job's watch over it, not the trial.
+        If it cannot be written, the trial goes on, and the job cannot watch over it.
         """
         self._number += 1
         with contextlib.suppress(OSError):
@@ -55,8 +55,9 @@ class PhaseNotes:
 
 
 def read_phase(directory: Path) -> Phase | None:
-    """The phase of the current attempt; None before its program has begun, and with images that
-    note none.
+    """Return the phase of the current attempt.
+
+    None before the trial's program has begun, and for images that write no phases.
     """
     try:
         document = parse_json((directory / PHASE_FILE).read_bytes())
@@ -70,7 +71,7 @@ def read_phase(directory: Path) -> Phase | None:
 def noted(
     engine_factory: Callable[[ModelConfig], Engine], notes: PhaseNotes
 ) -> Callable[[ModelConfig], Engine]:
-    """The same factory, its engines' starts and calls noted."""
+    """Return a factory that records the starts and calls of its engines."""
 
     def create(config: ModelConfig) -> Engine:
         notes.note("load", config.name)
@@ -82,7 +83,7 @@ def noted(
 
 
 class _NotedEngine:
-    """An engine whose calls are noted."""
+    """An engine whose calls are recorded."""
 
     def __init__(self, engine: Engine, model: str, notes: PhaseNotes) -> None:
         self._engine = engine
@@ -90,7 +91,7 @@ class _NotedEngine:
         self._notes = notes
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """What the engine generates."""
+        """Return what the engine generates."""
         tokens = 0
         if not getattr(self._engine, "reports_progress", False):
             tokens = sum(len(request.seeds) * request.params.max_tokens for request in requests)

@@ -1,9 +1,9 @@
-"""What a trial leaves in its directory, and when it counts as done.
+"""The files that a trial leaves in its directory, and when it is complete.
 
-``result.json`` and ``examples.parquet`` are written first, each atomically; the marker
+``result.json`` and ``examples.parquet`` are written first, each atomically. The marker
 ``COMPLETED.json`` comes last and holds the digests of both and of the trial's spec. A trial is
-complete exactly when the marker matches all three: a half-written, truncated or foreign result is
-no result.
+complete exactly when the marker matches all three. So a half-written, truncated or foreign result
+does not count.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ FAULT_FILE = "fault.json"
 class TrialOutput:
     """What a trial measured.
 
-    ``score`` is the main metric and ``metrics`` every ``STAGE.METRIC``, means over the examples, in
-    [0, 1]. ``prompt_tokens`` and ``decode_tokens`` are what the allocation takes; ``reused_tokens``
-    of them came from the sample store and were not computed again. ``seconds`` are wall seconds by
-    phase (``load``, ``generate``). ``score_stderr`` is the score's standard error over the
-    examples; None where it is unknown, as from an older image. ``metrics_stderr`` has the standard
-    error of each metric; empty from an older image. ``cut_samples``: how many samples of each stage
-    were drawn, and how many of them ran into the stage's ``decode_tokens``; empty where it is
-    unknown.
+    ``score`` is the main metric and ``metrics`` holds every ``STAGE.METRIC``; they are means over
+    the examples, in [0, 1]. ``prompt_tokens`` and ``decode_tokens`` are the tokens of the
+    allocation; ``reused_tokens`` of them came from the sample store and were not computed again.
+    ``seconds`` are wall seconds by phase (``load``, ``generate``). ``score_stderr`` is the score's
+    standard error over the examples; None where it is unknown, as from an older image.
+    ``metrics_stderr`` has the standard error of each metric; it is empty from an older image.
+    ``cut_samples`` says how many samples of each stage were drawn, and how many of them ended at
+    the stage's ``decode_tokens``; it is empty where that is unknown.
     """
 
     score: float
@@ -56,10 +56,11 @@ class TrialOutput:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a trial failed, by its own word: ``kind`` is FAILED or OOM, ``message`` one paragraph.
+    """Why a trial failed, as the trial recorded it.
 
-    ``source``: where it arose: ``engine``, ``task`` (the task's code), ``input`` (a file or the
-    spec); empty in faults that an older image wrote.
+    ``kind`` is FAILED or OOM. ``message`` is one paragraph. ``source`` says where the fault arose:
+    ``engine``, ``task`` (the task's code) or ``input`` (a file or the spec). It is empty in faults
+    that an older image wrote.
     """
 
     kind: str
@@ -68,19 +69,21 @@ class Fault:
 
 
 def write_result(directory: Path, output: TrialOutput, examples: pl.DataFrame) -> None:
-    """Store a finished trial; the marker goes last."""
+    """Store a finished trial; the marker is written last."""
     atomic_write_parquet(directory / EXAMPLES_FILE, examples)
     atomic_write_json(directory / RESULT_FILE, asdict(output))
     atomic_write_json(directory / MARKER_FILE, _digests(directory))
 
 
 def read_result(directory: Path, *, patient: bool = False) -> TrialOutput | None:
-    """The result of a complete trial; None when it is not (yet) complete.
+    """Return the result of a complete trial; None if it is not (yet) complete.
 
     Fields of a newer image are left out.
 
-    ``patient``: raise `OSError` where the file system is in trouble that may pass: whether there is
-    a result is not known.
+    Args:
+        directory: The trial's directory.
+        patient: Raise `OSError` if the file system is in trouble that may pass. It is then unknown
+            whether there is a result.
     """
     try:
         return _read_result(directory)
@@ -91,7 +94,7 @@ def read_result(directory: Path, *, patient: bool = False) -> TrialOutput | None
 
 
 def result_problem(directory: Path) -> str:
-    """Why there is no result where one should be: which file is missing or damaged, and how."""
+    """Return why a result is missing: which file is absent or damaged, and how."""
     try:
         found = _read_result(directory)
     except FileNotFoundError as error:
@@ -112,7 +115,7 @@ def write_fault(directory: Path, fault: Fault) -> None:
 
 
 def read_fault(directory: Path) -> Fault | None:
-    """The fault of the last attempt, if it recorded one."""
+    """Return the fault of the last attempt, if it recorded one."""
     try:
         return typed(Fault, parse_json((directory / FAULT_FILE).read_bytes()))
     except (OSError, ValueError):
@@ -120,7 +123,12 @@ def read_fault(directory: Path) -> Fault | None:
 
 
 def _read_result(directory: Path) -> TrialOutput | None:
-    """The result, None when the marker does not match it. Raises what reading the files raises."""
+    """Return the result; None if the marker does not match it.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: A file is not valid.
+    """
     marker = parse_json((directory / MARKER_FILE).read_bytes())
     if marker != _digests(directory):
         return None

@@ -1,4 +1,4 @@
-"""Run one trial from its spec file to a stored result or a fault file, and say how it ended."""
+"""Run one trial from its spec file to a stored result or a fault file."""
 
 from __future__ import annotations
 
@@ -28,27 +28,26 @@ def run_trial(
 ) -> int:
     """Evaluate the trial of a spec file.
 
-    The samples drawn so far are stored however the trial ends, also when ``engine_factory`` or an
-    engine raises something that is no `Exception` in order to stop the trial.
+    The samples drawn so far are stored however the trial ends. They are stored also when
+    ``engine_factory`` or an engine raises something that is not an `Exception`, to stop the trial.
 
     Args:
         path: The trial's spec file; its directory gets the result or the fault file.
-        engine_factory: Makes the engine of a model, its model loaded.
+        engine_factory: Makes the engine of a model, with its model loaded.
         out: Gets one line with the score.
-        err: Gets what went wrong.
+        err: Gets the errors.
         before_closing: Called once the trial is over, before its samples are stored and its engine
             is closed.
 
     Returns:
-        0 when the result is stored, 1 when the trial failed by its own fault (``fault.json`` says
-        which).
+        0 if the result is stored, 1 if the trial failed (``fault.json`` says why).
     """
     try:
         spec = TrialSpec.read(path)
     except AgentTTSError as error:
         return _fail(path.parent, Fault("FAILED", str(error), "input"), err)
     directory = Path(spec.directory)
-    # One shard writer an attempt: two attempts of a trial never share a file.
+    # One shard writer per attempt, so that two attempts of a trial never share a file.
     store = SampleStore(
         Path(spec.samples), writer=f"{trial_writer(spec.run, spec.trial)}{os.getpid()}"
     )

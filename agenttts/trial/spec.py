@@ -1,7 +1,8 @@
-"""What crosses into the container: one JSON document that says which trial to run.
+"""The trial's spec: one JSON document that says which trial to run.
 
-Plain JSON, because host and image may hold different Python versions. ``protocol`` is raised when
-its meaning changes, so that an image older than the host is found out before it computes anything.
+The host writes it, and the container reads it. It is plain JSON, because host and image may hold
+different Python versions. ``protocol`` is raised when the document's meaning changes, so that an
+image older than the host is detected before it computes anything.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from agenttts.inference.partition import SamplePartition
 from agenttts.space import Allocation
 
 PROTOCOL = 5
-# Documents of these are read too: protocol 2 knew no shares, 3 no thinking, 4 one rule of sample
-# addresses.
+# Documents of these protocols are read too: 2 had no shares, 3 no thinking, and 4 one rule of
+# sample addresses.
 _READ = (2, 3, 4, PROTOCOL)
 SPEC_FILE = "trial.json"
 
@@ -28,13 +29,13 @@ SPEC_FILE = "trial.json"
 class TrialSpec:
     """One allocation to evaluate over the examples of a split.
 
-    ``examples`` is the run's frozen examples file; ``decode_tokens`` bounds the tokens of one
-    sample, by stage; ``seed`` is the run's, from which every sample's own seed derives;
-    ``directory`` (the trial's own) and ``samples`` (the sample store) are absolute and the same
-    inside the container. ``task_source`` is the folder that the source of a user's own task is
-    imported from; ``options`` are the task's; ``code_on_host``: the user lets programs that a model
-    wrote run outside a container. ``shares``: by stage, this trial's part of the samples that other
-    trials draw at the same time.
+    ``examples`` is the run's frozen examples file. ``decode_tokens`` bounds the tokens of one
+    sample, by stage. ``seed`` is the run's seed, from which every sample's own seed is derived.
+    ``directory`` (the trial's own) and ``samples`` (the sample store) are absolute paths, the same
+    inside the container. ``task_source`` is the folder from which the source of a user's own task
+    is imported. ``options`` are the task's. ``code_on_host`` says that the user allows programs
+    written by a model to run outside a container. ``shares`` holds, by stage, this trial's part of
+    the samples that other trials draw at the same time.
     """
 
     run: str
@@ -53,14 +54,18 @@ class TrialSpec:
     shares: Mapping[str, SamplePartition] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON document."""
+        """Return the JSON document."""
         document = asdict(self)
         document["allocation"] = self.allocation.to_records()
         return {"protocol": PROTOCOL, **document}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> TrialSpec:
-        """Inverse of `to_json`; `UserError` when the document speaks another protocol."""
+        """Return the spec in a document; inverse of `to_json`.
+
+        Raises:
+            UserError: The document has another protocol.
+        """
         values = dict(document)
         protocol = values.pop("protocol", None)
         if protocol not in _READ:
@@ -79,7 +84,11 @@ class TrialSpec:
 
     @classmethod
     def read(cls, path: Path) -> TrialSpec:
-        """The spec in a file. `UserError` when it cannot be read or speaks another protocol."""
+        """Read the spec in a file.
+
+        Raises:
+            UserError: The file cannot be read or has another protocol.
+        """
         try:
             return cls.from_json(parse_json(path.read_bytes()))
         except OSError as error:

@@ -1,4 +1,7 @@
-"""The toolbox of a trial: the sandbox and the embedding model, for its `ExecutingStage`s."""
+"""The toolbox of a trial: the sandbox and the embedding model.
+
+The trial's `ExecutingStage`s use it.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,12 @@ OPT_IN = "task.run_code_on_host"
 class TrialToolbox:
     """`agenttts.tasks.base.Toolbox` on this machine.
 
-    Raises `UserError` when the task runs code, this is no container, and the user has not opted in
-    (``on_host``); `MissingRequirement` when the sandbox cannot be made here. The embedding model is
-    loaded when it is first used.
+    The embedding model is loaded when it is first used.
+
+    Raises:
+        UserError: The task runs code, this is not a container, and the user has not allowed that
+            (``on_host``).
+        MissingRequirement: The sandbox cannot be made here.
     """
 
     def __init__(self, settings: ToolboxSettings, *, on_host: bool) -> None:
@@ -51,13 +57,13 @@ class TrialToolbox:
 
 
 def in_container() -> bool:
-    """Whether this process is in a container of Apptainer or Singularity."""
+    """Return whether this process is in a container of Apptainer or Singularity."""
     names = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
     return any(name in os.environ for name in names) and Path("/.singularity.d").is_dir()
 
 
 def refusal() -> str:
-    """Why code is not run outside a container, and what the user can do."""
+    """Return why code is not run outside a container, and what the user can do."""
     return (
         "this task runs programs that a model wrote, and trials would run them on this machine without a container; "
         "name an image (container.image, or one in the profile), or, if this machine may run them in the sandbox "
@@ -72,7 +78,7 @@ def execute_samples(
     examples: Sequence[Example],
     outputs: Sequence[Mapping[str, Any]],
 ) -> list[list[Any]]:
-    """Every example's parsed samples as `ExecutingStage.execute` completes them.
+    """Return every example's parsed samples, completed by `ExecutingStage.execute`.
 
     Equal samples of an example are executed once.
     """

@@ -1,4 +1,4 @@
-"""The agent: a language model that writes guidelines and proposes by them.
+"""The agent: a language model that writes guidelines and proposes from them.
 
 Source: AgentTTS (arXiv 2508.00890).
 """
@@ -19,10 +19,10 @@ from agenttts.space import SearchSpace
 
 SOURCE = "agent"
 
-# New results from which on new guidelines are written (a batch of the paper has 10).
+# New guidelines are written from this number of new results on (a batch of the paper has 10).
 _MIN_NEW_RESULTS = 3
 _MOST_GUIDELINES = 8
-# Recent scores "hardly vary" when their spread is under this share of the spread of all.
+# Recent scores "hardly vary" when their spread is under this share of the spread of all scores.
 _MIN_SPREAD_SHARE = 0.02
 _RECENT_TRIALS = 8
 
@@ -30,10 +30,10 @@ _RECENT_TRIALS = 8
 class LLMAgent:
     """The `Proposer` of the agenttts searcher.
 
-    Each batch is up to two questions: new guidelines, once there are enough new results, and the
-    batch itself. The prompts hold the first guidelines and the two latest. Deterministic given the
-    archive, the seed and the replies on record; after a restart the transcript gives back the
-    guidelines.
+    Each batch takes up to two questions: one for new guidelines, once there are enough new results,
+    and one for the batch itself. The prompts hold the first guidelines and the two latest. The
+    proposals are deterministic given the archive, the seed and the recorded replies. After a
+    restart the transcript restores the guidelines.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class LLMAgent:
         self._proposer = AllocationProposer(session, self._prompts, SOURCE)
 
     def propose(self, n: int, archive: Archive) -> list[Proposal]:
-        """Up to ``n`` allocations, feasible and new.
+        """Return up to ``n`` allocations, feasible and new.
 
-        Fewer or none when the model does not deliver.
+        There are fewer or none if the model gives fewer usable ones.
         """
         self._remember(archive)
         if self._proposer.given_up:
@@ -83,9 +83,10 @@ class LLMAgent:
         )
 
     def _write_guidelines(self, archive: Archive) -> None:
-        """Have new guidelines written when there are enough new results.
+        """Ask for new guidelines if there are enough new results.
 
-        Raises `LLMError` when the model is out of reach.
+        Raises:
+            LLMError: The model cannot be reached.
         """
         written = self._written()
         seen = written[-1]["trials"] if written else 0
@@ -108,7 +109,7 @@ class LLMAgent:
                 trials=len(archive.results),
             )
         )
-        # A reply without guidelines is an answer, too: the model is asked again only after more new
+        # A reply without guidelines is an answer too: the model is asked again only after more new
         # results.
         sentences = read_guidelines(reply.text, _MOST_GUIDELINES)
         self._transcript.add(
@@ -122,11 +123,11 @@ class LLMAgent:
             archive.write_guidelines(event["guidelines"])
 
     def _written(self) -> list[dict[str, Any]]:
-        """The guidelines so far, in order: as they were noted or, where that note is lost, as the
-        reply has them.
+        """Return the guidelines so far, in order.
 
-        Later questions show them, and have to be the same questions for their replies on record to
-        be found.
+        They are read from their own events, or from the reply if such an event is lost. Later
+        questions contain them. The recorded replies are found only if those questions are the same
+        as before.
         """
         events = self._transcript.events
         noted = {event["key"] for event in events if event["event"] == "guidelines"}
@@ -144,7 +145,7 @@ class LLMAgent:
         return written
 
     def _shown(self) -> list[dict[str, Any]]:
-        """The first guidelines and the two latest, each with a title."""
+        """Return the first guidelines and the two latest, each with a title."""
         sets = [event for event in self._written() if event["guidelines"]]
         kept = sets[:1] + sets[1:][-2:]
         return [
@@ -158,7 +159,7 @@ class LLMAgent:
 
 
 def _flat(scores: Sequence[float]) -> bool:
-    """Whether the recent scores hardly vary, measured by the spread of all of them."""
+    """Return whether the recent scores hardly vary, relative to the spread of all."""
     if len(scores) < 2 * _RECENT_TRIALS:
         return False
     recent = scores[-_RECENT_TRIALS:]

@@ -1,4 +1,4 @@
-"""Language models as the search sees them: messages in, one reply out.
+"""The interface to language models in the search: messages in, one reply out.
 
 There is one kind of error, `LLMError`.
 """
@@ -17,20 +17,25 @@ Message = Mapping[str, str]
 Fault = Literal[
     "timeout", "connection", "http", "refused", "context", "reply", "cap", "unavailable"
 ]
-"""Why a call failed. ``refused``: key, model or address are wrong; ``context``: the prompt is too
-long for the model; ``reply``: the server's answer is not a chat completion; ``cap``: the run's own
-cap on calls or tokens; ``unavailable``: the model that the run serves itself does not run."""
+"""Why a call failed.
+
+- ``refused``: key, model or address are wrong.
+- ``context``: the prompt is too long for the model.
+- ``reply``: the server's answer is not a chat completion.
+- ``cap``: the run's own cap on calls or tokens.
+- ``unavailable``: the model that the run serves itself does not run.
+"""
 
 
 @dataclass(frozen=True)
 class Chat:
     """One question.
 
-    ``schema`` is the JSON schema that the reply should obey, where the server can enforce it.
+    ``schema`` is the JSON schema of the reply, where the server can enforce it.
 
-    ``purpose`` says what it is for (``guidelines``, ``propose``, ...); ``trials`` is the number of
-    results known when it was asked (None: that does not matter). Both are for the transcript, not
-    for the model.
+    ``purpose`` says what the question is for (``guidelines``, ``propose``, ...). ``trials`` is the
+    number of results known when it was asked (None if that does not matter). Both are for the
+    transcript, not for the model.
     """
 
     purpose: str
@@ -41,22 +46,22 @@ class Chat:
 
     @property
     def key(self) -> str:
-        """What the question is known by: equal questions have equal keys (16 hex digits)."""
+        """The identity of the question: 16 hex digits, equal for equal questions."""
         asked = [self.purpose, [dict(m) for m in self.messages], self.schema, self.seed]
         text = json.dumps(asked, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def characters(self) -> int:
-        """Length of all messages."""
+        """The length of all messages."""
         return sum(len(message["content"]) for message in self.messages)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model said.
+    """A model's reply.
 
-    Token counts are the server's, or an estimate where it gives none.
+    Token counts are the server's, or an estimate if it gives none.
     """
 
     text: str
@@ -64,15 +69,15 @@ class Reply:
     completion_tokens: int = 0
     finish_reason: str = "stop"
     notes: tuple[str, ...] = field(default=())
-    """What the client had to do to get it, e.g. leave the schema out."""
+    """What the client changed to get the reply, e.g. that it left the schema out."""
 
 
 class LLM(Protocol):
-    """A language model behind some server.
+    """A language model behind a server.
 
-    Contract: `complete` makes one attempt and returns its reply, however useless the text, or
-    raises `LLMError`; it never takes longer than its timeout by much. It may be called again after
-    any error. `close` may be called twice.
+    Contract: `complete` makes one attempt and returns its reply, also if the text is useless, or
+    raises `LLMError`. It does not exceed its timeout by much. It may be called again after any
+    error. `close` may be called twice.
     """
 
     model: str
@@ -85,7 +90,8 @@ class LLM(Protocol):
 class LLMError(Exception):
     """A call brought no reply.
 
-    ``again``: worth trying again as it is; ``retry_after``: seconds the server asks for.
+    ``again`` says whether the same call is worth another attempt. ``retry_after`` is the time in
+    seconds that the server asks to wait.
     """
 
     def __init__(
@@ -98,8 +104,8 @@ class LLMError(Exception):
 
 
 def estimated_tokens(characters: int) -> int:
-    """About how many tokens a text of so many characters is.
+    """Estimate the number of tokens in a text of ``characters``.
 
-    Four characters a token, rounded up.
+    It is one token per four characters, rounded up.
     """
     return -(-characters // 4)

@@ -1,6 +1,6 @@
 """The LLM baselines: the same questions, asked without the insights.
 
-Allocations that the model leaves open are drawn at random.
+If the model proposes too few allocations, the others are drawn at random.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_SENTENCES = 8
 class LLMSearcher(Searcher):
     """A model that proposes whole batches.
 
-    Option ``llm``: the session with it; without one, all is drawn at random.
+    Option ``llm``: the session with the model. Without one, all allocations are drawn at random.
     """
 
     asks_llm: ClassVar[bool] = True
@@ -58,7 +58,7 @@ class LLMSearcher(Searcher):
 
     @abstractmethod
     def _chat(self, n: int, limit: int | None) -> Chat:
-        """The question for ``n`` allocations."""
+        """Return the question for ``n`` allocations."""
 
     @cached_property
     def _feasible(self) -> FeasibleSet:
@@ -66,7 +66,7 @@ class LLMSearcher(Searcher):
 
     @property
     def _open(self) -> bool:
-        """Whether there is anything left to propose."""
+        """Whether any allocation is left to propose."""
         return self.archive.known_count < len(self._feasible)
 
     def _ask(self, template: str, n: int, **values: object) -> Chat:
@@ -111,11 +111,13 @@ class AgentHPOSearcher(LLMSearcher):
 
 
 class MLCopilotSearcher(LLMSearcher):
-    """MLCopilot: proposes from the experience of finished searches (arXiv 2304.14979).
+    """MLCopilot: proposes from the experience of finished searches.
 
-    Option ``knowledge``: those searches, each a run's directory, its ``trials.parquet`` or a replay
-    table. The most similar ones go into the prompt, with the knowledge that the model itself first
-    wrote down from them.
+    Source: arXiv 2304.14979.
+
+    Option ``knowledge``: those searches, each as a run's directory, its ``trials.parquet`` or a
+    replay table. The prompt has the most similar ones, and the knowledge that the model itself
+    first wrote from them.
     """
 
     name = "mlcopilot"
@@ -143,7 +145,7 @@ class MLCopilotSearcher(LLMSearcher):
         )
 
     def _knowledge(self) -> list[str]:
-        """What the model makes of the experience: asked once, then on record."""
+        """Return the model's summary of the experience; it is asked for once."""
         if self._proposer is None or not self._experience:
             return []
         try:

@@ -1,4 +1,4 @@
-"""Calling the model: replies on record first, then attempts with retries.
+"""Call the model: recorded replies first, then attempts with retries.
 
 Calls and tokens are capped for each run.
 """
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
-# A server that asks for more than this is not waited for: the insight rules propose meanwhile.
+# A longer wait that a server asks for is not made; the insight rules propose instead.
 _LONGEST_RETRY_AFTER_S = 300.0
 
 
@@ -28,7 +28,7 @@ class RetryPolicy:
     """Retries, and the caps of a run.
 
     ``retries`` follow a first attempt that failed temporarily. A run makes at most ``max_calls``
-    attempts and takes about ``max_total_tokens`` tokens (prompts and replies); one reply takes at
+    attempts and takes about ``max_total_tokens`` tokens (prompts and replies). One reply takes at
     most ``max_tokens``.
     """
 
@@ -39,10 +39,10 @@ class RetryPolicy:
 
 
 class Caller:
-    """Asks an `LLM` and writes everything down. Not for several threads.
+    """Asks an `LLM` and records everything. Not safe for several threads.
 
-    Replies are written down whole and returned without the model's thinking (its markers:
-    ``thinking``).
+    Replies are recorded whole and returned without the model's thinking. ``thinking`` holds its
+    markers.
     """
 
     def __init__(
@@ -60,16 +60,17 @@ class Caller:
         self._thinking = thinking
 
     def ask(self, chat: Chat) -> Reply:
-        """The reply, without thinking.
+        """Return the reply, without thinking.
 
-        Raises `LLMError` when the retries or a cap are used up, or the model refuses.
+        Raises:
+            LLMError: The retries or a cap are used up, or the model refuses.
         """
         recorded = self.transcript.recorded(chat)
         if recorded is not None:
             return self._answer(recorded)
         failed = self.transcript.find("failed", chat.key)
         if failed is not None and failed["fault"] == "context":
-            raise LLMError("context", failed["error"])  # as long as it was the last time
+            raise LLMError("context", failed["error"])  # too long as before
         for attempt in range(self._policy.retries + 1):
             self._check_caps(chat)
             started = time.monotonic()
@@ -84,7 +85,7 @@ class Caller:
                     raise
                 self._sleep(wait)
             else:
-                # A lone surrogate from a JSON escape could be written neither to a file nor to a
+                # A lone surrogate from a JSON escape can be written neither to a file nor to a
                 # later prompt.
                 text = reply.text.encode("utf-8", "replace").decode()
                 reply = replace(reply, text=text)
@@ -97,20 +98,19 @@ class Caller:
         self.llm.close()
 
     def without_thinking(self, text: str) -> str:
-        """A reply as it was written down, without the model's thinking."""
+        """Return a recorded reply without the model's thinking."""
         return remove_thinking(text, self._thinking)
 
     def _answer(self, reply: Reply) -> Reply:
         return replace(reply, text=self.without_thinking(reply.text))
 
     def _wait(self, error: LLMError, attempt: int) -> float | None:
-        """Seconds before the next attempt, None for no further one."""
+        """Return the seconds before the next attempt; None for no further attempt."""
         if not error.again or attempt >= self._policy.retries:
             return None
         if error.retry_after is not None:
             return error.retry_after if error.retry_after <= _LONGEST_RETRY_AFTER_S else None
-        # Jitter: runs that were refused together do not come back together. Proposals do not depend
-        # on it.
+        # The jitter separates runs that were refused together. Proposals do not depend on it.
         return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * float(2**attempt)) * random.uniform(0.75, 1.25)
 
     def _check_caps(self, chat: Chat) -> None:

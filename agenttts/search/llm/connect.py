@@ -1,4 +1,4 @@
-"""From the ``agent:`` section of a spec to a model that a searcher can ask."""
+"""Connect a searcher to the model in the ``agent:`` section of a spec."""
 
 from __future__ import annotations
 
@@ -29,11 +29,18 @@ def connect(
     thinking: Thinking | None = COMMON_THINKING,
     extra: Mapping[str, Any] | None = None,
 ) -> LLMSession | None:
-    """The session with the model of a section; None for ``agent: none``. Asks nothing yet.
+    """Return the session with the model of a section; None for ``agent: none``.
 
-    ``locate`` finds the server of a model that the run serves itself (``kind: serve``), and may
-    raise `LLMError`; ``extra`` are further fields of the requests to it. ``thinking``: the markers
-    around the model's thinking.
+    It asks the model nothing yet.
+
+    Args:
+        section: The section ``agent:``.
+        task_description: The task, for the prompts.
+        transcript: Records the questions and replies.
+        locate: Finds the server of a model that the run serves itself (``kind: serve``); may raise
+            `LLMError`.
+        thinking: The markers around the model's thinking.
+        extra: Further fields of the requests to a model that the run serves itself.
     """
     if section == "none":
         return None
@@ -67,12 +74,19 @@ def connect(
 
 
 def served_name(section: ServeAgent) -> str:
-    """The name at its server, and in the transcript, of a model that the run serves."""
+    """Return the name of a model that the run serves itself.
+
+    Its server and the transcript use this name.
+    """
     return Path(section.model).name
 
 
 def check_key(section: AgentSection) -> None:
-    """Raise `MissingRequirement` when the variable with the key is not set."""
+    """Check that the variable with the key is set.
+
+    Raises:
+        MissingRequirement: It is not set.
+    """
     name = section.api_key_env if isinstance(section, EndpointAgent) else None
     key = os.environ.get(name, "").strip() if name else ""
     if name and not _usable(key):
@@ -84,9 +98,9 @@ def check_key(section: AgentSection) -> None:
 
 
 def take_key(section: AgentSection) -> str:
-    """The key, taken out of this process's environment.
+    """Return the key, and remove it from this process's environment.
 
-    The processes that it starts (trials) do not inherit it.
+    So the processes that it starts (trials) do not inherit the key.
     """
     if isinstance(section, EndpointAgent) and section.api_key_env:
         return os.environ.pop(section.api_key_env, "").strip()
@@ -94,7 +108,10 @@ def take_key(section: AgentSection) -> str:
 
 
 def _usable(key: str) -> bool:
-    """Whether it can be sent in a header: libraries quote what cannot in their errors."""
+    """Return whether a key can be sent in a header.
+
+    A key that cannot be sent would appear in the errors of libraries.
+    """
     return bool(key) and key.isascii() and key.isprintable() and " " not in key
 
 
@@ -116,7 +133,7 @@ def _nowhere() -> Address:
 
 
 def _shown(variable: str) -> str:
-    """The variable by name, unless it may be a key given in place of the name."""
+    """Return the variable's name, unless it may be a key given as the name."""
     if re.fullmatch(r"[A-Z][A-Z0-9_]{0,39}", variable):
         return f"the environment variable {variable}"
     return "the environment variable that it names"

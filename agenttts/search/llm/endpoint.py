@@ -1,8 +1,8 @@
 """The client of an OpenAI-compatible chat endpoint, over httpx.
 
-Robust against what such servers do: parameters that one accepts and the next refuses, bodies that
-are no JSON, answers that drip in byte by byte. The key is in one request header and nowhere else:
-whatever text leaves this file has it blotted out.
+It handles the irregularities of such servers: parameters that one accepts and another refuses,
+bodies that are not JSON, and answers that arrive byte by byte. The key is in one request header
+only: every text that leaves this file has the key removed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from agenttts.search.llm.base import Chat, LLMError, Reply, estimated_tokens
 if TYPE_CHECKING:  # httpx is imported when a client is made: most runs need none
     import httpx
 
-# vLLM answers so, with status 200, when it is shut down while it works; and other servers when a
-# worker of theirs fails.
+# vLLM answers with such a finish reason, and status 200, when it is shut down during a request.
+# Other servers do so when one of their workers fails.
 _BROKEN_OFF = {"abort", "aborted", "cancelled", "error"}
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _LARGEST_ANSWER = 4_000_000
@@ -34,8 +34,9 @@ _TOO_LONG = re.compile(
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is: ``base_url`` up to and including ``/v1``, and the key (empty: none is
-    sent).
+    """The address of a server.
+
+    ``base_url`` goes up to and including ``/v1``. If the key is empty, none is sent.
     """
 
     base_url: str
@@ -45,10 +46,10 @@ class Address:
 class EndpointLLM:
     """A model behind an OpenAI-compatible server.
 
-    ``locate`` is asked for the address before each attempt: a model that the run serves itself may
-    have moved; it may raise `LLMError`. ``direct``: past any proxy that the environment names, as
-    within a cluster. ``structured``: send the JSON schema (until the server refuses it). ``extra``:
-    further fields of the request's body.
+    ``locate`` gives the address before each attempt, because a model that the run serves itself may
+    have moved. It may raise `LLMError`. ``direct`` bypasses any proxy that the environment names,
+    as needed within a cluster. ``structured`` sends the JSON schema, until the server refuses it.
+    ``extra`` are further fields of the request's body.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class EndpointLLM:
             self._fixed["temperature"] = temperature
 
     def complete(self, chat: Chat) -> Reply:
-        """One attempt; a parameter that the server refuses is left out from then on, and the
-        attempt repeated.
+        """Make one attempt.
+
+        If the server refuses a parameter, the parameter is left out from then on, and the request
+        is repeated.
         """
         notes: list[str] = []
         while True:
@@ -106,14 +109,16 @@ class EndpointLLM:
             "seed": chat.seed,
         }
         if chat.schema is not None:
-            # Not "strict": servers that know strictness know fewer of the schema's bounds under it.
+            # Not "strict": servers that support it accept fewer of the schema's bounds with it.
             schema = {"name": chat.purpose, "schema": dict(chat.schema), "strict": False}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return {name: value for name, value in body.items() if name not in self._left_out}
 
     def _adapt(self, chat: Chat, text: str) -> str | None:
-        """Send a request that the server should take; what was changed, or None when nothing of
-        this is to blame.
+        """Change later requests so that the server may accept them.
+
+        Returns:
+            What was changed; None if no parameter of the request is the cause.
         """
         complaint = text.lower()
         if "max_completion_tokens" in complaint and self._limit_field == "max_tokens":
@@ -136,7 +141,10 @@ class EndpointLLM:
     def _post(
         self, address: Address, body: Mapping[str, Any]
     ) -> tuple[int, str, Mapping[str, str]]:
-        """Status, text and headers of the answer; the whole of it within the timeout."""
+        """Return status, text and headers of the answer.
+
+        The whole answer must arrive within the timeout.
+        """
         import httpx
 
         if self._client is None:
@@ -191,7 +199,10 @@ def _reply(chat: Chat, text: str, notes: tuple[str, ...], address: Address) -> R
 
 
 def _content(content: Any) -> str:
-    """A message's text; some servers send it in parts, and nothing at all for a refusal."""
+    """Return a message's text.
+
+    Some servers send it in parts, and send no text for a refusal.
+    """
     if content is None:
         return ""
     if isinstance(content, list):
@@ -210,7 +221,10 @@ def _refusal(status: int, text: str, headers: Mapping[str, str], address: Addres
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from a number of seconds or a date (RFC 9110, section 10.2.3)."""
+    """Return the seconds to wait, from a number of seconds or a date.
+
+    Source: RFC 9110, section 10.2.3.
+    """
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)

@@ -21,12 +21,15 @@ _MOST_PAST = 3
 _BEST, _POOR = 6, 3
 
 Point = tuple[dict[str, tuple[str, int]], float, float | None]
-"""An allocation ({stage: (model, samples)}), its score and its budget (None: not recorded)."""
+"""An allocation ({stage: (model, samples)}), its score and its budget.
+
+The budget is None if it was not recorded.
+"""
 
 
 @dataclass(frozen=True)
 class Experience:
-    """One finished search: its trials that scored, best first."""
+    """One finished search: its trials with a score, best first."""
 
     title: str
     points: tuple[Point, ...]
@@ -38,13 +41,13 @@ class Experience:
 
     @property
     def models(self) -> set[str]:
-        """The names of all models in it."""
+        """The names of all its models."""
         return {model for choices, _, _ in self.points for model, _ in choices.values()}
 
     def shown(self, lines: int | None = None) -> dict[str, Any]:
-        """Title and lines for a prompt, at most ``lines``.
+        """Return title and lines for a prompt, at most ``lines``.
 
-        They are the best of the search and some of the worst.
+        The lines are the best trials of the search and some of the worst.
         """
         best, poor = self.points[:_BEST], self.points[_BEST:][-_POOR:]
         kept = [*best, *poor] if lines is None else [*best, *poor][:lines]
@@ -52,11 +55,12 @@ class Experience:
 
 
 def load_experience(sources: Sequence[str]) -> list[Experience]:
-    """The searches in ``sources``.
+    """Return the searches in ``sources``.
 
     A source is a run's directory, a table of trials or a replay table (Parquet or CSV).
 
-    Raises `UserError` naming the source that is missing, damaged or without a score.
+    Raises:
+        UserError: A source is missing, damaged or without a score; the message names it.
     """
     if isinstance(sources, str) or not all(isinstance(source, str) for source in sources):
         raise UserError(
@@ -66,9 +70,9 @@ def load_experience(sources: Sequence[str]) -> list[Experience]:
 
 
 def most_similar(experience: Sequence[Experience], space: SearchSpace) -> list[Experience]:
-    """The few searches that are most like ``space``.
+    """Return the few searches that are most similar to ``space``.
 
-    Likeness is the share of stage names, then of model names, that they have in common.
+    The similarity is the share of stage names, then of model names, that they have in common.
     """
     stages = {stage.name for stage in space.stages}
     models = {model.name for stage in space.stages for model in stage.models}

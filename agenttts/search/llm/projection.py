@@ -1,7 +1,8 @@
-"""Projection of a language model's proposals onto the feasible space.
+"""Project a language model's proposals onto the feasible space.
 
-In this order: the nearest model name, the nearest allowed sample count, samples scaled down into
-the budget, and smaller models where the fewest samples are still over it. Every change is noted.
+The steps in order: take the nearest model name, take the nearest allowed sample count, scale the
+samples down into the budget, and take smaller models if the fewest samples are still over it. Every
+change is recorded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits
 
 @dataclass(frozen=True)
 class Projected:
-    """An allocation of the space, and what was changed to make it one (nothing: no change)."""
+    """An allocation of the space, and the changes to the proposal, if any."""
 
     allocation: Allocation
     notes: tuple[str, ...] = ()
@@ -25,9 +26,13 @@ class Projected:
 def project_to_space(
     raw: RawAllocation, space: SearchSpace, otherwise: Allocation
 ) -> Projected | str:
-    """The proposal as an allocation of the space, or why it cannot be made one.
+    """Return the proposal as an allocation of the space, or why that is impossible.
 
-    ``otherwise`` (in the space) gives the choices of stages that the proposal leaves out.
+    Args:
+        raw: The proposal.
+        space: The search space.
+        otherwise: An allocation of the space, with the choices of stages that the proposal leaves
+            out.
     """
     notes: list[str] = []
     choices: list[Choice] = []
@@ -71,7 +76,7 @@ def _samples(stage: Stage, choice: RawChoice, otherwise: Allocation, notes: list
 def _within_budget(
     space: SearchSpace, choices: Sequence[Choice], notes: list[str]
 ) -> Sequence[Choice]:
-    """The choices, made smaller until the budget holds them.
+    """Return the choices, made smaller until they are within the budget.
 
     Samples are scaled down by one factor, then models are made smaller.
     """
@@ -98,7 +103,7 @@ def _within_budget(
 
 
 def _largest_factor(space: SearchSpace, choices: Sequence[Choice]) -> float:
-    """The largest factor on all samples (to 1/4096) that the budget holds.
+    """Return the largest factor on all samples (to 1/4096) within the budget.
 
     0 stands for the fewest allowed samples.
     """
@@ -128,7 +133,7 @@ def _least_cost(space: SearchSpace, stage: str, model: str) -> float:
 
 
 def _smaller(stage: Stage, model: str) -> list[str]:
-    """The next smaller model of the stage, as a list of one or none."""
+    """Return the next smaller model of the stage, as a list of one or none."""
     size = stage.model(model).params
     less = [m for m in stage.models if m.params < size]
     return [max(less, key=lambda m: m.params).name] if less else []

@@ -1,4 +1,4 @@
-"""The prompts: Jinja2 templates in ``prompts/``, filled in.
+"""The prompts, from Jinja2 templates in ``prompts/``.
 
 The values come from the space, the archive and the task.
 """
@@ -26,7 +26,7 @@ _LONGEST_SAMPLE_LIST = 24
 class Prompts:
     """Writes the questions of one search.
 
-    ``insights``: which of the three the guideline prompts speak of.
+    ``insights`` are the insights that the guideline prompts mention (1 to 3).
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Prompts:
         seed: int = 0,
         **values: Any,
     ) -> Chat:
-        """A question: the system message and ``template``, filled in.
+        """Return a question: the system message and ``template``, filled in.
 
-        The values are the facts of the search and ``values``.
+        The template gets the facts of the search and ``values``.
         """
         messages: tuple[Message, ...] = (
             {"role": "system", "content": self.text("system", **values)},
@@ -65,12 +65,12 @@ class Prompts:
         return Chat(purpose, messages, schema, seed)
 
     def text(self, template: str, **values: Any) -> str:
-        """One template, filled in."""
+        """Return one template, filled in."""
         filled: str = _environment().get_template(f"{template}.j2").render(**self._facts, **values)
         return filled.strip()
 
     def allocations_schema(self, n: int) -> dict[str, Any]:
-        """The JSON schema of a reply with up to ``n`` allocations."""
+        """Return the JSON schema of a reply with up to ``n`` allocations."""
         stages = {
             stage.name: _object(
                 model={"enum": [model.name for model in stage.models]},
@@ -88,7 +88,7 @@ class Prompts:
 
     @staticmethod
     def guidelines_schema(most: int) -> dict[str, Any]:
-        """The JSON schema of a reply with up to ``most`` guidelines."""
+        """Return the JSON schema of a reply with up to ``most`` guidelines."""
         sentence = {"type": "string", "maxLength": 300}
         return _object(
             guidelines={"type": "array", "items": sentence, "minItems": 1, "maxItems": most}
@@ -96,11 +96,14 @@ class Prompts:
 
 
 def history(archive: Archive, limit: int | None = None) -> list[dict[str, str]]:
-    """The results for a prompt, in the order told.
+    """Return the results for a prompt, in the archive's order.
 
     Each has allocation, cost, score and metrics as texts.
 
-    With a ``limit``, the best half of that many and the latest of the rest.
+    Args:
+        archive: The results.
+        limit: The most results to return. Half of them are the best, and half are the latest of the
+            rest.
     """
     results = list(enumerate(archive.results, start=1))
     if limit is not None and len(results) > limit:
@@ -113,7 +116,7 @@ def history(archive: Archive, limit: int | None = None) -> list[dict[str, str]]:
 
 
 def allocation_text(allocation: Allocation) -> str:
-    """An allocation as prompts write it.
+    """Return an allocation as prompts write it.
 
     For example ``{"retrieval": {"model": "m", "samples": 4}, ...}``.
     """
@@ -135,7 +138,10 @@ def _result(space: SearchSpace, number: int, result: TrialResult) -> dict[str, s
 
 
 def _known(space: SearchSpace, result: TrialResult) -> bool:
-    """Whether the space can say what the allocation costs: its own stages and models."""
+    """Return whether the space knows the cost of a result's allocation.
+
+    It does if the allocation has the space's own stages and models.
+    """
     names = [choice.stage for choice in result.allocation.choices]
     return names == [stage.name for stage in space.stages] and all(
         any(model.name == choice.model for model in stage.models)
@@ -166,7 +172,7 @@ def _stage_facts(
 
 
 def _spare(space: SearchSpace, stage: Stage) -> float:
-    """What the stage may cost when all others take their cheapest choice."""
+    """Return what the stage may cost when all others take their cheapest choice."""
     return space.budget - space.least_budget + space.choice_budget(stage.cheapest)
 
 
@@ -180,7 +186,7 @@ def _samples_text(samples: Sequence[int]) -> str:
 
 
 def _example(space: SearchSpace) -> str:
-    """An allocation that shows the format; feasible, and of no other merit."""
+    """Return a feasible allocation that shows the format; it need not be good."""
     return allocation_text(space.cheapest)
 
 
@@ -197,7 +203,7 @@ def _object(**properties: Any) -> dict[str, Any]:
 def _environment() -> jinja2.Environment:
     import jinja2
 
-    # StrictUndefined: a misspelt name in a template is an error, not a hole in a prompt.
+    # StrictUndefined: a misspelt name in a template raises an error, and leaves no gap in a prompt.
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         undefined=jinja2.StrictUndefined,

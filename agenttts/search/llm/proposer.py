@@ -1,8 +1,7 @@
 """Allocations from a language model.
 
-Proposals are parsed, projected onto the feasible space and de-duplicated.
-
-When nothing in a reply is usable the model is asked again. The transcript records all of it.
+Proposals are parsed, projected onto the feasible space and de-duplicated. If nothing in a reply is
+usable, the model is asked again. The transcript records every step.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ from agenttts.space import Allocation
 
 log = logging.getLogger(__name__)
 
-# Batches in a row without anything usable after which the model is not asked any more.
+# After this number of batches in a row without a usable proposal, the model is not asked again.
 GIVE_UP_AFTER = 3
 _FEWEST_TRIALS_SHOWN = 4
-_REPEATED = 1500  # characters of a bad reply that the model is shown again
+_REPEATED = 1500  # characters of a bad reply that are repeated to the model
 
 Build = Callable[[int | None], Chat]
-"""Writes the question with at most so many past trials in it (None: all)."""
+"""Writes the question with at most this number of past trials (None: all)."""
 
 
 @dataclass
 class LLMSession:
     """A language model with its task description.
 
-    ``bad_replies``: how often a reply without anything usable is answered with what is wrong about
-    it, before the rules or chance fill the batch.
+    ``bad_replies`` is how often the model is told what is wrong with a reply that has nothing
+    usable. After that the rules or random draws fill the batch.
     """
 
     caller: Caller
@@ -49,7 +48,7 @@ class LLMSession:
 class AllocationProposer:
     """Asks a model for allocations on behalf of one searcher.
 
-    ``source`` marks its proposals in the table; those that had to be changed are
+    ``source`` marks its proposals in the table. Those that had to be changed have the mark
     ``SOURCE-repaired``.
     """
 
@@ -62,7 +61,7 @@ class AllocationProposer:
 
     @property
     def given_up(self) -> bool:
-        """Whether the model has failed too many batches in a row to be asked again."""
+        """Whether the model is no longer asked, after too many failed batches in a row."""
         in_row = 0
         for event in self._caller.transcript.events:
             if event["event"] == "fallback":
@@ -72,9 +71,15 @@ class AllocationProposer:
         return in_row >= GIVE_UP_AFTER
 
     def ask(self, build: Build) -> tuple[Chat, Reply]:
-        """Ask the question. Raises `LLMError`.
+        """Ask the question.
 
-        When it is too long for the model, it is asked again with fewer past trials in it.
+        If it is too long for the model, it is asked again with fewer past trials.
+
+        Returns:
+            The question as it was answered, and the reply.
+
+        Raises:
+            LLMError: The call failed.
         """
         while True:
             chat = build(self._shown)
@@ -89,11 +94,15 @@ class AllocationProposer:
     def propose(
         self, build: Build, n: int, archive: Archive, otherwise: Allocation
     ) -> list[Proposal]:
-        """Up to ``n`` new allocations of the space.
+        """Return up to ``n`` new allocations of the space.
 
-        Empty when the model fails or is given up; the transcript says why.
+        There are none if the model fails or is given up; the transcript says why.
 
-        ``otherwise`` gives the choices of stages that a proposal leaves out.
+        Args:
+            build: Writes the question.
+            n: The number of allocations.
+            archive: The results so far.
+            otherwise: An allocation with the choices of stages that a proposal leaves out.
         """
         asked: list[Chat] = []
 
@@ -126,7 +135,7 @@ class AllocationProposer:
         return []
 
     def fall_back(self, chat: Chat, reason: str) -> None:
-        """Record that others have to propose this batch.
+        """Record that the rules or random draws propose this batch.
 
         It is recorded once for each question, also after restarts.
         """
@@ -137,7 +146,7 @@ class AllocationProposer:
     def _use(
         self, chat: Chat, reply: Reply, n: int, archive: Archive, otherwise: Allocation
     ) -> tuple[list[Proposal], str]:
-        """The usable proposals of a reply, and what is wrong when there are none."""
+        """Return the usable proposals of a reply, and the fault if there are none."""
         raws = read_allocations(reply.text, archive.space)
         chosen: dict[Allocation, Proposal] = {}
         decisions: list[dict[str, Any]] = []
@@ -199,11 +208,11 @@ class AllocationProposer:
 
 
 def _lines(chat: Chat) -> int:
-    """How many lines the question has: no fewer than it has past trials."""
+    """Return the number of lines of the question: at least its past trials."""
     return sum(message["content"].count("\n") for message in chat.messages)
 
 
 def _why(raw: RawAllocation, notes: list[str]) -> str:
-    """One line for the log: the model's words and what was changed."""
+    """Return one line for the log: the model's words and what was changed."""
     projected = f" (changed: {'; '.join(notes)})" if notes else ""
     return f"{raw.reason or 'proposed by the model'}{projected}"

@@ -1,6 +1,6 @@
-"""Reading replies: JSON as models write it. Never raises.
+"""Read replies: JSON as models write it. Never raises.
 
-It may have fences, prose around it, trailing commas, or be cut short.
+The JSON may have fences, prose around it or trailing commas, or be cut short.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _INTEGER = re.compile(r"-?\d{1,9}")
 
 @dataclass(frozen=True)
 class RawChoice:
-    """What a reply says of one stage; None where it says nothing usable."""
+    """What a reply says of one stage; None where it has nothing usable."""
 
     model: str | None
     samples: float | None
@@ -32,14 +32,14 @@ class RawChoice:
 
 @dataclass(frozen=True)
 class RawAllocation:
-    """One proposed allocation as the reply has it, by stage, and the words given for it."""
+    """One proposed allocation by stage, as in the reply, and its explanation."""
 
     choices: Mapping[str, RawChoice]
     reason: str = ""
 
 
 def read_allocations(text: str, space: SearchSpace) -> list[RawAllocation]:
-    """The allocations in a reply, in its order; empty when there are none in it."""
+    """Return the allocations in a reply, in its order; empty if there are none."""
     found: list[RawAllocation] = []
     for value in _values(text):
         for record in _records(value, space):
@@ -51,21 +51,21 @@ def read_allocations(text: str, space: SearchSpace) -> list[RawAllocation]:
 
 
 def read_guidelines(text: str, most: int = 8) -> list[str]:
-    """The guidelines in a reply: sentences of one line each.
+    """Return the guidelines in a reply: sentences of one line each.
 
-    Empty when there are none in it.
+    The list is empty if the reply has none.
     """
     for value in _values(text):
         sentences = _sentences(value)
         if sentences:
             return sentences[:most]
-    # No JSON: lines that look like items of a list.
+    # Not JSON: take the lines that look like items of a list.
     items = re.findall(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(.+)$", text[:_LONGEST_REPLY], re.M)
     return [line for line in map(_line, items) if line][:most]
 
 
 def _values(text: str) -> Iterator[Any]:
-    """JSON values in a text, the likeliest first."""
+    """Yield the JSON values in a text, the likeliest first."""
     said = text[:_LONGEST_REPLY]
     pieces = [*(match.group(1) for match in _FENCE.finditer(said)), said]
     for piece in pieces:
@@ -90,14 +90,12 @@ def _loads(text: str) -> Any:
 def _repair_json(text: str) -> Any:
     from json_repair import repair_json
 
-    # Deeper nesting is noise, and its repair takes long.
+    # Deeper nesting is not a valid reply, and its repair takes long.
     if _depth(text) > 50:
         return None
     try:
         return repair_json(text, return_objects=True, skip_json_loads=True)
-    except (
-        Exception
-    ):  # whatever a library does with noise, the reply is then unusable and counted as such
+    except Exception:  # whatever the library raises, the reply counts as unusable
         return None
 
 
@@ -113,7 +111,7 @@ def _depth(text: str) -> int:
 
 
 def _records(value: Any, space: SearchSpace, level: int = 0) -> Iterator[RawAllocation]:
-    """Everything in a JSON value that has the shape of an allocation."""
+    """Yield everything in a JSON value that has the shape of an allocation."""
     if level > 6:
         return
     if isinstance(value, dict):
@@ -135,7 +133,10 @@ def _records(value: Any, space: SearchSpace, level: int = 0) -> Iterator[RawAllo
 
 
 def _record(value: Mapping[Any, Any], space: SearchSpace) -> RawAllocation | None:
-    """``{STAGE: {model, samples}}``, or with the list or mapping of stages one level down."""
+    """Return an allocation from ``{STAGE: {model, samples}}``.
+
+    The list or mapping of stages may be one level down.
+    """
     by_name = {_folded(key): part for key, part in value.items()}
     choices: dict[str, RawChoice] = {}
     for stage in space.stages:
@@ -163,7 +164,7 @@ def _record(value: Mapping[Any, Any], space: SearchSpace) -> RawAllocation | Non
 
 
 def _listed(value: list[Any], space: SearchSpace) -> RawAllocation | None:
-    """``[{stage, model, samples}, ...]``."""
+    """Return an allocation from ``[{stage, model, samples}, ...]``."""
     names = {_folded(stage.name): stage.name for stage in space.stages}
     choices: dict[str, RawChoice] = {}
     for part in value:
@@ -213,7 +214,7 @@ def _sentences(value: Any) -> list[str]:
 
 
 def _line(text: str) -> str:
-    """A text as one line of at most 300 characters, without mark-up."""
+    """Return a text as one line of at most 300 characters, without mark-up."""
     return " ".join(text.replace("*", " ").split())[:300].strip(" -")
 
 
@@ -233,7 +234,7 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    """A count as a number, within what a float holds exactly; None for anything else."""
+    """Return a count as a number that a float holds exactly; else None."""
     if isinstance(value, bool):
         return None
     if isinstance(value, (int, float)):

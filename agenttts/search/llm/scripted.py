@@ -1,6 +1,6 @@
 """A scripted model: replies from a file, in order.
 
-For tests and for trying out what a broken model does.
+It serves for tests, and to try how the search handles a model's faults.
 
 The file is JSON: ``{"replies": [...], "then": ...}``. A reply is a text, or one of
 
@@ -11,7 +11,7 @@ The file is JSON: ``{"replies": [...], "then": ...}``. A reply is a text, or one
   reply.
 
 ``"for": "propose"`` keeps a reply for questions of that purpose (``guidelines``, ``propose``,
-``knowledge``). ``then`` is what comes when the replies are used up (default: an empty text).
+``knowledge``). ``then`` is the reply after all others are used up (default: an empty text).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _AGAIN = {408, 429, 500, 502, 503, 504}
 class ScriptedLLM:
     """`LLM` from a script.
 
-    ``served``: the purposes of the calls it has answered before (after a restart).
+    ``served`` are the purposes of the calls that it answered before (after a restart).
     """
 
     model = "scripted"
@@ -53,7 +53,7 @@ class ScriptedLLM:
             self._next(purpose)
 
     def complete(self, chat: Chat) -> Reply:
-        """The next reply meant for this purpose."""
+        """Return the next reply for this purpose."""
         entry = self._next(chat.purpose)
         delay = float(entry.get("delay", 0.0))
         if entry.get("timeout") or delay > self._timeout:
@@ -77,7 +77,7 @@ class ScriptedLLM:
         return Reply(text, estimated_tokens(chat.characters), estimated_tokens(len(text)))
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: the script holds nothing open."""
 
     def _next(self, purpose: str) -> Mapping[str, Any]:
         for position, reply in enumerate(self._replies):
@@ -87,7 +87,11 @@ class ScriptedLLM:
 
 
 def load_script(path: Path) -> dict[str, Any]:
-    """A script, checked. `UserError` names the file and the reply that is wrong."""
+    """Read and check a script.
+
+    Raises:
+        UserError: The script is wrong; the message names the file and the reply.
+    """
     try:
         script = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

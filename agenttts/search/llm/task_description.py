@@ -1,4 +1,7 @@
-"""What a language model is told about the task. The numbers come from the search space."""
+"""The description of the task that a language model gets.
+
+The numbers come from the search space.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class TaskDescription:
-    """The task and its stages described.
+    """The description of the task and its stages.
 
     ``main_metric`` is the score, ``STAGE.METRIC``, to be maximised.
 
-    ``examples``: how many a trial is scored on (None: not known), from which follows how noisy a
-    score is.
+    ``examples`` is the number of examples that a trial is scored on (None if unknown). It
+    determines the noise of a score.
     """
 
     task: str = "a pipeline of LLM stages"

@@ -1,19 +1,18 @@
-"""The transcript: every prompt, every reply and what became of it, one JSON object a line (a run's
-``agent.jsonl``).
+"""The transcript: prompts, replies and their outcomes (a run's ``agent.jsonl``).
 
-It is also the memory of the agent. A reply on record is used again instead of asking the model, so
-that a controller started anew makes the same proposals as the one before, and a run's caps count
-over all of its starts.
+It has one JSON object per line. It is also the memory of the agent. A recorded reply is used again
+instead of a call to the model. So a restarted controller makes the same proposals as the one
+before, and a run's caps count over all of its starts.
 
 Events, besides ``time``:
 
 - ``reply``: a call that brought a reply: key, purpose, model, messages, trials, reply, tokens,
   seconds, notes;
-- ``failed``: an attempt that did not: key, purpose, model, messages, fault, error, seconds;
-- ``proposals``: what was made of a reply: asked, usable, decisions (raw, outcome, allocation,
+- ``failed``: an attempt without a reply: key, purpose, model, messages, fault, error, seconds;
+- ``proposals``: the proposals from a reply: asked, usable, decisions (raw, outcome, allocation,
   notes);
-- ``guidelines``: the guidelines read from a reply, and how many results they rest on;
-- ``fallback``: why others had to propose;
+- ``guidelines``: the guidelines read from a reply, and the number of results known then;
+- ``fallback``: why the rules or random draws had to propose;
 - ``served``: what happened to a model that the run serves itself.
 """
 
@@ -35,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Transcript:
-    """Appends events to a file (or, without a path, only remembers them)."""
+    """Appends events to a file, or only keeps them if there is no path."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.events: list[dict[str, Any]] = []
@@ -56,9 +55,10 @@ class Transcript:
         self.tokens = sum(_tokens(e) for e in self.events)
 
     def add(self, event: str, **values: Any) -> dict[str, Any]:
-        """Write an event down; it is on the disk when this returns.
+        """Record an event; it is on the disk when this returns.
 
-        Raises `MissingRequirement` when it cannot be.
+        Raises:
+            MissingRequirement: It cannot be written.
         """
         record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
         if self._file is not None:
@@ -67,7 +67,7 @@ class Transcript:
         return record
 
     def add_reply(self, chat: Chat, model: str, reply: Reply, seconds: float) -> None:
-        """Write down a call that brought a reply."""
+        """Record a call that brought a reply."""
         self._replies[chat.key] = self.add(
             "reply",
             **_asked(chat, model),
@@ -82,13 +82,13 @@ class Transcript:
         self.tokens += reply.prompt_tokens + reply.completion_tokens
 
     def add_failure(self, chat: Chat, model: str, error: LLMError, seconds: float) -> None:
-        """Write down an attempt that brought none."""
+        """Record an attempt without a reply."""
         failure = {"fault": error.fault, "error": str(error), "seconds": round(seconds, 3)}
         self.add("failed", **_asked(chat, model), **failure)
         self.calls += 1
 
     def recorded(self, chat: Chat) -> Reply | None:
-        """The reply on record to the same question."""
+        """Return the recorded reply to the same question."""
         event = self._replies.get(chat.key)
         if event is None:
             return None
@@ -100,21 +100,21 @@ class Transcript:
         )
 
     def find(self, kind: str, key: str) -> dict[str, Any] | None:
-        """The latest event of a kind about the question ``key``."""
+        """Return the latest event of a kind about the question ``key``."""
         about = (e for e in reversed(self.events) if (e["event"], e.get("key")) == (kind, key))
         return next(about, None)
 
     def purposes(self) -> list[str]:
-        """The purposes of all attempts so far, in order."""
+        """Return the purposes of all attempts so far, in order."""
         return [e["purpose"] for e in self.events if e["event"] in ("reply", "failed")]
 
 
 def summarise(path: Path) -> dict[str, Any] | None:
-    """What a transcript amounts to, for status and report; None where there is none.
+    """Return a transcript's summary for status and report; None without a file.
 
     ``calls`` counts attempts, ``failed`` those without a reply (by fault), ``decisions`` the
-    proposals by outcome, ``fallbacks`` the batches that others had to propose, ``damaged_lines``
-    the numbers of lines that are not read.
+    proposals by outcome, ``fallbacks`` the batches that the rules or random draws had to propose.
+    ``damaged_lines`` has the numbers of the lines that are not read.
     """
     if not path.exists():
         return None
@@ -161,7 +161,7 @@ def _tokens(event: dict[str, Any]) -> int:
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """The events of a transcript, and the numbers of its damaged lines, wherever these are."""
+    """Return the events of a transcript, and the numbers of its damaged lines."""
     events: list[dict[str, Any]] = []
     damaged: list[int] = []
     for number, event in read_json_lines(path, lambda number, problem: damaged.append(number)):
@@ -179,7 +179,7 @@ _MAKE_ROOM = (
     "for again"
 )
 
-# What readers of each kind of event rely on.
+# The fields that readers of each kind of event need.
 
 
 @dataclass(frozen=True)
