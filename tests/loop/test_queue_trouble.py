@@ -150,7 +150,7 @@ def test_a_slurm_command_that_hangs_or_fails_is_unavailable(tmp_path, monkeypatc
         slurm_queue.job_states(["7"])
     (tmp_path / "squeue.hang").touch()
     monkeypatch.setattr(slurm_queue, "_TIMEOUT_S", 0.5)
-    with pytest.raises(QueueUnavailable, match=r"did not answer within 0\.5 s"):
+    with pytest.raises(QueueUnavailable, match=r"did not end within 0\.5 s"):
         slurm_queue.job_states(["7"])
 
 
