@@ -15,6 +15,8 @@ from agenttts.launch import controller
 from agenttts.run.directory import RunDirectory
 from agenttts.run.starts import ControllerHandle, read_handle, write_handle
 from tests.support.processes import processes_with
+from tests.support.runs import controller_pids
+from tests.support.waiting import until
 
 TRACEBACK = "Traceback (most recent call last):\n  File x\nBlockingIOError: [Errno 11] Resource temporarily unavailable"  # fmt: skip
 
@@ -130,6 +132,8 @@ def test_a_launch_leaves_nothing_behind_and_a_resume_goes_on_later(cli, scripted
         cli("launch", scripted_spec(search__iterations=0, cluster="local"), "--wait").returncode
         == 0
     )
+    # The controller's process may still be ending when it has written that the run is over.
+    until(lambda: not controller_pids(tmp_path / "results/small"), seconds=60)
     journal = Path(tmp_path / "results/small/journal.jsonl")
     kept = [line for line in journal.read_text().splitlines(keepends=True) if json.loads(line)["event"] != "ended"]  # fmt: skip
     journal.write_text("".join(kept))
