@@ -1,5 +1,4 @@
-"""agenttts-hpc: test-time compute-optimal scaling of multi-stage LLM tasks, searched on Slurm
-clusters.
+"""Search for the best split of a compute budget over the stages of an LLM task, on Slurm.
 
 The names in ``__all__`` are the public interface. They are imported when they are first used, so
 that ``import agenttts`` loads nothing else.

@@ -303,7 +303,9 @@ def _any_special(thinking: Thinking, tokens: Mapping[str, bool]) -> bool:
     special.
     """
     markers = (*thinking.starts, *thinking.ends)
-    return any(special and token in marker for token, special in tokens.items() for marker in markers)  # fmt: skip
+    return any(
+        special and token in marker for token, special in tokens.items() for marker in markers
+    )
 
 
 def _chat_templates(directory: Path) -> list[str]:

@@ -47,7 +47,9 @@ class Section(NamedTuple):
 
 
 class Requirement(NamedTuple):
-    """A version that the file requires of a library (Elf64_Vernaux); symbols refer to its number."""
+    """A version that the file requires of a library (Elf64_Vernaux); symbols refer to its
+    number.
+    """
 
     number: int
     name: str

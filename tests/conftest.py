@@ -1,7 +1,8 @@
 """Fixtures shared by all tests: the command line, scripted models, small specs, and a real cluster.
 
-Real multi-node Slurm and a real Apptainer image are started once for all tests that ask for them. On a machine that has
-neither those tests are skipped and say so; ``AGENTTTS_REQUIRE_CLUSTER=1`` makes that a failure.
+Real multi-node Slurm and a real Apptainer image are started once for all tests that ask for them.
+On a machine that has neither those tests are skipped and say so; ``AGENTTTS_REQUIRE_CLUSTER=1``
+makes that a failure.
 """
 
 from __future__ import annotations
@@ -54,13 +55,17 @@ def smollm2_engine(smollm2: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def cli(tmp_path):
-    """Call ``agenttts-hpc`` in this process, from an empty directory; results go to ``tmp_path/results``."""
+    """Call ``agenttts-hpc`` in this process, from an empty directory; results go to
+    ``tmp_path/results``.
+    """
     return partial(command_line.call, cwd=tmp_path)
 
 
 @pytest.fixture
 def shell(tmp_path):
-    """Run ``agenttts-hpc`` as a program of its own, as a user's shell does, in the same directory as `cli`."""
+    """Run ``agenttts-hpc`` as a program of its own, as a user's shell does, in the same
+    directory as `cli`.
+    """
     return partial(command_line.run, cwd=tmp_path)
 
 
@@ -72,13 +77,17 @@ def scripted_spec(tmp_path):
 
 @pytest.fixture
 def make_trial(tmp_path):
-    """Write the spec of a trial into the test's directory: ``make_trial("t0000", ("weak", 2), ("strong", 1))``."""
+    """Write the spec of a trial into the test's directory: ``make_trial("t0000", ("weak", 2),
+    ("strong", 1))``.
+    """
     return trial_writer(tmp_path)
 
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """Put a shell script in a Slurm command's place, for answers that a real one can't be made to give on demand."""
+    """Put a shell script in a Slurm command's place, for answers that a real one can't be made
+    to give on demand.
+    """
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
 
     def put(name: str, script: str) -> None:
@@ -125,7 +134,9 @@ def directory_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def image(cluster_tools: None) -> Path:
-    """The CPU image, built by the project's own command; built again when what goes into it has changed."""
+    """The CPU image, built by the project's own command; built again when what goes into it has
+    changed.
+    """
     return built_image(CACHE)
 
 

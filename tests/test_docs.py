@@ -35,7 +35,9 @@ def headings(page: Path) -> set[str]:
 
 
 def broken_links(page: Path) -> list[str]:
-    """The links of a page that lead to no file, or to no heading of it; those to other places are not followed."""
+    """The links of a page that lead to no file, or to no heading of it; those to other places
+    are not followed.
+    """
     broken = []
     for target in LINK.findall(page.read_text()):
         if target.startswith(("http://", "https://", "mailto:")):
@@ -65,7 +67,9 @@ def test_links_lead_somewhere():
 
 
 def test_files_named_in_code_exist():
-    """`jobs/x.yaml`, `slurm/x.sh`, `containers/x` and the like are there (mine and mycluster are the reader's)."""
+    """`jobs/x.yaml`, `slurm/x.sh`, `containers/x` and the like are there (mine and mycluster
+    are the reader's).
+    """
     assert [found for page in PAGES for found in missing_files(page)] == []
 
 

@@ -1,4 +1,6 @@
-"""Imports point down the list of packages, and what a login node runs needs no torch, vLLM or transformers."""
+"""Imports point down the list of packages, and what a login node runs needs no torch, vLLM or
+transformers.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,8 @@ HEAVY = {"torch", "vllm", "transformers", "scipy", "optuna"}
 HEAVY_FOR_HELP = HEAVY | {"numpy", "polars", "pydantic", "submitit", "yaml"}
 LOGIN_NODE = ["agenttts.launch.launch", "agenttts.status.run_status", "agenttts.report", "agenttts.search", "agenttts.tasks"]  # fmt: skip
 
-# In one interpreter that has imported nothing: after each step, its name and the top-level modules loaded so far.
+# In one interpreter that has imported nothing: after each step, its name and the top-level modules
+# loaded so far.
 STEPS = """
 import importlib, sys
 

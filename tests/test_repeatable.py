@@ -1,4 +1,6 @@
-"""The plugin `tests.support.repeatable`: seeds, Hypothesis profiles, reruns, groups; in pytest sessions of their own."""
+"""The plugin `tests.support.repeatable`: seeds, Hypothesis profiles, reruns, groups; in pytest
+sessions of their own.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ def printed(result: pytest.RunResult, word: str) -> list[list[str]]:
     return sorted(line.split()[1:] for line in result.outlines if line.startswith(f"{word} "))
 
 
-# Tests that fail the first time only, two that always fail or are ordinary, and tests that say where they run and draw.
+# Tests that fail the first time only, two that always fail or are ordinary, and tests that say
+# where they run and draw.
 SUITE = """
 import os, pathlib, random, numpy, pytest
 

@@ -126,7 +126,8 @@ def test_text_outside_of_blocks_is_not_touched(outside, thoughts):
 
 QWEN, SPECIAL = THINK, Thinking(("<think>",), ("</think>",), special=True)
 MENTIONS = [
-    # A model that is not known to think begins a block at the beginning, after another one, or on a line of its own.
+    # A model that is not known to think begins a block at the beginning, after another one, or on a
+    # line of its own.
     (COMMON_THINKING, "x = '<thinking>'; print(42)", "x = ''; print(42)"),
     (COMMON_THINKING, "The tag <think> opens thinking. Answer: 42", "The tag  opens thinking. Answer: 42"),
     (COMMON_THINKING, "Answer: 42 <think>", "Answer: 42"),
@@ -139,7 +140,8 @@ MENTIONS = [
     (COMMON_THINKING, "<think>a</think>Ann\n<think>or Bo", ""),
     (COMMON_THINKING, "<think>a</think>Ann <think>or Bo", "Ann or Bo"),
     (COMMON_THINKING, "Ann <think>or Bo?</think>Lee", "Ann Lee"),
-    # The chat template opened the block: the reply begins inside of it, or with its start where it is stored.
+    # The chat template opened the block: the reply begins inside of it, or with its start where it
+    # is stored.
     (COMMON_THINKING, "<think>\nor '<think>'?</think>Ann", "Ann"),
     (COMMON_THINKING, "or Bo?</think>the tag <think> opens: 42", "the tag  opens: 42"),
     (COMMON_THINKING, "<think>\nor Bo, he says <think>", ""),

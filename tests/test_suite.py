@@ -1,4 +1,6 @@
-"""The test suite is one package: tests share code through `tests.support` alone, and leave ``sys.path`` as it is."""
+"""The test suite is one package: tests share code through `tests.support` alone, and leave
+``sys.path`` as it is.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def violations(source: str) -> list[str]:
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
-    """The dotted names that an import statement may mean; ``from a import b`` may import the module a.b."""
+    """The dotted names that an import statement may mean; ``from a import b`` may import the
+    module a.b.
+    """
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     module = f"{node.module}." if node.module else ""
@@ -90,7 +94,9 @@ def test_every_directory_of_tests_is_a_package():
 
 
 def test_pytest_gets_no_path_of_its_own():
-    """Neither ``pythonpath`` nor another import mode: the repository root alone is put on ``sys.path``."""
+    """Neither ``pythonpath`` nor another import mode: the repository root alone is put on
+    ``sys.path``.
+    """
     project = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())
     options = project["tool"]["pytest"]["ini_options"]
     assert "pythonpath" not in options

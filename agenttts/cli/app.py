@@ -20,7 +20,8 @@ from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_
 
 app = typer.Typer(
     name="agenttts-hpc",
-    help="Find the best split of a compute budget over the stages of an LLM pipeline, on a Slurm cluster.",
+    help="Find the best split of a compute budget over the stages of an LLM pipeline, on a "
+    "Slurm cluster.",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -320,7 +321,8 @@ def replay(
     session = session_for_replay(spec, searcher, out)
     if session is None and search.asks_llm(searcher) == "needs":
         raise UserError(
-            f"--searcher: '{searcher}' needs a language model to ask; give one in the agent section of {space} "
+            f"--searcher: '{searcher}' needs a language model to ask; give one in the agent "
+            f"section of {space} "
             "(kind: endpoint or scripted), or choose agenttts, which does without"
         )
     method = search.create(searcher, feasible, seed, llm=session, **options)

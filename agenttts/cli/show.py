@@ -94,13 +94,18 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
     if rebuilt is not None:
         lines = [
             f"the journal was made anew; the old one is {rebuilt.old or 'gone'}",
-            f"kept: {_names(rebuilt.from_results)} by their own results, {_names(rebuilt.from_table)} by their rows in the table",
+            f"kept: {_names(rebuilt.from_results)} by their own results, "
+            f"{_names(rebuilt.from_table)} by their rows in the table",
         ]
         lines += [f"run again: {_names(rebuilt.again)}"] if rebuilt.again else []
         lines += [f"lost, and set aside: {_names(rebuilt.lost)}"] if rebuilt.lost else []
         lines += [f"note: {note}" for note in rebuilt.notes]
     if retried is not None:
-        lines.append(f"tried again: {_names(retried)}" if retried else "no trial has failed: there is nothing to try again")  # fmt: skip
+        lines.append(
+            f"tried again: {_names(retried)}"
+            if retried
+            else "no trial has failed: there is nothing to try again"
+        )
     for line in lines:
         say(escape(line))
 
@@ -148,17 +153,21 @@ def plan(document: dict[str, Any]) -> None:
     search = document["search"]
     examples = document["task"]["examples"] or "all"
     say(
-        f"[bold]{document['run']}[/] on {document['cluster']['name']} ({document['cluster']['kind']}): "
+        f"[bold]{document['run']}[/] on {document['cluster']['name']} "
+        f"({document['cluster']['kind']}): "
         f"{document['task']['name']}, {examples} examples, score {document['task']['main_metric']}"
     )
     say(
-        f"{search['method']}: budget {search['budget']:g} units (least possible {search['least_budget']:g}), "
-        f"{search['initial_trials']} initial trials + {search['iterations']} x {search['batch_size']} "
+        f"{search['method']}: budget {search['budget']:g} units (least possible "
+        f"{search['least_budget']:g}), "
+        f"{search['initial_trials']} initial trials + {search['iterations']} x "
+        f"{search['batch_size']} "
         f"= {search['trials_at_most']} at most"
         + (", then one of what is recommended if it was not tried" if search["recommended"] else "")
     )
     console.print(
-        f"seed {search['seed']}: draws the examples and samples; in the search it decides {search['seed_role']}",
+        f"seed {search['seed']}: draws the examples and samples; in the search it decides "
+        f"{search['seed_role']}",
         highlight=False,
         soft_wrap=True,
     )
@@ -179,7 +188,8 @@ def plan(document: dict[str, Any]) -> None:
     for key, what in (("finalists", "examples of the search split"), ("test", "held-out examples")):
         if search[key]:
             say(
-                f"then ({key}): the best {search[key]['allocations']} on {search[key]['examples']} {what}"
+                f"then ({key}): the best {search[key]['allocations']} on "
+                f"{search[key]['examples']} {what}"
             )
     for name, model in document["models"].items():
         thinking = model["thinking"]
@@ -265,7 +275,10 @@ def _status_line(document: dict[str, Any]) -> str:
     tests = [test for test in document["test"] if test["score"] is not None]
     found += f"; test {tests[0]['score']:.3f}" if tests else ""
     iteration = document["iteration"]
-    return f"iteration {'-' if iteration is None else iteration}: {states or 'no trial yet'}{found}{over}"
+    return (
+        f"iteration {'-' if iteration is None else iteration}: "
+        f"{states or 'no trial yet'}{found}{over}"
+    )
 
 
 def _status_view(document: dict[str, Any]) -> Group:
@@ -278,7 +291,8 @@ def _status_view(document: dict[str, Any]) -> Group:
     if document["recommended"]:
         parts.append(
             Text(
-                f"recommended: {_allocation(document['recommended'])} ({untried}what the searcher expects to score best, luck "
+                f"recommended: {_allocation(document['recommended'])} ({untried}what the "
+                "searcher expects to score best, luck "
                 "left aside; 'best' is the highest score)"
             )
         )
@@ -298,7 +312,8 @@ def _status_view(document: dict[str, Any]) -> Group:
         decisions = ", ".join(f"{count} {what}" for what, count in agent["decisions"].items())
         parts.append(
             Text(
-                f"agent {agent['model']}: {agent['calls']} calls, {sum(agent['failed'].values())} failed; "
+                f"agent {agent['model']}: {agent['calls']} calls, "
+                f"{sum(agent['failed'].values())} failed; "
                 f"proposals: {decisions or 'none'}; {len(agent['fallbacks'])} batches without it"
             )
         )

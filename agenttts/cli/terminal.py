@@ -9,7 +9,17 @@ import sys
 from typing import Any, TextIO
 
 # Replacements for the characters beyond ASCII that the package prints, for terminals without them.
-_PLAIN = {"→": "->", "×": "x", "…": "...", "–": "-", "—": "-", "·": "-", "≤": "<=", "≥": ">=", "±": "+-"}  # fmt: skip
+_PLAIN = {
+    "→": "->",
+    "×": "x",
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "·": "-",
+    "≤": "<=",
+    "≥": ">=",
+    "±": "+-",
+}
 _HANDLER = "agenttts.plain"
 
 

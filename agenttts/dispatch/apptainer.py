@@ -117,7 +117,8 @@ def check_bindable(key: str, path: Path) -> None:
     for mark, name in ((":", "colon"), (",", "comma")):
         if mark in str(path):
             raise UserError(
-                f"{key}: {path} has a {name} in it, and cannot be bound into a container (--bind takes a {name} for the end "
+                f"{key}: {path} has a {name} in it, and cannot be bound into a container "
+                f"(--bind takes a {name} for the end "
                 f"of a path); rename it, or give a symbolic link to it whose own path has none"
             )
 
@@ -195,7 +196,8 @@ def check_runtime(container: Container) -> None:
     if shutil.which(container.runtime) is None:
         raise MissingRequirement(
             f"{container.runtime} is not on this machine's PATH",
-            fix=f"load it first (e.g. 'module load {container.runtime}'), or run containers/install-apptainer.sh",
+            fix=f"load it first (e.g. 'module load {container.runtime}'), or run "
+            "containers/install-apptainer.sh",
         )
 
 

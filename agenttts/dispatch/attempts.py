@@ -229,9 +229,12 @@ def _read(path: Path, patient: bool) -> Attempt:
         if patient and isinstance(error, OSError) and passing_trouble(error):
             raise
         log.warning(
-            "%s cannot be read (%s: %s); it counts as an attempt that was cut off, and may be deleted",
-            path, type(error).__name__, error,
-        )  # fmt: skip
+            "%s cannot be read (%s: %s); it counts as an attempt that was cut off, and may be "
+            "deleted",
+            path,
+            type(error).__name__,
+            error,
+        )
         return _unreadable(path)
     return attempt
 

@@ -287,7 +287,9 @@ _ROWS: tuple[Callable[[AttemptEnd], Verdict | None], ...] = (
 
 _SIGNALS = frozenset(int(number) for number in signal.Signals)
 # What vLLM says if the error occurred in another of its processes, which has logged it.
-_REFERS_TO_THE_LOG = re.compile(r"root cause|stack trace|engine ?core|engine ?dead|background process", re.IGNORECASE)  # fmt: skip
+_REFERS_TO_THE_LOG = re.compile(
+    r"root cause|stack trace|engine ?core|engine ?dead|background process", re.IGNORECASE
+)
 # What `agenttts.inference.engine_process` says of an engine that was killed from outside.
 _ENGINE_SIGNAL = re.compile(r"was killed by SIG(KILL|TERM|BUS|ILL|HUP|INT|QUIT|USR1|USR2|PWR)\b")
 # What it says of an engine that ended by itself without an answer. This names no cause, and neither
@@ -297,7 +299,11 @@ _WORKER_S_WORD = "; the cause, as a process of the engine printed it: "
 _LAST_LINE = "; its last line: "
 # Errors of the GPU's libraries. They follow from a fault of the GPU as well as from one of the
 # program.
-_GPU_ERROR = re.compile(r"\b(CUDA|HIP|CUBLAS|CUDNN|NVML|cuBLAS|cuDNN)[ _](error|failure|status)|\bcudaError|\bcublasStatus", re.IGNORECASE)  # fmt: skip
+_GPU_ERROR = re.compile(
+    r"\b(CUDA|HIP|CUBLAS|CUDNN|NVML|cuBLAS|cuDNN)[ "
+    r"_](error|failure|status)|\bcudaError|\bcublasStatus",
+    re.IGNORECASE,
+)
 
 
 def _infra(explanation: str, *, exclude_node: bool = False) -> Verdict:
@@ -318,7 +324,10 @@ def _cancelled() -> Verdict:
 
 
 def _memory_of_the_job() -> Verdict:
-    text = "a process of the job was killed because the job's memory ran out; raise the profile's trial.mem"
+    text = (
+        "a process of the job was killed because the job's memory ran out; raise the "
+        "profile's trial.mem"
+    )
     return Verdict(TrialState.OOM, False, False, text)
 
 

@@ -51,17 +51,22 @@ _NO_ERROR = re.compile(r"(?<!NCCL )\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Wa
 
 MACHINE_MESSAGES = (
     _known(
-        r"uncorrectable (ecc|nvlink) error|double[- ]bit ecc|\bxid\b[^\n]{0,20}[(:]|has fallen off the bus|gpu is lost"
-        r"|unable to determine the device handle|cuda error: hardware stack error|row remapping failure",
+        r"uncorrectable (ecc|nvlink) error|double[- ]bit ecc|\bxid\b[^\n]{0,20}[(:]|has fallen "
+        r"off the bus|gpu is lost"
+        r"|unable to determine the device handle|cuda error: hardware stack error|row "
+        r"remapping failure",
         "a GPU has a hardware error",
         node=True,
         any_level=True,
     ),
     _known(
-        r"no cuda-capable device|no cuda gpus are available|cuda-capable device\(s\) is/are busy or unavailable"
+        r"no cuda-capable device|no cuda gpus are available|cuda-capable device\(s\) is/are "
+        r"busy or unavailable"
         r"|cudaerrordevicesunavailable|cudaerrornodevice|cuda_error_no_device|cuda_error_system_not_ready"
-        r"|cuda error: (invalid device ordinal|initialization error|system not yet initialized|unknown error)"
-        r"|cuda unknown error|cuda error:[^\n]{0,60}unavailable|failed to initialize nvml|nvidia-smi has failed"
+        r"|cuda error: (invalid device ordinal|initialization error|system not yet "
+        r"initialized|unknown error)"
+        r"|cuda unknown error|cuda error:[^\n]{0,60}unavailable|failed to initialize "
+        r"nvml|nvidia-smi has failed"
         r"|couldn't communicate with the nvidia driver|libcuda\.so\.1: cannot open shared object",
         "a GPU or its driver does not answer",
         node=True,
@@ -77,7 +82,8 @@ MACHINE_MESSAGES = (
     ),
     _known(r"stale file handle|\bestale\b", "a network file system lost a file", node=True),
     _known(
-        r"transport endpoint is not connected|input/output error|remote i/o error|read-only file system",
+        r"transport endpoint is not connected|input/output error|remote i/o error|read-only "
+        r"file system",
         "a file system of the node failed",
         node=True,
     ),
@@ -93,8 +99,10 @@ A memory error beside one of them follows from it or has nothing to do with it.
 CONTAINER_MESSAGES = (
     KnownMessage(
         re.compile(
-            r"^FATAL:[^\n]*(could not open image|image[^\n]*(not found|does not exist)|mount source [^\n]* doesn't exist"
-            r"|loop device|squashfuse|fuse: |user namespace)|failed to mount squash|no more loop devices",
+            r"^FATAL:[^\n]*(could not open image|image[^\n]*(not found|does not exist)|mount "
+            r"source [^\n]* doesn't exist"
+            r"|loop device|squashfuse|fuse: |user namespace)|failed to mount squash|no more "
+            r"loop devices",
             re.MULTILINE,
         ),
         "the container could not be started on this node",
@@ -125,11 +133,13 @@ CONSEQUENCES = (
         node=False,
     ),
     _known(
-        r"can't start new thread|pthread_create\b[^\n]{0,40}fail|blas_thread_init|thread creation failed"
+        r"can't start new thread|pthread_create\b[^\n]{0,40}fail|blas_thread_init|thread "
+        r"creation failed"
         r"|(?:fail\w*|unable) to (?:spawn|create|start)\b[^\n]{0,60}\bthread|threadpoolbuilderror"
         r"|necessary resources for omp thread|fork rejected by pids controller"
         r"|(?:\bv?fork\b|\bspawn|\bprocess\b|\bthread)[^\n]{0,80}resource temporarily unavailable",
-        "the node starts no more threads or processes (its limit is used up: 'ulimit -u', or the job's pids cgroup)",
+        "the node starts no more threads or processes (its limit is used up: 'ulimit -u', or "
+        "the job's pids cgroup)",
         node=True,
     ),
     _known(
@@ -146,7 +156,8 @@ They are looked for only if nothing says that memory ran out.
 # vLLM, at the start of an engine: "Free memory on device cuda:0 (3.2/79.1 GiB) on startup is less
 # than desired GPU memory utilization (0.9, 71.2 GiB)". Older versions name no device.
 _MEMORY_HELD = re.compile(
-    r"free memory on device\s*(?P<device>[\w:]*)\s*\((?P<free>[\d.]+)\s*/\s*(?P<total>[\d.]+)\s*GiB\)[^\n]*?"
+    r"free memory on "
+    r"device\s*(?P<device>[\w:]*)\s*\((?P<free>[\d.]+)\s*/\s*(?P<total>[\d.]+)\s*GiB\)[^\n]*?"
     r"is less than desired gpu memory utilization[^\n]*",
     re.IGNORECASE,
 )

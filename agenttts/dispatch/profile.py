@@ -124,7 +124,8 @@ class JobResources(Section):
             name, separator, _ = part.partition("=")
             if separator and _looks_secret(name):
                 raise ValueError(
-                    f"'export' gives {name.strip()} a value, which looks like a secret, and profiles and runs are plain files; "
+                    f"'export' gives {name.strip()} a value, which looks like a secret, and "
+                    "profiles and runs are plain files; "
                     "name it without a value and export it in the shell that launches"
                 )
         return sbatch_syntax.check_options(value)
@@ -292,7 +293,8 @@ class Profile(Section):
             limit = minutes(getattr(self, what).time) * 60
             if self.grace_seconds >= limit:
                 raise ValueError(
-                    f"grace_seconds: {self.grace_seconds} s before the end of a {what} job of {limit} s is before its "
+                    f"grace_seconds: {self.grace_seconds} s before the end of a {what} job of "
+                    f"{limit} s is before its "
                     f"start; lower grace_seconds or raise {what}.time"
                 )
         return self
@@ -332,7 +334,8 @@ def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
         return load_strict(Profile, BUILT_IN[cluster], f"the built-in profile '{cluster}'")
     looked = ", ".join(str(folder / "slurm") for folder in folders)
     raise UserError(
-        f"cluster: unknown profile '{cluster}'; {valid_names(cluster, sorted({*found, *BUILT_IN}))} "
+        f"cluster: unknown profile '{cluster}'; "
+        f"{valid_names(cluster, sorted({*found, *BUILT_IN}))} "
         f"(looked in {looked}; write your own from slurm/template.yaml, or name a file)"
     )
 
@@ -403,14 +406,16 @@ def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResource
             changes[name] = node_lists.names_of_file(read_text(file, "list of nodes"))
         except (UserError, ValueError) as error:
             raise UserError(
-                f"{what}.{name}: {file} is to list nodes: {error}; valid: a file of names and ranges, or the list itself, e.g. "
+                f"{what}.{name}: {file} is to list nodes: {error}; valid: a file of names and "
+                "ranges, or the list itself, e.g. "
                 "n[1-4,7],gpu9"
             ) from None
     resources = resources.model_copy(update=changes)
     both = node_lists.common_nodes(resources.exclude, resources.nodelist)
     if both:
         raise UserError(
-            f"{what}: exclude and nodelist both name {', '.join(both[:5])}, which Slurm refuses; leave them in one of the two"
+            f"{what}: exclude and nodelist both name {', '.join(both[:5])}, which Slurm "
+            "refuses; leave them in one of the two"
         )
     return resources
 

@@ -1,4 +1,4 @@
-"""A service: a long-lived single job, such as the controller of a run or the model that it serves."""
+"""A service: a long-lived single job, such as the controller of a run or its served model."""
 
 from __future__ import annotations
 

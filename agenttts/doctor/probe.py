@@ -85,7 +85,8 @@ def probe_places(profile: Profile) -> list[Place]:
     """
     if not scheduler_type(profile.kind).has_nodes:
         raise UserError(
-            f"--submit: the profile is of kind {profile.kind}, without a queue to submit to; doctor without --submit "
+            f"--submit: the profile is of kind {profile.kind}, without a queue to submit to; "
+            "doctor without --submit "
             "looks at this machine, which is where its trials run"
         )
     return [
@@ -323,7 +324,8 @@ class Visit:
             "on a file system that the login node and the nodes share"
         )
         return (
-            f"{what}, and nothing that it wrote was seen here within {settle_seconds:g} s: its node does not see "
+            f"{what}, and nothing that it wrote was seen here within {settle_seconds:g} s: its "
+            "node does not see "
             f"{self.folder}{f' ({status.detail})' if status.detail else ''}"
             if not self._last_line()
             else f"{what}; the last line of its log is: {self._last_line()}"

@@ -59,7 +59,8 @@ def _settle_check(seen: Seen, profile: Profile) -> Check:
             what,
             False,
             "the node did not see a file that was written here while it ran",
-            "put the results directory on a file system that the login node and the nodes share (--results DIR)",
+            "put the results directory on a file system that the login node and the nodes "
+            "share (--results DIR)",
         )
     if seen.round_trip > limit:
         return Check(
@@ -95,7 +96,8 @@ def _space(what: str, path: str, problem: str | None, free: int | None) -> Check
     """Check that a directory can be written and has the space that a job takes there."""
     temporary = what in (SCRATCH_DIRECTORY, TMPDIR)
     place = (
-        "set TMPDIR to another place in the profile's setup lines, e.g. 'export TMPDIR=/local/$USER'"
+        "set TMPDIR to another place in the profile's setup lines, e.g. 'export "
+        "TMPDIR=/local/$USER'"
         if temporary
         else "choose a directory that the nodes may write to (--results DIR; cache in the profile)"
     )
@@ -117,14 +119,34 @@ def _gpu_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
     if not asked:
         return []
     if devices["problem"]:
-        return [Check("GPUs granted", False, devices["problem"], "tell the cluster's administrators; trial.exclude in the profile avoids a node")]  # fmt: skip
+        return [
+            Check(
+                "GPUs granted",
+                False,
+                devices["problem"],
+                "tell the cluster's administrators; trial.exclude in the profile avoids a node",
+            )
+        ]
     if len(granted) < asked:
-        said = "CUDA_VISIBLE_DEVICES is not set" if not granted else f"CUDA_VISIBLE_DEVICES is {devices['granted']}"  # fmt: skip
-        return [Check("GPUs granted", False, f"{asked} asked for, {said}", "try another gpu_request in the profile (gpus-per-node, gres or gpus)")]  # fmt: skip
+        said = (
+            "CUDA_VISIBLE_DEVICES is not set"
+            if not granted
+            else f"CUDA_VISIBLE_DEVICES is {devices['granted']}"
+        )
+        return [
+            Check(
+                "GPUs granted",
+                False,
+                f"{asked} asked for, {said}",
+                "try another gpu_request in the profile (gpus-per-node, gres or gpus)",
+            )
+        ]
     text = f"{asked} asked for, granted {devices['granted']}"
     gpus = [Gpu(**gpu) for gpu in facts["gpus"]]
     if devices["listed"] is None:
-        return [Check("GPUs granted", None, f"{text}; there is no nvidia-smi, or it does not answer")]  # fmt: skip
+        return [
+            Check("GPUs granted", None, f"{text}; there is no nvidia-smi, or it does not answer")
+        ]
     checks = [Check("GPUs granted", True, f"{text}, nvidia-smi lists {devices['listed']}")]
     if gpus:
         checks.append(memory_check(gpus, profile.gpu_memory_gb))
@@ -175,7 +197,8 @@ def _environment_checks(
             whose,
             False,
             f"it does not start: {environment['error']}",
-            "load the container runtime in the profile's setup lines and put the image where all nodes see it"
+            "load the container runtime in the profile's setup lines and put the image where "
+            "all nodes see it"
             if boxed
             else "install this environment where the login node and the nodes see it",
         )
@@ -226,7 +249,8 @@ def _driver_checks(
     what = f"CUDA in {whose}"
     if "error" in driver:
         fix = (
-            "set container.nv: true in the profile, which passes the driver in; 'nvidia-smi' on the node shows whether "
+            "set container.nv: true in the profile, which passes the driver in; 'nvidia-smi' "
+            "on the node shows whether "
             "the driver works there"
         )
         return [*checks, Check(what, False, driver["error"], fix)]
@@ -244,7 +268,8 @@ def _slurm_checks(slurm: Mapping[str, str | None] | None) -> list[Check]:
             "Slurm commands",
             False,
             f"a controller in a job could not work: {said}",
-            "set controller: {where: here} in the profile: the controller then runs on the login node",
+            "set controller: {where: here} in the profile: the controller then runs on the "
+            "login node",
         )
     else:
         found = Check(
@@ -262,4 +287,11 @@ def _clock_checks(seen: Seen) -> list[Check]:
     if seen.clock is None or abs(seen.clock) < _CLOCK_S:
         return []
     way = "ahead of" if seen.clock > 0 else "behind"
-    return [Check("clock", None, f"it is {abs(seen.clock):.0f} s {way} this machine's: times in tables and logs differ by that")]  # fmt: skip
+    return [
+        Check(
+            "clock",
+            None,
+            f"it is {abs(seen.clock):.0f} s {way} this machine's: times in tables and logs "
+            "differ by that",
+        )
+    ]

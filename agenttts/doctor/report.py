@@ -232,7 +232,10 @@ def _gpus(profile: Profile) -> str:
         return "none seen (no nvidia-smi); engines use the CPU"
     listing = list_devices()
     if listing is None:
-        return f"nvidia-smi -L does not answer within {DEADLINE_S:.0f} s, so that it is not known how many there are"
+        return (
+            f"nvidia-smi -L does not answer within {DEADLINE_S:.0f} s, so that it is not "
+            "known how many there are"
+        )
     if listing.problem:
         return listing.problem
     parts = f", in {len(listing.mig)} MIG devices" if listing.mig else ""

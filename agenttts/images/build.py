@@ -132,7 +132,8 @@ def build_image(
     if shutil.which(runtime) is None:
         raise MissingRequirement(
             f"{runtime} is not on this machine's PATH",
-            fix=f"load it first (e.g. 'module load {runtime}'), or run containers/install-apptainer.sh",
+            fix=f"load it first (e.g. 'module load {runtime}'), or run "
+            "containers/install-apptainer.sh",
         )
     text = definition.read_text(encoding="utf-8")
     _check_arguments(definition, text, build_args)
@@ -450,9 +451,11 @@ def _check_space(definition: Path, text: str) -> None:
     free = shutil.disk_usage(place).free if place.is_dir() else 0
     if free < _DOCKER_BUILD_BYTES:
         raise MissingRequirement(
-            f"building from {definition} takes about {_DOCKER_BUILD_BYTES / 1e9:.0f} GB of temporary space, and "
+            f"building from {definition} takes about {_DOCKER_BUILD_BYTES / 1e9:.0f} GB of "
+            "temporary space, and "
             f"{place} has {free / 1e9:.1f} GB free",
-            fix="set APPTAINER_TMPDIR (and APPTAINER_CACHEDIR, where downloads are kept) to a directory with more",
+            fix="set APPTAINER_TMPDIR (and APPTAINER_CACHEDIR, where downloads are kept) to a "
+            "directory with more",
         )
 
 
@@ -474,7 +477,8 @@ def _run(command: list[str], environ: Mapping[str, str], log_descriptor: int, lo
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         end = "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
         raise MissingRequirement(
-            f"building the image failed: {Path(command[0]).name} ended with status {done.returncode}. "
+            f"building the image failed: {Path(command[0]).name} ended with status "
+            f"{done.returncode}. "
             f"The end of {log}:\n{end}\n",
             fix=f"mend what {log} says, then build again",
         )

@@ -37,7 +37,8 @@ def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
     for name in options:
         if name in _MODEL_KEYS and engine != "scripted":
             raise UserError(
-                f"option '{name}' is set by the model's own key '{_MODEL_KEYS[name]}': move it there"
+                f"option '{name}' is set by the model's own key '{_MODEL_KEYS[name]}': move it "
+                "there"
             )
         if name not in valid:
             raise UserError(f"engine {engine} has no option '{name}'; {_hint(engine, name, valid)}")
@@ -68,7 +69,8 @@ def _hint(engine: EngineName, name: str, valid: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(name, valid, n=_SHOWN, cutoff=0.5)
     start = f"the nearest of its {len(valid)}: {', '.join(near)}" if near else "nothing is near"
     return (
-        f"{start} (all of them: {VLLM_OPTIONS_FILE.name} beside {Path(__file__).name} in the package, or vLLM's "
+        f"{start} (all of them: {VLLM_OPTIONS_FILE.name} beside {Path(__file__).name} in the "
+        "package, or vLLM's "
         "documentation of engine arguments)"
     )
 
@@ -80,7 +82,8 @@ def _write() -> None:
         for found in importlib.metadata.distributions(name=name)
     )
     head = (
-        f"# Engine options of vLLM {version}, one a line: the fields of vllm.engine.arg_utils.EngineArgs.\n"
+        f"# Engine options of vLLM {version}, one a line: the fields of "
+        "vllm.engine.arg_utils.EngineArgs.\n"
         "# Written by: python -m agenttts.inference.engine_options\n"
     )
     text = head + "\n".join(installed_vllm_options()) + "\n"

@@ -23,7 +23,9 @@ def hub_cache() -> Path:
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if cache := os.environ.get(name):
             return _expanded(cache)
-    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"))  # fmt: skip
+    home = os.environ.get("HF_HOME") or str(
+        Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    )
     return _expanded(home) / "hub"
 
 

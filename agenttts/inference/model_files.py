@@ -26,11 +26,13 @@ _NUMBERED = re.compile(r"(.+?)[-_.](\d+)-of-(\d+)(\.\w+)")
 # vLLM's formats whose weights are files in the directory, with the suffixes that vLLM looks for.
 _FORMATS = {
     **dict.fromkeys(("", "auto", "hf"), ("safetensors", "bin", "pt")),
-    **dict.fromkeys(("safetensors", "fastsafetensors", "instanttensor", "mistral"), ("safetensors",)),
+    **dict.fromkeys(
+        ("safetensors", "fastsafetensors", "instanttensor", "mistral"), ("safetensors",)
+    ),
     "bitsandbytes": ("safetensors", "bin", "pt"),
     "npcache": ("bin",),
     "pt": ("pt",),
-}  # fmt: skip
+}
 _CONFIGS = ("config.json", "params.json", "adapter_config.json")
 _TOKENIZER = re.compile(r"token|vocab|spiece|sentencepiece|merges|tekken|bpe|\.model$", re.I)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -102,7 +104,8 @@ def check_there(key: str, place: Path) -> None:
     if place.is_absolute() and not place.exists():
         raise Unavailable(
             f"{key}: there is nothing at {place}",
-            fix="give the directory of a downloaded model ('agenttts-hpc models' prepares small ones to try things with)",
+            fix="give the directory of a downloaded model ('agenttts-hpc models' prepares "
+            "small ones to try things with)",
         )
 
 
@@ -158,7 +161,8 @@ def _lacking_copy(copy: WeightFiles) -> str | None:
     links = [file for file in copy.absent if file.is_symlink()]
     if links:
         return (
-            f"has {links[0].name}, a link to {links[0].readlink()}, which is not there: the download is not complete, or its "
+            f"has {links[0].name}, a link to {links[0].readlink()}, which is not there: the "
+            "download is not complete, or its "
             "files were moved"
         )
     if copy.absent:
@@ -169,7 +173,10 @@ def _lacking_copy(copy: WeightFiles) -> str | None:
         if size == 0:
             return f"has {file.name}, which is empty"
         if size < 1024 and file.read_bytes().startswith(_LFS_POINTER):
-            return f"has {file.name}, a pointer of Git LFS in place of the weights ('git lfs pull' in it fetches them)"
+            return (
+                f"has {file.name}, a pointer of Git LFS in place of the weights ('git lfs "
+                "pull' in it fetches them)"
+            )
     return None
 
 
@@ -196,7 +203,8 @@ def _check_not_a_cache(key: str, place: Path) -> None:
     if cached and not any((place / name).exists() for name in _CONFIGS):
         raise Unavailable(
             f"{key}: {place} is a cache of the hub, not a model",
-            fix=f"give the hub id of a model in it ({', '.join(map(_hub_name, cached[:_SHOWN]))}), with HF_HUB_CACHE={place}",
+            fix="give the hub id of a model in it "
+            f"({', '.join(map(_hub_name, cached[:_SHOWN]))}), with HF_HUB_CACHE={place}",
         )
 
 

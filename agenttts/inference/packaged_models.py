@@ -110,7 +110,8 @@ PACKAGED: Mapping[str, PackagedModel] = MappingProxyType(
             ),
             params=2.7e8,
             prompt_style="few_shot_completion",
-            licence="Gemma is provided under and subject to the Gemma Terms of Use (ai.google.dev/gemma/terms)",
+            licence="Gemma is provided under and subject to the Gemma Terms of Use "
+            "(ai.google.dev/gemma/terms)",
             gguf=_gemma3_gguf,
         ),
     }
@@ -194,7 +195,8 @@ def _begin_with_bos(file: Path, token: str) -> None:
 
 
 _TINY_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] "
+    "}}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -215,7 +217,8 @@ def _tiny(directory: Path, seed: int) -> None:
         show_progress=False,
     )
     lines = [
-        f"Question {n}: which city is larger, number {n * 37} or number {n * 53}? Answer: the {word} one."
+        f"Question {n}: which city is larger, number {n * 37} or number {n * 53}? Answer: the "
+        f"{word} one."
         for n in range(300)
         for word in ("first", "second", "older", "northern")
     ]

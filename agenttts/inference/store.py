@@ -188,13 +188,19 @@ class SampleStore:
             return  # another job was faster
         except OSError as error:
             log.warning(
-                "%s is damaged (%s), and cannot be set aside (%s): it is not used, its samples are drawn again",
-                shard, reason, error.strerror,
-            )  # fmt: skip
+                "%s is damaged (%s), and cannot be set aside (%s): it is not used, its samples "
+                "are drawn again",
+                shard,
+                reason,
+                error.strerror,
+            )
             return
         log.warning(
-            "%s is damaged (%s): set aside as %s, its samples are drawn again", shard, reason, place.name
-        )  # fmt: skip
+            "%s is damaged (%s): set aside as %s, its samples are drawn again",
+            shard,
+            reason,
+            place.name,
+        )
 
 
 def _by_key(

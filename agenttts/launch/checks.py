@@ -75,7 +75,8 @@ def ordered(spec: JobSpec, task: Task) -> JobSpec:
     missing = [name for name in names if name not in spec.stages]
     if missing:
         raise UserError(
-            f"stages: task '{task.name}' also needs {', '.join(missing)}; valid: {', '.join(names)}, all of them"
+            f"stages: task '{task.name}' also needs {', '.join(missing)}; valid: "
+            f"{', '.join(names)}, all of them"
         )
     return spec.model_copy(update={"stages": {name: spec.stages[name] for name in names}})
 
@@ -121,9 +122,11 @@ def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
         if found is None and offline:
             with checks.here():
                 raise Unavailable(
-                    f"{key}: the model '{path}' is no directory and is not in the hub's cache {hub_cache()}, and "
+                    f"{key}: the model '{path}' is no directory and is not in the hub's cache "
+                    f"{hub_cache()}, and "
                     "trials cannot download it",
-                    fix=f"run '{download_command(path, revision)}' here, with HF_HOME on a file system that the "
+                    fix=f"run '{download_command(path, revision)}' here, with HF_HOME on a "
+                    "file system that the "
                     "compute nodes see, or give the model's directory",
                 )
         return str(found or path)

@@ -20,8 +20,10 @@ def container_of(spec: JobSpec, profile: Profile) -> Container | None:
         if defaults is None and not spec.container.binds:
             return None
         raise Unavailable(
-            "container.image: the profile runs trials in a container, but neither it nor the spec names the image",
-            fix="set container.image in the spec or the profile (build one with 'agenttts-hpc image build')",
+            "container.image: the profile runs trials in a container, but neither it nor the "
+            "spec names the image",
+            fix="set container.image in the spec or the profile (build one with 'agenttts-hpc "
+            "image build')",
         )
     return Container(
         image=Path(image).absolute(),

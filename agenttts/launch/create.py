@@ -71,8 +71,10 @@ def check_same_spec(run: RunDirectory, spec: JobSpec) -> None:
     changed = _differences(old, new)
     if changed:
         raise UserError(
-            f"{run.path}: a run named '{run.name}' exists with another spec ({'; '.join(changed[:5])}); "
-            "choose another name with --name, remove that run, or 'agenttts-hpc resume' it as it was"
+            f"{run.path}: a run named '{run.name}' exists with another spec "
+            f"({'; '.join(changed[:5])}); "
+            "choose another name with --name, remove that run, or 'agenttts-hpc resume' it as "
+            "it was"
         )
 
 

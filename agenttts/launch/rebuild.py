@@ -80,7 +80,8 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
         pass
     else:
         raise UserError(
-            f"{run.journal_file} is sound, so there is nothing to rebuild; 'agenttts-hpc resume {run.path}' goes on with it"
+            f"{run.journal_file} is sound, so there is nothing to rebuild; 'agenttts-hpc "
+            f"resume {run.path}' goes on with it"
         )
     space, record = run.spec().space(), run.record()
     remains = _Remains.of(run)
@@ -91,7 +92,11 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
     for trial in remains.trials(run):
         row = remains.rows.get(trial)
         known = remains.planned.get(trial)
-        allocation = _allocation(run.trial(trial)) or (row.allocation if row else None) or (known.allocation if known else None)  # fmt: skip
+        allocation = (
+            _allocation(run.trial(trial))
+            or (row.allocation if row else None)
+            or (known.allocation if known else None)
+        )
         if allocation is None:
             rebuilt.lost.append(trial)
             continue
@@ -116,7 +121,8 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
             rebuilt.again.append(trial)
     if not planned:
         raise UserError(
-            f"{run.path}: nothing is known of any trial, so no journal can be made; restore {run.journal_file.name} from a "
+            f"{run.path}: nothing is known of any trial, so no journal can be made; restore "
+            f"{run.journal_file.name} from a "
             "copy, or launch the spec under another --name"
         )
     remains.cancel_jobs(run, rows)
@@ -178,8 +184,14 @@ class _Remains:
 
     def trials(self, run: RunDirectory) -> list[str]:
         """Return the names of all trials of which there are traces, in order."""
-        folders = {path.name for path in (run.path / "trials").glob("t*") if path.name[1:].isdigit()}  # fmt: skip
-        names = {name for name in folders | set(self.rows) | set(self.planned) if name[:1] == "t" and name[1:].isdigit()}  # fmt: skip
+        folders = {
+            path.name for path in (run.path / "trials").glob("t*") if path.name[1:].isdigit()
+        }
+        names = {
+            name
+            for name in folders | set(self.rows) | set(self.planned)
+            if name[:1] == "t" and name[1:].isdigit()
+        }
         return sorted(names, key=lambda name: int(name[1:]))
 
     def cancel_jobs(self, run: RunDirectory, rows: Mapping[str, TrialRow]) -> None:
@@ -218,7 +230,11 @@ def _events(
             for t in members
             if t.trial in rows
         ]
-        if iteration in searched and iteration < max(searched) and all(t.trial in rows for t in members):  # fmt: skip
+        if (
+            iteration in searched
+            and iteration < max(searched)
+            and all(t.trial in rows for t in members)
+        ):
             said = told.get(iteration, {"guidelines": [], "recommended": None})
             events.append({"event": "told", "time": time, "iteration": iteration, **said})
     return json.loads(json.dumps(events))  # type: ignore[no-any-return]

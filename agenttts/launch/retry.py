@@ -18,7 +18,11 @@ def retry_failed(run: RunDirectory) -> list[str]:
     Returns:
         The trials.
     """
-    ended = {name: row_from_json(t.row) for name, t in read_state(run.journal_file).trials.items() if t.row}  # fmt: skip
+    ended = {
+        name: row_from_json(t.row)
+        for name, t in read_state(run.journal_file).trials.items()
+        if t.row
+    }
     failed = [name for name, row in ended.items() if row.state is not TrialState.COMPLETED]
     if failed:
         journal = Journal(run.journal_file)

@@ -103,7 +103,8 @@ def patiently(
     """
     patience = FilePatience(
         f"the controller of {run.path}",
-        f"put that right; jobs of the run go on, and 'agenttts-hpc resume {run.path}' goes on with them",
+        f"put that right; jobs of the run go on, and 'agenttts-hpc resume {run.path}' goes on "
+        "with them",
         seconds,
     )
     while True:
@@ -221,7 +222,8 @@ def check_models(run: RunDirectory, spec: JobSpec, record: RunRecord) -> None:
     """
     if missing := [name for name in spec.models if name not in record.models]:
         raise UserError(
-            f"{run.spec_file}: models.{missing[0]}: the run was launched without this model ({run.record_file.name} does "
+            f"{run.spec_file}: models.{missing[0]}: the run was launched without this model "
+            f"({run.record_file.name} does "
             "not name it); restore the run's spec.yaml, or launch the new spec under another --name"
         )
 
@@ -241,8 +243,10 @@ def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> Non
         )
         if not fits:
             raise DamagedJournal(
-                f"{run.journal_file}: the allocation of {name} ({progress.planned.allocation}) is not of the stages and "
-                f"models in {run.spec_file}; one of the two files was changed: restore it from a copy"
+                f"{run.journal_file}: the allocation of {name} ({progress.planned.allocation}) "
+                "is not of the stages and "
+                f"models in {run.spec_file}; one of the two files was changed: restore it from "
+                "a copy"
             )
 
 
@@ -251,7 +255,8 @@ def warn_of_changed_weights(run: RunDirectory) -> None:
     models = run.record().models
     for name in changed_weights(models):
         log.warning(
-            "models.%s.path: the files in %s are not those of the launch; this run stores and reuses samples as of one "
+            "models.%s.path: the files in %s are not those of the launch; this run stores and "
+            "reuses samples as of one "
             "model: put the old files back, or launch a new run for the new ones",
             name,
             models[name].path,

@@ -213,7 +213,8 @@ class Evaluation:
     def _file_patience(self) -> FilePatience:
         return FilePatience(
             f"run {self._run.path}",
-            f"put that right; jobs of the run go on, and 'agenttts-hpc resume {self._run.path}' goes on with them",
+            "put that right; jobs of the run go on, and 'agenttts-hpc resume "
+            f"{self._run.path}' goes on with them",
             self._settings.queue_patience_seconds,
         )
 
@@ -338,7 +339,11 @@ class Evaluation:
             if passing_trouble(error) or not any(request.exclude for request in requests):
                 raise
             self._needed = set(self._excluded)
-            log.warning("jobs that avoid %s are refused (%s); they may run there after all", ", ".join(self._excluded), error)  # fmt: skip
+            log.warning(
+                "jobs that avoid %s are refused (%s); they may run there after all",
+                ", ".join(self._excluded),
+                error,
+            )
             return self._scheduler.submit(
                 batch, [replace(request, exclude=()) for request in requests]
             )
@@ -432,9 +437,15 @@ class Evaluation:
         text = verdict.explanation
         if verdict.state is TrialState.PREEMPTED:
             times = _times_preempted(progress, attempts)
-            text += f" ({times} times; the profile's max_preemptions allows {self._settings.max_preemptions})"
+            text += (
+                f" ({times} times; the profile's max_preemptions allows "
+                f"{self._settings.max_preemptions})"
+            )
         elif verdict.state is TrialState.INFRA_FAILED:
-            text += f" (attempt {max(len(attempts), progress.submissions)}; the profile's max_attempts is {self._settings.max_attempts})"
+            text += (
+                f" (attempt {max(len(attempts), progress.submissions)}; the profile's "
+                f"max_attempts is {self._settings.max_attempts})"
+            )
         directory = self._run.trial(progress.planned.trial)
         return f"{text}; logs: {directory} and {self._run.scheduler_logs}"
 

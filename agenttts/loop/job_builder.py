@@ -160,6 +160,7 @@ class JobBuilder:
                 atomic_write_json(spec_file, trial.to_json())
         number = planned.trial.lstrip("t").lstrip("0") or "0"
         stages = " ".join(str(choice) for choice in planned.allocation.choices)
+        phase = planned.source if after else f"i{planned.iteration}t"
         return JobRequest(
             trial=planned.trial,
             directory=directory,
@@ -168,7 +169,7 @@ class JobBuilder:
             # Stages run one after the other: the trial holds the GPUs of its largest model.
             gpus=max(model.gpus for model in models.values()),
             # squeue shows eight characters of a name by default: iteration and trial come first.
-            name=f"{planned.source if after else f'i{planned.iteration}t'}{number}-{self._run.name}",
+            name=f"{phase}{number}-{self._run.name}",
             comment=f"agenttts run={self._run.name} iteration={planned.iteration} "
             f"trial={planned.trial} {stages.replace('×', 'x')}",
             cache=self._cache,

@@ -194,7 +194,8 @@ class Controller:
             raise
         except (MissingRequirement, OSError) as error:
             raise MissingRequirement(
-                f"the jobs of {self._run.path} are cancelled, but that cannot be written down: {_what(error)}",
+                f"the jobs of {self._run.path} are cancelled, but that cannot be written down: "
+                f"{_what(error)}",
                 fix=f"put that right, then 'agenttts-hpc cancel {self._run.path}' once more",
             ) from error
         finally:
@@ -216,7 +217,10 @@ class Controller:
             self._evaluation.cancel(reason)
         except (AgentTTSError, OSError) as error:
             log.error("the run's jobs could not be cancelled: %s", error)
-            return f"; its jobs may still run ({error}): 'agenttts-hpc cancel {self._run.name}' stops them"
+            return (
+                f"; its jobs may still run ({error}): 'agenttts-hpc cancel "
+                f"{self._run.name}' stops them"
+            )
         return ""
 
     def _end_strays(self) -> None:
@@ -227,7 +231,12 @@ class Controller:
         try:
             self._evaluation.end_strays()
         except AgentTTSError as error:
-            log.warning("whether jobs of this run are left could not be seen: %s; 'agenttts-hpc cancel %s' looks again", error, self._run.name)  # fmt: skip
+            log.warning(
+                "whether jobs of this run are left could not be seen: %s; 'agenttts-hpc cancel "
+                "%s' looks again",
+                error,
+                self._run.name,
+            )
 
     def _restore(self) -> None:
         """Bring a new searcher to the state that the journal records.

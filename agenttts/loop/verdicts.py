@@ -33,7 +33,9 @@ def verdict_of(last: Attempt | None, status: JobStatus, directory: Path) -> Verd
     if last is None or last.state is None:
         log_text = read_end(directory / LOG_FILE, last.log_start) if last else ""
         began = read_phase(directory) is not None
-        end = AttemptEnd(log=log_text, queue_state=status.state, node=node, began=began, problem=problem)  # fmt: skip
+        end = AttemptEnd(
+            log=log_text, queue_state=status.state, node=node, began=began, problem=problem
+        )
         verdict = blame(end)
         if last is None:
             verdict = _before_any_attempt(verdict, status, node)
@@ -103,7 +105,8 @@ def _before_any_attempt(verdict: Verdict, status: JobStatus, node: str) -> Verdi
     if status.state in ("TIMEOUT", "DEADLINE"):
         where = f" on {node}" if node else ""
         text = (
-            f"the job reached its time limit{where} before its trial began; a setup line of the profile may hang, or a file "
+            f"the job reached its time limit{where} before its trial began; a setup line of "
+            "the profile may hang, or a file "
             "system of the node"
         )
         verdict = Verdict(TrialState.INFRA_FAILED, True, False, text)

@@ -136,7 +136,10 @@ def duration(seconds: float | None) -> str:
 
 def trial_text(row: Mapping[str, Any]) -> str:
     """Return one trial as a line, for the tooltip of a point in a figure."""
-    return f"{row['trial']} {allocation_text(row['allocation'])}: score {row['score']:.4f}, budget {number(row['budget'])}"
+    return (
+        f"{row['trial']} {allocation_text(row['allocation'])}: score {row['score']:.4f}, "
+        f"budget {number(row['budget'])}"
+    )
 
 
 def _lines(run: RunReport) -> list[str]:
@@ -177,7 +180,8 @@ def _best_grid(run: RunReport) -> Grid | None:
     row = run.best
     interval = f" ({run.interval.level:.0%} interval over examples)" if run.interval else ""
     title = (
-        f"best allocation: {row['trial']}, score {score_text(row['score'], run.interval)}{interval}, "
+        f"best allocation: {row['trial']}, score "
+        f"{score_text(row['score'], run.interval)}{interval}, "
         f"budget {number(row['budget'])}"
     )
     rows = [
@@ -228,7 +232,8 @@ def _recommended_lines(run: RunReport) -> list[str]:
     untried = " (not tried)" if run.outcome else " (not tried yet)"
     trial = f" ({row['trial']}, score {row['score']:.4f})" if row else untried
     return [
-        f"recommended: {allocation_text(run.recommended)}{trial}: what the searcher expects to score best, luck left "
+        f"recommended: {allocation_text(run.recommended)}{trial}: what the searcher expects to "
+        "score best, luck left "
         "aside; the best trial is the one with the highest score"
     ]
 

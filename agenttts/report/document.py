@@ -58,9 +58,7 @@ class BestDocument(TrialDocument):
 
 
 class RecommendedDocument(Document):
-    """The allocation that the searcher expects to score best, and the trial of it, if there was
-    one.
-    """
+    """The allocation that the searcher expects to score best, and its trial, if there was one."""
 
     trial: str | None
     score: float | None

@@ -113,7 +113,8 @@ def _axes(scale: _Scale, x_label: str, y_label: str, *, whole_x: bool = False) -
         parts.append(f'<text x="{x}" y="{bottom + 19}" text-anchor="middle">{_short(tick)}</text>')
     middle = (_LEFT + right) / 2
     parts.append(
-        f'<text class="axis" x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
+        f'<text class="axis" x="{middle}" y="{_HEIGHT - 6}" '
+        f'text-anchor="middle">{escape(x_label)}</text>'
     )
     parts.append(
         f'<text class="axis" x="14" y="{bottom / 2}" text-anchor="middle" '
@@ -148,4 +149,7 @@ def _dots(points: Sequence[Point], scale: _Scale, colour: str, radius: float = 3
 
 def _figure(parts: Iterable[str], label: str) -> str:
     body = "".join(parts)
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">{body}</svg>'
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{escape(label)}">{body}</svg>'
+    )

@@ -102,7 +102,8 @@ def _grid(grid: Grid) -> str:
     )
     return (
         f"<h3>{escape(grid.title)}</h3>"
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        "<div "
+        f'class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 

@@ -336,7 +336,8 @@ def _interval(path: Path, trials: pl.DataFrame, trial: str) -> Interval | None:
 def _outcome(journal: Path) -> str | None:
     """Return the outcome in the last ``ended`` event.
 
-    It is None if there is none, or if the run was started again since."""
+    It is None if there is none, or if the run was started again since.
+    """
     outcome: str | None = None
     if not journal.exists():
         return None

@@ -30,7 +30,8 @@ class RunGone(MissingRequirement):
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(
             f"the run directory {path} {problem} while it was in use",
-            fix="bring it back, or give the path it has now: 'agenttts-hpc resume PATH' goes on there",
+            fix="bring it back, or give the path it has now: 'agenttts-hpc resume PATH' goes "
+            "on there",
         )
 
 

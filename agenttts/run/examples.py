@@ -55,7 +55,8 @@ class ExamplesGuard:
                 typed(Example, parse_json(line))
             except ValueError as error:
                 raise RunFailed(
-                    f"{path}:{number}: not an example ({type(error).__name__}: {error}); the run's examples are damaged: {_RESTORE}"
+                    f"{path}:{number}: not an example ({type(error).__name__}: {error}); the "
+                    f"run's examples are damaged: {_RESTORE}"
                 ) from None
         if not lines or not content.endswith(b"\n"):
             raise RunFailed(f"{path}: the run's examples are cut short; {_RESTORE}")
@@ -66,4 +67,7 @@ class ExamplesGuard:
         self._digests[path.name] = digest
 
 
-_RESTORE = "restore the file from a copy and 'agenttts-hpc resume' the run, or launch it under another --name"
+_RESTORE = (
+    "restore the file from a copy and 'agenttts-hpc resume' the run, or launch it under "
+    "another --name"
+)

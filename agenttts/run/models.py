@@ -139,7 +139,8 @@ def _weights(name: str, model: ModelSection | ModelConfig, rules: int) -> str | 
             found.append(fingerprint(place, rules))
         except OSError as error:
             raise UserError(
-                f"models.{name}.{key}: {error.filename or place} cannot be read ({error.strerror}); make the model's files "
+                f"models.{name}.{key}: {error.filename or place} cannot be read "
+                f"({error.strerror}); make the model's files "
                 "readable for you"
             ) from None
     if found[0] is None or found[1:] in ([], [None]):

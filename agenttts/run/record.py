@@ -38,7 +38,8 @@ INCOMPLETE = "the run's files were changed: restore it from a copy, or launch un
 def _known(number: int) -> int:
     if number > SCHEMA_NUMBER:
         raise ValueError(
-            f"it is {number}, and this version reads up to {SCHEMA_NUMBER}: use the version that launched the run"
+            f"it is {number}, and this version reads up to {SCHEMA_NUMBER}: use the version "
+            "that launched the run"
         )
     return number
 
@@ -165,6 +166,7 @@ def _missing(path: Path) -> str:
     if not older.exists():
         return f"{path}: no such file; {INCOMPLETE}"
     return (
-        f"{path.parent} was launched by an older version of agenttts-hpc (it has {OLDER_RUN_FILE} and no {path.name}); "
+        f"{path.parent} was launched by an older version of agenttts-hpc (it has "
+        f"{OLDER_RUN_FILE} and no {path.name}); "
         "finish it with that version, or launch its spec under another --name"
     )

@@ -1,8 +1,9 @@
-"""What launch, resume and cancel agree on: one of them at a time, and one start of the controller that counts.
+"""Starts of a controller: one command of a run at a time, and one start that counts.
 
-Every start of a controller has a token, which is on disk (``controller.json``) before the controller is a job or a process.
-A controller goes on while that file names its own start and does not call it cancelled. So a cancel names what it cancels:
-it can end no later start, and is not lost where its signal does not arrive, as while slurmctld is down.
+Every start of a controller has a token, which is on disk (``controller.json``) before the
+controller is a job or a process. A controller goes on while that file names its own start and does
+not call it cancelled. So a cancel names what it cancels: it can end no later start, and is not lost
+where its signal does not arrive, as while slurmctld is down.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class ControllerHandle:
     host: str = field(default_factory=socket.gethostname)
     cancelled: bool = False
     identity: str | None = None
-    """What tells its process from a later one with the same pid (`agenttts.files.processes.process_identity`)."""
+    """What tells its process from a later one with the same pid
+    (`agenttts.files.processes.process_identity`).
+    """
 
 
 def read_handle(run: RunDirectory) -> ControllerHandle | None:
@@ -94,7 +97,8 @@ class StartCheck:
             return
         if handle.start != self._start:
             raise StartSuperseded(
-                f"the controller of {self._run.path} has been started anew (job {handle.job_id}); this one ends"
+                f"the controller of {self._run.path} has been started anew (job "
+                f"{handle.job_id}); this one ends"
             )
         if handle.cancelled:
             raise RunCancelled(f"run {self._run.path} has been cancelled")
@@ -104,7 +108,8 @@ class StartCheck:
 def one_command(run: RunDirectory, what: str) -> Iterator[None]:
     """Hold the run for one launch, resume or cancel at a time; ``what`` this one is.
 
-    Raises `RunRemoved` where there is no such run any more, `RunFailed` where another command does not end.
+    Raises `RunRemoved` where there is no such run any more, `RunFailed` where another command does
+    not end.
     """
     try:
         with locked(run.command_lock_file, _COMMAND_PATIENCE_S) as stream:

@@ -78,7 +78,10 @@ def check_sandbox() -> None:
 
 
 def _launch(task: str, timeout: float) -> dict[str, Any]:
-    code = f"import sys; sys.path.insert(0, {_PACKAGE_ROOT!r}); from agenttts.sandbox.launcher import main; main()"
+    code = (
+        f"import sys; sys.path.insert(0, {_PACKAGE_ROOT!r}); from agenttts.sandbox.launcher "
+        "import main; main()"
+    )
     with subprocess.Popen(
         # Isolated and without site packages: nothing of the caller's environment, and a quick
         # start.
@@ -126,6 +129,7 @@ def _beginning(path: Path) -> str:
 def _missing(why: str) -> MissingRequirement:
     return MissingRequirement(
         f"no sandbox for the programs that models write can be made on this machine: {why}",
-        fix="allow user namespaces on the nodes ('sysctl user.max_user_namespaces' must be above 0, and no security "
+        fix="allow user namespaces on the nodes ('sysctl user.max_user_namespaces' must be "
+        "above 0, and no security "
         "module may forbid them), or run the trials on nodes that allow them",
     )

@@ -37,7 +37,10 @@ def scratch_directory() -> Iterator[Path]:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove what callers that were killed left below ``folder`` an hour ago or earlier; one in use is locked."""
+    """Remove what killed callers left below ``folder`` an hour ago or earlier.
+
+    A directory in use is locked and stays.
+    """
     for base in folder.glob(_PREFIX + "*"):
         with suppress(OSError):  # another user's, in use, or removed meanwhile by someone else
             if base.is_symlink() or time.time() - base.stat().st_mtime < _STALE_SECONDS:
@@ -57,9 +60,10 @@ def _remove_stale(folder: str) -> None:
 
 
 def remove_tree(base: Path) -> None:
-    """Remove a directory of any depth, and with any modes: without recursion, and with no path longer than two names.
+    """Remove a directory of any depth, with any modes.
 
-    (`shutil.rmtree` ends at Python's recursion limit.) What lies two levels down is moved up, until all is flat.
+    It needs no recursion and no path longer than two names. (`shutil.rmtree` ends at Python's recursion limit.) What lies two levels down is moved up, until
+    all is flat.
     """
     numbers = count()
     top = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -36,7 +36,7 @@ def unshare(flags: int) -> None:
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
-    """Call mount(2); ``data`` are the file system's own options."""
+    """Call the mount system call (2); ``data`` are the file system's own options."""
     words = [os.fsencode(source), os.fsencode(target), kind.encode()]
     done = _libc.mount(*words, ctypes.c_ulong(flags), data.encode() or None)
     _checked(done, f"mount {target}")
@@ -62,7 +62,7 @@ def pivot_root(new: str) -> None:
 
 
 def prctl(option: int, value: int, pointer: object = None) -> None:
-    """Call prctl(2) with one value and, for filters, a pointer."""
+    """Call the prctl system call (2) with one value and, for filters, a pointer."""
     done = _libc.prctl(
         ctypes.c_int(option), ctypes.c_ulong(value), pointer, ctypes.c_ulong(0), ctypes.c_ulong(0)
     )

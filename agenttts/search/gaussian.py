@@ -116,6 +116,7 @@ def expected_improvement(mean: Floats, sd: Floats, incumbent: Floats) -> Floats:
 
 
 def normal_density(z: Floats) -> Floats:
+    """Standard normal density."""
     density: Floats = np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
     return density
 

@@ -50,9 +50,13 @@ _PATIENCE_S = 10.0
 
 @dataclass(frozen=True)
 class Serving:
-    """What the job needs to know. ``command`` holds `PORT` where the port goes; ``env`` is the child's further
-    environment, ``key_variables`` the names under which it gets the key; ``cache``, if any, are the fields of a `CompileCache`; ``lease_seconds``: how long the job goes on
-    without a sign of the controller; ``needs`` are files and directories that its node must see."""
+    """What the job needs to know.
+
+    ``command`` holds `PORT` where the port goes; ``env`` is the child's further environment,
+    ``key_variables`` the names under which it gets the key; ``cache``, if any, are the fields of a
+    `CompileCache`; ``lease_seconds``: how long the job goes on without a sign of the controller;
+    ``needs`` are files and directories that its node must see.
+    """
 
     command: Sequence[str]
     env: Mapping[str, str]
@@ -67,7 +71,10 @@ class Serving:
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where a server listens. ``hosts`` are the names and addresses of its node, ``job`` who runs it."""
+    """Where a server listens.
+
+    ``hosts`` are the names and addresses of its node, ``job`` who runs it.
+    """
 
     hosts: tuple[str, ...]
     node: str
@@ -110,7 +117,10 @@ def log_tail(directory: Path, lines: int = 5) -> str:
 
 
 class ServeJob(EndingJob):
-    """The function of the job. It is not requeued: the controller starts another when it needs one."""
+    """The function of the job.
+
+    It is not requeued: the controller starts another when it needs one.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -176,7 +186,7 @@ def serve(directory: Path) -> int:
 
 
 def _watch(child: subprocess.Popen[bytes], lease: Path, lease_seconds: float) -> None:
-    """Until the server ends, a signal stops this job, or the lease has not been renewed for too long."""
+    """Wait until the server ends, a signal stops this job, or the lease is too old."""
     seen, since = _renewed(lease), time.monotonic()
     while child.poll() is None:
         # The time of the renewal is compared with nothing but itself: clocks of nodes differ.
@@ -211,7 +221,10 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def _free_port(host: str) -> int:
-    """A port that is free now. Another may take it before the server does: the job then ends and is started again."""
+    """A port that is free now.
+
+    Another may take it before the server does: the job then ends and is started again.
+    """
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The model that a run serves itself, from the controller's side: started when needed, watched, released when idle."""
+"""The lifecycle of a served model: started when needed, watched, released when idle."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from agenttts.search.llm.endpoint import Address
 from agenttts.serving.job import (
     KEY_FILE,
     LEASE_FILE,
+    LOG_FILE,
     Serving,
     log_tail,
     read_address,
@@ -96,7 +97,10 @@ class ServedModel:
         self._used = time.monotonic()
 
     def locate(self) -> Address:
-        """Where the model answers; starts it, and waits for it, as needed. Raises `LLMError` when it does not come."""
+        """Where the model answers; starts it, and waits for it, as needed.
+
+        Raises `LLMError` when it does not come.
+        """
         deadline = time.monotonic() + self._limits.start_seconds
         while True:
             self._renew_lease()
@@ -111,7 +115,7 @@ class ServedModel:
                     raise LLMError(
                         "unavailable",
                         f"the served model did not run {self._limits.restarts + 1} times in a row; "
-                        f"{self._end or 'the end of ' + str(self._directory / 'log.txt') + ': ' + log_tail(self._directory)}",
+                        f"{self._end or self._end_of_log()}",
                     )
                 if time.monotonic() >= self._not_before:
                     self._start()
@@ -120,15 +124,18 @@ class ServedModel:
                 self.release()
                 raise LLMError(
                     "unavailable",
-                    f"the served model was not ready within agent.start_seconds ({self._limits.start_seconds:g}){waits}",
+                    "the served model was not ready within agent.start_seconds "
+                    f"({self._limits.start_seconds:g}){waits}",
                 )
             time.sleep(self._limits.poll_seconds)
 
     def waiting(self, remaining: int, total: int, more: bool) -> None:
-        """Called while trials run: ``remaining`` of ``total`` have not ended; ``more``: the search goes on after them.
+        """Note that ``remaining`` of ``total`` trials have not ended.
 
-        Releases a model that waits long, and starts it again towards the end of the batch, so that queueing and
-        loading overlap with the last trials.
+        ``more`` says that the search continues after them.
+
+        Releases a model that waits long, and starts it again towards the end of the batch, so that
+        queueing and loading overlap with the last trials.
         """
         self._renew_lease()
         soon = more and remaining <= max(1, total // 4) and not self._limits.alone
@@ -156,7 +163,10 @@ class ServedModel:
         (self._directory / KEY_FILE).unlink(missing_ok=True)
 
     def _end_strays(self) -> None:
-        """End what else serves this run's model: a job that appeared after its submission got no answer, say."""
+        """End other jobs that serve this run's model.
+
+        One may have appeared after its submission got no answer.
+        """
         try:
             for job in self._scheduler.live_services(self._service):
                 if not self._state(job).completing:
@@ -197,6 +207,9 @@ class ServedModel:
                 self._ready, self._deaths = True, 0
                 return Address(base, key)
         return None
+
+    def _end_of_log(self) -> str:
+        return f"the end of {self._directory / LOG_FILE}: {log_tail(self._directory)}"
 
     def _start(self) -> None:
         try:
@@ -290,7 +303,10 @@ def served_job(directory: Path) -> str | None:
 
 
 def _answers(base_url: str, key: str) -> bool:
-    """Whether the server is up and takes the key: another run's server at a reused port does not."""
+    """Return whether the server is up and accepts the key.
+
+    Another run's server at a reused port does not.
+    """
     import httpx
 
     headers = {"Authorization": f"Bearer {key}"}

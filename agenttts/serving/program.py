@@ -1,8 +1,10 @@
-"""``python -m agenttts.serving.program SERVE.json --host H --port P``: vLLM's OpenAI server, inside the container.
+"""vLLM's OpenAI server, inside the container.
 
-Turns engine options into the server's flags, adds what vLLM's CPU build needs where that is what is installed, and
-becomes the server. The API key comes in the environment (``VLLM_API_KEY``), which vLLM reads itself: it is on no
-command line and in no log.
+Command: ``python -m agenttts.serving.program SERVE.json --host H --port P``.
+
+Turns engine options into the server's flags, adds what vLLM's CPU build needs where that is what is
+installed, and becomes the server. The API key comes in the environment (``VLLM_API_KEY``), which
+vLLM reads itself: it is on no command line and in no log.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ def server_command(
 
 
 def _flags(options: Mapping[str, Any]) -> list[str]:
-    """Engine options as flags: true and false as --X and --no-X, structures as JSON, None left out."""
+    """Return engine options as flags.
+
+    True and false become --X and --no-X, structures JSON; None is left out.
+    """
     flags: list[str] = []
     for option, value in options.items():
         flag = option.replace("_", "-")

@@ -1,4 +1,4 @@
-"""The model that the search asks, for one run: described, checked, and, where the run serves it, set up."""
+"""The model that the search asks: its description, its checks, and its set-up if served."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ from agenttts.tasks.base import Task
 
 # A served model outlives a controller that is being requeued, not one that is gone.
 _LEASE_S = 900.0
-# What the server does not need to know of a model: the search's requests and the reading of replies need it.
+# What the server does not need to know of a model: the search's requests and the reading of replies
+# need it.
 _NOT_SERVED = ("template_args", "thinking", "weights")
 
 
@@ -58,7 +59,9 @@ def task_description_of(task: Task, examples: int | None) -> TaskDescription:
 
 
 def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
-    """Check the ``agent:`` section against method, models and profile; the GPUs of a model that the run serves.
+    """Check the ``agent:`` section against method, models and profile.
+
+    Returns the GPUs of a model that the run serves itself.
 
     Raises `UserError` or `MissingRequirement`.
     """
@@ -66,13 +69,15 @@ def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
     if spec.agent == "none":
         if wants == "needs":
             raise UserError(
-                f"search.method: '{method}' needs a language model to ask; give one in the spec's agent section "
+                f"search.method: '{method}' needs a language model to ask; give one in the "
+                "spec's agent section "
                 "(kind: endpoint, serve or scripted), or choose method agenttts, which does without"
             )
         return None
     if wants == "no":
         raise UserError(
-            f"agent: method '{method}' asks no language model; set agent: none, or choose method agenttts"
+            f"agent: method '{method}' asks no language model; set agent: none, or choose "
+            "method agenttts"
         )
     if isinstance(spec.agent, ScriptedAgent):
         load_script(Path(spec.agent.replies))
@@ -83,14 +88,15 @@ def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
 def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSession | None:
     """The model that ``method`` asks in a replay; None when it asks none or the spec names none.
 
-    The transcript is ``OUT.agent.jsonl``; replies on record there are used again. Raises `UserError` for a model that
-    would first have to be served.
+    The transcript is ``OUT.agent.jsonl``; replies on record there are used again. Raises
+    `UserError` for a model that would first have to be served.
     """
     if search.asks_llm(method) == "no" or spec.agent == "none":
         return None
     if isinstance(spec.agent, ServeAgent):
         raise UserError(
-            "agent.kind: a replay serves no model itself; start one, and name it with kind: endpoint, or set "
+            "agent.kind: a replay serves no model itself; start one, and name it with kind: "
+            "endpoint, or set "
             "agent: none"
         )
     check_key(spec.agent)
@@ -115,7 +121,10 @@ def agent_thinking(spec: JobSpec) -> Thinking | None:
 
 
 def served_fields(spec: JobSpec) -> dict[str, Any]:
-    """Fields of every request to a model that the run serves itself, beyond those of OpenAI's interface (vLLM's own)."""
+    """Return the fields of every request to a served model beyond those of OpenAI's interface.
+
+    They are vLLM's own.
+    """
     if not isinstance(spec.agent, ServeAgent):
         return {}
     known = spec.models.get(spec.agent.model)
@@ -174,7 +183,8 @@ def service_request(directory: Path, *, run: str, token: str, gpus: int) -> Serv
         comment=f"agenttts run={run} agent",
         section="trial",
         gpus=gpus,
-        # When its node is lost the controller starts another: two of one run would share an address file.
+        # When its node is lost the controller starts another: two of one run would share an address
+        # file.
         requeue=False,
         ends_with_caller=True,
         log=directory / LOG_FILE,
@@ -235,7 +245,8 @@ def _serving(
     local: bool,
     cache: CompileCache | None,
 ) -> Serving:
-    # Elsewhere than on one machine the controller comes from another node: the key is what guards the port.
+    # Elsewhere than on one machine the controller comes from another node: the key is what guards
+    # the port.
     host = "127.0.0.1" if local else "0.0.0.0"
     inner: tuple[str, ...] = ("-m", "agenttts.serving.program", str(directory / SERVE_FILE))
     inner += ("--host", host, "--port", PORT)

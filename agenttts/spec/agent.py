@@ -86,7 +86,8 @@ class EndpointAgent(_Talk):
             )
         if parts.username or parts.password or parts.query:
             raise ValueError(
-                "an address holds no user, password or query; give the name of the variable with the key in api_key_env"
+                "an address holds no user, password or query; give the name of the variable "
+                "with the key in api_key_env"
             )
         return value.rstrip("/")
 
@@ -96,8 +97,10 @@ class EndpointAgent(_Talk):
         # The message does not repeat the value, because it may be the key itself.
         if value is not None and not (_VARIABLE.fullmatch(value) and len(value) <= 64):
             raise SecretFound(
-                "this is no name of an environment variable; valid: a name such as MY_LLM_KEY. If it is the key itself, "
-                "export it in a variable, name that variable here, and take the key out of this file"
+                "this is no name of an environment variable; valid: a name such as MY_LLM_KEY. "
+                "If it is the key itself, "
+                "export it in a variable, name that variable here, and take the key out of "
+                "this file"
             )
         return value
 
@@ -107,14 +110,18 @@ class EndpointAgent(_Talk):
         for name in value:
             if _KEY_LIKE.search(name):
                 raise SecretFound(
-                    f"'{name}' looks like a secret, and specs and runs are plain files; use api_key_env"
+                    f"'{name}' looks like a secret, and specs and runs are plain files; use "
+                    "api_key_env"
                 )
             if name in ("messages", "model", "stream", "n", "response_format"):
                 raise ValueError(f"'{name}' is set by the program; leave it out")
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):
-            raise ValueError("it goes into a JSON request; valid: texts, numbers, true, false, null, lists, mappings") from None  # fmt: skip
+            raise ValueError(
+                "it goes into a JSON request; valid: texts, numbers, true, false, null, lists, "
+                "mappings"
+            ) from None
         return value
 
 
@@ -211,7 +218,8 @@ def check_kind(value: Any) -> Any:
             if _KEY_LIKE.search(str(name)):
                 raise UnknownName(
                     ("agent", str(name)),
-                    "a key does not belong in a spec, which is a plain file that the run copies; export it in an "
+                    "a key does not belong in a spec, which is a plain file that the run "
+                    "copies; export it in an "
                     "environment variable and give the variable's name as api_key_env",
                 )
         if "kind" not in value:

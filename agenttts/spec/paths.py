@@ -47,7 +47,8 @@ def expanded(value: str, key: str) -> str:
     for match in _OF_A_SHELL.finditer(value):
         if not _VARIABLE.match(match[0]):
             raise UserError(
-                f"{key}: '{value}' holds {match[0]}, which no shell replaces here; valid: $NAME, ${{NAME}} and a leading ~; "
+                f"{key}: '{value}' holds {match[0]}, which no shell replaces here; valid: "
+                "$NAME, ${NAME} and a leading ~; "
                 "export a variable with the value, or write the path out"
             )
 
@@ -57,7 +58,8 @@ def expanded(value: str, key: str) -> str:
         if not found:
             state = "not set" if found is None else "empty"
             raise UserError(
-                f"{key}: '{value}' uses the variable {name}, which is {state}; export it, or write the path out"
+                f"{key}: '{value}' uses the variable {name}, which is {state}; export it, or "
+                "write the path out"
             )
         return found
 

@@ -84,7 +84,8 @@ def _override(
     key, separator, text = override.partition("=")
     if not separator or not _KEY_PATH.fullmatch(key):
         raise UserError(
-            f"--set {shown or chr(39) * 2}: valid is KEY.PATH=VALUE, e.g. --set search.budget=500 or "
+            f"--set {shown or chr(39) * 2}: valid is KEY.PATH=VALUE, e.g. --set "
+            "search.budget=500 or "
             "--set stages.answer.models[0]=llama-3b"
         )
     path: list[str | int] = [
@@ -104,7 +105,8 @@ def _override(
         if not fits or (isinstance(part, int) and part >= len(place)):
             what = dotted(path[:number]) or "the document"
             raise UserError(
-                f"--set {shown}: '{_shortened(what)}' in {source} holds {_nothing_at(part)}; {_valid_at(place, what)}"
+                f"--set {shown}: '{_shortened(what)}' in {source} holds {_nothing_at(part)}; "
+                f"{_valid_at(place, what)}"
             )
         if number == len(path) - 1:
             place[part] = value

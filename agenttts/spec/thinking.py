@@ -39,7 +39,8 @@ class ThinkingMarkers(Section):
     def _check_marker(cls, value: str) -> str:
         if not value or value != value.strip() or len(value.splitlines()) != 1:
             raise ValueError(
-                f"{value!r} is not a valid marker; valid: a text of one line that neither begins nor ends with white "
+                f"{value!r} is not a valid marker; valid: a text of one line that neither "
+                "begins nor ends with white "
                 'space, such as "<think>"'
             )
         return value
@@ -48,7 +49,8 @@ class ThinkingMarkers(Section):
     def _check_pair(self) -> ThinkingMarkers:
         if self.start == self.end:
             raise ValueError(
-                f"start and end are both {self.start!r}: a block would have no end; give two different markers"
+                f"start and end are both {self.start!r}: a block would have no end; give two "
+                "different markers"
             )
         return self
 
@@ -73,7 +75,8 @@ def check_thinking(value: Any) -> Any:
     if value in ("auto", "none") or isinstance(value, Mapping | ThinkingMarkers):
         return value
     raise ValueError(
-        f'{value!r} is not a valid setting; valid: auto, none, or {{start: "<think>", end: "</think>"}}'
+        f'{value!r} is not a valid setting; valid: auto, none, or {{start: "<think>", end: '
+        '"</think>"}'
     )
 
 
@@ -85,5 +88,8 @@ def check_template_args(value: dict[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
-        raise ValueError("template arguments must be JSON values: texts, numbers, true, false, null, lists, mappings") from None  # fmt: skip
+        raise ValueError(
+            "template arguments must be JSON values: texts, numbers, true, false, null, lists, "
+            "mappings"
+        ) from None
     return value

@@ -154,7 +154,11 @@ def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
 def _node_warnings(state: RunState) -> list[str]:
     if not state.avoided:
         return []
-    waiting = f"; jobs that wait already are not kept off: {state.avoid_failed}" if state.avoid_failed else ""  # fmt: skip
+    waiting = (
+        f"; jobs that wait already are not kept off: {state.avoid_failed}"
+        if state.avoid_failed
+        else ""
+    )
     return [f"trials failed on the nodes {', '.join(state.avoided)}, which jobs avoid now{waiting}"]
 
 
@@ -162,7 +166,10 @@ def _stray_warnings(strays: Mapping[str, str]) -> list[str]:
     if not strays:
         return []
     jobs = ", ".join(strays)
-    return [f"jobs of this run that no trial knew of were ended: {jobs} (submissions without an answer, as a rule)"]  # fmt: skip
+    return [
+        f"jobs of this run that no trial knew of were ended: {jobs} (submissions without an "
+        "answer, as a rule)"
+    ]
 
 
 def _transcript_warnings(run: RunDirectory, agent: Mapping[str, Any] | None) -> list[str]:
@@ -170,7 +177,8 @@ def _transcript_warnings(run: RunDirectory, agent: Mapping[str, Any] | None) -> 
     if not damaged:
         return []
     return [
-        f"{run.transcript_file}: line {', '.join(map(str, damaged))} is damaged and left out; the rest is read"
+        f"{run.transcript_file}: line {', '.join(map(str, damaged))} is damaged and left out; "
+        "the rest is read"
     ]
 
 
@@ -208,16 +216,20 @@ def follow(
                 continue
             reason = status["controller"]["reason"]
             raise RunFailed(
-                f"the controller of {run.path} (job {status['controller']['job_id']}) ended before the run was over"
+                f"the controller of {run.path} (job {status['controller']['job_id']}) ended "
+                "before the run was over"
                 f"{': ' if reason else ''}{reason}; "
-                f"its log is in {run.scheduler_logs / 'controller'}; 'agenttts-hpc resume {run.name}' goes on where it stopped"
+                f"its log is in {run.scheduler_logs / 'controller'}; 'agenttts-hpc resume "
+                f"{run.name}' goes on where it stopped"
             )
         if status["controller"]["stuck"]:
             stuck_since = stuck_since if stuck_since is not None else time.monotonic()
             if time.monotonic() - stuck_since >= patience:
                 raise RunFailed(
-                    f"the controller of {run.path} (job {status['controller']['job_id']}) would not start by itself: "
-                    f"{status['controller']['reason']}. It still waits; 'agenttts-hpc cancel {run.name}' removes it"
+                    f"the controller of {run.path} (job {status['controller']['job_id']}) "
+                    "would not start by itself: "
+                    f"{status['controller']['reason']}. It still waits; 'agenttts-hpc cancel "
+                    f"{run.name}' removes it"
                 )
         else:
             stuck_since = None

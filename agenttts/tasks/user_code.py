@@ -41,7 +41,8 @@ def make_task(name: str, cls: type[Task]) -> Task:
     except WRONG as error:
         line = told(error, _files(cls), _line(cls.__init__) or _line(cls))
         raise UserError(
-            f"{where}: {line}; valid: a class that can be called without arguments, as {cls.__name__}()"
+            f"{where}: {line}; valid: a class that can be called without arguments, as "
+            f"{cls.__name__}()"
         ) from error
     _check_parts(where, task)
     return task
@@ -66,7 +67,8 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
         raise
     except WRONG as error:
         raise UserError(
-            f"{where}: {told(error, _files(cls), line)}; load() returns a list of Example, and may raise "
+            f"{where}: {told(error, _files(cls), line)}; load() returns a list of Example, and "
+            "may raise "
             "agenttts.errors.UserError to say what is wrong with the data"
         ) from error
     where = f"{where}: {line}: load()"
@@ -76,7 +78,8 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
         raise UserError(f"{where} returns no examples; valid: one or more")
     if config.report.skip_bad and not config.report.sources:
         raise UserError(
-            f"task.skip_bad: {where} reads its data itself and skips nothing: leave the key out, or have load() read them with "
+            f"task.skip_bad: {where} reads its data itself and skips nothing: leave the key "
+            "out, or have load() read them with "
             "agenttts.tasks.loading.source.read_source and agenttts.tasks.loading.report.convert"
         )
     examples: dict[str, Example] = {}
@@ -84,7 +87,8 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
         example = _storable(where, given)
         if example.id in examples:
             raise UserError(
-                f"{where} returns two examples with the id '{example.id}'; valid: an id of its own for each"
+                f"{where} returns two examples with the id '{example.id}'; valid: an id of its "
+                "own for each"
             )
         examples[example.id] = example
     return list(examples.values())
@@ -115,7 +119,8 @@ def _check_parts(where: str, task: Task) -> None:
     _check_texts(where, task, ("name", "description", "main_metric"))
     if not isinstance(task.stages, tuple | list) or not task.stages:
         raise UserError(
-            f"{where} has {_kind(task.stages)} as 'stages'; valid: a tuple of one or more StageDefinition objects"
+            f"{where} has {_kind(task.stages)} as 'stages'; valid: a tuple of one or more "
+            "StageDefinition objects"
         )
     for stage in task.stages:
         _check_stage(where, stage)
@@ -128,7 +133,8 @@ def _check_parts(where: str, task: Task) -> None:
     stage_name, _, metric = task.main_metric.partition(".")
     if stage_name not in names or not metric:
         raise UserError(
-            f"{where} has '{task.main_metric}' as 'main_metric'; valid: STAGE.METRIC, of a stage that there is: "
+            f"{where} has '{task.main_metric}' as 'main_metric'; valid: STAGE.METRIC, of a "
+            "stage that there is: "
             f"{valid_names(task.main_metric, [f'{name}.METRIC' for name in names])}"
         )
 
@@ -173,7 +179,8 @@ def _storable(where: str, example: Any) -> Example:
         text = json.dumps(example.data, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{where} returns data of example '{clean_text(example.id)}' that are no JSON ({error}); valid: texts, numbers, "
+            f"{where} returns data of example '{clean_text(example.id)}' that are no JSON "
+            f"({error}); valid: texts, numbers, "
             "True, False, None, and lists and dicts of these"
         ) from error
     try:

@@ -42,7 +42,8 @@ def load_class(name: str) -> type[Task]:
     if not (inspect.isclass(found) and issubclass(found, Task)):
         problem = "has no" if found is None else "has something else than a Task as"
         raise UserError(
-            f"task.name: '{name}': '{place}' {problem} '{class_name}'; {valid_names(class_name, _tasks_in(module))}"
+            f"task.name: '{name}': '{place}' {problem} '{class_name}'; "
+            f"{valid_names(class_name, _tasks_in(module))}"
         )
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
         raise UserError(f"task.name: '{name}' does not implement {', '.join(missing)}")
@@ -67,8 +68,10 @@ def freeze_source(name: str, folder: Path) -> None:
     size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
     if size > _LARGEST_BYTES:
         raise UserError(
-            f"task.name: '{name}': its package {source} takes {size / 1e6:.0f} MB, and a task's own source is copied into "
-            f"the run, up to {_LARGEST_BYTES / 1e6:.0f} MB; move the task into a file or a package of its own"
+            f"task.name: '{name}': its package {source} takes {size / 1e6:.0f} MB, and a "
+            "task's own source is copied into "
+            f"the run, up to {_LARGEST_BYTES / 1e6:.0f} MB; move the task into a file or a "
+            "package of its own"
         )
     shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns(*_IGNORED))
 
@@ -134,7 +137,8 @@ def _import(name: str, place: str) -> ModuleType:
         if file := _importing(error):
             raise UserError(f"task.name: '{name}': {told(error, {file}, file)}") from error
         raise UserError(
-            f"task.name: '{name}': cannot import '{place}' ({type(error).__name__}: {error}); install the package "
+            f"task.name: '{name}': cannot import '{place}' ({type(error).__name__}: {error}); "
+            "install the package "
             "that has it, or put its folder on PYTHONPATH"
         ) from error
 

@@ -79,7 +79,8 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
     metrics = {name: fmean(column) for name, column in values.items()}
     if task.main_metric not in metrics:
         raise UserError(
-            f"task '{task.name}': no stage gave its main_metric '{task.main_metric}'; {valid_names(task.main_metric, metrics)}"
+            f"task '{task.name}': no stage gave its main_metric '{task.main_metric}'; "
+            f"{valid_names(task.main_metric, metrics)}"
         )
     output = TrialOutput(
         score=metrics[task.main_metric],

@@ -101,11 +101,15 @@ def result_problem(directory: Path) -> str:
         return f"{error.filename} is missing"
     except (OSError, ValueError) as error:
         return (
-            f"{directory / MARKER_FILE} or {directory / RESULT_FILE} cannot be read as this version's "
+            f"{directory / MARKER_FILE} or {directory / RESULT_FILE} cannot be read as this "
+            "version's "
             f"({type(error).__name__}: {error})"
         )
     if found is None:
-        return f"{directory / MARKER_FILE} does not match the trial's files: one of them was changed or is damaged"
+        return (
+            f"{directory / MARKER_FILE} does not match the trial's files: one of them was "
+            "changed or is damaged"
+        )
     return f"the result in {directory} is complete now"
 
 

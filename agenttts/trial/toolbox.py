@@ -65,8 +65,10 @@ def in_container() -> bool:
 def refusal() -> str:
     """Return why code is not run outside a container, and what the user can do."""
     return (
-        "this task runs programs that a model wrote, and trials would run them on this machine without a container; "
-        "name an image (container.image, or one in the profile), or, if this machine may run them in the sandbox "
+        "this task runs programs that a model wrote, and trials would run them on this machine "
+        "without a container; "
+        "name an image (container.image, or one in the profile), or, if this machine may run "
+        "them in the sandbox "
         f"alone, opt in with {OPT_IN}: true"
     )
 

@@ -1,8 +1,9 @@
-"""Makes the two built-in data sets of task automation: ``python -m benchmarks.built_in_data.make_requests``.
+"""Makes the two built-in data sets of task automation: ``python -m
+benchmarks.built_in_data.make_requests``.
 
-``errands.jsonl`` has tools with named arguments and temporal dependencies, ``studio.jsonl`` tools that turn resources into
-others; each with its tools in ``NAME_tools.json``. Requests, steps and plans are put together from templates with a
-fixed seed, so the files can be made again.
+``errands.jsonl`` has tools with named arguments and temporal dependencies, ``studio.jsonl`` tools
+that turn resources into others; each with its tools in ``NAME_tools.json``. Requests, steps and
+plans are put together from templates with a fixed seed, so the files can be made again.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def _production(length: int, order: random.Random) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Errand:
-    """A tool with what a request for it sounds like; ``values`` are the choices for each argument."""
+    """A tool with what a request for it sounds like; ``values`` are the choices for each
+    argument.
+    """
 
     tool: str
     wish: str
@@ -148,7 +151,10 @@ _ERRANDS = (
     Errand(
         "write_message",
         "tell {recipient} that {content}",
-        {"recipient": _PEOPLE, "content": ("I am late", "the key is under the mat", "dinner is at eight")},
+        {
+            "recipient": _PEOPLE,
+            "content": ("I am late", "the key is under the mat", "dinner is at eight"),
+        },
     ),
     Errand(
         "buy_ticket",
@@ -164,14 +170,17 @@ _ERRANDS = (
     Errand(
         "add_to_list",
         "put {item} on the {list} list",
-        {"item": ("eggs", "lamp oil", "stamps", "rice"), "list": ("shopping", "travel", "birthday")},
+        {
+            "item": ("eggs", "lamp oil", "stamps", "rice"),
+            "list": ("shopping", "travel", "birthday"),
+        },
     ),
     Errand(
         "check_weather",
         "look up the weather in {city} for {day}",
         {"city": ("Calverne", "Dunmere", "Harwick"), "day": _DAYS},
     ),
-)  # fmt: skip
+)
 _ABOUT = {
     "set_alarm": "Set an alarm",
     "reserve_table": "Reserve a table in a restaurant",
@@ -214,15 +223,71 @@ _RESOURCES = {
     "video": ("parade.mp4", "regatta.mov", "lesson.mp4"),
 }
 _STUDIO = (
-    StudioTool("Image Describer", "Describes an image in words", "image", "text", "describe it in words", "Describe the image in words"),
-    StudioTool("Text Translator", "Translates a text into another language", "text", "text", "translate the text", "Translate the text"),
-    StudioTool("Text Shortener", "Makes a text shorter", "text", "text", "shorten the text", "Make the text shorter"),
-    StudioTool("Voice Maker", "Reads a text aloud", "text", "audio", "read the text aloud", "Read the text aloud"),
-    StudioTool("Picture Maker", "Paints an image of what a text says", "text", "image", "paint a picture of the text", "Paint an image of the text"),
-    StudioTool("Sound Cleaner", "Takes the noise out of a recording", "audio", "audio", "clean up the sound", "Take the noise out of the recording"),
-    StudioTool("Speech Writer", "Writes down what is said in a recording", "audio", "text", "write down what is said", "Write down what is said"),
-    StudioTool("Sound Splitter", "Takes the sound out of a video", "video", "audio", "take out its sound", "Take the sound out of the video"),
-)  # fmt: skip
+    StudioTool(
+        "Image Describer",
+        "Describes an image in words",
+        "image",
+        "text",
+        "describe it in words",
+        "Describe the image in words",
+    ),
+    StudioTool(
+        "Text Translator",
+        "Translates a text into another language",
+        "text",
+        "text",
+        "translate the text",
+        "Translate the text",
+    ),
+    StudioTool(
+        "Text Shortener",
+        "Makes a text shorter",
+        "text",
+        "text",
+        "shorten the text",
+        "Make the text shorter",
+    ),
+    StudioTool(
+        "Voice Maker",
+        "Reads a text aloud",
+        "text",
+        "audio",
+        "read the text aloud",
+        "Read the text aloud",
+    ),
+    StudioTool(
+        "Picture Maker",
+        "Paints an image of what a text says",
+        "text",
+        "image",
+        "paint a picture of the text",
+        "Paint an image of the text",
+    ),
+    StudioTool(
+        "Sound Cleaner",
+        "Takes the noise out of a recording",
+        "audio",
+        "audio",
+        "clean up the sound",
+        "Take the noise out of the recording",
+    ),
+    StudioTool(
+        "Speech Writer",
+        "Writes down what is said in a recording",
+        "audio",
+        "text",
+        "write down what is said",
+        "Write down what is said",
+    ),
+    StudioTool(
+        "Sound Splitter",
+        "Takes the sound out of a video",
+        "video",
+        "audio",
+        "take out its sound",
+        "Take the sound out of the video",
+    ),
+)
 _STUDIO_TOOLS = [
     {
         "id": tool.id,

@@ -1,9 +1,10 @@
-"""Makes ``smallkg.json``, the built-in knowledge graph questions: ``python -m benchmarks.built_in_data.make_smallkg``.
+"""Makes ``smallkg.json``, the built-in knowledge graph questions: ``python -m
+benchmarks.built_in_data.make_smallkg``.
 
-Each of 6 patterns is a chain of two triples, head → bridge → answer, in a made-up world of six chains; a question names the
-head only. The 2-hop triples hold the gold ones too, as in the published files, next to those of the pattern's other
-chains and triples about head and bridge that do not lead to the answer. Drawn with a fixed seed, so the file can be
-made again.
+Each of 6 patterns is a chain of two triples, head → bridge → answer, in a made-up world of six
+chains; a question names the head only. The 2-hop triples hold the gold ones too, as in the
+published files, next to those of the pattern's other chains and triples about head and bridge that
+do not lead to the answer. Drawn with a fixed seed, so the file can be made again.
 """
 
 from __future__ import annotations
@@ -99,7 +100,14 @@ PATTERNS = (
         "person.birthplace",
         ("orchestra.founded", ("1901", "1924", "1957")),
         ("person.eyes", ("brown", "green", "grey")),
-        ("Bell Harbour Players", "Dusk Ensemble", "Fen Philharmonic", "Lantern Strings", "Moss Street Band", "Three Rivers Brass"),
+        (
+            "Bell Harbour Players",
+            "Dusk Ensemble",
+            "Fen Philharmonic",
+            "Lantern Strings",
+            "Moss Street Band",
+            "Three Rivers Brass",
+        ),
         "person",
         "town",
     ),
@@ -121,7 +129,14 @@ PATTERNS = (
         "person.sport",
         ("newspaper.price", ("3 pence", "5 pence", "one crown")),
         ("person.height_cm", ("164", "177", "189")),
-        ("Daily Anchor", "Evening Plough", "Morning Kettle", "Northern Wick", "The Gazetteer", "The Tattler"),
+        (
+            "Daily Anchor",
+            "Evening Plough",
+            "Morning Kettle",
+            "Northern Wick",
+            "The Gazetteer",
+            "The Tattler",
+        ),
         "person",
         ("archery", "curling", "fencing", "rowing", "skating", "wrestling"),
     ),
@@ -158,7 +173,7 @@ PATTERNS = (
         "country",
         ("ardo", "crown", "fennig", "lirel", "pallar", "tolan"),
     ),
-)  # fmt: skip
+)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Makes ``twohop.jsonl``, the built-in data set: ``python -m benchmarks.built_in_data.make_twohop``.
+"""Makes ``twohop.jsonl``, the built-in data set: ``python -m
+benchmarks.built_in_data.make_twohop``.
 
-Each of 12 patterns is a chain of two facts, head → bridge → answer, in a made-up world of five chains. A question
-names the head only, so that the first fact is needed to know which second fact to read. The distractors are facts of
-the same pattern's other chains, a namesake of the bridge in the same relation as the answer, and asides about head and
-bridge; none of them holds the answer. Everything is drawn with a fixed seed, so the file can be made again.
+Each of 12 patterns is a chain of two facts, head → bridge → answer, in a made-up world of five
+chains. A question names the head only, so that the first fact is needed to know which second fact
+to read. The distractors are facts of the same pattern's other chains, a namesake of the bridge in
+the same relation as the answer, and asides about head and bridge; none of them holds the answer.
+Everything is drawn with a fixed seed, so the file can be made again.
 """
 
 from __future__ import annotations
@@ -47,7 +49,10 @@ class Chain:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A relation of two facts. ``bridge`` and ``answer`` name the pool their names come from, or list the values."""
+    """A relation of two facts.
+
+    ``bridge`` and ``answer`` name the pool their names come from, or list the values.
+    """
 
     question: str
     first: str
@@ -108,7 +113,13 @@ PATTERNS = (
         "{bridge} was born in {answer}.",
         "The film {head} won a prize for its music.",
         "{bridge} has two sisters.",
-        ("Ashes of Juniper", "The Glass Ferry", "Nine Lanterns", "Salt and Thunder", "Winter Parade"),
+        (
+            "Ashes of Juniper",
+            "The Glass Ferry",
+            "Nine Lanterns",
+            "Salt and Thunder",
+            "Winter Parade",
+        ),
         "person",
         "town",
     ),
@@ -138,7 +149,13 @@ PATTERNS = (
         "{bridge} plays the {answer}.",
         "The novel {head} has forty chapters.",
         "{bridge} writes only at night.",
-        ("A Quiet Orchard", "Feather and Flint", "The Last Cartographer", "The Paper Moon", "Under Red Hills"),
+        (
+            "A Quiet Orchard",
+            "Feather and Flint",
+            "The Last Cartographer",
+            "The Paper Moon",
+            "Under Red Hills",
+        ),
         "person",
         ("bassoon", "cello", "harp", "oboe", "trumpet", "zither"),
     ),
@@ -190,7 +207,14 @@ PATTERNS = (
         "{bridge} works in a small office.",
         ("Copper", "Ferrymen's", "Hazel", "Pilgrim", "Vesper"),
         "person",
-        ("Crystal Compass", "Golden Trowel", "Iron Laurel", "Marble Wreath", "Oak Medal", "Silver Plumb"),
+        (
+            "Crystal Compass",
+            "Golden Trowel",
+            "Iron Laurel",
+            "Marble Wreath",
+            "Oak Medal",
+            "Silver Plumb",
+        ),
     ),
     Pattern(
         "In which year did the inventor of the {head} die?",
@@ -222,21 +246,27 @@ PATTERNS = (
         "valley",
         ("apricots", "barley", "hops", "lentils", "saffron", "walnuts"),
     ),
-)  # fmt: skip
+)
 
 FIRST_NAMES = (
-    "Alda Berno Cassik Darva Edrin Fenna Gorul Hesta Ilvan Jorra Kellan Lusa Marek Nerys Osric Pavla Quill Rosk Sanna "
+    "Alda Berno Cassik Darva Edrin Fenna Gorul Hesta Ilvan Jorra Kellan Lusa Marek Nerys Osric "
+    "Pavla Quill Rosk Sanna "
     "Tobin Ulla Varek Wenna Yorik Zenda Anselm Brisa Corvin Dessa Ermin"
 ).split()
 SURNAMES = (
-    "Abbrock Bellamar Cranick Dunvale Eskel Farrowin Gantrey Holloran Inskip Jarrowby Kestrin Lomaxe Marrin Nettley "
-    "Orwick Penhale Quorne Ruskett Sallowe Tarrant Umberton Vancell Wexley Yarrin Zollet Ashdel Birkin Castorf Dorrin "
-    "Elvane Finchley Gorrell Haskin Ivorell Jessup Kilbane Larkin Mossop Norrel Oakesby Prewett Ravelle Stroude "
+    "Abbrock Bellamar Cranick Dunvale Eskel Farrowin Gantrey Holloran Inskip Jarrowby Kestrin "
+    "Lomaxe Marrin Nettley "
+    "Orwick Penhale Quorne Ruskett Sallowe Tarrant Umberton Vancell Wexley Yarrin Zollet "
+    "Ashdel Birkin Castorf Dorrin "
+    "Elvane Finchley Gorrell Haskin Ivorell Jessup Kilbane Larkin Mossop Norrel Oakesby "
+    "Prewett Ravelle Stroude "
     "Thackett Ulrick Vosper Wymond Ambry Brockle Cadwin Dellamy Escott Fennimor Glaive"
 ).split()
 TOWNS = (
-    "Aldermoor Bexcombe Calverne Dunmere Elmsgate Farrowby Glenholt Harwick Ivelton Jorvale Kelderby Lorringham "
-    "Marnock Netherby Oakmantle Pellmoor Quarrington Redfallow Stavely Thornwater Umberleigh Valden Westerfell "
+    "Aldermoor Bexcombe Calverne Dunmere Elmsgate Farrowby Glenholt Harwick Ivelton Jorvale "
+    "Kelderby Lorringham "
+    "Marnock Netherby Oakmantle Pellmoor Quarrington Redfallow Stavely Thornwater Umberleigh "
+    "Valden Westerfell "
     "Yarrowdale Zennick Ashbarrow Brackwell Coldquay Drayfield Estermere"
 ).split()
 COUNTRIES = "Avaria Bruneth Calenda Dorvania Estrovia Felmark".split()
@@ -263,7 +293,9 @@ class Names:
         return self._pools[kind].pop()
 
     def like(self, name: str, kind: str) -> str:
-        """Another name that is easily taken for ``name``: the same surname, or a place beside the place."""
+        """Another name that is easily taken for ``name``: the same surname, or a place beside
+        the place.
+        """
         if kind != "person":
             return f"Upper {name}"
         first, surname = name.split()

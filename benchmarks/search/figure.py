@@ -42,7 +42,8 @@ def draw(panels: Sequence[Panel]) -> str:
     for number, name in enumerate(names):
         x = LEFT + number * 120
         parts.append(
-            f'<line x1="{x}" y1="14" x2="{x + 22}" y2="14" stroke="{COLOURS[name]}" stroke-width="2.5"/>'
+            f'<line x1="{x}" y1="14" x2="{x + 22}" y2="14" stroke="{COLOURS[name]}" '
+            'stroke-width="2.5"/>'
             f'<text x="{x + 28}" y="18">{escape(name)}</text>'
         )
     for number, panel in enumerate(panels):
@@ -67,7 +68,8 @@ def _panel(panel: Panel) -> str:
         x = WIDTH * tick / trials
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT + 16}" text-anchor="middle">{tick}</text>')
     parts.append(
-        f'<text x="{WIDTH / 2}" y="{HEIGHT + 32}" text-anchor="middle">trials (median regret)</text>'
+        f'<text x="{WIDTH / 2}" y="{HEIGHT + 32}" text-anchor="middle">trials (median '
+        "regret)</text>"
     )
     for name, line in panel.lines.items():
         points = " ".join(

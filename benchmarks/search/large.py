@@ -37,7 +37,8 @@ def main() -> None:
         asked = searcher.ask(10)
         seconds, worked = time.perf_counter() - started, time.process_time() - worked
         print(
-            f"{method:12} {seconds:.3f} s ({worked:.3f} s of CPU) for tell, best and ask(10): {asked[0]}"
+            f"{method:12} {seconds:.3f} s ({worked:.3f} s of CPU) for tell, best and ask(10): "
+            f"{asked[0]}"
         )
 
 

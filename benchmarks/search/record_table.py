@@ -1,11 +1,13 @@
-"""Record a replay table with real small LLMs, by the project's own trial code: a spec's whole grid, whatever it costs.
+"""Record a replay table with real small LLMs, by the project's own trial code: a spec's whole grid,
+whatever it costs.
 
     python benchmarks/search/record_table.py [SPEC] [--work .cache/record]
 
-SPEC is a job spec with explicit sample counts whose models are on this machine (`make models`). All trials share one
-sample store and one process a model, so k samples are a prefix of more; the largest counts run first and the others
-mostly reuse them. Finished trials are kept under --work: stopped and started again, it goes on with the missing ones. Writes
-NAME.parquet beside SPEC, for `agenttts-hpc replay` and for run.py.
+SPEC is a job spec with explicit sample counts whose models are on this machine (`make models`). All
+trials share one sample store and one process a model, so k samples are a prefix of more; the
+largest counts run first and the others mostly reuse them. Finished trials are kept under --work:
+stopped and started again, it goes on with the missing ones. Writes NAME.parquet beside SPEC, for
+`agenttts-hpc replay` and for run.py.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""Every searcher on synthetic surfaces and recorded tables: regret, trials to the optimum, overhead.
+"""Every searcher on synthetic surfaces and recorded tables: regret, trials to the optimum,
+overhead.
 
     python benchmarks/search/run.py [--surfaces 40] [--jobs 2]
     python benchmarks/search/run.py --agent http://127.0.0.1:8000/v1 MODEL --surfaces 8 --batches 10
 
-With ``--agent``, the address and the model of an OpenAI-compatible server, it runs the searchers that ask a language model:
-`agenttts` driven by it, and the baselines that are nothing without one.
+With ``--agent``, the address and the model of an OpenAI-compatible server, it runs the searchers
+that ask a language model: `agenttts` driven by it, and the baselines that are nothing without one.
 
-Finished runs are kept in OUT/runs.jsonl and not repeated: stop it and start it again as you like. Writes summary.md,
-summary.csv and regret.svg beside them. Regret is the optimum's noise-free score less the recommended allocation's,
-relative to the optimum. The surfaces' numbers start at 9000: no choice in the searchers was made by looking at them.
+Finished runs are kept in OUT/runs.jsonl and not repeated: stop it and start it again as you like.
+Writes summary.md, summary.csv and regret.svg beside them. Regret is the optimum's noise-free score
+less the recommended allocation's, relative to the optimum. The surfaces' numbers start at 9000: no
+choice in the searchers was made by looking at them.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ from agenttts.spec.agent import EndpointAgent  # noqa: E402
 
 METHODS = ("agenttts", "gp", "optuna_tpe", "genetic", "random", "optuna_gp")
 
-# Optuna's Gaussian process takes about a second a proposal on one core: it runs on every SLOW_SHARE-th surface only.
+# Optuna's Gaussian process takes about a second a proposal on one core: it runs on every
+# SLOW_SHARE-th surface only.
 SLOW, SLOW_SHARE = {"optuna_gp"}, 5
 
 # Searchers that ask a language model; in the results they are called METHOD + MODEL.
@@ -52,7 +55,10 @@ TABLE_SEEDS = 10
 
 @dataclass(frozen=True)
 class Case:
-    """One search. ``number`` is the surface's, or the seed on a table; ``examples`` 0 means exact scores."""
+    """One search.
+
+    ``number`` is the surface's, or the seed on a table; ``examples`` 0 means exact scores.
+    """
 
     method: str
     problem: str
@@ -122,7 +128,10 @@ def cases(methods: list[str], first: int, surfaces: int, others: int) -> list[Ca
 
 
 def run(case: Case, url: str | None = None) -> dict[str, object]:
-    """Regret after every trial, and seconds of the searcher's own a trial. ``url``: where the driving model is served."""
+    """Regret after every trial, and seconds of the searcher's own a trial.
+
+    ``url``: where the driving model is served.
+    """
     table = case.problem.startswith("table ")
     problem: Problem = (
         table_problem(case.problem.removeprefix("table "))

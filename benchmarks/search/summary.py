@@ -62,7 +62,8 @@ def _row(setting: Setting, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "batch": batch,
         "method": method,
         "runs": len(runs),
-        # Of runs that never got there the median is not known, only that it is more than all trials.
+        # Of runs that never got there the median is not known, only that it is more than all
+        # trials.
         "trials_to_1%": statistics.median_low(firsts),
         "ms_per_proposal": round(1000 * statistics.median(run["seconds"] for run in runs), 1),
     }
@@ -82,7 +83,9 @@ def _row(setting: Setting, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _first(trace: Sequence[float]) -> int:
-    """The first trial after which the recommendation is within 1 % of the optimum; one more than all when none is."""
+    """The first trial after which the recommendation is within 1 % of the optimum; one more
+    than all when none is.
+    """
     return next((step for step, regret in enumerate(trace, 1) if regret <= NEAR), len(trace) + 1)
 
 
@@ -102,8 +105,10 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """One table a problem, scores and batch size."""
     lines = [
-        "Regret of the recommended allocation, in % of the optimum's noise-free score. *Trials*: median number after",
-        "which it is within 1 %; *reached*: runs in which it was by 20 / by 50 trials; *stays*: runs in which it is at 20 / at 50.",
+        "Regret of the recommended allocation, in % of the optimum's noise-free score. "
+        "*Trials*: median number after",
+        "which it is within 1 %; *reached*: runs in which it was by 20 / by 50 trials; "
+        "*stays*: runs in which it is at 20 / at 50.",
     ]
     last: tuple[Any, ...] = ()
     for row in rows:
@@ -117,12 +122,14 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
                 "",
                 f"### {row['problem']}, {scores}, batches of {row['batch']}",
                 "",
-                "| method | runs | trials | reached | stays | mean at 20 | at 50 | median at 20 (quartiles) | at 50 | ms a proposal |",
+                "| method | runs | trials | reached | stays | mean at 20 | at 50 | median at "
+                "20 (quartiles) | at 50 | ms a proposal |",
                 "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
             ]
         trials = row["trials_to_1%"]
         lines.append(
-            f"| {row['method']} | {row['runs']} | {trials if trials <= CHECKPOINTS[-1] else '> 50'} "
+            f"| {row['method']} | {row['runs']} | "
+            f"{trials if trials <= CHECKPOINTS[-1] else '> 50'} "
             f"| {row['reached_by_20']:.0%} / {row['reached_by_50']:.0%} "
             f"| {row['within_at_20']:.0%} / {row['within_at_50']:.0%} "
             f"| {100 * row['mean_20']:.2f} | {100 * row['mean_50']:.2f} "

@@ -1,12 +1,15 @@
-"""What trials of one iteration save by sharing the drawing of the samples that they all need, against each for itself.
+"""What trials of one iteration save by sharing the drawing of the samples that they all need,
+against each for itself.
 
-    python benchmarks/sharing/run.py [--trials 8] [--samples 20 40 80] [--apart 0] [--seconds-per-sample 0.001]
-    python benchmarks/sharing/run.py --model .cache/models/smollm2-135m-instruct --examples 16 --samples 2 4 --trials 2
+    python benchmarks/sharing/run.py [--trials 8] [--samples 20 40 80] [--apart 0]
+    [--seconds-per-sample 0.001] python benchmarks/sharing/run.py --model
+    .cache/models/smollm2-135m-instruct --examples 16 --samples 2 4 --trials 2
 
-Trials that begin alike and differ in their counts start at the same moment, as an array on a free cluster does, or so many
-seconds apart; each is the program that a job runs. Both ways run in turn, each with an empty sample store. By default the models are
-the scripted engine, which sleeps a while a sample, so that one core can be many GPUs at once: what a call costs besides is
-not in its seconds. Writes a table to standard output.
+Trials that begin alike and differ in their counts start at the same moment, as an array on a free
+cluster does, or so many seconds apart; each is the program that a job runs. Both ways run in turn,
+each with an empty sample store. By default the models are the scripted engine, which sleeps a while
+a sample, so that one core can be many GPUs at once: what a call costs besides is not in its
+seconds. Writes a table to standard output.
 """
 
 from __future__ import annotations
@@ -97,12 +100,22 @@ def written(folder: Path, arguments: argparse.Namespace, sharing: bool) -> list[
     """The trials' specs, on disk."""
     script = folder / "model.json"
     words = "Ada Bo Cy Di Ed Flo Gus Hal Ivy Jo".split()
-    script.write_text(json.dumps({"default": "", "rules": [{"contains": [], "replies": [{"text": w} for w in words]}]}))  # fmt: skip
+    script.write_text(
+        json.dumps(
+            {"default": "", "rules": [{"contains": [], "replies": [{"text": w} for w in words]}]}
+        )
+    )
     model = (
         ModelConfig("m", str(arguments.model.resolve()), gpus=0)
         if arguments.model
-        else ModelConfig("m", str(script), engine="scripted", gpus=0, options={"seconds_per_sample": arguments.seconds_per_sample})
-    )  # fmt: skip
+        else ModelConfig(
+            "m",
+            str(script),
+            engine="scripted",
+            gpus=0,
+            options={"seconds_per_sample": arguments.seconds_per_sample},
+        )
+    )
     examples = folder / "examples.jsonl"
     loaded = tasks.create("retrieval_qa").load(TaskConfig("", "search", arguments.examples, seed=1))
     examples.write_text("".join(json.dumps({"id": e.id, "data": e.data}) + "\n" for e in loaded))

@@ -1,4 +1,6 @@
-"""Writes the JSON schemas of what commands print with ``--json`` beside this file: ``make schemas``."""
+"""Writes the JSON schemas of what commands print with ``--json`` beside this file: ``make
+schemas``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Fuzzing through the command line: any end but success or a clean error of the user's is a failure.
+"""Fuzzing through the command line: any end but success or a clean error of the user's is a
+failure.
 
 ``AGENTTTS_HYPOTHESIS_PROFILE=thorough`` tries many more, and new ones each time.
 """
@@ -73,7 +74,9 @@ def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def changed(document: Any, path: tuple[Any, ...], change: Callable[[Any, Any], None]) -> Any:
-    """A copy of a document, changed at a path: ``change`` gets what holds the value, and its key."""
+    """A copy of a document, changed at a path: ``change`` gets what holds the value, and its
+    key.
+    """
     copy = json.loads(json.dumps(document))
     holder = copy
     for key in path[:-1]:

@@ -1,4 +1,6 @@
-"""Terminals that are not UTF-8: every command says the same in other characters, and documents stay whole."""
+"""Terminals that are not UTF-8: every command says the same in other characters, and documents
+stay whole.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,9 @@ import pytest
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark every test of this directory as it is collected: groups and reruns are decided by markers later."""
+    """Mark every test of this directory as it is collected: groups and reruns are decided by
+    markers later.
+    """
     item.add_marker(pytest.mark.cluster)
 
 

@@ -1,4 +1,6 @@
-"""What a login node does on a real cluster: looks at its nodes with small jobs, and runs the controller itself."""
+"""What a login node does on a real cluster: looks at its nodes with small jobs, and runs the
+controller itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Clusters that are not as others: workload keys are enforced, there are no arrays, a partition cancels what it preempts.
+"""Clusters that are not as others: workload keys are enforced, there are no arrays, a partition
+cancels what it preempts.
 
 The trials run on the host's Python: what matters here is between the controller and Slurm.
 """
@@ -92,7 +93,9 @@ def scripted_profile(path: Path, **more: object) -> Path:
 def test_a_whole_run_without_arrays_with_the_login_shell_s_settings_in_an_odd_folder(
     shell, odd, scripted_spec, tmp_path
 ):
-    """The profile names neither partition nor workload key: SBATCH_* do, and hold for the controller's submissions too."""
+    """The profile names neither partition nor workload key: SBATCH_* do, and hold for the
+    controller's submissions too.
+    """
     spec = scripted_spec(
         "odd", models__strong__gpus=2, models__weak__gpus=1, search__iterations=1,
         search__batch_size=2, models__strong__options={"seconds_per_sample": 0.001},
@@ -316,7 +319,9 @@ def closed(on_it) -> Iterator[Callable[[], None]]:
 
 
 def test_a_job_whose_submitter_died_runs_and_one_that_was_given_up_does_not(closed, tmp_path, monkeypatch):  # fmt: skip
-    """sbatch takes the jobs, and the submitter dies of its answer; another controller finds one and gives one up."""
+    """sbatch takes the jobs, and the submitter dies of its answer; another controller finds one
+    and gives one up.
+    """
     from agenttts.dispatch.slurm.submission import BatchExecutor
 
     with monkeypatch.context() as patched:
@@ -357,7 +362,9 @@ def test_jobs_that_wait_are_kept_off_a_node(closed, on_it, tmp_path):
 def test_three_resumes_and_a_cancel_at_once_leave_one_controller_or_none(
     shell, on_it, scripted_spec, tmp_path
 ):
-    """Whatever comes last; then a cancel ends every job of the run, those too that no table knows."""
+    """Whatever comes last; then a cancel ends every job of the run, those too that no table
+    knows.
+    """
     slow = {"seconds_per_sample": 0.2}
     spec = scripted_spec("raced", models__strong__options=slow, models__weak__options=slow, **FEW)
     profile = scripted_profile(tmp_path / "profile.yaml", controller={"partition": "cpu"}, trial={"partition": "cpu", "time": "30:00"})  # fmt: skip

@@ -1,4 +1,6 @@
-"""A whole search on real Slurm that a real small model drives, served with real vLLM in the container by the run."""
+"""A whole search on real Slurm that a real small model drives, served with real vLLM in the
+container by the run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Whole runs on real Slurm with real Apptainer: what a user of a cluster does, from a login shell."""
+"""Whole runs on real Slurm with real Apptainer: what a user of a cluster does, from a login
+shell.
+"""
 
 from __future__ import annotations
 

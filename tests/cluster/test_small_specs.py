@@ -1,4 +1,6 @@
-"""Every task with a real small model on real Slurm: in the container, with its engines, and ChatDev's programs in its sandbox."""
+"""Every task with a real small model on real Slurm: in the container, with its engines, and
+ChatDev's programs in its sandbox.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from tests.support.cluster import TESTCLUSTER
 from tests.support.runs import attempts
 from tests.support.small_specs import NAMES, small_run
 
-# Real vLLM takes half a minute of a core to start, so one task has it here; `test_slurm_run` has it too, and all tasks
-# have it outside of a container in `tests/tasks/test_small_specs.py`.
+# Real vLLM takes half a minute of a core to start, so one task has it here; `test_slurm_run` has it
+# too, and all tasks have it outside of a container in `tests/tasks/test_small_specs.py`.
 ENGINES = {name: "vllm" if name == "kgqa-small" else "transformers" for name in NAMES}
 
 

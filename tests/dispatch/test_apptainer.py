@@ -62,7 +62,9 @@ def test_a_runtime_that_is_not_there_says_how_to_get_it():
 
 @pytest.fixture
 def snapshot(tmp_path):
-    """A model as the hub's cache keeps it: files that are links to ``blobs``, one of them by way of another disk."""
+    """A model as the hub's cache keeps it: files that are links to ``blobs``, one of them by
+    way of another disk.
+    """
     hub, disk = tmp_path / "hub", tmp_path / "disk"
     place = hub / "snapshots" / "abc"
     (place / "sub").mkdir(parents=True)

@@ -1,4 +1,6 @@
-"""The records of attempts: read whatever state they are in, pauses and nodes to avoid worked out from them."""
+"""The records of attempts: read whatever state they are in, pauses and nodes to avoid worked
+out from them.
+"""
 
 from __future__ import annotations
 
@@ -158,7 +160,9 @@ def test_a_job_that_left_no_record_counts_against_its_node():
 
 
 def test_a_trial_that_completed_on_a_node_clears_it_of_what_the_jobs_themselves_wrote_down_before():
-    """The queue's word is taken down later than the job's, as after the settle time of a shared file system."""
+    """The queue's word is taken down later than the job's, as after the settle time of a shared
+    file system.
+    """
     failed, done = attempt(ago=90), attempt("COMPLETED", ago=60)
     trials = {"t0": [failed], "t1": [done]}
     assert nodes_to_exclude(trials, NOW, [loss("t0", ago=30), loss("t1", ago=20)]) == ()

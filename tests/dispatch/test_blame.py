@@ -172,7 +172,8 @@ def test_ordinary_lines_are_no_message(line):
     assert find_message(line, (*MACHINE_MESSAGES, *CONSEQUENCES)) is None
 
 
-# Causes that an engine names, and lines that do no harm in a log: whatever stands beside the cause, it is the cause.
+# Causes that an engine names, and lines that do no harm in a log: whatever stands beside the cause,
+# it is the cause.
 NAMED = [
     "model 'm' (/x) could not be loaded by vLLM: ValueError: unknown option foo",
     "model 'm' (/x) could not be loaded by vLLM: ValidationError: Model architectures ['FooForCausalLM'] are not supported for now.",

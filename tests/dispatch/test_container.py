@@ -16,7 +16,9 @@ from agenttts.dispatch.node.trial_log import LOG_FILE
 
 @pytest.fixture
 def job(directory_image, tmp_path):
-    """Run Python code as a trial's job in the container; what it printed, without what Apptainer said."""
+    """Run Python code as a trial's job in the container; what it printed, without what
+    Apptainer said.
+    """
     directory = tmp_path / "trial"
     directory.mkdir()
 

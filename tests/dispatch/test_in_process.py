@@ -1,4 +1,6 @@
-"""What is the in-process scheduler's own: trials as threads, those that are not, time limits and the controller."""
+"""What is the in-process scheduler's own: trials as threads, those that are not, time limits
+and the controller.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def test_a_trial_ends_the_same_as_a_thread_and_as_a_child(scheduler, make_trial,
 
 
 def test_trials_run_side_by_side_in_this_process(scheduler, make_trial, monkeypatch):
-    """No engine is made before all three trials want one; one after the other they would wait in vain."""
+    """No engine is made before all three trials want one; one after the other they would wait
+    in vain.
+    """
     together = threading.Barrier(3)
 
     def meet_then_create(*arguments: object) -> Engine:

@@ -48,7 +48,9 @@ def test_trials_have_gpus_of_their_own_while_there_are_enough(tmp_path):
 
 
 def test_what_outlives_the_process_of_its_job_is_a_stray(tmp_path):
-    """submitit's process of a job was killed (out of memory, say): its task goes on, and holds the trial's lock."""
+    """submitit's process of a job was killed (out of memory, say): its task goes on, and holds
+    the trial's lock.
+    """
     scheduler = LocalScheduler(Profile(kind="local", grace_seconds=5), tmp_path / "submitit")
     one = request(tmp_path, 0, 0)
     ids = scheduler.submit("b0", [one])

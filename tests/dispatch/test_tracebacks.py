@@ -12,7 +12,9 @@ from agenttts.dispatch.tracebacks import exceptions_behind
 
 
 def raised(messages: list[str], *, cause: bool) -> str:
-    """The traceback that Python prints of errors that follow from each other, the last one raised last."""
+    """The traceback that Python prints of errors that follow from each other, the last one
+    raised last.
+    """
     error: BaseException | None = None
     for message in messages:
         try:

@@ -1,4 +1,6 @@
-"""The login node's side of ``doctor --submit``: what it says of jobs that do not report, and that it leaves none behind."""
+"""The login node's side of ``doctor --submit``: what it says of jobs that do not report, and
+that it leaves none behind.
+"""
 
 from __future__ import annotations
 

@@ -53,7 +53,9 @@ PROFILE = Profile(kind="slurm", gpu_memory_gb=80, container=ContainerDefaults(im
 
 
 def checks(changes: dict[str, Any], profile: Profile = PROFILE, cuda: str | None = None, **seen: Any) -> list[Check]:  # fmt: skip
-    """The checks of a job that saw `WELL`, but for ``changes`` by their place in it (``devices.granted``)."""
+    """The checks of a job that saw `WELL`, but for ``changes`` by their place in it
+    (``devices.granted``).
+    """
     facts = copy.deepcopy(WELL)
     for place, value in changes.items():
         *parents, last = place.split(".")

@@ -26,7 +26,9 @@ from tests.support.waiting import until
 
 @pytest.mark.processes
 def test_the_arguments_of_a_process_are_there_as_soon_as_it_is():
-    """The kernel gives a program its arguments a moment after the call that starts it has returned."""
+    """The kernel gives a program its arguments a moment after the call that starts it has
+    returned.
+    """
     for number in range(40):
         with subprocess.Popen(["sleep", f"30.{number}"]) as process:
             try:
@@ -114,7 +116,9 @@ def test_this_machine_s_count_can_be_read():
 
 @pytest.mark.processes
 def test_a_killed_process_is_known_for_dying_from_the_first_moment():
-    """It keeps its arguments until a processor is free for its end: a resume right after a kill must not take it for alive."""
+    """It keeps its arguments until a processor is free for its end: a resume right after a kill
+    must not take it for alive.
+    """
     assert not is_dying(os.getpid())
     for number in range(40):
         with subprocess.Popen(["sleep", f"31.{number}"]) as process:

@@ -1,4 +1,7 @@
-"""dispatch.image: what a build is given, and how an image's digest is kept. The builds themselves: tests/cluster."""
+"""dispatch.image: what a build is given, and how an image's digest is kept.
+
+The builds themselves: tests/cluster.
+"""
 
 from __future__ import annotations
 

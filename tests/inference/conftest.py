@@ -1,4 +1,6 @@
-"""Models for the engines' tests: a tiny random one made once, and scripts for the scripted engine."""
+"""Models for the engines' tests: a tiny random one made once, and scripts for the scripted
+engine.
+"""
 
 from __future__ import annotations
 

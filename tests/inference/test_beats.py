@@ -1,4 +1,6 @@
-"""An engine at work gives signs of life, one that hangs gives none, and the job tells them apart."""
+"""An engine at work gives signs of life, one that hangs gives none, and the job tells them
+apart.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Compaction of the sample store: the same samples in fewer shards, whoever reads or is killed meanwhile."""
+"""Compaction of the sample store: the same samples in fewer shards, whoever reads or is killed
+meanwhile.
+"""
 
 from __future__ import annotations
 

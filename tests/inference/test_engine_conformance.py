@@ -1,7 +1,9 @@
-"""What every engine owes its callers (see `agenttts.inference.base.Engine`). A new engine is a line in ``ENGINES``.
+"""What every engine owes its callers (see `agenttts.inference.base.Engine`).
 
-Each engine is loaded twice: once on a model with a chat template, for most tests, and once on a base model, which is
-killed in the end.
+A new engine is a line in ``ENGINES``.
+
+Each engine is loaded twice: once on a model with a chat template, for most tests, and once on a
+base model, which is killed in the end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Models downloaded from the hub are found in its cache; one that is not there is refused where trials are offline."""
+"""Models downloaded from the hub are found in its cache; one that is not there is refused where
+trials are offline.
+"""
 
 from __future__ import annotations
 

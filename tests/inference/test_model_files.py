@@ -1,4 +1,6 @@
-"""A model's directory is refused at launch for what an engine would fail without, and for nothing else."""
+"""A model's directory is refused at launch for what an engine would fail without, and for
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,8 @@ WHOLE = [
     ([*PLAIN, "weights.pt"], {}, {}),
     (["params.json", "tekken.json", "consolidated.safetensors"], {}, {}),
     (["params.json", "tokenizer.model.v3", "consolidated-00001-of-00002.safetensors", "consolidated-00002-of-00002.safetensors"], {"consolidated.safetensors.index.json": ["consolidated-00001-of-00002.safetensors", "consolidated-00002-of-00002.safetensors"]}, {"load_format": "mistral"}),
-    # Mistral's own copy alone, downloaded beside the index of the other one; and both, the other one in part.
+    # Mistral's own copy alone, downloaded beside the index of the other one; and both, the other
+    # one in part.
     (["config.json", "params.json", "tekken.json", "consolidated.safetensors"], {INDEX: SHARDS}, {}),
     (["config.json", "params.json", "tekken.json", "consolidated.safetensors", SHARDS[0]], {INDEX: SHARDS}, {}),
     (["adapter_config.json", "adapter_model.safetensors"], {}, {}),

@@ -1,4 +1,6 @@
-"""The tiny random model: whole or absent, the same for a seed, and a model that the engines can load."""
+"""The tiny random model: whole or absent, the same for a seed, and a model that the engines can
+load.
+"""
 
 from __future__ import annotations
 

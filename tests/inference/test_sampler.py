@@ -1,4 +1,6 @@
-"""The sampler: what is stored is not drawn again, what is missing is; tokens are counted either way."""
+"""The sampler: what is stored is not drawn again, what is missing is; tokens are counted either
+way.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ TREE, LONG = Prompt("", "Which tree?"), Prompt("", "A long story.")
 
 
 class Engines:
-    """Makes scripted engines and writes down what becomes of them; ``fail_after`` calls, one raises.
+    """Makes scripted engines and writes down what becomes of them; ``fail_after`` calls, one
+    raises.
 
     ``meanwhile`` is called before every call returns: what others do while an engine runs.
     """
@@ -170,7 +173,9 @@ def test_without_temperature_one_sample_is_drawn_for_all(sampler):
 
 
 def test_models_take_turns(sampler, model):
-    """They share a GPU: the first is closed before the second starts; two names of one model share an engine."""
+    """They share a GPU: the first is closed before the second starts; two names of one model
+    share an engine.
+    """
     other = dataclasses.replace(model, name="b", options={"max_model_len": 500})
     engines = Engines()
     models = {"a": dataclasses.replace(model, name="a"), "alias": model, "b": other}
@@ -184,7 +189,9 @@ def test_models_take_turns(sampler, model):
 
 
 def test_a_restart_in_the_middle_goes_on_from_what_is_stored(sampler):
-    """Samples are stored after each engine call: an engine that dies in the third call costs that call alone."""
+    """Samples are stored after each engine call: an engine that dies in the third call costs
+    that call alone.
+    """
     prompts = [TREE, LONG, Prompt("", "Another tree?")]
     first = Engines(fail_after=2)
     one = sampler(first, samples_a_call=5)
@@ -218,7 +225,9 @@ MANY = [Prompt("", f"Which tree is number {number}?") for number in range(12)]
 
 
 def test_what_others_store_meanwhile_is_not_drawn_here(sampler):
-    """While the first call runs, another sampler draws everything: the second call has nothing left to do."""
+    """While the first call runs, another sampler draws everything: the second call has nothing
+    left to do.
+    """
     other = sampler(Engines())
     others: list[object] = []
 
@@ -253,7 +262,9 @@ def test_what_others_store_while_a_model_loads_is_not_drawn_here(sampler, model)
 
 
 class Turns:
-    """Threads that go on one after the other, as those whose calls run at the same time come back."""
+    """Threads that go on one after the other, as those whose calls run at the same time come
+    back.
+    """
 
     def __init__(self, count: int) -> None:
         self.queue = list(range(count))
@@ -304,7 +315,9 @@ def test_peers_share_the_work(sampler, monkeypatch, peers):
 
 
 def test_a_peer_that_is_left_alone_makes_no_more_calls_for_it(sampler):
-    """It shares with fifteen that never come: one small call for its own part, then as large ones as ever."""
+    """It shares with fifteen that never come: one small call for its own part, then as large
+    ones as ever.
+    """
     prompts = [Prompt("", f"Which tree is number {number}?") for number in range(160)]
     engines = Engines()
     sampler(engines).draw("m", prompts, HOT, 5, SamplePartition(3, 16))

@@ -77,7 +77,9 @@ for index in range(30):
 
 @pytest.mark.processes
 def test_two_writers_at_once_lose_nothing(tmp_path):
-    """They have one name, as processes of equal number on two nodes do, and read what the other is writing."""
+    """They have one name, as processes of equal number on two nodes do, and read what the other
+    is writing.
+    """
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), key]) for key in "ab"]
     assert [writer.wait(60) for writer in writers] == [0, 0]
     found = SampleStore(tmp_path, "reader").lookup({"a": 30, "b": 30})

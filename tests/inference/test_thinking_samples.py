@@ -1,4 +1,6 @@
-"""Samples of models that think: what the store keeps, what a draw gives, what belongs to a sample's address."""
+"""Samples of models that think: what the store keeps, what a draw gives, what belongs to a
+sample's address.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,9 @@ def key(model: ModelConfig, content: object = CHAT) -> str:
 
 
 def test_what_is_empty_leaves_the_address_as_it_was():
-    """The address is that of version 0.1, which knew neither template arguments nor fingerprints."""
+    """The address is that of version 0.1, which knew neither template arguments nor
+    fingerprints.
+    """
     model = ModelConfig("m", "/models/m", "main", options={"dtype": "bfloat16"})
     assert key(model) == "99b3658353180f1af7043fffa77c598c"
 
@@ -180,7 +184,9 @@ def test_template_arguments_reach_the_template_and_its_end_comes_back(enabled):
 
 @pytest.fixture(scope="module")
 def thinking_tiny(tmp_path_factory) -> Path:
-    """The tiny random model, whose template opens a block of thinking on demand, with a special marker."""
+    """The tiny random model, whose template opens a block of thinking on demand, with a special
+    marker.
+    """
     pytest.importorskip("transformers")
     from transformers import AutoTokenizer
 

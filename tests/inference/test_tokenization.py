@@ -80,7 +80,9 @@ def test_a_base_model_is_told_what_to_set():
 
 
 class MessageTokenizer:
-    """As vLLM's of Mistral's own files: no chat template, and control tokens (negative) that no text can write."""
+    """As vLLM's of Mistral's own files: no chat template, and control tokens (negative) that no
+    text can write.
+    """
 
     CONTROL = ("<s>", "[SYS]", "[/SYS]", "[INST]", "[/INST]")
 

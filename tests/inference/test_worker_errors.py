@@ -1,4 +1,6 @@
-"""The cause of an engine's failure among what vLLM's own processes print: lines as an H100 with vLLM 0.26 gave them."""
+"""The cause of an engine's failure among what vLLM's own processes print: lines as an H100 with
+vLLM 0.26 gave them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What was read of the data and which bad records were skipped: in the plan, at launch, and in the run."""
+"""What was read of the data and which bad records were skipped: in the plan, at launch, and in
+the run.
+"""
 
 from __future__ import annotations
 

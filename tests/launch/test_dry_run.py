@@ -1,4 +1,6 @@
-"""``launch --dry-run``: the plan of any right spec anywhere, with what is missing here listed; wrong specs refused."""
+"""``launch --dry-run``: the plan of any right spec anywhere, with what is missing here listed;
+wrong specs refused.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from agenttts.launch.plan import make_plan
 from agenttts.spec import load_spec
 
 ROOT = Path(__file__).parents[2]
-# The paper's budgets of one sample of each stage's largest model, rounded; that of the triples is worked out by hand:
-# 72e9/3e9 * (1024 + 64) - 128 = 25984 tokens, / 64 = 406.
+# The paper's budgets of one sample of each stage's largest model, rounded; that of the triples is
+# worked out by hand: 72e9/3e9 * (1024 + 64) - 128 = 25984 tokens, / 64 = 406.
 PAPER = {
     "2wiki": [("retrieval", 814), ("answer", 115)],
     "hotpotqa": [("retrieval", 814), ("answer", 115)],

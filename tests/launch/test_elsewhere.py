@@ -1,4 +1,6 @@
-"""A run whose controller is a process of another host: what can be told, and what has to be done there."""
+"""A run whose controller is a process of another host: what can be told, and what has to be
+done there.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A job that ended before its trial began: the queue's word alone says why, and there is no record to wait for."""
+"""A job that ended before its trial began: the queue's word alone says why, and there is no
+record to wait for.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A controller that is a process here and cannot be started: one paragraph, and nothing that looks as if it ran."""
+"""A controller that is a process here and cannot be started: one paragraph, and nothing that
+looks as if it ran.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ def test_the_program_itself_failing(run):
 
 
 def test_a_controller_that_was_started_all_the_same_is_left_to_run(run, starter):
-    """The starting program dies after the controller has begun, on writing down its pid for instance."""
+    """The starting program dies after the controller has begun, on writing down its pid for
+    instance.
+    """
     marks = f"submitit.local._local {run.scheduler_logs / 'controller'}"
     starter(f"{sys.executable} -c 'import time; time.sleep(60)' {marks} & exit 1")
     write_handle(run, ControllerHandle("local", "1", host="login1"))

@@ -1,4 +1,6 @@
-"""Whole runs that a language model takes part in: scripted faults, a real HTTP endpoint, the final test."""
+"""Whole runs that a language model takes part in: scripted faults, a real HTTP endpoint, the
+final test.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ def test_what_the_model_proposed_shows_in_table_status_and_report(cli, scripted_
     assert (frame["budget"] <= 80).all()
     status = json.loads(cli("status", "small", "--json").stdout)
     decisions = status["agent"]["decisions"]
-    # What the search passed over in favour of its own ideas is new the second time too; said twice in one reply it is not.
+    # What the search passed over in favour of its own ideas is new the second time too; said twice
+    # in one reply it is not.
     assert decisions in (
         {"valid": 1, "repaired": 1, "duplicate": 2},
         {"valid": 2, "repaired": 1, "duplicate": 1},

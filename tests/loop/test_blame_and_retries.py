@@ -1,6 +1,7 @@
 """Broken nodes, preemptions, slow file systems and damaged files: what a run makes of them.
 
-The real loop over the in-process scheduler; what goes wrong goes wrong in real jobs, whose commands are exchanged.
+The real loop over the in-process scheduler; what goes wrong goes wrong in real jobs, whose commands
+are exchanged.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ NO_LOOP = "echo 'FATAL:   container creation failed: mount hook function failure
 class Cluster(InProcessScheduler):
     """Two nodes, n1 and n2, one job at a time: jobs run on n1 unless they are to avoid it.
 
-    ``command(request, node, number)`` is what a trial's ``number``-th job runs instead of the trial, if anything;
-    ``word`` is the queue's on jobs of that trial that have ended.
+    ``command(request, node, number)`` is what a trial's ``number``-th job runs instead of the
+    trial, if anything; ``word`` is the queue's on jobs of that trial that have ended.
     """
 
     def __init__(self, *arguments: object) -> None:
@@ -81,7 +82,9 @@ class Cluster(InProcessScheduler):
 
 @pytest.fixture
 def new_run(scripted_spec, tmp_path, monkeypatch):
-    """Make a run; gives it, and a function that makes its controller and scheduler (as a new process would)."""
+    """Make a run; gives it, and a function that makes its controller and scheduler (as a new
+    process would).
+    """
     monkeypatch.setattr(launch, "start_controller", lambda run: None)
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
     made: list[Cluster] = []
@@ -470,7 +473,9 @@ def test_a_trial_that_the_user_cancels_stays_cancelled(new_run):
 
 @pytest.fixture
 def late_marker(new_run):
-    """A run whose first trial's marker is not in sight when its job ends; ``appears(seconds)`` puts it back."""
+    """A run whose first trial's marker is not in sight when its job ends; ``appears(seconds)``
+    puts it back.
+    """
     run, controller = new_run(search__iterations=0)
     loop, cluster = controller(settle_seconds=20)
     marker = run.trial("t0000") / "COMPLETED.json"

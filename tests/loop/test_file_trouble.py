@@ -1,4 +1,6 @@
-"""A file system that fails for a while costs time, not the run: a real run whose controller's files fail at random."""
+"""A file system that fails for a while costs time, not the run: a real run whose controller's
+files fail at random.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ def run(scripted_spec, tmp_path, monkeypatch):
 
 
 class Disk:
-    """Makes the controller's own calls of a few functions fail; trials run in other threads, as on other nodes.
+    """Makes the controller's own calls of a few functions fail; trials run in other threads, as on
+    other nodes.
 
     ``fails(call, number)`` says which error a call raises, if any, as the ``number``-th one.
     """

@@ -1,4 +1,6 @@
-"""The controller killed (SIGKILL) at random moments and at random lines of its journal, and started again each time."""
+"""The controller killed (SIGKILL) at random moments and at random lines of its journal, and
+started again each time.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ import pytest
 
 from tests.support.runs import attempts, journal_events, kill_controller, outcome, table
 
-# A controller of the run argv[1] that dies with its argv[2]-th event: before it is written, with half of its line
-# written, or after, before anything follows from it.
+# A controller of the run argv[1] that dies with its argv[2]-th event: before it is written, with
+# half of its line written, or after, before anything follows from it.
 DRIVER = """
 import json, os, signal, sys
 from pathlib import Path
@@ -57,7 +59,9 @@ def journal(run: Path) -> bytes:
 
 @pytest.fixture
 def launched(cli, scripted_spec, tmp_path):
-    """An undisturbed run, and one of the same spec and seed whose controller has been killed at once."""
+    """An undisturbed run, and one of the same spec and seed whose controller has been killed at
+    once.
+    """
     spec = scripted_spec(search__iterations=1, search__batch_size=4, search__budget=120)
     (tmp_path / "three.yaml").write_text(PROFILE)
     done = cli("launch", spec, "--name", "calm", "--cluster", "./three.yaml", "--wait")
@@ -91,7 +95,9 @@ def check(cli, calm: Path, killed: Path) -> None:
 
 
 def killed_at_a_line(run: Path, dice: random.Random, last: int = 6) -> bool:
-    """Run a controller until it has written a few events, ``last`` at most; whether that was its end."""
+    """Run a controller until it has written a few events, ``last`` at most; whether that was
+    its end.
+    """
     event, when = dice.choice([1, 2, 2, 3, 3, last]), dice.choice(["before", "half", "after"])
     code = start(run, event, when).wait(120)
     assert code in (-signal.SIGKILL, 0), (run / "driver.log").read_text()
@@ -99,7 +105,9 @@ def killed_at_a_line(run: Path, dice: random.Random, last: int = 6) -> bool:
 
 
 def killed_at_a_moment(run: Path, dice: random.Random) -> bool:
-    """Kill a controller a while after its first event, which comes when all its imports are done."""
+    """Kill a controller a while after its first event, which comes when all its imports are
+    done.
+    """
     before = journal(run)
     process = start(run, NEVER, "never")
     while journal(run) == before and process.poll() is None:
@@ -111,7 +119,8 @@ def killed_at_a_moment(run: Path, dice: random.Random) -> bool:
 
 def test_a_controller_killed_anywhere_loses_and_repeats_nothing(cli, launched, dice):
     calm, killed = launched
-    # The first event of a controller says that it started: five of these leave most of the run to what follows.
+    # The first event of a controller says that it started: five of these leave most of the run to
+    # what follows.
     for _ in range(5):
         assert killed_at_a_line(killed, dice, last=3), "the run was over before it could be killed"
     kills = 5

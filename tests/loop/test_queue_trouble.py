@@ -1,4 +1,6 @@
-"""A queue that does not answer for a while costs time, not the run: the real loop over a real scheduler with faults."""
+"""A queue that does not answer for a while costs time, not the run: the real loop over a real
+scheduler with faults.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from tests.support.waiting import until_ended
 
 
 class Unsteady(InProcessScheduler):
-    """Fails the calls of its plan: {call number: when}; a submission may have gone through all the same."""
+    """Fails the calls of its plan: {call number: when}; a submission may have gone through all
+    the same.
+    """
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
@@ -177,7 +181,9 @@ SLOW = {"seconds_per_sample": 0.03}
 
 
 class Refusing(InProcessScheduler):
-    """Takes one trial, then refuses as sbatch does for good; ``deaf``: cancelling gets no answer either."""
+    """Takes one trial, then refuses as sbatch does for good; ``deaf``: cancelling gets no
+    answer either.
+    """
 
     deaf = False
 
@@ -202,7 +208,9 @@ class Refusing(InProcessScheduler):
 
 @pytest.fixture
 def refused(scripted_spec, tmp_path, monkeypatch):
-    """A run whose second array is refused while the first runs; ``end(deaf)`` runs it to its end."""
+    """A run whose second array is refused while the first runs; ``end(deaf)`` runs it to its
+    end.
+    """
     monkeypatch.setattr(launch, "start_controller", lambda run: None)
     spec = load_spec(
         scripted_spec(

@@ -21,7 +21,9 @@ def run(scripted_spec, tmp_path, monkeypatch):
 
 
 def hopeful(controller):
-    """Its searcher recommends the cheapest allocation unless asked for a tried one; which is no initial trial."""
+    """Its searcher recommends the cheapest allocation unless asked for a tried one; which is no
+    initial trial.
+    """
     searcher = controller._searcher
     tried = searcher.best
     searcher.best = lambda *, tried_=tried, tried=False: (

@@ -1,4 +1,6 @@
-"""A controller that was stopped between propose and told: the next one's searcher knows what is pending."""
+"""A controller that was stopped between propose and told: the next one's searcher knows what is
+pending.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Whole runs on this machine with scripted models: the loop, resume after kill -9 at any point, cancel, failures."""
+"""Whole runs on this machine with scripted models: the loop, resume after kill -9 at any point,
+cancel, failures.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,9 @@ def test_launching_a_finished_run_again_runs_nothing(finished, cli, scripted_spe
 
 
 def test_a_table_that_is_behind_the_journal_is_written_anew(finished, cli, tmp_path):
-    """As after a controller that was killed between a trial's line in the journal and its row in the table."""
+    """As after a controller that was killed between a trial's line in the journal and its row
+    in the table.
+    """
     run = tmp_path / "results" / "small"
     whole, before = table(run), outcome(run)
     last = whole["trial"].max()
@@ -145,7 +149,8 @@ def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, t
         cluster="local", search__iterations=1, search__batch_size=2,
         models__strong__options={"seconds_per_sample": 0.05},
     )  # fmt: skip
-    # As from a script that starts it with "&": an interrupt is ignored there, and by what it starts.
+    # As from a script that starts it with "&": an interrupt is ignored there, and by what it
+    # starts.
     launch = "trap '' INT; exec \"$@\""
     command = ["sh", "-c", launch, "sh", sys.executable, "-m", "agenttts.cli", "launch", str(spec)]
     subprocess.run(command, cwd=tmp_path, check=True)

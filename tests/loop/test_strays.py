@@ -19,7 +19,9 @@ from tests.support.runs import journal_events
 
 
 class Late(InProcessScheduler):
-    """Takes its first submission without an answer; its jobs are in the queue from the ``appears``-th poll on."""
+    """Takes its first submission without an answer; its jobs are in the queue from the
+    ``appears``-th poll on.
+    """
 
     appears = 2
     deaf = False

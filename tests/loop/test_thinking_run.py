@@ -1,4 +1,6 @@
-"""Whole runs of models that think: what table, status and report say of cut samples, and what a launch freezes."""
+"""Whole runs of models that think: what table, status and report say of cut samples, and what a
+launch freezes.
+"""
 
 from __future__ import annotations
 

@@ -135,7 +135,9 @@ def test_standard_errors_reach_the_searcher(tmp_path):
 
 
 def lost_rows():
-    """Trials as a run leaves them: one scored, each kind of failure, one scored after it was lost."""
+    """Trials as a run leaves them: one scored, each kind of failure, one scored after it was
+    lost.
+    """
     failed = [state for state in TrialState if state != TrialState.COMPLETED]
     return [
         trial_row("t0", ("s", 1), ("s", 2), 0.25, score_stderr=0.125, metrics={"a.f1": 0.5, "b.samples": 3.0}),

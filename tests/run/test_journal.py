@@ -119,7 +119,9 @@ def test_what_is_not_an_event_is_named_by_its_line(tmp_path):
 
 
 class Failing:
-    """A journal's stream that fails as a disk does: after ``whole`` bytes, at fsync or at truncating."""
+    """A journal's stream that fails as a disk does: after ``whole`` bytes, at fsync or at
+    truncating.
+    """
 
     def __init__(self, stream, whole: int, number: int, truncates: bool) -> None:
         self._stream, self._whole, self._number, self._truncates = stream, whole, number, truncates

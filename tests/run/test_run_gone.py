@@ -1,4 +1,6 @@
-"""A run's directory that is removed, moved or replaced while a command or the controller uses it."""
+"""A run's directory that is removed, moved or replaced while a command or the controller uses
+it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Launch, resume and cancel of one run at the same time, and a controller's start that is cancelled or superseded."""
+"""Launch, resume and cancel of one run at the same time, and a controller's start that is
+cancelled or superseded.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +114,9 @@ def test_a_run_that_is_gone_is_said(run, tmp_path):
 
 
 def test_a_start_that_was_cancelled_before_it_began_ends_the_run(run):
-    """As a job that Slurm starts although it was cancelled while slurmctld was down, or requeues."""
+    """As a job that Slurm starts although it was cancelled while slurmctld was down, or
+    requeues.
+    """
     handle = ControllerHandle("local", "1", cancelled=True)
     write_handle(run, handle)
     process.run_controller(run, handle.start)

@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("user", ["own", "ordinary"])
 def test_hostile_programs_are_contained(directory_image, tmp_path, user):
-    """As whoever runs the tests; as root also as an ordinary user, which has other rights inside."""
+    """As whoever runs the tests; as root also as an ordinary user, which has other rights
+    inside.
+    """
     if user == "ordinary" and (os.getuid() != 0 or shutil.which("setpriv") is None):
         pytest.skip("takes root and setpriv: without root, 'own' is an ordinary user")
     project = tmp_path / "project"
@@ -30,7 +32,8 @@ def test_hostile_programs_are_contained(directory_image, tmp_path, user):
     for name in ("__init__.py", "errors.py", "files/__init__.py", "files/locks.py"):
         shutil.copy(ROOT / "agenttts" / name, project / "agenttts" / name)
     shutil.copy(hostile_programs.__file__, project / "hostile_programs.py")
-    # The image has this machine's Python, which cannot write compiled files into a project bound read-only.
+    # The image has this machine's Python, which cannot write compiled files into a project bound
+    # read-only.
     subprocess.run(["/usr/bin/python3", "-m", "compileall", "-q", project], check=True)
     for path in (project, *project.parents):
         if path.stat().st_uid == os.getuid() and path != Path("/") and path.is_relative_to("/tmp"):

@@ -1,4 +1,6 @@
-"""Programs in the sandbox: ordinary ones run, hostile ones are contained, and nothing outlives the call."""
+"""Programs in the sandbox: ordinary ones run, hostile ones are contained, and nothing outlives
+the call.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,9 @@ def test_nothing_is_left_behind(name, temporary):
 
 @pytest.fixture
 def no_file_systems_in_memory(tmp_path):
-    """The package as on a kernel that refuses them: the launcher is a process of its own, started from a copy."""
+    """The package as on a kernel that refuses them: the launcher is a process of its own,
+    started from a copy.
+    """
     package = tmp_path / "refused"
     shutil.copytree(Path(filesystem.__file__).parents[1], package / "agenttts")
     system_file = package / "agenttts" / "sandbox" / "system.py"
@@ -306,6 +310,8 @@ def test_processes_are_counted_without_the_kernels_list_of_children(monkeypatch)
 
 
 def test_a_program_yields_to_the_process_that_watches_it():
-    """At equal priority a fork bomb of root's outran the watcher where the kernel groups no sessions."""
+    """At equal priority a fork bomb of root's outran the watcher where the kernel groups no
+    sessions.
+    """
     outcome = run_program({"main.py": "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"})
     assert int(outcome.stdout) >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)

@@ -1,4 +1,6 @@
-"""The benchmark's own parts: what it measures against, and that a small run writes its table and figure."""
+"""The benchmark's own parts: what it measures against, and that a small run writes its table
+and figure.
+"""
 
 import json
 import subprocess

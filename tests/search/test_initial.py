@@ -29,10 +29,12 @@ def allocations(space, **options):
 
 
 def test_2wiki_with_budget_1000_worked_by_hand():
-    """One q72 sample costs 814, one l70 sample 114.67; both fit at once, so the other stage runs its largest.
+    """One q72 sample costs 814, one l70 sample 114.67; both fit at once, so the other stage runs
+    its largest.
 
-    814 units are (814·64 + 128)·3/7 = 22381.7 tokens of q7, less the prompt 20333.7, 158 samples, capped to 60;
-    22.25 samples of q32. 114.67 units are 112.67 samples of l3, capped, and 39.75 of l8.
+    814 units are (814·64 + 128)·3/7 = 22381.7 tokens of q7, less the prompt 20333.7, 158 samples,
+    capped to 60; 22.25 samples of q32. 114.67 units are 112.67 samples of l3, capped, and 39.75 of
+    l8.
     """
     assert allocations(two_wiki(1000)) == [
         "q7×60 → l70×1",

@@ -9,7 +9,8 @@ from agenttts.search.insights import InsightRules
 from agenttts.space import Model, SearchSpace, Stage
 from benchmarks.search.problems.surfaces import draw_surface, optimum
 
-# Not the numbers that the benchmark uses by default; 5009 is the hardest of twelve, 5007 and 5008 have three stages.
+# Not the numbers that the benchmark uses by default; 5009 is the hardest of twelve, 5007 and 5008
+# have three stages.
 SURFACES = (5000, 5003, 5004, 5006, 5007, 5008, 5009, 5010)
 
 

@@ -1,4 +1,7 @@
-"""A space of millions and hundreds of trials: it works, on a fraction of the set. Times: benchmarks/search/large.py."""
+"""A space of millions and hundreds of trials: it works, on a fraction of the set.
+
+Times: benchmarks/search/large.py.
+"""
 
 import random
 

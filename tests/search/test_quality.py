@@ -1,4 +1,6 @@
-"""The response: its slopes, what it learns from scores and stage metrics, and the scales it takes."""
+"""The response: its slopes, what it learns from scores and stage metrics, and the scales it
+takes.
+"""
 
 import numpy as np
 import pytest

@@ -36,8 +36,8 @@ SPACES = {
     ),
 }
 
-# Optuna's process takes a second a proposal: two of them after its five random trials, and one space, which is exhausted.
-# What differs between spaces, `optuna_tpe` shares with it.
+# Optuna's process takes a second a proposal: two of them after its five random trials, and one
+# space, which is exhausted. What differs between spaces, `optuna_tpe` shares with it.
 SLOW = {"optuna_gp"}
 SPACES_OF_SLOW = ("few feasible",)
 
@@ -235,7 +235,8 @@ def test_asked_again_while_everything_is_pending(method, space, done):
     assert searcher.best(tried=True) in asked[:done] or (done == 0 and searcher.best() is None)
 
 
-# Small enough for every searcher to compare all of it: what it draws of a larger one depends on the ask.
+# Small enough for every searcher to compare all of it: what it draws of a larger one depends on the
+# ask.
 ALL_COMPARED = SearchSpace(
     (
         stage("a", SMALL, LARGE, samples=(1, 4, 16, 32)),
@@ -247,7 +248,9 @@ ALL_COMPARED = SearchSpace(
 
 @every_searcher
 def test_pending_trials_are_valued_like_those_of_the_same_batch(method):
-    """Asked in parts, without results in between, a searcher proposes what it would have proposed at once."""
+    """Asked in parts, without results in between, a searcher proposes what it would have
+    proposed at once.
+    """
     # Ten trials: past the initial ones of every searcher.
     tried = make("random", ALL_COMPARED, 1).ask(10)
     at_once, in_parts = make(method, ALL_COMPARED, 2), make(method, ALL_COMPARED, 2)
@@ -260,7 +263,9 @@ def test_pending_trials_are_valued_like_those_of_the_same_batch(method):
 
 @pytest.mark.parametrize("method", ["agenttts", "gp"])
 def test_a_model_of_the_scores_knows_what_is_pending(method):
-    """What is out is not merely excluded: its neighbours are worth less than where nothing is out."""
+    """What is out is not merely excluded: its neighbours are worth less than where nothing is
+    out.
+    """
     space = SPACES["two stages"]
     tried = make("random", space, 1).ask(12)
 
@@ -319,7 +324,8 @@ def test_all_failed(method):
 # Searchers that model scores, and so could take what never scores for what is not known yet.
 MODELS_SCORES = ("agenttts", "gp", "optuna_gp", "optuna_tpe")
 
-# Where trials always fail: a combination no engine runs, a model that never fits, samples that run out of memory.
+# Where trials always fail: a combination no engine runs, a model that never fits, samples that run
+# out of memory.
 FAILING = {
     "a combination": lambda a: (a.choices[0].model, a.choices[1].model) == ("l", "s"),
     "a model": lambda a: a.choices[0].model == "l",

@@ -29,7 +29,9 @@ def scored(number, examples=0, metrics=True, surface=SURFACE, feasible=FEASIBLE)
 
 
 def error(model, surface=SURFACE, feasible=FEASIBLE):
-    """Root mean square of expected less true scores over the whole space, and these scores' own spread."""
+    """Root mean square of expected less true scores over the whole space, and these scores' own
+    spread.
+    """
     rng = np.random.default_rng(8)
     some = [feasible[int(i)] for i in rng.choice(len(feasible), 150, replace=False)]
     true = np.array([surface.score(allocation) for allocation in some])

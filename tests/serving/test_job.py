@@ -1,4 +1,6 @@
-"""A served model's job, from both sides, with a small HTTP server in vLLM's place that dies or hangs when told to."""
+"""A served model's job, from both sides, with a small HTTP server in vLLM's place that dies or
+hangs when told to.
+"""
 
 from __future__ import annotations
 
@@ -227,7 +229,9 @@ END"""
 
 @pytest.fixture
 def on_slurm(fake, tmp_path):
-    """Make a model that a job of a cluster of fake commands serves; the notes on it, and what scancel was given."""
+    """Make a model that a job of a cluster of fake commands serves; the notes on it, and what
+    scancel was given.
+    """
     folder, notes, record = tmp_path / "agent", [], tmp_path / "cancelled"
     record.touch()
     fake("sbatch", "echo Submitted batch job 7")

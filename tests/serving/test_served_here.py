@@ -1,4 +1,6 @@
-"""A real small model, served with real vLLM by the run itself on this machine, takes part in a search."""
+"""A real small model, served with real vLLM by the run itself on this machine, takes part in a
+search.
+"""
 
 from __future__ import annotations
 

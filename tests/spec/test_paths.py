@@ -77,7 +77,9 @@ def test_an_empty_variable_is_named(monkeypatch):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder of files, one of them a link as the hub's cache has it, and the variables and home that lead to it."""
+    """A folder of files, one of them a link as the hub's cache has it, and the variables and
+    home that lead to it.
+    """
     home = tmp_path / "home"
     (home / "set").mkdir(parents=True)
     base = tmp_path / "base"

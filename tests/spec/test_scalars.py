@@ -1,4 +1,6 @@
-"""Text fields get scalars as they are written in the file; numbers are numbers only where every reader agrees."""
+"""Text fields get scalars as they are written in the file; numbers are numbers only where every
+reader agrees.
+"""
 
 from __future__ import annotations
 

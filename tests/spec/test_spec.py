@@ -1,4 +1,6 @@
-"""The job spec is strict: every mistake names file, line, key, what is valid, and the nearest valid name."""
+"""The job spec is strict: every mistake names file, line, key, what is valid, and the nearest
+valid name.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The keys ``thinking`` and ``template_args``: what they take, and what is said of anything else."""
+"""The keys ``thinking`` and ``template_args``: what they take, and what is said of anything
+else.
+"""
 
 from __future__ import annotations
 

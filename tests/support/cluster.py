@@ -41,7 +41,8 @@ class Cluster:
     def accounted(self, jobs: Sequence[str], *fields: str) -> list[list[str]]:
         """The fields of sacct for each job, once sacct has a row with an end time for every one.
 
-        slurmctld sends its records to slurmdbd on its own time, so a job that has ended may have no row yet.
+        slurmctld sends its records to slurmdbd on its own time, so a job that has ended may have no
+        row yet.
         """
         asked = ["sacct", "-n", "-P", "-X", "-o", ",".join([*fields, "End"]), "-j", ",".join(jobs)]
 

@@ -19,7 +19,8 @@ Done = subprocess.CompletedProcess[str]
 def call(
     *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, encoding: str | None = None
 ) -> Done:
-    """Run a command line in this process, in directory ``cwd``: what the program would do, without its start.
+    """Run a command line in this process, in directory ``cwd``: what the program would do, without
+    its start.
 
     With an ``encoding`` standard output and error are streams of bytes in it, as a terminal's are.
     """

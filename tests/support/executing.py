@@ -1,7 +1,8 @@
 """What suites over all tasks need for `ExecutingStage`s.
 
-A conformance suite asks that perfect replies score 1. Of a program that takes a run and a comparison of meanings, so the suite
-executes parsed samples as a trial would, with a toolbox where every program starts and every text means the same.
+A conformance suite asks that perfect replies score 1. Of a program that takes a run and a
+comparison of meanings, so the suite executes parsed samples as a trial would, with a toolbox where
+every program starts and every text means the same.
 """
 
 from __future__ import annotations

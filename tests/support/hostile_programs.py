@@ -1,6 +1,9 @@
-"""Programs that try to do harm, and how to tell that they could not. Run by the tests, here and inside a container.
+"""Programs that try to do harm, and how to tell that they could not.
 
-As a program (``python hostile_programs.py``) it runs them all in the sandbox and prints one JSON line each.
+Run by the tests, here and inside a container.
+
+As a program (``python hostile_programs.py``) it runs them all in the sandbox and prints one JSON
+line each.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ LIMITS = Limits(seconds=20, idle_seconds=5, memory_mb=300, processes=24, disk_mb
 
 @dataclass(frozen=True)
 class Hostile:
-    """``ends`` are the ways in which it may end: a limit's name, ``error`` (it got an exception), ``0``."""
+    """``ends`` are the ways in which it may end: a limit's name, ``error`` (it got an
+    exception), ``0``.
+    """
 
     code: str
     ends: tuple[str, ...]

@@ -1,4 +1,7 @@
-"""The CPU image that the cluster tests use. ``python -m tests.support.image`` builds it ahead of them."""
+"""The CPU image that the cluster tests use.
+
+``python -m tests.support.image`` builds it ahead of them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ _SOURCES = ("containers/cpu.def", "containers/cpu-requirements.txt", "pyproject.
 
 
 def built_image(cache: Path) -> Path:
-    """The image of this checkout under ``cache``, built by ``agenttts-hpc image build`` where it is not there yet."""
+    """The image of this checkout under ``cache``, built by ``agenttts-hpc image build`` where
+    it is not there yet.
+    """
     sources = [ROOT / name for name in _SOURCES]
     package = (ROOT / "agenttts").rglob("*")
     sources += sorted(p for p in package if p.is_file() and "__pycache__" not in p.parts)

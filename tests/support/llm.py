@@ -1,4 +1,6 @@
-"""What the tests of language models share: a space, a task_description, links to scripted models, a real HTTP server."""
+"""What the tests of language models share: a space, a task_description, links to scripted
+models, a real HTTP server.
+"""
 
 from __future__ import annotations
 
@@ -103,8 +105,10 @@ def scripted(path: Path) -> LLMSession:
 
 
 class Server:
-    """Answers each request with the next of ``answers``: (status, body, headers), a function of the request's JSON
-    body that gives one, or the last one for ever. ``requests`` are (path, headers, body)."""
+    """Answers each request with the next of ``answers``: (status, body, headers), a function of the
+    request's JSON body that gives one, or the last one for ever. ``requests`` are (path, headers,
+    body).
+    """
 
     def __init__(self) -> None:
         self.answers: list[Any] = []
@@ -138,7 +142,8 @@ class Server:
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
-        # It looks for the end as often as it is asked to: half a second by default, which `close` would wait.
+        # It looks for the end as often as it is asked to: half a second by default, which `close`
+        # would wait.
         serve = partial(self._http.serve_forever, poll_interval=0.01)
         threading.Thread(target=serve, daemon=True).start()
 

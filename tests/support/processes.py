@@ -27,9 +27,11 @@ def pids() -> list[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """State, parent, group and so on of a process; those of a zombie without any when it does not exist.
+    """State, parent, group and so on of a process; those of a zombie without any when it does not
+    exist.
 
-    In the file they follow the command name, which is in parentheses and may contain spaces (proc(5)).
+    In the file they follow the command name, which is in parentheses and may contain spaces
+    (proc(5)).
     """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,14 +1,18 @@
 """A pytest plugin that keeps the suite repeatable, activated by ``tests/conftest.py``.
 
-- Every test starts with seeded generators: Python's and numpy's global ones, and its own, the fixture ``dice``. The seed
-  is derived from the test's node id, so it does not depend on the order of tests or on the number of workers.
-- Hypothesis takes its budget from a profile, chosen by ``AGENTTTS_HYPOTHESIS_PROFILE`` (default ``ci``).
-- Only tests marked ``processes``, ``cluster`` or ``llm`` may be run a second time after a failure. The number of
-  reruns is printed at the end of the session.
-- Native code computes on one thread a process (OMP_NUM_THREADS, unless it is set): the tests run beside each other, and
-  threads that wait for a busy core made vLLM twelve times slower (2 cores, 2026-11). The order of sums is then fixed, too.
-- Under pytest-xdist with ``--dist loadgroup``, the tests that share a test cluster run on one worker (those with real
-  models have one of their own), and so do those that load a real engine here (marker ``llm``).
+- Every test starts with seeded generators: Python's and numpy's global ones, and its own, the
+  fixture ``dice``. The seed is derived from the test's node id, so it does not depend on the order
+  of tests or on the number of workers.
+- Hypothesis takes its budget from a profile, chosen by ``AGENTTTS_HYPOTHESIS_PROFILE`` (default
+  ``ci``).
+- Only tests marked ``processes``, ``cluster`` or ``llm`` may be run a second time after a failure.
+  The number of reruns is printed at the end of the session.
+- Native code computes on one thread a process (OMP_NUM_THREADS, unless it is set): the tests run
+  beside each other, and threads that wait for a busy core made vLLM twelve times slower (2 cores,
+  2026-11). The order of sums is then fixed, too.
+- Under pytest-xdist with ``--dist loadgroup``, the tests that share a test cluster run on one
+  worker (those with real models have one of their own), and so do those that load a real engine
+  here (marker ``llm``).
 """
 
 from __future__ import annotations
@@ -32,15 +36,16 @@ PROFILES = {
 }
 
 RERUN_MARKERS = ("processes", "cluster", "llm")
-# By a test's markers, the first whose markers it has all: real models on the cluster take as long as all else there, so
-# they have a cluster of their own.
+# By a test's markers, the first whose markers it has all: real models on the cluster take as long
+# as all else there, so they have a cluster of their own.
 GROUPS = {("cluster", "llm"): "cluster-models", ("cluster",): "cluster", ("llm",): "engines"}
 
 _NODE_ID = pytest.StashKey[str]()
 
 
 def load_profile() -> None:
-    """Make the chosen profile the default of every property test; called before test modules are imported.
+    """Make the chosen profile the default of every property test; called before test modules are
+    imported.
 
     Raises:
         pytest.UsageError: ``AGENTTTS_HYPOTHESIS_PROFILE`` names no profile.
@@ -59,7 +64,9 @@ load_profile()
 
 
 def max_examples(times: float) -> int:
-    """``max_examples`` for a test that takes more or fewer of them than others: a multiple of the profile's."""
+    """``max_examples`` for a test that takes more or fewer of them than others: a multiple of
+    the profile's.
+    """
     return max(1, round(times * settings.default.max_examples))
 
 
@@ -98,7 +105,9 @@ def pytest_collection_modifyitems(
 
 
 def _append_group(item: pytest.Item) -> None:
-    """Do what xdist 3.8 attempts: with pytest 9.2 its change of the node id has no effect (its issue 1386)."""
+    """Do what xdist 3.8 attempts: with pytest 9.2 its change of the node id has no effect (its
+    issue 1386).
+    """
     groups = [mark.args[0] for mark in item.iter_markers("xdist_group")]
     if groups and item.nodeid == item.stash[_NODE_ID]:
         item._id = type(item.id).parse(f"{item.nodeid}@{'_'.join(sorted(groups))}")

@@ -26,7 +26,9 @@ def table(run: Path) -> pl.DataFrame:
 
 
 def outcome(run: Path) -> list[tuple[object, ...]]:
-    """The part of the trials that does not depend on where, when or how often a run was interrupted."""
+    """The part of the trials that does not depend on where, when or how often a run was
+    interrupted.
+    """
     return table(run).select(OUTCOME_COLUMNS).rows()
 
 

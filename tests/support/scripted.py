@@ -41,10 +41,11 @@ def scripted_model(path: Path, questions: list[dict[str, Any]], right: float) ->
 
 
 def at_fixed_path(script: Path) -> Path:
-    """A copy of a script at a path that only its content decides, the same in every run of the tests.
+    """A copy of a script at a path that only its content decides, the same in every run of the
+    tests.
 
-    The samples of a prompt are drawn under its model's path, among others. Under a test's own directory, which is
-    another in every run, a test would see other samples each time.
+    The samples of a prompt are drawn under its model's path, among others. Under a test's own
+    directory, which is another in every run, a test would see other samples each time.
     """
     content = script.read_text(encoding="utf-8")
     folder = Path("/tmp/agenttts-test-scripts")
@@ -59,7 +60,8 @@ def at_fixed_path(script: Path) -> Path:
 
 
 def small_spec(folder: Path, name: str = "small", **changes: object) -> Path:
-    """Write ``folder/NAME.yaml``, a two-stage spec with a weak and a strong scripted model, and their scripts.
+    """Write ``folder/NAME.yaml``, a two-stage spec with a weak and a strong scripted model, and
+    their scripts.
 
     It runs in the launching process unless ``cluster`` is changed.
 

@@ -1,4 +1,6 @@
-"""The small specs, and the tutorial's task, cut down to one trial that goes through every stage with a real small model."""
+"""The small specs, and the tutorial's task, cut down to one trial that goes through every stage
+with a real small model.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class SmallRun:
 
 
 def small_run(name: str, model: Path, folder: Path, examples: int = 2) -> SmallRun:
-    """``name`` of `NAMES` with the model at ``model``; ``folder`` takes the files of the tutorial."""
+    """``name`` of `NAMES` with the model at ``model``; ``folder`` takes the files of the
+    tutorial.
+    """
     own = name == "triage"
     spec = write_files(folder) / "triage.yaml" if own else JOBS / f"{name}.yaml"
     stages = tuple(load_spec(spec).stages)

@@ -13,7 +13,9 @@ THREE_MODELS = (Model("l", 70e9), Model("s", 3e9), Model("m", 8e9))
 
 @st.composite
 def spaces(draw: st.DrawFn) -> SearchSpace:
-    """1 to 3 stages, each with its own 1 to 3 models, sample counts (also repeated ones) and tokens."""
+    """1 to 3 stages, each with its own 1 to 3 models, sample counts (also repeated ones) and
+    tokens.
+    """
     stages = []
     for name in "abc"[: draw(st.integers(1, 3))]:
         sizes = draw(st.lists(st.sampled_from(SIZES), min_size=1, max_size=3, unique=True))
@@ -35,7 +37,9 @@ def equal_stage_spaces(draw: st.DrawFn) -> SearchSpace:
 
 @st.composite
 def small_medium_large_spaces(draw: st.DrawFn) -> SearchSpace:
-    """1 to 3 stages, each with some of the models ``s``, ``m`` and ``l`` and any tokens and counts."""
+    """1 to 3 stages, each with some of the models ``s``, ``m`` and ``l`` and any tokens and
+    counts.
+    """
     models = (Model("s", 1e9), Model("m", 8e9), Model("l", 70e9))
     stages = [
         Stage(
@@ -51,7 +55,9 @@ def small_medium_large_spaces(draw: st.DrawFn) -> SearchSpace:
 
 
 def _within_reach(draw: st.DrawFn, stages: list[Stage], most: float) -> SearchSpace:
-    """The space of these stages with the least budget that any allocation takes, plus up to ``most`` units."""
+    """The space of these stages with the least budget that any allocation takes, plus up to
+    ``most`` units.
+    """
     cheapest = [(stage, stage.cheapest) for stage in stages]
     least = sum(stage.budget(choice.model, choice.samples) for stage, choice in cheapest)
     return SearchSpace(tuple(stages), least + draw(st.floats(0, most)))

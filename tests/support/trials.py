@@ -16,7 +16,9 @@ from tests.support.scripted import at_fixed_path, small_spec
 
 
 def trial_writer(folder: Path) -> Callable[..., TrialSpec]:
-    """A function that writes the spec of a trial into ``folder``; ``allocation`` is (model, samples) by stage."""
+    """A function that writes the spec of a trial into ``folder``; ``allocation`` is (model,
+    samples) by stage.
+    """
     small_spec(folder)  # writes the two models' scripts
     examples = folder / "examples.jsonl"
     loaded = tasks.create("retrieval_qa").load(TaskConfig("", "search", 6, seed=1))

@@ -1,4 +1,6 @@
-"""Cut samples: shares by stage and model, when a run warns of them, and tables from before they were counted."""
+"""Cut samples: shares by stage and model, when a run warns of them, and tables from before they
+were counted.
+"""
 
 from __future__ import annotations
 

@@ -48,10 +48,11 @@ def test_sets_ignore_order_and_repeats():
 @pytest.mark.parametrize(
     ("prediction", "reference", "precision", "recall"),
     [
-        # police kill the gunman / the gunman kill police: longest common subsequence "the gunman", 2 of 4 words each.
+        # police kill the gunman / the gunman kill police: longest common subsequence "the gunman",
+        # 2 of 4 words each.
         ("the gunman kill police", "police kill the gunman", 2 / 4, 2 / 4),
-        # step 1 book the hotel step 2 do the taxes (10) / step 1 reserve the hotel room step 2 do taxes (10): step 1 the
-        # hotel step 2 do taxes = 8. rouge-score 0.1.2 gives the same.
+        # step 1 book the hotel step 2 do the taxes (10) / step 1 reserve the hotel room step 2 do
+        # taxes (10): step 1 the hotel step 2 do taxes = 8. rouge-score 0.1.2 gives the same.
         ("Step 1: Book the hotel\nStep 2: Do the taxes", "Step 1: Reserve the hotel room\nStep 2: Do taxes", 0.8, 0.8),
         # set, alarm, 08, 00 are four words; 2 of 2 and 2 of 4.
         ("08:00", "set_alarm 08:00", 1.0, 2 / 4),

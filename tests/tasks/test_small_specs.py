@@ -1,4 +1,6 @@
-"""The small specs run with a real small language model, cut down to the least that goes through every stage."""
+"""The small specs run with a real small language model, cut down to the least that goes through
+every stage.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Shared:
 @pytest.mark.llm
 @pytest.mark.parametrize("name", [name for name in NAMES if name != OWN_TASK])
 def test_a_small_spec_completes(cli, smollm2, smollm2_engine, tmp_path, monkeypatch, name):
-    """With an engine that is loaded once for all of them: a load takes longer than the rest of such a run."""
+    """With an engine that is loaded once for all of them: a load takes longer than the rest of
+    such a run.
+    """
     loads = []
 
     def load(config: ModelConfig, log: object) -> Engine:

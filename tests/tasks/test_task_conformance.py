@@ -63,7 +63,9 @@ def perfect_triage(example: Example) -> dict[str, str]:
 
 
 def consistency(examples: list[Example]) -> dict[str, float]:
-    """What ChatDev's perfect programs come to: no text means the same as a program, so that the cosine stays below 1."""
+    """What ChatDev's perfect programs come to: no text means the same as a program, so that the
+    cosine stays below 1.
+    """
     model = EmbeddingModel(None)
     cosines = []
     for example in examples:
@@ -306,7 +308,9 @@ def test_perfect_replies_score_1_on_published_records(excerpt, task, file, tools
 def trial(
     case: Case, examples: list[Example], rules: list[dict[str, Any]], folder: Path
 ) -> TrialOutput:
-    """A whole trial, two samples a stage, with a model that replies as ``rules`` say and else nothing of use."""
+    """A whole trial, two samples a stage, with a model that replies as ``rules`` say and else
+    nothing of use.
+    """
     folder.mkdir()
     script = folder / "script.json"
     script.write_text(json.dumps({"rules": rules, "default": "I do not know"}))

@@ -1,6 +1,8 @@
-"""Models that think, through every family of tasks: the scores are those of the same replies without the thinking.
+"""Models that think, through every family of tasks: the scores are those of the same replies
+without the thinking.
 
-The thinking holds reference numbers, a wrong answer, draft plans and code (`agenttts.inference.scripted_thinking.DRAFT`).
+The thinking holds reference numbers, a wrong answer, draft plans and code
+(`agenttts.inference.scripted_thinking.DRAFT`).
 """
 
 from __future__ import annotations
@@ -122,7 +124,9 @@ def right_program(example: Example) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Family:
-    """A task, its data, what of an example stands in every prompt about it, and the right reply to each stage."""
+    """A task, its data, what of an example stands in every prompt about it, and the right reply
+    to each stage.
+    """
 
     task: str
     data: str
@@ -173,7 +177,9 @@ def examples_of(family: Family) -> list[Example]:
 
 
 def script(family: Family, path: Path) -> Path:
-    """A script that replies rightly to the prompts of every example but the last, to which it does not know."""
+    """A script that replies rightly to the prompts of every example but the last, to which it
+    does not know.
+    """
     rules = []
     examples = examples_of(family)
     for example in examples:

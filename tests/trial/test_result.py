@@ -97,7 +97,9 @@ def test_files_are_plain_json(complete):
 
 
 def rewrite(directory: Path, **changes: object) -> None:
-    """Change fields of the result (None: leave one out), and the marker with it, as another image would have."""
+    """Change fields of the result (None: leave one out), and the marker with it, as another
+    image would have.
+    """
     document = json.loads((directory / RESULT_FILE).read_text()) | changes
     document = {name: value for name, value in document.items() if value is not None}
     content = json.dumps(document).encode()

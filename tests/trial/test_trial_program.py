@@ -1,4 +1,6 @@
-"""``python -m agenttts.trial SPEC.json``, the program in the container: what crosses, exit codes, being stopped."""
+"""``python -m agenttts.trial SPEC.json``, the program in the container: what crosses, exit
+codes, being stopped.
+"""
 
 from __future__ import annotations
 
@@ -153,7 +155,9 @@ def test_a_phase_of_a_later_image_is_not_watched(tmp_path):
 @pytest.mark.processes
 @pytest.mark.parametrize("signals", [1, 3])
 def test_a_trial_told_to_stop_exits_with_143_and_goes_on_from_its_samples(make_trial, signals):
-    """Retrieval is done when the signal comes, or comes repeatedly, as through a container runtime."""
+    """Retrieval is done when the signal comes, or comes repeatedly, as through a container
+    runtime.
+    """
     slow = {"weak": {"seconds_per_sample": 5}}  # a minute, if nothing stops it
     spec = make_trial("t0000", ("strong", 6), ("weak", 2), options=slow)
     process = start(spec)

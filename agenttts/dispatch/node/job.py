@@ -1,8 +1,8 @@
-"""The job on the node: looks whether the node is usable, runs the trial's command as a child and writes down how it went.
+"""The job on the node: checks the node, runs the trial's command, records the outcome.
 
-It runs on the host's Python under submitit (it must be able to call ``scontrol``); the child is usually
-``apptainer exec ... python -m agenttts.trial``. Each start is a record (`agenttts.dispatch.attempts`); how it ended is
-for `agenttts.dispatch.blame` to say.
+It runs on the host's Python under submitit (it must be able to call ``scontrol``); the child is
+usually ``apptainer exec ... python -m agenttts.trial``. Each start is a record
+(`agenttts.dispatch.attempts`); how it ended is for `agenttts.dispatch.blame` to say.
 """
 
 from __future__ import annotations
@@ -42,21 +42,24 @@ from agenttts.tables.schema import TrialState
 from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import FAULT_FILE, read_fault, read_result
 
-# submitit's own count of time-outs takes every preemption of a short job for one; the jobs count for themselves.
+# submitit's own count of time-outs takes every preemption of a short job for one; the jobs count
+# for themselves.
 UNLIMITED_REQUEUES = 10**6
 _PR_SET_PDEATHSIG = 1
 # Between looks at whether a trial makes progress.
 _LOOK_S = 5.0
-# Loaded here, not between fork and exec: there another thread's lock on the loader would never be released.
+# Loaded here, not between fork and exec: there another thread's lock on the loader would never be
+# released.
 _LIBC = ctypes.CDLL(None)
 
 
 class TrialJob:
     """What submitit runs: the trial's command, once to its end.
 
-    ``limit_seconds`` is the job's time limit and ``max_timeouts`` how often reaching it may requeue the job: the
-    sample store keeps what was drawn, so the next attempt goes on from there; without ``requeue`` it is for the controller
-    to submit that. ``needs`` are the files that the trial reads.
+    ``limit_seconds`` is the job's time limit and ``max_timeouts`` how often reaching it may requeue
+    the job: the sample store keeps what was drawn, so the next attempt goes on from there; without
+    ``requeue`` it is for the controller to submit that. ``needs`` are the files that the trial
+    reads.
     """
 
     # Of jobs that an older version has pickled into the queue.
@@ -118,7 +121,10 @@ class TrialJob:
             return self._finish(Verdict(TrialState.INFRA_FAILED, True, False, str(held)))
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
-        """Called by submitit on SIGUSR2 (preemption, or the time limit is near): requeue, or None to end here."""
+        """Return the requeue, or None to end here.
+
+        submitit calls it on SIGUSR2: at a preemption, or near the time limit.
+        """
         deadline = time.monotonic() + self.grace_seconds * 0.7
         self._tell_child(signal.SIGTERM)  # first: of a preemption's grace there may be seconds
         cause = self._stop_cause()
@@ -188,7 +194,8 @@ class TrialJob:
     def _execute(self, command: list[str]) -> int:
         """Run the command to its end; its exit code."""
         child = self._start_child(command)
-        # Polling, not wait(): submitit's signal handler runs on this thread and polls the same child.
+        # Polling, not wait(): submitit's signal handler runs on this thread and polls the same
+        # child.
         while child.poll() is None:
             time.sleep(0.1)
             self._check_progress()
@@ -210,7 +217,7 @@ class TrialJob:
         return self._child
 
     def _check_progress(self) -> None:
-        """End the trial when its engine does not start or does nothing; raises `_LimitPassed` then."""
+        """Raise `_LimitPassed` when the trial's engine does not start or does nothing."""
         now = time.monotonic()
         if now < self._next_look:
             return
@@ -288,7 +295,10 @@ class TrialJob:
         return verdict.state.value
 
     def _say(self, text: str) -> None:
-        """Print to submitit's log of the job: all that is left where the record does not reach the controller."""
+        """Print to submitit's log of the job.
+
+        It is all that is left if the record does not reach the controller.
+        """
         print(text, file=sys.stderr)
 
     def _job_id(self) -> str:
@@ -303,7 +313,10 @@ class TrialJob:
             self._child.send_signal(number)
 
     def _stop_child(self, patience: float) -> None:
-        """SIGTERM, so that the trial stores its samples; SIGKILL when it does not end in ``patience`` seconds."""
+        """Send SIGTERM, so that the trial stores its samples, then SIGKILL.
+
+        SIGKILL follows if it does not end in ``patience`` seconds.
+        """
         self._tell_child(signal.SIGTERM)
         self._wait_for_child(patience)
 

@@ -75,10 +75,16 @@ def node_problem(
         looking.start()
         asking.start()
     except RuntimeError as error:  # Python's message: "can't start new thread"
-        return f"the node starts no more threads ({error}); its limit of processes is used up ('ulimit -u')"
+        return (
+            f"the node starts no more threads ({error}); its limit of processes is used up "
+            "('ulimit -u')"
+        )
     looking.join(deadline)
     if looking.is_alive():
-        return f"the files of the trial were not reached within {deadline:g} s ({directory}, {scratch})"
+        return (
+            f"the files of the trial were not reached within {deadline:g} s ({directory}, "
+            f"{scratch})"
+        )
     found = next((problem for problem in files if problem), None)
     if found is None:
         asking.join(max(0.0, end - time.monotonic()))
@@ -123,7 +129,8 @@ def _no_room(scratch: Path, needed: int) -> str | None:
         return f"the node's scratch directory {scratch} cannot be looked at: {error.strerror}"
     if free < needed:
         return (
-            f"the node's scratch directory {scratch} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are "
+            f"the node's scratch directory {scratch} has {free / 1e9:.1f} GB free, and "
+            f"{needed / 1e9:.1f} GB are "
             "needed; TMPDIR chooses another place"
         )
     return None

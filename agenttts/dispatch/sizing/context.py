@@ -14,12 +14,27 @@ from agenttts.dispatch.sizing.kv_cache import integer
 # vLLM takes the least of these keys that a config has. The exception is model_max_length: Cohere's
 # models use it for a greater length, which counts.
 _KEYS = (
-    "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions", "max_sequence_length",
-    "max_seq_length", "seq_len",
-)  # fmt: skip
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
 _OVER_ALL = "model_max_length"
 # Kinds of RoPE scaling whose factor is already in max_position_embeddings.
-_SCALED_ALREADY = ("default", "su", "longrope", "llama3", "mrope", "yarn", "deepseek_yarn", "deepseek_llama_scaling")  # fmt: skip
+_SCALED_ALREADY = (
+    "default",
+    "su",
+    "longrope",
+    "llama3",
+    "mrope",
+    "yarn",
+    "deepseek_yarn",
+    "deepseek_llama_scaling",
+)
 _ROPE = ("rope_scaling", "rope_parameters")
 
 

@@ -23,10 +23,25 @@ _FLOAT_BITS = {"float32": 32, "float": 32, "bfloat16": 16, "float16": 16, "half"
 _DEFAULT_BITS = 16.0
 # Bits of a weight by the method's name, if the method's config does not give them.
 _METHOD_BITS = {
-    "fp8": 8.0, "fbgemm_fp8": 8.0, "ptpc_fp8": 8.0, "finegrained_fp8": 8.0, "deepspeedfp": 8.0, "int8": 8.0,
-    "experts_int8": 8.0, "awq": 4.0, "awq_marlin": 4.0, "gptq": 4.0, "gptq_marlin": 4.0, "bitsandbytes": 4.0,
-    "mxfp4": 4.0, "nvfp4": 4.0, "modelopt_fp4": 4.0, "modelopt": 8.0, "aqlm": 2.0, "compressed-tensors": 8.0,
-}  # fmt: skip
+    "fp8": 8.0,
+    "fbgemm_fp8": 8.0,
+    "ptpc_fp8": 8.0,
+    "finegrained_fp8": 8.0,
+    "deepspeedfp": 8.0,
+    "int8": 8.0,
+    "experts_int8": 8.0,
+    "awq": 4.0,
+    "awq_marlin": 4.0,
+    "gptq": 4.0,
+    "gptq_marlin": 4.0,
+    "bitsandbytes": 4.0,
+    "mxfp4": 4.0,
+    "nvfp4": 4.0,
+    "modelopt_fp4": 4.0,
+    "modelopt": 8.0,
+    "aqlm": 2.0,
+    "compressed-tensors": 8.0,
+}
 _DEFAULT_GROUP = 128
 
 

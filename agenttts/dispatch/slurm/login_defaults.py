@@ -107,10 +107,16 @@ def _memory(name: str, text: str, cpus: int) -> dict[str, str]:
         amount = memory(text)
         each = memory_times(text, cpus)
     except ValueError as error:
-        raise UserError(f"{name} in the environment: {error}; unset it, or give the profile the key mem") from None  # fmt: skip
+        raise UserError(
+            f"{name} in the environment: {error}; unset it, or give the profile the key mem"
+        ) from None
     if name == "SBATCH_MEM_PER_NODE":
         return {"mem": amount}
-    return {"mem_per_gpu": amount} if name == "SBATCH_MEM_PER_GPU" else {"mem": each, "mem_per_gpu": each}  # fmt: skip
+    return (
+        {"mem_per_gpu": amount}
+        if name == "SBATCH_MEM_PER_GPU"
+        else {"mem": each, "mem_per_gpu": each}
+    )
 
 
 def _refused(error: ValidationError, said: Mapping[str, str]) -> UserError:
@@ -121,5 +127,6 @@ def _refused(error: ValidationError, said: Mapping[str, str]) -> UserError:
     key = str(problem["loc"][0]) if problem["loc"] else ""
     names = [name for name in said if places[name] == key or f"'{places[name]}'" in text]
     return UserError(
-        f"{names[0] if names else 'SBATCH_*'} in the environment: {text}; unset it, or give the profile the key"
+        f"{names[0] if names else 'SBATCH_*'} in the environment: {text}; unset it, or give "
+        "the profile the key"
     )

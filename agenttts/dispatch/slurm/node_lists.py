@@ -26,7 +26,9 @@ def node_names(text: str) -> list[str]:
     """
     names: dict[str, None] = {}
     if _BALANCED.fullmatch(text) is None:
-        raise ValueError(f"{text!r} is not a valid list of nodes; valid: names and ranges, e.g. n[1-4,7],gpu9")  # fmt: skip
+        raise ValueError(
+            f"{text!r} is not a valid list of nodes; valid: names and ranges, e.g. n[1-4,7],gpu9"
+        )
     for item in re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", syntax.nodes(text)):
         parts = [_numbers(m[1]) if m[2] is None else [m[2]] for m in _PART.finditer(item)]
         count = 1
@@ -51,7 +53,9 @@ def names_of_file(text: str) -> str:
     words = [word for line in text.splitlines() for word in line.partition("#")[0].split()]
     listed = ",".join(word.strip(",") for word in words if word.strip(","))
     if "/" in listed:
-        raise ValueError(f"{listed[:80]!r} is not a list of nodes; valid: names and ranges, e.g. n[1-4,7]")  # fmt: skip
+        raise ValueError(
+            f"{listed[:80]!r} is not a list of nodes; valid: names and ranges, e.g. n[1-4,7]"
+        )
     node_names(listed)
     return listed
 

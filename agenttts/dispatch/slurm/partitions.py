@@ -100,7 +100,17 @@ def _parents() -> dict[str, str] | None:
     if shutil.which("sacctmgr") is None:
         return None
     try:
-        answer = run_slurm(["sacctmgr", "--noheader", "--parsable2", "show", "assoc", "user=", "format=account,parentname"])  # fmt: skip
+        answer = run_slurm(
+            [
+                "sacctmgr",
+                "--noheader",
+                "--parsable2",
+                "show",
+                "assoc",
+                "user=",
+                "format=account,parentname",
+            ]
+        )
     except QueueUnavailable:
         return None
     return read_parents(answer)
@@ -151,7 +161,9 @@ def judge_partitions(
     fitting = [verdict for verdict in verdicts if verdict.ok]
     if not fitting:
         return verdicts
-    return [v if v.ok else Check(v.what, None, f"{v.detail}; jobs go to the other") for v in verdicts]  # fmt: skip
+    return [
+        v if v.ok else Check(v.what, None, f"{v.detail}; jobs go to the other") for v in verdicts
+    ]
 
 
 def _judge(
@@ -176,7 +188,8 @@ def _judge(
         return Check(
             label,
             False,
-            f"{shown} lets jobs run for {_time(most)} (MaxTime) and {what}.time is {time}: they would never start",
+            f"{shown} lets jobs run for {_time(most)} (MaxTime) and {what}.time is {time}: "
+            "they would never start",
             f"set {what}.time: {_time(most)} or less in the profile, or choose another partition",
         )
     if partition.max_nodes == 0:
@@ -190,7 +203,8 @@ def _judge(
         return Check(
             label,
             False,
-            f"{shown} takes jobs of {partition.min_nodes} nodes and more (MinNodes), and a job here takes one",
+            f"{shown} takes jobs of {partition.min_nodes} nodes and more (MinNodes), and a job "
+            "here takes one",
             f"choose another {what}.partition",
         )
     if partition.reserved and resources.reservation is None:
@@ -198,7 +212,8 @@ def _judge(
             label,
             False,
             f"{shown} takes jobs of a reservation only (ReqResv)",
-            f"set {what}.reservation in the profile ('scontrol show reservation' lists them), or choose another partition",
+            f"set {what}.reservation in the profile ('scontrol show reservation' lists them), "
+            "or choose another partition",
         )
     limit = "no time limit" if most is None else f"MaxTime {_time(most)}"
     detail = f"{shown}: {partition.nodes} nodes, {limit}, {what}.time {time}"
@@ -216,7 +231,8 @@ def _judge(
                 label,
                 False,
                 f"{shown} {text}: jobs would be refused or never start",
-                f"set {what}.{key} or {what}.partition in the profile ('sacctmgr show assoc user=$USER "
+                f"set {what}.{key} or {what}.partition in the profile ('sacctmgr show assoc "
+                "user=$USER "
                 "format=account,qos,defaultqos' lists what you have)",
             )
         notes.append(text)
@@ -252,7 +268,10 @@ def _refused(
         sure = key != "account" or (parents is not None and all(name in parents for name in given))
         return sure, text if sure else f"{text} (one below them would do)"
     if given and denied.issuperset(given):
-        return True, f"takes no jobs of the {word} {_listed(denied)}, and the profile's {key} is {named}"  # fmt: skip
+        return (
+            True,
+            f"takes no jobs of the {word} {_listed(denied)}, and the profile's {key} is {named}",
+        )
     return None
 
 

@@ -53,15 +53,24 @@ _SHOWS_WITHIN = timedelta(minutes=5)
 # Job ids in one command line.
 _JOBS_AN_UPDATE = 200
 # What scontrol says of a job that has started or ended in the meantime (slurm_errno.c).
-_NOT_WAITING = re.compile(r"no longer pending|already (completing|completed|finished)|invalid job id|not pending", re.IGNORECASE)  # fmt: skip
+_NOT_WAITING = re.compile(
+    r"no longer pending|already (completing|completed|finished)|invalid job id|not pending",
+    re.IGNORECASE,
+)
 # What sacct says if the cluster keeps no accounts of jobs, or none that this user may read.
-_NO_ACCOUNTING = re.compile(r"accounting storage is disabled|accounting_storage/none|access/permission denied|error while loading shared libraries|cannot be run", re.IGNORECASE)  # fmt: skip
+_NO_ACCOUNTING = re.compile(
+    r"accounting storage is disabled|accounting_storage/none|access/permission denied|error "
+    r"while loading shared libraries|cannot be run",
+    re.IGNORECASE,
+)
 # Mark in the comment of a job that was cancelled because it would not have started. The reason it
 # waited for follows.
 _GAVE_UP = "gave-up="
 # The user's variables that change answers (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) or send the
 # command to another cluster.
-_BENT = re.compile(r"(SQUEUE|SACCT|SCANCEL|SCONTROL|SINFO)_|SLURM_(CLUSTERS|TIME_FORMAT|BITSTR_LEN|JOB_USER)$")  # fmt: skip
+_BENT = re.compile(
+    r"(SQUEUE|SACCT|SCANCEL|SCONTROL|SINFO)_|SLURM_(CLUSTERS|TIME_FORMAT|BITSTR_LEN|JOB_USER)$"
+)
 
 
 def job_states(job_ids: Iterable[str]) -> dict[str, JobStatus]:
@@ -115,7 +124,8 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
             "UNKNOWN",
             ended=True,
             verdict=TrialState.INFRA_FAILED,
-            detail=f"squeue does not know the job any more, which sacct still calls {found.state}; an administrator can close "
+            detail="squeue does not know the job any more, which sacct still calls "
+            f"{found.state}; an administrator can close "
             "such jobs ('sacctmgr show runawayjobs')",
             node=row.node,
         )
@@ -137,9 +147,15 @@ def _held_up(state: str, job: str, row: QueueRow) -> str:
     """Return why a job neither continues nor ends, for states that may last."""
     if state == "COMPLETING":
         node = row.node or "NODE"
-        return f"its node cleans up after it; where that does not end, 'scontrol show node {node}' says more"
+        return (
+            "its node cleans up after it; where that does not end, 'scontrol show node "
+            f"{node}' says more"
+        )
     if state in ("SUSPENDED", "STOPPED"):
-        return f"it goes on when who suspended it lets it ('scontrol resume {job}'), or by itself after a preemption"
+        return (
+            f"it goes on when who suspended it lets it ('scontrol resume {job}'), or by "
+            "itself after a preemption"
+        )
     return ""
 
 
@@ -257,8 +273,10 @@ def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
     problems = _problems(answer)
     if problems:
         raise QueueUnavailable(
-            f"'scancel' of {len(command) - 1 - len(options)} jobs: {'; '.join(dict.fromkeys(problems))[:500]}",
-            fix="check that slurmctld answers ('scontrol ping'); those that live yet are in 'squeue --me'",
+            f"'scancel' of {len(command) - 1 - len(options)} jobs: "
+            f"{'; '.join(dict.fromkeys(problems))[:500]}",
+            fix="check that slurmctld answers ('scontrol ping'); those that live yet are in "
+            "'squeue --me'",
         )
 
 
@@ -291,8 +309,10 @@ def keep_off(job_ids: Sequence[str], nodes: str) -> None:
         problems += _problems(_ask(["scontrol", "update", f"JobId={some}", f"ExcNodeList={nodes}"]))
     if problems:
         raise QueueUnavailable(
-            f"'scontrol update JobId=... ExcNodeList={nodes}': {'; '.join(dict.fromkeys(problems))[:500]}",
-            fix="if nodes have to be avoided, cancel the jobs that wait; they are submitted anew without them",
+            f"'scontrol update JobId=... ExcNodeList={nodes}': "
+            f"{'; '.join(dict.fromkeys(problems))[:500]}",
+            fix="if nodes have to be avoided, cancel the jobs that wait; they are submitted "
+            "anew without them",
         )
 
 
@@ -327,7 +347,8 @@ def _problems(answer: Answer) -> list[str]:
 def _check_present(command: list[str]) -> None:
     if shutil.which(command[0]) is None:
         raise MissingRequirement(
-            f"{command[0]} is not on this machine's PATH, so the profile's cluster cannot be reached",
+            f"{command[0]} is not on this machine's PATH, so the profile's cluster cannot be "
+            "reached",
             fix="run on a login node of the cluster, or choose another profile (--cluster local)",
         )
 
@@ -338,7 +359,8 @@ def _run(command: list[str]) -> bytes:
     if not answer.succeeded:
         raise QueueUnavailable(
             f"'{' '.join(command)}' {answer.failure()}",
-            fix="check that slurmctld answers ('scontrol ping') and that the profile's options are valid here",
+            fix="check that slurmctld answers ('scontrol ping') and that the profile's options "
+            "are valid here",
         )
     return answer.output
 

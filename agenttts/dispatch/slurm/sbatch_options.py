@@ -25,7 +25,8 @@ _OURS = {
     "nodes": "a job takes one node",
     "ntasks": "a job is one task; use the key cpus beside sbatch for more CPUs",
     "time": "use the key time beside sbatch",
-    "time-min": "use the key time beside sbatch: a job stores its samples by the limit it was given",
+    "time-min": "use the key time beside sbatch: a job stores its samples by the limit it was "
+    "given",
     "partition": "use the key partition beside sbatch",
     "account": "use the key account beside sbatch",
     "qos": "use the key qos beside sbatch",
@@ -57,22 +58,101 @@ _OURS = {
     "version": "it is no request",
 }
 _SHORT = {
-    "A": "account", "C": "constraint", "D": "chdir", "F": "nodefile", "G": "gpus", "H": "hold", "J": "job-name", "L": "licenses",
-    "M": "clusters", "N": "nodes", "O": "overcommit", "Q": "quiet", "S": "core-spec", "W": "wait", "a": "array", "b": "begin",
-    "c": "cpus-per-task", "d": "dependency", "e": "error", "i": "input", "k": "no-kill", "m": "distribution", "n": "ntasks",
-    "o": "output", "p": "partition", "q": "qos", "s": "oversubscribe", "t": "time", "w": "nodelist", "x": "exclude",
-}  # fmt: skip
+    "A": "account",
+    "C": "constraint",
+    "D": "chdir",
+    "F": "nodefile",
+    "G": "gpus",
+    "H": "hold",
+    "J": "job-name",
+    "L": "licenses",
+    "M": "clusters",
+    "N": "nodes",
+    "O": "overcommit",
+    "Q": "quiet",
+    "S": "core-spec",
+    "W": "wait",
+    "a": "array",
+    "b": "begin",
+    "c": "cpus-per-task",
+    "d": "dependency",
+    "e": "error",
+    "i": "input",
+    "k": "no-kill",
+    "m": "distribution",
+    "n": "ntasks",
+    "o": "output",
+    "p": "partition",
+    "q": "qos",
+    "s": "oversubscribe",
+    "t": "time",
+    "w": "nodelist",
+    "x": "exclude",
+}
 # Flags: options without a value. Some of them may also take one.
-_FLAGS = {"contiguous", "exclusive", "get-user-env", "ignore-pbs", "nice", "no-kill", "overcommit", "oversubscribe", "propagate", "reboot", "spread-job", "use-min-nodes", "verbose"}  # fmt: skip
+_FLAGS = {
+    "contiguous",
+    "exclusive",
+    "get-user-env",
+    "ignore-pbs",
+    "nice",
+    "no-kill",
+    "overcommit",
+    "oversubscribe",
+    "propagate",
+    "reboot",
+    "spread-job",
+    "use-min-nodes",
+    "verbose",
+}
 _NEGATED = {"requeue": "no-requeue"}
 _YES_NO = {"kill-on-invalid-dep": ("yes", "no"), "wait-all-nodes": ("1", "0")}
 _VALUED = {
-    "acctg-freq", "batch", "bb", "bbf", "begin", "chdir", "cluster-constraint", "container", "core-spec", "cores-per-socket",
-    "cpu-freq", "deadline", "delay-boot", "distribution", "export", "export-file", "extra-node-info", "gid", "gpu-bind", "gpu-freq",
-    "gres", "gres-flags", "hint", "input", "licenses", "mail-type", "mail-user", "mcs-label", "mem-bind", "mincpus", "network",
-    "ntasks-per-core", "ntasks-per-node", "ntasks-per-socket", "power", "prefer", "priority", "profile", "sockets-per-node",
-    "switches", "thread-spec", "threads-per-core", "tmp", "uid",
-}  # fmt: skip
+    "acctg-freq",
+    "batch",
+    "bb",
+    "bbf",
+    "begin",
+    "chdir",
+    "cluster-constraint",
+    "container",
+    "core-spec",
+    "cores-per-socket",
+    "cpu-freq",
+    "deadline",
+    "delay-boot",
+    "distribution",
+    "export",
+    "export-file",
+    "extra-node-info",
+    "gid",
+    "gpu-bind",
+    "gpu-freq",
+    "gres",
+    "gres-flags",
+    "hint",
+    "input",
+    "licenses",
+    "mail-type",
+    "mail-user",
+    "mcs-label",
+    "mem-bind",
+    "mincpus",
+    "network",
+    "ntasks-per-core",
+    "ntasks-per-node",
+    "ntasks-per-socket",
+    "power",
+    "prefer",
+    "priority",
+    "profile",
+    "sockets-per-node",
+    "switches",
+    "thread-spec",
+    "threads-per-core",
+    "tmp",
+    "uid",
+}
 # Lists of features, joined by & and |.
 _FEATURES = {"batch", "cluster-constraint", "licenses", "prefer"}
 _KNOWN = {*_OURS, *_FLAGS, *_YES_NO, *_VALUED}
@@ -127,14 +207,18 @@ def _long_name(given: str) -> str:
         raise ValueError(f"'{given}': write the long name, {_SHORT[name]}" + _instead(_SHORT[name]))
     if not _LONG_NAME.fullmatch(name):
         raise ValueError(
-            f"{given!r} is not a valid option; valid: a long name without dashes before it, e.g. mail-type"
+            f"{given!r} is not a valid option; valid: a long name without dashes before it, "
+            "e.g. mail-type"
         )
     if name in _OURS:
         raise ValueError(f"'{given}' is set by the project itself" + _instead(name))
     # sbatch accepts the beginning of a name for the whole name.
     longer = sorted(other for other in _OURS if other.startswith(name))
     if longer and name not in _KNOWN:
-        raise ValueError(f"'{given}' is short for {longer[0]}, which is set by the project itself" + _instead(longer[0]))  # fmt: skip
+        raise ValueError(
+            f"'{given}' is short for {longer[0]}, which is set by the project itself"
+            + _instead(longer[0])
+        )
     return name
 
 
@@ -150,6 +234,7 @@ def _check_value(name: str, text: str) -> str:
         re.split("[:=]", item.strip())[0] == "gpu" for item in text.split(",")
     ):
         raise ValueError(
-            "GPUs are asked for by the project itself; use the keys gpu_request (gres) and gpu_type beside sbatch"
+            "GPUs are asked for by the project itself; use the keys gpu_request (gres) and "
+            "gpu_type beside sbatch"
         )
     return text

@@ -29,12 +29,14 @@ from agenttts.errors import MissingRequirement
 # What sbatch says if slurmctld or munged is busy, restarting or partly reachable (Slurm's
 # slurm_errno.c, errno(3)).
 _PASSING = re.compile(
-    r"socket timed out|unable to contact slurm controller|connection (refused|reset)|communication connection failure"
+    r"socket timed out|unable to contact slurm controller|connection "
+    r"(refused|reset)|communication connection failure"
     r"|slurmctld.*(backup|standby|not responding)|standby mode"
     r"|temporarily (unable|unavailable)|zero bytes were transmitted"
     r"|message (send|receive) failure|communication shutdown failure|unexpected message received"
     r"|transport endpoint is not connected|unable to create job record, try again"
-    r"|protocol authentication error|authentication credential|error writing script|presently disabled",
+    r"|protocol authentication error|authentication credential|error writing script|presently "
+    r"disabled",
     re.IGNORECASE,
 )
 # An administrator has closed the partition, for maintenance for example. Jobs that wait in it then
@@ -197,28 +199,33 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
         if jobs > 1 and _names_submit_limit(message):
             raise SubmitLimitReached(
                 f"sbatch does not take {jobs} jobs at once: {message}",
-                fix="half as many are tried next; lower the profile's max_pending to begin with fewer",
+                fix="half as many are tried next; lower the profile's max_pending to begin "
+                "with fewer",
             ) from None
         if _names_submit_limit(message) and _others_live():
             raise SubmitLimitReached(
                 f"sbatch takes no more jobs until some of yours have ended: {message}",
-                fix="wait for them, or lower the profile's max_pending; a limit on a job's size would read the same "
+                fix="wait for them, or lower the profile's max_pending; a limit on a job's "
+                "size would read the same "
                 "('sacctmgr show assoc' and 'sacctmgr show qos' list the limits)",
             ) from None
         raise MissingRequirement(
             f"sbatch refused the job: {message}",
-            fix="correct the profile's partition, account, qos or limits (sinfo and 'sacctmgr show assoc' list what you may use)",
+            fix="correct the profile's partition, account, qos or limits (sinfo and 'sacctmgr "
+            "show assoc' list what you may use)",
         ) from None
     except FailedSubmissionError as error:
         raise QueueUnavailable(
             f"sbatch's answer cannot be read, so a job may have been submitted: {error}",
-            fix="look with 'squeue --me'; try again when 'sbatch --wrap true' answers 'Submitted batch job N'",
+            fix="look with 'squeue --me'; try again when 'sbatch --wrap true' answers "
+            "'Submitted batch job N'",
         ) from None
     except RuntimeError as error:
         if "srun" in str(error):
             raise MissingRequirement(
                 "Slurm's commands (srun, sbatch) are not on this machine's PATH",
-                fix="run on a login node of the cluster, or choose another profile (--cluster local)",
+                fix="run on a login node of the cluster, or choose another profile (--cluster "
+                "local)",
             ) from None
         raise
 

@@ -59,7 +59,8 @@ def _amount(text: str) -> tuple[int, str]:
     match = _MEMORY.fullmatch(text)
     if not match or not text.isascii():
         raise ValueError(
-            f"{text!r} is not a valid amount of memory; valid: a whole number and a unit (K, M, G or T; without one: M), "
+            f"{text!r} is not a valid amount of memory; valid: a whole number and a unit (K, "
+            "M, G or T; without one: M), "
             "e.g. 64G"
         )
     return int(match[1]), match[2].upper()
@@ -70,7 +71,9 @@ def name(text: str) -> str:
 
     Names are those of a partition, account, QOS, reservation, workload key or GPU type.
     """
-    return _checked(text, _NAME, "name", "letters, digits and . _ - + = @ : / (commas between several)")  # fmt: skip
+    return _checked(
+        text, _NAME, "name", "letters, digits and . _ - + = @ : / (commas between several)"
+    )
 
 
 def nodes(text: str) -> str:
@@ -80,7 +83,9 @@ def nodes(text: str) -> str:
 
 def constraint(text: str) -> str:
     """Check node features, e.g. ``a100&nvlink`` or ``[rack1|rack2]``."""
-    return _checked(text, _CONSTRAINT, "constraint", "features joined by & | * ( ) [ ], e.g. a100&nvlink")  # fmt: skip
+    return _checked(
+        text, _CONSTRAINT, "constraint", "features joined by & | * ( ) [ ], e.g. a100&nvlink"
+    )
 
 
 def value(text: str, allowed: str = "") -> str:
@@ -94,7 +99,8 @@ def value(text: str, allowed: str = "") -> str:
         raise ValueError(f"{text!r} holds {control[0]!r}; valid: text of one line")
     if found := [character for character in _SHELL.findall(text) if character not in allowed]:
         raise ValueError(
-            f"{text!r} holds {found[0]}, which a shell acts upon, and no shell reads the options of sbatch; write the "
+            f"{text!r} holds {found[0]}, which a shell acts upon, and no shell reads the "
+            "options of sbatch; write the "
             "value itself"
         )
     return text

@@ -44,9 +44,11 @@ class Transcript:
             if damaged:
                 lines = ", ".join(map(str, damaged))
                 log.warning(
-                    "%s: not an event of the transcript in line %s: left out; what was answered there is asked again",
-                    path, lines,
-                )  # fmt: skip
+                    "%s: not an event of the transcript in line %s: left out; what was "
+                    "answered there is asked again",
+                    path,
+                    lines,
+                )
             self._file = JsonLinesFile(path, what="transcript", fix=_MAKE_ROOM)
         self._replies: dict[str, dict[str, Any]] = {
             e["key"]: e for e in self.events if e["event"] == "reply"
@@ -175,7 +177,8 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 _MAKE_ROOM = (
-    "make room there, then 'agenttts-hpc resume RUN' (or the same replay again) goes on: replies on record are not asked "
+    "make room there, then 'agenttts-hpc resume RUN' (or the same replay again) goes on: "
+    "replies on record are not asked "
     "for again"
 )
 

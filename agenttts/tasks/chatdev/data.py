@@ -149,7 +149,8 @@ def _rows(path: Path, text: str, content: dict[str, Any]) -> list[Record]:
     names, tasks = content["names"], content["tasks"]
     if len(names) != len(tasks):
         raise UserError(
-            f"{path}: 'names' and 'tasks' must be of one length, and have {len(names)} and {len(tasks)}"
+            f"{path}: 'names' and 'tasks' must be of one length, and have {len(names)} and "
+            f"{len(tasks)}"
         )
     lines: dict[str, list[int]] = {}
 

@@ -36,9 +36,32 @@ _PYTHON = ("python", "py", "python3")
 # Languages of blocks that show a program's use, its output or its data. Such a block is not the
 # Python file that the text names.
 _OTHER_LANGUAGES = (
-    "sh", "bash", "shell", "zsh", "console", "cmd", "bat", "powershell", "terminal", "text", "txt", "plaintext",
-    "output", "diff", "json", "yaml", "toml", "ini", "csv", "html", "css", "javascript", "js", "markdown", "md",
-)  # fmt: skip
+    "sh",
+    "bash",
+    "shell",
+    "zsh",
+    "console",
+    "cmd",
+    "bat",
+    "powershell",
+    "terminal",
+    "text",
+    "txt",
+    "plaintext",
+    "output",
+    "diff",
+    "json",
+    "yaml",
+    "toml",
+    "ini",
+    "csv",
+    "html",
+    "css",
+    "javascript",
+    "js",
+    "markdown",
+    "md",
+)
 _PLACEHOLDER = re.compile(r"\b(?:TODO|FIXME)\b", re.I)
 
 

@@ -11,20 +11,24 @@ from agenttts.inference.base import Prompt
 from agenttts.tasks.chatdev.programs import show_files
 
 _FORM = (
-    "Reply with every file of the program: its name on a line of its own, then its whole text in a ```python block. "
+    "Reply with every file of the program: its name on a line of its own, then its whole text "
+    "in a ```python block. "
     "The program starts in main.py."
 )
 _RULES = (
-    "It is a program for the terminal and uses the Python standard library alone: no windows, no network. "
+    "It is a program for the terminal and uses the Python standard library alone: no windows, "
+    "no network. "
     "Write all of it out; leave no placeholder."
 )
 _CODING_SYSTEM = f"Write the program that is required. {_RULES} {_FORM}"
 _REVIEW_SYSTEM = (
-    "Review the program against the requirement: missing imports, functions that are not written out, unused or wrong "
+    "Review the program against the requirement: missing imports, functions that are not "
+    "written out, unused or wrong "
     f"calls, parts of the requirement that are not there. Then correct it. {_RULES} {_FORM}"
 )
 _REPAIR_SYSTEM = (
-    "The program was started, and what came of it is reported. Correct what the report shows; where it shows no error, "
+    "The program was started, and what came of it is reported. Correct what the report shows; "
+    "where it shows no error, "
     f"complete what the requirement still lacks. {_RULES} {_FORM}"
 )
 

@@ -231,7 +231,10 @@ def _syntax_report(files: Mapping[str, str]) -> str:
             try:
                 compile(code, name, "exec", dont_inherit=True)
             except SyntaxError as error:
-                return f"It did not start:\n{name}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+                return (
+                    f"It did not start:\n{name}, line {error.lineno}: "
+                    f"{type(error).__name__}: {error.msg}"
+                )
             except (ValueError, RecursionError, MemoryError) as error:
                 return f"It did not start:\n{name}: {type(error).__name__}: {error}"
     return "It did not start."

@@ -122,7 +122,8 @@ class Document(_Section):
         if self.main_metric not in metrics:
             raise _At(
                 ("main_metric",),
-                f"no stage has the metric '{self.main_metric}'; {valid_names(self.main_metric, metrics)}",
+                f"no stage has the metric '{self.main_metric}'; "
+                f"{valid_names(self.main_metric, metrics)}",
             )
         earlier: set[str] = set()
         for name, stage in self.stages.items():
@@ -131,7 +132,8 @@ class Document(_Section):
                 if wrong := variables(template) & later:
                     raise _At(
                         ("stages", name, *key),
-                        f"uses '{min(wrong)}', which is not an earlier stage; those are: {', '.join(sorted(earlier)) or '(none)'}",
+                        f"uses '{min(wrong)}', which is not an earlier stage; those are: "
+                        f"{', '.join(sorted(earlier)) or '(none)'}",
                     )
             earlier.add(name)
         return self

@@ -173,7 +173,8 @@ class DeclarativeTask(Task):
         check_options(self.name, config.options, SPLIT_RULES)
         if not config.data:
             raise UserError(
-                f"task.data: task '{self.name}' has no data set of its own; name a file of records (.jsonl: an object a line, or "
+                f"task.data: task '{self.name}' has no data set of its own; name a file of "
+                "records (.jsonl: an object a line, or "
                 f"another of {', '.join(KINDS)})"
             )
         source = read_source(

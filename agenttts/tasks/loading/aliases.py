@@ -47,8 +47,10 @@ class AliasFile:
         ids = [answer_ids(record, fields) for record in data.records]
         if not any(ids) and not any(ANSWER_ID in record.values for record in data.records):
             raise UserError(
-                f"task.options.aliases: no record of {data.source} has a field '{ANSWER_ID}' by which its answer could be "
-                f"found in {self.path}; leave the option out, or name the data set as it was first released"
+                f"task.options.aliases: no record of {data.source} has a field '{ANSWER_ID}' "
+                "by which its answer could be "
+                f"found in {self.path}; leave the option out, or name the data set as it was "
+                "first released"
             )
         found = sum(any(self.names.get(ident) for ident in given) for given in ids)
         return [f"{found} of {len(ids)} records have answers with aliases in {self.path}"]

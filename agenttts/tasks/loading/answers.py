@@ -128,7 +128,8 @@ def is_text_or_number(value: Any) -> bool:
 
 
 _VALID = (
-    "must be a list of one or more texts or numbers that are not blank, or one of them, or such objects as "
+    "must be a list of one or more texts or numbers that are not blank, or one of them, or "
+    "such objects as "
     "{answer, aliases}, {value, aliases} or {EntityName, AnswerArgument}"
 )
 _VALID_PARSES = (

@@ -102,7 +102,8 @@ def choose_split(data_set: str, splits: Sequence[str], wanted: str) -> str:
     if name not in splits:
         names = ["search", "test", *(s for s in splits if s not in ("search", "test"))]
         raise UserError(
-            f"task.split: hub data set '{data_set}' has no split '{name}'; {valid_names(name, names)}"
+            f"task.split: hub data set '{data_set}' has no split '{name}'; "
+            f"{valid_names(name, names)}"
         )
     return name
 
@@ -122,7 +123,8 @@ def _load(hub: HubId) -> Any:
         ValueError
     ) as error:  # an unknown or missing configuration; the library lists the valid ones
         raise UserError(
-            f"task.data: hub data set '{hub.name}': {_one_line(error)}; valid: hf:NAME[:CONFIG][@REVISION]"
+            f"task.data: hub data set '{hub.name}': {_one_line(error)}; valid: "
+            "hf:NAME[:CONFIG][@REVISION]"
         ) from error
     except (
         Exception
@@ -130,13 +132,17 @@ def _load(hub: HubId) -> Any:
         if isinstance(error, RuntimeError) and _SCRIPT in str(error):
             config = f":{hub.config}" if hub.config else "[:CONFIG]"
             raise UserError(
-                f"task.data: hub data set '{hub.name}' is a script ({_one_line(error)}), and the library 'datasets' runs none; "
-                f"name its conversion to Parquet instead: hf:{hub.name}{config}@{PARQUET_REVISION}, or a file of its records"
+                f"task.data: hub data set '{hub.name}' is a script ({_one_line(error)}), and "
+                "the library 'datasets' runs none; "
+                "name its conversion to Parquet instead: "
+                f"hf:{hub.name}{config}@{PARQUET_REVISION}, or a file of its records"
             ) from error
         raise MissingRequirement(
-            f"task.data: hub data set '{hub.name}' can neither be downloaded from here nor is it in this machine's "
+            f"task.data: hub data set '{hub.name}' can neither be downloaded from here nor is "
+            "it in this machine's "
             f"cache ({type(error).__name__}: {_one_line(error)})",
-            fix="check the id; then, on a login node with Internet access and with HF_HOME on a file system this "
+            fix="check the id; then, on a login node with Internet access and with HF_HOME on "
+            "a file system this "
             f'machine sees too, run: python -c "{_fetch(hub)}"',
         ) from error
 

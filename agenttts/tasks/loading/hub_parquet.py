@@ -56,7 +56,8 @@ def read_converted(
     try:
         if not configs:
             raise UserError(
-                f"task.data: '{name}' has no files CONFIG/SPLIT/NUMBER.parquet in its revision {PARQUET_REVISION}"
+                f"task.data: '{name}' has no files CONFIG/SPLIT/NUMBER.parquet in its revision "
+                f"{PARQUET_REVISION}"
             )
         chosen = _choose_config(name, config, configs)
         splits = list(dict.fromkeys(parts[1] for parts in layout if parts[0] == chosen))
@@ -93,7 +94,8 @@ def _choose_config(name: str, config: str | None, configs: Sequence[str]) -> str
         return _DEFAULT_CONFIG if _DEFAULT_CONFIG in configs else configs[0]
     if config not in configs:
         raise UserError(
-            f"task.data: hub data set '{name}' has no configuration '{config}' in its revision {PARQUET_REVISION}; "
+            f"task.data: hub data set '{name}' has no configuration '{config}' in its revision "
+            f"{PARQUET_REVISION}; "
             f"{valid_names(config, configs)}"
         )
     return config
@@ -139,9 +141,12 @@ def _not_here(
     reason = " ".join(str(error).split()).rstrip(".")[:300]
     only = f", allow_patterns={f'{config}/*'!r}" if config else ""
     return MissingRequirement(
-        f"task.data: the conversion to Parquet of hub data set '{name}' ({PARQUET_REVISION}) can neither be downloaded from "
+        f"task.data: the conversion to Parquet of hub data set '{name}' ({PARQUET_REVISION}) "
+        "can neither be downloaded from "
         f"here nor is it in this machine's cache ({type(error).__name__}: {reason}){more}",
-        fix="check the id; then, on a login node with Internet access and with HF_HOME on a file system this machine sees "
-        f"too, run: python -c \"import huggingface_hub; huggingface_hub.snapshot_download({name!r}, repo_type='dataset', "
+        fix="check the id; then, on a login node with Internet access and with HF_HOME on a "
+        "file system this machine sees "
+        'too, run: python -c "import huggingface_hub; '
+        f"huggingface_hub.snapshot_download({name!r}, repo_type='dataset', "
         f'revision={PARQUET_REVISION!r}{only})"',
     )

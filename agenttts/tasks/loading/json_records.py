@@ -93,14 +93,16 @@ def parse_document(path: Path, text: str) -> Any:
 
 
 _VALID = (
-    "must hold a JSON list of records, an object a line, or an object with one list of records under "
+    "must hold a JSON list of records, an object a line, or an object with one list of records "
+    "under "
     "a key"
 )
 
 
 def _key_of_no_use(path: Path, key: str, form: str) -> UserError:
     return UserError(
-        f"task.options.records_key: '{key}' is a key of a document, and {path} holds {form}; leave it out"
+        f"task.options.records_key: '{key}' is a key of a document, and {path} holds {form}; "
+        "leave it out"
     )
 
 
@@ -194,8 +196,10 @@ def _from_document(
     elif found:
         names = ", ".join(f"'{'.'.join(keys)}'" for keys in found[:_KEYS_LISTED])
         raise UserError(
-            f"{path}: holds {len(found)} lists of objects, and which of them are the records cannot be told: {names}"
-            f"{', ...' if len(found) > _KEYS_LISTED else ''}; name one with task.options.records_key"
+            f"{path}: holds {len(found)} lists of objects, and which of them are the records "
+            f"cannot be told: {names}"
+            f"{', ...' if len(found) > _KEYS_LISTED else ''}; name one with "
+            "task.options.records_key"
         )
     else:
         names = ", ".join(map(str, [*document][:_KEYS_LISTED])) or "none"
@@ -246,7 +250,8 @@ def _named(
             return keys
     names = [".".join(keys) for keys in found[:_KEYS_LISTED]]
     raise UserError(
-        f"task.options.records_key: {path} has no list of objects under '{key}'; {valid_names(key, names)}"
+        f"task.options.records_key: {path} has no list of objects under '{key}'; "
+        f"{valid_names(key, names)}"
     )
 
 

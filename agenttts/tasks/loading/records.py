@@ -83,7 +83,8 @@ def _kinds() -> str:
 def _check_there(path: Path) -> None:
     if path.is_dir():
         raise UserError(
-            f"{path} is a directory; valid: a file ({_kinds()}), or hf:{path} if it is a Hugging Face data set"
+            f"{path} is a directory; valid: a file ({_kinds()}), or hf:{path} if it is a "
+            "Hugging Face data set"
         )
     if not path.exists():
         raise Unavailable(
@@ -96,7 +97,8 @@ def _check_there(path: Path) -> None:
 def _check_no_key(path: Path, key: str, what: str) -> None:
     if key:
         raise UserError(
-            f"task.options.records_key: '{key}' is a key of a JSON document, and {path} is {what}; leave it out"
+            f"task.options.records_key: '{key}' is a key of a JSON document, and {path} is "
+            f"{what}; leave it out"
         )
 
 

@@ -53,7 +53,8 @@ def read_source(
     if hub is not None:
         if records_key:
             raise UserError(
-                f"task.options.records_key: '{data}' is a hub data set, not a JSON document; leave it out"
+                f"task.options.records_key: '{data}' is a hub data set, not a JSON document; "
+                "leave it out"
             )
         return read_hub(hub, hub_split if split in SPLITS else split)
     check_split(split)
@@ -133,7 +134,8 @@ def take_split(
         left = f", and {skipped} of them are the search split's" if skipped else ""
         hint = "; task.options.search_examples says how many" if split == "test" else ""
         raise UserError(
-            f"task.examples: {wanted or 'no'} examples asked for, but '{data}' has {len(items)}{left}{hint}; "
+            f"task.examples: {wanted or 'no'} examples asked for, but '{data}' has "
+            f"{len(items)}{left}{hint}; "
             f"valid for split '{split}': at most {available}"
         )
     return shuffled[skipped : skipped + wanted]

@@ -116,7 +116,8 @@ def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str
         except csv.Error as error:
             if str(error) == _UNCLOSED:
                 raise UserError(
-                    f"{path}:{line}: a quoted field that begins in this record is not closed before the end of the file; "
+                    f"{path}:{line}: a quoted field that begins in this record is not closed "
+                    "before the end of the file; "
                     "close it (within a quoted field, a quote is written twice)"
                 ) from None
             problem = f"not a row of a table ({error})"
@@ -127,7 +128,8 @@ def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str
         if several and (problem or (width and len(row) != width)):
             what = problem or f"has {len(row)} fields, and the header has {width}"
             raise UserError(
-                f"{path}:{line}: a record that spans lines {line} to {reader.line_num} {what}; is a quote before it not "
+                f"{path}:{line}: a record that spans lines {line} to {reader.line_num} {what}; "
+                "is a quote before it not "
                 "closed? (within a quoted field, a quote is written twice)"
             )
         width = width or len(row)
@@ -144,7 +146,8 @@ def _header(path: Path, line: int, header: Sequence[str]) -> list[str]:
     for name in names:
         if name and names.count(name) > 1:
             raise UserError(
-                f"{path}:{line}: the header names column '{name}' twice; valid: a name of its own for each"
+                f"{path}:{line}: the header names column '{name}' twice; valid: a name of its "
+                "own for each"
             )
     return names
 

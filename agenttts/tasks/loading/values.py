@@ -25,7 +25,13 @@ _NUMPY = re.compile(r"""['"\]\w.]\s+['"\[\w-]|\barray\(|\bnp\.""")
 These are elements without commas and the names of numpy's types.
 """
 _VALUE_TOKENS = (tokenize.STRING, tokenize.NUMBER, tokenize.NAME)
-_LAYOUT_TOKENS = (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)  # fmt: skip
+_LAYOUT_TOKENS = (
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+)
 
 
 def parse_json(text: str) -> Any:

@@ -50,7 +50,10 @@ class KnowledgeGraphQA(Task):
     """
 
     name = "kgqa"
-    description = "Answer a question from a knowledge graph, out of whose triples the few that matter have to be picked first."
+    description = (
+        "Answer a question from a knowledge graph, out of whose triples the few that "
+        "matter have to be picked first."
+    )
     stages = (TripleRetrieval(), TripleAnswer())
     main_metric = "answer.em"
 

@@ -10,7 +10,8 @@ from agenttts.tasks.retrieval.prompts import Wording
 TRIPLES = Wording(
     heading="Triples",
     retrieval_system=(
-        "Pick the triples (head, relation, tail) needed to answer the question: those that lead from what it names to "
+        "Pick the triples (head, relation, tail) needed to answer the question: those that "
+        "lead from what it names to "
         "the answer. Reply with their numbers only, such as [2] [5]."
     ),
     retrieval_label="Needed triples:",
@@ -38,7 +39,8 @@ TRIPLES = Wording(
         ),
     ),
     answer_system=(
-        "Answer the question from the triples (head, relation, tail). Reply with the answer only: a name, a date or a few "
+        "Answer the question from the triples (head, relation, tail). Reply with the answer "
+        "only: a name, a date or a few "
         "words."
     ),
     answer_shots=(

@@ -27,7 +27,10 @@ class Wording:
     answer_shots: tuple[tuple[tuple[str, ...], str, str], ...]
 
 
-_FUSION_SYSTEM = "Several people answered the question. Work out the best answer from theirs. Reply with the answer only."
+_FUSION_SYSTEM = (
+    "Several people answered the question. Work out the best answer from theirs. "
+    "Reply with the answer only."
+)
 
 # Short, because every prompt has them: two or three, each of a few invented sentences.
 _RETRIEVAL_SHOTS = (
@@ -87,13 +90,15 @@ _FUSION_SHOTS = (
 PASSAGES = Wording(
     heading="References",
     retrieval_system=(
-        "Pick the references needed to answer the question. It takes several facts that build on each other. "
+        "Pick the references needed to answer the question. It takes several facts that build "
+        "on each other. "
         "Reply with their numbers only, such as [2] [5]."
     ),
     retrieval_label="Needed references:",
     retrieval_shots=_RETRIEVAL_SHOTS,
     answer_system=(
-        "Answer the question from the references. Reply with the answer only: a name, a date or a few words."
+        "Answer the question from the references. Reply with the answer only: a name, a date "
+        "or a few words."
     ),
     answer_shots=_ANSWER_SHOTS,
 )

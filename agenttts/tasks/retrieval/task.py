@@ -138,7 +138,10 @@ class RetrievalQA(Task):
     """
 
     name = "retrieval_qa"
-    description = "Answer a question that takes several facts, which have to be picked out of many references first."
+    description = (
+        "Answer a question that takes several facts, which have to be picked out of "
+        "many references first."
+    )
     stages = (Retrieval(), Answer())
     main_metric = "answer.em"
 

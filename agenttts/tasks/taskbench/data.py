@@ -209,7 +209,8 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
         raise UserError(f"{path}: two nodes have the same id; each tool must have its own")
     if any(tool.parameters for tool in tools) and any(tool.inputs for tool in tools):
         raise UserError(
-            f"{path}: some nodes have 'parameters', others 'input-type'; valid: one of them in all nodes"
+            f"{path}: some nodes have 'parameters', others 'input-type'; valid: one of them in "
+            "all nodes"
         )
     return tuple(tools)
 
@@ -227,7 +228,8 @@ def _tools_file(data: str, tools: str) -> Path:
         return Path(tools).expanduser()
     if not data.startswith(BUILT_IN_PREFIX) and hub_id(data) is not None:
         raise UserError(
-            f"task.options.tools: missing; hub data set '{data}' has no descriptions of its tools beside it: name the "
+            f"task.options.tools: missing; hub data set '{data}' has no descriptions of its "
+            "tools beside it: name the "
             f"{TOOLS_FILE} that belongs to it"
         )
     file = data_file(data, BUILT_IN)
@@ -242,7 +244,8 @@ def _tool(node: Any, where: str) -> Tool:
     description = record.text("desc").strip()
     if "parameters" not in record.values and "input-type" not in record.values:
         raise UserError(
-            f"{where}: '{name}' has neither 'parameters' (named arguments) nor 'input-type' and 'output-type' "
+            f"{where}: '{name}' has neither 'parameters' (named arguments) nor 'input-type' "
+            "and 'output-type' "
             f"(resources); has: {', '.join(record.values)}"
         )
     if "parameters" not in record.values:

@@ -20,9 +20,8 @@ from agenttts.tasks.taskbench.data import Tool, ToolCall, tool_name
 
 _ONE_LINE = "Reply with one line of JSON and nothing else: "
 _STEPS_SYSTEM = (
-    "Break the request down into steps, one for each tool it takes, in the order in which they have to run. "
-    + _ONE_LINE
-    + '{"task_steps": ["Step 1: ...", "Step 2: ..."]}'
+    "Break the request down into steps, one for each tool it takes, in the order in which they "
+    "have to run. " + _ONE_LINE + '{"task_steps": ["Step 1: ...", "Step 2: ..."]}'
 )
 _TOOLS_SYSTEM = (
     "Choose the tool for each step of the plan, in the order of the steps. "
@@ -32,17 +31,21 @@ _TOOLS_SYSTEM = (
 _NAMED_SYSTEM = (
     "Fill in the arguments of each tool of the plan with values from the request. "
     + _ONE_LINE
-    + '{"task_nodes": [{"task": "tool", "arguments": [{"name": "argument", "value": "value"}, ...]}, ...]}'
+    + '{"task_nodes": [{"task": "tool", "arguments": [{"name": "argument", "value": "value"}, '
+    "...]}, ...]}"
 )
 _RESOURCE_SYSTEM = (
-    "Fill in the arguments of each tool of the plan, one for each of its inputs: a file or text of the request, or "
+    "Fill in the arguments of each tool of the plan, one for each of its inputs: a file or "
+    "text of the request, or "
     "<node-j> for what tool number j (counted from 0) puts out. "
     + _ONE_LINE
     + '{"task_nodes": [{"task": "tool", "arguments": ["value or <node-j>", ...]}, ...]}'
 )
 _MERGE_SYSTEM = (
-    "Several assistants have worked on the same part of a plan. Merge their versions into the best one, in the same "
-    "format: keep what most of them agree on, mend what is wrong. Reply with one line of JSON and nothing else."
+    "Several assistants have worked on the same part of a plan. Merge their versions into the "
+    "best one, in the same "
+    "format: keep what most of them agree on, mend what is wrong. Reply with one line of JSON "
+    "and nothing else."
 )
 
 

@@ -164,7 +164,10 @@ class TaskBench(Task):
     """
 
     name = "taskbench"
-    description = "Automate a request: break it down into steps, choose a tool for each, and fill in the tools' arguments."
+    description = (
+        "Automate a request: break it down into steps, choose a tool for each, and "
+        "fill in the tools' arguments."
+    )
     stages = (Decomposition(), ToolSelection(), ParameterPrediction())
     main_metric = "parameter_prediction.f1"
 

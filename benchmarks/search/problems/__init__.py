@@ -16,8 +16,8 @@ from .surfaces import Surface, draw_surface, optimum
 
 HERE = Path(__file__).parents[1]
 
-# Families beside the plain one, to see that nothing hangs on its formula: other couplings, and tables with few counts and
-# without stage metrics.
+# Families beside the plain one, to see that nothing hangs on its formula: other couplings, and
+# tables with few counts and without stage metrics.
 SPARSE = (1, 2, 4, 8, 16, 32, 64)
 FAMILIES = ("chain", "additive", "logistic", "sparse")
 
@@ -72,7 +72,9 @@ def surface_problem(family: str, number: int) -> SurfaceProblem:
 
 
 def table_problem(name: str) -> TableProblem:
-    """A recorded table: ``tables/NAME.parquet`` with the job spec it was recorded for, ``tables/NAME.yaml``."""
+    """A recorded table: ``tables/NAME.parquet`` with the job spec it was recorded for,
+    ``tables/NAME.yaml``.
+    """
     space = load_spec(HERE / "tables" / f"{name}.yaml").space()
     table = load_table(HERE / "tables" / f"{name}.parquet", space)
     scores = (table.trial(space, allocation).score for allocation in space.feasible())

@@ -1,8 +1,9 @@
 """Synthetic response surfaces that obey the method's three insights.
 
-A stage's quality is, for each of its models, a saturating curve over samples with an optional downturn. Large models start
-higher, small ones gain more from samples (insights 1 and 2). What a later stage makes of its own quality depends on the
-quality it is given (insight 3), and all stages share one budget.
+A stage's quality is, for each of its models, a saturating curve over samples with an optional
+downturn. Large models start higher, small ones gain more from samples (insights 1 and 2). What a
+later stage makes of its own quality depends on the quality it is given (insight 3), and all stages
+share one budget.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ TOKENS = ((2048, 128), (1024, 64), (256, 64), (1024, 256), (1024, 512))
 
 @dataclass(frozen=True)
 class Curve:
-    """Quality of one (stage, model) over samples: ``floor`` at none, up to ``top``, falling after ``turn``."""
+    """Quality of one (stage, model) over samples: ``floor`` at none, up to ``top``, falling
+    after ``turn``.
+    """
 
     floor: float
     top: float
@@ -36,9 +39,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Surface:
-    """A space with a noise-free score, the mean of which a trial over ``examples`` estimates (0: exactly).
+    """A space with a noise-free score, the mean of which a trial over ``examples`` estimates (0:
+    exactly).
 
-    With a ``grid`` sample counts take the nearest one of it, as in a recorded table: the response is a step function.
+    With a ``grid`` sample counts take the nearest one of it, as in a recorded table: the response
+    is a step function.
     """
 
     space: SearchSpace
@@ -53,7 +58,9 @@ class Surface:
         return self._qualities(allocation)[-1]
 
     def trial(self, allocation: Allocation, examples: int, salt: int) -> TrialResult:
-        """One trial; with ``examples`` its score and stage metrics are means of so many coin flips."""
+        """One trial; with ``examples`` its score and stage metrics are means of so many coin
+        flips.
+        """
         metrics: dict[str, float] = {}
         snapped = [f"{c.model}×{self._snapped(c.samples)}" for c in allocation.choices]
         rng = random.Random(f"{self.seed}/{salt}/{' → '.join(snapped)}")
@@ -101,10 +108,11 @@ class Surface:
 def draw_surface(
     seed: int, coupling: str = "chain", grid: tuple[int, ...] | None = None
 ) -> Surface:
-    """One surface of the family: 2 or 3 stages, 2 to 4 models each, a budget that makes them compete.
+    """One surface of the family: 2 or 3 stages, 2 to 4 models each, a budget that makes them
+    compete.
 
-    ``coupling`` is how a stage's own quality and what it is given combine: ``chain`` (a product), ``additive`` or
-    ``logistic``.
+    ``coupling`` is how a stage's own quality and what it is given combine: ``chain`` (a product),
+    ``additive`` or ``logistic``.
     """
     rng = random.Random(f"surface/{seed}")
     stages: list[Stage] = []
@@ -145,10 +153,11 @@ def large_surface(least: int = 1_000_000) -> tuple[Surface, FeasibleSet]:
 
 
 def optimum(surface: Surface) -> float:
-    """The best noise-free score, by trying every count: per stage pair the frontier of (cost, quality).
+    """The best noise-free score, by trying every count: per stage pair the frontier of (cost,
+    quality).
 
-    A later stage's output rises with what it is given, so of two prefixes the one that is dearer and no better
-    never leads to the optimum.
+    A later stage's output rises with what it is given, so of two prefixes the one that is dearer
+    and no better never leads to the optimum.
     """
     frontier = [(0.0, 1.0)]
     for index, (stage, need) in enumerate(zip(surface.space.stages, surface.needs, strict=True)):

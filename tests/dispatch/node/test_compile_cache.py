@@ -1,4 +1,6 @@
-"""What engines compile is kept between jobs, whatever happens to the archive, however many jobs write it."""
+"""What engines compile is kept between jobs, whatever happens to the archive, however many jobs
+write it.
+"""
 
 from __future__ import annotations
 

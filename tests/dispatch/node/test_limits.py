@@ -37,7 +37,8 @@ def stops(*looks: tuple[float, Sight]) -> list[str | None]:
         # A call that hangs, and one whose tokens take longer than the limit.
         ([(0, sight(GENERATE)), (51, sight(GENERATE))], "stall limit"),
         ([(0, sight(Phase(3, "generate", "m", int(60 * SLOWEST_TOKENS_PER_SECOND)))), (55, sight(Phase(3, "generate", "m", int(60 * SLOWEST_TOKENS_PER_SECOND))))], None),
-        # One that gives signs of life may take as long as it needs; without one it may not, however much it may generate.
+        # One that gives signs of life may take as long as it needs; without one it may not, however
+        # much it may generate.
         ([(t, sight(Phase(3, "generate", "m"), log=t)) for t in range(0, 500, 40)], None),
         ([(t, sight(Phase(3, "generate", "m"), log=min(t, 400))) for t in range(0, 500, 40)], "stall limit"),
         # Calls one after the other.

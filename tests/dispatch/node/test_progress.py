@@ -1,4 +1,6 @@
-"""What the job sees of a trial: of the sample store, which trials share, only what this one adds."""
+"""What the job sees of a trial: of the sample store, which trials share, only what this one
+adds.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from tests.support.trials import trial_writer as spec_writer
 
 @pytest.fixture
 def look(tmp_path):
-    """When a shard was last added, as the job of trial t1 of the run 'a run' sees it; and a way to add one as another."""
+    """When a shard was last added, as the job of trial t1 of the run 'a run' sees it; and a way
+    to add one as another.
+    """
     spec = spec_writer(tmp_path)("t1", ("weak", 1), ("weak", 1), run="a run")
     samples = tmp_path / "samples"
     sight = TrialSight(samples.parent / "trials" / "t1", os.getpid(), on_gpu=True)

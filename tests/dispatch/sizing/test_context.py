@@ -17,7 +17,8 @@ BASE = {"model_type": "qwen2", "max_position_embeddings": 32 * K}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32 * K}
 
 
-# What vLLM 0.32 says of these configs, and, of YaRN on a config that states the original length, what those before it say.
+# What vLLM 0.32 says of these configs, and, of YaRN on a config that states the original length,
+# what those before it say.
 @pytest.mark.parametrize(
     ("config", "length"),
     [

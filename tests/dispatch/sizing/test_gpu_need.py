@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from agenttts.dispatch.sizing.gpu_need import CONTEXTS, gpu_need
 from agenttts.errors import Unavailable, UserError
 
-# The dimensions of a 72B model of the Qwen2.5 family: 80 layers, 64 heads, 8 of them for keys and values.
+# The dimensions of a 72B model of the Qwen2.5 family: 80 layers, 64 heads, 8 of them for keys and
+# values.
 BIG = {"num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8, "hidden_size": 8192, "max_position_embeddings": 32768, "torch_dtype": "bfloat16"}  # fmt: skip
 
 

@@ -18,7 +18,9 @@ LLAMA = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_head
 
 @pytest.fixture
 def model(tmp_path):
-    """Make a model's directory: files by name with their size in bytes, indices by name with the files they map to."""
+    """Make a model's directory: files by name with their size in bytes, indices by name with
+    the files they map to.
+    """
 
     def make(files: dict[str, int], indices: dict[str, object] | None = None, config: object = None) -> Path:  # fmt: skip
         for name, size in files.items():

@@ -19,7 +19,10 @@ HELLO = f"{shlex.quote(sys.executable)} -c 'print(\"started\")'"
 def run(
     tmp_path: Path, *setup: str, command: str = HELLO, login: bool = False, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a batch file as slurmd does: its own file, by its first line. The error output is the job's log."""
+    """Run a batch file as slurmd does: its own file, by its first line.
+
+    The error output is the job's log.
+    """
     script = BatchScript({}, tmp_path, setup, login)
     path = tmp_path / "slurm_script"
     path.write_text(script.text(command, shlex.split(command)[0]))

@@ -14,7 +14,8 @@ from agenttts.images import build
 
 PACKAGE = Path(report.__file__).parents[1]
 WAITING = {"subprocess.run", "subprocess.check_output", "subprocess.check_call", "subprocess.call"}
-# The steps of a build take as long as they take, and what is detached (start_new_session) is the start of a controller.
+# The steps of a build take as long as they take, and what is detached (start_new_session) is the
+# start of a controller.
 LONG = {("images/build.py", "_run")}
 HANGS = "exec sleep 30"
 

@@ -122,7 +122,9 @@ echo 'Submitted batch job 12'"""
 
 @pytest.fixture
 def limited(fake, tmp_path):
-    """A scheduler at a queue that takes arrays of so many elements at most; requests for it, and the sizes it took."""
+    """A scheduler at a queue that takes arrays of so many elements at most; requests for it,
+    and the sizes it took.
+    """
     limit, taken = tmp_path / "limit", tmp_path / "taken"
     taken.touch()
     fake("sbatch", LIMITED.format(limit=limit, taken=taken))
@@ -135,7 +137,9 @@ def limited(fake, tmp_path):
     ]
 
     def submit(most: int, requests: Sequence[JobRequest], live: int = 0) -> int:
-        """Submit as many as the scheduler has room for besides those that live, and return how many it had."""
+        """Submit as many as the scheduler has room for besides those that live, and return how
+        many it had.
+        """
         limit.write_text(str(most))
         count = min(scheduler.capacity(live), len(requests))
         if count:

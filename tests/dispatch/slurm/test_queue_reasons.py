@@ -58,7 +58,8 @@ from agenttts.dispatch.slurm.queue_reasons import Waiting, end_sentence, wait_se
         ("ReqNodeNotAvail(Unavailable:n[1-3])", "wait", "sinfo -R"),
         ("(ReqNodeNotAvail(Unavailable:held1))", "wait", "sinfo -R"),
         ("DeadLine", "never", "correct deadline"),
-        # What Slurm says in words, as squeue shows it and as it stands in the comment of a job that was given up.
+        # What Slurm says in words, as squeue shows it and as it stands in the comment of a job that
+        # was given up.
         ("user env retrieval failed requeued held", "never", "'scontrol release 12_3'"),
         ("user_env_retrieval_failed_requeued_held", "never", "get-user-env"),
         ("Job's account not permitted to use this partition (gpu allows a not b)", "never", "correct account or partition"),

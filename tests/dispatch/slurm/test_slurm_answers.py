@@ -1,4 +1,6 @@
-"""What the scheduler makes of Slurm's answers, with fake commands for what a real cluster does not show on demand."""
+"""What the scheduler makes of Slurm's answers, with fake commands for what a real cluster does
+not show on demand.
+"""
 
 from __future__ import annotations
 
@@ -392,7 +394,9 @@ def test_what_sbatch_has_refused_leaves_nothing_behind(fake, tmp_path):
 
 @pytest.mark.parametrize(("size", "count"), [(1001, 3), (1001, 1), (0, 3)])
 def test_a_job_finds_what_it_runs_by_itself(fake, tmp_path, size, count):
-    """The batch files that sbatch was given, run as slurmd does: as elements of an array, and as single jobs."""
+    """The batch files that sbatch was given, run as slurmd does: as elements of an array, and
+    as single jobs.
+    """
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     fake("scontrol", f"echo MaxArraySize = {size}")

@@ -1,4 +1,6 @@
-"""The agent within the search: with any model, however broken, a search completes and is no worse than without."""
+"""The agent within the search: with any model, however broken, a search completes and is no
+worse than without.
+"""
 
 import json
 
@@ -50,7 +52,9 @@ def test_a_broken_model_changes_nothing_about_the_search(plain, fault):
 
 
 def ask(connection, batches=1, n=4):
-    """The agent alone, over so many batches after the initial trials: its proposals, batch by batch."""
+    """The agent alone, over so many batches after the initial trials: its proposals, batch by
+    batch.
+    """
     archive = Archive(SPACE)
     first = initial_trials(SPACE)
     archive.add([TrialResult(p.allocation, score(p.allocation)) for p in first])
@@ -149,7 +153,9 @@ def test_out_of_calls_the_rules_go_on(plain):
 
 @pytest.mark.parametrize("stop", [5, 11, 17])
 def test_a_restart_goes_on_as_if_it_had_not_been_stopped(tmp_path, stop):
-    """Stopped between the model's reply and the controller's note of the proposals: the worst moment."""
+    """Stopped between the model's reply and the controller's note of the proposals: the worst
+    moment.
+    """
     whole, straight = run(scripted(tmp_path / "a.jsonl"))
     first, stopped = run(scripted(tmp_path / "b.jsonl"), trials=stop)
     lost = stopped.propose(6)

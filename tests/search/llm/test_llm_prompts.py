@@ -24,7 +24,9 @@ def archive(trials=12):
 
 
 def asked(insights=(1, 2, 3), trials=12):
-    """The questions that an agent asks over four batches, each with new results: by purpose, in order."""
+    """The questions that an agent asks over four batches, each with new results: by purpose, in
+    order.
+    """
     said = [
         {"for": "guidelines", "text": json.dumps({"guidelines": [f"rule {n}"]})} for n in range(9)
     ]

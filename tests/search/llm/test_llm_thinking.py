@@ -1,4 +1,6 @@
-"""A search whose language model thinks: replies are read without the thinking, written down whole, repeated alike."""
+"""A search whose language model thinks: replies are read without the thinking, written down
+whole, repeated alike.
+"""
 
 from __future__ import annotations
 

@@ -76,15 +76,18 @@ def test_an_event_of_a_later_version_is_kept_and_counts_for_nothing(tmp_path):
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
-    """A search that ends between the model's replies and the note of its proposals: what it was told, what it proposed
-    last, and its transcript."""
+    """A search that ends between the model's replies and the note of its proposals: what it was
+    told, what it proposed last, and its transcript.
+    """
     path = tmp_path_factory.mktemp("search") / "agent.jsonl"
     told, searcher = run(scripted(path), trials=17)
     return told, searcher.propose(6), path.read_bytes()
 
 
 def test_no_reply_on_record_is_paid_for_again(interrupted, tmp_path):
-    """Whichever line is damaged, a restart asks the same questions: a lost note of guidelines is read from the reply."""
+    """Whichever line is damaged, a restart asks the same questions: a lost note of guidelines
+    is read from the reply.
+    """
     told, proposed, content = interrupted
     lines = content.splitlines(keepends=True)
     kinds = [(event["event"], event.get("purpose")) for event in map(json.loads, lines)]

@@ -1,4 +1,6 @@
-"""Software development: what the stages ask, what becomes of a program, and whole runs with a scripted model."""
+"""Software development: what the stages ask, what becomes of a program, and whole runs with a
+scripted model.
+"""
 
 from __future__ import annotations
 

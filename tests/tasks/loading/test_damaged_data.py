@@ -1,4 +1,6 @@
-"""Damaged data files: one clear error or sound examples, never a traceback and never a record that is not in the file."""
+"""Damaged data files: one clear error or sound examples, never a traceback and never a record
+that is not in the file.
+"""
 
 from __future__ import annotations
 

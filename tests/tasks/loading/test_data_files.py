@@ -1,4 +1,6 @@
-"""Data files in the forms that data sets are published in: documents, tables, Parquet, compressed or not."""
+"""Data files in the forms that data sets are published in: documents, tables, Parquet,
+compressed or not.
+"""
 
 from __future__ import annotations
 
@@ -165,7 +167,8 @@ def test_a_key_of_no_use(tmp_path, name):
 
 
 def test_the_line_of_a_record_under_a_key_is_told(tmp_path):
-    # The key comes twice, as JSON allows: the last counts. Texts that look like the key are passed over.
+    # The key comes twice, as JSON allows: the last counts. Texts that look like the key are passed
+    # over.
     text = '{"note": "\\"data\\": [",\n "data": [{}],\n "data": [\n {"question": "a"},\n\n {"question": 7}]}'
     (tmp_path / "d.json").write_text(text)
     _, record = read_file(tmp_path / "d.json", fields=QUESTION).records
@@ -324,7 +327,9 @@ PUBLISHED = [
 @pytest.mark.parametrize(("task", "file", "options"), PUBLISHED)
 @pytest.mark.parametrize("form", ["data.json", "lines.jsonl.gz", "table.csv", "table.tsv", "texts.parquet"])  # fmt: skip
 def test_published_records_in_every_form_of_file(excerpt, tmp_path, task, file, options, form):
-    """One reader serves every task: the excerpts, rewritten, give the examples of the published file."""
+    """One reader serves every task: the excerpts, rewritten, give the examples of the published
+    file.
+    """
     options = {name: excerpt(value) for name, value in options.items()}
     content = Path(excerpt(file)).read_text("utf-8")
     rows = json.loads(content) if file.endswith(".json") else [json.loads(line) for line in content.splitlines()]  # fmt: skip

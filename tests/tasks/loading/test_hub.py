@@ -134,7 +134,9 @@ def test_plans_from_a_hub_data_set_take_the_tools_from_a_file(tmp_path, hub_fold
 
 
 def hub_hotpot(record: dict[str, Any]) -> dict[str, Any]:
-    """A published HotpotQA record as the hub's tables hold it: columns instead of pairs, and another name of the id."""
+    """A published HotpotQA record as the hub's tables hold it: columns instead of pairs, and
+    another name of the id.
+    """
     columns = {
         field: {first: [p[0] for p in record[field]], second: [p[1] for p in record[field]]}
         for field, first, second in (

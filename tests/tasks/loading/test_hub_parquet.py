@@ -1,4 +1,6 @@
-"""Data sets that are scripts, and the conversion to Parquet that the hub keeps of them, from a directory and the cache."""
+"""Data sets that are scripts, and the conversion to Parquet that the hub keeps of them, from a
+directory and the cache.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def converted(tmp_path):
 
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch):
-    """The hub's cache on this machine, which is asked for nothing else: ``put`` brings a folder into it."""
+    """The hub's cache on this machine, which is asked for nothing else: ``put`` brings a folder
+    into it.
+    """
     import datasets
     import huggingface_hub.constants as constants
 

@@ -1,4 +1,6 @@
-"""Syntax trees are made by one thread at a time, whoever makes them: trials of `kind: in_process` are threads."""
+"""Syntax trees are made by one thread at a time, whoever makes them: trials of `kind:
+in_process` are threads.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""ComplexWebQuestions and WebQSP: which triples are candidates, which are gold, what is wrong with a record."""
+"""ComplexWebQuestions and WebQSP: which triples are candidates, which are gold, what is wrong
+with a record.
+"""
 
 from __future__ import annotations
 
@@ -153,7 +155,8 @@ def test_excerpt_of_cwq(excerpt):
     path = excerpt("cwq.excerpt.json")
     records = {r["ID"]: r for r in json.loads(Path(path).read_text("utf-8"))}
     found = tasks.create("kgqa").load(TaskConfig(path))
-    # 30, 30 and 20 triples, of which 1, 0 and 8 (with repeats) are gold; 2, 4 and 2 crucial ones: counted by hand.
+    # 30, 30 and 20 triples, of which 1, 0 and 8 (with repeats) are gold; 2, 4 and 2 crucial ones:
+    # counted by hand.
     counts = {example.id: len(example.data["candidates"]) for example in found}
     assert [counts[key] for key in records] == [31, 34, 14]
     for example in found:

@@ -1,4 +1,6 @@
-"""Parsing, voting, answering and fusion of retrieval QA and, with other words, of knowledge-graph QA."""
+"""Parsing, voting, answering and fusion of retrieval QA and, with other words, of
+knowledge-graph QA.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ def call(tool, **arguments):
 
 
 def test_named_arguments():
-    # Gold: date Monday, place Tarn. Predicted: date right, place wrong, and one of another tool. 1 of 3, 1 of 2.
+    # Gold: date Monday, place Tarn. Predicted: date right, place wrong, and one of another tool. 1
+    # of 3, 1 of 2.
     calls = [call("book car", date="Monday", place="Corvane"), call("ping", date="Monday")]
     assert argument_overlap(calls, NAMED) == Overlap(1 / 3, 1 / 2, pytest.approx(0.4))
     # Names alone: book_car's date and place of 3, both of 2.
@@ -55,7 +56,8 @@ def test_resources_are_compared_by_the_tool_that_gives_them():
         {"task": "Image Finder", "arguments": ["a dog"]},
     ]
     assert argument_overlap(right, RESOURCES).f1 == argument_overlap(swapped, RESOURCES).f1 == 1
-    # A file of the right type: its name (image) fits, its value does not. 1 of 2 values, 2 of 2 names.
+    # A file of the right type: its name (image) fits, its value does not. 1 of 2 values, 2 of 2
+    # names.
     literal = [right[0], {"task": "Reader", "arguments": ["dog.PNG"]}]
     assert argument_overlap(literal, RESOURCES).f1 == pytest.approx(0.5)
     assert name_overlap(literal, RESOURCES).f1 == 1
