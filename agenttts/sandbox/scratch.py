@@ -62,8 +62,8 @@ def _remove_stale(folder: str) -> None:
 def remove_tree(base: Path) -> None:
     """Remove a directory of any depth, with any modes.
 
-    It needs no recursion and no path longer than two names. (`shutil.rmtree` ends at Python's recursion limit.) What lies two levels down is moved up, until
-    all is flat.
+    It needs no recursion and no path longer than two names. (`shutil.rmtree` ends at Python's
+    recursion limit.) What lies two levels down is moved up, until all is flat.
     """
     numbers = count()
     top = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
