@@ -108,7 +108,9 @@ def test_a_controller_that_was_started_all_the_same_is_left_to_run(run, starter)
     instance.
     """
     marks = f"submitit.local._local {run.scheduler_logs / 'controller'}"
-    starter(f"{sys.executable} -c 'import time; time.sleep(60)' {marks} & exit 1")
+    # The shell's child has the shell's command line until it becomes the program.
+    begun = "until grep -qa submitit.local /proc/$!/cmdline; do :; done"
+    starter(f"{sys.executable} -c 'import time; time.sleep(60)' {marks} & {begun}; exit 1")
     write_handle(run, ControllerHandle("local", "1", host="login1"))
     try:
         controller.start_controller(run)
