@@ -1,7 +1,7 @@
 """Decide what a failed attempt means: its state, and whether and where to retry.
 
-One table leads from what is known of an attempt's end to a `Verdict`, with the node to avoid if
-there is one. The job on the node asks it first, without the queue's state. The controller asks
+One table leads from what is known of an attempt's end to a `Verdict`, which also says whether to
+avoid the node. The job on the node asks it first, without the queue's state. The controller asks
 again with the queue's state, after the job has ended.
 
 An allocation is blamed (FAILED, OOM, TIMEOUT) only where there is evidence that it was the cause.
@@ -101,8 +101,8 @@ def blame(end: AttemptEnd) -> Verdict:
 def _taken_by_the_queue(end: AttemptEnd) -> Verdict | None:
     """Return the verdict if Slurm preempted or lost the job.
 
-    Everything else that happened to a running job then followed from that. With PreemptMode=CANCEL
-    Slurm sends SIGTERM first, so the job's own record says CANCELLED.
+    It outranks the job's own record: with PreemptMode=CANCEL Slurm sends SIGTERM first, and the
+    record then says CANCELLED.
     """
     if end.queue_state == "PREEMPTED":
         return Verdict(TrialState.PREEMPTED, True, False, "Slurm gave its place to another job")

@@ -186,9 +186,10 @@ class Profile(Section):
     The cluster's MaxArraySize and its limits on submitted jobs apply as well.
     """
     max_attempts: Annotated[int, Field(ge=1)] = 3
-    """Times a trial is started before the loss of its node or its place is final.
+    """Starts of a trial before a fault of the machine (INFRA_FAILED) is final.
 
-    Faults of the trial itself do not count.
+    Faults of the trial itself are final at once. Preemptions and time limits have limits of their
+    own.
     """
     max_timeouts: Annotated[int, Field(ge=0)] = 1
     """Times a trial at its time limit is requeued, to go on from its stored samples."""

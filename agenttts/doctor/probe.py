@@ -62,7 +62,7 @@ class Seen:
         fix: What helps against the problem.
         round_trip: Seconds that a file took to the node and back.
         waited: Seconds from submission to the job's start, as seen from here.
-        clock: Seconds by which the node's clock is ahead, at least.
+        clock: The least difference of the clocks in seconds; positive if the node's is ahead.
     """
 
     what: str

@@ -127,7 +127,7 @@ class Evaluation:
         self._check = check
         self._ended: dict[str, float] = {}
         self._excluded: tuple[str, ...] = ()
-        # Jobs that avoid all of these nodes are refused.
+        # Nodes that are not avoided any more: jobs that avoided all of them were refused.
         self._needed: set[str] = set()
         # Whether a trial has failed since the last look, or perhaps before this controller.
         self._look_at_nodes = True
@@ -425,7 +425,8 @@ class Evaluation:
     def _may_go_on(self, last: Attempt, attempts: Sequence[Attempt]) -> bool:
         """Return whether a trial that reached its time limit may go on in another job.
 
-        It goes on from its samples. Its job was not to be requeued, or the cluster refused that.
+        This is for jobs that are not requeued, by the profile or because the cluster refused it. The
+        trial continues from its stored samples.
         """
         times = count_state(attempts, TrialState.TIMEOUT)
         return last.stopped == "time limit" and times <= self._settings.max_timeouts

@@ -96,7 +96,7 @@ class RunState:
     """How the run ended ('done' or why it failed); None while it is not over."""
     started_at: str | None = None
     strays: dict[str, str] = field(default_factory=dict)
-    """What each job was, by id, of the jobs that no trial knew of and that were ended."""
+    """Jobs that no trial knew of and that were ended: what each was, by id."""
     avoided: list[str] = field(default_factory=list)
     """Nodes that failed trials.
 

@@ -42,8 +42,8 @@ from agenttts.tables.schema import TrialState
 from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import FAULT_FILE, read_fault, read_result
 
-# submitit's own count of time-outs takes every preemption of a short job for one; the jobs count
-# for themselves.
+# submitit counts a preemption of a short job as a time-out. Its limit is therefore switched off, and
+# the jobs count time-outs themselves.
 UNLIMITED_REQUEUES = 10**6
 _PR_SET_PDEATHSIG = 1
 # Between looks at whether a trial makes progress.
@@ -56,10 +56,9 @@ _LIBC = ctypes.CDLL(None)
 class TrialJob:
     """What submitit runs: the trial's command, once to its end.
 
-    ``limit_seconds`` is the job's time limit and ``max_timeouts`` how often reaching it may requeue
-    the job: the sample store keeps what was drawn, so the next attempt goes on from there; without
-    ``requeue`` it is for the controller to submit that. ``needs`` are the files that the trial
-    reads.
+    ``limit_seconds`` is the job's time limit. A job that reaches it is requeued up to
+    ``max_timeouts`` times; the next attempt continues from the stored samples. Without ``requeue``
+    the controller submits the next attempt. ``needs`` are the files that the trial reads.
     """
 
     # Of jobs that an older version has pickled into the queue.
@@ -126,7 +125,7 @@ class TrialJob:
         submitit calls it on SIGUSR2: at a preemption, or near the time limit.
         """
         deadline = time.monotonic() + self.grace_seconds * 0.7
-        self._tell_child(signal.SIGTERM)  # first: of a preemption's grace there may be seconds
+        self._tell_child(signal.SIGTERM)  # first: a preemption may leave only seconds
         cause = self._stop_cause()
         self._wait_for_child(deadline - time.monotonic())
         verdict = blame(AttemptEnd(stopped=cause, began=self._began()))

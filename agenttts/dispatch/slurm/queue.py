@@ -1,8 +1,8 @@
 """The state of Slurm jobs, from squeue first and from sacct second.
 
 Order of trust: a valid result of the trial > squeue > sacct. sacct is optional, because many small
-clusters have no accounting. It calls a job that is being requeued NODE_FAIL, so it is asked only
-about jobs that squeue does not know. If sacct calls such a job RUNNING or PENDING, the job has
+clusters have no accounting. While a job is being requeued, sacct reports NODE_FAIL for it, so sacct
+is asked only about jobs that squeue does not know. If sacct calls such a job RUNNING or PENDING, the job has
 ended: slurmdbd was not told of its end, or not yet.
 """
 
@@ -47,8 +47,8 @@ _ENDS = {
 # States of held jobs, which run when somebody releases them (squeue(1)).
 HELD = frozenset({"SPECIAL_EXIT", "REQUEUE_HOLD", "RESV_DEL_HOLD"})
 _TIMEOUT_S = 60
-# squeue shows a job that was submitted longer ago than this, unless it has ended: slurmctld knows
-# every job that waits or runs, whatever slurmdbd was last told.
+# A job that was submitted longer ago than this and is not in squeue has ended, even if sacct says
+# that it waits or runs: slurmctld knows every such job, slurmdbd may not have been told its end.
 _SHOWS_WITHIN = timedelta(minutes=5)
 # Job ids in one command line.
 _JOBS_AN_UPDATE = 200
@@ -372,7 +372,7 @@ def _ask(command: list[str]) -> Answer:
 def _squeue() -> QueueAnswer:
     # No -j: squeue fails as a whole if one of the ids has been purged.
     # -t all: jobs that have just ended stay for MinJobAge.
-    # With a header: it tells an answer after a site's banner from one that is not squeue's.
+    # With a header: the answer is recognised after a site's banner.
     # --all: otherwise jobs in hidden partitions would be missing, as if they had ended.
     return read_squeue(_run(["squeue", "--all", "--me", "-r", "-t", "all", "-o", SQUEUE_FORMAT]))
 
