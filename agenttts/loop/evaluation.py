@@ -425,8 +425,8 @@ class Evaluation:
     def _may_go_on(self, last: Attempt, attempts: Sequence[Attempt]) -> bool:
         """Return whether a trial that reached its time limit may go on in another job.
 
-        This is for jobs that are not requeued, by the profile or because the cluster refused it. The
-        trial continues from its stored samples.
+        This is for jobs that are not requeued, by the profile or because the cluster refused it.
+        The trial continues from its stored samples.
         """
         times = count_state(attempts, TrialState.TIMEOUT)
         return last.stopped == "time limit" and times <= self._settings.max_timeouts

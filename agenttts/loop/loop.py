@@ -300,7 +300,10 @@ class Controller:
         return sorted(ranked, key=place)
 
     def _after_search(self, source: str, allocations: Sequence[Allocation]) -> list[TrialProgress]:
-        """Run allocations once more as trials of ``source``; plan them if they are not planned yet."""
+        """Run allocations once more as trials of ``source``.
+
+        They are planned first if they are not planned yet.
+        """
         if not self._trials_from(source) and allocations:
             every = self._journal.state.trials.values()
             iteration = 1 + max(progress.planned.iteration for progress in every)

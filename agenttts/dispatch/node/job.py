@@ -42,8 +42,8 @@ from agenttts.tables.schema import TrialState
 from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import FAULT_FILE, read_fault, read_result
 
-# submitit counts a preemption of a short job as a time-out. Its limit is therefore switched off, and
-# the jobs count time-outs themselves.
+# submitit counts a preemption of a short job as a time-out. Its limit is therefore switched off,
+# and the jobs count time-outs themselves.
 UNLIMITED_REQUEUES = 10**6
 _PR_SET_PDEATHSIG = 1
 # Between looks at whether a trial makes progress.

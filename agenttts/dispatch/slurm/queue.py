@@ -2,8 +2,8 @@
 
 Order of trust: a valid result of the trial > squeue > sacct. sacct is optional, because many small
 clusters have no accounting. While a job is being requeued, sacct reports NODE_FAIL for it, so sacct
-is asked only about jobs that squeue does not know. If sacct calls such a job RUNNING or PENDING, the job has
-ended: slurmdbd was not told of its end, or not yet.
+is asked only about jobs that squeue does not know. If sacct calls such a job RUNNING or PENDING,
+the job has ended: slurmdbd was not told of its end, or not yet.
 """
 
 from __future__ import annotations
