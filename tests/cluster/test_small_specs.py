@@ -20,7 +20,7 @@ ENGINES = {name: "vllm" if name == "kgqa-small" else "transformers" for name in 
 @pytest.mark.llm
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_spec_completes_in_the_container(slurm_cli, cluster, smollm2, tmp_path, name):
-    run = small_run(name, smollm2, tmp_path, examples=1)
+    run = small_run(name, smollm2, tmp_path)
     # In the container programs run without the opt-in that a machine without one takes.
     more = ("--set", "task.run_code_on_host=false", "--set", f"models.smollm2.engine={ENGINES[name]}")  # fmt: skip
     done = slurm_cli("launch", run.spec, "--cluster", TESTCLUSTER, "--wait", *run.arguments, *more, timeout=880)  # fmt: skip
