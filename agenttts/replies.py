@@ -8,13 +8,14 @@ the search from every reply of its language model (`agenttts.search.llm`). Store
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from agenttts.files.documents import read_object
 
 
 @dataclass(frozen=True)
@@ -323,7 +324,7 @@ def _chat_templates(directory: Path) -> list[str]:
         except (OSError, UnicodeDecodeError):
             continue
     for name in ("tokenizer_config.json", "chat_template.json"):
-        template = _document(directory / name).get("chat_template")
+        template = read_object(directory / name).get("chat_template")
         named = template if isinstance(template, list) else [{"template": template}]
         found += [
             part["template"]
@@ -335,30 +336,22 @@ def _chat_templates(directory: Path) -> list[str]:
 
 def _added_tokens(directory: Path) -> dict[str, bool]:
     """Return the added tokens of a tokenizer, and whether each is special."""
-    decoder = _document(directory / "tokenizer_config.json").get("added_tokens_decoder")
+    decoder = read_object(directory / "tokenizer_config.json").get("added_tokens_decoder")
     records = list(decoder.values()) if isinstance(decoder, dict) else []
     if not records:
-        listed = _document(directory / "tokenizer.json").get("added_tokens")
+        listed = read_object(directory / "tokenizer.json").get("added_tokens")
         records = listed if isinstance(listed, list) else []
     if not records:
         # Mistral's own tokenizer files.
-        listed = _document(directory / "tekken.json").get("special_tokens")
+        listed = read_object(directory / "tekken.json").get("special_tokens")
         records = [
             {"content": token.get("token_str"), "special": True}
             for token in (listed if isinstance(listed, list) else [])
             if isinstance(token, dict)
         ]
-    tokens = dict.fromkeys(map(str, _document(directory / "added_tokens.json")), False)
+    tokens = dict.fromkeys(map(str, read_object(directory / "added_tokens.json")), False)
     for record in records:
         if isinstance(record, dict) and isinstance(record.get("content"), str):
             tokens[record["content"]] = record.get("special") is True
     tokens.pop("", None)
     return tokens
-
-
-def _document(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}

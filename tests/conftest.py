@@ -18,6 +18,7 @@ from typing import NoReturn
 import pytest
 
 from agenttts.inference.base import Engine
+from agenttts.run.directory import RunDirectory
 from tests.support import command_line
 from tests.support.cluster import PROGRAMS, ROOT, Cluster, cluster_script
 from tests.support.image import CACHE, built_image
@@ -51,6 +52,23 @@ def smollm2_engine(smollm2: Path) -> Iterator[Engine]:
     engine = create_engine(ModelConfig("smollm2", str(smollm2), options={"max_model_len": 2048}))
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def unstarted_run(scripted_spec, tmp_path, monkeypatch):
+    """Make a run whose controller is not started: ``unstarted_run(search__iterations=0)``."""
+    from agenttts.launch import launch
+    from agenttts.launch.plan import make_plan
+    from agenttts.spec import load_spec
+
+    def make(**changes: object) -> RunDirectory:
+        results = tmp_path / "results"
+        with monkeypatch.context() as patched:
+            patched.setattr(launch, "start_controller", lambda run: None)
+            plan = make_plan(load_spec(scripted_spec(**changes)), [tmp_path], results)
+            return launch.launch(plan, results)[0]
+
+    return make
 
 
 @pytest.fixture

@@ -58,14 +58,14 @@ class HostScheduler(Scheduler):
 
     def live_services(self, service: Service) -> list[str]:
         if not self.reaches(service):
-            return [str(service.job_id)] if _holds_lock(service) else []
+            return [str(service.job_id)] if service.holds_lock else []
         return [*self._own_services(service), *self._live_children()]
 
     def service_status(self, service: Service) -> JobStatus:
         if not self.reaches(service):
             # On a shared file system, a held lock shows that the service runs. A free lock shows
             # nothing, because locks may be local to the host.
-            if _holds_lock(service):
+            if service.holds_lock:
                 return JobStatus("RUNNING", ended=False)
             return JobStatus(ELSEWHERE, ended=False, detail=_elsewhere(service))
         return self._status_of(self._service_runs(service))
@@ -164,10 +164,6 @@ def started(request: ServiceRequest, pid: str, identity: str | None = None) -> S
         socket.gethostname(),
         identity or process_identity(pid),
     )
-
-
-def _holds_lock(service: Service) -> bool:
-    return service.is_locked is not None and service.is_locked()
 
 
 def _elsewhere(service: Service) -> str:

@@ -100,12 +100,11 @@ class InProcessScheduler(HostScheduler):
         return started(request, str(os.getpid()))
 
     def _own_services(self, service: Service) -> list[str]:
-        locked = service.is_locked is not None and service.is_locked()
-        return [service.job_id] if locked and service.job_id else []
+        return [service.job_id] if service.holds_lock and service.job_id else []
 
     def _service_runs(self, service: Service) -> bool:
         if service.is_locked is not None:
-            return service.is_locked()
+            return service.holds_lock
         return super()._service_runs(service)
 
 

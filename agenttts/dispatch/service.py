@@ -67,3 +67,8 @@ class Service:
     host: str = ""
     identity: str | None = None
     is_locked: Callable[[], bool] | None = None
+
+    @property
+    def holds_lock(self) -> bool:
+        """Whether the service has a lock of its own, and holds it."""
+        return self.is_locked is not None and self.is_locked()

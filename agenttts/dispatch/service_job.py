@@ -39,7 +39,7 @@ def end_with_runner() -> None:
 
     That one is the parent of a service on a host. A queue's job has none. Source: prctl(2), Linux.
     """
-    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
+    if not _runs_in_queue():
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -48,10 +48,14 @@ def queue_job() -> str | None:
 
     None for a process of a host, and for one that merely runs in a job.
     """
-    in_queue = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
-    return os.environ.get("SLURM_JOB_ID") if in_queue else None
+    return os.environ.get("SLURM_JOB_ID") if _runs_in_queue() else None
 
 
 def own_job_id() -> str:
     """Return the id under which the scheduler knows the job that is this process."""
     return os.environ.get("SLURM_JOB_ID") or str(os.getpid())
+
+
+def _runs_in_queue() -> bool:
+    """Whether a queue's job runs this process, and not merely an outer job's shell."""
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"

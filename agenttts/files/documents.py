@@ -1,12 +1,12 @@
-"""Read the JSON documents of a run.
+"""Read JSON documents, which may be damaged or written by another version.
 
-They may be damaged, or written by another version. Every fault of a document is a `ValueError` with
-a message of one line.
+Every fault of a run's document is a `ValueError` with a message of one line.
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,6 +24,18 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a file of someone else's, such as a model's configuration.
+
+    It is empty if the file cannot be read or holds anything else.
+    """
+    try:
+        document = parse_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def typed(kind: type[T], document: object) -> T:

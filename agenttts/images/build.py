@@ -37,6 +37,7 @@ from agenttts.dispatch.apptainer import container_env
 from agenttts.errors import MissingRequirement, UserError, valid_names
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.commands import ask
+from agenttts.files.documents import read_object
 
 # zstd at level 3 packs the CPU image three times as fast as the default gzip, and no larger.
 SQUASHFS_ARGUMENTS = "-comp zstd -Xcompression-level 3"
@@ -549,8 +550,4 @@ def _sidecar(image: Path) -> Path:
 
 
 def _read_sidecar(image: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_sidecar(image).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return read_object(_sidecar(image))

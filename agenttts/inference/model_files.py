@@ -7,7 +7,6 @@ and indices. It reads no weights.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.errors import Unavailable
+from agenttts.files.documents import read_object
 from agenttts.inference.fingerprint import WEIGHT_SUFFIXES
 from agenttts.inference.hub_snapshots import download_command
 
@@ -149,7 +149,7 @@ def _lacking_weights(place: Path, suffixes: tuple[str, ...]) -> str | None:
     if any(map(_is_weights, place.glob("*"))):
         return None
     for index in sorted(place.glob("*.index.json")):
-        names = _names_in(_document(index))
+        names = _names_in(read_object(index))
         if names and not any((place / name).exists() for name in names):
             return f"has none of the {len(names)} files that {index.name} names"
     if any(map(_is_weights, place.glob("*/*"))):
@@ -238,7 +238,7 @@ def _index(directory: Path, suffix: str, *, mistral_s: bool) -> dict[str, Any] |
     """Return the index of a checkpoint in shards, if there is a readable one."""
     for file in sorted(directory.glob(f"*.{suffix}.index.json")):
         if bool(_MISTRAL_COPY.match(file.name)) == mistral_s and _names_in(
-            found := _document(file)
+            found := read_object(file)
         ):
             return found
     return None
@@ -287,14 +287,6 @@ def _absent_numbers(names: list[str]) -> list[str]:
 
 def _set_of(match: re.Match[str]) -> tuple[str, ...]:
     return match[1], match[3], match[4]
-
-
-def _document(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _incomplete(key: str, place: Path, lacks: str) -> Unavailable:

@@ -152,8 +152,8 @@ def controller_state(run: RunDirectory) -> JobStatus | None:
     return status
 
 
-def refuse_elsewhere(run: RunDirectory, more: str = "") -> None:
-    """Check that this host can tell whether the controller runs.
+def refuse_elsewhere(run: RunDirectory, more: str = "") -> JobStatus | None:
+    """Return `controller_state`, if this host can tell it.
 
     Raises:
         MissingRequirement: Only another host can tell.
@@ -165,6 +165,7 @@ def refuse_elsewhere(run: RunDirectory, more: str = "") -> None:
             fix=f"run this command on {handle.host}; where that host is gone for good, remove "
             f"{run.controller_file} and run it here",
         )
+    return state
 
 
 def controller_works(run: RunDirectory) -> bool:
@@ -173,8 +174,8 @@ def controller_works(run: RunDirectory) -> bool:
     It does not while its scheduler cleans up after its end. It also does not after a cancel, even
     if it has not ended yet.
     """
-    refuse_elsewhere(run)
-    handle, state = read_handle(run), controller_state(run)
+    state = refuse_elsewhere(run)
+    handle = read_handle(run)
     if handle is None or state is None or state.ended or handle.cancelled:
         return False
     if handle.job_id is None:

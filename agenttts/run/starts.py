@@ -113,11 +113,8 @@ def one_command(run: RunDirectory, what: str) -> Iterator[None]:
     """
     try:
         with locked(run.command_lock_file, _COMMAND_PATIENCE_S) as stream:
-            stream.truncate(0)
-            stream.write(
-                f"{what} on {socket.gethostname()}, process {os.getpid()}, since {_moment()}"
-            )
-            stream.flush()
+            me = f"{what} on {socket.gethostname()}, process {os.getpid()}, since {_moment()}"
+            write_holder(stream, me)
             yield
             with suppress(OSError):  # a full disk; what it says is for people
                 stream.truncate(0)

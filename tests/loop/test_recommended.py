@@ -5,19 +5,13 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from agenttts.launch import launch
-from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job as process
-from agenttts.spec import load_spec
 from tests.support.runs import journal_events, table
 
 
 @pytest.fixture
-def run(scripted_spec, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "start_controller", lambda run: None)
-    results = tmp_path / "results"
-    spec = load_spec(scripted_spec(search__iterations=0))
-    return launch.launch(make_plan(spec, [tmp_path], results), results)[0]
+def run(unstarted_run):
+    return unstarted_run(search__iterations=0)
 
 
 def hopeful(controller):

@@ -6,11 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from agenttts.launch import launch
-from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job
 from agenttts.space import Allocation
-from agenttts.spec import load_spec
 from tests.support.runs import journal_events
 
 
@@ -19,11 +16,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def run(scripted_spec, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "start_controller", lambda run: None)
-    results = tmp_path / "results"
-    spec = load_spec(scripted_spec(search__iterations=1))
-    return launch.launch(make_plan(spec, [tmp_path], results), results)[0]
+def run(unstarted_run):
+    return unstarted_run(search__iterations=1)
 
 
 def killed_in(controller, iteration):

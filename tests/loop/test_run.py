@@ -14,12 +14,9 @@ import pytest
 import yaml
 
 from agenttts.errors import UserError
-from agenttts.launch import launch
-from agenttts.launch.plan import make_plan
 from agenttts.loop.controller_job import make_controller
 from agenttts.loop.job_builder import sample_partitions
 from agenttts.run.journal import read_state
-from agenttts.spec import load_spec
 from agenttts.trial.spec import TrialSpec
 from tests.support.runs import (
     attempts,
@@ -269,14 +266,9 @@ def test_a_run_of_an_older_version_is_said_in_one_paragraph(created_run, cli):
 
 
 @pytest.fixture
-def created_run(scripted_spec, tmp_path, monkeypatch):
+def created_run(unstarted_run):
     """A run whose controller was never started."""
-    results = tmp_path / "results"
-    with monkeypatch.context() as patched:
-        patched.setattr(launch, "start_controller", lambda run: None)
-        plan = make_plan(load_spec(scripted_spec(search__iterations=0)), [tmp_path], results)
-        run, _ = launch.launch(plan, results)
-    return run
+    return unstarted_run(search__iterations=0)
 
 
 @pytest.fixture

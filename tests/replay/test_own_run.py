@@ -2,21 +2,16 @@
 
 import pytest
 
-from agenttts.launch import launch
-from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job
 from agenttts.replay.table import load_table
 from agenttts.search import create
-from agenttts.spec import load_spec
 
 
 @pytest.fixture
-def told(scripted_spec, tmp_path, monkeypatch):
+def told(unstarted_run):
     """A finished run: its directory, its spec, and what its searcher was told, batch by batch."""
-    monkeypatch.setattr(launch, "start_controller", lambda run: None)
-    results = tmp_path / "results"
-    spec = load_spec(scripted_spec())
-    run = launch.launch(make_plan(spec, [tmp_path], results), results)[0]
+    run = unstarted_run()
+    spec = run.spec()
     controller = controller_job.make_controller(run)
     tell, batches = controller._searcher.tell, []
 

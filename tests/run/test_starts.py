@@ -20,7 +20,6 @@ from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.launch import controller, launch
 from agenttts.launch.controller import controller_state
-from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job as process
 from agenttts.run import starts
 from agenttts.run.directory import RunDirectory
@@ -35,20 +34,14 @@ from agenttts.run.starts import (
     read_handle,
     write_handle,
 )
-from agenttts.spec import load_spec
 from tests.support.runs import controller_pids, journal_events, table
 from tests.support.waiting import until
 
 
 @pytest.fixture
-def run(scripted_spec, tmp_path, monkeypatch) -> RunDirectory:
+def run(unstarted_run) -> RunDirectory:
     """A run whose controller was never started."""
-    results = tmp_path / "results"
-    with monkeypatch.context() as patched:
-        patched.setattr(launch, "start_controller", lambda run: None)
-        plan = make_plan(load_spec(scripted_spec(search__iterations=0)), [tmp_path], results)
-        made, _ = launch.launch(plan, results)
-    return made
+    return unstarted_run(search__iterations=0)
 
 
 def test_a_start_goes_on_while_it_is_the_last_one_and_not_cancelled(run):

@@ -16,7 +16,16 @@ from agenttts.tasks.loading.json_records import Fields, read_json
 from agenttts.tasks.loading.record import Record, RecordSet
 from agenttts.tasks.loading.table_records import read_csv, read_parquet
 
-__all__ = ["KINDS", "SUFFIXES", "Record", "RecordSet", "read_file", "read_records", "read_text"]
+__all__ = [
+    "KINDS",
+    "SUFFIXES",
+    "Record",
+    "RecordSet",
+    "read_file",
+    "read_records",
+    "read_text",
+    "undamaged",
+]
 
 _LINES = (".jsonl", ".ndjson")
 _TABS = (".tsv", ".tab")
@@ -35,13 +44,21 @@ def read_records(path: Path) -> list[Record]:
         UserError: The file is missing (the message names files that exist), or it is malformed (the
             message names the line).
     """
-    data = read_file(path)
-    for record in data.records:
+    return undamaged(read_file(path))
+
+
+def undamaged(found: RecordSet) -> list[Record]:
+    """Return the records of a file or hub split, for a task that skips none.
+
+    Raises:
+        UserError: A record is damaged, or there are no records.
+    """
+    for record in found.records:
         if record.damage is not None:
             raise record.damage
-    if not data.records:
-        raise UserError(f"{path} holds no records")
-    return list(data.records)
+    if not found.records:
+        raise UserError(f"{found.source} holds no records")
+    return list(found.records)
 
 
 def read_file(path: Path, *, fields: Fields = (), key: str = "") -> RecordSet:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from agenttts.errors import UserError, valid_names
 from agenttts.tasks.loading.hub import hub_id, read_hub
 from agenttts.tasks.loading.json_records import Fields
-from agenttts.tasks.loading.records import Record, RecordSet, read_file
+from agenttts.tasks.loading.records import Record, RecordSet, read_file, undamaged
 
 SPLITS = ("search", "test")
 BUILT_IN_PREFIX = "builtin:"
@@ -76,13 +76,7 @@ def read_data(
     Raises:
         UserError: As `read_source`, and for a damaged record or no records.
     """
-    found = read_source(data, built_in, split=split, hub_split=hub_split)
-    for record in found.records:
-        if record.damage is not None:
-            raise record.damage
-    if not found.records:
-        raise UserError(f"{found.source} holds no records")
-    return list(found.records)
+    return undamaged(read_source(data, built_in, split=split, hub_split=hub_split))
 
 
 def check_split(split: str) -> None:
