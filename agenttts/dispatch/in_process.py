@@ -26,7 +26,7 @@ from agenttts.errors import UserError
 from agenttts.inference.base import Completion, Engine, ModelConfig, Request
 from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
-from agenttts.trial.run import run_trial
+from agenttts.trial.run import run_trials
 from agenttts.trial.spec import TrialSpec
 
 log = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ class _ThreadJob(TrialJob):
                 self._check()
                 return _StoppableEngine(create_engine(config, stream), self._check)
 
-            return run_trial(spec, engine, out=stream, err=stream)
+            return run_trials([spec], engine, out=stream, err=stream)
 
     def _check(self) -> None:
         """Raise `_Stop` if the job must end."""
