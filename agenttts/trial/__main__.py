@@ -9,14 +9,13 @@ program was told to stop (SIGTERM) and has stored the samples drawn so far.
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
 
 from agenttts.inference.engine_process import create_engine
+from agenttts.trial.command import TrialCommand
 from agenttts.trial.run import run_trials
 
 STOPPED = 128 + signal.SIGTERM
@@ -28,10 +27,7 @@ class _Stopped(BaseException):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the trials of spec files and return the exit code."""
-    parser = argparse.ArgumentParser("python -m agenttts.trial")
-    parser.add_argument("--notes", type=Path)
-    parser.add_argument("specs", type=Path, nargs="+")
-    chosen = parser.parse_args(arguments)
+    chosen = TrialCommand.parse(arguments)
     try:
         signal.signal(signal.SIGTERM, _stop)
         return run_trials(
