@@ -23,7 +23,14 @@ from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.errors import UserError
-from agenttts.inference.base import Completion, Engine, ModelConfig, Request
+from agenttts.inference.base import (
+    Completion,
+    Engine,
+    ModelConfig,
+    Request,
+    put_to_sleep,
+    wake,
+)
 from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
 from agenttts.trial.command import MODULE, TrialCommand
@@ -238,6 +245,14 @@ class _StoppableEngine:
         """Return what the engine generates, unless the check raises."""
         self._check()
         return self._engine.generate(requests)
+
+    def sleep(self) -> bool:
+        """Put the engine to sleep, if it can."""
+        return put_to_sleep(self._engine)
+
+    def wake(self) -> None:
+        """Wake the engine."""
+        wake(self._engine)
 
     def close(self) -> None:
         """Close the engine."""

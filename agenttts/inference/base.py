@@ -146,11 +146,24 @@ class Engine(Protocol):
     - A prompt too long for the model's context loses tokens from its middle, because head and tail
       carry instructions and question. It is marked ``truncated``.
     - Every failure to load or run the model raises `EngineError`.
+    - An engine may have two more methods. ``sleep()`` gives up the memory of its GPUs until
+      ``wake()``; it returns False if it cannot.
     """
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]: ...
 
     def close(self) -> None: ...
+
+
+def put_to_sleep(engine: Engine) -> bool:
+    """Have an engine give up the memory of its GPUs until `wake`; False if it cannot."""
+    sleep = getattr(engine, "sleep", None)
+    return bool(sleep is not None and sleep())
+
+
+def wake(engine: Engine) -> None:
+    """Undo `put_to_sleep`."""
+    engine.wake()  # type: ignore[attr-defined]  # an engine that sleeps has it
 
 
 class EngineError(Exception):

@@ -28,11 +28,20 @@ from multiprocessing.connection import Connection
 from typing import IO, Any, TextIO
 
 from agenttts.errors import MissingRequirement
-from agenttts.inference.base import Completion, Engine, EngineError, ModelConfig, Request
+from agenttts.inference.base import (
+    Completion,
+    Engine,
+    EngineError,
+    ModelConfig,
+    Request,
+    put_to_sleep,
+    wake,
+)
 from agenttts.inference.beats import MARK
 from agenttts.inference.engines import ENGINES
 from agenttts.inference.out_of_memory import is_out_of_memory
 
+_SLEEP, _WAKE = "sleep", "wake"
 _CLOSE_SECONDS = 20.0
 _TAIL_LINES = 500
 _MESSAGE_LENGTH = 300
@@ -129,6 +138,22 @@ class EngineProcess:
         """
         answer: list[Completion] = self._ask(list(requests))
         return answer
+
+    def sleep(self) -> bool:
+        """Have the engine give up the memory of its GPUs until `wake`; False if it cannot.
+
+        Raises:
+            EngineError: The engine raised it, or the child died.
+        """
+        return bool(self._ask(_SLEEP))
+
+    def wake(self) -> None:
+        """Undo `sleep`.
+
+        Raises:
+            EngineError: As `sleep`.
+        """
+        self._ask(_WAKE)
 
     def close(self) -> None:
         """End the child and wait for its end; the memory is free afterwards.
@@ -237,7 +262,10 @@ def worker_error(lines: Iterable[str]) -> str | None:
 
 
 def _serve(connection: Connection[Any, Any]) -> None:
-    """Answer the parent until it asks to end: a `ModelConfig`, then lists of requests."""
+    """Answer the parent until it asks to end: a `ModelConfig`, then lists of requests.
+
+    Between calls, the engine may be told to sleep and to wake.
+    """
     engine: Engine | None = None
     try:
         while (message := connection.recv()) is not None:
@@ -247,7 +275,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
                     answer: Any = getattr(engine, "reports_progress", False)
                 else:
                     assert engine is not None
-                    answer = engine.generate(message)
+                    answer = _answer(engine, message)
             except EngineError as error:
                 traceback.print_exc()
                 connection.send((False, (str(error), error.kind)))
@@ -258,6 +286,14 @@ def _serve(connection: Connection[Any, Any]) -> None:
     finally:
         if engine is not None:
             engine.close()
+
+
+def _answer(engine: Engine, message: Any) -> Any:
+    if message == _SLEEP:
+        return put_to_sleep(engine)
+    if message == _WAKE:
+        return wake(engine)
+    return engine.generate(message)
 
 
 def _die_with_parent() -> None:

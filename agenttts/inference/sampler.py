@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
 
 from agenttts.inference.base import (
     Completion,
@@ -25,6 +24,7 @@ from agenttts.inference.base import (
     sample_key,
     sample_seed,
 )
+from agenttts.inference.engine_pool import EnginePool, same_engine
 from agenttts.inference.engine_process import create_engine
 from agenttts.inference.partition import ALONE, SamplePartition
 from agenttts.inference.store import SampleStore, StoredSample
@@ -124,11 +124,12 @@ class ModelTotals:
 
 
 class Sampler:
-    """Draws samples of any of ``models``, with one engine at a time.
+    """Draws samples of any of ``models``.
 
     A model's engine starts when the first sample is missing from the store. It ends when the engine
-    of another model must start, because models share a GPU one after the other. ``totals`` counts
-    by model name. `close` ends the engine and stores what was drawn.
+    of another model must start, or with ``keep_engines`` stays while memory allows
+    (`agenttts.inference.engine_pool`). One engine works at a time. ``totals`` counts by model name.
+    `close` ends the engines and stores what was drawn.
     """
 
     def __init__(
@@ -138,15 +139,15 @@ class Sampler:
         run_seed: int,
         engine_factory: Callable[[ModelConfig], Engine] = create_engine,
         samples_a_call: int = SAMPLES_A_CALL,
+        *,
+        keep_engines: bool = False,
     ) -> None:
         self.totals: dict[str, ModelTotals] = {name: ModelTotals() for name in models}
         self._store = store
         self._models = models
         self._run_seed = run_seed
-        self._engine_factory = engine_factory
         self._samples_a_call = samples_a_call
-        self._loaded: tuple[ModelConfig, Engine] | None = None
-        self._not_loadable: list[tuple[ModelConfig, EngineError]] = []
+        self._engines = EnginePool(engine_factory, keep_engines)
 
     def draw(
         self,
@@ -198,23 +199,31 @@ class Sampler:
         except EngineError as error:
             # What is stored of the call is found again. The engine's state is unknown.
             self._store.flush()
-            self._unload()
+            self._engines.drop(self._models[requests[0].model])
             if len(requests) == 1:
                 return [error]
         return [found for request in requests for found in self.draw_each([request])]
 
+    def expect(self, model_names: Iterable[str]) -> None:
+        """Take the models that may be needed from now on, so that no other engine is kept."""
+        self._engines.expect([self._models[name] for name in model_names])
+
     def shares_engine(self, a: str, b: str) -> bool:
         """Return whether two models, by name, are served by one engine."""
-        return _same_engine(self._models[a], self._models[b])
+        return same_engine(self._models[a], self._models[b])
+
+    def is_awake(self, model_name: str) -> bool:
+        """Return whether the model's engine is loaded and awake."""
+        return self._engines.is_awake(self._models[model_name])
 
     def is_loaded(self, model_name: str) -> bool:
-        """Return whether the model's engine runs."""
-        return self._loaded is not None and _same_engine(self._loaded[0], self._models[model_name])
+        """Return whether the model's engine is loaded; it may be asleep."""
+        return self._engines.is_loaded(self._models[model_name])
 
     def close(self) -> None:
         """Store what was drawn and end the engine; may be called twice."""
         self._store.flush()
-        self._unload()
+        self._engines.close()
 
     def _wanted(self, requests: Sequence[DrawRequest]) -> tuple[list[list[str]], _Wanted]:
         """Return the keys of each request's prompts, and all that the requests need."""
@@ -331,30 +340,11 @@ class Sampler:
                 samples[key].append(found[len(samples[key])])
 
     def _engine(self, model_name: str) -> Engine:
-        # The key holds the parts that the engine is made from. Two names for one model share it.
-        model = self._models[model_name]
-        if self._loaded is not None:
-            if _same_engine(self._loaded[0], model):
-                return self._loaded[1]
-            self._unload()
-        for failed, error in self._not_loadable:
-            if _same_engine(failed, model):
-                raise error
         started = time.monotonic()
         try:
-            engine = self._engine_factory(model)
-        except EngineError as error:
-            self._not_loadable.append((model, error))
-            raise
+            return self._engines.get(self._models[model_name])
         finally:
             self.totals[model_name].load_seconds += time.monotonic() - started
-        self._loaded = (model, engine)
-        return engine
-
-    def _unload(self) -> None:
-        loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            loaded[1].close()
 
     def _count(self, model_name: str, result: DrawResult, *, new_prompt: bool) -> None:
         total = self.totals[model_name]
@@ -422,17 +412,6 @@ def _stored(
         )
         for index, sample in zip(indices, completion.samples, strict=True)
     ]
-
-
-def _same_engine(a: ModelConfig, b: ModelConfig) -> bool:
-    # These fields come with each request, or matter only after it.
-    plain: dict[str, Any] = {
-        "name": "",
-        "prompt_style": "chat",
-        "template_args": {},
-        "thinking": None,
-    }
-    return dataclasses.replace(a, **plain) == dataclasses.replace(b, **plain)
 
 
 def _next_call(

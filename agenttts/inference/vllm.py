@@ -38,6 +38,7 @@ class VLLMEngine:
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
         self._llm: Any = None
+        self._sleeps = bool(config.options.get("enable_sleep_mode"))
         options: dict[str, Any] = dict(config.options)
         if is_cpu_build():
             profile = cpu_profile(config)
@@ -86,6 +87,16 @@ class VLLMEngine:
             )
             for request, prompt in zip(requests, prompts, strict=True)
         ]
+
+    def sleep(self) -> bool:
+        """Move the weights to the host's memory and give up the cache (vLLM's sleep level 1)."""
+        if self._sleeps:
+            self._llm.sleep(level=1)
+        return self._sleeps
+
+    def wake(self) -> None:
+        """Move the weights back to the GPUs."""
+        self._llm.wake_up()
 
     def close(self) -> None:
         """Release the model's memory."""

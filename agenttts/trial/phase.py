@@ -15,7 +15,14 @@ from typing import Literal, get_args
 
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json
-from agenttts.inference.base import Completion, Engine, ModelConfig, Request
+from agenttts.inference.base import (
+    Completion,
+    Engine,
+    ModelConfig,
+    Request,
+    put_to_sleep,
+    wake,
+)
 
 PHASE_FILE = "phase.json"
 PhaseName = Literal["load", "generate", "other"]
@@ -99,6 +106,16 @@ class _NotedEngine:
         completions = self._engine.generate(requests)
         self._notes.note("other", self._model)
         return completions
+
+    def sleep(self) -> bool:
+        """Put the engine to sleep, if it can."""
+        return put_to_sleep(self._engine)
+
+    def wake(self) -> None:
+        """Wake the engine, which is part of its start as far as limits are concerned."""
+        self._notes.note("load", self._model)
+        wake(self._engine)
+        self._notes.note("other", self._model)
 
     def close(self) -> None:
         """Close the engine."""

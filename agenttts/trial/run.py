@@ -71,7 +71,13 @@ def run_trials(
         # One shard writer per attempt, so that two attempts of a trial never share a file.
         writer = f"{trial_writer(specs[0].run, specs[0].trial)}{os.getpid()}"
         store = SampleStore(Path(specs[0].samples), writer=writer)
-        sampler = Sampler(store, models, specs[0].seed, noted(engine_factory, phases))
+        sampler = Sampler(
+            store,
+            models,
+            specs[0].seed,
+            noted(engine_factory, phases),
+            keep_engines=len(specs) > 1,
+        )
         try:
             _advance(trials, sampler)
         finally:
@@ -83,6 +89,7 @@ def run_trials(
 def _advance(trials: Sequence[_RunningTrial], sampler: Sampler) -> None:
     """Advance trials to their ends, the earliest stage first."""
     while waiting := [trial for trial in trials if trial.waits_for is not None]:
+        sampler.expect({name for trial in waiting for name in trial.models_from_here()})
         group = _next_group(waiting, sampler)
         try:
             drawn = sampler.draw_each([draw.request for _, draw in group])
@@ -102,14 +109,15 @@ def _next_group(
 ) -> list[tuple[_RunningTrial, StageDraw]]:
     """Return the trials to draw for next, and their draws.
 
-    They are in the earliest stage of all and need one engine: the one that is loaded if any trial
-    of that stage needs it.
+    They are in the earliest stage of all and need one engine: that which works if any trial of that
+    stage needs it, else one that is loaded.
     """
     draws = [(trial, trial.waits_for) for trial in waiting if trial.waits_for is not None]
     earliest = min(draw.stage for _, draw in draws)
     draws = [(trial, draw) for trial, draw in draws if draw.stage == earliest]
     names = [draw.request.model for _, draw in draws]
-    first = next((name for name in names if sampler.is_loaded(name)), names[0])
+    ready = [*filter(sampler.is_awake, names), *filter(sampler.is_loaded, names), names[0]]
+    first = ready[0]
     return [
         (trial, draw) for trial, draw in draws if sampler.shares_engine(first, draw.request.model)
     ]
@@ -133,6 +141,12 @@ class _RunningTrial:
     def models(self) -> dict[str, ModelConfig]:
         """The models that the trial may need."""
         return dict(self.spec.models) if self.spec is not None else {}
+
+    def models_from_here(self) -> list[str]:
+        """Return the names of the models of the current stage and of those after it."""
+        if self.spec is None or self.waits_for is None:
+            return []
+        return [choice.model for choice in self.spec.allocation.choices[self.waits_for.stage :]]
 
     @property
     def directory(self) -> Path:

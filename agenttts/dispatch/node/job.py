@@ -24,7 +24,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import UncompletedJobError
 
-from agenttts.dispatch.apptainer import SCRATCH, granted_devices
+from agenttts.dispatch.apptainer import SCRATCH, container_env, granted_devices
 from agenttts.dispatch.attempts import Attempt, count_state, read_attempts
 from agenttts.dispatch.base import JobRequest, JobTrial
 from agenttts.dispatch.blame import AttemptEnd, Stop, Verdict, blame
@@ -39,6 +39,7 @@ from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, rea
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service_job import queue_job
 from agenttts.dispatch.slurm.syntax import minutes
+from agenttts.files.memory import job_memory
 from agenttts.files.processes import oom_kills
 from agenttts.tables.schema import TrialState
 from agenttts.trial.phase import PHASE_FILE, read_phase
@@ -351,7 +352,8 @@ class TrialJob:
         return read_phase(self.directory) is not None
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self.env, **granted_devices()}
+        memory = container_env(job_memory(os.environ))
+        return {**os.environ, **self.env, **memory, **granted_devices()}
 
     def _say(self, text: str) -> None:
         """Print to submitit's log of the job.

@@ -1,0 +1,79 @@
+"""How much memory a program may still take: the machine's, its control group's, its job's.
+
+Sources: proc(5) meminfo; the kernel's cgroup-v2 documentation; sbatch(1), output environment
+variables. Sizes are in bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+MEMORY_VARIABLE = "AGENTTTS_JOB_MEMORY_MB"
+"""The memory of the job in MiB, for programs in containers, which do not see Slurm's variables."""
+
+
+def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes that this program and its children may still take.
+
+    It is the least of what the machine has available, what the control group leaves, and what the
+    job's limit leaves beside the processes that this program has started.
+    """
+    limits = [int(psutil.virtual_memory().available), *_left_in_groups(root)]
+    megabytes = os.environ.get(MEMORY_VARIABLE, "")
+    if megabytes.isdecimal() and int(megabytes) > 0:
+        limits.append((int(megabytes) << 20) - _resident())
+    return max(0, min(limits))
+
+
+def job_memory(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable that tells a program the memory of its Slurm job; empty without one."""
+    whole = environment.get("SLURM_MEM_PER_NODE", "")
+    a_cpu = environment.get("SLURM_MEM_PER_CPU", "")
+    cpus = environment.get("SLURM_CPUS_ON_NODE", "")
+    if whole.isdecimal() and int(whole) > 0:
+        return {MEMORY_VARIABLE: whole}
+    if a_cpu.isdecimal() and cpus.isdecimal() and int(a_cpu) > 0:
+        return {MEMORY_VARIABLE: str(int(a_cpu) * int(cpus))}
+    return {}
+
+
+def _left_in_groups(root: Path) -> list[int]:
+    """Return what the limits of this process's control group and those above it leave."""
+    left = []
+    for limit_name, usage_name, folder in (
+        ("memory.max", "memory.current", root),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", root / "memory"),
+    ):
+        for group in _groups(folder):
+            with suppress(OSError, ValueError):  # no such group, or "max"
+                limit = int((group / limit_name).read_text(encoding="ascii"))
+                used = int((group / usage_name).read_text(encoding="ascii"))
+                left.append(limit - used)
+    return left
+
+
+def _groups(folder: Path) -> list[Path]:
+    """Return the folders of this process's control group and of those that hold it."""
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "" or "memory" in controllers.split(","):
+                place = folder / path.lstrip("/")
+                return [place, *(p for p in place.parents if p.is_relative_to(folder))]
+    return []
+
+
+def _resident() -> int:
+    """Return the resident memory of this process and its descendants."""
+    total = 0
+    with suppress(psutil.Error):
+        me = psutil.Process()
+        for process in [me, *me.children(recursive=True)]:
+            with suppress(psutil.Error):
+                total += process.memory_info().rss
+    return total

@@ -1,0 +1,208 @@
+"""Keep engines loaded while memory allows, so that each model is loaded as rarely as possible.
+
+Models that share GPUs take turns: an engine that can sleep gives up the GPU's memory and keeps its
+weights in the memory of the host, from where it is back within a second (vLLM's sleep mode, level
+1). Engines without GPUs stay as they are beside each other. Where memory does not suffice, the
+engine that was used longest ago is closed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agenttts.files.memory import available_memory
+from agenttts.inference.base import Engine, EngineError, ModelConfig, put_to_sleep, wake
+from agenttts.inference.engines import ENGINES
+
+log = logging.getLogger(__name__)
+
+MOST_ASLEEP = 2
+"""The most engines asleep at a time.
+
+Each keeps 1.0 to 2.4 GB of its GPU (vLLM 0.26 on an H100, 1.5B and 7B models, measured 2026-11),
+which the next engine's share of the memory, 0.9 by default, has to leave free."""
+PROCESS_BYTES = 2 << 30
+"""Memory of an engine's process beside weights and cache: libraries, buffers (torch on a CPU)."""
+LOADED_FACTOR = 1.3
+"""Memory of loaded weights by their size on disk; more than 1 for buffers while they are loaded."""
+CACHE_BYTES = 512 << 20
+"""Memory of the cache of keys and values, as vLLM's CPU profile sets it (`inference.vllm`)."""
+
+
+class EnginePool:
+    """The engines of one process.
+
+    An engine that could not be loaded is not loaded again. Without ``expect``, every engine may be
+    needed again.
+
+    Args:
+        factory: Makes the engine of a model, with its model loaded.
+        keep: Whether engines are kept; else there is one at a time.
+        available: Returns the bytes of the host's memory that may still be taken.
+    """
+
+    def __init__(
+        self,
+        factory: Callable[[ModelConfig], Engine],
+        keep: bool = True,
+        available: Callable[[], int] = available_memory,
+    ) -> None:
+        self._factory = factory
+        self._keep = keep
+        self._available = available
+        self._expected: list[ModelConfig] | None = None
+        self._loaded: list[_Loaded] = []  # the one used last is the last
+        self._failed: list[tuple[ModelConfig, EngineError]] = []
+
+    def is_loaded(self, model: ModelConfig) -> bool:
+        """Return whether a call of the model needs no loading."""
+        return self._find(model) is not None
+
+    def is_awake(self, model: ModelConfig) -> bool:
+        """Return whether a call of the model needs neither loading nor waking."""
+        found = self._find(model)
+        return found is not None and not found.asleep
+
+    def expect(self, models: list[ModelConfig]) -> None:
+        """Take the models that may be needed from now on; the engines of others are not kept."""
+        self._expected = models
+
+    def get(self, model: ModelConfig) -> Engine:
+        """Return the model's engine, loaded and awake.
+
+        Raises:
+            EngineError: The model cannot be loaded.
+        """
+        for failed, error in self._failed:
+            if same_engine(failed, model):
+                raise error
+        found = self._find(model)
+        if found is None:
+            found = self._load(model)
+        elif found.asleep:
+            self._free_gpus(found)
+            wake(found.engine)
+            found.asleep = False
+        self._loaded.remove(found)
+        self._loaded.append(found)
+        return found.engine
+
+    def drop(self, model: ModelConfig) -> None:
+        """Close the model's engine, whose state is not known."""
+        found = self._find(model)
+        if found is not None:
+            self._close(found)
+
+    def close(self) -> None:
+        """Close all engines; may be called twice."""
+        while self._loaded:
+            self._close(self._loaded[-1])
+
+    def _load(self, model: ModelConfig) -> _Loaded:
+        for other in [other for other in self._loaded if not self._is_kept(other.model)]:
+            self._close(other)
+        if model.gpus:
+            self._free_gpus(None)
+        else:
+            self._free_memory(host_bytes(model))
+        try:
+            engine = self._factory(self._that_sleeps(model))
+        except EngineError as error:
+            if error.kind != "OOM" or not self._loaded:
+                self._failed.append((model, error))
+                raise
+            # The engines that are kept take the memory: without them it may suffice.
+            log.warning("%s; the other engines are closed, and it is loaded again", error)
+            self.close()
+            engine = self._load_alone(model)
+        found = _Loaded(model, engine)
+        self._loaded.append(found)
+        return found
+
+    def _load_alone(self, model: ModelConfig) -> Engine:
+        try:
+            return self._factory(self._that_sleeps(model))
+        except EngineError as error:
+            self._failed.append((model, error))
+            raise
+
+    def _free_gpus(self, needed: _Loaded | None) -> None:
+        """Put the engines that use GPUs to sleep, all but ``needed``; close what cannot sleep."""
+        for other in [o for o in self._loaded if o is not needed and o.model.gpus and not o.asleep]:
+            other.asleep = host_bytes(other.model) <= self._available() and put_to_sleep(
+                other.engine
+            )
+            if not other.asleep:
+                self._close(other)
+        asleep = [other for other in self._loaded if other.asleep and other is not needed]
+        for other in asleep[:-MOST_ASLEEP]:
+            self._close(other)
+
+    def _free_memory(self, needed: int) -> None:
+        """Close engines, that used longest ago first, until the host has so many bytes."""
+        while self._loaded and self._available() < needed:
+            self._close(self._loaded[0])
+
+    def _is_kept(self, model: ModelConfig) -> bool:
+        """Return whether a model may be needed again while another one is loaded."""
+        if not self._keep or self._expected is None:
+            return self._keep
+        return any(same_engine(model, other) for other in self._expected)
+
+    def _that_sleeps(self, model: ModelConfig) -> ModelConfig:
+        """Return the model's configuration, with vLLM's sleep mode if it may have to make room.
+
+        A user's own setting of it stays.
+        """
+        if not (self._keep and model.gpus and model.engine == "vllm"):
+            return model
+        options = {"enable_sleep_mode": True, **model.options}
+        return dataclasses.replace(model, options=options)
+
+    def _find(self, model: ModelConfig) -> _Loaded | None:
+        return next((found for found in self._loaded if same_engine(found.model, model)), None)
+
+    def _close(self, loaded: _Loaded) -> None:
+        self._loaded.remove(loaded)
+        loaded.engine.close()
+
+
+@dataclasses.dataclass(eq=False)
+class _Loaded:
+    """An engine that is loaded."""
+
+    model: ModelConfig
+    engine: Engine
+    asleep: bool = False
+
+
+def same_engine(a: ModelConfig, b: ModelConfig) -> bool:
+    """Return whether one engine serves two models."""
+    # These fields come with each request, or matter only after it.
+    plain: dict[str, Any] = {
+        "name": "",
+        "prompt_style": "chat",
+        "template_args": {},
+        "thinking": None,
+    }
+    return dataclasses.replace(a, **plain) == dataclasses.replace(b, **plain)
+
+
+def host_bytes(model: ModelConfig) -> int:
+    """Return the memory that an engine takes on the host: loaded without GPUs, or asleep.
+
+    It follows from the sizes of the weight files. It is 0 for an engine that loads no weights.
+    """
+    if not ENGINES[model.engine].own_process:
+        return 0
+    folder = Path(model.path)
+    weights = 0
+    for pattern in ("*.safetensors", "*.bin", "*.gguf"):
+        weights = sum(file.stat().st_size for file in folder.glob(pattern))
+        if weights:
+            break
+    return int(weights * LOADED_FACTOR) + CACHE_BYTES + PROCESS_BYTES

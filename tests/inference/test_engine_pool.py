@@ -1,0 +1,239 @@
+"""Engines that are kept: which are loaded, put to sleep, woken and closed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.inference.base import EngineError, ModelConfig
+from agenttts.inference.engine_pool import MOST_ASLEEP, EnginePool, host_bytes
+
+GB = 10**9
+
+
+class Machine:
+    """A machine of so much host memory; engines take what `host_bytes` says of their models."""
+
+    def __init__(self, memory: float = 1e12, sleeps: bool = True, no_room: tuple[str, ...] = ()):
+        self.memory = memory
+        self.sleeps = sleeps
+        self.no_room = no_room
+        self.events: list[str] = []
+        self.awake: set[str] = set()
+        self.asleep: set[str] = set()
+        self.models: dict[str, ModelConfig] = {}
+
+    def available(self) -> int:
+        kept = [
+            m
+            for n, m in self.models.items()
+            if n in self.asleep or (n in self.awake and not m.gpus)
+        ]
+        return int(self.memory - sum(host_bytes(model) for model in kept))
+
+    def load(self, config: ModelConfig) -> MachineEngine:
+        self.events.append(f"load {config.name}")
+        if config.name in self.no_room and (self.awake or self.asleep):
+            raise EngineError("no room", kind="OOM")
+        if config.name == "broken":
+            raise EngineError("broken", kind="OOM")
+        return MachineEngine(self, config)
+
+    def pool(self, keep: bool = True) -> EnginePool:
+        return EnginePool(self.load, keep, self.available)
+
+
+class MachineEngine:
+    def __init__(self, machine: Machine, config: ModelConfig):
+        on_gpus = [n for n in machine.awake if machine.models[n].gpus]
+        assert not (config.gpus and on_gpus), f"{on_gpus} still hold the GPUs"
+        self.machine, self.config = machine, config
+        machine.models[config.name] = config
+        machine.awake.add(config.name)
+
+    def sleep(self) -> bool:
+        if self.machine.sleeps and self.config.options.get("enable_sleep_mode"):
+            self.machine.events.append(f"sleep {self.config.name}")
+            self.machine.awake.remove(self.config.name)
+            self.machine.asleep.add(self.config.name)
+            return True
+        return False
+
+    def wake(self) -> None:
+        self.machine.events.append(f"wake {self.config.name}")
+        on_gpus = [n for n in self.machine.awake if self.machine.models[n].gpus]
+        assert not on_gpus, f"{on_gpus} still hold the GPUs"
+        self.machine.asleep.remove(self.config.name)
+        self.machine.awake.add(self.config.name)
+
+    def close(self) -> None:
+        self.machine.events.append(f"close {self.config.name}")
+        self.machine.awake.discard(self.config.name)
+        self.machine.asleep.discard(self.config.name)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model with so many bytes of weights: ``model("a", gpus=1, size=100)``."""
+
+    def make(name: str, gpus: int = 1, size: int = 100, **options: object) -> ModelConfig:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        with (folder / "model.safetensors").open("wb") as weights:
+            weights.truncate(size)
+        return ModelConfig(name, str(folder), gpus=gpus, options=options)
+
+    return make
+
+
+def test_models_that_share_gpus_sleep_and_wake(model):
+    machine = Machine()
+    pool = machine.pool()
+    a, b = model("a"), model("b")
+    for one in (a, b, a, a, b):
+        pool.get(one)
+    assert machine.events == [
+        "load a",
+        "sleep a",
+        "load b",
+        "sleep b",
+        "wake a",
+        "sleep a",
+        "wake b",
+    ]
+    assert pool.is_awake(b)
+    assert pool.is_loaded(a)
+    assert not pool.is_awake(a)
+    pool.close()
+    assert not machine.awake | machine.asleep
+    pool.close()
+
+
+def test_without_keeping_there_is_one_engine_at_a_time(model):
+    machine = Machine()
+    pool = machine.pool(keep=False)
+    for name in "aba":
+        pool.get(model(name))
+    assert machine.events == ["load a", "close a", "load b", "close b", "load a"]
+
+
+def test_an_engine_that_is_not_needed_any_more_is_closed(model):
+    machine = Machine()
+    pool = machine.pool()
+    a, b = model("a"), model("b")
+    pool.get(a)
+    pool.expect([b])
+    pool.get(b)
+    assert machine.events == ["load a", "close a", "load b"]
+
+
+def test_an_engine_that_cannot_sleep_is_closed(model):
+    machine = Machine(sleeps=False)
+    pool = machine.pool()
+    pool.get(model("a"))
+    pool.get(model("b"))
+    assert machine.events == ["load a", "close a", "load b"]
+
+
+def test_a_user_s_own_setting_of_the_sleep_mode_stays(model):
+    machine = Machine()
+    pool = machine.pool()
+    pool.get(model("a", enable_sleep_mode=False))
+    pool.get(model("b"))
+    assert machine.events == ["load a", "close a", "load b"]
+
+
+def test_weights_that_the_host_has_no_memory_for_are_not_kept(model):
+    machine = Machine(memory=4 * GB)
+    pool = machine.pool()
+    pool.get(model("a", size=4 * GB))
+    pool.get(model("b"))
+    assert machine.events == ["load a", "close a", "load b"]
+
+
+def test_few_engines_sleep_at_a_time(model):
+    machine = Machine()
+    pool = machine.pool()
+    for name in "abcde":
+        pool.get(model(name))
+    assert len(machine.asleep) == MOST_ASLEEP
+    assert machine.asleep == {"c", "d"}, "those used last"
+
+
+def test_engines_without_gpus_stay_beside_each_other_while_memory_lasts(model):
+    machine = Machine(memory=10 * GB)
+    pool = machine.pool()
+    a, b, c = (model(name, gpus=0, size=GB) for name in "abc")
+    pool.get(a)
+    pool.get(b)
+    pool.get(a)
+    assert machine.events == ["load a", "load b"]
+    pool.get(c)
+    assert machine.events == ["load a", "load b", "close b", "load c"], "the one used longest ago"
+
+
+def test_an_engine_for_which_memory_does_not_suffice_beside_others_is_loaded_alone(model):
+    machine = Machine(no_room=("b",))
+    pool = machine.pool()
+    pool.get(model("a"))
+    pool.get(model("b"))
+    assert machine.events == ["load a", "sleep a", "load b", "close a", "load b"]
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_no_more(model):
+    machine = Machine()
+    pool = machine.pool()
+    for _ in range(3):
+        with pytest.raises(EngineError, match="broken"):
+            pool.get(model("broken"))
+    assert machine.events == ["load broken"]
+
+
+def test_two_names_for_one_model_are_one_engine(model):
+    machine = Machine()
+    pool = machine.pool()
+    a = model("a")
+    pool.get(a)
+    pool.get(ModelConfig("other", a.path, prompt_style="few_shot_chat"))
+    assert machine.events == ["load a"]
+
+
+def test_an_engine_of_unknown_state_is_dropped(model):
+    machine = Machine()
+    pool = machine.pool()
+    pool.get(model("a"))
+    pool.drop(model("a"))
+    pool.drop(model("b"))
+    assert not pool.is_loaded(model("a"))
+    assert machine.events == ["load a", "close a"]
+
+
+def test_memory_follows_from_the_weights(model, tmp_path):
+    assert host_bytes(model("a", size=10 * GB)) - host_bytes(model("b", size=0)) == 13 * GB
+    script = ModelConfig("s", str(tmp_path / "script.json"), engine="scripted")
+    assert host_bytes(script) == 0
+
+
+NAMES = st.sampled_from(["a", "b", "c", "cpu1", "cpu2"])
+
+
+@given(st.lists(NAMES, max_size=20), st.integers(3, 60), st.booleans())
+def test_no_sequence_overfills_the_machine(tmp_path_factory, names, memory, sleeps):
+    machine = Machine(memory=memory * GB, sleeps=sleeps)
+    pool = machine.pool()
+    for name in names:
+        folder = Path("/nonexistent") / name
+        config = ModelConfig(name, str(folder), gpus=0 if name.startswith("cpu") else 1)
+        engine = pool.get(config)
+        assert engine.config.name == name
+        assert pool.is_awake(config)
+        assert name in machine.awake
+        assert len(machine.asleep) <= MOST_ASLEEP
+        on_gpus = [n for n in machine.awake if machine.models[n].gpus]
+        assert len(on_gpus) <= 1
+        assert machine.available() >= 0 or len(machine.awake) == 1
+    pool.close()
+    assert not machine.awake | machine.asleep
