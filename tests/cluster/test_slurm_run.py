@@ -97,6 +97,40 @@ def test_a_lost_node_costs_an_attempt_not_the_trial(slurm_cli, cluster, scripted
     assert set(table(run)["state"]) == {"COMPLETED"}
 
 
+def test_a_node_lost_in_the_middle_of_a_list_costs_nothing_that_was_finished(
+    cli, slurm_cli, cluster, scripted_spec, tmp_path
+):
+    """Jobs of several trials in containers: the same table as one trial a job on this machine."""
+    slow = {"seconds_per_sample": 0.02}
+    spec = scripted_spec(
+        "lists", models__strong__gpus=1, models__weak__gpus=1, search__iterations=1,
+        models__strong__options=slow, models__weak__options=slow,
+    )  # fmt: skip
+    none = ("--set", "models.strong.gpus=0", "--set", "models.weak.gpus=0")
+    assert cli("launch", spec, "--name", "here", *none, "--wait").returncode == 0
+    (tmp_path / "lists-of-3.yaml").write_text(TESTCLUSTER.read_text() + "trials_per_job: 3\n")
+    assert slurm_cli("launch", spec, "--cluster", "./lists-of-3.yaml").returncode == 0
+    run = tmp_path / "results/lists"
+    records = until(lambda: attempts(run), "the first attempts", pause=0.2)
+    [row] = [r for r in cluster.queue() if "trials=t0000," in r["comment"]]
+    assert row["name"].startswith("i0t0+")
+    assert "models=" in row["comment"]
+    controller = json.loads((run / "controller.json").read_text())["job_id"]
+    home = cluster.run("squeue", "-h", "-j", controller, "-o", "%N").strip()
+    node = next((a["node"] for a in records if a["node"] != home), home)
+    cluster.script("kill-node", cluster.directory, node)
+    try:
+        done = slurm_cli("resume", "lists", "--wait", timeout=400)
+        assert done.returncode == 0, done.stderr
+    finally:
+        cluster.script("restart-node", cluster.directory, node)
+    assert outcome(run) == outcome(tmp_path / "results/here")
+    ends = [event["trial"] for event in journal_events(run, "finished")]
+    assert len(ends) == len(set(ends))
+    assert any(record["together"] > 1 for record in attempts(run))
+    assert table(run)["gpu_seconds"].min() > 0
+
+
 def test_an_unknown_partition_is_refused_and_named(slurm_cli, scripted_spec, tmp_path):
     profile = TESTCLUSTER.read_text().replace("partition: cpu", "partition: cpus")
     (tmp_path / "odd.yaml").write_text(profile)
