@@ -37,7 +37,7 @@ class EnginePool:
     """The engines of one process.
 
     An engine that could not be loaded is not loaded again. Without ``expect``, every engine may be
-    needed again.
+    needed again. ``starts`` counts the engines that were started.
 
     Args:
         factory: Makes the engine of a model, with its model loaded.
@@ -55,6 +55,7 @@ class EnginePool:
         self._keep = keep
         self._available = available
         self._expected: list[ModelConfig] | None = None
+        self.starts = 0
         self._loaded: list[_Loaded] = []  # the one used last is the last
         self._failed: list[tuple[ModelConfig, EngineError]] = []
 
@@ -119,6 +120,7 @@ class EnginePool:
             log.warning("%s; the other engines are closed, and it is loaded again", error)
             self.close()
             engine = self._load_alone(model)
+        self.starts += 1
         found = _Loaded(model, engine)
         self._loaded.append(found)
         return found

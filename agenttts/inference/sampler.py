@@ -85,12 +85,14 @@ class Drawn:
     """The result of a `DrawRequest`: one `DrawResult` per prompt, in order.
 
     ``load_seconds`` and ``generate_seconds`` are the request's part of the wall seconds that the
-    call took. The parts of the requests of one call add up to the whole.
+    call took. The parts of the requests of one call add up to the whole. ``engine_starts`` counts
+    the engines that were started for this request, the first of the call that needed one.
     """
 
     results: list[DrawResult]
     load_seconds: float = 0.0
     generate_seconds: float = 0.0
+    engine_starts: int = 0
 
 
 @dataclass
@@ -174,7 +176,7 @@ class Sampler:
         """
         keys, wanted = self._wanted(requests)
         samples = self._store.lookup(wanted.numbers)
-        before = self._seconds_of(requests)
+        before, starts = self._seconds_of(requests), self._engines.starts
         drawn = self._draw_missing(requests, wanted, samples)
         seconds = [after - b for after, b in zip(self._seconds_of(requests), before, strict=True)]
         results = [
@@ -182,10 +184,18 @@ class Sampler:
             for request, own in zip(requests, keys, strict=True)
         ]
         new = [sum(_new_tokens(result) for result in found) for found in results]
+        load, generate = seconds
         total = sum(new)
+        parts = [tokens / total if total else 0.0 for tokens in new]
+        first = next((number for number, tokens in enumerate(new) if tokens), 0)
         return [
-            Drawn(found, *(value * tokens / total if total else 0.0 for value in seconds))
-            for found, tokens in zip(results, new, strict=True)
+            Drawn(
+                found,
+                load_seconds=load * part,
+                generate_seconds=generate * part,
+                engine_starts=self._engines.starts - starts if number == first else 0,
+            )
+            for number, (found, part) in enumerate(zip(results, parts, strict=True))
         ]
 
     def draw_each(self, requests: Sequence[DrawRequest]) -> list[Drawn | EngineError]:

@@ -38,7 +38,9 @@ class TrialOutput:
     standard error over the examples; None where it is unknown, as from an older image.
     ``metrics_stderr`` has the standard error of each metric; it is empty from an older image.
     ``cut_samples`` says how many samples of each stage were drawn, and how many of them ended at
-    the stage's ``decode_tokens``; it is empty where that is unknown.
+    the stage's ``decode_tokens``; it is empty where that is unknown. ``engine_starts`` counts the
+    engines that were started for this trial. An engine that several trials of a job use counts for
+    the first of them.
     """
 
     score: float
@@ -52,6 +54,7 @@ class TrialOutput:
     score_stderr: float | None = None
     cut_samples: Sequence[StageCuts] = ()
     metrics_stderr: Mapping[str, float | None] = field(default_factory=dict)
+    engine_starts: int = 0
 
 
 @dataclass(frozen=True)

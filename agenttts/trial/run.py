@@ -135,6 +135,7 @@ class _RunningTrial:
     waits_for: StageDraw | None = None
     failed: bool = False
     _evaluation: Evaluation | None = None
+    _starts: int = 0
     _seconds: dict[str, float] = field(default_factory=lambda: {"load": 0.0, "generate": 0.0})
 
     @property
@@ -170,6 +171,7 @@ class _RunningTrial:
         """Go on with the samples that the trial waited for, to the next draw or the end."""
         self._seconds["load"] += drawn.load_seconds
         self._seconds["generate"] += drawn.generate_seconds
+        self._starts += drawn.engine_starts
         evaluation = self._evaluation
         assert evaluation is not None
         self._step(lambda: evaluation.send(drawn.results))
@@ -189,7 +191,8 @@ class _RunningTrial:
                 return
             except StopIteration as end:
                 output, examples = end.value
-            self._store(replace(output, seconds=self._seconds), examples)
+            output = replace(output, seconds=self._seconds, engine_starts=self._starts)
+            self._store(output, examples)
         except EngineError as error:  # e.g. of an embedding model that the task uses
             self.fail(Fault(error.kind, str(error), "engine"))
         except AgentTTSError as error:

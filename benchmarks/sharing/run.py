@@ -28,7 +28,7 @@ import polars as pl
 from agenttts import tasks
 from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import ModelConfig
-from agenttts.loop.job_builder import shares
+from agenttts.loop.job_builder import sample_partitions
 from agenttts.run.journal import PlannedTrial
 from agenttts.space import Allocation, Choice
 from agenttts.tasks.base import TaskConfig
@@ -143,7 +143,8 @@ def written(folder: Path, arguments: argparse.Namespace, sharing: bool) -> list[
             samples=str(folder / "samples"),
         )
         if sharing:
-            spec = replace(spec, shares=shares(trial, planned, len(planned)))
+            partitions = sample_partitions(trial, [[other] for other in planned], len(planned))
+            spec = replace(spec, shares=partitions)
         atomic_write_json(directory / SPEC_FILE, spec.to_json())
         specs.append(spec)
     return specs

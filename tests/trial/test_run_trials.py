@@ -98,6 +98,8 @@ def test_each_model_is_started_once_and_each_sample_drawn_once(tmp_path):
         run_list([spec], alone)
     assert engines.started == ["weak", "strong"], "they stay loaded"
     assert len(alone.started) == 7
+    shared = [read_result(tmp_path / "a" / "trials" / f"t{n:04}").engine_starts for n in range(4)]
+    assert shared == [1, 0, 1, 0], "the first that needs an engine is charged for it"
     count = {
         name: [sum(n for m, n in e.calls if m == name) for e in (engines, alone)]
         for name in ("weak", "strong")
