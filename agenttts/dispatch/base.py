@@ -55,6 +55,7 @@ class JobRequest:
         needs: Files and directories that the trial reads, which its node must see.
         exclude: Nodes that it should not run on.
         trials: Its trials; empty: one, whose directory is the job's.
+        stays: Whether it stays for further lists of trials when its own have ended.
     """
 
     trial: str
@@ -68,6 +69,7 @@ class JobRequest:
     needs: tuple[Path, ...] = ()
     exclude: tuple[str, ...] = ()
     trials: tuple[JobTrial, ...] = ()
+    stays: bool = False
 
 
 JOB_STATES: Mapping[str, str] = {

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from agenttts.dispatch.attempts import count_state
@@ -208,13 +208,22 @@ class _ThreadJob(TrialJob):
                 return _StoppableEngine(create_engine(config, stream), self._check)
 
             return run_trials(
-                trials.specs,
+                trials,
                 engine,
-                notes=trials.notes,
+                more=self._further_lists(),
                 out=stream,
                 err=stream,
                 ended=lambda _: self._finish_ended(),
             )
+
+    def _further_lists(self) -> Iterator[Sequence[Path]]:
+        """Yield the lists of the mailbox, as spec files, while the job stays."""
+        while self.linger_seconds and (due := self._next_trials()) is not None:
+            self._check()
+            if due:
+                yield self._specs(due)
+            else:
+                time.sleep(_POLL_S)
 
     def _check(self) -> None:
         """Raise `_Stop` if the job must end."""

@@ -183,6 +183,11 @@ class Profile(Section):
 
     A job starts each model once for all its trials and draws their common samples once.
     """
+    linger_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds that a job without trials stays for those of the next iteration.
+
+    It keeps its GPUs and its engines meanwhile. 0: a job ends with its trials.
+    """
     throttle: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude=True)
     """The old name of ``max_running``; still read, with a warning."""
     max_pending: Annotated[int, Field(ge=1)] = 1000

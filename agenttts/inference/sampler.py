@@ -146,7 +146,7 @@ class Sampler:
     ) -> None:
         self.totals: dict[str, ModelTotals] = {name: ModelTotals() for name in models}
         self._store = store
-        self._models = models
+        self._models = dict(models)
         self._run_seed = run_seed
         self._samples_a_call = samples_a_call
         self._engines = EnginePool(engine_factory, keep_engines)
@@ -213,6 +213,12 @@ class Sampler:
             if len(requests) == 1:
                 return [error]
         return [found for request in requests for found in self.draw_each([request])]
+
+    def add_models(self, models: Mapping[str, ModelConfig]) -> None:
+        """Add models that may be drawn from."""
+        self._models |= models
+        for name in models:
+            self.totals.setdefault(name, ModelTotals())
 
     def expect(self, model_names: Iterable[str]) -> None:
         """Take the models that may be needed from now on, so that no other engine is kept."""

@@ -176,6 +176,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         at_once=profile.max_running,
         samples=samples,
         cache=cache,
+        stays=profile.linger_seconds > 0,
     )
     check_models(run, spec, record)
     check_trials(run, searcher.space, journal)

@@ -26,11 +26,13 @@ from agenttts.dispatch.attempts import (
 from agenttts.dispatch.base import (
     JobRequest,
     JobStatus,
+    JobTrial,
     QueueUnavailable,
     Scheduler,
     SubmitLimitReached,
 )
 from agenttts.dispatch.blame import Verdict
+from agenttts.dispatch.node.mailbox import Mailbox
 from agenttts.errors import AgentTTSError, MissingRequirement
 from agenttts.files.atomic import atomic_write_parquet
 from agenttts.files.trouble import PATIENCE_S, FilePatience, passing_trouble
@@ -41,7 +43,13 @@ from agenttts.loop.strays import end_strays
 from agenttts.loop.verdicts import ends_its_job, last_word, look_anew, verdict_of
 from agenttts.run.directory import RunDirectory, RunGone
 from agenttts.run.examples import ExamplesGuard
-from agenttts.run.journal import IN_SHARED_JOB, NEVER_SUBMITTED, Journal, TrialProgress
+from agenttts.run.journal import (
+    IN_SHARED_JOB,
+    NEVER_SUBMITTED,
+    Journal,
+    TrialProgress,
+    WorkerProgress,
+)
 from agenttts.run.rows import row_from_json, row_to_json
 from agenttts.tables.schema import TrialRow, TrialState, trials_frame
 from agenttts.trial.result import read_fault, read_result
@@ -51,6 +59,8 @@ log = logging.getLogger(__name__)
 # How long the jobs of a submission without an answer are looked for. Jobs that appear later end by
 # themselves.
 _APPEARS_WITHIN = timedelta(minutes=30)
+# How long workers that are not needed any more may take to close their engines.
+_RETIRES_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,8 @@ class Evaluation:
         self._server = server
         self._check = check
         self._ended: dict[str, float] = {}
+        # Whether each job ran at the last look.
+        self._running: dict[str, bool] = {}
         self._excluded: tuple[str, ...] = ()
         # Nodes that are not avoided any more: jobs that avoided all of them were refused.
         self._needed: set[str] = set()
@@ -152,6 +164,7 @@ class Evaluation:
             RunGone: The run's directory is gone.
         """
         self._check_examples(trials)
+        self._write_mailboxes()
         trouble: float | None = None
         files = self._file_patience()
         while True:
@@ -174,8 +187,7 @@ class Evaluation:
                 if self._may_appear_late(now):
                     self.end_strays()
                 due = [t for t in waiting if t.batch is None and self._may_start(t, now)]
-                live = len({(t.batch, t.position) for t in waiting if t.batch is not None})
-                self._submit(due, live)
+                self._submit(self._assign(due), self._live(waiting))
                 trouble = None
                 files.passed()
             except SubmitLimitReached as error:
@@ -269,7 +281,7 @@ class Evaluation:
 
         Nothing uses their results, or another job computes the same.
         """
-        known = _jobs(self._journal.state.unfinished())
+        known = [*_jobs(self._journal.state.unfinished()), *self._workers()]
         end_strays(self._journal, self._scheduler, self._builder.tokens, known)
 
     def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
@@ -341,9 +353,92 @@ class Evaluation:
                 batch=batch,
                 trials=[t for trials in names for t in trials],
                 lists=names,
+                stays=self._builder.stays,
+                gpus=requests[0].gpus,
             )
             found = self._start_jobs(batch, requests)
             self._journal.append("submitted", batch=batch, jobs=_by_trial(found, started))
+
+    def _live(self, waiting: Iterable[TrialProgress]) -> int:
+        """Return the number of jobs that live: those of trials, and workers without trials."""
+        jobs = {t.job_id or f"{t.batch}.{t.position}" for t in waiting if t.batch is not None}
+        return len(jobs.union(self._workers()))
+
+    def _workers(self) -> dict[str, WorkerProgress]:
+        """Return the workers that are not known to have ended, by their jobs."""
+        workers = self._journal.state.workers.values()
+        return {worker.job_id: worker for worker in workers if worker.job_id is not None}
+
+    def _idle_workers(self) -> list[WorkerProgress]:
+        """Return the workers that run and have no trial left."""
+        busy = set(_jobs(self._journal.state.unfinished()))
+        return [
+            worker
+            for job_id, worker in self._workers().items()
+            if job_id not in busy and self._running.get(job_id, False)
+        ]
+
+    def _assign(self, due: Sequence[TrialProgress]) -> list[TrialProgress]:
+        """Give trials to workers that have none.
+
+        Returns:
+            The trials for which no worker was free.
+        """
+        idle = self._idle_workers()
+        if not idle:
+            return list(due)
+        left: list[TrialProgress] = []
+        lists = job_lists(due, self._settings.trials_per_job, self._builder.gpus)
+        for members in lists:
+            gpus = max(self._builder.gpus(t.planned) for t in members)
+            worker = next((worker for worker in idle if worker.gpus == gpus), None)
+            if worker is None:
+                left += members
+                continue
+            idle.remove(worker)
+            earlier = [t.earlier_attempts for t in members]
+            beside = [[t.planned for t in other] for other in self._beside(members, lists)]
+            self._builder.members([t.planned for t in members], beside, earlier)
+            names = [t.planned.trial for t in members]
+            attempts = {name: len(read_attempts(self._run.trial(name))) for name in names}
+            self._journal.append("assigned", worker=worker.name, attempts=attempts)
+            self._write_list(worker)
+        order = {t.planned.trial: number for number, t in enumerate(due)}
+        return sorted(left, key=lambda t: order[t.planned.trial])
+
+    def _write_mailboxes(self) -> None:
+        """Write the lists that an earlier controller recorded and may not have written."""
+        for worker in self._workers().values():
+            if worker.lists:
+                self._write_list(worker)
+
+    def _write_list(self, worker: WorkerProgress) -> None:
+        members = self._progress(worker.trials)
+        trials = [JobTrial(self._run.trial(t.planned.trial), t.earlier_attempts) for t in members]
+        Mailbox(self._run.worker(worker.name)).give(worker.lists, trials)
+
+    def retire_workers(self) -> None:
+        """End the workers, because nothing more is evaluated; those that do not end are cancelled.
+
+        Raises:
+            QueueUnavailable: The queue gives no answer.
+        """
+        for worker in self._workers().values():
+            Mailbox(self._run.worker(worker.name)).retire()
+        deadline = time.monotonic() + _RETIRES_WITHIN_S
+        while self._note_workers() and time.monotonic() < deadline:
+            time.sleep(min(1.0, self._settings.poll_seconds))
+        if workers := self._workers():
+            self._scheduler.cancel(workers)
+
+    def _note_workers(self, known: Mapping[str, JobStatus] | None = None) -> bool:
+        """Record which workers have ended; return whether some have not."""
+        workers = self._workers()
+        statuses = self._scheduler.poll(workers) if known is None else known
+        ended = [workers[job].name for job in workers if job in statuses and statuses[job].ended]
+        if ended:
+            self._journal.append("workers_ended", workers=ended)
+        return len(ended) < len(workers)
 
     def _start_jobs(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         """Submit jobs; if the cluster has no other nodes, submit without exclusions."""
@@ -366,11 +461,17 @@ class Evaluation:
 
     def _collect(self, trials: Sequence[TrialProgress]) -> bool:
         """Finish every trial that has ended; return whether there was one."""
-        statuses = self._scheduler.poll(_jobs([t for t in trials if t.row is None]))
+        jobs = _jobs([t for t in trials if t.row is None])
+        statuses = self._scheduler.poll(list(dict.fromkeys([*jobs, *self._workers()])))
+        self._running = {
+            job: not (status.ended or status.pending or status.completing)
+            for job, status in statuses.items()
+        }
         changed = False
         for progress in (t for t in trials if t.row is None):
             status = statuses.get(progress.job_id or "")
             changed |= self._collect_one(progress, status)
+        self._note_workers(statuses)
         return changed
 
     def _collect_one(self, progress: TrialProgress, status: JobStatus | None) -> bool:
@@ -383,14 +484,20 @@ class Evaluation:
         if status is None and not directory.exists():
             return False
         # In a job of several trials, a trial may have ended while the job goes on.
-        if lives and not completing and progress.together == 1:
+        goes_on = progress.together > 1 or progress.job_id in self._workers()
+        if lives and not completing and not goes_on:
             return False
         look_anew(directory)
         output = read_result(directory, patient=True)
         attempts = self._counted_attempts(progress)
         last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
+        if (
+            progress.assigned is not None
+            and len(attempts) <= progress.assigned - progress.earlier_attempts
+        ):
+            last = None  # an attempt of the same worker, before it was given the trial again
         if output is not None:
-            if lives and progress.together > 1 and last is not None and last.finished is None:
+            if lives and goes_on and last is not None and last.finished is None:
                 return False  # the job is about to record what the trial used
             return self._finish(progress, finished_row(self._run.name, progress, output, directory))
         if status is None:
@@ -398,6 +505,9 @@ class Evaluation:
         if lives and not ends_its_job(last):
             return False
         word = last_word(last, status)
+        if last is None and not lives and progress.assigned is not None and self._settled(progress):
+            self._journal.append("lost", trials=[progress.planned.trial], reason=NEVER_SUBMITTED)
+            return False  # its worker ended before it took the list
         told = status.never_started or (
             word is not None and word.state not in (None, TrialState.COMPLETED)
         )
@@ -548,7 +658,7 @@ class Evaluation:
         state = self._journal.state
         self.release()
         # Jobs come first, so that they end even if nothing can be written (e.g. on a full disk).
-        self._scheduler.cancel(_jobs(state.unfinished()))
+        self._scheduler.cancel([*_jobs(state.unfinished()), *self._workers()])
         self._adopt(state.unfinished(), cancel=True)
         self.end_strays()
         for progress in state.unfinished():
@@ -567,7 +677,7 @@ class Evaluation:
                 "the served model could not be let go (%s): it ends when its lease has", error
             )
         unfinished = self._journal.state.unfinished()
-        self._scheduler.cancel(_jobs(unfinished))
+        self._scheduler.cancel([*_jobs(unfinished), *self._workers()])
         for progress in unfinished:
             directory = self._run.trial(progress.planned.trial)
             row = failed_row(self._run.name, progress, TrialState.CANCELLED, reason, directory)

@@ -98,6 +98,7 @@ class JobBuilder:
         at_once: The most trials with the same need of GPUs that run at a time.
         samples: Directory of the sample store.
         cache: Where jobs keep compiled code.
+        stays: Whether jobs stay for further lists of trials.
     """
 
     def __init__(
@@ -112,11 +113,13 @@ class JobBuilder:
         at_once: int,
         samples: Path,
         cache: CompileCache | None = None,
+        stays: bool = False,
     ) -> None:
         self._samples = samples
         self.tokens = tokens
         self._at_once = at_once
         self._cache = cache
+        self.stays = stays
         self._run = run
         self._spec = spec
         self._models = models
@@ -145,28 +148,41 @@ class JobBuilder:
             jobs: The trials of each job that is started with it, its own included.
             earlier_attempts: How many attempts of each trial do not count against its limits.
         """
-        specs = [self._write_spec(planned, jobs) for planned in trials]
-        members = tuple(
-            JobTrial(spec.parent, earlier)
-            for spec, earlier in zip(specs, earlier_attempts, strict=True)
-        )
-        if len(trials) == 1:
-            command = TrialCommand(tuple(specs))
-        else:
-            command = TrialCommand(tuple(specs), self._worker_directory(trials[0]))
+        members = self.members(trials, jobs, earlier_attempts)
+        specs = tuple(member.directory / SPEC_FILE for member in members)
+        gpus = max(self.gpus(planned) for planned in trials)
         models = self._models_of(trials)
+        if self.stays:  # for the trials of its resource class that it may be given later
+            models = {name: model for name, model in self._models.items() if model.gpus <= gpus}
+        shared = self.stays or len(trials) > 1
+        directory = self._worker_directory(trials[0]) if shared else specs[0].parent
+        command = TrialCommand(specs, directory if shared else None, self.stays)
         return JobRequest(
             trial=trials[0].trial,
-            directory=command.notes or specs[0].parent,
+            directory=directory,
             command=self._command(command, models),
             env=self._environment(),
-            gpus=max(self.gpus(planned) for planned in trials),
+            gpus=gpus,
             name=f"{_label(trials)}-{self._run.name}",
             comment=f"agenttts run={self._run.name} iteration={trials[0].iteration} "
             f"{_described(trials)}",
             cache=self._cache,
             needs=self._needs(specs, trials[0].source, models),
             trials=members,
+            stays=self.stays,
+        )
+
+    def members(
+        self,
+        trials: Sequence[PlannedTrial],
+        jobs: Sequence[Sequence[PlannedTrial]],
+        earlier_attempts: Sequence[int],
+    ) -> tuple[JobTrial, ...]:
+        """Return a list of trials as a job takes it, and write their specs; see `request`."""
+        specs = [self._write_spec(planned, jobs) for planned in trials]
+        return tuple(
+            JobTrial(spec.parent, earlier)
+            for spec, earlier in zip(specs, earlier_attempts, strict=True)
         )
 
     def _models_of(self, trials: Sequence[PlannedTrial]) -> dict[str, ModelConfig]:

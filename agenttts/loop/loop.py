@@ -181,6 +181,7 @@ class Controller:
         self._try_recommended(last + 1)
         best = self._compare_finalists()
         self._after_search(TEST_SOURCE, best[: self._settings.tested])
+        self._evaluation.retire_workers()
 
     def cancel(self, reason: str) -> None:
         """End the run: cancel its jobs and finish its records.

@@ -62,6 +62,8 @@ class TrialProgress:
         position: The position of its job in that batch.
         job_id: Its job; None while there is none.
         together: Number of trials of its job.
+        assigned: Number of its attempts when it was given to a worker that runs already; None if a
+            job was submitted for it.
         alone: Whether it has to have a job of its own, because a job of several trials ended in a
             way that one of them may have caused.
         row: Its row of the table, once it has ended.
@@ -78,10 +80,32 @@ class TrialProgress:
     job_id: str | None = None
     together: int = 1
     alone: bool = False
+    assigned: int | None = None
     row: dict[str, Any] | None = None
     preemptions: int = 0
     lost_at: str | None = None
     earlier_attempts: int = 0
+
+
+@dataclass
+class WorkerProgress:
+    """A job that stays for further lists of trials, named by its first trial.
+
+    Attributes:
+        name: Its name.
+        batch: Token of its submission.
+        gpus: Its GPUs.
+        job_id: Its job; None while it is not known.
+        lists: Number of the lists that it was given after its first.
+        trials: The trials of its last list.
+    """
+
+    name: str
+    batch: str
+    gpus: int
+    job_id: str | None = None
+    lists: int = 0
+    trials: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -91,6 +115,8 @@ class RunState:
     trials: dict[str, TrialProgress] = field(default_factory=dict)
     batches: dict[str, list[list[str]]] = field(default_factory=dict)
     """The trials of each job of a batch, by the batch's token."""
+    workers: dict[str, WorkerProgress] = field(default_factory=dict)
+    """The jobs that stay for further lists and are not known to have ended, by name."""
     told: int = 0
     """Number of iterations whose results the searcher has been told (they are over)."""
     guidelines: list[str] = field(default_factory=list)
@@ -189,6 +215,9 @@ class _Submitting:
     trials: list[str]
     lists: list[list[str]] | None = None
     """The trials of each job; None: a job for each trial."""
+    stays: bool = False
+    """Whether the jobs stay for further lists."""
+    gpus: int = 0
 
     def into(self, state: RunState) -> None:
         lists = [[trial] for trial in self.trials] if self.lists is None else self.lists
@@ -199,7 +228,9 @@ class _Submitting:
                 progress.batch, progress.position = self.batch, position
                 progress.together = len(trials)
                 progress.submissions += 1
-                progress.job_id = progress.lost_at = None
+                progress.job_id = progress.lost_at = progress.assigned = None
+            if self.stays:
+                state.workers[trials[0]] = WorkerProgress(trials[0], self.batch, self.gpus)
 
 
 @dataclass(frozen=True)
@@ -209,6 +240,35 @@ class _Submitted:
     def into(self, state: RunState) -> None:
         for trial, job_id in self.jobs.items():
             state.trials[trial].job_id = job_id
+            if trial in state.workers:
+                state.workers[trial].job_id = job_id
+
+
+@dataclass(frozen=True)
+class _Assigned:
+    worker: str
+    attempts: dict[str, int]
+    """The trials of the list in order, and how many attempts each has had."""
+
+    def into(self, state: RunState) -> None:
+        worker = state.workers[self.worker]
+        worker.lists += 1
+        worker.trials = list(self.attempts)
+        for trial, attempts in self.attempts.items():
+            progress = state.trials[trial]
+            progress.batch, progress.job_id = worker.batch, worker.job_id
+            progress.together, progress.assigned = len(self.attempts), attempts
+            progress.submissions += 1
+            progress.lost_at = None
+
+
+@dataclass(frozen=True)
+class _WorkersEnded:
+    workers: list[str]
+
+    def into(self, state: RunState) -> None:
+        for name in self.workers:
+            state.workers.pop(name, None)
 
 
 @dataclass(frozen=True)
@@ -324,6 +384,8 @@ _EVENTS: Mapping[str, type[_Event]] = {
     "proposed": _Proposed,
     "submitting": _Submitting,
     "submitted": _Submitted,
+    "assigned": _Assigned,
+    "workers_ended": _WorkersEnded,
     "lost": _Lost,
     "avoiding": _Avoiding,
     "strays": _Strays,

@@ -1,7 +1,8 @@
-"""``python -m agenttts.trial [--notes DIRECTORY] SPEC.json...``: the program inside the container.
+"""``python -m agenttts.trial [--notes DIRECTORY] [--stay] SPEC.json...``: the program of a job.
 
-It evaluates the trials of the spec files side by side. ``--notes`` names the directory that gets
-notes of the current phase; by default it is the first trial's.
+It evaluates the trials of the spec files side by side, usually in a container. ``--notes`` names
+the directory that gets notes of the current phase; by default it is the first trial's. With
+``--stay`` it then evaluates the trials that each line of standard input names, until that ends.
 
 Exit code 0: every result is stored. 1: a trial failed, and its ``fault.json`` says why. 143: the
 program was told to stop (SIGTERM) and has stored the samples drawn so far.
@@ -31,9 +32,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         signal.signal(signal.SIGTERM, _stop)
         return run_trials(
-            chosen.specs,
+            chosen,
             create_engine,
-            notes=chosen.notes,
+            more=map(TrialCommand.read_line, sys.stdin.buffer) if chosen.stays else (),
             out=sys.stdout,
             err=sys.stderr,
             # The trials are over by then. A stop signal must not interrupt the storing.

@@ -21,75 +21,142 @@ from agenttts.errors import AgentTTSError
 from agenttts.inference.base import Engine, EngineError, ModelConfig
 from agenttts.inference.sampler import Drawn, Sampler
 from agenttts.inference.store import SampleStore, trial_writer
+from agenttts.trial.command import TrialCommand
 from agenttts.trial.evaluate import Evaluation, StageDraw, evaluate
 from agenttts.trial.phase import PhaseNotes, noted
 from agenttts.trial.result import Fault, TrialOutput, read_result, write_fault, write_result
 from agenttts.trial.spec import TrialSpec
 
 
+class TrialRunner:
+    """Evaluates lists of trials of one run, with engines that stay loaded while memory allows.
+
+    Args:
+        engine_factory: Makes the engine of a model, with its model loaded.
+        notes: The directory that gets notes of the current phase.
+        out: Gets one line with the score of each trial.
+        err: Gets the errors.
+        ended: Called with a trial's directory when its result or its fault is stored.
+        stays: Whether there may be more than one list.
+    """
+
+    def __init__(
+        self,
+        engine_factory: Callable[[ModelConfig], Engine],
+        *,
+        notes: Path,
+        out: TextIO,
+        err: TextIO,
+        ended: Callable[[Path], None] = lambda directory: None,
+        stays: bool = False,
+    ) -> None:
+        self._phases = PhaseNotes(notes)
+        self._phases.note("other")
+        self._engine_factory = engine_factory
+        self._out = out
+        self._err = err
+        self._ended = ended
+        self._stays = stays
+        self._sampler: Sampler | None = None
+
+    def run(self, paths: Sequence[Path]) -> int:
+        """Evaluate the trials of spec files; those that are complete are left out.
+
+        The samples drawn so far are stored, at the latest by `close`, however the trials end. They
+        are stored also when the engine factory or an engine raises something that is not an
+        `Exception`, to stop the trials.
+
+        A fault of one trial does not end the others. Where an engine call fails for several trials,
+        each of them is tried by itself.
+
+        Args:
+            paths: The trials' spec files; a file's directory gets the result or the fault file.
+
+        Returns:
+            0 if every result is stored, 1 if a trial failed (its ``fault.json`` says why).
+        """
+        trials = [_RunningTrial(path, self._out, self._err, self._ended) for path in paths]
+        for trial in trials:
+            trial.start()
+        specs = [trial.spec for trial in trials if trial.spec is not None]
+        if specs:
+            _advance(trials, self._sampler_for(specs), all_known=not self._stays)
+        return 1 if any(trial.failed for trial in trials) else 0
+
+    def close(self) -> None:
+        """Store the samples and end the engines; may be called twice."""
+        if self._sampler is not None:
+            self._sampler.close()
+
+    def _sampler_for(self, specs: Sequence[TrialSpec]) -> Sampler:
+        models = {name: model for spec in specs for name, model in spec.models.items()}
+        if self._sampler is None:
+            # One shard writer per attempt, so that two attempts of a trial never share a file.
+            writer = f"{trial_writer(specs[0].run, specs[0].trial)}{os.getpid()}"
+            self._sampler = Sampler(
+                SampleStore(Path(specs[0].samples), writer=writer),
+                models,
+                specs[0].seed,
+                noted(self._engine_factory, self._phases),
+                keep_engines=self._stays or len(specs) > 1,
+            )
+        self._sampler.add_models(models)
+        return self._sampler
+
+
 def run_trials(
-    paths: Sequence[Path],
+    trials: TrialCommand,
     engine_factory: Callable[[ModelConfig], Engine],
     *,
-    notes: Path | None = None,
     out: TextIO,
     err: TextIO,
+    more: Iterable[Sequence[Path]] = (),
     before_closing: Callable[[], None] = lambda: None,
     ended: Callable[[Path], None] = lambda directory: None,
 ) -> int:
-    """Evaluate the trials of spec files, which are of one run.
-
-    Trials that are complete are left out.
-
-    The samples drawn so far are stored however the trials end. They are stored also when
-    ``engine_factory`` or an engine raises something that is not an `Exception`, to stop the trials.
-
-    A fault of one trial does not end the others. Where an engine call fails for several trials,
-    each of them is tried by itself.
+    """Evaluate the trials of a command, then further lists, with a `TrialRunner`.
 
     Args:
-        paths: The trials' spec files; a file's directory gets the result or the fault file.
-        engine_factory: Makes the engine of a model, with its model loaded.
-        notes: The directory that gets notes of the current phase; default: the first trial's.
-        out: Gets one line with the score of each trial.
-        err: Gets the errors.
+        trials: The command.
+        engine_factory: As of `TrialRunner`.
+        out: As of `TrialRunner`.
+        err: As of `TrialRunner`.
+        more: The further lists, each as the spec files of its trials. It may wait for them.
         before_closing: Called once the trials are over, before their samples are stored and their
-            engine is closed.
-        ended: Called with a trial's directory when its result or its fault is stored.
+            engines are closed.
+        ended: As of `TrialRunner`.
 
     Returns:
-        0 if every result is stored, 1 if a trial failed (its ``fault.json`` says why).
+        0 if every result is stored, 1 if a trial failed.
     """
-    phases = PhaseNotes(notes or paths[0].parent)
-    phases.note("other")
-    trials = [_RunningTrial(path, out, err, ended) for path in paths]
-    for trial in trials:
-        trial.start()
-    models = {name: model for trial in trials for name, model in trial.models.items()}
-    specs = [trial.spec for trial in trials if trial.spec is not None]
-    if specs:
-        # One shard writer per attempt, so that two attempts of a trial never share a file.
-        writer = f"{trial_writer(specs[0].run, specs[0].trial)}{os.getpid()}"
-        store = SampleStore(Path(specs[0].samples), writer=writer)
-        sampler = Sampler(
-            store,
-            models,
-            specs[0].seed,
-            noted(engine_factory, phases),
-            keep_engines=len(specs) > 1,
-        )
-        try:
-            _advance(trials, sampler)
-        finally:
-            before_closing()
-            sampler.close()
-    return 1 if any(trial.failed for trial in trials) else 0
+    runner = TrialRunner(
+        engine_factory,
+        notes=trials.notes or trials.specs[0].parent,
+        out=out,
+        err=err,
+        ended=ended,
+        stays=trials.stays,
+    )
+    try:
+        codes = [runner.run(trials.specs)]
+        codes += [runner.run(paths) for paths in more]
+        return max(codes)
+    finally:
+        before_closing()
+        runner.close()
 
 
-def _advance(trials: Sequence[_RunningTrial], sampler: Sampler) -> None:
-    """Advance trials to their ends, the earliest stage first."""
+def _advance(trials: Sequence[_RunningTrial], sampler: Sampler, *, all_known: bool) -> None:
+    """Advance trials to their ends, the earliest stage first.
+
+    Args:
+        trials: The trials.
+        sampler: Draws their samples.
+        all_known: Whether no further trials will need an engine.
+    """
     while waiting := [trial for trial in trials if trial.waits_for is not None]:
-        sampler.expect({name for trial in waiting for name in trial.models_from_here()})
+        if all_known:
+            sampler.expect({name for trial in waiting for name in trial.models_from_here()})
         group = _next_group(waiting, sampler)
         try:
             drawn = sampler.draw_each([draw.request for _, draw in group])

@@ -92,10 +92,11 @@ def test_jobs_of_several_trials_give_the_same_table(cli, alone, scripted_spec, t
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("linger", [0, 60])
 def test_a_worker_that_is_killed_loses_nothing_that_was_finished(
-    cli, alone, scripted_spec, tmp_path
+    cli, alone, scripted_spec, tmp_path, linger
 ):
-    cluster = profile(tmp_path, "local", 8)
+    cluster = profile(tmp_path, "local", 8, linger_seconds=linger)
     assert (
         cli("launch", slow(scripted_spec), "--name", "killed", "--cluster", cluster).returncode == 0
     )
@@ -118,7 +119,7 @@ def test_a_worker_that_is_killed_loses_nothing_that_was_finished(
 def test_a_controller_killed_at_any_point_goes_on_with_its_shared_jobs(
     cli, alone, scripted_spec, tmp_path
 ):
-    cluster = profile(tmp_path, "local", 3)
+    cluster = profile(tmp_path, "local", 3, linger_seconds=60)
     assert (
         cli("launch", slow(scripted_spec), "--name", "small", "--cluster", cluster).returncode == 0
     )
@@ -135,7 +136,7 @@ def test_a_controller_killed_at_any_point_goes_on_with_its_shared_jobs(
 
 @pytest.mark.processes
 def test_cancel_ends_the_shared_jobs_and_resume_goes_on(cli, alone, scripted_spec, tmp_path):
-    cluster = profile(tmp_path, "local", 4)
+    cluster = profile(tmp_path, "local", 4, linger_seconds=60)
     assert (
         cli("launch", slow(scripted_spec), "--name", "small", "--cluster", cluster).returncode == 0
     )
@@ -199,3 +200,37 @@ def test_a_fault_of_one_trial_is_told_while_the_job_goes_on(cli, scripted_spec, 
     assert set(frame.filter(weak)["state"]) == {"OOM"}
     assert set(frame.filter(~weak)["state"]) == {"COMPLETED"}
     assert not journal_events(tmp_path / "results" / "small", "lost")
+
+
+@pytest.mark.processes
+def test_workers_of_a_finished_run_have_ended(cli, scripted_spec, tmp_path):
+    cluster = profile(tmp_path, "local", 2, linger_seconds=600)
+    done = cli("launch", scripted_spec(), "--cluster", cluster, "--wait")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "results" / "small"
+    assert not trial_programs(run)
+    assert not journal_events(run, "strays"), "they ended by themselves"
+    logs = [log.read_text() for log in run.glob("workers/*/log.txt")]
+    assert len(logs) == len({record["job_id"] for record in attempts(run)})
+    assert sum(text.count("score") for text in logs) == table(run).height
+
+
+def worker_jobs(run: Path) -> set[str]:
+    return {record["job_id"] for record in attempts(run)}
+
+
+@pytest.mark.parametrize("per_job", [1, 4])
+def test_workers_stay_for_the_next_iteration(cli, alone, scripted_spec, tmp_path, per_job):
+    cluster = profile(tmp_path, "in_process", per_job, linger_seconds=60)
+    done = cli("launch", slow(scripted_spec), "--name", "shared", "--cluster", cluster, "--wait")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "results" / "shared"
+    assert outcome(run) == outcome(alone)
+    check_records(run)
+    assert len(worker_jobs(run)) <= 2, "as many as may run at a time"
+    started = {names[0] for event in journal_events(run, "submitting") for names in event["lists"]}
+    given = journal_events(run, "assigned")
+    assert {event["worker"] for event in given} <= started
+    assert sum(len(event["attempts"]) for event in given) >= table(run).height - 2 * per_job
+    [ended] = journal_events(run, "workers_ended")
+    assert set(ended["workers"]) == started

@@ -54,7 +54,7 @@ class Engines:
         return Counted()
 
 
-def run_list(specs, engines=None, **more):
+def run_list(specs, engines=None, notes=None, **more):
     ended: list[str] = []
     err = io.StringIO()
     paths = [Path(spec.directory) / SPEC_FILE for spec in specs]

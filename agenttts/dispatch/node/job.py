@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from agenttts.dispatch.base import JobRequest, JobTrial
 from agenttts.dispatch.blame import AttemptEnd, Stop, Verdict, blame
 from agenttts.dispatch.node.job_attempts import JobAttempts, now
 from agenttts.dispatch.node.limits import Limits, Overrun, Watch
+from agenttts.dispatch.node.mailbox import Mailbox
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.progress import TrialSight
 from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
@@ -42,8 +43,10 @@ from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
 from agenttts.files.processes import oom_kills
 from agenttts.tables.schema import TrialState
+from agenttts.trial.command import TrialCommand
 from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import FAULT_FILE, MARKER_FILE, read_fault, read_result
+from agenttts.trial.spec import SPEC_FILE
 
 # submitit counts a preemption of a short job as a time-out. Its limit is therefore switched off,
 # and the jobs count time-outs themselves.
@@ -66,6 +69,10 @@ class TrialJob:
     the controller submits the next attempt. ``needs`` are the files that the trials read.
     ``trials`` are the trials; if there are none, the job's directory is that of its one trial, of
     which ``earlier_attempts`` attempts do not count.
+
+    A job with ``linger_seconds`` is a worker. When its trials have ended, it stays so long for
+    further lists in its mailbox (`agenttts.dispatch.node.mailbox`), with its engines loaded. Its
+    command reads the spec files of each list from a line of its standard input.
     """
 
     # Of jobs that an older version has pickled into the queue.
@@ -74,8 +81,10 @@ class TrialJob:
     earlier_attempts = 0
     requeue = True
     trials: tuple[JobTrial, ...] = ()
+    linger_seconds = 0.0
 
     _records: JobAttempts | None = None
+    _next_list = 0.0
     _log_start = _oom_kills = 0
 
     def __init__(
@@ -93,6 +102,7 @@ class TrialJob:
         earlier_attempts: int = 0,
         requeue: bool = True,
         trials: tuple[JobTrial, ...] = (),
+        linger_seconds: float = 0.0,
     ) -> None:
         self.directory = directory
         self.command = command
@@ -107,6 +117,7 @@ class TrialJob:
         self.earlier_attempts = earlier_attempts
         self.requeue = requeue
         self.trials = trials
+        self.linger_seconds = linger_seconds
         self._child: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -120,8 +131,9 @@ class TrialJob:
         return self.trials or (JobTrial(self.directory, self.earlier_attempts),)
 
     @property
-    def _several(self) -> bool:
-        return len(self.all_trials) > 1
+    def _goes_on(self) -> bool:
+        """Whether the job may go on when one of its trials has ended."""
+        return len(self.all_trials) > 1 or self.linger_seconds > 0
 
     @property
     def _attempts(self) -> JobAttempts:
@@ -138,20 +150,28 @@ class TrialJob:
     def __call__(self) -> str:
         """Run the trials that are not complete; the state they ended in."""
         self._records = None
-        me = LockHolder(self._job_id(), _node(), now(), queue_job() is not None)
-        with ExitStack() as locks:
-            mine: list[JobTrial] = []
-            for trial in self.all_trials:
-                try:
-                    locks.enter_context(trial_lock(trial.directory, me, self._say))
-                    mine.append(trial)
-                except LockHeld as held:
-                    self._attempts.start([trial], log_size(self.directory / LOG_FILE))
-                    self._attempts.finish(
-                        trial, Verdict(TrialState.INFRA_FAILED, True, False, str(held))
-                    )
-            due = [trial for trial in mine if self._is_due(trial)]
+        self._mailbox, self._list_number = Mailbox(self.directory), 0
+        trials = list(self.all_trials)
+        while self.linger_seconds and (more := self._mailbox.read(self._list_number + 1)):
+            self._list_number += 1  # a list from before this start of the job
+            trials += more
+        with ExitStack() as self._locks:
+            due = self._due(trials)
             return self._run(due) if due else self._attempts.outcome()
+
+    def _due(self, trials: Iterable[JobTrial]) -> list[JobTrial]:
+        """Return the trials that have to be run, and hold their locks."""
+        me = LockHolder(self._job_id(), _node(), now(), queue_job() is not None)
+        mine: list[JobTrial] = []
+        for trial in trials:
+            try:
+                self._locks.enter_context(trial_lock(trial.directory, me, self._say))
+                mine.append(trial)
+            except LockHeld as held:
+                self._attempts.start([trial], log_size(self.directory / LOG_FILE))
+                verdict = Verdict(TrialState.INFRA_FAILED, True, False, str(held))
+                self._attempts.finish(trial, verdict)
+        return [trial for trial in mine if self._is_due(trial)]
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
         """Return the requeue, or None to end here.
@@ -185,7 +205,7 @@ class TrialJob:
         if read_result(trial.directory) is not None:
             return False
         attempts = self._counted_attempts(trial)
-        if not self._several or not attempts or attempts[-1].job_id != self._job_id():
+        if not self._goes_on or not attempts or attempts[-1].job_id != self._job_id():
             return True
         if attempts[-1].stopped == "time limit":
             return not self._is_over(trial, "time limit")
@@ -205,12 +225,8 @@ class TrialJob:
         )
 
     def _run(self, trials: list[JobTrial]) -> str:
-        for trial in trials:
-            (trial.directory / FAULT_FILE).unlink(missing_ok=True)
         (self.directory / PHASE_FILE).unlink(missing_ok=True)
-        self._log_start = log_size(self.directory / LOG_FILE)
-        self._oom_kills = oom_kills()
-        self._attempts.start(trials, self._log_start)
+        self._begin(trials)
         with scratch_directory(self.cache) as scratch:
             problem = self._node_problem(scratch)
             if problem is not None:
@@ -220,6 +236,37 @@ class TrialJob:
                 command = [part.replace(SCRATCH, str(scratch)) for part in self.command]
                 self._run_command(command)
         return self._attempts.outcome()
+
+    def _begin(self, trials: list[JobTrial]) -> None:
+        """Record that trials begin."""
+        for trial in trials:
+            (trial.directory / FAULT_FILE).unlink(missing_ok=True)
+        self._log_start = log_size(self.directory / LOG_FILE)
+        self._oom_kills = oom_kills()
+        self._attempts.start(trials, self._log_start)
+        self._idle_since: float | None = None
+
+    def _next_trials(self) -> list[JobTrial] | None:
+        """Take the next list of the mailbox, if the trials of the last one have ended.
+
+        Returns:
+            The trials that begin; none if there is nothing to begin. None: the job is to end.
+        """
+        if self._attempts.open:
+            return []
+        moment = time.monotonic()
+        if self._idle_since is None:
+            self._idle_since = moment
+            self._locks.close()
+        trials = self._mailbox.read(self._list_number + 1)
+        if trials is None:
+            over = moment - self._idle_since > self.linger_seconds
+            return None if over or self._mailbox.is_retired else []
+        self._list_number += 1
+        due = self._due(trials)
+        if due:
+            self._begin(due)
+        return due
 
     def _node_problem(self, scratch: Path) -> str | None:
         in_container = any(SCRATCH in part for part in self.command)
@@ -258,20 +305,39 @@ class TrialJob:
         while child.poll() is None:
             time.sleep(0.1)
             self._look()
+            if self.linger_seconds:
+                self._hand_on(child)
         return child.returncode
+
+    def _hand_on(self, child: subprocess.Popen[bytes]) -> None:
+        """Hand the next list to the command, or close its input, at which it ends."""
+        if child.stdin is None or child.stdin.closed or time.monotonic() < self._next_list:
+            return
+        self._next_list = time.monotonic() + _LOOK_AT_TRIALS_S
+        trials = self._next_trials()
+        with suppress(BrokenPipeError):  # the command has ended, which `_execute` sees
+            if trials is None:
+                child.stdin.close()
+            elif trials:
+                child.stdin.write(TrialCommand.line(self._specs(trials)))
+                child.stdin.flush()
+
+    def _specs(self, trials: Iterable[JobTrial]) -> tuple[Path, ...]:
+        return tuple(trial.directory / SPEC_FILE for trial in trials)
 
     def _start_child(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.directory / LOG_FILE).open("ab") as log:
             self._child = subprocess.Popen(
                 command,
                 env=self._environment(),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if self.linger_seconds else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent,
             )
         moment = time.monotonic()
-        self._watch, self._next_look, self._next_ended = Watch(self.limits, moment), moment, moment
+        self._watch = Watch(self.limits, moment)
+        self._next_look = self._next_ended = moment
         self._sight = TrialSight(
             self.directory,
             self._child.pid,
@@ -301,7 +367,7 @@ class TrialJob:
 
     def _finish_ended(self) -> None:
         """Record the ends of those of several trials that have a result or a fault."""
-        if not self._several:
+        if not self._goes_on:
             return  # the end of the command is the end of the trial
         for trial in self._attempts.open:
             ended = [MARKER_FILE, FAULT_FILE]
@@ -419,6 +485,7 @@ def job_settings(request: JobRequest, profile: Profile) -> dict[str, Any]:
         "needs": request.needs,
         "cache": request.cache,
         "trials": request.trials,
+        "linger_seconds": profile.linger_seconds if request.stays else 0.0,
         "limits": Limits(
             start_seconds=profile.start_minutes * 60,
             stall_seconds=profile.stall_minutes * 60,
