@@ -49,6 +49,7 @@ from agenttts.run.journal import (
     Journal,
     TrialProgress,
     WorkerProgress,
+    worker_name,
 )
 from agenttts.run.rows import row_from_json, row_to_json
 from agenttts.tables.schema import TrialRow, TrialState, trials_frame
@@ -254,7 +255,10 @@ class Evaluation:
         """
         for batch in {t.batch for t in trials if t.batch and not t.job_id}:
             lists = [self._progress(names) for names in self._journal.state.batches[batch]]
-            requests = [self._request(members, lists) for members in lists]
+            requests = [
+                self._request(members, lists, worker_name(batch, position))
+                for position, members in enumerate(lists)
+            ]
             found = self._scheduler.find(batch, requests)
             if cancel:
                 self._scheduler.cancel(found.values())
@@ -338,15 +342,15 @@ class Evaluation:
         free_slots = self._scheduler.capacity(live)
         if not pending or free_slots <= 0:
             return
-        nodes = self._nodes_to_exclude()
         lists = job_lists(pending, self._settings.trials_per_job, self._builder.gpus)
-        pairs = [
-            (members, replace(self._request(members, lists), exclude=nodes))
-            for members in lists[:free_slots]
-        ]
-        for _, group in groupby(pairs, key=lambda pair: pair[1].gpus):
+        nodes = self._nodes_to_exclude()
+        for gpus, group in groupby(lists[:free_slots], key=self._gpus):
             batch = f"{self._builder.tokens[0]}-{len(self._journal.state.batches)}"
-            started, requests = zip(*group, strict=True)
+            started = list(group)
+            requests = [
+                replace(self._request(members, lists, worker_name(batch, position)), exclude=nodes)
+                for position, members in enumerate(started)
+            ]
             names = [[t.planned.trial for t in members] for members in started]
             self._journal.append(
                 "submitting",
@@ -354,7 +358,7 @@ class Evaluation:
                 trials=[t for trials in names for t in trials],
                 lists=names,
                 stays=self._builder.stays,
-                gpus=requests[0].gpus,
+                gpus=gpus,
             )
             found = self._start_jobs(batch, requests)
             self._journal.append("submitted", batch=batch, jobs=_by_trial(found, started))
@@ -390,7 +394,7 @@ class Evaluation:
         left: list[TrialProgress] = []
         lists = job_lists(due, self._settings.trials_per_job, self._builder.gpus)
         for members in lists:
-            gpus = max(self._builder.gpus(t.planned) for t in members)
+            gpus = self._gpus(members)
             worker = next((worker for worker in idle if worker.gpus == gpus), None)
             if worker is None:
                 left += members
@@ -688,13 +692,19 @@ class Evaluation:
         if self._server is not None:
             self._server.release()
 
+    def _gpus(self, members: Sequence[TrialProgress]) -> int:
+        return max(self._builder.gpus(t.planned) for t in members)
+
     def _request(
-        self, members: Sequence[TrialProgress], lists: Sequence[Sequence[TrialProgress]]
+        self,
+        members: Sequence[TrialProgress],
+        lists: Sequence[Sequence[TrialProgress]],
+        worker: str,
     ) -> JobRequest:
         """Return the job of a list of trials, one of the ``lists`` that are started together."""
         others = [[t.planned for t in other] for other in self._beside(members, lists)]
         return self._builder.request(
-            [t.planned for t in members], others, [t.earlier_attempts for t in members]
+            [t.planned for t in members], others, [t.earlier_attempts for t in members], worker
         )
 
     def _beside(

@@ -138,6 +138,7 @@ class JobBuilder:
         trials: Sequence[PlannedTrial],
         jobs: Sequence[Sequence[PlannedTrial]],
         earlier_attempts: Sequence[int],
+        worker: str,
     ) -> JobRequest:
         """Return the job of a list of trials, and write the trials' specs where the job reads them.
 
@@ -147,6 +148,7 @@ class JobBuilder:
             trials: The trials, at least one.
             jobs: The trials of each job that is started with it, its own included.
             earlier_attempts: How many attempts of each trial do not count against its limits.
+            worker: The name of the job's own directory, if it needs one.
         """
         members = self.members(trials, jobs, earlier_attempts)
         specs = tuple(member.directory / SPEC_FILE for member in members)
@@ -155,7 +157,7 @@ class JobBuilder:
         if self.stays:  # for the trials of its resource class that it may be given later
             models = {name: model for name, model in self._models.items() if model.gpus <= gpus}
         shared = self.stays or len(trials) > 1
-        directory = self._worker_directory(trials[0]) if shared else specs[0].parent
+        directory = self._worker_directory(worker) if shared else specs[0].parent
         command = TrialCommand(specs, directory if shared else None, self.stays)
         return JobRequest(
             trial=trials[0].trial,
@@ -189,9 +191,8 @@ class JobBuilder:
         names = [choice.model for planned in trials for choice in planned.allocation.choices]
         return {name: self._models[name] for name in dict.fromkeys(names)}
 
-    def _worker_directory(self, first: PlannedTrial) -> Path:
-        """Return the directory of the job of several trials of which this is the first."""
-        directory = self._run.worker(first.trial)
+    def _worker_directory(self, worker: str) -> Path:
+        directory = self._run.worker(worker)
         directory.parent.mkdir(exist_ok=True)
         directory.mkdir(exist_ok=True)
         return directory

@@ -147,9 +147,9 @@ class RunDirectory:
         """Return the directory of a trial."""
         return self.path / "trials" / trial
 
-    def worker(self, trial: str) -> Path:
-        """Return the directory of a job of several trials, by the first of them."""
-        return self.path / "workers" / trial
+    def worker(self, worker: str) -> Path:
+        """Return the directory of a job that evaluates several trials or several lists."""
+        return self.path / "workers" / worker
 
     def spec(self) -> JobSpec:
         """Return the resolved spec that the run was launched with."""

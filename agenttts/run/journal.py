@@ -87,9 +87,14 @@ class TrialProgress:
     earlier_attempts: int = 0
 
 
+def worker_name(batch: str, position: int) -> str:
+    """Return the name of a job with a directory of its own: no two jobs of a run have the same."""
+    return f"w{batch.rpartition('-')[2]}-{position}"
+
+
 @dataclass
 class WorkerProgress:
-    """A job that stays for further lists of trials, named by its first trial.
+    """A job that stays for further lists of trials.
 
     Attributes:
         name: Its name.
@@ -230,7 +235,8 @@ class _Submitting:
                 progress.submissions += 1
                 progress.job_id = progress.lost_at = progress.assigned = None
             if self.stays:
-                state.workers[trials[0]] = WorkerProgress(trials[0], self.batch, self.gpus)
+                name = worker_name(self.batch, position)
+                state.workers[name] = WorkerProgress(name, self.batch, self.gpus)
 
 
 @dataclass(frozen=True)
@@ -239,9 +245,11 @@ class _Submitted:
 
     def into(self, state: RunState) -> None:
         for trial, job_id in self.jobs.items():
-            state.trials[trial].job_id = job_id
-            if trial in state.workers:
-                state.workers[trial].job_id = job_id
+            progress = state.trials[trial]
+            progress.job_id = job_id
+            worker = state.workers.get(worker_name(progress.batch or "", progress.position))
+            if worker is not None:
+                worker.job_id = job_id
 
 
 @dataclass(frozen=True)

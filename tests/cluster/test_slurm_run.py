@@ -108,8 +108,9 @@ def test_a_node_lost_in_the_middle_of_a_list_costs_nothing_that_was_finished(
     )  # fmt: skip
     none = ("--set", "models.strong.gpus=0", "--set", "models.weak.gpus=0")
     assert cli("launch", spec, "--name", "here", *none, "--wait").returncode == 0
-    (tmp_path / "lists-of-3.yaml").write_text(TESTCLUSTER.read_text() + "trials_per_job: 3\n")
-    assert slurm_cli("launch", spec, "--cluster", "./lists-of-3.yaml").returncode == 0
+    more = "trials_per_job: 3\nlinger_seconds: 120\n"
+    (tmp_path / "workers.yaml").write_text(TESTCLUSTER.read_text() + more)
+    assert slurm_cli("launch", spec, "--cluster", "./workers.yaml").returncode == 0
     run = tmp_path / "results/lists"
     records = until(lambda: attempts(run), "the first attempts", pause=0.2)
     [row] = [r for r in cluster.queue() if "trials=t0000," in r["comment"]]
@@ -129,6 +130,8 @@ def test_a_node_lost_in_the_middle_of_a_list_costs_nothing_that_was_finished(
     assert len(ends) == len(set(ends))
     assert any(record["together"] > 1 for record in attempts(run))
     assert table(run)["gpu_seconds"].min() > 0
+    assert journal_events(run, "assigned"), "workers stayed for the next iteration"
+    assert not cluster.queue(), "no worker outlives its run"
 
 
 def test_an_unknown_partition_is_refused_and_named(slurm_cli, scripted_spec, tmp_path):

@@ -228,7 +228,7 @@ def test_workers_stay_for_the_next_iteration(cli, alone, scripted_spec, tmp_path
     assert outcome(run) == outcome(alone)
     check_records(run)
     assert len(worker_jobs(run)) <= 2, "as many as may run at a time"
-    started = {names[0] for event in journal_events(run, "submitting") for names in event["lists"]}
+    started = {path.name for path in (run / "workers").iterdir()}
     given = journal_events(run, "assigned")
     assert {event["worker"] for event in given} <= started
     assert sum(len(event["attempts"]) for event in given) >= table(run).height - 2 * per_job

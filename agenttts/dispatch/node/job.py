@@ -154,7 +154,7 @@ class TrialJob:
         trials = list(self.all_trials)
         while self.linger_seconds and (more := self._mailbox.read(self._list_number + 1)):
             self._list_number += 1  # a list from before this start of the job
-            trials += more
+            trials = list({trial.directory: trial for trial in [*trials, *more]}.values())
         with ExitStack() as self._locks:
             due = self._due(trials)
             return self._run(due) if due else self._attempts.outcome()
