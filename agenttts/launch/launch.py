@@ -44,11 +44,11 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
     Raises:
         UserError: A run of that name has another spec.
     """
-    run = RunDirectory(results.absolute() / plan.spec.name)
+    run = RunDirectory(results.absolute() / plan.experiment.spec.name)
     while True:
         try:
             if run.exists:
-                check_same_spec(run, plan.spec)
+                check_same_spec(run, plan.experiment.spec)
                 resume(run)
                 return run, False
             first = not run.path.parent.exists()
