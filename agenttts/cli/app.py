@@ -151,6 +151,7 @@ def launch(
     An existing run of the same spec goes on.
     """
     from agenttts.cli import show
+    from agenttts.launch.description import describe_plan
     from agenttts.launch.launch import launch as launch_run
     from agenttts.launch.plan import make_plan
     from agenttts.run.directory import in_use
@@ -161,7 +162,7 @@ def launch(
     settings += [f"name={json.dumps(name)}"] if name else []
     plan = make_plan(load_spec(spec, settings), _profile_folders(spec), results, dry_run=dry_run)
     if dry_run:
-        _print(plan.describe(), as_json, show.plan)
+        _print(describe_plan(plan), as_json, show.plan)
         return
     run, created = launch_run(plan, results)
     with in_use(run):
@@ -177,10 +178,10 @@ def _after_launch(run: Any, created: bool, plan: Any, wait: bool, as_json: bool)
     read: dict[str, Any] = {
         "created": created,
         "nodes": plan.nodes,
-        "skip_bad": plan.spec.task.skip_bad,
-        "data": plan.data.to_json(),
+        "skip_bad": plan.experiment.spec.task.skip_bad,
+        "data": plan.examples.report.to_json(),
     }
-    if not wait and not scheduler_type(plan.profile.kind).runs_in_this_process:
+    if not wait and not scheduler_type(plan.experiment.profile.kind).runs_in_this_process:
         _print({**run_status(run), **read}, as_json, show.launched)
         return
     if not as_json:

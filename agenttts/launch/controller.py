@@ -6,22 +6,15 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from agenttts.dispatch.base import JobStatus, QueueUnavailable, Scheduler
 from agenttts.dispatch.schedulers import controller_scheduler
 from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
-from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
+from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.files.locks import is_locked
-from agenttts.loop.controller_job import (
-    ControllerJob,
-    close_cancelled,
-    log_file,
-    make_controller,
-    patiently,
-    run_token,
-    warn_of_changed_weights,
-)
+from agenttts.loop.controller_job import ControllerJob, run_here
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.starts import (
@@ -34,22 +27,37 @@ from agenttts.run.starts import (
 _STOP_PATIENCE_S = 90.0
 
 
-def scheduler_of_controller(run: RunDirectory, handle: ControllerHandle | None) -> Scheduler:
-    """Return the scheduler that started the controller, or that would start it."""
-    folder = run.scheduler_logs / "controller"
-    return controller_scheduler(run.profile(), folder, handle.kind if handle else None)
+@dataclass(frozen=True)
+class StartedController:
+    """The last start of a run's controller, as the scheduler that started it knows it."""
+
+    handle: ControllerHandle
+    scheduler: Scheduler
+    service: Service
 
 
-def service_of(run: RunDirectory, handle: ControllerHandle) -> Service:
-    """Return the controller as its scheduler knows it."""
-    return Service(
-        _name(run),
+def started_controller(run: RunDirectory) -> StartedController | None:
+    """Return the last start of a run's controller; None before the first."""
+    handle = read_handle(run)
+    if handle is None:
+        return None
+    service = Service(
+        _service_name(run.record().tokens(run.name)[0]),
         handle.start,
         handle.job_id,
         handle.host,
         handle.identity,
         lambda: is_locked(run.lock_file),
     )
+    return StartedController(handle, scheduler_of_controller(run, handle.kind), service)
+
+
+def scheduler_of_controller(run: RunDirectory, kind: str | None = None) -> Scheduler:
+    """Return the scheduler of a run's controller.
+
+    ``kind`` names the scheduler that started it; None: the one that would start it.
+    """
+    return controller_scheduler(run.profile(), run.scheduler_logs / "controller", kind)
 
 
 def start_controller(run: RunDirectory) -> Callable[[], None] | None:
@@ -61,18 +69,19 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
         A function to call after `one_command`, or None. It runs the controller in this process.
         When it returns, the run is over or has failed.
     """
-    run.record()  # a record that the controller could not read is refused here
-    scheduler = scheduler_of_controller(run, None)
+    # A record that the controller could not read is refused here.
+    token = run.record().tokens(run.name)[0]
+    scheduler = scheduler_of_controller(run)
     run.scheduler_logs.mkdir(exist_ok=True)
     if scheduler.runs_in_this_process:
-        return _prepare_here(run, scheduler)
+        return _prepare_here(run, token, scheduler)
     before = read_handle(run)
     handle = ControllerHandle(scheduler.name)
     # The handle is written before the job starts. If this process then dies, a job that appears
     # is known to belong to this start.
     write_handle(run, handle)
     try:
-        _start(run, scheduler, handle)
+        _start(run, token, scheduler, handle)
     except QueueUnavailable:
         raise
     except MissingRequirement:
@@ -82,14 +91,13 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
     return None
 
 
-def _start(run: RunDirectory, scheduler: Scheduler, handle: ControllerHandle) -> None:
+def _start(run: RunDirectory, token: str, scheduler: Scheduler, handle: ControllerHandle) -> None:
     """Start the service, and record which job it is."""
-    name = _name(run)
     request = ServiceRequest(
-        name=name,
+        name=_service_name(token),
         start=handle.start,
         function=ControllerJob(run.path, handle.start),
-        title=f"ctl-{run_token(run)}",
+        title=f"ctl-{token}",
         comment=f"agenttts run={run.name} controller",
         section="controller",
         # A run has one controller, however many are started.
@@ -99,16 +107,18 @@ def _start(run: RunDirectory, scheduler: Scheduler, handle: ControllerHandle) ->
     write_handle(run, replace(handle, job_id=service.job_id, identity=service.identity))
 
 
-def _name(run: RunDirectory) -> str:
-    """Return the name of the service, which all starts of a run's controller share."""
-    return f"{run_token(run)}-controller"
+def _service_name(token: str) -> str:
+    """Return the name of the service, which all starts of a run's controller share.
+
+    ``token`` is the prefix of the batch tokens of the run's jobs.
+    """
+    return f"{token}-controller"
 
 
-def _prepare_here(run: RunDirectory, scheduler: Scheduler) -> Callable[[], None]:
+def _prepare_here(run: RunDirectory, token: str, scheduler: Scheduler) -> Callable[[], None]:
     """Make this process the run's controller, and return the function that runs it.
 
-    Its log is ``slurm/controller/PID.err``. A failure of the run is in its journal afterwards, as
-    for other kinds of controllers. An interrupt cancels the run and raises `RunFailed`.
+    Its log is ``slurm/controller/PID.err``.
     """
     handle = ControllerHandle(scheduler.name)
     folder = run.scheduler_logs / "controller"
@@ -116,25 +126,9 @@ def _prepare_here(run: RunDirectory, scheduler: Scheduler) -> Callable[[], None]
     held = ExitStack()
     held.enter_context(only_controller(run))
     with held:
-        _start(run, scheduler, handle)
+        _start(run, token, scheduler, handle)
         held = held.pop_all()
-
-    def go_on() -> None:
-        with held, log_file(folder / f"{os.getpid()}.err"):
-            try:
-                warn_of_changed_weights(run)
-                patiently(run, lambda: make_controller(run, handle.start).run())
-            except KeyboardInterrupt:
-                close_cancelled(run)
-                raise RunFailed(
-                    f"run {run.path} was interrupted; 'agenttts-hpc resume {run.name}' goes on "
-                    "with it"
-                ) from None
-            except AgentTTSError:
-                if read_state(run.journal_file).finished is None:
-                    raise
-
-    return go_on
+    return partial(run_here, run, handle.start, folder / f"{os.getpid()}.err", held)
 
 
 def controller_state(run: RunDirectory) -> JobStatus | None:
@@ -143,27 +137,29 @@ def controller_state(run: RunDirectory) -> JobStatus | None:
     ``detail`` says why it waits or did not start. ``state`` is `ELSEWHERE` for a controller on
     another host whose state is not known here.
     """
-    handle = read_handle(run)
-    if handle is None:
-        return None
-    status = scheduler_of_controller(run, handle).service_status(service_of(run, handle))
+    started = started_controller(run)
+    return None if started is None else _state(run, started)
+
+
+def _state(run: RunDirectory, started: StartedController) -> JobStatus:
+    status = started.scheduler.service_status(started.service)
     if status.state == ELSEWHERE and read_state(run.journal_file).finished == "done":
         return JobStatus("ENDED", ended=True)
     return status
 
 
-def refuse_elsewhere(run: RunDirectory, more: str = "") -> JobStatus | None:
-    """Return `controller_state`, if this host can tell it.
+def _state_here(run: RunDirectory, started: StartedController, more: str = "") -> JobStatus:
+    """Return the state of a controller, if this host can tell it.
 
     Raises:
-        MissingRequirement: Only another host can tell.
+        MissingRequirement: Only another host can tell; the message says ``more``.
     """
-    handle, state = read_handle(run), controller_state(run)
-    if handle is not None and state is not None and state.state == ELSEWHERE:
+    state = _state(run, started)
+    if state.state == ELSEWHERE:
         raise MissingRequirement(
             f"the controller {state.detail}{more}",
-            fix=f"run this command on {handle.host}; where that host is gone for good, remove "
-            f"{run.controller_file} and run it here",
+            fix=f"run this command on {started.handle.host}; where that host is gone for good, "
+            f"remove {run.controller_file} and run it here",
         )
     return state
 
@@ -173,24 +169,35 @@ def controller_works(run: RunDirectory) -> bool:
 
     It does not while its scheduler cleans up after its end. It also does not after a cancel, even
     if it has not ended yet.
+
+    Raises:
+        MissingRequirement: Only another host can tell.
     """
-    state = refuse_elsewhere(run)
-    handle = read_handle(run)
-    if handle is None or state is None or state.ended or handle.cancelled:
+    started = started_controller(run)
+    if started is None:
         return False
-    if handle.job_id is None:
-        found = scheduler_of_controller(run, handle).find_service(service_of(run, handle))
-        write_handle(run, replace(handle, job_id=found))
+    state = _state_here(run, started)
+    if state.ended or started.handle.cancelled:
+        return False
+    if started.handle.job_id is None:
+        found = started.scheduler.find_service(started.service)
+        write_handle(run, replace(started.handle, job_id=found))
     # A job that is being requeued is completing too; a second controller then waits for its end.
     return not state.completing
 
 
 def stop_controllers(run: RunDirectory) -> None:
-    """Stop all controllers of the run, also of earlier starts, and wait for their end."""
-    handle = read_handle(run)
-    if handle is None:
+    """Stop all controllers of the run, also of earlier starts, and wait for their end.
+
+    Raises:
+        MissingRequirement: They are on another host.
+        RunFailed: They do not end.
+    """
+    started = started_controller(run)
+    if started is None:
         return
-    scheduler, service = scheduler_of_controller(run, handle), service_of(run, handle)
+    _state_here(run, started, "; the cancel is on record, and it ends when it sees that")
+    handle, scheduler, service = started.handle, started.scheduler, started.service
     reached = scheduler.reaches(service)
     told: set[str] = set()
     start = time.monotonic()

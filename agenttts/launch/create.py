@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +10,19 @@ from typing import Any
 
 import yaml
 
+from agenttts import __version__
 from agenttts.errors import MissingRequirement, UserError
+from agenttts.images.build import digest
 from agenttts.launch.plan import Plan
-from agenttts.launch.resolve import run_record
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
-from agenttts.run.record import write_record
+from agenttts.run.record import SCHEMA_NUMBER, AgentRecord, RunRecord, write_record
+from agenttts.serving.served_model import agent_thinking, served_fields, task_description_of
 from agenttts.spec import JobSpec, dump_spec
 from agenttts.tasks.user_tasks import freeze_source
+
+_SAMPLES = Path("samples")
+_CACHE = "cache"
 
 
 def create_run(run: RunDirectory, plan: Plan) -> bool:
@@ -25,6 +31,7 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
     Returns:
         Whether it was made. It is not if another launch was faster.
     """
+    experiment, spec, examples = plan.experiment, plan.experiment.spec, plan.examples
     record = run_record(plan)
     temporary = run.path.with_name(f".{run.name}.{record.token}")
     staged = RunDirectory(temporary)
@@ -32,23 +39,23 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
         temporary.mkdir(parents=True)
         for folder in (staged.samples, staged.scheduler_logs, temporary / "trials"):
             folder.mkdir()
-        freeze_source(plan.spec.task.name, staged.task_source)
+        freeze_source(spec.task.name, staged.task_source)
         frozen = {
-            staged.examples_file: plan.examples,
-            staged.finalist_examples_file: plan.finalist_examples,
-            staged.test_examples_file: plan.test_examples,
+            staged.examples_file: examples.searched,
+            staged.finalist_examples_file: examples.finalists,
+            staged.test_examples_file: examples.test,
         }
         digests = {
-            file.name: write_examples(file, examples)
-            for file, examples in frozen.items()
-            if examples is not None
+            file.name: write_examples(file, listed)
+            for file, listed in frozen.items()
+            if listed is not None
         }
-        profile = plan.profile.model_dump(mode="json")
+        profile = experiment.profile.model_dump(mode="json")
         staged.profile_file.write_text(yaml.safe_dump(profile, sort_keys=False), encoding="utf-8")
         write_record(staged.record_file, record.model_copy(update={"examples": digests}))
-        staged.spec_file.write_text(dump_spec(plan.spec), encoding="utf-8")
-        if plan.spec.samples:
-            Path(plan.spec.samples).mkdir(parents=True, exist_ok=True)
+        staged.spec_file.write_text(dump_spec(spec), encoding="utf-8")
+        if spec.samples:
+            Path(spec.samples).mkdir(parents=True, exist_ok=True)
         temporary.rename(run.path)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -59,6 +66,38 @@ def create_run(run: RunDirectory, plan: Plan) -> bool:
             fix="choose another place with --results DIR, or another --name",
         ) from None
     return True
+
+
+def run_record(plan: Plan) -> RunRecord:
+    """Return the record of a new run of a plan, with a token of its own.
+
+    Its examples are not frozen yet.
+    """
+    experiment, spec = plan.experiment, plan.experiment.spec
+    container, shared = experiment.container, experiment.profile.cache
+    samples = Path(spec.samples).absolute() if spec.samples else _SAMPLES
+    cache = Path(shared).absolute() if shared else samples.parent / _CACHE
+    return RunRecord(
+        schema_number=SCHEMA_NUMBER,
+        token=secrets.token_hex(4),
+        version=__version__,
+        models=plan.models,
+        container=container,
+        image_sha256=digest(container.image) if container else None,
+        compile_cache=cache if container else None,
+        samples=samples,
+        agent=None
+        if spec.agent == "none"
+        else AgentRecord(
+            gpus=plan.agent_need.gpus if plan.agent_need else None,
+            thinking=agent_thinking(spec),
+            fields=served_fields(spec),
+            task_description=task_description_of(experiment.task, len(plan.examples.searched)),
+        ),
+        skip_bad=spec.task.skip_bad,
+        data=tuple(plan.examples.report.sources.values()),
+        examples={},
+    )
 
 
 def check_same_spec(run: RunDirectory, spec: JobSpec) -> None:

@@ -6,12 +6,49 @@ They are those of the search, of the comparison of the best allocations, and of 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from agenttts.errors import UserError
+from agenttts.launch.experiment import Experiment
+from agenttts.launch.problems import Problems
 from agenttts.spec import JobSpec
 from agenttts.tasks.base import Example, Task, TaskConfig
 from agenttts.tasks.loading.report import LoadReport
 from agenttts.tasks.user_code import load_task
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples of a run.
+
+    Attributes:
+        searched: Those of the search; none if they are not here.
+        finalists: Those of the comparison of the best allocations; None without one.
+        test: Those of the final test; None without one.
+        report: What was read of the task's data, and what was skipped.
+    """
+
+    searched: list[Example]
+    finalists: list[Example] | None
+    test: list[Example] | None
+    report: LoadReport
+
+
+def read_examples(experiment: Experiment, problems: Problems) -> Examples:
+    """Return the examples that an experiment's trials are scored on.
+
+    Raises:
+        UserError: As in `agenttts.tasks.user_code.load_task`, or there are too few.
+    """
+    spec, task = experiment.spec, experiment.task
+    searched: list[Example] = []
+    finalists = test = None
+    report = LoadReport(spec.task.skip_bad)
+    with problems.here():
+        searched = load_examples(spec, task, spec.task.split, spec.task.examples, report)
+        finalists = finalist_examples(spec, task, searched, report)
+        test = held_out_examples(spec, task, finalists or searched, report)
+    return Examples(searched, finalists, test, report)
 
 
 def load_examples(

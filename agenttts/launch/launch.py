@@ -12,7 +12,6 @@ from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.launch.controller import (
     controller_works,
-    refuse_elsewhere,
     start_controller,
     stop_controllers,
 )
@@ -20,7 +19,7 @@ from agenttts.launch.create import check_same_spec, create_run
 from agenttts.launch.plan import Plan
 from agenttts.launch.rebuild import Rebuilt, rebuild_journal
 from agenttts.launch.retry import retry_failed
-from agenttts.loop.controller_job import close_cancelled, run_tokens, trial_scheduler
+from agenttts.loop.controller_job import close_cancelled, trial_scheduler
 from agenttts.loop.strays import end_strays
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal, read_state
@@ -44,11 +43,11 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
     Raises:
         UserError: A run of that name has another spec.
     """
-    run = RunDirectory(results.absolute() / plan.spec.name)
+    run = RunDirectory(results.absolute() / plan.experiment.spec.name)
     while True:
         try:
             if run.exists:
-                check_same_spec(run, plan.spec)
+                check_same_spec(run, plan.experiment.spec)
                 resume(run)
                 return run, False
             first = not run.path.parent.exists()
@@ -131,7 +130,6 @@ def cancel(run: RunDirectory) -> None:
         handle = read_handle(run)
         if handle is not None and read_state(run.journal_file).finished != "done":
             write_handle(run, replace(handle, cancelled=True))
-        refuse_elsewhere(run, "; the cancel is on record, and it ends when it sees that")
         stop_controllers(run)
         with only_controller(run):
             close_cancelled(run)
@@ -150,6 +148,6 @@ def _end_strays(run: RunDirectory) -> None:
     journal = Journal(run.journal_file)
     try:
         scheduler = trial_scheduler(run, run.profile())
-        end_strays(journal, scheduler, run_tokens(run), known=())
+        end_strays(journal, scheduler, run.record().tokens(run.name), known=())
     finally:
         journal.close()

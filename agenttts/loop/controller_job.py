@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -14,19 +14,21 @@ from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service_job import RestartedJob, end_with_runner
-from agenttts.errors import AgentTTSError, UserError
+from agenttts.errors import AgentTTSError, RunFailed, UserError
 from agenttts.files.trouble import PATIENCE_S, FilePatience
 from agenttts.inference.compaction import compact
 from agenttts.loop.evaluation import Evaluation, EvaluationSettings
 from agenttts.loop.job_builder import JobBuilder
 from agenttts.loop.loop import Controller, LoopSettings
-from agenttts.run.directory import RunDirectory
+from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.journal import DamagedJournal, Journal, read_state
 from agenttts.run.models import changed_weights
-from agenttts.run.record import AgentRecord, RunRecord
+from agenttts.run.record import AgentRecord
 from agenttts.run.starts import RunCancelled, StartCheck, StartSuperseded, only_controller
+from agenttts.search.base import Searcher
 from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
+from agenttts.serving.lifecycle import ServedModel
 from agenttts.serving.served_model import served_model
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec
@@ -65,11 +67,12 @@ def run_controller(run: RunDirectory, start: str) -> None:
 
     A run that is cancelled is ended.
     """
+    check = StartCheck(run, start)
 
     def go_on() -> None:
         with only_controller(run):
             try:
-                StartCheck(run, start)()
+                check()
             except StartSuperseded as superseded:
                 log.warning("%s", superseded)
                 return
@@ -77,9 +80,39 @@ def run_controller(run: RunDirectory, start: str) -> None:
                 close_cancelled(run)
                 return
             warn_of_changed_weights(run)
-            make_controller(run, start).run()
+            make_controller(run, check).run()
 
     patiently(run, go_on)
+
+
+def run_here(
+    run: RunDirectory, start: str, log_path: Path, held: AbstractContextManager[object]
+) -> None:
+    """Go on with a run until it is over, in the process that launched it.
+
+    A failure of the run is in its journal afterwards, as for other kinds of controllers.
+
+    Args:
+        run: The run.
+        start: The token of the start.
+        log_path: Where the log is written.
+        held: The run's lock (`only_controller`), which ends with the controller.
+
+    Raises:
+        RunFailed: An interrupt has cancelled the run.
+    """
+    with held, log_file(log_path):
+        try:
+            warn_of_changed_weights(run)
+            patiently(run, lambda: make_controller(run, StartCheck(run, start)).run())
+        except KeyboardInterrupt:
+            close_cancelled(run)
+            raise RunFailed(
+                f"run {run.path} was interrupted; 'agenttts-hpc resume {run.name}' goes on with it"
+            ) from None
+        except AgentTTSError:
+            if read_state(run.journal_file).finished is None:
+                raise
 
 
 def patiently(
@@ -128,33 +161,34 @@ def close_cancelled(run: RunDirectory) -> None:
         make_controller(run).cancel("cancelled")
 
 
-def make_controller(run: RunDirectory, start: str = "") -> Controller:
+def make_controller(directory: RunDirectory, check: Callable[[], None] | None = None) -> Controller:
     """Return the controller of a run, ready to go on from the end of its journal.
 
-    ``start`` is as for `ControllerJob`.
+    Args:
+        directory: The run.
+        check: Called at each look at the queue; raises if the controller has to stop.
     """
-    spec, profile, record = run.spec(), run.profile(), run.record()
-    cache = record.cache(run.path)
-    if cache is not None and profile.cache:
+    run = Run(directory, directory.spec(), directory.profile(), directory.record())
+    if run.cache is not None and run.profile.cache:
         with suppress(OSError):  # nodes report that they cannot write there, and work without it
-            cache.directory.mkdir(parents=True, exist_ok=True)
-    samples = run.path / record.samples
-    tokens = record.tokens(run.name)
-    agent = record.agent or AgentRecord()
-    journal = Journal(run.journal_file)
-    transcript = Transcript(run.transcript_file)
-    served = served_model(
-        run,
-        spec,
-        profile,
-        record.container,
-        gpus=agent.gpus or 0,
-        most_trial_gpus=max((model.gpus for model in record.models.values()), default=0),
-        token=tokens[0],
-        transcript=transcript,
-        cache=cache,
-        avoided=lambda: journal.state.avoided,
-    )
+            run.cache.directory.mkdir(parents=True, exist_ok=True)
+    journal = Journal(directory.journal_file)
+    transcript = Transcript(directory.transcript_file)
+    served = served_model(run, transcript, lambda: journal.state.avoided)
+    searcher = _searcher(run, transcript, served)
+    builder = JobBuilder(run)
+    check_models(run)
+    check_trials(directory, searcher.space, journal)
+    scheduler = trial_scheduler(directory, run.profile)
+    settings = _evaluation_settings(run.profile, scheduler.settle_seconds)
+    evaluation = Evaluation(directory, journal, scheduler, builder, settings, served, check)
+    between = partial(_compact_samples, run.samples)
+    return Controller(directory, searcher, journal, evaluation, _loop_settings(run.spec), between)
+
+
+def _searcher(run: Run, transcript: Transcript, served: ServedModel | None) -> Searcher:
+    """Return a new searcher of a run, with the language model that it asks."""
+    spec, agent = run.spec, run.record.agent or AgentRecord()
     session = connect(
         spec.agent,
         agent.task_description,
@@ -163,49 +197,30 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         thinking=agent.thinking,
         extra=agent.fields,
     )
-    searcher = search.create(
-        spec.search.method, spec.space(), spec.search.seed, llm=session, **spec.search.options
+    section = spec.search
+    return search.create(section.method, spec.space(), section.seed, llm=session, **section.options)
+
+
+def _evaluation_settings(profile: Profile, settle_seconds: float) -> EvaluationSettings:
+    return EvaluationSettings(
+        max_attempts=profile.max_attempts,
+        poll_seconds=profile.poll_seconds,
+        settle_seconds=settle_seconds,
+        max_preemptions=profile.max_preemptions,
+        max_timeouts=profile.max_timeouts,
+        retry_pauses=tuple(profile.retry_pauses),
+        trials_per_job=profile.trials_per_job,
     )
-    builder = JobBuilder(
-        run,
-        spec,
-        tokens=tokens,
-        models=record.models,
-        container=record.container,
-        env=profile.env,
-        at_once=profile.max_running,
-        samples=samples,
-        cache=cache,
-        stays=profile.linger_seconds > 0,
+
+
+def _loop_settings(spec: JobSpec) -> LoopSettings:
+    section = spec.search
+    return LoopSettings(
+        iterations=section.iterations,
+        batch_size=section.batch_size,
+        finalists=section.finalists.top if section.finalists else 0,
+        tested=section.test_split.top if section.test_split else 0,
     )
-    check_models(run, spec, record)
-    check_trials(run, searcher.space, journal)
-    scheduler = trial_scheduler(run, profile)
-    evaluation = Evaluation(
-        run,
-        journal,
-        scheduler,
-        builder,
-        EvaluationSettings(
-            max_attempts=profile.max_attempts,
-            poll_seconds=profile.poll_seconds,
-            settle_seconds=scheduler.settle_seconds,
-            max_preemptions=profile.max_preemptions,
-            max_timeouts=profile.max_timeouts,
-            trials_per_job=profile.trials_per_job,
-            retry_pauses=tuple(profile.retry_pauses),
-        ),
-        served,
-        StartCheck(run, start),
-    )
-    settings = LoopSettings(
-        iterations=spec.search.iterations,
-        batch_size=spec.search.batch_size,
-        finalists=spec.search.finalists.top if spec.search.finalists else 0,
-        tested=spec.search.test_split.top if spec.search.test_split else 0,
-    )
-    between = partial(_compact_samples, samples)
-    return Controller(run, searcher, journal, evaluation, settings, between)
 
 
 def _compact_samples(directory: Path) -> None:
@@ -216,16 +231,16 @@ def _compact_samples(directory: Path) -> None:
         log.warning("the sample store %s stays in many files: %s", directory, error)
 
 
-def check_models(run: RunDirectory, spec: JobSpec, record: RunRecord) -> None:
+def check_models(run: Run) -> None:
     """Check that the spec has no model that the run was launched without.
 
     Raises:
         UserError: It has one.
     """
-    if missing := [name for name in spec.models if name not in record.models]:
+    if missing := [name for name in run.spec.models if name not in run.record.models]:
         raise UserError(
-            f"{run.spec_file}: models.{missing[0]}: the run was launched without this model "
-            f"({run.record_file.name} does "
+            f"{run.directory.spec_file}: models.{missing[0]}: the run was launched without this "
+            f"model ({run.directory.record_file.name} does "
             "not name it); restore the run's spec.yaml, or launch the new spec under another --name"
         )
 
@@ -263,16 +278,6 @@ def warn_of_changed_weights(run: RunDirectory) -> None:
             name,
             models[name].path,
         )
-
-
-def run_token(run: RunDirectory) -> str:
-    """Return the prefix of the batch tokens of a run's jobs; it is unique to the run."""
-    return run_tokens(run)[0]
-
-
-def run_tokens(run: RunDirectory) -> tuple[str, ...]:
-    """Return `run_token`, and the prefixes from before the journal was made anew."""
-    return run.record().tokens(run.name)
 
 
 def trial_scheduler(run: RunDirectory, profile: Profile) -> Scheduler:

@@ -33,6 +33,7 @@ from agenttts.dispatch.base import (
 )
 from agenttts.dispatch.blame import Verdict
 from agenttts.dispatch.node.mailbox import Mailbox
+from agenttts.dispatch.profile import MAX_PREEMPTIONS
 from agenttts.errors import AgentTTSError, MissingRequirement
 from agenttts.files.atomic import atomic_write_parquet
 from agenttts.files.trouble import PATIENCE_S, FilePatience, passing_trouble
@@ -85,7 +86,7 @@ class EvaluationSettings:
     poll_seconds: float
     settle_seconds: float
     queue_patience_seconds: float = PATIENCE_S
-    max_preemptions: int = 20
+    max_preemptions: int = MAX_PREEMPTIONS
     max_timeouts: int = 1
     retry_pauses: tuple[float, ...] = ()
     trials_per_job: int = 1

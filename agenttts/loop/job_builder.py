@@ -13,19 +13,16 @@ from typing import Any
 from agenttts.dispatch.apptainer import (
     CACHES,
     OFFLINE,
-    Container,
     container_env,
     exec_command,
 )
 from agenttts.dispatch.base import JobRequest, JobTrial
-from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.partition import SamplePartition
-from agenttts.run.directory import RunDirectory
+from agenttts.run.directory import Run
 from agenttts.run.journal import PlannedTrial
-from agenttts.spec import JobSpec
 from agenttts.spec.paths import places_of_options
 from agenttts.tables.schema import AFTER_SEARCH
 from agenttts.tasks.user_tasks import frozen_name
@@ -86,45 +83,24 @@ def _holds(spec_file: Path, trial: TrialSpec) -> bool:
 
 
 class JobBuilder:
-    """Makes jobs of trials.
+    """Makes the jobs of a run's trials.
 
-    Args:
-        run: The run's directory.
-        spec: The run's spec.
+    Attributes:
         tokens: Prefixes of batch tokens, unique to the run. The first is that of new jobs.
-        models: The models, by name.
-        container: The container of the trials; None for the host's Python.
-        env: Environment variables of the jobs.
-        at_once: The most trials with the same need of GPUs that run at a time.
-        samples: Directory of the sample store.
-        cache: Where jobs keep compiled code.
         stays: Whether jobs stay for further lists of trials.
     """
 
-    def __init__(
-        self,
-        run: RunDirectory,
-        spec: JobSpec,
-        *,
-        tokens: tuple[str, ...],
-        models: Mapping[str, ModelConfig],
-        container: Container | None,
-        env: Mapping[str, str],
-        at_once: int,
-        samples: Path,
-        cache: CompileCache | None = None,
-        stays: bool = False,
-    ) -> None:
-        self._samples = samples
-        self.tokens = tokens
-        self._at_once = at_once
-        self._cache = cache
-        self.stays = stays
-        self._run = run
-        self._spec = spec
-        self._models = models
-        self._container = container
-        self._env = dict(env)
+    def __init__(self, run: Run) -> None:
+        self.tokens = run.tokens
+        self._run = run.directory
+        self._spec = run.spec
+        self._models = run.record.models
+        self._container = run.record.container
+        self._env = run.profile.env
+        self._at_once = run.profile.max_running
+        self._samples = run.samples
+        self._cache = run.cache
+        self.stays = run.profile.linger_seconds > 0
 
     def gpus(self, planned: PlannedTrial) -> int:
         """Return the GPUs that a trial needs.

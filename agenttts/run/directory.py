@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.dispatch.profile import Profile, frozen_profile
 from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
-from agenttts.files.documents import parse_json, typed
 from agenttts.run.record import INCOMPLETE, OLDER_RUN_FILE, RUN_FILE, RunRecord, read_record
 from agenttts.spec import JobSpec, load_spec
 from agenttts.tables.schema import FINALIST_SOURCE, TEST_SOURCE
-
-
-@dataclass(frozen=True)
-class _Handle:
-    """The keys that readers of `RunDirectory.controller_file` need."""
-
-    kind: str
-    job_id: str | int | None
 
 
 class RunGone(MissingRequirement):
@@ -163,10 +154,6 @@ class RunDirectory:
         """Return the profile that the run was launched with."""
         return frozen_profile(self.profile_file)
 
-    def controller(self) -> dict[str, Any] | None:
-        """Return the contents of `controller_file`; None before the first start."""
-        return self._document(self.controller_file, _Handle)
-
     def problem(self, token: str | None = None) -> str | None:
         """Return why the run is no longer here; None while it is.
 
@@ -186,33 +173,6 @@ class RunDirectory:
             return None  # the file is damaged; its readers report that
         return "was replaced by another run" if token not in (None, found) else None
 
-    def _document(self, path: Path, kind: type) -> dict[str, Any] | None:
-        """Return one of the run's own JSON files; None if it is not there.
-
-        Args:
-            path: The file.
-            kind: A dataclass of the keys that the file must have.
-
-        Raises:
-            UserError: The file cannot be read, or lacks keys.
-        """
-        try:
-            document = parse_json(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-        except ValueError as error:
-            raise UserError(f"{path}: not valid JSON ({error}); {INCOMPLETE}") from None
-        try:
-            typed(kind, document)
-        except ValueError as error:
-            wanted = ", ".join(field.name for field in fields(kind) if field.default is MISSING)
-            raise UserError(
-                f"{path}: an object with the keys {wanted} is expected ({error}); {INCOMPLETE}"
-            ) from None
-        return dict(document)
-
     @property
     def exists(self) -> bool:
         """Whether a run was created here.
@@ -220,6 +180,42 @@ class RunDirectory:
         The spec is the last of the files that are written when a run is made.
         """
         return self.spec_file.exists()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and what was frozen at its launch.
+
+    Attributes:
+        directory: The paths of its files.
+        spec: The resolved spec that it was launched with.
+        profile: The profile that it was launched with.
+        record: What launch resolved.
+    """
+
+    directory: RunDirectory
+    spec: JobSpec
+    profile: Profile
+    record: RunRecord
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The prefixes of the batch tokens of its jobs; the first is that of new jobs."""
+        return self.record.tokens(self.name)
+
+    @property
+    def samples(self) -> Path:
+        """The directory of the sample store."""
+        return self.directory.path / self.record.samples
+
+    @property
+    def cache(self) -> CompileCache | None:
+        """Where its jobs keep compiled code."""
+        return self.record.cache(self.directory.path)
 
 
 def find_run(run: str, results: Path) -> RunDirectory:

@@ -20,8 +20,10 @@ from datetime import UTC, datetime
 from agenttts.dispatch.service_job import queue_job
 from agenttts.errors import AgentTTSError, RunFailed, UserError
 from agenttts.files.atomic import atomic_write_json
+from agenttts.files.documents import parse_json, typed
 from agenttts.files.locks import LockBusy, locked, write_holder
 from agenttts.run.directory import RunDirectory, RunGone
+from agenttts.run.record import INCOMPLETE
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,14 @@ class RunCancelled(AgentTTSError):
 
 class StartSuperseded(RunFailed):
     """Another start of the controller has taken this one's place."""
+
+
+@dataclass(frozen=True)
+class _WrittenHandle:
+    """The keys that the file of every version has."""
+
+    kind: str
+    job_id: str | int | None
 
 
 @dataclass(frozen=True)
@@ -62,10 +72,27 @@ class ControllerHandle:
 
 
 def read_handle(run: RunDirectory) -> ControllerHandle | None:
-    """The last start of the controller; None where none was ever started."""
-    document = run.controller()
-    if document is None:
+    """Return the last start of the controller; None before the first.
+
+    Raises:
+        UserError: The file cannot be read, or lacks keys.
+    """
+    path = run.controller_file
+    try:
+        document = parse_json(path.read_bytes())
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); {INCOMPLETE}") from None
+    try:
+        typed(_WrittenHandle, document)
+    except ValueError as error:
+        wanted = ", ".join(key.name for key in fields(_WrittenHandle))
+        raise UserError(
+            f"{path}: an object with the keys {wanted} is expected ({error}); {INCOMPLETE}"
+        ) from None
     known = {field.name for field in fields(ControllerHandle)}
     values = {"start": "", "host": ""} | {k: v for k, v in document.items() if k in known}
     job_id = values["job_id"]

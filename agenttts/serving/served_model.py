@@ -20,7 +20,7 @@ from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
-from agenttts.run.directory import RunDirectory
+from agenttts.run.directory import Run
 from agenttts.run.models import model_thinking, resolve_thinking
 from agenttts.search.llm.connect import check_key, connect, served_name
 from agenttts.search.llm.proposer import LLMSession
@@ -137,39 +137,32 @@ def served_fields(spec: JobSpec) -> dict[str, Any]:
 
 
 def served_model(
-    run: RunDirectory,
-    spec: JobSpec,
-    profile: Profile,
-    container: Container | None,
-    *,
-    gpus: int,
-    most_trial_gpus: int,
-    token: str,
-    transcript: Transcript,
-    cache: CompileCache | None = None,
-    avoided: Callable[[], Sequence[str]] = tuple,
+    run: Run, transcript: Transcript, avoided: Callable[[], Sequence[str]] = tuple
 ) -> ServedModel | None:
     """The model that this run serves itself, not started yet; None for a section of another kind.
 
     ``avoided``: the nodes that the run's jobs avoid.
     """
-    if not isinstance(spec.agent, ServeAgent):
+    agent, profile, record = run.spec.agent, run.profile, run.record
+    if not isinstance(agent, ServeAgent):
         return None
-    config = _served_config(spec, spec.agent, gpus)
-    directory = run.agent
-    scheduler = create_scheduler(profile, run.scheduler_logs / "agent")
+    gpus = (record.agent.gpus if record.agent else None) or 0
+    most_trial_gpus = max((model.gpus for model in record.models.values()), default=0)
+    config = _served_config(run.spec, agent, gpus)
+    directory = run.directory.agent
+    scheduler = create_scheduler(profile, run.directory.scheduler_logs / "agent")
     local = not scheduler.has_nodes
     limits = ServedLimits(
-        start_seconds=spec.agent.start_seconds,
-        idle_seconds=spec.agent.idle_seconds,
-        restarts=spec.agent.restarts,
+        start_seconds=agent.start_seconds,
+        idle_seconds=agent.idle_seconds,
+        restarts=agent.restarts,
         alone=local and gpus > 0 and gpus + most_trial_gpus > profile.gpus_per_node,
         poll_seconds=min(2.0, profile.poll_seconds),
         pauses=tuple(profile.retry_pauses),
     )
-    serving = _serving(directory, config, container, profile, local, cache)
+    serving = _serving(directory, config, record.container, profile, local, run.cache)
     note = partial(_note, transcript)
-    request = service_request(directory, run=run.name, token=token, gpus=gpus)
+    request = service_request(directory, run=run.name, token=run.tokens[0], gpus=gpus)
     return ServedModel(directory, serving, scheduler, request, limits, note, avoided)
 
 

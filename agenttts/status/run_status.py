@@ -11,12 +11,15 @@ from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import ELSEWHERE, Service
 from agenttts.errors import MissingRequirement, RunFailed
-from agenttts.launch.controller import controller_state, scheduler_of_controller, service_of
-from agenttts.loop.controller_job import run_token, trial_scheduler
+from agenttts.launch.controller import (
+    controller_state,
+    scheduler_of_controller,
+    started_controller,
+)
+from agenttts.loop.controller_job import trial_scheduler
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, read_state
 from agenttts.run.rows import row_from_json
-from agenttts.run.starts import read_handle
 from agenttts.search.llm.transcript import summarise
 from agenttts.serving.lifecycle import served_job
 from agenttts.serving.served_model import service_name
@@ -62,9 +65,8 @@ def _status(run: RunDirectory) -> dict[str, Any]:
     ]
     # Scores on more examples are more reliable.
     best = max(finalists or scored, key=lambda row: (row.score, -row.budget), default=None)
-    handle = read_handle(run)
-    starter = scheduler_of_controller(run, handle)
-    started = service_of(run, handle) if handle else None
+    started = started_controller(run)
+    starter = started.scheduler if started else scheduler_of_controller(run)
     cuts = cut_by_model(rows)
     limits = {name: stage.decode_tokens for name, stage in spec.stages.items()}
     agent = summarise(run.transcript_file)
@@ -75,9 +77,9 @@ def _status(run: RunDirectory) -> dict[str, Any]:
         "outcome": None if alive and state.finished != "done" else state.finished,
         "controller": {
             "kind": starter.name,
-            "job_id": handle.job_id if handle else None,
-            "host": starter.host_of(started) if started else None,
-            "described": starter.describe(started) if started else "",
+            "job_id": started.handle.job_id if started else None,
+            "host": starter.host_of(started.service) if started else None,
+            "described": starter.describe(started.service) if started else "",
             "alive": alive,
             # The state that the queue reports, and why the controller waits or did not start.
             "state": controller.state if controller else None,
@@ -85,7 +87,7 @@ def _status(run: RunDirectory) -> dict[str, Any]:
             # Whether it waits for something that does not happen by itself.
             "stuck": controller is not None and controller.stuck,
             # The cancel is recorded; the controller may not have seen it yet.
-            "cancelled": bool(handle and handle.cancelled),
+            "cancelled": bool(started and started.handle.cancelled),
             "queue": queue,
         },
         "iteration": max(searched, default=None),
@@ -145,7 +147,9 @@ def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
     # Without a queue the model does not wait, and its address shows that it runs.
     if job is None or not scheduler.has_nodes:
         return None
-    state = scheduler.service_status(Service(service_name(run_token(run)), job_id=job))
+    state = scheduler.service_status(
+        Service(service_name(run.record().tokens(run.name)[0]), job_id=job)
+    )
     if state.ended:
         return None
     return {"job_id": job, "state": state.state, "reason": state.detail, "stuck": state.stuck}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.errors import UserError
+from agenttts.launch.description import describe_plan
 from agenttts.launch.plan import make_plan
 from agenttts.spec import load_spec
 
@@ -112,7 +113,7 @@ def test_every_split_that_is_read_is_reported(tmp_path, scripted_spec):
         )
     )
     plan = make_plan(spec, [tmp_path], tmp_path / "results", dry_run=True)
-    sources = plan.describe()["task"]["data"]
+    sources = describe_plan(plan)["task"]["data"]
     assert [(s["source"].split("split ")[1], s["records"], s["skipped"]) for s in sources] == [("'validation'", 20, 1), ("'train'", 12, 1)]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.errors import MissingRequirement, Unavailable, UserError
+from agenttts.launch.description import describe_plan
 from agenttts.launch.plan import make_plan
 from agenttts.spec import load_spec
 
@@ -76,10 +77,10 @@ def test_every_shipped_spec_has_a_plan_that_the_command_shows(name, cli):
 def test_what_is_missing_is_listed_and_nothing_is_made(name, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     found = plan(name, tmp_path)
-    problems = found.describe()["problems"]
+    problems = describe_plan(found)["problems"]
     text = json.dumps(problems)
     assert all(problem["what"] and problem["fix"] for problem in problems)
-    for model in found.spec.models.values():
+    for model in found.experiment.spec.models.values():
         assert model.path in text
     for part in ("scontrol", "apptainer", "agenttts.sif", "data"):
         assert part in text
@@ -138,18 +139,18 @@ def test_malformed_data_are_no_missing_data(scripted_spec, tmp_path):
 
 def test_missing_data_leave_the_number_of_examples_to_the_spec(scripted_spec, tmp_path):
     spec = load_spec(scripted_spec(task__data="./none.jsonl"))
-    document = make_plan(spec, [tmp_path], tmp_path / "results", dry_run=True).describe()
+    document = describe_plan(make_plan(spec, [tmp_path], tmp_path / "results", dry_run=True))
     assert document["task"]["examples"] == 8
     assert [p["what"] for p in document["problems"]] == [f"data file {tmp_path}/none.jsonl does not exist"]  # fmt: skip
     spec = load_spec(scripted_spec(task__data="./none.jsonl", task__examples=None))
-    document = make_plan(spec, [tmp_path], tmp_path / "results", dry_run=True).describe()
+    document = describe_plan(make_plan(spec, [tmp_path], tmp_path / "results", dry_run=True))
     assert document["task"]["examples"] is None
 
 
 def test_models_too_large_for_a_node_are_a_problem_of_the_cluster(tmp_path):
     (tmp_path / "small.yaml").write_text("kind: local\ngpus_per_node: 1\ngpu_memory_gb: 16\n")
     spec = load_spec(ROOT / "jobs" / "2wiki.yaml", [f"cluster={tmp_path}/small.yaml"])
-    document = make_plan(spec, [ROOT], tmp_path / "results", dry_run=True).describe()
+    document = describe_plan(make_plan(spec, [ROOT], tmp_path / "results", dry_run=True))
     assert any("do not fit" in problem["what"] for problem in document["problems"])
     assert round(document["stages"][0]["unit_budget"]) == 814
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agenttts.dispatch.blame import Stop
+from agenttts.dispatch.profile import MAX_PREEMPTIONS
 from agenttts.trial.phase import Phase
 
 # Tokens a second: no GPU engine with a full batch was seen below this. A call of an engine that
@@ -37,7 +38,7 @@ class Limits:
 
     start_seconds: float = 1800.0
     stall_seconds: float = 1800.0
-    max_preemptions: int = 20
+    max_preemptions: int = MAX_PREEMPTIONS
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,171 @@
+"""An experiment: a job spec with everything that it names.
+
+The functions here replace what a spec names by what was found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agenttts.dispatch.apptainer import Container
+from agenttts.dispatch.base import Scheduler
+from agenttts.dispatch.profile import Profile
+from agenttts.errors import Unavailable, UserError, valid_names
+from agenttts.inference.hub_snapshots import download_command, find_snapshot, hub_cache
+from agenttts.inference.model_files import check_model_files
+from agenttts.launch.problems import Problems
+from agenttts.space import SearchSpace
+from agenttts.spec import JobSpec, ServeAgent
+from agenttts.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A spec and what it names, which all checks of a launch look at.
+
+    Attributes:
+        spec: The spec, with its stages in the task's order and all names resolved.
+        results: The results directory.
+        profile: The profile, completed from this shell's environment.
+        scheduler: The profile's scheduler.
+        task: The task.
+        space: The search space.
+        container: The container of the trials; None for the host's Python.
+    """
+
+    spec: JobSpec
+    results: Path
+    profile: Profile
+    scheduler: Scheduler
+    task: Task
+    space: SearchSpace
+    container: Container | None = None
+
+    @property
+    def in_container(self) -> bool:
+        """Whether profile or spec asks for a container, found or not."""
+        return self.profile.container is not None or self.spec.container.image is not None
+
+
+def ordered(spec: JobSpec, task: Task) -> JobSpec:
+    """Return the spec with its stages in the task's order.
+
+    Raises:
+        UserError: The stages are not the task's.
+    """
+    names = [stage.name for stage in task.stages]
+    for stage in spec.stages:
+        if stage not in names:
+            raise UserError(
+                f"stages.{stage}: task '{task.name}' has no such stage; {valid_names(stage, names)}"
+            )
+    missing = [name for name in names if name not in spec.stages]
+    if missing:
+        raise UserError(
+            f"stages: task '{task.name}' also needs {', '.join(missing)}; valid: "
+            f"{', '.join(names)}, all of them"
+        )
+    return spec.model_copy(update={"stages": {name: spec.stages[name] for name in names}})
+
+
+def with_knowledge(spec: JobSpec, results: Path) -> JobSpec:
+    """Return the spec with runs in ``knowledge`` replaced by their directories.
+
+    Names of finished runs are looked up under the results directory.
+    """
+    sources = spec.search.options.get("knowledge")
+    if not isinstance(sources, list):
+        return spec
+    found = []
+    for source in sources:
+        run = results.absolute() / str(source)
+        inside = isinstance(source, str) and not Path(source).exists() and run.is_dir()
+        found.append(str(run) if inside else source)
+    options = {**spec.search.options, "knowledge": found}
+    return spec.model_copy(update={"search": spec.search.model_copy(update={"options": options})})
+
+
+def with_snapshots(experiment: Experiment, problems: Problems) -> Experiment:
+    """Return the experiment with hub ids replaced by directories of downloaded snapshots.
+
+    If trials reach no hub (in a container, on compute nodes), a model that was not downloaded is
+    unavailable.
+    """
+    spec = experiment.spec
+    offline = experiment.scheduler.has_nodes or experiment.in_container
+
+    def place(path: str, revision: str | None, key: str) -> str:
+        if Path(path).is_absolute():
+            return path
+        found = find_snapshot(path, revision)
+        if found is not None and not offline and not _whole(found):
+            return path  # the engine fetches the rest
+        if found is None and offline:
+            with problems.here():
+                raise Unavailable(
+                    f"{key}: the model '{path}' is no directory and is not in the hub's cache "
+                    f"{hub_cache()}, and "
+                    "trials cannot download it",
+                    fix=f"run '{download_command(path, revision)}' here, with HF_HOME on a "
+                    "file system that the "
+                    "compute nodes see, or give the model's directory",
+                )
+        return str(found or path)
+
+    models = {}
+    for name, model in spec.models.items():
+        if model.engine != "scripted":
+            path = place(model.path, model.revision, f"models.{name}.path")
+            model = model.model_copy(update={"path": path})
+        models[name] = model
+    agent = spec.agent
+    if isinstance(agent, ServeAgent) and agent.model not in spec.models:
+        agent = agent.model_copy(update={"model": place(agent.model, None, "agent.model")})
+    return replace(experiment, spec=spec.model_copy(update={"models": models, "agent": agent}))
+
+
+def with_container(experiment: Experiment, problems: Problems) -> Experiment:
+    """Return the experiment with the container of its trials, whose image its spec then names."""
+    spec, container = experiment.spec, None
+    with problems.here():
+        container = container_of(spec, experiment.profile)
+    if container is None:
+        return experiment
+    # Frozen with the values found now: the controller's environment may expand the profile's
+    # variables differently.
+    frozen = spec.container.model_copy(update={"image": str(container.image)})
+    spec = spec.model_copy(update={"container": frozen})
+    return replace(experiment, spec=spec, container=container)
+
+
+def container_of(spec: JobSpec, profile: Profile) -> Container | None:
+    """Return the container of the trials; None if they run on the host's Python."""
+    defaults = profile.container
+    if defaults is not None and defaults.runtime == "none":
+        return None
+    image = spec.container.image or (defaults.image if defaults else None)
+    if image is None:
+        if defaults is None and not spec.container.binds:
+            return None
+        raise Unavailable(
+            "container.image: the profile runs trials in a container, but neither it nor the "
+            "spec names the image",
+            fix="set container.image in the spec or the profile (build one with 'agenttts-hpc "
+            "image build')",
+        )
+    return Container(
+        image=Path(image).absolute(),
+        runtime=defaults.runtime if defaults else "apptainer",
+        nv=defaults.nv if defaults else True,
+        binds=(*(defaults.binds if defaults else ()), *spec.container.binds),
+        options=tuple(defaults.options) if defaults else (),
+    )
+
+
+def _whole(snapshot: Path) -> bool:
+    try:
+        check_model_files("", snapshot, {})
+    except Unavailable:
+        return False
+    return True
