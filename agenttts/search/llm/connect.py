@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agenttts.endpoint import Address, shown_variable, usable_key
 from agenttts.errors import MissingRequirement
 from agenttts.replies import COMMON_THINKING, Thinking
 from agenttts.search.llm.base import LLM, LLMError
 from agenttts.search.llm.caller import Caller, RetryPolicy
-from agenttts.search.llm.endpoint import Address, EndpointLLM
+from agenttts.search.llm.endpoint import EndpointLLM
 from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
 from agenttts.search.llm.task_description import TaskDescription
@@ -89,10 +89,10 @@ def check_key(section: AgentSection) -> None:
     """
     name = section.api_key_env if isinstance(section, EndpointAgent) else None
     key = os.environ.get(name, "").strip() if name else ""
-    if name and not _usable(key):
+    if name and not usable_key(key):
         problem = "holds something else than a key" if key else "is not set in this environment"
         raise MissingRequirement(
-            f"agent.api_key_env: {_shown(name)} {problem}",
+            f"agent.api_key_env: {shown_variable(name)} {problem}",
             fix="export it in this shell, then launch again (the controller's job inherits it)",
         )
 
@@ -107,18 +107,10 @@ def take_key(section: AgentSection) -> str:
     return ""
 
 
-def _usable(key: str) -> bool:
-    """Return whether a key can be sent in a header.
-
-    A key that cannot be sent would appear in the errors of libraries.
-    """
-    return bool(key) and key.isascii() and key.isprintable() and " " not in key
-
-
 def _fixed_address(section: EndpointAgent) -> Callable[[], Address]:
     key = take_key(section)
-    if section.api_key_env and not _usable(key):
-        name = _shown(section.api_key_env)
+    if section.api_key_env and not usable_key(key):
+        name = shown_variable(section.api_key_env)
 
         def missing() -> Address:
             raise LLMError("unavailable", f"{name} holds no key where the controller runs")
@@ -130,10 +122,3 @@ def _fixed_address(section: EndpointAgent) -> Callable[[], Address]:
 
 def _nowhere() -> Address:
     raise LLMError("unavailable", "no server was started for this model")
-
-
-def _shown(variable: str) -> str:
-    """Return the variable's name, unless it may be a key given as the name."""
-    if re.fullmatch(r"[A-Z][A-Z0-9_]{0,39}", variable):
-        return f"the environment variable {variable}"
-    return "the environment variable that it names"

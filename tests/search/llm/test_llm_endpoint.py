@@ -6,8 +6,9 @@ from email.utils import formatdate
 
 import pytest
 
+from agenttts.endpoint import Address
 from agenttts.search.llm.base import Chat, LLMError
-from agenttts.search.llm.endpoint import Address, EndpointLLM
+from agenttts.search.llm.endpoint import EndpointLLM
 from tests.support.llm import KEY, said
 
 CHAT = Chat("propose", ({"role": "user", "content": "hello"},), {"type": "object"}, seed=5)
