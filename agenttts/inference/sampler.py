@@ -177,8 +177,10 @@ class Sampler:
             return drawn
         parts = partition.parts(list(requests))
         tokens = next(iter(requests.values())).params.max_tokens
-        size = partition.call_size(missing, most_samples(self._samples_a_call, tokens))
         engine = self._engine(model_name)
+        most = most_samples(self._samples_a_call, tokens)
+        most = min(most, getattr(engine, "most_samples_a_call", most))
+        size = partition.call_size(missing, most)
         thinking = self._models[model_name].thinking
         while True:
             self._take_new(samples, k)

@@ -16,8 +16,11 @@ from typing import Any
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import scheduler_type
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
+from agenttts.endpoint import ServerError
 from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_names
+from agenttts.inference.base import ModelConfig
 from agenttts.inference.embedding import find_embedding_model
+from agenttts.inference.endpoint_check import check_listed
 from agenttts.inference.engine_options import check_options
 from agenttts.inference.hub_snapshots import download_command, find_snapshot, hub_cache
 from agenttts.inference.model_files import check_model_files, check_there
@@ -133,7 +136,7 @@ def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
 
     models = {}
     for name, model in spec.models.items():
-        if model.engine != "scripted":
+        if model.engine not in ("scripted", "endpoint"):
             path = place(model.path, model.revision, f"models.{name}.path")
             model = model.model_copy(update={"path": path})
         models[name] = model
@@ -153,7 +156,7 @@ def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> Gp
     if model.engine == "scripted":
         with checks.here():
             check_there(f"models.{name}.path", Path(model.path))
-    else:
+    elif model.engine != "endpoint":
         _check_places(f"models.{name}", "path", model.path, model.options, checks)
     with checks.here():
         return gpu_need(
@@ -175,6 +178,28 @@ def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> Gp
             ),
         )
     return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
+
+
+def check_endpoints(spec: JobSpec, profile: Profile, checks: Checks) -> None:
+    """Check the keys and the servers of models with ``engine: endpoint``.
+
+    A server that does not answer here is unavailable, unless trials run on other machines, which
+    may reach it.
+    """
+    here = not scheduler_type(profile.kind).has_nodes
+    for name, model in spec.models.items():
+        if model.engine != "endpoint":
+            continue
+        config = ModelConfig(name, model.path, engine=model.engine, options=model.options)
+        with checks.here():
+            try:
+                check_listed(f"models.{name}", config)
+            except ServerError as error:
+                if here:
+                    raise Unavailable(
+                        f"models.{name}: {error}",
+                        fix=f"start the server, or correct models.{name}.options.base_url",
+                    ) from None
 
 
 def check_agent_files(spec: JobSpec, checks: Checks) -> None:

@@ -28,6 +28,7 @@ from agenttts.launch.checks import (
     Checks,
     Problem,
     check_agent_files,
+    check_endpoints,
     check_toolbox,
     check_writable,
     model_need,
@@ -219,6 +220,7 @@ def make_plan(
     search.create(spec.search.method, space, spec.search.seed, **spec.search.options)
     spec = with_snapshots(spec, profile, checks)
     needs = {name: model_need(name, spec, profile, checks) for name in spec.models}
+    check_endpoints(spec, profile, checks)
     check_agent_files(spec, checks)
     agent_need = None
     with checks.here():
@@ -283,8 +285,8 @@ def _bound(spec: JobSpec, results: Path) -> Iterator[tuple[str, Path]]:
     if spec.samples:
         yield "samples", Path(spec.samples)
     for name, model in spec.models.items():
-        if Path(model.path).is_absolute():
-            yield f"models.{name}.path", Path(model.path)
+        if model.files is not None:
+            yield f"models.{name}.path", model.files
         for option, place in places_of_options(model.options).items():
             yield f"models.{name}.options.{option}", place
     for option, value in spec.task.options.items():

@@ -17,6 +17,7 @@ from agenttts.dispatch.service_job import RestartedJob, end_with_runner
 from agenttts.errors import AgentTTSError, UserError
 from agenttts.files.trouble import PATIENCE_S, FilePatience
 from agenttts.inference.compaction import compact
+from agenttts.inference.endpoint_options import key_variables
 from agenttts.loop.evaluation import Evaluation, EvaluationSettings
 from agenttts.loop.job_builder import JobBuilder
 from agenttts.loop.loop import Controller, LoopSettings
@@ -162,6 +163,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         served.locate if served else None,
         thinking=agent.thinking,
         extra=agent.fields,
+        shared_keys=key_variables(record.models),
     )
     searcher = search.create(
         spec.search.method, spec.space(), spec.search.seed, llm=session, **spec.search.options

@@ -13,6 +13,7 @@ from typing import Any
 from agenttts.dispatch.apptainer import (
     CACHES,
     OFFLINE,
+    PASSED_VARIABLES,
     Container,
     container_env,
     exec_command,
@@ -22,6 +23,7 @@ from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.endpoint_options import key_variables, with_rate_share
 from agenttts.inference.partition import SamplePartition
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import PlannedTrial
@@ -134,7 +136,8 @@ class JobBuilder:
         directory.mkdir(exist_ok=True)
         after = planned.source in AFTER_SEARCH
         names = dict.fromkeys(choice.model for choice in planned.allocation.choices)
-        models = {name: self._models[name] for name in names}
+        at_once = min(self._at_once, len(together))
+        models = {name: with_rate_share(self._models[name], at_once) for name in names}
         samples = self._samples
         spec_file = directory / SPEC_FILE
         # The spec must not change under a job that already runs, and a result belongs to the spec
@@ -183,7 +186,7 @@ class JobBuilder:
         needs = [spec_file, self._run.examples_of(source)]
         if self._container is not None:
             needs.append(self._container.image)
-        needs += [Path(m.path) for m in models.values() if Path(m.path).is_absolute()]
+        needs += [model.files for model in models.values() if model.files is not None]
         return tuple(needs)
 
     def _command(
@@ -191,7 +194,7 @@ class JobBuilder:
     ) -> tuple[str, ...]:
         if self._container is None:
             return (sys.executable, "-m", "agenttts.trial", str(spec_file))
-        paths = [model.path for model in models.values()]
+        paths = [str(model.files) for model in models.values() if model.files is not None]
         paths += [str(p) for m in models.values() for p in places_of_options(m.options).values()]
         # Task options that name a path, such as an embedding model.
         paths += [v for v in self._spec.task.options.values() if is_place(v)]
@@ -205,4 +208,7 @@ class JobBuilder:
     def _environment(self) -> dict[str, str]:
         if self._container is None:
             return self._env
-        return container_env({**OFFLINE, **CACHES, **self._env})
+        # Only the names of the keys: a job's environment is written to disk.
+        names = key_variables(self._models)
+        passed = {PASSED_VARIABLES: " ".join(names)} if names else {}
+        return {**container_env({**OFFLINE, **CACHES, **self._env}), **passed}

@@ -23,7 +23,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import UncompletedJobError
 
-from agenttts.dispatch.apptainer import SCRATCH, granted_devices
+from agenttts.dispatch.apptainer import SCRATCH, granted_devices, passed_variables
 from agenttts.dispatch.attempts import Attempt, count_state, read_attempts, write_attempt
 from agenttts.dispatch.base import JobRequest
 from agenttts.dispatch.blame import AttemptEnd, Stop, Verdict, blame
@@ -263,7 +263,7 @@ class TrialJob:
         return read_phase(self.directory) is not None
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self.env, **granted_devices()}
+        return {**os.environ, **self.env, **granted_devices(), **passed_variables(self.env)}
 
     def _start(self) -> None:
         attempts = read_attempts(self.directory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def connect(
     *,
     thinking: Thinking | None = COMMON_THINKING,
     extra: Mapping[str, Any] | None = None,
+    shared_keys: Collection[str] = (),
 ) -> LLMSession | None:
     """Return the session with the model of a section; None for ``agent: none``.
 
@@ -41,6 +42,7 @@ def connect(
             `LLMError`.
         thinking: The markers around the model's thinking.
         extra: Further fields of the requests to a model that the run serves itself.
+        shared_keys: Variables with keys that trials need too.
     """
     if section == "none":
         return None
@@ -61,7 +63,9 @@ def connect(
         fixed = isinstance(section, EndpointAgent)
         llm = EndpointLLM(
             section.model if isinstance(section, EndpointAgent) else served_name(section),
-            _fixed_address(section) if isinstance(section, EndpointAgent) else locate or _nowhere,
+            _fixed_address(section, shared_keys)
+            if isinstance(section, EndpointAgent)
+            else locate or _nowhere,
             max_tokens=section.max_tokens,
             temperature=section.temperature,
             timeout=section.timeout_seconds,
@@ -97,18 +101,21 @@ def check_key(section: AgentSection) -> None:
         )
 
 
-def take_key(section: AgentSection) -> str:
+def take_key(section: AgentSection, shared: Collection[str] = ()) -> str:
     """Return the key, and remove it from this process's environment.
 
-    So the processes that it starts (trials) do not inherit the key.
+    So the processes that it starts (trials) do not inherit the key. A key in a ``shared`` variable
+    stays, because trials need it too.
     """
     if isinstance(section, EndpointAgent) and section.api_key_env:
+        if section.api_key_env in shared:
+            return os.environ.get(section.api_key_env, "").strip()
         return os.environ.pop(section.api_key_env, "").strip()
     return ""
 
 
-def _fixed_address(section: EndpointAgent) -> Callable[[], Address]:
-    key = take_key(section)
+def _fixed_address(section: EndpointAgent, shared: Collection[str]) -> Callable[[], Address]:
+    key = take_key(section, shared)
     if section.api_key_env and not usable_key(key):
         name = shown_variable(section.api_key_env)
 
