@@ -96,14 +96,21 @@ class EndpointClient:
         timeout: Seconds within which the whole answer must arrive.
         use_proxy: Use the proxy that the environment names, if any.
         connections: The most connections at a time; None for httpx's own limit.
+        largest: The most bytes of an answer.
     """
 
     def __init__(
-        self, *, timeout: float, use_proxy: bool = True, connections: int | None = None
+        self,
+        *,
+        timeout: float,
+        use_proxy: bool = True,
+        connections: int | None = None,
+        largest: int = _LARGEST_ANSWER,
     ) -> None:
         self._timeout = timeout
         self._use_proxy = use_proxy
         self._connections = connections
+        self._largest = largest
         self._client: httpx.Client | None = None
 
     def post(self, address: Address, path: str, body: Mapping[str, Any]) -> Answer:
@@ -153,8 +160,8 @@ class EndpointClient:
                         raise ServerError(
                             "timeout", f"no whole answer in {self._timeout:g} s", again=True
                         )
-                    if len(content) > _LARGEST_ANSWER:
-                        raise ServerError("reply", f"the answer is over {_LARGEST_ANSWER} bytes")
+                    if len(content) > self._largest:
+                        raise ServerError("reply", f"the answer is over {self._largest} bytes")
                 return Answer(
                     answer.status_code, content.decode("utf-8", "replace"), answer.headers
                 )

@@ -38,11 +38,8 @@ from agenttts.inference.endpoint_prompts import (
 from agenttts.inference.endpoint_replies import FILTERED, ServerReply, read_reply
 from agenttts.inference.tokenization import without_system
 
-_CALL_ROUNDS = 16
-"""Samples of one engine call, as a multiple of the requests at a time.
-
-What a call has drawn is stored when the call ends; a shorter call loses less to a killed job.
-"""
+_LARGEST_ANSWER = 64 << 20
+"""Bytes of an answer; it may hold many long samples."""
 _NO_TEMPLATE = re.compile(r"chat.?template", re.I)
 _SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
 # Azure and others refuse a prompt that their filter objects to with status 400.
@@ -77,7 +74,6 @@ class EndpointEngine:
             self._address = find_address(self._options)
         except MissingRequirement as error:
             raise self._infra(error.what) from None
-        self.most_samples_a_call = _CALL_ROUNDS * self._options.max_concurrent
         self._beat = Beat(config.name)
         self._lock = threading.Lock()
         self._left_out: set[str] = set()
@@ -88,6 +84,7 @@ class EndpointEngine:
             timeout=self._options.timeout_seconds,
             use_proxy=self._options.use_proxy,
             connections=self._options.max_concurrent,
+            largest=_LARGEST_ANSWER,
         )
         self._calls = PatientCalls(
             self._client,

@@ -13,6 +13,8 @@ from agenttts.spec.endpoint import KEY_LIKE, EndpointOptions
 from agenttts.spec.strict import validate
 
 _RATE = "requests_per_minute"
+_CALL_ROUNDS = 16
+"""Samples of one engine call, as a multiple of the requests at a time."""
 
 
 def read_endpoint_options(options: Mapping[str, object]) -> EndpointOptions:
@@ -52,6 +54,17 @@ def find_address(options: EndpointOptions) -> Address:
             "inherit it)",
         )
     return Address(options.base_url, key)
+
+
+def most_a_call(model: ModelConfig, others: int) -> int:
+    """Return the most samples of one engine call: ``others``, unless the model is on a server.
+
+    What a call has drawn is stored when it ends. Samples of a server may cost money and need no
+    full batch, so a call is short.
+    """
+    if model.engine != "endpoint":
+        return others
+    return _CALL_ROUNDS * read_endpoint_options(model.options).max_concurrent
 
 
 def key_variables(models: Mapping[str, ModelConfig]) -> tuple[str, ...]:

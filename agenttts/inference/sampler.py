@@ -24,6 +24,7 @@ from agenttts.inference.base import (
     sample_key,
     sample_seed,
 )
+from agenttts.inference.endpoint_options import most_a_call
 from agenttts.inference.engine_process import create_engine
 from agenttts.inference.partition import ALONE, SamplePartition
 from agenttts.inference.store import SampleStore, StoredSample
@@ -179,8 +180,7 @@ class Sampler:
         tokens = next(iter(requests.values())).params.max_tokens
         engine = self._engine(model_name)
         most = most_samples(self._samples_a_call, tokens)
-        most = min(most, getattr(engine, "most_samples_a_call", most))
-        size = partition.call_size(missing, most)
+        size = partition.call_size(missing, min(most, most_a_call(self._models[model_name], most)))
         thinking = self._models[model_name].thinking
         while True:
             self._take_new(samples, k)

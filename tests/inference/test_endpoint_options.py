@@ -10,6 +10,7 @@ from agenttts.errors import UserError
 from agenttts.inference.base import ModelConfig, SamplingParams, sample_key
 from agenttts.inference.endpoint_options import (
     key_variables,
+    most_a_call,
     read_endpoint_options,
     with_rate_share,
 )
@@ -96,6 +97,11 @@ def test_trials_that_run_together_share_the_rate():
     other = ModelConfig("v", "/models/v")
     assert with_rate_share(other, 4) is other
     assert address(with_rate_share(MODEL, 4)) == address(MODEL)
+
+
+def test_an_engine_call_is_short():
+    assert most_a_call(MODEL, 2048) == 256
+    assert most_a_call(ModelConfig("v", "/models/v"), 2048) == 2048
 
 
 def test_the_variables_with_keys():
