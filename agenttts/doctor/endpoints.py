@@ -14,7 +14,7 @@ from agenttts.spec import JobSpec
 def endpoint_checks(spec: JobSpec) -> list[Check]:
     """Return the checks of every model of a spec with ``engine: endpoint``.
 
-    Each server is asked for its models, and for three samples of 16 tokens.
+    Each server is asked for its models, and for four samples of 16 tokens.
     """
     served = {name: m for name, m in spec.models.items() if m.engine == "endpoint"}
     if not served:

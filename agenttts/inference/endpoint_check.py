@@ -22,6 +22,7 @@ _LIST_S = 20.0
 _ANSWER_S = 60.0
 _QUESTION = "Write one sentence about a river.\n"
 _TOKENS = 16
+_SEEDS = (7, 7, 7, 8)
 
 
 def read_models(answer: Answer, address: Address) -> dict[str, int | None]:
@@ -94,7 +95,7 @@ def check_listed(key: str, config: ModelConfig) -> str:
 
 
 def check_sampling(key: str, config: ModelConfig) -> str:
-    """Draw short samples from a server, two of them with one seed.
+    """Draw short samples from a server, three of them with one seed.
 
     Returns:
         How long a sample took, and whether the server honours seeds.
@@ -114,7 +115,7 @@ def check_sampling(key: str, config: ModelConfig) -> str:
         engine = EndpointEngine(quick)
         try:
             began = time.monotonic()
-            for seed in (7, 7, 8):
+            for seed in _SEEDS:
                 request = Request(content, params, (seed,), template_args=config.template_args)
                 [completion] = engine.generate([request])
                 texts.append(completion.samples[0].text)
@@ -125,10 +126,12 @@ def check_sampling(key: str, config: ModelConfig) -> str:
         raise MissingRequirement(
             f"{key}: {error}", fix="correct the model's keys in the spec, or the server's settings"
         ) from None
-    first, again, other = texts
-    if first != again:
+    same = texts[:-1]
+    # A server with a cache of prompts computes a repeated prompt otherwise, which may change the
+    # last bits and then a token. So two equal texts are enough.
+    if len(set(same)) == len(same):
         seeds = "it ignores seeds: samples are repeatable through the sample store only"
-    elif again == other:
+    elif len(set(texts)) == 1:
         seeds = "two seeds gave one text, so that it is not known whether it honours seeds"
     else:
         seeds = "it honours seeds"
