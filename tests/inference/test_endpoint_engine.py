@@ -180,6 +180,17 @@ def test_a_server_that_stays_silent_is_no_fault_of_the_allocation(server, capfd)
     assert KEY not in f"{output}{caught.value}"
 
 
+def test_a_server_that_takes_requests_and_answers_none(server):
+    server.answers = [(200, [8.0, "{}"], {})]
+    began = time.monotonic()
+    with pytest.raises(
+        EngineError, match=r"no answer in 0\.5 s; no request was answered"
+    ) as caught:
+        engine(server, timeout_seconds=0.5, retry_seconds=1).generate([request(seeds=3)])
+    assert caught.value.kind == "INFRA_FAILED"
+    assert time.monotonic() - began < 6
+
+
 def test_a_server_that_is_not_there(server):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
