@@ -337,6 +337,10 @@ def replay(
 
 @app.command()
 def doctor(
+    spec: Annotated[
+        Path | None,
+        typer.Argument(help="A job spec: its models on servers (engine: endpoint) are asked too."),
+    ] = None,
     cluster: Cluster = None,
     results: Results = Path("results"),
     submit: Annotated[
@@ -353,13 +357,17 @@ def doctor(
     """Check this machine and a cluster's profile, and say how to fix what they lack."""
     from agenttts.cli import show
     from agenttts.doctor.report import examine, examine_nodes
+    from agenttts.spec import load_spec
 
-    folders = _profile_folders(None)
+    folders = _profile_folders(spec)
+    job = load_spec(spec) if spec is not None else None
+    if job is not None and cluster is None:
+        cluster = job.cluster
     if submit:
         tell = show.silence if as_json else show.line
-        report = examine_nodes(cluster, folders, results, timeout=timeout, tell=tell)
+        report = examine_nodes(cluster, folders, results, timeout=timeout, tell=tell, spec=job)
     else:
-        report = examine(cluster, folders, results)
+        report = examine(cluster, folders, results, job)
     _print(report, as_json, show.doctor)
     if not report["ok"]:
         raise typer.Exit(3)

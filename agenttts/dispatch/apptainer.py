@@ -191,6 +191,19 @@ def granted_devices() -> dict[str, str]:
     return container_env({name: value for name, value in granted.items() if value is not None})
 
 
+PASSED_VARIABLES = "AGENTTTS_PASSED_VARIABLES"
+"""The variable of a job that names the variables to pass into its container, such as keys."""
+
+
+def passed_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that pass values of a job's environment into its container.
+
+    Only their names are written to the job's files. The values stay in environments.
+    """
+    names = env.get(PASSED_VARIABLES, "").split()
+    return container_env({name: os.environ[name] for name in names if name in os.environ})
+
+
 def check_runtime(container: Container) -> None:
     """Raise `MissingRequirement` if the container runtime is absent."""
     if shutil.which(container.runtime) is None:

@@ -169,6 +169,13 @@ def _limit_of_the_job(end: AttemptEnd) -> Verdict | None:
     return Verdict(TrialState.TIMEOUT, False, False, text)
 
 
+def _not_of_the_allocation(end: AttemptEnd) -> Verdict | None:
+    """Return the verdict if the trial says that what it depends on failed, such as a server."""
+    if end.fault is None or end.fault.kind != TrialState.INFRA_FAILED:
+        return None
+    return _infra(end.fault.message)
+
+
 def _memory_of_somebody_else(end: AttemptEnd) -> Verdict | None:
     found = memory_held_by_others(_text(end))
     return _by_message(found) if found else None
@@ -273,6 +280,7 @@ _ROWS: tuple[Callable[[AttemptEnd], Verdict | None], ...] = (
     _recorded,
     _stopped_by_the_job,
     _limit_of_the_job,
+    _not_of_the_allocation,
     _memory_of_somebody_else,
     _machine_s_message,
     _memory,

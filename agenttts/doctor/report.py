@@ -19,6 +19,7 @@ from agenttts.dispatch.schedulers import (
     load_completed_profile,
     scheduler_type,
 )
+from agenttts.doctor.endpoints import endpoint_checks
 from agenttts.doctor.environment_facts import torch_cuda
 from agenttts.doctor.probe import Seen, probe, probe_places
 from agenttts.doctor.probe_checks import driver_check, memory_check, probe_checks
@@ -29,16 +30,19 @@ from agenttts.images.cuda import driver_facts
 from agenttts.launch.checks import check_writable
 from agenttts.launch.node_record import PROBE_FOLDER, write_record
 from agenttts.sandbox import check_sandbox
+from agenttts.spec import JobSpec
 
 
-def examine(cluster: str | None, folders: list[Path], results: Path) -> dict[str, Any]:
-    """Check the environment.
+def examine(
+    cluster: str | None, folders: list[Path], results: Path, spec: JobSpec | None = None
+) -> dict[str, Any]:
+    """Check the environment, and the servers that the models of a spec are on.
 
     Returns:
         {"ok": bool, "checks": [{what, ok, detail, fix}]}. ``ok`` of a check is None for a note.
     """
     profile = _profile(cluster, folders)
-    return _document(_checks_here(profile, results))
+    return _document(_checks_here(profile, results, spec))
 
 
 def examine_nodes(
@@ -48,6 +52,7 @@ def examine_nodes(
     *,
     timeout: float,
     tell: Callable[[str], None],
+    spec: JobSpec | None = None,
 ) -> dict[str, Any]:
     """Check the environment, and the nodes that jobs of the profile run on.
 
@@ -60,6 +65,7 @@ def examine_nodes(
         results: The results directory, which the nodes have to see.
         timeout: Seconds to wait for the jobs; then they are cancelled.
         tell: Called with lines for the user while jobs wait.
+        spec: The spec whose servers are checked from here, as in `examine`.
 
     Returns:
         The document of `examine`. Its ``jobs`` has, for each job, its id and node, the seconds that
@@ -70,7 +76,7 @@ def examine_nodes(
     """
     profile = _profile(cluster, folders)
     probe_places(profile)
-    checks = _checks_here(profile, results)
+    checks = _checks_here(profile, results, spec)
     jobs: list[Seen] = []
     if all(check.ok is not False for check in checks if check.what in _FIRST):
         folder = results.absolute() / PROBE_FOLDER
@@ -110,7 +116,7 @@ def _document(checks: list[Check]) -> dict[str, Any]:
     }
 
 
-def _checks_here(profile: Profile, results: Path) -> list[Check]:
+def _checks_here(profile: Profile, results: Path, spec: JobSpec | None) -> list[Check]:
     checks = [
         check("agenttts-hpc", lambda: f"{__version__} on Python {platform.python_version()}"),
         check("results directory", lambda: _results(results)),
@@ -132,7 +138,8 @@ def _checks_here(profile: Profile, results: Path) -> list[Check]:
         checks += [Check(name, None, _package(name)) for name in packages]
         checks.append(Check("GPUs", None, _gpus(profile)))
         checks.append(Check("sandbox for programs of models", None, _sandbox()))
-    return [*checks, *_driver_here(profile)]
+    served = [] if spec is None else endpoint_checks(spec)
+    return [*checks, *_driver_here(profile), *served]
 
 
 def _driver_here(profile: Profile) -> list[Check]:

@@ -18,7 +18,7 @@ from agenttts.replies import COMMON_THINKING, Thinking
 
 PromptStyle = Literal["chat", "few_shot_chat", "few_shot_completion"]
 PROMPT_STYLES: tuple[PromptStyle, ...] = ("chat", "few_shot_chat", "few_shot_completion")
-EngineName = Literal["vllm", "transformers", "scripted"]
+EngineName = Literal["vllm", "transformers", "endpoint", "scripted"]
 
 Message = Mapping[str, str]
 """A chat message: {"role": "system"|"user"|"assistant", "content": text}."""
@@ -54,7 +54,8 @@ class SamplingParams:
 class ModelConfig:
     """A model as an engine needs it: its location, and how to run it.
 
-    ``path`` is a directory (or a hub id where a hub is reachable). ``options`` go to the engine by
+    ``path`` is a directory (or a hub id where a hub is reachable; for the engine ``endpoint``, the
+    server's id of the model). ``options`` go to the engine by
     name (for vLLM: ``dtype``, ``quantization``, ``max_model_len``, ``tensor_parallel_size``, ...).
     ``template_args`` go to the chat template. ``thinking`` holds the markers around the model's
     thinking; None if it has no thinking. ``weights`` is the fingerprint of a local directory
@@ -74,6 +75,12 @@ class ModelConfig:
     thinking: Thinking | None = COMMON_THINKING
     weights: str | None = None
     rules: int = 1
+
+    @property
+    def files(self) -> Path | None:
+        """Where the model's files are; None for a hub id, or a model on a server."""
+        path = Path(self.path)
+        return path if self.engine != "endpoint" and path.is_absolute() else None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> ModelConfig:
@@ -110,7 +117,7 @@ class Sample:
 
     text: str
     decode_tokens: int
-    finish_reason: str  # "stop" or "length"
+    finish_reason: str  # "stop" or "length"; of a server also "content_filter"
 
 
 @dataclass(frozen=True)
@@ -169,10 +176,13 @@ def wake(engine: Engine) -> None:
 class EngineError(Exception):
     """The engine could not load or run its model.
 
-    ``kind`` distinguishes memory exhaustion from other failures.
+    ``kind`` distinguishes memory exhaustion from other failures. INFRA_FAILED is a failure of what
+    the engine depends on, such as a server; it says nothing about the allocation.
     """
 
-    def __init__(self, message: str, *, kind: Literal["OOM", "FAILED"] = "FAILED") -> None:
+    def __init__(
+        self, message: str, *, kind: Literal["OOM", "FAILED", "INFRA_FAILED"] = "FAILED"
+    ) -> None:
         super().__init__(message)
         self.kind = kind
 
@@ -210,7 +220,8 @@ def sample_key(
 
     Two prompts share samples exactly when the following are equal:
 
-    - the model: its path and the fingerprint of the files there; for a script, its text
+    - the model: its path and the fingerprint of the files there; for a script, its text; for a
+      model on a server, the server's id of it (the address of the server only places it)
     - its revision and engine options
     - the rendered prompt, for a chat with the arguments of its template
     - the stop strings

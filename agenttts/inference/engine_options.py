@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import EngineName
+from agenttts.inference.endpoint_options import read_endpoint_options, refuse_keys
 from agenttts.inference.engines import ENGINES, VLLM_OPTIONS_FILE
 from agenttts.inference.scripted import read_options
 
@@ -26,13 +27,15 @@ _SHOWN = 5
 def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
     """Check that an engine has the options.
 
-    The values of the scripted engine's options are checked too. Other engines check theirs when
-    they load.
+    The values of the endpoint and the scripted engine's options are checked too. Other engines
+    check theirs when they load.
 
     Raises:
         UserError: The engine lacks an option. The message has its name, the nearest valid names,
             and where the list is.
     """
+    if engine == "endpoint":
+        refuse_keys(options)
     valid = option_names(engine)
     for name in options:
         if name in _MODEL_KEYS and engine != "scripted":
@@ -42,6 +45,8 @@ def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
             )
         if name not in valid:
             raise UserError(f"engine {engine} has no option '{name}'; {_hint(engine, name, valid)}")
+    if engine == "endpoint":
+        read_endpoint_options(options)
     if engine == "scripted":
         read_options(options)
 

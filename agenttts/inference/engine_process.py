@@ -186,7 +186,7 @@ class EngineProcess:
             return answer
         text, kind = answer
         # vLLM's workers are processes too. The cause of a failure in one is only in its output.
-        if kind != "OOM" and is_out_of_memory("\n".join(self._tail)):
+        if kind == "FAILED" and is_out_of_memory("\n".join(self._tail)):
             kind = "OOM"
         raise EngineError(text + self._cause(text), kind=kind)
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import cast
 
 from agenttts.inference.base import Engine, EngineName, ModelConfig
+from agenttts.spec.endpoint import EndpointOptions
 
 VLLM_OPTIONS_FILE = Path(__file__).with_name("vllm_options.txt")
 
@@ -83,6 +84,12 @@ ENGINES: Mapping[EngineName, EngineEntry] = MappingProxyType(
             ),
             packages=("torch", "transformers"),
             install=f"pip install 'agenttts-hpc[transformers]'; {_IN_A_CONTAINER}",
+        ),
+        "endpoint": EngineEntry(
+            home="agenttts.inference.endpoint:EndpointEngine",
+            options=tuple(EndpointOptions.model_fields),
+            packages=("httpx",),
+            install=f"pip install httpx; {_IN_A_CONTAINER}",
         ),
         "scripted": EngineEntry(
             home="agenttts.inference.scripted:ScriptedEngine",

@@ -18,6 +18,9 @@ PLACING_OPTIONS = (
     *("gpu_memory_utilization", "kv_cache_memory_bytes", "enable_sleep_mode", "download_dir"),
     *("cpu_offload_gb", "kv_offloading_backend", "kv_offloading_size", "offload_backend"),
     *("max_num_seqs", "max_num_batched_tokens", "batch_size", "device_map", "max_memory"),
+    # Of a model on a server: where it is, and how it is asked.
+    *("base_url", "api_key_env", "use_proxy", "max_concurrent", "requests_per_minute"),
+    *("timeout_seconds", "retry_seconds"),
 )
 """Options that only place or size an engine.
 

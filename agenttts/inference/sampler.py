@@ -24,6 +24,7 @@ from agenttts.inference.base import (
     sample_key,
     sample_seed,
 )
+from agenttts.inference.endpoint_options import most_a_call
 from agenttts.inference.engine_pool import EnginePool, same_engine
 from agenttts.inference.engine_process import create_engine
 from agenttts.inference.partition import ALONE, SamplePartition
@@ -292,9 +293,10 @@ class Sampler:
             return drawn
         model_name = requests[0].model
         tokens = max(request.params.max_tokens for request in requests)
-        most = most_samples(self._samples_a_call, tokens)
-        size = min(request.partition.call_size(missing, most) for request in requests)
         engine = self._engine(model_name)
+        most = most_samples(self._samples_a_call, tokens)
+        most = min(most, most_a_call(self._models[model_name], most))
+        size = min(request.partition.call_size(missing, most) for request in requests)
         while True:
             self._take_new(samples, wanted.numbers)
             calls = _next_call(wanted.parts, samples, wanted.numbers, size)

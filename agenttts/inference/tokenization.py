@@ -108,7 +108,7 @@ def _chat_tokens(
     except Exception as error:
         # Some templates refuse the system role (Gemma, early Mistral). Its text then goes to the
         # head of the first user turn.
-        merged = _without_system(messages)
+        merged = without_system(messages)
         if merged is None:
             raise EngineError(
                 f"the chat template of model '{config.name}' refused the prompt: {error}"
@@ -137,7 +137,11 @@ def _apply_template(
     return tokens, str(end)[-PROMPT_END:]
 
 
-def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]] | None:
+def without_system(messages: list[dict[str, str]]) -> list[dict[str, str]] | None:
+    """Return a chat with the system's text at the head of the first user turn.
+
+    None if it does not begin with both.
+    """
     if len(messages) < 2 or messages[0]["role"] != "system":
         return None
     first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}

@@ -16,8 +16,11 @@ from typing import Any
 from agenttts.dispatch.apptainer import check_bindable, check_binds, check_image, check_runtime
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
+from agenttts.endpoint import ServerError
 from agenttts.errors import MissingRequirement, Unavailable, UserError
+from agenttts.inference.base import ModelConfig
 from agenttts.inference.embedding import find_embedding_model
+from agenttts.inference.endpoint_check import check_listed
 from agenttts.inference.engine_options import check_options
 from agenttts.inference.model_files import check_model_files, check_there
 from agenttts.launch.experiment import Experiment
@@ -86,7 +89,7 @@ def _model_need(name: str, spec: JobSpec, profile: Profile, problems: Problems) 
     if model.engine == "scripted":
         with problems.here():
             check_there(f"models.{name}.path", Path(model.path))
-    else:
+    elif model.engine != "endpoint":
         _check_places(f"models.{name}", "path", model.path, model.options, problems)
     with problems.here():
         return gpu_need(
@@ -108,6 +111,27 @@ def _model_need(name: str, spec: JobSpec, profile: Profile, problems: Problems) 
             ),
         )
     return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
+
+
+def check_endpoints(experiment: Experiment, problems: Problems) -> None:
+    """Check the keys and the servers of models with ``engine: endpoint``.
+
+    A server that does not answer here is unavailable, unless trials run on other machines, which
+    may reach it.
+    """
+    for name, model in experiment.spec.models.items():
+        if model.engine != "endpoint":
+            continue
+        config = ModelConfig(name, model.path, engine=model.engine, options=model.options)
+        with problems.here():
+            try:
+                check_listed(f"models.{name}", config)
+            except ServerError as error:
+                if not experiment.scheduler.has_nodes:
+                    raise Unavailable(
+                        f"models.{name}: {error}",
+                        fix=f"start the server, or correct models.{name}.options.base_url",
+                    ) from None
 
 
 def check_agent_files(spec: JobSpec, problems: Problems) -> None:
@@ -174,8 +198,8 @@ def bound_paths(spec: JobSpec, results: Path) -> Iterator[tuple[str, Path]]:
     if spec.samples:
         yield "samples", Path(spec.samples)
     for name, model in spec.models.items():
-        if Path(model.path).is_absolute():
-            yield f"models.{name}.path", Path(model.path)
+        if model.files is not None:
+            yield f"models.{name}.path", model.files
         for option, place in places_of_options(model.options).items():
             yield f"models.{name}.options.{option}", place
     for option, value in spec.task.options.items():

@@ -115,7 +115,7 @@ def with_snapshots(experiment: Experiment, problems: Problems) -> Experiment:
 
     models = {}
     for name, model in spec.models.items():
-        if model.engine != "scripted":
+        if model.engine not in ("scripted", "endpoint"):
             path = place(model.path, model.revision, f"models.{name}.path")
             model = model.model_copy(update={"path": path})
         models[name] = model

@@ -13,7 +13,7 @@ from agenttts import search, tasks
 from agenttts.dispatch.schedulers import create_scheduler, load_completed_profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed
 from agenttts.inference.base import ModelConfig
-from agenttts.launch.checks import check_agent_files, checks_of, model_needs
+from agenttts.launch.checks import check_agent_files, check_endpoints, checks_of, model_needs
 from agenttts.launch.examples import Examples, read_examples
 from agenttts.launch.experiment import (
     Experiment,
@@ -81,6 +81,7 @@ def make_plan(
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = with_snapshots(experiment, problems)
     needs = model_needs(experiment, problems)
+    check_endpoints(experiment, problems)
     check_agent_files(experiment.spec, problems)
     agent_need = None
     with problems.here():

@@ -17,6 +17,7 @@ from agenttts.dispatch.service_job import RestartedJob, end_with_runner
 from agenttts.errors import AgentTTSError, RunFailed, UserError
 from agenttts.files.trouble import PATIENCE_S, FilePatience
 from agenttts.inference.compaction import compact
+from agenttts.inference.endpoint_options import key_variables
 from agenttts.loop.evaluation import Evaluation, EvaluationSettings
 from agenttts.loop.job_builder import JobBuilder
 from agenttts.loop.loop import Controller, LoopSettings
@@ -196,6 +197,7 @@ def _searcher(run: Run, transcript: Transcript, served: ServedModel | None) -> S
         served.locate if served else None,
         thinking=agent.thinking,
         extra=agent.fields,
+        shared_keys=key_variables(run.record.models),
     )
     section = spec.search
     return search.create(section.method, spec.space(), section.seed, llm=session, **section.options)

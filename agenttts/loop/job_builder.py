@@ -13,6 +13,7 @@ from typing import Any
 from agenttts.dispatch.apptainer import (
     CACHES,
     OFFLINE,
+    PASSED_VARIABLES,
     container_env,
     exec_command,
 )
@@ -20,6 +21,7 @@ from agenttts.dispatch.base import JobRequest, JobTrial
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import ModelConfig
+from agenttts.inference.endpoint_options import key_variables, with_rate_share
 from agenttts.inference.partition import SamplePartition
 from agenttts.run.directory import Run
 from agenttts.run.journal import PlannedTrial
@@ -184,6 +186,8 @@ class JobBuilder:
         # that it was made by.
         if read_result(directory) is not None:
             return spec_file
+        at_once = min(self._at_once, len(jobs))
+        models = self._models_of([planned])
         trial = TrialSpec(
             run=self._run.name,
             trial=planned.trial,
@@ -192,7 +196,7 @@ class JobBuilder:
             examples=str(self._run.examples_of(planned.source)),
             seed=self._spec.search.seed,
             decode_tokens={name: s.decode_tokens for name, s in self._spec.stages.items()},
-            models=self._models_of([planned]),
+            models={name: with_rate_share(model, at_once) for name, model in models.items()},
             directory=str(directory),
             samples=str(self._samples),
             options=self._spec.task.options,
@@ -211,13 +215,13 @@ class JobBuilder:
         needs = [*specs, self._run.examples_of(source)]
         if self._container is not None:
             needs.append(self._container.image)
-        needs += [Path(m.path) for m in models.values() if Path(m.path).is_absolute()]
+        needs += [model.files for model in models.values() if model.files is not None]
         return tuple(needs)
 
     def _command(self, trials: TrialCommand, models: Mapping[str, ModelConfig]) -> tuple[str, ...]:
         if self._container is None:
             return (sys.executable, *MODULE, *trials.arguments())
-        paths = [model.path for model in models.values()]
+        paths = [str(model.files) for model in models.values() if model.files is not None]
         paths += [str(p) for m in models.values() for p in places_of_options(m.options).values()]
         # Task options that name a path, such as an embedding model.
         paths += [v for v in self._spec.task.options.values() if is_place(v)]
@@ -231,7 +235,10 @@ class JobBuilder:
     def _environment(self) -> dict[str, str]:
         if self._container is None:
             return self._env
-        return container_env({**OFFLINE, **CACHES, **self._env})
+        # Only the names of the keys: a job's environment is written to disk.
+        names = key_variables(self._models)
+        passed = {PASSED_VARIABLES: " ".join(names)} if names else {}
+        return {**container_env({**OFFLINE, **CACHES, **self._env}), **passed}
 
 
 def _label(trials: Sequence[PlannedTrial]) -> str:

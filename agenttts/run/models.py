@@ -92,6 +92,8 @@ def model_thinking(model: ModelSection) -> Thinking | None:
     if model.engine == "scripted" and model.thinking == "auto":
         return script_thinking(model.options) or COMMON_THINKING
     tokenizer = model.options.get("tokenizer")
+    if model.engine == "endpoint":  # its files are elsewhere
+        return resolve_thinking(model.thinking, None)
     return resolve_thinking(
         model.thinking, model.path, tokenizer if isinstance(tokenizer, str) else None
     )
@@ -125,9 +127,9 @@ def _folder(place: Path) -> Path | None:
 
 
 def _weights(name: str, model: ModelSection | ModelConfig, rules: int) -> str | None:
-    # The text of a script is already a part of the address. A path that is not absolute is a hub
-    # id, which has a revision.
-    if model.engine == "scripted" or not Path(model.path).is_absolute():
+    # The text of a script is already a part of the address. A hub id and a server's model have a
+    # revision.
+    if model.engine == "scripted" or model.files is None:
         return None
     tokenizer = model.options.get("tokenizer")
     places = {"path": model.path}

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from agenttts.dispatch.base import JobStatus, Scheduler
 from agenttts.dispatch.service import Service, ServiceRequest
+from agenttts.endpoint import Address
 from agenttts.errors import AgentTTSError
 from agenttts.search.llm.base import LLMError
-from agenttts.search.llm.endpoint import Address
 from agenttts.serving.job import (
     KEY_FILE,
     LEASE_FILE,

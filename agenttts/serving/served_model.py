@@ -209,6 +209,11 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
             f"agent.model: '{agent.model}' is neither one of the spec's models nor a directory; "
             f"{valid_names(agent.model, spec.models)}"
         )
+    if known is not None and known.engine == "endpoint":
+        raise UserError(
+            f"agent.model: '{agent.model}' is on a server that runs already; ask it with kind: "
+            "endpoint"
+        )
     if known is not None and known.engine == "scripted":
         raise UserError(
             f"agent.model: '{agent.model}' is a scripted model, which vLLM cannot serve"

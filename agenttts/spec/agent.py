@@ -6,20 +6,20 @@ looks like a key is an error.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from agenttts.errors import valid_names
+from agenttts.spec.endpoint import (
+    KEY_LIKE,
+    check_base_url,
+    check_extra,
+    check_key_variable,
+)
 from agenttts.spec.section import Section, UnknownName
 from agenttts.spec.thinking import ThinkingSetting, check_template_args, check_thinking
-
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEY_LIKE = re.compile(r"(^|_)(api_?key|key|token|secret|password|authorization)$", re.I)
 
 
 class _Talk(Section):
@@ -79,50 +79,17 @@ class EndpointAgent(_Talk):
     @field_validator("base_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(
-                f"'{value}' is no address; valid: http://HOST:PORT/v1 or https://HOST/v1"
-            )
-        if parts.username or parts.password or parts.query:
-            raise ValueError(
-                "an address holds no user, password or query; give the name of the variable "
-                "with the key in api_key_env"
-            )
-        return value.rstrip("/")
+        return check_base_url(value)
 
     @field_validator("api_key_env")
     @classmethod
     def _check_variable(cls, value: str | None) -> str | None:
-        # The message does not repeat the value, because it may be the key itself.
-        if value is not None and not (_VARIABLE.fullmatch(value) and len(value) <= 64):
-            raise SecretFound(
-                "this is no name of an environment variable; valid: a name such as MY_LLM_KEY. "
-                "If it is the key itself, "
-                "export it in a variable, name that variable here, and take the key out of "
-                "this file"
-            )
-        return value
+        return check_key_variable(value)
 
     @field_validator("extra")
     @classmethod
     def _check_extra(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in value:
-            if _KEY_LIKE.search(name):
-                raise SecretFound(
-                    f"'{name}' looks like a secret, and specs and runs are plain files; use "
-                    "api_key_env"
-                )
-            if name in ("messages", "model", "stream", "n", "response_format"):
-                raise ValueError(f"'{name}' is set by the program; leave it out")
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError):
-            raise ValueError(
-                "it goes into a JSON request; valid: texts, numbers, true, false, null, lists, "
-                "mappings"
-            ) from None
-        return value
+        return check_extra(value, ("messages", "model", "stream", "n", "response_format"))
 
 
 class ServeAgent(_Talk):
@@ -182,10 +149,6 @@ KINDS: dict[str, type[_Talk]] = {
 }
 
 
-class SecretFound(ValueError):
-    """A value that no message may show, not even the error about it."""
-
-
 def _alternative(value: Any) -> str | None:
     """Return the alternative that a value is meant for.
 
@@ -215,7 +178,7 @@ def check_kind(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         for name in value:
-            if _KEY_LIKE.search(str(name)):
+            if KEY_LIKE.search(str(name)):
                 raise UnknownName(
                     ("agent", str(name)),
                     "a key does not belong in a spec, which is a plain file that the run "

@@ -92,6 +92,7 @@ class ModelSection(Section):
     """A model: where its files are, its nominal size and how to run it."""
 
     path: str
+    """A directory or a hub id; for ``engine: endpoint``, the server's id of the model."""
     revision: str | None = None
     params: Annotated[float, Field(gt=0)]
     """Nominal parameters, e.g. 7.0e9; the budget counts them."""
@@ -100,7 +101,7 @@ class ModelSection(Section):
 
     None: derived from the model's config.json and the profile's GPU memory.
     """
-    engine: Literal["vllm", "transformers", "scripted"] = "vllm"
+    engine: Literal["vllm", "transformers", "endpoint", "scripted"] = "vllm"
     prompt_style: Literal["chat", "few_shot_chat", "few_shot_completion"] = "chat"
     options: dict[str, Any] = {}
     """Options passed to the engine by name.
@@ -114,6 +115,12 @@ class ModelSection(Section):
     """
     template_args: dict[str, Any] = {}
     """Arguments of the chat template, e.g. ``{enable_thinking: false}``."""
+
+    @property
+    def files(self) -> Path | None:
+        """Where the model's files are; None for a hub id, or a model on a server."""
+        path = Path(self.path)
+        return path if self.engine != "endpoint" and path.is_absolute() else None
 
     @field_validator("thinking", mode="before")
     @classmethod
@@ -304,7 +311,9 @@ class JobSpec(Section):
                 "models": {
                     name: model.model_copy(
                         update={
-                            "path": absolute_if_path(model.path, base, f"models.{name}.path"),
+                            "path": model.path
+                            if model.engine == "endpoint"
+                            else absolute_if_path(model.path, base, f"models.{name}.path"),
                             "options": absolute_model_options(
                                 model.options, base, f"models.{name}.options"
                             ),

@@ -81,6 +81,8 @@ CASES = [
     ("a model does not load", AttemptEnd(exit_code=1, fault=engine("unknown architecture")), OWN),
     ("a kind that is not known", AttemptEnd(exit_code=1, fault=Fault("LATER", "?", "task")), OWN),
     ("an engine out of memory", AttemptEnd(exit_code=1, fault=engine("CUDA out of memory", "OOM")), OOM),
+    ("a server that the model is on failed", AttemptEnd(exit_code=1, fault=engine("model 'm': HTTP 500: CUDA out of memory", "INFRA_FAILED")), INFRA),
+    ("a server failed, beside a message of the node", AttemptEnd(exit_code=1, fault=engine("model 'm': no answer in 600 s", "INFRA_FAILED"), log="OSError: [Errno 5] Input/output error"), INFRA),
     # The trial's own word, and the cause in the log of the engine's workers.
     ("a GPU failed under the engine", AttemptEnd(exit_code=1, fault=engine(LOADING), log="CUDA error: uncorrectable ECC error encountered"), NODE),
     ("NCCL failed under the engine", AttemptEnd(exit_code=1, fault=engine(LOADING), log="ncclSystemError: System call failed"), INFRA),

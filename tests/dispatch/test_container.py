@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from agenttts.dispatch.apptainer import CACHES, Container, container_env, exec_command
+from agenttts.dispatch.apptainer import (
+    CACHES,
+    PASSED_VARIABLES,
+    Container,
+    container_env,
+    exec_command,
+)
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.node.scratch import CompileCache
@@ -22,14 +29,17 @@ def job(directory_image, tmp_path):
     directory = tmp_path / "trial"
     directory.mkdir()
 
-    def run(code: str, *models: Path, cache: CompileCache | None = None) -> str:
+    def run(
+        code: str, *models: Path, cache: CompileCache | None = None, passed: tuple[str, ...] = ()
+    ) -> str:
         log = directory / LOG_FILE
         log.unlink(missing_ok=True)
         command = exec_command(
             Container(directory_image, nv=False), ("/usr/bin/python3", "-c", code),
             read_only=models, writable=[directory],
         )  # fmt: skip
-        TrialJob(directory, command, container_env(CACHES), 0, 600, 10, 1, cache)()
+        env = {**container_env(CACHES), PASSED_VARIABLES: " ".join(passed)}
+        TrialJob(directory, command, env, 0, 600, 10, 1, cache)()
         assert read_attempts(directory)[-1].finished is not None
         return log.read_text()
 
@@ -71,3 +81,17 @@ def test_a_model_behind_links_is_read(job, tmp_path):
 def test_the_host_s_environment_stays_outside(job, monkeypatch):
     monkeypatch.setenv("MY_SECRET", "x")
     assert os.environ["MY_SECRET"] not in job("import os; print(os.environ.get('MY_SECRET'))")
+
+
+def test_a_key_reaches_the_trial_and_no_file_of_its_job(job, tmp_path, monkeypatch):
+    monkeypatch.setenv("OUR_KEY", "sk-4711")
+    monkeypatch.setenv("OTHER_KEY", "sk-0815")
+    code = (
+        "import os, hashlib; print(hashlib.sha256(os.environ['OUR_KEY'].encode()).hexdigest()[:8], "
+        "'OTHER_KEY' in os.environ)"
+    )
+    digest = hashlib.sha256(b"sk-4711").hexdigest()[:8]
+    assert job(code, passed=("OUR_KEY", "ABSENT_KEY")) == f"{digest} False\n"
+    files = [path for path in (tmp_path / "trial").rglob("*") if path.is_file()]
+    assert files
+    assert not any(b"sk-4711" in path.read_bytes() for path in files)

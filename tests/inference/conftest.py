@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,30 @@ def tiny_base(tiny, tmp_path_factory) -> Path:
     settings.pop("chat_template", None)
     file.write_text(json.dumps(settings))
     return path
+
+
+def _served(model: Path, folder: Path) -> Iterator[str]:
+    pytest.importorskip("vllm", reason="vLLM is not installed here")
+    from tests.support.endpoints import KEY, KEY_VARIABLE, vllm_server
+
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        vllm_server(model, "tiny/model", folder / "server.log", max_model_len=256) as url,
+    ):
+        patched.setenv(KEY_VARIABLE, KEY)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny, tmp_path_factory) -> Iterator[str]:
+    """The address of a vLLM server of `tiny` with a context of 256 tokens, as "tiny/model"."""
+    yield from _served(tiny, tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="session")
+def tiny_base_server(tiny_base, tmp_path_factory) -> Iterator[str]:
+    """The address of the same server of `tiny_base`."""
+    yield from _served(tiny_base, tmp_path_factory.mktemp("server"))
 
 
 @pytest.fixture(scope="session")

@@ -70,4 +70,5 @@ def test_gpus_are_laid_over_once(options, gpus, size):
 
 def test_the_options_that_place_an_engine_are_options():
     assert set(PARALLEL_OPTIONS) <= set(option_names("vllm"))
-    assert set(PLACING_OPTIONS) <= {*option_names("vllm"), *option_names("transformers")}
+    engines = ("vllm", "transformers", "endpoint")
+    assert set(PLACING_OPTIONS) <= {name for e in engines for name in option_names(e)}

@@ -107,20 +107,37 @@ def scripted(path: Path) -> LLMSession:
 class Server:
     """Answers each request with the next of ``answers``: (status, body, headers), a function of the
     request's JSON body that gives one, or the last one for ever. ``requests`` are (path, headers,
-    body).
+    body). ``models`` answers requests without a body. ``most_at_once`` counts open requests.
     """
 
     def __init__(self) -> None:
         self.answers: list[Any] = []
         self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.models: tuple[int, str, dict[str, str]] = (404, "", {})
+        self.most_at_once = 0
+        self._open = 0
+        lock = threading.Lock()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._reply(owner.models)
+
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                owner.requests.append((self.path, dict(self.headers), body))
-                answer = owner.answers.pop(0) if len(owner.answers) > 1 else owner.answers[0]
-                status, content, headers = answer(body) if callable(answer) else answer
+                with lock:
+                    owner.requests.append((self.path, dict(self.headers), body))
+                    answer = owner.answers.pop(0) if len(owner.answers) > 1 else owner.answers[0]
+                    owner._open += 1
+                    owner.most_at_once = max(owner.most_at_once, owner._open)
+                try:
+                    self._reply(answer(body) if callable(answer) else answer)
+                finally:
+                    with lock:
+                        owner._open -= 1
+
+            def _reply(self, answer: Any) -> None:
+                status, content, headers = answer
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)

@@ -24,7 +24,12 @@ from typing import Any
 import submitit
 from submitit.core.utils import UncompletedJobError
 
-from agenttts.dispatch.apptainer import SCRATCH, container_env, granted_devices
+from agenttts.dispatch.apptainer import (
+    SCRATCH,
+    container_env,
+    granted_devices,
+    passed_variables,
+)
 from agenttts.dispatch.attempts import Attempt, count_state, read_attempts
 from agenttts.dispatch.base import JobRequest, JobTrial
 from agenttts.dispatch.blame import AttemptEnd, Stop, Verdict, blame
@@ -419,7 +424,8 @@ class TrialJob:
 
     def _environment(self) -> dict[str, str]:
         memory = container_env(job_memory(os.environ))
-        return {**os.environ, **self.env, **memory, **granted_devices()}
+        passed = passed_variables(self.env)
+        return {**os.environ, **self.env, **memory, **granted_devices(), **passed}
 
     def _say(self, text: str) -> None:
         """Print to submitit's log of the job.

@@ -81,6 +81,13 @@ def gpu_need(
     """
     if engine == "scripted":
         return GpuNeed(gpus or 0, f"{gpus} as the spec says" if gpus else "scripted: needs none")
+    if engine == "endpoint":
+        if gpus:
+            raise UserError(
+                f"models.{name}.gpus: the model runs on a server, so a trial needs no GPU for it; "
+                "leave gpus out"
+            )
+        return GpuNeed(0, f"runs on the server at {options.get('base_url')}: needs none")
     parallel = parallel_gpus(name, options) if engine == "vllm" else None
     if parallel is not None and gpus is not None and parallel != gpus:
         raise UserError(

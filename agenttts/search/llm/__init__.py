@@ -1,9 +1,10 @@
 """Language models in the search: client, prompts, agent and baselines."""
 
+from agenttts.endpoint import Address
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.base import LLM, Chat, LLMError, Reply
 from agenttts.search.llm.caller import Caller, RetryPolicy
-from agenttts.search.llm.endpoint import Address, EndpointLLM
+from agenttts.search.llm.endpoint import EndpointLLM
 from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
 from agenttts.search.llm.task_description import TaskDescription

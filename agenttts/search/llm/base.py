@@ -101,11 +101,3 @@ class LLMError(Exception):
         self.fault = fault
         self.again = again
         self.retry_after = retry_after
-
-
-def estimated_tokens(characters: int) -> int:
-    """Estimate the number of tokens in a text of ``characters``.
-
-    It is one token per four characters, rounded up.
-    """
-    return -(-characters // 4)

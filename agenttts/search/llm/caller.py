@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from agenttts.endpoint import estimated_tokens
 from agenttts.replies import COMMON_THINKING, Thinking, remove_thinking
-from agenttts.search.llm.base import LLM, Chat, LLMError, Reply, estimated_tokens
+from agenttts.search.llm.base import LLM, Chat, LLMError, Reply
 from agenttts.search.llm.transcript import Transcript
 
 log = logging.getLogger(__name__)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from agenttts.endpoint import Address, shown_variable, usable_key
 from agenttts.errors import MissingRequirement
 from agenttts.replies import COMMON_THINKING, Thinking
 from agenttts.search.llm.base import LLM, LLMError
 from agenttts.search.llm.caller import Caller, RetryPolicy
-from agenttts.search.llm.endpoint import Address, EndpointLLM
+from agenttts.search.llm.endpoint import EndpointLLM
 from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import ScriptedLLM, load_script
 from agenttts.search.llm.task_description import TaskDescription
@@ -28,6 +28,7 @@ def connect(
     *,
     thinking: Thinking | None = COMMON_THINKING,
     extra: Mapping[str, Any] | None = None,
+    shared_keys: Collection[str] = (),
 ) -> LLMSession | None:
     """Return the session with the model of a section; None for ``agent: none``.
 
@@ -41,6 +42,7 @@ def connect(
             `LLMError`.
         thinking: The markers around the model's thinking.
         extra: Further fields of the requests to a model that the run serves itself.
+        shared_keys: Variables with keys that trials need too.
     """
     if section == "none":
         return None
@@ -61,7 +63,9 @@ def connect(
         fixed = isinstance(section, EndpointAgent)
         llm = EndpointLLM(
             section.model if isinstance(section, EndpointAgent) else served_name(section),
-            _fixed_address(section) if isinstance(section, EndpointAgent) else locate or _nowhere,
+            _fixed_address(section, shared_keys)
+            if isinstance(section, EndpointAgent)
+            else locate or _nowhere,
             max_tokens=section.max_tokens,
             temperature=section.temperature,
             timeout=section.timeout_seconds,
@@ -89,36 +93,31 @@ def check_key(section: AgentSection) -> None:
     """
     name = section.api_key_env if isinstance(section, EndpointAgent) else None
     key = os.environ.get(name, "").strip() if name else ""
-    if name and not _usable(key):
+    if name and not usable_key(key):
         problem = "holds something else than a key" if key else "is not set in this environment"
         raise MissingRequirement(
-            f"agent.api_key_env: {_shown(name)} {problem}",
+            f"agent.api_key_env: {shown_variable(name)} {problem}",
             fix="export it in this shell, then launch again (the controller's job inherits it)",
         )
 
 
-def take_key(section: AgentSection) -> str:
+def take_key(section: AgentSection, shared: Collection[str] = ()) -> str:
     """Return the key, and remove it from this process's environment.
 
-    So the processes that it starts (trials) do not inherit the key.
+    So the processes that it starts (trials) do not inherit the key. A key in a ``shared`` variable
+    stays, because trials need it too.
     """
     if isinstance(section, EndpointAgent) and section.api_key_env:
+        if section.api_key_env in shared:
+            return os.environ.get(section.api_key_env, "").strip()
         return os.environ.pop(section.api_key_env, "").strip()
     return ""
 
 
-def _usable(key: str) -> bool:
-    """Return whether a key can be sent in a header.
-
-    A key that cannot be sent would appear in the errors of libraries.
-    """
-    return bool(key) and key.isascii() and key.isprintable() and " " not in key
-
-
-def _fixed_address(section: EndpointAgent) -> Callable[[], Address]:
-    key = take_key(section)
-    if section.api_key_env and not _usable(key):
-        name = _shown(section.api_key_env)
+def _fixed_address(section: EndpointAgent, shared: Collection[str]) -> Callable[[], Address]:
+    key = take_key(section, shared)
+    if section.api_key_env and not usable_key(key):
+        name = shown_variable(section.api_key_env)
 
         def missing() -> Address:
             raise LLMError("unavailable", f"{name} holds no key where the controller runs")
@@ -130,10 +129,3 @@ def _fixed_address(section: EndpointAgent) -> Callable[[], Address]:
 
 def _nowhere() -> Address:
     raise LLMError("unavailable", "no server was started for this model")
-
-
-def _shown(variable: str) -> str:
-    """Return the variable's name, unless it may be a key given as the name."""
-    if re.fullmatch(r"[A-Z][A-Z0-9_]{0,39}", variable):
-        return f"the environment variable {variable}"
-    return "the environment variable that it names"

@@ -22,8 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agenttts.endpoint import estimated_tokens
 from agenttts.errors import UserError, valid_names
-from agenttts.search.llm.base import Chat, LLMError, Reply, estimated_tokens
+from agenttts.search.llm.base import Chat, LLMError, Reply
 
 _KEYS = ("text", "allocations", "error", "message", "retry_after", "timeout", "delay", "for")
 _AGAIN = {408, 429, 500, 502, 503, 504}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import submitit
 
+from agenttts.dispatch.apptainer import PASSED_VARIABLES
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.node.limits import Limits
@@ -55,6 +56,20 @@ def test_a_trial_that_leaves_a_result_is_completed(tmp_path):
     assert (attempt.number, attempt.state, attempt.error) == (1, "COMPLETED", None)
     assert attempt.node
     assert 0 < attempt.seconds < 60
+
+
+def test_a_job_passes_variables_into_its_container_by_name(tmp_path, monkeypatch):
+    """Their values are in environments only, not in the job's files."""
+    monkeypatch.setenv("OUR_KEY", "sk-4711")
+    monkeypatch.setenv("OTHER_KEY", "sk-0815")
+    env = {PASSED_VARIABLES: "OUR_KEY ABSENT_KEY"}
+    trial = shell(tmp_path, "env > seen", env=env)
+    assert b"sk-4711" not in pickle.dumps(trial)
+    trial()
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert "APPTAINERENV_OUR_KEY=sk-4711" in seen
+    assert "SINGULARITYENV_OUR_KEY=sk-4711" in seen
+    assert not any("ENV_OTHER_KEY" in line or "ENV_ABSENT_KEY" in line for line in seen)
 
 
 def test_a_completed_trial_is_not_run_again(tmp_path):

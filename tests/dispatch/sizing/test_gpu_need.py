@@ -34,6 +34,15 @@ def test_what_the_spec_says_goes(tmp_path):
     assert need(tmp_path, gpus=2).gpus == 2
 
 
+def test_a_model_on_a_server_needs_no_gpu(tmp_path):
+    on_server = {"engine": "endpoint", "options": {"base_url": "http://h:1/v1"}}
+    found = need(tmp_path, **on_server)
+    assert (found.gpus, "http://h:1/v1" in found.reasoning) == (0, True)
+    assert need(tmp_path, gpus=0, **on_server).gpus == 0
+    with pytest.raises(UserError, match=r"models\.m\.gpus: the model runs on a server"):
+        need(tmp_path, gpus=1, **on_server)
+
+
 def test_more_than_a_node_has_is_refused(tmp_path):
     with pytest.raises(
         UserError, match="models.m.gpus: 9 GPUs are more than the profile's gpus_per_node"

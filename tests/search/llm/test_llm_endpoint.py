@@ -1,14 +1,19 @@
 """The client against a real HTTP server: what servers send, and what must never leave."""
 
 import json
+import os
 import time
 from email.utils import formatdate
 
 import pytest
 
+from agenttts.endpoint import Address
 from agenttts.search.llm.base import Chat, LLMError
-from agenttts.search.llm.endpoint import Address, EndpointLLM
-from tests.support.llm import KEY, said
+from agenttts.search.llm.connect import connect
+from agenttts.search.llm.endpoint import EndpointLLM
+from agenttts.search.llm.transcript import Transcript
+from agenttts.spec.agent import EndpointAgent
+from tests.support.llm import KEY, TASK_DESCRIPTION, said
 
 CHAT = Chat("propose", ({"role": "user", "content": "hello"},), {"type": "object"}, seed=5)
 
@@ -193,3 +198,16 @@ def test_closing_twice(server):
     llm.complete(CHAT)
     llm.close()
     llm.close()
+
+
+def test_a_key_that_trials_need_too_stays_in_the_environment(server, monkeypatch):
+    server.answers = [said("hi")]
+    section = EndpointAgent(
+        kind="endpoint", base_url=server.url, model="m", api_key_env="SHARED_KEY"
+    )
+    for shared, left in ((("SHARED_KEY",), KEY), ((), None)):
+        monkeypatch.setenv("SHARED_KEY", KEY)
+        session = connect(section, TASK_DESCRIPTION, Transcript(), shared_keys=shared)
+        assert os.environ.get("SHARED_KEY") == left
+        assert session.caller.ask(CHAT).text == "hi"
+        assert server.requests[-1][1]["Authorization"] == f"Bearer {KEY}"

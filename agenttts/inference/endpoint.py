@@ -1,0 +1,420 @@
+"""The endpoint engine: samples of a model on an OpenAI-compatible server that runs already.
+
+A model's ``path`` is the server's id of the model; ``options`` are
+`agenttts.spec.endpoint.EndpointOptions`. A chat goes to ``chat/completions``, where the server
+applies its own template, and a few-shot completion to ``completions``.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from agenttts.endpoint import (
+    Answer,
+    EndpointClient,
+    ServerError,
+    estimated_tokens,
+    refusal,
+    says_too_long,
+    shown_variable,
+)
+from agenttts.errors import MissingRequirement, UserError, valid_names
+from agenttts.inference.base import Completion, EngineError, ModelConfig, Request, Sample
+from agenttts.inference.beats import Beat
+from agenttts.inference.endpoint_calls import GivenUp, PatientCalls, Stopped
+from agenttts.inference.endpoint_check import read_models
+from agenttts.inference.endpoint_options import find_address, read_endpoint_options
+from agenttts.inference.endpoint_prompts import (
+    Content,
+    characters,
+    longest_that_fits,
+    no_room,
+)
+from agenttts.inference.endpoint_replies import FILTERED, ServerReply, read_reply
+from agenttts.inference.tokenization import without_system
+
+_LARGEST_ANSWER = 64 << 20
+"""Bytes of an answer; it may hold many long samples."""
+_NO_TEMPLATE = re.compile(r"chat.?template", re.I)
+_SYSTEM_REFUSED = re.compile(r"\bsystem\b|\broles?\b", re.I)
+# Azure and others refuse a prompt that their filter objects to with status 400.
+_PROMPT_FILTERED = re.compile(r"content_filter|content_policy|content management policy", re.I)
+_NO_MONEY = re.compile(r"insufficient_quota|billing", re.I)
+
+
+class EndpointEngine:
+    """Draws samples from a server; see the module.
+
+    Every sample is a request of its own with its own seed, unless ``samples_per_request`` is above
+    one. A parameter that the server refuses and that may be left out (seed, a ``top_p`` of 1) is
+    left out from then on, and a line in the trial's log says so.
+
+    A fault of the server, the network or the key is an `EngineError` of kind INFRA_FAILED: it says
+    nothing about the allocation. A model that the server does not have and a request that it
+    refuses are of kind FAILED.
+
+    Raises:
+        EngineError: The options are wrong, or the server does not answer or lacks the model.
+    """
+
+    reports_progress = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        try:
+            self._options = read_endpoint_options(config.options)
+        except UserError as error:
+            raise EngineError(f"model '{config.name}': {error}") from None
+        try:
+            self._address = find_address(self._options)
+        except MissingRequirement as error:
+            raise self._infra(error.what) from None
+        self._beat = Beat(config.name)
+        self._lock = threading.Lock()
+        self._left_out: set[str] = set()
+        self._limit_field = "max_tokens"
+        self._per_request = self._options.samples_per_request
+        self._merges_system = False
+        self._client = EndpointClient(
+            timeout=self._options.timeout_seconds,
+            use_proxy=self._options.use_proxy,
+            connections=self._options.max_concurrent,
+            largest=_LARGEST_ANSWER,
+        )
+        self._calls = PatientCalls(
+            self._client,
+            self._address,
+            retry_seconds=self._options.retry_seconds,
+            requests_per_minute=self._options.requests_per_minute,
+            say=self._say,
+        )
+        self._closed = False
+        try:
+            listed = self.listed_models()
+        except BaseException:
+            self.close()
+            raise
+        self._context = self._options.max_model_len or listed.get(config.path)
+        if listed and config.path not in listed:
+            self.close()
+            raise EngineError(
+                f"model '{config.name}': the server at {self._options.base_url} has no model "
+                f"'{config.path}'; {valid_names(config.path, listed)}"
+            )
+
+    def listed_models(self) -> dict[str, int | None]:
+        """Return the contexts of the models that the server lists, by id.
+
+        A context is None if the server does not say it. The result is empty if the server has no
+        list.
+
+        Raises:
+            EngineError: The server does not answer, or refuses the key.
+        """
+
+        try:
+            return self._calls.get(
+                "models", lambda answer: read_models(answer, self._address), threading.Event()
+            )
+        except (ServerError, GivenUp) as error:
+            self._fail(error)
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Return one completion per request, in order.
+
+        Raises:
+            EngineError: The server gave no usable answer, or refused a request.
+        """
+        if self._closed:
+            raise EngineError(f"the engine of model '{self._config.name}' is closed")
+        for request in requests:
+            if self._context is not None and request.params.max_tokens >= self._context:
+                raise no_room(request.params.max_tokens, self._context)
+        drawings = [_Drawing(request) for request in requests]
+        size = self._per_request
+        parts = deque(
+            (drawing, tuple(range(begin, min(begin + size, len(drawing.request.seeds)))))
+            for drawing in drawings
+            for begin in range(0, len(drawing.request.seeds), size)
+        )
+        _on_threads(parts, self._draw, self._options.max_concurrent, self._beat)
+        return [drawing.completion() for drawing in drawings]
+
+    def close(self) -> None:
+        """Close the connections; may be called twice."""
+        self._closed = True
+        self._client.close()
+
+    def _draw(self, drawing: _Drawing, places: tuple[int, ...], stop: threading.Event) -> None:
+        """Draw the samples of a request at some places of its seeds."""
+        missing = places
+        try:
+            while missing:
+                reply = self._reply(drawing, missing[: self._per_request], stop)
+                for place, sample in zip(missing, reply.samples, strict=False):
+                    drawing.samples[place] = sample
+                if reply.prompt_tokens is not None:
+                    drawing.prompt_tokens = reply.prompt_tokens
+                # Some servers give fewer samples than a request asks for.
+                missing = missing[len(reply.samples) :]
+        except (ServerError, GivenUp) as error:
+            self._fail(error)
+
+    def _reply(
+        self, drawing: _Drawing, places: tuple[int, ...], stop: threading.Event
+    ) -> ServerReply:
+        """Return the reply to a prompt, which is shortened if the server finds it too long."""
+        sent = drawing.content
+        try:
+            return self._ask(drawing, sent, places, stop)
+        except ServerError as error:
+            if error.fault != "context":
+                raise
+            refused = error
+        with drawing.lock:
+            if drawing.content == sent:  # no other thread has shortened it meanwhile
+                drawing.content = longest_that_fits(
+                    sent,
+                    refused,
+                    lambda content: self._ask(drawing, content, places[:1], stop).prompt_tokens,
+                    max_tokens=drawing.request.params.max_tokens,
+                    context=self._context,
+                )
+                drawing.truncated = True
+        return self._ask(drawing, drawing.content, places, stop)
+
+    def _ask(
+        self, drawing: _Drawing, content: Content, places: tuple[int, ...], stop: threading.Event
+    ) -> ServerReply:
+        """Return the reply to a prompt.
+
+        The request is repeated without what the server refuses.
+        """
+        request = drawing.request
+        path = "completions" if isinstance(content, str) else "chat/completions"
+        while True:
+            body = self._body(request, content, [request.seeds[place] for place in places])
+            found = self._calls.post(path, body, self._reader(request, body), stop)
+            if found is not None:
+                return found
+
+    def _reader(
+        self, request: Request, body: Mapping[str, Any]
+    ) -> Callable[[Answer], ServerReply | None]:
+        """Return what reads an answer: None if the request is to be changed and sent again."""
+
+        def read(answer: Answer) -> ServerReply | None:
+            if answer.status == 200:
+                reply = read_reply(
+                    answer,
+                    self._address,
+                    thinking=self._config.thinking,
+                    max_tokens=request.params.max_tokens,
+                )
+                self._check_room(reply.prompt_tokens, request.params.max_tokens)
+                return reply
+            if answer.status in (400, 422) and not says_too_long(answer):
+                if _PROMPT_FILTERED.search(answer.text):
+                    return ServerReply((Sample("", 0, FILTERED),), None)
+                with self._lock:
+                    if self._adapt(answer.text, body):
+                        return None
+            if answer.status == 429 and _NO_MONEY.search(answer.text):
+                raise ServerError("refused", str(refusal(answer, self._address)), status=402)
+            raise refusal(answer, self._address)
+
+        return read
+
+    def _check_room(self, prompt_tokens: int | None, max_tokens: int) -> None:
+        """Raise `ServerError` if a prompt that the server took leaves too few tokens for a reply.
+
+        vLLM lowers the ``max_tokens`` of a chat to what its prompt leaves of the context.
+        """
+        context = self._context
+        if context is not None and prompt_tokens and prompt_tokens + max_tokens > context:
+            raise ServerError(
+                "context",
+                f"{prompt_tokens} input tokens and {max_tokens} of a reply exceed a context length "
+                f"of {context} tokens",
+            )
+
+    def _body(self, request: Request, content: Content, seeds: Sequence[int]) -> dict[str, Any]:
+        params = request.params
+        body: dict[str, Any] = {
+            "model": self._config.path,
+            "temperature": params.temperature,
+            self._limit_field: params.max_tokens,
+            "seed": seeds[0],
+        }
+        if params.temperature > 0:
+            body["top_p"] = params.top_p
+        if len(seeds) > 1:
+            body["n"] = len(seeds)
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.keep_special:
+            body["skip_special_tokens"] = False
+        if isinstance(content, str):
+            body["prompt"] = content
+        else:
+            messages = [dict(message) for message in content]
+            if self._merges_system:
+                messages = without_system(messages) or messages
+            body["messages"] = messages
+            if request.template_args:
+                body["chat_template_kwargs"] = dict(request.template_args)
+        body |= self._options.extra
+        return {
+            name: value
+            for name, value in body.items()
+            if value is not None and name not in self._left_out
+        }
+
+    def _adapt(self, complaint: str, body: Mapping[str, Any]) -> bool:
+        """Change later requests so that the server may accept them.
+
+        Only changes that keep the meaning of a request are made.
+
+        Returns:
+            Whether this request is worth sending again, changed.
+        """
+        text = complaint.lower()
+        if "max_completion_tokens" in text and "max_tokens" in body:
+            self._limit_field = "max_completion_tokens"
+            return True
+        if "seed" in body and re.search(r"\bseed\b", text):
+            self._leave_out(
+                "seed", "samples are repeatable through the sample store only, not by their seeds"
+            )
+            return True
+        if body.get("top_p") == 1.0 and re.search(r"\btop_p\b", text):
+            self._leave_out("top_p", "it was 1, which changes nothing")
+            return True
+        if "n" in body and re.search(r"""['"`]n['"`]|\bn\b (?:must|is|should|greater)""", text):
+            self._per_request = 1
+            self._say("the server refuses several samples in one request: one is asked for")
+            self._left_out.add("n")
+            return True
+        first = (body.get("messages") or [{}])[0]
+        if first.get("role") == "system" and _SYSTEM_REFUSED.search(text):
+            # As with other engines, the text of a refused system role goes to the first user turn.
+            self._merges_system = True
+            return True
+        return False
+
+    def _leave_out(self, name: str, consequence: str) -> None:
+        if name not in self._left_out:
+            self._left_out.add(name)
+            self._say(f"the server refuses {name}, so it is not sent: {consequence}")
+
+    def _fail(self, error: ServerError | GivenUp) -> NoReturn:
+        """Raise the error of a request that brought no reply."""
+        text = str(error)
+        status = error.status if isinstance(error, ServerError) else None
+        name = self._config.name
+        if isinstance(error, GivenUp):
+            raise self._infra(text) from None
+        if status in (401, 403):
+            variable = self._options.api_key_env
+            fix = (
+                f"check the key in {shown_variable(variable)}"
+                if variable
+                else "give the name of the variable with the key in options.api_key_env"
+            )
+            raise self._infra(f"the server refuses the key: {text}; {fix}") from None
+        if status == 402 or (status is not None and not 400 <= status < 500):
+            raise self._infra(text) from None
+        if status == 404:
+            text += "; check base_url and the model's path, which is the server's id of the model"
+        if _NO_TEMPLATE.search(text):
+            raise EngineError(
+                f"model '{name}' ({self._config.path}) has no chat template on its server, as base "
+                f"models have none, and cannot take prompt_style: {self._config.prompt_style}; set "
+                f"prompt_style: few_shot_completion for it ({text})"
+            ) from None
+        raise EngineError(f"model '{name}': {text}") from None
+
+    def _infra(self, text: str) -> EngineError:
+        return EngineError(f"model '{self._config.name}': {text}", kind="INFRA_FAILED")
+
+    def _say(self, text: str) -> None:
+        print(f"model '{self._config.name}': {text}", flush=True)
+
+
+@dataclass
+class _Drawing:
+    """The samples of one request as they arrive, by their place among its seeds."""
+
+    request: Request
+    samples: dict[int, Sample] = field(default_factory=dict)
+    prompt_tokens: int | None = None
+    truncated: bool = False
+    content: Content = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.content = self.request.content
+
+    def completion(self) -> Completion:
+        """Return the completion, once all samples are there."""
+        tokens = self.prompt_tokens
+        if tokens is None:
+            tokens = max(1, estimated_tokens(characters(self.content)))
+        samples = tuple(self.samples[place] for place in range(len(self.request.seeds)))
+        return Completion(samples, tokens, self.truncated)
+
+
+def _on_threads(
+    parts: deque[tuple[_Drawing, tuple[int, ...]]],
+    draw: Callable[[_Drawing, tuple[int, ...], threading.Event], None],
+    threads: int,
+    beat: Callable[[], None],
+) -> None:
+    """Draw all parts on several threads, and raise the first error of any.
+
+    The threads are not waited for after an error, because a request may take minutes.
+    """
+    stop, changed = threading.Event(), threading.Condition()
+    errors: list[BaseException] = []
+    done = 0
+    total = len(parts)
+
+    def work() -> None:
+        nonlocal done
+        while not stop.is_set():
+            try:
+                part = parts.popleft()
+            except IndexError:
+                return
+            try:
+                draw(*part, stop)
+            except Stopped:
+                return
+            except BaseException as error:
+                with changed:
+                    errors.append(error)
+                    changed.notify()
+                return
+            with changed:
+                done += 1
+                changed.notify()
+
+    for _ in range(min(threads, total)):
+        threading.Thread(target=work, daemon=True).start()
+    seen = 0
+    try:
+        with changed:
+            while done < total and not errors:
+                changed.wait(1.0)
+                if done > seen:  # a wait that brought no answer is no sign of life
+                    seen = done
+                    beat()
+    finally:
+        stop.set()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,138 @@
+"""Check from this machine that a server answers with a model; for launch and doctor."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from agenttts.endpoint import (
+    Address,
+    Answer,
+    EndpointClient,
+    ServerError,
+    parse_answer,
+    refusal,
+    shown_variable,
+)
+from agenttts.errors import MissingRequirement, Unavailable, valid_names
+from agenttts.inference.base import EngineError, ModelConfig, Request, SamplingParams
+from agenttts.inference.endpoint_options import find_address, read_endpoint_options
+
+_LIST_S = 20.0
+_ANSWER_S = 60.0
+_QUESTION = "Write one sentence about a river.\n"
+_TOKENS = 16
+_SEEDS = (7, 7, 7, 8)
+
+
+def read_models(answer: Answer, address: Address) -> dict[str, int | None]:
+    """Return the contexts of the models that a server lists, by id.
+
+    A context is None if the server does not say it. The result is empty if the server has no list.
+
+    Raises:
+        ServerError: The answer is not a list of models.
+    """
+    if answer.status in (404, 405, 501):
+        return {}
+    if answer.status != 200:
+        raise refusal(answer, address)
+    document = parse_answer(answer, address)
+    entries = document.get("data") if isinstance(document, dict) else None
+    found: dict[str, int | None] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            context = entry.get("max_model_len")  # of vLLM and SGLang
+            found[entry["id"]] = context if type(context) is int and context > 0 else None
+    return found
+
+
+def check_listed(key: str, config: ModelConfig) -> str:
+    """Ask the server for its models once.
+
+    Args:
+        key: The model's key in the spec, for messages.
+        config: A model with ``engine: endpoint``.
+
+    Returns:
+        What the server says of the model.
+
+    Raises:
+        MissingRequirement: The variable with the key holds none, or the server refuses the key.
+        Unavailable: The server has no such model.
+        ServerError: The server does not answer here.
+    """
+    options = read_endpoint_options(config.options)
+    try:
+        address = find_address(options)
+    except MissingRequirement as error:
+        raise MissingRequirement(f"{key}.options.{error.what}", fix=error.fix) from None
+    client = EndpointClient(timeout=_LIST_S, use_proxy=options.use_proxy)
+    try:
+        listed = read_models(client.get(address, "models"), address)
+    except ServerError as error:
+        if error.status in (401, 403):
+            variable = options.api_key_env
+            raise MissingRequirement(
+                f"{key}: the server refuses the key: {error}",
+                fix=f"check the key in {shown_variable(variable)}"
+                if variable
+                else "export the key, and give the name of its variable in options.api_key_env",
+            ) from None
+        raise
+    finally:
+        client.close()
+    if listed and config.path not in listed:
+        raise Unavailable(
+            f"{key}.path: the server at {options.base_url} has no model '{config.path}'",
+            fix=valid_names(config.path, listed),
+        )
+    if not listed:
+        return f"the server at {options.base_url} lists no models"
+    context = options.max_model_len or listed[config.path]
+    known = f"a context of {context} tokens" if context else "a context that it does not say"
+    return f"'{config.path}' is at {options.base_url}, with {known}"
+
+
+def check_sampling(key: str, config: ModelConfig) -> str:
+    """Draw short samples from a server, three of them with one seed.
+
+    Returns:
+        How long a sample took, and whether the server honours seeds.
+
+    Raises:
+        MissingRequirement: The server gives no samples.
+    """
+    from agenttts.inference.endpoint import EndpointEngine
+
+    short = {"retry_seconds": 0.0, "timeout_seconds": _ANSWER_S, "requests_per_minute": None}
+    quick = dataclasses.replace(config, options={**config.options, **short})
+    plain = config.prompt_style == "few_shot_completion"
+    content = _QUESTION if plain else ({"role": "user", "content": _QUESTION},)
+    params = SamplingParams(1.0, _TOKENS)
+    texts = []
+    try:
+        engine = EndpointEngine(quick)
+        try:
+            began = time.monotonic()
+            for seed in _SEEDS:
+                request = Request(content, params, (seed,), template_args=config.template_args)
+                [completion] = engine.generate([request])
+                texts.append(completion.samples[0].text)
+            seconds = (time.monotonic() - began) / len(texts)
+        finally:
+            engine.close()
+    except EngineError as error:
+        raise MissingRequirement(
+            f"{key}: {error}", fix="correct the model's keys in the spec, or the server's settings"
+        ) from None
+    same = texts[:-1]
+    # A server with a cache of prompts computes a repeated prompt otherwise, which may change the
+    # last bits and then a token. So two equal texts are enough.
+    if len(set(same)) == len(same):
+        seeds = "it ignores seeds: samples are repeatable through the sample store only"
+    elif len(set(texts)) == 1:
+        seeds = "two seeds gave one text, so that it is not known whether it honours seeds"
+    else:
+        seeds = "it honours seeds"
+    return f"{_TOKENS} tokens take {seconds:.1f} s; {seeds}"

@@ -1,0 +1,90 @@
+"""Options, key and limits of a model on a server that runs already."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+
+from agenttts.endpoint import Address, shown_variable, usable_key
+from agenttts.errors import MissingRequirement, UserError
+from agenttts.inference.base import ModelConfig
+from agenttts.spec.endpoint import KEY_LIKE, EndpointOptions
+from agenttts.spec.strict import validate
+
+_RATE = "requests_per_minute"
+_CALL_ROUNDS = 16
+"""Samples of one engine call, as a multiple of the requests at a time."""
+
+
+def read_endpoint_options(options: Mapping[str, object]) -> EndpointOptions:
+    """Return the options, checked.
+
+    Raises:
+        UserError: An option is unknown or its value is not valid. The message repeats no key.
+    """
+    refuse_keys(options)
+    return validate(EndpointOptions, dict(options), "engine endpoint")
+
+
+def refuse_keys(options: Mapping[str, object]) -> None:
+    """Raise `UserError` if an option may hold a key, without the key in the message."""
+    for name in options:
+        if KEY_LIKE.search(name):
+            raise UserError(
+                f"{name}: a key does not belong in a spec, which is a plain file that the run "
+                "copies; export it in an environment variable and give the variable's name as "
+                "api_key_env"
+            )
+
+
+def find_address(options: EndpointOptions) -> Address:
+    """Return the address of the server, with the key from this process's environment.
+
+    Raises:
+        MissingRequirement: The variable holds no key.
+    """
+    name = options.api_key_env
+    key = os.environ.get(name, "").strip() if name else ""
+    if name and not usable_key(key):
+        problem = "holds something else than a key" if key else "is not set in this environment"
+        raise MissingRequirement(
+            f"api_key_env: {shown_variable(name)} {problem}",
+            fix="export it in this shell, then launch again (the controller's job and the trials "
+            "inherit it)",
+        )
+    return Address(options.base_url, key)
+
+
+def most_a_call(model: ModelConfig, others: int) -> int:
+    """Return the most samples of one engine call: ``others``, unless the model is on a server.
+
+    What a call has drawn is stored when it ends. Samples of a server may cost money and need no
+    full batch, so a call is short.
+    """
+    if model.engine != "endpoint":
+        return others
+    return _CALL_ROUNDS * read_endpoint_options(model.options).max_concurrent
+
+
+def key_variables(models: Mapping[str, ModelConfig]) -> tuple[str, ...]:
+    """Return the names of the variables with the keys of models on servers."""
+    names = {
+        str(model.options["api_key_env"])
+        for model in models.values()
+        if model.engine == "endpoint" and model.options.get("api_key_env")
+    }
+    return tuple(sorted(names))
+
+
+def with_rate_share(model: ModelConfig, trials: int) -> ModelConfig:
+    """Return a model with one trial's part of its requests per minute.
+
+    Args:
+        model: Any model; one without such a limit is returned as it is.
+        trials: The number of trials that run at the same time.
+    """
+    rate = model.options.get(_RATE)
+    if model.engine != "endpoint" or not isinstance(rate, int | float) or trials <= 1:
+        return model
+    return dataclasses.replace(model, options={**model.options, _RATE: rate / trials})

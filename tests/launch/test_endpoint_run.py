@@ -1,0 +1,70 @@
+"""Whole runs whose models are a real small LLM on a real `vllm serve`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.support.endpoints import KEY, KEY_VARIABLE, vllm_server
+
+pytestmark = [pytest.mark.llm, pytest.mark.processes]
+
+
+@pytest.fixture
+def url(smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    pytest.importorskip("vllm", reason="vLLM is not installed here")
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    with vllm_server(smollm2, "smollm2", tmp_path / "server.log", max_model_len=2048) as served:
+        yield served
+
+
+def samples(run: Path) -> pl.DataFrame:
+    frame = pl.read_parquet(run / "samples").unique(["key", "index"])
+    return frame.select("key", "index", "text", "decode_tokens", "finish_reason")
+
+
+@pytest.mark.timeout(2400)
+def test_a_run_on_a_server_finishes_and_its_seeds_repeat_its_samples(
+    url, shell, scripted_spec, tmp_path
+):
+    options = {"base_url": url, "api_key_env": KEY_VARIABLE, "use_proxy": False}
+    model = {"path": "smollm2", "params": 0.135e9, "engine": "endpoint", "options": options}
+    models = {
+        "few-shot": {**model, "prompt_style": "few_shot_completion"},
+        "chat": {**model, "prompt_style": "few_shot_chat"},
+    }
+    stage = {"models": list(models), "decode_tokens": 12, "samples": {"values": [1, 2, 4]}}
+    spec = scripted_spec(
+        models=models,
+        stages={
+            "retrieval": {**stage, "prompt_tokens": 512},
+            "answer": {**stage, "prompt_tokens": 256},
+        },
+        task__examples=4,
+        search={"budget": 60, "iterations": 1, "batch_size": 3},
+        cluster="local",
+    )
+    checked = json.loads(shell("doctor", spec, "--json").stdout)["checks"]
+    served = [check for check in checks_of(checked) if check["ok"]]
+    assert [("it honours seeds" in check["detail"]) for check in served] == [True, True]
+    for name in ("one", "two"):
+        done = shell("launch", spec, "--name", name, "--wait", timeout=900)
+        assert done.returncode == 0, done.stderr
+    runs = [tmp_path / "results" / name for name in ("one", "two")]
+    trials = [pl.read_parquet(run / "trials.parquet") for run in runs]
+    assert all(set(frame["state"]) == {"COMPLETED"} for frame in trials)
+    assert all(frame["decode_tokens"].min() > 0 for frame in trials)
+    both = samples(runs[0]).join(samples(runs[1]), on=["key", "index"], suffix="_again")
+    assert len(both) > 40
+    same = (both["text"] == both["text_again"]).mean()
+    # Batches differ from run to run, and with them the last bits of the logits.
+    assert same > 0.9
+    assert both["text"].n_unique() > 20
+
+
+def checks_of(checks: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [check for check in checks if str(check["what"]).startswith("endpoint of model")]

@@ -1,0 +1,66 @@
+"""A real OpenAI-compatible server: vLLM with a small model on this machine's CPU."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from agenttts.inference.base import ModelConfig
+from agenttts.serving.program import server_command
+
+KEY_VARIABLE = "AGENTTTS_TEST_ENDPOINT_KEY"
+KEY = "sk-endpoint-secret-0815"
+_START_S = 600
+
+
+@contextmanager
+def vllm_server(model: Path, name: str, log: Path, **options: object) -> Iterator[str]:
+    """Serve a model under a name, with `KEY`; the address up to ``/v1``.
+
+    Args:
+        model: The model's directory.
+        name: The server's id of the model.
+        log: Gets the server's output.
+        options: vLLM's options.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = ModelConfig(name, str(model), options={"dtype": "float32", **options})
+    command, environment = server_command(config, name, "127.0.0.1", port)
+    env = {**environment, **os.environ, "VLLM_API_KEY": KEY}
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            command, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}/health", server, log)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        assert server.poll() is None, f"the server ended:\n{log.read_text()[-3000:]}"
+        try:
+            if httpx.get(url, timeout=5, trust_env=False).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass  # it is not there yet
+        time.sleep(0.5)
+    raise AssertionError(f"the server was not ready in {_START_S} s:\n{log.read_text()[-3000:]}")
