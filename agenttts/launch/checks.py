@@ -16,7 +16,7 @@ from typing import Any
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import scheduler_type
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
-from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_names
+from agenttts.errors import MissingRequirement, Unavailable, UserError, located, valid_names
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.engine_options import check_options
 from agenttts.inference.hub_snapshots import download_command, find_snapshot, hub_cache
@@ -90,7 +90,8 @@ def check_toolbox(task: Task, spec: JobSpec, profile: Profile) -> None:
         UserError: Something is missing, or the spec does not allow code on the host.
         MissingRequirement: The machine has no sandbox, or not the package for embeddings.
     """
-    settings = task.toolbox_settings(spec.task.options)
+    with located("task"):
+        settings = task.toolbox_settings(task.read_options(spec.task.options))
     if settings is None or profile.container is not None or spec.container.image is not None:
         return
     if settings.runs_code:
@@ -146,10 +147,8 @@ def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
 def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> GpuNeed:
     """Return the GPUs that a model of the spec needs, after a check of its options."""
     model = spec.models[name]
-    try:
+    with located("models", name, "options"):
         check_options(model.engine, model.options)
-    except UserError as error:
-        raise UserError(f"models.{name}.options: {error}") from None
     if model.engine == "scripted":
         with checks.here():
             check_there(f"models.{name}.path", Path(model.path))

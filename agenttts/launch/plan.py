@@ -88,9 +88,7 @@ class Plan:
         return printed(PlanDocument, self._described())
 
     def _described(self) -> dict[str, Any]:
-        searcher = search.create(
-            self.spec.search.method, self.space, self.spec.search.seed, **self.spec.search.options
-        )
+        searcher = search.create_for(self.spec)
         trials = searcher.initial_batch + self.spec.search.iterations * self.spec.search.batch_size
         return {
             "run": self.spec.name,
@@ -209,14 +207,18 @@ def make_plan(
         UserError: The spec is wrong.
         MissingRequirement: Something is missing here.
     """
-    checks = Checks(dry_run=dry_run)
+    with spec.located():
+        return _make_plan(spec, profile_folders, results, Checks(dry_run=dry_run))
+
+
+def _make_plan(spec: JobSpec, profile_folders: list[Path], results: Path, checks: Checks) -> Plan:
     profile = load_completed_profile(spec.cluster, profile_folders)
     scheduler = create_scheduler(profile, results.absolute() / spec.name)
     task = tasks.create(spec.task.name)
     spec = ordered(spec, task)
     spec = with_knowledge(spec, results)
     space = spec.space()
-    search.create(spec.search.method, space, spec.search.seed, **spec.search.options)
+    search.create_for(spec)
     spec = with_snapshots(spec, profile, checks)
     needs = {name: model_need(name, spec, profile, checks) for name in spec.models}
     check_agent_files(spec, checks)

@@ -163,9 +163,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
         thinking=agent.thinking,
         extra=agent.fields,
     )
-    searcher = search.create(
-        spec.search.method, spec.space(), spec.search.seed, llm=session, **spec.search.options
-    )
+    searcher = search.create_for(spec, llm=session)
     builder = JobBuilder(
         run,
         spec,

@@ -13,7 +13,7 @@ from pathlib import Path
 from agenttts.errors import UserError
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.fingerprint import fingerprint
-from agenttts.inference.scripted_thinking import script_thinking
+from agenttts.inference.scripted import script_thinking
 from agenttts.replies import COMMON_THINKING, Thinking, detect_thinking, named_thinking
 from agenttts.spec import JobSpec, ModelSection, ThinkingSetting
 

@@ -16,7 +16,7 @@ from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
-from agenttts.errors import UserError, valid_names
+from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
@@ -221,10 +221,8 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
             f"agent.model: '{agent.model}' is a scripted model, which vLLM cannot serve"
         )
     config = _served_config(spec, agent, 0)
-    try:
+    with located("agent", "options"):
         check_options("vllm", config.options)
-    except UserError as error:
-        raise UserError(f"agent.options: {error}") from None
     return gpu_need(
         agent.model,
         config.path,

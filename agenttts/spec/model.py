@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from agenttts.errors import valid_names
+from agenttts.errors import located, valid_names
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.spec.agent import AgentSection, ScriptedAgent, ServeAgent, check_kind
 from agenttts.spec.paths import (
@@ -267,21 +267,18 @@ class JobSpec(Section):
         Raises:
             UserError: The budget fits no allocation.
         """
-        return SearchSpace(
-            tuple(
-                Stage(
-                    name=name,
-                    models=tuple(
-                        Model(model, self.models[model].params) for model in section.models
-                    ),
-                    prompt_tokens=section.prompt_tokens,
-                    decode_tokens=section.decode_tokens,
-                    samples=section.sample_counts,
-                )
-                for name, section in self.stages.items()
-            ),
-            self.search.budget,
+        stages = tuple(
+            Stage(
+                name=name,
+                models=tuple(Model(model, self.models[model].params) for model in section.models),
+                prompt_tokens=section.prompt_tokens,
+                decode_tokens=section.decode_tokens,
+                samples=section.sample_counts,
+            )
+            for name, section in self.stages.items()
         )
+        with self.located(), located("search"):
+            return SearchSpace(stages, self.search.budget)
 
     def anchored(self, base: Path) -> JobSpec:
         """Return the same spec with variables and ``~`` replaced and all paths absolute.

@@ -173,7 +173,8 @@ def _described(model: type[BaseModel], document: Any, problem: Any, owner: str) 
     kind, value = problem["type"], problem.get("input")
     valid = _described_values(model, path)
     if kind == "extra_forbidden":
-        unknown = f"{owner} has no option '{path[-1]}'" if owner else "unknown key"
+        own = owner and len(path) == 1
+        unknown = f"{owner} has no option '{path[-1]}'" if own else "unknown key"
         what = f"{unknown}; {_valid_keys(model, path)}"
     elif kind == "missing":
         what = "this key is required but missing"

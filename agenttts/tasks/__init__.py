@@ -7,9 +7,12 @@ The name of a user's own task is ``package.module:Class``, ``FILE.py:Class`` or 
 from __future__ import annotations
 
 from agenttts.errors import UserError, valid_names
+from agenttts.spec.section import Options
 from agenttts.tasks.base import Task
 from agenttts.tasks.user_code import make_task
 from agenttts.tasks.user_tasks import is_declarative, load_class
+
+__all__ = ["Options", "Task", "create", "task_names"]
 
 # The place of each task instead of its class, because a task's module is imported only on request.
 _TASKS = {

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from agenttts.errors import AgentTTSError, UserError, valid_names
+from agenttts.spec.section import Options
 from agenttts.tasks.base import Example, StageDefinition, Task, TaskConfig
 from agenttts.tasks.loading.syntax import PARSING
 from agenttts.tasks.loading.unicode import clean_text, clean_value
@@ -124,6 +125,12 @@ def _check_parts(where: str, task: Task) -> None:
         )
     for stage in task.stages:
         _check_stage(where, stage)
+    declared: Any = task.options_model
+    if declared is not None and not (inspect.isclass(declared) and issubclass(declared, Options)):
+        raise UserError(
+            f"{where} has {_kind(declared)} as 'options_model'; valid: a subclass of "
+            "agenttts.tasks.Options, or None"
+        )
     names = [stage.name for stage in task.stages]
     for name in names:
         if names.count(name) > 1:

@@ -144,7 +144,10 @@ def test_only_the_form_that_was_written_is_spoken_of(value, place, what):
 
 
 def test_a_budget_too_small_says_the_least_feasible():
-    with pytest.raises(UserError, match=r"too small for any allocation.*set search.budget to \d+"):
+    with pytest.raises(
+        UserError,
+        match=r"^--set search.budget=1: search.budget: .*too small for any allocation.*set it to \d+ or more",
+    ):
         parse(GOOD, "search.budget=1").space()
     least = parse(GOOD).space().least_budget
     assert parse(GOOD, f"search.budget={least}").space().count() >= 1

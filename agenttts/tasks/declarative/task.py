@@ -32,7 +32,7 @@ from agenttts.tasks.declarative.document import (
 from agenttts.tasks.loading.records import KINDS, Record
 from agenttts.tasks.loading.report import convert
 from agenttts.tasks.loading.source import example_id, read_source, take_split
-from agenttts.tasks.options import SPLIT_RULES, check_options
+from agenttts.tasks.options import SplitOptions
 from agenttts.tasks.user_tasks import missing_file
 
 
@@ -156,10 +156,9 @@ class DeclarativeStage(StageDefinition):
 
 
 class DeclarativeTask(Task):
-    """A task described by its file.
+    """A task described by its file."""
 
-    Its options are those of `agenttts.tasks.loading.source`.
-    """
+    options_model = SplitOptions
 
     def __init__(self, document: Document, source: str) -> None:
         self.name = document.name
@@ -170,7 +169,7 @@ class DeclarativeTask(Task):
         self._source = source
 
     def load(self, config: TaskConfig) -> list[Example]:
-        check_options(self.name, config.options, SPLIT_RULES)
+        options: SplitOptions = self.read_options(config.options)
         if not config.data:
             raise UserError(
                 f"task.data: task '{self.name}' has no data set of its own; name a file of "
@@ -181,8 +180,8 @@ class DeclarativeTask(Task):
             config.data,
             {},
             split=config.split,
-            hub_split=config.options.get("hub_split", ""),
-            records_key=config.options.get("records_key", ""),
+            hub_split=options.hub_split,
+            records_key=options.records_key,
             fields=[(field,) for field in self._fields()],
         )
         examples = convert(
@@ -195,7 +194,7 @@ class DeclarativeTask(Task):
             examples,
             split=config.split,
             examples=config.examples,
-            search_examples=config.options.get("search_examples"),
+            search_examples=options.search_examples,
             seed=config.seed,
             data=config.data,
         )

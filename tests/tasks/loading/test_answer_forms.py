@@ -201,7 +201,7 @@ def test_a_file_of_aliases_that_is_missing_or_of_no_use(two_wiki):
         task.load(TaskConfig(str(two_wiki / "dev.json"), options={"aliases": str(two_wiki / "none.json")}))  # fmt: skip
     with pytest.raises(UserError, match=r"no record of builtin:twohop has a field 'answer_id'"):
         task.load(TaskConfig("", options={"aliases": str(two_wiki / "id_aliases.json")}))
-    with pytest.raises(UserError, match=r"task.options.aliases: 3 is not valid; valid: the path of"):  # fmt: skip
+    with pytest.raises(UserError, match=r"^options.aliases: 3 is not valid; valid: the path of"):  # fmt: skip
         task.load(TaskConfig("", options={"aliases": 3}))
 
 
