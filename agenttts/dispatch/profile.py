@@ -335,7 +335,7 @@ def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
         return load_strict(Profile, BUILT_IN[cluster], f"the built-in profile '{cluster}'")
     looked = ", ".join(str(folder / "slurm") for folder in folders)
     raise UserError(
-        f"cluster: unknown profile '{cluster}'; "
+        f"unknown profile '{cluster}'; "
         f"{valid_names(cluster, sorted({*found, *BUILT_IN}))} "
         f"(looked in {looked}; write your own from slurm/template.yaml, or name a file)",
         at=("cluster",),

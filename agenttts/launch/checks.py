@@ -96,10 +96,11 @@ def check_toolbox(task: Task, spec: JobSpec, profile: Profile) -> None:
         return
     if settings.runs_code:
         if not spec.task.run_code_on_host:
-            raise UserError(refusal())
+            raise UserError(refusal(), at=("task", "run_code_on_host"))
         check_sandbox()
     if settings.embeds:
-        find_embedding_model(settings.embedding_model)
+        with located("task", "options", "embedding_model"):
+            find_embedding_model(settings.embedding_model)
 
 
 def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:

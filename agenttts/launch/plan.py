@@ -214,7 +214,7 @@ def make_plan(
 def _make_plan(spec: JobSpec, profile_folders: list[Path], results: Path, checks: Checks) -> Plan:
     profile = load_completed_profile(spec.cluster, profile_folders)
     scheduler = create_scheduler(profile, results.absolute() / spec.name)
-    task = tasks.create(spec.task.name)
+    task = tasks.create_for(spec)
     spec = ordered(spec, task)
     spec = with_knowledge(spec, results)
     space = spec.space()

@@ -220,9 +220,10 @@ def check_models(run: RunDirectory, spec: JobSpec, record: RunRecord) -> None:
     """
     if missing := [name for name in spec.models if name not in record.models]:
         raise UserError(
-            f"{run.spec_file}: models.{missing[0]}: the run was launched without this model "
-            f"({run.record_file.name} does "
-            "not name it); restore the run's spec.yaml, or launch the new spec under another --name"
+            f"the run was launched without this model ({run.record_file.name} does not name it); "
+            f"restore the run's {run.spec_file.name}, or launch the new spec under another --name",
+            at=("models", missing[0]),
+            file=str(run.spec_file),
         )
 
 

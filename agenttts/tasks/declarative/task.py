@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, dotted
 from agenttts.inference.base import Prompt
 from agenttts.spec import load_strict
 from agenttts.spec.load import read_text
@@ -105,15 +105,15 @@ class DeclarativeStage(StageDefinition):
         """Return the record's fields that the stage uses, each with the key that uses it."""
         document = self._document
         found = {
-            variable: ".".join(("stages", self.name, *key))
+            variable: dotted(("stages", self.name, *key))
             for key, template in templates(document)
             for variable in sorted(variables(template) - set(stages))
             if not (variable == CANDIDATES and key[0] == "fuse")
         }
         if isinstance(document.choices, str):
-            found.setdefault(document.choices, f"stages.{self.name}.choices")
+            found.setdefault(document.choices, dotted(("stages", self.name, "choices")))
         for metric, field in document.metrics.items():
-            found.setdefault(field, f"stages.{self.name}.metrics.{metric}")
+            found.setdefault(field, dotted(("stages", self.name, "metrics", metric)))
         return found
 
     def lists(self) -> list[str]:
@@ -151,8 +151,8 @@ class DeclarativeStage(StageDefinition):
         try:
             return compiled(template).render({**example.data, **outputs})
         except Exception as error:  # a template may fail in as many ways as Python
-            where = ".".join(("stages", self.name, *key))
-            raise UserError(f"{where}: example '{example.id}': {error}") from error
+            at = ("stages", self.name, *key)
+            raise UserError(f"example '{example.id}': {error}", at=at) from error
 
 
 class DeclarativeTask(Task):
@@ -172,9 +172,10 @@ class DeclarativeTask(Task):
         options: SplitOptions = self.read_options(config.options)
         if not config.data:
             raise UserError(
-                f"task.data: task '{self.name}' has no data set of its own; name a file of "
+                f"task '{self.name}' has no data set of its own; name a file of "
                 "records (.jsonl: an object a line, or "
-                f"another of {', '.join(KINDS)})"
+                f"another of {', '.join(KINDS)})",
+                at=("data",),
             )
         source = read_source(
             config.data,
