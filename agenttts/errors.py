@@ -2,24 +2,79 @@
 
 AgentTTSError                 base of all; carries the process exit code
 ├── UserError          (2)    the user's input is wrong: file, key, value and what is valid
+│   ├── WrongValues    (2)    several wrong values of one document
 │   └── Unavailable    (2)    the input names something absent: data file, model or image
 ├── MissingRequirement (3)    the machine lacks something: what, and the command that fixes it
 └── RunFailed          (4)    a run, or some of its trials, failed
 
 The command line prints the message as one paragraph and exits with ``exit_code``. Nothing else in
 the package prints errors or calls ``sys.exit``.
+
+An error about a value says where the value is in attributes, not in its message. The code that
+finds the error knows the value by the name of its own argument. The code that took the value from a
+file knows its keys and its line, and adds them (`located`, `agenttts.spec.source.Source`).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+KeyPath = tuple[str | int, ...]
+"""The keys and positions that lead to a value in a document."""
 
 
 class AgentTTSError(Exception):
-    """Base of every error that a user may see."""
+    """Base of every error that a user may see.
+
+    Args:
+        message: What is wrong, what is valid and the fix, without the place.
+        at: The keys that lead to the wrong value, from the section that the raising code was given.
+            Empty: the section itself. None: the error is not about a value of a document.
+        value: The wrong value, if it may be shown.
+        file: The file, or the ``--set`` argument, that has the value.
+        line: Its line in the file.
+    """
 
     exit_code = 1
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        at: KeyPath | None = None,
+        value: object = None,
+        file: str | None = None,
+        line: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.at = at
+        self.value = value
+        self.file = file
+        self.line = line
+
+    def __str__(self) -> str:
+        return self._placed(self.message)
+
+    def locate(self, prefix: KeyPath) -> None:
+        """Put keys before those of ``at``; nothing if the error is not about a value."""
+        if self.at is not None:
+            self.at = (*prefix, *self.at)
+
+    def find(self, place: Callable[[KeyPath], tuple[str, int | None]]) -> None:
+        """Set the file and the line of the value, unless they are set.
+
+        Args:
+            place: Returns the file and the line of a key.
+        """
+        if self.file is None and self.at is not None:
+            self.file, self.line = place(self.at)
+
+    def _placed(self, text: str) -> str:
+        file = self.file if self.line is None else f"{self.file}:{self.line}"
+        return ": ".join(part for part in (file, dotted(self.at or ()), text) if part)
 
 
 class UserError(AgentTTSError):
@@ -31,6 +86,30 @@ class UserError(AgentTTSError):
     exit_code = 2
 
 
+class WrongValues(UserError):
+    """Several wrong values of one document.
+
+    Args:
+        problems: One error for each value.
+    """
+
+    def __init__(self, problems: Sequence[UserError]) -> None:
+        super().__init__(str(problems[0]))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        # A union reports one problem for each alternative; equal messages are shown once.
+        return "; ".join(dict.fromkeys(str(problem) for problem in self.problems))
+
+    def locate(self, prefix: KeyPath) -> None:
+        for problem in self.problems:
+            problem.locate(prefix)
+
+    def find(self, place: Callable[[KeyPath], tuple[str, int | None]]) -> None:
+        for problem in self.problems:
+            problem.find(place)
+
+
 class Unavailable(UserError):
     """The input names something that is not on this machine.
 
@@ -39,12 +118,18 @@ class Unavailable(UserError):
     Args:
         message: What is missing.
         fix: What to do about it.
+        at: As in `AgentTTSError`.
     """
 
-    def __init__(self, message: str, *, fix: str) -> None:
-        super().__init__(f"{message.rstrip('.')}; {fix}")
-        self.what = message.rstrip(".")
+    def __init__(self, message: str, *, fix: str, at: KeyPath | None = None) -> None:
+        super().__init__(f"{message.rstrip('.')}; {fix}", at=at)
+        self._what = message.rstrip(".")
         self.fix = fix
+
+    @property
+    def what(self) -> str:
+        """What is missing, with its place."""
+        return self._placed(self._what)
 
 
 class MissingRequirement(AgentTTSError):
@@ -53,20 +138,48 @@ class MissingRequirement(AgentTTSError):
     Args:
         message: What is missing.
         fix: The command or step that provides it.
+        at: The value of the user that needs it, as in `AgentTTSError`.
     """
 
     exit_code = 3
 
-    def __init__(self, message: str, *, fix: str) -> None:
-        super().__init__(f"{message.rstrip('.')}. Fix: {fix}")
-        self.what = message.rstrip(".")
+    def __init__(self, message: str, *, fix: str, at: KeyPath | None = None) -> None:
+        super().__init__(f"{message.rstrip('.')}. Fix: {fix}", at=at)
+        self._what = message.rstrip(".")
         self.fix = fix
+
+    @property
+    def what(self) -> str:
+        """What is missing, with its place."""
+        return self._placed(self._what)
 
 
 class RunFailed(AgentTTSError):
     """A run, or some of its trials, failed."""
 
     exit_code = 4
+
+
+@contextmanager
+def located(*prefix: str | int) -> Iterator[None]:
+    """Put ``prefix`` before the keys of an error about a value that this code was given.
+
+    In ``with located("task"):`` an error at ``data`` becomes one at ``task.data``. An error that is
+    not about a value stays as it is.
+    """
+    try:
+        yield
+    except AgentTTSError as error:
+        error.locate(prefix)
+        raise
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """Return a path as users write it: ``stages.answer.models[0]``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
 
 
 def valid_names(given: object, names: Iterable[str]) -> str:

@@ -185,12 +185,14 @@ class SearchSpace:
         if not names or len(set(names)) < len(names):
             raise UserError(f"stages must be at least one, each with its own name; got: {names}")
         if not math.isfinite(self.budget):
-            raise UserError(f"search.budget is {self.budget}; valid: a finite number of units")
+            problem = f"{self.budget} is not valid; valid: a finite number of units"
+            raise UserError(problem, at=("budget",))
         least = self.least_budget
         if not fits(least, self.budget):
             raise UserError(
-                f"budget {self.budget:g} is too small for any allocation: the cheapest one, "
-                f"{self.cheapest}, needs {least:g}; set search.budget to {math.ceil(least)} or more"
+                f"{self.budget:g} is too small for any allocation: the cheapest one, "
+                f"{self.cheapest}, needs {least:g}; set it to {math.ceil(least)} or more",
+                at=("budget",),
             )
 
     def stage(self, name: str) -> Stage:

@@ -13,6 +13,9 @@ from agenttts.errors import (
     RunFailed,
     Unavailable,
     UserError,
+    WrongValues,
+    dotted,
+    located,
     nearest_name,
     valid_names,
 )
@@ -23,10 +26,11 @@ def test_every_error_is_in_the_tree_with_the_documented_exit_code():
         AgentTTSError: Exception,
         UserError: AgentTTSError,
         Unavailable: UserError,
+        WrongValues: UserError,
         MissingRequirement: AgentTTSError,
         RunFailed: AgentTTSError,
     }
-    codes = {AgentTTSError: 1, UserError: 2, Unavailable: 2, MissingRequirement: 3, RunFailed: 4}
+    codes = {AgentTTSError: 1, UserError: 2, Unavailable: 2, WrongValues: 2, MissingRequirement: 3, RunFailed: 4}  # fmt: skip
     found = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}  # fmt: skip
     assert found == set(codes)
     for error, code in codes.items():
@@ -39,6 +43,57 @@ def test_what_is_missing_comes_with_its_fix(message):
     error = MissingRequirement(message, fix="module load slurm")
     assert str(error) == "there is no sbatch. Fix: module load slurm"
     assert error.fix == "module load slurm"
+
+
+def inner(error):
+    """Raise an error about a value, as code that was given the value does."""
+    with located("options"), located("knowledge", 0):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("7 is too many", at=("most",), value=7), "7 is too many"),
+        (Unavailable("7 is not here.", fix="get it", at=("most",)), "7 is not here; get it"),
+        (MissingRequirement("no 7", fix="get it", at=("most",)), "no 7. Fix: get it"),
+    ],
+)
+def test_an_error_about_a_value_has_its_keys_from_all_who_passed_it_on(error, message):
+    with pytest.raises(type(error)) as caught, located("search"):
+        inner(error)
+    assert caught.value is error
+    assert error.at == ("search", "options", "knowledge", 0, "most")
+    assert str(error) == f"{dotted(error.at)}: {message}"
+    error.find(lambda at: ("job.yaml", len(at)))
+    assert (error.file, error.line) == ("job.yaml", 5)
+    assert str(error) == f"job.yaml:5: search.options.knowledge[0].most: {message}"
+    assert getattr(error, "what", str(error)).startswith("job.yaml:5: search.options.")
+    error.find(lambda at: ("other.yaml", None))
+    assert error.file == "job.yaml", "the place nearest to the error is kept"
+
+
+def test_an_error_that_is_not_about_a_value_stays_as_it_is():
+    with pytest.raises(UserError, match=r"^data.jsonl:3: not JSON$") as caught:
+        inner(UserError("not JSON", file="data.jsonl", line=3))
+    assert caught.value.at is None
+    plain = UserError("no such run")
+    plain.find(lambda at: ("job.yaml", 1))
+    assert str(plain) == "no such run"
+
+
+def test_an_error_about_the_whole_section_has_the_section_s_keys():
+    with pytest.raises(UserError, match=r"^options.knowledge\[0\]: is empty$"):
+        inner(UserError("is empty", at=()))
+
+
+def test_each_of_several_wrong_values_has_its_own_place():
+    lines = {("task", "data"): 3, ("task", "split"): 4}
+    several = WrongValues([UserError("a", at=("data",)), UserError("b", at=("split",)), UserError("b", at=("split",))])  # fmt: skip
+    with pytest.raises(WrongValues) as caught, located("task"):
+        raise several
+    caught.value.find(lambda at: ("job.yaml", lines[at]))
+    assert str(several) == "job.yaml:3: task.data: a; job.yaml:4: task.split: b"
 
 
 def test_an_unknown_name_is_told_the_valid_ones_and_the_nearest():

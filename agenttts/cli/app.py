@@ -315,8 +315,10 @@ def replay(
 
     spec = load_spec(space)
     feasible = spec.space()
-    options = spec.search.options if searcher == spec.search.method else {}
-    search.create(searcher, feasible, seed, **options)
+    if searcher not in search.SEARCHERS:
+        known = valid_names(searcher, search.SEARCHERS)
+        raise UserError(f"--searcher: unknown method '{searcher}'; {known}")
+    search.create_for(spec, method=searcher, seed=seed)
     if out is not None:
         check_out(out)
     session = session_for_replay(spec, searcher, out)
@@ -326,7 +328,7 @@ def replay(
             f"section of {space} "
             "(kind: endpoint or scripted), or choose agenttts, which does without"
         )
-    method = search.create(searcher, feasible, seed, llm=session, **options)
+    method = search.create_for(spec, method=searcher, seed=seed, llm=session)
     trace = replay_table(load_table(table, feasible), feasible, method, trials, batch)
     if out is None:
         show.trace(trace)

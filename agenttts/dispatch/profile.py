@@ -15,11 +15,11 @@ from agenttts.dispatch.slurm import node_lists
 from agenttts.dispatch.slurm import sbatch_options as sbatch_syntax
 from agenttts.dispatch.slurm import syntax as slurm_syntax
 from agenttts.dispatch.slurm.syntax import minutes
-from agenttts.errors import UserError, valid_names
+from agenttts.errors import KeyPath, UserError, valid_names
 from agenttts.spec.load import read_text
 from agenttts.spec.paths import expanded
 from agenttts.spec.section import Section
-from agenttts.spec.strict import load_strict
+from agenttts.spec.strict import load_strict, load_with_source
 
 log = logging.getLogger(__name__)
 
@@ -348,9 +348,10 @@ def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
         return load_strict(Profile, BUILT_IN[cluster], f"the built-in profile '{cluster}'")
     looked = ", ".join(str(folder / "slurm") for folder in folders)
     raise UserError(
-        f"cluster: unknown profile '{cluster}'; "
+        f"unknown profile '{cluster}'; "
         f"{valid_names(cluster, sorted({*found, *BUILT_IN}))} "
-        f"(looked in {looked}; write your own from slurm/template.yaml, or name a file)"
+        f"(looked in {looked}; write your own from slurm/template.yaml, or name a file)",
+        at=("cluster",),
     )
 
 
@@ -364,28 +365,29 @@ def frozen_profile(path: Path) -> Profile:
 
 def _read(path: Path) -> Profile:
     """Return the profile in a file, with absolute paths and with its node files read."""
-    profile = load_strict(Profile, read_text(path, "cluster profile"), str(path))
+    profile, source = load_with_source(Profile, read_text(path, "cluster profile"), str(path))
     folder = path.absolute().parent
-    try:
+    with source.located():
         container = profile.container
         if container is not None:
             image = container.image
             changes = {
-                "image": _anchored(image, folder, "container.image") if image else None,
-                "binds": [_anchored_bind(b, folder, "container.binds") for b in container.binds],
+                "image": _anchored(image, folder, ("container", "image")) if image else None,
+                "binds": [
+                    _anchored_bind(bind, folder, ("container", "binds", number))
+                    for number, bind in enumerate(container.binds)
+                ],
             }
             container = container.model_copy(update=changes)
-        cache = _anchored(profile.cache, folder, "cache") if profile.cache else None
+        cache = _anchored(profile.cache, folder, ("cache",)) if profile.cache else None
         sections = {
             what: _with_nodes(getattr(profile, what), folder, what)
             for what in ("controller", "trial")
         }
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
     return profile.model_copy(update={"container": container, "cache": cache, **sections})
 
 
-def _anchored(value: str, folder: Path, key: str) -> str:
+def _anchored(value: str, folder: Path, key: KeyPath) -> str:
     """Return a path of a profile, expanded and absolute.
 
     A relative path starts at the profile's folder. It starts at the directory of the launch if it
@@ -400,7 +402,7 @@ def _anchored(value: str, folder: Path, key: str) -> str:
     return str(next((place for place in places if place.exists()), places[0]))
 
 
-def _anchored_bind(bind: str, folder: Path, key: str) -> str:
+def _anchored_bind(bind: str, folder: Path, key: KeyPath) -> str:
     """Return ``HOST[:CONTAINER[:OPTIONS]]`` with HOST as in `_anchored`."""
     host, separator, rest = bind.partition(":")
     if not Path(host).exists():
@@ -415,21 +417,22 @@ def _with_nodes(resources: JobResources, folder: Path, what: str) -> JobResource
         value = getattr(resources, name)
         if not node_lists.is_file(value):
             continue
-        file = Path(_anchored(value, folder, f"{what}.{name}"))
+        file = Path(_anchored(value, folder, (what, name)))
         try:
             changes[name] = node_lists.names_of_file(read_text(file, "list of nodes"))
         except (UserError, ValueError) as error:
             raise UserError(
-                f"{what}.{name}: {file} is to list nodes: {error}; valid: a file of names and "
-                "ranges, or the list itself, e.g. "
-                "n[1-4,7],gpu9"
+                f"{file} is to list nodes: {error}; valid: a file of names and ranges, or the list "
+                "itself, e.g. n[1-4,7],gpu9",
+                at=(what, name),
             ) from None
     resources = resources.model_copy(update=changes)
     both = node_lists.common_nodes(resources.exclude, resources.nodelist)
     if both:
         raise UserError(
-            f"{what}: exclude and nodelist both name {', '.join(both[:5])}, which Slurm "
-            "refuses; leave them in one of the two"
+            f"exclude and nodelist both name {', '.join(both[:5])}, which Slurm refuses; leave "
+            "them in one of the two",
+            at=(what,),
         )
     return resources
 

@@ -55,18 +55,6 @@ def typed(kind: type[T], document: object) -> T:
     return validated
 
 
-def fits(kind: Any, value: object) -> str | None:
-    """Return what is wrong with a value for a type; None if nothing is.
-
-    The type is an annotation such as ``Collection[int]``.
-    """
-    try:
-        TypeAdapter(kind).validate_python(value, strict=True)
-    except ValidationError as error:
-        return str(error.errors(include_url=False, include_input=False)[0]["msg"])
-    return None
-
-
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 

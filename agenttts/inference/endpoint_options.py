@@ -10,7 +10,7 @@ from agenttts.endpoint import Address, shown_variable, usable_key
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.inference.base import ModelConfig
 from agenttts.spec.endpoint import KEY_LIKE, EndpointOptions
-from agenttts.spec.strict import validate
+from agenttts.spec.strict import read_options
 
 _RATE = "requests_per_minute"
 _CALL_ROUNDS = 16
@@ -24,7 +24,7 @@ def read_endpoint_options(options: Mapping[str, object]) -> EndpointOptions:
         UserError: An option is unknown or its value is not valid. The message repeats no key.
     """
     refuse_keys(options)
-    return validate(EndpointOptions, dict(options), "engine endpoint")
+    return read_options(EndpointOptions, options, "engine endpoint")
 
 
 def refuse_keys(options: Mapping[str, object]) -> None:
@@ -32,9 +32,10 @@ def refuse_keys(options: Mapping[str, object]) -> None:
     for name in options:
         if KEY_LIKE.search(name):
             raise UserError(
-                f"{name}: a key does not belong in a spec, which is a plain file that the run "
+                "a key does not belong in a spec, which is a plain file that the run "
                 "copies; export it in an environment variable and give the variable's name as "
-                "api_key_env"
+                "api_key_env",
+                at=(name,),
             )
 
 
@@ -49,9 +50,10 @@ def find_address(options: EndpointOptions) -> Address:
     if name and not usable_key(key):
         problem = "holds something else than a key" if key else "is not set in this environment"
         raise MissingRequirement(
-            f"api_key_env: {shown_variable(name)} {problem}",
+            f"{shown_variable(name)} {problem}",
             fix="export it in this shell, then launch again (the controller's job and the trials "
             "inherit it)",
+            at=("api_key_env",),
         )
     return Address(options.base_url, key)
 

@@ -14,7 +14,10 @@ from types import MappingProxyType
 from typing import cast
 
 from agenttts.inference.base import Engine, EngineName, ModelConfig
+from agenttts.inference.option_models import TransformersOptions, named_options
+from agenttts.inference.scripted import ScriptedOptions
 from agenttts.spec.endpoint import EndpointOptions
+from agenttts.spec.section import Section
 
 VLLM_OPTIONS_FILE = Path(__file__).with_name("vllm_options.txt")
 
@@ -25,7 +28,8 @@ class EngineEntry:
 
     Args:
         home: Its class, as ``module:Class``, which is constructed with a `ModelConfig`.
-        options: The valid names under ``models.NAME.options``, or a file with one name per line.
+        options: The section that declares its options, or a file with their names, one a line,
+            if it passes them on to a library.
         packages: Python packages that must be installed where it runs.
         install: The command that installs them.
         own_process: Whether it runs in its own child process, as every engine that loads weights
@@ -33,17 +37,14 @@ class EngineEntry:
     """
 
     home: str
-    options: tuple[str, ...] | Path
+    options: type[Section] | Path
     packages: tuple[str, ...] = ()
     install: str = ""
     own_process: bool = True
 
-    def option_names(self) -> tuple[str, ...]:
-        """Return every valid option name."""
-        if isinstance(self.options, tuple):
-            return self.options
-        lines = self.options.read_text(encoding="utf-8").splitlines()
-        return tuple(line for line in lines if line and not line.startswith("#"))
+    def options_model(self) -> type[Section]:
+        """Return the section that declares the engine's options."""
+        return named_options(self.options) if isinstance(self.options, Path) else self.options
 
     def load(self, config: ModelConfig) -> Engine:
         """Return the engine in this process, with its model loaded.
@@ -68,32 +69,19 @@ ENGINES: Mapping[EngineName, EngineEntry] = MappingProxyType(
         ),
         "transformers": EngineEntry(
             home="agenttts.inference.transformers:TransformersEngine",
-            options=(
-                # The engine's own options.
-                "batch_size",
-                "max_model_len",
-                # The options of AutoModelForCausalLM.from_pretrained that make sense for inference.
-                "attn_implementation",
-                "device_map",
-                "dtype",
-                "max_memory",
-                "subfolder",
-                "trust_remote_code",
-                "use_safetensors",
-                "variant",
-            ),
+            options=TransformersOptions,
             packages=("torch", "transformers"),
             install=f"pip install 'agenttts-hpc[transformers]'; {_IN_A_CONTAINER}",
         ),
         "endpoint": EngineEntry(
             home="agenttts.inference.endpoint:EndpointEngine",
-            options=tuple(EndpointOptions.model_fields),
+            options=EndpointOptions,
             packages=("httpx",),
             install=f"pip install httpx; {_IN_A_CONTAINER}",
         ),
         "scripted": EngineEntry(
             home="agenttts.inference.scripted:ScriptedEngine",
-            options=("seconds_per_sample", "fail", "max_model_len", "thinking"),
+            options=ScriptedOptions,
             own_process=False,
         ),
     }

@@ -26,17 +26,17 @@ temperature 0 the engine gives the reply with the largest weight (of equals, the
 from __future__ import annotations
 
 import json
-import math
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import Field
 
-from agenttts.errors import UserError, valid_names
+from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import (
     Completion,
     EngineError,
@@ -46,8 +46,11 @@ from agenttts.inference.base import (
     Sample,
     SamplingParams,
 )
-from agenttts.inference.scripted_thinking import ScriptedThinking, read_thinking
+from agenttts.inference.scripted_thinking import ScriptedThinking
 from agenttts.inference.tokenization import fit
+from agenttts.replies import Thinking
+from agenttts.spec.section import Options
+from agenttts.spec.strict import read_options
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,20 @@ class Script:
     default: str
 
 
+class ScriptedOptions(Options):
+    """The options of the engine ``scripted``; see the module."""
+
+    seconds_per_sample: Annotated[float, Field(ge=0, description="a number of 0 or more")] = 0.0
+    fail: Annotated[Literal["OOM", "FAILED"] | None, Field(description="OOM, FAILED")] = None
+    max_model_len: Annotated[int | None, Field(ge=1, description="a whole number of 1 or more")] = (
+        None
+    )
+    thinking: Annotated[
+        ScriptedThinking | None,
+        Field(description=f"a mapping with keys of {', '.join(ScriptedThinking.model_fields)}"),
+    ] = None
+
+
 class ScriptedEngine:
     """Gives the replies of the script at ``config.path``; see the module.
 
@@ -85,14 +102,16 @@ class ScriptedEngine:
         self._name = config.name
         self._closed = False
         try:
-            self._seconds, fail, self._context = read_options(config.options)
-            self._thinking = read_thinking(config.options)
+            with located("options"):
+                options = read_options(ScriptedOptions, config.options, "engine scripted")
             self._script = read_script(Path(config.path))
         except UserError as error:
             raise EngineError(f"model '{config.name}': {error}") from error
-        if fail is not None:
+        self._options = options
+        if options.fail is not None:
             raise EngineError(
-                f"model '{config.name}' failed to load, as its option fail: {fail} asks", kind=fail
+                f"model '{config.name}' failed to load, as its option fail: {options.fail} asks",
+                kind=options.fail,
             )
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -107,15 +126,15 @@ class ScriptedEngine:
 
     def _complete(self, request: Request) -> Completion:
         text = _prompt_text(request.content)
-        words, truncated = fit(text.split(), self._context, request.params.max_tokens)
+        words, truncated = fit(text.split(), self._options.max_model_len, request.params.max_tokens)
         replies = self._replies(" ".join(words) if truncated else text)
-        thinking = self._thinking
+        thinking = self._options.thinking
         if thinking is not None and isinstance(request.content, str):
-            thinking = replace(thinking, opened=False)  # plain text has no template
+            thinking = thinking.model_copy(update={"opened": False})  # plain text has no template
         samples = []
         for seed in request.seeds:
-            if self._seconds:
-                time.sleep(self._seconds)
+            if self._options.seconds_per_sample:
+                time.sleep(self._options.seconds_per_sample)
             reply = _choose(replies, request.params.temperature, seed)
             samples.append(_sample(_with_thinking(reply, thinking, request.params, seed), request))
         prompt_end = thinking.prompt_end if thinking else ""
@@ -192,32 +211,16 @@ def _string(content: Any, where: str) -> str:
     return content
 
 
-def read_options(
-    options: Mapping[str, object],
-) -> tuple[float, Literal["OOM", "FAILED"] | None, int | None]:
-    """Return the options ``seconds_per_sample``, ``fail`` and ``max_model_len``.
+def script_thinking(options: Mapping[str, Any]) -> Thinking | None:
+    """Return the markers of a scripted model by its options.
 
-    Raises:
-        UserError: An option is unknown or its value is not valid.
+    None if it does not think, or if its options are wrong.
     """
-    valid = ("seconds_per_sample", "fail", "max_model_len", "thinking")
-    for key in options:
-        if key not in valid:
-            raise UserError(f"unknown option '{key}'; {valid_names(key, valid)}")
-    seconds = options.get("seconds_per_sample", 0.0)
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, int | float)
-        or not 0 <= seconds < math.inf
-    ):
-        raise UserError(f"option seconds_per_sample: {seconds!r} must be a number, 0 or more")
-    fail = options.get("fail")
-    if fail not in (None, "OOM", "FAILED"):
-        raise UserError(f"option fail: {fail!r} is unknown; valid: OOM, FAILED")
-    context = options.get("max_model_len")
-    if context is not None and (type(context) is not int or context < 1):
-        raise UserError(f"option max_model_len: {context!r} must be an integer above 0")
-    return float(seconds), fail, context
+    try:
+        thinking = read_options(ScriptedOptions, options, "engine scripted").thinking
+    except UserError:  # the engine reports what is wrong with it
+        return None
+    return Thinking((thinking.start,), (thinking.end,)) if thinking else None
 
 
 def _prompt_text(content: str | tuple[Message, ...]) -> str:

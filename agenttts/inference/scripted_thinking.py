@@ -20,13 +20,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated
 
-from agenttts.errors import UserError, valid_names
-from agenttts.replies import Thinking
+from pydantic import Field, model_validator
+
+from agenttts.spec.section import Section
 
 DRAFT = """
 Okay, the question. Perhaps [1] and [2]? Or [3] [4] [5], no: 6, 7.
@@ -49,16 +48,30 @@ It has reference numbers, a wrong answer, JSON plans, code and a list.
 """
 
 
-@dataclass(frozen=True)
-class ScriptedThinking:
+_Marker = Annotated[
+    str,
+    Field(
+        pattern=r"^\S(?:[^\n]*\S)?$",
+        description="a text of one line without white space at its ends",
+    ),
+]
+
+
+class ScriptedThinking(Section):
     """The option as read; see the module."""
 
-    start: str = "<think>"
-    end: str = "</think>"
-    text: str = DRAFT
-    blocks: int = 1
-    unclosed: float = 0.0
-    opened: bool = False
+    start: _Marker = "<think>"
+    end: _Marker = "</think>"
+    text: Annotated[str, Field(description="a text")] = DRAFT
+    blocks: Annotated[int, Field(ge=1, description="a whole number of 1 or more")] = 1
+    unclosed: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] = 0.0
+    opened: Annotated[bool, Field(description="true or false")] = False
+
+    @model_validator(mode="after")
+    def _check_pair(self) -> ScriptedThinking:
+        if self.start == self.end:
+            raise ValueError("start and end must be two different texts")
+        return self
 
     @property
     def prompt_end(self) -> str:
@@ -81,62 +94,6 @@ class ScriptedThinking:
     @property
     def _opening(self) -> str:
         return "" if self.opened else self.start
-
-
-def script_thinking(options: Mapping[str, Any]) -> Thinking | None:
-    """Return the markers of a scripted model by its options.
-
-    None if it does not think, or if its option is wrong.
-    """
-    try:
-        thinking = read_thinking(options)
-    except UserError:  # the engine reports what is wrong with it
-        return None
-    return Thinking((thinking.start,), (thinking.end,)) if thinking else None
-
-
-def read_thinking(options: Mapping[str, Any]) -> ScriptedThinking | None:
-    """Return the option ``thinking`` of a scripted model; None without one.
-
-    Raises:
-        UserError: The option is wrong; the message names what.
-    """
-    given = options.get("thinking")
-    if given is None:
-        return None
-    valid = tuple(_RULES)
-    if not isinstance(given, Mapping):
-        raise UserError(
-            f"option thinking: {given!r} must be a mapping with keys of {', '.join(valid)}"
-        )
-    for key, value in given.items():
-        if key not in _RULES:
-            raise UserError(f"option thinking: unknown key '{key}'; {valid_names(str(key), valid)}")
-        fits, wanted = _RULES[key]
-        if not fits(value):
-            raise UserError(f"option thinking.{key}: {value!r} must be {wanted}")
-    thinking = ScriptedThinking(**given)
-    if thinking.start == thinking.end:
-        raise UserError("option thinking: start and end must be two different texts")
-    return thinking
-
-
-def _is_marker(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and value == value.strip() and "\n" not in value
-
-
-_MARKER = (_is_marker, "a text of one line without white space at its ends")
-_RULES = {
-    "start": _MARKER,
-    "end": _MARKER,
-    "text": (lambda value: isinstance(value, str), "a text"),
-    "blocks": (lambda value: type(value) is int and value >= 1, "a whole number of 1 or more"),
-    "unclosed": (
-        lambda value: type(value) in (int, float) and 0 <= value <= 1,
-        "a number from 0 to 1",
-    ),
-    "opened": (lambda value: isinstance(value, bool), "true or false"),
-}
 
 
 def _parts(reply: str, count: int) -> list[str]:

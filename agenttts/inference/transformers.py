@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agenttts.errors import located
 from agenttts.inference.base import (
     Completion,
     EngineError,
@@ -19,10 +20,10 @@ from agenttts.inference.base import (
     SamplingParams,
 )
 from agenttts.inference.beats import Beat
+from agenttts.inference.option_models import TransformersOptions
 from agenttts.inference.out_of_memory import is_out_of_memory
 from agenttts.inference.tokenization import encode_request
-
-_BATCH_SIZE = 32
+from agenttts.spec.strict import read_options
 
 
 class TransformersEngine:
@@ -36,9 +37,8 @@ class TransformersEngine:
     exact draw (the Gumbel-max trick). So a sample depends only on its prompt and seed, and not on
     the other rows of the batch, up to the rounding of batched matrix products.
 
-    Options: ``batch_size`` (rows at once, default 32), ``max_model_len`` (tokens), ``dtype``,
-    ``device_map``, ``trust_remote_code``, ``attn_implementation``, ...: see `engine_options`. With
-    ``gpus`` > 1 the layers are spread over the GPUs (``device_map="auto"``).
+    Options: `TransformersOptions`. With ``gpus`` > 1 the layers are spread over the GPUs
+    (``device_map="auto"``).
 
     Raises:
         EngineError: The model cannot be loaded.
@@ -51,17 +51,17 @@ class TransformersEngine:
         self._beat = Beat(config.name)
         self._model: Any = None
         self._tokenizer: Any = None
-        options: dict[str, Any] = dict(config.options)
-        self._rows = int(options.pop("batch_size", _BATCH_SIZE))
-        context = options.pop("max_model_len", None)
-        shared = {
-            "revision": config.revision,
-            "trust_remote_code": bool(options.pop("trust_remote_code", False)),
-        }
-        options.setdefault("dtype", "auto")
         try:
+            with located("options"):
+                given = read_options(TransformersOptions, config.options, "engine transformers")
+            self._rows = given.batch_size
+            shared = {
+                "revision": config.revision,
+                "trust_remote_code": given.trust_remote_code,
+            }
+            options = {"dtype": "auto", **given.for_library()}
             own_context = self._load(shared, options, config.gpus)
-            self._context: int | None = int(context) if context else own_context
+            self._context: int | None = given.max_model_len or own_context
         except Exception as error:
             self.close()
             raise _engine_error(config, "loaded", error) from error

@@ -17,7 +17,7 @@ from agenttts.dispatch.apptainer import check_bindable, check_binds, check_image
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.endpoint import ServerError
-from agenttts.errors import MissingRequirement, Unavailable, UserError
+from agenttts.errors import MissingRequirement, Unavailable, UserError, located
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.endpoint_check import check_listed
@@ -63,15 +63,17 @@ def check_toolbox(experiment: Experiment) -> None:
         MissingRequirement: The machine has no sandbox, or not the package for embeddings.
     """
     section = experiment.spec.task
-    settings = experiment.task.toolbox_settings(section.options)
+    with located("task"):
+        settings = experiment.task.toolbox_settings(experiment.task.read_options(section.options))
     if settings is None or experiment.in_container:
         return
     if settings.runs_code:
         if not section.run_code_on_host:
-            raise UserError(refusal())
+            raise UserError(refusal(), at=("task", "run_code_on_host"))
         check_sandbox()
     if settings.embeds:
-        find_embedding_model(settings.embedding_model)
+        with located("task", "options", "embedding_model"):
+            find_embedding_model(settings.embedding_model)
 
 
 def model_needs(experiment: Experiment, problems: Problems) -> dict[str, GpuNeed]:
@@ -82,10 +84,8 @@ def model_needs(experiment: Experiment, problems: Problems) -> dict[str, GpuNeed
 
 def _model_need(name: str, spec: JobSpec, profile: Profile, problems: Problems) -> GpuNeed:
     model = spec.models[name]
-    try:
+    with located("models", name, "options"):
         check_options(model.engine, model.options)
-    except UserError as error:
-        raise UserError(f"models.{name}.options: {error}") from None
     if model.engine == "scripted":
         with problems.here():
             check_there(f"models.{name}.path", Path(model.path))

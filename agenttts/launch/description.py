@@ -21,7 +21,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 def _described(plan: Plan) -> dict[str, Any]:
     experiment, spec, examples = plan.experiment, plan.experiment.spec, plan.examples
     profile, task, space = experiment.profile, experiment.task, experiment.space
-    searcher = search.create(spec.search.method, space, spec.search.seed, **spec.search.options)
+    searcher = search.create_for(spec)
     trials = searcher.initial_batch + spec.search.iterations * spec.search.batch_size
     return {
         "run": spec.name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, located
 from agenttts.launch.experiment import Experiment
 from agenttts.launch.problems import Problems
 from agenttts.spec import JobSpec
@@ -66,15 +66,16 @@ def load_examples(
     Raises:
         UserError: As in `agenttts.tasks.user_code.load_task`.
     """
-    config = TaskConfig(
-        data=spec.task.data,
-        split=split,
-        examples=count,
-        seed=spec.search.seed,
-        options=spec.task.options,
-        report=report,
-    )
-    return load_task(task, config)
+    with located("task"):
+        config = TaskConfig(
+            data=spec.task.data,
+            split=split,
+            examples=count,
+            seed=spec.search.seed,
+            options=task.read_options(spec.task.options),
+            report=report,
+        )
+        return load_task(task, config)
 
 
 def finalist_examples(

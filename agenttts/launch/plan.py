@@ -71,13 +71,19 @@ def make_plan(
         UserError: The spec is wrong.
         MissingRequirement: Something is missing here.
     """
-    problems = Problems(dry_run=dry_run)
+    with spec.located():
+        return _make_plan(spec, profile_folders, results, Problems(dry_run=dry_run))
+
+
+def _make_plan(
+    spec: JobSpec, profile_folders: list[Path], results: Path, problems: Problems
+) -> Plan:
     profile = load_completed_profile(spec.cluster, profile_folders)
     scheduler = create_scheduler(profile, results.absolute() / spec.name)
-    task = tasks.create(spec.task.name)
+    task = tasks.create_for(spec)
     spec = with_knowledge(ordered(spec, task), results)
     space = spec.space()
-    search.create(spec.search.method, space, spec.search.seed, **spec.search.options)
+    search.create_for(spec)
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = with_snapshots(experiment, problems)
     needs = model_needs(experiment, problems)

@@ -199,8 +199,7 @@ def _searcher(run: Run, transcript: Transcript, served: ServedModel | None) -> S
         extra=agent.fields,
         shared_keys=key_variables(run.record.models),
     )
-    section = spec.search
-    return search.create(section.method, spec.space(), section.seed, llm=session, **section.options)
+    return search.create_for(spec, llm=session)
 
 
 def _evaluation_settings(profile: Profile, settle_seconds: float) -> EvaluationSettings:
@@ -241,9 +240,11 @@ def check_models(run: Run) -> None:
     """
     if missing := [name for name in run.spec.models if name not in run.record.models]:
         raise UserError(
-            f"{run.directory.spec_file}: models.{missing[0]}: the run was launched without this "
-            f"model ({run.directory.record_file.name} does "
-            "not name it); restore the run's spec.yaml, or launch the new spec under another --name"
+            "the run was launched without this model "
+            f"({run.directory.record_file.name} does not name it); restore the run's "
+            f"{run.directory.spec_file.name}, or launch the new spec under another --name",
+            at=("models", missing[0]),
+            file=str(run.directory.spec_file),
         )
 
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agenttts.errors import UserError
+from agenttts.errors import KeyPath, UserError
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.fingerprint import fingerprint
-from agenttts.inference.scripted_thinking import script_thinking
+from agenttts.inference.scripted import script_thinking
 from agenttts.replies import COMMON_THINKING, Thinking, detect_thinking, named_thinking
 from agenttts.spec import JobSpec, ModelSection, ThinkingSetting
 
@@ -132,18 +132,18 @@ def _weights(name: str, model: ModelSection | ModelConfig, rules: int) -> str | 
     if model.engine == "scripted" or model.files is None:
         return None
     tokenizer = model.options.get("tokenizer")
-    places = {"path": model.path}
+    places: dict[KeyPath, str] = {("path",): model.path}
     if rules >= 2 and isinstance(tokenizer, str) and Path(tokenizer).is_absolute():
-        places["options.tokenizer"] = tokenizer
+        places["options", "tokenizer"] = tokenizer
     found = []
     for key, place in places.items():
         try:
             found.append(fingerprint(place, rules))
         except OSError as error:
             raise UserError(
-                f"models.{name}.{key}: {error.filename or place} cannot be read "
-                f"({error.strerror}); make the model's files "
-                "readable for you"
+                f"{error.filename or place} cannot be read ({error.strerror}); give yourself "
+                "permission to read the model's files",
+                at=("models", name, *key),
             ) from None
     if found[0] is None or found[1:] in ([], [None]):
         return found[0]

@@ -5,18 +5,15 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Collection
-from typing import Any, Literal, get_type_hints
+from collections.abc import Mapping
+from typing import Literal
 
-from agenttts.errors import UserError, valid_names
-from agenttts.files.documents import fits
-from agenttts.search.agenttts import AgentTTSSearcher
+from agenttts.errors import UserError, located, valid_names
+from agenttts.search.agenttts import AgentTTSOptions, AgentTTSSearcher, Proposer
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.search.exhaustive import GridSearcher
 from agenttts.search.genetic import GeneticSearcher
 from agenttts.search.gp_search import GaussianProcessSearcher
-from agenttts.search.insights import ALL_INSIGHTS
 from agenttts.search.llm.agent import LLMAgent
 from agenttts.search.llm.baselines import (
     AgentHPOSearcher,
@@ -28,6 +25,8 @@ from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.optuna_search import OptunaGPSearcher, OptunaTPESearcher
 from agenttts.search.random_search import RandomSearcher
 from agenttts.space import SearchSpace
+from agenttts.spec import JobSpec
+from agenttts.spec.strict import read_options
 
 __all__ = [
     "SEARCHERS",
@@ -36,7 +35,7 @@ __all__ = [
     "TrialResult",
     "asks_llm",
     "create",
-    "option_names",
+    "create_for",
     "seed_role",
 ]
 
@@ -56,8 +55,6 @@ SEARCHERS: dict[str, type[Searcher]] = {
         MLCopilotSearcher,
     )
 }
-# Options that are objects of this package and so never come from a spec.
-_OBJECTS = ("proposer", "llm")
 
 
 def create(
@@ -66,41 +63,65 @@ def create(
     seed: int = 0,
     *,
     llm: LLMSession | None = None,
+    proposer: Proposer | None = None,
     **options: object,
 ) -> Searcher:
     """The searcher called ``name`` over ``space``.
 
-    ``options`` are its own (keyword arguments of its class).
+    ``options`` are those that its class declares (`Searcher.options_model`). ``llm`` is the model
+    to ask, for searchers that ask one; ``proposer`` takes the model's place in ``agenttts``.
 
-    ``llm`` is the model to ask, for those that ask one. Raises `agenttts.errors.UserError` for an
-    unknown name or option, naming the valid ones.
+    Raises:
+        UserError: The name or an option is unknown, or a value is not valid. The error is located
+            as in the section ``search``.
     """
+    return _create(name, space, seed, options, llm, proposer)
+
+
+def create_for(
+    spec: JobSpec,
+    *,
+    method: str | None = None,
+    seed: int | None = None,
+    llm: LLMSession | None = None,
+) -> Searcher:
+    """The searcher of a job spec.
+
+    ``method`` and ``seed`` take the place of the spec's. The spec's options are those of its own
+    method, and another method gets none.
+
+    Raises:
+        UserError: As in `create`, with the place in the spec.
+    """
+    section = spec.search
+    name = section.method if method is None else method
+    options = section.options if name == section.method else {}
+    space = spec.space()
+    with spec.located(), located("search"):
+        return _create(name, space, section.seed if seed is None else seed, options, llm)
+
+
+def _create(
+    name: str,
+    space: SearchSpace,
+    seed: int,
+    given: Mapping[str, object],
+    llm: LLMSession | None,
+    proposer: Proposer | None = None,
+) -> Searcher:
     if name not in SEARCHERS:
-        raise UserError(f"search.method: unknown method '{name}'; {valid_names(name, SEARCHERS)}")
+        raise UserError(f"unknown method '{name}'; {valid_names(name, SEARCHERS)}", at=("method",))
     searcher = SEARCHERS[name]
-    valid = option_names(name)
-    if llm is not None and not isinstance(llm, LLMSession):
-        options["llm"] = llm  # from a spec, where it is an option like any other
-        llm = None
-    for option in options:
-        given = option == "proposer" and getattr(options[option], "propose", None)
-        if option not in valid and not given:
-            raise UserError(
-                f"search: method '{name}' has no option '{option}'; {valid_names(option, valid)}"
-            )
-    annotations = get_type_hints(searcher.__init__)
-    for option in set(options) & set(valid):
-        problem = fits(annotations.get(option, Any), options[option])
-        if problem is not None:
-            text = f"{problem[:1].lower()}{problem[1:]}".replace("input should be", "must be")
-            raise UserError(f"search.options.{option}: {text}, not {options[option]!r:.60}")
-    if llm is not None and issubclass(searcher, LLMSearcher):
-        options["llm"] = llm
-    elif llm is not None and issubclass(searcher, AgentTTSSearcher):
-        insights = options.get("insights", ALL_INSIGHTS)
-        assert isinstance(insights, Collection)
-        options["proposer"] = LLMAgent(space, seed, llm, insights)
-    return searcher(space, seed, **options)
+    with located("options"):
+        options = read_options(searcher.options_model, given, f"method '{name}'")
+    if issubclass(searcher, LLMSearcher):
+        return searcher(space, seed, options, llm=llm)
+    if issubclass(searcher, AgentTTSSearcher):
+        assert isinstance(options, AgentTTSOptions)
+        if llm is not None:
+            proposer = LLMAgent(space, seed, llm, options.insights)
+        return searcher(space, seed, options, proposer=proposer)
+    return searcher(space, seed, options)
 
 
 def asks_llm(name: str) -> Literal["needs", "takes", "no"]:
@@ -125,9 +146,3 @@ def seed_role(searcher: Searcher, *, llm: bool) -> str:
             f"in what the rules propose: {searcher.seed_role}"
         )
     return searcher.seed_role
-
-
-def option_names(name: str) -> list[str]:
-    """The options that a job spec may give the searcher called ``name``."""
-    parameters = inspect.signature(SEARCHERS[name]).parameters
-    return [option for option in parameters if option not in ("space", "seed", *_OBJECTS)]

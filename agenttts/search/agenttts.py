@@ -21,17 +21,19 @@ What differs from the paper (arXiv 2508.00890):
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from agenttts.errors import UserError
+from pydantic import Field
+
 from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
 from agenttts.search.insights import ALL_INSIGHTS, MOST_COMPARED, InsightRules
 from agenttts.space import Allocation, SearchSpace
+from agenttts.spec.section import Options
 
 # Once scores are known, initial trials past this many are made only if the surrogate values them.
 _FIRST_INITIAL = 4
@@ -50,37 +52,41 @@ class Proposer(Protocol):
         ...
 
 
-class AgentTTSSearcher(Searcher):
-    """The AgentTTS method.
+class AgentTTSOptions(Options):
+    """The options of `agenttts`."""
 
-    Options:
+    insights: Annotated[
+        Sequence[Annotated[int, Field(ge=1, le=3)]], Field(description="a list of 1, 2, 3")
+    ] = tuple(sorted(ALL_INSIGHTS))
+    """Which of the three insights are on, for ablations.
 
-    - ``insights``: which of the three insights are on, for ablations. Without 1 the initial trials
-      are as many uniform draws. Without 2 the rules know no curve over samples. Without 3 they
-      change one stage at a time.
-    - ``initial_cap``: the most samples at which an initial trial compares models (the paper's 60).
-    - ``proposer``: the agent that proposes first, if any.
+    Without 1 the initial trials are as many uniform draws. Without 2 the rules know no curve over
+    samples. Without 3 they change one stage at a time.
     """
+    initial_cap: Annotated[int, Field(ge=1, description="1 or more samples")] = DEFAULT_SAMPLE_CAP
+    """The most samples at which an initial trial compares models (the paper's 60)."""
+
+
+class AgentTTSSearcher(Searcher):
+    """The AgentTTS method; ``proposer`` is the agent that proposes first, if any."""
 
     name = "agenttts"
     recommends_untried = True
+    options_model = AgentTTSOptions
+    options: AgentTTSOptions
 
     def __init__(
         self,
         space: SearchSpace,
         seed: int = 0,
+        options: AgentTTSOptions | None = None,
         *,
-        insights: Sequence[int] | Set[int] = ALL_INSIGHTS,
-        initial_cap: int = DEFAULT_SAMPLE_CAP,
         proposer: Proposer | None = None,
     ) -> None:
-        super().__init__(space, seed)
-        if initial_cap < 1:
-            raise UserError(f"search: initial_cap is {initial_cap}; valid: 1 or more samples")
-        self.rules = InsightRules(space, seed, insights)
+        super().__init__(space, seed, options)
+        self.rules = InsightRules(space, seed, self.options.insights)
         self.proposer = proposer
-        self._compares_models = 1 in insights
-        self._initial_cap = initial_cap
+        self._compares_models = 1 in self.options.insights
 
     @property
     def initial_batch(self) -> int:
@@ -109,7 +115,7 @@ class AgentTTSSearcher(Searcher):
 
         They are the same for every searcher with this space, seed and options.
         """
-        trials = initial_trials(self.space, self._initial_cap)
+        trials = initial_trials(self.space, self.options.initial_cap)
         if self._compares_models:
             return trials
         drawn = FeasibleSet(self.space).draw_many(

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from agenttts.search.archive import Archive, TrialResult
 from agenttts.space import Allocation, SearchSpace
+from agenttts.spec.section import Options
 
 __all__ = ["Proposal", "Searcher", "TrialResult"]
 
@@ -43,17 +44,21 @@ class Searcher(ABC):
     set only exclude them. Proposals depend on which trials are pending, not on the order of
     registration. While nothing is pending, none of this changes a proposal.
 
-    All state is the archive. A subclass implements `_propose` and may refine `best`; its
-    constructor takes its options as keyword arguments after ``space`` and ``seed``.
+    All state is the archive. A subclass implements `_propose` and may refine `best`. A subclass
+    with options declares them: ``options_model`` is their section, and ``options`` has its type.
     """
 
     name: str
+    options_model: ClassVar[type[Options]] = Options
+    """What `search.options` of a job spec may hold."""
+    options: Options
     recommends_untried: ClassVar[bool] = False
     """Whether `best` may name an allocation that no trial has seen."""
 
-    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+    def __init__(self, space: SearchSpace, seed: int = 0, options: Options | None = None) -> None:
         self.space = space
         self.seed = seed
+        self.options = options or self.options_model()
         self.archive = Archive(space)
 
     def propose(self, n: int) -> list[Proposal]:

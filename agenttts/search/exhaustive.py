@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import random
 from functools import cached_property
+from typing import Annotated
+
+from pydantic import Field
 
 from agenttts.errors import UserError
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
 from agenttts.space import Allocation, SearchSpace
+from agenttts.spec.section import Options
 
 DEFAULT_MOST = 10_000
+
+
+class GridOptions(Options):
+    """The options of `grid`."""
+
+    most: Annotated[int, Field(ge=1, description="1 or more allocations")] = DEFAULT_MOST
+    """The largest feasible set that it takes on."""
 
 
 class GridSearcher(Searcher):
@@ -18,20 +29,27 @@ class GridSearcher(Searcher):
 
     When it is stopped early, its trials are a uniform sample.
 
-    Options: ``most``, the largest feasible set it takes on. Raises `UserError` for a larger one.
+    Raises:
+        UserError: The feasible set is larger than the option ``most``.
     """
 
     name = "grid"
     seed_role = "the order in which the allocations are tried"
 
-    def __init__(self, space: SearchSpace, seed: int = 0, *, most: int = DEFAULT_MOST) -> None:
-        super().__init__(space, seed)
+    options_model = GridOptions
+    options: GridOptions
+
+    def __init__(
+        self, space: SearchSpace, seed: int = 0, options: GridOptions | None = None
+    ) -> None:
+        super().__init__(space, seed, options)
         feasible = FeasibleSet(space)
-        if len(feasible) > most:
+        if len(feasible) > self.options.most:
             raise UserError(
-                f"search.method: grid would try all {len(feasible):,} feasible allocations, "
-                f"and takes on at most {most:,}; give stages fewer sample counts "
-                "(samples: {values: [1, 2, 4, 8]}), lower search.budget or choose another method"
+                f"grid would try all {len(feasible):,} feasible allocations, and takes on at "
+                f"most {self.options.most:,}; give stages fewer sample counts "
+                "(samples: {values: [1, 2, 4, 8]}), lower the budget or choose another method",
+                at=("method",),
             )
         self._feasible = feasible
 

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import random
 from functools import cached_property
+from typing import Annotated
 
-from agenttts.errors import UserError
+from pydantic import Field
+
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.moves import cross, mutate, within_budget
-from agenttts.space import Allocation, SearchSpace
+from agenttts.space import Allocation
+from agenttts.spec.section import Options
 
 _ATTEMPTS = 30
 
 
+class GeneticOptions(Options):
+    """The options of `genetic`."""
+
+    population: Annotated[int, Field(ge=2, description="2 or more trials")] = 10
+    """The random trials first made, and the fittest kept as parents."""
+    mutation: Annotated[float, Field(ge=0, le=1, description="a chance from 0 to 1")] = 0.5
+    """The chance that a child is mutated after crossing."""
+
+
 class GeneticSearcher(Searcher):
     """A baseline: the fittest trials are crossed and mutated.
-
-    Options: ``population``, the random trials first made and the fittest kept as parents;
-    ``mutation``, the chance that a child is mutated after crossing.
 
     Parents win a tournament of two among the fittest. A child over budget gets fewer samples where
     it has most; one that is known is replaced by another, at last by a uniform draw. Pending trials
@@ -28,17 +37,8 @@ class GeneticSearcher(Searcher):
 
     name = "genetic"
     seed_role = "every allocation"
-
-    def __init__(
-        self, space: SearchSpace, seed: int = 0, *, population: int = 10, mutation: float = 0.5
-    ) -> None:
-        super().__init__(space, seed)
-        if population < 2:
-            raise UserError(f"search: population is {population}; valid: 2 or more trials")
-        if not 0.0 <= mutation <= 1.0:
-            raise UserError(f"search: mutation is {mutation}; valid: a chance from 0 to 1")
-        self._population = population
-        self._mutation = mutation
+    options_model = GeneticOptions
+    options: GeneticOptions
 
     @cached_property
     def _feasible(self) -> FeasibleSet:
@@ -49,7 +49,7 @@ class GeneticSearcher(Searcher):
         fittest = sorted(self.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation))
         for _ in range(n):
             rng = random.Random(f"genetic/{self.seed}/{self.archive.known_count}")
-            proposal = self._child(fittest[: self._population], rng)
+            proposal = self._child(fittest[: self.options.population], rng)
             if proposal is None:
                 break
             self.add_pending([proposal.allocation])
@@ -57,12 +57,12 @@ class GeneticSearcher(Searcher):
         return chosen
 
     def _child(self, parents: list[Scored], rng: random.Random) -> Proposal | None:
-        if self.archive.known_count >= self._population and len(parents) >= 2:
+        if self.archive.known_count >= self.options.population and len(parents) >= 2:
             for _ in range(_ATTEMPTS):
                 mother, father = _tournament(parents, rng), _tournament(parents, rng)
                 child = cross(mother, father, rng)
                 reason = f"crossed from {mother} and {father}"
-                if child in (mother, father) or rng.random() < self._mutation:
+                if child in (mother, father) or rng.random() < self.options.mutation:
                     child = mutate(self.space, child, rng)
                     reason += ", mutated"
                 child = within_budget(self.space, child)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from agenttts.errors import UserError
 from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.encoding import ChoiceGrid, Rows
@@ -25,7 +26,8 @@ from agenttts.search.gaussian import (
     matern,
     search_settings,
 )
-from agenttts.space import Allocation, SearchSpace
+from agenttts.space import Allocation
+from agenttts.spec.section import Options
 
 # Allocations whose improvement is computed at most; larger feasible sets are thinned in
 # log(samples).
@@ -38,6 +40,13 @@ _MOST_TRIALS = 200
 _NOISE = (np.log(1e-6), np.log(2.0))
 
 
+class GaussianProcessOptions(Options):
+    """The options of `gp`."""
+
+    initial: Annotated[int, Field(ge=1, description="1 or more random trials")] = 5
+    """How many uniform draws come first."""
+
+
 class GaussianProcessSearcher(Searcher):
     """A Gaussian process with expected improvement.
 
@@ -45,19 +54,14 @@ class GaussianProcessSearcher(Searcher):
 
     Hyperparameters by the marginal likelihood (with a weak prior on lengths). Batches by the
     kriging believer. Recommends the tried allocation with the highest expected score. Regions where
-    trials fail are avoided (`agenttts.search.failures`). Options: ``initial``, how many uniform
-    draws come first.
+    trials fail are avoided (`agenttts.search.failures`).
     """
 
     name = "gp"
     seed_role = "the initial trials, from which the others follow"
-
-    def __init__(self, space: SearchSpace, seed: int = 0, *, initial: int = 5) -> None:
-        super().__init__(space, seed)
-        if initial < 1:
-            raise UserError(f"search: initial is {initial}; valid: 1 or more random trials")
-        self._initial = initial
-        self._fitted: tuple[Sequence[Scored], MaternModel] | None = None
+    options_model = GaussianProcessOptions
+    options: GaussianProcessOptions
+    _fitted: tuple[Sequence[Scored], MaternModel] | None = None
 
     def best(self, *, tried: bool = False) -> Allocation | None:
         """The tried allocation with the highest expected score.
@@ -78,7 +82,7 @@ class GaussianProcessSearcher(Searcher):
     def _propose(self, n: int) -> list[Proposal]:
         pending = self._grid.encode(a for a in self.archive.pending if a in self.space)
         known = self.archive.known_count
-        drawn = n if not self.archive.scored else max(0, min(n, self._initial - known))
+        drawn = n if not self.archive.scored else max(0, min(n, self.options.initial - known))
         chosen = self._drawn(drawn, "initial trial, drawn at random")
         if len(chosen) < n and self.archive.scored:
             model = self._model()

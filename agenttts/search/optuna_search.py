@@ -14,15 +14,18 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
-from agenttts.errors import MissingRequirement, UserError
+from pydantic import Field
+
+from agenttts.errors import MissingRequirement
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.encoding import ChoiceGrid
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.moves import within_budget
 from agenttts.space import Allocation, Choice, SearchSpace, Stage
+from agenttts.spec.section import Options
 
 # Proposals over budget told to the study as such before one is cut down to the budget.
 _MAX_INFEASIBLE = 5
@@ -32,18 +35,22 @@ _INITIAL_TRIALS = 5
 _MAX_REDRAWS = 50
 
 
-class _OptunaSearcher(Searcher):
-    """Options: ``initial``, how many random trials come first."""
+class OptunaOptions(Options):
+    """The options of `optuna_tpe` and `optuna_gp`."""
 
+    initial: Annotated[int, Field(ge=0, description="0 or more random trials")] = _INITIAL_TRIALS
+    """How many random trials come first."""
+
+
+class _OptunaSearcher(Searcher):
     seed_role = "the initial trials and the draws of Optuna's sampler"
+    options_model = OptunaOptions
+    options: OptunaOptions
 
     def __init__(
-        self, space: SearchSpace, seed: int = 0, *, initial: int = _INITIAL_TRIALS
+        self, space: SearchSpace, seed: int = 0, options: OptunaOptions | None = None
     ) -> None:
-        super().__init__(space, seed)
-        if initial < 0:
-            raise UserError(f"search: initial is {initial}; valid: 0 or more random trials")
-        self._initial = initial
+        super().__init__(space, seed, options)
         self._optuna = _import_optuna()
         self._sampler(0)  # what it lacks is said at once
 
@@ -62,7 +69,7 @@ class _OptunaSearcher(Searcher):
 
     def _next(self) -> Proposal | None:
         number = self.archive.known_count
-        if number < self._initial or len(self.archive.scored) < 2:
+        if number < self.options.initial or len(self.archive.scored) < 2:
             return self._drawn("initial trial, drawn at random")
         with warnings.catch_warnings():
             # Experimental features, and study attributes that are deprecated between its versions.
@@ -188,7 +195,7 @@ class _OptunaSearcher(Searcher):
 class OptunaTPESearcher(_OptunaSearcher):
     """Optuna's tree-structured Parzen estimator, multivariate.
 
-    It takes constraints into account. Options: ``initial``, how many random trials come first.
+    It takes constraints into account.
     """
 
     name = "optuna_tpe"
@@ -202,7 +209,7 @@ class OptunaTPESearcher(_OptunaSearcher):
 class OptunaGPSearcher(_OptunaSearcher):
     """Optuna's Gaussian-process sampler; needs torch and scipy.
 
-    It takes constraints into account. Options: ``initial``, how many random trials come first.
+    It takes constraints into account.
     """
 
     name = "optuna_gp"
@@ -213,8 +220,9 @@ class OptunaGPSearcher(_OptunaSearcher):
             import torch  # noqa: F401
         except ImportError as error:
             raise MissingRequirement(
-                f"search.method: optuna_gp needs the package '{error.name}'",
+                f"optuna_gp needs the package '{error.name}'",
                 fix="pip install 'agenttts-hpc[optuna]' torch",
+                at=("method",),
             ) from error
         return self._optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
 
@@ -248,8 +256,9 @@ def _import_optuna() -> Any:
         import optuna
     except ImportError as error:
         raise MissingRequirement(
-            "search.method: the optuna methods need the package 'optuna'",
+            "the optuna methods need the package 'optuna'",
             fix="pip install 'agenttts-hpc[optuna]'",
+            at=("method",),
         ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna

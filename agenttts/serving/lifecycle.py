@@ -124,7 +124,7 @@ class ServedModel:
                 self.release()
                 raise LLMError(
                     "unavailable",
-                    "the served model was not ready within agent.start_seconds "
+                    "the served model was not ready within start_seconds "
                     f"({self._limits.start_seconds:g}){waits}",
                 )
             time.sleep(self._limits.poll_seconds)

@@ -16,7 +16,7 @@ from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
-from agenttts.errors import UserError, valid_names
+from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
@@ -69,19 +69,21 @@ def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
     if spec.agent == "none":
         if wants == "needs":
             raise UserError(
-                f"search.method: '{method}' needs a language model to ask; give one in the "
-                "spec's agent section "
-                "(kind: endpoint, serve or scripted), or choose method agenttts, which does without"
+                f"'{method}' needs a language model; set one in the spec's agent section (kind: "
+                "endpoint, serve or scripted), or choose method agenttts, which works without one",
+                at=("search", "method"),
             )
         return None
     if wants == "no":
         raise UserError(
-            f"agent: method '{method}' asks no language model; set agent: none, or choose "
-            "method agenttts"
+            f"method '{method}' does not use a language model; set agent: none, or choose method "
+            "agenttts",
+            at=("agent",),
         )
     if isinstance(spec.agent, ScriptedAgent):
         load_script(Path(spec.agent.replies))
-    check_key(spec.agent)
+    with located("agent"):
+        check_key(spec.agent)
     return _served_need(spec, spec.agent, profile) if isinstance(spec.agent, ServeAgent) else None
 
 
@@ -95,12 +97,13 @@ def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSessi
         return None
     if isinstance(spec.agent, ServeAgent):
         raise UserError(
-            "agent.kind: a replay serves no model itself; start one, and name it with kind: "
-            "endpoint, or set "
-            "agent: none"
+            "a replay cannot serve a model; start a server and name it with kind: endpoint, or "
+            "set agent: none",
+            at=("agent", "kind"),
         )
-    check_key(spec.agent)
-    task_description = task_description_of(tasks.create(spec.task.name), spec.task.examples)
+    with located("agent"):
+        check_key(spec.agent)
+    task_description = task_description_of(tasks.create_for(spec), spec.task.examples)
     transcript = Transcript(out.with_name(f"{out.name}.agent.jsonl") if out else None)
     return connect(spec.agent, task_description, transcript, thinking=agent_thinking(spec))
 
@@ -206,8 +209,9 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
     known = spec.models.get(agent.model)
     if known is None and not Path(agent.model).is_dir():
         raise UserError(
-            f"agent.model: '{agent.model}' is neither one of the spec's models nor a directory; "
-            f"{valid_names(agent.model, spec.models)}"
+            f"'{agent.model}' is neither one of the spec's models nor a directory; "
+            f"{valid_names(agent.model, spec.models)}",
+            at=("agent", "model"),
         )
     if known is not None and known.engine == "endpoint":
         raise UserError(
@@ -216,13 +220,11 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
         )
     if known is not None and known.engine == "scripted":
         raise UserError(
-            f"agent.model: '{agent.model}' is a scripted model, which vLLM cannot serve"
+            f"'{agent.model}' is a scripted model, which vLLM cannot serve", at=("agent", "model")
         )
     config = _served_config(spec, agent, 0)
-    try:
+    with located("agent", "options"):
         check_options("vllm", config.options)
-    except UserError as error:
-        raise UserError(f"agent.options: {error}") from None
     return gpu_need(
         agent.model,
         config.path,

@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-KeyPath = tuple[str | int, ...]
-
 
 def step(annotation: Any, part: str | int) -> Any:
     """Return the annotation of ``part``, one level below ``annotation``.
@@ -32,7 +30,7 @@ def step(annotation: Any, part: str | int) -> Any:
         origin, arguments = typing.get_origin(option), typing.get_args(option)
         if origin is dict and isinstance(part, str) and "[" not in part:
             return arguments[1]
-        if origin is list and isinstance(part, int):
+        if origin in (list, Sequence) and isinstance(part, int):
             return arguments[0]
     return None
 

@@ -9,7 +9,7 @@ import yaml
 
 from agenttts.errors import UserError, nearest_name
 from agenttts.spec.model import JobSpec
-from agenttts.spec.strict import load_strict
+from agenttts.spec.strict import load_with_source
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
@@ -26,11 +26,9 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
 
 def parse_spec(text: str, source: str, base: Path, overrides: Sequence[str] = ()) -> JobSpec:
     """Return the job spec in ``text``; relative paths are relative to ``base``."""
-    spec = load_strict(JobSpec, text, source, overrides)
-    try:
-        return spec.anchored(base)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+    spec, found = load_with_source(JobSpec, text, source, overrides)
+    with found.located():
+        return spec.anchored(base).read_from(found)
 
 
 def dump_spec(spec: JobSpec) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from agenttts.errors import valid_names
+from agenttts.errors import located, valid_names
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.spec.agent import AgentSection, ScriptedAgent, ServeAgent, check_kind
 from agenttts.spec.paths import (
@@ -20,6 +21,7 @@ from agenttts.spec.paths import (
     absolute_option,
 )
 from agenttts.spec.section import Section, UnknownName
+from agenttts.spec.source import Source
 from agenttts.spec.thinking import ThinkingSetting, check_template_args, check_thinking
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -218,6 +220,7 @@ class JobSpec(Section):
     container: ContainerSection = ContainerSection()
     samples: str | None = None
     """Directory of a sample store shared between runs; None: the run's ``samples/``."""
+    _source: Source = PrivateAttr(default=Source("", {}))
 
     @field_validator("name")
     @classmethod
@@ -255,27 +258,34 @@ class JobSpec(Section):
                 )
         return self
 
+    def read_from(self, source: Source) -> JobSpec:
+        """Return the same spec with the places of its keys."""
+        spec = self.model_copy()
+        spec._source = source
+        return spec
+
+    def located(self) -> AbstractContextManager[None]:
+        """Return a context that adds file and line to errors about values of this spec."""
+        return self._source.located()
+
     def space(self) -> SearchSpace:
         """Return the search space.
 
         Raises:
             UserError: The budget fits no allocation.
         """
-        return SearchSpace(
-            tuple(
-                Stage(
-                    name=name,
-                    models=tuple(
-                        Model(model, self.models[model].params) for model in section.models
-                    ),
-                    prompt_tokens=section.prompt_tokens,
-                    decode_tokens=section.decode_tokens,
-                    samples=section.sample_counts,
-                )
-                for name, section in self.stages.items()
-            ),
-            self.search.budget,
+        stages = tuple(
+            Stage(
+                name=name,
+                models=tuple(Model(model, self.models[model].params) for model in section.models),
+                prompt_tokens=section.prompt_tokens,
+                decode_tokens=section.decode_tokens,
+                samples=section.sample_counts,
+            )
+            for name, section in self.stages.items()
         )
+        with self.located(), located("search"):
+            return SearchSpace(stages, self.search.budget)
 
     def anchored(self, base: Path) -> JobSpec:
         """Return the same spec with variables and ``~`` replaced and all paths absolute.
@@ -296,7 +306,7 @@ class JobSpec(Section):
         options = {
             name: value
             if name in _NAMES_IN_DATA
-            else absolute_option(value, base, f"task.options.{name}")
+            else absolute_option(value, base, ("task", "options", name))
             for name, value in self.task.options.items()
         }
         return self.model_copy(
@@ -304,7 +314,7 @@ class JobSpec(Section):
                 "task": self.task.model_copy(
                     update={
                         "name": _anchor_task(self.task.name, base),
-                        "data": absolute_data(self.task.data, base, "task.data"),
+                        "data": absolute_data(self.task.data, base, ("task", "data")),
                         "options": options,
                     }
                 ),
@@ -313,9 +323,9 @@ class JobSpec(Section):
                         update={
                             "path": model.path
                             if model.engine == "endpoint"
-                            else absolute_if_path(model.path, base, f"models.{name}.path"),
+                            else absolute_if_path(model.path, base, ("models", name, "path")),
                             "options": absolute_model_options(
-                                model.options, base, f"models.{name}.options"
+                                model.options, base, ("models", name, "options")
                             ),
                         }
                     )
@@ -323,15 +333,18 @@ class JobSpec(Section):
                 },
                 "container": self.container.model_copy(
                     update={
-                        "image": absolute_if_path(self.container.image, base, "container.image")
+                        "image": absolute_if_path(
+                            self.container.image, base, ("container", "image")
+                        )
                         if self.container.image
                         else None,
                         "binds": [
-                            absolute_bind(b, base, "container.binds") for b in self.container.binds
+                            absolute_bind(b, base, ("container", "binds", number))
+                            for number, b in enumerate(self.container.binds)
                         ],
                     }
                 ),
-                "samples": absolute(self.samples, base, "samples") if self.samples else None,
+                "samples": absolute(self.samples, base, ("samples",)) if self.samples else None,
                 "agent": _anchored_agent(self.agent, base),
                 "search": _anchored_search(self.search, base),
             }
@@ -344,12 +357,14 @@ _NAMES_IN_DATA = ("records_key", "hub_split")
 
 def _anchored_agent(agent: AgentSection, base: Path) -> AgentSection:
     if isinstance(agent, ScriptedAgent):
-        return agent.model_copy(update={"replies": absolute(agent.replies, base, "agent.replies")})
+        return agent.model_copy(
+            update={"replies": absolute(agent.replies, base, ("agent", "replies"))}
+        )
     if isinstance(agent, ServeAgent):
         return agent.model_copy(
             update={
-                "model": absolute_if_path(agent.model, base, "agent.model"),
-                "options": absolute_model_options(agent.options, base, "agent.options"),
+                "model": absolute_if_path(agent.model, base, ("agent", "model")),
+                "options": absolute_model_options(agent.options, base, ("agent", "options")),
             }
         )
     return agent
@@ -360,14 +375,15 @@ def _anchored_search(search: SearchSection, base: Path) -> SearchSection:
     knowledge = search.options.get("knowledge")
     if not isinstance(knowledge, list) or not all(isinstance(k, str) for k in knowledge):
         return search
-    anchored = [absolute_if_path(source, base, "search.options.knowledge") for source in knowledge]
+    key = ("search", "options", "knowledge")
+    anchored = [absolute_if_path(k, base, (*key, n)) for n, k in enumerate(knowledge)]
     return search.model_copy(update={"options": {**search.options, "knowledge": anchored}})
 
 
 def _anchor_task(name: str, base: Path) -> str:
     if name.endswith((".yaml", ".yml")):
-        return absolute_if_path(name, base, "task.name")
+        return absolute_if_path(name, base, ("task", "name"))
     file, separator, class_name = name.rpartition(":")
     if file.endswith(".py"):
-        return f"{absolute(file, base, 'task.name')}{separator}{class_name}"
+        return f"{absolute(file, base, ('task', 'name'))}{separator}{class_name}"
     return name

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agenttts.errors import UserError
+from agenttts.errors import KeyPath, UserError
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 # What a shell would make something else of: ${NAME:-default}, $(command), `command`.
@@ -33,12 +33,12 @@ _MODEL_OPTIONS = (
 _DRAFT = "speculative_config"
 
 
-def expanded(value: str, key: str) -> str:
+def expanded(value: str, key: KeyPath) -> str:
     """Return ``value`` with ``$NAME``, ``${NAME}`` and a leading ``~`` replaced.
 
     Args:
         value: A path, or a value that may be one.
-        key: The key of the value, for the message.
+        key: The keys that lead to the value, for the error.
 
     Raises:
         UserError: A variable is unset or empty, ``~NAME`` names no user, or ``value`` has a form
@@ -47,9 +47,10 @@ def expanded(value: str, key: str) -> str:
     for match in _OF_A_SHELL.finditer(value):
         if not _VARIABLE.match(match[0]):
             raise UserError(
-                f"{key}: '{value}' holds {match[0]}, which no shell replaces here; valid: "
+                f"'{value}' holds {match[0]}, which no shell replaces here; valid: "
                 "$NAME, ${NAME} and a leading ~; "
-                "export a variable with the value, or write the path out"
+                "export a variable with the value, or write the path out",
+                at=key,
             )
 
     def replace(match: re.Match[str]) -> str:
@@ -58,8 +59,9 @@ def expanded(value: str, key: str) -> str:
         if not found:
             state = "not set" if found is None else "empty"
             raise UserError(
-                f"{key}: '{value}' uses the variable {name}, which is {state}; export it, or "
-                "write the path out"
+                f"'{value}' uses the variable {name}, which is {state}; export it, or "
+                "write the path out",
+                at=key,
             )
         return found
 
@@ -70,11 +72,12 @@ def expanded(value: str, key: str) -> str:
         return str(Path(path).expanduser())
     except RuntimeError:
         raise UserError(
-            f"{key}: '{value}' names a home directory that is not known here; write the path out"
+            f"'{value}' names a home directory that is not known here; write the path out",
+            at=key,
         ) from None
 
 
-def absolute(value: str, base: Path, key: str) -> str:
+def absolute(value: str, base: Path, key: KeyPath) -> str:
     """Return a path, expanded and made absolute against ``base``.
 
     A link to a file keeps its own name, such as ``model.gguf`` beside its tokenizer. In a hub
@@ -87,7 +90,7 @@ def absolute(value: str, base: Path, key: str) -> str:
     return str(path.parent.resolve() / path.name)
 
 
-def absolute_if_path(value: str, base: Path, key: str) -> str:
+def absolute_if_path(value: str, base: Path, key: KeyPath) -> str:
     """Return `absolute` of a value that exists or looks like a path.
 
     A value looks like a path if it begins with '.', '/' or '~', or has a file extension of this
@@ -102,7 +105,7 @@ def absolute_if_path(value: str, base: Path, key: str) -> str:
     return absolute(text, base, key) if path_like or _there(base / text) else text
 
 
-def absolute_data(value: str, base: Path, key: str) -> str:
+def absolute_data(value: str, base: Path, key: KeyPath) -> str:
     """Return `absolute_if_path` of a data set.
 
     A data set may also be ``hf:`` followed by a hub id or a directory.
@@ -117,7 +120,7 @@ def absolute_data(value: str, base: Path, key: str) -> str:
     return _HUB_MARK + text
 
 
-def absolute_option(value: Any, base: Path, key: str) -> Any:
+def absolute_option(value: Any, base: Path, key: KeyPath) -> Any:
     """Return `absolute` of an option that is clearly a path.
 
     An option is clearly a path if it begins with './', '../', '/', '~/' or '$NAME/', or if the file
@@ -130,7 +133,7 @@ def absolute_option(value: Any, base: Path, key: str) -> Any:
     return value
 
 
-def absolute_bind(bind: str, base: Path, key: str) -> str:
+def absolute_bind(bind: str, base: Path, key: KeyPath) -> str:
     """Return ``HOST[:CONTAINER[:OPTIONS]]``, expanded, with HOST made absolute."""
     host, separator, rest = bind.partition(":")
     if not _there(base / host):  # a name may have a dollar sign in it
@@ -140,15 +143,15 @@ def absolute_bind(bind: str, base: Path, key: str) -> str:
     return host + separator + rest
 
 
-def absolute_model_options(options: Mapping[str, Any], base: Path, key: str) -> dict[str, Any]:
+def absolute_model_options(options: Mapping[str, Any], base: Path, key: KeyPath) -> dict[str, Any]:
     """Return engine options with all paths among them made absolute."""
     found = {
-        name: absolute_option(value, base, f"{key}.{name}") if name in _MODEL_OPTIONS else value
+        name: absolute_option(value, base, (*key, name)) if name in _MODEL_OPTIONS else value
         for name, value in options.items()
     }
     draft = options.get(_DRAFT)
     if isinstance(draft, dict):
-        found[_DRAFT] = absolute_model_options(draft, base, f"{key}.{_DRAFT}")
+        found[_DRAFT] = absolute_model_options(draft, base, (*key, _DRAFT))
     return found
 
 

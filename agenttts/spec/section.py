@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from agenttts.errors import KeyPath, valid_names
+
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are errors, and values are not coerced."""
+    """Base of every section: unknown keys are errors, and values are not coerced.
+
+    The description of a field, if it has one, says in errors which values are valid.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def valid_keys(cls, unknown: str) -> str:
+        """Return what is valid in place of an unknown key, for a message."""
+        return valid_names(unknown, sorted(cls.model_fields))
+
+
+class Options(Section):
+    """Base of the options of a task, a searcher or an engine.
+
+    Each declares its options as a subclass. A spec has them under a key ``options``.
+    """
 
 
 class UnknownName(ValueError):
@@ -17,6 +34,6 @@ class UnknownName(ValueError):
     ``path`` is the path of its key, for the message.
     """
 
-    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
+    def __init__(self, path: KeyPath, message: str) -> None:
         super().__init__(message)
         self.path = path

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from agenttts.errors import UserError, valid_names
-from agenttts.spec.field_types import KeyPath, models, step
-from agenttts.spec.yaml_document import dotted, read_document, read_value
+from agenttts.errors import KeyPath, UserError, WrongValues, dotted, valid_names
+from agenttts.spec.field_types import models, step
+from agenttts.spec.section import Section
+from agenttts.spec.source import Place, Source
+from agenttts.spec.yaml_document import read_document, read_value
 
 _KEY_PART = re.compile(r"([^.\[\]=]+)|\[(\d+)\]")
 _KEY_PATH = re.compile(r"[^.\[\]=]+(\.[^.\[\]=]+|\[\d+\])*")
@@ -34,8 +36,15 @@ def load_strict(
     Raises:
         UserError: The text or an override is not valid.
     """
+    return load_with_source(model, text, source, overrides)[0]
+
+
+def load_with_source(
+    model: type[ModelT], text: str, source: str, overrides: Sequence[str] = ()
+) -> tuple[ModelT, Source]:
+    """Parse YAML as `load_strict` does, and return the places of its keys too."""
     document, lines = read_document(model, text, source)
-    places: dict[KeyPath, str] = {path: f"{source}:{line}" for path, line in lines.items()}
+    places: dict[KeyPath, Place] = {path: (source, line) for path, line in lines.items()}
     given: set[KeyPath] = set()
     for override in overrides:
         path, new = _override(model, document, override, source)
@@ -46,30 +55,34 @@ def load_strict(
         given.add(path)
         # The override replaces everything that was below it in the file.
         places = {at: place for at, place in places.items() if at[: len(path)] != path}
-        places |= dict.fromkeys(new, f"--set {_shortened(override)}")
-    return _validate(model, document, source, places)
+        places |= dict.fromkeys(new, (f"--set {_shortened(override)}", None))
+    found = Source(source, places)
+    with found.located():
+        return _validate(model, document), found
 
 
-def validate(model: type[ModelT], document: Any, source: str) -> ModelT:
-    """Validate a document.
+def read_options(model: type[ModelT], given: Mapping[str, object], owner: str) -> ModelT:
+    """Return options as the section that their task, searcher or engine declares.
+
+    Args:
+        model: The section.
+        given: The options by name.
+        owner: What has the options, for messages: ``task 'kgqa'``.
 
     Raises:
-        UserError: Keys are wrong; the message names all of them.
+        UserError: Options are wrong. The error is about all of them, each at its own name.
     """
-    return _validate(model, document, source, {})
+    return _validate(model, dict(given), owner)
 
 
-def _validate(
-    model: type[ModelT], document: Any, source: str, places: Mapping[KeyPath, str]
-) -> ModelT:
-    """Validate as `validate` does; ``places`` gives the place of each key."""
+def _validate(model: type[ModelT], document: Any, owner: str = "") -> ModelT:
+    """Validate a document; errors have the keys of their values, and no file."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
         told = _of_the_branch_meant(model, document, error.errors())
-        problems = [_describe(model, document, problem, source, places) for problem in told]
-        # A union reports one problem for each alternative; equal messages are shown once.
-        raise UserError("; ".join(dict.fromkeys(problems))) from None
+        problems = [_described(model, document, problem, owner) for problem in told]
+        raise problems[0] if len(problems) == 1 else WrongValues(problems) from None
 
 
 def _override(
@@ -94,8 +107,7 @@ def _override(
     try:
         value = read_value(model, path, text)
     except UserError as error:
-        problem = str(error).partition(": ")[2]
-        raise UserError(f"--set {shown}: the value is {problem}") from None
+        raise UserError(f"--set {shown}: the value is {error.message}") from None
     except RecursionError:
         raise UserError(f"--set {shown}: the path has too many parts") from None
     place: Any = document
@@ -154,28 +166,31 @@ def _of_the_branch_meant(
     ]
 
 
-def _describe(
-    model: type[BaseModel], document: Any, problem: Any, source: str, places: Mapping[KeyPath, str]
-) -> str:
+def _described(model: type[BaseModel], document: Any, problem: Any, owner: str) -> UserError:
     path = _real_path(model, document, problem["loc"])
     cause = (problem.get("ctx") or {}).get("error")
     path = getattr(cause, "path", None) or path
-    known = (places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places)
-    where = next(known, source)
     kind, value = problem["type"], problem.get("input")
+    valid = _described_values(model, path)
     if kind == "extra_forbidden":
-        what = f"unknown key; {valid_names(path[-1], _valid_keys(model, path[:-1]))}"
+        own = owner and len(path) == 1
+        unknown = f"{owner} has no option '{path[-1]}'" if own else "unknown key"
+        what = f"{unknown}; {_valid_keys(model, path)}"
     elif kind == "missing":
         what = "this key is required but missing"
-    elif kind == "too_short":
-        what = f"must hold at least {problem['ctx']['min_length']}, not {_shown(value)}"
     elif cause is not None:
         what = str(cause)
+    elif valid:
+        what = f"{_shown(value)} is not valid; valid: {valid}"
+    elif kind == "too_short":
+        what = f"must hold at least {problem['ctx']['min_length']}, not {_shown(value)}"
     else:
         message = problem["msg"]
         what = f"{message[:1].lower()}{message[1:]}, not {_shown(value)}"
         what = what.replace("input should be", "must be")
-    return f"{where}: {dotted(path) or 'the document'}: {what}"
+    message = what if path or owner else f"the document: {what}"
+    # A validator of ours may have found a secret, and no error carries one.
+    return UserError(message, at=path, value=value if cause is None else None)
 
 
 def _real_path(model: type[BaseModel], document: Any, loc: Sequence[str | int]) -> KeyPath:
@@ -199,11 +214,26 @@ def _real_path(model: type[BaseModel], document: Any, loc: Sequence[str | int]) 
     return tuple(path)
 
 
-def _valid_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
+def _valid_keys(model: type[BaseModel], path: KeyPath) -> str:
+    """Return what is valid in place of the unknown key that ``path`` ends with."""
     here: Any = model
-    for part in path:
+    for part in path[:-1]:
         here = step(here, part)
-    return sorted({name for option in models(here) for name in option.model_fields})
+    sections = models(here)
+    if len(sections) == 1 and issubclass(sections[0], Section):
+        return sections[0].valid_keys(str(path[-1]))
+    return valid_names(path[-1], sorted({name for s in sections for name in s.model_fields}))
+
+
+def _described_values(model: type[BaseModel], path: KeyPath) -> str | None:
+    """Return the description of the valid values at ``path``, if its field has one."""
+    here: Any = model
+    found = None
+    for part in path:
+        fields = (section.model_fields.get(str(part)) for section in models(here))
+        found = next((field.description for field in fields if field), found)
+        here = step(here, part)
+    return found
 
 
 def _shown(value: Any) -> str:

@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from agenttts.errors import UserError
-from agenttts.spec.field_types import KeyPath, field_type, is_text_field, step
+from agenttts.errors import KeyPath, UserError, dotted
+from agenttts.spec.field_types import field_type, is_text_field, step
 
 _TAG = "tag:yaml.org,2002:"
 # Limits far above real specs, which have about six levels and a thousand values. Aliases of aliases
@@ -65,7 +65,7 @@ def read_document(
     document = reader.read(text, model)
     if not isinstance(document, dict):
         raise UserError(
-            f"{source}: a mapping of keys is expected at the top, not {_kind(document)}"
+            f"a mapping of keys is expected at the top, not {_kind(document)}", file=source
         )
     return document, reader.lines
 
@@ -96,9 +96,8 @@ class _Reader:
             return self._build(node, annotation, ()) if node else None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            where = f"{self._source}:{mark.line + 1}" if mark else self._source
             problem = getattr(error, "problem", None) or str(error)
-            raise UserError(f"{where}: not valid YAML: {problem}") from None
+            raise self._error(f"not valid YAML: {problem}", mark) from None
 
     def _check_depth(self, text: str) -> None:
         """Refuse deep nesting, which would overflow the stack of libyaml's composer.
@@ -110,9 +109,7 @@ class _Reader:
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
-                mark = event.start_mark
-                where = f"{self._source}:{mark.line + 1}" if mark else self._source
-                raise UserError(f"{where}: nested more than {_DEEPEST} levels deep")
+                raise self._error(f"nested more than {_DEEPEST} levels deep", event.start_mark)
 
     def _build(self, node: yaml.Node, annotation: Any, path: KeyPath) -> Any:
         self._built += 1
@@ -185,15 +182,11 @@ class _Reader:
         With ``known``, the node is valid YAML and its meaning is the error.
         """
         prefix = "" if known else "not valid YAML here: "
-        return UserError(f"{self._source}:{node.start_mark.line + 1}: {prefix}{why}")
+        return self._error(f"{prefix}{why}", node.start_mark)
 
-
-def dotted(path: Sequence[str | int]) -> str:
-    """Return a path as users write it: ``stages.answer.models[0]``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
+    def _error(self, message: str, mark: Any) -> UserError:
+        line = mark.line + 1 if mark else None
+        return UserError(message, file=self._source, line=line)
 
 
 def _kind(value: Any) -> str:

@@ -6,10 +6,14 @@ The name of a user's own task is ``package.module:Class``, ``FILE.py:Class`` or 
 
 from __future__ import annotations
 
-from agenttts.errors import UserError, valid_names
+from agenttts.errors import UserError, located, valid_names
+from agenttts.spec import JobSpec
+from agenttts.spec.section import Options
 from agenttts.tasks.base import Task
 from agenttts.tasks.user_code import make_task
 from agenttts.tasks.user_tasks import is_declarative, load_class
+
+__all__ = ["Options", "Task", "create", "create_for", "task_names"]
 
 # The place of each task instead of its class, because a task's module is imported only on request.
 _TASKS = {
@@ -40,7 +44,18 @@ def create(name: str) -> Task:
         return load_declarative(name)
     if ":" not in name:
         raise UserError(
-            f"task.name: unknown task '{name}'; {valid_names(name, task_names())} "
-            "A task of your own is named as package.module:Class, FILE.py:Class or FILE.yaml."
+            f"unknown task '{name}'; {valid_names(name, task_names())} "
+            "A task of your own is named as package.module:Class, FILE.py:Class or FILE.yaml.",
+            at=("name",),
         )
     return make_task(name, load_class(name))
+
+
+def create_for(spec: JobSpec) -> Task:
+    """Return the task of a job spec.
+
+    Raises:
+        UserError: As in `create`, with the place in the spec.
+    """
+    with spec.located(), located("task"):
+        return create(spec.task.name)

@@ -11,10 +11,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+from agenttts.errors import located
 from agenttts.inference.base import Prompt
 from agenttts.sandbox import Limits, Outcome
+from agenttts.spec.section import Options
+from agenttts.spec.strict import read_options
 from agenttts.tasks.loading.report import LoadReport
 
 
@@ -146,28 +149,30 @@ class ExecutingStage(StageDefinition):
 class TaskConfig:
     """The ``task:`` section of a job spec, as the task sees it.
 
-    ``report`` says how many bad records may be skipped, and records what was read
-    (`agenttts.tasks.loading.report.convert`).
+    ``options`` are as `Task.read_options` returns them. ``report`` says how many bad records may be
+    skipped, and records what was read (`agenttts.tasks.loading.report.convert`).
     """
 
     data: str
     split: str = "search"
     examples: int | None = None
     seed: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Any = field(default_factory=dict)
     report: LoadReport = field(default_factory=LoadReport)
 
 
 class Task(ABC):
     """A multi-stage task.
 
-    ``main_metric`` is ``STAGE.METRIC``, e.g. ``answer.em``.
+    ``main_metric`` is ``STAGE.METRIC``, e.g. ``answer.em``. ``options_model`` is the section that
+    declares the task's options. A task that declares none gets any options as they are written.
     """
 
     name: str
     description: str
     stages: tuple[StageDefinition, ...]
     main_metric: str
+    options_model: ClassVar[type[Options] | None] = None
 
     @abstractmethod
     def load(self, config: TaskConfig) -> list[Example]:
@@ -177,7 +182,20 @@ class Task(ABC):
             UserError: Data are missing or malformed; the message names file and record (line).
         """
 
-    def toolbox_settings(self, options: Mapping[str, Any]) -> ToolboxSettings | None:
+    def read_options(self, given: Options | Mapping[str, Any]) -> Any:
+        """Return options as the section that the task declares.
+
+        Options that were read already are returned as they are.
+
+        Raises:
+            UserError: Options are unknown or not valid; located as in the section ``task``.
+        """
+        if self.options_model is None or isinstance(given, Options):
+            return given
+        with located("options"):
+            return read_options(self.options_model, given, f"task '{self.name}'")
+
+    def toolbox_settings(self, options: Any) -> ToolboxSettings | None:
         """Return the settings of the tools that the task's `ExecutingStage`s need.
 
         It is None if there are no such stages. ``options`` are the same as for `load`.

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from agenttts.errors import AgentTTSError, UserError, valid_names
+from agenttts.spec.section import Options
 from agenttts.tasks.base import Example, StageDefinition, Task, TaskConfig
 from agenttts.tasks.loading.syntax import PARSING
 from agenttts.tasks.loading.unicode import clean_text, clean_value
@@ -33,7 +34,7 @@ def make_task(name: str, cls: type[Task]) -> Task:
         UserError: The class cannot be called without arguments, or its stages, names or main metric
             are not valid.
     """
-    where = f"task.name: '{name}'"
+    where = f"'{name}'"
     try:
         task = cls()
     except AgentTTSError:
@@ -42,7 +43,8 @@ def make_task(name: str, cls: type[Task]) -> Task:
         line = told(error, _files(cls), _line(cls.__init__) or _line(cls))
         raise UserError(
             f"{where}: {line}; valid: a class that can be called without arguments, as "
-            f"{cls.__name__}()"
+            f"{cls.__name__}()",
+            at=("name",),
         ) from error
     _check_parts(where, task)
     return task
@@ -78,9 +80,10 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
         raise UserError(f"{where} returns no examples; valid: one or more")
     if config.report.skip_bad and not config.report.sources:
         raise UserError(
-            f"task.skip_bad: {where} reads its data itself and skips nothing: leave the key "
+            f"{where} reads its data itself and skips nothing: leave the key "
             "out, or have load() read them with "
-            "agenttts.tasks.loading.source.read_source and agenttts.tasks.loading.report.convert"
+            "agenttts.tasks.loading.source.read_source and agenttts.tasks.loading.report.convert",
+            at=("skip_bad",),
         )
     examples: dict[str, Example] = {}
     for given in found:
@@ -120,22 +123,32 @@ def _check_parts(where: str, task: Task) -> None:
     if not isinstance(task.stages, tuple | list) or not task.stages:
         raise UserError(
             f"{where} has {_kind(task.stages)} as 'stages'; valid: a tuple of one or more "
-            "StageDefinition objects"
+            "StageDefinition objects",
+            at=("name",),
         )
     for stage in task.stages:
         _check_stage(where, stage)
+    declared: Any = task.options_model
+    if declared is not None and not (inspect.isclass(declared) and issubclass(declared, Options)):
+        raise UserError(
+            f"{where} has {_kind(declared)} as 'options_model'; valid: a subclass of "
+            "agenttts.tasks.Options, or None",
+            at=("name",),
+        )
     names = [stage.name for stage in task.stages]
     for name in names:
         if names.count(name) > 1:
             raise UserError(
-                f"{where} has two stages called '{name}'; valid: a name of its own for each"
+                f"{where} has two stages called '{name}'; valid: a name of its own for each",
+                at=("name",),
             )
     stage_name, _, metric = task.main_metric.partition(".")
     if stage_name not in names or not metric:
         raise UserError(
             f"{where} has '{task.main_metric}' as 'main_metric'; valid: STAGE.METRIC, of a "
             "stage that there is: "
-            f"{valid_names(task.main_metric, [f'{name}.METRIC' for name in names])}"
+            f"{valid_names(task.main_metric, [f'{name}.METRIC' for name in names])}",
+            at=("name",),
         )
 
 
@@ -143,7 +156,8 @@ def _check_stage(where: str, stage: Any) -> None:
     if not isinstance(stage, StageDefinition):
         hint = f" (write {stage.__name__}(), not the class)" if inspect.isclass(stage) else ""
         raise UserError(
-            f"{where} has {_kind(stage)} in 'stages'; valid: StageDefinition objects{hint}"
+            f"{where} has {_kind(stage)} in 'stages'; valid: StageDefinition objects{hint}",
+            at=("name",),
         )
     where = f"{where}: its stage {_line(type(stage))}: {type(stage).__name__}"
     _check_set(where, stage, ("name", "temperature", "description"))
@@ -151,20 +165,23 @@ def _check_stage(where: str, stage: Any) -> None:
     temperature: Any = stage.temperature
     if isinstance(temperature, bool) or not isinstance(temperature, int | float) or temperature < 0:
         raise UserError(
-            f"{where} has {_kind(temperature)} as 'temperature'; valid: a number of 0 or more"
+            f"{where} has {_kind(temperature)} as 'temperature'; valid: a number of 0 or more",
+            at=("name",),
         )
 
 
 def _check_set(where: str, owner: object, attributes: tuple[str, ...]) -> None:
     if missing := [attribute for attribute in attributes if not hasattr(owner, attribute)]:
-        raise UserError(f"{where} does not set {', '.join(missing)}")
+        raise UserError(f"{where} does not set {', '.join(missing)}", at=("name",))
 
 
 def _check_texts(where: str, owner: object, attributes: tuple[str, ...]) -> None:
     for attribute in attributes:
         value = getattr(owner, attribute)
         if not isinstance(value, str) or not value:
-            raise UserError(f"{where} has {_kind(value)} as '{attribute}'; valid: a text")
+            raise UserError(
+                f"{where} has {_kind(value)} as '{attribute}'; valid: a text", at=("name",)
+            )
 
 
 def _storable(where: str, example: Any) -> Example:

@@ -42,11 +42,12 @@ def load_class(name: str) -> type[Task]:
     if not (inspect.isclass(found) and issubclass(found, Task)):
         problem = "has no" if found is None else "has something else than a Task as"
         raise UserError(
-            f"task.name: '{name}': '{place}' {problem} '{class_name}'; "
-            f"{valid_names(class_name, _tasks_in(module))}"
+            f"'{name}': '{place}' {problem} '{class_name}'; "
+            f"{valid_names(class_name, _tasks_in(module))}",
+            at=("name",),
         )
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
-        raise UserError(f"task.name: '{name}' does not implement {', '.join(missing)}")
+        raise UserError(f"'{name}' does not implement {', '.join(missing)}", at=("name",))
     return found
 
 
@@ -68,10 +69,10 @@ def freeze_source(name: str, folder: Path) -> None:
     size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
     if size > _LARGEST_BYTES:
         raise UserError(
-            f"task.name: '{name}': its package {source} takes {size / 1e6:.0f} MB, and a "
+            f"task '{name}': its package {source} takes {size / 1e6:.0f} MB, and a "
             "task's own source is copied into "
             f"the run, up to {_LARGEST_BYTES / 1e6:.0f} MB; move the task into a file or a "
-            "package of its own"
+            "package of its own",
         )
     shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns(*_IGNORED))
 
@@ -92,7 +93,7 @@ def missing_file(path: Path, what: str) -> UserError:
     names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest_name(path.name, names)
     hint = f"; did you mean '{path.parent / near}'?" if near else ""
-    return UserError(f"task.name: there is no {what} {path}{hint}")
+    return UserError(f"there is no {what} {path}{hint}", at=("name",))
 
 
 def _source(name: str) -> Path | None:
@@ -126,7 +127,7 @@ def _load_file(name: str, path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except WRONG as error:  # whatever a user's module does when it is imported
         del sys.modules[module_name]
-        raise UserError(f"task.name: '{name}': {told(error, {str(path)}, str(path))}") from error
+        raise UserError(f"'{name}': {told(error, {str(path)}, str(path))}", at=("name",)) from error
     return module
 
 
@@ -135,11 +136,12 @@ def _import(name: str, place: str) -> ModuleType:
         return importlib.import_module(place)
     except WRONG as error:  # as above
         if file := _importing(error):
-            raise UserError(f"task.name: '{name}': {told(error, {file}, file)}") from error
+            raise UserError(f"'{name}': {told(error, {file}, file)}", at=("name",)) from error
         raise UserError(
-            f"task.name: '{name}': cannot import '{place}' ({type(error).__name__}: {error}); "
+            f"'{name}': cannot import '{place}' ({type(error).__name__}: {error}); "
             "install the package "
-            "that has it, or put its folder on PYTHONPATH"
+            "that has it, or put its folder on PYTHONPATH",
+            at=("name",),
         ) from error
 
 

@@ -78,7 +78,7 @@ def evaluate(spec: TrialSpec) -> Evaluation:
         sys.path.insert(0, spec.task_source)
     task = tasks.create(spec.task)
     examples = read_examples(Path(spec.examples))
-    settings = task.toolbox_settings(spec.options)
+    settings = task.toolbox_settings(task.read_options(spec.options))
     toolbox = TrialToolbox(settings, on_host=spec.code_on_host) if settings else None
     outputs: list[dict[str, Any]] = [{} for _ in examples]
     rows: list[ExampleRow] = []

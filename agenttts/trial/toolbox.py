@@ -19,7 +19,6 @@ from agenttts.sandbox import Outcome, check_sandbox, run_program
 from agenttts.tasks.base import Example, ExecutingStage, Toolbox, ToolboxSettings
 
 _MOST_AT_ONCE = 8
-OPT_IN = "task.run_code_on_host"
 
 
 class TrialToolbox:
@@ -39,7 +38,7 @@ class TrialToolbox:
         self._lock = Lock()
         if settings.runs_code:
             if not on_host and not in_container():
-                raise UserError(refusal())
+                raise UserError(refusal(), at=("run_code_on_host",))
             check_sandbox()
 
     def run(self, files: Mapping[str, str], main: str) -> Outcome:
@@ -66,10 +65,8 @@ def refusal() -> str:
     """Return why code is not run outside a container, and what the user can do."""
     return (
         "this task runs programs that a model wrote, and trials would run them on this machine "
-        "without a container; "
-        "name an image (container.image, or one in the profile), or, if this machine may run "
-        "them in the sandbox "
-        f"alone, opt in with {OPT_IN}: true"
+        "without a container; name an image in the section container of the spec or the profile, "
+        "or, if this machine may run them in the sandbox alone, set run_code_on_host: true"
     )
 
 

@@ -59,8 +59,8 @@ def test_unknown_engine_option(cli, scripted_spec, tmp_path):
 
 def test_a_budget_for_nothing_says_the_least_feasible_one(cli, scripted_spec, tmp_path):
     done = cli("launch", scripted_spec(search__budget=1))
-    refused(done, tmp_path, 2, "too small for any allocation", "set search.budget to")
-    least = done.stderr.split("set search.budget to ")[1].split()[0]
+    refused(done, tmp_path, 2, "search.budget: ", "too small for any allocation", "set it to")
+    least = done.stderr.split("set it to ")[1].split()[0]
     assert cli("launch", scripted_spec(search__budget=float(least)), "--dry-run").returncode == 0
 
 

@@ -42,11 +42,17 @@ WRONG = [
     ("stages.answer.samples=[1, 1000000000000]", "too many"),
     ("stages.answer.samples={values: [1000000000000]}", "too many"),
     ("search.options.insights=3", "search.options.insights"),
-    ("search.options.insights=[7]", "valid: 1, 2, 3"),
+    (
+        "search.options.insights=[7]",
+        "search.options.insights[0]: 7 is not valid; valid: a list of 1, 2, 3",
+    ),
     ("search.options.insights=[[1]]", "search.options.insights"),
     ("search.options.initial_cap=0", "valid: 1 or more"),
     ("search.options.initial_cap=true", "search.options.initial_cap"),
-    ("models.weak.options.seconds_per_sample=2024-01-01", "must be a number"),
+    (
+        "models.weak.options.seconds_per_sample=2024-01-01",
+        "models.weak.options.seconds_per_sample: '2024-01-01' is not valid; valid: a number of 0 or more",
+    ),
     ("agent=[]", "agent"),
 ]
 

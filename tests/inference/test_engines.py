@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.inference.base import EngineName, ModelConfig
+from agenttts.inference.engine_options import option_names
 from agenttts.inference.engines import ENGINES
 from agenttts.inference.scripted import ScriptedEngine
 from agenttts.spec.model import ModelSection
@@ -34,7 +35,7 @@ def test_its_class_is_where_the_table_says(name):
 @every_engine
 def test_it_has_options_and_says_how_it_is_installed(name):
     entry = ENGINES[name]
-    names = entry.option_names()
+    names = option_names(name)
     assert "max_model_len" in names
     assert len(set(names)) == len(names)
     assert bool(entry.packages) == bool(entry.install)

@@ -10,13 +10,9 @@ from hypothesis import strategies as st
 
 from agenttts.errors import UserError
 from agenttts.inference.base import EngineError, ModelConfig, Request, SamplingParams
-from agenttts.inference.scripted import ScriptedEngine
-from agenttts.inference.scripted_thinking import (
-    DRAFT,
-    ScriptedThinking,
-    read_thinking,
-    script_thinking,
-)
+from agenttts.inference.engine_options import check_options
+from agenttts.inference.scripted import ScriptedEngine, script_thinking
+from agenttts.inference.scripted_thinking import DRAFT, ScriptedThinking
 from agenttts.replies import COMMON_THINKING, Thinking, remove_thinking
 from agenttts.run.models import model_thinking
 from agenttts.spec import ModelSection
@@ -107,22 +103,24 @@ def test_its_markers_are_found_by_the_option(tmp_path):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("yes", "must be a mapping with keys of start, end, text"),
-        ({"begin": "<"}, "unknown key 'begin'; valid: start, end"),
-        ({"start": ""}, "thinking.start: '' must be a text of one line"),
-        ({"end": " x"}, "thinking.end: ' x' must be a text of one line"),
-        ({"text": 3}, "thinking.text: 3 must be a text"),
-        ({"blocks": 0}, "thinking.blocks: 0 must be a whole number of 1 or more"),
+        ("yes", "thinking: 'yes' is not valid; valid: a mapping with keys of start, end, text"),
+        ({"begin": "<"}, "thinking.begin: unknown key; valid: .*end, opened, start"),
+        ({"start": ""}, "thinking.start: '' is not valid; valid: a text of one line"),
+        ({"end": " x"}, "thinking.end: ' x' is not valid; valid: a text of one line"),
+        ({"text": 3}, "thinking.text: 3 is not valid; valid: a text"),
+        ({"blocks": 0}, "thinking.blocks: 0 is not valid; valid: a whole number of 1 or more"),
         ({"blocks": True}, "thinking.blocks: True"),
-        ({"unclosed": 1.5}, "thinking.unclosed: 1.5 must be a number from 0 to 1"),
-        ({"opened": 1}, "thinking.opened: 1 must be true or false"),
+        ({"unclosed": 1.5}, "thinking.unclosed: 1.5 is not valid; valid: a number from 0 to 1"),
+        ({"opened": 1}, "thinking.opened: 1 is not valid; valid: true or false"),
         ({"start": "|", "end": "|"}, "start and end must be two different texts"),
     ],
 )
 def test_a_wrong_option_is_named(engine, option, message):
     with pytest.raises(UserError, match=message):
-        read_thinking({"thinking": option})
+        check_options("scripted", {"thinking": option})
     assert script_thinking({"thinking": option}) is None
     if isinstance(option, dict):
-        with pytest.raises(EngineError, match=f"model 'm': option .*{message}"):
+        with pytest.raises(
+            EngineError, match=f"model 'm': options.thinking.*{message.removeprefix('thinking')}"
+        ):
             engine(**option)

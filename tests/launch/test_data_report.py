@@ -71,7 +71,7 @@ def test_more_than_that_is_an_error_here_and_in_a_dry_run(cli, scripted_spec, da
             done = cli("launch", spec, *arguments)
             assert done.returncode == 2
             assert done.stderr.startswith(f"agenttts-hpc: {path}:")
-            assert f"bad records: 4 of {count}; task.skip_bad, now {len(changes) * 3}, is how many" in done.stderr  # fmt: skip
+            assert f"bad records: 4 of {count}; skip_bad, now {len(changes) * 3}, is how many" in done.stderr  # fmt: skip
             assert "Traceback" not in done.stderr
             assert done.stderr.count("\n") == 1
 

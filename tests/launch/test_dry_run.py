@@ -141,7 +141,7 @@ def test_missing_data_leave_the_number_of_examples_to_the_spec(scripted_spec, tm
     spec = load_spec(scripted_spec(task__data="./none.jsonl"))
     document = describe_plan(make_plan(spec, [tmp_path], tmp_path / "results", dry_run=True))
     assert document["task"]["examples"] == 8
-    assert [p["what"] for p in document["problems"]] == [f"data file {tmp_path}/none.jsonl does not exist"]  # fmt: skip
+    assert [p["what"] for p in document["problems"]] == [f"task.data: data file {tmp_path}/none.jsonl does not exist"]  # fmt: skip
     spec = load_spec(scripted_spec(task__data="./none.jsonl", task__examples=None))
     document = describe_plan(make_plan(spec, [tmp_path], tmp_path / "results", dry_run=True))
     assert document["task"]["examples"] is None
@@ -168,7 +168,7 @@ def test_a_path_that_no_container_can_have_is_refused_by_its_key(scripted_spec, 
     image.write_text("")
     path = scripted_spec(container__image=str(image), models__weak__engine="vllm", **change)
     (path.parent / "to:k").mkdir()
-    with pytest.raises(UserError, match=rf"{key}: .* has a (colon|comma) in it"):
+    with pytest.raises(UserError, match=rf"{key}: .* contains a (colon|comma) and"):
         make_plan(load_spec(path), [], tmp_path / "results", dry_run=True)
 
 

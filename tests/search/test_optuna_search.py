@@ -1,7 +1,7 @@
 import pytest
 
 from agenttts.search import TrialResult
-from agenttts.search.optuna_search import OptunaGPSearcher
+from agenttts.search.optuna_search import OptunaGPSearcher, OptunaOptions
 from agenttts.space import Model, SearchSpace, Stage
 
 torch = pytest.importorskip("torch")
@@ -22,7 +22,7 @@ def test_one_thread_while_it_computes_and_as_before_afterwards():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        searcher = Watched(SPACE, initial=1)
+        searcher = Watched(SPACE, options=OptunaOptions(initial=1))
         for count in (1, 2):
             searcher.tell([TrialResult(SPACE.allocation(("s", count)), 0.1 * count)])
         assert len(searcher.ask(1)) == 1

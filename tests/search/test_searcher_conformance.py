@@ -417,17 +417,19 @@ def test_unknown_names_and_options_list_the_valid_ones():
         create("agenttts", space, insight=[1])
     with pytest.raises(UserError, match="no option 'x'; valid: \\(none\\)"):
         create("random", space, x=1)
-    with pytest.raises(UserError, match="no insight 4"):
+    with pytest.raises(
+        UserError, match=r"^options.insights\[1\]: 4 is not valid; valid: a list of 1, 2, 3"
+    ):
         create("agenttts", space, insights=[1, 4])
 
 
 def test_options_out_of_range():
     space = SPACES["two stages"]
-    with pytest.raises(UserError, match="population is 1; valid: 2 or more"):
+    with pytest.raises(UserError, match="options.population: 1 is not valid; valid: 2 or more"):
         create("genetic", space, population=1)
-    with pytest.raises(UserError, match="mutation is 1.5; valid"):
+    with pytest.raises(UserError, match="options.mutation: 1.5 is not valid; valid: a chance"):
         create("genetic", space, mutation=1.5)
-    with pytest.raises(UserError, match="initial is 0; valid"):
+    with pytest.raises(UserError, match="options.initial: 0 is not valid; valid: 1 or more"):
         create("gp", space, initial=0)
 
 

@@ -141,7 +141,7 @@ def test_one_that_never_runs_is_an_error_with_the_end_of_its_log(bench, tmp_path
 def test_one_that_takes_too_long_is_released(bench, tmp_path):
     (tmp_path / "slow").touch()
     served = bench(start_seconds=0.5)
-    with pytest.raises(LLMError, match="not ready within agent.start_seconds \\(0.5\\)"):
+    with pytest.raises(LLMError, match="not ready within start_seconds \\(0.5\\)"):
         served.model.locate()
     assert served.notes[-1] == "released"
     assert read_address(served.folder) is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, WrongValues, located
 from agenttts.spec import dump_spec, load_spec, parse_spec
 
 GOOD = """\
@@ -50,6 +50,41 @@ def test_the_space_is_the_papers():
 def test_the_frozen_spec_loads_to_the_same_spec():
     spec = parse(GOOD)
     assert parse_spec(dump_spec(spec), "spec.yaml", Path("/elsewhere")) == spec
+
+
+@pytest.mark.parametrize(
+    ("at", "place"),
+    [
+        (("search", "seed"), "job.yaml:9: search.seed: "),
+        (("search", "budget"), "--set search.budget=7: search.budget: "),
+        (("models", "large", "options", "dtype"), "job.yaml:8: models.large.options.dtype: "),
+        (("container", "image"), "job.yaml: container.image: "),
+    ],
+)
+def test_an_error_found_later_has_the_file_and_line_of_its_value(at, place):
+    spec = parse(GOOD, "search.budget=7").model_copy(update={"cluster": "other"})
+    with pytest.raises(UserError) as caught, spec.located(), located(*at[:1]):
+        raise UserError("is wrong", at=at[1:])
+    assert str(caught.value) == f"{place}is wrong"
+    assert caught.value.at == at
+
+
+def test_an_error_carries_file_line_key_and_value():
+    with pytest.raises(UserError) as caught:
+        parse(GOOD.replace("seed: 3", "seed: -3"))
+    error = caught.value
+    assert (error.file, error.line, error.at, error.value) == (
+        "job.yaml",
+        9,
+        ("search", "seed"),
+        -3,
+    )
+    with pytest.raises(WrongValues) as several:
+        parse(GOOD.replace("seed: 3", "seed: -3, sed: 1"))
+    assert [problem.at for problem in several.value.problems] == [
+        ("search", "seed"),
+        ("search", "sed"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +144,10 @@ def test_only_the_form_that_was_written_is_spoken_of(value, place, what):
 
 
 def test_a_budget_too_small_says_the_least_feasible():
-    with pytest.raises(UserError, match=r"too small for any allocation.*set search.budget to \d+"):
+    with pytest.raises(
+        UserError,
+        match=r"^--set search.budget=1: search.budget: .*too small for any allocation.*set it to \d+ or more",
+    ):
         parse(GOOD, "search.budget=1").space()
     least = parse(GOOD).space().least_budget
     assert parse(GOOD, f"search.budget={least}").space().count() >= 1

@@ -19,7 +19,7 @@ import pytest
 from agenttts import tasks
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.sampler import Sampler
-from agenttts.inference.scripted_thinking import script_thinking
+from agenttts.inference.scripted import script_thinking
 from agenttts.inference.store import SampleStore
 from agenttts.space import Allocation, Choice
 from agenttts.tasks.base import Example, TaskConfig

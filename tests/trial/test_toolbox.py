@@ -16,7 +16,7 @@ from agenttts.trial.toolbox import TrialToolbox, execute_samples
 def test_code_is_refused_outside_a_container_without_the_opt_in(monkeypatch):
     monkeypatch.delenv("APPTAINER_CONTAINER", raising=False)
     monkeypatch.delenv("SINGULARITY_CONTAINER", raising=False)
-    with pytest.raises(UserError, match=r"task\.run_code_on_host"):
+    with pytest.raises(UserError, match=r"^run_code_on_host: .* set run_code_on_host: true"):
         TrialToolbox(ToolboxSettings(runs_code=True), on_host=False)
     toolbox = TrialToolbox(ToolboxSettings(runs_code=True), on_host=True)
     assert toolbox.run({"main.py": "print(3)"}, "main.py").stdout == "3\n"

@@ -64,7 +64,7 @@ def gpu_need(
     """Return how many GPUs a model needs, and why.
 
     Args:
-        name: The model's name in the spec, for messages.
+        name: The model's name in the spec, for errors.
         path: Path of the model.
         params: Its nominal number of parameters.
         gpus: The number that the spec gives; None: work it out.
@@ -80,35 +80,38 @@ def gpu_need(
         Unavailable: One node of the profile does not hold the model.
     """
     if engine == "scripted":
-        return GpuNeed(gpus or 0, f"{gpus} as the spec says" if gpus else "scripted: needs none")
+        return GpuNeed(
+            gpus or 0,
+            f"{gpus} (given in the spec)" if gpus else "0: the scripted engine needs no GPU",
+        )
     if engine == "endpoint":
         if gpus:
             raise UserError(
-                f"models.{name}.gpus: the model runs on a server, so a trial needs no GPU for it; "
-                "leave gpus out"
+                "the model runs on a server, so a trial needs no GPU for it; leave gpus out",
+                at=("gpus",),
             )
         return GpuNeed(0, f"runs on the server at {options.get('base_url')}: needs none")
     parallel = parallel_gpus(name, options) if engine == "vllm" else None
     if parallel is not None and gpus is not None and parallel != gpus:
         raise UserError(
-            f"models.{name}: gpus is {gpus}, and its options ({_said(options)}) make "
-            f"{parallel}; give one of them, or the same "
-            "number"
+            f"gpus is {gpus}, and its options ({_said(options)}) make {parallel}; "
+            "give one of them, or the same number",
+            at=("models", name),
         )
     asked = gpus if gpus is not None else parallel
     if asked is not None and asked > gpus_per_node > 0:
         key = "gpus" if gpus is not None else "options"
         raise Unavailable(
-            f"models.{name}.{key}: {asked} GPUs are more than the profile's gpus_per_node "
-            f"({gpus_per_node})",
-            fix="ask for fewer, or choose a profile with larger nodes",
+            f"{asked} GPUs are more than the profile's gpus_per_node ({gpus_per_node})",
+            fix="lower it, or choose a profile with larger nodes",
+            at=("models", name, key),
         )
     if gpus_per_node == 0 and gpus is None:
-        return GpuNeed(0, "the profile has no GPUs: CPU")
+        return GpuNeed(0, "0: the profile has no GPUs, so the model runs on the CPU")
     if gpu_memory_gb is None:
         if asked is not None:
             return GpuNeed(asked, _as_said(asked, gpus, options))
-        return GpuNeed(1, "1: neither models.*.gpus nor the profile's gpu_memory_gb is given")
+        return GpuNeed(1, "1: neither the model's gpus nor the profile's gpu_memory_gb is given")
     memory = _Memory(
         model_facts(path, params, options, engine),
         context_tokens,
@@ -131,18 +134,17 @@ def parallel_gpus(name: str, options: Mapping[str, Any]) -> int | None:
         several = option in _SEVERAL or option.startswith("data_parallel_")
         if several and not (option in ("nnodes", "data_parallel_size") and value == 1):
             raise UserError(
-                f"models.{name}.options.{option}: an engine here is one, on one node; remove "
-                "the option: trials run beside "
-                "each other already (the profile's max_running), and a model too large for a "
-                "node takes a quantised copy or "
-                "larger nodes"
+                "each engine is one copy on one node; remove the option. The profile's "
+                "max_running already sets how many trials run at the same time. A model that is "
+                "too large for a node needs quantised weights or larger nodes",
+                at=("models", name, "options", option),
             )
     sizes = {option: options[option] for option in PARALLEL_OPTIONS if option in options}
     for option, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(
-                f"models.{name}.options.{option}: {value!r} is not a number of GPUs; valid: 1, "
-                "2, 4, ..."
+                f"{value!r} is not a number of GPUs; valid: 1, 2, 4, ...",
+                at=("models", name, "options", option),
             )
     return math.prod(sizes.values()) if sizes else None
 
@@ -231,7 +233,7 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
     if fitting:
         best = max(fitting, key=memory.contexts)
         return _need(
-            memory, best, f"{_why(memory, best)}; more GPUs than a node has would hold {wanted}"
+            memory, best, f"{_why(memory, best)}; {wanted} contexts need more GPUs than a node has"
         )
     needed = math.ceil((facts.weight_bytes) / max(memory.share - _OVERHEAD_BYTES, 1))
     fix = "use a quantised model or a profile with larger nodes"
@@ -243,11 +245,10 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
     if holding and facts.cache is not None and facts.cache.bound:
         return GpuNeed(
             holding[-1],
-            f"{holding[-1]}: weights {facts.weight_bytes / _GB:.1f} GB (by "
-            f"{facts.weights_from}) fit; its config.json does not "
-            "tell which layers keep a whole context, and if all did there would be no room for "
-            "one: lower "
-            f"options.max_model_len (now {facts.context}) if the engine does not start",
+            f"{holding[-1]}: weights {facts.weight_bytes / _GB:.1f} GB (by {facts.weights_from}) "
+            "fit; its config.json does not say which layers cache a whole context. If all do, "
+            f"one context does not fit: lower options.max_model_len (now {facts.context}) "
+            "if the engine does not start",
         )
     nearly = [
         count for count in holding if memory.contexts(count) >= 1 and memory.nearly_starts(count)
@@ -265,17 +266,21 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
         if _divides(facts, count)
     ):
         raise Unavailable(
-            f"models.{name}: beside {facts.weight_bytes / _GB:.0f} GB of weights, the "
-            f"{gpus_per_node} GPUs of "
-            f"{gpu_memory_gb:g} GB of one node do not hold the KV cache of one context of "
-            f"{facts.context} tokens",
-            fix=f"set models.{name}.options.max_model_len to what your prompts and replies need",
+            f"the weights ({facts.weight_bytes / _GB:.0f} GB) "
+            f"and the KV cache of one context of {facts.context} tokens do not fit "
+            f"the {gpus_per_node} GPUs of {gpu_memory_gb:g} GB of one node",
+            fix=(
+                "set the option max_model_len to the number of tokens that your "
+                "prompts and replies need"
+            ),
+            at=("models", name),
         )
     raise Unavailable(
-        f"models.{name}: {facts.weight_bytes / _GB:.0f} GB of weights do not fit the "
-        f"{gpus_per_node} GPUs of "
-        f"{gpu_memory_gb:g} GB of one node (about {needed} would do)",
+        f"{facts.weight_bytes / _GB:.0f} GB of weights do not fit "
+        f"the {gpus_per_node} GPUs of {gpu_memory_gb:g} GB of one node (about {needed} GPUs "
+        "are needed)",
         fix=fix,
+        at=("models", name),
     )
 
 
@@ -296,21 +301,20 @@ def _why(memory: _Memory, count: int) -> str:
     """Return the reasoning for a number of GPUs."""
     facts = memory.facts
     text = (
-        f"{count}: weights {facts.weight_bytes / _GB:.1f} GB (by {facts.weights_from}) over "
-        f"{count} x "
-        f"{memory.share / _GB:.0f} GB usable; {_held(memory, count)}"
+        f"{count}: weights {facts.weight_bytes / _GB:.1f} GB (by {facts.weights_from}) "
+        f"over {count} x {memory.share / _GB:.0f} GB usable; {_held(memory, count)}"
     )
     if facts.heads and count > 1:
         text += f"; {facts.heads} heads divide by {count}"
     if 0 < facts.longest < facts.context:
         text += (
-            f"; options.max_model_len ({facts.context}) is above the {facts.longest} tokens of "
-            "its config, which vLLM refuses "
-            "(VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 in the profile's env allows it)"
+            f"; options.max_model_len ({facts.context}) is above the {facts.longest} tokens "
+            "of its config, which vLLM refuses (VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 in the profile's "
+            "env allows it)"
         )
     fewer = [n for n in range(1, count) if _divides(facts, n) and memory.contexts(n) >= 1]
     if fewer and not memory.starts(fewer[-1]) and memory.contexts(fewer[-1]) >= CONTEXTS:
-        text += f"; {fewer[-1]} would do with a lower options.max_model_len than {facts.context}"
+        text += f"; {fewer[-1]} would be enough with options.max_model_len below {facts.context}"
     return text
 
 
@@ -343,9 +347,9 @@ def _need(memory: _Memory, count: int, reasoning: str) -> GpuNeed:
 
 def _as_said(asked: int, gpus: int | None, options: Mapping[str, Any]) -> str:
     return (
-        f"{asked} as the spec says"
+        f"{asked} (given in the spec)"
         if gpus is not None
-        else f"{asked} as its options say ({_said(options)})"
+        else f"{asked} (given in its options: {_said(options)})"
     )
 
 
@@ -360,6 +364,7 @@ def _number(name: str, options: Mapping[str, Any], option: str, default: float) 
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise UserError(
-            f"models.{name}.options.{option}: {value!r} is not a number; valid: e.g. {default or 4}"
+            f"{value!r} is not a number; valid: e.g. {default or 4}",
+            at=("models", name, "options", option),
         )
     return float(value)

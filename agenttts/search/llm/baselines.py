@@ -9,8 +9,11 @@ import random
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field
+
+from agenttts.errors import located
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
 from agenttts.search.llm.base import Chat, LLMError
@@ -20,6 +23,7 @@ from agenttts.search.llm.proposer import AllocationProposer, LLMSession
 from agenttts.search.llm.reading import read_guidelines
 from agenttts.search.llm.task_description import TaskDescription
 from agenttts.space import SearchSpace
+from agenttts.spec.section import Options
 
 _MOST_SENTENCES = 8
 
@@ -27,14 +31,21 @@ _MOST_SENTENCES = 8
 class LLMSearcher(Searcher):
     """A model that proposes whole batches.
 
-    Option ``llm``: the session with the model. Without one, all allocations are drawn at random.
+    ``llm`` is the session with the model. Without one, all allocations are drawn at random.
     """
 
     asks_llm: ClassVar[bool] = True
     seed_role = "the seed of every question to the model, and the allocations that it leaves open"
 
-    def __init__(self, space: SearchSpace, seed: int = 0, *, llm: LLMSession | None = None) -> None:
-        super().__init__(space, seed)
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int = 0,
+        options: Options | None = None,
+        *,
+        llm: LLMSession | None = None,
+    ) -> None:
+        super().__init__(space, seed, options)
         self._link = llm
         self._prompts = Prompts(space, llm.task_description if llm else TaskDescription())
         self._proposer = AllocationProposer(llm, self._prompts, self.name) if llm else None
@@ -110,28 +121,36 @@ class AgentHPOSearcher(LLMSearcher):
         )
 
 
+class MLCopilotOptions(Options):
+    """The options of `mlcopilot`."""
+
+    knowledge: Annotated[Sequence[str], Field(description="a list of runs or tables")] = ()
+    """Finished searches: each a run's directory, its ``trials.parquet`` or a replay table."""
+
+
 class MLCopilotSearcher(LLMSearcher):
     """MLCopilot: proposes from the experience of finished searches.
 
-    Source: arXiv 2304.14979.
-
-    Option ``knowledge``: those searches, each as a run's directory, its ``trials.parquet`` or a
-    replay table. The prompt has the most similar ones, and the knowledge that the model itself
-    first wrote from them.
+    Source: arXiv 2304.14979. The prompt has the most similar searches, and the knowledge that the
+    model itself first wrote from them.
     """
 
     name = "mlcopilot"
+    options_model = MLCopilotOptions
+    options: MLCopilotOptions
 
     def __init__(
         self,
         space: SearchSpace,
         seed: int = 0,
+        options: MLCopilotOptions | None = None,
         *,
-        knowledge: Sequence[str] | str = (),
         llm: LLMSession | None = None,
     ) -> None:
-        super().__init__(space, seed, llm=llm)
-        self._experience: list[Experience] = most_similar(load_experience(knowledge), space)
+        super().__init__(space, seed, options, llm=llm)
+        with located("options", "knowledge"):
+            experience = load_experience(self.options.knowledge)
+        self._experience: list[Experience] = most_similar(experience, space)
 
     def _chat(self, n: int, limit: int | None) -> Chat:
         lines = None if limit is None else max(2, limit // 4)

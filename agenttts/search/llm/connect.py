@@ -96,8 +96,9 @@ def check_key(section: AgentSection) -> None:
     if name and not usable_key(key):
         problem = "holds something else than a key" if key else "is not set in this environment"
         raise MissingRequirement(
-            f"agent.api_key_env: {shown_variable(name)} {problem}",
+            f"{shown_variable(name)} {problem}",
             fix="export it in this shell, then launch again (the controller's job inherits it)",
+            at=("api_key_env",),
         )
 
 

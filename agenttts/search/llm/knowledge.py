@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, located
 from agenttts.space import SearchSpace
 from agenttts.tables.aggregate import scored
 from agenttts.tables.schema import AFTER_SEARCH, read_trials
@@ -62,11 +62,11 @@ def load_experience(sources: Sequence[str]) -> list[Experience]:
     Raises:
         UserError: A source is missing, damaged or without a score; the message names it.
     """
-    if isinstance(sources, str) or not all(isinstance(source, str) for source in sources):
-        raise UserError(
-            f"search.options.knowledge: {sources!r} is not valid; valid: a list of runs or tables"
-        )
-    return [_load(Path(source).expanduser()) for source in sources]
+    found = []
+    for number, source in enumerate(sources):
+        with located(number):
+            found.append(_load(Path(source).expanduser()))
+    return found
 
 
 def most_similar(experience: Sequence[Experience], space: SearchSpace) -> list[Experience]:
@@ -86,13 +86,11 @@ def most_similar(experience: Sequence[Experience], space: SearchSpace) -> list[E
 def _load(path: Path) -> Experience:
     table = path / "trials.parquet" if path.is_dir() else path
     if not table.is_file():
-        raise UserError(
-            f"search.options.knowledge: {path} is neither a finished run nor a table of results"
-        )
+        raise UserError(f"{path} is neither a finished run nor a table of results", at=())
     title = table.parent.name if table.name == "trials.parquet" else table.stem
     points = _trial_points(table) if _is_trials(table) else _replay_points(table)
     if not points:
-        raise UserError(f"search.options.knowledge: {table} has no trial with a score")
+        raise UserError(f"{table} has no trial with a score", at=())
     return Experience(title, tuple(sorted(points, key=lambda point: -point[1])))
 
 
@@ -102,7 +100,7 @@ def _is_trials(table: Path) -> bool:
     try:
         return "allocation" in pl.read_parquet_schema(table)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"search.options.knowledge: {table}: not Parquet: {error}") from None
+        raise UserError(f"{table}: not Parquet: {error}", at=()) from None
 
 
 def _trial_points(table: Path) -> list[Point]:
@@ -123,15 +121,16 @@ def _replay_points(table: Path) -> list[Point]:
         else:
             frame = pl.read_csv(table, infer_schema_length=None)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"search.options.knowledge: {table}: not a table: {error}") from None
+        raise UserError(f"{table}: not a table: {error}", at=()) from None
     stages = [c.removesuffix(".model") for c in frame.columns if c.endswith(".model")]
     needed = [f"{stage}.samples" for stage in stages] + ["score"]
     missing = [name for name in needed if name not in frame.columns]
     if not stages or missing:
         lacking = f"; missing: {', '.join(missing)}" if missing else ""
         raise UserError(
-            f"search.options.knowledge: {table}: not a replay table; "
-            f"it needs STAGE.model and STAGE.samples for every stage, and score{lacking}"
+            f"{table}: not a replay table; "
+            f"it needs STAGE.model and STAGE.samples for every stage, and score{lacking}",
+            at=(),
         )
     points: list[Point] = []
     for row in frame.iter_rows(named=True):

@@ -16,7 +16,9 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
 
 from agenttts.inference.base import Prompt
 from agenttts.sandbox import Limits, Outcome
@@ -31,7 +33,7 @@ from agenttts.tasks.chatdev.programs import (
     without_comments,
 )
 from agenttts.tasks.chatdev.prompts import coding_prompt, repair_prompt, review_prompt
-from agenttts.tasks.options import SPLIT_RULES, Rule, check_options
+from agenttts.tasks.options import SplitOptions
 
 _SHOWN_ERROR = 800
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
@@ -145,15 +147,32 @@ class DynamicTesting(_Programming):
         return repair_prompt(example.data["requirement"], self.earlier(outputs), report)
 
 
-class ChatDev(Task):
-    """Coding, static testing and dynamic testing.
+class ChatDevOptions(SplitOptions):
+    """The options of `chatdev`."""
 
-    Options:
-        search_examples, hub_split, records_key: See `agenttts.tasks.loading.source`.
-        embedding_model: A directory; unset: the model installed where trials run.
-        run_seconds: Seconds that a program may run before it counts as started.
-        run_memory_mb: Memory of a program.
-    """
+    embedding_model: Annotated[
+        str | None, Field(description="the directory of a sentence embedding model")
+    ] = None
+    """A directory; unset: the model installed where trials run."""
+    run_seconds: Annotated[
+        float, Field(gt=0, le=60, description="seconds, above 0 and at most 60")
+    ] = 3.0
+    """Seconds that a program may run before it counts as started."""
+    run_memory_mb: Annotated[int, Field(ge=128, description="a whole number of 128 or more")] = 512
+    """Memory of a program, in MB."""
+
+    @field_validator("embedding_model")
+    @classmethod
+    def _check_directory(cls, value: str | None) -> str | None:
+        if value is not None and not Path(value).expanduser().is_dir():
+            raise ValueError(
+                f"{value!r} is not valid; valid: the directory of a sentence embedding model"
+            )
+        return value
+
+
+class ChatDev(Task):
+    """Coding, static testing and dynamic testing."""
 
     name = "chatdev"
     description = (
@@ -161,45 +180,29 @@ class ChatDev(Task):
     )
     stages = (Coding(), StaticTesting(), DynamicTesting())
     main_metric = "dynamic_testing.consistency"
+    options_model = ChatDevOptions
 
     def load(self, config: TaskConfig) -> list[Example]:
-        check_options(self.name, config.options, _RULES)
+        options: ChatDevOptions = self.read_options(config.options)
         return load_requirements(
             config.data,
             split=config.split,
             examples=config.examples,
             seed=config.seed,
             report=config.report,
-            **{name: value for name, value in config.options.items() if name in SPLIT_RULES},
+            search_examples=options.search_examples,
+            hub_split=options.hub_split,
+            records_key=options.records_key,
         )
 
-    def toolbox_settings(self, options: Mapping[str, Any]) -> ToolboxSettings:
-        check_options(self.name, options, _RULES)
+    def toolbox_settings(self, options: Any) -> ToolboxSettings:
+        given: ChatDevOptions = self.read_options(options)
         return ToolboxSettings(
             runs_code=True,
             embeds=True,
-            limits=Limits(
-                seconds=float(options.get("run_seconds", 3)),
-                memory_mb=options.get("run_memory_mb", 512),
-            ),
-            embedding_model=options.get("embedding_model"),
+            limits=Limits(seconds=given.run_seconds, memory_mb=given.run_memory_mb),
+            embedding_model=given.embedding_model,
         )
-
-
-_RULES = {
-    **SPLIT_RULES,
-    "embedding_model": Rule(
-        "the directory of a sentence embedding model",
-        lambda value: type(value) is str and Path(value).expanduser().is_dir(),
-    ),
-    "run_seconds": Rule(
-        "seconds, above 0 and at most 60",
-        lambda value: type(value) in (int, float) and 0 < value <= 60,
-    ),
-    "run_memory_mb": Rule(
-        "a whole number of 128 or more", lambda value: type(value) is int and value >= 128
-    ),
-}
 
 
 def _rank(program: Program) -> tuple[bool, ...]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agenttts.errors import UserError
+from agenttts.errors import UserError, dotted
 from agenttts.inference.base import Prompt
 from agenttts.spec import load_strict
 from agenttts.spec.load import read_text
@@ -32,7 +32,7 @@ from agenttts.tasks.declarative.document import (
 from agenttts.tasks.loading.records import KINDS, Record
 from agenttts.tasks.loading.report import convert
 from agenttts.tasks.loading.source import example_id, read_source, take_split
-from agenttts.tasks.options import SPLIT_RULES, check_options
+from agenttts.tasks.options import SplitOptions
 from agenttts.tasks.user_tasks import missing_file
 
 
@@ -105,15 +105,15 @@ class DeclarativeStage(StageDefinition):
         """Return the record's fields that the stage uses, each with the key that uses it."""
         document = self._document
         found = {
-            variable: ".".join(("stages", self.name, *key))
+            variable: dotted(("stages", self.name, *key))
             for key, template in templates(document)
             for variable in sorted(variables(template) - set(stages))
             if not (variable == CANDIDATES and key[0] == "fuse")
         }
         if isinstance(document.choices, str):
-            found.setdefault(document.choices, f"stages.{self.name}.choices")
+            found.setdefault(document.choices, dotted(("stages", self.name, "choices")))
         for metric, field in document.metrics.items():
-            found.setdefault(field, f"stages.{self.name}.metrics.{metric}")
+            found.setdefault(field, dotted(("stages", self.name, "metrics", metric)))
         return found
 
     def lists(self) -> list[str]:
@@ -151,15 +151,14 @@ class DeclarativeStage(StageDefinition):
         try:
             return compiled(template).render({**example.data, **outputs})
         except Exception as error:  # a template may fail in as many ways as Python
-            where = ".".join(("stages", self.name, *key))
-            raise UserError(f"{where}: example '{example.id}': {error}") from error
+            at = ("stages", self.name, *key)
+            raise UserError(f"example '{example.id}': {error}", at=at) from error
 
 
 class DeclarativeTask(Task):
-    """A task described by its file.
+    """A task described by its file."""
 
-    Its options are those of `agenttts.tasks.loading.source`.
-    """
+    options_model = SplitOptions
 
     def __init__(self, document: Document, source: str) -> None:
         self.name = document.name
@@ -170,19 +169,20 @@ class DeclarativeTask(Task):
         self._source = source
 
     def load(self, config: TaskConfig) -> list[Example]:
-        check_options(self.name, config.options, SPLIT_RULES)
+        options: SplitOptions = self.read_options(config.options)
         if not config.data:
             raise UserError(
-                f"task.data: task '{self.name}' has no data set of its own; name a file of "
+                f"task '{self.name}' has no data set of its own; name a file of "
                 "records (.jsonl: an object a line, or "
-                f"another of {', '.join(KINDS)})"
+                f"another of {', '.join(KINDS)})",
+                at=("data",),
             )
         source = read_source(
             config.data,
             {},
             split=config.split,
-            hub_split=config.options.get("hub_split", ""),
-            records_key=config.options.get("records_key", ""),
+            hub_split=options.hub_split,
+            records_key=options.records_key,
             fields=[(field,) for field in self._fields()],
         )
         examples = convert(
@@ -195,7 +195,7 @@ class DeclarativeTask(Task):
             examples,
             split=config.split,
             examples=config.examples,
-            search_examples=config.options.get("search_examples"),
+            search_examples=options.search_examples,
             seed=config.seed,
             data=config.data,
         )

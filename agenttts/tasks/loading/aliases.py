@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from agenttts.errors import Unavailable, UserError
+from agenttts.errors import UserError
 from agenttts.tasks.loading.answers import ANSWER_ID, answer_ids
 from agenttts.tasks.loading.records import Record, RecordSet, read_file
 from agenttts.tasks.loading.report import LoadReport, convert
@@ -47,10 +47,11 @@ class AliasFile:
         ids = [answer_ids(record, fields) for record in data.records]
         if not any(ids) and not any(ANSWER_ID in record.values for record in data.records):
             raise UserError(
-                f"task.options.aliases: no record of {data.source} has a field '{ANSWER_ID}' "
+                f"no record of {data.source} has a field '{ANSWER_ID}' "
                 "by which its answer could be "
                 f"found in {self.path}; leave the option out, or name the data set as it was "
-                "first released"
+                "first released",
+                at=("options", "aliases"),
             )
         found = sum(any(self.names.get(ident) for ident in given) for given in ids)
         return [f"{found} of {len(ids)} records have answers with aliases in {self.path}"]
@@ -68,12 +69,11 @@ def read_aliases(file: str) -> AliasFile:
     try:
         data = read_file(Path(file).expanduser(), fields=[_IDS])
         names = dict(_entry(record) for record in data.records)
-    except Unavailable as error:
-        raise Unavailable(f"task.options.aliases: {error.what}", fix=error.fix) from None
     except UserError as error:
-        raise UserError(f"task.options.aliases: {error}") from None
+        error.at = ("options", "aliases")
+        raise
     if not names:
-        raise UserError(f"task.options.aliases: {data.source} holds no records")
+        raise UserError(f"{data.source} holds no records", at=("options", "aliases"))
     return AliasFile(data.source, names)
 
 

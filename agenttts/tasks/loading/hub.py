@@ -53,7 +53,7 @@ def hub_id(data: str) -> HubId | None:
     if match is None:
         if marked:
             raise UserError(
-                f"task.data: '{data}' is no data set id; valid: hf:NAME[:CONFIG][@REVISION]"
+                f"'{data}' is no data set id; valid: hf:NAME[:CONFIG][@REVISION]", at=("data",)
             )
         return None
     found = HubId(match["name"], match["config"], match["revision"])
@@ -102,8 +102,8 @@ def choose_split(data_set: str, splits: Sequence[str], wanted: str) -> str:
     if name not in splits:
         names = ["search", "test", *(s for s in splits if s not in ("search", "test"))]
         raise UserError(
-            f"task.split: hub data set '{data_set}' has no split '{name}'; "
-            f"{valid_names(name, names)}"
+            f"hub data set '{data_set}' has no split '{name}'; {valid_names(name, names)}",
+            at=("split",),
         )
     return name
 
@@ -114,8 +114,9 @@ def _load(hub: HubId) -> Any:
         import datasets
     except ImportError:
         raise MissingRequirement(
-            f"task.data: reading '{hub.name}' takes the Python package 'datasets'",
+            f"reading '{hub.name}' takes the Python package 'datasets'",
             fix="pip install 'agenttts-hpc[hub]'",
+            at=("data",),
         ) from None
     try:
         return datasets.load_dataset(hub.name, hub.config, revision=hub.revision)
@@ -123,8 +124,8 @@ def _load(hub: HubId) -> Any:
         ValueError
     ) as error:  # an unknown or missing configuration; the library lists the valid ones
         raise UserError(
-            f"task.data: hub data set '{hub.name}': {_one_line(error)}; valid: "
-            "hf:NAME[:CONFIG][@REVISION]"
+            f"hub data set '{hub.name}': {_one_line(error)}; valid: hf:NAME[:CONFIG][@REVISION]",
+            at=("data",),
         ) from error
     except (
         Exception
@@ -132,18 +133,20 @@ def _load(hub: HubId) -> Any:
         if isinstance(error, RuntimeError) and _SCRIPT in str(error):
             config = f":{hub.config}" if hub.config else "[:CONFIG]"
             raise UserError(
-                f"task.data: hub data set '{hub.name}' is a script ({_one_line(error)}), and "
+                f"hub data set '{hub.name}' is a script ({_one_line(error)}), and "
                 "the library 'datasets' runs none; "
                 "name its conversion to Parquet instead: "
-                f"hf:{hub.name}{config}@{PARQUET_REVISION}, or a file of its records"
+                f"hf:{hub.name}{config}@{PARQUET_REVISION}, or a file of its records",
+                at=("data",),
             ) from error
         raise MissingRequirement(
-            f"task.data: hub data set '{hub.name}' can neither be downloaded from here nor is "
+            f"hub data set '{hub.name}' can neither be downloaded from here nor is "
             "it in this machine's "
             f"cache ({type(error).__name__}: {_one_line(error)})",
             fix="check the id; then, on a login node with Internet access and with HF_HOME on "
             "a file system this "
             f'machine sees too, run: python -c "{_fetch(hub)}"',
+            at=("data",),
         ) from error
 
 

@@ -56,8 +56,9 @@ def read_converted(
     try:
         if not configs:
             raise UserError(
-                f"task.data: '{name}' has no files CONFIG/SPLIT/NUMBER.parquet in its revision "
-                f"{PARQUET_REVISION}"
+                f"'{name}' has no files CONFIG/SPLIT/NUMBER.parquet in its revision "
+                f"{PARQUET_REVISION}",
+                at=("data",),
             )
         chosen = _choose_config(name, config, configs)
         splits = list(dict.fromkeys(parts[1] for parts in layout if parts[0] == chosen))
@@ -88,15 +89,17 @@ def _choose_config(name: str, config: str | None, configs: Sequence[str]) -> str
     if config is None:
         if len(configs) > 1 and _DEFAULT_CONFIG not in configs:
             raise UserError(
-                f"task.data: hub data set '{name}' has {len(configs)} configurations; name one: "
-                f"hf:{name}:CONFIG@{PARQUET_REVISION}; valid: {', '.join(configs)}"
+                f"hub data set '{name}' has {len(configs)} configurations; name one: "
+                f"hf:{name}:CONFIG@{PARQUET_REVISION}; valid: {', '.join(configs)}",
+                at=("data",),
             )
         return _DEFAULT_CONFIG if _DEFAULT_CONFIG in configs else configs[0]
     if config not in configs:
         raise UserError(
-            f"task.data: hub data set '{name}' has no configuration '{config}' in its revision "
+            f"hub data set '{name}' has no configuration '{config}' in its revision "
             f"{PARQUET_REVISION}; "
-            f"{valid_names(config, configs)}"
+            f"{valid_names(config, configs)}",
+            at=("data",),
         )
     return config
 
@@ -112,8 +115,9 @@ def _on_hub(name: str, config: str | None) -> _Files:
         import huggingface_hub as hub
     except ImportError:
         raise MissingRequirement(
-            f"task.data: reading '{name}' takes the Python package 'huggingface_hub'",
+            f"reading '{name}' takes the Python package 'huggingface_hub'",
             fix="pip install 'agenttts-hpc[hub]'",
+            at=("data",),
         ) from None
     where: dict[str, Any] = {"repo_type": "dataset", "revision": PARQUET_REVISION}
 
@@ -141,7 +145,7 @@ def _not_here(
     reason = " ".join(str(error).split()).rstrip(".")[:300]
     only = f", allow_patterns={f'{config}/*'!r}" if config else ""
     return MissingRequirement(
-        f"task.data: the conversion to Parquet of hub data set '{name}' ({PARQUET_REVISION}) "
+        f"the conversion to Parquet of hub data set '{name}' ({PARQUET_REVISION}) "
         "can neither be downloaded from "
         f"here nor is it in this machine's cache ({type(error).__name__}: {reason}){more}",
         fix="check the id; then, on a login node with Internet access and with HF_HOME on a "
@@ -149,4 +153,5 @@ def _not_here(
         'too, run: python -c "import huggingface_hub; '
         f"huggingface_hub.snapshot_download({name!r}, repo_type='dataset', "
         f'revision={PARQUET_REVISION!r}{only})"',
+        at=("data",),
     )

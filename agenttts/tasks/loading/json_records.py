@@ -101,8 +101,8 @@ _VALID = (
 
 def _key_of_no_use(path: Path, key: str, form: str) -> UserError:
     return UserError(
-        f"task.options.records_key: '{key}' is a key of a document, and {path} holds {form}; "
-        "leave it out"
+        f"'{key}' is a key of a document, and {path} holds {form}; leave it out",
+        at=("options", "records_key"),
     )
 
 
@@ -199,7 +199,7 @@ def _from_document(
             f"{path}: holds {len(found)} lists of objects, and which of them are the records "
             f"cannot be told: {names}"
             f"{', ...' if len(found) > _KEYS_LISTED else ''}; name one with "
-            "task.options.records_key"
+            "the option records_key"
         )
     else:
         names = ", ".join(map(str, [*document][:_KEYS_LISTED])) or "none"
@@ -243,15 +243,15 @@ def _lists_of_objects(document: Mapping[str, Any], fields: Fields) -> list[tuple
 def _named(
     path: Path, document: Mapping[str, Any], key: str, found: Sequence[tuple[str, ...]]
 ) -> tuple[str, ...]:
-    """Return the keys that ``task.options.records_key`` names."""
+    """Return the keys that the option ``records_key`` names."""
     for keys in ((key,), tuple(key.split("."))):
         value = _value_under(document, keys)
         if _is_list_of_objects(value) or value == []:
             return keys
     names = [".".join(keys) for keys in found[:_KEYS_LISTED]]
     raise UserError(
-        f"task.options.records_key: {path} has no list of objects under '{key}'; "
-        f"{valid_names(key, names)}"
+        f"{path} has no list of objects under '{key}'; {valid_names(key, names)}",
+        at=("options", "records_key"),
     )
 
 

@@ -101,21 +101,24 @@ def _check_there(path: Path) -> None:
     if path.is_dir():
         raise UserError(
             f"{path} is a directory; valid: a file ({_kinds()}), or hf:{path} if it is a "
-            "Hugging Face data set"
+            "Hugging Face data set",
+            at=("data",),
         )
     if not path.exists():
         raise Unavailable(
-            f"data file {path} does not exist", fix=f"name one that does ({_neighbours(path)})"
+            f"data file {path} does not exist",
+            fix=f"name one that does ({_neighbours(path)})",
+            at=("data",),
         )
     if not path.is_file():  # a pipe or a device, which might never end
-        raise UserError(f"{path} is not a file; valid: a file ({_kinds()})")
+        raise UserError(f"{path} is not a file; valid: a file ({_kinds()})", at=("data",))
 
 
 def _check_no_key(path: Path, key: str, what: str) -> None:
     if key:
         raise UserError(
-            f"task.options.records_key: '{key}' is a key of a JSON document, and {path} is "
-            f"{what}; leave it out"
+            f"'{key}' is a key of a JSON document, and {path} is {what}; leave it out",
+            at=("options", "records_key"),
         )
 
 

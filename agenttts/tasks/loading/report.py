@@ -104,7 +104,7 @@ def convert(
     total = len(data.records)
     if skipped > report.skip_bad:
         raise UserError(
-            f"{reasons[0]} (bad records: {skipped} of {total}; task.skip_bad, now "
+            f"{reasons[0]} (bad records: {skipped} of {total}; skip_bad, now "
             f"{report.skip_bad}, is how many may be "
             "skipped)"
         )

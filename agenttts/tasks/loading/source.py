@@ -53,13 +53,13 @@ def read_source(
     if hub is not None:
         if records_key:
             raise UserError(
-                f"task.options.records_key: '{data}' is a hub data set, not a JSON document; "
-                "leave it out"
+                f"'{data}' is a hub data set, not a JSON document; leave it out",
+                at=("options", "records_key"),
             )
         return read_hub(hub, hub_split if split in SPLITS else split)
     check_split(split)
     if hub_split:
-        raise UserError(f"task.options.hub_split: '{data}' is no hub data set; leave it out")
+        raise UserError(f"'{data}' is no hub data set; leave it out", at=("options", "hub_split"))
     found = read_file(data_file(data, built_in), fields=fields, key=records_key)
     if data.startswith(BUILT_IN_PREFIX):
         return dataclasses.replace(found, source=data)
@@ -86,7 +86,7 @@ def check_split(split: str) -> None:
         UserError: Only a hub data set may have the split.
     """
     if split not in SPLITS:
-        raise UserError(f"task.split: unknown split '{split}'; {valid_names(split, SPLITS)}")
+        raise UserError(f"unknown split '{split}'; {valid_names(split, SPLITS)}", at=("split",))
 
 
 def data_file(data: str, built_in: Mapping[str, Path]) -> Path:
@@ -95,7 +95,9 @@ def data_file(data: str, built_in: Mapping[str, Path]) -> Path:
         return Path(data).expanduser()
     name = data.removeprefix(BUILT_IN_PREFIX)
     if name not in built_in:
-        raise UserError(f"task.data: no built-in data set '{name}'; {valid_names(name, built_in)}")
+        raise UserError(
+            f"no built-in data set '{name}'; {valid_names(name, built_in)}", at=("data",)
+        )
     return built_in[name]
 
 
@@ -126,11 +128,12 @@ def take_split(
     wanted = available if examples is None else examples
     if wanted > available or available == 0:
         left = f", and {skipped} of them are the search split's" if skipped else ""
-        hint = "; task.options.search_examples says how many" if split == "test" else ""
+        hint = "; the option search_examples says how many" if split == "test" else ""
         raise UserError(
-            f"task.examples: {wanted or 'no'} examples asked for, but '{data}' has "
+            f"{wanted or 'no'} examples asked for, but '{data}' has "
             f"{len(items)}{left}{hint}; "
-            f"valid for split '{split}': at most {available}"
+            f"valid for split '{split}': at most {available}",
+            at=("examples",),
         )
     return shuffled[skipped : skipped + wanted]
 

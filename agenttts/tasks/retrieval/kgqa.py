@@ -7,7 +7,7 @@ QA; the references are triples of a knowledge graph.
 from __future__ import annotations
 
 from agenttts.tasks.base import Example, Task, TaskConfig
-from agenttts.tasks.options import ALIASES, MAX_CANDIDATES, SPLIT_RULES, check_options
+from agenttts.tasks.options import QAOptions
 from agenttts.tasks.retrieval.data import arranged
 from agenttts.tasks.retrieval.kgqa_data import load_triples
 from agenttts.tasks.retrieval.kgqa_prompts import TRIPLES
@@ -41,12 +41,6 @@ class KnowledgeGraphQA(Task):
 
     The candidates of an example are its crucial triples and the first 100 of its 2-hop triples that
     are not gold, shuffled with the run's seed. The crucial triples are the gold ids.
-
-    Options:
-        max_candidates: Keep the crucial triples and enough others, drawn by seed, to reach this
-            number.
-        aliases: A file of other names of the answers.
-        search_examples, hub_split, records_key: See `agenttts.tasks.loading.source`.
     """
 
     name = "kgqa"
@@ -56,23 +50,24 @@ class KnowledgeGraphQA(Task):
     )
     stages = (TripleRetrieval(), TripleAnswer())
     main_metric = "answer.em"
+    options_model = QAOptions
 
     def load(self, config: TaskConfig) -> list[Example]:
-        check_options(self.name, config.options, _RULES)
-        given = dict(config.options)
-        trimmed = given.pop("max_candidates", None)
+        options: QAOptions = self.read_options(config.options)
         found = load_triples(
             config.data,
             split=config.split,
             examples=config.examples,
             seed=config.seed,
             report=config.report,
-            **given,
+            search_examples=options.search_examples,
+            hub_split=options.hub_split,
+            records_key=options.records_key,
+            aliases=options.aliases,
         )
         return [
-            arranged(e, max_candidates=trimmed, shuffle=True, seed=config.seed).to_example()
-            for e in found
+            arranged(
+                example, max_candidates=options.max_candidates, shuffle=True, seed=config.seed
+            ).to_example()
+            for example in found
         ]
-
-
-_RULES = {**SPLIT_RULES, "aliases": ALIASES, "max_candidates": MAX_CANDIDATES}

@@ -12,12 +12,14 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from agenttts.inference.base import Prompt
 from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
 from agenttts.tasks.metrics import exact_match, set_overlap, token_overlap
-from agenttts.tasks.options import ALIASES, MAX_CANDIDATES, SPLIT_RULES, Rule, check_options
+from agenttts.tasks.options import QAOptions
 from agenttts.tasks.retrieval.data import RetrievalExample, arranged, load_retrieval
 from agenttts.tasks.retrieval.prompts import (
     PASSAGES,
@@ -126,16 +128,15 @@ class Answer(StageDefinition):
         return {"em": exact_match(output, answers), **overlap}
 
 
-class RetrievalQA(Task):
-    """Retrieval, then question answering.
+class RetrievalOptions(QAOptions):
+    """The options of `retrieval_qa`."""
 
-    Options:
-        max_candidates: Keep the gold references and enough others, drawn by seed, to reach this
-            number, in the order of the data.
-        shuffle: Put the references of each example in an order drawn by seed.
-        aliases: A file of other names of the answers.
-        search_examples, hub_split, records_key: See `agenttts.tasks.loading.source`.
-    """
+    shuffle: Annotated[bool, Field(description="true or false")] = False
+    """Put the references of each example in an order drawn by seed, not in that of the data."""
+
+
+class RetrievalQA(Task):
+    """Retrieval, then question answering."""
 
     name = "retrieval_qa"
     description = (
@@ -144,32 +145,30 @@ class RetrievalQA(Task):
     )
     stages = (Retrieval(), Answer())
     main_metric = "answer.em"
+    options_model = RetrievalOptions
 
     def load(self, config: TaskConfig) -> list[Example]:
-        check_options(self.name, config.options, _RULES)
-        given = dict(config.options)
-        trimmed = given.pop("max_candidates", None)
-        shuffled = given.pop("shuffle", False)
+        options: RetrievalOptions = self.read_options(config.options)
         found = load_retrieval(
             config.data,
             split=config.split,
             examples=config.examples,
             seed=config.seed,
             report=config.report,
-            **given,
+            search_examples=options.search_examples,
+            hub_split=options.hub_split,
+            records_key=options.records_key,
+            aliases=options.aliases,
         )
         return [
-            arranged(e, max_candidates=trimmed, shuffle=shuffled, seed=config.seed).to_example()
-            for e in found
+            arranged(
+                example,
+                max_candidates=options.max_candidates,
+                shuffle=options.shuffle,
+                seed=config.seed,
+            ).to_example()
+            for example in found
         ]
-
-
-_RULES = {
-    **SPLIT_RULES,
-    "aliases": ALIASES,
-    "max_candidates": MAX_CANDIDATES,
-    "shuffle": Rule("true or false", lambda value: isinstance(value, bool)),
-}
 
 
 def _first_line(text: str) -> str:

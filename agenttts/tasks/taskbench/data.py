@@ -195,7 +195,7 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
     except FileNotFoundError:
         raise Unavailable(
             f"there is no file {path} with the descriptions of the tools",
-            fix=f"name it with task.options.tools, or put {TOOLS_FILE} beside the data",
+            fix=f"name it with the option tools, or put {TOOLS_FILE} beside the data",
         ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
@@ -228,9 +228,10 @@ def _tools_file(data: str, tools: str) -> Path:
         return Path(tools).expanduser()
     if not data.startswith(BUILT_IN_PREFIX) and hub_id(data) is not None:
         raise UserError(
-            f"task.options.tools: missing; hub data set '{data}' has no descriptions of its "
+            f"missing; hub data set '{data}' has no descriptions of its "
             "tools beside it: name the "
-            f"{TOOLS_FILE} that belongs to it"
+            f"{TOOLS_FILE} that belongs to it",
+            at=("options", "tools"),
         )
     file = data_file(data, BUILT_IN)
     if data.startswith(BUILT_IN_PREFIX):

@@ -11,12 +11,14 @@ import dataclasses
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from agenttts.inference.base import Prompt
 from agenttts.tasks.base import Example, Fusion, StageDefinition, Task, TaskConfig
 from agenttts.tasks.metrics import rouge_l, set_overlap
-from agenttts.tasks.options import SPLIT_RULES, Rule, check_options
+from agenttts.tasks.options import SplitOptions
 from agenttts.tasks.taskbench.arguments import argument_overlap, name_overlap
 from agenttts.tasks.taskbench.data import TaskBenchExample, load_requests, tool_name
 from agenttts.tasks.taskbench.prompts import (
@@ -155,13 +157,15 @@ class ParameterPrediction(PlanStage):
         return {**overlap, "name_f1": name_overlap(output, record).f1}
 
 
-class TaskBench(Task):
-    """Decomposition, tool selection and parameter prediction.
+class TaskBenchOptions(SplitOptions):
+    """The options of `taskbench`."""
 
-    Options:
-        tools: The file of the tools' descriptions; unset: ``tool_desc.json`` beside the data.
-        search_examples, hub_split, records_key: See `agenttts.tasks.loading.source`.
-    """
+    tools: Annotated[str, Field(min_length=1, description="the path of a tool_desc.json")] = ""
+    """The file of the tools' descriptions; unset: ``tool_desc.json`` beside the data."""
+
+
+class TaskBench(Task):
+    """Decomposition, tool selection and parameter prediction."""
 
     name = "taskbench"
     description = (
@@ -170,21 +174,19 @@ class TaskBench(Task):
     )
     stages = (Decomposition(), ToolSelection(), ParameterPrediction())
     main_metric = "parameter_prediction.f1"
+    options_model = TaskBenchOptions
 
     def load(self, config: TaskConfig) -> list[Example]:
-        check_options(self.name, config.options, _RULES)
+        options: TaskBenchOptions = self.read_options(config.options)
         found = load_requests(
             config.data,
             split=config.split,
             examples=config.examples,
             seed=config.seed,
             report=config.report,
-            **config.options,
+            search_examples=options.search_examples,
+            hub_split=options.hub_split,
+            records_key=options.records_key,
+            tools=options.tools,
         )
         return [example.to_example() for example in found]
-
-
-_RULES = {
-    **SPLIT_RULES,
-    "tools": Rule("the path of a tool_desc.json", lambda value: type(value) is str and value != ""),
-}

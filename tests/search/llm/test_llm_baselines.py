@@ -1,18 +1,17 @@
 """The LLM baselines: what each asks, and what happens when the model fails."""
 
-import json
-
 import polars as pl
 import pytest
 
 from agenttts.errors import UserError
 from agenttts.replay.table import load_table
-from agenttts.search import TrialResult, create
+from agenttts.search import TrialResult, create, create_for
 from agenttts.search.llm.baselines import LLMSearcher
 from agenttts.search.llm.knowledge import load_experience, most_similar
 from agenttts.search.llm.prompts import allocation_text
 from agenttts.search.llm.transcript import Transcript
 from agenttts.space import SearchSpace, Stage
+from agenttts.spec import load_spec
 from tests.support.llm import SPACE, allocation, scripted_session
 
 METHODS = ("llm_zs", "agenthpo", "mlcopilot")
@@ -171,9 +170,11 @@ def test_knowledge_that_is_none_is_refused(tmp_path):
             create("mlcopilot", SPACE, knowledge=sources)
 
 
-def test_objects_are_no_options_of_a_spec():
-    for method in METHODS:
-        with pytest.raises(UserError, match="no option 'llm'"):
-            create(method, SPACE, **json.loads('{"llm": "x"}'))
-    with pytest.raises(UserError, match="no option 'proposer'"):
-        create("agenttts", SPACE, proposer="x")
+@pytest.mark.parametrize("option", ["llm", "proposer", "seed", "space"])
+def test_objects_are_no_options_of_a_spec(scripted_spec, option):
+    for method in [*METHODS, "agenttts"]:
+        spec = load_spec(scripted_spec(search__method=method, search__options={option: "x"}))
+        with pytest.raises(
+            UserError, match=rf":\d+: search.options.{option}: .* no option '{option}'"
+        ):
+            create_for(spec)

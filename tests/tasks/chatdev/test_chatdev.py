@@ -205,6 +205,7 @@ def test_a_whole_run(cli, chatdev_spec, tmp_path):
 def test_without_a_container_it_takes_an_opt_in_by_name(cli, chatdev_spec, tmp_path):
     done = cli("launch", chatdev_spec, "--set", "task.run_code_on_host=false")
     assert done.returncode == 2
-    assert "task.run_code_on_host: true" in done.stderr
-    assert "container.image" in done.stderr
+    assert "task.run_code_on_host: this task runs programs" in done.stderr
+    assert "set run_code_on_host: true" in done.stderr
+    assert "name an image in the section container" in done.stderr
     assert not (tmp_path / "results").exists()

@@ -123,7 +123,7 @@ def test_a_wrong_record_is_named_with_its_line_and_who_needs_it(make, change, wo
 
 def test_data_and_options_are_asked_for(make):
     task_file, data = make()
-    with pytest.raises(UserError, match=r"task\.data"):
+    with pytest.raises(UserError, match=r"^data: .* name a file"):
         create(task_file).load(TaskConfig(data=""))
     with pytest.raises(UserError, match="did you mean 'search_examples'"):
         create(task_file).load(TaskConfig(data=data, options={"search_example": 1}))

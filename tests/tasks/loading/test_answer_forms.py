@@ -191,17 +191,17 @@ def test_aliases_in_other_forms_of_file(two_wiki, form):
 def test_a_malformed_file_of_aliases_is_refused(two_wiki, text, expected):
     (two_wiki / "a.json").write_text(text)
     config = TaskConfig(str(two_wiki / "dev.json"), options={"aliases": str(two_wiki / "a.json")}, report=LoadReport(9))  # fmt: skip
-    with pytest.raises(UserError, match=f"task.options.aliases: .*{expected}"):
+    with pytest.raises(UserError, match=f"^options.aliases: .*{expected}"):
         tasks.create("retrieval_qa").load(config)
 
 
 def test_a_file_of_aliases_that_is_missing_or_of_no_use(two_wiki):
     task = tasks.create("retrieval_qa")
-    with pytest.raises(Unavailable, match=r"task.options.aliases: .*none.json does not exist; .*id_aliases.json"):  # fmt: skip
+    with pytest.raises(Unavailable, match=r"^options.aliases: .*none.json does not exist; .*id_aliases.json"):  # fmt: skip
         task.load(TaskConfig(str(two_wiki / "dev.json"), options={"aliases": str(two_wiki / "none.json")}))  # fmt: skip
     with pytest.raises(UserError, match=r"no record of builtin:twohop has a field 'answer_id'"):
         task.load(TaskConfig("", options={"aliases": str(two_wiki / "id_aliases.json")}))
-    with pytest.raises(UserError, match=r"task.options.aliases: 3 is not valid; valid: the path of"):  # fmt: skip
+    with pytest.raises(UserError, match=r"^options.aliases: 3 is not valid; valid: the path of"):  # fmt: skip
         task.load(TaskConfig("", options={"aliases": 3}))
 
 

@@ -131,7 +131,7 @@ def test_an_object_with_what_records_have_is_one_record(tmp_path, indent):
 @pytest.mark.parametrize(
     ("value", "key", "expected"),
     [
-        ({"train": ROWS, "dev": ROWS}, "", "2 lists of objects, .* cannot be told: 'train', 'dev'; name one with task.options.records_key"),
+        ({"train": ROWS, "dev": ROWS}, "", "2 lists of objects, .* cannot be told: 'train', 'dev'; name one with the option records_key"),
         ({"a": {"x": ROWS}, "b": {"y": ROWS}}, "", "cannot be told: 'a.x', 'b.y'"),
         ({"train": ROWS, "dev": ROWS}, "dve", "no list of objects under 'dve'; valid: train, dev; did you mean 'dev'"),
         ({"train": ROWS, "note": "x"}, "note", "no list of objects under 'note'; valid: train"),
@@ -160,9 +160,7 @@ def test_the_user_names_the_key(tmp_path, key, first):
 def test_a_key_of_no_use(tmp_path, name):
     content = {"d.csv": table(ROWS), "d.parquet": parquet(ROWS), "d.jsonl": lines(ROWS)}[name]
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(
-        UserError, match=r"task.options.records_key: 'data' is a key .*leave it out"
-    ):
+    with pytest.raises(UserError, match=r"^options.records_key: 'data' is a key .*leave it out"):
         read_file(tmp_path / name, key="data")
 
 

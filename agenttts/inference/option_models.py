@@ -1,0 +1,75 @@
+"""The options of engines that load weights, declared without importing the engines."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, create_model
+
+from agenttts.errors import valid_names
+from agenttts.spec.section import Options
+
+# Set by the engine itself from the model's other keys.
+_MODEL_KEYS = {"model": "path", "revision": "revision"}
+_SHOWN = 5
+_LONG_LIST = 30
+
+
+class EngineOptions(Options):
+    """Base of the options of engines that load weights.
+
+    A value of type ``Any`` goes to a library, which checks it when the engine loads.
+    """
+
+    @classmethod
+    def valid_keys(cls, unknown: str) -> str:
+        if unknown in _MODEL_KEYS:
+            return f"it is set by the model's own key '{_MODEL_KEYS[unknown]}': move it there"
+        if len(cls.model_fields) <= _LONG_LIST:
+            return valid_names(unknown, cls.model_fields)
+        near = difflib.get_close_matches(unknown, cls.model_fields, n=_SHOWN, cutoff=0.5)
+        nearest = f"the nearest of its {len(cls.model_fields)}: {', '.join(near)}"
+        return f"{nearest if near else 'nothing is near'} (all of them: {cls.__doc__})"
+
+
+class TransformersOptions(EngineOptions):
+    """The options of the engine ``transformers``."""
+
+    batch_size: Annotated[int, Field(ge=1, description="a whole number of 1 or more")] = 32
+    """Rows at once."""
+    max_model_len: Annotated[int | None, Field(ge=1, description="a whole number of 1 or more")] = (
+        None
+    )
+    """Tokens of the context; None: as the model's configuration says."""
+    trust_remote_code: Annotated[bool, Field(description="true or false")] = False
+    # These go to AutoModelForCausalLM.from_pretrained.
+    attn_implementation: Any = None
+    device_map: Any = None
+    dtype: Any = None
+    max_memory: Any = None
+    subfolder: Any = None
+    use_safetensors: Any = None
+    variant: Any = None
+
+    def for_library(self) -> dict[str, Any]:
+        """Return the given options that go to the library as they are."""
+        own = {"batch_size", "max_model_len", "trust_remote_code"}
+        return self.model_dump(exclude_unset=True, exclude=own)
+
+
+@cache
+def named_options(file: Path) -> type[EngineOptions]:
+    """Return options with the names in a file, one a line, and values of any type."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    names = [line for line in lines if line and line[0] != "#" and line not in _MODEL_KEYS]
+    fields: dict[str, Any] = dict.fromkeys(names, (Any, None))
+    return create_model(
+        "NamedOptions",
+        __base__=EngineOptions,
+        __doc__=f"{file.name} in the package's folder {file.parent.name}, or the "
+        "documentation of the engine's arguments",
+        **fields,
+    )
