@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from agenttts.loop.hand_over import Place, parts_now
 from agenttts.loop.list_cost import (
     NO_ENGINES,
     EnginePlan,
@@ -52,6 +53,7 @@ class Worker:
         time_left: Seconds until its time limit.
         sleep_gb: Memory of the node, in GB, for engines that are asleep; 0: none may sleep.
         reserved_for: The only trials that it may take; None: any.
+        idle_for: Seconds that it has waited without a list.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Worker:
     time_left: float = math.inf
     sleep_gb: float = 0.0
     reserved_for: frozenset[str] | None = None
+    idle_for: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ class Policy:
         queue_share: GPU-seconds that a GPU may idle to avoid one second of a new worker's wait in
             the queue.
         most_new: The most new workers of all classes together; None: as the classes say.
+        hand_over: Whether trials may be evaluated in parts (`agenttts.loop.hand_over`). A worker
+            must then be able to draw only the leading stages of a trial.
     """
 
     slack: float = 2.0
@@ -114,6 +119,7 @@ class Policy:
     pause_seconds: float = 60.0
     queue_share: float = 0.25
     most_new: int | None = None
+    hand_over: bool = False
 
 
 DEFAULT_POLICY = Policy()
@@ -130,6 +136,8 @@ class TrialList:
         work_seconds: Seconds of drawing samples.
         begins: Seconds from now until the worker can begin.
         gpus: The worker's GPUs.
+        upto: By trial, how many leading stages to draw, for trials that another worker goes on
+            with. They are to be assigned again, without the samples that are stored by then.
     """
 
     worker: str
@@ -138,6 +146,7 @@ class TrialList:
     work_seconds: float
     begins: float
     gpus: int
+    upto: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -210,7 +219,10 @@ def assign(
     )
     unfit: dict[str, str] = {}
     fitting: list[TrialWork] = []
+    upto = problem.parts_now([t for t in trials if not t.alone]) if policy.hand_over else {}
     for trial in trials:
+        if trial.trial in upto:
+            trial = replace(trial, stages=trial.stages[: upto[trial.trial]])
         reason = problem.why_unfit(trial)
         if reason is None:
             fitting.append(trial)
@@ -218,7 +230,7 @@ def assign(
             unfit[trial.trial] = reason
     slots, waiting = problem.place_alone(fitting)
     waiting |= problem.place_shared([t for t in fitting if not t.alone], slots)
-    return problem.result(slots, waiting, unfit)
+    return problem.result(slots, waiting, unfit, upto)
 
 
 def worth_keeping(
@@ -230,8 +242,9 @@ def worth_keeping(
 ) -> bool:
     """Return whether a worker without a list should wait for its next one.
 
-    It should if its idling takes fewer GPU-seconds than a new worker's start, its engine starts,
-    and what the policy gives for the wait in the queue.
+    It should while its idling, with what it has idled since its last list, takes fewer GPU-seconds
+    than a new worker's start, the starts of its largest engines, and what the policy gives for the
+    wait in the queue. So idling never costs more than twice what the best decision would have.
 
     Args:
         worker: The worker.
@@ -242,15 +255,17 @@ def worth_keeping(
     """
     if not policy.more:
         return False
-    engines = {*worker.asleep, *([worker.awake] if worker.awake else [])}
-    rebuilt = math.fsum(costs[model].start_seconds for model in engines if model in costs)
+    engines = {*worker.asleep, *([worker.awake] if worker.awake else [])} & costs.keys()
+    # Engines that need fewer GPUs could as well be on a smaller worker.
+    most = max((costs[model].gpus for model in engines), default=0)
+    rebuilt = math.fsum(costs[m].start_seconds for m in sorted(engines) if costs[m].gpus == most)
     soonest = min((cost.start_seconds for cost in costs.values()), default=0.0)
     if worker.time_left - idle_seconds < max(rebuilt, soonest) * policy.time_margin:
         return False
     if new is None:
         return bool(engines)
     rebuilt += new.start_seconds + policy.queue_share * new.queue_seconds
-    return idle_seconds < rebuilt
+    return worker.idle_for + idle_seconds < rebuilt
 
 
 @dataclass(frozen=True)
@@ -341,6 +356,26 @@ class _Problem:
         self._singles: dict[str, _Part] = {}
         self._places = [*map(self._slot, workers), *map(self._new_slot, classes)]
         self._sleep_gb = max((place.kind[2] for place in self._places), default=0.0)
+
+    def parts_now(self, trials: Sequence[TrialWork]) -> dict[str, int]:
+        """Return, by trial, how many leading stages are due now, where it is not all."""
+        places = [
+            Place(w.gpus, w.asleep | ({w.awake} if w.awake else set()))
+            for w in self._workers
+            if w.reserved_for is None and w.models is None
+        ]
+        places += [
+            Place(c.gpus, live=False, queue_seconds=c.queue_seconds, start_seconds=c.start_seconds)
+            for c in self._classes
+            if c.most and c.models is None
+        ]
+        return parts_now(
+            trials,
+            places,
+            self._costs,
+            more=self._policy.more,
+            queue_share=self._policy.queue_share,
+        )
 
     # What fits where
 
@@ -748,11 +783,15 @@ class _Problem:
     # The result
 
     def result(
-        self, slots: Sequence[_Slot], waiting: Mapping[str, str], unfit: Mapping[str, str]
+        self,
+        slots: Sequence[_Slot],
+        waiting: Mapping[str, str],
+        unfit: Mapping[str, str],
+        upto: Mapping[str, int],
     ) -> Assignment:
         """Return the assignment, and which of the workers without a list should end."""
         used = [slot for slot in slots if slot.parts]
-        lists = [(slot.new, self._list(slot)) for slot in used]
+        lists = [(slot.new, self._list(slot, upto)) for slot in used]
         lists.sort(key=lambda pair: (pair[1].worker, pair[1].trials))
         assignment = Assignment(
             lists=tuple(part for new, part in lists if not new),
@@ -782,12 +821,14 @@ class _Problem:
         alike = [c for c in self._classes if c.gpus >= worker.gpus]
         return min(alike, key=lambda c: (c.gpus, c.queue_seconds, c.name), default=None)
 
-    def _list(self, slot: _Slot) -> TrialList:
+    def _list(self, slot: _Slot, upto: Mapping[str, int]) -> TrialList:
+        trials = tuple(sorted(t.trial for part in slot.parts for t in part.trials))
         return TrialList(
             worker=slot.name,
-            trials=tuple(sorted(t.trial for part in slot.parts for t in part.trials)),
+            trials=trials,
             engines=slot.engines,
             work_seconds=slot.work,
             begins=slot.begins,
             gpus=slot.gpus,
+            upto={trial: upto[trial] for trial in trials if trial in upto},
         )
