@@ -49,7 +49,8 @@ class Worker:
         awake: The model whose engine is loaded and awake; None if there is none.
         asleep: The models whose engines are asleep.
         models: The models that it can serve; None: all that its GPUs hold.
-        free_in: Seconds until it has done the lists that it was given.
+        free_in: Expected seconds until it has done the lists that it was given.
+        busy: Whether it has a list that is not done, whatever was expected.
         time_left: Seconds until its time limit.
         sleep_gb: Memory of the node, in GB, for engines that are asleep; 0: none may sleep.
         reserved_for: The only trials that it may take; None: any.
@@ -62,6 +63,7 @@ class Worker:
     asleep: frozenset[str] = frozenset()
     models: frozenset[str] | None = None
     free_in: float = 0.0
+    busy: bool = False
     time_left: float = math.inf
     sleep_gb: float = 0.0
     reserved_for: frozenset[str] | None = None
@@ -112,7 +114,7 @@ class Policy:
             must then be able to draw only the leading stages of a trial.
     """
 
-    slack: float = 2.0
+    slack: float = 2.5
     gpu_weight: float = 2.0
     time_margin: float = 1.25
     more: bool = True
@@ -255,17 +257,28 @@ def worth_keeping(
     """
     if not policy.more:
         return False
-    engines = {*worker.asleep, *([worker.awake] if worker.awake else [])} & costs.keys()
-    # Engines that need fewer GPUs could as well be on a smaller worker.
-    most = max((costs[model].gpus for model in engines), default=0)
-    rebuilt = math.fsum(costs[m].start_seconds for m in sorted(engines) if costs[m].gpus == most)
-    soonest = min((cost.start_seconds for cost in costs.values()), default=0.0)
-    if worker.time_left - idle_seconds < max(rebuilt, soonest) * policy.time_margin:
+    engines = {*worker.asleep, *([worker.awake] if worker.awake else [])}
+    # With less time left than an engine start takes, it could hardly take a list.
+    started = max((costs[m].start_seconds for m in engines or costs if m in costs), default=0.0)
+    if worker.time_left - idle_seconds < started * policy.time_margin:
         return False
+    return worker.idle_for + idle_seconds < _idle_limit(engines, costs, policy, new)
+
+
+def _idle_limit(
+    engines: Collection[str],
+    costs: Mapping[str, ModelCost],
+    policy: Policy,
+    new: ResourceClass | None,
+) -> float:
+    """Return the seconds for which a worker with these engines may idle."""
+    known = sorted(model for model in engines if model in costs)
+    # Engines that need fewer GPUs could as well be on a smaller worker.
+    most = max((costs[model].gpus for model in known), default=0)
+    starts = math.fsum(costs[m].start_seconds for m in known if costs[m].gpus == most)
     if new is None:
-        return bool(engines)
-    rebuilt += new.start_seconds + policy.queue_share * new.queue_seconds
-    return worker.idle_for + idle_seconds < rebuilt
+        return math.inf if known else 0.0
+    return starts + new.start_seconds + policy.queue_share * new.queue_seconds
 
 
 @dataclass(frozen=True)
@@ -309,6 +322,10 @@ class _Slot:
     @property
     def ends(self) -> float:
         return self.begins + self.seconds
+
+    @property
+    def engines_now(self) -> set[str | None]:
+        return {self.kind[0], *self.kind[1]}
 
     def emptied(self) -> _Slot:
         return _Slot(
@@ -374,7 +391,6 @@ class _Problem:
             places,
             self._costs,
             more=self._policy.more,
-            queue_share=self._policy.queue_share,
         )
 
     # What fits where
@@ -583,12 +599,42 @@ class _Problem:
         return self._one_by_one(stranded, slots, most_new)
 
     def _rank(self, pack: Sequence[_Slot], begins: float) -> tuple[float, float]:
-        """Return what is minimised: log(GPU-seconds) x weight + log(makespan), then the latter."""
-        makespan = max(0.0, _ends(pack) - begins)
-        used = [slot for slot in pack if slot.parts]
-        gpu_seconds = math.fsum((s.seconds + s.startup) * max(s.gpus, 1) for s in used)
+        """Return what is minimised: log(GPU-seconds) x weight + log(makespan), then the latter.
+
+        The GPU-seconds include the idling of workers that are kept until the next lists.
+        """
+        ends = _ends(pack)
+        gpu_seconds = 0.0
+        for slot in pack:
+            if slot.parts:
+                taken = slot.seconds + slot.startup + self._idling(slot, ends - slot.ends)
+            elif not slot.new:
+                taken = self._idling(slot, ends - slot.begins)
+            else:
+                continue
+            gpu_seconds += taken * max(slot.gpus, 1)
+        makespan = max(0.0, ends - begins)
         value = self._policy.gpu_weight * math.log(gpu_seconds + 1) + math.log(makespan + 1)
         return round(value, 9), makespan
+
+    def _idling(self, slot: _Slot, seconds: float) -> float:
+        """Return the seconds that a worker idles until the last list ends.
+
+        A worker for which that is too long ends at once. One without trials idles for nothing.
+        """
+        if not self._policy.more:
+            return 0.0
+        engines = {*slot.engines.asleep, slot.engines.awake} if slot.parts else slot.engines_now
+        limit = _idle_limit(
+            {m for m in engines if m},
+            self._costs,
+            self._policy,
+            self._instead_of(slot.gpus),
+        )
+        idle = seconds + self._policy.pause_seconds
+        if idle < limit:
+            return max(0.0, seconds)
+        return 0.0
 
     def _one_by_one(
         self, stranded: Sequence[_Part], slots: list[_Slot], most_new: int
@@ -800,7 +846,7 @@ class _Problem:
             unfit=unfit,
         )
         busy = {part.worker for part in assignment.lists}
-        idle = [w for w in self._workers if w.name not in busy and w.free_in <= 0]
+        idle = [w for w in self._workers if w.name not in busy and not w.busy and w.free_in <= 0]
         retire = tuple(
             worker.name
             for worker in idle
@@ -810,15 +856,15 @@ class _Problem:
                 assignment.makespan + self._policy.pause_seconds,
                 self._costs,
                 self._policy,
-                self._instead_of(worker),
+                self._instead_of(worker.gpus),
             )
         )
         return Assignment(
             assignment.lists, assignment.new, retire, assignment.waiting, assignment.unfit
         )
 
-    def _instead_of(self, worker: Worker) -> ResourceClass | None:
-        alike = [c for c in self._classes if c.gpus >= worker.gpus]
+    def _instead_of(self, gpus: int) -> ResourceClass | None:
+        alike = [c for c in self._classes if c.gpus >= gpus]
         return min(alike, key=lambda c: (c.gpus, c.queue_seconds, c.name), default=None)
 
     def _list(self, slot: _Slot, upto: Mapping[str, int]) -> TrialList:

@@ -38,21 +38,20 @@ def parts_now(
     costs: Mapping[str, ModelCost],
     *,
     more: bool,
-    queue_share: float,
 ) -> dict[str, int]:
     """Return, by trial, how many leading stages to draw now; other trials are evaluated whole.
 
     Leading stages of small models go to a smaller worker first if no worker that holds the trial's
     largest model runs yet: its start can wait. Stages of small models behind the last one of the
     largest model go to a smaller worker if they take more GPU-seconds there than starting the
-    largest model's engine again.
+    largest model's engine again. A second of waiting in the queue counts as one of the larger
+    worker.
 
     Args:
         trials: The trials that have no worker; none of them has to run alone.
         places: The workers, and the classes of which more may be started.
         costs: The models' costs.
         more: Whether another iteration is expected.
-        queue_share: As in `agenttts.loop.assignment.Policy`.
     """
     leading: dict[tuple[int, int], list[tuple[TrialWork, int]]] = {}
     trailing: dict[tuple[int, int], list[tuple[TrialWork, int]]] = {}
@@ -75,7 +74,7 @@ def parts_now(
             continue
         waiting = min(place.queue_seconds for place in large)
         saved = (most - less) * (work_seconds(parts, costs) + _starts(parts, costs, places, less))
-        if _smaller(places, less, most) and saved > queue_share * waiting * most:
+        if _smaller(places, less, most) and saved > waiting * most:
             found |= {trial.trial: upto for trial, upto in members}
     for (most, less), members in trailing.items():
         parts = [TrialWork(t.trial, t.stages[upto:]) for t, upto in members]
@@ -86,13 +85,13 @@ def parts_now(
         spent = less * _starts(parts, costs, places, less)
         if not any(place.live for place in small):
             spent += less * min(place.start_seconds for place in small)
-            spent += queue_share * min(place.queue_seconds for place in small) * most
+            spent += min(place.queue_seconds for place in small) * most
         if more:
             models = {s.model for t, upto in members for s in t.stages[:upto] if not s.empty}
             again = sum(costs[m].start_seconds for m in sorted(models) if costs[m].gpus == most)
             spent += most * again
             waits = [p.queue_seconds for p in places if p.gpus >= most and not p.live]
-            spent += queue_share * min(waits, default=0.0) * most
+            spent += min(waits, default=0.0) * most
         if saved > spent:
             found |= {trial.trial: upto for trial, upto in members}
     return found

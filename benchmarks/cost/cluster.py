@@ -69,7 +69,8 @@ class Bill:
     starts: int = 0
     jobs: int = 0
     lost_jobs: int = 0
-    unevaluated: int = 0
+    evaluated: int = 0
+    unfit: int = 0
 
     @property
     def gpu_hours(self) -> float:
@@ -177,6 +178,7 @@ def ideal(scale: Scale, cluster: Cluster, seed: int) -> Bill:
             busy[model] = busy.get(model, 0.0) + seconds
         bill.wall_seconds += max(busy.values(), default=0.0)
         bill.wall_seconds += cluster.pause_seconds if number else 0.0
+        bill.evaluated += len(allocations)
         for allocation, work in zip(allocations, works, strict=True):
             search.store(allocation, work)
     starts = {model: truth.start(model) for model in sorted(needed)}
@@ -238,6 +240,7 @@ def one_trial_an_element(scale: Scale, cluster: Cluster, seed: int) -> Bill:
                 bill.lost_jobs += 1
             ends.append(begin)
         bill.wall_seconds += max(ends) + (cluster.pause_seconds if number else 0.0)
+        bill.evaluated += len(allocations)
         for allocation, work in zip(allocations, works, strict=True):
             search.store(allocation, work)
     return bill
@@ -301,6 +304,8 @@ class WorkerRun:
                     self._done(live)
                 elif self._now == {"dies": live.dies, "limit": live.limit}.get(kind):
                     self._lost(live)
+        if self._unfinished or self._more:
+            raise RuntimeError(f"the search stopped at iteration {self._iteration}")
         return self.bill
 
     @property
@@ -348,7 +353,7 @@ class WorkerRun:
         for name in found.retire:
             self._retire(self._workers[name])
         for name in found.unfit:
-            self.bill.unevaluated += 1
+            self.bill.unfit += 1
             self._unassigned.discard(name)
             del self._unfinished[name]
         if found.waiting and not any(live.trials for live in self._workers.values()):
@@ -392,9 +397,8 @@ class WorkerRun:
             live.gpus,
             awake=live.awake,
             asleep=live.asleep,
-            free_in=max(0.0, live.expected_until - self._now, live.ready - self._now)
-            if live.trials
-            else 0.0,
+            free_in=max(0.0, live.expected_until - self._now) if live.trials else 0.0,
+            busy=bool(live.trials),
             time_left=live.limit - self._now,
             sleep_gb=live.gpus * self._cluster.sleep_gb_per_gpu,
             idle_for=max(0.0, self._now - live.idle_since),
@@ -490,6 +494,7 @@ class WorkerRun:
         self._close_iteration()
 
     def _finish(self, name: str) -> None:
+        self.bill.evaluated += 1
         allocation = self._unfinished.pop(name)
         self._search.store(allocation, self._search.work(name, allocation))
         self._unassigned.discard(name)
@@ -533,10 +538,3 @@ def _scaled(stage: StageWork, share: float) -> StageWork:
         stage.own_prompt_tokens * share,
         stage.own_decode_tokens * share,
     )
-
-
-WAYS: Mapping[str, str] = {
-    "one trial an element": "one job a trial",
-    "workers": "lists of trials for workers that stay",
-    "ideal": "each model started once, each distinct sample drawn once, no queue",
-}

@@ -24,8 +24,9 @@ SIZES: Mapping[str, ModelSize] = {
     "llama-8b": ModelSize(8.0e9, 16.1e9, 1, 32, 32 * 8 * 128 * 4),
     "llama-70b": ModelSize(70.6e9, 141e9, 4, 80, 80 * 8 * 128 * 4),
 }
-"""Parameters, bytes of weights (Qwen's: AWQ), GPUs of 80 GB, layers and KV bytes for one token, from
-the models' public configurations."""
+"""Parameters, bytes of weights (Qwen's: AWQ), GPUs of 80 GB, layers and KV bytes for one token.
+
+Source: the models' public configurations."""
 
 
 @dataclass(frozen=True)
