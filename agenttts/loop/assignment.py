@@ -5,9 +5,18 @@ pure function of descriptions (`assign`); the controller calls it for each itera
 a worker has died or has become free while trials wait.
 
 It finds the shortest makespan that its packing reaches, allows a longer one within `Policy.slack`,
-and takes the packing with the least product of makespan and a power of the
-GPU-seconds. So trials that need the same costly model go together unless the makespan suffers, and
-a further worker is started only for a time gain that is worth its engine starts.
+and takes the packing with the least product of makespan and a power of the GPU-seconds. The
+makespan is that of all lists, those given earlier included. So trials that need the same costly
+model go together unless the makespan suffers, and a further worker is started only for a time gain
+that is worth its engine starts.
+
+The controller calls it so, with its own records::
+
+    costs = Estimates(sizes, gpu, starts=starts, draws=draws).model_costs()
+    works = [trial_work(p.trial, p.allocation, tokens, examples, stored=stored) for p in pending]
+    found = assign(works, workers, classes, costs, Policy(more=True))
+
+A worker uses its models in the order ``TrialList.engines.visits``.
 """
 
 from __future__ import annotations
@@ -101,7 +110,7 @@ class Policy:
 
     Args:
         slack: To save GPU-seconds, the makespan may be longer than the shortest one that was found,
-            by ``slack - 1`` times that one's longest list.
+            by ``slack - 1`` times its length, counted from the start of its longest list.
         gpu_weight: How many percent of the makespan one percent of the GPU-seconds is worth.
         time_margin: A list of estimated length t is given to a worker only if ``time_margin * t``
             fits its time limit.
@@ -371,6 +380,7 @@ class _Problem:
         self._policy = policy
         self._plans: dict[tuple[object, frozenset[Signature]], EnginePlan] = {}
         self._singles: dict[str, _Part] = {}
+        self._end_of_earlier = max((worker.free_in for worker in workers), default=0.0)
         self._places = [*map(self._slot, workers), *map(self._new_slot, classes)]
         self._sleep_gb = max((place.kind[2] for place in self._places), default=0.0)
 
@@ -572,7 +582,8 @@ class _Problem:
             return self._one_by_one(stranded, slots, most_new)
         packs = [widest]
         shortest = widest
-        low = self._least_makespan(bundles, free)
+        # An end before the lists that were given earlier gains nothing.
+        low = max(self._least_makespan(bundles, free), self._end_of_earlier)
         for _ in range(_BISECTIONS):
             high = _ends(shortest)
             if high - low <= 0.01 * high:
@@ -585,8 +596,8 @@ class _Problem:
                 shortest = pack
                 packs.append(pack)
         # What lies before the longest list, such as a wait in the queue, may not be repeated.
-        length = max(slot.seconds for slot in shortest if slot.parts)
-        begins = _ends(shortest) - length
+        begins = _ends(shortest) - max(slot.seconds for slot in shortest if slot.parts)
+        length = max(_ends(shortest), self._end_of_earlier) - begins
         for step in range(1, _LONGER + 1):
             latest = begins + length * self._policy.slack ** (step / _LONGER)
             pack, left = self._pack(bundles, free, latest, most_new)
@@ -603,7 +614,7 @@ class _Problem:
 
         The GPU-seconds include the idling of workers that are kept until the next lists.
         """
-        ends = _ends(pack)
+        ends = max(_ends(pack), self._end_of_earlier)
         gpu_seconds = 0.0
         for slot in pack:
             if slot.parts:

@@ -59,8 +59,8 @@ def main() -> None:
     settings = {
         "no queue": plain,
         "1 h queue": replace(plain, queue_seconds=HOUR),
-        "1 h queue, a node failure in 20 h, limit 2 h": replace(
-            plain, queue_seconds=HOUR, failures_per_hour=0.05, time_limit=2 * HOUR
+        "1 h queue, a node failure in 5 h, limit 2 h": replace(
+            plain, queue_seconds=HOUR, failures_per_hour=0.2, time_limit=2 * HOUR
         ),
     }
     began = time.monotonic()
