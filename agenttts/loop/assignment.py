@@ -322,6 +322,7 @@ class _Slot:
     signatures: frozenset[Signature] = frozenset()
     engines: EnginePlan = NO_ENGINES
     work: float = 0.0
+    alone_starts: float = 0.0  # seconds that the trials would start engines, each by itself
     groups: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -490,8 +491,8 @@ class _Problem:
         engines = slot.engines
         if part.signature not in slot.signatures:
             engines = self._plan(slot.kind, slot.signatures | {part.signature})
-            # Together they must not start engines for longer than apart.
-            most = slot.engines.start_seconds + part.alone_starts
+            # Together the trials must not start engines for longer than each by itself would.
+            most = slot.alone_starts + part.alone_starts * len(part.trials)
             if engines.start_seconds > most * (1 + 1e-12):
                 return None
         if engines.seconds + work > room:
@@ -504,6 +505,7 @@ class _Problem:
     def _put(self, slot: _Slot, part: _Part, fit: _Fit) -> None:
         slot.parts.append(part)
         slot.engines = fit.engines
+        slot.alone_starts += part.alone_starts * len(part.trials)
         slot.work = fit.work
         slot.signatures = slot.signatures | {part.signature}
         for group, seconds in part.groups:

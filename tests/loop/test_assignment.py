@@ -27,8 +27,8 @@ from agenttts.loop.list_cost import (
     work_seconds,
 )
 
-PACKING_FACTOR = 1.3
-"""What the packing may be worse than the best, as it is a heuristic (1.23 in 630 random cases)."""
+PACKING_FACTOR = 1.5
+"""How many times as long as the best the packing may be; the worst of 2,000 random cases is 1.24."""
 FACTOR = Policy().slack * PACKING_FACTOR
 """The makespan, of these lists and of those given earlier, is at most this multiple of the shortest
 one, counted from the earliest moment at which a worker can begin."""
@@ -310,6 +310,19 @@ def test_a_worker_that_is_busy_is_waited_for_if_the_iteration_gets_no_longer() -
     found = assign(trials, [busy, short], [ResourceClass("four", 4, 3)], COSTS)
     assert found.new == ()
     assert [part.worker for part in found.lists] == ["b"]
+
+
+def test_one_large_worker_that_starts_at_once_takes_all_trials() -> None:
+    """Its engines cannot sleep, and the models of the trials alternate."""
+    trials = [
+        two_stages("t0", "l", 11, "l", 46), two_stages("t1", "s", 36, "l", 2),
+        two_stages("t2", "s", 29, "m", 49), two_stages("t3", "s", 7, "s", 51),
+        two_stages("t4", "m", 56, "m", 28), two_stages("t5", "m", 50, "m", 7),
+    ]  # fmt: skip
+    four = ResourceClass("four", 4, 1)
+    one = ResourceClass("one", 1, 2, queue_seconds=3600, sleep_gb=400)
+    found = assign(trials, [], [one, four], COSTS)
+    assert [part.worker for part in found.new] == ["four"]
 
 
 def test_small_trials_stay_off_large_workers() -> None:
