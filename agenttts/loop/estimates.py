@@ -1,0 +1,411 @@
+"""Estimates of engine starts and of generation, first from sizes, then from the run's records.
+
+Pure functions. `start_seconds` and `Throughput` know a model's size and a GPU's data sheet only.
+`Estimates` corrects them by what the run has measured so far.
+
+**Assumptions.** One step of generation reads all weights once and every context's KV cache once,
+at a fixed share of the GPU's memory bandwidth, or computes ``2 x parameters x batch`` FLOPs at a
+fixed share of its dense 16-bit rate, whichever takes longer (a roofline; Williams et al., 2009). A
+prompt is bound by computation alone. An engine start is imports, reading the weights, compiling or
+reading compiled code, and capturing CUDA graphs. The shares and constants are those of vLLM 0.26 on
+one H100 (``benchmarks/gpu/README.md``); for other GPUs and versions they are extrapolated, with an
+error of perhaps a factor of two until the run has records.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from agenttts.loop.list_cost import ModelCost, StageWork, TrialWork
+from agenttts.space import Allocation
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU by its data sheet.
+
+    Args:
+        bandwidth: Bytes that it reads from its memory in a second.
+        flops: Dense 16-bit floating-point operations a second.
+    """
+
+    bandwidth: float
+    flops: float
+
+
+GPUS: Mapping[str, Gpu] = MappingProxyType(
+    {
+        "b200": Gpu(8.0e12, 2250e12),
+        "gh200": Gpu(4.0e12, 989e12),
+        "h200": Gpu(4.8e12, 989e12),
+        "h100": Gpu(3.35e12, 989e12),
+        "a100": Gpu(2.0e12, 312e12),
+        "l40s": Gpu(0.864e12, 362e12),
+        "a40": Gpu(0.696e12, 150e12),
+        "a10": Gpu(0.6e12, 125e12),
+        "l4": Gpu(0.3e12, 121e12),
+        "v100": Gpu(0.9e12, 125e12),
+        "mi300x": Gpu(5.3e12, 1307e12),
+    }
+)
+"""Bandwidth and dense BF16 (V100: FP16) rates from NVIDIA's and AMD's data sheets, SXM where there
+are several; the A100 is that of 80 GB."""
+UNKNOWN_GPU = GPUS["a100"]
+"""Assumed where the name of the GPU says nothing."""
+
+_BANDWIDTH_SHARE = 0.8
+_FLOPS_SHARE = 0.685
+"""Shares of the data sheet that vLLM reaches: 161 tokens/s of one request of a 7B, and 44,600
+prompt tokens/s of it, on an H100 (``benchmarks/gpu/README.md``)."""
+_QUANTISED_FLOPS_SHARE = 0.5
+"""As `_FLOPS_SHARE` with weights of fewer than 12 bits, which are expanded before they multiply
+(assumed; no measurement here)."""
+_STEP_SECONDS = 0.5e-3
+_SEQUENCE_SECONDS = 8e-6
+"""Time of a step outside the model: for the batch, and for each sequence of it. Fitted to the 7B's
+tokens/s at 1 to 256 requests on an H100."""
+_PARALLEL_SHARE = 0.8
+"""Share of the sum of its GPUs' rates that a tensor-parallel engine reaches (assumed)."""
+_MOST_SEQUENCES = 256
+"""Requests that vLLM runs at a time by default (``max_num_seqs``)."""
+
+_IMPORT_SECONDS = 32.0
+_GRAPH_SECONDS = 4.0
+"""Seconds of importing vLLM in two processes, and of capturing CUDA graphs."""
+_COMPILE_SECONDS_A_LAYER = 0.57
+_CACHED_SECONDS_A_LAYER = 0.11
+"""Seconds to compile a layer, or to read its compiled code: 14 to 18 s and 3 s for 28 layers."""
+_PARALLEL_START_SECONDS = 10.0
+"""Seconds that a tensor-parallel engine starts longer (assumed: its processes and NCCL)."""
+LOCAL_READ_RATE = 3.0e9
+"""Bytes of weights read in a second from a local disk or the page cache (H100 host, 3.1 GB in 1 s).
+"""
+SHARED_READ_RATE = 0.75e9
+"""As `LOCAL_READ_RATE`, from a parallel file system: published starts of 151 s (41 GB, AWQ) and
+256 s (141 GB) from Lustre."""
+
+_NODE_MEMORY_RATE = 1.1e9
+"""Bytes of weights that the first sleep copies to the node's memory in a second: 13 to 16 s for
+15.2 GB, 2.0 s for 3.1 GB (it pins the memory)."""
+_WAKE_RATE = 30e9
+"""As above for waking and for later sleeps: 0.3 to 0.6 s for 15.2 GB."""
+
+_LATEST = 15
+"""Records of a model that count: its last ones."""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """A model's size.
+
+    Args:
+        params: Its parameters.
+        weight_bytes: Bytes of its weights; 0: two for each parameter.
+        gpus: GPUs of its engine.
+        layers: Its layers; 0: unknown.
+        kv_bytes_per_token: Bytes of KV cache for one token; 0: unknown.
+    """
+
+    params: float
+    weight_bytes: float = 0.0
+    gpus: int = 1
+    layers: int = 0
+    kv_bytes_per_token: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of the weights."""
+        return self.weight_bytes or 2.0 * self.params
+
+    @property
+    def depth(self) -> float:
+        """Layers; a rule of thumb (32 at 7e9 parameters, 80 at 70e9) where they are unknown."""
+        return self.layers or 80.0 * (self.params / 70e9) ** 0.4
+
+    @property
+    def cache_bytes(self) -> float:
+        """Bytes of KV cache for one token; by depth, for 8 heads of 128 in 16 bits, if unknown."""
+        return self.kv_bytes_per_token or self.depth * 8 * 128 * 2 * 2
+
+
+def find_gpu(name: str) -> Gpu | None:
+    """Return the GPU that a name speaks of, such as that of a ``gres`` or of ``nvidia-smi``."""
+    text = name.lower()
+    return next(
+        (GPUS[known] for known in sorted(GPUS, key=len, reverse=True) if known in text), None
+    )
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """A model on a kind of GPU: the seconds of a call, by the roofline."""
+
+    size: ModelSize
+    gpu: Gpu = UNKNOWN_GPU
+
+    @property
+    def prompt_tokens_per_second(self) -> float:
+        """Prompt tokens that it reads in a second."""
+        return self._flops / (2.0 * self.size.params)
+
+    def step_seconds(self, sequences: float, context: float) -> float:
+        """Return the seconds of one token for each of ``sequences`` sequences.
+
+        Args:
+            sequences: Sequences of the batch.
+            context: Mean tokens of their contexts.
+        """
+        bandwidth = self.gpu.bandwidth * _BANDWIDTH_SHARE * self._parallel
+        weights = self.size.bytes / bandwidth
+        compute = 2.0 * self.size.params * sequences / self._flops
+        caches = sequences * context * self.size.cache_bytes / bandwidth
+        return max(weights, compute) + caches + _STEP_SECONDS + sequences * _SEQUENCE_SECONDS
+
+    def tokens_per_second(self, sequences: float, context: float) -> float:
+        """Return the tokens generated in a second, without the reading of prompts.
+
+        Args:
+            sequences: Sequences of the call; at most vLLM's default number run at a time.
+            context: Mean tokens of their contexts.
+        """
+        at_once = max(1.0, min(sequences, _MOST_SEQUENCES))
+        return at_once / self.step_seconds(at_once, context)
+
+    def call_seconds(
+        self, prompt_tokens: float, decode_tokens: float, sequences: float, context: float
+    ) -> float:
+        """Return the seconds of a call.
+
+        Args:
+            prompt_tokens: Tokens of its distinct prompts.
+            decode_tokens: Tokens that it generates.
+            sequences: As for `tokens_per_second`.
+            context: As for `tokens_per_second`.
+        """
+        return prompt_tokens / self.prompt_tokens_per_second + decode_tokens / (
+            self.tokens_per_second(sequences, context)
+        )
+
+    @property
+    def _parallel(self) -> float:
+        gpus = max(self.size.gpus, 1)
+        return gpus * (_PARALLEL_SHARE if gpus > 1 else 1.0)
+
+    @property
+    def _flops(self) -> float:
+        quantised = self.size.bytes < 1.5 * self.size.params
+        share = _QUANTISED_FLOPS_SHARE if quantised else _FLOPS_SHARE
+        return self.gpu.flops * share * self._parallel
+
+
+def start_seconds(
+    size: ModelSize, *, compiled: bool = False, read_rate: float = SHARED_READ_RATE
+) -> float:
+    """Return the seconds of an engine start.
+
+    Args:
+        size: The model.
+        compiled: Whether its compiled code is in a cache.
+        read_rate: Bytes of weights that are read in a second.
+    """
+    layer = _CACHED_SECONDS_A_LAYER if compiled else _COMPILE_SECONDS_A_LAYER
+    parallel = _PARALLEL_START_SECONDS if size.gpus > 1 else 0.0
+    reading = size.bytes / read_rate
+    return _IMPORT_SECONDS + _GRAPH_SECONDS + layer * size.depth + reading + parallel
+
+
+@dataclass(frozen=True)
+class StartRecord:
+    """A measured engine start: the model and its seconds."""
+
+    model: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DrawRecord:
+    """What was measured of drawing samples from a model.
+
+    Args:
+        model: The model.
+        prompt_tokens: Prompt tokens computed.
+        decode_tokens: Tokens generated.
+        seconds: Wall seconds of generating.
+        sequences: Samples of a call.
+        context: Mean tokens of a context.
+    """
+
+    model: str
+    prompt_tokens: float
+    decode_tokens: float
+    seconds: float
+    sequences: float = _MOST_SEQUENCES
+    context: float = 1024.0
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What the run's models cost, by their sizes and the run's records so far.
+
+    A model's estimate is its estimate from sizes times the median ratio of its records (the last
+    15) to it. The median includes the ratio of all models together, as if it were one more record,
+    and that includes the ratio 1. So one slow start moves an estimate by half at most, three
+    records decide it, and a model without records follows the others (a slow file system slows all
+    starts).
+
+    Args:
+        sizes: The models' sizes, by name.
+        gpu: The kind of GPU.
+        read_rate: Bytes of weights that are read in a second.
+        compiled: Whether compiled code is kept between jobs; a model's first start compiles.
+        starts: The engine starts so far, in order.
+        draws: The draws so far, in order.
+        sequences: Samples of a call, for the rates of `model_cost`.
+        context: Mean tokens of a context, for these rates.
+    """
+
+    sizes: Mapping[str, ModelSize]
+    gpu: Gpu = UNKNOWN_GPU
+    read_rate: float = SHARED_READ_RATE
+    compiled: bool = False
+    starts: Sequence[StartRecord] = ()
+    draws: Sequence[DrawRecord] = ()
+    sequences: float = _MOST_SEQUENCES
+    context: float = 1024.0
+
+    def start_seconds(self, model: str) -> float:
+        """Return the expected seconds of the model's next engine start."""
+        return self._expected_start(model) * self._correction(model, self._start_ratios())
+
+    def speed(self, model: str) -> float:
+        """Return how many times the seconds of the roofline the model's draws take."""
+        return self._correction(model, self._draw_ratios())
+
+    def model_cost(self, model: str) -> ModelCost:
+        """Return the model's cost for the assignment of trials."""
+        size = self.sizes[model]
+        rates = Throughput(size, self.gpu)
+        slower = self.speed(model)
+        change = size.bytes / max(size.gpus, 1)
+        return ModelCost(
+            start_seconds=self.start_seconds(model),
+            tokens_per_second=rates.tokens_per_second(self.sequences, self.context) / slower,
+            prompt_tokens_per_second=rates.prompt_tokens_per_second / slower,
+            gpus=size.gpus,
+            asleep_gb=size.bytes / 1e9,
+            wake_seconds=change / _WAKE_RATE,
+            first_sleep_seconds=change / _NODE_MEMORY_RATE,
+            sleep_seconds=change / _WAKE_RATE,
+        )
+
+    def model_costs(self) -> dict[str, ModelCost]:
+        """Return the costs of all models, by name."""
+        return {model: self.model_cost(model) for model in self.sizes}
+
+    def _expected_start(self, model: str, earlier: int | None = None) -> float:
+        """Return the seconds by size of the start after ``earlier`` ones; None: after all."""
+        if earlier is None:
+            earlier = sum(record.model == model for record in self.starts)
+        return start_seconds(
+            self.sizes[model], compiled=self.compiled and earlier > 0, read_rate=self.read_rate
+        )
+
+    def _start_ratios(self) -> list[tuple[str, float]]:
+        counts: dict[str, int] = {}
+        ratios = []
+        for record in self.starts:
+            if record.model in self.sizes and record.seconds > 0:
+                earlier = counts.get(record.model, 0)
+                counts[record.model] = earlier + 1
+                expected = self._expected_start(record.model, earlier)
+                ratios.append((record.model, record.seconds / expected))
+        return ratios
+
+    def _draw_ratios(self) -> list[tuple[str, float]]:
+        ratios = []
+        for record in self.draws:
+            if record.model in self.sizes and record.seconds > 0:
+                expected = Throughput(self.sizes[record.model], self.gpu).call_seconds(
+                    record.prompt_tokens, record.decode_tokens, record.sequences, record.context
+                )
+                if expected > 0:
+                    ratios.append((record.model, record.seconds / expected))
+        return ratios
+
+    @staticmethod
+    def _correction(model: str, ratios: Sequence[tuple[str, float]]) -> float:
+        own: dict[str, list[float]] = {}
+        for name, ratio in ratios:
+            own.setdefault(name, []).append(math.log(ratio))
+        # One value a model, so that a model with many records does not speak for the others.
+        together = statistics.median(
+            [0.0, *(statistics.median(values[-_LATEST:]) for values in own.values())]
+        )
+        return math.exp(statistics.median([together, *own.get(model, [])[-_LATEST:]]))
+
+
+def expected_wait(waits: Iterable[float], default: float) -> float:
+    """Return the expected wait of a job in the queue.
+
+    Args:
+        waits: The seconds that the run's jobs have waited so far, in order.
+        default: What to expect before the first, which counts as one more wait.
+    """
+    return statistics.median([default, *list(waits)[-_LATEST:]])
+
+
+def trial_work(
+    trial: str,
+    allocation: Allocation,
+    tokens: Mapping[str, tuple[float, float]],
+    examples: int,
+    *,
+    stored: Mapping[str, int] | None = None,
+    fused: Mapping[str, float] | None = None,
+    alone: bool = False,
+) -> TrialWork:
+    """Return what a trial has to draw.
+
+    Prompts of a stage are the same for trials whose earlier choices are equal.
+
+    Args:
+        trial: The trial's name.
+        allocation: Its allocation.
+        tokens: By stage, tokens of a prompt and of a sample.
+        examples: Examples that it is evaluated on.
+        stored: By group (`sample_groups`), samples of each prompt that the store holds already.
+        fused: By stage whose samples a further call of the model fuses, the tokens that such a call
+            generates. It reads the prompt and all samples.
+        alone: Whether it must run alone.
+    """
+    stages = []
+    for choice, group in zip(allocation.choices, sample_groups(allocation), strict=True):
+        prompt, decode = tokens[choice.stage]
+        known = (stored or {}).get(group, 0)
+        missing = max(0, choice.samples - known)
+        fuses = choice.samples > 1 and missing > 0 and choice.stage in (fused or {})
+        stages.append(
+            StageWork(
+                choice.model,
+                group,
+                prompt_tokens=examples * prompt if missing else 0.0,
+                decode_tokens=examples * decode * missing,
+                own_prompt_tokens=examples * (prompt + decode * choice.samples) if fuses else 0.0,
+                own_decode_tokens=examples * (fused or {})[choice.stage] if fuses else 0.0,
+            )
+        )
+    return TrialWork(trial, tuple(stages), alone)
+
+
+def sample_groups(allocation: Allocation) -> tuple[str, ...]:
+    """Return, by stage, a name of the trial's prompts and the model that draws from them."""
+    groups = []
+    before = ""
+    for choice in allocation.choices:
+        groups.append(f"{before}{choice.stage}={choice.model}")
+        before += f"{choice} "
+    return tuple(groups)
