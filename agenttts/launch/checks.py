@@ -19,7 +19,12 @@ from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_names
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.engine_options import check_options
-from agenttts.inference.hub_snapshots import download_command, find_snapshot, hub_cache
+from agenttts.inference.hub_snapshots import (
+    download_command,
+    find_snapshot,
+    hub_cache,
+    with_places,
+)
 from agenttts.inference.model_files import check_model_files, check_there
 from agenttts.sandbox import check_sandbox
 from agenttts.spec import JobSpec, ServeAgent
@@ -104,8 +109,8 @@ def check_toolbox(task: Task, spec: JobSpec, profile: Profile) -> None:
 def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
     """Return the spec with hub ids replaced by directories of downloaded snapshots.
 
-    If trials reach no hub (in a container, on compute nodes), a model that was not downloaded is
-    unavailable.
+    They are those of models, and those in the options of engines (tokenizers, draft models). If
+    trials reach no hub (in a container, on compute nodes), what was not downloaded is unavailable.
     """
     offline = (
         scheduler_type(profile.kind).has_nodes
@@ -114,20 +119,23 @@ def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
     )
 
     def place(path: str, revision: str | None, key: str) -> str:
+        option = key.partition(".options.")[2]
+        what = _PLACES.get(option, "configuration") if option else "model"
         if Path(path).is_absolute():
             return path
-        found = find_snapshot(path, revision)
-        if found is not None and not offline and not _whole(found):
+        weights = what in ("model", "draft")
+        found = find_snapshot(path, revision, weights=weights)
+        if weights and found is not None and not offline and not _whole(found, what):
             return path  # the engine fetches the rest
         if found is None and offline:
             with checks.here():
                 raise Unavailable(
-                    f"{key}: the model '{path}' is no directory and is not in the hub's cache "
+                    f"{key}: the {what} '{path}' is no directory and is not in the hub's cache "
                     f"{hub_cache()}, and "
                     "trials cannot download it",
                     fix=f"run '{download_command(path, revision)}' here, with HF_HOME on a "
                     "file system that the "
-                    "compute nodes see, or give the model's directory",
+                    "compute nodes see, or give the directory",
                 )
         return str(found or path)
 
@@ -135,11 +143,17 @@ def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
     for name, model in spec.models.items():
         if model.engine != "scripted":
             path = place(model.path, model.revision, f"models.{name}.path")
-            model = model.model_copy(update={"path": path})
+            key = f"models.{name}.options"
+            options = with_places(model.options, model.revision, key, place)
+            model = model.model_copy(update={"path": path, "options": options})
         models[name] = model
     agent = spec.agent
-    if isinstance(agent, ServeAgent) and agent.model not in spec.models:
-        agent = agent.model_copy(update={"model": place(agent.model, None, "agent.model")})
+    if isinstance(agent, ServeAgent):
+        known = spec.models.get(agent.model)
+        path = agent.model if known else place(agent.model, None, "agent.model")
+        revision = known.revision if known else None
+        options = with_places(agent.options, revision, "agent.options", place)
+        agent = agent.model_copy(update={"model": path, "options": options})
     return spec.model_copy(update={"models": models, "agent": agent})
 
 
@@ -216,14 +230,15 @@ def _check_places(
 # Options that name a model or a part of one, and which part has to be there.
 _PLACES = {
     "tokenizer": "tokenizer",
+    "spec_model": "draft",
     "speculative_config.model": "draft",
     "speculative_config.tokenizer": "tokenizer",
 }
 
 
-def _whole(snapshot: Path) -> bool:
+def _whole(snapshot: Path, what: str) -> bool:
     try:
-        check_model_files("", snapshot, {})
+        check_model_files("", snapshot, {}, what)
     except Unavailable:
         return False
     return True

@@ -26,7 +26,7 @@ from agenttts.inference.partition import SamplePartition
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import PlannedTrial
 from agenttts.spec import JobSpec
-from agenttts.spec.paths import places_of_options
+from agenttts.spec.paths import named_places, places_of_options
 from agenttts.tables.schema import AFTER_SEARCH
 from agenttts.tasks.user_tasks import frozen_name
 from agenttts.trial.result import read_result
@@ -184,6 +184,7 @@ class JobBuilder:
         if self._container is not None:
             needs.append(self._container.image)
         needs += [Path(m.path) for m in models.values() if Path(m.path).is_absolute()]
+        needs += [place for m in models.values() for place in named_places(m.options).values()]
         return tuple(needs)
 
     def _command(

@@ -27,6 +27,7 @@ _MODEL_OPTIONS = (
     "chat_template",
     "hf_config_path",
     "generation_config",
+    "spec_model",
     "model",  # of the draft model, in speculative_config
 )
 """Engine options that may name a file or a directory."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from agenttts.inference.base import ModelConfig
 from agenttts.inference.partition import SamplePartition
-from agenttts.loop.job_builder import sample_partitions
+from agenttts.loop.job_builder import JobBuilder, sample_partitions
 from agenttts.run.journal import PlannedTrial
 from agenttts.space import Allocation, Choice
 
@@ -52,3 +55,25 @@ def test_no_more_parts_than_trials_run_at_once():
         SamplePartition(1, 2),
     ]
     assert all(sample_partitions(trial, TOGETHER, at_once=1) == {} for trial in TOGETHER)
+
+
+def test_a_node_must_see_the_places_that_engine_options_name(unstarted_run):
+    """Also one that is not there now: it is the node that has to say so."""
+    run = unstarted_run()
+    draft = {"model": "/nowhere/draft", "num_speculative_tokens": 2}
+    options = {"tokenizer": "/nowhere/tokenizer", "speculative_config": draft, "dtype": "auto"}
+    models = {
+        "small": ModelConfig("small", "/nowhere/small", options=options),
+        "large": ModelConfig("large", "org/large"),
+    }
+    builder = JobBuilder(
+        run, run.spec(), tokens=("token",), models=models, container=None, env={}, at_once=1,
+        samples=run.path / "samples",
+    )  # fmt: skip
+    needs = builder.request(TOGETHER[0], TOGETHER[:1]).needs
+    nowhere = [path for path in needs if path.is_relative_to("/nowhere")]
+    assert nowhere == [
+        Path("/nowhere/small"),
+        Path("/nowhere/tokenizer"),
+        Path("/nowhere/draft"),
+    ]

@@ -110,6 +110,9 @@ def model_facts(
             weights *= _METHOD_BITS["bitsandbytes"] / _DEFAULT_BITS
         elif not quantisation and not path.endswith(".gguf"):
             weights *= _loaded_bits(config, options, engine) / _stored_bits(config)
+    draft = _draft_bytes(options)
+    if draft:
+        weights, source = weights + draft, f"{source} and its draft model's"
     longest = options.get("max_model_len")
     return ModelFacts(
         weight_bytes=weights,
@@ -165,6 +168,19 @@ def _bytes_on_disk(path: Path, load_format: str) -> tuple[float | None, list[str
     if found.absent:
         return found.said, [file.name for file in found.absent]
     return float(sum(file.stat().st_size for file in found.files)), []
+
+
+def _draft_bytes(options: Mapping[str, Any]) -> float:
+    """Return the bytes of the weights of the draft model that the engine loads too.
+
+    0 without one, and for one whose files are not here.
+    """
+    draft = options.get("speculative_config")
+    place = draft.get("model") if isinstance(draft, Mapping) else None
+    place = place or options.get("spec_model")
+    if not isinstance(place, str) or not place.startswith("/"):
+        return 0.0
+    return _bytes_on_disk(Path(place), "")[0] or 0.0
 
 
 def _quantisation(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
