@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agenttts.files.access import check_readable
+
 MAIN = "main"
 
 
@@ -47,14 +49,25 @@ def find_snapshot(model_id: str, revision: str | None, *, weights: bool = True) 
         model_id: The hub id.
         revision: A branch, a tag or a commit; None for ``main``.
         weights: Whether it has to be a model. If not, a tokenizer or a configuration will do.
+
+    Raises:
+        PermissionError: A part of the cache is closed to this user.
     """
     folder = hub_cache() / f"models--{model_id.replace('/', '--')}"
     name = revision or MAIN
     try:
         commit = (folder / "refs" / name).read_text(encoding="ascii").strip()
+    except PermissionError:
+        raise
     except (OSError, ValueError):
         commit = name  # a commit is its own name
     snapshot = folder / "snapshots" / commit
+    try:
+        check_readable(snapshot)  # `glob` would find nothing in a directory that is closed
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return None
     signs = _SHOWS_A_MODEL if weights else _ANY_FILE
     shown = any(file.exists() for sign in signs for file in snapshot.glob(sign))
     return snapshot if shown else None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.errors import Unavailable
+from agenttts.files.access import check_readable, read_problem
 from agenttts.files.documents import read_object
 from agenttts.inference.fingerprint import WEIGHT_SUFFIXES
 from agenttts.inference.hub_snapshots import download_command
@@ -84,6 +85,14 @@ def check_model_files(
         Unavailable: A file is missing that the engine needs.
     """
     check_there(key, place)
+    try:
+        _check_whole(key, place, options, what)
+    except OSError as error:
+        raise _unreadable(key, place, error) from None
+
+
+def _check_whole(key: str, place: Path, options: Mapping[str, Any], what: str) -> None:
+    check_readable(place)
     if place.is_file():
         absent = _absent_parts(place) if place.suffix == ".gguf" else []
         if absent:
@@ -96,17 +105,20 @@ def check_model_files(
 
 
 def check_there(key: str, place: Path) -> None:
-    """Check that a model's place exists, if it is an absolute path.
+    """Check that a model's place exists and can be read, if it is an absolute path.
 
     Raises:
-        Unavailable: It does not exist.
+        Unavailable: It does not exist, or cannot be read.
     """
-    if place.is_absolute() and not place.exists():
+    problem = read_problem(place) if place.is_absolute() else None
+    if isinstance(problem, FileNotFoundError):
         raise Unavailable(
             f"{key}: there is nothing at {place}",
             fix="give the directory of a downloaded model ('agenttts-hpc models' prepares "
             "small ones to try things with)",
         )
+    if problem is not None:
+        raise _unreadable(key, place, problem)
 
 
 def _lacking(place: Path, options: Mapping[str, Any], what: str) -> str | None:
@@ -169,6 +181,7 @@ def _lacking_copy(copy: WeightFiles) -> str | None:
         names = [file.name for file in copy.absent]
         return f"lacks {_some(names)} of the {len(names) + len(copy.files)} files of its weights"
     for file in copy.files:
+        check_readable(file)
         size = file.stat().st_size
         if size == 0:
             return f"has {file.name}, which is empty"
@@ -287,6 +300,13 @@ def _absent_numbers(names: list[str]) -> list[str]:
 
 def _set_of(match: re.Match[str]) -> tuple[str, ...]:
     return match[1], match[3], match[4]
+
+
+def _unreadable(key: str, place: Path, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"{key}: {error.filename or place} cannot be read ({error.strerror})",
+        fix="make the model's files readable for you",
+    )
 
 
 def _incomplete(key: str, place: Path, lacks: str) -> Unavailable:

@@ -124,7 +124,16 @@ def with_snapshots(spec: JobSpec, profile: Profile, checks: Checks) -> JobSpec:
         if Path(path).is_absolute():
             return path
         weights = what in ("model", "draft")
-        found = find_snapshot(path, revision, weights=weights)
+        try:
+            found = find_snapshot(path, revision, weights=weights)
+        except OSError as error:
+            with checks.here():
+                raise Unavailable(
+                    f"{key}: the {what} '{path}' is looked for in the hub's cache, and "
+                    f"{error.filename} cannot be read ({error.strerror})",
+                    fix="make it readable for you, or set HF_HUB_CACHE to a cache that is",
+                ) from None
+            return path
         if weights and found is not None and not offline and not _whole(found, what):
             return path  # the engine fetches the rest
         if found is None and offline:
@@ -254,7 +263,7 @@ def check_writable(directory: Path, what: str, where: str) -> None:
 
     Raises:
         UserError: The path leads through a file.
-        MissingRequirement: The directory is not writable.
+        MissingRequirement: The directory is not writable, or not readable.
     """
     place = directory.absolute()
     while not place.exists() and place != place.parent:
@@ -266,5 +275,10 @@ def check_writable(directory: Path, what: str, where: str) -> None:
     if not os.access(place, os.W_OK | os.X_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
         raise MissingRequirement(
             f"{what} {directory}: {place} is not writable for you",
+            fix=f"choose another with {where}",
+        )
+    if place == directory.absolute() and not os.access(place, os.R_OK):
+        raise MissingRequirement(
+            f"{what} {directory}: {place} is not readable for you",
             fix=f"choose another with {where}",
         )

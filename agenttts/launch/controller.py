@@ -22,6 +22,7 @@ from agenttts.loop.controller_job import (
     run_token,
     warn_of_changed_weights,
 )
+from agenttts.run.access import check_access
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.starts import (
@@ -61,7 +62,7 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
         A function to call after `one_command`, or None. It runs the controller in this process.
         When it returns, the run is over or has failed.
     """
-    run.record()  # a record that the controller could not read is refused here
+    check_access(run)  # what the controller could not read is refused here
     scheduler = scheduler_of_controller(run, None)
     run.scheduler_logs.mkdir(exist_ok=True)
     if scheduler.runs_in_this_process:

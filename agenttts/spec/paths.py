@@ -155,7 +155,7 @@ def absolute_model_options(options: Mapping[str, Any], base: Path, key: str) -> 
 
 def places_of_options(options: Mapping[str, Any]) -> dict[str, Path]:
     """Return the existing paths among engine options, by key."""
-    return {name: place for name, place in named_places(options).items() if place.exists()}
+    return {name: place for name, place in named_places(options).items() if _there(place)}
 
 
 def named_places(options: Mapping[str, Any]) -> dict[str, Path]:

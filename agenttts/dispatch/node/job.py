@@ -178,7 +178,9 @@ class TrialJob:
         try:
             code = self._execute(command)
         except OSError as error:
-            end = AttemptEnd(problem=f"{command[0]}: {error.strerror}", node=_node())
+            # Of the program, or of a file that is looked at while it runs.
+            where = error.filename or command[0]
+            end = AttemptEnd(problem=f"{where}: {error.strerror}", node=_node())
             return self._finish(blame(end))
         except _LimitPassed as limit:
             return self._finish(*self._verdict(None, limit.overrun))

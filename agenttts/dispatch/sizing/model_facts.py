@@ -160,14 +160,17 @@ def _bytes_on_disk(path: Path, load_format: str) -> tuple[float | None, list[str
 
     The bytes are None if they cannot be known here.
     """
-    if path.suffix == ".gguf" and path.is_file():
-        return float(path.stat().st_size), []
-    found = weight_files(path, load_format) if path.is_dir() else None
-    if found is None:
+    try:
+        if path.suffix == ".gguf" and path.is_file():
+            return float(path.stat().st_size), []
+        found = weight_files(path, load_format) if path.is_dir() else None
+        if found is None:
+            return None, []
+        if found.absent:
+            return found.said, [file.name for file in found.absent]
+        return float(sum(file.stat().st_size for file in found.files)), []
+    except OSError:  # a directory that is closed: the checks of a launch report it
         return None, []
-    if found.absent:
-        return found.said, [file.name for file in found.absent]
-    return float(sum(file.stat().st_size for file in found.files)), []
 
 
 def _draft_bytes(options: Mapping[str, Any]) -> float:
