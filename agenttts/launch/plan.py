@@ -44,7 +44,7 @@ from agenttts.run.models import ModelFacts, find_facts, model_configs
 from agenttts.serving.served_model import check_agent
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec, ScriptedAgent, ServeAgent
-from agenttts.spec.paths import places_of_options
+from agenttts.spec.paths import check_characters, places_of_options
 from agenttts.tables.documents import printed
 from agenttts.tasks.base import Example, Task
 from agenttts.tasks.loading.report import LoadReport
@@ -209,6 +209,7 @@ def make_plan(
         UserError: The spec is wrong.
         MissingRequirement: Something is missing here.
     """
+    check_characters(str(results.absolute()), "results directory: its path")
     checks = Checks(dry_run=dry_run)
     profile = load_completed_profile(spec.cluster, profile_folders)
     scheduler = create_scheduler(profile, results.absolute() / spec.name)

@@ -19,7 +19,7 @@ from agenttts.run.journal import read_state
 def check_access(run: RunDirectory) -> None:
     """Check that a run's controller can read and write what it needs.
 
-    Files that do not exist are for others to report.
+    Files that do not exist, or are something else, are for others to report.
 
     Raises:
         MissingRequirement: A file or directory of the run is closed to this user.
@@ -45,11 +45,9 @@ def check_access(run: RunDirectory) -> None:
 
 def _check(path: Path, *, writable: bool) -> None:
     problem = read_problem(path)
-    if isinstance(problem, FileNotFoundError):
-        return
-    if problem is not None:
+    if isinstance(problem, PermissionError):
         raise _closed(path, "read")
-    if writable and not os.access(path, os.W_OK):
+    if problem is None and writable and not os.access(path, os.W_OK):
         raise _closed(path, "written")
 
 

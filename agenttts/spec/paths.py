@@ -62,6 +62,7 @@ def expanded(value: str, key: str) -> str:
                 f"{key}: '{value}' uses the variable {name}, which is {state}; export it, or "
                 "write the path out"
             )
+        check_characters(found, f"{key}: the value of the variable {name}")
         return found
 
     path = _VARIABLE.sub(replace, value)
@@ -83,9 +84,26 @@ def absolute(value: str, base: Path, key: str) -> str:
     """
     literal = base / value  # a name may contain a dollar sign
     path = (literal if _there(literal) else base / expanded(value, key)).absolute()
-    if path.name in ("", "..") or _there(path, Path.is_dir):
-        return str(path.resolve())
-    return str(path.parent.resolve() / path.name)
+    whole = path.name in ("", "..") or _there(path, Path.is_dir)
+    found = str(path.resolve() if whole else path.parent.resolve() / path.name)
+    check_characters(found, f"{key}: the path of '{value}'")
+    return found
+
+
+def check_characters(text: str, what: str) -> None:
+    """Check that a text from the system can be written into a file.
+
+    File names and variables may hold bytes that are no UTF-8. Python keeps each as half of a
+    surrogate pair.
+
+    Raises:
+        UserError: It cannot; the message begins with ``what``.
+    """
+    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
+        shown = text.encode("utf-8", "backslashreplace").decode()
+        raise UserError(
+            f"{what} holds bytes that are no UTF-8 text ({shown}); use a place whose path is UTF-8"
+        )
 
 
 def absolute_if_path(value: str, base: Path, key: str) -> str:
