@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import scheduler_type
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
+from agenttts.dispatch.slurm.syntax import memory_bytes, memory_times
 from agenttts.errors import MissingRequirement, Unavailable, UserError, valid_names
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.engine_options import check_options
@@ -179,7 +180,7 @@ def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> Gp
     else:
         _check_places(f"models.{name}", "path", model.path, model.options, checks)
     with checks.here():
-        return gpu_need(
+        need = gpu_need(
             name,
             model.path,
             model.params,
@@ -197,7 +198,31 @@ def model_need(name: str, spec: JobSpec, profile: Profile, checks: Checks) -> Gp
                 default=None,
             ),
         )
+        return _with_memory(need, profile)
     return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
+
+
+def _with_memory(need: GpuNeed, profile: Profile) -> GpuNeed:
+    """Return the need, with a word on jobs that have too little memory for the weights.
+
+    vLLM reads weights ahead from a network file system only if they fit in 90 % of the memory.
+    """
+    trial = profile.trial
+    each = memory_times(trial.mem_per_gpu, need.gpus) if trial.mem_per_gpu else trial.mem
+    size = memory_bytes(each) if each else None
+    if not (need.gpus and need.weight_bytes and size and scheduler_type(profile.kind).has_nodes):
+        return need
+    if size >= _MEMORY_PER_WEIGHTS * need.weight_bytes:
+        return need
+    return replace(
+        need,
+        reasoning=f"{need.reasoning}; a job of {each} is too small to read the weights ahead "
+        f"(below {_MEMORY_PER_WEIGHTS} x their size): raise trial.mem_per_gpu or trial.mem in the "
+        "profile",
+    )
+
+
+_MEMORY_PER_WEIGHTS = 1.2
 
 
 def check_agent_files(spec: JobSpec, checks: Checks) -> None:
