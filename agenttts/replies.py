@@ -336,7 +336,7 @@ def _chat_templates(directory: Path) -> list[str]:
 
 def _files(directory: Path, pattern: str) -> list[Path]:
     try:
-        return sorted(directory.glob(pattern))
+        return sorted(file for file in directory.glob(pattern) if file.is_file())
     except OSError:
         return []
 

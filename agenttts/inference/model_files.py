@@ -15,7 +15,7 @@ from typing import Any
 
 from agenttts.errors import Unavailable
 from agenttts.files.access import check_readable, read_problem
-from agenttts.files.documents import read_object
+from agenttts.files.documents import holds_object, read_object
 from agenttts.inference.fingerprint import WEIGHT_SUFFIXES
 from agenttts.inference.hub_snapshots import download_command
 
@@ -133,8 +133,12 @@ def _lacking(place: Path, options: Mapping[str, Any], what: str) -> str | None:
     gguf = any(place.glob("*.gguf"))
     usual = (None, "auto", "hf", "mistral")
     configured = options.get("hf_config_path") or options.get("config_format") not in usual
-    if not gguf and not configured and not any((place / name).is_file() for name in _CONFIGS):
-        return "has no config.json (nor Mistral's params.json)"
+    if not gguf and not configured:
+        configs = [place / name for name in _CONFIGS if (place / name).is_file()]
+        if not configs:
+            return "has no config.json (nor Mistral's params.json)"
+        if not any(map(holds_object, configs)):
+            return f"has a {configs[0].name} that holds no JSON object"
     tokenized = gguf or options.get("tokenizer") or options.get("skip_tokenizer_init") is True
     if what == "draft" or tokenized or (place / "adapter_config.json").is_file():
         return None
@@ -194,7 +198,7 @@ def _lacking_copy(copy: WeightFiles) -> str | None:
 
 
 def _lacking_tokenizer(place: Path) -> str | None:
-    if any(_TOKENIZER.search(file.name) and file.exists() for file in place.iterdir()):
+    if any(_TOKENIZER.search(file.name) and file.is_file() for file in place.iterdir()):
         return None
     return "has no tokenizer (tokenizer.json, tokenizer.model, vocab.json, tekken.json, ...)"
 

@@ -9,7 +9,6 @@ model loader (which of several copies of the weights it reads).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from agenttts.dispatch.sizing.context import longest_context, overridden
 from agenttts.dispatch.sizing.kv_cache import CacheSize, cache_size, integer, kv_heads
+from agenttts.files.documents import read_object
 from agenttts.inference.model_files import weight_files
 
 _FLOAT_BITS = {"float32": 32, "float": 32, "bfloat16": 16, "float16": 16, "half": 16, "float8": 8}
@@ -139,13 +139,9 @@ def read_config(path: str, overrides: object = None) -> dict[str, Any]:
     It is empty if there is none. The values of a multimodal model's language part replace the
     others.
     """
-    try:
-        document = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # a hub id, or a model without a config: the nominal size is used
-    if not isinstance(document, dict):
-        return {}
-    config = overridden(document, overrides)
+    # Empty for a hub id and for a model without a config: the nominal size is used.
+    document = read_object(Path(path) / "config.json")
+    config = overridden(document, overrides) if document else {}
     for name in ("thinker_config", "text_config", "llm_config", "language_config"):
         part = config.get(name)
         if isinstance(part, dict):
