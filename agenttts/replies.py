@@ -316,8 +316,8 @@ def _chat_templates(directory: Path) -> list[str]:
     """
     found: list[str] = []
     for file in (
-        *sorted(directory.glob("chat_template*.jinja")),
-        *sorted((directory / "additional_chat_templates").glob("*.jinja")),
+        *_files(directory, "chat_template*.jinja"),
+        *_files(directory / "additional_chat_templates", "*.jinja"),
     ):
         try:
             found.append(file.read_text(encoding="utf-8"))
@@ -332,6 +332,13 @@ def _chat_templates(directory: Path) -> list[str]:
             if isinstance(part, dict) and isinstance(part.get("template"), str)
         ]
     return found
+
+
+def _files(directory: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(file for file in directory.glob(pattern) if file.is_file())
+    except OSError:
+        return []
 
 
 def _added_tokens(directory: Path) -> dict[str, bool]:

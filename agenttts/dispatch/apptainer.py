@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agenttts.dispatch.node.devices import inside_container
 from agenttts.errors import MissingRequirement, Unavailable, UserError
+from agenttts.files.access import read_problem
 
 # A container for batch inference needs no hub and must send no usage statistics.
 OFFLINE = {
@@ -216,10 +217,17 @@ def check_runtime(container: Container) -> None:
 
 def check_image(container: Container) -> None:
     """Raise `MissingRequirement` if the image is absent."""
-    if not container.image.exists():
+    problem = read_problem(container.image)
+    if isinstance(problem, FileNotFoundError):
         raise MissingRequirement(
             f"{container.image} does not exist",
             fix=f"agenttts-hpc image build --output {container.image}",
+            at=("container", "image"),
+        )
+    if problem is not None:
+        raise MissingRequirement(
+            f"{container.image} cannot be read ({problem.strerror})",
+            fix="make it readable for you, or name an image that is",
             at=("container", "image"),
         )
 
@@ -228,9 +236,17 @@ def check_binds(container: Container) -> None:
     """Raise `Unavailable` if a bound directory is absent."""
     for bind in container.binds:
         source = bind.split(":")[0]
-        if not Path(source).exists():
+        try:
+            Path(source).stat()
+        except FileNotFoundError:
             raise Unavailable(
                 f"'{bind}' binds {source}, which does not exist",
                 fix="valid: HOST[:CONTAINER[:ro]]",
                 at=("container", "binds"),
-            )
+            ) from None
+        except OSError as error:
+            raise Unavailable(
+                f"'{bind}' binds {source}, which cannot be reached ({error.strerror})",
+                fix="name a place that you may enter",
+                at=("container", "binds"),
+            ) from None

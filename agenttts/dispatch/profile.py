@@ -17,7 +17,7 @@ from agenttts.dispatch.slurm import syntax as slurm_syntax
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import KeyPath, UserError, valid_names
 from agenttts.spec.load import read_text
-from agenttts.spec.paths import expanded
+from agenttts.spec.paths import check_characters, expanded
 from agenttts.spec.section import Section
 from agenttts.spec.strict import load_strict, load_with_source
 
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MAX_PREEMPTIONS = 20
 """Default of the times that a trial may lose its place to other jobs."""
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class JobResources(Section):
@@ -273,7 +274,14 @@ class Profile(Section):
     @field_validator("env")
     @classmethod
     def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
+        for name, text in value.items():
+            if not _VARIABLE_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is not a valid name of a variable; valid: letters, digits and _, "
+                    "first no digit"
+                )
+            if "\0" in text:
+                raise ValueError(f"the value of {name} holds a zero byte; valid: a text")
             if _looks_secret(name):
                 raise ValueError(
                     f"'{name}' looks like a secret, and profiles and runs are plain files; "
@@ -367,6 +375,7 @@ def _read(path: Path) -> Profile:
     """Return the profile in a file, with absolute paths and with its node files read."""
     profile, source = load_with_source(Profile, read_text(path, "cluster profile"), str(path))
     folder = path.absolute().parent
+    check_characters(str(folder), "cluster: the profile's folder")
     with source.located():
         container = profile.container
         if container is not None:

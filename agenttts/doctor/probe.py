@@ -5,7 +5,6 @@ It submits small jobs with the profile's real requests and waits for them.
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 import time
@@ -34,6 +33,7 @@ from agenttts.doctor.probe_job import (
     write_reply,
 )
 from agenttts.errors import MissingRequirement, UserError
+from agenttts.files.documents import parse_json
 
 # Slurm may first give a new job a temporary reason, and then the lasting one.
 _STUCK_S = 10.0
@@ -376,7 +376,7 @@ def _cancel(visits: Sequence[Visit]) -> None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None

@@ -31,11 +31,22 @@ def read_object(file: Path) -> dict[str, Any]:
 
     It is empty if the file cannot be read or holds anything else.
     """
+    return _object(file) or {}
+
+
+def holds_object(file: Path) -> bool:
+    """Return whether a file can be read and holds a JSON object."""
+    return _object(file) is not None
+
+
+def _object(file: Path) -> dict[str, Any] | None:
     try:
+        if not file.is_file():  # a pipe may never end
+            return None
         document = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def typed(kind: type[T], document: object) -> T:

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.1
 # How long another error, such as one of a network file system, is retried.
 _ERROR_PATIENCE_S = 5.0
+# The file whose lock is held while the file of a lost lock is removed.
+_REMOVAL = ".removal"
 # Some file systems answer EACCES for a lock that another process holds.
 _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 # NFS without a lock service, file systems without flock, and those mounted without it.
@@ -91,8 +93,8 @@ def locked(
         patience: For how many seconds to wait for another process.
         is_lost: Asked, with the file's content, each time another process holds the lock: whether
             that process is gone with its host. An NFS server keeps the locks of a host that has
-            crashed until the host is back. The file is then replaced by a new one. What it raises
-            ends the wait.
+            crashed until the host is back. The file is then replaced by a new one, by one of those
+            that wait (`_discard`). What it raises ends the wait.
 
     Yields:
         The open file, for a text that says who holds the lock; others can read it meanwhile.
@@ -116,9 +118,8 @@ def locked(
                 stream.seek(0)
                 holder = stream.read().strip()
                 if is_lost is not None and is_lost(holder):
-                    _discard(path, stream.fileno())
-                    continue
-                if time.monotonic() - started > patience:
+                    _discard(path, stream.fileno(), holder)
+                elif time.monotonic() - started > patience:
                     raise LockBusy(path, holder)
         time.sleep(_POLL_S)
 
@@ -136,10 +137,24 @@ def _try_patiently(
         return LockResult.UNSUPPORTED
 
 
-def _discard(path: Path, descriptor: int) -> None:
-    """Remove a lock's file, unless another process has put a new one in its place already."""
-    if _is_at(path, descriptor):
-        path.unlink(missing_ok=True)
+def _discard(path: Path, descriptor: int, holder: str) -> None:
+    """Remove the file of a lost lock if it still is the open one and names the same holder.
+
+    Several processes may find the same holder lost. The first replaces the file; the others must
+    not remove its new one. So the look and the removal happen under a lock of their own, in a file
+    that stays. If that lock cannot be had, nothing is removed, and the caller looks again.
+    """
+    with path.with_name(f"{path.name}{_REMOVAL}").open("ab") as removal:
+        try:
+            if try_lock(removal.fileno()) is LockResult.BUSY:
+                return
+            # Opened, because on NFS only opening a file is sure to find the one of now.
+            with path.open(encoding="utf-8", errors="replace") as found:
+                same_file = os.path.samestat(os.fstat(found.fileno()), os.fstat(descriptor))
+                if same_file and found.read().strip() == holder:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s of a lost holder was not removed: %s", path, error.strerror)
 
 
 def write_holder(stream: IO[str], text: str) -> None:
@@ -148,6 +163,8 @@ def write_holder(stream: IO[str], text: str) -> None:
         # Past the stream's buffer, which would try again when the stream is closed.
         os.ftruncate(stream.fileno(), 0)
         os.write(stream.fileno(), text.encode())
+        # Otherwise other hosts of a network file system read the last holder's name for a while.
+        os.fsync(stream.fileno())
     except OSError as error:
         log.warning("%s does not say who holds it: %s", stream.name, error.strerror)
 

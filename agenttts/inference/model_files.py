@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.errors import Unavailable
-from agenttts.files.documents import read_object
+from agenttts.files.access import check_readable, read_problem
+from agenttts.files.documents import holds_object, read_object
 from agenttts.inference.fingerprint import WEIGHT_SUFFIXES
 from agenttts.inference.hub_snapshots import download_command
 
@@ -84,6 +85,14 @@ def check_model_files(
         Unavailable: A file is missing that the engine needs.
     """
     check_there(key, place)
+    try:
+        _check_whole(key, place, options, what)
+    except OSError as error:
+        raise _unreadable(key, place, error) from None
+
+
+def _check_whole(key: str, place: Path, options: Mapping[str, Any], what: str) -> None:
+    check_readable(place)
     if place.is_file():
         absent = _absent_parts(place) if place.suffix == ".gguf" else []
         if absent:
@@ -96,17 +105,20 @@ def check_model_files(
 
 
 def check_there(key: str, place: Path) -> None:
-    """Check that a model's place exists, if it is an absolute path.
+    """Check that a model's place exists and can be read, if it is an absolute path.
 
     Raises:
-        Unavailable: It does not exist.
+        Unavailable: It does not exist, or cannot be read.
     """
-    if place.is_absolute() and not place.exists():
+    problem = read_problem(place) if place.is_absolute() else None
+    if isinstance(problem, FileNotFoundError):
         raise Unavailable(
             f"{key}: there is nothing at {place}",
             fix="give the directory of a downloaded model ('agenttts-hpc models' prepares "
             "small ones to try things with)",
         )
+    if problem is not None:
+        raise _unreadable(key, place, problem)
 
 
 def _lacking(place: Path, options: Mapping[str, Any], what: str) -> str | None:
@@ -121,8 +133,12 @@ def _lacking(place: Path, options: Mapping[str, Any], what: str) -> str | None:
     gguf = any(place.glob("*.gguf"))
     usual = (None, "auto", "hf", "mistral")
     configured = options.get("hf_config_path") or options.get("config_format") not in usual
-    if not gguf and not configured and not any((place / name).is_file() for name in _CONFIGS):
-        return "has no config.json (nor Mistral's params.json)"
+    if not gguf and not configured:
+        configs = [place / name for name in _CONFIGS if (place / name).is_file()]
+        if not configs:
+            return "has no config.json (nor Mistral's params.json)"
+        if not any(map(holds_object, configs)):
+            return f"has a {configs[0].name} that holds no JSON object"
     tokenized = gguf or options.get("tokenizer") or options.get("skip_tokenizer_init") is True
     if what == "draft" or tokenized or (place / "adapter_config.json").is_file():
         return None
@@ -169,6 +185,7 @@ def _lacking_copy(copy: WeightFiles) -> str | None:
         names = [file.name for file in copy.absent]
         return f"lacks {_some(names)} of the {len(names) + len(copy.files)} files of its weights"
     for file in copy.files:
+        check_readable(file)
         size = file.stat().st_size
         if size == 0:
             return f"has {file.name}, which is empty"
@@ -181,7 +198,7 @@ def _lacking_copy(copy: WeightFiles) -> str | None:
 
 
 def _lacking_tokenizer(place: Path) -> str | None:
-    if any(_TOKENIZER.search(file.name) and file.exists() for file in place.iterdir()):
+    if any(_TOKENIZER.search(file.name) and file.is_file() for file in place.iterdir()):
         return None
     return "has no tokenizer (tokenizer.json, tokenizer.model, vocab.json, tekken.json, ...)"
 
@@ -287,6 +304,13 @@ def _absent_numbers(names: list[str]) -> list[str]:
 
 def _set_of(match: re.Match[str]) -> tuple[str, ...]:
     return match[1], match[3], match[4]
+
+
+def _unreadable(key: str, place: Path, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"{key}: {error.filename or place} cannot be read ({error.strerror})",
+        fix="make the model's files readable for you",
+    )
 
 
 def _incomplete(key: str, place: Path, lacks: str) -> Unavailable:

@@ -25,7 +25,6 @@ temperature 0 the engine gives the reply with the largest weight (of equals, the
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +36,7 @@ import yaml
 from pydantic import Field
 
 from agenttts.errors import UserError, located, valid_names
+from agenttts.files.documents import parse_json
 from agenttts.inference.base import (
     Completion,
     EngineError,
@@ -155,7 +155,7 @@ def read_script(path: Path) -> Script:
     """
     try:
         source = path.read_text(encoding="utf-8")
-        content = json.loads(source) if path.suffix == ".json" else yaml.safe_load(source)
+        content = parse_json(source) if path.suffix == ".json" else yaml.safe_load(source)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, yaml.YAMLError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from agenttts.dispatch.apptainer import check_bindable, check_binds, check_image, check_runtime
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
+from agenttts.dispatch.slurm.syntax import memory_bytes, memory_times
 from agenttts.endpoint import ServerError
 from agenttts.errors import MissingRequirement, Unavailable, UserError, located
 from agenttts.inference.base import ModelConfig
@@ -23,7 +25,7 @@ from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.endpoint_check import check_listed
 from agenttts.inference.engine_options import check_options
 from agenttts.inference.model_files import check_model_files, check_there
-from agenttts.launch.experiment import Experiment
+from agenttts.launch.experiment import PLACES, Experiment
 from agenttts.launch.problems import Problems
 from agenttts.loop.job_builder import is_place
 from agenttts.sandbox import check_sandbox
@@ -78,11 +80,11 @@ def check_toolbox(experiment: Experiment) -> None:
 
 def model_needs(experiment: Experiment, problems: Problems) -> dict[str, GpuNeed]:
     """Return the GPUs that each model needs, after checks of its options and its files."""
+    return {name: _model_need(name, experiment, problems) for name in experiment.spec.models}
+
+
+def _model_need(name: str, experiment: Experiment, problems: Problems) -> GpuNeed:
     spec, profile = experiment.spec, experiment.profile
-    return {name: _model_need(name, spec, profile, problems) for name in spec.models}
-
-
-def _model_need(name: str, spec: JobSpec, profile: Profile, problems: Problems) -> GpuNeed:
     model = spec.models[name]
     with located("models", name, "options"):
         check_options(model.engine, model.options)
@@ -92,7 +94,7 @@ def _model_need(name: str, spec: JobSpec, profile: Profile, problems: Problems) 
     elif model.engine != "endpoint":
         _check_places(f"models.{name}", "path", model.path, model.options, problems)
     with problems.here():
-        return gpu_need(
+        need = gpu_need(
             name,
             model.path,
             model.params,
@@ -110,6 +112,7 @@ def _model_need(name: str, spec: JobSpec, profile: Profile, problems: Problems) 
                 default=None,
             ),
         )
+        return _with_memory(need, profile, on_nodes=experiment.scheduler.has_nodes)
     return GpuNeed(profile.gpus_per_node, "all of a node, and not enough")
 
 
@@ -132,6 +135,29 @@ def check_endpoints(experiment: Experiment, problems: Problems) -> None:
                         f"models.{name}: {error}",
                         fix=f"start the server, or correct models.{name}.options.base_url",
                     ) from None
+
+
+def _with_memory(need: GpuNeed, profile: Profile, *, on_nodes: bool) -> GpuNeed:
+    """Return the need, with a word on jobs that have too little memory for the weights.
+
+    vLLM reads weights ahead from a network file system only if they fit in 90 % of the memory.
+    """
+    trial = profile.trial
+    each = memory_times(trial.mem_per_gpu, need.gpus) if trial.mem_per_gpu else trial.mem
+    size = memory_bytes(each) if each else None
+    if not (need.gpus and need.weight_bytes and size and on_nodes):
+        return need
+    if size >= _MEMORY_PER_WEIGHTS * need.weight_bytes:
+        return need
+    return replace(
+        need,
+        reasoning=f"{need.reasoning}; a job of {each} is too small to read the weights ahead "
+        f"(below {_MEMORY_PER_WEIGHTS} x their size): raise trial.mem_per_gpu or trial.mem in the "
+        "profile",
+    )
+
+
+_MEMORY_PER_WEIGHTS = 1.2
 
 
 def check_agent_files(spec: JobSpec, problems: Problems) -> None:
@@ -159,8 +185,8 @@ def _check_places(
             check_model_files(f"{key}.{model_key}", Path(model), options)
     for option, place in named_places(options).items():
         with problems.here():
-            if option in _PLACES:
-                what, more = _PLACES[option], options.get("speculative_config")
+            if option in PLACES:
+                what, more = PLACES[option], options.get("speculative_config")
                 given = more if what == "draft" and isinstance(more, dict) else {}
                 check_model_files(f"{key}.options.{option}", place, given, what)
             elif not place.exists():
@@ -168,14 +194,6 @@ def _check_places(
                     f"{key}.options.{option}: there is nothing at {place}",
                     fix="correct the path, or remove the option",
                 )
-
-
-# Options that name a model or a part of one, and which part has to be there.
-_PLACES = {
-    "tokenizer": "tokenizer",
-    "speculative_config.model": "draft",
-    "speculative_config.tokenizer": "tokenizer",
-}
 
 
 def check_server() -> None:
@@ -234,7 +252,7 @@ def check_writable(directory: Path, what: str, where: str) -> None:
 
     Raises:
         UserError: The path leads through a file.
-        MissingRequirement: The directory is not writable.
+        MissingRequirement: The directory is not writable, or not readable.
     """
     place = directory.absolute()
     while not place.exists() and place != place.parent:
@@ -246,5 +264,10 @@ def check_writable(directory: Path, what: str, where: str) -> None:
     if not os.access(place, os.W_OK | os.X_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
         raise MissingRequirement(
             f"{what} {directory}: {place} is not writable for you",
+            fix=f"choose another with {where}",
+        )
+    if place == directory.absolute() and not os.access(place, os.R_OK):
+        raise MissingRequirement(
+            f"{what} {directory}: {place} is not readable for you",
             fix=f"choose another with {where}",
         )

@@ -15,6 +15,7 @@ from agenttts.dispatch.service import ELSEWHERE, Service, ServiceRequest
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.files.locks import is_locked
 from agenttts.loop.controller_job import ControllerJob, run_here
+from agenttts.run.access import check_access
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.run.starts import (
@@ -69,7 +70,7 @@ def start_controller(run: RunDirectory) -> Callable[[], None] | None:
         A function to call after `one_command`, or None. It runs the controller in this process.
         When it returns, the run is over or has failed.
     """
-    # A record that the controller could not read is refused here.
+    check_access(run)  # what the controller could not read is refused here
     token = run.record().tokens(run.name)[0]
     scheduler = scheduler_of_controller(run)
     run.scheduler_logs.mkdir(exist_ok=True)

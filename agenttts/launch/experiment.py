@@ -12,12 +12,25 @@ from agenttts.dispatch.apptainer import Container
 from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.profile import Profile
 from agenttts.errors import Unavailable, UserError, valid_names
-from agenttts.inference.hub_snapshots import download_command, find_snapshot, hub_cache
+from agenttts.inference.hub_snapshots import (
+    download_command,
+    find_snapshot,
+    hub_cache,
+    with_places,
+)
 from agenttts.inference.model_files import check_model_files
 from agenttts.launch.problems import Problems
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec, ServeAgent
 from agenttts.tasks.base import Task
+
+# Options of engines that name a model or a part of one, and which part has to be there.
+PLACES = {
+    "tokenizer": "tokenizer",
+    "spec_model": "draft",
+    "speculative_config.model": "draft",
+    "speculative_config.tokenizer": "tokenizer",
+}
 
 
 @dataclass(frozen=True)
@@ -89,27 +102,37 @@ def with_knowledge(spec: JobSpec, results: Path) -> JobSpec:
 def with_snapshots(experiment: Experiment, problems: Problems) -> Experiment:
     """Return the experiment with hub ids replaced by directories of downloaded snapshots.
 
-    If trials reach no hub (in a container, on compute nodes), a model that was not downloaded is
-    unavailable.
+    They are those of models, and those in the options of engines (tokenizers, draft models). If
+    trials reach no hub (in a container, on compute nodes), what was not downloaded is unavailable.
     """
     spec = experiment.spec
     offline = experiment.scheduler.has_nodes or experiment.in_container
 
     def place(path: str, revision: str | None, key: str) -> str:
+        option = key.partition(".options.")[2]
+        what = PLACES.get(option, "configuration") if option else "model"
         if Path(path).is_absolute():
             return path
-        found = find_snapshot(path, revision)
-        if found is not None and not offline and not _whole(found):
+        weights = what in ("model", "draft")
+        try:
+            found = find_snapshot(path, revision, weights=weights)
+        except OSError as error:
+            with problems.here():
+                raise Unavailable(
+                    f"{key}: the {what} '{path}' is looked for in the hub's cache, and "
+                    f"{error.filename} cannot be read ({error.strerror})",
+                    fix="make it readable for you, or set HF_HUB_CACHE to a cache that is",
+                ) from None
+            return path
+        if weights and found is not None and not offline and not _whole(found, what):
             return path  # the engine fetches the rest
         if found is None and offline:
             with problems.here():
                 raise Unavailable(
-                    f"{key}: the model '{path}' is no directory and is not in the hub's cache "
-                    f"{hub_cache()}, and "
-                    "trials cannot download it",
-                    fix=f"run '{download_command(path, revision)}' here, with HF_HOME on a "
-                    "file system that the "
-                    "compute nodes see, or give the model's directory",
+                    f"{key}: the {what} '{path}' is not a directory and is not in the hub's cache "
+                    f"{hub_cache()}, and trials cannot download it",
+                    fix=f"run '{download_command(path, revision)}' here, with HF_HOME on a file "
+                    "system that the compute nodes see, or give the directory",
                 )
         return str(found or path)
 
@@ -117,11 +140,17 @@ def with_snapshots(experiment: Experiment, problems: Problems) -> Experiment:
     for name, model in spec.models.items():
         if model.engine not in ("scripted", "endpoint"):
             path = place(model.path, model.revision, f"models.{name}.path")
-            model = model.model_copy(update={"path": path})
+            key = f"models.{name}.options"
+            options = with_places(model.options, model.revision, key, place)
+            model = model.model_copy(update={"path": path, "options": options})
         models[name] = model
     agent = spec.agent
-    if isinstance(agent, ServeAgent) and agent.model not in spec.models:
-        agent = agent.model_copy(update={"model": place(agent.model, None, "agent.model")})
+    if isinstance(agent, ServeAgent):
+        known = spec.models.get(agent.model)
+        path = agent.model if known else place(agent.model, None, "agent.model")
+        revision = known.revision if known else None
+        options = with_places(agent.options, revision, "agent.options", place)
+        agent = agent.model_copy(update={"model": path, "options": options})
     return replace(experiment, spec=spec.model_copy(update={"models": models, "agent": agent}))
 
 
@@ -163,9 +192,9 @@ def container_of(spec: JobSpec, profile: Profile) -> Container | None:
     )
 
 
-def _whole(snapshot: Path) -> bool:
+def _whole(snapshot: Path, what: str) -> bool:
     try:
-        check_model_files("", snapshot, {})
+        check_model_files("", snapshot, {}, what)
     except Unavailable:
         return False
     return True

@@ -15,6 +15,7 @@ from pathlib import Path
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import scheduler_type
 from agenttts.files.atomic import atomic_write_json
+from agenttts.files.documents import parse_json
 
 PROBE_FOLDER = ".doctor"
 """Folder in the results directory, of records and of jobs that did not end well."""
@@ -73,7 +74,7 @@ def write_record(results: Path, cluster: str, profile: Profile, ok: bool) -> Non
 def read_record(results: Path, cluster: str) -> NodeRecord | None:
     """Return the last outcome; None if there is none that can be read."""
     try:
-        document = json.loads(_path(results, cluster).read_text(encoding="utf-8"))
+        document = parse_json(_path(results, cluster).read_text(encoding="utf-8"))
         record = NodeRecord(bool(document["ok"]), str(document["time"]), str(document["profile"]))
         datetime.fromisoformat(record.time).astimezone(UTC)
     except (OSError, ValueError, KeyError, TypeError):

@@ -27,6 +27,7 @@ from agenttts.launch.problems import Problem, Problems
 from agenttts.run.models import ModelFacts, find_facts, model_configs
 from agenttts.serving.served_model import check_agent
 from agenttts.spec import JobSpec
+from agenttts.spec.paths import check_characters
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def make_plan(
         UserError: The spec is wrong.
         MissingRequirement: Something is missing here.
     """
+    check_characters(str(results.absolute()), "results directory: its path")
     with spec.located():
         return _make_plan(spec, profile_folders, results, Problems(dry_run=dry_run))
 

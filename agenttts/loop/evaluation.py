@@ -298,7 +298,9 @@ class Evaluation:
             return True
         attempts = self._counted_attempts(progress)
         pause = retry_pause(attempts, progress.submissions, self._settings.retry_pauses)
-        return now - datetime.fromisoformat(progress.lost_at) >= timedelta(seconds=pause)
+        passed = now - datetime.fromisoformat(progress.lost_at)
+        # A moment in the future is of a host whose clock was ahead.
+        return passed < timedelta() or passed >= timedelta(seconds=pause)
 
     def _nodes_to_exclude(self) -> tuple[str, ...]:
         """Return the nodes that failed trials of this run; log them when they change."""

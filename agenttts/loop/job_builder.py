@@ -25,7 +25,7 @@ from agenttts.inference.endpoint_options import key_variables, with_rate_share
 from agenttts.inference.partition import SamplePartition
 from agenttts.run.directory import Run
 from agenttts.run.journal import PlannedTrial
-from agenttts.spec.paths import places_of_options
+from agenttts.spec.paths import named_places, places_of_options
 from agenttts.tables.schema import AFTER_SEARCH
 from agenttts.tasks.user_tasks import frozen_name
 from agenttts.trial.command import MODULE, TrialCommand
@@ -216,6 +216,7 @@ class JobBuilder:
         if self._container is not None:
             needs.append(self._container.image)
         needs += [model.files for model in models.values() if model.files is not None]
+        needs += [place for m in models.values() for place in named_places(m.options).values()]
         return tuple(needs)
 
     def _command(self, trials: TrialCommand, models: Mapping[str, ModelConfig]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+from agenttts.errors import AgentTTSError
 from agenttts.report import Report, build_report, render
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, read_state
@@ -33,6 +34,8 @@ def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
         run.report.mkdir(exist_ok=True)
         render(built, "html", run.report / "report.html")
         render(built, "json", run.report / "report.json")
+    except (AgentTTSError, OSError) as error:
+        log.warning("the report of %s could not be written: %s", run.path, error)
     except Exception:
         log.exception("the report of %s could not be written", run.path)
 

@@ -12,6 +12,7 @@ from agenttts.dispatch.profile import Profile, frozen_profile
 from agenttts.errors import AgentTTSError, MissingRequirement, UserError, valid_names
 from agenttts.run.record import INCOMPLETE, OLDER_RUN_FILE, RUN_FILE, RunRecord, read_record
 from agenttts.spec import JobSpec, load_spec
+from agenttts.spec.paths import check_characters
 from agenttts.tables.schema import FINALIST_SOURCE, TEST_SOURCE
 
 
@@ -227,6 +228,7 @@ def find_run(run: str, results: Path) -> RunDirectory:
     for path in (results / run, Path(run)):
         directory = RunDirectory(path.resolve())
         if directory.exists:
+            check_characters(str(directory.path), f"run '{run}': its path")
             return directory
     for path in (results / run, Path(run)):
         if any(

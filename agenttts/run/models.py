@@ -121,9 +121,12 @@ def resolve_thinking(
 
 
 def _folder(place: Path) -> Path | None:
-    if place.is_dir():
-        return place
-    return place.parent if place.is_file() else None
+    try:
+        if place.is_dir():
+            return place
+        return place.parent if place.is_file() else None
+    except OSError:  # in a directory that is closed: the checks of a launch report it
+        return None
 
 
 def _weights(name: str, model: ModelSection | ModelConfig, rules: int) -> str | None:

@@ -27,6 +27,7 @@ _MODEL_OPTIONS = (
     "chat_template",
     "hf_config_path",
     "generation_config",
+    "spec_model",
     "model",  # of the draft model, in speculative_config
 )
 """Engine options that may name a file or a directory."""
@@ -63,6 +64,7 @@ def expanded(value: str, key: KeyPath) -> str:
                 "write the path out",
                 at=key,
             )
+        check_characters(found, f"{key}: the value of the variable {name}")
         return found
 
     path = _VARIABLE.sub(replace, value)
@@ -85,9 +87,26 @@ def absolute(value: str, base: Path, key: KeyPath) -> str:
     """
     literal = base / value  # a name may contain a dollar sign
     path = (literal if _there(literal) else base / expanded(value, key)).absolute()
-    if path.name in ("", "..") or _there(path, Path.is_dir):
-        return str(path.resolve())
-    return str(path.parent.resolve() / path.name)
+    whole = path.name in ("", "..") or _there(path, Path.is_dir)
+    found = str(path.resolve() if whole else path.parent.resolve() / path.name)
+    check_characters(found, f"{key}: the path of '{value}'")
+    return found
+
+
+def check_characters(text: str, what: str) -> None:
+    """Check that a text from the system can be written into a file.
+
+    File names and variables may hold bytes that are no UTF-8. Python keeps each as half of a
+    surrogate pair.
+
+    Raises:
+        UserError: It cannot; the message begins with ``what``.
+    """
+    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
+        shown = text.encode("utf-8", "backslashreplace").decode()
+        raise UserError(
+            f"{what} holds bytes that are no UTF-8 text ({shown}); use a place whose path is UTF-8"
+        )
 
 
 def absolute_if_path(value: str, base: Path, key: KeyPath) -> str:
@@ -157,7 +176,7 @@ def absolute_model_options(options: Mapping[str, Any], base: Path, key: KeyPath)
 
 def places_of_options(options: Mapping[str, Any]) -> dict[str, Path]:
     """Return the existing paths among engine options, by key."""
-    return {name: place for name, place in named_places(options).items() if place.exists()}
+    return {name: place for name, place in named_places(options).items() if _there(place)}
 
 
 def named_places(options: Mapping[str, Any]) -> dict[str, Path]:

@@ -132,18 +132,9 @@ class _Reader:
         return built
 
     def _mapping(self, node: yaml.MappingNode, annotation: Any, path: KeyPath) -> dict[Any, Any]:
-        self._loader.flatten_mapping(node)
         built: dict[Any, Any] = {}
-        seen: set[str] = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise self._refused(key, "a key is one word or text, not a list or mapping")
+        for key, value in self._pairs(node, path):
             below = (*path, key.value)
-            if key.value in seen:
-                raise self._refused(
-                    key, f"{dotted(below)} is given twice; keep one of the two", known=True
-                )
-            seen.add(key.value)
             self.lines[below] = key.start_mark.line + 1
             down = step(annotation, key.value) or Any
             # A field of any type gets the keys as YAML reads them. Sections and typed mappings get
@@ -151,6 +142,32 @@ class _Reader:
             name = self._scalar(key, Any) if annotation is Any else key.value
             built[name] = self._build(value, down, below)
         return built
+
+    def _pairs(
+        self, node: yaml.MappingNode, path: KeyPath
+    ) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+        """Return the keys and values of a mapping, with those that ``<<`` merges into it.
+
+        A key of the mapping itself goes before one that is merged, and an earlier merge before a
+        later one (https://yaml.org/type/merge.html).
+        """
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = self._key(key)
+            if name in seen:
+                twice = f"{dotted((*path, name))} is given twice; keep one of the two"
+                raise self._refused(key, twice, known=True)
+            seen.add(name)
+        self._loader.flatten_mapping(node)  # puts behind what goes before
+        last = {self._key(key): (key, value) for key, value in node.value}
+        pairs = list(last.values())
+        node.value = pairs  # for the other places of an alias
+        return pairs
+
+    def _key(self, node: yaml.Node) -> str:
+        if isinstance(node, yaml.ScalarNode):
+            return str(node.value)
+        raise self._refused(node, "a key is one word or text, not a list or mapping")
 
     def _sequence(self, node: yaml.SequenceNode, annotation: Any, path: KeyPath) -> list[Any]:
         down = step(annotation, 0) or Any

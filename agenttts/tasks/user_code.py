@@ -68,6 +68,11 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
     except AgentTTSError:
         raise
     except WRONG as error:
+        if isinstance(error, OSError) and error.filename and cls.__module__.startswith("agenttts."):
+            raise UserError(
+                f"task.data: {error.filename} cannot be read ({error.strerror}); make it readable "
+                "for you, or name another file"
+            ) from error
         raise UserError(
             f"{where}: {told(error, _files(cls), line)}; load() returns a list of Example, and "
             "may raise "

@@ -10,12 +10,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
 
+from agenttts.dispatch.apptainer import CACHES, Container, container_env, exec_command
 from agenttts.dispatch.base import JobRequest, QueueUnavailable
 from agenttts.dispatch.node.job import read_attempts
 from agenttts.dispatch.profile import JobResources, Profile
@@ -260,6 +262,35 @@ def test_a_partition_that_cancels_what_it_preempts_leaves_a_preempted_job(on_it,
     on_it.run("sbatch", "-o", "/dev/null", "-p", "urgent", "-N2", "-c16", "--wrap", "sleep 1")
     until(lambda: all(s.ended for s in tried.poll(ids.values()).values()), seconds=120)
     assert {s.verdict for s in tried.poll(ids.values()).values()} == {TrialState.PREEMPTED}
+
+
+def test_a_container_on_a_node_reads_behind_links_and_writes_to_its_home(on_it, directory_image, tmp_path):  # fmt: skip
+    """A model as the hub's cache has it, and a program that makes directories when it starts."""
+    snapshot, blobs = tmp_path / "hub" / "snapshots" / "abc", tmp_path / "hub" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "1").write_text("the weights")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/1")
+    [request] = requests(tmp_path, "")
+    code = (
+        "import pathlib, sys; home = pathlib.Path.home(); left = list(home.iterdir()); "
+        "(home / '.cache/flashinfer/x').mkdir(parents=True); (home / 'file').write_text('x'); "
+        "print(home, left, open(sys.argv[1]).read(), file=open(sys.argv[2], 'w'))"
+    )
+    said = request.directory / "said"
+    command = exec_command(
+        Container(directory_image, nv=False),
+        ("/usr/bin/python3", "-c", code, str(snapshot / "model.safetensors"), str(said)),
+        read_only=[snapshot],
+        writable=[request.directory],
+    )
+    before = {path.name for path in Path.home().iterdir()}
+    request = replace(request, command=command, env=container_env(CACHES), needs=(snapshot,))
+    tried = scheduler(tmp_path, trial={"mem": "500M"})
+    ids = tried.submit("r-1", [request])
+    until(lambda: only_status(tried, ids).ended, seconds=90)
+    assert said.read_text() == "/tmp/home [] the weights\n"
+    assert {path.name for path in Path.home().iterdir()} == before
 
 
 FEW = {"search__iterations": 0, "models__strong__gpus": 1, "models__weak__gpus": 1}

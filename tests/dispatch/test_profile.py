@@ -75,3 +75,20 @@ def test_the_old_name_of_max_running_is_taken_with_a_warning(caplog, tmp_path):
     (tmp_path / "old.yaml").write_text("kind: slurm\nthrottle: 0\n")
     with pytest.raises(UserError, match="old.yaml:2: throttle: "):
         load_profile(str(tmp_path / "old.yaml"), [])
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ("{1A: x}", "'1A' is not a valid name of a variable"),
+        ("{'': x}", "'' is not a valid name of a variable"),
+        ("{'A=B': x}", "'A=B' is not a valid name of a variable"),
+        ("{'A B': x}", "'A B' is not a valid name of a variable"),
+        ("{ä: x}", "is not a valid name of a variable"),
+        ('{A: "x\\0y"}', "the value of A holds a zero byte"),
+    ],
+)
+def test_variables_that_no_process_can_have_are_refused(tmp_path, env, said):
+    (tmp_path / "p.yaml").write_text(f"kind: local\nenv: {env}\n")
+    with pytest.raises(UserError, match=said):
+        load_profile(str(tmp_path / "p.yaml"), [])

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -186,8 +187,78 @@ def test_a_new_file_in_a_lost_lock_s_place_is_not_removed(tmp_path):
     with path.open("a+") as stale:
         path.unlink()
         path.write_text("another's")
-        locks._discard(path, stale.fileno())
+        locks._discard(path, stale.fileno(), "")
         assert path.read_text() == "another's"
+
+
+def test_a_lock_that_got_another_holder_is_not_removed(tmp_path):
+    """The dead host came back and gave it free, while the queue was asked for the dead job."""
+    path = tmp_path / "lock"
+    with path.open("a+") as stream:
+        write_holder(stream, "the next")
+        locks._discard(path, stream.fileno(), "the dead")
+        assert path.read_text() == "the next"
+        locks._discard(path, stream.fileno(), "the next")
+        assert not path.exists()
+
+
+def test_a_removal_that_another_process_makes_is_left_to_it(tmp_path):
+    path = tmp_path / "lock"
+    with path.open("a+") as stream, locked(tmp_path / "lock.removal"):
+        locks._discard(path, stream.fileno(), "")
+        assert path.exists()
+
+
+def test_of_many_that_find_a_holder_lost_one_holds_the_lock_at_a_time(tmp_path, monkeypatch):
+    """All look at the dead holder's file before any removes it."""
+    path = tmp_path / "lock"
+    waiters = 6
+    ready = threading.Barrier(waiters)
+    holding: list[int] = []
+    most: list[int] = []
+    seen = threading.local()
+    real = os.path.samestat
+
+    def samestat(one: os.stat_result, other: os.stat_result) -> bool:
+        same = real(one, other)
+        time.sleep(0.02 * seen.number)  # between a look and the removal that follows
+        return same
+
+    def is_lost(holder: str) -> bool:
+        if not hasattr(seen, "dead"):
+            seen.dead = True
+            ready.wait(30)
+        return holder == "a dead host"
+
+    def wait(number: int) -> None:
+        seen.number = number
+        with locked(path, 60, is_lost) as stream:
+            write_holder(stream, f"waiter {number}")
+            holding.append(number)
+            most.append(len(holding))
+            time.sleep(0.05)
+            holding.remove(number)
+
+    with path.open("a+") as dead:
+        fcntl.flock(dead, fcntl.LOCK_EX)
+        write_holder(dead, "a dead host")
+        monkeypatch.setattr(os.path, "samestat", samestat)
+        threads = [threading.Thread(target=wait, args=(number,)) for number in range(waiters)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert most == [1] * waiters
+
+
+def test_who_holds_a_lock_is_on_the_disk_at_once(tmp_path, monkeypatch):
+    """Other hosts of a network file system read what its server has."""
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(path.read_text()))
+    path = tmp_path / "lock"
+    with locked(path) as stream:
+        write_holder(stream, "me")
+    assert synced == ["me"]
 
 
 def test_what_is_lost_raises_ends_the_wait(tmp_path):

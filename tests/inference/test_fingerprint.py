@@ -150,3 +150,14 @@ def test_what_lies_beside_the_weights_counts_if_a_model_is_read_from_it(model, n
     (model / name).write_text("{}")
     assert (fingerprint(model) != before) is counts
     assert (fingerprint(model, rules=1) != earlier) is counted
+
+
+def test_names_may_hold_bytes_that_are_no_utf_8(tmp_path):
+    found = set()
+    for name in (b"a\xff.safetensors", b"a\xfe.safetensors", "ä.safetensors".encode()):
+        place = tmp_path / str(len(found))
+        place.mkdir()
+        (place / os.fsdecode(name)).write_bytes(b"weights")
+        os.utime(place / os.fsdecode(name), ns=(0, 0))
+        found.add(fingerprint(place))
+    assert len(found) == 3

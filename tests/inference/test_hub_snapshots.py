@@ -8,7 +8,9 @@ import json
 
 import pytest
 
-from agenttts.inference.hub_snapshots import find_snapshot, hub_cache
+from agenttts.inference.hub_snapshots import find_snapshot, hub_cache, with_places
+from agenttts.launch.plan import make_plan
+from agenttts.spec import load_spec
 
 COMMIT = "0123456789012345678901234567890123456789"
 
@@ -87,3 +89,99 @@ def test_a_launch_freezes_the_snapshot_or_says_how_to_download(cache, cli, scrip
     done = cli("launch", spec)
     assert done.returncode == 2
     assert "hf download org/absent --revision v2" in done.stderr
+
+
+def snapshot_of(cache, name, *files):
+    """Another downloaded repository beside the one of `cache`."""
+    place = cache.parents[2] / f"models--{name.replace('/', '--')}" / "snapshots" / COMMIT
+    place.mkdir(parents=True)
+    (place.parents[1] / "refs").mkdir()
+    (place.parents[1] / "refs" / "main").write_text(COMMIT)
+    for file in files:
+        (place / file).write_text("{}")
+    return place
+
+
+IDS = {
+    "tokenizer": ({"tokenizer": "org/tok"}, "org/tok"),
+    "hf_config_path": ({"hf_config_path": "org/tok"}, "org/tok"),
+    "generation_config": ({"generation_config": "org/tok"}, "org/tok"),
+    "spec_model": ({"spec_model": "org/draft"}, "org/draft"),
+    "speculative_config.model": (
+        {"speculative_config": {"model": "org/draft", "num_speculative_tokens": 3}},
+        "org/draft",
+    ),
+}
+
+
+@pytest.mark.parametrize("serves", [False, True])
+@pytest.mark.parametrize("option", IDS)
+def test_ids_among_engine_options_are_frozen_as_directories_too(
+    cache, scripted_spec, tmp_path, option, serves
+):
+    for name in ("model.safetensors", "tokenizer.json"):
+        (cache / name).write_text("x")
+    image = tmp_path / "image.sif"
+    image.write_text("")
+    options, name = IDS[option]
+    model = {"path": "org/small", "params": 1e9, "gpus": 0, "engine": "vllm"}
+    changes = {"container__image": str(image), "models__weak": model}
+    if serves:
+        changes["agent"] = {"kind": "serve", "model": "weak", "gpus": 1, "options": options}
+    else:
+        changes["models__weak"] = {**model, "options": options}
+    key = "agent.options" if serves else "models.weak.options"
+
+    def plan():
+        return make_plan(load_spec(scripted_spec(**changes)), [], tmp_path / "r", dry_run=True)
+
+    [problem] = [p for p in plan().problems if "hub's cache" in p.what]
+    assert problem.what.startswith(f"{key}.{option}: the ")
+    assert f"hf download {name}'" in problem.fix
+    if name == "org/tok":
+        place = snapshot_of(cache, "org/tok", "tokenizer.json")
+    else:
+        place = snapshot_of(cache, "org/draft", "config.json", "model.safetensors")
+    found = plan()
+    assert not [p for p in found.problems if key in p.what]
+    frozen = found.spec.agent.options if serves else found.models["weak"].options
+    for part in option.split("."):
+        frozen = frozen[part]
+    assert frozen == str(place)
+
+
+def test_a_tokenizer_comes_from_the_models_revision_if_it_has_none_of_its_own():
+    asked = []
+
+    def place(name, revision, key):
+        asked.append((name, revision, key))
+        return f"/there/{name}"
+
+    options = {"tokenizer": "org/tok", "tokenizer_revision": "v3"}
+    assert with_places(options, "v2", "o", place)["tokenizer"] == "/there/org/tok"
+    with_places({"tokenizer": "org/tok"}, "v2", "o", place)
+    with_places({"speculative_config": {"model": "a/b", "revision": "v9"}}, "v2", "o", place)
+    assert asked == [
+        ("org/tok", "v3", "o.tokenizer"),
+        ("org/tok", "v2", "o.tokenizer"),
+        ("a/b", "v9", "o.speculative_config.model"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tokenizer": None, "generation_config": "auto", "hf_config_path": ""},
+        {"generation_config": "vllm", "tokenizer": 3},
+        {"speculative_config": None},
+        {"speculative_config": "org/draft"},
+        {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}},
+        {"speculative_config": {"model": "[ngram]"}},
+        {"speculative_config": {"model": "my.package.Proposer", "method": "custom_class"}},
+        {"spec_model": "x", "spec_method": "suffix"},
+        {"speculative_config": {"model": "x"}, "spec_method": "ngram"},
+    ],
+)
+def test_options_that_name_no_repository(options):
+    assert with_places(options, None, "o", lambda *_: "replaced") == options

@@ -4,7 +4,9 @@ nothing else.
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agenttts.errors import Unavailable
+from agenttts.inference.fingerprint import fingerprint
 from agenttts.inference.model_files import check_model_files, weight_files
 from agenttts.launch.plan import make_plan
+from agenttts.replies import detect_thinking
 from agenttts.spec import load_spec
 
 INDEX = "model.safetensors.index.json"
@@ -26,7 +30,7 @@ def fill(place: Path, files: list[str], index: dict[str, list[str]] | None = Non
     for name in files:
         file = place / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"some bytes")
+        file.write_bytes(b'{"some": "values"}' if file.suffix == ".json" else b"some bytes")
     place.mkdir(parents=True, exist_ok=True)
     for name, named in (index or {}).items():
         (place / name).write_text(json.dumps({"weight_map": {f"w{n}": file for n, file in enumerate(named)}}))  # fmt: skip
@@ -235,6 +239,27 @@ def test_any_directory_has_a_verdict(tmp_path_factory, names, index, options):
         (place / INDEX).write_text(json.dumps(index))
     problem(place, options)
     weight_files(place)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{", b"\xff", codecs.BOM_UTF8 + b'{"a": 1}', b"[" * 100_000, '{"a": 1}'.encode("utf-16")],
+)  # fmt: skip
+def test_a_configuration_that_no_engine_reads(tmp_path, content):
+    fill(tmp_path, [*PLAIN, "model.safetensors"])
+    (tmp_path / "config.json").write_bytes(content)
+    assert "has a config.json that holds no JSON object" in (problem(tmp_path) or "")
+    assert problem(tmp_path, {"hf_config_path": "/elsewhere"}) is None
+
+
+def test_a_directory_and_a_pipe_are_no_tokenizer_and_are_not_waited_for(tmp_path):
+    fill(tmp_path, ["config.json", "model.safetensors"])
+    (tmp_path / "tokenizer.json").mkdir()
+    os.mkfifo(tmp_path / "tokenizer_config.json")
+    os.mkfifo(tmp_path / "chat_template.jinja")
+    assert "has no tokenizer" in (problem(tmp_path) or "")
+    assert detect_thinking(tmp_path) is None
+    assert fingerprint(tmp_path) == fingerprint(tmp_path)
 
 
 # Of a whole launch.

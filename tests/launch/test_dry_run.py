@@ -187,3 +187,25 @@ def test_what_the_seed_decides_is_shown(cli, scripted_spec, tmp_path):
     asking = scripted_spec(agent=agent, stages__retrieval__samples=few, stages__answer__samples=few)
     shown = cli("launch", asking, "--dry-run").stdout
     assert "decides the seed of every question to the language model" in shown
+
+
+@pytest.mark.parametrize(
+    ("trial", "kind", "said"),
+    [
+        ({"mem": "64G"}, "slurm", "a job of 64G is too small to read the weights ahead"),
+        ({"mem_per_gpu": "16G"}, "slurm", "a job of 64G is too small"),
+        ({"mem": "0"}, "slurm", None),  # all of a node
+        ({"mem": "256G"}, "slurm", None),
+        ({"mem_per_gpu": "100G"}, "slurm", None),
+        ({}, "slurm", None),
+        ({"mem": "64G"}, "local", None),
+    ],
+)
+def test_jobs_with_less_memory_than_the_weights_take_are_told(scripted_spec, tmp_path, trial, kind, said):  # fmt: skip
+    """vLLM reads weights ahead from NFS or Lustre only if they fit."""
+    profile = {"kind": kind, "gpu_memory_gb": 80, "gpus_per_node": 4, "trial": trial}
+    (tmp_path / "p.yaml").write_text(json.dumps(profile))
+    model = {"path": "org/large", "params": 72e9, "gpus": 4, "engine": "vllm"}
+    spec = load_spec(scripted_spec(cluster=str(tmp_path / "p.yaml"), models__strong=model))
+    why = make_plan(spec, [], tmp_path / "results", dry_run=True).needs["strong"].reasoning
+    assert (said in why) if said else "read the weights ahead" not in why

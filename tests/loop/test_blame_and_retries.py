@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -431,6 +431,25 @@ def test_a_controller_that_is_started_again_keeps_the_pause(new_run):
     assert states(run) == ["INFRA_FAILED", "COMPLETED"]
     begun = datetime.fromisoformat(read_attempts(run.trial("t0000"))[1].started)
     assert (begun - lost).total_seconds() >= 2
+
+
+def test_a_clock_that_was_ahead_holds_up_no_trial(new_run, monkeypatch):
+    """The next controller may run on another host, whose clock says less."""
+    run, controller = new_run(search__iterations=0)
+    loop, cluster = controller(max_attempts=2, retry_pauses=(2.0,))
+    cluster.command = lambda request, node, number: "exit 3" if number == 1 else None
+    append = loop._journal.append
+
+    def ahead(event: str, **values: object) -> None:
+        append(event, **values)
+        progress = loop._journal.state.trials.get("t0000")
+        if progress is not None and progress.lost_at is not None:
+            later = datetime.fromisoformat(progress.lost_at) + timedelta(hours=5)
+            progress.lost_at = later.isoformat()
+
+    monkeypatch.setattr(loop._journal, "append", ahead)
+    loop.run()
+    assert states(run) == ["INFRA_FAILED", "COMPLETED"]
 
 
 def test_the_queue_s_preempted_outranks_a_record_of_cancelled(new_run):

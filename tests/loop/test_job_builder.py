@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from agenttts.inference.base import ModelConfig
 from agenttts.inference.partition import SamplePartition
-from agenttts.loop.job_builder import sample_partitions
+from agenttts.loop.job_builder import JobBuilder, sample_partitions
+from agenttts.run.directory import Run
 from agenttts.run.journal import PlannedTrial
 from agenttts.space import Allocation, Choice
 
@@ -72,3 +76,23 @@ def test_the_trials_of_one_job_have_one_part():
         SamplePartition(2, 3),
     ]
     assert [f.get("answer") for f in found] == [None] * 5, "both that share it are in one job"
+
+
+def test_a_node_must_see_the_places_that_engine_options_name(unstarted_run):
+    """Also one that is not there now: it is the node that has to say so."""
+    run = unstarted_run()
+    draft = {"model": "/nowhere/draft", "num_speculative_tokens": 2}
+    options = {"tokenizer": "/nowhere/tokenizer", "speculative_config": draft, "dtype": "auto"}
+    models = {
+        "small": ModelConfig("small", "/nowhere/small", options=options),
+        "large": ModelConfig("large", "org/large"),
+    }
+    record = run.record().model_copy(update={"models": models})
+    whole = Run(run, run.spec(), run.profile(), record)
+    needs = JobBuilder(whole).request(TOGETHER[:1], ONE_EACH, [0], "w0-0").needs
+    nowhere = [path for path in needs if path.is_relative_to("/nowhere")]
+    assert nowhere == [
+        Path("/nowhere/small"),
+        Path("/nowhere/tokenizer"),
+        Path("/nowhere/draft"),
+    ]

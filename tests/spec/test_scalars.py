@@ -103,6 +103,44 @@ def test_anchors_and_merges_still_work():
     assert (profile.trial.account, profile.trial.cpus) == ("077", 3)
 
 
+@pytest.mark.parametrize(
+    ("merged", "cpus", "account"),
+    [
+        ("{<<: *c, cpus: 3}", 3, "a"),
+        ("{cpus: 3, <<: *c}", 3, "a"),
+        ("{<<: {cpus: 4, account: b}, cpus: 3}", 3, "b"),
+        ("{<<: [*c, {cpus: 4, account: b, mem: 1G}]}", 2, "a"),
+        ("{<<: [{cpus: 4}, *c]}", 4, "a"),
+        ("{<<: {<<: *c, cpus: 5}}", 5, "a"),
+    ],
+)
+def test_a_key_of_its_own_goes_before_a_merged_one(merged, cpus, account):
+    profile = profile_of(f"kind: slurm\ncontroller: &c {{cpus: 2, account: a}}\ntrial: {merged}")
+    assert (profile.trial.cpus, profile.trial.account) == (cpus, account)
+    assert (profile.controller.cpus, profile.controller.account) == (2, "a")
+
+
+def test_a_merged_mapping_may_be_used_twice():
+    text = "kind: slurm\ncontroller: &c {<<: {cpus: 9}, cpus: 2, account: a}\ntrial: *c"
+    profile = profile_of(text)
+    assert profile.trial.cpus == profile.controller.cpus == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("controller: {cpus: 1, cpus: 2}", "controller.cpus is given twice"),
+        ("controller: {<<: {cpus: 1}, cpus: 1, cpus: 2}", "controller.cpus is given twice"),
+        ("controller: {<<: 3}", "not valid YAML"),
+        ("controller: {<<: [3]}", "not valid YAML"),
+        ("controller: {<<: {[1]: 2}}", "a key is one word or text"),
+    ],
+)
+def test_keys_that_cannot_be(text, said):
+    with pytest.raises(UserError, match=said):
+        profile_of(f"kind: slurm\n{text}")
+
+
 def test_free_options_hold_no_dates():
     options = spec_of(options="{since: 2024-01-01, count: 3, at: 1:30, share: 0.5}").models["m"].options  # fmt: skip
     assert options == {"since": "2024-01-01", "count": 3, "at": "1:30", "share": 0.5}

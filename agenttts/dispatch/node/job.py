@@ -288,7 +288,9 @@ class TrialJob:
         try:
             code = self._execute(command)
         except OSError as error:
-            end = AttemptEnd(problem=f"{command[0]}: {error.strerror}", node=_node())
+            # Of the program, or of a file that is looked at while it runs.
+            where = error.filename or command[0]
+            end = AttemptEnd(problem=f"{where}: {error.strerror}", node=_node())
             self._attempts.finish_all(blame(end))
         except _LimitPassed as limit:
             self._finish_all(None, limit.overrun)

@@ -1,7 +1,7 @@
 """The longest context of a model.
 
 An engine must have room for it if its options give no ``max_model_len``. Source: vLLM's
-``_get_and_verify_max_len`` and ``derive_max_model_len_and_key``, 0.10 to 0.32.
+``_get_and_verify_max_len`` and ``derive_max_model_len_and_key``, 0.32.
 """
 
 from __future__ import annotations
@@ -41,9 +41,8 @@ _ROPE = ("rope_scaling", "rope_parameters")
 def longest_context(config: Mapping[str, Any]) -> int:
     """Return the tokens of the longest context by a model's config; 0 if not known.
 
-    For YaRN, vLLM before 0.32 takes ``factor`` times the original length, whatever
-    ``max_position_embeddings`` says. Later versions take ``max_position_embeddings``. The greater
-    of the two is returned, so that an engine of either version starts.
+    For YaRN it is ``max_position_embeddings``, which states the scaled length. Versions of vLLM
+    before 0.32 took ``factor`` times the original length.
     """
     stated = [length for key in _KEYS if (length := integer(config, key))]
     longest = integer(config, _OVER_ALL) or min(stated, default=0)
@@ -54,15 +53,11 @@ def longest_context(config: Mapping[str, Any]) -> int:
     scaled = float(longest)
     for rope in _ropes(config):
         kind = str(rope.get("rope_type") or rope.get("type") or "default")
-        factor = _factor(rope)
-        original = integer(rope, "original_max_position_embeddings")
-        if kind == "yarn" and original:
-            scaled = max(scaled, original * factor)
-        elif kind == "longrope":
+        if kind == "longrope":
             # vLLM takes the shorter length by default, to keep the quality of short prompts.
             scaled = float(integer(config, "original_max_position_embeddings") or longest)
         elif kind not in _SCALED_ALREADY:
-            scaled = max(scaled, longest * factor)
+            scaled = max(scaled, longest * _factor(rope))
     return int(scaled)
 
 

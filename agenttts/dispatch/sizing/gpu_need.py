@@ -41,12 +41,14 @@ _SEVERAL = ("nnodes", "node_rank", "master_addr", "master_port")
 class GpuNeed:
     """The number of GPUs of one engine, and the reasoning in words.
 
-    ``contexts`` is how many prompts it holds at a time; None if that is not known.
+    ``contexts`` is how many prompts it holds at a time, ``weight_bytes`` the size of its weights;
+    None if that is not known.
     """
 
     gpus: int
     reasoning: str
     contexts: int | None = None
+    weight_bytes: float | None = None
 
 
 def gpu_need(
@@ -336,13 +338,14 @@ def _as_asked(asked: int, gpus: int | None, options: Mapping[str, Any], memory: 
         text += (
             f"; weights {weights:.1f} GB do not fit {asked} x {memory.share / _GB:.0f} GB usable"
         )
-        return GpuNeed(asked, text, 0)
+        return GpuNeed(asked, text, 0, memory.facts.weight_bytes)
     return _need(memory, asked, f"{text}; {_held(memory, asked)}")
 
 
 def _need(memory: _Memory, count: int, reasoning: str) -> GpuNeed:
     known = memory.facts.cache is not None
-    return GpuNeed(count, reasoning, math.floor(memory.contexts(count)) if known else None)
+    contexts = math.floor(memory.contexts(count)) if known else None
+    return GpuNeed(count, reasoning, contexts, memory.facts.weight_bytes)
 
 
 def _as_said(asked: int, gpus: int | None, options: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ model loader (which of several copies of the weights it reads).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from agenttts.dispatch.sizing.context import longest_context, overridden
 from agenttts.dispatch.sizing.kv_cache import CacheSize, cache_size, integer, kv_heads
+from agenttts.files.documents import read_object
 from agenttts.inference.model_files import weight_files
 
 _FLOAT_BITS = {"float32": 32, "float": 32, "bfloat16": 16, "float16": 16, "half": 16, "float8": 8}
@@ -110,6 +110,9 @@ def model_facts(
             weights *= _METHOD_BITS["bitsandbytes"] / _DEFAULT_BITS
         elif not quantisation and not path.endswith(".gguf"):
             weights *= _loaded_bits(config, options, engine) / _stored_bits(config)
+    draft = _draft_bytes(options)
+    if draft:
+        weights, source = weights + draft, f"{source} and its draft model's"
     longest = options.get("max_model_len")
     return ModelFacts(
         weight_bytes=weights,
@@ -136,13 +139,9 @@ def read_config(path: str, overrides: object = None) -> dict[str, Any]:
     It is empty if there is none. The values of a multimodal model's language part replace the
     others.
     """
-    try:
-        document = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # a hub id, or a model without a config: the nominal size is used
-    if not isinstance(document, dict):
-        return {}
-    config = overridden(document, overrides)
+    # Empty for a hub id and for a model without a config: the nominal size is used.
+    document = read_object(Path(path) / "config.json")
+    config = overridden(document, overrides) if document else {}
     for name in ("thinker_config", "text_config", "llm_config", "language_config"):
         part = config.get(name)
         if isinstance(part, dict):
@@ -157,14 +156,30 @@ def _bytes_on_disk(path: Path, load_format: str) -> tuple[float | None, list[str
 
     The bytes are None if they cannot be known here.
     """
-    if path.suffix == ".gguf" and path.is_file():
-        return float(path.stat().st_size), []
-    found = weight_files(path, load_format) if path.is_dir() else None
-    if found is None:
+    try:
+        if path.suffix == ".gguf" and path.is_file():
+            return float(path.stat().st_size), []
+        found = weight_files(path, load_format) if path.is_dir() else None
+        if found is None:
+            return None, []
+        if found.absent:
+            return found.said, [file.name for file in found.absent]
+        return float(sum(file.stat().st_size for file in found.files)), []
+    except OSError:  # a directory that is closed: the checks of a launch report it
         return None, []
-    if found.absent:
-        return found.said, [file.name for file in found.absent]
-    return float(sum(file.stat().st_size for file in found.files)), []
+
+
+def _draft_bytes(options: Mapping[str, Any]) -> float:
+    """Return the bytes of the weights of the draft model that the engine loads too.
+
+    0 without one, and for one whose files are not here.
+    """
+    draft = options.get("speculative_config")
+    place = draft.get("model") if isinstance(draft, Mapping) else None
+    place = place or options.get("spec_model")
+    if not isinstance(place, str) or not place.startswith("/"):
+        return 0.0
+    return _bytes_on_disk(Path(place), "")[0] or 0.0
 
 
 def _quantisation(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,12 @@ def memory_times(text: str, count: int) -> str:
     return f"{amount * count}{unit}"
 
 
+def memory_bytes(text: str) -> int | None:
+    """Return an amount of memory in bytes; None for 0, which asks for all of a node."""
+    amount, unit = _amount(text)
+    return amount * 1024 ** ("KMGT".index(unit or "M") + 1) or None
+
+
 def _amount(text: str) -> tuple[int, str]:
     match = _MEMORY.fullmatch(text)
     if not match or not text.isascii():

@@ -24,6 +24,7 @@ from typing import Any
 
 from agenttts.endpoint import estimated_tokens
 from agenttts.errors import UserError, valid_names
+from agenttts.files.documents import parse_json
 from agenttts.search.llm.base import Chat, LLMError, Reply
 
 _KEYS = ("text", "allocations", "error", "message", "retry_after", "timeout", "delay", "for")
@@ -94,7 +95,7 @@ def load_script(path: Path) -> dict[str, Any]:
         UserError: The script is wrong; the message names the file and the reply.
     """
     try:
-        script = json.loads(path.read_text(encoding="utf-8"))
+        script = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such script of replies") from None
     except (OSError, ValueError) as error:

@@ -239,3 +239,18 @@ def test_any_config_gives_facts(tmp_path_factory, config, params):
     found = model_facts(str(path), params, {})
     assert 0 <= found.weight_bytes <= params * 5
     assert found.cache is None or found.cache.of_context(1) >= 0
+
+
+@pytest.mark.parametrize("given", ["spec_model", "speculative_config"])
+def test_a_draft_model_s_weights_count(tmp_path, given):
+    for name, size in (("model", 3000), ("draft", 700)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"torch_dtype": "bfloat16"}')
+        (tmp_path / name / "model.safetensors").write_bytes(bytes(size))
+    draft = str(tmp_path / "draft")
+    option = draft if given == "spec_model" else {"model": draft, "num_speculative_tokens": 2}
+    alone = model_facts(str(tmp_path / "model"), 1.5e3, {})
+    facts = model_facts(str(tmp_path / "model"), 1.5e3, {given: option})
+    assert (alone.weight_bytes, facts.weight_bytes) == (3000, 3700)
+    assert facts.weights_from == "its files and its draft model's"
+    assert model_facts(str(tmp_path / "model"), 1.5e3, {given: "org/draft"}) == alone

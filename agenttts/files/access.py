@@ -1,0 +1,30 @@
+"""Whether this process may read a file or directory, without reading it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def read_problem(path: Path) -> OSError | None:
+    """Return why a file or directory cannot be read; None if it can.
+
+    A directory must also let its files be opened. The error names the path.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return error
+    wanted = os.R_OK | os.X_OK if stat.S_ISDIR(mode) else os.R_OK
+    if os.access(path, wanted):
+        return None
+    return PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def check_readable(path: Path) -> None:
+    """Raise the error of `read_problem`."""
+    problem = read_problem(path)
+    if problem is not None:
+        raise problem
