@@ -117,9 +117,9 @@ def check_bindable(key: str, path: Path) -> None:
     for mark, name in ((":", "colon"), (",", "comma")):
         if mark in str(path):
             raise UserError(
-                f"{key}: {path} has a {name} in it, and cannot be bound into a container "
-                f"(--bind takes a {name} for the end "
-                f"of a path); rename it, or give a symbolic link to it whose own path has none"
+                f"{key}: {path} has a {name} in it, and cannot be bound into "
+                f"a container (--bind takes a {name} for the end of a path); rename it, "
+                "or give a symbolic link to it whose own path has none"
             )
 
 

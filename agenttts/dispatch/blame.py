@@ -325,8 +325,8 @@ def _cancelled() -> Verdict:
 
 def _memory_of_the_job() -> Verdict:
     text = (
-        "a process of the job was killed because the job's memory ran out; raise the "
-        "profile's trial.mem"
+        "a process of the job was killed because the job's memory ran out; "
+        "raise the profile's trial.mem"
     )
     return Verdict(TrialState.OOM, False, False, text)
 

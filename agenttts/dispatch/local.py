@@ -121,9 +121,10 @@ class LocalScheduler(HostScheduler):
             return started(request, pid)
         raise MissingRequirement(
             f"the {request.section} could not be started here: {problem}",
-            fix="fix that (a limit on processes or memory, a full disk or quota), then give "
-            "the same "
-            "command again",
+            fix=(
+                "fix that (a limit on processes or memory, a full disk or quota), "
+                "then give the same command again"
+            ),
         )
 
     def _run_starter(self, request: ServiceRequest) -> str | None:

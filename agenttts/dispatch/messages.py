@@ -138,8 +138,8 @@ CONSEQUENCES = (
         r"|(?:fail\w*|unable) to (?:spawn|create|start)\b[^\n]{0,60}\bthread|threadpoolbuilderror"
         r"|necessary resources for omp thread|fork rejected by pids controller"
         r"|(?:\bv?fork\b|\bspawn|\bprocess\b|\bthread)[^\n]{0,80}resource temporarily unavailable",
-        "the node starts no more threads or processes (its limit is used up: 'ulimit -u', or "
-        "the job's pids cgroup)",
+        "the node starts no more threads or processes (its limit is used up: 'ulimit -u', "
+        "or the job's pids cgroup)",
         node=True,
     ),
     _known(
@@ -204,8 +204,8 @@ def memory_held_by_others(text: str) -> FoundMessage | None:
             continue
         if free < _FREE_WHEN_UNUSED:
             meaning = (
-                f"another process holds memory of the GPU: {match['free']} of {match['total']} GiB"
-                " were free before the model was loaded"
+                f"another process holds memory of the GPU: {match['free']} of {match['total']} GiB "
+                "were free before the model was loaded"
             )
             return FoundMessage(meaning, True, _line_at(text, match.start()))
     return None

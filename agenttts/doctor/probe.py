@@ -86,8 +86,7 @@ def probe_places(profile: Profile) -> list[Place]:
     if not scheduler_type(profile.kind).has_nodes:
         raise UserError(
             f"--submit: the profile is of kind {profile.kind}, without a queue to submit to; "
-            "doctor without --submit "
-            "looks at this machine, which is where its trials run"
+            "doctor without --submit looks at this machine, which is where its trials run"
         )
     return [
         Place("trial", min(1, profile.gpus_per_node)),
@@ -320,13 +319,12 @@ class Visit:
         if self._waited is not None:
             return f"{what}; the last line of its log is: {self._last_line()}"
         self._fix = (
-            "put the results directory (--results DIR) and this Python "
-            "on a file system that the login node and the nodes share"
+            "put the results directory (--results DIR) and this Python on a file system "
+            "that the login node and the nodes share"
         )
         return (
-            f"{what}, and nothing that it wrote was seen here within {settle_seconds:g} s: its "
-            "node does not see "
-            f"{self.folder}{f' ({status.detail})' if status.detail else ''}"
+            f"{what}, and nothing that it wrote was seen here within {settle_seconds:g} s: "
+            f"its node does not see {self.folder}{f' ({status.detail})' if status.detail else ''}"
             if not self._last_line()
             else f"{what}; the last line of its log is: {self._last_line()}"
         )

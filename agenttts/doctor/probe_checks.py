@@ -59,8 +59,8 @@ def _settle_check(seen: Seen, profile: Profile) -> Check:
             what,
             False,
             "the node did not see a file that was written here while it ran",
-            "put the results directory on a file system that the login node and the nodes "
-            "share (--results DIR)",
+            "put the results directory on a file system that the login node and the nodes share "
+            "(--results DIR)",
         )
     if seen.round_trip > limit:
         return Check(
@@ -197,8 +197,8 @@ def _environment_checks(
             whose,
             False,
             f"it does not start: {environment['error']}",
-            "load the container runtime in the profile's setup lines and put the image where "
-            "all nodes see it"
+            "load the container runtime in the profile's setup lines and put the image where all "
+            "nodes see it"
             if boxed
             else "install this environment where the login node and the nodes see it",
         )
@@ -249,9 +249,8 @@ def _driver_checks(
     what = f"CUDA in {whose}"
     if "error" in driver:
         fix = (
-            "set container.nv: true in the profile, which passes the driver in; 'nvidia-smi' "
-            "on the node shows whether "
-            "the driver works there"
+            "set container.nv: true in the profile, which passes the driver in; "
+            "'nvidia-smi' on the node shows whether the driver works there"
         )
         return [*checks, Check(what, False, driver["error"], fix)]
     seen = f"{driver.get('devices', 0)} devices, the driver knows CUDA {driver.get('cuda', '?')}"
@@ -268,8 +267,8 @@ def _slurm_checks(slurm: Mapping[str, str | None] | None) -> list[Check]:
             "Slurm commands",
             False,
             f"a controller in a job could not work: {said}",
-            "set controller: {where: here} in the profile: the controller then runs on the "
-            "login node",
+            "set controller: {where: here} in the profile: the controller then runs on the login "
+            "node",
         )
     else:
         found = Check(

@@ -233,8 +233,8 @@ def _gpus(profile: Profile) -> str:
     listing = list_devices()
     if listing is None:
         return (
-            f"nvidia-smi -L does not answer within {DEADLINE_S:.0f} s, so that it is not "
-            "known how many there are"
+            f"nvidia-smi -L does not answer within {DEADLINE_S:.0f} s, so that it is not known how "
+            "many there are"
         )
     if listing.problem:
         return listing.problem

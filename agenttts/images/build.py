@@ -452,9 +452,8 @@ def _check_space(definition: Path, text: str) -> None:
     free = shutil.disk_usage(place).free if place.is_dir() else 0
     if free < _DOCKER_BUILD_BYTES:
         raise MissingRequirement(
-            f"building from {definition} takes about {_DOCKER_BUILD_BYTES / 1e9:.0f} GB of "
-            "temporary space, and "
-            f"{place} has {free / 1e9:.1f} GB free",
+            f"building from {definition} takes about {_DOCKER_BUILD_BYTES / 1e9:.0f} GB "
+            f"of temporary space, and {place} has {free / 1e9:.1f} GB free",
             fix="set APPTAINER_TMPDIR (and APPTAINER_CACHEDIR, where downloads are kept) to a "
             "directory with more",
         )

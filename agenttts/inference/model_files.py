@@ -104,8 +104,10 @@ def check_there(key: str, place: Path) -> None:
     if place.is_absolute() and not place.exists():
         raise Unavailable(
             f"{key}: there is nothing at {place}",
-            fix="give the directory of a downloaded model ('agenttts-hpc models' prepares "
-            "small ones to try things with)",
+            fix=(
+                "give the directory of a downloaded model ('agenttts-hpc models' prepares small "
+                "ones to try things with)"
+            ),
         )
 
 
@@ -161,9 +163,8 @@ def _lacking_copy(copy: WeightFiles) -> str | None:
     links = [file for file in copy.absent if file.is_symlink()]
     if links:
         return (
-            f"has {links[0].name}, a link to {links[0].readlink()}, which is not there: the "
-            "download is not complete, or its "
-            "files were moved"
+            f"has {links[0].name}, a link to {links[0].readlink()}, which is not there: "
+            "the download is not complete, or its files were moved"
         )
     if copy.absent:
         names = [file.name for file in copy.absent]
@@ -174,8 +175,8 @@ def _lacking_copy(copy: WeightFiles) -> str | None:
             return f"has {file.name}, which is empty"
         if size < 1024 and file.read_bytes().startswith(_LFS_POINTER):
             return (
-                f"has {file.name}, a pointer of Git LFS in place of the weights ('git lfs "
-                "pull' in it fetches them)"
+                f"has {file.name}, a pointer of Git LFS in place of the weights ('git lfs pull' "
+                "in it fetches them)"
             )
     return None
 

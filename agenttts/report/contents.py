@@ -232,9 +232,8 @@ def _recommended_lines(run: RunReport) -> list[str]:
     untried = " (not tried)" if run.outcome else " (not tried yet)"
     trial = f" ({row['trial']}, score {row['score']:.4f})" if row else untried
     return [
-        f"recommended: {allocation_text(run.recommended)}{trial}: what the searcher expects to "
-        "score best, luck left "
-        "aside; the best trial is the one with the highest score"
+        f"recommended: {allocation_text(run.recommended)}{trial}: what the searcher expects "
+        "to score best, luck left aside; the best trial is the one with the highest score"
     ]
 
 

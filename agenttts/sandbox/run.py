@@ -129,7 +129,8 @@ def _beginning(path: Path) -> str:
 def _missing(why: str) -> MissingRequirement:
     return MissingRequirement(
         f"no sandbox for the programs that models write can be made on this machine: {why}",
-        fix="allow user namespaces on the nodes ('sysctl user.max_user_namespaces' must be "
-        "above 0, and no security "
-        "module may forbid them), or run the trials on nodes that allow them",
+        fix=(
+            "allow user namespaces on the nodes ('sysctl user.max_user_namespaces' must be above "
+            "0, and no security module may forbid them), or run the trials on nodes that allow them"
+        ),
     )

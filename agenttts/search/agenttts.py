@@ -93,8 +93,8 @@ class AgentTTSSearcher(Searcher):
         if self.space.count(MOST_COMPARED + 1) > MOST_COMPARED:
             return (
                 f"{drawn}which {MOST_COMPARED} of the feasible allocations a batch compares "
-                "besides those next to the best trials, ties and explorations "
-                "(two seeds may give the same trials)"
+                "besides those next to the best trials, ties and explorations (two seeds may give "
+                "the same trials)"
             )
         if drawn:
             return f"{drawn}ties and explorations"

@@ -30,8 +30,8 @@ class GridSearcher(Searcher):
         if len(feasible) > most:
             raise UserError(
                 f"search.method: grid would try all {len(feasible):,} feasible allocations, "
-                f"and takes on at most {most:,}; give stages fewer sample counts "
-                "(samples: {values: [1, 2, 4, 8]}), lower search.budget or choose another method"
+                f"and takes on at most {most:,}; give stages fewer sample counts (samples: "
+                "{values: [1, 2, 4, 8]}), lower search.budget or choose another method"
             )
         self._feasible = feasible
 

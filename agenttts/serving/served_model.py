@@ -69,15 +69,15 @@ def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
     if spec.agent == "none":
         if wants == "needs":
             raise UserError(
-                f"search.method: '{method}' needs a language model to ask; give one in the "
-                "spec's agent section "
-                "(kind: endpoint, serve or scripted), or choose method agenttts, which does without"
+                f"search.method: '{method}' needs a language model to ask; "
+                "give one in the spec's agent section (kind: endpoint, serve or scripted), "
+                "or choose method agenttts, which does without"
             )
         return None
     if wants == "no":
         raise UserError(
-            f"agent: method '{method}' asks no language model; set agent: none, or choose "
-            "method agenttts"
+            f"agent: method '{method}' asks no language model; set agent: none, "
+            "or choose method agenttts"
         )
     if isinstance(spec.agent, ScriptedAgent):
         load_script(Path(spec.agent.replies))
@@ -96,8 +96,7 @@ def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSessi
     if isinstance(spec.agent, ServeAgent):
         raise UserError(
             "agent.kind: a replay serves no model itself; start one, and name it with kind: "
-            "endpoint, or set "
-            "agent: none"
+            "endpoint, or set agent: none"
         )
     check_key(spec.agent)
     task_description = task_description_of(tasks.create(spec.task.name), spec.task.examples)

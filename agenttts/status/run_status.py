@@ -216,11 +216,10 @@ def follow(
                 continue
             reason = status["controller"]["reason"]
             raise RunFailed(
-                f"the controller of {run.path} (job {status['controller']['job_id']}) ended "
-                "before the run was over"
-                f"{': ' if reason else ''}{reason}; "
-                f"its log is in {run.scheduler_logs / 'controller'}; 'agenttts-hpc resume "
-                f"{run.name}' goes on where it stopped"
+                f"the controller of {run.path} (job {status['controller']['job_id']}) "
+                f"ended before the run was over{': ' if reason else ''}{reason}; "
+                f"its log is in {run.scheduler_logs / 'controller'}; "
+                f"'agenttts-hpc resume {run.name}' goes on where it stopped"
             )
         if status["controller"]["stuck"]:
             stuck_since = stuck_since if stuck_since is not None else time.monotonic()

@@ -84,9 +84,8 @@ def gpu_need(
     parallel = parallel_gpus(name, options) if engine == "vllm" else None
     if parallel is not None and gpus is not None and parallel != gpus:
         raise UserError(
-            f"models.{name}: gpus is {gpus}, and its options ({_said(options)}) make "
-            f"{parallel}; give one of them, or the same "
-            "number"
+            f"models.{name}: gpus is {gpus}, and its options ({_said(options)}) make {parallel}; "
+            "give one of them, or the same number"
         )
     asked = gpus if gpus is not None else parallel
     if asked is not None and asked > gpus_per_node > 0:
@@ -125,10 +124,8 @@ def parallel_gpus(name: str, options: Mapping[str, Any]) -> int | None:
         if several and not (option in ("nnodes", "data_parallel_size") and value == 1):
             raise UserError(
                 f"models.{name}.options.{option}: an engine here is one, on one node; remove "
-                "the option: trials run beside "
-                "each other already (the profile's max_running), and a model too large for a "
-                "node takes a quantised copy or "
-                "larger nodes"
+                "the option: trials run beside each other already (the profile's max_running), "
+                "and a model too large for a node takes a quantised copy or larger nodes"
             )
     sizes = {option: options[option] for option in PARALLEL_OPTIONS if option in options}
     for option, value in sizes.items():
@@ -236,11 +233,10 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
     if holding and facts.cache is not None and facts.cache.bound:
         return GpuNeed(
             holding[-1],
-            f"{holding[-1]}: weights {facts.weight_bytes / _GB:.1f} GB (by "
-            f"{facts.weights_from}) fit; its config.json does not "
-            "tell which layers keep a whole context, and if all did there would be no room for "
-            "one: lower "
-            f"options.max_model_len (now {facts.context}) if the engine does not start",
+            f"{holding[-1]}: weights {facts.weight_bytes / _GB:.1f} GB (by {facts.weights_from}) "
+            "fit; its config.json does not tell which layers keep a whole context, and if all did "
+            f"there would be no room for one: lower options.max_model_len (now {facts.context}) "
+            "if the engine does not start",
         )
     nearly = [
         count for count in holding if memory.contexts(count) >= 1 and memory.nearly_starts(count)
@@ -258,16 +254,14 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
         if _divides(facts, count)
     ):
         raise Unavailable(
-            f"models.{name}: beside {facts.weight_bytes / _GB:.0f} GB of weights, the "
-            f"{gpus_per_node} GPUs of "
-            f"{gpu_memory_gb:g} GB of one node do not hold the KV cache of one context of "
-            f"{facts.context} tokens",
+            f"models.{name}: beside {facts.weight_bytes / _GB:.0f} GB of weights, "
+            f"the {gpus_per_node} GPUs of {gpu_memory_gb:g} GB of one node do not hold the KV "
+            f"cache of one context of {facts.context} tokens",
             fix=f"set models.{name}.options.max_model_len to what your prompts and replies need",
         )
     raise Unavailable(
-        f"models.{name}: {facts.weight_bytes / _GB:.0f} GB of weights do not fit the "
-        f"{gpus_per_node} GPUs of "
-        f"{gpu_memory_gb:g} GB of one node (about {needed} would do)",
+        f"models.{name}: {facts.weight_bytes / _GB:.0f} GB of weights do not fit "
+        f"the {gpus_per_node} GPUs of {gpu_memory_gb:g} GB of one node (about {needed} would do)",
         fix=fix,
     )
 
@@ -289,17 +283,16 @@ def _why(memory: _Memory, count: int) -> str:
     """Return the reasoning for a number of GPUs."""
     facts = memory.facts
     text = (
-        f"{count}: weights {facts.weight_bytes / _GB:.1f} GB (by {facts.weights_from}) over "
-        f"{count} x "
-        f"{memory.share / _GB:.0f} GB usable; {_held(memory, count)}"
+        f"{count}: weights {facts.weight_bytes / _GB:.1f} GB (by {facts.weights_from}) "
+        f"over {count} x {memory.share / _GB:.0f} GB usable; {_held(memory, count)}"
     )
     if facts.heads and count > 1:
         text += f"; {facts.heads} heads divide by {count}"
     if 0 < facts.longest < facts.context:
         text += (
-            f"; options.max_model_len ({facts.context}) is above the {facts.longest} tokens of "
-            "its config, which vLLM refuses "
-            "(VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 in the profile's env allows it)"
+            f"; options.max_model_len ({facts.context}) is above the {facts.longest} tokens "
+            "of its config, which vLLM refuses (VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 in the profile's "
+            "env allows it)"
         )
     fewer = [n for n in range(1, count) if _divides(facts, n) and memory.contexts(n) >= 1]
     if fewer and not memory.starts(fewer[-1]) and memory.contexts(fewer[-1]) >= CONTEXTS:

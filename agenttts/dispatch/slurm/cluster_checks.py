@@ -82,9 +82,8 @@ def _sacct() -> str:
         answer = ask(["sacct", "-X", "-n"], COMMAND_SECONDS, query_environment())
         if answer.problem is not None:
             return (
-                f"sacct {answer.problem}: what became of jobs that squeue no longer shows is "
-                "not known until it answers ('sacctmgr ping' "
-                "says whether slurmdbd is up)"
+                f"sacct {answer.problem}: what became of jobs that squeue no longer shows "
+                "is not known until it answers ('sacctmgr ping' says whether slurmdbd is up)"
             )
         if answer.succeeded:
             return "available"

@@ -232,8 +232,7 @@ def _judge(
                 False,
                 f"{shown} {text}: jobs would be refused or never start",
                 f"set {what}.{key} or {what}.partition in the profile ('sacctmgr show assoc "
-                "user=$USER "
-                "format=account,qos,defaultqos' lists what you have)",
+                "user=$USER format=account,qos,defaultqos' lists what you have)",
             )
         notes.append(text)
     return Check(label, True, "; it ".join([detail, *notes]))

@@ -124,9 +124,10 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
             "UNKNOWN",
             ended=True,
             verdict=TrialState.INFRA_FAILED,
-            detail="squeue does not know the job any more, which sacct still calls "
-            f"{found.state}; an administrator can close "
-            "such jobs ('sacctmgr show runawayjobs')",
+            detail=(
+                f"squeue does not know the job any more, which sacct still calls {found.state}; "
+                "an administrator can close such jobs ('sacctmgr show runawayjobs')"
+            ),
             node=row.node,
         )
     if found.ended:
@@ -148,13 +149,13 @@ def _held_up(state: str, job: str, row: QueueRow) -> str:
     if state == "COMPLETING":
         node = row.node or "NODE"
         return (
-            "its node cleans up after it; where that does not end, 'scontrol show node "
-            f"{node}' says more"
+            f"its node cleans up after it; where that does not end, 'scontrol show node {node}' "
+            "says more"
         )
     if state in ("SUSPENDED", "STOPPED"):
         return (
-            f"it goes on when who suspended it lets it ('scontrol resume {job}'), or by "
-            "itself after a preemption"
+            f"it goes on when who suspended it lets it ('scontrol resume {job}'), "
+            "or by itself after a preemption"
         )
     return ""
 
@@ -311,8 +312,10 @@ def keep_off(job_ids: Sequence[str], nodes: str) -> None:
         raise QueueUnavailable(
             f"'scontrol update JobId=... ExcNodeList={nodes}': "
             f"{'; '.join(dict.fromkeys(problems))[:500]}",
-            fix="if nodes have to be avoided, cancel the jobs that wait; they are submitted "
-            "anew without them",
+            fix=(
+                "if nodes have to be avoided, cancel the jobs that wait; "
+                "they are submitted anew without them"
+            ),
         )
 
 

@@ -118,8 +118,10 @@ def _read(answer: bytes, fields: int, what: str) -> QueueAnswer:
         shown = " ".join(text.split())[:200]
         raise QueueUnavailable(
             f"nothing in {what}'s answer can be read: {shown!r}",
-            fix=f"run '{what}' by hand: it should print its table; lines that a site adds "
-            "before or after it do no harm",
+            fix=(
+                f"run '{what}' by hand: it should print its table; "
+                "lines that a site adds before or after it do no harm"
+            ),
         )
     return QueueAnswer(rows, complete)
 

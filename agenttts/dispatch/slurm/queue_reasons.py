@@ -66,8 +66,9 @@ _TABLE: dict[str, Reason] = {
         "nodes that it could run on are reserved, as for maintenance, or out of service",
         f"{_NODES}, 'scontrol show reservation' until when they are reserved",
     ),
-    "Nodes required for job are DOWN DRAINED or reserved for jobs in higher priority "
-    "partitions": Reason(
+    (
+        "Nodes required for job are DOWN DRAINED or reserved for jobs in higher priority partitions"
+    ): Reason(
         Waiting.WAIT,
         "the nodes that it could run on are out of service or reserved for others",
         _NODES,
@@ -118,8 +119,8 @@ _TABLE: dict[str, Reason] = {
     "launch failed requeued held": Reason(
         Waiting.NEVER,
         "it could not be launched on its node, was requeued and is held",
-        "'scontrol release JOB' lets it try again; if it fails again, the node's "
-        "administrators should look at it",
+        "'scontrol release JOB' lets it try again; if it fails again, "
+        "the node's administrators should look at it",
     ),
     "JobHoldMaxRequeue": Reason(
         Waiting.NEVER,
@@ -149,8 +150,8 @@ _TABLE: dict[str, Reason] = {
     "PartitionTimeLimit": Reason(
         Waiting.NEVER,
         "its time limit is above the partition's",
-        "lower time in the profile ('sinfo -o \"%P %l\"' lists the partitions' limits) or "
-        "choose another partition",
+        "lower time in the profile ('sinfo -o \"%P %l\"' lists the partitions' limits) "
+        "or choose another partition",
     ),
     "PartitionMaxNodes": Reason(
         Waiting.NEVER,
@@ -286,8 +287,8 @@ _FAMILIES: list[tuple[re.Pattern[str], Reason]] = [
     ]
 ]
 _ALLOWED = (
-    "('scontrol show partition' lists whom each allows, 'sacctmgr show assoc "
-    "user=$USER' what you have)"
+    "('scontrol show partition' lists whom each allows, 'sacctmgr show assoc user=$USER' what you "
+    "have)"
 )
 # Texts that Slurm and sites write in place of a code (slurmctld's state_desc); the first that fits
 # counts.
@@ -346,9 +347,10 @@ _ENDS: dict[str, str] = {
     "profile)",
     "NodeDown": "its node went down",
     "SystemFailure": "Slurm itself or a file system failed",
-    "JobLaunchFailure": "its node could not launch it, or its shell was killed; a node that "
-    "cannot open the job's log reads the "
-    "same: the results directory must be on a file system that the nodes share",
+    "JobLaunchFailure": (
+        "its node could not launch it, or its shell was killed; a node that cannot open the job's "
+        "log reads the same: the results directory must be on a file system that the nodes share"
+    ),
     "InactiveLimit": "it reached the cluster's limit for inactive jobs",
 }
 

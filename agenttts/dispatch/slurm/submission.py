@@ -199,15 +199,19 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
         if jobs > 1 and _names_submit_limit(message):
             raise SubmitLimitReached(
                 f"sbatch does not take {jobs} jobs at once: {message}",
-                fix="half as many are tried next; lower the profile's max_pending to begin "
-                "with fewer",
+                fix=(
+                    "half as many are tried next; lower the profile's max_pending to begin "
+                    "with fewer"
+                ),
             ) from None
         if _names_submit_limit(message) and _others_live():
             raise SubmitLimitReached(
                 f"sbatch takes no more jobs until some of yours have ended: {message}",
-                fix="wait for them, or lower the profile's max_pending; a limit on a job's "
-                "size would read the same "
-                "('sacctmgr show assoc' and 'sacctmgr show qos' list the limits)",
+                fix=(
+                    "wait for them, or lower the profile's max_pending; "
+                    "a limit on a job's size would read the same ('sacctmgr show assoc' "
+                    "and 'sacctmgr show qos' list the limits)"
+                ),
             ) from None
         raise MissingRequirement(
             f"sbatch refused the job: {message}",
@@ -217,8 +221,10 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
     except FailedSubmissionError as error:
         raise QueueUnavailable(
             f"sbatch's answer cannot be read, so a job may have been submitted: {error}",
-            fix="look with 'squeue --me'; try again when 'sbatch --wrap true' answers "
-            "'Submitted batch job N'",
+            fix=(
+                "look with 'squeue --me'; try again when 'sbatch --wrap true' answers 'Submitted "
+                "batch job N'"
+            ),
         ) from None
     except RuntimeError as error:
         if "srun" in str(error):

@@ -99,9 +99,8 @@ def value(text: str, allowed: str = "") -> str:
         raise ValueError(f"{text!r} holds {control[0]!r}; valid: text of one line")
     if found := [character for character in _SHELL.findall(text) if character not in allowed]:
         raise ValueError(
-            f"{text!r} holds {found[0]}, which a shell acts upon, and no shell reads the "
-            "options of sbatch; write the "
-            "value itself"
+            f"{text!r} holds {found[0]}, which a shell acts upon, and no shell reads the options "
+            "of sbatch; write the value itself"
         )
     return text
 

@@ -44,9 +44,8 @@ def request_check(what: str, profile: Profile, resources: JobResources, gpus: in
         label,
         False,
         f"sbatch would not take it ({asked}): {problem}",
-        f"correct {what}'s partition, account, qos, mem or cpus{gpu_fix} in the profile "
-        "('sinfo -o \"%P %c %m %G\"' and "
-        "'sacctmgr show assoc' list what there is)",
+        f"correct {what}'s partition, account, qos, mem or cpus{gpu_fix} in the profile ('sinfo "
+        "-o \"%P %c %m %G\"' and 'sacctmgr show assoc' list what there is)",
     )
 
 
