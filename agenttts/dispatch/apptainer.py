@@ -117,9 +117,9 @@ def check_bindable(key: str, path: Path) -> None:
     for mark, name in ((":", "colon"), (",", "comma")):
         if mark in str(path):
             raise UserError(
-                f"{key}: {path} has a {name} in it, and cannot be bound into "
-                f"a container (--bind takes a {name} for the end of a path); rename it, "
-                "or give a symbolic link to it whose own path has none"
+                f"{key}: {path} contains a {name} and cannot be bound into "
+                f"a container (for --bind, a {name} is the end of a path); rename it, "
+                f"or give a symbolic link to it whose own path contains no {name}"
             )
 
 
@@ -205,7 +205,7 @@ def check_image(container: Container) -> None:
     """Raise `MissingRequirement` if the image is absent."""
     if not container.image.exists():
         raise MissingRequirement(
-            f"container.image: there is no image {container.image}",
+            f"container.image: {container.image} does not exist",
             fix=f"agenttts-hpc image build --output {container.image}",
         )
 

@@ -62,21 +62,23 @@ class JobRequest:
 
 
 JOB_STATES: Mapping[str, str] = {
-    "PENDING": "it waits to be started",
-    "RUNNING": "it runs",
+    "PENDING": "it has not started yet",
+    "RUNNING": "it is running",
     "COMPLETING": "its program has ended, and its node is being cleaned up",
     "COMPLETED": "its program ended with exit code 0",
-    "FAILED": "its program ended with another exit code, or could not be started",
+    "FAILED": "its program ended with a non-zero exit code or could not be started",
     "TIMEOUT": "it reached its time limit",
-    "DEADLINE": "as TIMEOUT, by a deadline",
-    "OUT_OF_MEMORY": "it was killed for its memory",
-    "NODE_FAIL": "its node was lost",
-    "BOOT_FAIL": "as NODE_FAIL, before it began",
-    "LAUNCH_FAILED": "as BOOT_FAIL",
-    "PREEMPTED": "it lost its place to another job",
-    "CANCELLED": "somebody cancelled it",
-    "ENDED": "it has ended, in whatever way; its detail is the problem if there was one",
-    "UNKNOWN": "nobody knows it any more",
+    "DEADLINE": "it reached its deadline",
+    "OUT_OF_MEMORY": "it was killed because its memory ran out",
+    "NODE_FAIL": "its node failed",
+    "BOOT_FAIL": "its node failed to boot",
+    "LAUNCH_FAILED": "its node could not launch it",
+    "PREEMPTED": "it was stopped to free its resources for another job",
+    "CANCELLED": "it was cancelled",
+    "ENDED": (
+        "it has ended and the exit code is not known; its detail is the problem if there was one"
+    ),
+    "UNKNOWN": "the scheduler no longer lists it",
 }
 """The states of jobs that have a meaning here, which follow Slurm's (squeue(1), "JOB STATE CODES").
 

@@ -56,7 +56,7 @@ def test_doctor_submits_what_the_profile_asks_for_and_reports_what_nodes_see(she
     assert "sbatch would take the largest trial" in checks["Slurm commands"]["detail"]
     assert "is disabled" in checks["accounting (sacct)"]["detail"]
     for request in ("trial request", "controller request"):
-        assert "sbatch would take it" in checks[request]["detail"]
+        assert "sbatch accepts it" in checks[request]["detail"]
     assert {check["where"].partition(" on ")[0] for check in document["checks"]} == {
         "here",
         *(f"{job['what']} job {job['job_id']}" for job in document["jobs"]),

@@ -49,13 +49,13 @@ def test_a_job_that_stays_pending_is_told_with_its_reason_and_cancelled(queue, t
     seen, told = asked(tmp_path)
     assert (seen.job_id, seen.facts, seen.waited) == ("41", None, None)
     assert seen.problem == (
-        "job 41 had no report within 0.3 s and was cancelled; it waits because of Resources: no node has free what it "
-        "asks for"
+        "job 41 had no report within 0.3 s and was cancelled; it waits because of Resources: "
+        "the resources that it requests are not free"
     )
     assert "--timeout" in (seen.fix or "")
     assert told == [
         "trial job 41 submitted",
-        "trial job 41 PENDING (Resources: no node has free what it asks for)",
+        "trial job 41 PENDING (Resources: the resources that it requests are not free)",
     ]
     assert cancelled(tmp_path) == ["41"]
 
@@ -94,7 +94,7 @@ def test_a_request_that_sbatch_refuses_is_what_was_found(queue, tmp_path):
     seen, told = asked(tmp_path, timeout=3600)
     assert "sbatch refused the job" in (seen.problem or "")
     assert "invalid account" in (seen.problem or "")
-    assert "correct the profile's partition, account" in (seen.fix or "")
+    assert "correct partition, account" in (seen.fix or "")
     assert (seen.job_id, told, cancelled(tmp_path)) == (None, [], [])
 
 

@@ -276,7 +276,7 @@ def test_a_served_model_s_job_that_would_never_start_is_given_up(on_slurm, fake)
     with pytest.raises(LLMError, match="did not run 1 times in a row; job 7: it would not have started and was cancelled: PartitionTimeLimit"):  # fmt: skip
         make(patience_minutes=0, start_seconds=60.0).locate()
     assert record.read_text().splitlines()[0] == "--state=PENDING 7"
-    assert any("lower time in the profile" in note for note in notes)
+    assert any("lower the key time in the profile" in note for note in notes)
 
 
 SBATCH = r"""

@@ -80,7 +80,10 @@ def gpu_need(
         Unavailable: One node of the profile does not hold the model.
     """
     if engine == "scripted":
-        return GpuNeed(gpus or 0, f"{gpus} as the spec says" if gpus else "scripted: needs none")
+        return GpuNeed(
+            gpus or 0,
+            f"{gpus} (given in the spec)" if gpus else "0: the scripted engine needs no GPU",
+        )
     parallel = parallel_gpus(name, options) if engine == "vllm" else None
     if parallel is not None and gpus is not None and parallel != gpus:
         raise UserError(
@@ -93,10 +96,10 @@ def gpu_need(
         raise Unavailable(
             f"models.{name}.{key}: {asked} GPUs are more than the profile's gpus_per_node "
             f"({gpus_per_node})",
-            fix="ask for fewer, or choose a profile with larger nodes",
+            fix=f"lower models.{name}.{key}, or choose a profile with larger nodes",
         )
     if gpus_per_node == 0 and gpus is None:
-        return GpuNeed(0, "the profile has no GPUs: CPU")
+        return GpuNeed(0, "0: the profile has no GPUs, so the model runs on the CPU")
     if gpu_memory_gb is None:
         if asked is not None:
             return GpuNeed(asked, _as_said(asked, gpus, options))
@@ -123,9 +126,9 @@ def parallel_gpus(name: str, options: Mapping[str, Any]) -> int | None:
         several = option in _SEVERAL or option.startswith("data_parallel_")
         if several and not (option in ("nnodes", "data_parallel_size") and value == 1):
             raise UserError(
-                f"models.{name}.options.{option}: an engine here is one, on one node; remove "
-                "the option: trials run beside each other already (the profile's max_running), "
-                "and a model too large for a node takes a quantised copy or larger nodes"
+                f"models.{name}.options.{option}: each engine is one copy on one node; remove the "
+                "option. The profile's max_running already sets how many trials run at the same "
+                "time. A model that is too large for a node needs quantised weights or larger nodes"
             )
     sizes = {option: options[option] for option in PARALLEL_OPTIONS if option in options}
     for option, value in sizes.items():
@@ -221,7 +224,7 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
     if fitting:
         best = max(fitting, key=memory.contexts)
         return _need(
-            memory, best, f"{_why(memory, best)}; more GPUs than a node has would hold {wanted}"
+            memory, best, f"{_why(memory, best)}; {wanted} contexts need more GPUs than a node has"
         )
     needed = math.ceil((facts.weight_bytes) / max(memory.share - _OVERHEAD_BYTES, 1))
     fix = "use a quantised model or a profile with larger nodes"
@@ -234,8 +237,8 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
         return GpuNeed(
             holding[-1],
             f"{holding[-1]}: weights {facts.weight_bytes / _GB:.1f} GB (by {facts.weights_from}) "
-            "fit; its config.json does not tell which layers keep a whole context, and if all did "
-            f"there would be no room for one: lower options.max_model_len (now {facts.context}) "
+            "fit; its config.json does not say which layers cache a whole context. If all do, "
+            f"one context does not fit: lower options.max_model_len (now {facts.context}) "
             "if the engine does not start",
         )
     nearly = [
@@ -254,14 +257,18 @@ def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float
         if _divides(facts, count)
     ):
         raise Unavailable(
-            f"models.{name}: beside {facts.weight_bytes / _GB:.0f} GB of weights, "
-            f"the {gpus_per_node} GPUs of {gpu_memory_gb:g} GB of one node do not hold the KV "
-            f"cache of one context of {facts.context} tokens",
-            fix=f"set models.{name}.options.max_model_len to what your prompts and replies need",
+            f"models.{name}: the weights ({facts.weight_bytes / _GB:.0f} GB) "
+            f"and the KV cache of one context of {facts.context} tokens do not fit "
+            f"the {gpus_per_node} GPUs of {gpu_memory_gb:g} GB of one node",
+            fix=(
+                f"set models.{name}.options.max_model_len to the number of tokens that your "
+                "prompts and replies need"
+            ),
         )
     raise Unavailable(
         f"models.{name}: {facts.weight_bytes / _GB:.0f} GB of weights do not fit "
-        f"the {gpus_per_node} GPUs of {gpu_memory_gb:g} GB of one node (about {needed} would do)",
+        f"the {gpus_per_node} GPUs of {gpu_memory_gb:g} GB of one node (about {needed} GPUs "
+        "are needed)",
         fix=fix,
     )
 
@@ -296,7 +303,7 @@ def _why(memory: _Memory, count: int) -> str:
         )
     fewer = [n for n in range(1, count) if _divides(facts, n) and memory.contexts(n) >= 1]
     if fewer and not memory.starts(fewer[-1]) and memory.contexts(fewer[-1]) >= CONTEXTS:
-        text += f"; {fewer[-1]} would do with a lower options.max_model_len than {facts.context}"
+        text += f"; {fewer[-1]} would be enough with options.max_model_len below {facts.context}"
     return text
 
 
@@ -329,9 +336,9 @@ def _need(memory: _Memory, count: int, reasoning: str) -> GpuNeed:
 
 def _as_said(asked: int, gpus: int | None, options: Mapping[str, Any]) -> str:
     return (
-        f"{asked} as the spec says"
+        f"{asked} (given in the spec)"
         if gpus is not None
-        else f"{asked} as its options say ({_said(options)})"
+        else f"{asked} (given in its options: {_said(options)})"
     )
 
 

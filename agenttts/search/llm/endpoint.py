@@ -26,8 +26,8 @@ _BROKEN_OFF = {"abort", "aborted", "cancelled", "error"}
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _LARGEST_ANSWER = 4_000_000
 _TOO_LONG = re.compile(
-    r"context.{0,20}length|context_length|maximum context|too long|too many tokens|max_model_len|"
-    r"reduce the length",
+    r"context.{0,20}length|context_length|maximum context|too long|too many tokens|max_model_len"
+    r"|reduce the length",
     re.I,
 )
 

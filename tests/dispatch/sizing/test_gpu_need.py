@@ -88,7 +88,7 @@ def test_one_card_that_holds_seven_contexts_is_not_enough(tmp_path):
 def test_where_a_node_holds_fewer_contexts_its_best_is_taken_and_said(tmp_path):
     found = need(tmp_path, MIDDLE, params=32.5e9, context_tokens=7000, gpus_per_node=1)
     assert (found.gpus, found.contexts) == (1, 2)
-    assert "more GPUs than a node has would hold 32" in found.reasoning
+    assert "32 contexts need more GPUs than a node has" in found.reasoning
 
 
 def test_the_stages_tokens_count_and_not_the_model_s_maximum(tmp_path):
@@ -102,7 +102,7 @@ def test_vllm_wants_room_for_the_longest_context_once(tmp_path):
     long = MIDDLE | {"max_position_embeddings": 131072}
     found = need(tmp_path, long, params=20e9, context_tokens=512)
     assert found.gpus == 2
-    assert "1 would do with a lower options.max_model_len than 131072" in found.reasoning
+    assert "1 would be enough with options.max_model_len below 131072" in found.reasoning
     assert need(tmp_path, long, params=20e9, context_tokens=512, options={"max_model_len": 4096}).gpus == 1  # fmt: skip
     with pytest.raises(Unavailable, match=r"set models\.m\.options\.max_model_len"):
         need(tmp_path, long, params=20e9, context_tokens=512, gpus_per_node=1)
@@ -118,7 +118,7 @@ def test_an_upper_bound_alone_refuses_no_model(tmp_path):
     hybrid = MIDDLE | {"max_position_embeddings": 131072, "ssm_state": 16}
     found = need(tmp_path, hybrid, params=20e9, context_tokens=512, gpus_per_node=1)
     assert (found.gpus, found.contexts) == (1, None)
-    assert "does not tell which layers keep a whole context" in found.reasoning
+    assert "does not say which layers cache a whole context" in found.reasoning
     with pytest.raises(Unavailable, match="do not fit"):
         need(tmp_path, hybrid, params=200e9, context_tokens=512, gpus_per_node=1)
 
@@ -155,7 +155,7 @@ def test_hybrid_models_run_on_the_gpus_that_they_run_on(tmp_path, config, size, 
 def test_the_options_of_an_engine_say_how_many_gpus_it_takes(tmp_path, options, gpus, memory):
     found = need(tmp_path, MIDDLE, params=7e9, options=options, gpu_memory_gb=memory)
     assert found.gpus == gpus
-    assert f"{gpus} as its options say" in found.reasoning
+    assert f"{gpus} (given in its options" in found.reasoning
     assert need(tmp_path, MIDDLE, params=7e9, options=options, gpus=gpus).gpus == gpus
 
 
