@@ -44,7 +44,7 @@ class LockBusy(Exception):
 
     def __init__(self, path: Path, holder: str) -> None:
         super().__init__(
-            f"{path} is locked by another process ({holder or 'it does not say which'})"
+            f"{path} is locked by another process ({holder or 'the holder is not known'})"
         )
         self.holder = holder
 
@@ -132,7 +132,7 @@ def _try_patiently(
     except OSError as error:
         if time.monotonic() - started <= min(patience, _ERROR_PATIENCE_S):
             return None
-        log.warning("%s cannot be locked (%s): going on without its lock", path, error.strerror)
+        log.warning("%s cannot be locked (%s); continuing without the lock", path, error.strerror)
         return LockResult.UNSUPPORTED
 
 
@@ -149,7 +149,9 @@ def write_holder(stream: IO[str], text: str) -> None:
         os.ftruncate(stream.fileno(), 0)
         os.write(stream.fileno(), text.encode())
     except OSError as error:
-        log.warning("%s does not say who holds it: %s", stream.name, error.strerror)
+        log.warning(
+            "the holder of the lock could not be written to %s: %s", stream.name, error.strerror
+        )
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

@@ -140,8 +140,7 @@ def _weights(name: str, model: ModelSection | ModelConfig, rules: int) -> str | 
         except OSError as error:
             raise UserError(
                 f"models.{name}.{key}: {error.filename or place} cannot be read "
-                f"({error.strerror}); make the model's files "
-                "readable for you"
+                f"({error.strerror}); give yourself permission to read the model's files"
             ) from None
     if found[0] is None or found[1:] in ([], [None]):
         return found[0]

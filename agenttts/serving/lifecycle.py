@@ -114,13 +114,17 @@ class ServedModel:
                     self._failed_on.clear()
                     raise LLMError(
                         "unavailable",
-                        f"the served model did not run {self._limits.restarts + 1} times in a row; "
+                        f"the served model failed {self._limits.restarts + 1} times in a row; "
                         f"{self._end or self._end_of_log()}",
                     )
                 if time.monotonic() >= self._not_before:
                     self._start()
             if time.monotonic() > deadline:
-                waits = f"; its job {self._job} still waits: {self._waits}" if self._waits else ""
+                waits = (
+                    (f"; its job {self._job} is still pending: {self._waits}")
+                    if self._waits
+                    else ""
+                )
                 self.release()
                 raise LLMError(
                     "unavailable",
@@ -147,9 +151,7 @@ class ServedModel:
                 except LLMError as error:
                     log.warning("%s", error)
         elif not more or self._limits.alone or (idle > self._limits.idle_seconds and not soon):
-            self._note(
-                f"released: idle for {idle:.0f} s" if more else "released: no question is left"
-            )
+            self._note(f"released: idle for {idle:.0f} s" if more else "released: no more calls")
             self._stop()
 
     def release(self) -> None:
@@ -170,10 +172,10 @@ class ServedModel:
         try:
             for job in self._scheduler.live_services(self._service):
                 if not self._state(job).completing:
-                    self._note(f"job {job} was left over and is ended")
+                    self._note(f"job {job} of an earlier start was still there and is cancelled")
                     self._scheduler.stop_service(self._service, [job])
         except _QUEUE_ERRORS as error:  # it ends by itself once its lease is not renewed
-            self._note(f"whether another job serves the model could not be seen: {error}")
+            self._note(f"other jobs that serve the model could not be listed: {error}")
 
     def _check(self) -> Address | None:
         """The address if the server answers; notices when its job has ended."""

@@ -69,14 +69,14 @@ def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
     if spec.agent == "none":
         if wants == "needs":
             raise UserError(
-                f"search.method: '{method}' needs a language model to ask; "
-                "give one in the spec's agent section (kind: endpoint, serve or scripted), "
-                "or choose method agenttts, which does without"
+                f"search.method: '{method}' needs a language model; "
+                "set one in the spec's agent section (kind: endpoint, serve or scripted), "
+                "or choose method agenttts, which works without one"
             )
         return None
     if wants == "no":
         raise UserError(
-            f"agent: method '{method}' asks no language model; set agent: none, "
+            f"agent: method '{method}' does not use a language model; set agent: none, "
             "or choose method agenttts"
         )
     if isinstance(spec.agent, ScriptedAgent):
@@ -95,7 +95,7 @@ def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSessi
         return None
     if isinstance(spec.agent, ServeAgent):
         raise UserError(
-            "agent.kind: a replay serves no model itself; start one, and name it with kind: "
+            "agent.kind: a replay cannot serve a model; start a server and name it with kind: "
             "endpoint, or set agent: none"
         )
     check_key(spec.agent)

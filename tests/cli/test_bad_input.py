@@ -187,7 +187,7 @@ def test_no_slurm_here(cli, scripted_spec, tmp_path):
 
 @pytest.mark.parametrize("command", ["status", "resume", "cancel", "report"])
 def test_unknown_run(cli, tmp_path, command):
-    refused(cli(command, "nosuch"), tmp_path, 2, "no run 'nosuch'")
+    refused(cli(command, "nosuch"), tmp_path, 2, "run 'nosuch' does not exist")
 
 
 def test_what_the_operating_system_refuses_is_one_paragraph(cli, scripted_spec, tmp_path):

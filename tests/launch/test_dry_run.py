@@ -167,7 +167,7 @@ def test_a_path_that_no_container_can_have_is_refused_by_its_key(scripted_spec, 
     image.write_text("")
     path = scripted_spec(container__image=str(image), models__weak__engine="vllm", **change)
     (path.parent / "to:k").mkdir()
-    with pytest.raises(UserError, match=rf"{key}: .* contains a (colon|comma) in it"):
+    with pytest.raises(UserError, match=rf"{key}: .* contains a (colon|comma) and"):
         make_plan(load_spec(path), [], tmp_path / "results", dry_run=True)
 
 

@@ -55,7 +55,7 @@ def test_a_start_goes_on_while_it_is_the_last_one_and_not_cancelled(run):
     with pytest.raises(RunCancelled):
         check()
     write_handle(run, second)
-    with pytest.raises(StartSuperseded, match="started anew.*job 2"):
+    with pytest.raises(StartSuperseded, match="a newer controller.*job 2"):
         check()
     write_handle(run, replace(second, cancelled=True))
     with pytest.raises(StartSuperseded):
@@ -268,7 +268,7 @@ def test_status_says_why_controller_and_served_model_wait_and_following_has_pati
     on_slurm.profile_file.write_text(profile + "never_patience_minutes: 0\n")
     done = cli("status", "small", "--watch")
     assert done.returncode == 4
-    assert "would not start by itself: PartitionTimeLimit: " in done.stderr
+    assert "cannot start: PartitionTimeLimit: " in done.stderr
     assert "'agenttts-hpc cancel small' removes it" in done.stderr
     assert not (tmp_path / "scancelled").exists(), "watching changes nothing"
 
