@@ -67,7 +67,7 @@ class InsightRules:
     ) -> None:
         wrong = [number for number in insights if number not in ALL_INSIGHTS]
         if wrong:
-            raise UserError(f"search.insights: no insight {wrong[0]!r}; valid: 1, 2, 3")
+            raise UserError(f"search.insights: {wrong[0]!r} is not a valid insight; valid: 1, 2, 3")
         self.space = space
         self.seed = seed
         self.curves = 2 in insights
@@ -234,7 +234,7 @@ class InsightRules:
         draw = np.random.default_rng(rng.randrange(2**32))
         taken = self._grid.encode(a for a in sorted(archive.known) if a in self.space)
         rows = self._new(_some(self._rows, MOST_COMPARED, draw), taken)
-        reason = "spread over models and samples, no score being known"
+        reason = "spread over models and samples, because no score is known yet"
         picked = self.failures(archive).pick(
             rows, n, lambda part, count: initial_design(self._grid, taken, part, count)
         )

@@ -22,7 +22,7 @@ def engine(message: str, kind: str = "FAILED") -> Fault:
 
 
 LOADING = "model 'm' (/models/m) could not be loaded by vLLM: RuntimeError: Engine core initialization failed. See root cause above."
-KILLED = "the engine process of model 'm' was killed by SIGKILL (exit code -9); SIGKILL is what the kernel and Slurm send when memory has run out; its last line: loading"
+KILLED = "the engine process of model 'm' was killed by SIGKILL (exit code -9); the kernel and Slurm send SIGKILL when memory runs out; its last line: loading"
 WARNING = (
     "WARNING usage_lib.py: Failed to write usage stats: [Errno 30] Read-only file system: '/opt/x'"
 )
@@ -177,7 +177,7 @@ def test_ordinary_lines_are_no_message(line):
 NAMED = [
     "model 'm' (/x) could not be loaded by vLLM: ValueError: unknown option foo",
     "model 'm' (/x) could not be loaded by vLLM: ValidationError: Model architectures ['FooForCausalLM'] are not supported for now.",
-    "decode_tokens 4096 leaves no room for a prompt in a context of 4096 tokens",
+    "decode_tokens is 4096, which leaves no tokens for a prompt in a context of 4096",
     "model 'm' (/x) could not be loaded by transformers: KeyError: 'lm_head.weight'",
 ]  # fmt: skip
 HARMLESS = [
