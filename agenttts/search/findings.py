@@ -66,7 +66,7 @@ def _pursue(
     why = (
         ""
         if value[pursued] >= value[rival]
-        else ("; no clear difference, and it is the smaller model")
+        else "; no clear difference, and it is the smaller model"
     )
     yield (
         f"{stage.name}: pursue {pursued}: {_number(value[pursued])} expected against "
