@@ -88,13 +88,13 @@ def locked(
     """Hold the lock of a file. The file is created if it does not exist; its directory is not.
 
     Args:
-        path: The file. It is not removed when the lock is released. Otherwise two processes could
-            lock two files of one name.
-        patience: Seconds to wait for another process.
-        is_lost: Called with the file's content each time another process holds the lock. It
-            returns whether the host of that process has crashed. An NFS server keeps the locks of
-            a crashed host until the host is back, so the file is then replaced by a new one. An
-            error that it raises ends the wait.
+        path: The file. It stays when the lock is released: removing it would let two processes lock
+            two files of one name.
+        patience: For how many seconds to wait for another process.
+        is_lost: Asked, with the file's content, each time another process holds the lock: whether
+            that process is gone with its host. An NFS server keeps the locks of a host that has
+            crashed until the host is back. The file is then replaced by a new one. What it raises
+            ends the wait.
 
     Yields:
         The open file, for a text that names the holder. Other processes can read the text.
@@ -139,7 +139,7 @@ def _try_patiently(
 
 
 def _discard(path: Path, descriptor: int) -> None:
-    """Remove a lock's file, unless another process has already replaced it."""
+    """Remove a lock's file, unless another process has put a new one in its place already."""
     if _is_at(path, descriptor):
         path.unlink(missing_ok=True)
 

@@ -37,13 +37,11 @@ def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
     for name in options:
         if name in _MODEL_KEYS and engine != "scripted":
             raise UserError(
-                f"option '{name}' is the key '{_MODEL_KEYS[name]}' of the model; "
-                "set that key instead"
+                f"option '{name}' is set by the model's own key '{_MODEL_KEYS[name]}': move it "
+                "there"
             )
         if name not in valid:
-            raise UserError(
-                f"'{name}' is not an option of the engine {engine}; {_hint(engine, name, valid)}"
-            )
+            raise UserError(f"engine {engine} has no option '{name}'; {_hint(engine, name, valid)}")
     if engine == "scripted":
         read_options(options)
 
@@ -69,14 +67,11 @@ def _hint(engine: EngineName, name: str, valid: tuple[str, ...]) -> str:
     if engine != "vllm":
         return valid_names(name, valid)
     near = difflib.get_close_matches(name, valid, n=_SHOWN, cutoff=0.5)
-    start = (
-        f"the nearest of its {len(valid)} options: {', '.join(near)}"
-        if near
-        else "no similar option"
-    )
+    start = f"the nearest of its {len(valid)}: {', '.join(near)}" if near else "nothing is near"
     return (
-        f"{start} (all of them: {VLLM_OPTIONS_FILE.name} beside {Path(__file__).name} "
-        "in the package, or vLLM's documentation of engine arguments)"
+        f"{start} (all of them: {VLLM_OPTIONS_FILE.name} beside {Path(__file__).name} in the "
+        "package, or vLLM's "
+        "documentation of engine arguments)"
     )
 
 

@@ -92,8 +92,7 @@ class ScriptedEngine:
             raise EngineError(f"model '{config.name}': {error}") from error
         if fail is not None:
             raise EngineError(
-                f"model '{config.name}' failed to load, as set by its option fail: {fail}",
-                kind=fail,
+                f"model '{config.name}' failed to load, as its option fail: {fail} asks", kind=fail
             )
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -141,7 +140,7 @@ def read_script(path: Path) -> Script:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not valid JSON or YAML: {error}") from error
+        raise UserError(f"{path}: is neither JSON nor YAML: {error}") from error
     _check_keys(content, f"{path}", required=("default",), optional=("rules",))
     rules = content.get("rules", [])
     if not isinstance(rules, list):
@@ -189,7 +188,7 @@ def _check_keys(
 
 def _string(content: Any, where: str) -> str:
     if not isinstance(content, str):
-        raise UserError(f"{where}: {content!r} is not a string (put it in quotes)")
+        raise UserError(f"{where}: {content!r} is no string (put it in quotes)")
     return content
 
 

@@ -125,7 +125,7 @@ def _is_marker(value: Any) -> bool:
     return isinstance(value, str) and value != "" and value == value.strip() and "\n" not in value
 
 
-_MARKER = (_is_marker, "a text of one line without white space at either end")
+_MARKER = (_is_marker, "a text of one line without white space at its ends")
 _RULES = {
     "start": _MARKER,
     "end": _MARKER,

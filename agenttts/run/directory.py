@@ -204,7 +204,7 @@ class RunDirectory:
         except ValueError as error:
             wanted = ", ".join(field.name for field in fields(kind) if field.default is MISSING)
             raise UserError(
-                f"{path}: not an object with the keys {wanted} ({error}); {INCOMPLETE}"
+                f"{path}: an object with the keys {wanted} is expected ({error}); {INCOMPLETE}"
             ) from None
         return dict(document)
 

@@ -29,9 +29,9 @@ class GridSearcher(Searcher):
         feasible = FeasibleSet(space)
         if len(feasible) > most:
             raise UserError(
-                f"search.method: grid tries all feasible allocations; there are {len(feasible):,}, "
-                f"and the limit is {most:,}. Give stages fewer sample counts (samples: {{values: "
-                "[1, 2, 4, 8]}), lower search.budget or choose another method"
+                f"search.method: grid would try all {len(feasible):,} feasible allocations, "
+                f"and takes on at most {most:,}; give stages fewer sample counts "
+                "(samples: {values: [1, 2, 4, 8]}), lower search.budget or choose another method"
             )
         self._feasible = feasible
 
@@ -43,4 +43,4 @@ class GridSearcher(Searcher):
 
     def _propose(self, n: int) -> list[Proposal]:
         new = [allocation for allocation in self._order if allocation not in self.archive][:n]
-        return [Proposal(allocation, "grid", "next in the grid") for allocation in new]
+        return [Proposal(allocation, "grid", "next of the whole grid") for allocation in new]

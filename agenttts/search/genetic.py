@@ -36,7 +36,7 @@ class GeneticSearcher(Searcher):
         if population < 2:
             raise UserError(f"search: population is {population}; valid: 2 or more trials")
         if not 0.0 <= mutation <= 1.0:
-            raise UserError(f"search: mutation is {mutation}; valid: a probability from 0 to 1")
+            raise UserError(f"search: mutation is {mutation}; valid: a chance from 0 to 1")
         self._population = population
         self._mutation = mutation
 

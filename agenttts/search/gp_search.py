@@ -50,7 +50,7 @@ class GaussianProcessSearcher(Searcher):
     """
 
     name = "gp"
-    seed_role = "the initial trials, which determine all later ones"
+    seed_role = "the initial trials, from which the others follow"
 
     def __init__(self, space: SearchSpace, seed: int = 0, *, initial: int = 5) -> None:
         super().__init__(space, seed)

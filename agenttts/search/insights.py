@@ -67,7 +67,7 @@ class InsightRules:
     ) -> None:
         wrong = [number for number in insights if number not in ALL_INSIGHTS]
         if wrong:
-            raise UserError(f"search.insights: {wrong[0]!r} is not a valid insight; valid: 1, 2, 3")
+            raise UserError(f"search.insights: no insight {wrong[0]!r}; valid: 1, 2, 3")
         self.space = space
         self.seed = seed
         self.curves = 2 in insights

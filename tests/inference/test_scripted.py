@@ -84,7 +84,7 @@ def test_slow_samples(tmp_path):
 
 @pytest.mark.parametrize("kind", ["OOM", "FAILED"])
 def test_failing_on_demand(tmp_path, kind):
-    with pytest.raises(EngineError, match="as set by its option fail") as caught:
+    with pytest.raises(EngineError, match="as its option fail") as caught:
         engine(tmp_path, fail=kind)
     assert caught.value.kind == kind
 
@@ -92,10 +92,10 @@ def test_failing_on_demand(tmp_path, kind):
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("{", "not valid JSON or YAML"),
+        ("{", "neither JSON nor YAML"),
         ("[]", "must be a mapping"),
         ({}, "'default' is missing"),
-        ({"default": 3}, "'default': 3 is not a string"),
+        ({"default": 3}, "'default': 3 is no string"),
         ({"default": "", "ruls": []}, "unknown key 'ruls'.*did you mean 'rules'"),
         ({"default": "", "rules": {}}, "'rules' must be a list"),
         ({"default": "", "rules": [{"contains": [], "replies": []}]}, "rule 1: 'replies' must be"),

@@ -82,7 +82,7 @@ def gpu_need(
     if engine == "scripted":
         return GpuNeed(
             gpus or 0,
-            f"{gpus} (given in the spec)" if gpus else "0: the scripted engine needs no GPU",
+            f"{gpus} as the spec says" if gpus else "scripted: needs none",
         )
     parallel = parallel_gpus(name, options) if engine == "vllm" else None
     if parallel is not None and gpus is not None and parallel != gpus:

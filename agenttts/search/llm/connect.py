@@ -90,10 +90,10 @@ def check_key(section: AgentSection) -> None:
     name = section.api_key_env if isinstance(section, EndpointAgent) else None
     key = os.environ.get(name, "").strip() if name else ""
     if name and not _usable(key):
-        problem = "does not contain a valid key" if key else "is not set in this environment"
+        problem = "holds something else than a key" if key else "is not set in this environment"
         raise MissingRequirement(
             f"agent.api_key_env: {_shown(name)} {problem}",
-            fix="export it in this shell, then launch again (the controller inherits it)",
+            fix="export it in this shell, then launch again (the controller's job inherits it)",
         )
 
 
@@ -121,10 +121,7 @@ def _fixed_address(section: EndpointAgent) -> Callable[[], Address]:
         name = _shown(section.api_key_env)
 
         def missing() -> Address:
-            raise LLMError(
-                "unavailable",
-                f"{name} does not contain a valid key in the controller's environment",
-            )
+            raise LLMError("unavailable", f"{name} holds no key where the controller runs")
 
         return missing
     address = Address(section.base_url, key)

@@ -26,8 +26,8 @@ _BROKEN_OFF = {"abort", "aborted", "cancelled", "error"}
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _LARGEST_ANSWER = 4_000_000
 _TOO_LONG = re.compile(
-    r"context.{0,20}length|context_length|maximum context|too long|too many tokens|max_model_len"
-    r"|reduce the length",
+    r"context.{0,20}length|context_length|maximum context|too long|too many tokens|max_model_len|"
+    r"reduce the length",
     re.I,
 )
 
@@ -123,7 +123,7 @@ class EndpointLLM:
         complaint = text.lower()
         if "max_completion_tokens" in complaint and self._limit_field == "max_tokens":
             self._limit_field = "max_completion_tokens"
-            return "the server needs max_completion_tokens instead of max_tokens"
+            return "the server wants max_completion_tokens"
         if _TOO_LONG.search(text):
             return None
         words = {
@@ -135,7 +135,7 @@ class EndpointLLM:
             sent = name in self._body(chat)
             if sent and any(sign in complaint for sign in signs):
                 self._left_out.append(name)
-                return f"the server refuses {name}; calls continue without it"
+                return f"the server refuses {name}: left out"
         return None
 
     def _post(
@@ -162,15 +162,13 @@ class EndpointLLM:
                     content += chunk
                     if time.monotonic() > deadline:
                         raise LLMError(
-                            "timeout", f"no complete answer within {self._timeout:g} s", again=True
+                            "timeout", f"no whole answer in {self._timeout:g} s", again=True
                         )
                     if len(content) > _LARGEST_ANSWER:
-                        raise LLMError(
-                            "reply", f"the answer is larger than {_LARGEST_ANSWER} bytes"
-                        )
+                        raise LLMError("reply", f"the answer is over {_LARGEST_ANSWER} bytes")
                 return answer.status_code, content.decode("utf-8", "replace"), answer.headers
         except httpx.TimeoutException:
-            raise LLMError("timeout", f"no answer within {self._timeout:g} s", again=True) from None
+            raise LLMError("timeout", f"no answer in {self._timeout:g} s", again=True) from None
         except httpx.InvalidURL as error:
             raise LLMError("refused", f"{address.base_url}: {error}") from None
         except httpx.HTTPError as error:
@@ -185,9 +183,7 @@ def _reply(chat: Chat, text: str, notes: tuple[str, ...], address: Address) -> R
         content = choice["message"].get("content")
         reason = str(choice.get("finish_reason") or "stop")
         if reason in _BROKEN_OFF:
-            raise LLMError(
-                "connection", f"the server ended the answer early ({reason})", again=True
-            )
+            raise LLMError("connection", f"the server broke the answer off ({reason})", again=True)
         usage = document.get("usage") or {}
         said = _content(content)
         return Reply(
@@ -199,9 +195,7 @@ def _reply(chat: Chat, text: str, notes: tuple[str, ...], address: Address) -> R
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         start = _blotted(" ".join(text[:200].split()), address)
-        raise LLMError(
-            "reply", f"the answer is not a chat completion: {start}", again=True
-        ) from None
+        raise LLMError("reply", f"the answer is no chat completion: {start}", again=True) from None
 
 
 def _content(content: Any) -> str:

@@ -102,9 +102,7 @@ def _is_trials(table: Path) -> bool:
     try:
         return "allocation" in pl.read_parquet_schema(table)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(
-            f"search.options.knowledge: {table}: cannot be read as Parquet: {error}"
-        ) from None
+        raise UserError(f"search.options.knowledge: {table}: not Parquet: {error}") from None
 
 
 def _trial_points(table: Path) -> list[Point]:
@@ -125,17 +123,15 @@ def _replay_points(table: Path) -> list[Point]:
         else:
             frame = pl.read_csv(table, infer_schema_length=None)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(
-            f"search.options.knowledge: {table}: cannot be read as a table: {error}"
-        ) from None
+        raise UserError(f"search.options.knowledge: {table}: not a table: {error}") from None
     stages = [c.removesuffix(".model") for c in frame.columns if c.endswith(".model")]
     needed = [f"{stage}.samples" for stage in stages] + ["score"]
     missing = [name for name in needed if name not in frame.columns]
     if not stages or missing:
         lacking = f"; missing: {', '.join(missing)}" if missing else ""
         raise UserError(
-            f"search.options.knowledge: {table}: not a replay table; needed: "
-            f"the columns STAGE.model and STAGE.samples for every stage, and score{lacking}"
+            f"search.options.knowledge: {table}: not a replay table; "
+            f"it needs STAGE.model and STAGE.samples for every stage, and score{lacking}"
         )
     points: list[Point] = []
     for row in frame.iter_rows(named=True):
