@@ -80,10 +80,7 @@ def gpu_need(
         Unavailable: One node of the profile does not hold the model.
     """
     if engine == "scripted":
-        return GpuNeed(
-            gpus or 0,
-            f"{gpus} as the spec says" if gpus else "scripted: needs none",
-        )
+        return GpuNeed(gpus or 0, f"{gpus} as the spec says" if gpus else "scripted: needs none")
     parallel = parallel_gpus(name, options) if engine == "vllm" else None
     if parallel is not None and gpus is not None and parallel != gpus:
         raise UserError(
