@@ -235,8 +235,7 @@ def _read(path: Path, patient: bool) -> Attempt:
         if patient and isinstance(error, OSError) and passing_trouble(error):
             raise
         log.warning(
-            "%s cannot be read (%s: %s); it counts as an attempt that was cut off, and may be "
-            "deleted",
+            "%s cannot be read (%s: %s); it counts as an interrupted attempt and may be deleted",
             path,
             type(error).__name__,
             error,

@@ -92,7 +92,7 @@ def blame(end: AttemptEnd) -> Verdict:
         verdict = row(end)
         if verdict is not None:
             return verdict
-    return _infra(f"the trial's command ended with {_how(end.exit_code)} and left no result")
+    return _infra(f"the trial's command ended with {_how(end.exit_code)} and wrote no result")
 
 
 # The rows of the table. Each returns None if it does not apply.
@@ -105,9 +105,16 @@ def _taken_by_the_queue(end: AttemptEnd) -> Verdict | None:
     record then says CANCELLED.
     """
     if end.queue_state == "PREEMPTED":
-        return Verdict(TrialState.PREEMPTED, True, False, "Slurm gave its place to another job")
+        return Verdict(
+            TrialState.PREEMPTED,
+            True,
+            False,
+            "the scheduler stopped the job to free its resources for another one (preemption)",
+        )
     if end.queue_state in ("NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED"):
-        return _infra(f"Slurm lost the job{_on(end)} ({end.queue_state})", exclude_node=True)
+        return _infra(
+            f"the scheduler lost the job{_on(end)} ({end.queue_state})", exclude_node=True
+        )
     return None
 
 
@@ -117,7 +124,7 @@ def _recorded(end: AttemptEnd) -> Verdict | None:
     if known is None:
         return None
     if known.state is TrialState.COMPLETED:
-        return _infra("the attempt completed, and its result files are missing or damaged")
+        return _infra("the attempt completed, but its result files are missing or damaged")
     unexplained = (
         known.state in (TrialState.CANCELLED, TrialState.INFRA_FAILED, TrialState.PREEMPTED)
         and not known.exclude_node
@@ -129,7 +136,7 @@ def _recorded(end: AttemptEnd) -> Verdict | None:
     if unexplained and end.queue_state == "CANCELLED":
         return _cancelled()
     if known.state is TrialState.CANCELLED and end.queue_state in ("COMPLETED", "FAILED"):
-        return _infra("the trial was ended by SIGTERM, and its job was not cancelled")
+        return _infra("SIGTERM ended the trial, but its job was not cancelled")
     return known
 
 
@@ -140,7 +147,7 @@ def _stopped_by_the_job(end: AttemptEnd) -> Verdict | None:
             exclude_node=True,
         )
     if end.stopped == "preemption":
-        text = "told to make room for another job (preemption)"
+        text = "the job was stopped to free its resources for another job (preemption)"
         return Verdict(TrialState.PREEMPTED, True, False, end.problem or text)
     if end.stopped == "time limit":
         return _time_limit()
@@ -159,7 +166,7 @@ def _limit_of_the_job(end: AttemptEnd) -> Verdict | None:
     if end.stopped not in ("start limit", "stall limit"):
         return None
     key = "start_minutes" if end.stopped == "start limit" else "stall_minutes"
-    what = end.problem or f"the profile's {key} passed"
+    what = end.problem or f"the time limit {key} of the profile passed"
     found = _found(end, MACHINE_MESSAGES)
     if found is not None:
         return _by_message(found)
@@ -252,8 +259,8 @@ def _ended_by_the_queue(end: AttemptEnd) -> Verdict | None:
     if end.queue_state == "CANCELLED":
         return _cancelled()
     if end.exit_code is None:
-        word = f" (the queue says {end.queue_state})" if end.queue_state else ""
-        return _infra(f"the job ended{_on(end)} without a word{word}")
+        word = f" (state in the queue: {end.queue_state})" if end.queue_state else ""
+        return _infra(f"the job ended{_on(end)} and left no record{word}")
     return None
 
 
@@ -263,9 +270,11 @@ def _ended_by_a_signal(end: AttemptEnd) -> Verdict | None:
         # the most likely cause.
         return Verdict(TrialState.CANCELLED, False, False, "the trial was ended by SIGTERM")
     if end.exit_code in _exits(signal.SIGKILL):
-        return _infra("the trial was killed (SIGKILL), and nothing says that memory ran out")
+        return _infra(
+            "the trial was killed (SIGKILL), and there is no evidence that memory ran out"
+        )
     if end.exit_code in _exits(signal.SIGILL):
-        return _infra(f"the trial was ended by SIGILL{_on(end)}", exclude_node=True)
+        return _infra(f"SIGILL ended the trial{_on(end)}", exclude_node=True)
     return None
 
 
@@ -303,13 +312,13 @@ _ENGINE_SIGNAL = re.compile(r"was killed by SIG(KILL|TERM|BUS|ILL|HUP|INT|QUIT|U
 # What it says of an engine that ended by itself without an answer. This names no cause, and neither
 # does the last line that the engine printed.
 _ENGINE_ENDED = re.compile(r"(was killed by SIG\w+|ended) \(exit code -?\d+\)")
-_WORKER_S_WORD = "; the cause, as a process of the engine printed it: "
+_WORKER_S_WORD = "; the cause, printed by a process of the engine: "
 _LAST_LINE = "; its last line: "
 # Errors of the GPU's libraries. They follow from a fault of the GPU as well as from one of the
 # program.
 _GPU_ERROR = re.compile(
-    r"\b(CUDA|HIP|CUBLAS|CUDNN|NVML|cuBLAS|cuDNN)[ "
-    r"_](error|failure|status)|\bcudaError|\bcublasStatus",
+    r"\b(CUDA|HIP|CUBLAS|CUDNN|NVML|cuBLAS|cuDNN)[ _](error|failure|status)"
+    r"|\bcudaError|\bcublasStatus",
     re.IGNORECASE,
 )
 
@@ -333,8 +342,8 @@ def _cancelled() -> Verdict:
 
 def _memory_of_the_job() -> Verdict:
     text = (
-        "a process of the job was killed because the job's memory ran out; raise the "
-        "profile's trial.mem"
+        "a process of the job was killed because the job's memory ran out; "
+        "raise the profile's trial.mem"
     )
     return Verdict(TrialState.OOM, False, False, text)
 

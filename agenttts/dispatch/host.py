@@ -169,6 +169,6 @@ def started(request: ServiceRequest, pid: str, identity: str | None = None) -> S
 def _elsewhere(service: Service) -> str:
     """Return why nothing is known here of a service on another host."""
     return (
-        f"was started on {service.host} as process {service.job_id}; this is "
-        f"{socket.gethostname()}, from where it cannot be seen or signalled"
+        f"is process {service.job_id} on {service.host}, which cannot be reached from this host "
+        f"({socket.gethostname()})"
     )

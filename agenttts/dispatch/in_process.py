@@ -101,7 +101,7 @@ class InProcessScheduler(HostScheduler):
         if job is not None:
             return self._status_of(job.alive, "" if job.alive else job.problem)
         alive = self._is_child(job_id)
-        return self._status_of(alive, "" if alive else "the process that ran it has ended")
+        return self._status_of(alive, "" if alive else "the process that was running it has ended")
 
     def _start_own(self, request: ServiceRequest) -> Service:
         """Return the service that is to be this process; its owner calls the function."""

@@ -117,13 +117,16 @@ class LocalScheduler(HostScheduler):
             return started(request, known["job_id"], known["identity"])
         for pid in self._own_pids():
             # It started, and what failed came after that.
-            log.warning("the program that started %s failed afterwards: %s", request.name, problem)
+            log.warning(
+                "the starter process of %s failed after the start: %s", request.name, problem
+            )
             return started(request, pid)
         raise MissingRequirement(
             f"the {request.section} could not be started here: {problem}",
-            fix="fix that (a limit on processes or memory, a full disk or quota), then give "
-            "the same "
-            "command again",
+            fix=(
+                "fix the cause (a limit on processes or memory, a full disk or quota), "
+                "then run the same command again"
+            ),
         )
 
     def _run_starter(self, request: ServiceRequest) -> str | None:

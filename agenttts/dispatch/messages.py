@@ -51,22 +51,20 @@ _NO_ERROR = re.compile(r"(?<!NCCL )\b(?:WARN|WARNING|INFO|DEBUG|TRACE)\b|\b\w*Wa
 
 MACHINE_MESSAGES = (
     _known(
-        r"uncorrectable (ecc|nvlink) error|double[- ]bit ecc|\bxid\b[^\n]{0,20}[(:]|has fallen "
-        r"off the bus|gpu is lost"
-        r"|unable to determine the device handle|cuda error: hardware stack error|row "
-        r"remapping failure",
+        r"uncorrectable (ecc|nvlink) error|double[- ]bit ecc|\bxid\b[^\n]{0,20}[(:]"
+        r"|has fallen off the bus|gpu is lost|unable to determine the device handle"
+        r"|cuda error: hardware stack error|row remapping failure",
         "a GPU has a hardware error",
         node=True,
         any_level=True,
     ),
     _known(
-        r"no cuda-capable device|no cuda gpus are available|cuda-capable device\(s\) is/are "
-        r"busy or unavailable"
+        r"no cuda-capable device|no cuda gpus are available"
+        r"|cuda-capable device\(s\) is/are busy or unavailable"
         r"|cudaerrordevicesunavailable|cudaerrornodevice|cuda_error_no_device|cuda_error_system_not_ready"
-        r"|cuda error: (invalid device ordinal|initialization error|system not yet "
-        r"initialized|unknown error)"
-        r"|cuda unknown error|cuda error:[^\n]{0,60}unavailable|failed to initialize "
-        r"nvml|nvidia-smi has failed"
+        r"|cuda error: (invalid device ordinal|initialization error|system not yet initialized"
+        r"|unknown error)|cuda unknown error|cuda error:[^\n]{0,60}unavailable"
+        r"|failed to initialize nvml|nvidia-smi has failed"
         r"|couldn't communicate with the nvidia driver|libcuda\.so\.1: cannot open shared object",
         "a GPU or its driver does not answer",
         node=True,
@@ -80,10 +78,14 @@ MACHINE_MESSAGES = (
         node=True,
         any_level=True,
     ),
-    _known(r"stale file handle|\bestale\b", "a network file system lost a file", node=True),
     _known(
-        r"transport endpoint is not connected|input/output error|remote i/o error|read-only "
-        r"file system",
+        r"stale file handle|\bestale\b",
+        "a file handle of a network file system is stale",
+        node=True,
+    ),
+    _known(
+        r"transport endpoint is not connected|input/output error|remote i/o error"
+        r"|read-only file system",
         "a file system of the node failed",
         node=True,
     ),
@@ -99,10 +101,9 @@ A memory error beside one of them follows from it or has nothing to do with it.
 CONTAINER_MESSAGES = (
     KnownMessage(
         re.compile(
-            r"^FATAL:[^\n]*(could not open image|image[^\n]*(not found|does not exist)|mount "
-            r"source [^\n]* doesn't exist"
-            r"|loop device|squashfuse|fuse: |user namespace)|failed to mount squash|no more "
-            r"loop devices",
+            r"^FATAL:[^\n]*(could not open image|image[^\n]*(not found|does not exist)"
+            r"|mount source [^\n]* doesn't exist|loop device|squashfuse|fuse: |user namespace)"
+            r"|failed to mount squash|no more loop devices",
             re.MULTILINE,
         ),
         "the container could not be started on this node",
@@ -133,18 +134,18 @@ CONSEQUENCES = (
         node=False,
     ),
     _known(
-        r"can't start new thread|pthread_create\b[^\n]{0,40}fail|blas_thread_init|thread "
-        r"creation failed"
+        r"can't start new thread|pthread_create\b[^\n]{0,40}fail|blas_thread_init"
+        r"|thread creation failed"
         r"|(?:fail\w*|unable) to (?:spawn|create|start)\b[^\n]{0,60}\bthread|threadpoolbuilderror"
         r"|necessary resources for omp thread|fork rejected by pids controller"
         r"|(?:\bv?fork\b|\bspawn|\bprocess\b|\bthread)[^\n]{0,80}resource temporarily unavailable",
-        "the node starts no more threads or processes (its limit is used up: 'ulimit -u', or "
-        "the job's pids cgroup)",
+        "the node's limit on threads and processes is reached ('ulimit -u', "
+        "or the job's pids cgroup)",
         node=True,
     ),
     _known(
         r"resource temporarily unavailable|\bEAGAIN\b",
-        "the node lacked a resource for a moment",
+        "a resource of the node was temporarily unavailable",
         node=False,
     ),
 )
@@ -204,8 +205,8 @@ def memory_held_by_others(text: str) -> FoundMessage | None:
             continue
         if free < _FREE_WHEN_UNUSED:
             meaning = (
-                f"another process holds memory of the GPU: {match['free']} of {match['total']} GiB"
-                " were free before the model was loaded"
+                f"another process uses memory of the GPU: {match['free']} of {match['total']} GiB "
+                "were free before the model was loaded"
             )
             return FoundMessage(meaning, True, _line_at(text, match.start()))
     return None

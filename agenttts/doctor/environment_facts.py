@@ -69,7 +69,7 @@ def _driver() -> dict[str, object]:
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return {"error": "libcuda.so.1 is not there"}
+        return {"error": "libcuda.so.1 was not found"}
     version, count = ctypes.c_int(), ctypes.c_int()
     facts: dict[str, object] = {}
     if library.cuDriverGetVersion(ctypes.byref(version)) == 0:

@@ -85,9 +85,8 @@ def probe_places(profile: Profile) -> list[Place]:
     """
     if not scheduler_type(profile.kind).has_nodes:
         raise UserError(
-            f"--submit: the profile is of kind {profile.kind}, without a queue to submit to; "
-            "doctor without --submit "
-            "looks at this machine, which is where its trials run"
+            f"--submit: the profile's kind is {profile.kind}, which has no queue; "
+            "run doctor without --submit, which checks this machine, where the trials run"
         )
     return [
         Place("trial", min(1, profile.gpus_per_node)),
@@ -267,19 +266,20 @@ class Visit:
     def give_up(self, status: JobStatus, why: str) -> None:
         """Record why the job is no longer waited for."""
         if status.stuck or status.pending:
-            reason = status.detail or "Slurm gives no reason"
-            self._problem = (
-                f"job {self.job_id} {why} and was cancelled; it waits because of {reason}"
+            reason = status.detail or "the scheduler gives no reason"
+            self._problem = f"job {self.job_id} {why} and was cancelled; it was waiting: {reason}"
+            self._fix = (
+                "remove the cause that the reason names, or raise the time limit with --timeout "
+                "SECONDS"
             )
-            self._fix = "do what the reason says, or give it longer with --timeout SECONDS"
             return
         last = self._last_line()
         self._problem = (
-            f"job {self.job_id} {why} and was cancelled; it is {status.state}"
+            f"job {self.job_id} {why} and was cancelled; its state was {status.state}"
             + (f", and the last line of its log is: {last}" if last else ", and its log is empty")
         )  # fmt: skip
         self._fix = (
-            f"look at the log in {self.folder / 'job'}, or give it longer with --timeout SECONDS"
+            f"read the log in {self.folder / 'job'}, or raise the time limit with --timeout SECONDS"
         )
 
     def seen(self) -> Seen:
@@ -320,13 +320,12 @@ class Visit:
         if self._waited is not None:
             return f"{what}; the last line of its log is: {self._last_line()}"
         self._fix = (
-            "put the results directory (--results DIR) and this Python "
-            "on a file system that the login node and the nodes share"
+            "put the results directory (--results DIR) and this Python on a file system "
+            "that the login node and the nodes share"
         )
         return (
-            f"{what}, and nothing that it wrote was seen here within {settle_seconds:g} s: its "
-            "node does not see "
-            f"{self.folder}{f' ({status.detail})' if status.detail else ''}"
+            f"{what}, and none of its files was visible here within {settle_seconds:g} s: "
+            f"its node does not see {self.folder}{f' ({status.detail})' if status.detail else ''}"
             if not self._last_line()
             else f"{what}; the last line of its log is: {self._last_line()}"
         )
@@ -354,7 +353,7 @@ def _look(
         except QueueUnavailable as error:
             if late is not None:
                 lost = JobStatus("UNKNOWN", ended=False)
-                visit.give_up(lost, f"was not heard of ({error})")
+                visit.give_up(lost, f"could not be observed ({error})")
             continue
         stuck_for = visit.stuck_for(status)
         line = visit.look_at_queue(status)
@@ -363,9 +362,9 @@ def _look(
         if not visit.open:
             continue
         if status.stuck and stuck_for >= patience:
-            visit.give_up(status, "would not start")
+            visit.give_up(status, "could not start")
         elif late is not None:
-            visit.give_up(status, f"had no report within {late:g} s")
+            visit.give_up(status, f"did not report within {late:g} s")
 
 
 def _cancel(visits: Sequence[Visit]) -> None:

@@ -58,9 +58,9 @@ def _settle_check(seen: Seen, profile: Profile) -> Check:
         return Check(
             what,
             False,
-            "the node did not see a file that was written here while it ran",
-            "put the results directory on a file system that the login node and the nodes "
-            "share (--results DIR)",
+            "while the job ran, its node did not see a file that was written here",
+            "put the results directory on a file system that the login node and the nodes share "
+            "(--results DIR)",
         )
     if seen.round_trip > limit:
         return Check(
@@ -79,8 +79,8 @@ def _python_check(facts: Mapping[str, Any]) -> Check:
         return Check(
             "Python of the jobs",
             False,
-            f"{text}, here it is {__version__}",
-            "install one version in one environment that the login node and the nodes share",
+            f"{text}, but this is agenttts {__version__}",
+            "install one version in an environment that the login node and the nodes share",
         )
     return Check("Python of the jobs", True, text)
 
@@ -99,7 +99,7 @@ def _space(what: str, path: str, problem: str | None, free: int | None) -> Check
         "set TMPDIR to another place in the profile's setup lines, e.g. 'export "
         "TMPDIR=/local/$USER'"
         if temporary
-        else "choose a directory that the nodes may write to (--results DIR; cache in the profile)"
+        else "choose a directory that the nodes can write to (--results DIR; cache in the profile)"
     )
     if problem:
         return Check(what, False, f"{path} cannot be written: {problem}", place)
@@ -110,7 +110,7 @@ def _space(what: str, path: str, problem: str | None, free: int | None) -> Check
         return Check(what, True, detail)
     if temporary:
         return Check(what, False, f"{detail}; {SCRATCH_BYTES / 1e9:.0f} GB are needed", place)
-    return Check(what, None, f"{detail}, which is little")
+    return Check(what, None, f"{detail}, which may be too little")
 
 
 def _gpu_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
@@ -137,16 +137,14 @@ def _gpu_checks(facts: Mapping[str, Any], profile: Profile) -> list[Check]:
             Check(
                 "GPUs granted",
                 False,
-                f"{asked} asked for, {said}",
+                f"{asked} requested, but {said}",
                 "try another gpu_request in the profile (gpus-per-node, gres or gpus)",
             )
         ]
-    text = f"{asked} asked for, granted {devices['granted']}"
+    text = f"{asked} requested, granted: {devices['granted']}"
     gpus = [Gpu(**gpu) for gpu in facts["gpus"]]
     if devices["listed"] is None:
-        return [
-            Check("GPUs granted", None, f"{text}; there is no nvidia-smi, or it does not answer")
-        ]
+        return [Check("GPUs granted", None, f"{text}; nvidia-smi is missing or does not answer")]
     checks = [Check("GPUs granted", True, f"{text}, nvidia-smi lists {devices['listed']}")]
     if gpus:
         checks.append(memory_check(gpus, profile.gpu_memory_gb))
@@ -160,7 +158,7 @@ def memory_check(gpus: list[Gpu], gpu_memory_gb: float | None) -> Check:
     if problem:
         return Check("GPU memory", False, *problem)
     sizes = sorted({gpu.memory_gb for gpu in gpus if gpu.memory_gb is not None})
-    held = f"{sizes[0]:.0f} GB" if sizes else "memory not told"
+    held = f"{sizes[0]:.0f} GB" if sizes else "memory not known"
     said = "not set" if gpu_memory_gb is None else f"{gpu_memory_gb:g}"
     return Check("GPU memory", True, f"{names}, {held} (gpu_memory_gb {said})")
 
@@ -177,7 +175,7 @@ def driver_check(gpus: list[Gpu], cuda: str | None, whose: str) -> Check | None:
         return None
     driver = ", ".join(sorted({gpu.driver for gpu in gpus}))
     if cuda is None:
-        return Check("driver", None, f"{driver}; which CUDA {whose} needs is not known")
+        return Check("driver", None, f"{driver}; the CUDA version that {whose} needs is not known")
     problem = driver_problem(gpus, cuda)
     if problem:
         return Check("driver", False, *problem)
@@ -197,10 +195,12 @@ def _environment_checks(
             whose,
             False,
             f"it does not start: {environment['error']}",
-            "load the container runtime in the profile's setup lines and put the image where "
-            "all nodes see it"
+            "load the container runtime in the profile's setup lines, and put the image on a file "
+            "system that all nodes share"
             if boxed
-            else "install this environment where the login node and the nodes see it",
+            else (
+                "install this environment on a file system that the login node and the nodes share"
+            ),
         )
         return [failed, *_driver_checks(facts, None, image_cuda, whose)]
     packages = {name: version for name, version in environment["packages"].items() if version}
@@ -213,7 +213,7 @@ def _environment_checks(
         started = Check(
             whose,
             False,
-            f"it {has}, this is {__version__} ({text})",
+            f"it {has}, but this is agenttts-hpc {__version__} ({text})",
             "agenttts-hpc image build --force --output IMAGE",
         )
     else:
@@ -249,12 +249,11 @@ def _driver_checks(
     what = f"CUDA in {whose}"
     if "error" in driver:
         fix = (
-            "set container.nv: true in the profile, which passes the driver in; 'nvidia-smi' "
-            "on the node shows whether "
-            "the driver works there"
+            "set container.nv: true in the profile, so that the container can use the node's "
+            "driver; run 'nvidia-smi' on the node to see whether the driver works"
         )
         return [*checks, Check(what, False, driver["error"], fix)]
-    seen = f"{driver.get('devices', 0)} devices, the driver knows CUDA {driver.get('cuda', '?')}"
+    seen = f"{driver.get('devices', 0)} devices, the driver supports CUDA {driver.get('cuda', '?')}"
     return [*checks, Check(what, True, seen)]
 
 
@@ -265,22 +264,22 @@ def _slurm_checks(slurm: Mapping[str, str | None] | None) -> list[Check]:
     said = "; ".join(f"{name}: {problem}" for name, problem in needed.items() if problem)
     if said:
         found = Check(
-            "Slurm commands",
+            "scheduler commands",
             False,
-            f"a controller in a job could not work: {said}",
-            "set controller: {where: here} in the profile: the controller then runs on the "
-            "login node",
+            f"a controller that runs as a job could not use the scheduler: {said}",
+            "set controller: {where: here} in the profile, so that the controller runs "
+            "on the login node",
         )
     else:
         found = Check(
-            "Slurm commands",
+            "scheduler commands",
             True,
-            f"{', '.join(needed)} answer, and sbatch would take the largest trial",
+            f"{', '.join(needed)} answer, and sbatch accepts the largest trial",
         )
     problem = slurm.get("sacct")
     if problem is None:
         return [found]
-    return [found, Check("accounting (sacct)", None, f"{problem}; squeue alone is enough")]
+    return [found, Check("accounting (sacct)", None, f"{problem}; not needed: squeue is enough")]
 
 
 def _clock_checks(seen: Seen) -> list[Check]:
@@ -291,7 +290,7 @@ def _clock_checks(seen: Seen) -> list[Check]:
         Check(
             "clock",
             None,
-            f"it is {abs(seen.clock):.0f} s {way} this machine's: times in tables and logs "
-            "differ by that",
+            f"it is {abs(seen.clock):.0f} s {way} the clock of this machine; "
+            "times in tables and logs differ by as much",
         )
     ]

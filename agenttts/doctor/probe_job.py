@@ -70,19 +70,19 @@ class ProbeJob(EndingJob):
 
     def __call__(self) -> None:
         question = self.question
-        self._say("looks at the results directory")
+        self._say("checks the results directory")
         atomic_write_json(
             question.folder / HELLO, {"token": question.token, "node": _node(), "time": time.time()}
         )
         waited = wait_for_file(question.folder / REPLY, question.answer_seconds)
         atomic_write_json(question.folder / ECHO, {"waited": waited, "time": time.time()})
-        self._say("looks at directories")
+        self._say("checks directories")
         places = {**question.directories, SCRATCH_DIRECTORY: Path(tempfile.gettempdir())}
         wanted = os.environ.get("TMPDIR")
         if wanted and Path(wanted) != places[SCRATCH_DIRECTORY]:
             places[TMPDIR] = Path(wanted)  # Python uses another one, so this one cannot be written
         directories = {what: _directory(path) for what, path in places.items()}
-        self._say("looks at GPUs")
+        self._say("checks GPUs")
         facts: dict[str, Any] = {
             "node": _node(),
             "job_id": os.environ.get("SLURM_JOB_ID", ""),
@@ -96,13 +96,13 @@ class ProbeJob(EndingJob):
             "slurm": None,
         }
         if question.python:
-            self._say("looks at the Python of the trials")
+            self._say("checks the Python of the trials")
             facts["environment"] = self._environment()
         if question.scheduler_problems is not None:
-            self._say("asks Slurm")
+            self._say("checks the commands of the scheduler")
             facts["slurm"] = question.scheduler_problems()
         atomic_write_json(question.folder / FACTS, facts)
-        self._say("is done")
+        self._say("has ended")
 
     def _devices(self) -> dict[str, Any]:
         listing = list_devices(_DEVICES_S) if self.question.gpus else None
@@ -138,7 +138,7 @@ class ProbeJob(EndingJob):
             return {"error": None, "seconds": seconds, **json.loads(answer.text.splitlines()[-1])}
         except (ValueError, IndexError, TypeError):
             return {
-                "error": f"its answer cannot be read: {answer.text[:200]!r}",
+                "error": f"its output cannot be read: {answer.text[:200]!r}",
                 "seconds": seconds,
             }
 

@@ -85,7 +85,7 @@ def examine_nodes(
         checks += [check for job in jobs for check in probe_checks(job, profile, cuda)]
         write_record(results, cluster or "local", profile, all(c.ok is not False for c in checks))
     else:
-        checks.append(Check("trial job", None, "not submitted: see what is missing above"))
+        checks.append(Check("trial job", None, "not submitted, because of the failed checks above"))
     return {
         **_document(checks),
         "jobs": [
@@ -130,7 +130,8 @@ def _checks_here(profile: Profile, results: Path, spec: JobSpec | None) -> list[
             checks.append(check("image", lambda: _image(image)))
         else:
             text = (
-                "the profile names none; the one that a spec names is looked at when it is launched"
+                "the profile does not name an image; an image that a spec names is checked "
+                "at launch"
             )
             checks.append(Check("image", None, text))
     else:
@@ -192,13 +193,16 @@ def _runtime(runtime: str) -> str:
     if shutil.which(runtime) is None:
         raise MissingRequirement(
             f"{runtime} is not on PATH",
-            fix=f"'module load {runtime}', or containers/install-apptainer.sh",
+            fix=f"run 'module load {runtime}' or containers/install-apptainer.sh",
         )
     answer = ask([runtime, "--version"], COMMAND_SECONDS)
     if not answer.succeeded:
         raise MissingRequirement(
             f"'{runtime} --version' {answer.failure()}",
-            fix=f"run '{runtime} --version' by hand; 'module load {runtime}' may bring another",
+            fix=(
+                f"run '{runtime} --version' by hand, or load another version with 'module load "
+                f"{runtime}'"
+            ),
         )
     return answer.text.strip()
 
@@ -206,14 +210,15 @@ def _runtime(runtime: str) -> str:
 def _image(image: Path) -> str:
     if not image.exists():
         raise MissingRequirement(
-            f"there is no image {image}", fix=f"agenttts-hpc image build --output {image}"
+            f"the image {image} does not exist", fix=f"agenttts-hpc image build --output {image}"
         )
     record = read_record(image)
     if record is None:
         return f"{image} (no build record beside it)"
     if record.agenttts_version != __version__:
         raise MissingRequirement(
-            f"{image} holds agenttts {record.agenttts_version}, this is {__version__}",
+            f"{image} contains agenttts {record.agenttts_version}, but this is agenttts "
+            f"{__version__}",
             fix=f"agenttts-hpc image build --force --output {image}",
         )
     return f"{image}, sha256 {record.sha256[:12]}, built {record.built}"
@@ -231,19 +236,19 @@ def _sandbox() -> str:
         check_sandbox()
     except MissingRequirement as error:
         return str(error)
-    return "can be made here"
+    return "works on this machine"
 
 
 def _gpus(profile: Profile) -> str:
     if shutil.which("nvidia-smi") is None:
-        return "none seen (no nvidia-smi); engines use the CPU"
+        return "none found (no nvidia-smi); engines use the CPU"
     listing = list_devices()
     if listing is None:
         return (
-            f"nvidia-smi -L does not answer within {DEADLINE_S:.0f} s, so that it is not "
-            "known how many there are"
+            f"nvidia-smi -L does not answer within {DEADLINE_S:.0f} s, "
+            "so the number of GPUs is not known"
         )
     if listing.problem:
         return listing.problem
     parts = f", in {len(listing.mig)} MIG devices" if listing.mig else ""
-    return f"{len(listing.gpus)} seen{parts}, the profile uses {profile.gpus_per_node}"
+    return f"{len(listing.gpus)} found{parts}, the profile uses {profile.gpus_per_node}"

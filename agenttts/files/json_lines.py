@@ -104,7 +104,8 @@ class JsonLinesFile:
         if stream.seek(0, os.SEEK_END) < self._length:
             stream.close()
             raise FilesUnavailable(
-                f"{self._path}: the file system has lost the end of the {self._what}", fix=self._fix
+                f"{self._path}: the file system has lost the end of the {self._what}",
+                fix=self._fix,
             )
         stream.truncate(self._length)
         stream.seek(self._length)

@@ -1,7 +1,7 @@
 """Locks of files (flock(2)), which the kernel releases when their holder ends.
 
-On a file system without locks `locked` and `is_locked` take every lock for free. Runs may lie on
-one, and the controller's token and the queue keep processes apart too.
+On a file system without locks, `locked` and `is_locked` treat every lock as free. A run may be on
+such a file system: the controller's token and the queue then keep processes apart.
 
 Standard library only: the sandbox's launcher imports it in an interpreter without site packages.
 """
@@ -34,7 +34,7 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 class LockResult(Enum):
-    """What a try for a lock came to."""
+    """The result of an attempt to lock."""
 
     ACQUIRED = "acquired"
     BUSY = "busy"
@@ -42,11 +42,11 @@ class LockResult(Enum):
 
 
 class LockBusy(Exception):
-    """Another process holds a lock for too long; ``holder`` is the file's content."""
+    """Another process has held a lock for too long; ``holder`` is the file's content."""
 
     def __init__(self, path: Path, holder: str) -> None:
         super().__init__(
-            f"{path} is locked by another process ({holder or 'it does not say which'})"
+            f"{path} is locked by another process ({holder or 'the holder is not known'})"
         )
         self.holder = holder
 
@@ -55,7 +55,7 @@ def try_lock(descriptor: int) -> LockResult:
     """Try once for the lock of an open file or directory. Closing the descriptor releases it.
 
     Raises:
-        OSError: the file system failed, so that it is not known whether the lock is free.
+        OSError: The file system failed, so it is not known whether the lock is free.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,10 +69,12 @@ def try_lock(descriptor: int) -> LockResult:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether another process holds the lock of a file; False without the file, or without locks.
+    """Return whether another process holds the lock of a file.
+
+    It is False if the file does not exist or the file system has no locks.
 
     Raises:
-        OSError: the file system failed, so that it is not known.
+        OSError: The file system failed, so it is not known.
     """
     try:
         with path.open("r+b") as stream:
@@ -85,7 +87,7 @@ def is_locked(path: Path) -> bool:
 def locked(
     path: Path, patience: float = math.inf, is_lost: Callable[[str], bool] | None = None
 ) -> Iterator[IO[str]]:
-    """Hold the lock of a file, which is created if need be (its directory is not).
+    """Hold the lock of a file. The file is created if it does not exist; its directory is not.
 
     Args:
         path: The file. It stays when the lock is released: removing it would let two processes lock
@@ -97,11 +99,11 @@ def locked(
             that wait (`_discard`). What it raises ends the wait.
 
     Yields:
-        The open file, for a text that says who holds the lock; others can read it meanwhile.
+        The open file, for a text that names the holder. Other processes can read the text.
 
     Raises:
-        LockBusy: another process has not released the lock within ``patience``.
-        OSError: the file cannot be opened.
+        LockBusy: Another process has not released the lock within ``patience``.
+        OSError: The file cannot be opened.
     """
     started = time.monotonic()
     while True:
@@ -127,13 +129,13 @@ def locked(
 def _try_patiently(
     descriptor: int, path: Path, started: float, patience: float
 ) -> LockResult | None:
-    """`try_lock`; of another error None (try again), and once it has lasted, UNSUPPORTED."""
+    """Return the result of `try_lock`; after an error None (try again), later UNSUPPORTED."""
     try:
         return try_lock(descriptor)
     except OSError as error:
         if time.monotonic() - started <= min(patience, _ERROR_PATIENCE_S):
             return None
-        log.warning("%s cannot be locked (%s): going on without its lock", path, error.strerror)
+        log.warning("%s cannot be locked (%s); continuing without the lock", path, error.strerror)
         return LockResult.UNSUPPORTED
 
 
@@ -158,7 +160,7 @@ def _discard(path: Path, descriptor: int, holder: str) -> None:
 
 
 def write_holder(stream: IO[str], text: str) -> None:
-    """Write into a lock that is held who holds it. A full disk is no error: the text is a help."""
+    """Write the holder into the file of a held lock. A full disk is not an error."""
     try:
         # Past the stream's buffer, which would try again when the stream is closed.
         os.ftruncate(stream.fileno(), 0)
@@ -166,11 +168,13 @@ def write_holder(stream: IO[str], text: str) -> None:
         # Otherwise other hosts of a network file system read the last holder's name for a while.
         os.fsync(stream.fileno())
     except OSError as error:
-        log.warning("%s does not say who holds it: %s", stream.name, error.strerror)
+        log.warning(
+            "the holder of the lock could not be written to %s: %s", stream.name, error.strerror
+        )
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether a path still names the open file."""
+    """Return whether a path still names the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -106,12 +106,14 @@ class FilePatience:
         what = f"{where}{trouble.strerror or trouble}"
         if now - self._since >= self._seconds:
             raise FilesUnavailable(
-                f"{self._subject} is held up by {what}", fix=self._fix
+                f"{self._subject} cannot continue because of a file system error: {what}",
+                fix=self._fix,
             ) from error
         if self._said != trouble.errno:
             self._said = trouble.errno
             log.warning(
-                "%s is held up by %s; trying again for %.1f h at most, jobs run on meanwhile",
+                "%s is paused by a file system error: %s; it tries again for at most %.1f h, "
+                "and jobs keep running",
                 self._subject, what, self._seconds / 3600,
             )  # fmt: skip
 
@@ -119,7 +121,7 @@ class FilePatience:
         """Record that an operation succeeded."""
         if self._said is not None:
             log.warning(
-                "%s goes on: the file system works again after %.0f s",
+                "%s continues: the file system works again after %.0f s",
                 self._subject,
                 self._clock() - self._since,
             )

@@ -132,7 +132,7 @@ def build_image(
     _check_inputs(definition, output, project, force)
     if shutil.which(runtime) is None:
         raise MissingRequirement(
-            f"{runtime} is not on this machine's PATH",
+            f"{runtime} is not on PATH on this machine",
             fix=f"load it first (e.g. 'module load {runtime}'), or run "
             "containers/install-apptainer.sh",
         )
@@ -230,7 +230,10 @@ def digest(image: Path) -> str:
     computes the digest.
     """
     if not image.is_file():
-        raise UserError(f"{image} is not an image file; build one with 'agenttts-hpc image build'")
+        raise UserError(
+            f"{image} is not an image file; build one with 'agenttts-hpc image build --output "
+            "IMAGE'"
+        )
     status = image.stat()
     stored = _read_sidecar(image)
     seen = {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
@@ -426,9 +429,11 @@ def _pip_cache(environ: Mapping[str, str]) -> Path | None:
 def _check_inputs(definition: Path, output: Path, project: Path, force: bool) -> None:
     if not definition.is_file():
         known = "Apptainer.def (GPU), containers/cpu.def (CPU)"
-        raise UserError(f"there is no definition file {definition}; this project has: {known}")
+        raise UserError(f"the definition file {definition} does not exist; valid: {known}")
     if not (project / "agenttts" / "__init__.py").is_file():
-        raise UserError(f"{project} is no checkout of agenttts-hpc: it has no package 'agenttts'")
+        raise UserError(
+            f"{project} is not a checkout of agenttts-hpc: it has no package 'agenttts'"
+        )
     if output.exists() and not force:
         raise UserError(f"{output} exists already; add --force to replace it")
 
@@ -452,11 +457,12 @@ def _check_space(definition: Path, text: str) -> None:
     free = shutil.disk_usage(place).free if place.is_dir() else 0
     if free < _DOCKER_BUILD_BYTES:
         raise MissingRequirement(
-            f"building from {definition} takes about {_DOCKER_BUILD_BYTES / 1e9:.0f} GB of "
-            "temporary space, and "
-            f"{place} has {free / 1e9:.1f} GB free",
-            fix="set APPTAINER_TMPDIR (and APPTAINER_CACHEDIR, where downloads are kept) to a "
-            "directory with more",
+            f"building from {definition} needs about {_DOCKER_BUILD_BYTES / 1e9:.0f} GB "
+            f"of temporary space, but {place} has {free / 1e9:.1f} GB free",
+            fix=(
+                "set APPTAINER_TMPDIR (and APPTAINER_CACHEDIR, for downloads) "
+                "to a directory with more space"
+            ),
         )
 
 
@@ -481,7 +487,7 @@ def _run(command: list[str], environ: Mapping[str, str], log_descriptor: int, lo
             f"building the image failed: {Path(command[0]).name} ended with status "
             f"{done.returncode}. "
             f"The end of {log}:\n{end}\n",
-            fix=f"mend what {log} says, then build again",
+            fix=f"fix the error that {log} shows, then build again",
         )
 
 
@@ -512,7 +518,7 @@ def _answer(command: list[str]) -> str:
     if answer.problem is not None:
         raise MissingRequirement(
             f"'{' '.join(command)}' {answer.problem}",
-            fix="run it by hand; it may lie on a file system that does not answer",
+            fix="run it by hand; its file system may not answer",
         )
     return answer.text
 

@@ -81,19 +81,18 @@ def driver_problem(gpus: list[Gpu], cuda: str) -> tuple[str, str] | None:
         needed = MINIMUM_DRIVER[major]
         if _version(gpu.driver) < _version(needed):
             return (
-                f"the driver is {gpu.driver} and CUDA {cuda} needs {needed} or newer",
+                f"the driver is {gpu.driver}, but CUDA {cuda} needs {needed} or newer",
                 "build the image on an older base ('agenttts-hpc image build --build-arg "
-                "base=IMAGE:TAG', "
-                "containers/README.md), or ask for nodes with a newer driver (trial.constraint)",
+                "base=IMAGE:TAG', containers/README.md), or request nodes with a newer driver "
+                "(trial.constraint)",
             )
         lowest = MINIMUM_CAPABILITY[major]
         if gpu.capability is not None and gpu.capability < lowest:
             return (
-                f"the {gpu.name} has compute capability {gpu.capability} and CUDA {cuda} needs "
-                f"{lowest} or higher",
-                "ask for newer GPUs (trial.gpu_type or trial.constraint), or build the image "
-                "on an older base "
-                "(containers/README.md)",
+                f"the {gpu.name} has compute capability {gpu.capability}, "
+                f"but CUDA {cuda} needs {lowest} or higher",
+                "request newer GPUs (trial.gpu_type or trial.constraint), "
+                "or build the image on an older base (containers/README.md)",
             )
     return None
 
@@ -108,9 +107,9 @@ def memory_problem(gpus: list[Gpu], gpu_memory_gb: float | None) -> tuple[str, s
     if gpu_memory_gb is None or not sizes or min(sizes) >= gpu_memory_gb * _LISTED_SHARE:
         return None
     return (
-        f"a GPU has {min(sizes):.0f} GB and the profile's gpu_memory_gb is {gpu_memory_gb:g}: "
-        "models sized by it will not fit",
-        f"set gpu_memory_gb: {int(min(sizes))} in the profile, or ask for larger GPUs "
+        f"a GPU has {min(sizes):.0f} GB, but the profile's gpu_memory_gb is {gpu_memory_gb:g}: "
+        "models that are sized by it do not fit",
+        f"set gpu_memory_gb: {int(min(sizes))} in the profile, or request larger GPUs "
         "(trial.gpu_type or trial.constraint)",
     )
 

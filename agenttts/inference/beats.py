@@ -41,7 +41,7 @@ class Beat:
         self._steps += 1
         if self._clock() - self._last >= self._every:
             self._last = self._clock()
-            self._say(f"{MARK}model '{self._model}' is at work: step {self._steps:,}")
+            self._say(f"{MARK}model '{self._model}' is running: step {self._steps:,}")
 
 
 def beat_at_steps(engine: Any, beat: Beat) -> bool:

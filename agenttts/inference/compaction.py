@@ -180,5 +180,5 @@ def _write(target: Path, frames: Sequence[pl.DataFrame], names: Sequence[str]) -
         whole.write_parquet(stream, metadata={_HOLDS: json.dumps(names)})
 
     atomic_write(target, write)
-    log.info("%d shards of the sample store %s are now one", len(names), target.parent)
+    log.info("%d shards of the sample store %s were merged into one", len(names), target.parent)
     return len(names)

@@ -71,9 +71,8 @@ def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
     for package in entry.packages:
         if importlib.util.find_spec(package) is None:
             raise MissingRequirement(
-                f"model '{config.name}' runs on the engine '{config.engine}', but the Python "
-                f"package '{package}' is "
-                f"not installed in {sys.prefix}",
+                f"model '{config.name}' needs the engine '{config.engine}', "
+                f"but the Python package '{package}' is not installed in {sys.prefix}",
                 fix=entry.install,
             )
     return EngineProcess(config, output) if entry.own_process else entry.load(config)
@@ -200,7 +199,7 @@ class EngineProcess:
         text = f"the engine process of model '{self._config.name}' {how} (exit code {code})"
         killed = code == -signal.SIGKILL
         if killed:
-            text += "; SIGKILL is what the kernel and Slurm send when memory has run out"
+            text += "; the kernel and Slurm send SIGKILL when memory runs out"
         oom = killed or is_out_of_memory("\n".join(self._tail))
         last = next((line for line in reversed(self._tail) if line.strip()), "")
         text += self._cause(text) or (
@@ -216,7 +215,7 @@ class EngineProcess:
         cause = worker_error(self._tail)
         if cause is None or cause in text:
             return ""
-        return f"; the cause, as a process of the engine printed it: {cause}"
+        return f"; the cause, printed by a process of the engine: {cause}"
 
     def _kill(self) -> None:
         """End the child's whole process group and reap the child."""

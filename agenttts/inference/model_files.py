@@ -113,9 +113,11 @@ def check_there(key: str, place: Path) -> None:
     problem = read_problem(place) if place.is_absolute() else None
     if isinstance(problem, FileNotFoundError):
         raise Unavailable(
-            f"{key}: there is nothing at {place}",
-            fix="give the directory of a downloaded model ('agenttts-hpc models' prepares "
-            "small ones to try things with)",
+            f"{key}: {place} does not exist",
+            fix=(
+                "give the directory of a downloaded model ('agenttts-hpc models DIR' prepares "
+                "small models for a first try)"
+            ),
         )
     if problem is not None:
         raise _unreadable(key, place, problem)
@@ -177,13 +179,15 @@ def _lacking_copy(copy: WeightFiles) -> str | None:
     links = [file for file in copy.absent if file.is_symlink()]
     if links:
         return (
-            f"has {links[0].name}, a link to {links[0].readlink()}, which is not there: the "
-            "download is not complete, or its "
-            "files were moved"
+            f"has {links[0].name}, a link to {links[0].readlink()}, which does not exist: "
+            "the download is incomplete, or its files were moved"
         )
     if copy.absent:
         names = [file.name for file in copy.absent]
-        return f"lacks {_some(names)} of the {len(names) + len(copy.files)} files of its weights"
+        return (
+            f"has {len(copy.files)} of its {len(names) + len(copy.files)} weight files; "
+            f"missing: {_some(names)}"
+        )
     for file in copy.files:
         check_readable(file)
         size = file.stat().st_size
@@ -191,8 +195,8 @@ def _lacking_copy(copy: WeightFiles) -> str | None:
             return f"has {file.name}, which is empty"
         if size < 1024 and file.read_bytes().startswith(_LFS_POINTER):
             return (
-                f"has {file.name}, a pointer of Git LFS in place of the weights ('git lfs "
-                "pull' in it fetches them)"
+                f"has {file.name}, which is a Git LFS pointer instead of weights (run 'git lfs "
+                "pull' in the directory)"
             )
     return None
 
@@ -211,10 +215,10 @@ def _check_not_a_cache(key: str, place: Path) -> None:
         model = _hub_name(place)
         raise Unavailable(
             f"{key}: {place} is a folder of the hub's cache, not a model"
-            + ("" if known else ", and holds no snapshot"),
+            + ("" if known else ", and has no snapshot"),
             fix=f"give {' or '.join(known[:_SHOWN])}, or the hub id {model}"
             if known
-            else f"run '{download_command(model, None)}', and give the hub id",
+            else f"run '{download_command(model, None)}', then give the hub id",
         )
     cached = sorted(folder for folder in place.glob("models--*") if folder.is_dir())
     if cached and not any((place / name).exists() for name in _CONFIGS):

@@ -50,7 +50,7 @@ def prepare(name: str, directory: Path) -> Path:
         UserError: The name is unknown.
     """
     if name not in PACKAGED:
-        raise UserError(f"no packaged model '{name}'; {valid_names(name, PACKAGED)}")
+        raise UserError(f"'{name}' is not a packaged model; {valid_names(name, PACKAGED)}")
     model = PACKAGED[name]
     if model.licence:
         print(f"{name}: {model.licence}", file=sys.stderr)
@@ -64,7 +64,7 @@ def prepare(name: str, directory: Path) -> Path:
     ):
         if importlib.util.find_spec(package) is None:
             raise MissingRequirement(
-                f"preparing {name} takes the Python package '{package}'", fix=fix
+                f"preparing {name} needs the Python package '{package}'", fix=fix
             )
     return _make(directory, lambda temporary: _convert(name, model, temporary))
 

@@ -164,7 +164,7 @@ class SampleStore:
         except (pl.exceptions.ColumnNotFoundError, pl.exceptions.SchemaError) as error:
             self._unusable.add(shard)
             log.warning(
-                "%s is not a shard of this version's sample store (%s): it is not used",
+                "%s is not a shard of this version's sample store (%s) and is not used",
                 shard, _first_line(error),
             )  # fmt: skip
             return nothing
@@ -188,15 +188,15 @@ class SampleStore:
             return  # another job was faster
         except OSError as error:
             log.warning(
-                "%s is damaged (%s), and cannot be set aside (%s): it is not used, its samples "
-                "are drawn again",
+                "%s is damaged (%s) and cannot be moved aside (%s); it is not used, "
+                "and its samples are drawn again",
                 shard,
                 reason,
                 error.strerror,
             )
             return
         log.warning(
-            "%s is damaged (%s): set aside as %s, its samples are drawn again",
+            "%s is damaged (%s); it was moved aside to %s, and its samples are drawn again",
             shard,
             reason,
             place.name,

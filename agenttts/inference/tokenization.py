@@ -75,9 +75,8 @@ def fit(tokens: Sequence[Token], context: int | None, max_tokens: int) -> tuple[
     room = context - max_tokens
     if room < 1:
         raise EngineError(
-            f"decode_tokens {max_tokens} leaves no room for a prompt in a context of {context} "
-            "tokens; lower "
-            "decode_tokens or raise the model's max_model_len"
+            f"decode_tokens is {max_tokens}, which leaves no tokens for a prompt in a context "
+            f"of {context}; lower decode_tokens or raise the model's max_model_len"
         )
     head, tail = (room + 1) // 2, room // 2
     return [*tokens[:head], *tokens[len(tokens) - tail :]], True
@@ -98,9 +97,9 @@ def _chat_tokens(
     """
     if getattr(tokenizer, "chat_template", "") is None:
         raise EngineError(
-            f"model '{config.name}' ({config.path}) has no chat template, as base models have "
-            "none, and cannot take "
-            f"prompt_style: {config.prompt_style}; set prompt_style: few_shot_completion for it"
+            f"model '{config.name}' ({config.path}) has no chat template (it may be a base model), "
+            f"so prompt_style: {config.prompt_style} is not possible; set prompt_style: "
+            "few_shot_completion for it"
         )
     messages = [dict(message) for message in content]
     try:

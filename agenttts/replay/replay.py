@@ -70,12 +70,12 @@ def check_out(path: Path) -> None:
         UserError: It cannot.
     """
     if path.is_dir():
-        raise UserError(f"{path}: is a directory; give a file, .csv or .parquet")
+        raise UserError(f"{path} is a directory; valid: a file, .csv or .parquet")
     above = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
     if above != path and not above.is_dir():
-        raise UserError(f"{path}: {above} is not a directory; give a file in a directory")
+        raise UserError(f"{path}: {above} is not a directory; valid: a file in a directory")
     if not os.access(above, os.W_OK):
-        raise UserError(f"{path}: {above} is not writable; give a file in a place that is")
+        raise UserError(f"{path}: {above} is not writable; valid: a file in a writable directory")
 
 
 def write_trace(trace: pl.DataFrame, path: Path | str) -> None:

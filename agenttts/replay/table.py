@@ -140,14 +140,16 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
 
 def _read(path: Path) -> pl.DataFrame:
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a Parquet or CSV table of recorded results")
+        raise UserError(
+            f"{path}: the file does not exist; valid: a Parquet or CSV table of recorded results"
+        )
     try:
         if path.suffix == ".parquet":
             return pl.read_parquet(path)
         _check_header(path)
         return pl.read_csv(path, infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a readable table: {error}") from error
+        raise UserError(f"{path}: the table cannot be read: {error}") from error
 
 
 def _check_header(path: Path) -> None:
@@ -161,7 +163,7 @@ def _check_header(path: Path) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(
-            f"{path}: column '{repeated[0]}' is there {names.count(repeated[0])} times; "
+            f"{path}: column '{repeated[0]}' occurs {names.count(repeated[0])} times; "
             "keep one of them"
         )
 
@@ -176,8 +178,9 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
         found = [choice["stage"] for choice in choices]
         if sorted(found) != sorted(stages):
             raise UserError(
-                f"{path}: row {number}: the trial's stages are {', '.join(found) or '(none)'}; "
-                f"the spec's are {', '.join(stages)}"
+                f"{path}: row {number}: the stages of the trial "
+                f"are {', '.join(found) or '(none)'}, but the stages of the spec "
+                f"are {', '.join(stages)}"
             )
         cells = {
             f"{choice['stage']}.{part}": choice[part]
@@ -197,7 +200,7 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
     for column in [*keys, "score"]:
         if column not in frame.columns:
             raise UserError(
-                f"{path}: no column '{column}'; needed: {', '.join([*keys, 'score'])}; "
+                f"{path}: column '{column}' is missing; needed: {', '.join([*keys, 'score'])}; "
                 f"the file has: {', '.join(frame.columns)}"
             )
     exported = set(_OF_EXPORT) <= set(frame.columns)
@@ -286,7 +289,7 @@ def _stderr(path: Path, number: int, row: Mapping[str, Any], column: str) -> flo
     if value is None or value < 0:
         raise UserError(
             f"{path}: row {number}: column '{column}' is '{row[column]}'; "
-            "valid: finite numbers from 0, or empty where it is not known"
+            "valid: finite numbers from 0, or empty if it is not known"
         )
     return value
 

@@ -11,7 +11,7 @@ from agenttts.report.summary import Report, RunReport
 from agenttts.tables.aggregate import Interval
 from agenttts.tables.cuts import cut_by_stage
 
-NO_TRIAL = "no trial finished yet"
+NO_TRIAL = "no trial has finished yet"
 COST_TITLES = {"budget": "budget (units)", "tokens": "tokens", "gpu_seconds": "GPU-seconds"}
 _LONGEST_ERROR = 400
 _REPAIRS = 3
@@ -87,7 +87,7 @@ def comparison(report: Report) -> Grid:
     figures = ("tokens", "reused", "GPU-hours", "wall")
     columns = ("run", "trials", "best score", "budget", "best allocation", "test score", *figures)
     numbers = frozenset(columns) - {"run", "best allocation"}
-    return Grid("runs (* holds the best trial)", columns, tuple(rows), numbers)
+    return Grid("runs (* has the best trial)", columns, tuple(rows), numbers)
 
 
 def _test_text(run: RunReport) -> str:
@@ -143,7 +143,7 @@ def trial_text(row: Mapping[str, Any]) -> str:
 
 
 def _lines(run: RunReport) -> list[str]:
-    over = {"done": "done", None: "not over"}.get(run.outcome, f"ended: {run.outcome}")
+    over = {"done": "done", None: "not ended"}.get(run.outcome, f"ended: {run.outcome}")
     task, search = (_section(run.settings, name) for name in ("task", "search"))
     facts = {"task": task.get("name"), "search": search.get("method")}
     facts |= {name: search.get(name) for name in ("budget", "seed")}
@@ -232,9 +232,8 @@ def _recommended_lines(run: RunReport) -> list[str]:
     untried = " (not tried)" if run.outcome else " (not tried yet)"
     trial = f" ({row['trial']}, score {row['score']:.4f})" if row else untried
     return [
-        f"recommended: {allocation_text(run.recommended)}{trial}: what the searcher expects to "
-        "score best, luck left "
-        "aside; the best trial is the one with the highest score"
+        f"recommended: {allocation_text(run.recommended)}{trial}: the allocation with the highest "
+        "expected score; the best trial is the one with the highest measured score"
     ]
 
 
@@ -257,7 +256,9 @@ def _agent_lines(run: RunReport) -> list[str]:
         lines.append("repaired: " + "; ".join(texts) + (f"; and {rest} more" if rest else ""))
     if agent["fallbacks"]:
         reasons = "; ".join(dict.fromkeys(_shortened(r) for r in agent["fallbacks"]))
-        lines.append(f"{len(agent['fallbacks'])} batches without it: {_shortened(reasons)}")
+        lines.append(
+            f"{len(agent['fallbacks'])} batches without the language model: {_shortened(reasons)}"
+        )
     return lines
 
 

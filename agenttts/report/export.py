@@ -38,7 +38,9 @@ def render(report: Report, format: ReportFormat, out: Path | None = None) -> Non
         print_tables(report)
     elif format == "parquet":
         if sys.stdout.isatty():
-            raise UserError("a Parquet table is no text for a terminal; name a file with --out")
+            raise UserError(
+                "--format parquet cannot be printed to a terminal; name a file with --out"
+            )
         sys.stdout.flush()
         sys.stdout.buffer.write(_CONTENT[format](report))
     else:
@@ -140,4 +142,6 @@ def _write_file(out: Path, content: bytes) -> None:
         else:
             atomic_write_bytes(out, content)
     except OSError as error:
-        raise UserError(f"cannot write the report to {out}: {error.strerror or error}") from error
+        raise UserError(
+            f"{out}: the report cannot be written: {error.strerror or error}"
+        ) from error

@@ -286,11 +286,11 @@ def _read_run(
     recommended: Mapping[str, Sequence[Mapping[str, Any]] | None],
 ) -> RunReport:
     if not path.is_dir():
-        raise UserError(f"{path}: no such run directory")
+        raise UserError(f"{path}: the run directory does not exist")
     table, spec, journal = path / "trials.parquet", path / "spec.yaml", path / "journal.jsonl"
     if not (table.exists() or spec.exists() or journal.exists()):
         raise UserError(
-            f"{path}: not a run: it has none of {spec.name}, {journal.name}, {table.name}"
+            f"{path}: not a run directory: it has none of {spec.name}, {journal.name}, {table.name}"
         )
     trials = read_trials(table) if table.exists() else trials_frame([], [])
     # The directory names the run. So the rows of a copied or renamed run are not taken for rows of

@@ -22,8 +22,7 @@ class RunGone(MissingRequirement):
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(
             f"the run directory {path} {problem} while it was in use",
-            fix="bring it back, or give the path it has now: 'agenttts-hpc resume PATH' goes "
-            "on there",
+            fix="restore it, or continue at its new path: 'agenttts-hpc resume PATH'",
         )
 
 
@@ -234,9 +233,9 @@ def find_run(run: str, results: Path) -> RunDirectory:
         if any(
             (path / name).exists() for name in ("journal.jsonl", RUN_FILE, OLDER_RUN_FILE, "trials")
         ):
-            raise UserError(f"{path / 'spec.yaml'}: no such file; {INCOMPLETE}")
+            raise UserError(f"{path / 'spec.yaml'}: the file does not exist; {INCOMPLETE}")
     names = sorted(p.parent.name for p in results.glob("*/spec.yaml"))
-    raise UserError(f"no run '{run}' in {results}; {valid_names(run, names)}")
+    raise UserError(f"run '{run}' does not exist in {results}; {valid_names(run, names)}")
 
 
 @contextmanager

@@ -55,19 +55,19 @@ class ExamplesGuard:
                 typed(Example, parse_json(line))
             except ValueError as error:
                 raise RunFailed(
-                    f"{path}:{number}: not an example ({type(error).__name__}: {error}); the "
-                    f"run's examples are damaged: {_RESTORE}"
+                    f"{path}:{number}: not a valid example ({type(error).__name__}: {error}); "
+                    f"the run's examples are damaged: {_RESTORE}"
                 ) from None
         if not lines or not content.endswith(b"\n"):
-            raise RunFailed(f"{path}: the run's examples are cut short; {_RESTORE}")
-        if path.name in self._digests:
             raise RunFailed(
-                f"{path}: the run's examples are not those it was launched with; {_RESTORE}"
+                f"{path}: some of the run's examples are missing at the end; {_RESTORE}"
             )
+        if path.name in self._digests:
+            raise RunFailed(f"{path}: the run's examples have changed since the launch; {_RESTORE}")
         self._digests[path.name] = digest
 
 
 _RESTORE = (
-    "restore the file from a copy and 'agenttts-hpc resume' the run, or launch it under "
-    "another --name"
+    "restore the file from a copy and run 'agenttts-hpc resume RUN', "
+    "or launch the spec under another --name"
 )

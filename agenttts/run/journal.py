@@ -158,7 +158,8 @@ class RunState:
         if kind is None:
             # A newer version may write other events. Known events mean the same without them.
             log.warning(
-                "the journal holds an event that this version does not know: '%s'", event["event"]
+                "this version does not know an event of the journal, and ignores it: '%s'",
+                event["event"],
             )
             return
         typed(kind, event).into(self)
@@ -413,8 +414,10 @@ class Journal:
         self._file = JsonLinesFile(
             path,
             what="journal",
-            fix=f"make room there, then 'agenttts-hpc resume {path.parent}' goes on where the "
-            "journal ends",
+            fix=(
+                f"free space there, then 'agenttts-hpc resume {path.parent}' continues "
+                "from the end of the journal"
+            ),
         )
 
     def append(self, event: str, **values: Any) -> None:
@@ -453,9 +456,8 @@ def read_state(path: Path) -> RunState:
 
     def refuse(number: int, problem: str) -> None:
         raise DamagedJournal(
-            f"{path}:{number}: not a journal line; the file was changed by hand or its disk is "
-            "failing: restore it "
-            f"from a copy, or {_rebuild(path)}"
+            f"{path}:{number}: not a valid line of a journal; the file was edited or its disk "
+            f"is failing: restore it from a copy, or {_rebuild(path)}"
         )
 
     state, number = RunState(), 0
@@ -464,17 +466,15 @@ def read_state(path: Path) -> RunState:
             state.apply(event)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedJournal(
-                f"{path}:{number}: an event that cannot be understood ({type(error).__name__}: "
-                f"{error}); another version "
-                "of agenttts-hpc wrote it, or the file was changed by hand: use the version "
-                "that the run's run.json "
-                f"names, restore the file from a copy, or {_rebuild(path)}"
+                f"{path}:{number}: not a valid event ({type(error).__name__}: {error}); "
+                "another version of agenttts-hpc wrote it, or the file was edited: use the version "
+                f"that the run's run.json names, restore the file from a copy, or {_rebuild(path)}"
             ) from None
     # A trial is in the journal before any file of it exists.
     if not number and any((path.parent / "trials").glob("t*")):
         raise DamagedJournal(
-            f"{path}: the journal is missing or empty, though the run has trials; restore it "
-            f"from a copy, or {_rebuild(path)}"
+            f"{path}: the journal is missing or empty, but the run has trials; "
+            f"restore it from a copy, or {_rebuild(path)}"
         )
     return state
 
@@ -497,8 +497,8 @@ def readable_events(path: Path) -> list[dict[str, Any]]:
 
 def _rebuild(path: Path) -> str:
     return (
-        f"'agenttts-hpc resume {path.parent} --from-tables' makes a new one from the "
-        "trials' own files"
+        f"make a new one from the trials' files with 'agenttts-hpc resume {path.parent} "
+        "--from-tables'"
     )
 
 

@@ -32,14 +32,14 @@ RUN_FILE = "run.json"
 OLDER_RUN_FILE = "origin.json"
 """The file that versions before ``run.json`` wrote in its place."""
 
-INCOMPLETE = "the run's files were changed: restore it from a copy, or launch under another --name"
+INCOMPLETE = "restore it from a copy, or launch the spec under another --name"
 
 
 def _known(number: int) -> int:
     if number > SCHEMA_NUMBER:
         raise ValueError(
-            f"it is {number}, and this version reads up to {SCHEMA_NUMBER}: use the version "
-            "that launched the run"
+            f"it is {number}, but this version reads up to {SCHEMA_NUMBER}: "
+            "use the version that launched the run"
         )
     return number
 
@@ -164,7 +164,7 @@ def read_record(path: Path) -> RunRecord:
 def _missing(path: Path) -> str:
     older = path.with_name(OLDER_RUN_FILE)
     if not older.exists():
-        return f"{path}: no such file; {INCOMPLETE}"
+        return f"{path}: the file does not exist; {INCOMPLETE}"
     return (
         f"{path.parent} was launched by an older version of agenttts-hpc (it has "
         f"{OLDER_RUN_FILE} and no {path.name}); "

@@ -124,8 +124,8 @@ class StartCheck:
             return
         if handle.start != self._start:
             raise StartSuperseded(
-                f"the controller of {self._run.path} has been started anew (job "
-                f"{handle.job_id}); this one ends"
+                f"a newer controller of {self._run.path} has been started (job {handle.job_id}); "
+                "this one ends"
             )
         if handle.cancelled:
             raise RunCancelled(f"run {self._run.path} has been cancelled")
@@ -147,8 +147,8 @@ def one_command(run: RunDirectory, what: str) -> Iterator[None]:
                 stream.truncate(0)
     except LockBusy as busy:
         raise RunFailed(
-            f"another command is at work on {run.path} ({busy.holder or 'it does not say which'}) "
-            f"and has not ended in {_COMMAND_PATIENCE_S:g} s; try again when it has"
+            f"another command is changing {run.path} ({busy.holder or 'its name is not known'}) "
+            f"and has not ended within {_COMMAND_PATIENCE_S:g} s; try again when it has ended"
         ) from None
     except FileNotFoundError:
         if run.exists:
@@ -173,8 +173,8 @@ def only_controller(run: RunDirectory) -> Iterator[None]:
     except LockBusy as busy:
         raise RunFailed(
             f"another controller of {run.path} is running "
-            f"({busy.holder or 'its lock does not say which'}); if that job or its host is gone "
-            f"for good, remove {run.lock_file} and 'agenttts-hpc resume {run.path}'"
+            f"({busy.holder or 'its name is not known'}); if that job or its host no longer "
+            f"exists, remove {run.lock_file} and run 'agenttts-hpc resume {run.path}'"
         ) from None
 
 
@@ -193,7 +193,9 @@ def _is_own_earlier_start(holder: str) -> bool:
     earlier = job is not None and holder.startswith(f"job {job} on ")
     if not earlier or holder.startswith(f"job {job} on {socket.gethostname()},"):
         return False
-    log.warning("the run's lock is of an earlier start of this job and is taken: %s", holder)
+    log.warning(
+        "the run's lock belongs to an earlier start of this job and is taken over: %s", holder
+    )
     return True
 
 

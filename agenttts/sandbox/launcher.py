@@ -101,7 +101,7 @@ def _enter_namespaces() -> None:
             system.CLONE_NEWUSER | system.CLONE_NEWPID | system.CLONE_NEWNET | system.CLONE_NEWIPC
         )
     except OSError as error:
-        raise _Refused(f"the kernel refuses user namespaces ({error.strerror})") from error
+        raise _Refused(f"the kernel does not allow user namespaces ({error.strerror})") from error
     # Root without capabilities may not map any id, and does not need to: the program then has the
     # id "nobody".
     with suppress(PermissionError):

@@ -70,11 +70,11 @@ def check_sandbox() -> None:
         MissingRequirement: The sandbox cannot be made.
     """
     if not sys.platform.startswith("linux") or not seccomp.supported():
-        raise _missing(f"it is made for Linux on x86-64 and 64-bit ARM, not {platform.machine()}")
+        raise _missing(f"it supports Linux on x86-64 and 64-bit ARM, not {platform.machine()}")
     outcome = run_program({"main.py": ""}, limits=Limits(seconds=30, idle_seconds=30))
     if outcome.exit_code != 0:
         why = outcome.stderr.strip().splitlines()[-1:] or [f"stopped: {outcome.stopped}"]
-        raise _missing(f"an empty program does not run in it ({why[0]})")
+        raise _missing(f"an empty program failed in it ({why[0]})")
 
 
 def _launch(task: str, timeout: float) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _write_files(folder: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.parts:
-            raise ValueError(f"'{name}' is not a path inside a program's directory")
+            raise ValueError(f"'{name}' is not a path inside the program's directory")
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8", errors="replace")
@@ -128,8 +128,9 @@ def _beginning(path: Path) -> str:
 
 def _missing(why: str) -> MissingRequirement:
     return MissingRequirement(
-        f"no sandbox for the programs that models write can be made on this machine: {why}",
-        fix="allow user namespaces on the nodes ('sysctl user.max_user_namespaces' must be "
-        "above 0, and no security "
-        "module may forbid them), or run the trials on nodes that allow them",
+        f"the sandbox for programs that models write does not work on this machine: {why}",
+        fix=(
+            "allow user namespaces on the nodes ('sysctl user.max_user_namespaces' must be above "
+            "0, and no security module may forbid them), or run the trials on nodes that allow them"
+        ),
     )

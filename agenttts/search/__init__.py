@@ -142,7 +142,7 @@ def seed_role(searcher: Searcher, *, llm: bool) -> str:
     """
     if llm and asks_llm(searcher.name) == "takes":
         return (
-            "the seed of every question to the language model; "
-            f"in what the rules propose: {searcher.seed_role}"
+            "the seed of every call of the language model; in the proposals of the rules: "
+            f"{searcher.seed_role}"
         )
     return searcher.seed_role

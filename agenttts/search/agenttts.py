@@ -98,15 +98,15 @@ class AgentTTSSearcher(Searcher):
         drawn = "" if self._compares_models else "the initial trials, "
         if self.space.count(MOST_COMPARED + 1) > MOST_COMPARED:
             return (
-                f"{drawn}which {MOST_COMPARED} of the feasible allocations a batch compares "
-                "besides those next to the best trials, ties and explorations "
-                "(two seeds may give the same trials)"
+                f"{drawn}ties, explorations, and which {MOST_COMPARED} of the feasible allocations "
+                "a batch compares in addition to the neighbours of the best trials (two seeds may "
+                "give the same trials)"
             )
         if drawn:
             return f"{drawn}ties and explorations"
         return (
-            "nothing but ties and explorations (agenttts is deterministic: it compares all "
-            f"feasible allocations, which are at most {MOST_COMPARED})"
+            "only ties and explorations (agenttts compares all feasible allocations, "
+            f"because there are at most {MOST_COMPARED})"
         )
 
     @cached_property

@@ -63,7 +63,11 @@ def _pursue(
         if value[larger.name] > value[pursued] + max(clear, unsure):
             pursued = larger.name
     rival = max((name for name in value if name != pursued), key=lambda name: value[name])
-    why = "" if value[pursued] >= value[rival] else "; no clear difference, and it is the smaller"
+    why = (
+        ""
+        if value[pursued] >= value[rival]
+        else "; no clear difference, and it is the smaller model"
+    )
     yield (
         f"{stage.name}: pursue {pursued}: {_number(value[pursued])} expected against "
         f"{_number(value[rival])} with {rival} at up to the same cost{why}"
@@ -87,9 +91,9 @@ def _direction(
     if more > choice.samples and gain(more) > clear / 2:
         yield f"{subject} still rises: try more than {choice.samples} samples"
     elif fewer < choice.samples and gain(fewer) > clear / 2:
-        yield f"{subject} has turned down: try fewer than {choice.samples} samples"
+        yield f"{subject} falls: try fewer than {choice.samples} samples"
     elif fewer < choice.samples and abs(gain(fewer)) <= clear / 2:
-        yield f"{subject} is flat from {fewer} to {choice.samples} samples: fewer do"
+        yield f"{subject} is flat from {fewer} to {choice.samples} samples: {fewer} are enough"
 
 
 def _shift(space: SearchSpace, model: Surrogate, best: Allocation, clear: float) -> Iterator[str]:
@@ -112,7 +116,7 @@ def _shift(space: SearchSpace, model: Surrogate, best: Allocation, clear: float)
     ]
     if gains and max(gains)[0] > clear / 2:
         _, source, target = max(gains)
-        yield f"shift budget from {source} to {target}: samples pay better there"
+        yield f"shift budget from {source} to {target}: more samples gain more there"
 
 
 def _spare(space: SearchSpace, stage: Stage, allocation: Allocation) -> float:

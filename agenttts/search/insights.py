@@ -230,7 +230,7 @@ class InsightRules:
         draw = np.random.default_rng(rng.randrange(2**32))
         taken = self._grid.encode(a for a in sorted(archive.known) if a in self.space)
         rows = self._new(_some(self._rows, MOST_COMPARED, draw), taken)
-        reason = "spread over models and samples, no score being known"
+        reason = "spread over models and samples, because no score is known yet"
         picked = self.failures(archive).pick(
             rows, n, lambda part, count: initial_design(self._grid, taken, part, count)
         )

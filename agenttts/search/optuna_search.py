@@ -89,11 +89,15 @@ class _OptunaSearcher(Searcher):
         reason = f"proposed by {self.name}"
         if allocation not in self.space:
             allocation = within_budget(self.space, allocation)
-            reason += ", cut down to the budget"
+            reason += ", reduced to the budget"
         if failures.avoids(allocation):
-            return self._drawn(f"trials fail where {self.name} looks: drawn at random", failures)
+            return self._drawn(
+                f"trials fail in the region that {self.name} proposes: drawn at random", failures
+            )
         if allocation in self.archive:
-            return self._drawn(f"{self.name} repeated itself: drawn at random", failures)
+            return self._drawn(
+                f"{self.name} proposed a known allocation: drawn at random", failures
+            )
         return Proposal(allocation, "model", reason)
 
     def _study(self, number: int) -> Any:

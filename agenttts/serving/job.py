@@ -193,7 +193,10 @@ def _watch(child: subprocess.Popen[bytes], lease: Path, lease_seconds: float) ->
         if (renewed := _renewed(lease)) != seen:
             seen, since = renewed, time.monotonic()
         if time.monotonic() - since > lease_seconds:
-            print(f"no sign of the controller for {lease_seconds:g} s: ending", flush=True)
+            print(
+                f"the controller has not renewed the lease for {lease_seconds:g} s: ending",
+                flush=True,
+            )
             return
         time.sleep(0.2)
 

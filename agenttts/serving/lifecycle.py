@@ -31,18 +31,24 @@ log = logging.getLogger(__name__)
 
 _JOB_FILE = "job.json"
 _PROBE_S = 5.0
-# Ends of a job that say nothing against its node (`agenttts.dispatch.base.JOB_STATES`).
+# Ends of a job that are not evidence against its node (`agenttts.dispatch.base.JOB_STATES`).
 _NOT_THE_NODE = frozenset({"CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"})
 _QUEUE_ERRORS = (AgentTTSError, subprocess.TimeoutExpired)
 
 
 @dataclass(frozen=True)
 class ServedLimits:
-    """Seconds to wait for a start, seconds of idleness before a release, starts again in a row.
+    """Time limits of a served model, and how often it is started again.
 
-    ``pauses``: seconds before the first of these, the second, and so on; the last one also before
-    all later ones. ``alone``: the model shares its GPUs with the trials, so it is released before
-    they start.
+    Args:
+        start_seconds: Seconds to wait for a start.
+        idle_seconds: Seconds without a call before the model is released.
+        restarts: Most consecutive restarts.
+        alone: Whether the model shares its GPUs with the trials, so that it is released before
+            they start.
+        poll_seconds: Seconds between two looks at the job.
+        pauses: Seconds before the first restart, the second, ...; the last one also applies to
+            all later restarts.
     """
 
     start_seconds: float
@@ -56,16 +62,16 @@ class ServedLimits:
 class ServedModel:
     """A served model.
 
-    Where its job has ended by itself on a node, the next ones keep off that node too, until so many
-    have ended in a row that the cause must be elsewhere.
+    If its job ended on a node without a request, the next jobs avoid that node. After too many
+    consecutive ends the cause is not the node, and the list of nodes is cleared.
 
     Args:
         directory: The run's folder for it (`agenttts.serving.job`).
         serving: What to serve and how.
         scheduler: Starts its job, in a folder of its own.
-        request: The job, but for the token of a start.
+        request: The job, without the token of a start.
         limits: How long to wait and how often to try.
-        note: Called with a line for each thing that happens to it.
+        note: Called with a line for each of its events.
         avoided: The nodes that the run's jobs avoid.
     """
 
@@ -97,9 +103,10 @@ class ServedModel:
         self._used = time.monotonic()
 
     def locate(self) -> Address:
-        """Where the model answers; starts it, and waits for it, as needed.
+        """Return the model's address; start it and wait for it if necessary.
 
-        Raises `LLMError` when it does not come.
+        Raises:
+            LLMError: It was not ready in time, or failed too often.
         """
         deadline = time.monotonic() + self._limits.start_seconds
         while True:
@@ -114,13 +121,15 @@ class ServedModel:
                     self._failed_on.clear()
                     raise LLMError(
                         "unavailable",
-                        f"the served model did not run {self._limits.restarts + 1} times in a row; "
+                        f"the served model failed {self._limits.restarts + 1} times in a row; "
                         f"{self._end or self._end_of_log()}",
                     )
                 if time.monotonic() >= self._not_before:
                     self._start()
             if time.monotonic() > deadline:
-                waits = f"; its job {self._job} still waits: {self._waits}" if self._waits else ""
+                waits = (
+                    f"; its job {self._job} is still pending: {self._waits}" if self._waits else ""
+                )
                 self.release()
                 raise LLMError(
                     "unavailable",
@@ -132,10 +141,13 @@ class ServedModel:
     def waiting(self, remaining: int, total: int, more: bool) -> None:
         """Note that ``remaining`` of ``total`` trials have not ended.
 
-        ``more`` says that the search continues after them.
+        It releases a model that has been idle for long, and starts it again near the end of the
+        batch, so that queueing and loading overlap with the last trials.
 
-        Releases a model that waits long, and starts it again towards the end of the batch, so that
-        queueing and loading overlap with the last trials.
+        Args:
+            remaining: Number of trials that have not ended.
+            total: Number of trials of the batch.
+            more: Whether the search continues after them.
         """
         self._renew_lease()
         soon = more and remaining <= max(1, total // 4) and not self._limits.alone
@@ -147,13 +159,11 @@ class ServedModel:
                 except LLMError as error:
                     log.warning("%s", error)
         elif not more or self._limits.alone or (idle > self._limits.idle_seconds and not soon):
-            self._note(
-                f"released: idle for {idle:.0f} s" if more else "released: no question is left"
-            )
+            self._note(f"released: idle for {idle:.0f} s" if more else "released: no more calls")
             self._stop()
 
     def release(self) -> None:
-        """Stop the model, whichever start of the controller began it, and forget its key."""
+        """Stop the model, even if an earlier controller started it, and remove its key."""
         if self._job is None:
             self._job = self._find()
         if self._job is not None:
@@ -170,20 +180,20 @@ class ServedModel:
         try:
             for job in self._scheduler.live_services(self._service):
                 if not self._state(job).completing:
-                    self._note(f"job {job} was left over and is ended")
+                    self._note(f"job {job} of an earlier start was still there and is cancelled")
                     self._scheduler.stop_service(self._service, [job])
         except _QUEUE_ERRORS as error:  # it ends by itself once its lease is not renewed
-            self._note(f"whether another job serves the model could not be seen: {error}")
+            self._note(f"other jobs that serve the model could not be listed: {error}")
 
     def _check(self) -> Address | None:
-        """The address if the server answers; notices when its job has ended."""
+        """Return the address if the server answers; record the end of its job if it has ended."""
         if self._job is None:
             self._job = self._find()
         if self._job is None:
             return None
         state = self._state(self._job)
         self._tell_why_it_waits(state)
-        # Its job is never requeued: what its node still has to clean up is the node's own matter.
+        # Its job is never requeued, so a job whose node is being cleaned up has ended.
         if state.ended or state.completing:
             self._end = f"job {self._job}: {state.detail}" if state.never_started else ""
             self._note(
@@ -236,7 +246,7 @@ class ServedModel:
             log.warning("%s: %s", self._directory / _JOB_FILE, error)
 
     def _note_death(self, state: JobStatus) -> None:
-        """Its job has ended by itself: the next one starts after a pause, on another node."""
+        """Record that its job ended; the next one starts after a pause, on another node."""
         self._count_death()
         if state.node and state.state not in _NOT_THE_NODE:
             self._failed_on.append(state.node)
@@ -259,12 +269,12 @@ class ServedModel:
     def _state(self, job: str) -> JobStatus:
         try:
             return self._scheduler.poll([job])[job]
-        except _QUEUE_ERRORS as error:  # no news is not bad news: the server itself is asked anyway
+        except _QUEUE_ERRORS as error:  # the server itself is asked as well
             log.warning("%s", error)
             return JobStatus("UNKNOWN", ended=False)
 
     def _tell_why_it_waits(self, state: JobStatus) -> None:
-        """Note once for what a job waits that will not come by itself."""
+        """Note once why a job is pending, if the reason does not pass without the user's action."""
         waits = state.detail if state.stuck or state.pending else ""
         if state.stuck and waits != self._waits:
             self._note(f"job {self._job} waits: {waits}")
@@ -295,7 +305,7 @@ class ServedModel:
 
 
 def served_job(directory: Path) -> str | None:
-    """The job that was last started to serve a run's model; None where none was."""
+    """Return the job that was last started to serve a run's model; None if there is none."""
     try:
         return str(json.loads((directory / _JOB_FILE).read_text(encoding="utf-8"))["job_id"])
     except (OSError, ValueError, KeyError, TypeError):  # none, or one that is being written
@@ -305,7 +315,7 @@ def served_job(directory: Path) -> str | None:
 def _answers(base_url: str, key: str) -> bool:
     """Return whether the server is up and accepts the key.
 
-    Another run's server at a reused port does not.
+    The server of another run, at a port that was used again, does not accept it.
     """
     import httpx
 

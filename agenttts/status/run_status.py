@@ -159,11 +159,12 @@ def _node_warnings(state: RunState) -> list[str]:
     if not state.avoided:
         return []
     waiting = (
-        f"; jobs that wait already are not kept off: {state.avoid_failed}"
-        if state.avoid_failed
-        else ""
+        f"; pending jobs may still run there: {state.avoid_failed}" if state.avoid_failed else ""
     )
-    return [f"trials failed on the nodes {', '.join(state.avoided)}, which jobs avoid now{waiting}"]
+    return [
+        f"trials failed on the nodes {', '.join(state.avoided)}; "
+        f"new jobs avoid these nodes{waiting}"
+    ]
 
 
 def _stray_warnings(strays: Mapping[str, str]) -> list[str]:
@@ -171,8 +172,8 @@ def _stray_warnings(strays: Mapping[str, str]) -> list[str]:
         return []
     jobs = ", ".join(strays)
     return [
-        f"jobs of this run that no trial knew of were ended: {jobs} (submissions without an "
-        "answer, as a rule)"
+        "jobs of this run that belong to no trial were cancelled: "
+        f"{jobs} (usually from a submission that got no answer)"
     ]
 
 
@@ -181,8 +182,8 @@ def _transcript_warnings(run: RunDirectory, agent: Mapping[str, Any] | None) -> 
     if not damaged:
         return []
     return [
-        f"{run.transcript_file}: line {', '.join(map(str, damaged))} is damaged and left out; "
-        "the rest is read"
+        f"{run.transcript_file}: line {', '.join(map(str, damaged))} is damaged and is ignored; "
+        "the other lines are read"
     ]
 
 
@@ -220,20 +221,18 @@ def follow(
                 continue
             reason = status["controller"]["reason"]
             raise RunFailed(
-                f"the controller of {run.path} (job {status['controller']['job_id']}) ended "
-                "before the run was over"
-                f"{': ' if reason else ''}{reason}; "
-                f"its log is in {run.scheduler_logs / 'controller'}; 'agenttts-hpc resume "
-                f"{run.name}' goes on where it stopped"
+                f"the controller of {run.path} (job {status['controller']['job_id']}) "
+                f"ended before the end of the run{': ' if reason else ''}{reason}; "
+                f"its log is in {run.scheduler_logs / 'controller'}; "
+                f"'agenttts-hpc resume {run.name}' continues the run"
             )
         if status["controller"]["stuck"]:
             stuck_since = stuck_since if stuck_since is not None else time.monotonic()
             if time.monotonic() - stuck_since >= patience:
                 raise RunFailed(
                     f"the controller of {run.path} (job {status['controller']['job_id']}) "
-                    "would not start by itself: "
-                    f"{status['controller']['reason']}. It still waits; 'agenttts-hpc cancel "
-                    f"{run.name}' removes it"
+                    f"cannot start: {status['controller']['reason']}. It is still pending; "
+                    f"'agenttts-hpc cancel {run.name}' removes it"
                 )
         else:
             stuck_since = None
@@ -248,7 +247,7 @@ def check_outcome(run: RunDirectory) -> None:
     """
     state = read_state(run.journal_file)
     if state.finished is None:
-        raise RunFailed(f"run {run.path} is not over")
+        raise RunFailed(f"run {run.path} has not ended")
     if state.finished != "done":
         raise RunFailed(f"run {run.path} ended: {state.finished}")
     rows = [row_from_json(t.row) for t in state.trials.values() if t.row]

@@ -292,7 +292,7 @@ def read_examples(path: Path) -> pl.DataFrame:
 
 def _read(path: Path, schema: pl.Schema, what: str) -> pl.DataFrame:
     if not path.is_file():  # Polars would read a directory as one table of all its files
-        raise UserError(f"{path}: no such file; expected a {what}")
+        raise UserError(f"{path}: the file does not exist; expected a {what}")
     try:
         frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -305,7 +305,7 @@ def _read(path: Path, schema: pl.Schema, what: str) -> pl.DataFrame:
     )
     missing = [name for name in schema if name not in frame.columns]
     if missing:
-        raise UserError(f"{path}: not a {what}: it lacks the columns {', '.join(missing)}")
+        raise UserError(f"{path}: not a {what}: these columns are missing: {', '.join(missing)}")
     # Columns this version does not know are dropped, so that an older reader opens a newer table.
     frame = frame.select(schema.names())
     for name, dtype in schema.items():

@@ -159,7 +159,7 @@ def test_a_missing_spec_is_told_the_near_one(cli, scripted_spec, tmp_path):
 def test_a_wrong_profile_is_named_with_its_key(cli, scripted_spec, tmp_path):
     for text, said in (
         ("kind: slurm\ntrial: {partion: gpu}\n", "did you mean 'partition'"),
-        ("kind: local\ntrial: {time: soon}\n", "'soon' is no time limit"),
+        ("kind: local\ntrial: {time: soon}\n", "'soon' is not a valid time limit"),
         ("kind: local\ntrial: {time: '1'}\n", "lower grace_seconds or raise trial.time"),
     ):
         (tmp_path / "odd.yaml").write_text(text)
@@ -187,7 +187,7 @@ def test_no_slurm_here(cli, scripted_spec, tmp_path):
 
 @pytest.mark.parametrize("command", ["status", "resume", "cancel", "report"])
 def test_unknown_run(cli, tmp_path, command):
-    refused(cli(command, "nosuch"), tmp_path, 2, "no run 'nosuch'")
+    refused(cli(command, "nosuch"), tmp_path, 2, "run 'nosuch' does not exist")
 
 
 def test_what_the_operating_system_refuses_is_one_paragraph(cli, scripted_spec, tmp_path):

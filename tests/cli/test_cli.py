@@ -263,14 +263,16 @@ def test_doctor_says_what_is_lacking_and_exits_with_3(cli, tmp_path):
 def test_doctor_submits_nothing_where_there_is_no_queue(cli, tmp_path):
     done = cli("doctor", "--submit")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "the profile is of kind local, without a queue to submit to" in done.stderr
+    assert "the profile's kind is local, which has no queue" in done.stderr
     assert cli("doctor", "--submit", "--timeout", "0").returncode == 2
     (tmp_path / "far.yaml").write_text("kind: slurm\n")
     done = cli("doctor", "--cluster", "./far.yaml", "--submit", "--json", env={"PATH": "/nonexistent"})  # fmt: skip
     assert done.returncode == 3
     document = one_document(done)
     assert document["jobs"] == []
-    assert "not submitted: see what is missing above" in [c["detail"] for c in document["checks"]]
+    assert "not submitted, because of the failed checks above" in [
+        c["detail"] for c in document["checks"]
+    ]
     assert not (tmp_path / "results").exists()
 
 

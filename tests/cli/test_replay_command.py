@@ -41,4 +41,4 @@ def test_what_the_seed_decides_is_said_after_the_trace(cli, scripted_spec, tmp_p
     small = scripted_spec("small", stages__retrieval__samples=few, stages__answer__samples=few)
     for out in ((), ("--out", "trace.csv")):
         done = cli("replay", "table.csv", "--space", small, "--trials", 2, *out)
-        assert done.stderr.startswith("seed 0 decides nothing but ties and explorations")
+        assert done.stderr.startswith("seed 0 decides only ties and explorations")

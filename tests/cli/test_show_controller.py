@@ -35,10 +35,10 @@ def shown(monkeypatch, **controller: object) -> str:
     ("controller", "text"),
     [
         ({}, "controller 7 running"),
-        ({"state": "PENDING", "reason": "Priority: jobs are before it"}, "controller 7 waiting (Priority: jobs are before it)"),
+        ({"state": "PENDING", "reason": "Priority: jobs are ahead of it"}, "controller 7 waiting (Priority: jobs are ahead of it)"),
         ({"cancelled": True}, "controller 7 running, cancelled"),
         ({"alive": False, "state": "ENDED", "cancelled": True}, "controller 7 not running"),
-        ({"job_id": None, "alive": False, "state": "UNKNOWN", "reason": "sbatch gave no answer"}, "controller not running (sbatch gave no answer)"),
+        ({"job_id": None, "alive": False, "state": "UNKNOWN", "reason": "sbatch did not answer"}, "controller not running (sbatch did not answer)"),
         ({"state": "COMPLETING"}, "controller 7 completing"),
         ({"alive": False, "state": "FAILED", "reason": "setup line failed: x"}, "controller 7 not running (setup line failed: x)"),
         ({"alive": None, "state": None, "queue": "'squeue' did not answer"}, "the queue cannot be asked: 'squeue' did not answer"),

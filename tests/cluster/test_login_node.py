@@ -52,11 +52,11 @@ def test_doctor_submits_what_the_profile_asks_for_and_reports_what_nodes_see(she
     assert all(job["node"] in ("n1", "n2") and job["round_trip"] < 5 for job in document["jobs"])
     assert [job["what"] for job in document["jobs"]] == ["trial", "controller"]
     assert checks["trial job"]["ok"] and checks["controller job"]["ok"]  # noqa: PT018
-    assert "1 asked for, granted 0" in checks["GPUs granted"]["detail"]
-    assert "sbatch would take the largest trial" in checks["Slurm commands"]["detail"]
+    assert "1 requested, granted: 0" in checks["GPUs granted"]["detail"]
+    assert "sbatch accepts the largest trial" in checks["scheduler commands"]["detail"]
     assert "is disabled" in checks["accounting (sacct)"]["detail"]
     for request in ("trial request", "controller request"):
-        assert "sbatch would take it" in checks[request]["detail"]
+        assert "sbatch accepts it" in checks[request]["detail"]
     assert {check["where"].partition(" on ")[0] for check in document["checks"]} == {
         "here",
         *(f"{job['what']} job {job['job_id']}" for job in document["jobs"]),

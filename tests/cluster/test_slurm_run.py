@@ -139,7 +139,7 @@ def test_an_unknown_partition_is_refused_and_named(slurm_cli, scripted_spec, tmp
     (tmp_path / "odd.yaml").write_text(profile)
     done = slurm_cli("doctor", "--cluster", "./odd.yaml")
     assert done.returncode == 3
-    assert "no partition 'cpus'" in done.stdout
+    assert "partition 'cpus' does not exist" in done.stdout
     done = slurm_cli("launch", scripted_spec(), "--cluster", "./odd.yaml")
     assert done.returncode == 3
     assert "partition" in done.stderr

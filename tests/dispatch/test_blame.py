@@ -22,7 +22,7 @@ def engine(message: str, kind: str = "FAILED") -> Fault:
 
 
 LOADING = "model 'm' (/models/m) could not be loaded by vLLM: RuntimeError: Engine core initialization failed. See root cause above."
-KILLED = "the engine process of model 'm' was killed by SIGKILL (exit code -9); SIGKILL is what the kernel and Slurm send when memory has run out; its last line: loading"
+KILLED = "the engine process of model 'm' was killed by SIGKILL (exit code -9); the kernel and Slurm send SIGKILL when memory runs out; its last line: loading"
 WARNING = (
     "WARNING usage_lib.py: Failed to write usage stats: [Errno 30] Read-only file system: '/opt/x'"
 )
@@ -100,8 +100,8 @@ CASES = [
     ("the engine names a GPU error, and nothing says why", AttemptEnd(exit_code=1, fault=engine("CUDA error: an illegal memory access was encountered")), OWN),
     ("the engine crashed beside a GPU that failed", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGSEGV (exit code -11)"), log="NVRM: Xid (1): 79"), NODE),
     ("the engine ended, and its last line was a warning", AttemptEnd(exit_code=1, fault=engine(f"the engine process of model 'm' ended (exit code 1); its last line: {WARNING}"), log=WARNING), OWN),
-    ("the engine ended, and a worker said why", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' ended (exit code 1); the cause, as a process of the engine printed it: ValueError: 5 heads do not divide"), log="OSError: [Errno 5] Input/output error"), OWN),
-    ("the engine ended, and a worker's file was lost", AttemptEnd(exit_code=1, fault=engine("Engine core initialization failed. See root cause above.; the cause, as a process of the engine printed it: OSError: [Errno 116] Stale file handle")), NODE),
+    ("the engine ended, and a worker said why", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' ended (exit code 1); the cause, printed by a process of the engine: ValueError: 5 heads do not divide"), log="OSError: [Errno 5] Input/output error"), OWN),
+    ("the engine ended, and a worker's file was lost", AttemptEnd(exit_code=1, fault=engine("Engine core initialization failed. See root cause above.; the cause, printed by a process of the engine: OSError: [Errno 116] Stale file handle")), NODE),
     ("a start limit twice, beside a warning", AttemptEnd(stopped="start limit", stops_before=1, began=True, log=WARNING), TIMEOUT),
     # A process limit that is used up is the node's, whoever says it.
     ("the task's code got no thread", AttemptEnd(exit_code=1, fault=Fault("FAILED", "RuntimeError: can't start new thread (threading.py:994)", "task")), NODE),
@@ -123,7 +123,7 @@ CASES = [
     ("the engine crashed by itself", AttemptEnd(exit_code=1, fault=engine("the engine process of model 'm' was killed by SIGSEGV (exit code -11)")), OWN),
     # What the job itself did.
     ("a node that is not usable", AttemptEnd(stopped="preflight", problem="/tmp is full", node="n1"), NODE),
-    ("told to make room", AttemptEnd(stopped="preemption", exit_code=143, began=True), PREEMPTED),
+    ("stopped to free its resources", AttemptEnd(stopped="preemption", exit_code=143, began=True), PREEMPTED),
     ("told that time is up", AttemptEnd(stopped="time limit", exit_code=143, began=True), TIMEOUT),
     ("interrupted", AttemptEnd(stopped="signal", exit_code=143, began=True), CANCELLED),
     ("an engine that did not start", AttemptEnd(stopped="start limit", exit_code=143, began=True), INFRA),
@@ -179,7 +179,7 @@ def test_ordinary_lines_are_no_message(line):
 NAMED = [
     "model 'm' (/x) could not be loaded by vLLM: ValueError: unknown option foo",
     "model 'm' (/x) could not be loaded by vLLM: ValidationError: Model architectures ['FooForCausalLM'] are not supported for now.",
-    "decode_tokens 4096 leaves no room for a prompt in a context of 4096 tokens",
+    "decode_tokens is 4096, which leaves no tokens for a prompt in a context of 4096",
     "model 'm' (/x) could not be loaded by transformers: KeyError: 'lm_head.weight'",
 ]  # fmt: skip
 HARMLESS = [

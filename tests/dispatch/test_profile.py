@@ -18,7 +18,7 @@ def test_time_limits_as_sbatch_writes_them(text, expected):
 
 @pytest.mark.parametrize("text", ["", "4h", "1:2:3:4", "0", "00:00:00", "-5"])
 def test_other_time_limits_are_refused(text):
-    with pytest.raises(ValueError, match="is no time limit"):
+    with pytest.raises(ValueError, match="is not a valid time limit"):
         minutes(text)
 
 
@@ -50,7 +50,7 @@ def test_an_unknown_profile_lists_those_there_are(tmp_path):
     ("text", "message"),
     [
         ("kind: slurm\ntrial: {partitoin: gpu}", r"big.yaml:2: trial.partitoin: unknown key.*did you mean 'partition'"),
-        ("kind: slurm\ntrial: {time: 4h}", r"big.yaml:2: trial.time: '4h' is no time limit"),
+        ("kind: slurm\ntrial: {time: 4h}", r"big.yaml:2: trial.time: '4h' is not a valid time limit"),
         ("kind: pbs", r"big.yaml:1: kind: must be 'local', 'slurm' or 'in_process', not 'pbs'"),
         ("kind: slurm\nenv: {HF_TOKEN: abc}", r"env: 'HF_TOKEN' looks like a secret"),
     ],

@@ -49,13 +49,13 @@ def test_a_job_that_stays_pending_is_told_with_its_reason_and_cancelled(queue, t
     seen, told = asked(tmp_path)
     assert (seen.job_id, seen.facts, seen.waited) == ("41", None, None)
     assert seen.problem == (
-        "job 41 had no report within 0.3 s and was cancelled; it waits because of Resources: no node has free what it "
-        "asks for"
+        "job 41 did not report within 0.3 s and was cancelled; it was waiting: Resources: "
+        "the resources that it requests are not free"
     )
     assert "--timeout" in (seen.fix or "")
     assert told == [
         "trial job 41 submitted",
-        "trial job 41 PENDING (Resources: no node has free what it asks for)",
+        "trial job 41 PENDING (Resources: the resources that it requests are not free)",
     ]
     assert cancelled(tmp_path) == ["41"]
 
@@ -64,7 +64,7 @@ def test_a_reason_that_does_not_pass_ends_the_wait_early(queue, tmp_path, monkey
     monkeypatch.setattr(module, "_STUCK_S", 0.1)
     queue("41|PENDING|PartitionTimeLimit|agenttts doctor=x")
     seen, _ = asked(tmp_path, timeout=3600)
-    assert "would not start and was cancelled; it waits because of PartitionTimeLimit: its time limit is above" in (seen.problem or "")  # fmt: skip
+    assert "could not start and was cancelled; it was waiting: PartitionTimeLimit: its time limit is above" in (seen.problem or "")  # fmt: skip
     assert cancelled(tmp_path) == ["41"]
 
 
@@ -72,11 +72,11 @@ def test_a_reason_that_does_not_pass_ends_the_wait_early(queue, tmp_path, monkey
     ("row", "log", "part"),
     [
         ("41|FAILED|NonZeroExitCode|c", None, "its node does not see"),
-        ("41|COMPLETED|None|c", None, "nothing that it wrote was seen here within 0 s"),
+        ("41|COMPLETED|None|c", None, "none of its files was visible here within 0 s"),
         ("41|FAILED|NonZeroExitCode|c", "agenttts: setup line failed: module load x on node n1 (exit status 1)", "without a report: setup line failed: module load x on node n1"),
         ("41|FAILED|NonZeroExitCode|c", "Traceback\nImportError: no module named agenttts", "the last line of its log is: ImportError"),
-        ("41|RUNNING|None|c", "agenttts-doctor looks at GPUs", "it is RUNNING, and the last line of its log is: agenttts-doctor looks at GPUs"),
-        ("41|RUNNING|None|c", None, "it is RUNNING, and its log is empty"),
+        ("41|RUNNING|None|c", "agenttts-doctor checks GPUs", "its state was RUNNING, and the last line of its log is: agenttts-doctor checks GPUs"),
+        ("41|RUNNING|None|c", None, "its state was RUNNING, and its log is empty"),
     ],
 )  # fmt: skip
 def test_a_job_without_a_report_says_why(queue, tmp_path, row, log, part):
@@ -94,14 +94,14 @@ def test_a_request_that_sbatch_refuses_is_what_was_found(queue, tmp_path):
     seen, told = asked(tmp_path, timeout=3600)
     assert "sbatch refused the job" in (seen.problem or "")
     assert "invalid account" in (seen.problem or "")
-    assert "correct the profile's partition, account" in (seen.fix or "")
+    assert "correct partition, account" in (seen.fix or "")
     assert (seen.job_id, told, cancelled(tmp_path)) == (None, [], [])
 
 
 def test_a_queue_that_does_not_answer_is_waited_for_until_the_limit(queue, tmp_path):
     queue("")
     seen, _ = asked(tmp_path)
-    assert "was not heard of" in (seen.problem or "")
+    assert "could not be observed" in (seen.problem or "")
     assert cancelled(tmp_path) == ["41"]
 
 

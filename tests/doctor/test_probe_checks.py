@@ -72,32 +72,32 @@ def test_all_is_well():
     assert [check for check in found if check.ok is not True] == []
     assert {check.where for check in found} == {"trial job 7 on n1"}
     text = " ".join(check.detail for check in found)
-    for part in ("it ran, 3 s after", "0.4 s (settle_seconds 120)", "vllm 0.33.0", "580.95.05, enough for CUDA 13.0 of the image", "1 devices, the driver knows CUDA 13.0", "H100, 86 GB (gpu_memory_gb 80)"):  # fmt: skip
+    for part in ("it ran, 3 s after", "0.4 s (settle_seconds 120)", "vllm 0.33.0", "580.95.05, enough for CUDA 13.0 of the image", "1 devices, the driver supports CUDA 13.0", "H100, 86 GB (gpu_memory_gb 80)"):  # fmt: skip
         assert part in text
 
 
 @pytest.mark.parametrize(
     ("changes", "what", "ok", "part"),
     [
-        ({"agenttts": "0.0.1"}, "Python of the jobs", False, "agenttts 0.0.1, here it is"),
+        ({"agenttts": "0.0.1"}, "Python of the jobs", False, "agenttts 0.0.1, but this is agenttts"),
         ({"directories.results directory.problem": "Read-only file system"}, "results directory", False, "cannot be written: Read-only file system"),
-        ({"directories.results directory.free": 1}, "results directory", None, "which is little"),
+        ({"directories.results directory.free": 1}, "results directory", None, "which may be too little"),
         ({"directories.scratch directory.free": GB // 2}, "scratch directory", False, "0.5 GB free; 1 GB are needed"),
         ({"directories.scratch directory.free": None}, "scratch directory", True, "/tmp can be written"),
-        ({"devices.granted": ""}, "GPUs granted", False, "1 asked for, CUDA_VISIBLE_DEVICES is not set"),
+        ({"devices.granted": ""}, "GPUs granted", False, "1 requested, but CUDA_VISIBLE_DEVICES is not set"),
         ({"devices.problem": "nvidia-smi -L does not list the granted device GPU-1"}, "GPUs granted", False, "GPU-1"),
-        ({"devices.listed": None, "gpus": []}, "GPUs granted", None, "there is no nvidia-smi"),
+        ({"devices.listed": None, "gpus": []}, "GPUs granted", None, "nvidia-smi is missing"),
         ({"gpus": [{**WELL["gpus"][0], "memory_mib": 40960.0}]}, "GPU memory", False, "a GPU has 43 GB"),
-        ({"gpus": [{**WELL["gpus"][0], "driver": "550.54.15"}]}, "driver", False, "550.54.15 and CUDA 13.0 needs 580"),
-        ({"environment.cuda": None}, "driver", None, "which CUDA the image needs is not known"),
+        ({"gpus": [{**WELL["gpus"][0], "driver": "550.54.15"}]}, "driver", False, "550.54.15, but CUDA 13.0 needs 580"),
+        ({"environment.cuda": None}, "driver", None, "the CUDA version that the image needs is not known"),
         ({"environment.driver": {"cuda": "12.4", "error": "cuInit ended with 803 (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)"}}, "CUDA in the image", False, "cuInit ended with 803"),
         ({"environment.error": "exit status 255: FATAL: image is not there"}, "the image", False, "it does not start: exit status 255: FATAL"),
-        ({"environment.packages": {"agenttts-hpc": "0.0.1"}}, "the image", False, "has agenttts-hpc 0.0.1, this is"),
+        ({"environment.packages": {"agenttts-hpc": "0.0.1"}}, "the image", False, "has agenttts-hpc 0.0.1, but this is"),
         ({"environment.packages": {"agenttts-hpc": None}}, "the image", False, "has no agenttts-hpc"),
         ({"environment.home": {"path": "/root", "error": "Read-only file system", "free": None}}, "home directory of the image", False, "/root cannot be written"),
-        ({"slurm.sbatch": "exit status 1: Access/permission denied"}, "Slurm commands", False, "sbatch: exit status 1: Access"),
-        ({"slurm.squeue": "is not on PATH"}, "Slurm commands", False, "squeue: is not on PATH"),
-        ({"slurm.sacct": "is not on PATH"}, "accounting (sacct)", None, "squeue alone is enough"),
+        ({"slurm.sbatch": "exit status 1: Access/permission denied"}, "scheduler commands", False, "sbatch: exit status 1: Access"),
+        ({"slurm.squeue": "is not on PATH"}, "scheduler commands", False, "squeue: is not on PATH"),
+        ({"slurm.sacct": "is not on PATH"}, "accounting (sacct)", None, "squeue is enough"),
     ],
 )  # fmt: skip
 def test_what_is_not(changes, what, ok, part):
@@ -152,7 +152,7 @@ def test_which_jobs_are_submitted(where, gpus_per_node, expected):
 
 @pytest.mark.parametrize("kind", ["local", "in_process"])
 def test_a_profile_without_a_cluster_has_no_nodes(kind):
-    with pytest.raises(UserError, match="--submit: the profile is of kind"):
+    with pytest.raises(UserError, match="--submit: the profile's kind is"):
         probe_places(Profile(kind=kind))
 
 
@@ -214,5 +214,5 @@ def test_a_job_that_nobody_answers_whose_image_is_not_there(tmp_path):
     )
     found = judged(folder)
     assert not found["cache"].ok
-    assert not found["Slurm commands"].ok
+    assert not found["scheduler commands"].ok
     assert os.fspath(blocked) in found["cache"].detail

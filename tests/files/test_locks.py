@@ -284,4 +284,4 @@ def test_a_full_disk_costs_a_lock_its_holder_s_name_alone(tmp_path, monkeypatch,
             write_holder(stream, "me")
         assert is_locked(path)
     assert path.read_text() == ""
-    assert "does not say who holds it: No space left on device" in caplog.text
+    assert f"could not be written to {path}: No space left on device" in caplog.text

@@ -73,7 +73,7 @@ def test_a_trouble_is_said_once_and_so_is_its_end(caplog):
         patience.passed()
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2, said
-    assert "run r is held up by /file0: Input/output error" in said[0]
+    assert "run r is paused by a file system error: /file0: Input/output error" in said[0]
     assert "works again after 96 s" in said[1]
 
 
@@ -91,7 +91,7 @@ def test_patience_ends_and_is_new_for_another_trouble():
     clock.now = 17000
     patience.failed(full)
     clock.now = 20001
-    with pytest.raises(FilesUnavailable, match="run r is held up by /disk: No space left on device. Fix: resume it") as caught:  # fmt: skip
+    with pytest.raises(FilesUnavailable, match="run r cannot continue because of a file system error: /disk: No space left on device. Fix: resume it") as caught:  # fmt: skip
         patience.failed(full)
     with pytest.raises(FilesUnavailable):
         patience.failed(caught.value)

@@ -189,9 +189,9 @@ def test_record_is_of_this_image_only(sif: Path) -> None:
 
 def test_bad_inputs_are_found_before_anything_is_built(tmp_path: Path, sif: Path) -> None:
     definition = ROOT / "containers" / "cpu.def"
-    with pytest.raises(UserError, match=r"no definition file .*none\.def"):
+    with pytest.raises(UserError, match=r"the definition file .*none\.def does not exist"):
         image.build_image(tmp_path / "none.def", tmp_path / "x.sif", project=ROOT)
-    with pytest.raises(UserError, match="no checkout"):
+    with pytest.raises(UserError, match="not a checkout"):
         image.build_image(definition, tmp_path / "x.sif", project=tmp_path)
     with pytest.raises(UserError, match="exists already"):
         image.build_image(definition, sif, project=ROOT)

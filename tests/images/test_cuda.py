@@ -52,12 +52,12 @@ def test_an_old_driver_that_does_not_know_the_capability_is_seen(nvidia_smi, tmp
         ("580.65.06", 9.0, "13.0", None),
         ("580", 7.5, "13.1", None),
         ("590.1", None, "13.0", None),
-        ("575.57.08", 9.0, "13.0", "the driver is 575.57.08 and CUDA 13.0 needs 580 or newer"),
+        ("575.57.08", 9.0, "13.0", "the driver is 575.57.08, but CUDA 13.0 needs 580 or newer"),
         ("535.161.08", 8.0, "12.9", None),
         ("520.61.05", 8.0, "12.4", "needs 525 or newer"),
         ("1525.1", 8.0, "12.4", None),
         ("99.1", 8.0, "11.8", "needs 450 or newer"),
-        ("590.1", 7.0, "13.0", "has compute capability 7.0 and CUDA 13.0 needs 7.5 or higher"),
+        ("590.1", 7.0, "13.0", "has compute capability 7.0, but CUDA 13.0 needs 7.5 or higher"),
         ("100.1", 3.0, "14.0", None),  # a CUDA that is not known yet is not judged
         ("100.1", 3.0, "", None),
     ],
@@ -70,7 +70,7 @@ def test_a_driver_and_a_gpu_against_a_cuda(driver, capability, cuda, problem):
 def test_one_gpu_of_several_that_does_not_do_is_found():
     old = Gpu("580.95.05", "Tesla V100", 16384.0, 7.0)
     assert "Tesla V100" in driver_problem([H100, old], "13.0")[0]
-    assert "17 GB and the profile's gpu_memory_gb is 80" in memory_problem([H100, old], 80)[0]
+    assert "17 GB, but the profile's gpu_memory_gb is 80" in memory_problem([H100, old], 80)[0]
 
 
 @pytest.mark.parametrize(

@@ -118,12 +118,12 @@ LACKING = [
     (["README.md", *PLAIN, "training_args.bin", "optimizer.bin"], {}, {}, "has no weights"),
     (PLAIN, {INDEX: SHARDS}, {}, f"has none of the 2 files that {INDEX} names"),
     ([*PLAIN, "original/consolidated.00.pth"], {INDEX: SHARDS}, {}, "has none of the 2 files"),
-    ([*PLAIN, SHARDS[0]], {INDEX: SHARDS}, {}, f"lacks {SHARDS[1]} of the 2 files"),
-    ([*PLAIN, SHARDS[1]], {}, {}, f"lacks {SHARDS[0]} of the 2 files"),
-    ([*PLAIN, SHARDS[0], "pytorch_model.bin"], {INDEX: SHARDS}, {}, f"lacks {SHARDS[1]}"),
-    ([*PLAIN, SHARDS[0], "model-00001-of-00009.safetensors"], {}, {}, "lacks"),
+    ([*PLAIN, SHARDS[0]], {INDEX: SHARDS}, {}, f"has 1 of its 2 weight files; missing: {SHARDS[1]}"),
+    ([*PLAIN, SHARDS[1]], {}, {}, f"has 1 of its 2 weight files; missing: {SHARDS[0]}"),
+    ([*PLAIN, SHARDS[0], "pytorch_model.bin"], {INDEX: SHARDS}, {}, f"missing: {SHARDS[1]}"),
+    ([*PLAIN, SHARDS[0], "model-00001-of-00009.safetensors"], {}, {}, "has 2 of its 11 weight files; missing: "),
     ([*PLAIN, "pytorch_model-00002-of-00003.bin"], {}, {}, "pytorch_model-00001-of-00003.bin"),
-    (["params.json", "tekken.json", "consolidated-1.safetensors"], {"consolidated.safetensors.index.json": ["consolidated-1.safetensors", "consolidated-2.safetensors"]}, {}, "lacks consolidated-2.safetensors"),
+    (["params.json", "tekken.json", "consolidated-1.safetensors"], {"consolidated.safetensors.index.json": ["consolidated-1.safetensors", "consolidated-2.safetensors"]}, {}, "missing: consolidated-2.safetensors"),
     (["tokenizer.json", "model.safetensors"], {}, {}, "has no config.json"),
     (["config.json", "model.safetensors"], {}, {}, "has no tokenizer"),
     ([*PLAIN, "model.pt"], {}, {"load_format": "npcache"}, None),
@@ -145,7 +145,7 @@ def test_a_snapshot_in_part_is_fetched_by_its_name(tmp_path):
     assert "hf download a/b-c --revision 0f" in (problem(place) or "")
     (place / SHARDS[1]).symlink_to("../../blobs/abc")
     found = problem(place) or ""
-    assert f"has {SHARDS[1]}, a link to ../../blobs/abc, which is not there" in found
+    assert f"has {SHARDS[1]}, a link to ../../blobs/abc, which does not exist" in found
     assert "hf download a/b-c --revision 0f" in found
 
 
@@ -181,7 +181,7 @@ def test_a_folder_of_the_hub_s_cache_names_its_snapshot(tmp_path):
     assert "Qwen/Qwen2.5-7B-Instruct" in found
     (tmp_path / "models--a--b" / "snapshots").mkdir(parents=True)
     found = problem(tmp_path / "models--a--b") or ""
-    assert "holds no snapshot" in found
+    assert "has no snapshot" in found
     assert "hf download a/b" in found
     # A model that keeps snapshots of its training in it is one.
     mine = fill(tmp_path / "mine", [*PLAIN, "model.safetensors", "snapshots/step-1/x"])
@@ -192,7 +192,7 @@ def test_files(tmp_path):
     place = fill(tmp_path, ["m.gguf", "n-00001-of-00002.gguf", "o-00001-of-00001.gguf", "script.json"])  # fmt: skip
     assert problem(place / "m.gguf") is problem(place / "script.json") is problem(place / "o-00001-of-00001.gguf") is None  # fmt: skip
     assert "lacks n-00002-of-00002.gguf, parts of n-00001" in (problem(place / "n-00001-of-00002.gguf") or "")  # fmt: skip
-    assert "there is nothing at" in (problem(place / "absent") or "")
+    assert "absent does not exist" in (problem(place / "absent") or "")
 
 
 def test_what_a_draft_and_a_tokenizer_need(tmp_path):
@@ -288,7 +288,10 @@ def test_every_place_that_a_spec_names_is_looked_at(scripted_spec, tmp_path, in_
     assert "models.weak.path: " in problems(scripted_spec(models__weak=model(in_part)), tmp_path)
     draft = {"model": str(in_part), "num_speculative_tokens": 3}
     found = problems(scripted_spec(models__weak=model(whole, speculative_config=draft)), tmp_path)
-    assert f"models.weak.options.speculative_config.model: {in_part} lacks" in found
+    assert (
+        f"models.weak.options.speculative_config.model: {in_part} has 1 of its 2 weight files; missing: "
+        in found
+    )
     empty = fill(tmp_path / "empty", [])
     found = problems(scripted_spec(models__weak=model(whole, tokenizer=str(empty))), tmp_path)
     assert f"models.weak.options.tokenizer: {empty} has no tokenizer" in found
@@ -296,7 +299,7 @@ def test_every_place_that_a_spec_names_is_looked_at(scripted_spec, tmp_path, in_
     assert "models.weak.options.hf_config_path: there is nothing at /nowhere/x" in found
     serve = {"kind": "serve", "model": str(in_part), "gpus": 1}
     found = problems(scripted_spec(agent=serve, search__method="agenttts"), tmp_path)
-    assert f"agent.model: {in_part} lacks" in found
+    assert f"agent.model: {in_part} has 1 of its 2 weight files; missing: " in found
 
 
 def test_a_hub_id_whose_snapshot_is_in_part(scripted_spec, tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ def test_a_damaged_shard_that_cannot_be_moved_is_not_used(tmp_path, monkeypatch,
     monkeypatch.setattr(type(victim), "rename", refuse)
     store = SampleStore(tmp_path, "r")
     assert texts(store.lookup({"a": 1})) == {"a": []}
-    assert "cannot be set aside (Permission denied)" in caplog.text
+    assert "cannot be moved aside (Permission denied)" in caplog.text
     caplog.clear()
     assert texts(store.lookup({"a": 1})) == {"a": []}
     assert not caplog.text, "told once"

@@ -15,7 +15,7 @@ CONFIG = ModelConfig("m", "/models/m", prompt_style="chat")
 @given(st.lists(st.integers(), max_size=80), st.integers(2, 60), st.integers(1, 59))
 def test_a_fitted_prompt_fits_and_keeps_head_and_tail(tokens, context, max_tokens):
     if max_tokens >= context:
-        with pytest.raises(EngineError, match=f"decode_tokens {max_tokens}"):
+        with pytest.raises(EngineError, match=f"decode_tokens is {max_tokens}"):
             fit(tokens + [0] * context, context, max_tokens)
         return
     kept, cut = fit(tokens, context, max_tokens)

@@ -107,7 +107,7 @@ def test_the_command_shows_what_is_missing(cli, tmp_path):
     assert not (tmp_path / "results").exists()
     refused = cli("launch", spec, env=env)
     assert refused.returncode == 2
-    assert "models.qwen-7b.path: there is nothing at" in refused.stderr
+    assert "models.qwen-7b.path: /models/Qwen2.5-7B-Instruct-AWQ does not exist" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_path_that_no_container_can_have_is_refused_by_its_key(scripted_spec, 
 def test_what_the_seed_decides_is_shown(cli, scripted_spec, tmp_path):
     few = {"values": [1, 2]}
     spec = scripted_spec(stages__retrieval__samples=few, stages__answer__samples=few)
-    deterministic = "nothing but ties and explorations"
+    deterministic = "only ties and explorations"
     shown = cli("launch", spec, "--dry-run", "--set", "search.seed=5").stdout
     assert (
         f"seed 5: draws the examples and samples; in the search it decides {deterministic}" in shown
@@ -186,7 +186,7 @@ def test_what_the_seed_decides_is_shown(cli, scripted_spec, tmp_path):
     agent = {"kind": "scripted", "replies": "replies.json"}
     asking = scripted_spec(agent=agent, stages__retrieval__samples=few, stages__answer__samples=few)
     shown = cli("launch", asking, "--dry-run").stdout
-    assert "decides the seed of every question to the language model" in shown
+    assert "decides the seed of every call of the language model" in shown
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,9 @@ def controller(cli) -> dict:
 def test_status_says_that_it_cannot_tell(cli, unfinished):
     seen = controller(cli)
     assert (seen["alive"], seen["state"], seen["host"]) == (None, "ELSEWHERE", "login1")
-    assert "was started on login1 as process 1; this is " in seen["reason"]
+    assert "is process 1 on login1, which cannot be reached from this host (" in seen["reason"]
     shown = cli("status", "small").stdout
-    assert "controller 1 on login1 unknown (was started on login1" in " ".join(shown.split())
+    assert "controller 1 on login1 unknown (is process 1 on login1" in " ".join(shown.split())
 
 
 def test_status_knows_it_from_the_lock_that_it_holds(cli, unfinished, monkeypatch):

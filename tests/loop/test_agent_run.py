@@ -42,7 +42,7 @@ def test_a_broken_model_costs_the_run_nothing(cli, scripted_spec, tmp_path):
     agent = document["runs"][0]["agent"]
     assert agent["failed"] == {"http": 1, "timeout": 1}
     assert len(agent["fallbacks"]) == 2
-    assert "batches without it" in cli("report", "broken").stdout
+    assert "batches without the language model" in cli("report", "broken").stdout
 
 
 def test_what_the_model_proposed_shows_in_table_status_and_report(cli, scripted_spec, tmp_path):
@@ -168,7 +168,7 @@ def test_a_key_that_is_none_is_not_shown(cli, scripted_spec, tmp_path):
     [
         ({"search__method": "llm_zs"}, 2, ["search.method", "'llm_zs' needs a language model"]),
         ({"search__method": "random", "agent": {"kind": "scripted", "replies": "r.json"}}, 2, ["does not use a language model"]),
-        ({"agent": {"kind": "scripted", "replies": "nowhere.json"}}, 2, ["nowhere.json", "no such script"]),
+        ({"agent": {"kind": "scripted", "replies": "nowhere.json"}}, 2, ["nowhere.json", "the script of replies does not exist"]),
         ({"agent": {"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "api_key_env": "NOT_SET"}}, 3, ["NOT_SET", "export it"]),
         ({"agent": {"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "api_key": KEY}}, 2, ["agent.api_key", "api_key_env"]),
         ({"agent": {"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "api_key_env": KEY}}, 2, ["agent.api_key_env", "name of an environment variable"]),
@@ -311,4 +311,4 @@ def test_a_replay_asks_the_specs_model_and_its_transcript_repeats_it(cli, script
     served = scripted_spec("served", agent={"kind": "serve", "model": "weak"})
     done = cli("replay", "table.csv", "--space", served)
     assert done.returncode == 2
-    assert "a replay serves no model" in done.stderr
+    assert "a replay cannot serve a model" in done.stderr

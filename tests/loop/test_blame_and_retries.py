@@ -152,13 +152,13 @@ def test_jobs_that_wait_already_are_kept_off_a_node_that_has_failed(new_run, ref
     assert events[0]["nodes"] == ["n1"]
     assert asked[0] == ([], ["n1"]), "one job at a time: none waits"
     warnings = " ".join(json.loads(cli("status", "small", "--json").stdout)["warnings"])
-    assert "trials failed on the nodes n1, which jobs avoid now" in warnings
+    assert "trials failed on the nodes n1; new jobs avoid these nodes" in warnings
     if refusal is None:
         assert len(asked) == len(events) == 1, "once"
     else:
         assert len(events) > 1, "tried again"
         assert all(event["failed"] == events[0]["failed"] for event in events)
-        assert "jobs that wait already are not kept off: scontrol said no" in warnings
+        assert "pending jobs may still run there: scontrol said no" in warnings
 
 
 def test_a_cluster_whose_every_node_is_avoided_still_runs_the_trials(new_run, caplog):
@@ -607,7 +607,7 @@ def test_an_event_that_no_version_writes_is_named(new_run, line):
     run, controller = new_run(search__iterations=0)
     with run.journal_file.open("a") as stream:
         stream.write(line + "\n")
-    with pytest.raises(UserError, match=r"journal\.jsonl:1: an event that cannot be understood"):
+    with pytest.raises(UserError, match=r"journal\.jsonl:1: not a valid event"):
         read_state(run.journal_file)
     with pytest.raises(UserError, match=r"journal\.jsonl:1"):
         controller()

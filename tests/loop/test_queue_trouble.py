@@ -111,7 +111,7 @@ def test_a_queue_full_of_the_run_s_own_trials_is_no_trouble(controller, monkeypa
     def submit(batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         if not all(status.ended for status in scheduler.poll(taken).values()):
             refusals.append(batch)
-            raise SubmitLimitReached("sbatch takes no more jobs", fix="wait")
+            raise SubmitLimitReached("sbatch refuses more jobs", fix="wait")
         jobs = take(batch, requests)
         taken.extend(jobs.values())
         return jobs
@@ -133,7 +133,7 @@ def test_patience_ends_at_a_limit_that_none_of_the_run_s_trials_can_lift(control
     run, loop, scheduler = controller
 
     def submit(batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
-        raise SubmitLimitReached("sbatch takes no more jobs", fix="wait")
+        raise SubmitLimitReached("sbatch refuses more jobs", fix="wait")
 
     monkeypatch.setattr(scheduler, "submit", submit)
     evaluation = loop._evaluation

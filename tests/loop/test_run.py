@@ -231,7 +231,7 @@ def test_a_damaged_run_directory_is_said_in_one_paragraph(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "no such file"),
+        (None, "the file does not exist"),
         ("{", "Invalid JSON"),
         ('{"schema_number": 1}', "'token': Field required"),
         ('{"schema_number": 99}', "use the version that launched the run"),

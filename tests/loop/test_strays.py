@@ -91,7 +91,9 @@ def test_jobs_that_appear_late_are_ended_while_the_run_goes_on(run, late, cli):
     assert {t.row["state"] for t in state.trials.values()} == {"COMPLETED"}
     document = json.loads(cli("status", "small", "--json").stdout)
     assert document["strays"] == late.late
-    assert "no trial knew of were ended: late0" in " ".join(cli("status", "small").stdout.split())
+    assert "belong to no trial were cancelled: late0" in " ".join(
+        cli("status", "small").stdout.split()
+    )
 
 
 def test_jobs_that_appear_after_the_run_s_end_are_ended_by_cancel(run, late):

@@ -64,7 +64,7 @@ def test_a_run_whose_samples_are_cut_says_so_everywhere(cli, scripted_spec, tmp_
         text = " ".join(cli(*command).stdout.split())
         assert "samples cut at decode_tokens: retrieval " in text
         assert "warning: stage 'answer':" in text
-        assert "raise stages.answer.decode_tokens" in text
+        assert "Raise stages.answer.decode_tokens" in text
     assert "warning: stage" in cli("report", "small", "--format", "html").stdout.replace("&#x27;", "'")  # fmt: skip
     csv = pl.read_csv(cli("report", "small", "--format", "csv").stdout.encode())
     assert csv["cut_share.answer"].max() == 1.0

@@ -69,23 +69,23 @@ def test_a_bad_cell_is_named(tmp_path, column, row, value, says):
 
 def test_a_missing_column_file_or_row_is_named(tmp_path, csv):
     grid().drop("b.model").write_csv(csv)
-    with pytest.raises(UserError, match=r"no column 'b\.model'.*the file has: a\.model"):
+    with pytest.raises(UserError, match=r"column 'b\.model' is missing.*the file has: a\.model"):
         load_table(csv, SPACE)
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="the file does not exist"):
         load_table(tmp_path / "none.csv", SPACE)
     grid().clear().write_csv(csv)
     with pytest.raises(UserError, match="no rows"):
         load_table(csv, SPACE)
     broken = tmp_path / "broken.parquet"
     broken.write_text("no parquet")
-    with pytest.raises(UserError, match="not a readable table"):
+    with pytest.raises(UserError, match="the table cannot be read"):
         load_table(broken, SPACE)
 
 
 def test_a_column_that_is_there_twice_is_named(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a.model,a.samples,b.model,b.samples,score,score\ns,1,s,1,0.1,0.9\n")
-    with pytest.raises(UserError, match="column 'score' is there 2 times"):
+    with pytest.raises(UserError, match="column 'score' occurs 2 times"):
         load_table(path, SPACE)
 
 
@@ -112,7 +112,9 @@ def test_a_runs_own_table_of_trials_is_read(tmp_path):
     assert score(table, ("l", 1), ("s", 2)) is None
     assert score(table, ("s", 1), ("l", 2)) is None
     other = SearchSpace((Stage("a", SPACE.stages[0].models, 256, 64, (1, 2)),), 260)
-    with pytest.raises(UserError, match="row 1: the trial's stages are a, b; the spec's are a"):
+    with pytest.raises(
+        UserError, match="row 1: the stages of the trial are a, b, but the stages of the spec are a"
+    ):
         load_table(path, other)
 
 

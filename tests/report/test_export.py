@@ -31,7 +31,7 @@ def test_every_format_to_a_file(form: Any, rows: Any, make_run: MakeRun, tmp_pat
     render(build_report([path]), form, out)
     assert out.stat().st_size > 0
     if rows != "some" and form in ("table", "html"):
-        assert "no trial finished yet" in out.read_text(encoding="utf-8")
+        assert "no trial has finished yet" in out.read_text(encoding="utf-8")
 
 
 def test_json_on_standard_output_is_one_document(
@@ -100,7 +100,7 @@ def test_a_metric_called_like_a_column_keeps_apart(trial: MakeTrial) -> None:
 def test_what_cannot_be_written_is_named(make_run: MakeRun, tmp_path: Path) -> None:
     report = build_report([make_run()])
     for out in (tmp_path / "no" / "report.json", tmp_path):
-        with pytest.raises(UserError, match="cannot write the report to") as caught:
+        with pytest.raises(UserError, match="the report cannot be written") as caught:
             render(report, "json", out)
         assert str(out) in str(caught.value)
     with pytest.raises(UserError, match="unknown format 'jsn'; valid: table, json"):

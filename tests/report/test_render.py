@@ -65,7 +65,7 @@ def test_many_runs_are_compared(make_run: MakeRun, trial: Callable[..., TrialRow
     report = build_report([make_run(), better, make_run("fresh", rows=None)])
     for text in (tables_text(report), render_html(report)):
         assert "better *" in text
-        assert "no trial finished yet" in text
+        assert "no trial has finished yet" in text
 
 
 def test_runs_of_one_name_are_told_apart_by_path(make_run: MakeRun, tmp_path: Path) -> None:

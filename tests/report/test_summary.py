@@ -120,7 +120,7 @@ def test_scores_that_are_no_numbers_stay_out_of_json(make_run: MakeRun, trial: M
 
 
 def test_what_is_no_run_is_named(make_run: MakeRun, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere: no such run directory"):
+    with pytest.raises(UserError, match="nowhere: the run directory does not exist"):
         build_report([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: not a run"):

@@ -73,7 +73,7 @@ def test_damage_in_the_middle_is_an_error(tmp_path):
     journal.append("started")
     journal.close()
     path.write_bytes(b"not json\n" + path.read_bytes())
-    with pytest.raises(UserError, match=r"journal.jsonl:1: not a journal line"):
+    with pytest.raises(UserError, match=r"journal.jsonl:1: not a valid line of a journal"):
         read_state(path)
 
 
@@ -113,7 +113,7 @@ def test_what_is_not_an_event_is_named_by_its_line(tmp_path):
     journal.close()
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + b'{"event": "submitted", "jobs": 7}\n' + b"not json\n" + lines[1])
-    with pytest.raises(UserError, match=r"journal.jsonl:2: an event that cannot be understood"):
+    with pytest.raises(UserError, match=r"journal.jsonl:2: not a valid event"):
         Journal(path)
     assert path.read_bytes().endswith(lines[1]), "a damaged journal is left as it is"
 

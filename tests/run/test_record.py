@@ -103,7 +103,7 @@ def test_damage_is_told_by_file_and_key(file: Path, damage: str) -> None:
     with pytest.raises(UserError) as caught:
         read_record(file)
     assert str(caught.value).startswith(f"{file}: {said}")
-    assert "restore it from a copy, or launch under another --name" in str(caught.value)
+    assert "restore it from a copy, or launch the spec under another --name" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_record_of_another_version_is_refused_with_what_to_do(file: Path) -> N
     ):
         read_record(file)
     file.unlink()
-    with pytest.raises(UserError, match=r"run\.json: no such file"):
+    with pytest.raises(UserError, match=r"run\.json: the file does not exist"):
         read_record(file)
     file.with_name("origin.json").write_text("{}")
     with pytest.raises(UserError, match=r"launched by an older version.*under another --name"):

@@ -115,4 +115,4 @@ def test_a_run_without_its_spec_is_not_a_run_that_never_was(cli, scripted_spec, 
     (tmp_path / "results/small/spec.yaml").unlink()
     done = cli(command, "small")
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
-    assert "small/spec.yaml: no such file" in done.stderr
+    assert "small/spec.yaml: the file does not exist" in done.stderr

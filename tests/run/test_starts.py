@@ -55,7 +55,7 @@ def test_a_start_goes_on_while_it_is_the_last_one_and_not_cancelled(run):
     with pytest.raises(RunCancelled):
         check()
     write_handle(run, second)
-    with pytest.raises(StartSuperseded, match="started anew.*job 2"):
+    with pytest.raises(StartSuperseded, match="a newer controller.*job 2"):
         check()
     write_handle(run, replace(second, cancelled=True))
     with pytest.raises(StartSuperseded):
@@ -178,7 +178,7 @@ def test_a_controller_that_sbatch_gave_no_answer_to_is_not_submitted_twice(on_sl
     assert f"start={handle.start}" in comment.split()
     state = controller.controller_state(on_slurm)
     assert state.ended
-    assert "gave no answer" in state.detail
+    assert "sbatch did not answer" in state.detail
     (tmp_path / "queue").write_text(f"7|PENDING|Priority|{comment}\n")
     for _ in range(2):
         launch.resume(on_slurm)
@@ -259,8 +259,8 @@ def test_status_says_why_controller_and_served_model_wait_and_following_has_pati
     on_slurm.agent.mkdir()
     (on_slurm.agent / "job.json").write_text('{"job_id": "9"}')
     shown = " ".join(cli("status", "small").stdout.split())
-    assert "controller 7 waiting (PartitionTimeLimit: its time limit is above the partition's; lower time" in shown  # fmt: skip
-    assert "served model: job 9 waiting (JobHeldUser: it is held by you; 'scontrol release 9' lets it run)" in shown  # fmt: skip
+    assert "controller 7 waiting (PartitionTimeLimit: its time limit is above that of the partition; lower the key time" in shown  # fmt: skip
+    assert "served model: job 9 waiting (JobHeldUser: it is held by you; 'scontrol release 9' releases it)" in shown  # fmt: skip
     document = json.loads(cli("status", "small", "--json").stdout)
     assert document["controller"]["stuck"]
     assert document["served"]["stuck"]
@@ -268,7 +268,7 @@ def test_status_says_why_controller_and_served_model_wait_and_following_has_pati
     on_slurm.profile_file.write_text(profile + "never_patience_minutes: 0\n")
     done = cli("status", "small", "--watch")
     assert done.returncode == 4
-    assert "would not start by itself: PartitionTimeLimit: " in done.stderr
+    assert "cannot start: PartitionTimeLimit: " in done.stderr
     assert "'agenttts-hpc cancel small' removes it" in done.stderr
     assert not (tmp_path / "scancelled").exists(), "watching changes nothing"
 

@@ -110,7 +110,7 @@ def test_guidelines_say_why_a_smaller_model_is_pursued_that_does_not_look_better
         )
     )
     [line] = [line for line in lines if line.startswith("retrieval: pursue q7:")]
-    assert line.endswith("no clear difference, and it is the smaller")
+    assert line.endswith("no clear difference, and it is the smaller model")
 
 
 def test_guidelines_say_where_samples_go():

@@ -190,7 +190,7 @@ def test_a_server_that_its_controller_has_left_behind_is_ended(bench):
     pid = served.pid
     served.model.release()
     until(lambda: not alive(pid))
-    assert served.notes[-1] == f"job {pid} was left over and is ended"
+    assert served.notes[-1] == f"job {pid} of an earlier start was still there and is cancelled"
 
 
 def test_another_server_at_the_port_is_not_taken_for_ours(bench):
@@ -259,13 +259,15 @@ def on_slurm(fake, tmp_path):
 def test_a_served_model_s_job_that_waits_says_why_in_the_error_and_once_in_the_notes(on_slurm, fake):  # fmt: skip
     make, notes, record = on_slurm
     fake("squeue", SQUEUE.format(state="PENDING", reason="JobHeldUser"))
-    with pytest.raises(LLMError, match="not ready within .*; its job 7 still waits: JobHeldUser: it is held by you; 'scontrol release 7'"):  # fmt: skip
+    with pytest.raises(LLMError, match="not ready within .*; its job 7 is still pending: JobHeldUser: it is held by you; 'scontrol release 7'"):  # fmt: skip
         make(patience_minutes=30).locate()
     assert sum("waits" in note for note in notes) == 1
     assert "7" in record.read_text().split(), "released"
     notes.clear()
     fake("squeue", SQUEUE.format(state="PENDING", reason="Priority"))
-    with pytest.raises(LLMError, match="its job 7 still waits: Priority: jobs of higher priority"):
+    with pytest.raises(
+        LLMError, match="its job 7 is still pending: Priority: jobs of higher priority"
+    ):
         make(patience_minutes=30).locate()
     assert not any("waits" in note for note in notes), "that passes"
 
@@ -273,10 +275,10 @@ def test_a_served_model_s_job_that_waits_says_why_in_the_error_and_once_in_the_n
 def test_a_served_model_s_job_that_would_never_start_is_given_up(on_slurm, fake):
     make, notes, record = on_slurm
     fake("squeue", SQUEUE.format(state="PENDING", reason="PartitionTimeLimit"))
-    with pytest.raises(LLMError, match="did not run 1 times in a row; job 7: it would not have started and was cancelled: PartitionTimeLimit"):  # fmt: skip
+    with pytest.raises(LLMError, match="failed 1 times in a row; job 7: it would not have started and was cancelled: PartitionTimeLimit"):  # fmt: skip
         make(patience_minutes=0, start_seconds=60.0).locate()
     assert record.read_text().splitlines()[0] == "--state=PENDING 7"
-    assert any("lower time in the profile" in note for note in notes)
+    assert any("lower the key time in the profile" in note for note in notes)
 
 
 SBATCH = r"""

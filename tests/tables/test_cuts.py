@@ -119,5 +119,5 @@ def test_tables_and_journals_without_them_are_read(tmp_path):
 def test_other_columns_are_still_missed(tmp_path):
     path: Path = tmp_path / "trials.parquet"
     pl.DataFrame({"run": ["r"], "cut_share": [0.1]}).write_parquet(path)
-    with pytest.raises(UserError, match="lacks the columns trial, iteration"):
+    with pytest.raises(UserError, match="these columns are missing: trial, iteration"):
         read_trials(path)

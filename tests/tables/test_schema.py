@@ -184,7 +184,7 @@ def test_what_is_no_table_of_trials_is_named(tmp_path: Path) -> None:
         "empty": b"",
         "text": b"hello, world: this is no table",
         "cut short": good.read_bytes()[:-30],
-        "lacks the columns run": examples,
+        "these columns are missing: run": examples,
         "column 'score' is String": text_score,
         "unknown state 'DONE'": odd_state,
     }
@@ -200,7 +200,7 @@ def test_what_is_no_table_of_trials_is_named(tmp_path: Path) -> None:
         if not isinstance(content, bytes):
             assert name in str(caught.value)
     for path in (tmp_path, tmp_path / "missing.parquet"):
-        with pytest.raises(UserError, match="no such file"):
+        with pytest.raises(UserError, match="the file does not exist"):
             read_trials(path)
 
 

@@ -23,8 +23,9 @@ _ALL_SLIDING = ("mistral", "mixtral", "starcoder2", "phi3")
 # A config with such a key keeps less than all tokens in some layers. It counts as not understood if
 # it has none of the forms that are read here.
 _HINTS = re.compile(
-    r"sliding|window|mamba|ssm|linear_(?:attn|attention|conv)|block_(?:types|configs|type)|layer_types|attn_(?:layer|type)|"
-    r"hybrid|recurrent|attention_chunk|num_kv_shared|full_attention"
+    r"sliding|window|mamba|ssm|linear_(?:attn|attention|conv)|block_(?:types|configs|type)"
+    r"|layer_types|attn_(?:layer|type)|hybrid|recurrent|attention_chunk|num_kv_shared"
+    r"|full_attention"
 )
 
 

@@ -99,12 +99,12 @@ def model_facts(
         bits = _bits(config, options, quantisation, engine)
         weights, source = _worked_out(params, bits, config, quantisation), f"{params:g} parameters"
         if absent:
-            source += f"; {len(absent)} files of its weights are not here: {', '.join(absent[:2])}"
+            source += f"; {len(absent)} of its weight files are missing: {', '.join(absent[:2])}"
             source += ", ..." if len(absent) > 2 else ""
     else:
         weights, source = (
             found,
-            "its index, not all of whose files are here" if absent else "its files",
+            "its index; some of the files in it are missing" if absent else "its files",
         )
         if _quantised_while_loading(config, options):
             weights *= _METHOD_BITS["bitsandbytes"] / _DEFAULT_BITS

@@ -124,10 +124,9 @@ def check_folder(folder: Path) -> None:
         found = ascii(control[0])[1:-1]
     if found is not None:
         raise UserError(
-            f"results directory: {text!r} holds '{found}', which Slurm does not take as it is "
-            "in the names of jobs' logs; "
-            "choose another with --results DIR (anything without backslashes, line breaks, %j, "
-            "%t, %A and %a will do)"
+            f"results directory: {text!r} contains '{found}', which Slurm interprets in the names "
+            "of job logs; choose another with --results DIR; valid: a path without backslashes, "
+            "line breaks, %j, %t, %A and %a"
         )
 
 

@@ -31,7 +31,7 @@ def cluster_checks(profile: Profile) -> list[Check]:
         checks += _section("controller", profile, profile.controller, 0)
     else:
         host = socket.gethostname()
-        checks.append(Check("controller", None, f"a process of the host that launches ({host})"))
+        checks.append(Check("controller", None, f"a process on the host that launches ({host})"))
     checks += _section("trial", profile, profile.trial, profile.gpus_per_node)
     return [*checks, Check("accounting (sacct)", None, _sacct())]
 
@@ -82,10 +82,9 @@ def _sacct() -> str:
         answer = ask(["sacct", "-X", "-n"], COMMAND_SECONDS, query_environment())
         if answer.problem is not None:
             return (
-                f"sacct {answer.problem}: what became of jobs that squeue no longer shows is "
-                "not known until it answers ('sacctmgr ping' "
-                "says whether slurmdbd is up)"
+                f"sacct {answer.problem}; until it answers, the end of a job that squeue no longer "
+                "shows is not known ('sacctmgr ping' shows whether slurmdbd is up)"
             )
         if answer.succeeded:
             return "available"
-    return "not available; job states come from squeue alone, which is enough"
+    return "not available; job states are read from squeue alone, which is enough"

@@ -127,6 +127,6 @@ def _refused(error: ValidationError, said: Mapping[str, str]) -> UserError:
     key = str(problem["loc"][0]) if problem["loc"] else ""
     names = [name for name in said if places[name] == key or f"'{places[name]}'" in text]
     return UserError(
-        f"{names[0] if names else 'SBATCH_*'} in the environment: {text}; unset it, or give "
-        "the profile the key"
+        f"{names[0] if names else 'SBATCH_*'} in the environment: {text}; "
+        "unset it, or give the profile the key"
     )

@@ -38,7 +38,9 @@ def node_names(text: str) -> list[str]:
             raise ValueError(f"{text!r} lists more than {_MOST_NODES} nodes")
         names |= dict.fromkeys("".join(choice) for choice in product(*parts))
     if not names:
-        raise ValueError(f"{text!r} lists no node; valid: names and ranges, e.g. n[1-4,7],gpu9")
+        raise ValueError(
+            f"{text!r} does not name a node; valid: names and ranges, e.g. n[1-4,7],gpu9"
+        )
     return list(names)
 
 
@@ -54,7 +56,7 @@ def names_of_file(text: str) -> str:
     listed = ",".join(word.strip(",") for word in words if word.strip(","))
     if "/" in listed:
         raise ValueError(
-            f"{listed[:80]!r} is not a list of nodes; valid: names and ranges, e.g. n[1-4,7]"
+            f"{listed[:80]!r} is not a valid list of nodes; valid: names and ranges, e.g. n[1-4,7]"
         )
     node_names(listed)
     return listed
@@ -110,9 +112,9 @@ def _numbers(text: str) -> list[str]:
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
         if match is None:
-            raise ValueError(f"[{text}] is not a list of numbers; valid: e.g. [1-4,7]")
+            raise ValueError(f"[{text}] is not a valid list of numbers; valid: e.g. [1-4,7]")
         first, last = int(match[1]), int(match[2] or match[1])
         if not 0 <= last - first < _MOST_NODES:
-            raise ValueError(f"[{text}] is not a list of numbers; valid: e.g. [1-4,7]")
+            raise ValueError(f"[{text}] is not a valid list of numbers; valid: e.g. [1-4,7]")
         found += [f"{number:0{len(match[1])}}" for number in range(first, last + 1)]
     return found

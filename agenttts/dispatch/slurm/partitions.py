@@ -139,8 +139,8 @@ def judge_partitions(
                 Check(
                     label,
                     False,
-                    "the profile names none and the cluster has no default",
-                    f"set {what}.partition in the profile (there are: {_names(known)})",
+                    "the profile does not name a partition, and the cluster has no default",
+                    f"set {what}.partition in the profile; valid: {_names(known)}",
                 )
             ]
     else:
@@ -151,7 +151,7 @@ def judge_partitions(
                 Check(
                     label,
                     False,
-                    f"there is no partition '{missing[0]}' (there are: {_names(known)})",
+                    f"partition '{missing[0]}' does not exist; valid: {_names(known)}",
                     f"set {what}.partition in the profile",
                 )
             ]
@@ -162,7 +162,10 @@ def judge_partitions(
     if not fitting:
         return verdicts
     return [
-        v if v.ok else Check(v.what, None, f"{v.detail}; jobs go to the other") for v in verdicts
+        v
+        if v.ok
+        else Check(v.what, None, f"{v.detail}; jobs run in another of the named partitions")
+        for v in verdicts
     ]
 
 
@@ -182,36 +185,36 @@ def _judge(
             label,
             False,
             f"{shown} is {partition.state}",
-            "wait until 'sinfo' shows it up, or choose another in the profile",
+            "wait until 'sinfo' shows it as up, or choose another partition in the profile",
         )
     if most is not None and asked > most:
         return Check(
             label,
             False,
-            f"{shown} lets jobs run for {_time(most)} (MaxTime) and {what}.time is {time}: "
-            "they would never start",
+            f"{what}.time is {time}, and the limit of {shown} is {_time(most)} (MaxTime): "
+            "jobs would never start",
             f"set {what}.time: {_time(most)} or less in the profile, or choose another partition",
         )
     if partition.max_nodes == 0:
         return Check(
             label,
             False,
-            f"{shown} gives a job no node (MaxNodes=0)",
+            f"{shown} runs no jobs (MaxNodes=0)",
             f"choose another {what}.partition",
         )
     if partition.min_nodes > 1:
         return Check(
             label,
             False,
-            f"{shown} takes jobs of {partition.min_nodes} nodes and more (MinNodes), and a job "
-            "here takes one",
+            f"{shown} accepts only jobs of {partition.min_nodes} or more nodes (MinNodes), "
+            "and every job of a run uses one",
             f"choose another {what}.partition",
         )
     if partition.reserved and resources.reservation is None:
         return Check(
             label,
             False,
-            f"{shown} takes jobs of a reservation only (ReqResv)",
+            f"{shown} accepts only jobs with a reservation (ReqResv)",
             f"set {what}.reservation in the profile ('scontrol show reservation' lists them), "
             "or choose another partition",
         )
@@ -232,8 +235,7 @@ def _judge(
                 False,
                 f"{shown} {text}: jobs would be refused or never start",
                 f"set {what}.{key} or {what}.partition in the profile ('sacctmgr show assoc "
-                "user=$USER "
-                "format=account,qos,defaultqos' lists what you have)",
+                "user=$USER format=account,qos,defaultqos' lists what you have)",
             )
         notes.append(text)
     return Check(label, True, "; it ".join([detail, *notes]))
@@ -259,18 +261,19 @@ def _refused(
     if allowed is not None:
         if any(allowed & set(_line(name, parents or {})) for name in given):
             return None
-        text = f"takes jobs of the {word} {_listed(allowed)} only"
+        text = f"accepts only jobs of the {word} {_listed(allowed)}"
         if not given:
-            return False, f"{text} (the profile names no {key}, so that your default one counts)"
+            return False, f"{text} (the profile does not name the {key}; jobs use your default)"
         text += f", and the profile's {key} is {named}"
         # A cluster may show a user only some accounts. For an account that it does not show, the
         # accounts above it are not known.
         sure = key != "account" or (parents is not None and all(name in parents for name in given))
-        return sure, text if sure else f"{text} (one below them would do)"
+        return sure, text if sure else f"{text} (an account below one of them is accepted too)"
     if given and denied.issuperset(given):
         return (
             True,
-            f"takes no jobs of the {word} {_listed(denied)}, and the profile's {key} is {named}",
+            f"does not accept jobs of the {word} {_listed(denied)}, and the profile's {key} "
+            f"is {named}",
         )
     return None
 

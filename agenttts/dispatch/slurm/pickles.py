@@ -13,8 +13,8 @@ from pathlib import Path
 from agenttts.dispatch.slurm.batch_script import MARK
 
 _WITHDRAWN = (
-    "a job that was submitted without an answer of sbatch has been given up "
-    "meanwhile; nothing is run"
+    "the controller gave up this job, because sbatch did not answer when it was submitted; "
+    "nothing is run"
 )
 
 

@@ -59,8 +59,8 @@ _NOT_WAITING = re.compile(
 )
 # What sacct says if the cluster keeps no accounts of jobs, or none that this user may read.
 _NO_ACCOUNTING = re.compile(
-    r"accounting storage is disabled|accounting_storage/none|access/permission denied|error "
-    r"while loading shared libraries|cannot be run",
+    r"accounting storage is disabled|accounting_storage/none|access/permission denied"
+    r"|error while loading shared libraries|cannot be run",
     re.IGNORECASE,
 )
 # Mark in the comment of a job that was cancelled because it would not have started. The reason it
@@ -116,7 +116,7 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
             "UNKNOWN",
             ended=True,
             verdict=TrialState.INFRA_FAILED,
-            detail="neither squeue nor sacct knows the job any more",
+            detail="neither squeue nor sacct lists the job any more",
         )
     found = status(row.state, waits_for(row))
     if not found.ended and row.unqueued and not _new(row):
@@ -124,9 +124,10 @@ def row_status(job: str, row: QueueRow | None) -> JobStatus:
             "UNKNOWN",
             ended=True,
             verdict=TrialState.INFRA_FAILED,
-            detail="squeue does not know the job any more, which sacct still calls "
-            f"{found.state}; an administrator can close "
-            "such jobs ('sacctmgr show runawayjobs')",
+            detail=(
+                f"squeue no longer lists the job, but sacct still shows it as {found.state}; "
+                "an administrator can close such jobs ('sacctmgr show runawayjobs')"
+            ),
             node=row.node,
         )
     if found.ended:
@@ -148,13 +149,13 @@ def _held_up(state: str, job: str, row: QueueRow) -> str:
     if state == "COMPLETING":
         node = row.node or "NODE"
         return (
-            "its node cleans up after it; where that does not end, 'scontrol show node "
-            f"{node}' says more"
+            f"its node is being cleaned up; if that does not end, 'scontrol show node {node}' "
+            "shows why"
         )
     if state in ("SUSPENDED", "STOPPED"):
         return (
-            f"it goes on when who suspended it lets it ('scontrol resume {job}'), or by "
-            "itself after a preemption"
+            f"'scontrol resume {job}' continues it; if it was suspended by preemption, "
+            "Slurm continues it"
         )
     return ""
 
@@ -168,7 +169,7 @@ def never_cleared(row: QueueRow) -> JobStatus:
         "COMPLETING",
         ended=True,
         verdict=TrialState.INFRA_FAILED,
-        detail=f"its node {row.node} has not cleaned up after it".replace("  ", " "),
+        detail=f"the clean-up of its node {row.node} has not ended".replace("  ", " "),
         node=row.node,
     )
 
@@ -275,8 +276,10 @@ def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
         raise QueueUnavailable(
             f"'scancel' of {len(command) - 1 - len(options)} jobs: "
             f"{'; '.join(dict.fromkeys(problems))[:500]}",
-            fix="check that slurmctld answers ('scontrol ping'); those that live yet are in "
-            "'squeue --me'",
+            fix=(
+                "check that slurmctld answers ('scontrol ping'); 'squeue --me' lists the jobs "
+                "that are still there"
+            ),
         )
 
 
@@ -311,8 +314,10 @@ def keep_off(job_ids: Sequence[str], nodes: str) -> None:
         raise QueueUnavailable(
             f"'scontrol update JobId=... ExcNodeList={nodes}': "
             f"{'; '.join(dict.fromkeys(problems))[:500]}",
-            fix="if nodes have to be avoided, cancel the jobs that wait; they are submitted "
-            "anew without them",
+            fix=(
+                "to avoid these nodes, cancel the pending jobs; they are submitted again without "
+                "these nodes"
+            ),
         )
 
 
@@ -347,8 +352,8 @@ def _problems(answer: Answer) -> list[str]:
 def _check_present(command: list[str]) -> None:
     if shutil.which(command[0]) is None:
         raise MissingRequirement(
-            f"{command[0]} is not on this machine's PATH, so the profile's cluster cannot be "
-            "reached",
+            f"{command[0]} is not on PATH on this machine, so the profile's cluster cannot "
+            "be reached",
             fix="run on a login node of the cluster, or choose another profile (--cluster local)",
         )
 
@@ -359,8 +364,10 @@ def _run(command: list[str]) -> bytes:
     if not answer.succeeded:
         raise QueueUnavailable(
             f"'{' '.join(command)}' {answer.failure()}",
-            fix="check that slurmctld answers ('scontrol ping') and that the profile's options "
-            "are valid here",
+            fix=(
+                "check that slurmctld answers ('scontrol ping') and that the profile's options "
+                "are valid on this cluster"
+            ),
         )
     return answer.output
 
@@ -386,14 +393,15 @@ def _sacct(job_ids: list[str]) -> QueueAnswer:
         if silent or _NO_ACCOUNTING.search(answer.quoted()):
             return QueueAnswer()
         raise QueueUnavailable(
-            f"'sacct' says nothing of jobs that squeue no longer shows: it {answer.failure()}",
-            fix="try again when 'sacctmgr ping' says that slurmdbd is up",
+            "the states of jobs that squeue no longer shows are not known: "
+            f"'sacct' {answer.failure()}",
+            fix="try again when 'sacctmgr ping' shows that slurmdbd is up",
         )
     return read_sacct(answer.output)
 
 
 def _cut_off(command: str) -> QueueUnavailable:
     return QueueUnavailable(
-        f"{command}'s answer was cut off, so the jobs that are not in it may be there all the same",
-        fix=f"run '{command}' by hand: it should print whole lines",
+        f"the output of {command} was cut off, so jobs that are missing in it may still exist",
+        fix=f"run '{command}' by hand; it should print complete lines",
     )

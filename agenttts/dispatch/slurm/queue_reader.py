@@ -117,9 +117,11 @@ def _read(answer: bytes, fields: int, what: str) -> QueueAnswer:
     if text.strip() and not rows and not known:
         shown = " ".join(text.split())[:200]
         raise QueueUnavailable(
-            f"nothing in {what}'s answer can be read: {shown!r}",
-            fix=f"run '{what}' by hand: it should print its table; lines that a site adds "
-            "before or after it do no harm",
+            f"no line of the output of {what} can be read: {shown!r}",
+            fix=(
+                f"run '{what}' by hand; it should print its table (additional lines before "
+                "or after it are ignored)"
+            ),
         )
     return QueueAnswer(rows, complete)
 

@@ -38,36 +38,37 @@ class Reason:
 
 
 _LIMITS = "'sacctmgr show qos' and 'sacctmgr show assoc' list the limits"
-_LOWER = f"ask for less in the profile ({_LIMITS})"
-_NODES = "'sinfo -R' says why nodes are out of service"
+_LOWER = f"lower the request in the profile ({_LIMITS})"
+_NODES = "'sinfo -R' shows why nodes are out of service"
 
 _TABLE: dict[str, Reason] = {
     # Reasons that the project causes.
     "JobArrayTaskLimit": Reason(
-        Waiting.OURS, "as many trials run as the profile's max_running lets run"
+        Waiting.OURS, "the number of running trials has reached the profile's max_running"
     ),
     "Dependency": Reason(
-        Waiting.OURS, "it waits for the job before it, as for an earlier controller of the run"
+        Waiting.OURS, "it waits for another job to end, such as an earlier controller of the run"
     ),
-    "BeginTime": Reason(Waiting.OURS, "it was requeued and may start again in a moment"),
+    "BeginTime": Reason(Waiting.OURS, "it was requeued and may start again soon"),
     "Cleaning": Reason(Waiting.OURS, "it was requeued and its last node is being cleaned up"),
     # Reasons that pass.
-    "None": Reason(Waiting.WAIT, "Slurm has not looked at it yet"),
-    "Priority": Reason(Waiting.WAIT, "jobs of higher priority are before it"),
-    "Resources": Reason(Waiting.WAIT, "no node has free what it asks for"),
-    "Licenses": Reason(Waiting.WAIT, "a licence that it asks for is taken"),
+    "None": Reason(Waiting.WAIT, "Slurm has not considered it yet"),
+    "Priority": Reason(Waiting.WAIT, "jobs of higher priority are ahead of it"),
+    "Resources": Reason(Waiting.WAIT, "the resources that it requests are not free"),
+    "Licenses": Reason(Waiting.WAIT, "a licence that it requests is in use"),
     "Reservation": Reason(
         Waiting.WAIT,
         "its reservation has not begun",
-        "'scontrol show reservation' says when it does",
+        "'scontrol show reservation' shows when it begins",
     ),
     "ReqNodeNotAvail": Reason(
         Waiting.WAIT,
-        "nodes that it could run on are reserved, as for maintenance, or out of service",
-        f"{_NODES}, 'scontrol show reservation' until when they are reserved",
+        "nodes that it could run on are reserved (e.g. for maintenance) or out of service",
+        f"{_NODES}, 'scontrol show reservation' shows until when they are reserved",
     ),
-    "Nodes required for job are DOWN DRAINED or reserved for jobs in higher priority "
-    "partitions": Reason(
+    (
+        "Nodes required for job are DOWN DRAINED or reserved for jobs in higher priority partitions"
+    ): Reason(
         Waiting.WAIT,
         "the nodes that it could run on are out of service or reserved for others",
         _NODES,
@@ -82,142 +83,154 @@ _TABLE: dict[str, Reason] = {
     # use of this code.
     "PartitionNodeLimit": Reason(
         Waiting.WAIT,
-        "the partition's nodes that it could run on are out of service, or it asks for more or "
-        "fewer than the partition gives",
-        f"{_NODES}; another partition in the profile may do",
+        "the partition's nodes that it could run on are out of service, "
+        "or the number of nodes that it requests is outside the partition's limits",
+        f"{_NODES}, or choose another partition in the profile",
     ),
     "NodeDown": Reason(Waiting.WAIT, "a node that it needs is down", _NODES),
-    "FrontEndDown": Reason(Waiting.WAIT, "no front end node is up"),
+    "FrontEndDown": Reason(Waiting.WAIT, "all front end nodes are down"),
     "Prolog": Reason(Waiting.WAIT, "its node is being prepared"),
-    "PowerNotAvail": Reason(Waiting.WAIT, "the cluster has no power to spare"),
+    "PowerNotAvail": Reason(Waiting.WAIT, "the cluster's power limit is reached"),
     "PowerReserved": Reason(Waiting.WAIT, "the power that it needs is reserved"),
     "BurstBufferResources": Reason(Waiting.WAIT, "the burst buffer is full"),
-    "SchedDefer": Reason(Waiting.WAIT, "the cluster starts no job at once when it is submitted"),
-    "MpiPortsBusy": Reason(Waiting.WAIT, "the ports that it needs are taken"),
-    "Constraints": Reason(Waiting.WAIT, "no node with the features that it asks for is free"),
+    "SchedDefer": Reason(
+        Waiting.WAIT,
+        "the cluster does not start jobs at submission; it starts at the next scheduling cycle",
+    ),
+    "MpiPortsBusy": Reason(Waiting.WAIT, "the ports that it needs are in use"),
+    "Constraints": Reason(Waiting.WAIT, "no node with the features that it requests is free"),
     "BurstBufferStageIn": Reason(Waiting.WAIT, "the burst buffer is being filled"),
     "FedJobLock": Reason(Waiting.WAIT, "another cluster of the federation is starting it"),
     "AssociationJobLimit": Reason(
-        Waiting.WAIT, "your account runs as many jobs as it may", _LIMITS
+        Waiting.WAIT, "your account has reached its limit of running jobs", _LIMITS
     ),
     "AssociationResourceLimit": Reason(
-        Waiting.WAIT, "your account holds as much as it may", _LIMITS
+        Waiting.WAIT, "your account has reached its limit of resources", _LIMITS
     ),
-    "QOSJobLimit": Reason(Waiting.WAIT, "the QOS runs as many jobs as it may", _LIMITS),
-    "QOSResourceLimit": Reason(Waiting.WAIT, "the QOS holds as much as it may", _LIMITS),
+    "QOSJobLimit": Reason(Waiting.WAIT, "the QOS has reached its limit of running jobs", _LIMITS),
+    "QOSResourceLimit": Reason(Waiting.WAIT, "the QOS has reached its limit of resources", _LIMITS),
     "QOSUsageThreshold": Reason(
         Waiting.WAIT,
-        "the account has used too much for this QOS",
-        "'sshare' shows its usage; another qos in the profile may do",
+        "the account's usage is above the threshold of this QOS",
+        "'sshare' shows its usage; wait, or choose another qos in the profile",
     ),
     # Reasons that somebody must remove.
-    "JobHeldUser": Reason(Waiting.NEVER, "it is held by you", "'scontrol release JOB' lets it run"),
+    "JobHeldUser": Reason(Waiting.NEVER, "it is held by you", "'scontrol release JOB' releases it"),
     "JobHeldAdmin": Reason(
         Waiting.NEVER, "it is held by an administrator", "only an administrator can release it"
     ),
     "launch failed requeued held": Reason(
         Waiting.NEVER,
-        "it could not be launched on its node, was requeued and is held",
-        "'scontrol release JOB' lets it try again; if it fails again, the node's "
-        "administrators should look at it",
+        "its launch on the node failed; it was requeued and is held",
+        "'scontrol release JOB' starts it again; if it fails again, "
+        "tell the cluster's administrators",
     ),
     "JobHoldMaxRequeue": Reason(
         Waiting.NEVER,
-        "it was requeued as often as the cluster allows and is held",
-        "'scontrol release JOB' lets it try again",
+        "it reached the cluster's limit of requeues and is held",
+        "'scontrol release JOB' starts it again",
     ),
     "job requeued in held state": Reason(
-        Waiting.NEVER, "it was requeued and is held", "'scontrol release JOB' lets it run"
+        Waiting.NEVER, "it was requeued and is held", "'scontrol release JOB' releases it"
     ),
     # States that squeue shows instead of PENDING.
     "SPECIAL_EXIT": Reason(
         Waiting.NEVER,
         "it was requeued for a special exit and is held",
-        "'scontrol release JOB' lets it run",
+        "'scontrol release JOB' releases it",
     ),
     "REQUEUE_HOLD": Reason(
-        Waiting.NEVER, "it was requeued and is held", "'scontrol release JOB' lets it run"
+        Waiting.NEVER, "it was requeued and is held", "'scontrol release JOB' releases it"
     ),
     "RESV_DEL_HOLD": Reason(
         Waiting.NEVER,
         "its reservation was deleted and it is held",
-        "correct reservation in the profile",
+        "correct the key reservation in the profile",
     ),
     "DependencyNeverSatisfied": Reason(
-        Waiting.NEVER, "what it depends on cannot happen any more", "'scancel JOB' removes it"
+        Waiting.NEVER, "its dependency can no longer be satisfied", "'scancel JOB' removes it"
     ),
     "PartitionTimeLimit": Reason(
         Waiting.NEVER,
-        "its time limit is above the partition's",
-        "lower time in the profile ('sinfo -o \"%P %l\"' lists the partitions' limits) or "
-        "choose another partition",
+        "its time limit is above that of the partition",
+        "lower the key time in the profile ('sinfo -o \"%P %l\"' lists the partitions' limits) "
+        "or choose another partition",
     ),
     "PartitionMaxNodes": Reason(
         Waiting.NEVER,
-        "it asks for more nodes than the partition gives",
+        "it requests more nodes than the partition allows",
         "choose another partition in the profile",
     ),
     "PartitionMinNodes": Reason(
         Waiting.NEVER,
-        "the partition gives whole groups of nodes only",
+        "the partition accepts only jobs of several nodes",
         "choose another partition in the profile",
     ),
     "PartitionConfig": Reason(
         Waiting.NEVER,
         "its request does not fit the partition",
-        "choose another partition in the profile ('scontrol show partition' lists what each gives)",
+        "choose another partition in the profile ('scontrol show partition' lists their limits)",
     ),
     "DeadLine": Reason(
         Waiting.NEVER,
         "it cannot end before its deadline",
-        "correct deadline under sbatch in the profile",
+        "correct the key deadline under sbatch in the profile",
     ),
     "BurstBufferOperation": Reason(
         Waiting.NEVER,
         "an operation of its burst buffer failed, and it is held",
-        "'scontrol release JOB' lets it try again",
+        "'scontrol release JOB' starts it again",
     ),
     "BadConstraints": Reason(
         Waiting.NEVER,
-        "no node has the features that it asks for",
-        "correct constraint in the profile ('sinfo -o \"%N %f %G\"' lists the nodes' features)",
+        "no node has the features that it requests",
+        "correct the key constraint in the profile ('sinfo -o \"%N %f %G\"' lists the nodes' "
+        "features)",
     ),
     "ReservationDeleted": Reason(
-        Waiting.NEVER, "its reservation is gone", "correct reservation in the profile"
+        Waiting.NEVER, "its reservation was deleted", "correct the key reservation in the profile"
     ),
     "InvalidAccount": Reason(
-        Waiting.NEVER, "its account is not valid", "correct account in the profile"
+        Waiting.NEVER, "its account is not valid", "correct the key account in the profile"
     ),
-    "InvalidQOS": Reason(Waiting.NEVER, "its QOS is not valid", "correct qos in the profile"),
+    "InvalidQOS": Reason(
+        Waiting.NEVER, "its QOS is not valid", "correct the key qos in the profile"
+    ),
     "AccountNotAllowed": Reason(
         Waiting.NEVER,
-        "its account may not use the partition",
-        "correct account or partition in the profile",
+        "its account is not allowed in the partition",
+        "correct the key account or partition in the profile",
     ),
     "QOSNotAllowed": Reason(
-        Waiting.NEVER, "its QOS may not be used here", "correct qos or partition in the profile"
+        Waiting.NEVER,
+        "its QOS is not allowed in the partition",
+        "correct the key qos or partition in the profile",
     ),
     "QOSTimeLimit": Reason(
-        Waiting.NEVER, "its time limit is above the QOS's", f"lower time in the profile ({_LIMITS})"
+        Waiting.NEVER,
+        "its time limit is above that of the QOS",
+        f"lower the key time in the profile ({_LIMITS})",
     ),
     "AssociationTimeLimit": Reason(
         Waiting.NEVER,
-        "its time limit is above your account's",
-        f"lower time in the profile ({_LIMITS})",
+        "its time limit is above that of your account",
+        f"lower the key time in the profile ({_LIMITS})",
     ),
     "MaxMemPerLimit": Reason(
-        Waiting.NEVER, "it asks for more memory than the cluster gives", "lower mem in the profile"
+        Waiting.NEVER,
+        "it requests more memory than the cluster's limit",
+        "lower the key mem in the profile",
     ),
     "InactiveLimit": Reason(
         Waiting.NEVER, "the cluster's limit for inactive jobs has been reached"
     ),
     "SystemFailure": Reason(
         Waiting.NEVER,
-        "Slurm itself or a file system failed",
-        "the cluster's administrators should look at it",
+        "Slurm or a file system failed",
+        "tell the cluster's administrators",
     ),
     "JobLaunchFailure": Reason(
-        Waiting.NEVER, "it could not be launched", "'scontrol release JOB' lets it try again"
+        Waiting.NEVER, "it could not be launched", "'scontrol release JOB' starts it again"
     ),
 }
 # Families of limits; the first that fits counts. Waiting does not help against a limit on one job
@@ -229,40 +242,40 @@ _FAMILIES: list[tuple[re.Pattern[str], Reason]] = [
             r"(QOS|Assoc)Max\w*(WallDuration|Minutes)PerJob(Limit)?",
             Reason(
                 Waiting.NEVER,
-                "it asks for more time than one job may have",
-                f"lower time in the profile ({_LIMITS})",
+                "its time limit is above the limit for one job",
+                f"lower the key time in the profile ({_LIMITS})",
             ),
         ),
         (
             r"(QOS|Assoc)Max\w*Per(Job|Node)(Limit)?",
-            Reason(Waiting.NEVER, "it asks for more than one job may have", _LOWER),
+            Reason(Waiting.NEVER, "its request is above the limit for one job", _LOWER),
         ),
         (
             r"QOSMin\w+",
             Reason(
                 Waiting.NEVER,
-                "it asks for less than a job of this QOS must",
-                f"ask for more in the profile, or choose another qos ({_LIMITS})",
+                "its request is below the minimum of this QOS",
+                f"raise the request in the profile, or choose another qos ({_LIMITS})",
             ),
         ),
         (
             r"Max\w*PerAccount(Limit)?",
             Reason(
                 Waiting.WAIT,
-                "jobs of your account hold as much as they may",
-                "it starts when others of these jobs have ended, if it alone is not above the "
-                f"limit ({_LIMITS})",
+                "the jobs of your account have reached their limit",
+                "it starts when other jobs of these have ended, unless it is above the limit "
+                f"by itself ({_LIMITS})",
             ),
         ),
         (
             r"(QOS|Assoc)\w*Submit\w*",
-            Reason(Waiting.WAIT, "as many jobs are submitted as may be", _LIMITS),
+            Reason(Waiting.WAIT, "the limit of submitted jobs is reached", _LIMITS),
         ),
         (
             r"(QOS|Assoc)Grp\w*RunMinutes\w*",
             Reason(
                 Waiting.WAIT,
-                "the jobs that run take as much of the account's time as they may",
+                "the running jobs have reached the account's limit of remaining time",
                 _LIMITS,
             ),
         ),
@@ -270,24 +283,24 @@ _FAMILIES: list[tuple[re.Pattern[str], Reason]] = [
             r"(QOS|Assoc)Grp(\w*Minutes\w*|WallLimit)",
             Reason(
                 Waiting.WAIT,
-                "the time that the account or QOS was granted is used up",
-                f"ask for more, or name another account in the profile ({_LIMITS})",
+                "the time granted to the account or QOS is used up",
+                f"apply for more, or name another account in the profile ({_LIMITS})",
             ),
         ),
         (
             r"(QOS|Assoc)(Grp|Max)\w+",
             Reason(
                 Waiting.WAIT,
-                "you, your account or the QOS hold as much as they may",
-                "it starts when others of these jobs have ended, if it alone is not above the "
-                f"limit ({_LIMITS})",
+                "you, your account or the QOS have reached a limit",
+                "it starts when other jobs of these have ended, unless it is above the limit "
+                f"by itself ({_LIMITS})",
             ),
         ),
     ]
 ]
 _ALLOWED = (
-    "('scontrol show partition' lists whom each allows, 'sacctmgr show assoc "
-    "user=$USER' what you have)"
+    "('scontrol show partition' lists what each partition allows; "
+    "'sacctmgr show assoc user=$USER' lists your accounts and QOS)"
 )
 # Texts that Slurm and sites write in place of a code (slurmctld's state_desc); the first that fits
 # counts.
@@ -298,33 +311,33 @@ _PHRASES: list[tuple[re.Pattern[str], Reason]] = [
             r"account not (permitted|allowed)",
             Reason(
                 Waiting.NEVER,
-                "its account may not use the partition",
-                f"correct account or partition in the profile {_ALLOWED}",
+                "its account is not allowed in the partition",
+                f"correct the key account or partition in the profile {_ALLOWED}",
             ),
         ),
         (
             r"qos not (permitted|allowed)",
             Reason(
                 Waiting.NEVER,
-                "its QOS may not be used in the partition",
-                f"correct qos or partition in the profile {_ALLOWED}",
+                "its QOS is not allowed in the partition",
+                f"correct the key qos or partition in the profile {_ALLOWED}",
             ),
         ),
         (
             r"env(ironment)? retrieval failed",
             Reason(
                 Waiting.NEVER,
-                "your environment could not be read on its node, it was requeued and is held",
-                "'scontrol release JOB' lets it try again; remove get-user-env from sbatch in "
-                "the profile if it is there",
+                "your login environment could not be read on its node; it was requeued and is held",
+                "'scontrol release JOB' starts it again; remove get-user-env from sbatch "
+                "in the profile if it is there",
             ),
         ),
         (
             r"not (permitted|allowed)",
             Reason(
                 Waiting.NEVER,
-                "it asks for what it may not have",
-                f"correct partition, account, qos or reservation in the profile {_ALLOWED}",
+                "a part of its request is not allowed",
+                f"correct the key partition, account, qos or reservation in the profile {_ALLOWED}",
             ),
         ),
         (
@@ -332,7 +345,8 @@ _PHRASES: list[tuple[re.Pattern[str], Reason]] = [
             Reason(
                 Waiting.NEVER,
                 "it is held",
-                "'scontrol release JOB' lets it run; if that is refused, only an administrator can",
+                "'scontrol release JOB' releases it; if that is refused, "
+                "ask an administrator to release it",
             ),
         ),
     ]
@@ -342,13 +356,16 @@ _ENDS: dict[str, str] = {
     "None": "",
     "NonZeroExitCode": "",
     "TimeLimit": "it reached its time limit (raise time in the profile)",
-    "OutOfMemory": "it used more memory than it asked for (raise mem or mem_per_gpu in the "
-    "profile)",
+    "OutOfMemory": (
+        "it used more memory than it requested (raise mem or mem_per_gpu in the profile)"
+    ),
     "NodeDown": "its node went down",
-    "SystemFailure": "Slurm itself or a file system failed",
-    "JobLaunchFailure": "its node could not launch it, or its shell was killed; a node that "
-    "cannot open the job's log reads the "
-    "same: the results directory must be on a file system that the nodes share",
+    "SystemFailure": "Slurm or a file system failed",
+    "JobLaunchFailure": (
+        "its node could not launch it, or its shell was killed. "
+        "The cause may be that the node cannot open the job's log: the results directory must "
+        "be on a file system that the nodes share"
+    ),
     "InactiveLimit": "it reached the cluster's limit for inactive jobs",
 }
 

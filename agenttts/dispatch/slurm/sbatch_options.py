@@ -13,20 +13,22 @@ from agenttts.dispatch.slurm import syntax as slurm_syntax
 # Options that the project sets itself → what to use instead.
 _OURS = {
     "comment": "it holds the token by which jobs are found again after a crash",
-    "job-name": "it tells run and trial in squeue",
+    "job-name": "it shows run and trial in squeue",
     "array": "use the profile's keys max_running and max_pending",
     "signal": "use the profile's key grace_seconds",
     "requeue": "use the key requeue beside sbatch (true or false)",
     "no-requeue": "use the key requeue beside sbatch (false)",
-    "output": "logs lie in the run's folder slurm/",
-    "error": "logs lie in the run's folder slurm/",
+    "output": "logs are in the run's folder slurm/",
+    "error": "logs are in the run's folder slurm/",
     "open-mode": "a requeued job appends to its log",
-    "dependency": "it keeps a second controller of a run waiting; trials depend on nothing",
+    "dependency": "the project sets it for the controllers of a run; trials have no dependencies",
     "nodes": "a job takes one node",
     "ntasks": "a job is one task; use the key cpus beside sbatch for more CPUs",
     "time": "use the key time beside sbatch",
-    "time-min": "use the key time beside sbatch: a job stores its samples by the limit it was "
-    "given",
+    "time-min": (
+        "use the key time beside sbatch: a job must know its time limit to store its samples "
+        "in time"
+    ),
     "partition": "use the key partition beside sbatch",
     "account": "use the key account beside sbatch",
     "qos": "use the key qos beside sbatch",
@@ -48,14 +50,17 @@ _OURS = {
     "ntasks-per-gpu": "a job is one task",
     "hold": "a held job never starts",
     "wrap": "the project writes the batch file",
-    "wait": "sbatch would not return before the job has ended",
+    "wait": "sbatch would return only after the end of the job",
     "test-only": "nothing would be submitted",
-    "parsable": "the job's number is read from what sbatch says",
-    "quiet": "the job's number is read from what sbatch says",
-    "clusters": "jobs are watched on the cluster at hand; run on a login node of the other one",
-    "help": "it is no request",
-    "usage": "it is no request",
-    "version": "it is no request",
+    "parsable": "the job's number is read from the output of sbatch",
+    "quiet": "the job's number is read from the output of sbatch",
+    "clusters": (
+        "the controller watches jobs of its own cluster only; run on a login node of the other "
+        "cluster"
+    ),
+    "help": "it does not request anything",
+    "usage": "it does not request anything",
+    "version": "it does not request anything",
 }
 _SHORT = {
     "A": "account",
@@ -204,20 +209,22 @@ def _long_name(given: str) -> str:
     """
     name = given.replace("_", "-")
     if name in _SHORT:
-        raise ValueError(f"'{given}': write the long name, {_SHORT[name]}" + _instead(_SHORT[name]))
+        raise ValueError(
+            f"'{given}' is a short name; write the long name, {_SHORT[name]}"
+            + _instead(_SHORT[name])
+        )
     if not _LONG_NAME.fullmatch(name):
         raise ValueError(
             f"{given!r} is not a valid option; valid: a long name without dashes before it, "
             "e.g. mail-type"
         )
     if name in _OURS:
-        raise ValueError(f"'{given}' is set by the project itself" + _instead(name))
+        raise ValueError(f"'{given}' is set by the project" + _instead(name))
     # sbatch accepts the beginning of a name for the whole name.
     longer = sorted(other for other in _OURS if other.startswith(name))
     if longer and name not in _KNOWN:
         raise ValueError(
-            f"'{given}' is short for {longer[0]}, which is set by the project itself"
-            + _instead(longer[0])
+            f"'{given}' is short for {longer[0]}, which is set by the project" + _instead(longer[0])
         )
     return name
 
@@ -229,12 +236,12 @@ def _instead(name: str) -> str:
 def _check_value(name: str, text: str) -> str:
     slurm_syntax.value(text, "&|" if name in _FEATURES else "")
     if name in _VALUED and text.lower() in {"true", "false"}:
-        raise ValueError("it takes a value, not true or false; to leave it out, remove the key")
+        raise ValueError("its value cannot be true or false; to omit the option, remove the key")
     if name == "gres" and any(
         re.split("[:=]", item.strip())[0] == "gpu" for item in text.split(",")
     ):
         raise ValueError(
-            "GPUs are asked for by the project itself; use the keys gpu_request (gres) and "
-            "gpu_type beside sbatch"
+            "the project requests GPUs itself; use the keys gpu_request (gres) "
+            "and gpu_type beside sbatch"
         )
     return text

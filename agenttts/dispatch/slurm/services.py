@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 # In the comment of a service's job: which service it is, and which start of it.
 _NAME = "batch="
 _START = "start="
-_NO_ANSWER = "sbatch gave no answer when it was started, and no job of that start is in the queue"
+_NO_ANSWER = "sbatch did not answer at the start, and the queue has no job of that start"
 _LOG_BYTES = 4000
 
 
@@ -49,7 +49,8 @@ class SlurmServices:
             if not request.exclude:
                 raise
             log.warning(
-                "the job %s, which avoids %s, is refused (%s); it may run there after all",
+                "a job %s that excludes the nodes %s was refused (%s); "
+                "it is submitted without the exclusion",
                 request.title,
                 ", ".join(request.exclude),
                 error,

@@ -29,14 +29,13 @@ from agenttts.errors import MissingRequirement
 # What sbatch says if slurmctld or munged is busy, restarting or partly reachable (Slurm's
 # slurm_errno.c, errno(3)).
 _PASSING = re.compile(
-    r"socket timed out|unable to contact slurm controller|connection "
-    r"(refused|reset)|communication connection failure"
-    r"|slurmctld.*(backup|standby|not responding)|standby mode"
-    r"|temporarily (unable|unavailable)|zero bytes were transmitted"
-    r"|message (send|receive) failure|communication shutdown failure|unexpected message received"
+    r"socket timed out|unable to contact slurm controller|connection (refused|reset)"
+    r"|communication connection failure|slurmctld.*(backup|standby|not responding)|standby mode"
+    r"|temporarily (unable|unavailable)|zero bytes were transmitted|message (send|receive) failure"
+    r"|communication shutdown failure|unexpected message received"
     r"|transport endpoint is not connected|unable to create job record, try again"
-    r"|protocol authentication error|authentication credential|error writing script|presently "
-    r"disabled",
+    r"|protocol authentication error|authentication credential|error writing script"
+    r"|presently disabled",
     re.IGNORECASE,
 )
 # An administrator has closed the partition, for maintenance for example. Jobs that wait in it then
@@ -128,7 +127,7 @@ class BatchExecutor(SlurmExecutor):  # type: ignore[misc]  # submitit has no typ
         text = string if isinstance(string, str) else string.decode(errors="replace")
         found = re.search(r"\bjob (\d+)\b", text)
         if found is None:
-            raise FailedSubmissionError(f"no job's number in what it says: {text.strip()!r}")
+            raise FailedSubmissionError(f"its output has no job number: {text.strip()!r}")
         return found[1]
 
 
@@ -189,41 +188,53 @@ def submission_errors(jobs: int = 1) -> Iterator[None]:
         message = " ".join(str(error).split())
         if _PASSING.search(message):
             raise QueueUnavailable(
-                f"sbatch got no answer: {message}", fix="try again when 'scontrol ping' says UP"
+                f"sbatch got no answer from slurmctld: {message}",
+                fix="try again when 'scontrol ping' shows UP",
             ) from None
         if _CLOSED.search(message):
             raise QueueUnavailable(
-                f"the partition takes no jobs for now: {message}",
-                fix="try again when 'sinfo' shows it up, or name another partition in the profile",
+                f"the partition does not accept jobs at present: {message}",
+                fix=(
+                    "try again when 'sinfo' shows it as up, or name another partition "
+                    "in the profile"
+                ),
             ) from None
         if jobs > 1 and _names_submit_limit(message):
             raise SubmitLimitReached(
-                f"sbatch does not take {jobs} jobs at once: {message}",
-                fix="half as many are tried next; lower the profile's max_pending to begin "
-                "with fewer",
+                f"sbatch refused {jobs} jobs at once: {message}",
+                fix=(
+                    "the controller tries half as many next; lower the profile's max_pending "
+                    "to start with fewer"
+                ),
             ) from None
         if _names_submit_limit(message) and _others_live():
             raise SubmitLimitReached(
-                f"sbatch takes no more jobs until some of yours have ended: {message}",
-                fix="wait for them, or lower the profile's max_pending; a limit on a job's "
-                "size would read the same "
-                "('sacctmgr show assoc' and 'sacctmgr show qos' list the limits)",
+                f"sbatch refuses more jobs until some of yours have ended: {message}",
+                fix=(
+                    "wait for them, or lower the profile's max_pending. "
+                    "The message may also mean that one job is too large ('sacctmgr show assoc' "
+                    "and 'sacctmgr show qos' list the limits)"
+                ),
             ) from None
         raise MissingRequirement(
             f"sbatch refused the job: {message}",
-            fix="correct the profile's partition, account, qos or limits (sinfo and 'sacctmgr "
-            "show assoc' list what you may use)",
+            fix=(
+                "correct partition, account, qos or limits in the profile ('sinfo' and 'sacctmgr "
+                "show assoc' list what you may use)"
+            ),
         ) from None
     except FailedSubmissionError as error:
         raise QueueUnavailable(
-            f"sbatch's answer cannot be read, so a job may have been submitted: {error}",
-            fix="look with 'squeue --me'; try again when 'sbatch --wrap true' answers "
-            "'Submitted batch job N'",
+            f"the output of sbatch cannot be read, so a job may have been submitted: {error}",
+            fix=(
+                "check with 'squeue --me'; try again when 'sbatch --wrap true' prints 'Submitted "
+                "batch job N'"
+            ),
         ) from None
     except RuntimeError as error:
         if "srun" in str(error):
             raise MissingRequirement(
-                "Slurm's commands (srun, sbatch) are not on this machine's PATH",
+                "Slurm's commands (srun, sbatch) are not on PATH on this machine",
                 fix="run on a login node of the cluster, or choose another profile (--cluster "
                 "local)",
             ) from None

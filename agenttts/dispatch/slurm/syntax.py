@@ -26,7 +26,8 @@ def minutes(time: str) -> int:
     match = _TIME.fullmatch(time)
     if not match:
         raise ValueError(
-            f"'{time}' is no time limit; valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS"
+            f"'{time}' is not a valid time limit; valid: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, "
+            "D-HH:MM:SS"
         )
     days, first, second, third = (int(part) if part else None for part in match.groups())
     if days is not None:
@@ -36,7 +37,7 @@ def minutes(time: str) -> int:
     else:
         seconds = (first or 0) * 60 + (second or 0)
     if seconds <= 0:
-        raise ValueError(f"'{time}' is no time limit: it must be above zero")
+        raise ValueError(f"'{time}' is not a valid time limit: it must be above zero")
     return -(-seconds // 60)
 
 
@@ -100,14 +101,13 @@ def value(text: str, allowed: str = "") -> str:
     It must be one line without characters that a shell acts upon, except those in ``allowed``.
     """
     if not text.strip():
-        raise ValueError("it is empty; give it a value, or leave the key out")
+        raise ValueError("it is empty; give it a value, or remove the key")
     if control := _CONTROL.search(text):
-        raise ValueError(f"{text!r} holds {control[0]!r}; valid: text of one line")
+        raise ValueError(f"{text!r} contains {control[0]!r}; valid: text of one line")
     if found := [character for character in _SHELL.findall(text) if character not in allowed]:
         raise ValueError(
-            f"{text!r} holds {found[0]}, which a shell acts upon, and no shell reads the "
-            "options of sbatch; write the "
-            "value itself"
+            f"{text!r} contains {found[0]}, which only a shell interprets, "
+            "and the options of sbatch are not read by a shell; write the value itself"
         )
     return text
 

@@ -38,15 +38,14 @@ def request_check(what: str, profile: Profile, resources: JobResources, gpus: in
     asked = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
     problem = command_problem(sbatch_test(request_words(profile, resources, gpus)))
     if problem is None:
-        return Check(label, True, f"sbatch would take it ({asked})")
+        return Check(label, True, f"sbatch accepts it ({asked})")
     gpu_fix = ", gpus_per_node (a trial's GPUs at most), gpu_request or gpu_type" if gpus else ""
     return Check(
         label,
         False,
-        f"sbatch would not take it ({asked}): {problem}",
-        f"correct {what}'s partition, account, qos, mem or cpus{gpu_fix} in the profile "
-        "('sinfo -o \"%P %c %m %G\"' and "
-        "'sacctmgr show assoc' list what there is)",
+        f"sbatch refuses it ({asked}): {problem}",
+        f"correct {what}'s partition, account, qos, mem or cpus{gpu_fix} in the profile ('sinfo "
+        "-o \"%P %c %m %G\"' and 'sacctmgr show assoc' list the valid ones)",
     )
 
 

@@ -35,7 +35,9 @@ class LLMSearcher(Searcher):
     """
 
     asks_llm: ClassVar[bool] = True
-    seed_role = "the seed of every question to the model, and the allocations that it leaves open"
+    seed_role = (
+        "the seed of every call of the model, and the allocations that the model does not propose"
+    )
 
     def __init__(
         self,

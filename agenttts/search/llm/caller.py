@@ -117,11 +117,11 @@ class Caller:
     def _check_caps(self, chat: Chat) -> None:
         policy, used = self._policy, self.transcript
         if used.calls >= policy.max_calls:
-            raise LLMError("cap", f"max_calls ({policy.max_calls}) is used up")
+            raise LLMError("cap", f"the limit max_calls ({policy.max_calls}) is reached")
         expected = used.tokens + estimated_tokens(chat.characters) + policy.max_tokens
         if expected > policy.max_total_tokens:
             raise LLMError(
                 "cap",
-                f"max_total_tokens ({policy.max_total_tokens}) would not hold another call: "
-                f"{used.tokens} are used up",
+                f"another call could exceed max_total_tokens ({policy.max_total_tokens}): "
+                f"{used.tokens} are used",
             )

@@ -37,12 +37,12 @@ def project_to_space(
     notes: list[str] = []
     choices: list[Choice] = []
     if not any(choice.model for choice in raw.choices.values()):
-        return "it names no model"
+        return "the proposal does not name a model"
     for stage in space.stages:
         choice = raw.choices.get(stage.name, RawChoice(None, None))
         model = _model(stage, choice, otherwise, notes)
         if model is None:
-            return f"stage '{stage.name}' has no model like '{choice.model}'"
+            return f"'{choice.model}' is not a model of stage '{stage.name}'"
         choices.append(Choice(stage.name, model, _samples(stage, choice, otherwise, notes)))
     fitted = _within_budget(space, choices, notes)
     return Projected(Allocation(tuple(fitted)), tuple(notes))
@@ -52,24 +52,24 @@ def _model(stage: Stage, choice: RawChoice, otherwise: Allocation, notes: list[s
     names = [model.name for model in stage.models]
     if choice.model is None:
         model = otherwise[stage.name].model
-        notes.append(f"{stage.name}: no model given, {model} taken")
+        notes.append(f"{stage.name}: no model given; {model} is used")
         return model
     if choice.model in names:
         return choice.model
     near = nearest_name(choice.model, names)
     if near is not None:
-        notes.append(f"{stage.name}: no model '{choice.model}', {near} taken")
+        notes.append(f"{stage.name}: '{choice.model}' is not a model; {near} is used")
     return near
 
 
 def _samples(stage: Stage, choice: RawChoice, otherwise: Allocation, notes: list[str]) -> int:
     if choice.samples is None:
         samples = otherwise[stage.name].samples
-        notes.append(f"{stage.name}: no sample count given, {samples} taken")
+        notes.append(f"{stage.name}: no sample count given; {samples} is used")
         return samples
     samples = stage.nearest_samples(choice.samples)
     if samples != choice.samples:
-        notes.append(f"{stage.name}: {choice.samples:g} samples are not allowed, {samples} taken")
+        notes.append(f"{stage.name}: {choice.samples:g} samples are not allowed; {samples} is used")
     return samples
 
 
@@ -83,7 +83,7 @@ def _within_budget(
     wanted = space.cost(Allocation(tuple(choices)))
     if fits(wanted, space.budget):
         return choices
-    notes.append(f"its budget {wanted:.0f} is over {space.budget:g}")
+    notes.append(f"its budget {wanted:.0f} is above {space.budget:g}")
     smaller = list(choices)
     while not fits(_cost(space, _scaled(space, smaller, 0.0)), space.budget):
         # The stage whose next smaller model saves most.

@@ -141,7 +141,7 @@ class AllocationProposer:
         """
         if self._caller.transcript.find("fallback", chat.key) is None:
             self._caller.transcript.add("fallback", key=chat.key, reason=reason)
-            log.warning("the model proposes nothing this time: %s", reason)
+            log.warning("this batch has no proposals of the language model: %s", reason)
 
     def _use(
         self, chat: Chat, reply: Reply, n: int, archive: Archive, otherwise: Allocation
@@ -165,11 +165,11 @@ class AllocationProposer:
             )
         self._record(chat, n, len(chosen), decisions)
         if not raws:
-            cut = ", and was cut off" if reply.finish_reason == "length" else ""
-            return [], f"it holds no allocation{cut}"
+            cut = " (it was cut off)" if reply.finish_reason == "length" else ""
+            return [], f"the reply contains no allocation{cut}"
         counts = {d["outcome"] for d in decisions}
         problem = (
-            "every allocation in it was tried before or is repeated"
+            "every allocation in the reply is a repetition"
             if counts == {"duplicate"}
             else "; ".join(dict.fromkeys(note for d in decisions for note in d["notes"]))[:300]
         )
@@ -188,9 +188,9 @@ class AllocationProposer:
             return "unusable", None, [projected]
         allocation, notes = projected.allocation, list(projected.notes)
         if allocation in archive or allocation in chosen:
-            return "duplicate", allocation, [*notes, "known already"]
+            return "duplicate", allocation, [*notes, "already known"]
         if len(chosen) >= n:
-            return "surplus", allocation, [*notes, f"more than the {n} asked for"]
+            return "surplus", allocation, [*notes, f"more than the {n} requested"]
         return ("repaired" if notes else "valid"), allocation, notes
 
     def _again(self, first: Chat, reply: Reply, problem: str, n: int, attempt: int) -> Chat:

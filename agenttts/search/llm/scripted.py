@@ -60,7 +60,7 @@ class ScriptedLLM:
         delay = float(entry.get("delay", 0.0))
         if entry.get("timeout") or delay > self._timeout:
             self._sleep(min(delay, self._timeout))
-            raise LLMError("timeout", f"no answer in {self._timeout:g} s", again=True)
+            raise LLMError("timeout", f"no answer within {self._timeout:g} s", again=True)
         self._sleep(delay)
         if "error" in entry:
             status = int(entry["error"])
@@ -97,11 +97,11 @@ def load_script(path: Path) -> dict[str, Any]:
     try:
         script = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such script of replies") from None
+        raise UserError(f"{path}: the script of replies does not exist") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a script of replies: {error}") from None
+        raise UserError(f"{path}: not a valid script of replies: {error}") from None
     if not isinstance(script, dict) or not isinstance(script.get("replies"), list):
-        raise UserError(f'{path}: a script is {{"replies": [...], "then": ...}}')
+        raise UserError(f'{path}: not a valid script; valid: {{"replies": [...], "then": ...}}')
     if unknown := [key for key in script if key not in ("replies", "then")]:
         raise UserError(
             f"{path}: unknown key '{unknown[0]}'; {valid_names(unknown[0], ('replies', 'then'))}"

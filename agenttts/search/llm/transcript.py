@@ -44,8 +44,8 @@ class Transcript:
             if damaged:
                 lines = ", ".join(map(str, damaged))
                 log.warning(
-                    "%s: not an event of the transcript in line %s: left out; what was "
-                    "answered there is asked again",
+                    "%s: line %s is not an event of the transcript and is ignored; "
+                    "its call is made again",
                     path,
                     lines,
                 )
@@ -177,9 +177,8 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 _MAKE_ROOM = (
-    "make room there, then 'agenttts-hpc resume RUN' (or the same replay again) goes on: "
-    "replies on record are not asked "
-    "for again"
+    "free space there, then run 'agenttts-hpc resume RUN' (or the same replay); "
+    "recorded replies are used again"
 )
 
 # The fields that readers of each kind of event need.

@@ -178,7 +178,7 @@ def test_shards_that_are_not_here_are_named(model):
     found = model_facts(path, 1e9, {})
     assert found.weight_bytes == 2e9
     assert found.weights_from == (
-        "1e+09 parameters; 1 files of its weights are not here: model-2.safetensors"
+        "1e+09 parameters; 1 of its weight files are missing: model-2.safetensors"
     )
 
 

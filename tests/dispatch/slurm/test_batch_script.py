@@ -170,6 +170,6 @@ def test_folders_that_slurm_would_rename_are_refused(name, shown):
     with pytest.raises(UserError) as caught:
         check_folder(Path("/results") / name)
     message = str(caught.value)
-    assert f"holds '{shown}'" in message
+    assert f"contains '{shown}'" in message
     assert "--results DIR" in message
     assert "\n" not in message

@@ -29,7 +29,7 @@ def impatient(monkeypatch):
 
 def test_accounting_that_hangs_is_said_to(fake, impatient):
     fake("sacct", HANGS)
-    assert cluster_checks._sacct().startswith("sacct did not end within 0.3 s: ")
+    assert cluster_checks._sacct().startswith("sacct did not end within 0.3 s; ")
     fake("sacct", "exit 0")
     assert cluster_checks._sacct() == "available"
     fake("sacct", "exit 1")

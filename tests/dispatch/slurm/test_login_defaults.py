@@ -61,8 +61,8 @@ def test_empty_variables_and_other_kinds_of_profiles_are_left_alone():
     ("name", "text", "what"),
     [
         ("SBATCH_ACCOUNT", "a b", "'a b' is not a valid name"),
-        ("SBATCH_TIMELIMIT", "soon", "'soon' is no time limit"),
-        ("SBATCH_HINT", "$(id)", "holds $"),
+        ("SBATCH_TIMELIMIT", "soon", "'soon' is not a valid time limit"),
+        ("SBATCH_HINT", "$(id)", "contains $"),
         ("SBATCH_MEM_PER_CPU", "lots", "not a valid amount of memory"),
     ],
 )

@@ -40,15 +40,15 @@ def test_reading_the_partitions():
     [
         (None, "30-00", [True], "cpu (the default): 4 nodes, no time limit"),
         ("short", "04:00:00", [True], "MaxTime 04:00:00"),
-        ("short", "04:00:01", [False], "lets jobs run for 04:00:00 (MaxTime) and trial.time is 04:00:01"),
-        ("short", "2-00:00:00", [False], "they would never start"),
+        ("short", "04:00:01", [False], "trial.time is 04:00:01, and the limit of short is 04:00:00 (MaxTime)"),
+        ("short", "2-00:00:00", [False], "jobs would never start"),
         ("long", "10080", [True], "MaxTime 7-00:00:00"),
         ("odd", "10", [False], "odd is DRAIN"),
-        ("gpus", "10", [False], "there is no partition 'gpus' (there are: cpu, short, odd, long)"),
-        ("long,gpus", "10", [False], "no partition 'gpus'"),
+        ("gpus", "10", [False], "partition 'gpus' does not exist; valid: cpu, short, odd, long"),
+        ("long,gpus", "10", [False], "partition 'gpus' does not exist"),
         # Slurm takes the partition of several where a job starts first.
-        ("short,long", "1-00", [None, True], "jobs go to the other"),
-        ("short,odd", "1-00", [False, False], "they would never start"),
+        ("short,long", "1-00", [None, True], "jobs run in another of the named partitions"),
+        ("short,odd", "1-00", [False, False], "jobs would never start"),
     ],
 )  # fmt: skip
 def test_a_section_of_a_profile(named, time, verdicts, part):
@@ -63,7 +63,7 @@ def test_a_cluster_without_a_default_partition():
     assert (check.ok, "has no default" in check.detail) == (False, True)
     assert "set controller.partition" in (check.fix or "")
     [check] = judge_partitions("controller", JobResources(time="10"), {})
-    assert "there are: none" in (check.fix or "")
+    assert "valid: none" in (check.fix or "")
 
 
 # Partitions as Slurm 22.05 to 25.05 list who may use them.
@@ -87,19 +87,19 @@ PARENTS = read_parents(
         ({"partition": "proj", "account": "PROJ2"}, [True], "2 nodes"),
         ({"partition": "proj", "account": "sub-sub"}, [True], "2 nodes"),
         ({"partition": "proj", "account": "other,proj1"}, [True], "2 nodes"),
-        ({"partition": "proj", "account": "other"}, [False], "takes jobs of the accounts proj1, proj2 only, and the profile's account is other"),
-        ({"partition": "proj"}, [True], "the profile names no account"),
-        ({"partition": "not", "account": "guests"}, [False], "takes no jobs of the accounts guests, trial"),
+        ({"partition": "proj", "account": "other"}, [False], "accepts only jobs of the accounts proj1, proj2, and the profile's account is other"),
+        ({"partition": "proj"}, [True], "the profile does not name the account"),
+        ({"partition": "not", "account": "guests"}, [False], "does not accept jobs of the accounts guests, trial"),
         ({"partition": "not", "account": "other"}, [True], "2 nodes"),
         ({"partition": "not"}, [True], "2 nodes"),
-        ({"partition": "not", "qos": "debug"}, [False], "takes no jobs of the QOS debug"),
+        ({"partition": "not", "qos": "debug"}, [False], "does not accept jobs of the QOS debug"),
         ({"partition": "fast", "qos": "High"}, [True], "2 nodes"),
-        ({"partition": "fast", "qos": "low"}, [False], "takes jobs of the QOS high, normal only"),
-        ({"partition": "fast"}, [True], "your default one counts"),
-        ({"partition": "wide"}, [False], "takes jobs of 4 nodes and more (MinNodes)"),
-        ({"partition": "class"}, [False], "of a reservation only"),
+        ({"partition": "fast", "qos": "low"}, [False], "accepts only jobs of the QOS high, normal"),
+        ({"partition": "fast"}, [True], "jobs use your default"),
+        ({"partition": "wide"}, [False], "accepts only jobs of 4 or more nodes (MinNodes)"),
+        ({"partition": "class"}, [False], "only jobs with a reservation"),
         ({"partition": "class", "reservation": "lesson"}, [True], "8 nodes"),
-        ({"partition": "proj,open", "account": "other"}, [None, True], "jobs go to the other"),
+        ({"partition": "proj,open", "account": "other"}, [None, True], "jobs run in another of the named partitions"),
         ({"account": "anything", "qos": "anything"}, [True], "open (the default)"),
     ],
 )  # fmt: skip
@@ -115,7 +115,7 @@ def test_an_account_whose_place_is_not_known_is_not_refused():
     for parents in (None, {}, {"proj1": "root"}):
         [check] = judge_partitions("trial", asked, GUARDED, parents)
         assert check.ok
-        assert "one below them would do" in check.detail
+        assert "an account below one of them is accepted too" in check.detail
 
 
 ACCOUNTS = st.lists(st.sampled_from("abcdef"), max_size=3, unique=True)

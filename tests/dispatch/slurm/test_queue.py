@@ -152,7 +152,7 @@ def limited(fake, tmp_path):
 def test_an_array_over_a_submit_limit_is_halved_until_it_is_taken(limited):
     submit, requests, taken = limited
     for size in (12, 6):
-        with pytest.raises(QueueUnavailable, match=f"does not take {size} jobs at once.*half"):
+        with pytest.raises(QueueUnavailable, match=f"refused {size} jobs at once.*half"):
             submit(4, requests)
     assert submit(4, requests) == 3
     assert [submit(1000, requests) for _ in range(4)] == [4, 6, 9, 12], (
@@ -167,7 +167,7 @@ def test_a_full_queue_is_asked_again_when_a_trial_has_ended(limited, fake):
     with pytest.raises(QueueUnavailable):
         submit(3, requests[:6])
     assert submit(3, requests) == 3
-    with pytest.raises(QueueUnavailable, match="takes no more"):
+    with pytest.raises(QueueUnavailable, match="refuses more jobs"):
         submit(0, requests, live=3)
     assert submit(0, [], live=3) == 0, "full, as far as it is known"
     assert submit(1, requests, live=2) == 1

@@ -67,7 +67,9 @@ def test_an_empty_queue(answer):
     "answer", [b"slurm_load_jobs error: Unexpected message received\n", b"<html>\n", b"\xff\xff\xff"]
 )  # fmt: skip
 def test_an_answer_without_a_row_or_a_header_is_none(answer):
-    with pytest.raises(QueueUnavailable, match="nothing in squeue's answer can be read") as caught:
+    with pytest.raises(
+        QueueUnavailable, match="no line of the output of squeue can be read"
+    ) as caught:
         read_squeue(answer)
     assert "\n" not in str(caught.value)
 

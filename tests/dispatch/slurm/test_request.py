@@ -114,7 +114,7 @@ RESERVED = {
     "constraint": "constraint beside", "reservation": "reservation beside", "wckey": "wckey beside",
     "nodelist": "nodelist beside", "exclude": "exclude beside", "mem": "mem beside", "mem-per-cpu": "mem_per_gpu",
     "mem_per_gpu": "mem_per_gpu beside", "cpus-per-task": "cpus beside", "gpus": "gpu_request (gpus)",
-    "gpus-per-node": "gpu_type", "hold": "never starts", "wait": "has ended", "parsable": "job's number",
+    "gpus-per-node": "gpu_type", "hold": "never starts", "wait": "end of the job", "parsable": "job's number",
     "clusters": "login node", "test-only": "nothing",
 }  # fmt: skip
 
@@ -124,26 +124,26 @@ def test_options_that_the_project_sets_are_refused_by_name(option, instead):
     with pytest.raises(ValidationError) as caught:
         JobResources(sbatch={option: "x"})
     message = str(caught.value)
-    assert f"'{option}' is set by the project itself" in message
+    assert f"'{option}' is set by the project" in message
     assert instead in message
 
 
 @pytest.mark.parametrize(
     ("sbatch", "message"),
     [
-        ({"comm": "x"}, "'comm' is short for comment, which is set by the project itself"),
-        ({"J": "x"}, "'J': write the long name, job-name: it tells run and trial"),
-        ({"L": "x"}, "'L': write the long name, licenses"),
+        ({"comm": "x"}, "'comm' is short for comment, which is set by the project"),
+        ({"J": "x"}, "'J' is a short name; write the long name, job-name: it shows run and trial"),
+        ({"L": "x"}, "'L' is a short name; write the long name, licenses"),
         ({"--mail-type": "x"}, "'--mail-type' is not a valid option; valid: a long name without dashes"),
         ({"mail type": "x"}, "'mail type' is not a valid option"),
-        ({"mail-type": "END\n#SBATCH --hold"}, r"'mail-type': 'END\n#SBATCH --hold' holds '\n'"),
-        ({"mail-type": "$(id)"}, "'mail-type': '$(id)' holds $, which a shell acts upon"),
-        ({"mail-user": "a;b"}, "holds ;"),
-        ({"mail-user": "a|b"}, "holds |"),
+        ({"mail-type": "END\n#SBATCH --hold"}, r"'mail-type': 'END\n#SBATCH --hold' contains '\n'"),
+        ({"mail-type": "$(id)"}, "'mail-type': '$(id)' contains $, which only a shell interprets"),
+        ({"mail-user": "a;b"}, "contains ;"),
+        ({"mail-user": "a|b"}, "contains |"),
         ({"mail-user": " "}, "'mail-user': it is empty"),
-        ({"mail-type": True}, "'mail-type': it takes a value, not true or false"),
-        ({"gres": "gpu:2"}, "'gres': GPUs are asked for by the project itself; use the keys gpu_request"),
-        ({"gres": "lscratch:10, gpu:a100:2"}, "'gres': GPUs are asked for"),
+        ({"mail-type": True}, "'mail-type': its value cannot be true or false"),
+        ({"gres": "gpu:2"}, "'gres': the project requests GPUs itself; use the keys gpu_request"),
+        ({"gres": "lscratch:10, gpu:a100:2"}, "'gres': the project requests GPUs itself"),
         ({"mail-type": "END", "mail_type": "FAIL"}, "'mail_type' is given twice"),
     ],
 )  # fmt: skip
@@ -180,7 +180,7 @@ def test_a_profile_s_mistake_names_file_line_and_key(tmp_path):
         load_profile(str(path), [])
     message = str(caught.value)
     assert "big.yaml:3: trial.mem: 'nan' is not a valid amount of memory" in message
-    assert "big.yaml:4: trial.sbatch: 'comment' is set by the project itself" in message
+    assert "big.yaml:4: trial.sbatch: 'comment' is set by the project" in message
 
 
 def test_unquoted_values_come_as_they_are_written(tmp_path):

@@ -58,7 +58,7 @@ def test_where_no_other_node_is_left_it_may_run_there_after_all(start, tmp_path,
         service = begin(("n1",), refused='grep -q -- --exclude= "$1"')
     assert (service.job_id, service.start) == ("7", "s1")
     assert excluded() == ["n1", "-"]
-    assert "the job svc, which avoids n1, is refused" in caplog.text
+    assert "a job svc that excludes the nodes n1 was refused" in caplog.text
     assert list(Path(tmp_path / "jobs").glob("s-s1.*.pkl")), "what it runs is there"
 
 

@@ -51,7 +51,7 @@ def test_waiting_jobs_say_why_in_a_sentence(fake):
         ),
     )
     states = job_states(["7_0", "7_1", "7_2", "7_3"])
-    assert states["7_0"].detail == "JobHeldUser: it is held by you; 'scontrol release 7_0' lets it run"  # fmt: skip
+    assert states["7_0"].detail == "JobHeldUser: it is held by you; 'scontrol release 7_0' releases it"  # fmt: skip
     assert states["7_1"].detail == ""
     assert states["7_2"].detail == "SomethingNew"
     assert states["7_3"].detail == "it reached its time limit (raise time in the profile)"
@@ -60,7 +60,7 @@ def test_waiting_jobs_say_why_in_a_sentence(fake):
 def test_a_job_missing_from_an_answer_that_was_cut_off_has_not_ended(fake):
     fake("squeue", "printf 'JOBID|STATE|REASON|COMMENT\\n7_0|RUNNING|None|x\\n7_1|RUNN'")
     assert not job_states(["7_0"])["7_0"].ended
-    with pytest.raises(QueueUnavailable, match="squeue's answer was cut off"):
+    with pytest.raises(QueueUnavailable, match="the output of squeue was cut off"):
         job_states(["7_0", "7_1"])
     with pytest.raises(QueueUnavailable, match="cut off"):
         slurm_queue.rows_with_comment("batch=r-1")
@@ -154,8 +154,8 @@ def test_a_job_that_started_after_all_goes_on(fake, tmp_path):
     [
         ("SPECIAL_EXIT", "JobHeldUser", "JobHeldUser: it is held by you"),
         ("REQUEUE_HOLD", "None", "REQUEUE_HOLD: it was requeued and is held"),
-        ("REQUEUE_HOLD", "launch failed requeued held", "could not be launched"),
-        ("RESV_DEL_HOLD", "ReservationDeleted", "its reservation is gone"),
+        ("REQUEUE_HOLD", "launch failed requeued held", "launch on the node failed"),
+        ("RESV_DEL_HOLD", "ReservationDeleted", "its reservation was deleted"),
         ("SPECIAL_EXIT", "Priority", "SPECIAL_EXIT: it was requeued for a special exit"),
     ],
 )  # fmt: skip
@@ -330,13 +330,15 @@ def test_an_array_has_as_many_elements_as_the_cluster_allows(fake, tmp_path, siz
 )
 def test_a_partition_that_is_closed_for_now_is_waited_for(fake, tmp_path, refusal):
     fake("sbatch", f"echo 'sbatch: error: {refusal}' >&2; exit 1")
-    with pytest.raises(QueueUnavailable, match="takes no jobs for now: .*'sinfo' shows it up"):
+    with pytest.raises(
+        QueueUnavailable, match="does not accept jobs at present: .*'sinfo' shows it as up"
+    ):
         scheduler(tmp_path).submit("r-1", requests(tmp_path, 2))
 
 
 def test_an_answer_of_sbatch_that_cannot_be_read_may_be_a_job(fake, tmp_path):
     fake("sbatch", "echo 'Welcome to the cluster'")
-    with pytest.raises(QueueUnavailable, match="sbatch's answer cannot be read, so a job may have been submitted.*Welcome"):  # fmt: skip
+    with pytest.raises(QueueUnavailable, match="the output of sbatch cannot be read, so a job may have been submitted.*Welcome"):  # fmt: skip
         scheduler(tmp_path).submit("r-1", requests(tmp_path, 1))
 
 
@@ -421,7 +423,10 @@ def test_a_job_finds_what_it_runs_by_itself(fake, tmp_path, size, count):
         done = subprocess.run([script], env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         if count > 1 and trial == withdrawn.trial:
-            assert "has been given up meanwhile; nothing is run" in done.stderr
+            assert (
+                "the controller gave up this job, because sbatch did not answer when it was submitted; nothing is run"
+                in done.stderr
+            )
             assert not (tmp_path / f"ran-{trial}").exists()
         else:
             assert (tmp_path / f"ran-{trial}").exists()
@@ -460,7 +465,7 @@ def test_a_job_that_only_sacct_calls_alive_has_ended(fake, tmp_path, state, subm
         assert not found.never_started
         assert found.node == "gpu1"
         assert states["8"].verdict is TrialState.TIMEOUT
-        assert states["9"].detail == "neither squeue nor sacct knows the job any more"
+        assert states["9"].detail == "neither squeue nor sacct lists the job any more"
 
 
 @pytest.mark.parametrize("state", LIVING)
@@ -512,7 +517,7 @@ def test_a_job_whose_node_never_cleans_up_has_ended_after_the_patience(fake, tmp
     for _ in range(3):
         found = hasty.poll(["7"])["7"]
         assert (found.state, found.ended, found.verdict) == ("COMPLETING", True, TrialState.INFRA_FAILED)  # fmt: skip
-        assert "its node gpu1 has not cleaned up after it" in found.detail
+        assert "the clean-up of its node gpu1 has not ended" in found.detail
         assert (found.node, found.never_started) == ("gpu1", False)
     assert record.read_text().split() == ["7"], "once"
     fake("squeue", squeue("7|PENDING|BeginTime|x"))

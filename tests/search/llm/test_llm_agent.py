@@ -71,7 +71,7 @@ def test_over_budget_proposals_are_repaired_and_repeats_dropped(plain):
     connection = scripted_session([], then=OVER)
     [first, second], _ = ask(connection, batches=2)
     assert [p.source for p in first] == ["agent-repaired"]
-    assert "over 1000" in first[0].reason
+    assert "above 1000" in first[0].reason
     assert second == [], "the same again is a repeat"
     outcomes = [
         d["outcome"] for e in connection.caller.transcript.events for d in e.get("decisions", ())
@@ -131,7 +131,7 @@ def test_a_bad_reply_is_sent_back_with_what_is_wrong_about_it():
     replies = [e for e in connection.caller.transcript.events if e["event"] == "reply"]
     last = replies[2]["messages"]
     assert last[-2] == {"role": "assistant", "content": "no idea"}
-    assert "holds no allocation" in last[-1]["content"]
+    assert "contains no allocation" in last[-1]["content"]
 
 
 def test_a_model_that_never_delivers_is_given_up():

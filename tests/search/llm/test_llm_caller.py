@@ -128,8 +128,8 @@ def test_sessions_share_their_task_description():
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("no json", "not a script"),
-        ("[]", "a script is"),
+        ("no json", "not a valid script of replies"),
+        ("[]", "not a valid script; valid: "),
         ('{"replies": [1]}', "replies\\[0\\] is neither"),
         ('{"replies": [], "than": ""}', "unknown key 'than'.*did you mean 'then'"),
         ('{"replies": [{"txt": "x"}]}', "replies\\[0\\]: unknown key 'txt'.*did you mean 'text'"),
@@ -140,5 +140,5 @@ def test_a_wrong_script_is_refused(tmp_path, content, problem):
     path.write_text(content)
     with pytest.raises(UserError, match=problem):
         load_script(path)
-    with pytest.raises(UserError, match="no such script"):
+    with pytest.raises(UserError, match="the script of replies does not exist"):
         load_script(tmp_path / "nowhere.json")

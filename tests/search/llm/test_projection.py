@@ -26,12 +26,12 @@ def test_a_good_one_is_left_alone():
 @pytest.mark.parametrize(
     ("first", "second", "expected", "note"),
     [
-        (("qwen 7B", 4), ("llama-3b", 16), (("qwen-7b", 4), ("llama-3b", 16)), "no model 'qwen 7B', qwen-7b taken"),
-        (("qwen-7b", 4), ("llama-3b", 10), (("qwen-7b", 4), ("llama-3b", 8)), "10 samples are not allowed, 8 taken"),
-        (("qwen-7b", -3), ("llama-3b", 16), (("qwen-7b", 1), ("llama-3b", 16)), "-3 samples are not allowed, 1 taken"),
+        (("qwen 7B", 4), ("llama-3b", 16), (("qwen-7b", 4), ("llama-3b", 16)), "'qwen 7B' is not a model; qwen-7b is used"),
+        (("qwen-7b", 4), ("llama-3b", 10), (("qwen-7b", 4), ("llama-3b", 8)), "10 samples are not allowed; 8 is used"),
+        (("qwen-7b", -3), ("llama-3b", 16), (("qwen-7b", 1), ("llama-3b", 16)), "-3 samples are not allowed; 1 is used"),
         (("qwen-7b", 2.4), ("llama-3b", 16), (("qwen-7b", 2), ("llama-3b", 16)), "2.4 samples"),
-        (("qwen-7b", None), ("llama-3b", 16), (("qwen-7b", 1), ("llama-3b", 16)), "no sample count given, 1 taken"),
-        (("qwen-7b", 4), (None, 16), (("qwen-7b", 4), ("llama-3b", 16)), "no model given, llama-3b taken"),
+        (("qwen-7b", None), ("llama-3b", 16), (("qwen-7b", 1), ("llama-3b", 16)), "no sample count given; 1 is used"),
+        (("qwen-7b", 4), (None, 16), (("qwen-7b", 4), ("llama-3b", 16)), "no model given; llama-3b is used"),
     ],
 )  # fmt: skip
 def test_small_mistakes(first, second, expected, note):
@@ -44,7 +44,7 @@ def test_over_the_budget_samples_are_scaled_down_together():
     result = projected(("qwen-72b", 9), ("llama-3b", 64))
     assert result.allocation in SPACE
     assert result.allocation == SPACE.allocation(("qwen-72b", 4), ("llama-3b", 32))
-    assert any("over 1000" in note for note in result.notes)
+    assert any("above 1000" in note for note in result.notes)
     assert any("scaled down" in note for note in result.notes)
     # No larger scale would have fitted.
     assert SPACE.allocation(("qwen-72b", 5), ("llama-3b", 32)) not in SPACE
@@ -58,9 +58,12 @@ def test_when_fewest_samples_are_too_many_a_model_is_made_smaller():
 
 
 def test_what_names_no_model_is_no_proposal():
-    assert projected((None, 3), (None, 4)) == "it names no model"
-    assert "has no model like" in projected(("gpt-5", 3))
-    assert project_to_space(RawAllocation({}), SPACE, OTHERWISE) == "it names no model"
+    assert projected((None, 3), (None, 4)) == "the proposal does not name a model"
+    assert "is not a model of stage" in projected(("gpt-5", 3))
+    assert (
+        project_to_space(RawAllocation({}), SPACE, OTHERWISE)
+        == "the proposal does not name a model"
+    )
 
 
 names = st.one_of(

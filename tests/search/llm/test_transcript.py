@@ -49,7 +49,7 @@ def test_every_readable_line_after_a_damaged_one_is_kept(tmp_path, caplog, damag
     for text in ("one", "three", "four"):
         assert again.recorded(chat(text)).text == f"reply to {text}"
     [warning] = caplog.messages
-    assert f"{path}: not an event of the transcript in line 2:" in warning
+    assert f"{path}: line 2 is not an event of the transcript" in warning
     replied(again, "two")
     assert summarise(path)["replies"] == 4
     assert path.read_bytes().startswith(b"".join(lines)), "what is there is left as it is"
