@@ -34,6 +34,16 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.processes)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """What this process writes is not forced to the disk: a whole run does that 80 times at 3 ms or
+    more, and no test loses power. The programs that tests start do force it.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """A real small LLM that ships in a Python package, converted once."""

@@ -35,6 +35,23 @@ def tiny(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_thinking(tiny, tmp_path_factory) -> Path:
+    """The same model with a chat template that opens a block of thinking on demand, with a special
+    marker.
+    """
+    from transformers import AutoTokenizer
+
+    path = tmp_path_factory.mktemp("models") / "tiny-thinking"
+    shutil.copytree(tiny, path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }} {% endfor %}{% if opened %}<think>\n{% endif %}"
+    )
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_base(tiny, tmp_path_factory) -> Path:
     """The same model as a base model: without a chat template."""
     path = tmp_path_factory.mktemp("models") / "tiny-base"

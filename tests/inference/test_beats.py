@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from agenttts.dispatch.node.limits import Limits, Sight, Watch
 from agenttts.inference.base import Completion, ModelConfig, Request, SamplingParams
 from agenttts.inference.beats import BEAT_SECONDS, MARK, Beat, beat_at_steps
-from agenttts.inference.engine_process import create_engine
 from agenttts.trial.phase import PhaseNotes, noted, read_phase
 
 
@@ -100,10 +99,5 @@ def test_a_hang_is_noticed_within_the_limit_however_long_a_reply_may_be(max_toke
 
 
 @pytest.mark.llm
-def test_vllm_tells_of_its_steps(smollm2):
-    pytest.importorskip("vllm", reason="vLLM is not installed here")
-    engine = create_engine(ModelConfig("m", str(smollm2), options={"max_model_len": 512}))
-    try:
-        assert engine.reports_progress
-    finally:
-        engine.close()
+def test_vllm_tells_of_its_steps(smollm2_engine):
+    assert smollm2_engine.reports_progress

@@ -81,7 +81,7 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[Callable[[str, bool], Eng
                 on_server(request.getfixturevalue(server), "tiny/model")
             )
         else:
-            model = "script" if name in SCRIPTED else "tiny" if chat else "tiny_base"
+            model = "script" if name in SCRIPTED else "tiny_thinking" if chat else "tiny_base"
             path = request.getfixturevalue(model)
             engines[name, chat] = create_engine(config(name, path, max_model_len=CONTEXT))
         return engines[name, chat]
@@ -184,6 +184,22 @@ def test_max_tokens_that_leave_no_room_for_a_prompt_are_refused(engine):
     with pytest.raises(EngineError, match="lower decode_tokens"):
         engine.generate([request(tokens=CONTEXT)])
     assert engine.generate([request()]), "and the engine lives on"
+
+
+@pytest.mark.parametrize("name", REAL, indirect=True)
+def test_template_arguments_are_applied_and_the_end_of_the_prompt_is_returned(engine):
+    plain, opened, completion = engine.generate(
+        [
+            request(CHAT, temperature=0, tokens=4),
+            request(CHAT, temperature=0, tokens=4, template_args={"opened": True}, keep_special=True),
+            request("Which tree?", temperature=0, tokens=4),
+        ]
+    )  # fmt: skip
+    assert plain.prompt_end.endswith("tree? ")
+    assert opened.prompt_end.endswith("<think>\n")
+    assert opened.prompt_tokens > plain.prompt_tokens
+    assert completion.prompt_end == ""
+    assert all(len(c.samples) == 1 for c in (plain, opened, completion))
 
 
 @pytest.mark.parametrize("name", REAL, indirect=True)

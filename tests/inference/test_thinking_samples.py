@@ -182,50 +182,6 @@ def test_template_arguments_reach_the_template_and_its_end_comes_back(enabled):
     assert plain.end == ""
 
 
-@pytest.fixture(scope="module")
-def thinking_tiny(tmp_path_factory) -> Path:
-    """The tiny random model, whose template opens a block of thinking on demand, with a special
-    marker.
-    """
-    pytest.importorskip("transformers")
-    from transformers import AutoTokenizer
-
-    from agenttts.inference.packaged_models import make_tiny
-
-    path = make_tiny(tmp_path_factory.mktemp("models") / "tiny")
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    tokenizer.chat_template = (
-        "{% for m in messages %}{{ m.content }} {% endfor %}{% if opened %}<think>\n{% endif %}"
-    )
-    tokenizer.save_pretrained(path)
-    return path
-
-
-@pytest.mark.llm
-@pytest.mark.parametrize("engine", ["transformers", "vllm"])
-def test_real_engines_apply_template_arguments_and_return_the_end_of_the_prompt(
-    engine, thinking_tiny
-):
-    pytest.importorskip(engine)
-    from agenttts.inference.engine_process import create_engine
-
-    model = ModelConfig("m", str(thinking_tiny), engine=engine, options={"max_model_len": 256})
-    request = Request(CHAT, SamplingParams(0, 4), (1,))
-    with_args = replace(request, template_args={"opened": True}, keep_special=True)
-    loaded = create_engine(model)
-    try:
-        plain, opened, completion = loaded.generate(
-            [request, with_args, replace(request, content="Which river?")]
-        )
-    finally:
-        loaded.close()
-    assert plain.prompt_end.endswith("river? ")
-    assert opened.prompt_end.endswith("<think>\n")
-    assert opened.prompt_tokens > plain.prompt_tokens
-    assert completion.prompt_end == ""
-    assert all(len(c.samples) == 1 for c in (plain, opened, completion))
-
-
 def test_a_scripted_model_that_thinks_answers_as_one_that_does_not(tmp_path):
     script = tmp_path / "script.json"
     script.write_text(json.dumps({"default": "the Danube, of course"}))
