@@ -13,6 +13,7 @@ that is worth its engine starts.
 The controller calls it so, with its own records::
 
     costs = Estimates(sizes, gpu, starts=starts, draws=draws).model_costs()
+    stored = stored_samples(completed_allocations)
     works = [trial_work(p.trial, p.allocation, tokens, examples, stored=stored) for p in pending]
     found = assign(works, workers, classes, costs, Policy(more=True))
 
@@ -50,7 +51,7 @@ _PART_OF_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker that runs or waits for its next list.
+    """A worker that runs, waits for its next list, or waits in the queue with one.
 
     Args:
         name: Its name.

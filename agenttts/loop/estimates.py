@@ -377,7 +377,7 @@ def trial_work(
         allocation: Its allocation.
         tokens: By stage, tokens of a prompt and of a sample.
         examples: Examples that it is evaluated on.
-        stored: By group (`sample_groups`), samples of each prompt that the store holds already.
+        stored: By group, samples of each prompt that the store holds already (`stored_samples`).
         fused: By stage whose samples a further call of the model fuses, the tokens that such a call
             generates. It reads the prompt and all samples.
         alone: Whether it must run alone.
@@ -399,6 +399,19 @@ def trial_work(
             )
         )
     return TrialWork(trial, tuple(stages), alone)
+
+
+def stored_samples(finished: Iterable[Allocation]) -> dict[str, int]:
+    """Return, by group, how many samples of each prompt the trials of a run have stored.
+
+    Args:
+        finished: The allocations of its completed trials, on the same examples.
+    """
+    found: dict[str, int] = {}
+    for allocation in finished:
+        for choice, group in zip(allocation.choices, sample_groups(allocation), strict=True):
+            found[group] = max(found.get(group, 0), choice.samples)
+    return found
 
 
 def sample_groups(allocation: Allocation) -> tuple[str, ...]:

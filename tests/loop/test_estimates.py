@@ -20,6 +20,7 @@ from agenttts.loop.estimates import (
     find_gpu,
     sample_groups,
     start_seconds,
+    stored_samples,
     trial_work,
 )
 from agenttts.loop.list_cost import work_seconds
@@ -204,3 +205,17 @@ def test_stored_samples_are_not_drawn_again() -> None:
     assert work.stages[1].decode_tokens == 50 * 64 * 4
     assert work.stages[1].own_prompt_tokens == 50 * (256 + 6 * 64)
     assert work.stages[1].own_decode_tokens == 50 * 64
+
+
+def test_a_finished_trial_stores_what_trials_with_equal_choices_need() -> None:
+    done = [
+        Allocation((Choice("a", "m", k), Choice("b", "n", j))) for k, j in ((4, 6), (4, 2), (9, 3))
+    ]
+    stored = stored_samples(done)
+    tokens = {"a": (2048.0, 128.0), "b": (256.0, 64.0)}
+    for allocation in done:
+        assert trial_work("t", allocation, tokens, 50, stored=stored).signature == (None, None)
+    fewer = Allocation((Choice("a", "m", 8), Choice("b", "n", 3)))
+    # Other prompts of the second stage: none of its samples are known.
+    work = trial_work("t", fewer, tokens, 50, stored=stored)
+    assert [stage.decode_tokens for stage in work.stages] == [0, 50 * 64 * 3]
