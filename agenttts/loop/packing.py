@@ -1,0 +1,637 @@
+"""Pack trials into workers: the search for the assignment of one moment (`Packing`).
+
+`agenttts.loop.assignment` says what is sought.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agenttts.loop.hand_over import Place, parts_now
+from agenttts.loop.idling import idle_limit, worth_keeping
+from agenttts.loop.list_cost import (
+    NO_ENGINES,
+    EnginePlan,
+    ModelCost,
+    Signature,
+    TrialWork,
+    plan_engines,
+    shared_and_own,
+    work_seconds,
+)
+from agenttts.loop.worker_lists import Assignment, Policy, ResourceClass, TrialList, Worker
+
+# Steps of the search for the shortest makespan: each halves the interval.
+_BISECTIONS = 7
+# Makespans, between the shortest one and the longest one allowed, that are tried besides.
+_LONGER = 3
+# Above this number, trials of one signature that share samples are moved as one, in parts.
+_MOST_PARTS = 200
+# A part takes at most this share of the shortest time limit and of a worker's share of all work.
+_PART_OF_LIMIT = 0.05
+_PART_OF_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Trials that are moved together: one trial, or some with one signature."""
+
+    trials: tuple[TrialWork, ...]
+    signature: Signature
+    gpus: int
+    models: frozenset[str]
+    groups: tuple[tuple[str, float], ...]
+    own: float
+    seconds: float
+    alone_starts: float
+
+
+@dataclass
+class _Slot:
+    """A worker, or a place for a new one, and what it has been given."""
+
+    name: str
+    gpus: int
+    begins: float
+    limit: float  # seconds that a list may take, by the time limit
+    models: frozenset[str] | None
+    reserved_for: frozenset[str] | None
+    kind: tuple[str | None, frozenset[str], float]  # awake, asleep, sleep_gb
+    startup: float = 0.0  # of a new worker: seconds before its first engine start
+    new: bool = False
+    closed: bool = False  # takes no further trial
+    parts: list[_Part] = field(default_factory=list)
+    signatures: frozenset[Signature] = frozenset()
+    engines: EnginePlan = NO_ENGINES
+    work: float = 0.0
+    alone_starts: float = 0.0  # seconds that the trials would start engines, each by itself
+    groups: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        return self.engines.seconds + self.work
+
+    @property
+    def ends(self) -> float:
+        return self.begins + self.seconds
+
+    @property
+    def engines_now(self) -> set[str | None]:
+        return {self.kind[0], *self.kind[1]}
+
+    def emptied(self) -> _Slot:
+        return _Slot(
+            self.name,
+            self.gpus,
+            self.begins,
+            self.limit,
+            self.models,
+            self.reserved_for,
+            self.kind,
+            self.startup,
+            self.new,
+            self.closed,
+        )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What a part adds to a slot."""
+
+    engines: EnginePlan
+    work: float
+    gpu_seconds: float
+
+
+def _ends(slots: Iterable[_Slot]) -> float:
+    return max((slot.ends for slot in slots if slot.parts), default=0.0)
+
+
+class Packing:
+    """One call of `assign`."""
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        classes: Sequence[ResourceClass],
+        costs: Mapping[str, ModelCost],
+        policy: Policy,
+    ) -> None:
+        self._workers = workers
+        self._classes = classes
+        self._costs = costs
+        self._policy = policy
+        self._plans: dict[tuple[object, frozenset[Signature]], EnginePlan] = {}
+        self._singles: dict[str, _Part] = {}
+        self._end_of_earlier = max((worker.free_in for worker in workers), default=0.0)
+        self._places = [*map(self._slot, workers), *map(self._new_slot, classes)]
+        self._sleep_gb = max((place.kind[2] for place in self._places), default=0.0)
+
+    def parts_now(self, trials: Sequence[TrialWork]) -> dict[str, int]:
+        """Return, by trial, how many leading stages are due now, where it is not all."""
+        places = [
+            Place(w.gpus, w.asleep | ({w.awake} if w.awake else set()))
+            for w in self._workers
+            if w.reserved_for is None and w.models is None
+        ]
+        places += [
+            Place(c.gpus, live=False, queue_seconds=c.queue_seconds, start_seconds=c.start_seconds)
+            for c in self._classes
+            if c.most and c.models is None
+        ]
+        return parts_now(
+            trials,
+            places,
+            self._costs,
+            more=self._policy.more,
+        )
+
+    # What fits where
+
+    def why_unfit(self, trial: TrialWork) -> str | None:
+        """Return why no worker can ever take a trial; None if one can."""
+        part = self._part([trial])
+        longest: tuple[float, float] | None = None
+        for slot in self._places:
+            if not self._serves(slot, part):
+                continue
+            taken = part.seconds + self._plan(slot.kind, frozenset((part.signature,))).seconds
+            if taken <= slot.limit:
+                return None
+            if longest is None or slot.limit > longest[0]:
+                longest = (slot.limit, taken)
+        if longest is None:
+            return (
+                f"no worker and no resource class has {part.gpus} GPUs and serves "
+                f"{', '.join(sorted(part.models)) or 'it'}"
+            )
+        return (
+            f"it takes about {longest[1]:.0f} s, and the time limits leave at most "
+            f"{max(0.0, longest[0]):.0f} s"
+        )
+
+    def _serves(self, slot: _Slot, part: _Part) -> bool:
+        return (
+            slot.gpus >= part.gpus
+            and (slot.models is None or part.models <= slot.models)
+            and (
+                slot.reserved_for is None
+                or all(trial.trial in slot.reserved_for for trial in part.trials)
+            )
+        )
+
+    def _slot(self, worker: Worker) -> _Slot:
+        return _Slot(
+            name=worker.name,
+            gpus=worker.gpus,
+            begins=worker.free_in,
+            limit=(worker.time_left - worker.free_in) / self._policy.time_margin,
+            models=worker.models,
+            reserved_for=worker.reserved_for,
+            kind=(worker.awake, worker.asleep, worker.sleep_gb),
+        )
+
+    def _new_slot(self, new: ResourceClass) -> _Slot:
+        return _Slot(
+            name=new.name,
+            gpus=new.gpus,
+            begins=new.queue_seconds + new.start_seconds,
+            limit=(new.time_limit - new.start_seconds) / self._policy.time_margin,
+            models=new.models,
+            reserved_for=None,
+            kind=(None, frozenset(), new.sleep_gb),
+            startup=new.start_seconds,
+            new=True,
+        )
+
+    def _plan(
+        self,
+        kind: tuple[str | None, frozenset[str], float],
+        signatures: frozenset[Signature],
+    ) -> EnginePlan:
+        key = (kind, signatures)
+        found = self._plans.get(key)
+        if found is None:
+            awake, asleep, sleep_gb = kind
+            found = plan_engines(
+                signatures, self._costs, awake=awake, asleep=asleep, sleep_gb=sleep_gb
+            )
+            self._plans[key] = found
+        return found
+
+    def _fit(self, slot: _Slot, part: _Part, latest: float) -> _Fit | None:
+        """Return what the part adds to the slot; None if it does not fit there."""
+        added = part.own
+        for group, seconds in part.groups:
+            more = seconds - slot.groups.get(group, 0.0)
+            if more > 0:
+                added += more
+        work = slot.work + added
+        room = min(slot.limit, latest - slot.begins)
+        if work > room:
+            return None
+        engines = slot.engines
+        if part.signature not in slot.signatures:
+            engines = self._plan(slot.kind, slot.signatures | {part.signature})
+            # Together the trials must not start engines for longer than each by itself would.
+            most = slot.alone_starts + part.alone_starts * len(part.trials)
+            if engines.start_seconds > most * (1 + 1e-12):
+                return None
+        if engines.seconds + work > room:
+            return None
+        taken = engines.seconds - slot.engines.seconds + added
+        if slot.new and not slot.parts:
+            taken += slot.startup
+        return _Fit(engines, work, taken * max(slot.gpus, 1))
+
+    def _put(self, slot: _Slot, part: _Part, fit: _Fit) -> None:
+        slot.parts.append(part)
+        slot.engines = fit.engines
+        slot.alone_starts += part.alone_starts * len(part.trials)
+        slot.work = fit.work
+        slot.signatures = slot.signatures | {part.signature}
+        for group, seconds in part.groups:
+            if seconds > slot.groups.get(group, 0.0):
+                slot.groups[group] = seconds
+
+    # Trials that run alone
+
+    def place_alone(self, trials: Sequence[TrialWork]) -> tuple[list[_Slot], dict[str, str]]:
+        """Give each trial that must run alone a worker that takes no other.
+
+        A worker that is the last one for other trials is left to them.
+
+        Returns:
+            All slots, and the trials that wait.
+        """
+        slots = [self._slot(worker) for worker in self._workers]
+        most = self._most_new()
+        slots += [self._new_slot(c) for c in self._classes for _ in range(min(c.most, most))]
+        others = {p.signature: p for p in (self._part([t]) for t in trials if not t.alone)}
+        alone = [self._part([t]) for t in trials if t.alone]
+        waiting: dict[str, str] = {}
+        started = 0
+        for part in sorted(alone, key=lambda p: (-p.gpus, -p.seconds, p.trials[0].trial)):
+            free = [s for s in slots if not s.closed and not (s.new and started >= most)]
+            choices = []
+            for number, slot in enumerate(free):
+                fit = self._fit(slot, part, math.inf) if self._serves(slot, part) else None
+                if fit is not None:
+                    ends = slot.begins + fit.engines.seconds + fit.work
+                    choices.append((ends, fit.gpu_seconds, number, fit))
+            for _, _, number, fit in sorted(choices, key=lambda choice: choice[:3]):
+                slot = free[number]
+                left = [s for s in free if s is not slot]
+                if started + slot.new >= most:
+                    left = [s for s in left if not s.new]
+                if all(
+                    any(self._serves(s, other) for s in left)
+                    or not any(self._serves(s, other) for s in free)
+                    for other in others.values()
+                ):
+                    self._put(slot, part, fit)
+                    slot.closed = True
+                    started += slot.new
+                    break
+            else:
+                waiting[part.trials[0].trial] = (
+                    "it must run alone, and no worker can be kept for it now"
+                )
+        return slots, waiting
+
+    def _most_new(self) -> int:
+        most = sum(new.most for new in self._classes)
+        return most if self._policy.most_new is None else min(most, self._policy.most_new)
+
+    # Trials that share workers
+
+    def place_shared(self, trials: Sequence[TrialWork], slots: list[_Slot]) -> dict[str, str]:
+        """Give the trials to slots; return those that wait.
+
+        Args:
+            trials: The trials.
+            slots: The slots, which are changed.
+        """
+        bundles = self._bundles(trials, slots)
+        if not bundles:
+            return {}
+        free = [slot for slot in slots if not slot.closed]
+        started = sum(slot.new and slot.closed for slot in slots)
+        most_new = self._most_new() - started
+        widest, stranded = self._pack(bundles, free, math.inf, most_new)
+        if stranded:
+            lost = set(map(id, stranded))
+            bundles = [kept for b in bundles if (kept := [p for p in b if id(p) not in lost])]
+        if not bundles:
+            return self._one_by_one(stranded, slots, most_new)
+        packs = [widest]
+        shortest = widest
+        # An end before the lists that were given earlier gains nothing.
+        low = max(self._least_makespan(bundles, free), self._end_of_earlier)
+        for _ in range(_BISECTIONS):
+            high = _ends(shortest)
+            if high - low <= 0.01 * high:
+                break
+            middle = (low + high) / 2
+            pack, left = self._pack(bundles, free, middle, most_new)
+            if left:
+                low = middle
+            else:
+                shortest = pack
+                packs.append(pack)
+        # What lies before the longest list, such as a wait in the queue, may not be repeated.
+        begins = _ends(shortest) - max(slot.seconds for slot in shortest if slot.parts)
+        length = max(_ends(shortest), self._end_of_earlier) - begins
+        for step in range(1, _LONGER + 1):
+            latest = begins + length * self._policy.slack ** (step / _LONGER)
+            pack, left = self._pack(bundles, free, latest, most_new)
+            if not left:
+                packs.append(pack)
+        latest = (begins + length * self._policy.slack) * (1 + 1e-9)
+        allowed = [pack for pack in packs if _ends(pack) <= latest]
+        best = min(allowed, key=lambda pack: self._rank(pack, begins))
+        slots[:] = [slot for slot in slots if slot.closed] + best
+        return self._one_by_one(stranded, slots, most_new)
+
+    def _rank(self, pack: Sequence[_Slot], begins: float) -> tuple[float, float]:
+        """Return what is minimised: log(GPU-seconds) x weight + log(makespan), then the latter.
+
+        The GPU-seconds include the idling of workers that are kept until the next lists.
+        """
+        ends = max(_ends(pack), self._end_of_earlier)
+        gpu_seconds = 0.0
+        for slot in pack:
+            if slot.parts:
+                taken = slot.seconds + slot.startup + self._idling(slot, ends - slot.ends)
+            elif not slot.new:
+                taken = self._idling(slot, ends - slot.begins)
+            else:
+                continue
+            gpu_seconds += taken * max(slot.gpus, 1)
+        makespan = max(0.0, ends - begins)
+        value = self._policy.gpu_weight * math.log(gpu_seconds + 1) + math.log(makespan + 1)
+        return round(value, 9), makespan
+
+    def _idling(self, slot: _Slot, seconds: float) -> float:
+        """Return the seconds that a worker idles until the last list ends.
+
+        A worker for which that is too long ends at once. One without trials idles for nothing.
+        """
+        if not self._policy.more:
+            return 0.0
+        engines = {*slot.engines.asleep, slot.engines.awake} if slot.parts else slot.engines_now
+        limit = idle_limit(
+            {m for m in engines if m},
+            self._costs,
+            self._policy,
+            self._instead_of(slot.gpus),
+        )
+        idle = seconds + self._policy.pause_seconds
+        if idle < limit:
+            return max(0.0, seconds)
+        return 0.0
+
+    def _one_by_one(
+        self, stranded: Sequence[_Part], slots: list[_Slot], most_new: int
+    ) -> dict[str, str]:
+        """Try the trials of parts that fitted nowhere; return those that wait."""
+        waiting: dict[str, str] = {}
+        for part in stranded:
+            for trial in part.trials:
+                alone = self._part([trial])
+                opened = sum(s.new and bool(s.parts) and not s.closed for s in slots)
+                slot_fit = self._best_slot(slots, alone, math.inf, opened < most_new)
+                if slot_fit is None:
+                    waiting[trial.trial] = (
+                        "no worker that can take it has the time now, and no other may be started"
+                    )
+                else:
+                    self._put(slot_fit[0], alone, slot_fit[1])
+        return waiting
+
+    def _pack(
+        self, bundles: Sequence[Sequence[_Part]], slots: Sequence[_Slot], latest: float, most: int
+    ) -> tuple[list[_Slot], list[_Part]]:
+        """Fill slots so that all end by ``latest``, with few GPU-seconds.
+
+        A part goes to the slot that already has its signature and was opened first, if it fits
+        there, and otherwise to the one that it costs the fewest GPU-seconds.
+
+        Returns:
+            The filled slots, and the parts that did not fit. With a finite ``latest`` it stops at
+            the first such part.
+        """
+        filled = [slot.emptied() for slot in slots]
+        stranded: list[_Part] = []
+        opened = 0
+        for bundle in bundles:
+            mine: list[_Slot] = []
+            for part in bundle:
+                chosen: tuple[_Slot, _Fit] | None = None
+                for slot in mine:
+                    fit = self._fit(slot, part, latest) if self._serves(slot, part) else None
+                    if fit is not None:
+                        chosen = (slot, fit)
+                        break
+                if chosen is None:
+                    chosen = self._best_slot(filled, part, latest, opened < most)
+                    if chosen is None:
+                        stranded.append(part)
+                        if latest < math.inf:
+                            return filled, stranded
+                        continue
+                    if chosen[0] not in mine:
+                        mine.append(chosen[0])
+                slot, fit = chosen
+                opened += slot.new and not slot.parts
+                self._put(slot, part, fit)
+        return filled, stranded
+
+    def _best_slot(
+        self, slots: Sequence[_Slot], part: _Part, latest: float, may_open: bool
+    ) -> tuple[_Slot, _Fit] | None:
+        best: tuple[tuple[float, float], _Slot, _Fit] | None = None
+        tried: set[str] = set()
+        for slot in slots:
+            if slot.closed or (
+                slot.new and not slot.parts and (not may_open or slot.name in tried)
+            ):
+                continue
+            if slot.new and not slot.parts:
+                tried.add(slot.name)  # the others of its class are alike
+            if not self._serves(slot, part):
+                continue
+            fit = self._fit(slot, part, latest)
+            if fit is None:
+                continue
+            rank = (fit.gpu_seconds, slot.begins + fit.engines.seconds + fit.work)
+            if best is None or rank < best[0]:
+                best = (rank, slot, fit)
+        return None if best is None else (best[1], best[2])
+
+    def _least_makespan(self, bundles: Sequence[Sequence[_Part]], slots: Sequence[_Slot]) -> float:
+        """Return a moment before which the parts cannot all be done."""
+        least = 0.0
+        for bundle in bundles:
+            signature = frozenset((bundle[0].signature,))
+            begins = [
+                slot.begins + self._plan(slot.kind, signature).seconds
+                for slot in slots
+                if slot.reserved_for is not None or self._serves(slot, bundle[0])
+            ]
+            if begins:
+                least = max(least, min(begins) + max(part.seconds for part in bundle))
+        return least
+
+    # Parts and bundles
+
+    def _part(self, trials: Sequence[TrialWork]) -> _Part:
+        if len(trials) == 1 and trials[0].trial in self._singles:
+            return self._singles[trials[0].trial]
+        shared: dict[str, float] = {}
+        own = 0.0
+        for trial in trials:
+            groups, alone = shared_and_own(trial, self._costs)
+            own += alone
+            for group, seconds in groups:
+                if seconds > shared.get(group, 0.0):
+                    shared[group] = seconds
+        signature = trials[0].signature
+        kind = (None, frozenset[str](), self._sleep_gb)
+        part = _Part(
+            trials=tuple(trials),
+            signature=signature,
+            gpus=trials[0].gpus(self._costs),
+            models=frozenset(model for model in signature if model),
+            groups=tuple(shared.items()),
+            own=own,
+            seconds=own + math.fsum(shared.values()),
+            alone_starts=self._plan(kind, frozenset((signature,))).start_seconds,
+        )
+        if len(trials) == 1:
+            self._singles[trials[0].trial] = part
+        return part
+
+    def _bundles(self, trials: Sequence[TrialWork], slots: Sequence[_Slot]) -> list[list[_Part]]:
+        """Return the trials by signature; trials that share samples are next to each other."""
+        by_signature: dict[Signature, list[TrialWork]] = {}
+        for trial in trials:
+            by_signature.setdefault(trial.signature, []).append(trial)
+        reserved = {name for s in slots for name in s.reserved_for or ()}
+        limits = [s.limit for s in slots if not s.closed]
+        total = work_seconds(trials, self._costs)
+        longest = min(
+            min(limits, default=math.inf) * _PART_OF_LIMIT,
+            total / max(1, len(limits)) * _PART_OF_SHARE,
+        )
+        size = -(-len(trials) // _MOST_PARTS)
+        bundles = []
+        for members in by_signature.values():
+            singles = self._by_sharing([self._part([t]) for t in members])
+            if size == 1:
+                bundles.append(singles)
+                continue
+            bundles.append(self._chunks(singles, size, longest, reserved))
+        return sorted(
+            bundles,
+            key=lambda b: (
+                -b[0].gpus,
+                -b[0].alone_starts - sum(part.seconds for part in b),
+                b[0].trials[0].trial,
+            ),
+        )
+
+    def _chunks(
+        self, singles: Sequence[_Part], size: int, longest: float, reserved: Collection[str]
+    ) -> list[_Part]:
+        """Join parts that follow one another, up to ``size`` and about ``longest`` seconds."""
+        parts: list[_Part] = []
+        chunk: list[TrialWork] = []
+        seconds = 0.0
+        groups: dict[str, float] = {}
+        for single in singles:
+            if single.trials[0].trial in reserved:
+                parts.append(single)
+                continue
+            if len(chunk) == size or (chunk and seconds > longest):
+                parts.append(self._part(chunk))
+                chunk, seconds, groups = [], 0.0, {}
+            chunk += single.trials
+            seconds += single.own
+            for group, needed in single.groups:
+                seconds += max(0.0, needed - groups.get(group, 0.0))
+                groups[group] = max(needed, groups.get(group, 0.0))
+        if chunk:
+            parts.append(self._part(chunk))
+        return parts
+
+    def _by_sharing(self, parts: Sequence[_Part]) -> list[_Part]:
+        """Order parts by their groups, so that those with common samples follow one another."""
+        work: dict[str, float] = {}
+        for part in parts:
+            first = part.groups[0][0] if part.groups else ""
+            work[first] = max(work.get(first, 0.0), part.seconds)
+        return sorted(
+            parts,
+            key=lambda p: (
+                -work[p.groups[0][0] if p.groups else ""],
+                [group for group, _ in p.groups],
+                -p.seconds,
+                p.trials[0].trial,
+            ),
+        )
+
+    # The result
+
+    def result(
+        self,
+        slots: Sequence[_Slot],
+        waiting: Mapping[str, str],
+        unfit: Mapping[str, str],
+        upto: Mapping[str, int],
+    ) -> Assignment:
+        """Return the assignment, and which of the workers without a list should end."""
+        used = [slot for slot in slots if slot.parts]
+        lists = [(slot.new, self._list(slot, upto)) for slot in used]
+        lists.sort(key=lambda pair: (pair[1].worker, pair[1].trials))
+        assignment = Assignment(
+            lists=tuple(part for new, part in lists if not new),
+            new=tuple(part for new, part in lists if new),
+            waiting=dict(sorted(waiting.items())),
+            unfit=unfit,
+        )
+        busy = {part.worker for part in assignment.lists}
+        idle = [w for w in self._workers if w.name not in busy and not w.busy and w.free_in <= 0]
+        retire = tuple(
+            worker.name
+            for worker in idle
+            if not (waiting and self._policy.more)
+            and not worth_keeping(
+                worker,
+                assignment.makespan + self._policy.pause_seconds,
+                self._costs,
+                self._policy,
+                self._instead_of(worker.gpus),
+            )
+        )
+        return Assignment(
+            assignment.lists, assignment.new, retire, assignment.waiting, assignment.unfit
+        )
+
+    def _instead_of(self, gpus: int) -> ResourceClass | None:
+        alike = [c for c in self._classes if c.gpus >= gpus]
+        return min(alike, key=lambda c: (c.gpus, c.queue_seconds, c.name), default=None)
+
+    def _list(self, slot: _Slot, upto: Mapping[str, int]) -> TrialList:
+        trials = tuple(sorted(t.trial for part in slot.parts for t in part.trials))
+        return TrialList(
+            worker=slot.name,
+            trials=trials,
+            engines=slot.engines,
+            work_seconds=slot.work,
+            begins=slot.begins,
+            gpus=slot.gpus,
+            upto={trial: upto[trial] for trial in trials if trial in upto},
+        )
