@@ -17,7 +17,9 @@ from tests.support.waiting import until
 def test_local_and_slurm_give_the_same_allocations_and_scores(
     cli, slurm_cli, cluster, scripted_spec, tmp_path
 ):
-    spec = scripted_spec(models__strong__gpus=1, models__weak__gpus=1)
+    spec = scripted_spec(
+        models__strong__gpus=1, models__weak__gpus=1, search__iterations=1, search__batch_size=2
+    )
     assert cli("launch", spec, "--name", "here", "--set", "models.strong.gpus=0", "--set", "models.weak.gpus=0", "--wait").returncode == 0  # fmt: skip
     done = slurm_cli("launch", spec, "--name", "there", "--cluster", TESTCLUSTER, "--wait")
     assert done.returncode == 0, done.stderr
@@ -59,7 +61,9 @@ def test_squeue_tells_run_iteration_trial_and_models(slurm_cli, cluster, scripte
 
 
 def test_a_killed_controller_adopts_its_jobs(slurm_cli, cli, cluster, scripted_spec, tmp_path):
-    spec = scripted_spec("adopt", models__strong__gpus=1, models__weak__gpus=1)
+    spec = scripted_spec(
+        "adopt", models__strong__gpus=1, models__weak__gpus=1, search__iterations=1, search__batch_size=2
+    )  # fmt: skip
     assert slurm_cli("launch", spec, "--cluster", TESTCLUSTER).returncode == 0
     run = tmp_path / "results/adopt"
     controller = json.loads((run / "controller.json").read_text())["job_id"]
