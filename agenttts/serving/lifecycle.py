@@ -96,6 +96,8 @@ class ServedModel:
         self._failed_on: list[str] = []
         self._not_before = 0.0
         self._job: str | None = None
+        # Jobs that have ended. The process of one may still be there for a moment.
+        self._over: set[str] = set()
         self._ready = False
         self._deaths = 0
         # Why its last job did not even start, and why its present one waits.
@@ -200,6 +202,7 @@ class ServedModel:
                 self._end
                 or f"job {self._job} ended by itself; its log ends: {log_tail(self._directory)}"
             )
+            self._over.add(self._job)
             self._job, self._ready = None, False
             self._note_death(state)
             return None
@@ -286,8 +289,9 @@ class ServedModel:
         except _QUEUE_ERRORS as error:  # the queue does not answer now
             log.warning("%s", error)
             return None
-        if job is not None:
-            self._note(f"found running as job {job}")
+        if job is None or job in self._over:
+            return None
+        self._note(f"found running as job {job}")
         return job
 
     def _key(self) -> str:
