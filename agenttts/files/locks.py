@@ -51,14 +51,16 @@ class LockBusy(Exception):
         self.holder = holder
 
 
-def try_lock(descriptor: int) -> LockResult:
+def try_lock(descriptor: int, *, shared: bool = False) -> LockResult:
     """Try once for the lock of an open file or directory. Closing the descriptor releases it.
+
+    A ``shared`` lock only keeps others from a lock that is not.
 
     Raises:
         OSError: The file system failed, so it is not known whether the lock is free.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _BUSY:
             return LockResult.BUSY
@@ -81,6 +83,12 @@ def is_locked(path: Path) -> bool:
             return try_lock(stream.fileno()) is LockResult.BUSY
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+    # A file of someone else's: NFS gives it a shared lock only.
+    with path.open("rb") as stream:
+        return try_lock(stream.fileno(), shared=True) is LockResult.BUSY
 
 
 @contextmanager

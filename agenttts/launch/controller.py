@@ -187,8 +187,12 @@ def controller_works(run: RunDirectory) -> bool:
     return not state.completing
 
 
-def stop_controllers(run: RunDirectory) -> None:
+def stop_controllers(run: RunDirectory, *, on_record: bool) -> None:
     """Stop all controllers of the run, also of earlier starts, and wait for their end.
+
+    Args:
+        run: The run.
+        on_record: Whether the cancel is on disk, so that a controller sees it.
 
     Raises:
         MissingRequirement: They are on another host.
@@ -197,7 +201,8 @@ def stop_controllers(run: RunDirectory) -> None:
     started = started_controller(run)
     if started is None:
         return
-    _state_here(run, started, "; the cancel is on record, and it ends when it sees that")
+    sees = "; the cancel is on record, and it ends when it sees that" if on_record else ""
+    _state_here(run, started, sees)
     handle, scheduler, service = started.handle, started.scheduler, started.service
     reached = scheduler.reaches(service)
     told: set[str] = set()

@@ -24,6 +24,7 @@ from agenttts.loop.strays import end_strays
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal, read_state
 from agenttts.run.starts import (
+    ControllerHandle,
     RunRemoved,
     one_command,
     only_controller,
@@ -128,12 +129,20 @@ def cancel(run: RunDirectory) -> None:
     """
     with one_command(run, "cancel"):
         handle = read_handle(run)
+        cancelled: ControllerHandle | None = None
         if handle is not None and read_state(run.journal_file).finished != "done":
-            write_handle(run, replace(handle, cancelled=True))
-        stop_controllers(run)
+            cancelled = replace(handle, cancelled=True)
+            try:
+                write_handle(run, cancelled)
+                cancelled = None
+            except OSError as error:  # a full disk: what runs is stopped all the same
+                log.info("the cancel is not on record yet: %s", error)
+        stop_controllers(run, on_record=cancelled is None)
         with only_controller(run):
             close_cancelled(run)
             _end_strays(run)
+        if cancelled is not None:
+            write_handle(run, cancelled)
 
 
 def _is_over_or_works(run: RunDirectory) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -294,7 +295,7 @@ def log_file(path: Path) -> Iterator[None]:
 
     A controller with a process of its own has such a file.
     """
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logger = logging.getLogger("agenttts")
     level, propagate = logger.level, logger.propagate
@@ -307,4 +308,14 @@ def log_file(path: Path) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagate
-        handler.close()
+        with suppress(OSError):  # a full disk: the run's own error says so
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that loses lines on a full disk, instead of a traceback for each on the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Drop a line that the file system does not take."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agenttts.files.locks import locked
 from tests.support import command_line, unprivileged
 from tests.support.scripted import small_spec
 
@@ -156,6 +157,18 @@ def test_each_command_answers_or_names_the_file(half, place, closed_out, closed,
             [line] = done.stderr.strip().splitlines()
             assert line.startswith("agenttts-hpc: ")
             assert str(half / closed) in line
+
+
+def test_a_run_that_may_only_be_read_is_shown(half, place, closed_out):
+    """As one of a colleague's."""
+    for path in sorted([half, *half.rglob("*")], reverse=True):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    for command in (("status",), ("status", "--json"), ("report",), ("report", "--format", "json")):
+        done = closed_out(command[0], "small", *command[1:], cwd=place)
+        assert (done.returncode, done.stderr) == (0, ""), done
+    with locked((half / "controller.lock"), 0):
+        done = closed_out("status", "small", "--json", cwd=place)
+    assert json.loads(done.stdout)["controller"]["alive"]
 
 
 def test_a_run_that_is_open_again_goes_on(half, place, closed_out):

@@ -10,6 +10,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from agenttts.dispatch.in_process import InProcessScheduler
+from agenttts.launch import launch
 from agenttts.run.journal import read_state
 from tests.support.runs import attempts, journal_events, outcome, table
 
@@ -178,3 +180,32 @@ def test_a_full_disk_at_cancel_stops_the_jobs_and_says_what_is_left_to_do(finish
     assert journal.read_bytes() == before, "no part of a line is left"
     done = cli("cancel", "small", "--json")
     assert json.loads(done.stdout)["outcome"] == "cancelled"
+
+
+def test_a_disk_too_full_to_record_the_cancel_stops_the_jobs_too(finished, cli, monkeypatch):
+    """The record of the cancel is the first that cannot be written."""
+    journal = finished / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    first = next(n for n, line in enumerate(lines) if b'"finished"' in line)
+    journal.write_bytes(b"".join(lines[:first]))
+    stopped = []
+    monkeypatch.setattr(launch, "stop_controllers", lambda run: stopped.append(run.path))
+    cancelled = []
+    monkeypatch.setattr(
+        InProcessScheduler, "cancel", lambda self, jobs: cancelled.append(list(jobs))
+    )
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (finished / "controller.json").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 10, limits[1]))
+    try:
+        done = cli("cancel", "small")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (3, 1), done.stderr
+    assert "are cancelled, but that cannot be written down" in done.stderr
+    assert stopped == [finished]
+    assert cancelled
+    monkeypatch.undo()
+    done = cli("cancel", "small", "--json")
+    assert json.loads(done.stdout)["outcome"] == "cancelled"
+    assert json.loads((finished / "controller.json").read_text())["cancelled"]
