@@ -48,7 +48,10 @@ class Attempt:
         node_fault: Whether the node's fault ended the attempt.
         stopped: Why the job itself stopped the trial (`agenttts.dispatch.blame.Stop`); None if the
             trial ended by itself.
-        log_start: Bytes of the trial's log before this attempt.
+        log_start: Bytes of the log before this attempt.
+        log: The log, as a path from the trial's directory; empty: the trial's own.
+        together: With how many trials of its job it began, itself included.
+        gpu_seconds: The trial's part of the job's GPU-seconds; None while it is not known.
     """
 
     number: int
@@ -64,6 +67,9 @@ class Attempt:
     node_fault: bool = False
     stopped: str | None = None
     log_start: int = 0
+    log: str = ""
+    together: int = 1
+    gpu_seconds: float | None = None
 
     @property
     def seconds(self) -> float:

@@ -31,12 +31,21 @@ class SubmitLimitReached(QueueUnavailable):
 
 
 @dataclass(frozen=True)
+class JobTrial:
+    """A trial of a job: its directory, and how many of its attempts do not count any more."""
+
+    directory: Path
+    earlier_attempts: int = 0
+
+
+@dataclass(frozen=True)
 class JobRequest:
-    """One trial to start: the command of its job, and how it shows in the queue.
+    """One job to start: its command, its trials, and how it shows in the queue.
 
     Args:
-        trial: The trial's name.
-        directory: Where the trial writes.
+        trial: The name of its trial, or of the first of its trials. No two requests of a batch
+            have the same.
+        directory: Where the job writes: its trial's directory, or one of its own.
         command: What the job runs.
         env: Further environment of the command.
         gpus: GPUs of the job: its resource class.
@@ -45,7 +54,7 @@ class JobRequest:
         cache: Where a container keeps compiled code between jobs.
         needs: Files and directories that the trial reads, which its node must see.
         exclude: Nodes that it should not run on.
-        earlier_attempts: How many of the trial's attempts do not count against its limits.
+        trials: Its trials; empty: one, whose directory is the job's.
     """
 
     trial: str
@@ -58,7 +67,7 @@ class JobRequest:
     cache: CompileCache | None = None
     needs: tuple[Path, ...] = ()
     exclude: tuple[str, ...] = ()
-    earlier_attempts: int = 0
+    trials: tuple[JobTrial, ...] = ()
 
 
 JOB_STATES: Mapping[str, str] = {
@@ -186,7 +195,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
-        """Start one job for each request; the job ids by trial.
+        """Start one job for each request; the job ids by the request's ``trial``.
 
         The requests ask for the same number of GPUs. Where it raises `QueueUnavailable`, some of
         the jobs may have been submitted.

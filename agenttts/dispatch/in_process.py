@@ -26,7 +26,8 @@ from agenttts.errors import UserError
 from agenttts.inference.base import Completion, Engine, ModelConfig, Request
 from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
-from agenttts.trial.run import run_trial
+from agenttts.trial.command import MODULE, TrialCommand
+from agenttts.trial.run import run_trials
 from agenttts.trial.spec import TrialSpec
 
 log = logging.getLogger(__name__)
@@ -159,7 +160,10 @@ class _ThreadJob(TrialJob):
 
     def _may_go_on(self) -> bool:
         """Return whether a trial that reached its time limit is run again."""
-        return count_state(self._counted_attempts(), TrialState.TIMEOUT) <= self.max_timeouts
+        return any(
+            count_state(self._counted_attempts(trial), TrialState.TIMEOUT) <= self.max_timeouts
+            for trial in self.all_trials
+        )
 
     def _say(self, text: str) -> None:
         log.info("%s", text)
@@ -168,37 +172,42 @@ class _ThreadJob(TrialJob):
         return self._id
 
     def _execute(self, command: list[str]) -> int:
-        spec = self._spec_to_run_here()
-        if spec is not None:
-            return self._evaluate(spec)
+        trials = self._trials_to_run_here()
+        if trials is not None:
+            return self._evaluate(trials)
         if self._setup:
             script = "\n".join([*self._setup, 'exec "$@"'])
             command = ["/bin/bash", "-e", "-c", script, "bash", *command]
         child = self._start_child(command)
         while child.poll() is None:
             self._check()
-            self._check_progress()
+            self._look()
             time.sleep(_POLL_S)
         return child.returncode
 
-    def _spec_to_run_here(self) -> Path | None:
-        """Return the spec file of a trial that may run in this process, else None."""
-        if self.command[:-1] != (sys.executable, "-m", "agenttts.trial") or self._setup or self.env:
+    def _trials_to_run_here(self) -> TrialCommand | None:
+        """Return the trials of the job if they may run in this process, else None."""
+        program = (sys.executable, *MODULE)
+        if self.command[: len(program)] != program or self._setup or self.env:
             return None
-        path = Path(self.command[-1])
-        try:
-            return path if TrialSpec.read(path).task_source is None else None
-        except UserError:
-            return path  # the trial itself reports what is wrong with it
+        trials = TrialCommand.parse(self.command[len(program) :])
+        return None if any(map(_has_own_modules, trials.specs)) else trials
 
-    def _evaluate(self, spec: Path) -> int:
+    def _evaluate(self, trials: TrialCommand) -> int:
         with (self.directory / LOG_FILE).open("a", encoding="utf-8") as stream:
 
             def engine(config: ModelConfig) -> Engine:
                 self._check()
                 return _StoppableEngine(create_engine(config, stream), self._check)
 
-            return run_trial(spec, engine, out=stream, err=stream)
+            return run_trials(
+                trials.specs,
+                engine,
+                notes=trials.notes,
+                out=stream,
+                err=stream,
+                ended=lambda _: self._finish_ended(),
+            )
 
     def _check(self) -> None:
         """Raise `_Stop` if the job must end."""
@@ -206,8 +215,16 @@ class _ThreadJob(TrialJob):
             raise _Stop
         if time.monotonic() > self._deadline:
             self._stop_child(self.grace_seconds * 0.7)
-            self._finish(blame(AttemptEnd(stopped="time limit")), "time limit")
+            self._attempts.finish_all(blame(AttemptEnd(stopped="time limit")), "time limit")
             raise _Stop
+
+
+def _has_own_modules(spec: Path) -> bool:
+    """Return whether a trial's task is the user's own, whose modules would stay loaded here."""
+    try:
+        return TrialSpec.read(spec).task_source is not None
+    except UserError:
+        return False  # the trial itself reports what is wrong with it
 
 
 class _StoppableEngine:

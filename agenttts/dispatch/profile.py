@@ -178,6 +178,11 @@ class Profile(Section):
 
     Without Slurm: trials that run at a time on this machine.
     """
+    trials_per_job: Annotated[int, Field(ge=1)] = 1
+    """The most trials that one job evaluates side by side.
+
+    A job starts each model once for all its trials and draws their common samples once.
+    """
     throttle: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude=True)
     """The old name of ``max_running``; still read, with a warning."""
     max_pending: Annotated[int, Field(ge=1)] = 1000

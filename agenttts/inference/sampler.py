@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agenttts.inference.base import (
     Completion,
     Engine,
+    EngineError,
     ModelConfig,
     Prompt,
     Request,
@@ -66,6 +67,52 @@ class DrawResult:
     cut: int = 0
 
 
+@dataclass(frozen=True)
+class DrawRequest:
+    """Samples 0..k-1 of each prompt, of one model.
+
+    ``partition`` is this process's part where others draw from the same prompts.
+    """
+
+    model: str
+    prompts: Sequence[Prompt]
+    params: SamplingParams
+    k: int
+    partition: SamplePartition = ALONE
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The result of a `DrawRequest`: one `DrawResult` per prompt, in order.
+
+    ``load_seconds`` and ``generate_seconds`` are the request's part of the wall seconds that the
+    call took. The parts of the requests of one call add up to the whole.
+    """
+
+    results: list[DrawResult]
+    load_seconds: float = 0.0
+    generate_seconds: float = 0.0
+
+
+@dataclass
+class _Wanted:
+    """The samples that the requests of one call need, by key."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+    """How many, the most that any request needs."""
+    requests: dict[str, Request] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    """The name of the model under which a sample is stored."""
+    own: list[str] = field(default_factory=list)
+    """The keys of this process's parts, in the order to draw them."""
+    others: list[list[str]] = field(default_factory=list)
+    """The parts of other processes."""
+
+    @property
+    def parts(self) -> list[list[str]]:
+        return [self.own, *self.others]
+
+
 @dataclass
 class ModelTotals:
     """What was computed on a model: tokens as in `DrawResult`, and wall seconds."""
@@ -100,6 +147,7 @@ class Sampler:
         self._engine_factory = engine_factory
         self._samples_a_call = samples_a_call
         self._loaded: tuple[ModelConfig, Engine] | None = None
+        self._not_loadable: list[tuple[ModelConfig, EngineError]] = []
 
     def draw(
         self,
@@ -109,89 +157,132 @@ class Sampler:
         k: int,
         partition: SamplePartition = ALONE,
     ) -> list[DrawResult]:
-        """Return samples 0..k-1 of each prompt, in order.
+        """Return what one `DrawRequest` of these values asks for; see `draw_together`."""
+        [drawn] = self.draw_together([DrawRequest(model_name, prompts, params, k, partition)])
+        return drawn.results
 
-        Equal prompts are drawn once. At temperature 0 all samples are equal, so one is drawn and
-        repeated.
+    def draw_together(self, requests: Sequence[DrawRequest]) -> list[Drawn]:
+        """Draw the union of what several requests need, in as few engine calls as possible.
 
-        Args:
-            model_name: The model to draw from.
-            prompts: The prompts.
-            params: The sampling parameters.
-            k: The number of samples of each prompt.
-            partition: This sampler's part where others draw from the same prompts.
+        The requests are for models of one engine (`shares_engine`). Equal prompts are drawn once,
+        within a request and between requests. The first request that needs a sample is charged for
+        it; for the others it is reused. At temperature 0 all samples are equal, so one is drawn
+        and repeated.
 
         Raises:
             EngineError: The model cannot be loaded or run.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}; a draw takes at least one sample")
-        model = self._models[model_name]
-        distinct = k if params.temperature > 0 else 1
-        requests: dict[str, Request] = {}
-        keys = []
-        for prompt in prompts:
-            content, stop = render(prompt, model.prompt_style)
-            key = sample_key(model, content, params, self._run_seed, stop)
-            keys.append(key)
-            requests[key] = Request(
-                content, params, (), stop, model.template_args, keeps_special(model)
-            )
-        samples = self._store.lookup(dict.fromkeys(requests, distinct))
-        drawn = self._draw_missing(model_name, requests, samples, distinct, partition)
-        results = []
-        for key in keys:
-            here = drawn.pop(key, set())  # the next equal prompt reuses all of it
-            result = _result(samples[key], here, model.thinking, repeats=k // distinct)
-            self._count(model_name, result, new_prompt=bool(here))
-            results.append(result)
-        return results
+        keys, wanted = self._wanted(requests)
+        samples = self._store.lookup(wanted.numbers)
+        before = self._seconds_of(requests)
+        drawn = self._draw_missing(requests, wanted, samples)
+        seconds = [after - b for after, b in zip(self._seconds_of(requests), before, strict=True)]
+        results = [
+            self._results(request, own, samples, drawn)
+            for request, own in zip(requests, keys, strict=True)
+        ]
+        new = [sum(_new_tokens(result) for result in found) for found in results]
+        total = sum(new)
+        return [
+            Drawn(found, *(value * tokens / total if total else 0.0 for value in seconds))
+            for found, tokens in zip(results, new, strict=True)
+        ]
 
-    def seconds(self) -> dict[str, float]:
-        """Wall seconds by phase, over all models: ``load`` and ``generate``."""
-        return {
-            "load": sum(total.load_seconds for total in self.totals.values()),
-            "generate": sum(total.generate_seconds for total in self.totals.values()),
-        }
+    def draw_each(self, requests: Sequence[DrawRequest]) -> list[Drawn | EngineError]:
+        """Draw several requests together; if that fails, draw each of them by itself.
+
+        So a request that the engine cannot serve does not fail the others. A model whose engine
+        could not be loaded is not loaded again.
+        """
+        try:
+            return list(self.draw_together(requests))
+        except EngineError as error:
+            # What is stored of the call is found again. The engine's state is unknown.
+            self._store.flush()
+            self._unload()
+            if len(requests) == 1:
+                return [error]
+        return [found for request in requests for found in self.draw_each([request])]
+
+    def shares_engine(self, a: str, b: str) -> bool:
+        """Return whether two models, by name, are served by one engine."""
+        return _same_engine(self._models[a], self._models[b])
+
+    def is_loaded(self, model_name: str) -> bool:
+        """Return whether the model's engine runs."""
+        return self._loaded is not None and _same_engine(self._loaded[0], self._models[model_name])
 
     def close(self) -> None:
         """Store what was drawn and end the engine; may be called twice."""
         self._store.flush()
         self._unload()
 
+    def _wanted(self, requests: Sequence[DrawRequest]) -> tuple[list[list[str]], _Wanted]:
+        """Return the keys of each request's prompts, and all that the requests need."""
+        wanted = _Wanted()
+        keys = []
+        for request in requests:
+            if request.k < 1:
+                raise ValueError(f"k is {request.k}; a draw takes at least one sample")
+            if not self.shares_engine(requests[0].model, request.model):
+                raise ValueError(f"{requests[0].model} and {request.model} need two engines")
+            model = self._models[request.model]
+            own = []
+            new = []
+            for prompt in request.prompts:
+                content, stop = render(prompt, model.prompt_style)
+                key = sample_key(model, content, request.params, self._run_seed, stop)
+                own.append(key)
+                wanted.numbers[key] = max(wanted.numbers.get(key, 0), _distinct(request))
+                if key not in wanted.requests:
+                    new.append(key)
+                    wanted.models[key] = request.model
+                    wanted.requests[key] = Request(
+                        content,
+                        request.params,
+                        (),
+                        stop,
+                        model.template_args,
+                        keeps_special(model),
+                    )
+            first, *others = request.partition.parts(new)
+            wanted.own += first
+            wanted.others += others
+            keys.append(own)
+        return keys, wanted
+
     def _draw_missing(
         self,
-        model_name: str,
-        requests: Mapping[str, Request],
+        requests: Sequence[DrawRequest],
+        wanted: _Wanted,
         samples: dict[str, list[StoredSample]],
-        k: int,
-        partition: SamplePartition,
     ) -> dict[str, set[int]]:
-        """Extend every list of ``samples`` to k, and store after each engine call.
+        """Extend every list of ``samples`` to the number wanted, and store after each engine call.
 
         Returns:
             The indices that were drawn here, by key.
         """
         drawn: dict[str, set[int]] = {}
-        missing = sum(k - len(found) for found in samples.values())
+        missing = sum(number - len(samples[key]) for key, number in wanted.numbers.items())
         if not missing:
             return drawn
-        parts = partition.parts(list(requests))
-        tokens = next(iter(requests.values())).params.max_tokens
-        engine = self._engine(model_name)
+        model_name = requests[0].model
+        tokens = max(request.params.max_tokens for request in requests)
         most = most_samples(self._samples_a_call, tokens)
-        size = partition.call_size(missing, min(most, most_a_call(self._models[model_name], most)))
-        thinking = self._models[model_name].thinking
+        most = min(most, most_a_call(self._models[model_name], most))
+        size = min(request.partition.call_size(missing, most) for request in requests)
+        engine = self._engine(model_name)
         while True:
-            self._take_new(samples, k)
-            calls = _next_call(parts, samples, k, size)
+            self._take_new(samples, wanted.numbers)
+            calls = _next_call(wanted.parts, samples, wanted.numbers, size)
             if not calls:
                 return drawn
             started = time.monotonic()
             completions = engine.generate(
                 [
                     dataclasses.replace(
-                        requests[key], seeds=tuple(sample_seed(key, index) for index in indices)
+                        wanted.requests[key],
+                        seeds=tuple(sample_seed(key, index) for index in indices),
                     )
                     for key, indices in calls.items()
                 ]
@@ -199,14 +290,42 @@ class Sampler:
             self.totals[model_name].generate_seconds += time.monotonic() - started
             for (key, indices), completion in zip(calls.items(), completions, strict=True):
                 drawn.setdefault(key, set()).update(indices)
-                for sample in _stored(key, indices, completion, model_name, thinking):
+                name = wanted.models[key]
+                for sample in _stored(key, indices, completion, name, self._models[name].thinking):
                     self._store.add(sample)
                     samples[key].append(sample)
             self._store.flush()
 
-    def _take_new(self, samples: dict[str, list[StoredSample]], k: int) -> None:
+    def _results(
+        self,
+        request: DrawRequest,
+        keys: Sequence[str],
+        samples: Mapping[str, Sequence[StoredSample]],
+        drawn: dict[str, set[int]],
+    ) -> list[DrawResult]:
+        """Return the results of one request, which is charged for the samples left in ``drawn``."""
+        distinct = _distinct(request)
+        thinking = self._models[request.model].thinking
+        results = []
+        for key in keys:
+            here = {index for index in drawn.get(key, ()) if index < distinct}
+            if here:  # the next equal prompt reuses all of it
+                drawn[key] -= here
+            result = _result(samples[key][:distinct], here, thinking, repeats=request.k // distinct)
+            self._count(request.model, result, new_prompt=bool(here))
+            results.append(result)
+        return results
+
+    def _seconds_of(self, requests: Sequence[DrawRequest]) -> tuple[float, float]:
+        """Return the seconds of loading and of generating so far of the requests' models."""
+        totals = [self.totals[name] for name in dict.fromkeys(r.model for r in requests)]
+        return sum(t.load_seconds for t in totals), sum(t.generate_seconds for t in totals)
+
+    def _take_new(self, samples: dict[str, list[StoredSample]], wanted: Mapping[str, int]) -> None:
         """Extend the lists by the samples that others stored since the last lookup."""
-        new = self._store.lookup_new({key: k for key, found in samples.items() if len(found) < k})
+        new = self._store.lookup_new(
+            {key: wanted[key] for key, found in samples.items() if len(found) < wanted[key]}
+        )
         # A sample after a gap (the shard before it is not visible yet) is drawn again. This is rare
         # and costs only time.
         for key, found in new.items():
@@ -220,9 +339,17 @@ class Sampler:
             if _same_engine(self._loaded[0], model):
                 return self._loaded[1]
             self._unload()
+        for failed, error in self._not_loadable:
+            if _same_engine(failed, model):
+                raise error
         started = time.monotonic()
-        engine = self._engine_factory(model)
-        self.totals[model_name].load_seconds += time.monotonic() - started
+        try:
+            engine = self._engine_factory(model)
+        except EngineError as error:
+            self._not_loadable.append((model, error))
+            raise
+        finally:
+            self.totals[model_name].load_seconds += time.monotonic() - started
         self._loaded = (model, engine)
         return engine
 
@@ -242,6 +369,15 @@ class Sampler:
 def most_samples(samples: int, max_tokens: int) -> int:
     """Return the samples of one engine call: ``samples``, fewer if each may be long."""
     return min(samples, max(FEWEST_A_CALL, TOKENS_A_CALL // max(1, max_tokens)))
+
+
+def _distinct(request: DrawRequest) -> int:
+    """Return how many samples of a prompt differ: at temperature 0 all are equal."""
+    return request.k if request.params.temperature > 0 else 1
+
+
+def _new_tokens(result: DrawResult) -> int:
+    return result.prompt_tokens + result.decode_tokens - result.reused_tokens
 
 
 def _result(
@@ -304,7 +440,7 @@ def _same_engine(a: ModelConfig, b: ModelConfig) -> bool:
 def _next_call(
     parts: Sequence[Sequence[str]],
     samples: Mapping[str, Sequence[StoredSample]],
-    k: int,
+    wanted: Mapping[str, int],
     size: int,
 ) -> dict[str, range]:
     """Return the next ``size`` missing samples: their indices by key.
@@ -316,8 +452,8 @@ def _next_call(
     for number, part in enumerate(parts):
         for key in part:
             there = len(samples[key])
-            if there < k and room > 0:
-                calls[key] = range(there, min(k, there + room))
+            if there < wanted[key] and room > 0:
+                calls[key] = range(there, min(wanted[key], there + room))
                 room -= len(calls[key])
         if calls and number == 0:
             break  # peers in step have finished their parts when the own part is done

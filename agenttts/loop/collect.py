@@ -45,15 +45,19 @@ def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
     """Return the GPU-seconds of all attempts together.
 
     An attempt without a recorded end counts until the next one began. This is an upper bound,
-    because its node was lost at some time before that. The last attempt counts until ``now``.
+    because its node was lost at some time before that. The last attempt counts until ``now``. If
+    trials began together in one job, each counts its part.
     """
     total = 0.0
     for attempt, following in zip_longest(attempts, attempts[1:]):
+        if attempt.gpu_seconds is not None:
+            total += attempt.gpu_seconds
+            continue
         seconds = attempt.seconds
         if attempt.finished is None:
             end = datetime.fromisoformat(following.started) if following else now
             seconds = (end - datetime.fromisoformat(attempt.started)).total_seconds()
-        total += attempt.gpus * max(0.0, seconds)
+        total += attempt.gpus * max(0.0, seconds) / max(1, attempt.together)
     return total
 
 

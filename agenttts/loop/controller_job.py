@@ -193,6 +193,7 @@ def make_controller(run: RunDirectory, start: str = "") -> Controller:
             settle_seconds=scheduler.settle_seconds,
             max_preemptions=profile.max_preemptions,
             max_timeouts=profile.max_timeouts,
+            trials_per_job=profile.trials_per_job,
             retry_pauses=tuple(profile.retry_pauses),
         ),
         served,

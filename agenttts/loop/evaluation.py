@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Protocol
 
 from agenttts.dispatch.attempts import (
@@ -35,14 +36,15 @@ from agenttts.files.atomic import atomic_write_parquet
 from agenttts.files.trouble import PATIENCE_S, FilePatience, passing_trouble
 from agenttts.loop.collect import failed_row, finished_row
 from agenttts.loop.job_builder import JobBuilder
+from agenttts.loop.job_lists import job_lists
 from agenttts.loop.strays import end_strays
 from agenttts.loop.verdicts import ends_its_job, last_word, look_anew, verdict_of
 from agenttts.run.directory import RunDirectory, RunGone
 from agenttts.run.examples import ExamplesGuard
-from agenttts.run.journal import NEVER_SUBMITTED, Journal, TrialProgress
+from agenttts.run.journal import IN_SHARED_JOB, NEVER_SUBMITTED, Journal, TrialProgress
 from agenttts.run.rows import row_from_json, row_to_json
 from agenttts.tables.schema import TrialRow, TrialState, trials_frame
-from agenttts.trial.result import read_result
+from agenttts.trial.result import read_fault, read_result
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class EvaluationSettings:
         max_preemptions: The most preemptions of a trial.
         max_timeouts: How many times a trial that reached its time limit goes on from its samples.
         retry_pauses: Seconds before a trial's second start, its third, ...
+        trials_per_job: The most trials that one job evaluates together.
     """
 
     max_attempts: int
@@ -74,6 +77,7 @@ class EvaluationSettings:
     max_preemptions: int = 20
     max_timeouts: int = 1
     retry_pauses: tuple[float, ...] = ()
+    trials_per_job: int = 1
 
 
 class ServerLifecycle(Protocol):
@@ -170,7 +174,7 @@ class Evaluation:
                 if self._may_appear_late(now):
                     self.end_strays()
                 due = [t for t in waiting if t.batch is None and self._may_start(t, now)]
-                live = sum(t.batch is not None for t in waiting)
+                live = len({(t.batch, t.position) for t in waiting if t.batch is not None})
                 self._submit(due, live)
                 trouble = None
                 files.passed()
@@ -237,19 +241,23 @@ class Evaluation:
             cancel: Cancel the jobs that are found.
         """
         for batch in {t.batch for t in trials if t.batch and not t.job_id}:
-            members = [self._journal.state.trials[t] for t in self._journal.state.batches[batch]]
-            requests = [self._request(member) for member in members]
+            lists = [self._progress(names) for names in self._journal.state.batches[batch]]
+            requests = [self._request(members, lists) for members in lists]
             found = self._scheduler.find(batch, requests)
             if cancel:
                 self._scheduler.cancel(found.values())
             if found:
                 log.info("adopted %d jobs of batch %s", len(found), batch)
-                self._journal.append("submitted", batch=batch, jobs=found)
-            lost = [m.planned.trial for m in members if m.planned.trial not in found]
-            lost = [t for t in lost if self._journal.state.trials[t].row is None]
+                jobs = _by_trial(found, lists)
+                self._journal.append("submitted", batch=batch, jobs=jobs)
+            missing = [members for members in lists if _name(members) not in found]
+            lost = [t.planned.trial for members in missing for t in members if t.row is None]
             if lost:
-                self._scheduler.withdraw(batch, requests, lost)
+                self._scheduler.withdraw(batch, requests, [_name(members) for members in missing])
                 self._journal.append("lost", trials=lost, reason=NEVER_SUBMITTED)
+
+    def _progress(self, trials: Iterable[str]) -> list[TrialProgress]:
+        return [self._journal.state.trials[trial] for trial in trials]
 
     def _may_appear_late(self, now: datetime) -> bool:
         """Return whether jobs may still appear of a submission that was recorded as lost."""
@@ -261,7 +269,7 @@ class Evaluation:
 
         Nothing uses their results, or another job computes the same.
         """
-        known = [t.job_id for t in self._journal.state.unfinished() if t.job_id]
+        known = _jobs(self._journal.state.unfinished())
         end_strays(self._journal, self._scheduler, self._builder.tokens, known)
 
     def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
@@ -306,7 +314,7 @@ class Evaluation:
         failed = None
         jobs: list[str] | None = []
         try:
-            jobs = self._scheduler.avoid([t.job_id for t in state.unfinished() if t.job_id], nodes)
+            jobs = self._scheduler.avoid(_jobs(state.unfinished()), nodes)
         except MissingRequirement as error:
             log.warning("jobs that wait are not kept off %s: %s", ", ".join(nodes), error)
             failed = str(error)
@@ -319,15 +327,23 @@ class Evaluation:
         if not pending or free_slots <= 0:
             return
         nodes = self._nodes_to_exclude()
-        requests = [(t, replace(self._request(t), exclude=nodes)) for t in pending[:free_slots]]
-        requests.sort(key=lambda pair: pair[1].gpus)  # stable: trial order within a class
-        for _, group in groupby(requests, key=lambda pair: pair[1].gpus):
-            members = list(group)
-            names = [t.planned.trial for t, _ in members]
+        lists = job_lists(pending, self._settings.trials_per_job, self._builder.gpus)
+        pairs = [
+            (members, replace(self._request(members, lists), exclude=nodes))
+            for members in lists[:free_slots]
+        ]
+        for _, group in groupby(pairs, key=lambda pair: pair[1].gpus):
             batch = f"{self._builder.tokens[0]}-{len(self._journal.state.batches)}"
-            self._journal.append("submitting", batch=batch, trials=names)
-            jobs = self._start_jobs(batch, [request for _, request in members])
-            self._journal.append("submitted", batch=batch, jobs=jobs)
+            started, requests = zip(*group, strict=True)
+            names = [[t.planned.trial for t in members] for members in started]
+            self._journal.append(
+                "submitting",
+                batch=batch,
+                trials=[t for trials in names for t in trials],
+                lists=names,
+            )
+            found = self._start_jobs(batch, requests)
+            self._journal.append("submitted", batch=batch, jobs=_by_trial(found, started))
 
     def _start_jobs(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         """Submit jobs; if the cluster has no other nodes, submit without exclusions."""
@@ -350,8 +366,7 @@ class Evaluation:
 
     def _collect(self, trials: Sequence[TrialProgress]) -> bool:
         """Finish every trial that has ended; return whether there was one."""
-        submitted = [t for t in trials if t.row is None and t.job_id]
-        statuses = self._scheduler.poll([t.job_id for t in submitted if t.job_id])
+        statuses = self._scheduler.poll(_jobs([t for t in trials if t.row is None]))
         changed = False
         for progress in (t for t in trials if t.row is None):
             status = statuses.get(progress.job_id or "")
@@ -365,16 +380,21 @@ class Evaluation:
         completing = status is not None and status.completing
         if lives and not completing:
             self._ended.pop(progress.job_id or "", None)
-        if (status is None and not directory.exists()) or (lives and not completing):
+        if status is None and not directory.exists():
+            return False
+        # In a job of several trials, a trial may have ended while the job goes on.
+        if lives and not completing and progress.together == 1:
             return False
         look_anew(directory)
         output = read_result(directory, patient=True)
+        attempts = self._counted_attempts(progress)
+        last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
         if output is not None:
+            if lives and progress.together > 1 and last is not None and last.finished is None:
+                return False  # the job is about to record what the trial used
             return self._finish(progress, finished_row(self._run.name, progress, output, directory))
         if status is None:
             return False
-        attempts = self._counted_attempts(progress)
-        last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
         if lives and not ends_its_job(last):
             return False
         word = last_word(last, status)
@@ -389,6 +409,9 @@ class Evaluation:
             verdict = Verdict(TrialState.INFRA_FAILED, True, False, gone)
         if verdict.state in (TrialState.FAILED, TrialState.INFRA_FAILED):
             self._check_examples([progress])
+        if self._may_be_of_another_trial(progress, verdict, directory):
+            self._try_alone(progress, verdict, len(read_attempts(directory, patient=True)))
+            return False
         goes_on = word is not None and self._may_go_on(word, attempts)
         if (verdict.retry or goes_on) and self._may_retry(verdict.state, progress, attempts):
             log.warning(
@@ -407,6 +430,39 @@ class Evaluation:
         error = self._final_words(verdict, progress, attempts)
         row = failed_row(self._run.name, progress, verdict.state, error, directory)
         return self._finish(progress, row, **_where(verdict, status, word))
+
+    def _may_be_of_another_trial(
+        self, progress: TrialProgress, verdict: Verdict, directory: Path
+    ) -> bool:
+        """Return whether another trial of the same job may have caused this end.
+
+        It may not if the trial itself recorded its fault. An end for which nobody is known to be at
+        fault counts from the second time on: the first time it may have been the machine's.
+        """
+        if progress.together == 1 or read_fault(directory) is not None:
+            return False
+        if verdict.state is TrialState.INFRA_FAILED:
+            seen_before = progress.submissions >= min(2, self._settings.max_attempts)
+            return seen_before and not verdict.exclude_node
+        return verdict.state in (TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT)
+
+    def _try_alone(self, progress: TrialProgress, verdict: Verdict, attempts: int) -> None:
+        """Give a trial a job of its own: that of several trials may have ended by another's fault.
+
+        Its attempts so far do not count against its limits.
+        """
+        trial = progress.planned.trial
+        log.warning(
+            "%s: its job of %d trials ended (%s: %s); the trial is started again by itself",
+            trial, progress.together, verdict.state, verdict.explanation,
+        )  # fmt: skip
+        self._journal.append(
+            "lost",
+            trials=[trial],
+            reason=IN_SHARED_JOB,
+            why=verdict.explanation,
+            earlier={trial: attempts},
+        )
 
     def _counted_attempts(self, progress: TrialProgress) -> list[Attempt]:
         """Return the trial's attempts that count against its limits."""
@@ -492,7 +548,7 @@ class Evaluation:
         state = self._journal.state
         self.release()
         # Jobs come first, so that they end even if nothing can be written (e.g. on a full disk).
-        self._scheduler.cancel([t.job_id for t in state.unfinished() if t.job_id])
+        self._scheduler.cancel(_jobs(state.unfinished()))
         self._adopt(state.unfinished(), cancel=True)
         self.end_strays()
         for progress in state.unfinished():
@@ -511,7 +567,7 @@ class Evaluation:
                 "the served model could not be let go (%s): it ends when its lease has", error
             )
         unfinished = self._journal.state.unfinished()
-        self._scheduler.cancel([t.job_id for t in unfinished if t.job_id])
+        self._scheduler.cancel(_jobs(unfinished))
         for progress in unfinished:
             directory = self._run.trial(progress.planned.trial)
             row = failed_row(self._run.name, progress, TrialState.CANCELLED, reason, directory)
@@ -522,19 +578,57 @@ class Evaluation:
         if self._server is not None:
             self._server.release()
 
-    def _request(self, progress: TrialProgress) -> JobRequest:
-        trials = [trial.planned for trial in self._journal.state.trials.values()]
-        iteration = progress.planned.iteration
-        request = self._builder.request(
-            progress.planned, [trial for trial in trials if trial.iteration == iteration]
+    def _request(
+        self, members: Sequence[TrialProgress], lists: Sequence[Sequence[TrialProgress]]
+    ) -> JobRequest:
+        """Return the job of a list of trials, one of the ``lists`` that are started together."""
+        others = [[t.planned for t in other] for other in self._beside(members, lists)]
+        return self._builder.request(
+            [t.planned for t in members], others, [t.earlier_attempts for t in members]
         )
-        return replace(request, earlier_attempts=progress.earlier_attempts)
+
+    def _beside(
+        self, members: Sequence[TrialProgress], lists: Sequence[Sequence[TrialProgress]]
+    ) -> list[Sequence[TrialProgress]]:
+        """Return the jobs of the iteration, in the order of their first trials.
+
+        A trial that is in none of the lists counts as a job of its own.
+        """
+        iteration = members[0].planned.iteration
+        listed = {t.planned.trial for trials in lists for t in trials}
+        single: list[Sequence[TrialProgress]] = [
+            [t]
+            for t in self._journal.state.trials.values()
+            if t.planned.iteration == iteration and t.planned.trial not in listed
+        ]
+        mine = [trials for trials in lists if trials[0].planned.iteration == iteration]
+        return sorted([*single, *mine], key=_name)
 
     def write_table(self) -> None:
         """Write the table of trials from the journal."""
         rows = [row_from_json(t.row) for t in self._journal.state.trials.values() if t.row]
         names = list(dict.fromkeys(name for row in rows for name in row.metrics))
         atomic_write_parquet(self._run.trials_file, trials_frame(rows, names))
+
+
+def _name(members: Sequence[TrialProgress]) -> str:
+    """Return the name under which a list of trials is submitted: that of its first trial."""
+    return members[0].planned.trial
+
+
+def _jobs(trials: Iterable[TrialProgress]) -> list[str]:
+    """Return the jobs of trials, each once."""
+    return list(dict.fromkeys(t.job_id for t in trials if t.job_id))
+
+
+def _by_trial(jobs: Mapping[str, str], lists: Iterable[Sequence[TrialProgress]]) -> dict[str, str]:
+    """Return the job of each trial, of jobs by the first trial of each list."""
+    return {
+        trial.planned.trial: jobs[_name(members)]
+        for members in lists
+        if _name(members) in jobs
+        for trial in members
+    }
 
 
 def _where(verdict: Verdict, status: JobStatus, last: Attempt | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Make the job that evaluates a planned trial.
+"""Make the jobs that evaluate planned trials.
 
-That is its spec on disk, its command and its name in the queue.
+A job is the specs of its trials on disk, a command and a name in the queue.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agenttts.dispatch.apptainer import (
     container_env,
     exec_command,
 )
-from agenttts.dispatch.base import JobRequest
+from agenttts.dispatch.base import JobRequest, JobTrial
 from agenttts.dispatch.node.scratch import CompileCache
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_json
@@ -31,6 +31,7 @@ from agenttts.spec import JobSpec
 from agenttts.spec.paths import places_of_options
 from agenttts.tables.schema import AFTER_SEARCH
 from agenttts.tasks.user_tasks import frozen_name
+from agenttts.trial.command import MODULE, TrialCommand
 from agenttts.trial.result import read_result
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
@@ -41,30 +42,33 @@ def is_place(option: Any) -> bool:
 
 
 def sample_partitions(
-    planned: PlannedTrial, together: Sequence[PlannedTrial], at_once: int
+    planned: PlannedTrial, jobs: Sequence[Sequence[PlannedTrial]], at_once: int
 ) -> dict[str, SamplePartition]:
-    """Return, by stage, the trial's part of prompts that it shares with other trials.
+    """Return, by stage, the trial's part of prompts that other jobs draw samples for, too.
 
-    The other trials are planned ``together`` with it and draw samples for the same prompts. Prompts
-    are certainly the same if all choices of earlier stages and the stage's model are equal.
+    Prompts are certainly the same if all choices of earlier stages and the stage's model are equal.
 
     Args:
         planned: The trial.
-        together: The trials of its batch, including itself.
-        at_once: The most trials that run at a time.
+        jobs: The trials of each job that is started with it, its own included.
+        at_once: The most jobs that run at a time.
     """
     found: dict[str, SamplePartition] = {}
     choices = planned.allocation.choices
-    for number, choice in enumerate(choices):
+    own = next(number for number, trials in enumerate(jobs) if planned in trials)
+    for stage, choice in enumerate(choices):
         alike = [
-            other.trial
-            for other in together
-            if other.allocation.choices[:number] == choices[:number]
-            and other.allocation.choices[number].model == choice.model
+            number
+            for number, trials in enumerate(jobs)
+            if any(
+                other.allocation.choices[:stage] == choices[:stage]
+                and other.allocation.choices[stage].model == choice.model
+                for other in trials
+            )
         ]
         peers = min(len(alike), at_once)
         if peers > 1:
-            found[choice.stage] = SamplePartition(alike.index(planned.trial) % peers, peers)
+            found[choice.stage] = SamplePartition(alike.index(own) % peers, peers)
     return found
 
 
@@ -121,88 +125,119 @@ class JobBuilder:
         self._container = container
         self._env = dict(env)
 
-    def request(self, planned: PlannedTrial, together: Sequence[PlannedTrial]) -> JobRequest:
-        """Return the job of a trial, and write the trial's spec where the job reads it.
+    def gpus(self, planned: PlannedTrial) -> int:
+        """Return the GPUs that a trial needs.
 
-        The spec has the same bytes every time.
+        Stages run one after the other, so it needs those of its largest model.
+        """
+        return max(model.gpus for model in self._models_of([planned]).values())
+
+    def request(
+        self,
+        trials: Sequence[PlannedTrial],
+        jobs: Sequence[Sequence[PlannedTrial]],
+        earlier_attempts: Sequence[int],
+    ) -> JobRequest:
+        """Return the job of a list of trials, and write the trials' specs where the job reads them.
+
+        A spec has the same bytes every time.
 
         Args:
-            planned: The trial.
-            together: The trials that were planned with it, including itself.
+            trials: The trials, at least one.
+            jobs: The trials of each job that is started with it, its own included.
+            earlier_attempts: How many attempts of each trial do not count against its limits.
         """
+        specs = [self._write_spec(planned, jobs) for planned in trials]
+        members = tuple(
+            JobTrial(spec.parent, earlier)
+            for spec, earlier in zip(specs, earlier_attempts, strict=True)
+        )
+        if len(trials) == 1:
+            command = TrialCommand(tuple(specs))
+        else:
+            command = TrialCommand(tuple(specs), self._worker_directory(trials[0]))
+        models = self._models_of(trials)
+        return JobRequest(
+            trial=trials[0].trial,
+            directory=command.notes or specs[0].parent,
+            command=self._command(command, models),
+            env=self._environment(),
+            gpus=max(self.gpus(planned) for planned in trials),
+            name=f"{_label(trials)}-{self._run.name}",
+            comment=f"agenttts run={self._run.name} iteration={trials[0].iteration} "
+            f"{_described(trials)}",
+            cache=self._cache,
+            needs=self._needs(specs, trials[0].source, models),
+            trials=members,
+        )
+
+    def _models_of(self, trials: Sequence[PlannedTrial]) -> dict[str, ModelConfig]:
+        names = [choice.model for planned in trials for choice in planned.allocation.choices]
+        return {name: self._models[name] for name in dict.fromkeys(names)}
+
+    def _worker_directory(self, first: PlannedTrial) -> Path:
+        """Return the directory of the job of several trials of which this is the first."""
+        directory = self._run.worker(first.trial)
+        directory.parent.mkdir(exist_ok=True)
+        directory.mkdir(exist_ok=True)
+        return directory
+
+    def _write_spec(self, planned: PlannedTrial, jobs: Sequence[Sequence[PlannedTrial]]) -> Path:
+        """Write a trial's spec, unless it is there; return the file."""
         directory = self._run.trial(planned.trial)
         # The run's directory is never made here: a run that was removed or moved stays so.
         directory.parent.mkdir(exist_ok=True)
         directory.mkdir(exist_ok=True)
-        after = planned.source in AFTER_SEARCH
-        names = dict.fromkeys(choice.model for choice in planned.allocation.choices)
-        at_once = min(self._at_once, len(together))
-        models = {name: with_rate_share(self._models[name], at_once) for name in names}
-        samples = self._samples
         spec_file = directory / SPEC_FILE
         # The spec must not change under a job that already runs, and a result belongs to the spec
         # that it was made by.
-        if read_result(directory) is None:
-            trial = TrialSpec(
-                run=self._run.name,
-                trial=planned.trial,
-                allocation=planned.allocation,
-                task=frozen_name(self._spec.task.name, self._run.task_source),
-                examples=str(self._run.examples_of(planned.source)),
-                seed=self._spec.search.seed,
-                decode_tokens={name: s.decode_tokens for name, s in self._spec.stages.items()},
-                models=models,
-                directory=str(directory),
-                samples=str(samples),
-                options=self._spec.task.options,
-                task_source=str(self._run.task_source) if self._run.task_source.is_dir() else None,
-                code_on_host=self._spec.task.run_code_on_host,
-                shares=sample_partitions(planned, together, self._at_once),
-            )
-            if not _holds(spec_file, trial):
-                atomic_write_json(spec_file, trial.to_json())
-        number = planned.trial.lstrip("t").lstrip("0") or "0"
-        stages = " ".join(str(choice) for choice in planned.allocation.choices)
-        phase = planned.source if after else f"i{planned.iteration}t"
-        return JobRequest(
+        if read_result(directory) is not None:
+            return spec_file
+        trial = TrialSpec(
+            run=self._run.name,
             trial=planned.trial,
-            directory=directory,
-            command=self._command(spec_file, models, samples),
-            env=self._environment(),
-            # Stages run one after the other: the trial holds the GPUs of its largest model.
-            gpus=max(model.gpus for model in models.values()),
-            # squeue shows eight characters of a name by default: iteration and trial come first.
-            name=f"{phase}{number}-{self._run.name}",
-            comment=f"agenttts run={self._run.name} iteration={planned.iteration} "
-            f"trial={planned.trial} {stages.replace('×', 'x')}",
-            cache=self._cache,
-            needs=self._needs(spec_file, planned.source, models),
+            allocation=planned.allocation,
+            task=frozen_name(self._spec.task.name, self._run.task_source),
+            examples=str(self._run.examples_of(planned.source)),
+            seed=self._spec.search.seed,
+            decode_tokens={name: s.decode_tokens for name, s in self._spec.stages.items()},
+            models={
+                name: with_rate_share(model, min(self._at_once, len(jobs)))
+                for name, model in self._models_of([planned]).items()
+            },
+            directory=str(directory),
+            samples=str(self._samples),
+            options=self._spec.task.options,
+            task_source=str(self._run.task_source) if self._run.task_source.is_dir() else None,
+            code_on_host=self._spec.task.run_code_on_host,
+            shares=sample_partitions(planned, jobs, self._at_once),
         )
+        if not _holds(spec_file, trial):
+            atomic_write_json(spec_file, trial.to_json())
+        return spec_file
 
     def _needs(
-        self, spec_file: Path, source: str, models: Mapping[str, ModelConfig]
+        self, specs: Sequence[Path], source: str, models: Mapping[str, ModelConfig]
     ) -> tuple[Path, ...]:
-        """Return the files that the node must see before the trial starts there."""
-        needs = [spec_file, self._run.examples_of(source)]
+        """Return the files that the node must see before the trials start there."""
+        needs = [*specs, self._run.examples_of(source)]
         if self._container is not None:
             needs.append(self._container.image)
         needs += [model.files for model in models.values() if model.files is not None]
         return tuple(needs)
 
-    def _command(
-        self, spec_file: Path, models: Mapping[str, ModelConfig], samples: Path
-    ) -> tuple[str, ...]:
+    def _command(self, trials: TrialCommand, models: Mapping[str, ModelConfig]) -> tuple[str, ...]:
         if self._container is None:
-            return (sys.executable, "-m", "agenttts.trial", str(spec_file))
+            return (sys.executable, *MODULE, *trials.arguments())
         paths = [str(model.files) for model in models.values() if model.files is not None]
         paths += [str(p) for m in models.values() for p in places_of_options(m.options).values()]
         # Task options that name a path, such as an embedding model.
         paths += [v for v in self._spec.task.options.values() if is_place(v)]
         return exec_command(
             self._container,
-            ("python", "-m", "agenttts.trial", str(spec_file)),
+            ("python", *MODULE, *trials.arguments()),
             read_only=[Path(path) for path in paths if Path(path).is_absolute()],
-            writable=[self._run.path, samples],
+            writable=[self._run.path, self._samples],
         )
 
     def _environment(self) -> dict[str, str]:
@@ -212,3 +247,25 @@ class JobBuilder:
         names = key_variables(self._models)
         passed = {PASSED_VARIABLES: " ".join(names)} if names else {}
         return {**container_env({**OFFLINE, **CACHES, **self._env}), **passed}
+
+
+def _label(trials: Sequence[PlannedTrial]) -> str:
+    """Return the beginning of a job's name.
+
+    squeue shows eight characters of a name by default: iteration and first trial come first.
+    """
+    first = trials[0]
+    number = first.trial.lstrip("t").lstrip("0") or "0"
+    phase = first.source if first.source in AFTER_SEARCH else f"i{first.iteration}t"
+    more = f"+{len(trials) - 1}" if len(trials) > 1 else ""
+    return f"{phase}{number}{more}"
+
+
+def _described(trials: Sequence[PlannedTrial]) -> str:
+    """Return what a job's comment says of its trials."""
+    if len(trials) == 1:
+        stages = " ".join(str(choice) for choice in trials[0].allocation.choices)
+        return f"trial={trials[0].trial} {stages.replace('×', 'x')}"
+    models = dict.fromkeys(c.model for planned in trials for c in planned.allocation.choices)
+    names = ",".join(planned.trial for planned in trials)
+    return f"trials={names} models={','.join(models)}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from agenttts.dispatch.attempts import ATTEMPTS, Attempt
 from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.blame import AttemptEnd, Verdict, blame
-from agenttts.dispatch.node.trial_log import LOG_FILE, read_end
+from agenttts.dispatch.node.trial_log import log_of, read_end
 from agenttts.tables.schema import TrialState
 from agenttts.trial.phase import read_phase
 from agenttts.trial.result import result_problem
@@ -31,8 +31,8 @@ def verdict_of(last: Attempt | None, status: JobStatus, directory: Path) -> Verd
     problem = status.detail if status.state == "ENDED" or status.never_started else ""
     reason = f" (Slurm's reason: {status.detail})" if status.detail and not problem else ""
     if last is None or last.state is None:
-        log_text = read_end(directory / LOG_FILE, last.log_start) if last else ""
-        began = read_phase(directory) is not None
+        log_text = read_end(log_of(directory, last), last.log_start) if last else ""
+        began = read_phase(log_of(directory, last).parent if last else directory) is not None
         end = AttemptEnd(
             log=log_text, queue_state=status.state, node=node, began=began, problem=problem
         )

@@ -147,6 +147,10 @@ class RunDirectory:
         """Return the directory of a trial."""
         return self.path / "trials" / trial
 
+    def worker(self, trial: str) -> Path:
+        """Return the directory of a job of several trials, by the first of them."""
+        return self.path / "workers" / trial
+
     def spec(self) -> JobSpec:
         """Return the resolved spec that the run was launched with."""
         return load_spec(self.spec_file)

@@ -27,10 +27,11 @@ from agenttts.space import Allocation
 log = logging.getLogger(__name__)
 
 NEVER_SUBMITTED = "never submitted"
+IN_SHARED_JOB = "in a job of several trials"
 PREEMPTED = "PREEMPTED"
 TIMEOUT = "TIMEOUT"
 # Reasons for which a job is lost without a failure.
-_NO_FAILURE = (NEVER_SUBMITTED, PREEMPTED, TIMEOUT)
+_NO_FAILURE = (NEVER_SUBMITTED, PREEMPTED, TIMEOUT, IN_SHARED_JOB)
 
 
 class DamagedJournal(UserError):
@@ -58,8 +59,11 @@ class TrialProgress:
         submissions: Number of its jobs. Jobs that never began, reached their time limit or were
             preempted do not count.
         batch: Token of its last submission.
-        position: Its position in that batch.
+        position: The position of its job in that batch.
         job_id: Its job; None while there is none.
+        together: Number of trials of its job.
+        alone: Whether it has to have a job of its own, because a job of several trials ended in a
+            way that one of them may have caused.
         row: Its row of the table, once it has ended.
         preemptions: How many of its jobs were preempted.
         lost_at: When its last job was lost to a failure (ISO 8601); None after another submission.
@@ -72,6 +76,8 @@ class TrialProgress:
     batch: str | None = None
     position: int = 0
     job_id: str | None = None
+    together: int = 1
+    alone: bool = False
     row: dict[str, Any] | None = None
     preemptions: int = 0
     lost_at: str | None = None
@@ -83,7 +89,8 @@ class RunState:
     """The run's state according to the journal."""
 
     trials: dict[str, TrialProgress] = field(default_factory=dict)
-    batches: dict[str, list[str]] = field(default_factory=dict)
+    batches: dict[str, list[list[str]]] = field(default_factory=dict)
+    """The trials of each job of a batch, by the batch's token."""
     told: int = 0
     """Number of iterations whose results the searcher has been told (they are over)."""
     guidelines: list[str] = field(default_factory=list)
@@ -180,14 +187,19 @@ class _Proposed:
 class _Submitting:
     batch: str
     trials: list[str]
+    lists: list[list[str]] | None = None
+    """The trials of each job; None: a job for each trial."""
 
     def into(self, state: RunState) -> None:
-        state.batches[self.batch] = self.trials
-        for position, trial in enumerate(self.trials):
-            progress = state.trials[trial]
-            progress.batch, progress.position = self.batch, position
-            progress.submissions += 1
-            progress.job_id = progress.lost_at = None
+        lists = [[trial] for trial in self.trials] if self.lists is None else self.lists
+        state.batches[self.batch] = lists
+        for position, trials in enumerate(lists):
+            for trial in trials:
+                progress = state.trials[trial]
+                progress.batch, progress.position = self.batch, position
+                progress.together = len(trials)
+                progress.submissions += 1
+                progress.job_id = progress.lost_at = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +218,8 @@ class _Lost:
     node: str | None = None
     node_fault: bool = False
     time: AwareDatetime | None = None
+    earlier: dict[str, int] = field(default_factory=dict)
+    """Trials that have to run alone, and how many of their attempts no longer count."""
 
     def into(self, state: RunState) -> None:
         moment = self.time.isoformat() if self.time else None
@@ -219,6 +233,10 @@ class _Lost:
             progress.preemptions += self.reason == PREEMPTED
             if self.reason not in _NO_FAILURE:
                 progress.lost_at = moment
+        for trial, attempts in self.earlier.items():
+            progress = state.trials[trial]
+            progress.alone = True
+            progress.submissions, progress.earlier_attempts = 0, attempts
         if self.reason == NEVER_SUBMITTED:
             state.unanswered_at = moment
 

@@ -1,18 +1,22 @@
-"""``python -m agenttts.trial SPEC.json``: the program inside the container.
+"""``python -m agenttts.trial [--notes DIRECTORY] SPEC.json...``: the program inside the container.
 
-Exit code 0: the result is stored. 1: the trial failed, and ``fault.json`` says why. 143: it was
-told to stop (SIGTERM) and has stored the samples drawn so far.
+It evaluates the trials of the spec files side by side. ``--notes`` names the directory that gets
+notes of the current phase; by default it is the first trial's.
+
+Exit code 0: every result is stored. 1: a trial failed, and its ``fault.json`` says why. 143: the
+program was told to stop (SIGTERM) and has stored the samples drawn so far.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from types import FrameType
 
 from agenttts.inference.engine_process import create_engine
-from agenttts.trial.run import run_trial
+from agenttts.trial.command import TrialCommand
+from agenttts.trial.run import run_trials
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -21,14 +25,19 @@ class _Stopped(BaseException):
     """The job is being preempted, cancelled or has run out of time."""
 
 
-def main(path: Path) -> int:
-    """Run the trial of a spec file and return the exit code."""
+def main(arguments: Sequence[str]) -> int:
+    """Run the trials of spec files and return the exit code."""
+    chosen = TrialCommand.parse(arguments)
     try:
         signal.signal(signal.SIGTERM, _stop)
-        # The trial is over by now, whether it succeeded or failed. A stop signal must not interrupt
-        # the storing.
-        return run_trial(
-            path, create_engine, out=sys.stdout, err=sys.stderr, before_closing=_ignore_stops
+        return run_trials(
+            chosen.specs,
+            create_engine,
+            notes=chosen.notes,
+            out=sys.stdout,
+            err=sys.stderr,
+            # The trials are over by then. A stop signal must not interrupt the storing.
+            before_closing=_ignore_stops,
         )
     except _Stopped:
         return STOPPED
@@ -46,4 +55,4 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(sys.argv[1:]))

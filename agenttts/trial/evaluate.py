@@ -1,30 +1,33 @@
 """Evaluate one allocation, stage by stage: sample, (execute,) fuse, score.
 
-It runs inside the container, in one process per trial. Models are loaded one at a time, and only if
-the sample store lacks a sample of theirs.
+An evaluation does not draw samples itself. It is a generator that yields what it needs and is sent
+the samples. So one process can advance many trials side by side and draw the union of what they
+need (`agenttts.trial.run`).
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import polars as pl
+
 from agenttts import tasks
 from agenttts.errors import UserError, valid_names
 from agenttts.files.documents import parse_json, typed
-from agenttts.inference.base import SamplingParams
-from agenttts.inference.partition import ALONE
-from agenttts.inference.sampler import DrawResult, Sampler
+from agenttts.inference.base import Prompt, SamplingParams
+from agenttts.inference.partition import ALONE, SamplePartition
+from agenttts.inference.sampler import DrawRequest, DrawResult
 from agenttts.space import Choice
 from agenttts.tables.schema import ExampleRow, StageCuts, examples_frame
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox
-from agenttts.trial.result import TrialOutput, write_result
+from agenttts.trial.result import TrialOutput
 from agenttts.trial.spec import TrialSpec
 from agenttts.trial.toolbox import TrialToolbox, execute_samples
 
@@ -52,14 +55,26 @@ class _Usage:
         self.cut += draw.cut
 
 
-def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
-    """Run the trial and store its result; the caller closes the sampler.
+@dataclass(frozen=True)
+class StageDraw:
+    """Samples that a trial needs to go on, in the stage of number ``stage`` from 0."""
+
+    stage: int
+    request: DrawRequest
+
+
+Evaluation = Generator[StageDraw, Sequence[DrawResult], tuple[TrialOutput, pl.DataFrame]]
+"""Yields `StageDraw`, is sent the results of its request, and returns what the trial measured and
+its table of examples (`agenttts.tables.schema.examples_frame`)."""
+
+
+def evaluate(spec: TrialSpec) -> Evaluation:
+    """Evaluate a trial; the caller draws the samples, measures the seconds and stores the result.
 
     Raises:
-        agenttts.inference.base.EngineError: A model cannot be loaded or run.
-        UserError: No stage gave the main metric.
+        UserError: No stage gave the main metric, or a file cannot be used.
     """
-    if spec.task_source is not None:
+    if spec.task_source is not None and spec.task_source not in sys.path:
         sys.path.insert(0, spec.task_source)
     task = tasks.create(spec.task)
     examples = read_examples(Path(spec.examples))
@@ -68,11 +83,9 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
     outputs: list[dict[str, Any]] = [{} for _ in examples]
     rows: list[ExampleRow] = []
     cuts: list[StageCuts] = []
-    for choice in spec.allocation.choices:
-        stage = task.stage(choice.stage)
-        stage_rows, stage_cuts = _run_stage(
-            spec, stage, choice, examples, outputs, sampler, toolbox
-        )
+    for number, choice in enumerate(spec.allocation.choices):
+        stage = _Stage(number, task.stage(choice.stage), choice, spec)
+        stage_rows, stage_cuts = yield from _run_stage(stage, examples, outputs, toolbox)
         rows += stage_rows
         cuts.append(stage_cuts)
     values = _values(rows)
@@ -90,14 +103,13 @@ def evaluate(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
         reused_tokens=sum(row.reused_tokens for row in rows),
         truncated=sum(row.truncated for row in rows),
         examples=len(examples),
-        seconds=sampler.seconds(),
+        seconds={},
         score_stderr=standard_error(values[task.main_metric]),
         metrics_stderr={name: standard_error(column) for name, column in values.items()},
         cut_samples=tuple(cuts),
     )
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    write_result(Path(spec.directory), output, examples_frame(rows, names))
-    return output
+    return output, examples_frame(rows, names)
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -116,25 +128,45 @@ def read_examples(path: Path) -> list[Example]:
     return examples
 
 
+@dataclass(frozen=True)
+class _Stage:
+    """Stage ``number`` of a trial, with its choice."""
+
+    number: int
+    definition: StageDefinition
+    choice: Choice
+    spec: TrialSpec
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    def draw(
+        self, prompts: Sequence[Prompt], temperature: float, k: int, partition: SamplePartition
+    ) -> StageDraw:
+        """Return the draw of ``k`` samples of each prompt from the chosen model."""
+        params = SamplingParams(temperature, max_tokens=self.spec.decode_tokens[self.name])
+        return StageDraw(self.number, DrawRequest(self.choice.model, prompts, params, k, partition))
+
+
+_Rows = Generator[StageDraw, Sequence[DrawResult], tuple[list[ExampleRow], StageCuts]]
+
+
 def _run_stage(
-    spec: TrialSpec,
-    stage: StageDefinition,
-    choice: Choice,
+    at: _Stage,
     examples: Sequence[Example],
     outputs: list[dict[str, Any]],
-    sampler: Sampler,
     toolbox: Toolbox | None,
-) -> tuple[list[ExampleRow], StageCuts]:
+) -> _Rows:
     """Run one stage over all examples, and add its fused outputs to ``outputs``.
 
     Returns:
         The stage's rows, and how many samples were cut.
     """
-    max_tokens = spec.decode_tokens[stage.name]
+    stage, choice = at.definition, at.choice
     prompts = [stage.prompt(e, o) for e, o in zip(examples, outputs, strict=True)]
-    params = SamplingParams(temperature=stage.temperature, max_tokens=max_tokens)
-    partition = spec.shares.get(stage.name, ALONE)
-    draws = sampler.draw(choice.model, prompts, params, choice.samples, partition)
+    partition = at.spec.shares.get(stage.name, ALONE)
+    draws = yield at.draw(prompts, stage.temperature, choice.samples, partition)
     usages = [_Usage() for _ in examples]
     for usage, draw in zip(usages, draws, strict=True):
         usage.add(draw)
@@ -145,9 +177,7 @@ def _run_stage(
     parsed = _executed(stage, toolbox, parsed, examples, outputs)
     fused = [stage.fuse(p, e) for p, e in zip(parsed, examples, strict=True)]
     if choice.samples > 1:
-        _fuse_by_model(
-            stage, choice, max_tokens, examples, outputs, parsed, fused, usages, sampler, toolbox
-        )
+        yield from _fuse_by_model(at, examples, outputs, parsed, fused, usages, toolbox)
     if isinstance(stage, ExecutingStage) and toolbox is not None:
         fused = [
             stage.postprocess_fused(f, e, toolbox) for f, e in zip(fused, examples, strict=True)
@@ -158,7 +188,7 @@ def _run_stage(
         outputs[position][stage.name] = value
         rows.append(
             ExampleRow(
-                trial=spec.trial,
+                trial=at.spec.trial,
                 example=example.id,
                 stage=stage.name,
                 model=choice.model,
@@ -199,22 +229,20 @@ def _executed(
 
 
 def _fuse_by_model(
-    stage: StageDefinition,
-    choice: Choice,
-    max_tokens: int,
+    at: _Stage,
     examples: Sequence[Example],
     outputs: Sequence[Mapping[str, Any]],
     parsed: Sequence[Sequence[Any]],
     fused: list[Any],
     usages: Sequence[_Usage],
-    sampler: Sampler,
     toolbox: Toolbox | None,
-) -> None:
+) -> Generator[StageDraw, Sequence[DrawResult], None]:
     """Replace ``fused`` where the stage's own model fuses the candidates.
 
     Each fusion takes one more sample. A reply that cannot be read replaces nothing: the output that
     was fused without a model stays.
     """
+    stage = at.definition
     calls = {
         position: fusion
         for position, example in enumerate(examples)
@@ -223,8 +251,7 @@ def _fuse_by_model(
     # One draw per temperature (in practice one), so that the engine gets all its prompts at once.
     for temperature in sorted({fusion.temperature for fusion in calls.values()}):
         positions = [p for p, fusion in calls.items() if fusion.temperature == temperature]
-        params = SamplingParams(temperature=temperature, max_tokens=max_tokens)
-        draws = sampler.draw(choice.model, [calls[p].prompt for p in positions], params, 1)
+        draws = yield at.draw([calls[p].prompt for p in positions], temperature, 1, ALONE)
         values = [
             [stage.parse(draw.texts[0], examples[position])]
             for position, draw in zip(positions, draws, strict=True)

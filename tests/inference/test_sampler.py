@@ -217,8 +217,8 @@ def test_seconds_are_told_by_phase(sampler, model):
     slow = dataclasses.replace(model, options={"seconds_per_sample": 0.02})
     one = sampler(Engines(), {"m": slow})
     one.draw("m", [TREE], HOT, 5)
-    assert one.seconds()["generate"] >= 0.1
-    assert one.seconds()["load"] >= 0
+    assert one.totals["m"].generate_seconds >= 0.1
+    assert one.totals["m"].load_seconds >= 0
 
 
 MANY = [Prompt("", f"Which tree is number {number}?") for number in range(12)]

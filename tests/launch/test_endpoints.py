@@ -111,7 +111,7 @@ def test_a_wrong_option_is_the_user_s(endpoint_spec, cli):
 
 @pytest.mark.processes
 def test_a_run_on_a_server_finishes_and_leaves_no_key(endpoint_spec, server, shell, tmp_path):
-    spec = endpoint_spec(search__iterations=1, task__examples=4)
+    spec = endpoint_spec(search__iterations=0, task__examples=4)
     done = shell("launch", spec, "--wait", env={VARIABLE: KEY})
     assert done.returncode == 0, done.stderr
     run = tmp_path / "results/small"
@@ -186,8 +186,8 @@ def test_a_trial_in_a_container_gets_the_key_s_name_and_its_part_of_the_rate(
         at_once=3,
         samples=tmp_path / "samples",
     )
-    together = [planned(number) for number in range(8)]
-    request = builder.request(together[0], together)
+    jobs = [[planned(number)] for number in range(8)]
+    request = builder.request(jobs[0], jobs, [0])
     assert request.gpus == 0
     assert request.env[PASSED_VARIABLES] == VARIABLE
     assert KEY not in f"{request}"

@@ -24,8 +24,15 @@ TOGETHER = [
 ]
 
 
+def jobs(*numbers: tuple[int, ...]) -> list[list[PlannedTrial]]:
+    return [[TOGETHER[number] for number in job] for job in numbers]
+
+
+ONE_EACH = jobs((0,), (1,), (2,), (3,), (4,))
+
+
 def test_a_stage_is_shared_by_those_that_begin_alike_and_have_its_model():
-    found = [sample_partitions(trial, TOGETHER, at_once=8) for trial in TOGETHER]
+    found = [sample_partitions(trial, ONE_EACH, at_once=8) for trial in TOGETHER]
     assert [f.get("retrieval") for f in found] == [
         SamplePartition(0, 4),
         SamplePartition(1, 4),
@@ -43,7 +50,7 @@ def test_a_stage_is_shared_by_those_that_begin_alike_and_have_its_model():
 
 
 def test_no_more_parts_than_trials_run_at_once():
-    found = [sample_partitions(trial, TOGETHER, at_once=2).get("retrieval") for trial in TOGETHER]
+    found = [sample_partitions(trial, ONE_EACH, at_once=2).get("retrieval") for trial in TOGETHER]
     assert found == [
         SamplePartition(0, 2),
         SamplePartition(1, 2),
@@ -51,4 +58,17 @@ def test_no_more_parts_than_trials_run_at_once():
         SamplePartition(0, 2),
         SamplePartition(1, 2),
     ]
-    assert all(sample_partitions(trial, TOGETHER, at_once=1) == {} for trial in TOGETHER)
+    assert all(sample_partitions(trial, ONE_EACH, at_once=1) == {} for trial in TOGETHER)
+
+
+def test_the_trials_of_one_job_have_one_part():
+    together = jobs((0, 3), (1, 2), (4,))
+    found = [sample_partitions(trial, together, at_once=8) for trial in TOGETHER]
+    assert [f.get("retrieval") for f in found] == [
+        SamplePartition(0, 3),
+        SamplePartition(1, 3),
+        None,
+        SamplePartition(0, 3),
+        SamplePartition(2, 3),
+    ]
+    assert [f.get("answer") for f in found] == [None] * 5, "both that share it are in one job"

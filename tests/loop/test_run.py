@@ -82,7 +82,7 @@ def test_trials_at_once_share_the_drawing_and_score_as_one_after_the_other(
     planned = [trial.planned for trial in trials]
     expected = {
         one.trial: sample_partitions(
-            one, [other for other in planned if other.iteration == one.iteration], 3
+            one, [[other] for other in planned if other.iteration == one.iteration], 3
         )
         for one in planned
     }

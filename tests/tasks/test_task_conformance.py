@@ -35,10 +35,10 @@ from agenttts.tasks.base import Example, Task, TaskConfig
 from agenttts.tasks.retrieval.prompts import format_numbers
 from agenttts.tasks.taskbench.data import TaskBenchExample
 from agenttts.tasks.taskbench.prompts import calls_json, steps_json, tools_json
-from agenttts.trial.evaluate import evaluate
 from agenttts.trial.result import TrialOutput
 from agenttts.trial.spec import TrialSpec
 from tests.support.executing import executed, perfect_chatdev, postprocessed
+from tests.support.trials import evaluated
 from tests.support.tutorial import write_files
 
 
@@ -336,7 +336,7 @@ def trial(
     (folder / "samples").mkdir()
     store = SampleStore(folder / "samples", writer="w")
     sampler = Sampler(store, spec.models, spec.seed, engine_factory=ScriptedEngine)
-    return evaluate(spec, sampler)
+    return evaluated(spec, sampler)
 
 
 def test_a_trial_of_perfect_samples_scores_1_or_what_is_measured_and_one_of_noise_0(

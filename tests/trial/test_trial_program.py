@@ -21,7 +21,7 @@ from agenttts.inference.engine_process import create_engine
 from agenttts.inference.partition import SamplePartition
 from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import Fault, read_fault, read_result
-from agenttts.trial.run import run_trial
+from agenttts.trial.run import run_trials
 from agenttts.trial.spec import PROTOCOL, SPEC_FILE, TrialSpec
 from tests.support.waiting import until
 
@@ -41,7 +41,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def run_here(spec: TrialSpec) -> tuple[int, str]:
     """Exit code and standard error of what the program does, in this process."""
     err = io.StringIO()
-    code = run_trial(Path(spec.directory) / SPEC_FILE, create_engine, out=io.StringIO(), err=err)
+    code = run_trials([Path(spec.directory) / SPEC_FILE], create_engine, out=io.StringIO(), err=err)
     return code, err.getvalue()
 
 

@@ -1,8 +1,8 @@
-"""The job on the node: checks the node, runs the trial's command, records the outcome.
+"""The job on the node: checks the node, runs the command of its trials, records the outcome.
 
 It runs on the host's Python under submitit (it must be able to call ``scontrol``); the child is
-usually ``apptainer exec ... python -m agenttts.trial``. Each start is a record
-(`agenttts.dispatch.attempts`); how it ended is for `agenttts.dispatch.blame` to say.
+usually ``apptainer exec ... python -m agenttts.trial``. Each start is a record of each trial
+(`agenttts.dispatch.attempts`). `agenttts.dispatch.blame` decides what its end means.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,9 +25,10 @@ import submitit
 from submitit.core.utils import UncompletedJobError
 
 from agenttts.dispatch.apptainer import SCRATCH, granted_devices, passed_variables
-from agenttts.dispatch.attempts import Attempt, count_state, read_attempts, write_attempt
-from agenttts.dispatch.base import JobRequest
+from agenttts.dispatch.attempts import Attempt, count_state, read_attempts
+from agenttts.dispatch.base import JobRequest, JobTrial
 from agenttts.dispatch.blame import AttemptEnd, Stop, Verdict, blame
+from agenttts.dispatch.node.job_attempts import JobAttempts, now
 from agenttts.dispatch.node.limits import Limits, Overrun, Watch
 from agenttts.dispatch.node.preflight import SCRATCH_BYTES, node_problem
 from agenttts.dispatch.node.progress import TrialSight
@@ -40,25 +42,29 @@ from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.processes import oom_kills
 from agenttts.tables.schema import TrialState
 from agenttts.trial.phase import PHASE_FILE, read_phase
-from agenttts.trial.result import FAULT_FILE, read_fault, read_result
+from agenttts.trial.result import FAULT_FILE, MARKER_FILE, read_fault, read_result
 
 # submitit counts a preemption of a short job as a time-out. Its limit is therefore switched off,
 # and the jobs count time-outs themselves.
 UNLIMITED_REQUEUES = 10**6
 _PR_SET_PDEATHSIG = 1
-# Between looks at whether a trial makes progress.
+# Between looks at whether the trials make progress.
 _LOOK_S = 5.0
+# Between looks at which of several trials have ended.
+_LOOK_AT_TRIALS_S = 1.0
 # Loaded here, not between fork and exec: there another thread's lock on the loader would never be
 # released.
 _LIBC = ctypes.CDLL(None)
 
 
 class TrialJob:
-    """What submitit runs: the trial's command, once to its end.
+    """What submitit runs: the command of its trials, once to its end.
 
     ``limit_seconds`` is the job's time limit. A job that reaches it is requeued up to
     ``max_timeouts`` times; the next attempt continues from the stored samples. Without ``requeue``
-    the controller submits the next attempt. ``needs`` are the files that the trial reads.
+    the controller submits the next attempt. ``needs`` are the files that the trials read.
+    ``trials`` are the trials; if there are none, the job's directory is that of its one trial, of
+    which ``earlier_attempts`` attempts do not count.
     """
 
     # Of jobs that an older version has pickled into the queue.
@@ -66,6 +72,10 @@ class TrialJob:
     limits = Limits()
     earlier_attempts = 0
     requeue = True
+    trials: tuple[JobTrial, ...] = ()
+
+    _records: JobAttempts | None = None
+    _log_start = _oom_kills = 0
 
     def __init__(
         self,
@@ -81,6 +91,7 @@ class TrialJob:
         limits: Limits | None = None,
         earlier_attempts: int = 0,
         requeue: bool = True,
+        trials: tuple[JobTrial, ...] = (),
     ) -> None:
         self.directory = directory
         self.command = command
@@ -94,30 +105,52 @@ class TrialJob:
         self.limits = limits or Limits()
         self.earlier_attempts = earlier_attempts
         self.requeue = requeue
+        self.trials = trials
         self._child: subprocess.Popen[bytes] | None = None
-        self._attempt: Attempt | None = None
-        self._log_start = self._oom_kills = 0
 
     @classmethod
     def of(cls, request: JobRequest, profile: Profile) -> TrialJob:
         """The job of a request under a profile."""
         return cls(**job_settings(request, profile))
 
+    @property
+    def all_trials(self) -> tuple[JobTrial, ...]:
+        """The trials of the job, at least one."""
+        return self.trials or (JobTrial(self.directory, self.earlier_attempts),)
+
+    @property
+    def _several(self) -> bool:
+        return len(self.all_trials) > 1
+
+    @property
+    def _attempts(self) -> JobAttempts:
+        """The attempts of this start."""
+        if self._records is None:
+            self._records = JobAttempts(
+                self._job_id(), _node(), self.gpus, self.directory, self._say
+            )
+        return self._records
+
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_child": None, "_attempt": None}
+        return {**self.__dict__, "_child": None, "_records": None}
 
     def __call__(self) -> str:
-        """Run the trial unless it is complete; the state it ended in."""
-        me = LockHolder(self._job_id(), _node(), _now(), queue_job() is not None)
-        try:
-            with trial_lock(self.directory, me, self._say):
-                if read_result(self.directory) is not None:
-                    return TrialState.COMPLETED.value
-                return self._run()
-        except LockHeld as held:
-            self._log_start = log_size(self.directory / LOG_FILE)
-            self._start()
-            return self._finish(Verdict(TrialState.INFRA_FAILED, True, False, str(held)))
+        """Run the trials that are not complete; the state they ended in."""
+        self._records = None
+        me = LockHolder(self._job_id(), _node(), now(), queue_job() is not None)
+        with ExitStack() as locks:
+            mine: list[JobTrial] = []
+            for trial in self.all_trials:
+                try:
+                    locks.enter_context(trial_lock(trial.directory, me, self._say))
+                    mine.append(trial)
+                except LockHeld as held:
+                    self._attempts.start([trial], log_size(self.directory / LOG_FILE))
+                    self._attempts.finish(
+                        trial, Verdict(TrialState.INFRA_FAILED, True, False, str(held))
+                    )
+            due = [trial for trial in mine if self._is_due(trial)]
+            return self._run(due) if due else self._attempts.outcome()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
         """Return the requeue, or None to end here.
@@ -128,18 +161,38 @@ class TrialJob:
         self._tell_child(signal.SIGTERM)  # first: a preemption may leave only seconds
         cause = self._stop_cause()
         self._wait_for_child(deadline - time.monotonic())
-        verdict = blame(AttemptEnd(stopped=cause, began=self._began()))
-        self._finish(verdict, cause)
-        attempts = self._counted_attempts()
-        if cause == "time limit":
-            over = count_state(attempts, TrialState.TIMEOUT) > self.max_timeouts
-        else:
-            over = count_state(attempts, TrialState.PREEMPTED) > self.limits.max_preemptions
+        self._finish_ended()
+        unfinished = self._attempts.open
+        if not self._attempts.states and not unfinished:
+            unfinished = list(self.all_trials)  # stopped before it began
+        self._attempts.finish_all(blame(AttemptEnd(stopped=cause, began=self._began())), cause)
+        over = all(self._is_over(trial, cause) for trial in unfinished)
         return None if over or not self.requeue else submitit.helpers.DelayedSubmission(self)
 
+    def _is_over(self, trial: JobTrial, cause: Stop) -> bool:
+        """Return whether a trial may not be started again by a requeue."""
+        attempts = self._counted_attempts(trial)
+        if cause == "time limit":
+            return count_state(attempts, TrialState.TIMEOUT) > self.max_timeouts
+        return count_state(attempts, TrialState.PREEMPTED) > self.limits.max_preemptions
+
+    def _is_due(self, trial: JobTrial) -> bool:
+        """Return whether a trial has to be run.
+
+        In a job of several trials that was requeued, some may have ended before.
+        """
+        if read_result(trial.directory) is not None:
+            return False
+        attempts = self._counted_attempts(trial)
+        if not self._several or not attempts or attempts[-1].job_id != self._job_id():
+            return True
+        if attempts[-1].stopped == "time limit":
+            return not self._is_over(trial, "time limit")
+        return attempts[-1].state in (None, TrialState.PREEMPTED, TrialState.CANCELLED)
+
     def _stop_cause(self) -> Stop:
-        attempt = self._attempt
-        began = datetime.fromisoformat(attempt.started) if attempt else datetime.now(UTC)
+        started = self._attempts.started
+        began = datetime.fromisoformat(started) if started else datetime.now(UTC)
         job_id = os.environ.get("SLURM_JOB_ID", "")
         return stop_cause(
             show_job(job_id, timeout=max(1.0, self.grace_seconds * 0.3)) if job_id else {},
@@ -150,18 +203,22 @@ class TrialJob:
             grace_seconds=self.grace_seconds,
         )
 
-    def _run(self) -> str:
-        for name in (FAULT_FILE, PHASE_FILE):
-            (self.directory / name).unlink(missing_ok=True)
+    def _run(self, trials: list[JobTrial]) -> str:
+        for trial in trials:
+            (trial.directory / FAULT_FILE).unlink(missing_ok=True)
+        (self.directory / PHASE_FILE).unlink(missing_ok=True)
         self._log_start = log_size(self.directory / LOG_FILE)
         self._oom_kills = oom_kills()
-        self._start()
+        self._attempts.start(trials, self._log_start)
         with scratch_directory(self.cache) as scratch:
             problem = self._node_problem(scratch)
             if problem is not None:
                 end = AttemptEnd(stopped="preflight", problem=problem, node=_node())
-                return self._finish(blame(end), "preflight")
-            return self._run_command([part.replace(SCRATCH, str(scratch)) for part in self.command])
+                self._attempts.finish_all(blame(end), "preflight")
+            else:
+                command = [part.replace(SCRATCH, str(scratch)) for part in self.command]
+                self._run_command(command)
+        return self._attempts.outcome()
 
     def _node_problem(self, scratch: Path) -> str | None:
         in_container = any(SCRATCH in part for part in self.command)
@@ -174,21 +231,23 @@ class TrialJob:
             scratch_bytes=SCRATCH_BYTES if in_container else 0,
         )
 
-    def _run_command(self, command: list[str]) -> str:
+    def _run_command(self, command: list[str]) -> None:
         try:
             code = self._execute(command)
         except OSError as error:
             end = AttemptEnd(problem=f"{command[0]}: {error.strerror}", node=_node())
-            return self._finish(blame(end))
+            self._attempts.finish_all(blame(end))
         except _LimitPassed as limit:
-            return self._finish(*self._verdict(None, limit.overrun))
+            self._finish_all(None, limit.overrun)
         except UncompletedJobError:
             raise  # the checkpoint has recorded how it ended
         except BaseException:
             self._stop_child(0.7)
-            self._finish(blame(AttemptEnd(stopped="signal")), "signal")
+            self._finish_ended()
+            self._attempts.finish_all(blame(AttemptEnd(stopped="signal")), "signal")
             raise
-        return self._finish(*self._verdict(code, None))
+        else:
+            self._finish_all(code, None)
 
     def _execute(self, command: list[str]) -> int:
         """Run the command to its end; its exit code."""
@@ -197,7 +256,7 @@ class TrialJob:
         # child.
         while child.poll() is None:
             time.sleep(0.1)
-            self._check_progress()
+            self._look()
         return child.returncode
 
     def _start_child(self, command: list[str]) -> subprocess.Popen[bytes]:
@@ -210,31 +269,60 @@ class TrialJob:
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent,
             )
-        now = time.monotonic()
-        self._watch, self._next_look = Watch(self.limits, now), now
-        self._sight = TrialSight(self.directory, self._child.pid, on_gpu=self.gpus > 0)
+        moment = time.monotonic()
+        self._watch, self._next_look, self._next_ended = Watch(self.limits, moment), moment, moment
+        self._sight = TrialSight(
+            self.directory,
+            self._child.pid,
+            on_gpu=self.gpus > 0,
+            first_trial=self.all_trials[0].directory,
+        )
         return self._child
 
-    def _check_progress(self) -> None:
-        """Raise `_LimitPassed` when the trial's engine does not start or does nothing."""
-        now = time.monotonic()
-        if now < self._next_look:
+    def _look(self) -> None:
+        """Record which trials have ended.
+
+        Raises:
+            _LimitPassed: An engine does not start, or nothing makes progress.
+        """
+        moment = time.monotonic()
+        if moment >= self._next_ended:
+            self._next_ended = moment + _LOOK_AT_TRIALS_S
+            self._finish_ended()
+        if moment < self._next_look:
             return
         shortest = min(self.limits.start_seconds, self.limits.stall_seconds)
-        self._next_look = now + min(_LOOK_S, shortest / 10)
-        overrun = self._watch.look(self._sight.take(), now)
+        self._next_look = moment + min(_LOOK_S, shortest / 10)
+        overrun = self._watch.look(self._sight.take(), moment)
         if overrun is not None:
             self._stop_child(self.grace_seconds * 0.7)
             raise _LimitPassed(overrun)
 
-    def _verdict(self, code: int | None, overrun: Overrun | None) -> tuple[Verdict, Stop | None]:
-        """What the end of the command means."""
-        stop = overrun.stop if overrun else None
-        if read_result(self.directory) is not None:
-            return Verdict(TrialState.COMPLETED, False, False, ""), None
-        earlier = self._counted_attempts()[:-1]
+    def _finish_ended(self) -> None:
+        """Record the ends of those of several trials that have a result or a fault."""
+        if not self._several:
+            return  # the end of the command is the end of the trial
+        for trial in self._attempts.open:
+            ended = [MARKER_FILE, FAULT_FILE]
+            if any((trial.directory / name).exists() for name in ended):
+                self._attempts.finish(trial, self._verdict(trial, None, None))
+
+    def _finish_all(self, code: int | None, overrun: Overrun | None) -> None:
+        """Record what the end of the command means for the trials that have not ended before."""
+        for trial in self._attempts.open:
+            verdict = self._verdict(trial, code, overrun)
+            completed = verdict.state is TrialState.COMPLETED
+            self._attempts.finish(
+                trial, verdict, None if completed or not overrun else overrun.stop
+            )
+
+    def _verdict(self, trial: JobTrial, code: int | None, overrun: Overrun | None) -> Verdict:
+        """Return what the end of the command means for a trial."""
+        if read_result(trial.directory) is not None:
+            return Verdict(TrialState.COMPLETED, False, False, "")
+        earlier = self._counted_attempts(trial)[:-1]
         log = read_end(self.directory / LOG_FILE, self._log_start)
-        fault = read_fault(self.directory)
+        fault = read_fault(trial.directory)
         verdict = blame(
             AttemptEnd(
                 exit_code=code,
@@ -242,7 +330,7 @@ class TrialJob:
                 log=log,
                 node=_node(),
                 began=self._began(),
-                stopped=stop,
+                stopped=overrun.stop if overrun else None,
                 problem=overrun.problem if overrun else "",
                 stops_before=sum(a.stopped in ("start limit", "stall limit") for a in earlier),
                 oom_killed=oom_kills() > self._oom_kills,
@@ -253,45 +341,17 @@ class TrialJob:
                 verdict,
                 explanation=f"{verdict.explanation}; {last_lines(self.directory / LOG_FILE, log)}",
             )
-        return verdict, stop
+        return verdict
 
-    def _counted_attempts(self) -> list[Attempt]:
+    def _counted_attempts(self, trial: JobTrial) -> list[Attempt]:
         """The attempts that count against the trial's limits."""
-        return read_attempts(self.directory)[self.earlier_attempts :]
+        return read_attempts(trial.directory)[trial.earlier_attempts :]
 
     def _began(self) -> bool:
         return read_phase(self.directory) is not None
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, **self.env, **granted_devices(), **passed_variables(self.env)}
-
-    def _start(self) -> None:
-        attempts = read_attempts(self.directory)
-        self._attempt = Attempt(
-            number=max((attempt.number for attempt in attempts), default=0) + 1,
-            job_id=self._job_id(),
-            node=_node(),
-            gpus=self.gpus,
-            devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-            started=_now(),
-            log_start=self._log_start,
-        )
-        write_attempt(self.directory, self._attempt)
-
-    def _finish(self, verdict: Verdict, stopped: Stop | None = None) -> str:
-        if self._attempt is not None and self._attempt.finished is None:
-            self._attempt = replace(
-                self._attempt,
-                finished=_now(),
-                state=verdict.state.value,
-                error=verdict.explanation or None,
-                retry=verdict.retry,
-                node_fault=verdict.exclude_node,
-                stopped=stopped,
-            )
-            write_attempt(self.directory, self._attempt)
-            self._say(f"{self.directory.name}: {verdict.state}: {verdict.explanation}")
-        return verdict.state.value
 
     def _say(self, text: str) -> None:
         """Print to submitit's log of the job.
@@ -356,7 +416,7 @@ def job_settings(request: JobRequest, profile: Profile) -> dict[str, Any]:
         "requeue": profile.trial.requeue,
         "needs": request.needs,
         "cache": request.cache,
-        "earlier_attempts": request.earlier_attempts,
+        "trials": request.trials,
         "limits": Limits(
             start_seconds=profile.start_minutes * 60,
             stall_seconds=profile.stall_minutes * 60,
@@ -368,7 +428,3 @@ def job_settings(request: JobRequest, profile: Profile) -> dict[str, Any]:
 def _node() -> str:
     """This node, by the name that Slurm knows it under."""
     return os.environ.get("SLURMD_NODENAME", socket.gethostname())
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

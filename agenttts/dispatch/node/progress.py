@@ -18,13 +18,21 @@ from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
 
 class TrialSight:
-    """Looks at the trial in ``directory``, whose command runs as process ``pid``."""
+    """Looks at a job's program, which runs as process ``pid``.
 
-    def __init__(self, directory: Path, pid: int, *, on_gpu: bool) -> None:
+    Args:
+        directory: Where its log and its notes of phases are.
+        pid: The process.
+        on_gpu: Whether it uses GPUs.
+        first_trial: The directory of its first trial, after which its shards of the sample store
+            are named.
+    """
+
+    def __init__(self, directory: Path, pid: int, *, on_gpu: bool, first_trial: Path) -> None:
         self._directory = directory
         self._pid = pid
         self._on_gpu = on_gpu
-        self._store = _Shards.of_trial(directory)
+        self._store = _Shards.of_trial(first_trial)
 
     def take(self) -> Sight:
         """Return what is to be seen now."""

@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from agenttts.dispatch.attempts import Attempt
+
 LOG_FILE = "log.txt"
 # Length of the end in which causes of a failure are looked for: each worker of an engine prints a
 # traceback.
 _END_BYTES = 256 * 1024
 _LAST_LINES = 5
+
+
+def log_of(directory: Path, attempt: Attempt) -> Path:
+    """Return the log of an attempt at the trial in ``directory``."""
+    return directory / (attempt.log or LOG_FILE)
 
 
 def log_size(log: Path) -> int:

@@ -338,7 +338,7 @@ def test_a_job_gives_up_after_so_many_preemptions(tmp_path, submitted, allowed):
 
 def test_a_job_that_an_older_version_pickled_still_runs(tmp_path):
     old = job(tmp_path, *SUCCEED)
-    for name in ("needs", "limits", "_log_start", "_oom_kills"):
+    for name in ("needs", "limits", "trials"):
         del old.__dict__[name]
     assert pickle.loads(pickle.dumps(old))() == TrialState.COMPLETED
 

@@ -20,7 +20,8 @@ def look(tmp_path):
     """
     spec = spec_writer(tmp_path)("t1", ("weak", 1), ("weak", 1), run="a run")
     samples = tmp_path / "samples"
-    sight = TrialSight(samples.parent / "trials" / "t1", os.getpid(), on_gpu=True)
+    trial = samples.parent / "trials" / "t1"
+    sight = TrialSight(trial, os.getpid(), on_gpu=True, first_trial=trial)
     moments = iter(range(1, 1000))
 
     def add(run: str, trial: str, name: str | None = None) -> None:

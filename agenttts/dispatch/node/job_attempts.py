@@ -1,0 +1,130 @@
+"""The attempts that one start of a job makes at its trials.
+
+A job may have several trials. They begin together, and each has an attempt of its own
+(`agenttts.dispatch.attempts`), which ends when the trial ends, or with the job. The GPU-seconds of
+the job are divided equally among the trials that run at each moment, so that the attempts of a job
+add up to what it used.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agenttts.dispatch.attempts import Attempt, read_attempts, write_attempt
+from agenttts.dispatch.base import JobTrial
+from agenttts.dispatch.blame import Stop, Verdict
+from agenttts.dispatch.node.trial_log import LOG_FILE
+from agenttts.tables.schema import TrialState
+
+
+class JobAttempts:
+    """The attempts of one start of a job.
+
+    Args:
+        job_id: The id under which the scheduler knows the job.
+        node: Its node.
+        gpus: Its GPUs.
+        directory: Where its log is.
+        say: Called with a line for each attempt that ends.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        node: str,
+        gpus: int,
+        directory: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self._job_id = job_id
+        self._node = node
+        self._gpus = gpus
+        self._directory = directory
+        self._say = say
+        self._open: dict[JobTrial, Attempt] = {}
+        self._used: dict[JobTrial, float] = {}
+        self._counted_until = time.monotonic()
+        self.started: str | None = None
+        self.states: list[TrialState] = []
+
+    @property
+    def open(self) -> list[JobTrial]:
+        """The trials whose attempts have not ended."""
+        return list(self._open)
+
+    def start(self, trials: Iterable[JobTrial], log_start: int) -> None:
+        """Record that the trials begin, together; the log has ``log_start`` bytes so far."""
+        trials = list(trials)
+        self._count()
+        self.started = now()
+        for trial in trials:
+            attempts = read_attempts(trial.directory)
+            attempt = Attempt(
+                number=max((attempt.number for attempt in attempts), default=0) + 1,
+                job_id=self._job_id,
+                node=self._node,
+                gpus=self._gpus,
+                devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+                started=self.started,
+                log_start=log_start,
+                log=self._log_seen_from(trial.directory),
+                together=len(trials),
+            )
+            self._open[trial] = attempt
+            self._used[trial] = 0.0
+            write_attempt(trial.directory, attempt)
+
+    def finish(self, trial: JobTrial, verdict: Verdict, stopped: Stop | None = None) -> None:
+        """Record how a trial's attempt ended, if it has not ended before."""
+        if trial not in self._open:
+            return
+        self._count()
+        attempt = replace(
+            self._open.pop(trial),
+            finished=now(),
+            state=verdict.state.value,
+            error=verdict.explanation or None,
+            retry=verdict.retry,
+            node_fault=verdict.exclude_node,
+            stopped=stopped,
+            gpu_seconds=round(self._used[trial], 3),
+        )
+        write_attempt(trial.directory, attempt)
+        self.states.append(verdict.state)
+        self._say(f"{trial.directory.name}: {verdict.state}: {verdict.explanation}")
+
+    def finish_all(self, verdict: Verdict, stopped: Stop | None = None) -> None:
+        """Record that the attempts that have not ended end in the same way."""
+        for trial in self.open:
+            self.finish(trial, verdict, stopped)
+
+    def outcome(self) -> str:
+        """Return one word for the job: the first state other than COMPLETED, if there is one."""
+        others = [state for state in self.states if state is not TrialState.COMPLETED]
+        return (others[0] if others else TrialState.COMPLETED).value
+
+    def _count(self) -> None:
+        """Divide the GPU-seconds since the last call among the open attempts."""
+        moment = time.monotonic()
+        passed, self._counted_until = moment - self._counted_until, moment
+        for trial in self._open:
+            self._used[trial] += passed * self._gpus / len(self._open)
+
+    def _log_seen_from(self, directory: Path) -> str:
+        """Return the log's path from a trial's directory; '' if it is the trial's own log.
+
+        It is relative, because a run may be moved.
+        """
+        if directory == self._directory:
+            return ""
+        return os.path.relpath(self._directory / LOG_FILE, directory)
+
+
+def now() -> str:
+    """Return the time as attempts have it (ISO 8601, UTC)."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

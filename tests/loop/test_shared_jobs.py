@@ -1,0 +1,201 @@
+"""Whole runs whose jobs evaluate several trials each: the same table as one trial a job, whatever
+ends a job in the middle of its list.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from agenttts.files.processes import command_line
+from tests.support.processes import pids
+from tests.support.runs import (
+    attempts,
+    controller_pids,
+    journal_events,
+    kill_controller,
+    outcome,
+    table,
+    until_more_events,
+)
+from tests.support.waiting import until
+
+SLOW = {"seconds_per_sample": 0.004}
+
+
+def profile(folder: Path, kind: str, trials_per_job: int, **more: object) -> str:
+    values = {
+        "kind": kind, "max_running": 2, "gpus_per_node": 0, "poll_seconds": 0.1,
+        "retry_pauses": [0], "trials_per_job": trials_per_job, **more,
+    }  # fmt: skip
+    path = folder / f"{kind}-{trials_per_job}.yaml"
+    path.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items()))
+    return str(path)
+
+
+def trial_programs(run: Path) -> list[int]:
+    """The processes of the run's programs that evaluate several trials."""
+    wanted = os.fsencode(run / "workers")
+    return [
+        pid
+        for pid in pids()
+        if b"agenttts.trial" in command_line(pid) and wanted in command_line(pid)
+    ]
+
+
+@pytest.fixture
+def alone(cli, scripted_spec, tmp_path) -> Path:
+    """The same search with one trial a job."""
+    done = cli("launch", slow(scripted_spec), "--name", "alone", "--wait")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "results" / "alone"
+
+
+def slow(scripted_spec, **changes: object) -> Path:
+    """A spec whose models take some time to reply, so that jobs can be ended meanwhile."""
+    path: Path = scripted_spec(models__strong__options=SLOW, models__weak__options=SLOW, **changes)
+    return path
+
+
+def check_records(run: Path) -> None:
+    """Every trial has one attempt that completed, and one end in the journal."""
+    ends = [event["trial"] for event in journal_events(run, "finished")]
+    assert len(ends) == len(set(ends)) == table(run).height
+    for trial in (run / "trials").iterdir():
+        states = [attempt["state"] for attempt in attempts(run, trial.name)]
+        assert states.count("COMPLETED") == 1, (trial.name, states)
+
+
+@pytest.mark.parametrize("per_job", [2, 100])
+def test_jobs_of_several_trials_give_the_same_table(cli, alone, scripted_spec, tmp_path, per_job):
+    cluster = profile(tmp_path, "in_process", per_job)
+    done = cli("launch", slow(scripted_spec), "--name", "shared", "--cluster", cluster, "--wait")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "results" / "shared"
+    assert outcome(run) == outcome(alone)
+    check_records(run)
+    for event in journal_events(run, "submitting"):
+        sizes = [len(trials) for trials in event["lists"]]
+        assert max(sizes) <= per_job
+        assert len(sizes) == -(-len(event["trials"]) // per_job)
+    jobs = table(run).filter(pl.col("iteration") == 0)["job_id"].n_unique()
+    trials = table(run).filter(pl.col("iteration") == 0).height
+    assert jobs == -(-trials // per_job)
+    for record in attempts(run):
+        assert record["together"] <= per_job
+        assert record["gpu_seconds"] == 0, "no GPUs here"
+
+
+@pytest.mark.processes
+def test_a_worker_that_is_killed_loses_nothing_that_was_finished(
+    cli, alone, scripted_spec, tmp_path
+):
+    cluster = profile(tmp_path, "local", 8)
+    assert (
+        cli("launch", slow(scripted_spec), "--name", "killed", "--cluster", cluster).returncode == 0
+    )
+    run = tmp_path / "results" / "killed"
+    until(lambda: trial_programs(run), "a program of several trials")
+    samples = run / "samples"
+    until(lambda: samples.is_dir() and any(samples.glob("*.parquet")), "a stored sample")
+    for pid in trial_programs(run):
+        os.kill(pid, signal.SIGKILL)
+    done = cli("resume", "killed", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert outcome(run) == outcome(alone)
+    check_records(run)
+    lost = journal_events(run, "lost")
+    assert lost, "the kill was noticed"
+    assert {event["reason"] for event in lost} <= {"INFRA_FAILED", "in a job of several trials"}
+
+
+@pytest.mark.processes
+def test_a_controller_killed_at_any_point_goes_on_with_its_shared_jobs(
+    cli, alone, scripted_spec, tmp_path
+):
+    cluster = profile(tmp_path, "local", 3)
+    assert (
+        cli("launch", slow(scripted_spec), "--name", "small", "--cluster", cluster).returncode == 0
+    )
+    run = tmp_path / "results" / "small"
+    for events in (2, 1, 4, 2):
+        until_more_events(run, events)
+        assert kill_controller(run), "the run was over before it could be killed"
+        done = cli("resume", "small")
+        assert done.returncode == 0, done.stderr
+    assert cli("resume", "small", "--wait").returncode == 0
+    assert outcome(run) == outcome(alone)
+    check_records(run)
+
+
+@pytest.mark.processes
+def test_cancel_ends_the_shared_jobs_and_resume_goes_on(cli, alone, scripted_spec, tmp_path):
+    cluster = profile(tmp_path, "local", 4)
+    assert (
+        cli("launch", slow(scripted_spec), "--name", "small", "--cluster", cluster).returncode == 0
+    )
+    run = tmp_path / "results" / "small"
+    until(lambda: trial_programs(run), "a program of several trials")
+    done = cli("cancel", "small", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outcome"] == "cancelled"
+    assert not trial_programs(run)
+    assert not controller_pids(run)
+    done = cli("resume", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert outcome(run) == outcome(alone)
+
+
+HOSTILE = """
+import os
+from agenttts.tasks.retrieval.task import Answer, Retrieval, RetrievalQA
+
+class Hostile(Answer):
+    def fuse(self, outputs, example):
+        if len(outputs) == 7:
+            os.kill(os.getpid(), 9)
+        return super().fuse(outputs, example)
+
+class Task(RetrievalQA):
+    stages = (Retrieval(), Hostile())
+"""
+
+
+@pytest.mark.processes
+def test_a_trial_that_kills_its_process_is_found_out_by_itself(cli, scripted_spec, tmp_path):
+    """The others of its job are not blamed, and lose nothing."""
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    cluster = profile(tmp_path, "in_process", 8, max_attempts=2)
+    spec = scripted_spec(
+        task__name="./hostile.py:Task",
+        search__iterations=1,
+        stages__answer__samples={"values": [1, 3, 7]},
+    )
+    done = cli("launch", spec, "--cluster", cluster, "--wait")
+    run = tmp_path / "results" / "small"
+    frame = table(run)
+    kills = pl.col("allocation").list.get(1).struct.field("samples") == 7
+    assert frame.filter(kills).height >= 1, "the search tried one"
+    assert frame.filter(~kills).height >= 1
+    assert set(frame.filter(~kills)["state"]) == {"COMPLETED"}
+    assert set(frame.filter(kills)["state"]) == {"INFRA_FAILED"}
+    assert done.returncode == 4
+    for trial in frame.filter(kills)["trial"]:
+        assert attempts(run, trial)[-1]["together"] == 1, "it was given a job of its own"
+
+
+def test_a_fault_of_one_trial_is_told_while_the_job_goes_on(cli, scripted_spec, tmp_path):
+    cluster = profile(tmp_path, "in_process", 100)
+    spec = scripted_spec(models__weak__options={"fail": "OOM"})
+    done = cli("launch", spec, "--cluster", cluster, "--wait")
+    assert done.returncode == 4
+    frame = table(tmp_path / "results" / "small")
+    weak = pl.col("allocation").list.eval(pl.element().struct.field("model") == "weak").list.any()
+    assert set(frame.filter(weak)["state"]) == {"OOM"}
+    assert set(frame.filter(~weak)["state"]) == {"COMPLETED"}
+    assert not journal_events(tmp_path / "results" / "small", "lost")

@@ -1,0 +1,234 @@
+"""Several trials in one process: the same results as one by one, each sample drawn once."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agenttts.inference.base import EngineError
+from agenttts.inference.engine_process import create_engine
+from agenttts.inference.sampler import SAMPLES_A_CALL
+from agenttts.trial.phase import PHASE_FILE
+from agenttts.trial.result import read_fault, read_result
+from agenttts.trial.run import run_trials
+from agenttts.trial.spec import SPEC_FILE
+from tests.support.trials import trial_writer
+
+LISTS = (
+    [("weak", 2), ("strong", 1)],
+    [("weak", 5), ("strong", 3)],
+    [("strong", 1), ("weak", 4)],
+    [("weak", 5), ("weak", 1)],
+)
+
+
+class Engines:
+    """Counts what is started and drawn; ``breaks`` says which prompts an engine cannot serve."""
+
+    def __init__(self, breaks=lambda request: False, no_start=()):
+        self.started: list[str] = []
+        self.calls: list[tuple[str, int]] = []
+        self._breaks = breaks
+        self._no_start = no_start
+
+    def __call__(self, config):
+        self.started.append(config.name)
+        if config.name in self._no_start:
+            raise EngineError(f"no room for {config.name}", kind="OOM")
+        engine, calls, breaks = create_engine(config), self.calls, self._breaks
+
+        class Counted:
+            def generate(self, requests):
+                if any(breaks(request) for request in requests):
+                    raise EngineError("a prompt that kills the engine")
+                calls.append((config.name, sum(len(r.seeds) for r in requests)))
+                return engine.generate(requests)
+
+            def close(self):
+                engine.close()
+
+        return Counted()
+
+
+def run_list(specs, engines=None, **more):
+    ended: list[str] = []
+    err = io.StringIO()
+    paths = [Path(spec.directory) / SPEC_FILE for spec in specs]
+    code = run_trials(
+        paths, engines or Engines(), out=io.StringIO(), err=err,
+        ended=lambda directory: ended.append(directory.name), **more,
+    )  # fmt: skip
+    return code, ended, err.getvalue()
+
+
+def folder(parent, name):
+    (parent / name).mkdir()
+    return parent / name
+
+
+def results(specs):
+    found = [read_result(Path(spec.directory)) for spec in specs]
+    return [(r.score, r.metrics, r.prompt_tokens, r.decode_tokens) if r else None for r in found]
+
+
+def make_list(make, allocations, **changes):
+    return [make(f"t{n:04}", *choices, **changes) for n, choices in enumerate(allocations)]
+
+
+def test_a_list_has_the_results_of_its_trials_one_by_one(tmp_path):
+    together = make_list(trial_writer(folder(tmp_path, "a")), LISTS)
+    alone = make_list(trial_writer(folder(tmp_path, "b")), LISTS)
+    code, ended, _ = run_list(together)
+    assert code == 0
+    assert sorted(ended) == [spec.trial for spec in together]
+    for spec in alone:
+        assert run_list([spec])[0] == 0
+    assert results(together) == results(alone)
+    assert None not in results(together)
+
+
+def test_each_model_is_started_once_a_stage_and_each_sample_drawn_once(tmp_path):
+    engines, alone = Engines(), Engines()
+    run_list(make_list(trial_writer(folder(tmp_path, "a")), LISTS), engines)
+    for spec in make_list(trial_writer(folder(tmp_path, "b")), LISTS):
+        run_list([spec], alone)
+    # Stage 1 needs both, stage 2 begins with the one that is loaded.
+    assert engines.started == ["weak", "strong", "weak"]
+    assert len(alone.started) == 7
+    count = {
+        name: [sum(n for m, n in e.calls if m == name) for e in (engines, alone)]
+        for name in ("weak", "strong")
+    }
+    assert count["weak"][0] == count["weak"][1]
+    assert count["strong"][0] == count["strong"][1]
+    # Two models in two stages; in the second, both also fuse their answers.
+    assert len(engines.calls) == 6
+
+
+def test_the_tokens_of_a_list_are_charged_once(tmp_path):
+    specs = make_list(trial_writer(tmp_path), [LISTS[0], LISTS[0], LISTS[1]])
+    run_list(specs)
+    first, second, third = (read_result(Path(spec.directory)) for spec in specs)
+    assert first.reused_tokens < first.prompt_tokens + first.decode_tokens
+    assert second.reused_tokens == second.prompt_tokens + second.decode_tokens
+    assert 0 < third.reused_tokens < third.prompt_tokens + third.decode_tokens
+
+
+def test_seconds_add_up_to_those_of_the_process(tmp_path):
+    specs = make_list(
+        trial_writer(tmp_path), LISTS, options={"weak": {"seconds_per_sample": 0.001}}
+    )
+    run_list(specs)
+    seconds = [read_result(Path(spec.directory)).seconds for spec in specs]
+    assert all(found.keys() == {"load", "generate"} for found in seconds)
+    assert sum(found["generate"] for found in seconds) >= 0.001 * 6 * 5
+
+
+def test_a_fault_of_one_trial_ends_that_trial_alone(tmp_path):
+    make = trial_writer(tmp_path)
+    (tmp_path / "odd.py").write_text(
+        "from agenttts.tasks.retrieval.task import Answer, Retrieval, RetrievalQA\n"
+        "class Odd(Answer):\n"
+        "    def metrics(self, output, example):\n"
+        "        return {'em': 1 / 0}\n"
+        "class Task(RetrievalQA):\n"
+        "    stages = (Retrieval(), Odd())\n"
+    )
+    good = make("t0000", ("weak", 2), ("strong", 1))
+    bad = make("t0001", ("weak", 2), ("strong", 1), task=f"{tmp_path}/odd.py:Task")
+    damaged = make("t0002", ("weak", 2), ("strong", 1))
+    (Path(damaged.directory) / SPEC_FILE).write_text("{")
+    code, ended, err = run_list([damaged, bad, good])
+    assert code == 1
+    assert ended == ["t0002", "t0001", "t0000"]
+    assert read_result(Path(good.directory)) is not None
+    assert read_fault(Path(good.directory)) is None
+    assert read_fault(Path(bad.directory)).source == "task"
+    assert read_fault(Path(damaged.directory)).source == "input"
+    assert "ZeroDivisionError" in err
+
+
+def test_a_call_that_fails_is_tried_trial_by_trial(tmp_path):
+    """Only the trial whose prompts the engine cannot serve has a fault."""
+    make = trial_writer(tmp_path)
+    specs = make_list(make, [[("weak", 2), ("strong", 1)], [("weak", 3), ("weak", 2)]])
+    engines = Engines(breaks=lambda request: request.params.max_tokens == 31)
+    hostile = make("t0009", ("weak", 1), ("weak", 1), decode_tokens={"retrieval": 31, "answer": 32})
+    code, _, _ = run_list([specs[0], hostile, specs[1]], engines)
+    assert code == 1
+    assert read_fault(Path(hostile.directory)).message == "a prompt that kills the engine"
+    assert None not in results(specs)
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_once(tmp_path):
+    specs = make_list(trial_writer(tmp_path), LISTS)
+    engines = Engines(no_start=("strong",))
+    code, _, _ = run_list(specs, engines)
+    assert code == 1
+    assert engines.started.count("strong") == 1
+    assert [read_fault(Path(s.directory)) is not None for s in specs] == [True, True, True, False]
+    assert read_fault(Path(specs[0].directory)).kind == "OOM"
+    assert read_result(Path(specs[3].directory)) is not None
+
+
+def test_complete_trials_are_left_out(tmp_path):
+    specs = make_list(trial_writer(tmp_path), LISTS)
+    run_list(specs[:2])
+    engines = Engines()
+    code, ended, _ = run_list(specs, engines)
+    assert code == 0
+    assert ended == ["t0003", "t0002"] or ended == ["t0002", "t0003"]
+    assert run_list(specs, engines)[:2] == (0, [])
+
+
+def test_phases_are_noted_where_the_caller_says(tmp_path):
+    specs = make_list(trial_writer(tmp_path), LISTS)
+    (tmp_path / "worker").mkdir()
+    run_list(specs, notes=tmp_path / "worker")
+    assert (tmp_path / "worker" / PHASE_FILE).exists()
+    assert not (Path(specs[0].directory) / PHASE_FILE).exists()
+
+
+def test_a_stop_stores_the_samples_of_all(tmp_path):
+    class Stopped(BaseException):
+        pass
+
+    def stop(request):
+        if request.params.max_tokens == 33:
+            raise Stopped
+        return False
+
+    make = trial_writer(tmp_path)
+    tokens = {"retrieval": 32, "answer": 33}
+    specs = make_list(make, LISTS, decode_tokens=tokens)
+    with pytest.raises(Stopped):
+        run_list(specs, Engines(breaks=stop))
+    again = Engines()
+    assert run_list(specs, again)[0] == 0
+    # The first stage is stored; what is left are the answers and their fusions.
+    assert sorted(name for name, _ in again.calls) == ["strong", "strong", "weak", "weak"]
+    assert sum(drawn for _, drawn in again.calls) < 60
+
+
+CHOICES = st.tuples(st.sampled_from(["weak", "strong"]), st.integers(1, 6))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(allocations=st.lists(st.tuples(CHOICES, CHOICES), min_size=1, max_size=6))
+def test_no_list_draws_a_sample_twice(tmp_path_factory, allocations):
+    place = tmp_path_factory.mktemp("list")
+    engines = Engines()
+    specs = make_list(trial_writer(place), allocations)
+    assert run_list(specs, engines)[0] == 0
+    found = [read_result(Path(spec.directory)) for spec in specs]
+    # What is charged is what was drawn.
+    drawn = sum(n for _, n in engines.calls)
+    assert all(n <= SAMPLES_A_CALL for _, n in engines.calls)
+    retrieval = {m: max([k for (m2, k), _ in allocations if m2 == m], default=0) for m in ("weak", "strong")}  # fmt: skip
+    assert drawn >= 6 * sum(retrieval.values())
+    assert sum(r.decode_tokens for r in found) >= sum(r.reused_tokens - r.prompt_tokens for r in found)  # fmt: skip
+    assert len(engines.started) <= 4
