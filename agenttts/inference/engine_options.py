@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agenttts.errors import UserError, valid_names
 from agenttts.inference.base import EngineName
-from agenttts.inference.endpoint_options import read_endpoint_options, refuse_keys
+from agenttts.inference.endpoint_options import read_endpoint_options
 from agenttts.inference.engines import ENGINES, VLLM_OPTIONS_FILE
 from agenttts.inference.scripted import read_options
 
@@ -35,7 +35,7 @@ def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
             and where the list is.
     """
     if engine == "endpoint":
-        refuse_keys(options)
+        read_endpoint_options({n: v for n, v in options.items() if n not in _MODEL_KEYS})
     valid = option_names(engine)
     for name in options:
         if name in _MODEL_KEYS and engine != "scripted":
@@ -45,8 +45,6 @@ def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
             )
         if name not in valid:
             raise UserError(f"engine {engine} has no option '{name}'; {_hint(engine, name, valid)}")
-    if engine == "endpoint":
-        read_endpoint_options(options)
     if engine == "scripted":
         read_options(options)
 
