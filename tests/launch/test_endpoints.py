@@ -148,6 +148,11 @@ def test_doctor_asks_the_servers_of_a_spec(endpoint_spec, server, cli):
     assert weak["ok"], weak
     assert re.search(r"'small' is at http.*; 16 tokens take .*it honours seeds", weak["detail"])
     numbers = iter(range(99))
+    # What the engine says of it is not in the document.
+    server.answers = [lambda body: (400, "no seed", {}) if "seed" in body else said("same")]
+    done = cli("doctor", endpoint_spec(), "--json")
+    checks = {c["what"]: c for c in json.loads(done.stdout)["checks"]}
+    assert "not known whether" in checks["endpoint of model 'weak'"]["detail"]
     server.answers = [lambda body: said(f"reply {next(numbers)}")]
     done = cli("doctor", endpoint_spec(models__weak__path="smal"), "--json")
     assert done.returncode == 3
