@@ -58,14 +58,24 @@ class EndpointEngine:
     nothing about the allocation. A model that the server does not have and a request that it
     refuses are of kind FAILED.
 
+    Args:
+        config: The model.
+        say: Gets lines about what the server refuses and about failures; by default the trial's
+            log.
+
     Raises:
         EngineError: The options are wrong, or the server does not answer or lacks the model.
     """
 
     reports_progress = True
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        say: Callable[[str], object] = lambda line: print(line, flush=True),
+    ) -> None:
         self._config = config
+        self._print = say
         try:
             self._options = read_endpoint_options(config.options)
         except UserError as error:
@@ -74,7 +84,7 @@ class EndpointEngine:
             self._address = find_address(self._options)
         except MissingRequirement as error:
             raise self._infra(error.what) from None
-        self._beat = Beat(config.name)
+        self._beat = Beat(config.name, say=say)
         self._lock = threading.Lock()
         self._left_out: set[str] = set()
         self._limit_field = "max_tokens"
@@ -343,7 +353,7 @@ class EndpointEngine:
         return EngineError(f"model '{self._config.name}': {text}", kind="INFRA_FAILED")
 
     def _say(self, text: str) -> None:
-        print(f"model '{self._config.name}': {text}", flush=True)
+        self._print(f"model '{self._config.name}': {text}")
 
 
 @dataclass

@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping
 
 from agenttts.endpoint import Address, shown_variable, usable_key
-from agenttts.errors import MissingRequirement, UserError
+from agenttts.errors import MissingRequirement
 from agenttts.inference.base import ModelConfig
-from agenttts.spec.endpoint import KEY_LIKE, EndpointOptions
+from agenttts.spec.endpoint import EndpointOptions
 from agenttts.spec.strict import read_options
 
 _RATE = "requests_per_minute"
@@ -23,20 +23,7 @@ def read_endpoint_options(options: Mapping[str, object]) -> EndpointOptions:
     Raises:
         UserError: An option is unknown or its value is not valid. The message repeats no key.
     """
-    refuse_keys(options)
     return read_options(EndpointOptions, options, "engine endpoint")
-
-
-def refuse_keys(options: Mapping[str, object]) -> None:
-    """Raise `UserError` if an option may hold a key, without the key in the message."""
-    for name in options:
-        if KEY_LIKE.search(name):
-            raise UserError(
-                "a key does not belong in a spec, which is a plain file that the run "
-                "copies; export it in an environment variable and give the variable's name as "
-                "api_key_env",
-                at=(name,),
-            )
 
 
 def find_address(options: EndpointOptions) -> Address:

@@ -11,7 +11,6 @@ import inspect
 from collections.abc import Mapping
 
 from agenttts.inference.base import EngineName
-from agenttts.inference.endpoint_options import refuse_keys
 from agenttts.inference.engines import ENGINES, VLLM_OPTIONS_FILE
 from agenttts.spec.strict import read_options
 
@@ -24,8 +23,6 @@ def check_options(engine: EngineName, options: Mapping[str, object]) -> None:
     Raises:
         UserError: Options are unknown or not valid; the errors have the options' names.
     """
-    if engine == "endpoint":
-        refuse_keys(options)
     read_options(ENGINES[engine].options_model(), options, f"engine {engine}")
 
 

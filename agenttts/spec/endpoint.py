@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from agenttts.spec.section import Section
+from agenttts.spec.section import Section, UnknownName
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEY_LIKE = re.compile(r"(^|_)(api_?key|key|token|secret|password|authorization)$", re.I)
@@ -107,6 +107,19 @@ class EndpointOptions(Section):
     """The model's context in tokens; None: what the server says, if it does."""
     extra: dict[str, Any] = {}
     """Further fields of the request's body, e.g. ``{top_k: 20}``; null leaves a field out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, value: Any) -> Any:
+        for name in value if isinstance(value, Mapping) else ():
+            if KEY_LIKE.search(str(name)):
+                raise UnknownName(
+                    (str(name),),
+                    "a key does not belong in a spec, which is a plain file that the run copies; "
+                    "export it in an environment variable and give the variable's name as "
+                    "api_key_env",
+                )
+        return value
 
     @field_validator("base_url")
     @classmethod

@@ -38,7 +38,7 @@ def test_defaults_and_numbers():
     [
         ({}, "base_url: this key is required"),
         ({"base_url": "host:8000"}, "is not an address; valid: http://HOST:PORT/v1"),
-        ({"base_url": URL, "max_concurent": 3}, "'max_concurent'.*'max_concurrent'"),
+        ({"base_url": URL, "max_concurent": 3}, "max_concurent.*did you mean 'max_concurrent'"),
         ({"base_url": URL, "max_concurrent": 0}, "max_concurrent: .*greater than or equal to 1"),
         ({"base_url": URL, "requests_per_minute": 0}, "requests_per_minute: .*greater than 0"),
         ({"base_url": URL, "model": "x"}, "set by the model's own key 'path'"),

@@ -111,7 +111,7 @@ def test_a_wrong_option_is_the_user_s(endpoint_spec, cli):
 
 @pytest.mark.processes
 def test_a_run_on_a_server_finishes_and_leaves_no_key(endpoint_spec, server, shell, tmp_path):
-    spec = endpoint_spec(search__iterations=1, task__examples=4)
+    spec = endpoint_spec(search__iterations=0, task__examples=4)
     done = shell("launch", spec, "--wait", env={VARIABLE: KEY})
     assert done.returncode == 0, done.stderr
     run = tmp_path / "results/small"
@@ -132,7 +132,7 @@ def test_a_run_on_a_server_finishes_and_leaves_no_key(endpoint_spec, server, she
 def test_a_server_that_fails_is_not_the_allocation_s_fault(endpoint_spec, server, shell, tmp_path):
     server.answers = [(403, "your key has expired", {})]
     quick = tmp_path / "quick.yaml"
-    quick.write_text("kind: local\nretry_pauses: [0]\n")
+    quick.write_text("kind: local\nmax_attempts: 1\n")
     spec = endpoint_spec(search__iterations=0, task__examples=2)
     shell("launch", spec, "--wait", "--cluster", quick, env={VARIABLE: KEY})
     trials = pl.read_parquet(tmp_path / "results/small/trials.parquet")
@@ -148,6 +148,11 @@ def test_doctor_asks_the_servers_of_a_spec(endpoint_spec, server, cli):
     assert weak["ok"], weak
     assert re.search(r"'small' is at http.*; 16 tokens take .*it honours seeds", weak["detail"])
     numbers = iter(range(99))
+    # What the engine says of it is not in the document.
+    server.answers = [lambda body: (400, "no seed", {}) if "seed" in body else said("same")]
+    done = cli("doctor", endpoint_spec(), "--json")
+    checks = {c["what"]: c for c in json.loads(done.stdout)["checks"]}
+    assert "not known whether" in checks["endpoint of model 'weak'"]["detail"]
     server.answers = [lambda body: said(f"reply {next(numbers)}")]
     done = cli("doctor", endpoint_spec(models__weak__path="smal"), "--json")
     assert done.returncode == 3
@@ -186,8 +191,8 @@ def test_a_trial_in_a_container_gets_the_key_s_name_and_its_part_of_the_rate(
         at_once=3,
         samples=tmp_path / "samples",
     )
-    together = [planned(number) for number in range(8)]
-    request = builder.request(together[0], together)
+    jobs = [[planned(number)] for number in range(8)]
+    request = builder.request(jobs[0], jobs, [0])
     assert request.gpus == 0
     assert request.env[PASSED_VARIABLES] == VARIABLE
     assert KEY not in f"{request}"

@@ -156,7 +156,10 @@ class Server:
             def log_message(self, format: str, *args: Any) -> None:
                 return
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Waiting(ThreadingHTTPServer):
+            request_queue_size = 128  # connections that may wait; the default is 5
+
+        self._http = Waiting(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
         # It looks for the end as often as it is asked to: half a second by default, which `close`
