@@ -121,7 +121,7 @@ def seed_role(searcher: Searcher, *, llm: bool) -> str:
     """
     if llm and asks_llm(searcher.name) == "takes":
         return (
-            "the seed of every call of the language model; in the proposals of the rules: "
+            "the seed of every question to the language model; in what the rules propose: "
             f"{searcher.seed_role}"
         )
     return searcher.seed_role

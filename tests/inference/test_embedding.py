@@ -51,5 +51,5 @@ def test_a_directory_without_a_model(tmp_path):
 
 def test_no_model_at_all(monkeypatch):
     monkeypatch.setattr(embedding, "PACKAGE", "no_such_package_here")
-    with pytest.raises(MissingRequirement, match="Fix: run 'pip install"):
+    with pytest.raises(MissingRequirement, match="Fix: pip install"):
         find_embedding_model(None)

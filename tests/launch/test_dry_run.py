@@ -185,4 +185,4 @@ def test_what_the_seed_decides_is_shown(cli, scripted_spec, tmp_path):
     agent = {"kind": "scripted", "replies": "replies.json"}
     asking = scripted_spec(agent=agent, stages__retrieval__samples=few, stages__answer__samples=few)
     shown = cli("launch", asking, "--dry-run").stdout
-    assert "decides the seed of every call of the language model" in shown
+    assert "decides the seed of every question to the language model" in shown

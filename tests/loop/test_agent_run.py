@@ -168,7 +168,7 @@ def test_a_key_that_is_none_is_not_shown(cli, scripted_spec, tmp_path):
     [
         ({"search__method": "llm_zs"}, 2, ["search.method", "'llm_zs' needs a language model"]),
         ({"search__method": "random", "agent": {"kind": "scripted", "replies": "r.json"}}, 2, ["does not use a language model"]),
-        ({"agent": {"kind": "scripted", "replies": "nowhere.json"}}, 2, ["nowhere.json", "the script of replies does not exist"]),
+        ({"agent": {"kind": "scripted", "replies": "nowhere.json"}}, 2, ["nowhere.json", "no such script"]),
         ({"agent": {"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "api_key_env": "NOT_SET"}}, 3, ["NOT_SET", "export it"]),
         ({"agent": {"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "api_key": KEY}}, 2, ["agent.api_key", "api_key_env"]),
         ({"agent": {"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "api_key_env": KEY}}, 2, ["agent.api_key_env", "name of an environment variable"]),

@@ -162,7 +162,7 @@ def test_without_insight_1_the_seed_draws_the_initial_trials():
 def test_with_a_language_model_the_seed_is_also_that_of_its_questions():
     searcher = make("agenttts", SPACES["one stage"])
     said = seed_role(searcher, llm=True)
-    assert said.startswith("the seed of every call of the language model")
+    assert said.startswith("the seed of every question to the language model")
     assert said.endswith(seed_role(searcher, llm=False))
     assert seed_role(make("random", SPACES["one stage"]), llm=True) == "every allocation"
 

@@ -116,11 +116,11 @@ class Caller:
     def _check_caps(self, chat: Chat) -> None:
         policy, used = self._policy, self.transcript
         if used.calls >= policy.max_calls:
-            raise LLMError("cap", f"the limit agent.max_calls ({policy.max_calls}) is reached")
+            raise LLMError("cap", f"agent.max_calls ({policy.max_calls}) is used up")
         expected = used.tokens + estimated_tokens(chat.characters) + policy.max_tokens
         if expected > policy.max_total_tokens:
             raise LLMError(
                 "cap",
-                f"another call could exceed agent.max_total_tokens ({policy.max_total_tokens}): "
-                f"{used.tokens} are used",
+                f"agent.max_total_tokens ({policy.max_total_tokens}) would not hold another call: "
+                f"{used.tokens} are used up",
             )

@@ -95,7 +95,7 @@ def load_script(path: Path) -> dict[str, Any]:
     try:
         script = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: the script of replies does not exist") from None
+        raise UserError(f"{path}: no such script of replies") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a valid script of replies: {error}") from None
     if not isinstance(script, dict) or not isinstance(script.get("replies"), list):

@@ -140,5 +140,5 @@ def test_a_wrong_script_is_refused(tmp_path, content, problem):
     path.write_text(content)
     with pytest.raises(UserError, match=problem):
         load_script(path)
-    with pytest.raises(UserError, match="the script of replies does not exist"):
+    with pytest.raises(UserError, match="no such script"):
         load_script(tmp_path / "nowhere.json")
