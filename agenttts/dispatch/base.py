@@ -32,7 +32,7 @@ class SubmitLimitReached(QueueUnavailable):
 
 @dataclass(frozen=True)
 class JobRequest:
-    """One trial to start: the command of its job, and its name and comment in the queue.
+    """One trial to start: the command of its job, and how it shows in the queue.
 
     Args:
         trial: The trial's name.
@@ -187,7 +187,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
-        """Start one job for each request; return the job ids by trial.
+        """Start one job for each request; the job ids by trial.
 
         The requests have the same number of GPUs. If it raises `QueueUnavailable`, some of the
         jobs may have been submitted.

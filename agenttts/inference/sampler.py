@@ -124,7 +124,7 @@ class Sampler:
             EngineError: The model cannot be loaded or run.
         """
         if k < 1:
-            raise ValueError(f"k is {k}; valid: 1 or more")
+            raise ValueError(f"k is {k}; a draw takes at least one sample")
         model = self._models[model_name]
         distinct = k if params.temperature > 0 else 1
         requests: dict[str, Request] = {}
