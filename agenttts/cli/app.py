@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     if code == _INTERRUPTED:
-        _fail("interrupted; a launched run goes on by itself", code)
+        _fail("interrupted; a launched run continues", code)
     sys.exit(code)
 
 

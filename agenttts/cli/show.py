@@ -93,7 +93,7 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
     lines = []
     if rebuilt is not None:
         lines = [
-            f"the journal was made anew; the old one is {rebuilt.old or 'gone'}",
+            f"a new journal was made; the old one is {rebuilt.old or 'lost'}",
             f"kept: {_names(rebuilt.from_results)} by their own results, "
             f"{_names(rebuilt.from_table)} by their rows in the table",
         ]
@@ -104,7 +104,7 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
         lines.append(
             f"tried again: {_names(retried)}"
             if retried
-            else "no trial has failed: there is nothing to try again"
+            else "no trial has failed, so no trial is tried again"
         )
     for line in lines:
         say(escape(line))
@@ -286,14 +286,13 @@ def _status_view(document: dict[str, Any]) -> Group:
     head.append(document["outcome"] or _controller(document["controller"]), style="dim")
     parts: list[Any] = [head, Text(_status_line(document))]
     if document["controller"]["queue"]:
-        parts.append(Text(f"the queue cannot be asked: {document['controller']['queue']}"))
+        parts.append(Text(f"the queue cannot be read: {document['controller']['queue']}"))
     untried = "" if document["recommended_tried"] else "not tried yet; "
     if document["recommended"]:
         parts.append(
             Text(
-                f"recommended: {_allocation(document['recommended'])} ({untried}what the "
-                "searcher expects to score best, luck "
-                "left aside; 'best' is the highest score)"
+                f"recommended: {_allocation(document['recommended'])} ({untried}the allocation "
+                "with the highest expected score; 'best' is the highest measured score)"
             )
         )
     if document["cut_share"]:

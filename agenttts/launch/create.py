@@ -111,9 +111,8 @@ def check_same_spec(run: RunDirectory, spec: JobSpec) -> None:
     if changed:
         raise UserError(
             f"{run.path}: a run named '{run.name}' exists with another spec "
-            f"({'; '.join(changed[:5])}); "
-            "choose another name with --name, remove that run, or 'agenttts-hpc resume' it as "
-            "it was"
+            f"({'; '.join(changed[:5])}); choose another name with --name, remove that run, "
+            "or continue it unchanged with 'agenttts-hpc resume'"
         )
 
 

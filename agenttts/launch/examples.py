@@ -93,9 +93,8 @@ def finalist_examples(
         return None
     if section.examples <= len(searched):
         raise UserError(
-            f"search.finalists.examples: {section.examples} are no more than the "
-            f"{len(searched)} that every trial is "
-            "scored on already (task.examples); ask for more, or leave finalists out"
+            f"search.finalists.examples: {section.examples} is not above the {len(searched)} "
+            "examples of every trial (task.examples); raise it, or remove search.finalists"
         )
     try:
         return load_examples(spec, task, spec.task.split, section.examples, report)

@@ -52,13 +52,13 @@ def last_look(
     record = read_record(results, cluster)
     command = f"'agenttts-hpc doctor --cluster {cluster} --submit'"
     if record is None:
-        return f"not looked at yet ({command} does)"
+        return f"not checked yet ({command} checks them)"
     then = datetime.fromisoformat(record.time).astimezone(UTC)
     age = _age(((now or datetime.now(UTC)) - then).total_seconds())
-    text = f"{'all well' if record.ok else 'something was missing'} {age} ago"
+    text = f"{'all checks passed' if record.ok else 'some checks failed'} {age} ago"
     if record.profile != profile_digest(profile):
-        return f"{text}, with another version of the profile ({command} looks again)"
-    return text if record.ok else f"{text} ({command} looks again)"
+        return f"{text}, with another version of the profile ({command} checks again)"
+    return text if record.ok else f"{text} ({command} checks again)"
 
 
 def write_record(results: Path, cluster: str, profile: Profile, ok: bool) -> None:

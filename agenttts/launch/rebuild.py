@@ -80,8 +80,8 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
         pass
     else:
         raise UserError(
-            f"{run.journal_file} is sound, so there is nothing to rebuild; 'agenttts-hpc "
-            f"resume {run.path}' goes on with it"
+            f"{run.journal_file} is not damaged; 'agenttts-hpc resume {run.path}' continues "
+            "the run without --from-tables"
         )
     space, record = run.spec().space(), run.record()
     remains = _Remains.of(run)
@@ -121,9 +121,8 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
             rebuilt.again.append(trial)
     if not planned:
         raise UserError(
-            f"{run.path}: nothing is known of any trial, so no journal can be made; restore "
-            f"{run.journal_file.name} from a "
-            "copy, or launch the spec under another --name"
+            f"{run.path}: no trial has usable files, so a journal cannot be made; "
+            f"restore {run.journal_file.name} from a copy, or launch the spec under another --name"
         )
     remains.cancel_jobs(run, rows)
     for trial in rebuilt.lost:
@@ -165,7 +164,9 @@ class _Remains:
             except (KeyError, TypeError, ValueError, AttributeError):
                 continue  # a damaged line: its content is taken from elsewhere, or lost
         if not found.told:
-            found.notes.append("guidelines of the search are lost; the search writes new ones")
+            found.notes.append(
+                "the guidelines of the search are lost; the search writes new guidelines"
+            )
         return found
 
     def _take(self, event: Mapping[str, Any]) -> None:

@@ -138,8 +138,8 @@ def patiently(
     """
     patience = FilePatience(
         f"the controller of {run.path}",
-        f"put that right; jobs of the run go on, and 'agenttts-hpc resume {run.path}' goes on "
-        "with them",
+        f"fix the cause; the run's jobs keep running, and 'agenttts-hpc resume {run.path}' "
+        "continues with them",
         seconds,
     )
     while True:
@@ -230,7 +230,7 @@ def _compact_samples(directory: Path) -> None:
     try:
         compact(directory)
     except OSError as error:
-        log.warning("the sample store %s stays in many files: %s", directory, error)
+        log.warning("the files of the sample store %s could not be merged: %s", directory, error)
 
 
 def check_models(run: Run) -> None:
@@ -265,9 +265,8 @@ def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> Non
         if not fits:
             raise DamagedJournal(
                 f"{run.journal_file}: the allocation of {name} ({progress.planned.allocation}) "
-                "is not of the stages and "
-                f"models in {run.spec_file}; one of the two files was changed: restore it from "
-                "a copy"
+                f"does not fit the stages and models in {run.spec_file}; "
+                "one of the two files was changed: restore it from a copy"
             )
 
 
@@ -276,9 +275,9 @@ def warn_of_changed_weights(run: RunDirectory) -> None:
     models = run.record().models
     for name in changed_weights(models):
         log.warning(
-            "models.%s.path: the files in %s are not those of the launch; this run stores and "
-            "reuses samples as of one "
-            "model: put the old files back, or launch a new run for the new ones",
+            "models.%s.path: the files in %s have changed since the launch, "
+            "but the run's samples are stored as samples of one model: restore the old files, "
+            "or launch a new run for the new files",
             name,
             models[name].path,
         )

@@ -231,8 +231,8 @@ class Evaluation:
     def _file_patience(self) -> FilePatience:
         return FilePatience(
             f"run {self._run.path}",
-            "put that right; jobs of the run go on, and 'agenttts-hpc resume "
-            f"{self._run.path}' goes on with them",
+            "fix the cause; the run's jobs keep running, and 'agenttts-hpc resume "
+            f"{self._run.path}' continues with them",
             self._settings.queue_patience_seconds,
         )
 
@@ -335,7 +335,7 @@ class Evaluation:
         try:
             jobs = self._scheduler.avoid(_jobs(state.unfinished()), nodes)
         except MissingRequirement as error:
-            log.warning("jobs that wait are not kept off %s: %s", ", ".join(nodes), error)
+            log.warning("pending jobs may still run on %s: %s", ", ".join(nodes), error)
             failed = str(error)
         if jobs is not None:
             self._journal.append("avoiding", nodes=list(nodes), jobs=jobs, failed=failed)
@@ -458,7 +458,7 @@ class Evaluation:
                 raise
             self._needed = set(self._excluded)
             log.warning(
-                "jobs that avoid %s are refused (%s); they may run there after all",
+                "jobs that exclude %s were refused (%s); they are submitted without the exclusion",
                 ", ".join(self._excluded),
                 error,
             )
@@ -681,7 +681,7 @@ class Evaluation:
             self.release()
         except OSError as error:
             log.warning(
-                "the served model could not be let go (%s): it ends when its lease has", error
+                "the served model could not be released (%s); it ends when its lease expires", error
             )
         unfinished = self._journal.state.unfinished()
         self._scheduler.cancel([*_jobs(unfinished), *self._workers()])

@@ -134,7 +134,7 @@ class Controller:
         try:
             self._evaluation.release()
         except (AgentTTSError, OSError) as error:
-            log.warning("what serves the search could not be let go: %s", error)
+            log.warning("the service of the search could not be released: %s", error)
 
     def _search_to_the_end(self) -> None:
         """Search; raise an error of the operating system with its file and a fix."""
@@ -152,7 +152,7 @@ class Controller:
             self._evaluation.check_run(patience=0)
             raise MissingRequirement(
                 _what(error),
-                fix=f"put that right, then 'agenttts-hpc resume {self._run.path}' goes on",
+                fix=f"fix the cause, then run 'agenttts-hpc resume {self._run.path}'",
             ) from error
 
     def _run_search(self) -> None:
@@ -171,7 +171,7 @@ class Controller:
             size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
             trials = self._trials_of(iteration) or self._propose(iteration, size)
             if not trials:
-                log.info("the space is exhausted: no allocation is left to propose")
+                log.info("every allocation of the space has been tried")
                 break
             self._evaluation.evaluate(trials, more=iteration < last)
             self._tell(iteration, trials)
@@ -195,9 +195,9 @@ class Controller:
             raise
         except (MissingRequirement, OSError) as error:
             raise MissingRequirement(
-                f"the jobs of {self._run.path} are cancelled, but that cannot be written down: "
+                f"the jobs of {self._run.path} are cancelled, but the cancel cannot be recorded: "
                 f"{_what(error)}",
-                fix=f"put that right, then 'agenttts-hpc cancel {self._run.path}' once more",
+                fix=f"fix the cause, then run 'agenttts-hpc cancel {self._run.path}' again",
             ) from error
         finally:
             self._journal.close()
@@ -233,8 +233,8 @@ class Controller:
             self._evaluation.end_strays()
         except AgentTTSError as error:
             log.warning(
-                "whether jobs of this run are left could not be seen: %s; 'agenttts-hpc cancel "
-                "%s' looks again",
+                "remaining jobs of this run could not be listed: %s; "
+                "'agenttts-hpc cancel %s' tries again",
                 error,
                 self._run.name,
             )

@@ -35,7 +35,7 @@ def end_strays(
         strays |= scheduler.strays(token, known)
     if strays:
         named = "; ".join(f"{job}: {what}" for job, what in strays.items())
-        log.warning("jobs of this run that no trial knows of are ended: %s", named)
+        log.warning("jobs of this run that belong to no trial are cancelled: %s", named)
         journal.append("strays", jobs=strays)
         scheduler.cancel(strays)
     return strays

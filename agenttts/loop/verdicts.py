@@ -29,7 +29,7 @@ def verdict_of(last: Attempt | None, status: JobStatus, directory: Path) -> Verd
     last = last_word(last, status)
     node = status.node or (last.node if last is not None else "")
     problem = status.detail if status.state == "ENDED" or status.never_started else ""
-    reason = f" (Slurm's reason: {status.detail})" if status.detail and not problem else ""
+    reason = f" (the scheduler's reason: {status.detail})" if status.detail and not problem else ""
     if last is None or last.state is None:
         log_text = read_end(log_of(directory, last), last.log_start) if last else ""
         began = read_phase(log_of(directory, last).parent if last else directory) is not None

@@ -69,8 +69,8 @@ class StageSection(Section):
     def _check_range(cls, value: list[int] | SampleValues) -> list[int] | SampleValues:
         if isinstance(value, list) and not (len(value) == 2 and 1 <= value[0] <= value[1]):
             raise ValueError(
-                f"{value} is no sample range; valid: [low, high] with 1 <= low <= high, or "
-                "{values: [1, 2, 4]}"
+                f"{value} is not a valid sample range; valid: [low, high] with 1 <= low <= high, "
+                "or {values: [1, 2, 4]}"
             )
         return value
 
@@ -227,8 +227,8 @@ class JobSpec(Section):
     def _check_name(cls, value: str) -> str:
         if not RUN_NAME.fullmatch(value):
             raise ValueError(
-                f"'{value}' is no run name; valid: letters, digits, '.', '_' and '-', at most "
-                "64, first a letter or digit"
+                f"'{value}' is not a valid run name; valid: letters, digits, '.', '_' and '-', "
+                "at most 64, first a letter or digit"
             )
         return value
 

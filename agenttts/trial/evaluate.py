@@ -124,7 +124,7 @@ def read_examples(path: Path) -> list[Example]:
         try:
             examples.append(typed(Example, parse_json(line)))
         except ValueError as error:
-            raise UserError(f"{path}:{number}: not an example ({error})") from None
+            raise UserError(f"{path}:{number}: not a valid example ({error})") from None
     return examples
 
 

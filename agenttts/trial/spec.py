@@ -70,8 +70,8 @@ class TrialSpec:
         protocol = values.pop("protocol", None)
         if protocol not in _READ:
             raise UserError(
-                f"this image speaks trial protocol {PROTOCOL}, the controller speaks {protocol}: "
-                "build the image again with 'agenttts-hpc image build'"
+                f"the trial protocol of this image is {PROTOCOL}, but that of the controller "
+                f"is {protocol}: build the image again with 'agenttts-hpc image build'"
             )
         values["allocation"] = Allocation.from_records(values["allocation"])
         values["models"] = {

@@ -287,7 +287,7 @@ def test_an_interrupt_leaves_the_run_alone(cli, scripted_spec, tmp_path):
     waiting.send_signal(2)
     _, error = waiting.communicate(timeout=30)
     assert waiting.returncode == 130
-    assert error == "agenttts-hpc: interrupted; a launched run goes on by itself\n"
+    assert error == "agenttts-hpc: interrupted; a launched run continues\n"
     status = json.loads(cli("status", "small", "--json").stdout)
     assert status["controller"]["alive"]
     assert cli("cancel", "small").returncode == 0

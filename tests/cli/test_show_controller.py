@@ -41,7 +41,7 @@ def shown(monkeypatch, **controller: object) -> str:
         ({"job_id": None, "alive": False, "state": "UNKNOWN", "reason": "sbatch did not answer"}, "controller not running (sbatch did not answer)"),
         ({"state": "COMPLETING"}, "controller 7 completing"),
         ({"alive": False, "state": "FAILED", "reason": "setup line failed: x"}, "controller 7 not running (setup line failed: x)"),
-        ({"alive": None, "state": None, "queue": "'squeue' did not answer"}, "the queue cannot be asked: 'squeue' did not answer"),
+        ({"alive": None, "state": None, "queue": "'squeue' did not answer"}, "the queue cannot be read: 'squeue' did not answer"),
     ],
 )  # fmt: skip
 def test_a_controller_s_state_and_reason(monkeypatch, controller, text):

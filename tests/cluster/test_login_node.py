@@ -70,7 +70,7 @@ def test_doctor_submits_what_the_profile_asks_for_and_reports_what_nodes_see(she
         assert part in shown
     # A launch says how old that is, and that it was of another version of the profile.
     plan = shell("launch", scripted_spec(), "--cluster", mine, "--dry-run", env=login.env).stdout
-    assert "nodes: all well " in plan
+    assert "nodes: all checks passed " in plan
     profile(tmp_path, max_running=1)
     plan = shell("launch", scripted_spec(), "--cluster", mine, "--dry-run", env=login.env).stdout
     assert "with another version of the profile" in plan

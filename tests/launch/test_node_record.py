@@ -22,7 +22,7 @@ def after(results: Path, **ago: float) -> datetime:
 
 def test_a_profile_that_nobody_looked_at_names_the_command(tmp_path):
     said = last_look(tmp_path, "mine", PROFILE)
-    assert said == "not looked at yet ('agenttts-hpc doctor --cluster mine --submit' does)"
+    assert said == "not checked yet ('agenttts-hpc doctor --cluster mine --submit' checks them)"
     assert last_look(tmp_path, "local", Profile(kind="local")) is None
 
 
@@ -39,14 +39,16 @@ def test_a_profile_that_nobody_looked_at_names_the_command(tmp_path):
 )
 def test_how_long_ago(tmp_path, ago, text):
     write_record(tmp_path, "slurm/mine.yaml", PROFILE, True)
-    assert last_look(tmp_path, "mine", PROFILE, after(tmp_path, **ago)) == f"all well {text}"
+    assert (
+        last_look(tmp_path, "mine", PROFILE, after(tmp_path, **ago)) == f"all checks passed {text}"
+    )
 
 
 def test_what_was_missing_and_what_has_changed(tmp_path):
     write_record(tmp_path, "mine", PROFILE, False)
     said = last_look(tmp_path, "./mine.yml", PROFILE, after(tmp_path))
     assert said is not None
-    assert said.startswith("something was missing 0 seconds ago ('agenttts-hpc doctor --cluster ./mine.yml")  # fmt: skip
+    assert said.startswith("some checks failed 0 seconds ago ('agenttts-hpc doctor --cluster ./mine.yml")  # fmt: skip
     changed = last_look(tmp_path, "mine", Profile(kind="slurm", max_running=3))
     assert "with another version of the profile" in str(changed)
 
@@ -55,4 +57,4 @@ def test_what_was_missing_and_what_has_changed(tmp_path):
 def test_a_damaged_record_is_none(tmp_path, content):
     write_record(tmp_path, "mine", PROFILE, True)
     (tmp_path / PROBE_FOLDER / "mine.json").write_text(content)
-    assert "not looked at yet" in str(last_look(tmp_path, "mine", PROFILE))
+    assert "not checked yet" in str(last_look(tmp_path, "mine", PROFILE))

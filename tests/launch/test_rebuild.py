@@ -105,7 +105,7 @@ def test_a_sound_journal_is_not_replaced(finished, cli):
     before = (finished / "journal.jsonl").read_bytes()
     done = cli("resume", "small", "--from-tables")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "is sound" in done.stderr
+    assert "is not damaged" in done.stderr
     assert (finished / "journal.jsonl").read_bytes() == before
 
 
@@ -115,7 +115,7 @@ def test_nothing_to_rebuild_from(finished, cli):
     shutil.rmtree(finished / "trials")
     done = cli("resume", "small", "--from-tables")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "nothing is known of any trial" in done.stderr
+    assert "no trial has usable files" in done.stderr
 
 
 def test_failed_trials_are_tried_again(cli, scripted_spec, tmp_path):
@@ -158,7 +158,7 @@ def test_failed_trials_are_tried_again(cli, scripted_spec, tmp_path):
     assert set(event["earlier"]) == set(failed)
     assert journal_events(run, "told")[-1]["recommended"] is not None
     done = cli("resume", "small", "--retry-failed", "--wait")
-    assert (done.returncode, "nothing to try again" in done.stdout) == (0, True)
+    assert (done.returncode, "no trial is tried again" in done.stdout) == (0, True)
 
 
 def test_a_full_disk_at_cancel_stops_the_jobs_and_says_what_is_left_to_do(finished, cli, tmp_path):
@@ -175,7 +175,7 @@ def test_a_full_disk_at_cancel_stops_the_jobs_and_says_what_is_left_to_do(finish
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (3, 1), done.stderr
-    assert "are cancelled, but that cannot be written down" in done.stderr
+    assert "are cancelled, but the cancel cannot be recorded" in done.stderr
     assert "journal.jsonl" in done.stderr
     assert journal.read_bytes() == before, "no part of a line is left"
     done = cli("cancel", "small", "--json")

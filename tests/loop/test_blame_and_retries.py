@@ -178,7 +178,7 @@ def test_a_cluster_whose_every_node_is_avoided_still_runs_the_trials(new_run, ca
     loop.run()
     assert asked.count(("n1",)) == 1, "not again once it is known that the node is needed"
     assert {row["state"] for row in rows(run)} == {"COMPLETED"}
-    assert "jobs that avoid n1 are refused" in caplog.text
+    assert "jobs that exclude n1 were refused" in caplog.text
 
 
 def test_a_node_that_fails_two_trials_for_no_reason_is_avoided_too(new_run):

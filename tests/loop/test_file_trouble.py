@@ -149,7 +149,7 @@ def test_a_trouble_that_lasts_for_hundreds_of_polls_is_said_once(run, monkeypatc
 def test_patience_ends_with_the_jobs_left_to_run_and_resume_adopts_them(run, monkeypatch):
     disk = Disk(monkeypatch, run)
     disk.fails = lambda call, number: errno.ENOSPC if Recording.started and call == "fsync" else None  # fmt: skip
-    with pytest.raises(FilesUnavailable, match="No space left on device.* goes on with them"):
+    with pytest.raises(FilesUnavailable, match="No space left on device.* continues with them"):
         patiently(run, partial(go_on, run, queue_patience_seconds=0.3), seconds=0.3, pause=0.01)
     assert Recording.started
     assert not Recording.cancelled

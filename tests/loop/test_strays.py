@@ -123,4 +123,4 @@ def test_a_run_is_done_whether_or_not_the_queue_says_what_is_left(run, late, cap
     late.deaf = True
     process.make_controller(run).run()
     assert read_state(run.journal_file).finished == "done"
-    assert "'agenttts-hpc cancel small' looks again" in caplog.text
+    assert "'agenttts-hpc cancel small' tries again" in caplog.text

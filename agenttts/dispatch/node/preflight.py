@@ -76,14 +76,13 @@ def node_problem(
         asking.start()
     except RuntimeError as error:  # Python's message: "can't start new thread"
         return (
-            f"the node starts no more threads ({error}); its limit of processes is used up "
-            "('ulimit -u')"
+            f"the node cannot start a thread ({error}); its limit on processes is reached ('ulimit "
+            "-u')"
         )
     looking.join(deadline)
     if looking.is_alive():
         return (
-            f"the files of the trial were not reached within {deadline:g} s ({directory}, "
-            f"{scratch})"
+            f"the files of the trial did not answer within {deadline:g} s ({directory}, {scratch})"
         )
     found = next((problem for problem in files if problem), None)
     if found is None:
@@ -113,7 +112,7 @@ def write_problem(directory: Path) -> str | None:
     try:
         probe.write_bytes(b"written\n")
         if probe.read_bytes() != b"written\n":
-            return "it gives back other bytes than were written"
+            return "the bytes that were read are not those that were written"
     except OSError as error:
         return error.strerror or str(error)
     finally:
@@ -126,7 +125,7 @@ def _no_room(scratch: Path, needed: int) -> str | None:
     try:
         free = shutil.disk_usage(scratch).free
     except OSError as error:
-        return f"the node's scratch directory {scratch} cannot be looked at: {error.strerror}"
+        return f"the node's scratch directory {scratch} cannot be read: {error.strerror}"
     if free < needed:
         return (
             f"the node's scratch directory {scratch} has {free / 1e9:.1f} GB free, and "

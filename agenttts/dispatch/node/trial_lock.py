@@ -93,7 +93,7 @@ class _Wait:
         who = holder or "another job"
         if self._begun is None:
             self._begun = now
-            self._say(f"{self._trial}: waits for its lock, which {who} holds")
+            self._say(f"{self._trial}: waiting for its lock, which {who} holds")
         if text != self._text:
             self._text = text
             self._next_question = now + _SETTLED_S
@@ -101,13 +101,12 @@ class _Wait:
             self._next_question = now + _QUESTION_S
             lost = why_lost(holder, self._me, job_states)
             if lost is not None:
-                self._say(f"{self._trial}: takes its lock from {holder}: {lost}")
+                self._say(f"{self._trial}: taking over its lock from {holder}: {lost}")
                 return True
         if now - self._begun > _PATIENCE_S and not has_patience(holder, self._me):
             raise LockHeld(
-                f"{who} holds the trial's lock and went on holding it for "
-                f"{_PATIENCE_S / 60:g} minutes; if that job or its host is gone for good, "
-                f"remove {self._path}"
+                f"{who} has held the trial's lock for more than {_PATIENCE_S / 60:g} minutes; "
+                f"if that job or its host no longer exists, remove {self._path}"
             )
         return False
 

@@ -132,10 +132,10 @@ def test_a_job_that_lives_is_waited_for_and_then_reported(held, tmp_path, fake, 
     [attempt] = read_attempts(tmp_path)
     assert (attempt.state, attempt.retry, attempt.node_fault) == ("INFRA_FAILED", True, False)
     who = text if text == HOLDER else "another job"
-    assert f"{who} holds the trial's lock" in attempt.error
+    assert f"{who} has held the trial's lock" in attempt.error
     assert f"remove {tmp_path / LOCK_FILE}" in attempt.error
     said = capfd.readouterr().err
-    assert said.count(f"waits for its lock, which {who} holds") == 1
+    assert said.count(f"waiting for its lock, which {who} holds") == 1
 
 
 @pytest.mark.parametrize("queue", [QUEUE.format("NODE_FAIL"), QUEUE.format("CANCELLED"), "echo 'JOBID NODELIST|STATE|REASON|COMMENT'"])  # fmt: skip
@@ -148,7 +148,7 @@ def test_the_lock_of_a_job_that_has_ended_is_taken_from_its_dead_host(
     assert run(tmp_path) == TrialState.INFRA_FAILED
     [attempt] = read_attempts(tmp_path)
     assert "exit code 7" in attempt.error, "its own command ran"
-    assert "takes its lock from" in capfd.readouterr().err
+    assert "taking over its lock from" in capfd.readouterr().err
     holder = read_holder((tmp_path / LOCK_FILE).read_text())
     assert holder is not None
     assert (holder.job, holder.host) == ("8_1", "gpu2")
