@@ -248,7 +248,7 @@ class Sampler:
         keys = []
         for request in requests:
             if request.k < 1:
-                raise ValueError(f"k is {request.k}; a draw takes at least one sample")
+                raise ValueError(f"k is {request.k}; valid: 1 or more")
             if not self.shares_engine(requests[0].model, request.model):
                 raise ValueError(f"{requests[0].model} and {request.model} need two engines")
             model = self._models[request.model]
