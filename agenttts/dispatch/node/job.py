@@ -150,7 +150,7 @@ class TrialJob:
         return self._records
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_child": None, "_records": None}
+        return {**self.__dict__, "_child": None, "_records": None, "_locks": None}
 
     def __call__(self) -> str:
         """Run the trials that are not complete; the state they ended in."""
