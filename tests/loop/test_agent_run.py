@@ -311,4 +311,4 @@ def test_a_replay_asks_the_specs_model_and_its_transcript_repeats_it(cli, script
     served = scripted_spec("served", agent={"kind": "serve", "model": "weak"})
     done = cli("replay", "table.csv", "--space", served)
     assert done.returncode == 2
-    assert "a replay serves no model" in done.stderr
+    assert "a replay cannot serve a model" in done.stderr
