@@ -177,7 +177,7 @@ def _limit_of_the_job(end: AttemptEnd) -> Verdict | None:
 
 
 def _not_of_the_allocation(end: AttemptEnd) -> Verdict | None:
-    """Return the verdict if the trial says that what it depends on failed, such as a server."""
+    """Return the verdict if the trial reports that something outside failed, e.g. a server."""
     if end.fault is None or end.fault.kind != TrialState.INFRA_FAILED:
         return None
     return _infra(end.fault.message)
@@ -209,8 +209,8 @@ def _memory(end: AttemptEnd) -> Verdict | None:
     fault = end.fault
     if fault is not None and fault.kind != TrialState.OOM and not _may_hide_a_cause(fault):
         return None
-    # A message about a killed engine says only that it was killed, whatever kind of fault was
-    # recorded.
+    # A message about a killed engine says only that it was killed, so the kind of the fault is no
+    # evidence.
     engine_killed = fault is not None and "was killed by SIGKILL" in fault.message
     killed = engine_killed or end.exit_code in _exits(signal.SIGKILL)
     if end.queue_state == "OUT_OF_MEMORY" or (killed and end.oom_killed):

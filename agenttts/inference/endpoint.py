@@ -216,7 +216,10 @@ class EndpointEngine:
     def _reader(
         self, request: Request, body: Mapping[str, Any]
     ) -> Callable[[Answer], ServerReply | None]:
-        """Return what reads an answer: None if the request is to be changed and sent again."""
+        """Return a function that reads an answer.
+
+        That function returns None if the request is to be changed and sent again.
+        """
 
         def read(answer: Answer) -> ServerReply | None:
             if answer.status == 200:

@@ -52,7 +52,7 @@ It is twice the number that vLLM runs at once by default.
 class DrawResult:
     """The k samples of one prompt.
 
-    ``texts`` are the samples without the model's thinking. The store keeps them with it. ``cut``
+    ``texts`` are the samples without the model's thinking. The store keeps the whole text. ``cut``
     counts the samples that ended at ``max_tokens``. ``prompt_tokens`` (the prompt, once) and
     ``decode_tokens`` (all k samples) are the tokens of the draw, computed here or not.
     ``reused_tokens`` is the part of their sum that came from the sample store or from an equal
@@ -87,7 +87,7 @@ class Drawn:
 
     ``load_seconds`` and ``generate_seconds`` are the request's part of the wall seconds that the
     call took. The parts of the requests of one call add up to the whole. ``engine_starts`` counts
-    the engines that were started for this request, the first of the call that needed one.
+    the engines that were started. A start is counted for the first request that needed the engine.
     """
 
     results: list[DrawResult]
@@ -440,7 +440,7 @@ def _next_call(
 ) -> dict[str, range]:
     """Return the next ``size`` missing samples: their indices by key.
 
-    There are fewer at the end of the own part and at the end of all parts.
+    The last call of the own part, and the last call of all, may have fewer.
     """
     calls: dict[str, range] = {}
     room = size
@@ -451,5 +451,5 @@ def _next_call(
                 calls[key] = range(there, min(wanted[key], there + room))
                 room -= len(calls[key])
         if calls and number == 0:
-            break  # peers in step have finished their parts when the own part is done
+            break  # meanwhile the other processes may finish their parts
     return calls

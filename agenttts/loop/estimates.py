@@ -251,9 +251,9 @@ class DrawRecord:
 class Estimates:
     """What the run's models cost, by their sizes and the run's records so far.
 
-    A model's estimate is its estimate from sizes times the median ratio of its records (the last
-    15) to it. The median includes the ratio of all models together, as if it were one more record,
-    and that includes the ratio 1. So one slow start moves an estimate by half at most, three
+    An estimate is the estimate from sizes times a correction. The correction of a model is the
+    median of the ratios measured / estimated of its last 15 records and of one overall ratio. The
+    overall ratio is the median over all models and the ratio 1. So one slow start moves an estimate by half at most, three
     records decide it, and a model without records follows the others (a slow file system slows all
     starts).
 
@@ -282,7 +282,7 @@ class Estimates:
         return self._expected_start(model) * self._correction(model, self._start_ratios())
 
     def speed(self, model: str) -> float:
-        """Return how many times the seconds of the roofline the model's draws take."""
+        """Return the ratio of the draws' measured seconds to the roofline's estimate."""
         return self._correction(model, self._draw_ratios())
 
     def model_cost(self, model: str) -> ModelCost:
@@ -307,7 +307,7 @@ class Estimates:
         return {model: self.model_cost(model) for model in self.sizes}
 
     def _expected_start(self, model: str, earlier: int | None = None) -> float:
-        """Return the seconds by size of the start after ``earlier`` ones; None: after all."""
+        """Return the size-based seconds of the start after ``earlier`` ones (None: all so far)."""
         if earlier is None:
             earlier = sum(record.model == model for record in self.starts)
         return start_seconds(

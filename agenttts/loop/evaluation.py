@@ -553,8 +553,8 @@ class Evaluation:
     ) -> bool:
         """Return whether another trial of the same job may have caused this end.
 
-        It may not if the trial itself recorded its fault. An end for which nobody is known to be at
-        fault counts from the second time on: the first time it may have been the machine's.
+        The answer is no if the trial recorded its own fault. If no cause is known, it is yes from
+        the second time on; the first time is put down to the machine.
         """
         if progress.together == 1 or read_fault(directory) is not None:
             return False

@@ -130,7 +130,7 @@ class Packing:
         self._sleep_gb = max((place.kind[2] for place in self._places), default=0.0)
 
     def parts_now(self, trials: Sequence[TrialWork]) -> dict[str, int]:
-        """Return, by trial, how many leading stages are due now, where it is not all."""
+        """Return how many of its first stages each trial runs now, for those that do not run all."""
         places = [
             Place(w.gpus, w.asleep | ({w.awake} if w.awake else set()))
             for w in self._workers
@@ -261,7 +261,7 @@ class Packing:
     def place_alone(self, trials: Sequence[TrialWork]) -> tuple[list[_Slot], dict[str, str]]:
         """Give each trial that must run alone a worker that takes no other.
 
-        A worker that is the last one for other trials is left to them.
+        A worker is not used for this if other trials can run on no other one.
 
         Returns:
             All slots, and the trials that wait.
@@ -328,7 +328,7 @@ class Packing:
             return self._one_by_one(stranded, slots, most_new)
         packs = [widest]
         shortest = widest
-        # An end before the lists that were given earlier gains nothing.
+        # To finish before the lists that already run gains nothing.
         low = max(self._least_makespan(bundles, free), self._end_of_earlier)
         for _ in range(_BISECTIONS):
             high = _ends(shortest)
@@ -341,7 +341,7 @@ class Packing:
             else:
                 shortest = pack
                 packs.append(pack)
-        # What lies before the longest list, such as a wait in the queue, may not be repeated.
+        # Time before the longest list begins, such as a wait in the queue, is not part of the slack.
         begins = _ends(shortest) - max(slot.seconds for slot in shortest if slot.parts)
         length = max(_ends(shortest), self._end_of_earlier) - begins
         for step in range(1, _LONGER + 1):
@@ -356,7 +356,9 @@ class Packing:
         return self._one_by_one(stranded, slots, most_new)
 
     def _rank(self, pack: Sequence[_Slot], begins: float) -> tuple[float, float]:
-        """Return what is minimised: log(GPU-seconds) x weight + log(makespan), then the latter.
+        """Return what is minimised: log(GPU-seconds) x weight + log(makespan).
+
+        Ties go to the shorter makespan.
 
         The GPU-seconds include the idling of workers that are kept until the next lists.
         """
@@ -377,7 +379,8 @@ class Packing:
     def _idling(self, slot: _Slot, seconds: float) -> float:
         """Return the seconds that a worker idles until the last list ends.
 
-        A worker for which that is too long ends at once. One without trials idles for nothing.
+        A worker for which that is too long ends at once. The idling of a worker without trials is
+        charged, too.
         """
         if not self._policy.more:
             return 0.0
@@ -416,8 +419,8 @@ class Packing:
     ) -> tuple[list[_Slot], list[_Part]]:
         """Fill slots so that all end by ``latest``, with few GPU-seconds.
 
-        A part goes to the slot that already has its signature and was opened first, if it fits
-        there, and otherwise to the one that it costs the fewest GPU-seconds.
+        The first choice for a part is the first slot that already has its signature, if it fits
+        there. Otherwise it goes to the slot where it adds the fewest GPU-seconds.
 
         Returns:
             The filled slots, and the parts that did not fit. With a finite ``latest`` it stops at

@@ -69,8 +69,8 @@ class TrialProgress:
         row: Its row of the table, once it has ended.
         preemptions: How many of its jobs were preempted.
         lost_at: When its last job was lost to a failure (ISO 8601); None after another submission.
-        earlier_attempts: Attempts from before the user asked to try the trial again. Limits do not
-            count them.
+        earlier_attempts: Attempts that no limit counts: those before the user asked to try the
+            trial again, and those in jobs of several trials before it had to run alone.
     """
 
     planned: PlannedTrial
@@ -434,7 +434,7 @@ class Journal:
     def propose(self, trials: Sequence[PlannedTrial], guidelines: Sequence[str] = ()) -> None:
         """Record a batch of proposals and the guidelines that it was made by.
 
-        The guidelines are recorded because writing them changes the searcher too.
+        The guidelines are recorded because making them changes the searcher's state.
         """
         records = [planned_record(trial) for trial in trials]
         self.append("proposed", trials=records, guidelines=list(guidelines))

@@ -72,15 +72,15 @@ class TrialJob:
     ``limit_seconds`` is the job's time limit. A job that reaches it is requeued up to
     ``max_timeouts`` times; the next attempt continues from the stored samples. Without ``requeue``
     the controller submits the next attempt. ``needs`` are the files that the trials read.
-    ``trials`` are the trials; if there are none, the job's directory is that of its one trial, of
-    which ``earlier_attempts`` attempts do not count.
+    ``trials`` are the trials. If there are none, the job has one trial, in the job's directory.
+    Then ``earlier_attempts`` of its attempts do not count.
 
-    A job with ``linger_seconds`` is a worker. When its trials have ended, it stays so long for
-    further lists in its mailbox (`agenttts.dispatch.node.mailbox`), with its engines loaded. Its
+    A job with ``linger_seconds`` is a worker. When its trials have ended, it waits that many seconds
+    for further lists in its mailbox (`agenttts.dispatch.node.mailbox`), with its engines loaded. Its
     command reads the spec files of each list from a line of its standard input.
     """
 
-    # Of jobs that an older version has pickled into the queue.
+    # Defaults for jobs that an older version pickled into the queue.
     needs: tuple[Path, ...] = ()
     limits = Limits()
     earlier_attempts = 0
@@ -288,7 +288,7 @@ class TrialJob:
         try:
             code = self._execute(command)
         except OSError as error:
-            # Of the program, or of a file that is looked at while it runs.
+            # The error is about the program, or about a file that is read while it runs.
             where = error.filename or command[0]
             end = AttemptEnd(problem=f"{where}: {error.strerror}", node=_node())
             self._attempts.finish_all(blame(end))
@@ -373,7 +373,7 @@ class TrialJob:
             raise _LimitPassed(overrun)
 
     def _finish_ended(self) -> None:
-        """Record the ends of those of several trials that have a result or a fault."""
+        """In a job that goes on, record the end of each trial that has a result or a fault."""
         if not self._goes_on:
             return  # the end of the command is the end of the trial
         for trial in self._attempts.open:
