@@ -253,9 +253,9 @@ class Estimates:
 
     An estimate is the estimate from sizes times a correction. The correction of a model is the
     median of the ratios measured / estimated of its last 15 records and of one overall ratio. The
-    overall ratio is the median over all models and the ratio 1. So one slow start moves an estimate by half at most, three
-    records decide it, and a model without records follows the others (a slow file system slows all
-    starts).
+    overall ratio is the median over all models and the ratio 1. So one slow start moves an
+    estimate by half at most, three records decide it, and a model without records follows the
+    others (a slow file system slows all starts).
 
     Args:
         sizes: The models' sizes, by name.

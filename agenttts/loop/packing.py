@@ -130,7 +130,7 @@ class Packing:
         self._sleep_gb = max((place.kind[2] for place in self._places), default=0.0)
 
     def parts_now(self, trials: Sequence[TrialWork]) -> dict[str, int]:
-        """Return how many of its first stages each trial runs now, for those that do not run all."""
+        """Return how many first stages run now, for the trials that do not run all of theirs."""
         places = [
             Place(w.gpus, w.asleep | ({w.awake} if w.awake else set()))
             for w in self._workers
@@ -341,7 +341,7 @@ class Packing:
             else:
                 shortest = pack
                 packs.append(pack)
-        # Time before the longest list begins, such as a wait in the queue, is not part of the slack.
+        # Time before the longest list begins (e.g. a wait in the queue) is not part of the slack.
         begins = _ends(shortest) - max(slot.seconds for slot in shortest if slot.parts)
         length = max(_ends(shortest), self._end_of_earlier) - begins
         for step in range(1, _LONGER + 1):

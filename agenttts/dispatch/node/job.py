@@ -75,9 +75,9 @@ class TrialJob:
     ``trials`` are the trials. If there are none, the job has one trial, in the job's directory.
     Then ``earlier_attempts`` of its attempts do not count.
 
-    A job with ``linger_seconds`` is a worker. When its trials have ended, it waits that many seconds
-    for further lists in its mailbox (`agenttts.dispatch.node.mailbox`), with its engines loaded. Its
-    command reads the spec files of each list from a line of its standard input.
+    A job with ``linger_seconds`` is a worker. When its trials have ended, it waits that many
+    seconds for further lists in its mailbox (`agenttts.dispatch.node.mailbox`), with its engines
+    loaded. Its command reads the spec files of each list from a line of its standard input.
     """
 
     # Defaults for jobs that an older version pickled into the queue.

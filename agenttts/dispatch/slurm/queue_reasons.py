@@ -79,8 +79,8 @@ _TABLE: dict[str, Reason] = {
     "PartitionInactive": Reason(
         Waiting.WAIT, "the partition is inactive", "'sinfo' shows when it is up again"
     ),
-    # Slurm uses this code for two things. Jobs of one node are within nearly every partition's limits
-    # on nodes, so it mostly means nodes out of service.
+    # Slurm uses this code for two things. Jobs of one node are within nearly every partition's
+    # limits on nodes, so it mostly means nodes out of service.
     "PartitionNodeLimit": Reason(
         Waiting.WAIT,
         "the partition's nodes that it could run on are out of service, "
