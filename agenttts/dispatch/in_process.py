@@ -189,6 +189,8 @@ class _ThreadJob(TrialJob):
         while child.poll() is None:
             self._check()
             self._look()
+            if self.linger_seconds:
+                self._hand_on(child)
             time.sleep(_POLL_S)
         return child.returncode
 

@@ -82,15 +82,39 @@ class EnginePool:
             if same_engine(failed, model):
                 raise error
         found = self._find(model)
+        if found is not None and found.asleep and not self._wakes(found):
+            found = None
         if found is None:
             found = self._load(model)
-        elif found.asleep:
-            self._free_gpus(found)
-            wake(found.engine)
-            found.asleep = False
         self._loaded.remove(found)
         self._loaded.append(found)
         return found.engine
+
+    @property
+    def keeps(self) -> bool:
+        """Whether engines are kept."""
+        return self._keep
+
+    @property
+    def any_loaded(self) -> bool:
+        """Whether an engine is loaded."""
+        return bool(self._loaded)
+
+    def forget_failures(self) -> None:
+        """Let models be loaded again that could not be loaded."""
+        self._failed.clear()
+
+    def _wakes(self, found: _Loaded) -> bool:
+        """Wake an engine; if that fails, close it and return False."""
+        self._free_gpus(found)
+        try:
+            wake(found.engine)
+        except EngineError as error:
+            log.warning("%s; the engine is closed, and its model is loaded again", error)
+            self._close(found)
+            return False
+        found.asleep = False
+        return True
 
     def drop(self, model: ModelConfig) -> None:
         """Close the model's engine, whose state is not known."""
@@ -114,7 +138,7 @@ class EnginePool:
             engine = self._factory(self._that_sleeps(model))
         except EngineError as error:
             if error.kind != "OOM" or not self._loaded:
-                self._failed.append((model, error))
+                self._note_failure(model, error)
                 raise
             # The engines that are kept take the memory: without them it may suffice.
             log.warning("%s; the other engines are closed, and it is loaded again", error)
@@ -129,15 +153,17 @@ class EnginePool:
         try:
             return self._factory(self._that_sleeps(model))
         except EngineError as error:
-            self._failed.append((model, error))
+            self._note_failure(model, error)
             raise
+
+    def _note_failure(self, model: ModelConfig, error: EngineError) -> None:
+        if error.kind != "INFRA_FAILED":  # a server, for example, may answer the next time
+            self._failed.append((model, error))
 
     def _free_gpus(self, needed: _Loaded | None) -> None:
         """Put the engines that use GPUs to sleep, all but ``needed``; close what cannot sleep."""
         for other in [o for o in self._loaded if o is not needed and o.model.gpus and not o.asleep]:
-            other.asleep = host_bytes(other.model) <= self._available() and put_to_sleep(
-                other.engine
-            )
+            other.asleep = host_bytes(other.model) <= self._available() and _sleeps(other.engine)
             if not other.asleep:
                 self._close(other)
         asleep = [other for other in self._loaded if other.asleep and other is not needed]
@@ -171,6 +197,15 @@ class EnginePool:
     def _close(self, loaded: _Loaded) -> None:
         self._loaded.remove(loaded)
         loaded.engine.close()
+
+
+def _sleeps(engine: Engine) -> bool:
+    """Put an engine to sleep; return False if it cannot or if that fails."""
+    try:
+        return put_to_sleep(engine)
+    except EngineError as error:
+        log.warning("%s; the engine is closed", error)
+        return False
 
 
 @dataclasses.dataclass(eq=False)

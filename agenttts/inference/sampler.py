@@ -203,17 +203,25 @@ class Sampler:
         """Draw several requests together; if that fails, draw each of them by itself.
 
         So a request that the engine cannot serve does not fail the others. A model whose engine
-        could not be loaded is not loaded again.
+        could not be loaded is not loaded again. A single request that fails beside engines that are
+        kept, or on one that served others before, is tried once more on a new engine alone.
         """
+        kept = self._engines.keeps and self._engines.any_loaded
         try:
             return list(self.draw_together(requests))
         except EngineError as error:
             # What is stored of the call is found again. The engine's state is unknown.
             self._store.flush()
             self._engines.drop(self._models[requests[0].model])
-            if len(requests) == 1:
+            if len(requests) == 1 and not kept:
                 return [error]
+        if len(requests) == 1:
+            self._engines.close()
         return [found for request in requests for found in self.draw_each([request])]
+
+    def forget_failures(self) -> None:
+        """Let models be loaded again that could not be loaded."""
+        self._engines.forget_failures()
 
     def add_models(self, models: Mapping[str, ModelConfig]) -> None:
         """Add models that may be drawn from."""

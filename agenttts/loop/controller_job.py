@@ -212,6 +212,7 @@ def _evaluation_settings(profile: Profile, settle_seconds: float) -> EvaluationS
         max_timeouts=profile.max_timeouts,
         retry_pauses=tuple(profile.retry_pauses),
         trials_per_job=profile.trials_per_job,
+        max_running=profile.max_running,
     )
 
 

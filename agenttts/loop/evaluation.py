@@ -80,6 +80,7 @@ class EvaluationSettings:
         max_timeouts: How many times a trial that reached its time limit goes on from its samples.
         retry_pauses: Seconds before a trial's second start, its third, ...
         trials_per_job: The most trials that one job evaluates together.
+        max_running: The most jobs that run at a time.
     """
 
     max_attempts: int
@@ -90,6 +91,7 @@ class EvaluationSettings:
     max_timeouts: int = 1
     retry_pauses: tuple[float, ...] = ()
     trials_per_job: int = 1
+    max_running: int = 8
 
 
 class ServerLifecycle(Protocol):
@@ -166,7 +168,6 @@ class Evaluation:
             RunGone: The run's directory is gone.
         """
         self._check_examples(trials)
-        self._write_mailboxes()
         trouble: float | None = None
         files = self._file_patience()
         while True:
@@ -176,6 +177,7 @@ class Evaluation:
                     continue
                 if self._check is not None:
                     self._check()
+                self._write_mailboxes()
                 self._adopt([t for t in trials if t.row is None])
                 if self._collect(trials):
                     self.write_table()
@@ -343,11 +345,17 @@ class Evaluation:
     def _submit(self, pending: Sequence[TrialProgress], live: int) -> None:
         """Submit the trials that may be submitted now, one array per resource class."""
         free_slots = self._scheduler.capacity(live)
+        if self._builder.stays:  # what is left is given to workers that are free
+            free_slots = min(free_slots, self._settings.max_running - live)
+        if pending and free_slots <= 0:
+            for worker in self._idle_workers():  # they can take none of these, and hold the places
+                Mailbox(self._run.worker(worker.name)).retire()
         if not pending or free_slots <= 0:
             return
         lists = job_lists(pending, self._settings.trials_per_job, self._builder.gpus)
+        started_now = sorted(lists[:free_slots], key=self._gpus)  # stable: trial order in a class
         nodes = self._nodes_to_exclude()
-        for gpus, group in groupby(lists[:free_slots], key=self._gpus):
+        for gpus, group in groupby(started_now, key=self._gpus):
             batch = f"{self._builder.tokens[0]}-{len(self._journal.state.batches)}"
             started = list(group)
             requests = [
@@ -395,10 +403,12 @@ class Evaluation:
         if not idle:
             return list(due)
         left: list[TrialProgress] = []
-        lists = job_lists(due, self._settings.trials_per_job, self._builder.gpus)
+        shared = [t for t in due if not t.alone]
+        left += [t for t in due if t.alone]
+        lists = job_lists(shared, self._settings.trials_per_job, self._builder.gpus)
         for members in lists:
-            gpus = self._gpus(members)
-            worker = next((worker for worker in idle if worker.gpus == gpus), None)
+            gpus, before = self._gpus(members), self._last_jobs(members)
+            worker = next((w for w in idle if w.gpus == gpus and w.job_id not in before), None)
             if worker is None:
                 left += members
                 continue
@@ -412,6 +422,11 @@ class Evaluation:
             self._write_list(worker)
         order = {t.planned.trial: number for number, t in enumerate(due)}
         return sorted(left, key=lambda t: order[t.planned.trial])
+
+    def _last_jobs(self, members: Sequence[TrialProgress]) -> set[str]:
+        """Return the jobs of the trials' last attempts, in which they failed."""
+        attempts = [read_attempts(self._run.trial(t.planned.trial)) for t in members]
+        return {records[-1].job_id for records in attempts if records}
 
     def _write_mailboxes(self) -> None:
         """Write the lists that an earlier controller recorded and may not have written."""
@@ -434,7 +449,7 @@ class Evaluation:
             Mailbox(self._run.worker(worker.name)).retire()
         deadline = time.monotonic() + _RETIRES_WITHIN_S
         while self._note_workers() and time.monotonic() < deadline:
-            time.sleep(min(1.0, self._settings.poll_seconds))
+            time.sleep(self._settings.poll_seconds)
         if workers := self._workers():
             self._scheduler.cancel(workers)
 
@@ -492,7 +507,7 @@ class Evaluation:
             return False
         # In a job of several trials, a trial may have ended while the job goes on.
         goes_on = progress.together > 1 or progress.job_id in self._workers()
-        if lives and not completing and not goes_on:
+        if lives and not completing and (not goes_on or self._is_last_of_its_job(progress)):
             return False
         look_anew(directory)
         output = read_result(directory, patient=True)
@@ -504,7 +519,8 @@ class Evaluation:
         ):
             last = None  # an attempt of the same worker, before it was given the trial again
         if output is not None:
-            if lives and goes_on and last is not None and last.finished is None:
+            closing = lives and not completing and goes_on
+            if closing and last is not None and last.finished is None:
                 return False  # the job is about to record what the trial used
             return self._finish(progress, finished_row(self._run.name, progress, output, directory))
         if status is None:
@@ -556,12 +572,23 @@ class Evaluation:
         The answer is no if the trial recorded its own fault. If no cause is known, it is yes from
         the second time on; the first time is put down to the machine.
         """
-        if progress.together == 1 or read_fault(directory) is not None:
+        by_itself = progress.together == 1 and progress.assigned is None
+        if by_itself or read_fault(directory) is not None:
             return False
         if verdict.state is TrialState.INFRA_FAILED:
             seen_before = progress.submissions >= min(2, self._settings.max_attempts)
             return seen_before and not verdict.exclude_node
         return verdict.state in (TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT)
+
+    def _is_last_of_its_job(self, progress: TrialProgress) -> bool:
+        """Return whether a job that does not stay has no other trial left.
+
+        The job's end is then the trial's: until it has closed its engines, its place is taken.
+        """
+        if progress.job_id in self._workers():
+            return False
+        left = [t for t in self._journal.state.unfinished() if t.job_id == progress.job_id]
+        return len(left) == 1
 
     def _try_alone(self, progress: TrialProgress, verdict: Verdict, attempts: int) -> None:
         """Give a trial a job of its own: that of several trials may have ended by another's fault.

@@ -18,6 +18,7 @@ from agenttts.dispatch.apptainer import (
     exec_command,
 )
 from agenttts.dispatch.base import JobRequest, JobTrial
+from agenttts.dispatch.node.mailbox import Mailbox
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import ModelConfig
@@ -173,6 +174,7 @@ class JobBuilder:
         directory = self._run.worker(worker)
         directory.parent.mkdir(exist_ok=True)
         directory.mkdir(exist_ok=True)
+        Mailbox(directory).prepare()
         return directory
 
     def _write_spec(self, planned: PlannedTrial, jobs: Sequence[Sequence[PlannedTrial]]) -> Path:

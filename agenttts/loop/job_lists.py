@@ -15,7 +15,7 @@ from agenttts.run.journal import PlannedTrial, TrialProgress
 def job_lists(
     trials: Sequence[TrialProgress], per_job: int, gpus: Callable[[PlannedTrial], int]
 ) -> list[list[TrialProgress]]:
-    """Return the trials of each job, by the number of GPUs that they need.
+    """Return the trials of each job, in the order of their first trials.
 
     Trials that begin with the same models go together. A trial that has to run alone has a list of
     its own. Lists of one resource class differ by at most one trial in length. Within a list the
@@ -38,7 +38,7 @@ def job_lists(
         lists += _even_parts(shared, per_job)
     for members in lists:
         members.sort(key=lambda trial: order[trial.planned.trial])
-    return lists
+    return sorted(lists, key=lambda members: order[members[0].planned.trial])
 
 
 def _even_parts(trials: list[TrialProgress], most: int) -> list[list[TrialProgress]]:

@@ -88,8 +88,8 @@ class TrialProgress:
 
 
 def worker_name(batch: str, position: int) -> str:
-    """Return the name of a job with a directory of its own: no two jobs of a run have the same."""
-    return f"w{batch.rpartition('-')[2]}-{position}"
+    """Return a worker's name, which is unique within the run; its directory is named after it."""
+    return "-".join([*batch.rsplit("-", 2)[1:], str(position)])
 
 
 @dataclass

@@ -10,10 +10,12 @@ program was told to stop (SIGTERM) and has stored the samples drawn so far.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import BinaryIO
 
 from agenttts.inference.engine_process import create_engine
 from agenttts.trial.command import TrialCommand
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         return run_trials(
             chosen,
             create_engine,
-            more=map(TrialCommand.read_line, sys.stdin.buffer) if chosen.stays else (),
+            more=map(TrialCommand.read_line, _further_lists()) if chosen.stays else (),
             out=sys.stdout,
             err=sys.stderr,
             # The trials are over by then. A stop signal must not interrupt the storing.
@@ -42,6 +44,15 @@ def main(arguments: Sequence[str]) -> int:
         )
     except _Stopped:
         return STOPPED
+
+
+def _further_lists() -> BinaryIO:
+    """Return standard input, which no program that the task starts then reads."""
+    lists = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return os.fdopen(lists, "rb")
 
 
 def _ignore_stops() -> None:

@@ -79,6 +79,8 @@ class TrialRunner:
         for trial in trials:
             trial.start()
         specs = [trial.spec for trial in trials if trial.spec is not None]
+        if self._sampler is not None:
+            self._sampler.forget_failures()
         if specs:
             _advance(trials, self._sampler_for(specs), all_known=not self._stays)
         return 1 if any(trial.failed for trial in trials) else 0
@@ -158,17 +160,37 @@ def _advance(trials: Sequence[_RunningTrial], sampler: Sampler, *, all_known: bo
         if all_known:
             sampler.expect({name for trial in waiting for name in trial.models_from_here()})
         group = _next_group(waiting, sampler)
-        try:
-            drawn = sampler.draw_each([draw.request for _, draw in group])
-        except AgentTTSError as error:  # e.g. a package that the engine needs is missing
-            for trial, _ in group:
-                trial.fail(Fault("FAILED", str(error), "input"))
-            continue
-        for (trial, _), found in zip(group, drawn, strict=True):
-            if isinstance(found, EngineError):
-                trial.fail(Fault(found.kind, str(found), "engine"))
+        for (trial, _), found in zip(group, _draw(group, sampler), strict=True):
+            if isinstance(found, Fault):
+                trial.fail(found)
             else:
                 trial.go_on(found)
+
+
+def _draw(
+    group: Sequence[tuple[_RunningTrial, StageDraw]], sampler: Sampler
+) -> list[Drawn | Fault]:
+    """Draw what trials need; a trial for which that is not possible gets a fault."""
+    try:
+        drawn = sampler.draw_each([draw.request for _, draw in group])
+    except AgentTTSError as error:  # e.g. a package that the engine needs is missing
+        return [Fault("FAILED", str(error), "input")] * len(group)
+    except Exception as error:  # e.g. a task's prompt that is not a prompt
+        if len(group) > 1:
+            return [found for pair in group for found in _draw([pair], sampler)]
+        return [_unexpected(error, group[0][0].err)]
+    return [
+        Fault(found.kind, str(found), "engine") if isinstance(found, EngineError) else found
+        for found in drawn
+    ]
+
+
+def _unexpected(error: Exception, err: TextIO) -> Fault:
+    """Return the fault of an error that the task's own code caused; the user is told where."""
+    traceback.print_exception(error, file=err)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    return Fault("FAILED", f"{type(error).__name__}: {error} ({where})", "task")
 
 
 def _next_group(
@@ -264,11 +286,8 @@ class _RunningTrial:
             self.fail(Fault(error.kind, str(error), "engine"))
         except AgentTTSError as error:
             self.fail(Fault("FAILED", str(error), "input"))
-        except Exception as error:  # the task's own code may raise anything: the user is told where
-            traceback.print_exc(file=self.err)
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(place.filename).name}:{place.lineno}"
-            self.fail(Fault("FAILED", f"{type(error).__name__}: {error} ({where})", "task"))
+        except Exception as error:  # the task's own code may raise anything
+            self.fail(_unexpected(error, self.err))
 
     def _store(self, output: TrialOutput, examples: pl.DataFrame) -> None:
         write_result(self.directory, output, examples)

@@ -217,6 +217,44 @@ def test_memory_follows_from_the_weights(model, tmp_path):
     assert host_bytes(script) == 0
 
 
+def test_an_engine_that_fails_to_sleep_is_closed_and_the_next_is_loaded(model, monkeypatch):
+    machine = Machine()
+    pool = machine.pool()
+    first = pool.get(model("a"))
+
+    def fails():
+        raise EngineError("no memory for the weights")
+
+    first.sleep = fails
+    pool.get(model("b"))
+    assert machine.events == ["load a", "close a", "load b"]
+
+
+def test_an_engine_that_fails_to_wake_is_loaded_anew(model):
+    machine = Machine()
+    pool = machine.pool()
+    first = pool.get(model("a"))
+    pool.get(model("b"))
+
+    def fails():
+        raise EngineError("it does not wake")
+
+    first.wake = fails
+    assert pool.get(model("a")) is not first
+    assert machine.events[-3:] == ["sleep b", "close a", "load a"]
+
+
+def test_failures_to_load_are_forgotten_when_told_and_those_of_a_server_at_once(model):
+    machine = Machine()
+    pool = machine.pool()
+    with pytest.raises(EngineError):
+        pool.get(model("broken"))
+    pool.forget_failures()
+    with pytest.raises(EngineError):
+        pool.get(model("broken"))
+    assert machine.events == ["load broken", "load broken"]
+
+
 NAMES = st.sampled_from(["a", "b", "c", "cpu1", "cpu2"])
 
 

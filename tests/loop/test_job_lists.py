@@ -28,18 +28,18 @@ def names(lists):
 
 def test_one_trial_a_job_keeps_the_order_of_the_trials():
     trials = [trial(0, "large", "small"), trial(1, "small", "small"), trial(2, "large", "large")]
-    assert names(job_lists(trials, 1, gpus)) == [["t0001"], ["t0000"], ["t0002"]]
+    assert names(job_lists(trials, 1, gpus)) == [["t0000"], ["t0001"], ["t0002"]]
 
 
 def test_trials_that_begin_with_the_same_models_go_together():
     order = [("small", "large"), ("large", "small"), ("small", "large"), ("large", "small")]
     trials = [trial(n, *models) for n, models in enumerate(order)]
-    assert names(job_lists(trials, 2, gpus)) == [["t0001", "t0003"], ["t0000", "t0002"]]
+    assert names(job_lists(trials, 2, gpus)) == [["t0000", "t0002"], ["t0001", "t0003"]]
 
 
 def test_a_trial_that_has_to_run_alone_does():
     trials = [trial(n, "small", "small", alone=n == 1) for n in range(4)]
-    assert names(job_lists(trials, 8, gpus)) == [["t0001"], ["t0000", "t0002", "t0003"]]
+    assert names(job_lists(trials, 8, gpus)) == [["t0000", "t0002", "t0003"], ["t0001"]]
 
 
 MODELS = st.sampled_from(sorted(GPUS))

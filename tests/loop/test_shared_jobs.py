@@ -169,10 +169,16 @@ class Task(RetrievalQA):
 
 
 @pytest.mark.processes
-def test_a_trial_that_kills_its_process_is_found_out_by_itself(cli, scripted_spec, tmp_path):
-    """The others of its job are not blamed, and lose nothing."""
+@pytest.mark.parametrize("linger", [0, 60])
+def test_a_trial_that_kills_its_process_is_found_out_by_itself(
+    cli, scripted_spec, tmp_path, linger
+):
+    """The others of its job are not blamed, and lose nothing.
+
+    A task of the user's own runs in a child process.
+    """
     (tmp_path / "hostile.py").write_text(HOSTILE)
-    cluster = profile(tmp_path, "in_process", 8, max_attempts=2)
+    cluster = profile(tmp_path, "in_process", 8, max_attempts=2, linger_seconds=linger)
     spec = scripted_spec(
         task__name="./hostile.py:Task",
         search__iterations=1,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agenttts.inference.base import EngineError
 from agenttts.inference.engine_process import create_engine
 from agenttts.inference.sampler import SAMPLES_A_CALL
+from agenttts.trial.command import TrialCommand
 from agenttts.trial.phase import PHASE_FILE
 from agenttts.trial.result import read_fault, read_result
 from agenttts.trial.run import run_trials
@@ -54,13 +55,13 @@ class Engines:
         return Counted()
 
 
-def run_list(specs, engines=None, notes=None, **more):
+def run_list(specs, engines=None, notes=None):
     ended: list[str] = []
     err = io.StringIO()
-    paths = [Path(spec.directory) / SPEC_FILE for spec in specs]
+    paths = tuple(Path(spec.directory) / SPEC_FILE for spec in specs)
     code = run_trials(
-        paths, engines or Engines(), out=io.StringIO(), err=err,
-        ended=lambda directory: ended.append(directory.name), **more,
+        TrialCommand(paths, notes), engines or Engines(), out=io.StringIO(), err=err,
+        ended=lambda directory: ended.append(directory.name),
     )  # fmt: skip
     return code, ended, err.getvalue()
 
@@ -233,3 +234,28 @@ def test_no_list_draws_a_sample_twice(tmp_path_factory, allocations):
     assert drawn >= 6 * sum(retrieval.values())
     assert sum(r.decode_tokens for r in found) >= sum(r.reused_tokens - r.prompt_tokens for r in found)  # fmt: skip
     assert len(engines.started) <= 2
+
+
+def test_an_error_of_a_task_s_prompt_is_the_trial_s_own_fault(tmp_path):
+    """The prompt is rendered when the samples of several trials are drawn together."""
+    (tmp_path / "odd.py").write_text(
+        "from agenttts.tasks.retrieval.task import Answer, Retrieval, RetrievalQA\n"
+        "class Odd(Retrieval):\n"
+        "    def prompt(self, example, outputs):\n"
+        "        return 'not a prompt'\n"
+        "class Task(RetrievalQA):\n"
+        "    stages = (Odd(), Answer())\n"
+    )
+    make = trial_writer(tmp_path)
+    good = make("t0000", ("weak", 2), ("strong", 1))
+    bad = make("t0001", ("weak", 2), ("strong", 1), task=f"{tmp_path}/odd.py:Task")
+    code, _, err = run_list([bad, good])
+    assert code == 1
+    assert read_result(Path(good.directory)) is not None
+    fault = read_fault(Path(bad.directory))
+    assert (fault.source, fault.kind) == ("task", "FAILED")
+    assert "AttributeError" in fault.message
+    assert "Traceback" in err
+    (Path(bad.directory) / "fault.json").unlink()
+    assert run_list([bad])[0] == 1
+    assert read_fault(Path(bad.directory)).source == "task"

@@ -47,10 +47,11 @@ from agenttts.dispatch.service_job import queue_job
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
 from agenttts.files.processes import oom_kills
+from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
 from agenttts.trial.command import TrialCommand
 from agenttts.trial.phase import PHASE_FILE, read_phase
-from agenttts.trial.result import FAULT_FILE, MARKER_FILE, read_fault, read_result
+from agenttts.trial.result import FAULT_FILE, read_fault, read_result
 from agenttts.trial.spec import SPEC_FILE
 
 # submitit counts a preemption of a short job as a time-out. Its limit is therefore switched off,
@@ -89,6 +90,7 @@ class TrialJob:
     linger_seconds = 0.0
 
     _records: JobAttempts | None = None
+    _locks: dict[JobTrial, ExitStack]
     _next_list = 0.0
     _log_start = _oom_kills = 0
 
@@ -150,7 +152,7 @@ class TrialJob:
         return self._records
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_child": None, "_records": None, "_locks": None}
+        return {**self.__dict__, "_child": None, "_records": None, "_locks": {}}
 
     def __call__(self) -> str:
         """Run the trials that are not complete; the state they ended in."""
@@ -160,23 +162,44 @@ class TrialJob:
         while self.linger_seconds and (more := self._mailbox.read(self._list_number + 1)):
             self._list_number += 1  # a list from before this start of the job
             trials = list({trial.directory: trial for trial in [*trials, *more]}.values())
-        with ExitStack() as self._locks:
+        self._locks = {}
+        try:
             due = self._due(trials)
             return self._run(due) if due else self._attempts.outcome()
+        finally:
+            for trial in list(self._locks):
+                self._release(trial)
 
     def _due(self, trials: Iterable[JobTrial]) -> list[JobTrial]:
         """Return the trials that have to be run, and hold their locks."""
         me = LockHolder(self._job_id(), _node(), now(), queue_job() is not None)
-        mine: list[JobTrial] = []
+        due: list[JobTrial] = []
         for trial in trials:
+            if self._is_of_another_job(trial):
+                continue
+            lock = ExitStack()
             try:
-                self._locks.enter_context(trial_lock(trial.directory, me, self._say))
-                mine.append(trial)
+                lock.enter_context(trial_lock(trial.directory, me, self._say))
             except LockHeld as held:
                 self._attempts.start([trial], log_size(self.directory / LOG_FILE))
                 verdict = Verdict(TrialState.INFRA_FAILED, True, False, str(held))
                 self._attempts.finish(trial, verdict)
-        return [trial for trial in mine if self._is_due(trial)]
+                continue
+            self._locks[trial] = lock
+            if self._is_due(trial):
+                due.append(trial)
+            else:
+                self._release(trial)
+        return due
+
+    def _release(self, trial: JobTrial) -> None:
+        """Release a trial's lock."""
+        self._locks.pop(trial, ExitStack()).close()
+
+    def _is_of_another_job(self, trial: JobTrial) -> bool:
+        """Return whether a trial that this job once had has been given to another job since."""
+        jobs = [attempt.job_id for attempt in read_attempts(trial.directory)]
+        return self._goes_on and self._job_id() in jobs and jobs[-1] != self._job_id()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
         """Return the requeue, or None to end here.
@@ -262,7 +285,6 @@ class TrialJob:
         moment = time.monotonic()
         if self._idle_since is None:
             self._idle_since = moment
-            self._locks.close()
         trials = self._mailbox.read(self._list_number + 1)
         if trials is None:
             over = moment - self._idle_since > self.linger_seconds
@@ -291,6 +313,8 @@ class TrialJob:
             # The error is about the program, or about a file that is read while it runs.
             where = error.filename or command[0]
             end = AttemptEnd(problem=f"{where}: {error.strerror}", node=_node())
+            self._stop_child(self.grace_seconds * 0.7)
+            self._finish_ended()
             self._attempts.finish_all(blame(end))
         except _LimitPassed as limit:
             self._finish_all(None, limit.overrun)
@@ -362,7 +386,11 @@ class TrialJob:
         moment = time.monotonic()
         if moment >= self._next_ended:
             self._next_ended = moment + _LOOK_AT_TRIALS_S
-            self._finish_ended()
+            try:
+                self._finish_ended()
+            except OSError as error:
+                if not passing_trouble(error):
+                    raise
         if moment < self._next_look:
             return
         shortest = min(self.limits.start_seconds, self.limits.stall_seconds)
@@ -377,9 +405,10 @@ class TrialJob:
         if not self._goes_on:
             return  # the end of the command is the end of the trial
         for trial in self._attempts.open:
-            ended = [MARKER_FILE, FAULT_FILE]
-            if any((trial.directory / name).exists() for name in ended):
+            faulty = (trial.directory / FAULT_FILE).exists()
+            if faulty or read_result(trial.directory) is not None:
                 self._attempts.finish(trial, self._verdict(trial, None, None))
+                self._release(trial)
 
     def _finish_all(self, code: int | None, overrun: Overrun | None) -> None:
         """Record what the end of the command means for the trials that have not ended before."""

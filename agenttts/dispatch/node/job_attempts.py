@@ -2,8 +2,8 @@
 
 A job may have several trials. They begin together, and each has an attempt of its own
 (`agenttts.dispatch.attempts`), which ends when the trial ends, or with the job. The GPU-seconds of
-the job are divided equally among the trials that run at each moment, so that the attempts of a job
-add up to what it used.
+the job are divided equally among the trials that run at each moment. So the attempts of a job add
+up to what it used while trials ran. The time in which it waits for more is in no attempt.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class JobAttempts:
         """Record that the trials begin, together; the log has ``log_start`` bytes so far."""
         trials = list(trials)
         self._count()
-        self.started = now()
+        self.started = self.started or now()
+        began = now()
         for trial in trials:
             attempts = read_attempts(trial.directory)
             attempt = Attempt(
@@ -70,7 +71,7 @@ class JobAttempts:
                 node=self._node,
                 gpus=self._gpus,
                 devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-                started=self.started,
+                started=began,
                 log_start=log_start,
                 log=self._log_seen_from(trial.directory),
                 together=len(trials),
@@ -85,7 +86,7 @@ class JobAttempts:
             return
         self._count()
         attempt = replace(
-            self._open.pop(trial),
+            self._open[trial],
             finished=now(),
             state=verdict.state.value,
             error=verdict.explanation or None,
@@ -95,6 +96,7 @@ class JobAttempts:
             gpu_seconds=round(self._used[trial], 3),
         )
         write_attempt(trial.directory, attempt)
+        del self._open[trial]
         self.states.append(verdict.state)
         self._say(f"{trial.directory.name}: {verdict.state}: {verdict.explanation}")
 

@@ -9,6 +9,7 @@ trials of the list have no attempts, and the controller gives them to another jo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from agenttts.dispatch.base import JobTrial
@@ -29,30 +30,35 @@ class Mailbox:
         self._directory = directory
 
     def give(self, number: int, trials: Sequence[JobTrial]) -> None:
-        """Write list ``number``, unless it is there."""
+        """Write list ``number``, unless it is there or the worker's directory was removed."""
         file = self._list(number)
-        if file.exists():
+        if file.exists() or not file.parent.is_dir():
             return
-        file.parent.mkdir(exist_ok=True)
         trials_of = [[str(trial.directory), trial.earlier_attempts] for trial in trials]
         atomic_write_json(file, {"trials": trials_of})
 
     def read(self, number: int) -> list[JobTrial] | None:
         """Return list ``number``; None if it is not there."""
+        with suppress(OSError):  # NFS looks for a file again when its directory is listed
+            list((self._directory / _LISTS).iterdir())
         document = read_object(self._list(number))
         if "trials" not in document:
             return None
         return [JobTrial(Path(place), int(earlier)) for place, earlier in document["trials"]]
 
+    def prepare(self) -> None:
+        """Make the mailbox in the worker's directory."""
+        (self._directory / _LISTS).mkdir(exist_ok=True)
+
     def retire(self) -> None:
         """Tell the worker to end when it has nothing to do."""
-        if self._directory.is_dir():
-            (self._directory / _RETIRED).touch()
+        if (self._directory / _LISTS).is_dir():
+            (self._directory / _LISTS / _RETIRED).touch()
 
     @property
     def is_retired(self) -> bool:
         """Whether the worker is to end when it has nothing to do."""
-        return (self._directory / _RETIRED).exists()
+        return (self._directory / _LISTS / _RETIRED).exists()
 
     def _list(self, number: int) -> Path:
         return self._directory / _LISTS / f"{number:04}.json"
