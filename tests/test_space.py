@@ -76,7 +76,7 @@ def two_stages(budget=1000.0, samples=tuple(range(1, 101))):
 
 def test_a_budget_too_small_says_the_least_feasible_one():
     # q7 x1: (7/3 * 2176 - 128) / 64 = 77.33; l3 x1: 3; together 80.33.
-    with pytest.raises(UserError, match=r"q7×1 → l3×1, needs 80\.3333; set search\.budget to 81"):
+    with pytest.raises(UserError, match=r"q7×1 → l3×1, needs 80\.3333; set it to 81"):
         two_stages(budget=80)
     assert two_stages(budget=81).count() >= 1
 

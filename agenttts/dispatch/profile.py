@@ -80,6 +80,15 @@ class JobResources(Section):
     Example: ``{mail-type: FAIL, exclusive: true}``.
     """
 
+    def memory_for(self, gpus: int) -> tuple[str, int] | None:
+        """Return the memory of a job with so many GPUs, as text and in bytes.
+
+        None: the profile does not say, or the job asks for all of a node.
+        """
+        text = slurm_syntax.memory_times(self.mem_per_gpu, gpus) if self.mem_per_gpu else self.mem
+        size = slurm_syntax.memory_bytes(text) if text else None
+        return None if text is None or size is None else (text, size)
+
     @field_validator("time")
     @classmethod
     def _check_time(cls, value: str) -> str:

@@ -62,7 +62,7 @@ def fingerprint(path: str | Path, rules: int = 2) -> str | None:
     files = _files(place, rules) if place.is_dir() else [place]
     for file in files:
         name = file.relative_to(place).as_posix() if place.is_dir() else file.suffix
-        # A file's name may hold bytes that are no UTF-8.
+        # A file's name may hold bytes that are not UTF-8.
         digest.update(f"{name}\0{_state(file, rules)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 

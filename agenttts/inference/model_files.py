@@ -139,6 +139,8 @@ def _lacking(place: Path, options: Mapping[str, Any], what: str) -> str | None:
         configs = [place / name for name in _CONFIGS if (place / name).is_file()]
         if not configs:
             return "has no config.json (nor Mistral's params.json)"
+        for config in configs:
+            check_readable(config)
         if not any(map(holds_object, configs)):
             return f"has a {configs[0].name} that holds no JSON object"
     tokenized = gguf or options.get("tokenizer") or options.get("skip_tokenizer_init") is True

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, create_model
 
-from agenttts.errors import valid_names
-from agenttts.spec.section import Options
-
-# Set by the engine itself from the model's other keys.
-_MODEL_KEYS = {"model": "path", "revision": "revision"}
-_SHOWN = 5
-_LONG_LIST = 30
-
-
-class EngineOptions(Options):
-    """Base of the options of engines that load weights.
-
-    A value of type ``Any`` goes to a library, which checks it when the engine loads.
-    """
-
-    @classmethod
-    def valid_keys(cls, unknown: str) -> str:
-        if unknown in _MODEL_KEYS:
-            return f"it is set by the model's own key '{_MODEL_KEYS[unknown]}': move it there"
-        if len(cls.model_fields) <= _LONG_LIST:
-            return valid_names(unknown, cls.model_fields)
-        near = difflib.get_close_matches(unknown, cls.model_fields, n=_SHOWN, cutoff=0.5)
-        nearest = f"the nearest of its {len(cls.model_fields)}: {', '.join(near)}"
-        return f"{nearest if near else 'nothing is near'} (all of them: {cls.__doc__})"
+from agenttts.spec.engine_options import MODEL_KEYS, EngineOptions
 
 
 class TransformersOptions(EngineOptions):
@@ -64,7 +40,7 @@ class TransformersOptions(EngineOptions):
 def named_options(file: Path) -> type[EngineOptions]:
     """Return options with the names in a file, one a line, and values of any type."""
     lines = file.read_text(encoding="utf-8").splitlines()
-    names = [line for line in lines if line and line[0] != "#" and line not in _MODEL_KEYS]
+    names = [line for line in lines if line and line[0] != "#" and line not in MODEL_KEYS]
     fields: dict[str, Any] = dict.fromkeys(names, (Any, None))
     return create_model(
         "NamedOptions",

@@ -17,7 +17,6 @@ from typing import Any
 from agenttts.dispatch.apptainer import check_bindable, check_binds, check_image, check_runtime
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
-from agenttts.dispatch.slurm.syntax import memory_bytes, memory_times
 from agenttts.endpoint import ServerError
 from agenttts.errors import MissingRequirement, Unavailable, UserError, located
 from agenttts.inference.base import ModelConfig
@@ -142,11 +141,10 @@ def _with_memory(need: GpuNeed, profile: Profile, *, on_nodes: bool) -> GpuNeed:
 
     vLLM reads weights ahead from a network file system only if they fit in 90 % of the memory.
     """
-    trial = profile.trial
-    each = memory_times(trial.mem_per_gpu, need.gpus) if trial.mem_per_gpu else trial.mem
-    size = memory_bytes(each) if each else None
-    if not (need.gpus and need.weight_bytes and size and on_nodes):
+    asked = profile.trial.memory_for(need.gpus)
+    if not (need.gpus and need.weight_bytes and asked and on_nodes):
         return need
+    each, size = asked
     if size >= _MEMORY_PER_WEIGHTS * need.weight_bytes:
         return need
     return replace(

@@ -215,8 +215,8 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
         )
     if known is not None and known.engine == "endpoint":
         raise UserError(
-            f"agent.model: '{agent.model}' is on a server that runs already; ask it with kind: "
-            "endpoint"
+            f"'{agent.model}' is on a server that runs already; ask it with kind: endpoint",
+            at=("agent", "model"),
         )
     if known is not None and known.engine == "scripted":
         raise UserError(

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from agenttts.spec.section import Section, UnknownName
+from agenttts.spec.engine_options import EngineOptions
+from agenttts.spec.section import UnknownName
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEY_LIKE = re.compile(r"(^|_)(api_?key|key|token|secret|password|authorization)$", re.I)
@@ -78,7 +79,7 @@ _SET_BY_THE_ENGINE = (
 )
 
 
-class EndpointOptions(Section):
+class EndpointOptions(EngineOptions):
     """``models.NAME.options`` of ``engine: endpoint``."""
 
     base_url: str

@@ -64,7 +64,7 @@ def expanded(value: str, key: KeyPath) -> str:
                 "write the path out",
                 at=key,
             )
-        check_characters(found, f"{key}: the value of the variable {name}")
+        check_characters(found, f"the value of the variable {name}", key)
         return found
 
     path = _VARIABLE.sub(replace, value)
@@ -89,14 +89,14 @@ def absolute(value: str, base: Path, key: KeyPath) -> str:
     path = (literal if _there(literal) else base / expanded(value, key)).absolute()
     whole = path.name in ("", "..") or _there(path, Path.is_dir)
     found = str(path.resolve() if whole else path.parent.resolve() / path.name)
-    check_characters(found, f"{key}: the path of '{value}'")
+    check_characters(found, f"the path of '{value}'", key)
     return found
 
 
-def check_characters(text: str, what: str) -> None:
+def check_characters(text: str, what: str, key: KeyPath = ()) -> None:
     """Check that a text from the system can be written into a file.
 
-    File names and variables may hold bytes that are no UTF-8. Python keeps each as half of a
+    File names and variables may hold bytes that are not UTF-8. Python keeps each as half of a
     surrogate pair.
 
     Raises:
@@ -105,7 +105,9 @@ def check_characters(text: str, what: str) -> None:
     if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
         shown = text.encode("utf-8", "backslashreplace").decode()
         raise UserError(
-            f"{what} holds bytes that are no UTF-8 text ({shown}); use a place whose path is UTF-8"
+            f"{what} holds bytes that are not UTF-8 text ({shown}); use a place whose path is in "
+            "UTF-8",
+            at=key,
         )
 
 

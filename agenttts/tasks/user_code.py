@@ -70,8 +70,9 @@ def load_task(task: Task, config: TaskConfig) -> list[Example]:
     except WRONG as error:
         if isinstance(error, OSError) and error.filename and cls.__module__.startswith("agenttts."):
             raise UserError(
-                f"task.data: {error.filename} cannot be read ({error.strerror}); make it readable "
-                "for you, or name another file"
+                f"{error.filename} cannot be read ({error.strerror}); make it readable for you, or "
+                "name another file",
+                at=("data",),
             ) from error
         raise UserError(
             f"{where}: {told(error, _files(cls), line)}; load() returns a list of Example, and "

@@ -148,6 +148,26 @@ def run_trials(
         runner.close()
 
 
+def evaluate_alone(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
+    """Evaluate one trial with a sampler of the caller's, and store its result.
+
+    Raises:
+        EngineError: A model cannot be loaded or run.
+        UserError: As of `agenttts.trial.evaluate.evaluate`.
+    """
+    evaluation = evaluate(spec)
+    draw = next(evaluation)
+    while True:
+        [drawn] = sampler.draw_together([draw.request])
+        try:
+            draw = evaluation.send(drawn.results)
+        except StopIteration as end:
+            output, examples = end.value
+            write_result(Path(spec.directory), output, examples)
+            stored: TrialOutput = output
+            return stored
+
+
 def _advance(trials: Sequence[_RunningTrial], sampler: Sampler, *, all_known: bool) -> None:
     """Advance trials to their ends, the earliest stage first.
 

@@ -28,8 +28,8 @@ from agenttts.inference.store import SampleStore
 from agenttts.run.models import find_facts, model_configs
 from agenttts.spec import JobSpec, load_spec
 from agenttts.tasks.base import TaskConfig
-from agenttts.trial.evaluate import evaluate
 from agenttts.trial.result import TrialOutput, read_result
+from agenttts.trial.run import evaluate_alone
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
 HERE = Path(__file__).parent
@@ -124,7 +124,7 @@ def run(trial: TrialSpec, sampler: Sampler) -> TrialOutput:
     directory = Path(trial.directory)
     directory.mkdir(parents=True, exist_ok=True)
     atomic_write_json(directory / SPEC_FILE, trial.to_json())
-    return evaluate(trial, sampler)
+    return evaluate_alone(trial, sampler)
 
 
 def table_row(trial: TrialSpec, output: TrialOutput) -> dict[str, object]:

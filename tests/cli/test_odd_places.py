@@ -1,4 +1,4 @@
-"""Names and variables that are no UTF-8 text, as other locales and copied archives leave them."""
+"""Names and variables that are not UTF-8 text, as other locales and copied archives leave them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def refused(done, *parts):
     assert done.returncode == 2, done
     [line] = done.stderr.strip().splitlines()
     assert line.startswith("agenttts-hpc: ")
-    for part in ("no UTF-8 text", *parts):
+    for part in ("not UTF-8 text", *parts):
         assert part in line
 
 
@@ -39,7 +39,7 @@ def test_a_folder_of_a_spec_and_of_a_profile(cli, tmp_path):
     spec = small_spec(folder, samples="./store")
     refused(cli("launch", spec, "--dry-run"), "samples: the path of './store'")
     (folder / "p.yaml").write_text("kind: local\ncache: ./cache\n")
-    with pytest.raises(UserError, match=r"the profile's folder holds bytes that are no UTF-8"):
+    with pytest.raises(UserError, match=r"the profile's folder holds bytes that are not UTF-8"):
         load_profile(str(folder / "p.yaml"), [])
 
 

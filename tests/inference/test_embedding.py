@@ -45,7 +45,7 @@ def test_the_end_of_a_long_text_counts(model):
 
 
 def test_a_directory_without_a_model(tmp_path):
-    with pytest.raises(UserError, match=r"holds no model.*config\.json"):
+    with pytest.raises(UserError, match=r"is not a model's directory.*config\.json"):
         find_embedding_model(str(tmp_path))
 
 

@@ -187,7 +187,7 @@ def test_max_tokens_that_leave_no_room_for_a_prompt_are_refused(engine):
 
 
 @pytest.mark.parametrize("name", REAL, indirect=True)
-def test_template_arguments_are_applied_and_the_end_of_the_prompt_is_returned(engine):
+def test_template_arguments_are_applied_and_the_end_of_the_prompt_is_returned(engine, name):
     plain, opened, completion = engine.generate(
         [
             request(CHAT, temperature=0, tokens=4),
@@ -195,6 +195,9 @@ def test_template_arguments_are_applied_and_the_end_of_the_prompt_is_returned(en
             request("Which tree?", temperature=0, tokens=4),
         ]
     )  # fmt: skip
+    if name == "endpoint":  # the prompt is written by the server
+        assert plain.prompt_end == opened.prompt_end == ""
+        return
     assert plain.prompt_end.endswith("tree? ")
     assert opened.prompt_end.endswith("<think>\n")
     assert opened.prompt_tokens > plain.prompt_tokens

@@ -144,7 +144,7 @@ def test_ids_among_engine_options_are_frozen_as_directories_too(
         place = snapshot_of(cache, "org/draft", "config.json", "model.safetensors")
     found = plan()
     assert not [p for p in found.problems if key in p.what]
-    frozen = found.spec.agent.options if serves else found.models["weak"].options
+    frozen = found.experiment.spec.agent.options if serves else found.models["weak"].options
     for part in option.split("."):
         frozen = frozen[part]
     assert frozen == str(place)

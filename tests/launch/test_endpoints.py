@@ -14,7 +14,7 @@ import pytest
 from agenttts.dispatch.apptainer import PASSED_VARIABLES, Container
 from agenttts.inference.base import ModelConfig
 from agenttts.loop.job_builder import JobBuilder
-from agenttts.run.directory import RunDirectory
+from agenttts.run.directory import Run
 from agenttts.run.journal import PlannedTrial
 from agenttts.space import Allocation, Choice
 from agenttts.spec import load_spec
@@ -106,7 +106,7 @@ def test_a_server_that_is_not_there(endpoint_spec, server, cli, tmp_path):
 def test_a_wrong_option_is_the_user_s(endpoint_spec, cli):
     done = cli("launch", endpoint_spec(models__weak__options__max_concurrent=0), "--dry-run")
     assert done.returncode == 2
-    assert "models.weak.options: engine endpoint: max_concurrent" in done.stderr
+    assert "models.weak.options.max_concurrent: must be" in done.stderr
 
 
 @pytest.mark.processes
@@ -172,27 +172,19 @@ def planned(number: int) -> PlannedTrial:
 
 
 def test_a_trial_in_a_container_gets_the_key_s_name_and_its_part_of_the_rate(
-    endpoint_spec, server, tmp_path
+    endpoint_spec, server, unstarted_run, tmp_path
 ):
     spec = load_spec(endpoint_spec(models__weak__options__requests_per_minute=60))
-    run = RunDirectory(tmp_path / "run")
-    run.path.mkdir()
+    run = unstarted_run()
     models = {
         name: ModelConfig(name, m.path, engine=m.engine, gpus=0, options=m.options)
         for name, m in spec.models.items()
     }
-    builder = JobBuilder(
-        run,
-        spec,
-        tokens=("t",),
-        models=models,
-        container=Container(tmp_path / "image.sif"),
-        env={},
-        at_once=3,
-        samples=tmp_path / "samples",
-    )
+    more = {"models": models, "container": Container(tmp_path / "image.sif")}
+    profile = run.profile().model_copy(update={"max_running": 3})
+    builder = JobBuilder(Run(run, spec, profile, run.record().model_copy(update=more)))
     jobs = [[planned(number)] for number in range(8)]
-    request = builder.request(jobs[0], jobs, [0])
+    request = builder.request(jobs[0], jobs, [0], "w0-0")
     assert request.gpus == 0
     assert request.env[PASSED_VARIABLES] == VARIABLE
     assert KEY not in f"{request}"

@@ -189,7 +189,9 @@ def test_a_disk_too_full_to_record_the_cancel_stops_the_jobs_too(finished, cli, 
     first = next(n for n, line in enumerate(lines) if b'"finished"' in line)
     journal.write_bytes(b"".join(lines[:first]))
     stopped = []
-    monkeypatch.setattr(launch, "stop_controllers", lambda run: stopped.append(run.path))
+    monkeypatch.setattr(
+        launch, "stop_controllers", lambda run, on_record: stopped.append((run.path, on_record))
+    )
     cancelled = []
     monkeypatch.setattr(
         InProcessScheduler, "cancel", lambda self, jobs: cancelled.append(list(jobs))
@@ -202,8 +204,8 @@ def test_a_disk_too_full_to_record_the_cancel_stops_the_jobs_too(finished, cli, 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (3, 1), done.stderr
-    assert "are cancelled, but that cannot be written down" in done.stderr
-    assert stopped == [finished]
+    assert "are cancelled, but the cancel cannot be recorded" in done.stderr
+    assert stopped == [(finished, False)]
     assert cancelled
     monkeypatch.undo()
     done = cli("cancel", "small", "--json")

@@ -77,7 +77,7 @@ def test_what_the_model_proposed_shows_in_table_status_and_report(cli, scripted_
     assert "retrieval: pursue weak" in document["guidelines"]
     text = cli("report", "small").stdout
     assert ", ".join(f"{count} {name}" for name, count in decisions.items()) in text
-    assert "is over 80" in text.replace("\n", " ")
+    assert "is above 80" in text.replace("\n", " ")
 
 
 @pytest.mark.processes
@@ -178,7 +178,7 @@ def test_a_key_that_is_none_is_not_shown(cli, scripted_spec, tmp_path):
         ({"agent": {"kind": "serve", "model": "weka"}}, 2, ["agent.model", "did you mean 'weak'"]),
         ({"agent": {"kind": "serve", "model": "weak"}}, 2, ["agent.model", "scripted model"]),
         ({"search__test_split": {"examples": 100000}}, 2, ["search.test_split.examples", "100000", "only"]),
-        ({"search__finalists": {"examples": 8}}, 2, ["search.finalists.examples", "8", "no more than"]),
+        ({"search__finalists": {"examples": 8}}, 2, ["search.finalists.examples", "8", "not above"]),
         ({"search__finalists": {"examples": 100000}}, 2, ["search.finalists.examples", "at most"]),
         ({"search__test_split": {"exmples": 1}}, 2, ["search.test_split.exmples", "did you mean 'examples'"]),
         ({"search__method": "mlcopilot", "search__options": {"knowledge": ["./no.csv"]}}, 2, ["knowledge", "no.csv"]),

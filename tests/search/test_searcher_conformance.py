@@ -167,7 +167,7 @@ def test_agenttts_in_a_small_space_is_deterministic_and_says_so(name):
 def test_agenttts_in_a_large_space_draws_what_it_compares_by_the_seed():
     space = SPACES["two stages"]
     first, second = (make("agenttts", space, seed) for seed in (1, 2))
-    assert seed_role(first, llm=False).startswith("which 700 of the feasible allocations")
+    assert "which 700 of the feasible allocations" in seed_role(first, llm=False)
     begin = first.initial_batch
     assert run(first, begin, begin) == run(second, begin, begin)
     assert run(first, 30, 5) != run(second, 30, 5)

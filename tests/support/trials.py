@@ -9,11 +9,8 @@ from pathlib import Path
 from agenttts import tasks
 from agenttts.files.atomic import atomic_write_json
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.sampler import Sampler
 from agenttts.space import Allocation, Choice
 from agenttts.tasks.base import TaskConfig
-from agenttts.trial.evaluate import evaluate
-from agenttts.trial.result import TrialOutput, write_result
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 from tests.support.scripted import at_fixed_path, small_spec
 
@@ -56,17 +53,3 @@ def trial_writer(folder: Path) -> Callable[..., TrialSpec]:
         return spec
 
     return make
-
-
-def evaluated(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
-    """Evaluate one trial by itself and store its result."""
-    evaluation = evaluate(spec)
-    draw = next(evaluation)
-    while True:
-        [drawn] = sampler.draw_together([draw.request])
-        try:
-            draw = evaluation.send(drawn.results)
-        except StopIteration as end:
-            output, examples = end.value
-            write_result(Path(spec.directory), output, examples)
-            return output

@@ -36,9 +36,9 @@ from agenttts.tasks.retrieval.prompts import format_numbers
 from agenttts.tasks.taskbench.data import TaskBenchExample
 from agenttts.tasks.taskbench.prompts import calls_json, steps_json, tools_json
 from agenttts.trial.result import TrialOutput
+from agenttts.trial.run import evaluate_alone
 from agenttts.trial.spec import TrialSpec
 from tests.support.executing import executed, perfect_chatdev, postprocessed
-from tests.support.trials import evaluated
 from tests.support.tutorial import write_files
 
 
@@ -336,7 +336,7 @@ def trial(
     (folder / "samples").mkdir()
     store = SampleStore(folder / "samples", writer="w")
     sampler = Sampler(store, spec.models, spec.seed, engine_factory=ScriptedEngine)
-    return evaluated(spec, sampler)
+    return evaluate_alone(spec, sampler)
 
 
 def test_a_trial_of_perfect_samples_scores_1_or_what_is_measured_and_one_of_noise_0(

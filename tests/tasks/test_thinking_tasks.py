@@ -27,8 +27,8 @@ from agenttts.tasks.retrieval.prompts import format_numbers
 from agenttts.tasks.taskbench.data import TaskBenchExample
 from agenttts.tasks.taskbench.prompts import calls_json, steps_json, tools_json
 from agenttts.trial.result import TrialOutput
+from agenttts.trial.run import evaluate_alone
 from agenttts.trial.spec import TrialSpec
-from tests.support.trials import evaluated
 
 SAMPLES = 3
 EXAMPLES = 4
@@ -228,7 +228,7 @@ def trial(
     )
     (folder / "trial.json").write_text(json.dumps(spec.to_json()))
     sampler = Sampler(SampleStore(folder / "samples", "w"), spec.models, 0)
-    output = evaluated(spec, sampler)
+    output = evaluate_alone(spec, sampler)
     sampler.close()
     return output, pl.read_parquet(folder / "examples.parquet")
 

@@ -17,7 +17,7 @@ from agenttts.inference.store import SampleStore
 from agenttts.tables.schema import examples_schema
 from agenttts.trial.evaluate import read_examples
 from agenttts.trial.result import EXAMPLES_FILE, read_result
-from tests.support.trials import evaluated
+from agenttts.trial.run import evaluate_alone
 
 
 def run(spec):
@@ -29,7 +29,7 @@ def run(spec):
         return create_engine(config)
 
     sampler = Sampler(SampleStore(Path(spec.samples), spec.trial), spec.models, spec.seed, factory)
-    output = evaluated(spec, sampler)
+    output = evaluate_alone(spec, sampler)
     sampler.close()
     return output, started
 

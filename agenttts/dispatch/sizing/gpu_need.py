@@ -90,7 +90,7 @@ def gpu_need(
         if gpus:
             raise UserError(
                 "the model runs on a server, so a trial needs no GPU for it; leave gpus out",
-                at=("gpus",),
+                at=("models", name, "gpus"),
             )
         return GpuNeed(0, f"runs on the server at {options.get('base_url')}: needs none")
     parallel = parallel_gpus(name, options) if engine == "vllm" else None

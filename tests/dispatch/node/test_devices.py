@@ -73,9 +73,9 @@ def test_a_container_is_given_the_numbers(nvidia_smi, monkeypatch):
 @pytest.mark.parametrize(
     ("says", "code", "expected"),
     [
-        ("GPU 0: NVIDIA A100 (UUID: GPU-a)\n  MIG 1g.5gb     Device  0: (UUID: MIG-b)\n  MIG 1g.5gb     Device  1: (UUID: MIG-c)\n", 0, "1 seen, in 2 MIG devices, the profile uses 4"),
-        ("GPU 0: NVIDIA A100 (UUID: GPU-a)\nGPU 1: NVIDIA A100 (UUID: GPU-b)\n", 0, "2 seen, the profile uses 4"),
-        ("No devices found.\n", 0, "0 seen, the profile uses 4"),
+        ("GPU 0: NVIDIA A100 (UUID: GPU-a)\n  MIG 1g.5gb     Device  0: (UUID: MIG-b)\n  MIG 1g.5gb     Device  1: (UUID: MIG-c)\n", 0, "1 found, in 2 MIG devices, the profile uses 4"),
+        ("GPU 0: NVIDIA A100 (UUID: GPU-a)\nGPU 1: NVIDIA A100 (UUID: GPU-b)\n", 0, "2 found, the profile uses 4"),
+        ("No devices found.\n", 0, "0 found, the profile uses 4"),
         ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\nMake sure that it runs.\n", 9, "nvidia-smi -L failed with exit status 9: NVIDIA-SMI has failed"),
     ],
 )  # fmt: skip

@@ -59,7 +59,7 @@ def test_what_is_refused_is_not_repeated():
 def test_the_cap_on_calls_counts_failed_ones():
     asking = caller([{"error": 500}], then="hi", max_calls=2)
     assert asking.ask(CHAT).text == "hi"
-    with pytest.raises(LLMError, match="^max_calls \\(2\\)") as caught:
+    with pytest.raises(LLMError, match="^the limit max_calls \\(2\\)") as caught:
         asking.ask(Chat("propose", ({"role": "user", "content": "other"},)))
     assert caught.value.fault == "cap"
 
