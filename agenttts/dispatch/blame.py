@@ -66,8 +66,8 @@ class AttemptEnd:
         problem: What a preflight found, or why the command could not be started.
         stops_before: Number of earlier attempts of the trial that a start or stall limit ended.
         oom_killed: Whether the kernel counted a kill for memory among the job's processes.
-        recorded: The verdict of the job on the node, which did not know the queue's state. The
-            fields above are then not used.
+        recorded: The verdict of the job on the node, which did not know the queue's state. Of the
+            fields above, only `queue_state` and `node` are then used.
     """
 
     exit_code: int | None = None
