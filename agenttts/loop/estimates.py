@@ -6,10 +6,11 @@ Pure functions. `start_seconds` and `Throughput` know a model's size and a GPU's
 **Assumptions.** One step of generation takes the longer of two times: to read all weights at a
 fixed share of the GPU's memory bandwidth, and to compute ``2 x parameters x batch`` FLOPs at a
 fixed share of its dense 16-bit rate (a roofline; Williams et al., 2009). The time to read the KV
-caches and a fixed overhead are added. A prompt is bound by computation alone. An engine start is imports, reading the weights, compiling or
-reading compiled code, and capturing CUDA graphs. The shares and constants are those of vLLM 0.26 on
-one H100 (``benchmarks/gpu/README.md``); for other GPUs and versions they are extrapolated, with an
-error of perhaps a factor of two until the run has records.
+caches and a fixed overhead are added. A prompt is bound by computation alone. An engine start is
+imports, reading the weights, compiling or reading compiled code, and capturing CUDA graphs. The
+shares and constants are those of vLLM 0.26 on one H100 (``benchmarks/gpu/README.md``); for other
+GPUs and versions they are extrapolated, with an error of perhaps a factor of two until the run has
+records.
 """
 
 from __future__ import annotations
