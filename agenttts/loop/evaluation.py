@@ -144,6 +144,8 @@ class Evaluation:
         self._server = server
         self._check = check
         self._ended: dict[str, float] = {}
+        # Whether the journal has rows that the table lacks.
+        self._table_is_behind = False
         # Whether each job ran at the last look.
         self._running: dict[str, bool] = {}
         self._excluded: tuple[str, ...] = ()
@@ -179,7 +181,8 @@ class Evaluation:
                     self._check()
                 self._write_mailboxes()
                 self._adopt([t for t in trials if t.row is None])
-                if self._collect(trials):
+                self._collect(trials)
+                if self._table_is_behind:
                     self.write_table()
                 self._keep_off_failed_nodes()
                 waiting = [t for t in trials if t.row is None]
@@ -481,22 +484,20 @@ class Evaluation:
                 batch, [replace(request, exclude=()) for request in requests]
             )
 
-    def _collect(self, trials: Sequence[TrialProgress]) -> bool:
-        """Finish every trial that has ended; return whether there was one."""
+    def _collect(self, trials: Sequence[TrialProgress]) -> None:
+        """Finish every trial that has ended."""
         jobs = _jobs([t for t in trials if t.row is None])
         statuses = self._scheduler.poll(list(dict.fromkeys([*jobs, *self._workers()])))
         self._running = {
             job: not (status.ended or status.pending or status.completing)
             for job, status in statuses.items()
         }
-        changed = False
         for progress in (t for t in trials if t.row is None):
             status = statuses.get(progress.job_id or "")
-            changed |= self._collect_one(progress, status)
+            self._collect_one(progress, status)
         self._note_workers(statuses)
-        return changed
 
-    def _collect_one(self, progress: TrialProgress, status: JobStatus | None) -> bool:
+    def _collect_one(self, progress: TrialProgress, status: JobStatus | None) -> None:
         directory = self._run.trial(progress.planned.trial)
         # A job is COMPLETING while an epilog hangs. All that its trial wrote is there by then.
         lives = status is not None and not status.ended
@@ -504,11 +505,11 @@ class Evaluation:
         if lives and not completing:
             self._ended.pop(progress.job_id or "", None)
         if status is None and not directory.exists():
-            return False
+            return
         # In a job of several trials, a trial may have ended while the job goes on.
         goes_on = progress.together > 1 or progress.job_id in self._workers()
         if lives and not completing and (not goes_on or self._is_last_of_its_job(progress)):
-            return False
+            return
         look_anew(directory)
         output = read_result(directory, patient=True)
         attempts = self._counted_attempts(progress)
@@ -521,21 +522,23 @@ class Evaluation:
         if output is not None:
             closing = lives and not completing and goes_on
             if closing and last is not None and last.finished is None:
-                return False  # the job is about to record what the trial used
-            return self._finish(progress, finished_row(self._run.name, progress, output, directory))
+                return  # the job is about to record what the trial used
+            row = finished_row(self._run.name, progress, output, directory)
+            self._finish(progress, row)
+            return
         if status is None:
-            return False
+            return
         if lives and not ends_its_job(last):
-            return False
+            return
         word = last_word(last, status)
         if last is None and not lives and progress.assigned is not None and self._settled(progress):
             self._journal.append("lost", trials=[progress.planned.trial], reason=NEVER_SUBMITTED)
-            return False  # its worker ended before it took the list
+            return  # its worker ended before it took the list
         told = status.never_started or (
             word is not None and word.state not in (None, TrialState.COMPLETED)
         )
         if not told and not self._settled(progress):
-            return False  # the job's record or its files may not be visible yet
+            return  # the job's record or its files may not be visible yet
         verdict = verdict_of(last, status, directory)
         if not directory.exists():
             gone = f"its directory {directory} was removed"
@@ -544,7 +547,7 @@ class Evaluation:
             self._check_examples([progress])
         if self._may_be_of_another_trial(progress, verdict, directory):
             self._try_alone(progress, verdict, len(read_attempts(directory, patient=True)))
-            return False
+            return
         goes_on = word is not None and self._may_go_on(word, attempts)
         if (verdict.retry or goes_on) and self._may_retry(verdict.state, progress, attempts):
             log.warning(
@@ -559,10 +562,10 @@ class Evaluation:
                 why=verdict.explanation,
                 **_where(verdict, status, word),
             )
-            return False
+            return
         error = self._final_words(verdict, progress, attempts)
         row = failed_row(self._run.name, progress, verdict.state, error, directory)
-        return self._finish(progress, row, **_where(verdict, status, word))
+        self._finish(progress, row, **_where(verdict, status, word))
 
     def _may_be_of_another_trial(
         self, progress: TrialProgress, verdict: Verdict, directory: Path
@@ -675,14 +678,14 @@ class Evaluation:
         since = self._ended.setdefault(progress.job_id or "", time.monotonic())
         return time.monotonic() - since >= self._settings.settle_seconds
 
-    def _finish(self, progress: TrialProgress, row: TrialRow, **where: Any) -> bool:
+    def _finish(self, progress: TrialProgress, row: TrialRow, **where: Any) -> None:
         failed = row.state is not TrialState.COMPLETED
         self._look_at_nodes |= failed or self._journal.state.avoid_failed is not None
         self._journal.append(
             "finished", trial=progress.planned.trial, row=row_to_json(row), **where
         )
+        self._table_is_behind = True
         log.info("%s %s: %s", progress.planned.trial, row.state, row.score)
-        return True
 
     def cancel(self, reason: str) -> None:
         """Cancel the jobs that run and give every unfinished trial its row.
@@ -759,6 +762,7 @@ class Evaluation:
         rows = [row_from_json(t.row) for t in self._journal.state.trials.values() if t.row]
         names = list(dict.fromkeys(name for row in rows for name in row.metrics))
         atomic_write_parquet(self._run.trials_file, trials_frame(rows, names))
+        self._table_is_behind = False
 
 
 def _name(members: Sequence[TrialProgress]) -> str:
