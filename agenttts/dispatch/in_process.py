@@ -23,14 +23,7 @@ from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.errors import UserError
-from agenttts.inference.base import (
-    Completion,
-    Engine,
-    ModelConfig,
-    Request,
-    put_to_sleep,
-    wake,
-)
+from agenttts.inference.base import Completion, Engine, ModelConfig, Request, WrappedEngine
 from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
 from agenttts.trial.command import MODULE, TrialCommand
@@ -245,29 +238,17 @@ def _has_own_modules(spec: Path) -> bool:
         return False  # the trial itself reports what is wrong with it
 
 
-class _StoppableEngine:
+class _StoppableEngine(WrappedEngine):
     """An engine that calls ``check``, which may raise, before each of its calls."""
 
     def __init__(self, engine: Engine, check: Callable[[], None]) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._check = check
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return what the engine generates, unless the check raises."""
         self._check()
-        return self._engine.generate(requests)
-
-    def sleep(self) -> bool:
-        """Put the engine to sleep, if it can."""
-        return put_to_sleep(self._engine)
-
-    def wake(self) -> None:
-        """Wake the engine."""
-        wake(self._engine)
-
-    def close(self) -> None:
-        """Close the engine."""
-        self._engine.close()
+        return super().generate(requests)
 
 
 _NUMBERS = itertools.count()

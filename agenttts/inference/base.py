@@ -173,6 +173,29 @@ def wake(engine: Engine) -> None:
     engine.wake()  # type: ignore[attr-defined]  # an engine that sleeps has it
 
 
+class WrappedEngine:
+    """Base of engines that stand before another one, and pass on what they do not change."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Return what the engine generates."""
+        return self._engine.generate(requests)
+
+    def sleep(self) -> bool:
+        """Put the engine to sleep; return False if it cannot."""
+        return put_to_sleep(self._engine)
+
+    def wake(self) -> None:
+        """Wake the engine."""
+        wake(self._engine)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._engine.close()
+
+
 class EngineError(Exception):
     """The engine could not load or run its model.
 

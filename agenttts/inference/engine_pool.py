@@ -143,18 +143,11 @@ class EnginePool:
             # The engines that are kept take the memory: without them it may suffice.
             log.warning("%s; the other engines are closed, and it is loaded again", error)
             self.close()
-            engine = self._load_alone(model)
+            return self._load(model)
         self.starts += 1
         found = _Loaded(model, engine)
         self._loaded.append(found)
         return found
-
-    def _load_alone(self, model: ModelConfig) -> Engine:
-        try:
-            return self._factory(self._that_sleeps(model))
-        except EngineError as error:
-            self._note_failure(model, error)
-            raise
 
     def _note_failure(self, model: ModelConfig, error: EngineError) -> None:
         if error.kind != "INFRA_FAILED":  # a server, for example, may answer the next time

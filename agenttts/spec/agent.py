@@ -14,9 +14,9 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from agenttts.errors import valid_names
 from agenttts.spec.endpoint import (
     KEY_LIKE,
-    check_base_url,
+    BaseUrl,
+    KeyVariable,
     check_extra,
-    check_key_variable,
 )
 from agenttts.spec.section import Section, UnknownName
 from agenttts.spec.thinking import ThinkingSetting, check_template_args, check_thinking
@@ -65,26 +65,11 @@ class EndpointAgent(_Talk):
     """An OpenAI-compatible server that is already running."""
 
     kind: Literal["endpoint"]
-    base_url: str
-    """The address up to and including ``/v1``."""
+    base_url: BaseUrl
     model: str
-    api_key_env: str | None = None
-    """The *name* of the environment variable with the key.
-
-    None: the server asks for no key.
-    """
+    api_key_env: KeyVariable = None
     extra: dict[str, Any] = {}
     """Further fields of the request's body, e.g. ``{reasoning_effort: low}``."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _check_url(cls, value: str) -> str:
-        return check_base_url(value)
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _check_variable(cls, value: str | None) -> str | None:
-        return check_key_variable(value)
 
     @field_validator("extra")
     @classmethod

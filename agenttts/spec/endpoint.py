@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from agenttts.spec.engine_options import EngineOptions
 from agenttts.spec.section import UnknownName
@@ -79,16 +79,17 @@ _SET_BY_THE_ENGINE = (
 )
 
 
+BaseUrl = Annotated[str, AfterValidator(check_base_url)]
+"""The address of a server, up to and including ``/v1``."""
+KeyVariable = Annotated[str | None, AfterValidator(check_key_variable)]
+"""The *name* of the environment variable with a server's key; None: it asks for no key."""
+
+
 class EndpointOptions(EngineOptions):
     """``models.NAME.options`` of ``engine: endpoint``."""
 
-    base_url: str
-    """The address up to and including ``/v1``."""
-    api_key_env: str | None = None
-    """The *name* of the environment variable with the key.
-
-    None: the server asks for no key.
-    """
+    base_url: BaseUrl
+    api_key_env: KeyVariable = None
     use_proxy: bool = True
     """Use the proxy that the environment of the trial names, if it names one."""
     max_concurrent: Annotated[int, Field(ge=1, le=1024)] = 16
@@ -121,16 +122,6 @@ class EndpointOptions(EngineOptions):
                     "api_key_env",
                 )
         return value
-
-    @field_validator("base_url")
-    @classmethod
-    def _check_url(cls, value: str) -> str:
-        return check_base_url(value)
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _check_variable(cls, value: str | None) -> str | None:
-        return check_key_variable(value)
 
     @field_validator("extra")
     @classmethod

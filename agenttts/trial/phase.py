@@ -15,14 +15,7 @@ from typing import Literal, get_args
 
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json
-from agenttts.inference.base import (
-    Completion,
-    Engine,
-    ModelConfig,
-    Request,
-    put_to_sleep,
-    wake,
-)
+from agenttts.inference.base import Completion, Engine, ModelConfig, Request, WrappedEngine
 
 PHASE_FILE = "phase.json"
 PhaseName = Literal["load", "generate", "other"]
@@ -89,11 +82,11 @@ def noted(
     return create
 
 
-class _NotedEngine:
+class _NotedEngine(WrappedEngine):
     """An engine whose calls are recorded."""
 
     def __init__(self, engine: Engine, model: str, notes: PhaseNotes) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._model = model
         self._notes = notes
 
@@ -103,20 +96,12 @@ class _NotedEngine:
         if not getattr(self._engine, "reports_progress", False):
             tokens = sum(len(request.seeds) * request.params.max_tokens for request in requests)
         self._notes.note("generate", self._model, tokens)
-        completions = self._engine.generate(requests)
+        completions = super().generate(requests)
         self._notes.note("other", self._model)
         return completions
-
-    def sleep(self) -> bool:
-        """Put the engine to sleep, if it can."""
-        return put_to_sleep(self._engine)
 
     def wake(self) -> None:
         """Wake the engine, which is part of its start as far as limits are concerned."""
         self._notes.note("load", self._model)
-        wake(self._engine)
+        super().wake()
         self._notes.note("other", self._model)
-
-    def close(self) -> None:
-        """Close the engine."""
-        self._engine.close()
