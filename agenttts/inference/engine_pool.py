@@ -235,4 +235,9 @@ def host_bytes(model: ModelConfig) -> int:
         weights = sum(file.stat().st_size for file in folder.glob(pattern))
         if weights:
             break
+    return engine_bytes(weights)
+
+
+def engine_bytes(weights: float) -> int:
+    """Return the memory of an engine on the host whose weights have so many bytes on disk."""
     return int(weights * LOADED_FACTOR) + CACHE_BYTES + PROCESS_BYTES

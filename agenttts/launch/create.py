@@ -82,6 +82,7 @@ def run_record(plan: Plan) -> RunRecord:
         token=secrets.token_hex(4),
         version=__version__,
         models=plan.models,
+        sizes=plan.sizes,
         container=container,
         image_sha256=digest(container.image) if container else None,
         compile_cache=cache if container else None,

@@ -21,7 +21,10 @@ from agenttts.inference.compaction import compact
 from agenttts.inference.endpoint_options import key_variables
 from agenttts.loop.evaluation import Evaluation, EvaluationSettings
 from agenttts.loop.job_builder import JobBuilder
+from agenttts.loop.list_planner import CostLists, EvenLists, ListPlanner
 from agenttts.loop.loop import Controller, LoopSettings
+from agenttts.loop.run_costs import RunCosts
+from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.journal import DamagedJournal, Journal, read_state
 from agenttts.run.models import changed_weights
@@ -183,7 +186,11 @@ def make_controller(directory: RunDirectory, check: Callable[[], None] | None = 
     check_trials(directory, searcher.space, journal)
     scheduler = trial_scheduler(directory, run.profile)
     settings = _evaluation_settings(run.profile, scheduler.settle_seconds)
-    evaluation = Evaluation(directory, journal, scheduler, builder, settings, served, check)
+    workers = Workers(directory, journal, run.profile.stays_for)
+    planner = _list_planner(run, builder, workers)
+    evaluation = Evaluation(
+        directory, journal, scheduler, builder, workers, planner, settings, served, check
+    )
     between = partial(_compact_samples, run.samples)
     return Controller(directory, searcher, journal, evaluation, _loop_settings(run.spec), between)
 
@@ -203,6 +210,13 @@ def _searcher(run: Run, transcript: Transcript, served: ServedModel | None) -> S
     return search.create_for(spec, llm=session)
 
 
+def _list_planner(run: Run, builder: JobBuilder, workers: Workers) -> ListPlanner:
+    per_job = run.profile.trials_per_job
+    if per_job == "auto":
+        return CostLists(RunCosts(run), builder.gpus, workers)
+    return EvenLists(per_job, builder.gpus)
+
+
 def _evaluation_settings(profile: Profile, settle_seconds: float) -> EvaluationSettings:
     return EvaluationSettings(
         max_attempts=profile.max_attempts,
@@ -211,7 +225,6 @@ def _evaluation_settings(profile: Profile, settle_seconds: float) -> EvaluationS
         max_preemptions=profile.max_preemptions,
         max_timeouts=profile.max_timeouts,
         retry_pauses=tuple(profile.retry_pauses),
-        trials_per_job=profile.trials_per_job,
         max_running=profile.max_running,
     )
 

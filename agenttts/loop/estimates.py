@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from agenttts.dispatch.sizing.model_size import ModelSize
 from agenttts.loop.list_cost import ModelCost, StageWork, TrialWork
 from agenttts.space import Allocation
 
@@ -57,6 +58,8 @@ GPUS: Mapping[str, Gpu] = MappingProxyType(
 are several; the A100 is that of 80 GB."""
 UNKNOWN_GPU = GPUS["a100"]
 """Assumed where the name of the GPU says nothing."""
+CPU = Gpu(4.0e10, 5.0e11)
+"""Assumed of the CPUs of a job without GPUs: memory of two channels, and four cores."""
 
 _BANDWIDTH_SHARE = 0.8
 _FLOPS_SHARE = 0.685
@@ -97,40 +100,6 @@ _WAKE_RATE = 30e9
 
 _LATEST = 15
 """Records of a model that count: its last ones."""
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """A model's size.
-
-    Args:
-        params: Its parameters.
-        weight_bytes: Bytes of its weights; 0: two for each parameter.
-        gpus: GPUs of its engine.
-        layers: Its layers; 0: unknown.
-        kv_bytes_per_token: Bytes of KV cache for one token; 0: unknown.
-    """
-
-    params: float
-    weight_bytes: float = 0.0
-    gpus: int = 1
-    layers: int = 0
-    kv_bytes_per_token: float = 0.0
-
-    @property
-    def bytes(self) -> float:
-        """Bytes of the weights."""
-        return self.weight_bytes or 2.0 * self.params
-
-    @property
-    def depth(self) -> float:
-        """Layers; a rule of thumb (32 at 7e9 parameters, 80 at 70e9) where they are unknown."""
-        return self.layers or 80.0 * (self.params / 70e9) ** 0.4
-
-    @property
-    def cache_bytes(self) -> float:
-        """Bytes of KV cache for one token; by depth, for 8 heads of 128 in 16 bits, if unknown."""
-        return self.kv_bytes_per_token or self.depth * 8 * 128 * 2 * 2
 
 
 def find_gpu(name: str) -> Gpu | None:
@@ -213,6 +182,8 @@ def start_seconds(
         compiled: Whether its compiled code is in a cache.
         read_rate: Bytes of weights that are read in a second.
     """
+    if not size.loads:
+        return 0.0
     layer = _CACHED_SECONDS_A_LAYER if compiled else _COMPILE_SECONDS_A_LAYER
     parallel = _PARALLEL_START_SECONDS if size.gpus > 1 else 0.0
     reading = size.bytes / read_rate
@@ -289,15 +260,15 @@ class Estimates:
     def model_cost(self, model: str) -> ModelCost:
         """Return the model's cost for the assignment of trials."""
         size = self.sizes[model]
-        rates = Throughput(size, self.gpu)
+        rates = self._throughput(model)
         slower = self.speed(model)
-        change = size.bytes / max(size.gpus, 1)
+        change = size.bytes / size.gpus if size.gpus else 0.0
         return ModelCost(
             start_seconds=self.start_seconds(model),
             tokens_per_second=rates.tokens_per_second(self.sequences, self.context) / slower,
             prompt_tokens_per_second=rates.prompt_tokens_per_second / slower,
             gpus=size.gpus,
-            asleep_gb=size.bytes / 1e9,
+            asleep_gb=size.kept_bytes / 1e9,
             wake_seconds=change / _WAKE_RATE,
             first_sleep_seconds=change / _NODE_MEMORY_RATE,
             sleep_seconds=change / _WAKE_RATE,
@@ -306,6 +277,10 @@ class Estimates:
     def model_costs(self) -> dict[str, ModelCost]:
         """Return the costs of all models, by name."""
         return {model: self.model_cost(model) for model in self.sizes}
+
+    def _throughput(self, model: str) -> Throughput:
+        size = self.sizes[model]
+        return Throughput(size, self.gpu if size.gpus else CPU)
 
     def _expected_start(self, model: str, earlier: int | None = None) -> float:
         """Return the size-based seconds of the start after ``earlier`` ones (None: all so far)."""
@@ -323,14 +298,15 @@ class Estimates:
                 earlier = counts.get(record.model, 0)
                 counts[record.model] = earlier + 1
                 expected = self._expected_start(record.model, earlier)
-                ratios.append((record.model, record.seconds / expected))
+                if expected > 0:
+                    ratios.append((record.model, record.seconds / expected))
         return ratios
 
     def _draw_ratios(self) -> list[tuple[str, float]]:
         ratios = []
         for record in self.draws:
             if record.model in self.sizes and record.seconds > 0:
-                expected = Throughput(self.sizes[record.model], self.gpu).call_seconds(
+                expected = self._throughput(record.model).call_seconds(
                     record.prompt_tokens, record.decode_tokens, record.sequences, record.context
                 )
                 if expected > 0:
@@ -368,6 +344,7 @@ def trial_work(
     stored: Mapping[str, int] | None = None,
     fused: Mapping[str, float] | None = None,
     alone: bool = False,
+    least_gpus: int = 0,
 ) -> TrialWork:
     """Return what a trial has to draw.
 
@@ -382,6 +359,7 @@ def trial_work(
         fused: By stage whose samples a further call of the model fuses, the tokens that such a call
             generates. It reads the prompt and all samples.
         alone: Whether it must run alone.
+        least_gpus: The fewest GPUs of a worker that may take it.
     """
     stages = []
     for choice, group in zip(allocation.choices, sample_groups(allocation), strict=True):
@@ -399,7 +377,7 @@ def trial_work(
                 own_decode_tokens=examples * (fused or {})[choice.stage] if fuses else 0.0,
             )
         )
-    return TrialWork(trial, tuple(stages), alone)
+    return TrialWork(trial, tuple(stages), alone, least_gpus)
 
 
 def stored_samples(finished: Iterable[Allocation]) -> dict[str, int]:

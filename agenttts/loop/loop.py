@@ -173,7 +173,9 @@ class Controller:
             if not trials:
                 log.info("every allocation of the space has been tried")
                 break
-            self._evaluation.evaluate(trials, more=iteration < last)
+            self._evaluation.evaluate(
+                trials, more=iteration < last, further=iteration < last or self._scores_again
+            )
             self._tell(iteration, trials)
             self._stop_if_all_failed(iteration, trials)
             self._between()
@@ -269,9 +271,14 @@ class Controller:
             proposal = Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")
             self._plan(iteration, [proposal])
         trials = self._trials_of(iteration)
-        self._evaluation.evaluate(trials, more=False)
+        self._evaluation.evaluate(trials, more=False, further=self._scores_again)
         if iteration >= self._journal.state.told:
             self._tell(iteration, trials, final=True)
+
+    @property
+    def _scores_again(self) -> bool:
+        """Whether allocations are scored again after the search."""
+        return self._settings.finalists > 0 or self._settings.tested > 0
 
     def _trials_of(self, iteration: int) -> list[TrialProgress]:
         return [p for p in self._searched() if p.planned.iteration == iteration]
@@ -316,7 +323,8 @@ class Controller:
             )
         trials = self._trials_from(source)
         if trials:
-            self._evaluation.evaluate(trials, more=False)
+            further = source == FINALIST_SOURCE and self._settings.tested > 0
+            self._evaluation.evaluate(trials, more=False, further=further)
         return trials
 
     def _trials_from(self, source: str) -> list[TrialProgress]:

@@ -506,7 +506,7 @@ class Packing:
         part = _Part(
             trials=tuple(trials),
             signature=signature,
-            gpus=trials[0].gpus(self._costs),
+            gpus=max(trial.gpus(self._costs) for trial in trials),
             models=frozenset(model for model in signature if model),
             groups=tuple(shared.items()),
             own=own,

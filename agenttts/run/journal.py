@@ -103,6 +103,8 @@ class WorkerProgress:
         job_id: Its job; None while it is not known.
         lists: Number of the lists that it was given after its first.
         trials: The trials of its last list.
+        seconds: How long that list is expected to take; 0 if that is not known.
+        since: When it was submitted (ISO 8601); None if an older version submitted it.
     """
 
     name: str
@@ -111,6 +113,8 @@ class WorkerProgress:
     job_id: str | None = None
     lists: int = 0
     trials: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    since: str | None = None
 
 
 @dataclass
@@ -224,6 +228,7 @@ class _Submitting:
     stays: bool = False
     """Whether the jobs stay for further lists."""
     gpus: int = 0
+    time: AwareDatetime | None = None
 
     def into(self, state: RunState) -> None:
         lists = [[trial] for trial in self.trials] if self.lists is None else self.lists
@@ -237,7 +242,10 @@ class _Submitting:
                 progress.job_id = progress.lost_at = progress.assigned = None
             if self.stays:
                 name = worker_name(self.batch, position)
-                state.workers[name] = WorkerProgress(name, self.batch, self.gpus)
+                since = self.time.isoformat() if self.time else None
+                state.workers[name] = WorkerProgress(
+                    name, self.batch, self.gpus, trials=list(trials), since=since
+                )
 
 
 @dataclass(frozen=True)
@@ -258,11 +266,13 @@ class _Assigned:
     worker: str
     attempts: dict[str, int]
     """The trials of the list in order, and how many attempts each has had."""
+    seconds: float = 0.0
+    """How long the list is expected to take; 0 if that is not known."""
 
     def into(self, state: RunState) -> None:
         worker = state.workers[self.worker]
         worker.lists += 1
-        worker.trials = list(self.attempts)
+        worker.trials, worker.seconds = list(self.attempts), self.seconds
         for trial, attempts in self.attempts.items():
             progress = state.trials[trial]
             progress.batch, progress.job_id = worker.batch, worker.job_id

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from agenttts.dispatch.apptainer import Container
 from agenttts.dispatch.node.scratch import CompileCache
+from agenttts.dispatch.sizing.model_size import ModelSize
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_bytes
 from agenttts.inference.base import ModelConfig
@@ -90,6 +91,7 @@ class RunRecord(_Part):
         version: The package's version at launch.
         models: Every model as its engine needs it: its path, GPUs, the markers of its thinking, the
             fingerprint of its files, and the rules that make the addresses of its samples.
+        sizes: The models' sizes; empty in records of older versions.
         container: The container of the trials; None for the host's Python.
         image_sha256: The digest of the container's image; None without a container.
         compile_cache: Where compiled code is kept between jobs, a path from the run's directory;
@@ -107,6 +109,7 @@ class RunRecord(_Part):
     earlier_tokens: tuple[str, ...] = ()
     version: str
     models: Annotated[dict[str, ModelConfig], AfterValidator(_models)]
+    sizes: dict[str, ModelSize] = {}
     container: Container | None
     image_sha256: str | None
     compile_cache: _Place | None

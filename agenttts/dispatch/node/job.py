@@ -8,6 +8,7 @@ usually ``apptainer exec ... python -m agenttts.trial``. Each start is a record 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import socket
@@ -76,9 +77,10 @@ class TrialJob:
     ``trials`` are the trials. If there are none, the job has one trial, in the job's directory.
     Then ``earlier_attempts`` of its attempts do not count.
 
-    A job with ``linger_seconds`` is a worker. When its trials have ended, it waits that many
-    seconds for further lists in its mailbox (`agenttts.dispatch.node.mailbox`), with its engines
-    loaded. Its command reads the spec files of each list from a line of its standard input.
+    A job with ``linger_seconds`` is a worker. When its trials have ended, it waits for further
+    lists in its mailbox (`agenttts.dispatch.node.mailbox`), with its engines loaded. It ends when
+    the controller retires it, or has given no sign for that many seconds. Its command reads the
+    spec files of each list from a line of its standard input.
     """
 
     # Defaults for jobs that an older version pickled into the queue.
@@ -92,6 +94,8 @@ class TrialJob:
     _records: JobAttempts | None = None
     _locks: dict[JobTrial, ExitStack]
     _next_list = 0.0
+    _ends_at = math.inf
+    _last_sign = ""
     _log_start = _oom_kills = 0
 
     def __init__(
@@ -157,11 +161,12 @@ class TrialJob:
     def __call__(self) -> str:
         """Run the trials that are not complete; the state they ended in."""
         self._records = None
+        self._ends_at = time.monotonic() + self.limit_seconds - self.grace_seconds
         self._mailbox, self._list_number = Mailbox(self.directory), 0
         trials = list(self.all_trials)
         while self.linger_seconds and (more := self._mailbox.read(self._list_number + 1)):
             self._list_number += 1  # a list from before this start of the job
-            trials = list({trial.directory: trial for trial in [*trials, *more]}.values())
+            trials = list({trial.directory: trial for trial in [*trials, *more.trials]}.values())
         self._locks = {}
         try:
             due = self._due(trials)
@@ -277,20 +282,26 @@ class TrialJob:
     def _next_trials(self) -> list[JobTrial] | None:
         """Take the next list of the mailbox, if the trials of the last one have ended.
 
+        A list that is not expected to end before the time limit is not taken; the controller gives
+        it to another job.
+
         Returns:
             The trials that begin; none if there is nothing to begin. None: the job is to end.
         """
         if self._attempts.open:
             return []
         moment = time.monotonic()
-        if self._idle_since is None:
-            self._idle_since = moment
-        trials = self._mailbox.read(self._list_number + 1)
-        if trials is None:
+        sign = self._mailbox.sign
+        if self._idle_since is None or sign != self._last_sign:
+            self._idle_since, self._last_sign = moment, sign
+        given = self._mailbox.read(self._list_number + 1)
+        if given is None:
             over = moment - self._idle_since > self.linger_seconds
             return None if over or self._mailbox.is_retired else []
+        if moment + given.seconds > self._ends_at:
+            return None
         self._list_number += 1
-        due = self._due(trials)
+        due = self._due(given.trials)
         if due:
             self._begin(due)
         return due
@@ -522,7 +533,7 @@ def job_settings(request: JobRequest, profile: Profile) -> dict[str, Any]:
         "needs": request.needs,
         "cache": request.cache,
         "trials": request.trials,
-        "linger_seconds": profile.linger_seconds if request.stays else 0.0,
+        "linger_seconds": profile.stays_for if request.stays else 0.0,
         "limits": Limits(
             start_seconds=profile.start_minutes * 60,
             stall_seconds=profile.stall_minutes * 60,
