@@ -234,6 +234,7 @@ def _loop_settings(spec: JobSpec) -> LoopSettings:
     return LoopSettings(
         iterations=section.iterations,
         batch_size=section.batch_size,
+        asynchronous=section.asynchronous,
         finalists=section.finalists.top if section.finalists else 0,
         tested=section.test_split.top if section.test_split else 0,
     )

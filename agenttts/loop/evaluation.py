@@ -166,7 +166,12 @@ class Evaluation:
         self._examples = ExamplesGuard(record.examples)
 
     def evaluate(
-        self, trials: Sequence[TrialProgress], *, more: bool, further: bool = True
+        self,
+        trials: Sequence[TrialProgress],
+        *,
+        more: bool,
+        further: bool = True,
+        any_end: bool = False,
     ) -> None:
         """Run every trial of an iteration to its end.
 
@@ -174,6 +179,8 @@ class Evaluation:
             trials: The iteration's trials.
             more: Whether another iteration follows.
             further: Whether other trials may follow, of another iteration or after the search.
+            any_end: Return as soon as a trial has ended that had not ended before. The others go
+                on, and are collected by another call.
 
         Raises:
             RunFailed: The examples that the trials are scored on are damaged.
@@ -182,6 +189,7 @@ class Evaluation:
         self._check_examples(trials)
         if self._paused_at is not None:
             self._pauses.append(time.monotonic() - self._paused_at)
+        unended = sum(t.row is None for t in trials)
         trouble: float | None = None
         files = self._file_patience()
         while True:
@@ -199,8 +207,8 @@ class Evaluation:
                 self._keep_off_failed_nodes()
                 waiting = [t for t in trials if t.row is None]
                 self._workers.give_signs()
-                if not waiting:
-                    if further:
+                if not waiting or (any_end and len(waiting) < unended):
+                    if further and not waiting:
                         self._retire_idle(further)
                     self._paused_at = time.monotonic()
                     return

@@ -128,6 +128,8 @@ class RunState:
     """The jobs that stay for further lists and are not known to have ended, by name."""
     told: int = 0
     """Number of iterations whose results the searcher has been told (they are over)."""
+    tells: list[tuple[str, ...]] = field(default_factory=list)
+    """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
     recommended: list[dict[str, Any]] | None = None
     """The allocation that the searcher recommends so far, as records.
@@ -191,6 +193,13 @@ class RunState:
                 self.trials[trial] = TrialProgress(
                     progress.planned, earlier_attempts=progress.earlier_attempts
                 )
+
+    def conclude(self, guidelines: list[str], recommended: list[dict[str, Any]] | None) -> None:
+        """Record what the searcher concludes from the results that it has been told."""
+        self.guidelines = guidelines
+        if recommended is not None:
+            Allocation.from_records(recommended)
+        self.recommended = recommended
 
     def unfinished(self) -> list[TrialProgress]:
         """Return the trials that have not ended, in order."""
@@ -360,10 +369,28 @@ class _Told:
 
     def into(self, state: RunState) -> None:
         state.told = self.iteration + 1
-        state.guidelines = self.guidelines
-        if self.recommended is not None:
-            Allocation.from_records(self.recommended)
-        state.recommended = self.recommended
+        known = {trial for trials in state.tells for trial in trials}
+        members = (
+            name
+            for name, progress in state.trials.items()
+            if progress.planned.iteration == self.iteration and name not in known
+        )
+        state.tells.append(tuple(members))
+        state.conclude(self.guidelines, self.recommended)
+
+
+@dataclass(frozen=True)
+class _ToldResults:
+    trials: list[str]
+    told: int
+    """Number of iterations whose results are all told."""
+    guidelines: list[str]
+    recommended: list[dict[str, Any]] | None = None
+
+    def into(self, state: RunState) -> None:
+        state.tells.append(tuple(self.trials))
+        state.told = self.told
+        state.conclude(self.guidelines, self.recommended)
 
 
 @dataclass(frozen=True)
@@ -410,6 +437,7 @@ _EVENTS: Mapping[str, type[_Event]] = {
     "strays": _Strays,
     "finished": _Finished,
     "told": _Told,
+    "told_results": _ToldResults,
     "ended": _Ended,
     "retried": _Retried,
     "rebuilt": _Rebuilt,
