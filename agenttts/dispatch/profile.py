@@ -300,7 +300,7 @@ class Profile(Section):
             if not _VARIABLE_NAME.fullmatch(name):
                 raise ValueError(
                     f"{name!r} is not a valid name of a variable; valid: letters, digits and _, "
-                    "first no digit"
+                    "and no digit at the beginning"
                 )
             if "\0" in text:
                 raise ValueError(f"the value of {name} holds a zero byte; valid: a text")
@@ -331,8 +331,8 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _grace_within_limit(self) -> Profile:
-        # A job that is signalled as soon as it starts dies of the signal, before it installs its
-        # handler.
+        # A signal that comes as soon as the job starts kills it, because its handler is not
+        # installed yet.
         for what in ("controller", "trial"):
             limit = minutes(getattr(self, what).time) * 60
             if self.grace_seconds >= limit:

@@ -1,8 +1,8 @@
 """The endpoint engine: samples of a model on an OpenAI-compatible server that runs already.
 
 A model's ``path`` is the server's id of the model; ``options`` are
-`agenttts.spec.endpoint.EndpointOptions`. A chat goes to ``chat/completions``, where the server
-applies its own template, and a few-shot completion to ``completions``.
+`agenttts.spec.endpoint.EndpointOptions`. A chat is sent to ``chat/completions``, where the server
+applies its own template. A few-shot completion is sent to ``completions``.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ _NO_MONEY = re.compile(r"insufficient_quota|billing", re.I)
 
 
 class EndpointEngine:
-    """Draws samples from a server; see the module.
+    """Draws samples from a server.
 
     Every sample is a request of its own with its own seed, unless ``samples_per_request`` is above
-    one. A parameter that the server refuses and that may be left out (seed, a ``top_p`` of 1) is
-    left out from then on, and a line in the trial's log says so.
+    one. If the server refuses a parameter that requests can do without (seed, a ``top_p`` of 1),
+    later requests do not have it, and a line in the trial's log says so.
 
-    A fault of the server, the network or the key is an `EngineError` of kind INFRA_FAILED: it says
-    nothing about the allocation. A model that the server does not have and a request that it
-    refuses are of kind FAILED.
+    A fault of the server, the network or the key is an `EngineError` of kind INFRA_FAILED, because
+    it says nothing about the allocation. It is of kind FAILED if the server does not have the model
+    or refuses a request.
 
     Args:
         config: The model.
-        say: Gets lines about what the server refuses and about failures; by default the trial's
-            log.
+        say: Called with lines about failures and about what the server refuses. By default they
+            are printed, which is the trial's log.
 
     Raises:
         EngineError: The options are wrong, or the server does not answer or lacks the model.
@@ -178,7 +178,7 @@ class EndpointEngine:
     def _reply(
         self, drawing: _Drawing, places: tuple[int, ...], stop: threading.Event
     ) -> ServerReply:
-        """Return the reply to a prompt, which is shortened if the server finds it too long."""
+        """Return the reply to a prompt; a prompt that is too long for the server is shortened."""
         sent = drawing.content
         try:
             return self._ask(drawing, sent, places, stop)
@@ -244,9 +244,12 @@ class EndpointEngine:
         return read
 
     def _check_room(self, prompt_tokens: int | None, max_tokens: int) -> None:
-        """Raise `ServerError` if a prompt that the server took leaves too few tokens for a reply.
+        """Check that the context has room for a prompt and a whole reply.
 
-        vLLM lowers the ``max_tokens`` of a chat to what its prompt leaves of the context.
+        vLLM does not refuse a chat without this room. It lowers ``max_tokens`` instead.
+
+        Raises:
+            ServerError: There is too little room.
         """
         context = self._context
         if context is not None and prompt_tokens and prompt_tokens + max_tokens > context:
@@ -294,7 +297,7 @@ class EndpointEngine:
         Only changes that keep the meaning of a request are made.
 
         Returns:
-            Whether this request is worth sending again, changed.
+            Whether this request may succeed if it is changed and sent again.
         """
         text = complaint.lower()
         if "max_completion_tokens" in text and "max_tokens" in body:
@@ -315,7 +318,7 @@ class EndpointEngine:
             return True
         first = (body.get("messages") or [{}])[0]
         if first.get("role") == "system" and _SYSTEM_REFUSED.search(text):
-            # As with other engines, the text of a refused system role goes to the first user turn.
+            # The system message is put into the first user message, as with other engines.
             self._merges_system = True
             return True
         return False
@@ -326,7 +329,7 @@ class EndpointEngine:
             self._say(f"the server refuses {name}, so it is not sent: {consequence}")
 
     def _fail(self, error: ServerError | GivenUp) -> NoReturn:
-        """Raise the error of a request that brought no reply."""
+        """Raise the engine's error about a request without a reply."""
         text = str(error)
         status = error.status if isinstance(error, ServerError) else None
         name = self._config.name
@@ -346,9 +349,10 @@ class EndpointEngine:
             text += "; check base_url and the model's path, which is the server's id of the model"
         if _NO_TEMPLATE.search(text):
             raise EngineError(
-                f"model '{name}' ({self._config.path}) has no chat template on its server, as base "
-                f"models have none, and cannot take prompt_style: {self._config.prompt_style}; set "
-                f"prompt_style: few_shot_completion for it ({text})"
+                f"model '{name}' ({self._config.path}) has no chat template on its server (it may "
+                "be a base model), so it cannot be used with "
+                f"prompt_style: {self._config.prompt_style}; set prompt_style: few_shot_completion "
+                f"for it ({text})"
             ) from None
         raise EngineError(f"model '{name}': {text}") from None
 
@@ -388,9 +392,9 @@ def _on_threads(
     threads: int,
     beat: Callable[[], None],
 ) -> None:
-    """Draw all parts on several threads, and raise the first error of any.
+    """Draw all parts on several threads, and raise the first error that occurs.
 
-    The threads are not waited for after an error, because a request may take minutes.
+    After an error this does not wait for the other threads, because a request may take minutes.
     """
     stop, changed = threading.Event(), threading.Condition()
     errors: list[BaseException] = []
@@ -424,7 +428,7 @@ def _on_threads(
         with changed:
             while done < total and not errors:
                 changed.wait(1.0)
-                if done > seen:  # a wait that brought no answer is no sign of life
+                if done > seen:  # only an answer shows that the server works
                     seen = done
                     beat()
     finally:

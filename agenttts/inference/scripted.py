@@ -207,7 +207,7 @@ def _check_keys(
 
 def _string(content: Any, where: str) -> str:
     if not isinstance(content, str):
-        raise UserError(f"{where}: {content!r} is no string (put it in quotes)")
+        raise UserError(f"{where}: {content!r} is not a text; put it in quotes")
     return content
 
 

@@ -183,16 +183,18 @@ def make_controller(directory: RunDirectory, check: Callable[[], None] | None = 
     searcher = _searcher(run, transcript, served)
     builder = JobBuilder(run)
     check_models(run)
-    check_trials(directory, searcher.space, journal)
-    scheduler = trial_scheduler(directory, run.profile)
+    check_trials(run, searcher.space, journal)
+    scheduler = trial_scheduler(run.directory, run.profile)
     settings = _evaluation_settings(run.profile, scheduler.settle_seconds)
-    workers = Workers(directory, journal, run.profile.stays_for)
+    workers = Workers(run.directory, journal, run.profile.stays_for)
     planner = _list_planner(run, builder, workers)
     evaluation = Evaluation(
-        directory, journal, scheduler, builder, workers, planner, settings, served, check
+        run, journal, scheduler, builder, workers, planner, settings, served, check
     )
     between = partial(_compact_samples, run.samples)
-    return Controller(directory, searcher, journal, evaluation, _loop_settings(run.spec), between)
+    return Controller(
+        run.directory, searcher, journal, evaluation, _loop_settings(run.spec), between
+    )
 
 
 def _searcher(run: Run, transcript: Transcript, served: ServedModel | None) -> Searcher:
@@ -264,7 +266,7 @@ def check_models(run: Run) -> None:
         )
 
 
-def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> None:
+def check_trials(run: Run, space: SearchSpace, journal: Journal) -> None:
     """Check that the trials belong to the run's search space.
 
     Raises:
@@ -279,8 +281,9 @@ def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> Non
         )
         if not fits:
             raise DamagedJournal(
-                f"{run.journal_file}: the allocation of {name} ({progress.planned.allocation}) "
-                f"does not fit the stages and models in {run.spec_file}; "
+                f"{run.directory.journal_file}: the allocation of {name} "
+                f"({progress.planned.allocation}) does not fit the stages and models in "
+                f"{run.directory.spec_file}; "
                 "one of the two files was changed: restore it from a copy"
             )
 

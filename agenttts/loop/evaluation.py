@@ -43,7 +43,7 @@ from agenttts.loop.list_planner import ListPlan, ListPlanner, Moment, PlannedLis
 from agenttts.loop.strays import end_strays
 from agenttts.loop.verdicts import ends_its_job, last_word, look_anew, verdict_of
 from agenttts.loop.workers import Workers
-from agenttts.run.directory import RunDirectory, RunGone
+from agenttts.run.directory import Run, RunGone
 from agenttts.run.examples import ExamplesGuard
 from agenttts.run.journal import (
     IN_SHARED_JOB,
@@ -117,7 +117,7 @@ class Evaluation:
     """The trials of one run.
 
     Args:
-        run: The run's directory.
+        run: The run.
         journal: The run's journal.
         scheduler: Where jobs are submitted.
         builder: Makes the jobs' commands of planned trials (`agenttts.loop.job_builder`).
@@ -130,7 +130,7 @@ class Evaluation:
 
     def __init__(
         self,
-        run: RunDirectory,
+        run: Run,
         journal: Journal,
         scheduler: Scheduler,
         builder: JobBuilder,
@@ -140,7 +140,7 @@ class Evaluation:
         server: ServerLifecycle | None = None,
         check: Callable[[], None] | None = None,
     ) -> None:
-        self._run = run
+        self._run = run.directory
         self._journal = journal
         self._scheduler = scheduler
         self._builder = builder
@@ -160,10 +160,9 @@ class Evaluation:
         self._needed: set[str] = set()
         # Whether a trial has failed since the last look, or perhaps before this controller.
         self._look_at_nodes = True
-        record = run.record()
-        self._token = record.token
+        self._token = run.record.token
         self._gone_since: float | None = None
-        self._examples = ExamplesGuard(record.examples)
+        self._examples = ExamplesGuard(run.record.examples)
 
     def evaluate(
         self,

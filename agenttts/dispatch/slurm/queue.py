@@ -265,7 +265,7 @@ def live_jobs() -> list[str]:
 
 
 def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
-    """Cancel jobs with scancel. A job that has ended in the meantime is no error."""
+    """Cancel jobs with scancel. A job that has ended in the meantime does not raise an error."""
     command = ["scancel", *options, *job_ids]
     _check_present(command)
     answer = _ask(command)
@@ -286,7 +286,7 @@ def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
 def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> bool:
     """Give a job a comment, and a name if one is given.
 
-    A job that has ended already is not changed, and this is no failure.
+    A job that has ended already is not changed. This does not count as a failure.
 
     Returns:
         Whether Slurm makes such changes for now.
