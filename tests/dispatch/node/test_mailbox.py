@@ -1,0 +1,128 @@
+"""A worker and its mailbox: the lists that it takes, and when it ends."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agenttts.dispatch.attempts import read_attempts
+from agenttts.dispatch.base import JobTrial
+from agenttts.dispatch.node.job import TrialJob
+from agenttts.dispatch.node.mailbox import GivenList, Mailbox
+from agenttts.trial.result import read_result
+from tests.support.waiting import until
+
+PROGRAM = """
+import json, sys, polars
+from pathlib import Path
+from agenttts.trial.result import TrialOutput, write_result
+
+def finish(place):
+    (place / "trial.json").write_text("{}")
+    output = TrialOutput(0.5, {}, 1, 1, 0, 0, 1, {})
+    write_result(place, output, polars.DataFrame({"example": ["a"]}))
+
+finish(Path(sys.argv[1]))
+for line in sys.stdin:
+    for spec in json.loads(line):
+        finish(Path(spec).parent)
+"""
+
+
+class Worker:
+    """A worker in a thread, with the trials ``first`` and, in its mailbox, ``later``."""
+
+    def __init__(self, folder: Path, stays_for: float, limit: float = 10_000.0) -> None:
+        self.first, self.later, place = (folder / name for name in ("first", "later", "worker"))
+        for directory in (self.first, self.later, place):
+            directory.mkdir()
+        self.mailbox = Mailbox(place)
+        self.mailbox.prepare()
+        self._job = TrialJob(
+            place,
+            (sys.executable, "-c", PROGRAM, str(self.first)),
+            {},
+            gpus=0,
+            limit_seconds=limit,
+            grace_seconds=5,
+            max_timeouts=1,
+            trials=(JobTrial(self.first),),
+            linger_seconds=stays_for,
+        )
+        self.thread = threading.Thread(target=self._job)
+
+    def __enter__(self) -> Worker:
+        self.thread.start()
+        until(lambda: read_result(self.first), "the result of the first trial")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.mailbox.retire()
+        self.thread.join(60)
+
+    def give(self, seconds: float = 0.0) -> None:
+        self.mailbox.give(1, GivenList((JobTrial(self.later),), seconds))
+
+
+@pytest.mark.processes
+def test_a_worker_takes_a_list_and_ends_when_it_is_retired(tmp_path):
+    with Worker(tmp_path, stays_for=600) as worker:
+        worker.give()
+        until(lambda: read_result(worker.later), "the result of the second list")
+        worker.mailbox.retire()
+        worker.thread.join(60)
+        assert not worker.thread.is_alive()
+    assert [a.state for a in read_attempts(worker.later)] == ["COMPLETED"]
+
+
+@pytest.mark.processes
+def test_a_worker_without_a_sign_of_its_controller_ends(tmp_path):
+    with Worker(tmp_path, stays_for=1.0) as worker:
+        worker.thread.join(60)
+        assert not worker.thread.is_alive()
+        assert not worker.mailbox.is_retired
+
+
+@pytest.mark.processes
+def test_signs_keep_a_worker(tmp_path):
+    stays_for = 4.0
+    with Worker(tmp_path, stays_for) as worker:
+        began = time.monotonic()
+        while time.monotonic() < began + 2 * stays_for:
+            worker.mailbox.give_sign()
+            time.sleep(0.1)
+        assert worker.thread.is_alive()
+        worker.give()
+        until(lambda: read_result(worker.later), "the result of the second list")
+
+
+@pytest.mark.processes
+def test_a_worker_ends_instead_of_taking_what_does_not_fit_its_time_limit(tmp_path):
+    with Worker(tmp_path, stays_for=600, limit=1000) as worker:
+        worker.give(seconds=1001)
+        worker.thread.join(60)
+        assert not worker.thread.is_alive()
+    assert read_attempts(worker.later) == [], "another job may have it"
+
+
+def test_nothing_is_written_for_a_worker_whose_directory_was_removed(tmp_path):
+    gone = Mailbox(tmp_path / "gone")
+    gone.give(1, GivenList((JobTrial(tmp_path),)))
+    gone.give_sign()
+    gone.retire()
+    assert list(tmp_path.iterdir()) == []
+    assert (gone.read(1), gone.sign, gone.is_retired) == (None, "", False)
+
+
+@pytest.mark.parametrize("seconds", ["soon", None, [], float("inf")])
+def test_a_list_of_another_version_has_no_expected_time(tmp_path, seconds):
+    mailbox = Mailbox(tmp_path)
+    mailbox.prepare()
+    document = {"trials": [[str(tmp_path), 0]], "seconds": seconds}
+    (tmp_path / "lists" / "0001.json").write_text(json.dumps(document))
+    assert mailbox.read(1) == GivenList((JobTrial(tmp_path),), 0.0)
