@@ -215,6 +215,7 @@ class _ThreadJob(TrialJob):
         """Yield the lists of the mailbox, as spec files, while the job stays."""
         while self.linger_seconds and (due := self._next_trials()) is not None:
             self._check()
+            self._finish_ended()  # of a trial whose end could not be recorded when it ended
             if due:
                 yield self._specs(due)
             else:

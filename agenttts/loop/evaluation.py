@@ -441,7 +441,7 @@ class Evaluation:
     def _live(self, waiting: Iterable[TrialProgress]) -> int:
         """Return the number of jobs that live: those of trials, and workers without trials."""
         jobs = {t.job_id or f"{t.batch}.{t.position}" for t in waiting if t.batch is not None}
-        return len(jobs.union(self._workers.by_job()))
+        return len(jobs.union(self._workers.running()))
 
     def _earlier_jobs(self, trial: TrialProgress) -> set[str]:
         """Return the job of a trial's last attempt, in which it failed."""
@@ -463,7 +463,8 @@ class Evaluation:
 
     def _note_workers(self) -> bool:
         """Record which workers have ended; return whether some have not."""
-        return self._workers.observe(self._scheduler.poll(self._workers.by_job()))
+        self._workers.observe(self._scheduler.poll(self._workers.by_job()))
+        return bool(self._workers.running())
 
     def _start_jobs(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         """Submit jobs; if the cluster has no other nodes, submit without exclusions."""
@@ -517,8 +518,9 @@ class Evaluation:
         if lives and not completing and (not goes_on or (is_last and not stays)):
             return
         look_anew(directory)
-        output = read_result(directory, patient=True)
+        # A record is written after the result: read first, it never seems to lack a result.
         attempts = self._counted_attempts(progress)
+        output = read_result(directory, patient=True)
         last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
         if (
             progress.assigned is not None

@@ -95,14 +95,19 @@ class Workers:
         workers = self.journal.state.workers.values()
         return {worker.job_id: worker for worker in workers if worker.job_id is not None}
 
-    def observe(self, statuses: Mapping[str, JobStatus]) -> bool:
+    def running(self) -> list[str]:
+        """Return the jobs of workers whose programs have not ended.
+
+        The node of a program that has ended may still be cleaned up, which can take long.
+        """
+        jobs = self.by_job().items()
+        return [job for job, worker in jobs if not self._sight(worker).ending]
+
+    def observe(self, statuses: Mapping[str, JobStatus]) -> None:
         """Take note of what the queue says; record the workers that have ended.
 
         Args:
             statuses: The states of jobs, by id; those of workers may be among them.
-
-        Returns:
-            Whether some workers have not ended.
         """
         workers = self.by_job()
         now = time.monotonic()
@@ -115,7 +120,6 @@ class Workers:
             self.journal.append("workers_ended", workers=ended)
         for name in ended:
             self._seen.pop(name, None)
-        return len(ended) < len(workers)
 
     def _sight(self, worker: WorkerProgress) -> _Sight:
         if worker.name not in self._seen:
