@@ -295,6 +295,8 @@ def _status_view(document: dict[str, Any]) -> Group:
                 "with the highest expected score; 'best' is the highest measured score)"
             )
         )
+    if document["cost"]:
+        parts.append(Text(_cost_line(document["cost"])))
     if document["cut_share"]:
         shares = ", ".join(
             f"{name} {part['share']:.0%}" for name, part in document["cut_share"].items()
@@ -323,6 +325,26 @@ def _status_view(document: dict[str, Any]) -> Group:
             table.add_row(job["trial"], job["job_id"], state, job["allocation"])
         parts.append(table)
     return Group(*parts)
+
+
+def _cost_line(cost: dict[str, Any]) -> str:
+    """Return what a run used so far, and the shares of what is not generation."""
+    on_gpus = cost["gpu_seconds"] > 0
+    by_part = cost["gpu_seconds_by"] if on_gpus else cost["seconds"]
+    used = sum(seconds for part, seconds in by_part.items() if part != "queue")
+    unit = "GPU-hours" if on_gpus else "job-hours"
+    shares = ", ".join(
+        f"{part} {by_part[part] / used:.0%}"
+        for part in ("start", "load", "generate", "idle", "other", "lost")
+        if used
+    )
+    tokens = cost["tokens"]
+    return (
+        f"cost: {used / 3600:.3g} {unit}, {cost['engine_starts']} engine starts, "
+        f"{tokens['computed']:,} tokens computed, {tokens['reused']:,} reused\n"
+        f"time of jobs: {shares or 'none yet'}; "
+        f"{cost['seconds']['queue'] / 3600:.3g} h in queues before"
+    )
 
 
 def _controller(controller: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ from agenttts.inference.base import (
 from agenttts.inference.endpoint_options import most_a_call
 from agenttts.inference.engine_pool import EnginePool, same_engine
 from agenttts.inference.engine_process import create_engine
+from agenttts.inference.engine_use import EngineObserver, ModelDraw
 from agenttts.inference.partition import ALONE, SamplePartition
 from agenttts.inference.store import SampleStore, StoredSample
 from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking, remove_thinking
@@ -132,7 +134,8 @@ class Sampler:
     A model's engine starts when the first sample is missing from the store. It ends when the engine
     of another model must start, or with ``keep_engines`` stays while memory allows
     (`agenttts.inference.engine_pool`). One engine works at a time. ``totals`` counts by model name.
-    `close` ends the engines and stores what was drawn.
+    ``observer`` is told of engine starts and engine calls. `close` ends the engines and stores what
+    was drawn.
     """
 
     def __init__(
@@ -144,13 +147,15 @@ class Sampler:
         samples_a_call: int = SAMPLES_A_CALL,
         *,
         keep_engines: bool = False,
+        observer: EngineObserver | None = None,
     ) -> None:
         self.totals: dict[str, ModelTotals] = {name: ModelTotals() for name in models}
         self._store = store
         self._models = dict(models)
         self._run_seed = run_seed
         self._samples_a_call = samples_a_call
-        self._engines = EnginePool(engine_factory, keep_engines)
+        self._observer = observer or EngineObserver()
+        self._engines = EnginePool(engine_factory, keep_engines, observer=self._observer)
 
     def draw(
         self,
@@ -310,17 +315,7 @@ class Sampler:
             calls = _next_call(wanted.parts, samples, wanted.numbers, size)
             if not calls:
                 return drawn
-            started = time.monotonic()
-            completions = engine.generate(
-                [
-                    dataclasses.replace(
-                        wanted.requests[key],
-                        seeds=tuple(sample_seed(key, index) for index in indices),
-                    )
-                    for key, indices in calls.items()
-                ]
-            )
-            self.totals[model_name].generate_seconds += time.monotonic() - started
+            completions = self._call(engine, model_name, calls, wanted)
             for (key, indices), completion in zip(calls.items(), completions, strict=True):
                 drawn.setdefault(key, set()).update(indices)
                 name = wanted.models[key]
@@ -328,6 +323,28 @@ class Sampler:
                     self._store.add(sample)
                     samples[key].append(sample)
             self._store.flush()
+
+    def _call(
+        self, engine: Engine, model_name: str, calls: Mapping[str, range], wanted: _Wanted
+    ) -> list[Completion]:
+        """Have the engine draw the samples of ``calls``, which has indices by key."""
+        requests = [
+            dataclasses.replace(
+                wanted.requests[key], seeds=tuple(sample_seed(key, index) for index in indices)
+            )
+            for key, indices in calls.items()
+        ]
+        started = time.monotonic()
+        try:
+            completions = engine.generate(requests)
+        except BaseException:  # a stop of the job too: the seconds were used
+            self._observer.called((), time.monotonic() - started)
+            raise
+        seconds = time.monotonic() - started
+        self.totals[model_name].generate_seconds += seconds
+        names = [wanted.models[key] for key in calls]
+        self._observer.called(model_draws(names, completions, seconds), seconds)
+        return completions
 
     def _results(
         self,
@@ -370,7 +387,9 @@ class Sampler:
         try:
             return self._engines.get(self._models[model_name])
         finally:
-            self.totals[model_name].load_seconds += time.monotonic() - started
+            seconds = time.monotonic() - started
+            self.totals[model_name].load_seconds += seconds
+            self._observer.loaded(seconds)
 
     def _count(self, model_name: str, result: DrawResult, *, new_prompt: bool) -> None:
         total = self.totals[model_name]
@@ -383,6 +402,34 @@ class Sampler:
 def most_samples(samples: int, max_tokens: int) -> int:
     """Return the samples of one engine call: ``samples``, fewer if each may be long."""
     return min(samples, max(FEWEST_A_CALL, TOKENS_A_CALL // max(1, max_tokens)))
+
+
+def model_draws(
+    names: Sequence[str], completions: Sequence[Completion], seconds: float
+) -> list[ModelDraw]:
+    """Return what an engine call computed, by model.
+
+    Args:
+        names: The name of the model of each completion.
+        completions: What the engine returned.
+        seconds: The wall seconds of the call, which are divided by tokens.
+    """
+    prompt, decode, sequences = Counter[str](), Counter[str](), Counter[str]()
+    for name, completion in zip(names, completions, strict=True):
+        prompt[name] += completion.prompt_tokens
+        decode[name] += sum(sample.decode_tokens for sample in completion.samples)
+        sequences[name] += len(completion.samples)
+    total = prompt.total() + decode.total()
+    return [
+        ModelDraw(
+            name,
+            prompt[name],
+            decode[name],
+            count,
+            seconds * (prompt[name] + decode[name]) / total if total else seconds / len(sequences),
+        )
+        for name, count in sequences.items()
+    ]
 
 
 def _distinct(request: DrawRequest) -> int:

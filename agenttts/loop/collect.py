@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.dispatch.attempts import Attempt, read_attempts
+from agenttts.run.costs import trial_seconds, worker_of
 from agenttts.run.journal import TrialProgress
 from agenttts.tables.schema import TrialRow, TrialState
 from agenttts.trial.result import TrialOutput
@@ -18,7 +19,8 @@ def finished_row(
 ) -> TrialRow:
     """Return the row of a completed trial."""
     return TrialRow(
-        **_common(run, progress, directory),
+        **_common(run, progress, directory, output),
+        engine_starts=output.engine_starts,
         state=TrialState.COMPLETED,
         score=output.score,
         score_stderr=output.score_stderr,
@@ -38,7 +40,7 @@ def failed_row(
 
     It has no score, which differs from a score of 0.
     """
-    return TrialRow(**_common(run, progress, directory), state=state, score=None, error=error)
+    return TrialRow(**_common(run, progress, directory, None), state=state, score=None, error=error)
 
 
 def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
@@ -61,7 +63,9 @@ def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
     return total
 
 
-def _common(run: str, progress: TrialProgress, directory: Path) -> dict[str, Any]:
+def _common(
+    run: str, progress: TrialProgress, directory: Path, output: TrialOutput | None
+) -> dict[str, Any]:
     attempts = read_attempts(directory)
     now = datetime.now(UTC)
     planned = progress.planned
@@ -77,6 +81,8 @@ def _common(run: str, progress: TrialProgress, directory: Path) -> dict[str, Any
         "gpu_seconds": gpu_seconds(attempts, now),
         "job_id": progress.job_id or (attempts[-1].job_id if attempts else None),
         "attempts": max(1, len(attempts)),
+        "worker": worker_of(attempts),
+        "seconds": trial_seconds(directory, attempts, output),
     }
 
 

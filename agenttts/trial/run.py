@@ -26,6 +26,7 @@ from agenttts.trial.evaluate import Evaluation, StageDraw, evaluate
 from agenttts.trial.phase import PhaseNotes, noted
 from agenttts.trial.result import Fault, TrialOutput, read_result, write_fault, write_result
 from agenttts.trial.spec import TrialSpec
+from agenttts.trial.usage import UsageNotes
 
 
 class TrialRunner:
@@ -33,7 +34,7 @@ class TrialRunner:
 
     Args:
         engine_factory: Makes the engine of a model, with its model loaded.
-        notes: The directory that gets notes of the current phase.
+        notes: The directory that gets notes of the current phase and of what was used.
         out: Gets one line with the score of each trial.
         err: Gets the errors.
         ended: Called with a trial's directory when its result or its fault is stored.
@@ -52,6 +53,7 @@ class TrialRunner:
     ) -> None:
         self._phases = PhaseNotes(notes)
         self._phases.note("other")
+        self._usage = UsageNotes(notes)
         self._engine_factory = engine_factory
         self._out = out
         self._err = err
@@ -75,6 +77,7 @@ class TrialRunner:
         Returns:
             0 if every result is stored, 1 if a trial failed (its ``fault.json`` says why).
         """
+        self._usage.work_begins()
         trials = [_RunningTrial(path, self._out, self._err, self._ended) for path in paths]
         for trial in trials:
             trial.start()
@@ -83,12 +86,15 @@ class TrialRunner:
             self._sampler.forget_failures()
         if specs:
             _advance(trials, self._sampler_for(specs), all_known=not self._stays)
+        self._usage.work_ended()
         return 1 if any(trial.failed for trial in trials) else 0
 
     def close(self) -> None:
         """Store the samples and end the engines; may be called twice."""
+        self._usage.work_begins()
         if self._sampler is not None:
             self._sampler.close()
+        self._usage.work_begins()
 
     def _sampler_for(self, specs: Sequence[TrialSpec]) -> Sampler:
         models = {name: model for spec in specs for name, model in spec.models.items()}
@@ -101,6 +107,7 @@ class TrialRunner:
                 specs[0].seed,
                 noted(self._engine_factory, self._phases),
                 keep_engines=self._stays or len(specs) > 1,
+                observer=self._usage,
             )
         self._sampler.add_models(models)
         return self._sampler

@@ -21,6 +21,7 @@ from agenttts.inference.base import (
     ModelConfig,
     Prompt,
     Request,
+    Sample,
     SamplingParams,
 )
 from agenttts.inference.partition import SamplePartition
@@ -343,3 +344,18 @@ def test_the_size_of_calls_changes_no_sample(sampler, monkeypatch, max_tokens):
     monkeypatch.undo()
     whole = sampler(Engines(), directory="whole").draw("m", MANY, params, 4)
     assert [draw.texts for draw in draws] == [draw.texts for draw in whole]
+
+
+def test_the_seconds_of_a_call_are_divided_by_tokens_among_its_models():
+    def completion(prompt_tokens, *decode_tokens):
+        samples = tuple(Sample("text", tokens, "stop") for tokens in decode_tokens)
+        return Completion(samples, prompt_tokens, truncated=False)
+
+    draws = sampler_module.model_draws(
+        ["a", "b", "a"], [completion(10, 20, 30), completion(5, 15), completion(10, 10)], 4.0
+    )
+    assert [(d.model, d.prompt_tokens, d.decode_tokens, d.sequences, d.seconds) for d in draws] == [
+        ("a", 20, 60, 3, 3.2),
+        ("b", 5, 15, 1, 0.8),
+    ]
+    assert sum(d.seconds for d in sampler_module.model_draws(["a"], [completion(0, 0)], 1.0)) == 1.0

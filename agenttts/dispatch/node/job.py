@@ -90,6 +90,7 @@ class TrialJob:
     requeue = True
     trials: tuple[JobTrial, ...] = ()
     linger_seconds = 0.0
+    submitted: str | None = None
 
     _records: JobAttempts | None = None
     _locks: dict[JobTrial, ExitStack]
@@ -129,6 +130,7 @@ class TrialJob:
         self.requeue = requeue
         self.trials = trials
         self.linger_seconds = linger_seconds
+        self.submitted = now()  # jobs are made when they are submitted
         self._child: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -151,7 +153,7 @@ class TrialJob:
         """The attempts of this start."""
         if self._records is None:
             self._records = JobAttempts(
-                self._job_id(), _node(), self.gpus, self.directory, self._say
+                self._job_id(), _node(), self.gpus, self.directory, self._say, self.submitted
             )
         return self._records
 
@@ -168,10 +170,12 @@ class TrialJob:
             self._list_number += 1  # a list from before this start of the job
             trials = list({trial.directory: trial for trial in [*trials, *more.trials]}.values())
         self._locks = {}
+        attempts = self._attempts  # the job has started
         try:
             due = self._due(trials)
-            return self._run(due) if due else self._attempts.outcome()
+            return self._run(due) if due else attempts.outcome()
         finally:
+            attempts.close()
             for trial in list(self._locks):
                 self._release(trial)
 
@@ -220,6 +224,7 @@ class TrialJob:
         if not self._attempts.states and not unfinished:
             unfinished = list(self.all_trials)  # stopped before it began
         self._attempts.finish_all(blame(AttemptEnd(stopped=cause, began=self._began())), cause)
+        self._attempts.close()
         over = all(self._is_over(trial, cause) for trial in unfinished)
         return None if over or not self.requeue else submitit.helpers.DelayedSubmission(self)
 
