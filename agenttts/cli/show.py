@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -206,6 +207,8 @@ def plan(document: dict[str, Any]) -> None:
     for kind in ("controller", "trial"):
         asked = escape(", ".join(f"{k}={v}" for k, v in document["resources"][kind].items()))
         say(f"{kind} job: {asked}")
+    if document["forecast"]:
+        forecast(document["forecast"])
     image = document["container"]
     say(f"container: {image['runtime']} {escape(image['image'])}" if image else "container: none")
     if document["cluster"]["nodes"]:
@@ -214,6 +217,30 @@ def plan(document: dict[str, Any]) -> None:
         say(f"[red]missing[/] {escape(problem['what'])}")
         say(f"        fix: {escape(problem['fix'])}")
     console.print("nothing was created or submitted (--dry-run)")
+
+
+def forecast(document: dict[str, Any]) -> None:
+    """Show what a search is expected to cost, and what was assumed."""
+    hours = 1 / 3600
+    gpus = document["gpu_seconds"]["high"] > 0
+    parts = [
+        f"{_span(document['gpu_seconds'], hours)} GPU-hours" if gpus else "",
+        f"{_span(document['wall_seconds'], hours)} h from the first trial to the last",
+        f"{_span(document['engine_starts'])} engine starts",
+        f"{_span(document['jobs'])} jobs",
+    ]
+    say(escape(f"expected: {', '.join(part for part in parts if part)}"))
+    if gpus:
+        alone = _span(document["one_trial_a_job"], hours)
+        say(escape(f"  with one trial a job: {alone} GPU-hours"))
+    console.print(
+        escape(f"  assumed: {'; '.join(document['assumptions'])}"), highlight=False, soft_wrap=True
+    )
+
+
+def _span(span: Mapping[str, float], factor: float = 1.0) -> str:
+    low, high = (f"{span[key] * factor:.2g}" for key in ("low", "high"))
+    return low if low == high else f"{low} to {high}"
 
 
 def line(text: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from agenttts import search
 from agenttts.dispatch.profile import describe
 from agenttts.launch.document import PlanDocument
+from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.plan import Plan
 from agenttts.replies import COMMON_THINKING
 from agenttts.spec import ScriptedAgent
@@ -103,6 +105,7 @@ def _described(plan: Plan) -> dict[str, Any]:
             "max_running": profile.max_running,
             "gpus": {name: need.reasoning for name, need in plan.needs.items()},
         },
+        "forecast": None if plan.problems else asdict(expected_cost(plan)),
         "container": None
         if experiment.container is None
         else {"runtime": experiment.container.runtime, "image": str(experiment.container.image)},

@@ -224,7 +224,7 @@ class CostLists(ListPlanner):
         usage = self.costs.usage(worker.name)
         free_in = live.busy_until
         if live.state == "pending":
-            [waits, *_] = [c.queue_seconds for c in self.costs.classes(1, self.workers.waits)]
+            waits = self.costs.queue_seconds(self.workers.waits)
             free_in = max(free_in, waits - live.waits_for)
         return Worker(
             worker.name,
@@ -233,8 +233,8 @@ class CostLists(ListPlanner):
             asleep=frozenset(usage.asleep if usage else ()),
             free_in=free_in,
             busy=live.state != "idle",
-            time_left=self.costs.time_limit - live.runs_for,
-            sleep_gb=self.costs.sleep_gb(worker.gpus),
+            time_left=self.costs.basis.time_limit - live.runs_for,
+            sleep_gb=self.costs.basis.sleep_gb(worker.gpus),
             idle_for=live.waits_for if live.state == "idle" else 0.0,
         )
 

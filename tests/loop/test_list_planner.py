@@ -131,7 +131,7 @@ def test_a_worker_that_is_warm_gets_the_trials(cost_lists):
 
 
 def test_a_list_that_does_not_fit_the_time_limit_goes_elsewhere(cost_lists):
-    worker = live("w0", count=1, runs_for=cost_lists.costs.time_limit - 5)
+    worker = live("w0", count=1, runs_for=cost_lists.costs.basis.time_limit - 5)
     [part] = cost_lists.plan([trial(0, ("weak", 1), ("weak", 2))], moment(worker)).lists
     assert part.worker is None
 

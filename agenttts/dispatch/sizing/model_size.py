@@ -10,6 +10,9 @@ from agenttts.dispatch.sizing.model_facts import model_facts, read_config
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_pool import engine_bytes
 
+_BYTES_A_PARAMETER = 2.0
+"""Bytes of a parameter as engines load it by default (16 bits)."""
+
 
 @dataclass(frozen=True)
 class ModelSize:
@@ -72,6 +75,8 @@ def _model_size(model: ModelConfig, params: float) -> ModelSize:
         return ModelSize(params, gpus=model.gpus, loads=False)
     facts = model_facts(model.path, params, model.options, model.engine)
     config = read_config(model.path, model.options.get("hf_overrides"))
+    if facts.from_files and not config.get("quantization_config"):
+        params = facts.weight_bytes / _BYTES_A_PARAMETER  # the nominal number may be any
     return ModelSize(
         params,
         weight_bytes=facts.weight_bytes,
