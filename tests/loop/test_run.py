@@ -72,7 +72,7 @@ def test_trials_at_once_share_the_drawing_and_score_as_one_after_the_other(
         return {spec.parent.name: TrialSpec.read(spec).shares for spec in specs}
 
     (tmp_path / "three.yaml").write_text(
-        "kind: in_process\nmax_running: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
+        "kind: in_process\nmax_running: 3\ntrials_per_job: 1\ngpus_per_node: 0\npoll_seconds: 0.1\n"
     )
     done = cli("launch", scripted_spec(), "--name", "wide", "--cluster", "./three.yaml", "--wait")
     assert done.returncode == 0, done.stderr
