@@ -250,7 +250,7 @@ def resume(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Start the controller of a run again; no finished trial runs twice, none is lost."""
+    """Start the controller of a run again; finished trials are kept and not repeated."""
     from agenttts.cli import show
     from agenttts.launch.launch import repair
     from agenttts.launch.launch import resume as resume_run
