@@ -35,7 +35,8 @@ from agenttts.doctor.probe_job import (
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.files.documents import parse_json
 
-# A new job is not yet stuck: the first reason that Slurm gives for its wait may be temporary.
+# Seconds after which a stuck job is given up. The first reason that Slurm gives for the wait of a
+# new job may be temporary.
 _STUCK_S = 10.0
 _POLL_S = 1.0
 _ANSWER_S = 180.0

@@ -38,7 +38,8 @@ from agenttts.files.atomic import atomic_write_json
 from agenttts.files.commands import ask
 from agenttts.files.documents import read_object
 
-# zstd at level 3 packs the CPU image three times as fast as the default gzip, to at most its size.
+# zstd at level 3 packs the CPU image three times as fast as the default gzip. The result is not
+# larger.
 SQUASHFS_ARGUMENTS = "-comp zstd -Xcompression-level 3"
 MOUNTS_VARIABLE = "AGENTTTS_BUILD_MOUNTS"
 IMAGE_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")

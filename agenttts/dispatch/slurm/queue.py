@@ -47,9 +47,8 @@ _ENDS = {
 # States of held jobs, which run when somebody releases them (squeue(1)).
 HELD = frozenset({"SPECIAL_EXIT", "REQUEUE_HOLD", "RESV_DEL_HOLD"})
 _TIMEOUT_S = 60
-# A job that was submitted longer ago than this and is not in squeue has ended, because squeue knows
-# every such job that has not. sacct may still say that it waits or runs: slurmdbd may not have been
-# told of its end.
+# A job that was submitted longer ago than this has ended if squeue does not list it. sacct may then
+# still say that it waits or runs, because slurmdbd may not have been told of its end.
 _SHOWS_WITHIN = timedelta(minutes=5)
 # Job ids in one command line.
 _JOBS_AN_UPDATE = 200
