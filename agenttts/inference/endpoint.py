@@ -392,9 +392,9 @@ def _on_threads(
     threads: int,
     beat: Callable[[], None],
 ) -> None:
-    """Draw all parts on several threads, and raise the first error that occurs.
+    """Draw all parts on several threads, and raise the first error of any.
 
-    After an error this does not wait for the other threads, because a request may take minutes.
+    The threads are not waited for after an error, because a request may take minutes.
     """
     stop, changed = threading.Event(), threading.Condition()
     errors: list[BaseException] = []
@@ -428,7 +428,7 @@ def _on_threads(
         with changed:
             while done < total and not errors:
                 changed.wait(1.0)
-                if done > seen:  # only an answer shows that the server works
+                if done > seen:  # a wait that brought no answer is no sign of life
                     seen = done
                     beat()
     finally:

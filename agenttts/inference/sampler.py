@@ -44,9 +44,9 @@ TOKENS_A_CALL = 4 << 20
 It bounds the hours that a killed job loses with a model that thinks.
 """
 FEWEST_A_CALL = 512
-"""The fewest samples of a call, also if they may be long.
+"""Long samples do not reduce the limit on the samples of a call below this number.
 
-It is twice the number that vLLM runs at once by default.
+It is twice the number that vLLM runs at a time by default.
 """
 
 
@@ -54,11 +54,15 @@ It is twice the number that vLLM runs at once by default.
 class DrawResult:
     """The k samples of one prompt.
 
-    ``texts`` are the samples without the model's thinking. The store keeps the whole text. ``cut``
-    counts the samples that ended at ``max_tokens``. ``prompt_tokens`` (the prompt, once) and
-    ``decode_tokens`` (all k samples) are the tokens of the draw, computed here or not.
-    ``reused_tokens`` is the part of their sum that came from the sample store or from an equal
-    prompt of the same draw. The prompt counts as reused when no sample had to be drawn.
+    Attributes:
+        texts: The samples without the model's thinking. The store keeps the whole text.
+        prompt_tokens: Tokens of the prompt, counted once.
+        decode_tokens: Tokens of all k samples.
+        reused_tokens: How many of these tokens were not computed for this result. Their samples
+            are from the store or from an equal prompt of the same draw. Those of the prompt are
+            included if no sample had to be drawn.
+        truncated: Whether the prompt was shortened for the model's context.
+        cut: Number of samples that ended at ``max_tokens``.
     """
 
     texts: tuple[str, ...]
@@ -73,7 +77,7 @@ class DrawResult:
 class DrawRequest:
     """Samples 0..k-1 of each prompt, of one model.
 
-    ``partition`` is this process's part where others draw from the same prompts.
+    ``partition`` is the part that this process draws first if others draw from the same prompts.
     """
 
     model: str
@@ -103,7 +107,7 @@ class _Wanted:
     """The samples that the requests of one call need, by key."""
 
     numbers: dict[str, int] = field(default_factory=dict)
-    """How many, the most that any request needs."""
+    """The number of samples: the maximum over the requests."""
     requests: dict[str, Request] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     """The name of the model under which a sample is stored."""
@@ -132,7 +136,7 @@ class Sampler:
     """Draws samples of any of ``models``.
 
     A model's engine starts when the first sample is missing from the store. It ends when the engine
-    of another model must start, or with ``keep_engines`` stays while memory allows
+    of another model must start. With ``keep_engines`` it stays while memory allows
     (`agenttts.inference.engine_pool`). One engine works at a time. ``totals`` counts by model name.
     ``observer`` is told of engine starts and engine calls. `close` ends the engines and stores what
     was drawn.
@@ -173,9 +177,9 @@ class Sampler:
         """Draw the union of what several requests need, in as few engine calls as possible.
 
         The requests are for models of one engine (`shares_engine`). Equal prompts are drawn once,
-        within a request and between requests. The first request that needs a sample is charged for
-        it; for the others it is reused. At temperature 0 all samples are equal, so one is drawn
-        and repeated.
+        within a request and between requests. A sample counts as drawn for the first request that
+        needs it, and as reused for the others. At temperature 0 all samples are equal, so one is
+        drawn and repeated.
 
         Raises:
             EngineError: The model cannot be loaded or run.
@@ -207,15 +211,15 @@ class Sampler:
     def draw_each(self, requests: Sequence[DrawRequest]) -> list[Drawn | EngineError]:
         """Draw several requests together; if that fails, draw each of them by itself.
 
-        So a request that the engine cannot serve does not fail the others. A model whose engine
-        could not be loaded is not loaded again. A single request that fails beside engines that are
-        kept, or on one that served others before, is tried once more on a new engine alone.
+        A request that the engine cannot serve thus does not fail the others. A model whose engine
+        could not be loaded is not loaded again. If kept engines were loaded before the call, a
+        single request that fails is tried once more after all engines have ended.
         """
         kept = self._engines.keeps and self._engines.any_loaded
         try:
             return list(self.draw_together(requests))
         except EngineError as error:
-            # What is stored of the call is found again. The engine's state is unknown.
+            # What the call has stored is found again. The engine ends because its state is unknown.
             self._store.flush()
             self._engines.drop(self._models[requests[0].model])
             if len(requests) == 1 and not kept:
@@ -235,7 +239,7 @@ class Sampler:
             self.totals.setdefault(name, ModelTotals())
 
     def expect(self, model_names: Iterable[str]) -> None:
-        """Take the models that may be needed from now on, so that no other engine is kept."""
+        """Set the models that may be needed from now on; other engines are not kept."""
         self._engines.expect([self._models[name] for name in model_names])
 
     def shares_engine(self, a: str, b: str) -> bool:
@@ -353,7 +357,10 @@ class Sampler:
         samples: Mapping[str, Sequence[StoredSample]],
         drawn: dict[str, set[int]],
     ) -> list[DrawResult]:
-        """Return the results of one request, which is charged for the samples left in ``drawn``."""
+        """Return the results of one request.
+
+        Its samples that are in ``drawn`` count as drawn for it, and are removed there.
+        """
         distinct = _distinct(request)
         thinking = self._models[request.model].thinking
         results = []
@@ -467,9 +474,9 @@ def _stored(
     model_name: str,
     thinking: Thinking | None,
 ) -> list[StoredSample]:
-    # A block of thinking that the prompt opened is opened in the stored reply too. A reply that is
-    # cut short holds no other marker. The common markers are checked whatever the setting is now,
-    # because the sample may be read under another setting.
+    # If the prompt ends with the opening marker of thinking, the stored reply begins with it. A
+    # reply that is cut short would otherwise have no marker. The common markers are looked for
+    # under every setting, because the sample may be read under another setting.
     end = completion.prompt_end
     opening = opened_thinking(end, thinking) or opened_thinking(end, COMMON_THINKING)
     return [
@@ -506,5 +513,5 @@ def _next_call(
                 calls[key] = range(there, min(wanted[key], there + room))
                 room -= len(calls[key])
         if calls and number == 0:
-            break  # meanwhile the other processes may finish their parts
+            break  # the other processes may finish their parts during this call
     return calls

@@ -117,12 +117,12 @@ class RunReport:
 
     @cached_property
     def sources(self) -> dict[str, int]:
-        """The number of trials by what proposed them."""
+        """The number of trials by source, i.e. by what proposed them."""
         return by_source(self.trials)
 
     @cached_property
     def finalists(self) -> list[dict[str, Any]]:
-        """The rows of the finalists, scored again on more examples, best first.
+        """The rows of the finalists (scored again on more examples), best first.
 
         ``search_score`` is the score in the search.
         """
@@ -168,7 +168,7 @@ class RunReport:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the run as it is in the JSON document."""
+        """Return the run in the form of the JSON document."""
         counts = [state.value for state in TrialState]
         best = None if self.best is None else _plain(self.best)
         if best is not None and self.interval is not None:
@@ -302,8 +302,8 @@ def _read_run(
             f"{path}: not a run directory: it has none of {spec.name}, {journal.name}, {table.name}"
         )
     trials = read_trials(table) if table.exists() else trials_frame([], [])
-    # The directory names the run. So the rows of a copied or renamed run are not taken for rows of
-    # the original.
+    # A run has the name of its directory, so that the rows of a copied or renamed run differ from
+    # those of the original.
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
     best = _best(trials)
@@ -346,7 +346,7 @@ def _interval(path: Path, trials: pl.DataFrame, trial: str) -> Interval | None:
 def _outcome(journal: Path) -> str | None:
     """Return the outcome in the last ``ended`` event.
 
-    It is None if there is none, or if the run was started again since.
+    It is None if there is no such event, or if the run was started again after it.
     """
     outcome: str | None = None
     if not journal.exists():

@@ -62,15 +62,16 @@ class TrialProgress:
         position: The position of its job in that batch.
         job_id: Its job; None while there is none.
         together: Number of trials of its job.
-        assigned: Number of its attempts when it was given to a worker that runs already; None if a
-            job was submitted for it.
+        assigned: Number of its attempts before it was given to a running worker; None if a job was
+            submitted for it.
         alone: Whether it has to have a job of its own, because a job of several trials ended in a
             way that one of them may have caused.
         row: Its row of the table, once it has ended.
         preemptions: How many of its jobs were preempted.
         lost_at: When its last job was lost to a failure (ISO 8601); None after another submission.
-        earlier_attempts: Attempts that no limit counts: those before the user asked to try the
-            trial again, and those in jobs of several trials before it had to run alone.
+        earlier_attempts: Number of attempts that do not count against any limit. These are the
+            attempts before the user asked to try the trial again, and those in jobs of several
+            trials before it had to run alone.
     """
 
     planned: PlannedTrial
@@ -88,7 +89,7 @@ class TrialProgress:
 
 
 def worker_name(batch: str, position: int) -> str:
-    """Return a worker's name, which is unique within the run; its directory is named after it."""
+    """Return a worker's name, unique within the run; its directory has the same name."""
     return "-".join([*batch.rsplit("-", 2)[1:], str(position)])
 
 
@@ -140,7 +141,7 @@ class RunState:
     """How the run ended ('done' or why it failed); None while it is not over."""
     started_at: str | None = None
     strays: dict[str, str] = field(default_factory=dict)
-    """Jobs that no trial knew of and that were ended: what each was, by id."""
+    """Ended jobs that belonged to no trial: what each was, by its id."""
     avoided: list[str] = field(default_factory=list)
     """Nodes that failed trials.
 
@@ -156,7 +157,7 @@ class RunState:
         """Apply one event.
 
         Raises:
-            ValueError: No version writes such an event.
+            ValueError: The event is not valid in any version.
             KeyError: As above.
             TypeError: As above.
         """
@@ -171,9 +172,10 @@ class RunState:
         typed(kind, event).into(self)
 
     def note_loss(self, trials: Sequence[str], event: _Lost | _Finished) -> None:
-        """Record where a failure ended the jobs of trials.
+        """Record the node on which a failure ended the jobs of trials.
 
-        The event has no node if the node is not known or the failure was not the cluster's.
+        Nothing is recorded if the event names no node. Then the node is not known, or the failure
+        was not the cluster's.
         """
         if not event.node:
             return
@@ -183,7 +185,7 @@ class RunState:
             self.losses.append(Loss(trial, job, event.node, event.node_fault, moment))
 
     def reopen(self) -> None:
-        """Make trials that `cancel` stopped unfinished again.
+        """Mark the trials that `cancel` stopped as unfinished.
 
         Trials of iterations that the searcher has been told of stay as they are.
         """
@@ -462,15 +464,15 @@ class Journal:
         """Write an event to the disk, then apply it.
 
         Raises:
-            MissingRequirement: The event cannot be written whole. It then has not happened and may
-                be appended later.
+            MissingRequirement: The whole event cannot be written. It then has no effect and may be
+                appended again.
         """
         record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
         self._file.append(record)
         self.state.apply(record)
 
     def propose(self, trials: Sequence[PlannedTrial], guidelines: Sequence[str] = ()) -> None:
-        """Record a batch of proposals and the guidelines that it was made by.
+        """Record a batch of proposals, and the guidelines that led to them.
 
         The guidelines are recorded because making them changes the searcher's state.
         """
@@ -483,12 +485,10 @@ class Journal:
 
 
 def read_state(path: Path) -> RunState:
-    """Return the run's state by its journal; for status and report.
-
-    Nothing is written to the journal.
+    """Return the run's state according to its journal, which is not changed.
 
     Raises:
-        DamagedJournal: A line is one that no version writes (the message has file and line), or the
+        DamagedJournal: A line is not valid in any version (the message has file and line), or the
             journal is missing or empty although the run has trials.
     """
 

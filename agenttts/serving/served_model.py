@@ -1,4 +1,4 @@
-"""The model that the search asks: its description, its checks, and its set-up if served."""
+"""The language model of the search: its prompts' description, checks and set-up."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _NOT_SERVED = ("template_args", "thinking", "weights")
 
 
 def task_description_of(task: Task, examples: int | None) -> TaskDescription:
-    """What the model is told about the task."""
+    """Return what the model is told about the task."""
     return TaskDescription(
         task=task.name,
         description=str(getattr(task, "description", None) or ""),
@@ -61,9 +61,12 @@ def task_description_of(task: Task, examples: int | None) -> TaskDescription:
 def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
     """Check the ``agent:`` section against method, models and profile.
 
-    Returns the GPUs of a model that the run serves itself.
+    Returns:
+        The GPUs of a model that the run serves itself; None if it serves none.
 
-    Raises `UserError` or `MissingRequirement`.
+    Raises:
+        UserError: The section does not fit the method or the profile.
+        MissingRequirement: The environment has no usable key.
     """
     method, wants = spec.search.method, search.asks_llm(spec.search.method)
     if spec.agent == "none":
@@ -88,10 +91,15 @@ def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
 
 
 def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSession | None:
-    """The model that ``method`` asks in a replay; None when it asks none or the spec names none.
+    """Return the language model of a replay.
 
-    The transcript is ``OUT.agent.jsonl``; replies on record there are used again. Raises
-    `UserError` for a model that would first have to be served.
+    The transcript is ``OUT.agent.jsonl``. Replies that it has are used again.
+
+    Returns:
+        The model; None if the method asks none or the spec names none.
+
+    Raises:
+        UserError: The model would have to be served first.
     """
     if search.asks_llm(method) == "no" or spec.agent == "none":
         return None
@@ -109,7 +117,7 @@ def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSessi
 
 
 def agent_thinking(spec: JobSpec) -> Thinking | None:
-    """The markers around the thinking of the model that the search asks."""
+    """Return the markers around the thinking of the model that the search asks."""
     agent = spec.agent
     if agent == "none":
         return None
@@ -124,9 +132,9 @@ def agent_thinking(spec: JobSpec) -> Thinking | None:
 
 
 def served_fields(spec: JobSpec) -> dict[str, Any]:
-    """Return the fields of every request to a served model beyond those of OpenAI's interface.
+    """Return the fields of requests to a served model that only vLLM has.
 
-    They are vLLM's own.
+    OpenAI's interface does not have them.
     """
     if not isinstance(spec.agent, ServeAgent):
         return {}

@@ -1,8 +1,9 @@
 """The job on the node: checks the node, runs the command of its trials, records the outcome.
 
-It runs on the host's Python under submitit (it must be able to call ``scontrol``); the child is
-usually ``apptainer exec ... python -m agenttts.trial``. Each start is a record of each trial
-(`agenttts.dispatch.attempts`). `agenttts.dispatch.blame` decides what its end means.
+It runs on the host's Python under submitit, because it must be able to call ``scontrol``. Its child
+process is usually ``apptainer exec ... python -m agenttts.trial``. Each start of the job adds a
+record to each of its trials (`agenttts.dispatch.attempts`). `agenttts.dispatch.blame` decides what
+the end of such an attempt means.
 """
 
 from __future__ import annotations
@@ -59,17 +60,17 @@ from agenttts.trial.spec import SPEC_FILE
 # and the jobs count time-outs themselves.
 UNLIMITED_REQUEUES = 10**6
 _PR_SET_PDEATHSIG = 1
-# Between looks at whether the trials make progress.
+# Seconds between looks at whether the trials make progress.
 _LOOK_S = 5.0
-# Between looks at which of several trials have ended.
+# Seconds between looks at which of several trials have ended.
 _LOOK_AT_TRIALS_S = 1.0
-# Loaded here, not between fork and exec: there another thread's lock on the loader would never be
-# released.
+# Loaded at import. Between fork and exec, loading could wait forever for a lock that another thread
+# held at the fork.
 _LIBC = ctypes.CDLL(None)
 
 
 class TrialJob:
-    """What submitit runs: the command of its trials, once to its end.
+    """The function that submitit runs: it runs the command of its trials to its end.
 
     ``limit_seconds`` is the job's time limit. A job that reaches it is requeued up to
     ``max_timeouts`` times; the next attempt continues from the stored samples. Without ``requeue``
@@ -161,7 +162,7 @@ class TrialJob:
         return {**self.__dict__, "_child": None, "_records": None, "_locks": {}}
 
     def __call__(self) -> str:
-        """Run the trials that are not complete; the state they ended in."""
+        """Run the trials that are not complete; return the state in which they ended."""
         self._records = None
         self._ends_at = time.monotonic() + self.limit_seconds - self.grace_seconds
         self._mailbox, self._list_number = Mailbox(self.directory), 0
@@ -180,7 +181,7 @@ class TrialJob:
                 self._release(trial)
 
     def _due(self, trials: Iterable[JobTrial]) -> list[JobTrial]:
-        """Return the trials that have to be run, and hold their locks."""
+        """Return the trials that have to be run, and take their locks."""
         me = LockHolder(self._job_id(), _node(), now(), queue_job() is not None)
         due: list[JobTrial] = []
         for trial in trials:
@@ -211,9 +212,9 @@ class TrialJob:
         return self._goes_on and self._job_id() in jobs and jobs[-1] != self._job_id()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
-        """Return the requeue, or None to end here.
+        """Stop the command; return the job to requeue, or None if it must not go on.
 
-        submitit calls it on SIGUSR2: at a preemption, or near the time limit.
+        submitit calls this on SIGUSR2: at a preemption, or near the time limit.
         """
         deadline = time.monotonic() + self.grace_seconds * 0.7
         self._tell_child(signal.SIGTERM)  # first: a preemption may leave only seconds
@@ -291,7 +292,7 @@ class TrialJob:
         it to another job.
 
         Returns:
-            The trials that begin; none if there is nothing to begin. None: the job is to end.
+            The trials that begin now, perhaps none; None if the job has to end.
         """
         if self._attempts.open:
             return []
@@ -345,10 +346,10 @@ class TrialJob:
             self._finish_all(code, None)
 
     def _execute(self, command: list[str]) -> int:
-        """Run the command to its end; its exit code."""
+        """Run the command to its end; return its exit code."""
         child = self._start_child(command)
-        # Polling, not wait(): submitit's signal handler runs on this thread and polls the same
-        # child.
+        # poll() instead of wait(), because submitit's signal handler runs on this thread and polls
+        # the same child.
         while child.poll() is None:
             time.sleep(0.1)
             self._look()
@@ -357,7 +358,10 @@ class TrialJob:
         return child.returncode
 
     def _hand_on(self, child: subprocess.Popen[bytes]) -> None:
-        """Hand the next list to the command, or close its input, at which it ends."""
+        """Pass the next list to the command, or close its input if the job has to end.
+
+        The command ends when its input is closed.
+        """
         if child.stdin is None or child.stdin.closed or time.monotonic() < self._next_list:
             return
         self._next_list = time.monotonic() + _LOOK_AT_TRIALS_S
@@ -427,7 +431,7 @@ class TrialJob:
                 self._release(trial)
 
     def _finish_all(self, code: int | None, overrun: Overrun | None) -> None:
-        """Record what the end of the command means for the trials that have not ended before."""
+        """Record what the end of the command means for the trials that had not ended."""
         for trial in self._attempts.open:
             verdict = self._verdict(trial, code, overrun)
             completed = verdict.state is TrialState.COMPLETED
@@ -463,7 +467,7 @@ class TrialJob:
         return verdict
 
     def _counted_attempts(self, trial: JobTrial) -> list[Attempt]:
-        """The attempts that count against the trial's limits."""
+        """Return the attempts that count against the trial's limits."""
         return read_attempts(trial.directory)[trial.earlier_attempts :]
 
     def _began(self) -> bool:
@@ -477,12 +481,12 @@ class TrialJob:
     def _say(self, text: str) -> None:
         """Print to submitit's log of the job.
 
-        It is all that is left if the record does not reach the controller.
+        It is the only trace if the record does not reach the controller.
         """
         print(text, file=sys.stderr)
 
     def _job_id(self) -> str:
-        """The id under which the scheduler knows this job."""
+        """Return the id of this job in its scheduler."""
         array = os.environ.get("SLURM_ARRAY_JOB_ID")
         if array:
             return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
@@ -493,9 +497,9 @@ class TrialJob:
             self._child.send_signal(number)
 
     def _stop_child(self, patience: float) -> None:
-        """Send SIGTERM, so that the trial stores its samples, then SIGKILL.
+        """Send SIGTERM, so that the trial stores its samples.
 
-        SIGKILL follows if it does not end in ``patience`` seconds.
+        If it does not end within ``patience`` seconds, SIGKILL follows.
         """
         self._tell_child(signal.SIGTERM)
         self._wait_for_child(patience)
@@ -512,7 +516,7 @@ class TrialJob:
 
 
 class _LimitPassed(Exception):
-    """A limit of the job's own has passed; the child has been stopped."""
+    """A start or stall limit has passed, and the child has been stopped."""
 
     def __init__(self, overrun: Overrun) -> None:
         super().__init__(overrun.problem)
@@ -520,7 +524,7 @@ class _LimitPassed(Exception):
 
 
 def die_with_parent() -> None:
-    """In the child: end when the job process dies without having stopped it (prctl(2), Linux)."""
+    """Let the kernel send SIGTERM to the child if the job process dies (prctl(2))."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -548,5 +552,5 @@ def job_settings(request: JobRequest, profile: Profile) -> dict[str, Any]:
 
 
 def _node() -> str:
-    """This node, by the name that Slurm knows it under."""
+    """Return this node's name in Slurm."""
     return os.environ.get("SLURMD_NODENAME", socket.gethostname())
