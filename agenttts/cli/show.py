@@ -323,7 +323,7 @@ def _status_view(document: dict[str, Any]) -> Group:
             )
         )
     if document["cost"]:
-        parts.append(Text(_cost_line(document["cost"])))
+        parts.append(Text(_cost_lines(document["cost"])))
     if document["cut_share"]:
         shares = ", ".join(
             f"{name} {part['share']:.0%}" for name, part in document["cut_share"].items()
@@ -354,23 +354,21 @@ def _status_view(document: dict[str, Any]) -> Group:
     return Group(*parts)
 
 
-def _cost_line(cost: dict[str, Any]) -> str:
-    """Return what a run used so far, and the shares of what is not generation."""
+def _cost_lines(cost: dict[str, Any]) -> str:
+    """Return what a run used so far and on what, as two lines."""
+    from agenttts.report.contents import duration, share
+
     on_gpus = cost["gpu_seconds"] > 0
     by_part = cost["gpu_seconds_by"] if on_gpus else cost["seconds"]
-    used = sum(seconds for part, seconds in by_part.items() if part != "queue")
-    unit = "GPU-hours" if on_gpus else "job-hours"
-    shares = ", ".join(
-        f"{part} {by_part[part] / used:.0%}"
-        for part in ("start", "load", "generate", "idle", "other", "lost")
-        if used
-    )
-    tokens = cost["tokens"]
+    parts = {part: seconds for part, seconds in by_part.items() if part != "queue"}
+    used = sum(parts.values())
+    shares = ", ".join(f"{part} {share(s / used)}" for part, s in parts.items() if used)
+    tokens, queued = cost["tokens"], duration(cost["seconds"]["queue"])
     return (
-        f"cost: {used / 3600:.3g} {unit}, {cost['engine_starts']} engine starts, "
-        f"{tokens['computed']:,} tokens computed, {tokens['reused']:,} reused\n"
-        f"time of jobs: {shares or 'none yet'}; "
-        f"{cost['seconds']['queue'] / 3600:.3g} h in queues before"
+        f"cost: {f'{used / 3600:.3g} GPU-hours' if on_gpus else f'{duration(used)} of jobs'}, "
+        f"{cost['engine_starts']} engine starts, {tokens['computed']:,} tokens computed, "
+        f"{tokens['reused']:,} reused\n"
+        f"time of jobs: {shares or 'none yet'}; before, {queued} in queues"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from agenttts.dispatch.attempts import Attempt, read_attempts
 from agenttts.run.costs import trial_seconds, worker_of
 from agenttts.run.journal import TrialProgress
-from agenttts.tables.schema import TrialRow, TrialState
+from agenttts.tables.schema import LOST_STATES, TrialRow, TrialState
 from agenttts.trial.result import TrialOutput
 
 
@@ -19,9 +19,8 @@ def finished_row(
 ) -> TrialRow:
     """Return the row of a completed trial."""
     return TrialRow(
-        **_common(run, progress, directory, output),
+        **_common(run, progress, directory, TrialState.COMPLETED, output),
         engine_starts=output.engine_starts,
-        state=TrialState.COMPLETED,
         score=output.score,
         score_stderr=output.score_stderr,
         metrics=output.metrics,
@@ -40,7 +39,7 @@ def failed_row(
 
     It has no score, which differs from a score of 0.
     """
-    return TrialRow(**_common(run, progress, directory, None), state=state, score=None, error=error)
+    return TrialRow(**_common(run, progress, directory, state, None), score=None, error=error)
 
 
 def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
@@ -64,13 +63,18 @@ def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
 
 
 def _common(
-    run: str, progress: TrialProgress, directory: Path, output: TrialOutput | None
+    run: str,
+    progress: TrialProgress,
+    directory: Path,
+    state: TrialState,
+    output: TrialOutput | None,
 ) -> dict[str, Any]:
     attempts = read_attempts(directory)
     now = datetime.now(UTC)
     planned = progress.planned
     return {
         "run": run,
+        "state": state,
         "trial": planned.trial,
         "iteration": planned.iteration,
         "source": planned.source,
@@ -82,7 +86,9 @@ def _common(
         "job_id": progress.job_id or (attempts[-1].job_id if attempts else None),
         "attempts": max(1, len(attempts)),
         "worker": worker_of(attempts),
-        "seconds": trial_seconds(directory, attempts, output),
+        "seconds": trial_seconds(
+            directory, attempts, output, lost_until=now if state in LOST_STATES else None
+        ),
     }
 
 

@@ -178,16 +178,16 @@ def _cost_lines(run: RunReport) -> list[str]:
     alone = run.cost.alone if run.cost is not None else None
     if run.cost is None or alone is None:
         return []
-    # Without GPUs the time of the jobs is compared.
-    on_gpus = bool(alone.gpu_seconds)
-    unit = "GPU-hours" if on_gpus else "job-hours"
-    taken = run.cost.gpu_seconds.used if on_gpus else run.cost.seconds.used
-    estimate = alone.gpu_seconds if on_gpus else alone.seconds
+    if alone.gpu_seconds:
+        estimate = f"{number(alone.gpu_seconds / 3600)} GPU-hours"
+        taken = f"{number(run.cost.gpu_seconds.used / 3600)} GPU-hours"
+    else:
+        estimate = f"{duration(alone.seconds)} of jobs"
+        taken = duration(run.cost.seconds.used)
     return [
-        f"one trial a job would have taken about {number(estimate / 3600)} {unit} and "
-        f"{alone.engine_starts} engine starts for {alone.trials} trials; this run took "
-        f"{number(taken / 3600)} {unit} and {run.cost.engine_starts} (estimated: "
-        f"{ALONE_ASSUMPTIONS})"
+        f"one trial a job would have taken about {estimate} and {alone.engine_starts} engine "
+        f"starts for {alone.trials} trials; this run took {taken} and {run.cost.engine_starts} "
+        f"(estimated: {ALONE_ASSUMPTIONS})"
     ]
 
 

@@ -110,7 +110,10 @@ def worker_of(attempts: Sequence[Attempt]) -> str | None:
 
 
 def trial_seconds(
-    directory: Path, attempts: Sequence[Attempt], output: TrialOutput | None
+    directory: Path,
+    attempts: Sequence[Attempt],
+    output: TrialOutput | None,
+    lost_until: datetime | None = None,
 ) -> TrialSeconds | None:
     """Return what a trial took; None without attempts.
 
@@ -118,6 +121,8 @@ def trial_seconds(
         directory: The trial's directory.
         attempts: Its attempts, oldest first.
         output: Its result, if it has one.
+        lost_until: Until when its last attempt counts as lost if its end is not recorded; None: it
+            is not lost.
     """
     if not attempts:
         return None
@@ -125,9 +130,10 @@ def trial_seconds(
     start: float | None = None
     lost = 0.0
     for attempt, following in zip(attempts, [*attempts[1:], None], strict=True):
-        is_lost = attempt.state in LOST_STATES or (attempt.state is None and following is not None)
+        end = _time(following.started) if following is not None else lost_until
+        is_lost = attempt.state in LOST_STATES or (attempt.state is None and end is not None)
         if is_lost:
-            lost += _job_seconds(attempt, following)
+            lost += _job_seconds(attempt, end)
         waited, until_program = _before_program(directory, attempt)
         if waited is not None:
             queue = (queue or 0.0) + waited
@@ -143,16 +149,16 @@ def trial_seconds(
     )
 
 
-def _job_seconds(attempt: Attempt, following: Attempt | None) -> float:
+def _job_seconds(attempt: Attempt, end: datetime | None) -> float:
     """Return an attempt's part of its job's wall seconds, at most.
 
-    An attempt without a recorded end counts until the next one began.
+    An attempt without a recorded end counts until ``end``.
     """
     if attempt.job_seconds is not None:
         return attempt.job_seconds
     seconds = attempt.seconds
-    if attempt.finished is None and following is not None:
-        seconds = (_time(following.started) - _time(attempt.started)).total_seconds()
+    if attempt.finished is None and end is not None:
+        seconds = (end - _time(attempt.started)).total_seconds()
     return max(0.0, seconds) / max(1, attempt.together)
 
 
@@ -169,23 +175,15 @@ def _before_program(directory: Path, attempt: Attempt) -> tuple[float | None, fl
     if not earlier:
         return None, None
     record = earlier[-1]
-    following = next((r for r in records if r.number > record.number), None)
-    usage = _usage_of(record, following, read_usages(place))
+    usages = read_usages(place)
+    usage = _usage_of(record, records, usages)
     if usage is not None and _time(usage.started) < began:
         return 0.0, 0.0
-    waited = _waited(record)
+    waited = _waited(record, records, usages)
     if usage is None:
         return waited, None
     seconds = (_time(usage.started) - _time(record.started)).total_seconds()
     return waited, seconds / max(1, attempt.together)
-
-
-def _waited(record: JobStart) -> float | None:
-    """Return how long a start of a job waited for a node."""
-    if record.waited_since is None:
-        return None
-    # The clocks of two machines differ.
-    return max(0.0, (_time(record.started) - _time(record.waited_since)).total_seconds())
 
 
 def _rounded(seconds: float | None) -> float | None:
@@ -208,34 +206,64 @@ def measured_starts(
     """
     usages = read_usages(directory)
     found = []
-    for record, following in zip(records, [*records[1:], None], strict=True):
-        usage = _usage_of(record, following, usages)
-        runs = following is None and record.finished is None and record.job_id in live
-        found.append(_measured(directory, record, usage, now if runs else None))
+    for record in records:
+        usage = _usage_of(record, records, usages)
+        runs = record is records[-1] and record.finished is None and record.job_id in live
+        waited = _waited(record, records, usages)
+        found.append(_measured(directory, record, usage, waited, now if runs else None))
     return found
 
 
 def _usage_of(
-    record: JobStart, following: JobStart | None, usages: Iterable[JobUsage]
+    record: JobStart, records: Sequence[JobStart], usages: Iterable[JobUsage]
 ) -> JobUsage | None:
-    """Return the usage of the program that a start of a job began."""
-    first, end = _time(record.started), None if following is None else _time(following.started)
+    """Return the usage of the program that a start of a job, one of ``records``, began."""
+    following = next((r for r in records if r.number > record.number), None)
+    end = None if following is None else _time(following.started)
     within = [
         usage
         for usage in usages
-        if _time(usage.started) >= first and (end is None or _time(usage.started) < end)
+        if _time(usage.started) >= _time(record.started)
+        and (end is None or _time(usage.started) < end)
     ]
     return within[-1] if within else None
 
 
+def _waited(
+    record: JobStart, records: Sequence[JobStart], usages: Sequence[JobUsage]
+) -> float | None:
+    """Return how long a start of a job, one of ``records``, waited for a node.
+
+    A job that was killed and requeued waited since the last sign of life of the start before.
+    """
+    if record.waited_since is None:
+        return None
+    since = _time(record.waited_since)
+    before = [r for r in records if r.number < record.number and r.job_id == record.job_id]
+    if before and before[-1].finished is None:
+        since = _last_sign(before[-1], _usage_of(before[-1], records, usages))
+    # The clocks of two machines differ.
+    return max(0.0, (_time(record.started) - since).total_seconds())
+
+
+def _last_sign(record: JobStart, usage: JobUsage | None) -> datetime:
+    """Return when a start of a job without an end last wrote something."""
+    written = _time(record.written)
+    return written if usage is None else max(written, _time(usage.written))
+
+
 def _measured(
-    directory: Path, record: JobStart, usage: JobUsage | None, now: datetime | None
+    directory: Path,
+    record: JobStart,
+    usage: JobUsage | None,
+    waited: float | None,
+    now: datetime | None,
 ) -> MeasuredStart:
     """Return what was measured of a start; ``now`` is the time if it goes on."""
     started, written = _time(record.started), _time(record.written)
     end = _time(record.finished) if record.finished else now
     if end is None:  # killed
-        end = max(written, _time(usage.written)) if usage else written
+        end = _last_sign(record, usage)
     since = max(0.0, (end - written).total_seconds())  # what the record does not have yet
     busy = record.busy_seconds + (since if record.open else 0.0)
     idle = record.idle_seconds + (since if record.attempts and not record.open else 0.0)
@@ -248,7 +276,7 @@ def _measured(
         node=record.node,
         gpus=record.gpus,
         attempts=record.attempts,
-        queue=_waited(record),
+        queue=waited,
         seconds=max(0.0, (end - started).total_seconds()),
         busy=busy,
         idle=idle,

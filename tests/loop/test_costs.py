@@ -12,8 +12,8 @@ import pytest
 
 from agenttts.dispatch.job_starts import JOB_STARTS
 from agenttts.trial.usage import USAGE
-from tests.loop.test_shared_jobs import SLOW, profile, trial_programs
 from tests.support.runs import journal_events, table
+from tests.support.shared_jobs import SLOW, profile, trial_programs
 from tests.support.waiting import until
 
 
@@ -77,7 +77,7 @@ def test_the_parts_of_a_run_add_up(cli, scripted_spec, tmp_path, per_job, linger
     state = json.loads(cli("status", "small", "--json").stdout)
     assert state["cost"] == cost
     state = " ".join(cli("status", "small").stdout.split())
-    assert f"job-hours, {cost['engine_starts']} engine starts" in state
+    assert f"of jobs, {cost['engine_starts']} engine starts" in state
     assert "load" in state
 
 

@@ -87,6 +87,16 @@ def test_a_job_that_was_killed_lost_its_open_attempts(tmp_path):
     assert found.parts.used == 90
 
 
+def test_a_job_that_was_killed_and_requeued_waited_since_its_last_sign_of_life(tmp_path):
+    write_usage(tmp_path, written=90)
+    killed = start(written=at(5), finished=None, busy_seconds=4.0, idle_seconds=0.0, open=1)
+    again = start(2, started=at(200), written=at(300), finished=at(300), waited_since=at(5))
+    one, two = measured(tmp_path, killed, again)
+    assert (one.seconds, two.queue) == (90, 110)
+    other_job = start(2, job_id="8", started=at(200), waited_since=at(150))
+    assert measured(tmp_path, killed, other_job)[1].queue == 50
+
+
 def test_a_job_that_runs_goes_on_until_now(tmp_path):
     write_usage(tmp_path, written=90, generate=20)
     runs = start(written=at(50), finished=None, busy_seconds=48.0, idle_seconds=0.0, open=1)
@@ -148,6 +158,10 @@ def test_attempts_that_the_cluster_ended_are_lost(trial):
     assert found["lost"] == 40 + 60 / 2, "the second one counts until the third began"
     assert (found["queue"], found["start"]) == (60, 0)
     assert trial_seconds(trial, [attempt(state="TIMEOUT")], None)["lost"] == 0
+    cut_off = attempt(state=None, ended=None, began=0, job_seconds=None)
+    assert trial_seconds(trial, [cut_off], None)["lost"] == 0, "e.g. it was cancelled"
+    until = BEGAN + timedelta(seconds=50)
+    assert trial_seconds(trial, [cut_off], None, until)["lost"] == 25
 
 
 def test_a_trial_of_an_older_version_has_what_is_known(trial, tmp_path):

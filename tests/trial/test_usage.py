@@ -15,8 +15,8 @@ from agenttts.trial.result import read_result
 from agenttts.trial.run import run_trials
 from agenttts.trial.spec import SPEC_FILE
 from agenttts.trial.usage import USAGE, UsageNotes, read_usages
+from tests.support.trial_lists import LISTS, Engines, folder, make_list
 from tests.support.trials import trial_writer
-from tests.trial.test_run_trials import LISTS, Engines, make_list
 
 
 def run(specs, notes, engines=None, more=(), stays=False):
@@ -121,11 +121,6 @@ def test_a_start_and_a_call_that_fail_take_seconds_and_are_no_start(tmp_path):
     assert run(specs, None, Engines(breaks=lambda request: True)) == 1
     [usage] = read_usages(Path(specs[0].directory))
     assert list(usage.draws) == []
-
-
-def folder(parent, name):
-    (parent / name).mkdir()
-    return parent / name
 
 
 def test_names_that_share_an_engine_are_told_apart(tmp_path):

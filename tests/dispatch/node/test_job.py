@@ -261,7 +261,7 @@ def test_a_preempted_job_stores_is_requeued_and_goes_on(tmp_path, submitted):
     assert not one.done()
     first, second = read_job_starts(trial)
     assert first.lost_seconds == first.busy_seconds > 0
-    assert (first.open, first.idle_seconds) == (0, 0)
+    assert (first.open, first.open_seconds) == (0, 0)
     assert second.waited_since == first.finished, "it waited for a node again"
     assert (second.finished, second.open) == (None, 1), "it runs"
 
