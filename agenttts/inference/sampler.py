@@ -10,12 +10,14 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 
 from agenttts.inference.base import (
     Completion,
     Engine,
     EngineError,
     ModelConfig,
+    Part,
     Prompt,
     Request,
     SamplingParams,
@@ -32,19 +34,22 @@ from agenttts.inference.store import SampleStore, StoredSample
 from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking, remove_thinking
 
 SAMPLES_A_CALL = 2048
-"""Samples of one engine call, which are stored before the next call.
+"""Samples of one engine call; they fill vLLM's batch.
 
-They fill vLLM's batch. A killed job loses at most one call.
+Before the next call, the sampler looks for samples that others have stored.
 """
 TOKENS_A_CALL = 4 << 20
-"""Tokens that a call may generate.
-
-It bounds the hours that a killed job loses with a model that thinks.
-"""
+"""Tokens that a call may generate, which bounds its time with a model that thinks."""
 FEWEST_A_CALL = 512
 """The fewest samples of a call, also if they may be long.
 
 It is twice the number that vLLM runs at once by default.
+"""
+STORE_SECONDS = 10.0
+"""Seconds after which finished samples are stored while their engine call goes on.
+
+A killed job loses at most the samples of these seconds, and those that were not finished. Each time
+makes one shard of the sample store, so less would make look-ups slower.
 """
 
 
@@ -144,12 +149,14 @@ class Sampler:
         samples_a_call: int = SAMPLES_A_CALL,
         *,
         keep_engines: bool = False,
+        store_seconds: float = STORE_SECONDS,
     ) -> None:
         self.totals: dict[str, ModelTotals] = {name: ModelTotals() for name in models}
         self._store = store
         self._models = dict(models)
         self._run_seed = run_seed
         self._samples_a_call = samples_a_call
+        self._store_seconds = store_seconds
         self._engines = EnginePool(engine_factory, keep_engines)
 
     def draw(
@@ -288,9 +295,9 @@ class Sampler:
         self,
         requests: Sequence[DrawRequest],
         wanted: _Wanted,
-        samples: dict[str, list[StoredSample]],
+        samples: dict[str, dict[int, StoredSample]],
     ) -> dict[str, set[int]]:
-        """Extend every list of ``samples`` to the number wanted, and store after each engine call.
+        """Add the missing ones to ``samples``, and store them while the engine works.
 
         Returns:
             The indices that were drawn here, by key.
@@ -310,30 +317,53 @@ class Sampler:
             calls = _next_call(wanted.parts, samples, wanted.numbers, size)
             if not calls:
                 return drawn
+            take = partial(self._take_part, wanted, list(calls.items()), samples)
             started = time.monotonic()
-            completions = engine.generate(
-                [
-                    dataclasses.replace(
-                        wanted.requests[key],
-                        seeds=tuple(sample_seed(key, index) for index in indices),
-                    )
-                    for key, indices in calls.items()
-                ]
-            )
-            self.totals[model_name].generate_seconds += time.monotonic() - started
-            for (key, indices), completion in zip(calls.items(), completions, strict=True):
+            with self._store.flushed_regularly(self._store_seconds):
+                completions = engine.generate(
+                    [
+                        dataclasses.replace(
+                            wanted.requests[key],
+                            seeds=tuple(sample_seed(key, index) for index in indices),
+                        )
+                        for key, indices in calls.items()
+                    ],
+                    take,
+                )
+                self.totals[model_name].generate_seconds += time.monotonic() - started
+                for position, completion in enumerate(completions):
+                    take(Part(position, tuple(range(len(completion.samples))), completion))
+            for key, indices in calls.items():
                 drawn.setdefault(key, set()).update(indices)
-                name = wanted.models[key]
-                for sample in _stored(key, indices, completion, name, self._models[name].thinking):
-                    self._store.add(sample)
-                    samples[key].append(sample)
-            self._store.flush()
+
+    def _take_part(
+        self,
+        wanted: _Wanted,
+        call: Sequence[tuple[str, Sequence[int]]],
+        samples: dict[str, dict[int, StoredSample]],
+        part: Part,
+    ) -> None:
+        """Take the new samples of a part of an engine call.
+
+        Args:
+            wanted: What the requests need.
+            call: The keys and indices that the call draws.
+            samples: Gets the samples.
+            part: The part.
+        """
+        key, indices = call[part.request]
+        name = wanted.models[key]
+        own = [indices[place] for place in part.places]
+        for sample in _stored(key, own, part.completion, name, self._models[name].thinking):
+            if sample.index not in samples[key]:
+                self._store.add(sample)
+                samples[key][sample.index] = sample
 
     def _results(
         self,
         request: DrawRequest,
         keys: Sequence[str],
-        samples: Mapping[str, Sequence[StoredSample]],
+        samples: Mapping[str, Mapping[int, StoredSample]],
         drawn: dict[str, set[int]],
     ) -> list[DrawResult]:
         """Return the results of one request, which is charged for the samples left in ``drawn``."""
@@ -344,7 +374,8 @@ class Sampler:
             here = {index for index in drawn.get(key, ()) if index < distinct}
             if here:  # the next equal prompt reuses all of it
                 drawn[key] -= here
-            result = _result(samples[key][:distinct], here, thinking, repeats=request.k // distinct)
+            own = [samples[key][index] for index in range(distinct)]
+            result = _result(own, here, thinking, repeats=request.k // distinct)
             self._count(request.model, result, new_prompt=bool(here))
             results.append(result)
         return results
@@ -354,16 +385,15 @@ class Sampler:
         totals = [self.totals[name] for name in dict.fromkeys(r.model for r in requests)]
         return sum(t.load_seconds for t in totals), sum(t.generate_seconds for t in totals)
 
-    def _take_new(self, samples: dict[str, list[StoredSample]], wanted: Mapping[str, int]) -> None:
-        """Extend the lists by the samples that others stored since the last lookup."""
+    def _take_new(
+        self, samples: dict[str, dict[int, StoredSample]], wanted: Mapping[str, int]
+    ) -> None:
+        """Add the samples that others stored since the last lookup."""
         new = self._store.lookup_new(
             {key: wanted[key] for key, found in samples.items() if len(found) < wanted[key]}
         )
-        # A sample after a gap (the shard before it is not visible yet) is drawn again. This is rare
-        # and costs only time.
         for key, found in new.items():
-            while len(samples[key]) in found:
-                samples[key].append(found[len(samples[key])])
+            samples[key] = found | samples[key]
 
     def _engine(self, model_name: str) -> Engine:
         started = time.monotonic()
@@ -442,21 +472,21 @@ def _stored(
 
 def _next_call(
     parts: Sequence[Sequence[str]],
-    samples: Mapping[str, Sequence[StoredSample]],
+    samples: Mapping[str, Mapping[int, StoredSample]],
     wanted: Mapping[str, int],
     size: int,
-) -> dict[str, range]:
+) -> dict[str, list[int]]:
     """Return the next ``size`` missing samples: their indices by key.
 
     The last call of the own part, and the last call of all, may have fewer.
     """
-    calls: dict[str, range] = {}
+    calls: dict[str, list[int]] = {}
     room = size
     for number, part in enumerate(parts):
         for key in part:
-            there = len(samples[key])
-            if there < wanted[key] and room > 0:
-                calls[key] = range(there, min(wanted[key], there + room))
+            if room > 0 and len(samples[key]) < wanted[key]:
+                missing = [index for index in range(wanted[key]) if index not in samples[key]]
+                calls[key] = missing[:room]
                 room -= len(calls[key])
         if calls and number == 0:
             break  # meanwhile the other processes may finish their parts

@@ -15,7 +15,8 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,8 +75,8 @@ class SampleStore:
 
     ``writer`` names this process in the names of the shards that it writes.
 
-    This object's `lookup` finds added samples at once. Other objects find them after `flush`. An
-    object is not safe for several threads.
+    This object's `lookup` finds added samples at once. Other objects find them after `flush`. Only
+    `flush` may be called in another thread than the other methods, also while samples are added.
     """
 
     def __init__(self, directory: Path, writer: str) -> None:
@@ -87,17 +88,22 @@ class SampleStore:
         self._seen: set[Path] = set()
         self._unusable: set[Path] = set()
         self._buffer: list[StoredSample] = []
+        self._flushing = threading.Lock()
 
-    def lookup(self, wanted: Mapping[str, int]) -> dict[str, list[StoredSample]]:
-        """Return the samples 0..m-1 that are stored under each key.
+    def lookup(self, wanted: Mapping[str, int]) -> dict[str, dict[int, StoredSample]]:
+        """Return the samples that are stored under each key.
 
-        m is at most the number wanted. A key without samples gets an empty list.
+        Args:
+            wanted: The number of samples wanted, by key. Samples with a larger index are left out.
+
+        Returns:
+            The samples by key and index. A sample may be there without those before it, because an
+            engine finishes samples in any order.
 
         Raises:
             OSError: The disk fails.
         """
-        found = _by_key([*self._read(self._list(), wanted), *self._buffer], wanted)
-        return {key: _prefix(samples) for key, samples in found.items()}
+        return _by_key([*self._read(self._list(), wanted), *self._buffer], wanted)
 
     def lookup_new(self, wanted: Mapping[str, int]) -> dict[str, dict[int, StoredSample]]:
         """Return the samples that others stored since the last lookup.
@@ -123,15 +129,53 @@ class SampleStore:
         self._buffer.append(sample)
 
     def flush(self) -> None:
-        """Write the samples added since the last flush as one shard, atomically."""
-        if not self._buffer:
-            return
-        # Its parents are not made, because the directory of a removed run must not be made again.
-        self._directory.mkdir(exist_ok=True)
-        frame = pl.DataFrame([asdict(sample) for sample in self._buffer], schema=SCHEMA)
-        atomic_write_parquet(self._directory / f"{self._writer}-{self._shards:05d}.parquet", frame)
-        self._shards += 1
-        self._buffer.clear()
+        """Write the samples added since the last flush as one shard, atomically.
+
+        Raises:
+            OSError: The disk fails. The next flush writes the samples.
+        """
+        with self._flushing:
+            samples = list(self._buffer)
+            if not samples:
+                return
+            # Its parents are not made, because the directory of a removed run must not be made
+            # again.
+            self._directory.mkdir(exist_ok=True)
+            frame = pl.DataFrame([asdict(sample) for sample in samples], schema=SCHEMA)
+            shard = self._directory / f"{self._writer}-{self._shards:05d}.parquet"
+            atomic_write_parquet(shard, frame)
+            self._shards += 1
+            del self._buffer[: len(samples)]  # meanwhile others may have been added
+
+    @contextlib.contextmanager
+    def flushed_regularly(self, seconds: float) -> Iterator[None]:
+        """Flush every so many seconds in a thread, and in the end.
+
+        A flush that fails is repeated with the next one.
+
+        Raises:
+            OSError: The last flush failed.
+        """
+        ended = threading.Event()
+
+        def work() -> None:
+            told = False
+            while not ended.wait(seconds):
+                try:
+                    self.flush()
+                except OSError as error:
+                    if not told:
+                        log.warning("samples are not stored yet: %s; it is tried again", error)
+                    told = True
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.flush()
 
     def _list(self) -> list[Path]:
         """Return the existing shards."""
@@ -225,13 +269,6 @@ def _matching(shards: list[Path], keys: pl.Series) -> pl.DataFrame:
 
 def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _prefix(samples: Mapping[int, StoredSample]) -> list[StoredSample]:
-    prefix: list[StoredSample] = []
-    while len(prefix) in samples:
-        prefix.append(samples[len(prefix)])
-    return prefix
 
 
 def _file_name(text: str) -> str:

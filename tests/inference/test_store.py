@@ -1,4 +1,4 @@
-"""The sample store: prefixes, several writers at once, damaged shards."""
+"""The sample store: several writers at once, flushes meanwhile, damaged shards."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agenttts.inference import store as store_module
 from agenttts.inference.store import SampleStore, StoredSample
+from tests.support.waiting import until
 
 
 def sample(key: str, index: int, text: str = "") -> StoredSample:
@@ -27,11 +28,11 @@ def filled(directory, *samples, writer="w"):
 
 
 def texts(found):
-    return {key: [s.text for s in samples] for key, samples in found.items()}
+    return {key: [s.text for _, s in sorted(samples.items())] for key, samples in found.items()}
 
 
 def test_an_empty_store_has_nothing(tmp_path):
-    assert SampleStore(tmp_path / "none", "w").lookup({"a": 3}) == {"a": []}
+    assert SampleStore(tmp_path / "none", "w").lookup({"a": 3}) == {"a": {}}
     assert not (tmp_path / "none").exists(), "looking makes no directory"
 
 
@@ -39,21 +40,19 @@ def test_what_is_added_is_found_at_once_here_and_after_a_flush_elsewhere(tmp_pat
     here, there = SampleStore(tmp_path, "here"), SampleStore(tmp_path, "there")
     here.add(sample("a", 0))
     assert texts(here.lookup({"a": 5})) == {"a": ["a0"]}
-    assert there.lookup({"a": 5}) == {"a": []}
+    assert there.lookup({"a": 5}) == {"a": {}}
     here.flush()
-    assert there.lookup({"a": 5}) == here.lookup({"a": 5}) == {"a": [sample("a", 0)]}
+    assert there.lookup({"a": 5}) == here.lookup({"a": 5}) == {"a": {0: sample("a", 0)}}
     here.flush()
     assert len(list(tmp_path.iterdir())) == 1, "nothing new, nothing written"
 
 
 @given(st.sets(st.integers(0, 12)), st.integers(0, 14))
-def test_lookup_gives_the_unbroken_prefix(tmp_path_factory, there, wanted):
+def test_lookup_gives_what_is_there_also_after_a_gap(tmp_path_factory, there, wanted):
     directory = tmp_path_factory.mktemp("store")
     store = filled(directory, *(sample("a", index) for index in sorted(there, reverse=True)))
-    whole = next(n for n in range(14) if n not in there)
     found = store.lookup({"a": wanted, "b": 2})
-    assert [s.index for s in found["a"]] == list(range(min(whole, wanted)))
-    assert found["b"] == []
+    assert found == {"a": {i: sample("a", i) for i in there if i < wanted}, "b": {}}
 
 
 def test_of_two_samples_of_one_address_every_reader_takes_the_same(tmp_path):
@@ -178,6 +177,56 @@ def test_what_a_killed_writer_left_is_no_shard(tmp_path):
     (tmp_path / ".w-00001.parquet.abc.agenttts-tmp").write_bytes(b"half")
     (tmp_path / ".hidden.parquet").write_bytes(b"half")
     assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": ["a0"]}
+
+
+def test_what_is_added_during_a_flush_is_written_by_the_next(tmp_path, monkeypatch):
+    store = SampleStore(tmp_path, "w")
+    write = store_module.atomic_write_parquet
+
+    def slow(path, frame):
+        store.add(sample("a", 1))
+        assert texts(store.lookup({"a": 9})) == {"a": ["a0", "a1"]}
+        write(path, frame)
+
+    store.add(sample("a", 0))
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module, "atomic_write_parquet", slow)
+        store.flush()
+    other = SampleStore(tmp_path, "other")
+    assert texts(other.lookup({"a": 9})) == {"a": ["a0"]}
+    store.flush()
+    assert texts(other.lookup({"a": 9})) == texts(store.lookup({"a": 9})) == {"a": ["a0", "a1"]}
+
+
+def test_a_regular_flush_that_fails_is_repeated_and_told_once(tmp_path, monkeypatch, caplog):
+    store = SampleStore(tmp_path, "w")
+    write = store_module.atomic_write_parquet
+    failures = iter(range(2))
+
+    def failing(path, frame):
+        if next(failures, None) is not None:
+            raise OSError(116, "Stale file handle")
+        write(path, frame)
+
+    monkeypatch.setattr(store_module, "atomic_write_parquet", failing)
+    with store.flushed_regularly(0.01):
+        store.add(sample("a", 0))
+        until(lambda: list(tmp_path.glob("*.parquet")), "a shard")
+        store.add(sample("a", 1))
+    assert texts(SampleStore(tmp_path, "r").lookup({"a": 9})) == {"a": ["a0", "a1"]}
+    assert caplog.text.count("Stale file handle") == 1
+
+
+def test_the_last_flush_tells_of_its_failure(tmp_path, monkeypatch):
+    store = SampleStore(tmp_path, "w")
+
+    def failing(path, frame):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store_module, "atomic_write_parquet", failing)
+    with pytest.raises(OSError, match="No space"), store.flushed_regularly(0.01):
+        store.add(sample("a", 0))
+    assert texts(store.lookup({"a": 9})) == {"a": ["a0"]}, "it is kept for the next flush"
 
 
 def test_odd_writer_names_make_plain_file_names(tmp_path):
