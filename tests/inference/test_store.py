@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.inference import store as store_module
+from agenttts.inference.shard_index import ShardIndex
 from agenttts.inference.store import SampleStore, StoredSample
 from tests.support.waiting import until
 
@@ -160,6 +161,20 @@ def test_a_shard_of_a_later_version_is_read(tmp_path):
     assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": ["a0"]}
 
 
+def test_shards_of_several_versions_are_indexed_together(tmp_path, monkeypatch):
+    filled(tmp_path, sample("a", 0), writer="w0")
+    [shard] = tmp_path.iterdir()
+    later = pl.read_parquet(shard).with_columns(key=pl.lit("b"), more=pl.lit(1))
+    later.write_parquet(tmp_path / "w1.parquet")
+    filled(tmp_path, sample("c", 0), writer="w2")
+    added: list[int] = []
+    add = ShardIndex.add
+    monkeypatch.setattr(ShardIndex, "add", lambda i, shards: added.append(len(shards)) or add(i, shards))  # fmt: skip
+    found = SampleStore(tmp_path, "r").lookup({"a": 1, "b": 1, "c": 1})
+    assert texts(found) == {"a": ["a0"], "b": ["a0"], "c": ["c0"]}
+    assert added == [3]
+
+
 def test_a_shard_that_vanishes_is_no_error(tmp_path, monkeypatch):
     """Another job sets a damaged one aside between this one's listing and its reading."""
     filled(tmp_path, sample("a", 0))
@@ -229,6 +244,23 @@ def test_the_last_flush_tells_of_its_failure(tmp_path, monkeypatch):
     assert texts(store.lookup({"a": 9})) == {"a": ["a0"]}, "it is kept for the next flush"
 
 
+def test_a_look_up_reads_only_the_shards_that_have_its_keys(tmp_path, monkeypatch):
+    """However many there are; their keys are read once."""
+    for number in range(6):
+        filled(tmp_path, sample("abcdef"[number], 0), sample("z", number), writer=f"w{number}")
+    store, read, indexed = SampleStore(tmp_path, "r"), [], []
+    rows, add = store_module._rows, ShardIndex.add
+    monkeypatch.setattr(store_module, "_rows", lambda *more: read.append(more[0]) or rows(*more))
+    monkeypatch.setattr(ShardIndex, "add", lambda i, shards: indexed.extend(shards) or add(i, shards))  # fmt: skip
+    assert texts(store.lookup({"c": 3})) == {"c": ["c0"]}
+    assert [shard.name[:2] for shard in read] == ["w2"]
+    assert len(indexed) == 6
+    assert texts(store.lookup({"a": 3, "none": 1})) == {"a": ["a0"], "none": []}
+    assert [shard.name[:2] for shard in read] == ["w2", "w0"]
+    assert len(indexed) == 6
+    assert len(store.lookup({"z": 9})["z"]) == 6
+
+
 def test_odd_writer_names_make_plain_file_names(tmp_path):
     filled(tmp_path, sample("a", 0), writer="../run name/é")
     [shard] = tmp_path.iterdir()
@@ -238,11 +270,11 @@ def test_odd_writer_names_make_plain_file_names(tmp_path):
 
 def test_news_are_what_others_have_stored_since_and_nothing_else_is_read(tmp_path, monkeypatch):
     read: list[str] = []
-    matching = store_module._matching
+    rows = store_module._rows
 
-    def recorded(shards, keys):
-        read.extend(shard.name for shard in shards)
-        return matching(shards, keys)
+    def recorded(shard, *more):
+        read.append(shard.name)
+        return rows(shard, *more)
 
     mine, other = SampleStore(tmp_path, "mine"), filled(tmp_path, sample("a", 0), writer="other")
     assert texts(mine.lookup({"a": 9})) == {"a": ["a0"]}
@@ -250,7 +282,7 @@ def test_news_are_what_others_have_stored_since_and_nothing_else_is_read(tmp_pat
     mine.flush()
     other.add(sample("a", 2))
     other.flush()
-    monkeypatch.setattr(store_module, "_matching", recorded)
+    monkeypatch.setattr(store_module, "_rows", recorded)
     assert mine.lookup_new({"a": 9, "b": 1}) == {"a": {2: sample("a", 2)}, "b": {}}
     assert len(read) == 1
     assert read[0].startswith("other-")
