@@ -73,7 +73,11 @@ def main() -> None:
     if not is_cpu_build():
         options["gpu_memory_utilization"] = GPU_SHARE
     model = ModelConfig(
-        "model", str(arguments.model.resolve()), prompt_style="few_shot_completion", options=options
+        "model",
+        str(arguments.model.resolve()),
+        prompt_style="few_shot_completion",
+        gpus=0 if is_cpu_build() else 1,
+        options=options,
     )
     with tempfile.TemporaryDirectory() as folder:
         trial = Trial(Path(folder), model, arguments)
