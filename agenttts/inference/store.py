@@ -205,8 +205,8 @@ class SampleStore:
             # Only when something is wrong, the shards are read one by one to find the damaged one.
             frames = [
                 frame
-                for shard, start, end in places
-                if (frame := self._checked(shard, partial(_read_rows, shard, start, end, keys)))
+                for shard, rows in places
+                if (frame := self._checked(shard, partial(_read_rows, shard, rows, keys)))
                 is not None
             ]
         return [StoredSample(**row) for frame in frames for row in frame.iter_rows(named=True)]
@@ -285,15 +285,17 @@ def _by_key(
     return found
 
 
-def _rows(shard: Path, start: int, end: int, keys: pl.Series) -> pl.LazyFrame:
-    """Return the samples in some rows of a shard that have one of the keys."""
+def _rows(shard: Path, rows: tuple[int, int] | None, keys: pl.Series) -> pl.LazyFrame:
+    """Return the samples in some rows of a shard, or in all, that have one of the keys."""
     # Columns that a later version adds do not change the meaning of these columns.
     scan = pl.scan_parquet([shard], schema=SCHEMA, glob=False, extra_columns="ignore")
-    return scan.slice(start, end - start).filter(pl.col("key").is_in(keys.implode()))
+    if rows is not None:
+        scan = scan.slice(rows[0], rows[1] - rows[0])
+    return scan.filter(pl.col("key").is_in(keys.implode()))
 
 
-def _read_rows(shard: Path, start: int, end: int, keys: pl.Series) -> pl.DataFrame:
-    return _rows(shard, start, end, keys).collect()
+def _read_rows(shard: Path, rows: tuple[int, int] | None, keys: pl.Series) -> pl.DataFrame:
+    return _rows(shard, rows, keys).collect()
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agenttts.inference import shard_index
 from agenttts.inference import store as store_module
 from agenttts.inference.shard_index import ShardIndex
 from agenttts.inference.store import SampleStore, StoredSample
@@ -159,6 +160,20 @@ def test_a_shard_of_a_later_version_is_read(tmp_path):
     [shard] = tmp_path.iterdir()
     pl.read_parquet(shard).with_columns(later=pl.lit(1)).write_parquet(shard)
     assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": ["a0"]}
+
+
+def test_samples_are_found_wherever_they_are_in_a_large_shard(tmp_path, monkeypatch):
+    """By some reads of a few rows, or by one of all."""
+    monkeypatch.setattr(shard_index, "_GAP", 1)
+    everything = [sample(f"k{n % 40}", n // 40) for n in range(400)]
+    filled(tmp_path, *everything)
+    for most in (2, 99):
+        monkeypatch.setattr(shard_index, "_MOST_READS", most)
+        found = SampleStore(tmp_path, "r").lookup({"k3": 10, "k30": 4})
+        assert found == {
+            "k3": {n: sample("k3", n) for n in range(10)},
+            "k30": {n: sample("k30", n) for n in range(4)},
+        }
 
 
 def test_shards_of_several_versions_are_indexed_together(tmp_path, monkeypatch):
