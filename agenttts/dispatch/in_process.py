@@ -23,7 +23,14 @@ from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.errors import UserError
-from agenttts.inference.base import Completion, Engine, ModelConfig, Request, WrappedEngine
+from agenttts.inference.base import (
+    Completion,
+    Engine,
+    ModelConfig,
+    OnPart,
+    Request,
+    WrappedEngine,
+)
 from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
 from agenttts.trial.command import MODULE, TrialCommand
@@ -246,10 +253,12 @@ class _StoppableEngine(WrappedEngine):
         super().__init__(engine)
         self._check = check
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
         """Return what the engine generates, unless the check raises."""
         self._check()
-        return super().generate(requests)
+        return super().generate(requests, on_part)
 
 
 _NUMBERS = itertools.count()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -24,7 +24,15 @@ from agenttts.endpoint import (
     shown_variable,
 )
 from agenttts.errors import MissingRequirement, UserError, valid_names
-from agenttts.inference.base import Completion, EngineError, ModelConfig, Request, Sample
+from agenttts.inference.base import (
+    Completion,
+    EngineError,
+    ModelConfig,
+    OnPart,
+    Part,
+    Request,
+    Sample,
+)
 from agenttts.inference.beats import Beat
 from agenttts.inference.endpoint_calls import GivenUp, PatientCalls, Stopped
 from agenttts.inference.endpoint_check import read_models
@@ -134,7 +142,9 @@ class EndpointEngine:
         except (ServerError, GivenUp) as error:
             self._fail(error)
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
         """Return one completion per request, in order.
 
         Raises:
@@ -145,23 +155,35 @@ class EndpointEngine:
         for request in requests:
             if self._context is not None and request.params.max_tokens >= self._context:
                 raise no_room(request.params.max_tokens, self._context)
-        drawings = [_Drawing(request) for request in requests]
+        drawings = [_Drawing(request, position) for position, request in enumerate(requests)]
         size = self._per_request
-        parts = deque(
+        pieces = deque(
             (drawing, tuple(range(begin, min(begin + size, len(drawing.request.seeds)))))
             for drawing in drawings
             for begin in range(0, len(drawing.request.seeds), size)
         )
-        _on_threads(parts, self._draw, self._options.max_concurrent, self._beat)
-        return [drawing.completion() for drawing in drawings]
+        _on_threads(
+            pieces,
+            self._draw,
+            self._options.max_concurrent,
+            self._beat,
+            on_part or (lambda part: None),
+        )
+        return [drawing.completion(range(len(drawing.request.seeds))) for drawing in drawings]
 
     def close(self) -> None:
         """Close the connections; may be called twice."""
         self._closed = True
         self._client.close()
 
-    def _draw(self, drawing: _Drawing, places: tuple[int, ...], stop: threading.Event) -> None:
-        """Draw the samples of a request at some places of its seeds."""
+    def _draw(
+        self,
+        drawing: _Drawing,
+        places: tuple[int, ...],
+        stop: threading.Event,
+        tell: Callable[[Part], None],
+    ) -> None:
+        """Draw the samples of a request at some places of its seeds, and tell of each reply."""
         missing = places
         try:
             while missing:
@@ -170,6 +192,8 @@ class EndpointEngine:
                     drawing.samples[place] = sample
                 if reply.prompt_tokens is not None:
                     drawing.prompt_tokens = reply.prompt_tokens
+                found = missing[: len(reply.samples)]
+                tell(Part(drawing.position, found, drawing.completion(found)))
                 # Some servers give fewer samples than a request asks for.
                 missing = missing[len(reply.samples) :]
         except (ServerError, GivenUp) as error:
@@ -365,9 +389,13 @@ class EndpointEngine:
 
 @dataclass
 class _Drawing:
-    """The samples of one request as they arrive, by their place among its seeds."""
+    """The samples of one request as they arrive, by their place among its seeds.
+
+    ``position`` is that of the request in the call.
+    """
 
     request: Request
+    position: int
     samples: dict[int, Sample] = field(default_factory=dict)
     prompt_tokens: int | None = None
     truncated: bool = False
@@ -377,39 +405,46 @@ class _Drawing:
     def __post_init__(self) -> None:
         self.content = self.request.content
 
-    def completion(self) -> Completion:
-        """Return the completion, once all samples are there."""
+    def completion(self, places: Iterable[int]) -> Completion:
+        """Return the completion of the samples at some places, once they are there."""
         tokens = self.prompt_tokens
         if tokens is None:
             tokens = max(1, estimated_tokens(characters(self.content)))
-        samples = tuple(self.samples[place] for place in range(len(self.request.seeds)))
+        samples = tuple(self.samples[place] for place in places)
         return Completion(samples, tokens, self.truncated)
 
 
 def _on_threads(
-    parts: deque[tuple[_Drawing, tuple[int, ...]]],
-    draw: Callable[[_Drawing, tuple[int, ...], threading.Event], None],
+    pieces: deque[tuple[_Drawing, tuple[int, ...]]],
+    draw: Callable[[_Drawing, tuple[int, ...], threading.Event, Callable[[Part], None]], None],
     threads: int,
     beat: Callable[[], None],
+    on_part: OnPart,
 ) -> None:
-    """Draw all parts on several threads, and raise the first error of any.
+    """Draw all pieces on several threads, and raise the first error of any.
 
-    The threads are not waited for after an error, because a request may take minutes.
+    The threads are not waited for after an error, because a request may take minutes. ``on_part``
+    is called in this thread.
     """
     stop, changed = threading.Event(), threading.Condition()
     errors: list[BaseException] = []
-    done = 0
-    total = len(parts)
+    parts: list[Part] = []
+    left = len(pieces)
+
+    def tell(part: Part) -> None:
+        with changed:
+            parts.append(part)
+            changed.notify()
 
     def work() -> None:
-        nonlocal done
+        nonlocal left
         while not stop.is_set():
             try:
-                part = parts.popleft()
+                piece = pieces.popleft()
             except IndexError:
                 return
             try:
-                draw(*part, stop)
+                draw(*piece, stop, tell)
             except Stopped:
                 return
             except BaseException as error:
@@ -418,19 +453,23 @@ def _on_threads(
                     changed.notify()
                 return
             with changed:
-                done += 1
+                left -= 1
                 changed.notify()
 
-    for _ in range(min(threads, total)):
+    for _ in range(min(threads, left)):
         threading.Thread(target=work, daemon=True).start()
-    seen = 0
+    over = False
     try:
-        with changed:
-            while done < total and not errors:
-                changed.wait(1.0)
-                if done > seen:  # a wait that brought no answer is no sign of life
-                    seen = done
-                    beat()
+        while not over:
+            with changed:
+                if left and not errors and not parts:
+                    changed.wait(1.0)
+                finished, parts[:] = parts[:], []
+                over = not left or bool(errors)
+            if finished:  # a wait that brought no answer is no sign of life
+                beat()
+            for part in finished:
+                on_part(part)
     finally:
         stop.set()
     if errors:

@@ -11,12 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 
 from agenttts.inference.base import (
     Completion,
     Engine,
     EngineError,
     ModelConfig,
+    Part,
     Prompt,
     Request,
     SamplingParams,
@@ -34,19 +36,22 @@ from agenttts.inference.store import SampleStore, StoredSample
 from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking, remove_thinking
 
 SAMPLES_A_CALL = 2048
-"""Samples of one engine call, which are stored before the next call.
+"""Samples of one engine call; they fill vLLM's batch.
 
-They fill vLLM's batch. A killed job loses at most one call.
+Before the next call, the sampler looks for samples that others have stored.
 """
 TOKENS_A_CALL = 4 << 20
-"""Tokens that a call may generate.
-
-It bounds the hours that a killed job loses with a model that thinks.
-"""
+"""Tokens that a call may generate, which bounds its time with a model that thinks."""
 FEWEST_A_CALL = 512
 """Long samples do not reduce the limit on the samples of a call below this number.
 
 It is twice the number that vLLM runs at a time by default.
+"""
+STORE_SECONDS = 10.0
+"""Seconds after which finished samples are stored while their engine call goes on.
+
+A killed job loses at most the samples of these seconds, and those that were not finished. Each time
+makes one shard of the sample store, so less would make look-ups slower.
 """
 
 
@@ -152,12 +157,14 @@ class Sampler:
         *,
         keep_engines: bool = False,
         observer: EngineObserver | None = None,
+        store_seconds: float = STORE_SECONDS,
     ) -> None:
         self.totals: dict[str, ModelTotals] = {name: ModelTotals() for name in models}
         self._store = store
         self._models = dict(models)
         self._run_seed = run_seed
         self._samples_a_call = samples_a_call
+        self._store_seconds = store_seconds
         self._observer = observer or EngineObserver()
         self._engines = EnginePool(engine_factory, keep_engines, observer=self._observer)
 
@@ -297,9 +304,9 @@ class Sampler:
         self,
         requests: Sequence[DrawRequest],
         wanted: _Wanted,
-        samples: dict[str, list[StoredSample]],
+        samples: dict[str, dict[int, StoredSample]],
     ) -> dict[str, set[int]]:
-        """Extend every list of ``samples`` to the number wanted, and store after each engine call.
+        """Add the missing ones to ``samples``, and store them while the engine works.
 
         Returns:
             The indices that were drawn here, by key.
@@ -319,19 +326,54 @@ class Sampler:
             calls = _next_call(wanted.parts, samples, wanted.numbers, size)
             if not calls:
                 return drawn
-            completions = self._call(engine, model_name, calls, wanted)
-            for (key, indices), completion in zip(calls.items(), completions, strict=True):
+            take = partial(self._take_part, wanted, list(calls.items()), samples)
+            with self._store.flushed_regularly(self._store_seconds):
+                completions = self._call(engine, model_name, calls, wanted, take)
+                for position, completion in enumerate(completions):
+                    take(Part(position, tuple(range(len(completion.samples))), completion))
+            for key, indices in calls.items():
                 drawn.setdefault(key, set()).update(indices)
-                name = wanted.models[key]
-                for sample in _stored(key, indices, completion, name, self._models[name].thinking):
-                    self._store.add(sample)
-                    samples[key].append(sample)
-            self._store.flush()
+
+    def _take_part(
+        self,
+        wanted: _Wanted,
+        call: Sequence[tuple[str, Sequence[int]]],
+        samples: dict[str, dict[int, StoredSample]],
+        part: Part,
+    ) -> None:
+        """Take the new samples of a part of an engine call.
+
+        Args:
+            wanted: What the requests need.
+            call: The keys and indices that the call draws.
+            samples: Gets the samples.
+            part: The part.
+        """
+        key, indices = call[part.request]
+        name = wanted.models[key]
+        own = [indices[place] for place in part.places]
+        for sample in _stored(key, own, part.completion, name, self._models[name].thinking):
+            if sample.index not in samples[key]:
+                self._store.add(sample)
+                samples[key][sample.index] = sample
 
     def _call(
-        self, engine: Engine, model_name: str, calls: Mapping[str, range], wanted: _Wanted
+        self,
+        engine: Engine,
+        model_name: str,
+        calls: Mapping[str, Sequence[int]],
+        wanted: _Wanted,
+        take: Callable[[Part], None],
     ) -> list[Completion]:
-        """Have the engine draw the samples of ``calls``, which has indices by key."""
+        """Have the engine draw samples.
+
+        Args:
+            engine: The engine.
+            model_name: The model.
+            calls: The indices to draw, by key.
+            wanted: What the requests need.
+            take: Called with each part of the call.
+        """
         requests = [
             dataclasses.replace(
                 wanted.requests[key], seeds=tuple(sample_seed(key, index) for index in indices)
@@ -340,7 +382,7 @@ class Sampler:
         ]
         started = time.monotonic()
         try:
-            completions = engine.generate(requests)
+            completions = engine.generate(requests, take)
         except BaseException:  # a stop of the job too: the seconds were used
             self._observer.called((), time.monotonic() - started)
             raise
@@ -354,7 +396,7 @@ class Sampler:
         self,
         request: DrawRequest,
         keys: Sequence[str],
-        samples: Mapping[str, Sequence[StoredSample]],
+        samples: Mapping[str, Mapping[int, StoredSample]],
         drawn: dict[str, set[int]],
     ) -> list[DrawResult]:
         """Return the results of one request.
@@ -368,7 +410,8 @@ class Sampler:
             here = {index for index in drawn.get(key, ()) if index < distinct}
             if here:  # the next equal prompt reuses all of it
                 drawn[key] -= here
-            result = _result(samples[key][:distinct], here, thinking, repeats=request.k // distinct)
+            own = [samples[key][index] for index in range(distinct)]
+            result = _result(own, here, thinking, repeats=request.k // distinct)
             self._count(request.model, result, new_prompt=bool(here))
             results.append(result)
         return results
@@ -378,16 +421,15 @@ class Sampler:
         totals = [self.totals[name] for name in dict.fromkeys(r.model for r in requests)]
         return sum(t.load_seconds for t in totals), sum(t.generate_seconds for t in totals)
 
-    def _take_new(self, samples: dict[str, list[StoredSample]], wanted: Mapping[str, int]) -> None:
-        """Extend the lists by the samples that others stored since the last lookup."""
+    def _take_new(
+        self, samples: dict[str, dict[int, StoredSample]], wanted: Mapping[str, int]
+    ) -> None:
+        """Add the samples that others stored since the last lookup."""
         new = self._store.lookup_new(
             {key: wanted[key] for key, found in samples.items() if len(found) < wanted[key]}
         )
-        # A sample after a gap (the shard before it is not visible yet) is drawn again. This is rare
-        # and costs only time.
         for key, found in new.items():
-            while len(samples[key]) in found:
-                samples[key].append(found[len(samples[key])])
+            samples[key] = found | samples[key]
 
     def _engine(self, model_name: str) -> Engine:
         started = time.monotonic()
@@ -496,21 +538,21 @@ def _stored(
 
 def _next_call(
     parts: Sequence[Sequence[str]],
-    samples: Mapping[str, Sequence[StoredSample]],
+    samples: Mapping[str, Mapping[int, StoredSample]],
     wanted: Mapping[str, int],
     size: int,
-) -> dict[str, range]:
+) -> dict[str, list[int]]:
     """Return the next ``size`` missing samples: their indices by key.
 
     The last call of the own part, and the last call of all, may have fewer.
     """
-    calls: dict[str, range] = {}
+    calls: dict[str, list[int]] = {}
     room = size
     for number, part in enumerate(parts):
         for key in part:
-            there = len(samples[key])
-            if there < wanted[key] and room > 0:
-                calls[key] = range(there, min(wanted[key], there + room))
+            if room > 0 and len(samples[key]) < wanted[key]:
+                missing = [index for index in range(wanted[key]) if index not in samples[key]]
+                calls[key] = missing[:room]
                 room -= len(calls[key])
         if calls and number == 0:
             break  # the other processes may finish their parts during this call

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agenttts.inference.base import Completion, EngineError, ModelConfig, Request, Sample
+from agenttts.inference.base import (
+    Completion,
+    EngineError,
+    ModelConfig,
+    OnPart,
+    Part,
+    Request,
+    Sample,
+)
 from agenttts.inference.beats import Beat, beat_at_steps
 from agenttts.inference.out_of_memory import is_out_of_memory
 from agenttts.inference.placement import over_gpus
-from agenttts.inference.tokenization import encode_request
+from agenttts.inference.tokenization import EncodedPrompt, encode_request
 
 
 class VLLMEngine:
     """Runs a model with `vllm.LLM` in this process; ``options`` are its arguments.
 
     Each sample is its own vLLM request with its own seed, because ``n`` samples of one request
-    would share one seed. All requests go to vLLM in a single call. The samples of a prompt share
+    would share one seed. All requests go to vLLM in a single call, and each sample is passed on as
+    soon as it is finished. The samples of a prompt share
     its prefill through the prefix cache. Samples are repeatable under their seeds, up to the
     numerics of batching.
 
@@ -62,7 +72,9 @@ class VLLMEngine:
             self.close()
             raise _engine_error(config, "loaded", error) from error
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
         """Return one completion per request, in order.
 
         Raises:
@@ -75,16 +87,11 @@ class VLLMEngine:
             for request in requests
         ]
         try:
-            samples = iter(self._samples(requests, [prompt.tokens for prompt in prompts]))
+            samples = iter(self._samples(requests, prompts, on_part))
         except Exception as error:
             raise _engine_error(self._config, "run", error) from error
         return [
-            Completion(
-                samples=tuple(next(samples) for _ in request.seeds),
-                prompt_tokens=len(prompt.tokens),
-                truncated=prompt.truncated,
-                prompt_end=prompt.end,
-            )
+            prompt.completion(next(samples) for _ in request.seeds)
             for request, prompt in zip(requests, prompts, strict=True)
         ]
 
@@ -109,14 +116,18 @@ class VLLMEngine:
         del llm
         gc.collect()
 
-    def _samples(self, requests: Sequence[Request], prompts: list[list[int]]) -> list[Sample]:
+    def _samples(
+        self, requests: Sequence[Request], prompts: Sequence[EncodedPrompt], on_part: OnPart | None
+    ) -> list[Sample]:
         """Return the samples of all requests, one after the other."""
         from vllm import SamplingParams, TokensPrompt
 
         inputs, params = [], []
-        for request, tokens in zip(requests, prompts, strict=True):
-            for seed in request.seeds:
-                inputs.append(TokensPrompt(prompt_token_ids=tokens))
+        origins: list[tuple[int, int]] = []  # the request and the place of each sample
+        for position, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
+            for place, seed in enumerate(request.seeds):
+                origins.append((position, place))
+                inputs.append(TokensPrompt(prompt_token_ids=prompt.tokens))
                 params.append(
                     SamplingParams(
                         temperature=request.params.temperature,
@@ -129,8 +140,60 @@ class VLLMEngine:
                 )
         if not inputs:
             return []
-        outputs = [o.outputs[0] for o in self._llm.generate(inputs, params, use_tqdm=False)]
-        return [Sample(o.text, len(o.token_ids), o.finish_reason or "length") for o in outputs]
+        told: set[int] = set()
+
+        def tell(number: int, sample: Sample) -> None:
+            if on_part is not None and number not in told:
+                told.add(number)
+                position, place = origins[number]
+                on_part(Part(position, (place,), prompts[position].completion([sample])))
+
+        with _finished_samples(self._llm.llm_engine, tell):
+            outputs = self._llm.generate(inputs, params, use_tqdm=False)
+        samples = [_sample(output) for output in outputs]
+        for number, sample in enumerate(samples):  # those that no step has returned
+            tell(number, sample)
+        return samples
+
+
+@contextlib.contextmanager
+def _finished_samples(engine: Any, tell: Callable[[int, Sample], object]) -> Iterator[None]:
+    """Have ``tell`` called with every sample that is finished while `vllm.LLM.generate` runs.
+
+    `LLM.generate` returns all samples together. It calls two public methods of its `LLMEngine`:
+    ``add_request`` with an id, in the order of its inputs, and ``step``, which returns what has
+    finished (vLLM 0.26 to 0.33). Both are observed here, so the engine computes the same as
+    without it, and prompts are processed in the way of each version.
+
+    Args:
+        engine: The `LLMEngine`.
+        tell: Gets the number of the input, and its sample.
+    """
+    numbers: dict[str, int] = {}
+    add_request, step = engine.add_request, engine.step
+
+    def add_and_number(request_id: str, *arguments: Any, **more: Any) -> Any:
+        numbers[request_id] = len(numbers)
+        return add_request(request_id, *arguments, **more)
+
+    def step_and_tell(*arguments: Any, **more: Any) -> Any:
+        outputs = step(*arguments, **more)
+        for output in outputs:
+            if output.finished and output.request_id in numbers:
+                tell(numbers[output.request_id], _sample(output))
+        return outputs
+
+    engine.add_request, engine.step = add_and_number, step_and_tell
+    try:
+        yield
+    finally:
+        engine.add_request, engine.step = add_request, step
+
+
+def _sample(output: Any) -> Sample:
+    """Return the sample of a finished request of vLLM."""
+    [sample] = output.outputs
+    return Sample(sample.text, len(sample.token_ids), sample.finish_reason or "length")
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,14 @@ from __future__ import annotations
 import pytest
 
 from agenttts.dispatch import in_process
-from agenttts.inference.base import Completion, Engine, ModelConfig, Request
+from agenttts.inference.base import Engine, ModelConfig, WrappedEngine
 from tests.support.small_specs import NAMES, small_run
 
 OWN_TASK = "triage"
 
 
-class Shared:
+class Shared(WrappedEngine):
     """An engine that several trials use one after the other: closing it does nothing."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def generate(self, requests: list[Request]) -> list[Completion]:
-        return self._engine.generate(requests)
 
     def close(self) -> None:
         return
