@@ -7,12 +7,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from agenttts.files.processes import command_line
+from agenttts.files import processes
+from tests.support import command_line
 from tests.support.processes import pids
 from tests.support.runs import (
     attempts,
@@ -23,6 +26,7 @@ from tests.support.runs import (
     table,
     until_more_events,
 )
+from tests.support.scripted import small_spec
 from tests.support.waiting import until
 
 SLOW = {"seconds_per_sample": 0.004}
@@ -44,22 +48,24 @@ def trial_programs(run: Path) -> list[int]:
     return [
         pid
         for pid in pids()
-        if b"agenttts.trial" in command_line(pid) and wanted in command_line(pid)
+        if b"agenttts.trial" in processes.command_line(pid)
+        and wanted in processes.command_line(pid)
     ]
 
 
-@pytest.fixture
-def alone(cli, scripted_spec, tmp_path) -> Path:
-    """The same search with one trial a job."""
-    done = cli("launch", slow(scripted_spec), "--name", "alone", "--wait")
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """The same search with one trial a job: run once, and only read."""
+    folder = tmp_path_factory.mktemp("alone")
+    spec = slow(partial(small_spec, folder))
+    done = command_line.call("launch", spec, "--name", "alone", "--wait", cwd=folder)
     assert done.returncode == 0, done.stderr
-    return tmp_path / "results" / "alone"
+    return folder / "results" / "alone"
 
 
-def slow(scripted_spec, **changes: object) -> Path:
+def slow(make_spec: Callable[..., Path], **changes: object) -> Path:
     """A spec whose models take some time to reply, so that jobs can be ended meanwhile."""
-    path: Path = scripted_spec(models__strong__options=SLOW, models__weak__options=SLOW, **changes)
-    return path
+    return make_spec(models__strong__options=SLOW, models__weak__options=SLOW, **changes)
 
 
 def check_records(run: Path) -> None:
