@@ -73,8 +73,8 @@ def config(name: str, path: Path, **options: object) -> ModelConfig:
     return ModelConfig(name="model", path=str(path), engine=name, options=options)
 
 
-def on_server(url: str, model: str) -> ModelConfig:
-    options = {"base_url": url, "api_key_env": KEY_VARIABLE, "use_proxy": False}
+def on_server(url: str, model: str, **extra: object) -> ModelConfig:
+    options = {"base_url": url, "api_key_env": KEY_VARIABLE, "use_proxy": False, "extra": extra}
     return ModelConfig(name="model", path=model, engine="endpoint", options=options)
 
 
@@ -87,10 +87,10 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[Callable[[str, bool], Eng
         if (name, chat) in engines:
             return engines[name, chat]
         if name == "endpoint":
-            server = "tiny_server" if chat else "tiny_base_server"
-            engines[name, chat] = create_engine(
-                on_server(request.getfixturevalue(server), "tiny/model")
-            )
+            url = request.getfixturevalue("tiny_server")
+            template = {"chat_template": request.getfixturevalue("thinking_template")}
+            extra = template if chat else {}
+            engines[name, chat] = create_engine(on_server(url, "tiny/model", **extra))
         else:
             model = "script" if name in SCRIPTED else "tiny_thinking" if chat else "tiny_base"
             path = request.getfixturevalue(model)

@@ -7,11 +7,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from tests.support import command_line
 from tests.support.runs import (
     attempts,
     controller_pids,
@@ -21,22 +24,24 @@ from tests.support.runs import (
     table,
     until_more_events,
 )
+from tests.support.scripted import one_trial_a_job, small_spec
 from tests.support.shared_jobs import SLOW, profile, trial_programs
 from tests.support.waiting import until
 
 
-@pytest.fixture
-def alone(cli, scripted_spec, tmp_path) -> Path:
-    """The same search with one trial a job."""
-    done = cli("launch", slow(scripted_spec), "--name", "alone", "--wait")
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """The same search with one trial a job: run once, and only read."""
+    folder = tmp_path_factory.mktemp("alone")
+    spec = slow(partial(small_spec, folder), cluster=one_trial_a_job(folder))
+    done = command_line.call("launch", spec, "--name", "alone", "--wait", cwd=folder)
     assert done.returncode == 0, done.stderr
-    return tmp_path / "results" / "alone"
+    return folder / "results" / "alone"
 
 
-def slow(scripted_spec, **changes: object) -> Path:
+def slow(make_spec: Callable[..., Path], **changes: object) -> Path:
     """A spec whose models take some time to reply, so that jobs can be ended meanwhile."""
-    path: Path = scripted_spec(models__strong__options=SLOW, models__weak__options=SLOW, **changes)
-    return path
+    return make_spec(models__strong__options=SLOW, models__weak__options=SLOW, **changes)
 
 
 def check_records(run: Path) -> None:

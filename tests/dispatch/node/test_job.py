@@ -238,13 +238,12 @@ def states(directory: Path) -> list[str | None]:
 
 def signal_every_attempt(one: submitit.Job[str], trial: Path, times: int) -> None:
     """Send SIGUSR2 to so many attempts, one after the other, and wait until the job is done."""
-    for _ in range(times):
+    for number in range(times):
         task, _ = running(one, trial)
         (trial / "pid").unlink()
         os.kill(task, signal.SIGUSR2)
-        until(lambda: states(trial)[-1:] != [None])
-        if len(states(trial)) < times:
-            running(one, trial)
+        # Of this attempt: the next one may have begun.
+        until(lambda number=number: states(trial)[number] is not None)
     until(one.done)
 
 
