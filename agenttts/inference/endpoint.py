@@ -421,9 +421,9 @@ def _on_threads(
     beat: Callable[[], None],
     on_part: OnPart,
 ) -> None:
-    """Draw all pieces on several threads, and raise the first error of any.
+    """Draw all pieces on several threads, and raise the first error that occurs.
 
-    The threads are not waited for after an error, because a request may take minutes. ``on_part``
+    After an error it does not wait for the threads, because a request may take minutes. ``on_part``
     is called in this thread.
     """
     stop, changed = threading.Event(), threading.Condition()
@@ -466,7 +466,7 @@ def _on_threads(
                     changed.wait(1.0)
                 finished, parts[:] = parts[:], []
                 over = not left or bool(errors)
-            if finished:  # a wait that brought no answer is no sign of life
+            if finished:  # only an answer shows that the server works
                 beat()
             for part in finished:
                 on_part(part)

@@ -41,7 +41,7 @@ SAMPLES_A_CALL = 2048
 Before the next call, the sampler looks for samples that others have stored.
 """
 TOKENS_A_CALL = 4 << 20
-"""Tokens that a call may generate, which bounds its time with a model that thinks."""
+"""The most tokens of one engine call; they limit its time with a model that thinks."""
 FEWEST_A_CALL = 512
 """Long samples do not reduce the limit on the samples of a call below this number.
 
@@ -542,7 +542,7 @@ def _next_call(
     wanted: Mapping[str, int],
     size: int,
 ) -> dict[str, list[int]]:
-    """Return the next ``size`` missing samples: their indices by key.
+    """Return the indices of the next ``size`` missing samples, by key.
 
     The last call of the own part, and the last call of all, may have fewer.
     """

@@ -59,7 +59,7 @@ GPUS: Mapping[str, Gpu] = MappingProxyType(
 They are those of the SXM form if a GPU has several forms, and of the A100 with 80 GB.
 """
 UNKNOWN_GPU = GPUS["a100"]
-"""Assumed where the name of the GPU says nothing."""
+"""Assumed if the GPU's name contains none of `GPUS`."""
 CPU = Gpu(4.0e10, 5.0e11)
 """Assumed of the CPUs of a job without GPUs: memory of two channels, and four cores."""
 

@@ -128,7 +128,7 @@ class RunState:
     workers: dict[str, WorkerProgress] = field(default_factory=dict)
     """The jobs that stay for further lists and are not known to have ended, by name."""
     told: int = 0
-    """Number of iterations whose results the searcher has been told (they are over)."""
+    """Number of iterations that are over: the searcher was told their results."""
     tells: list[tuple[str, ...]] = field(default_factory=list)
     """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)

@@ -48,12 +48,12 @@ class ModelSize:
 
     @property
     def depth(self) -> float:
-        """Layers; a rule of thumb (32 at 7e9 parameters, 80 at 70e9) where they are unknown."""
+        """Layers; if unknown, estimated: 32 for 7e9 parameters, 80 for 70e9."""
         return self.layers or 80.0 * (self.params / 70e9) ** 0.4
 
     @property
     def cache_bytes(self) -> float:
-        """Bytes of KV cache for one token; by depth, for 8 heads of 128 in 16 bits, if unknown."""
+        """Bytes of KV cache for one token; if unknown, of 8 heads of 128 in 16 bits."""
         return self.kv_bytes_per_token or self.depth * 8 * 128 * 2 * 2
 
 
