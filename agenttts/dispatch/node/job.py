@@ -415,6 +415,9 @@ class TrialJob:
             return
         shortest = min(self.limits.start_seconds, self.limits.stall_seconds)
         self._next_look = moment + min(_LOOK_S, shortest / 10)
+        if not self._attempts.open:  # a worker that waits for a list need not make progress
+            self._watch = Watch(self.limits, moment)
+            return
         overrun = self._watch.look(self._sight.take(), moment)
         if overrun is not None:
             self._stop_child(self.grace_seconds * 0.7)

@@ -13,7 +13,9 @@ import pytest
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import JobTrial
 from agenttts.dispatch.node.job import TrialJob
+from agenttts.dispatch.node.limits import Limits
 from agenttts.dispatch.node.mailbox import GivenList, Mailbox
+from agenttts.trial.phase import PHASE_FILE
 from agenttts.trial.result import read_result
 from tests.support.waiting import until
 
@@ -37,7 +39,13 @@ for line in sys.stdin:
 class Worker:
     """A worker in a thread, with the trials ``first`` and, in its mailbox, ``later``."""
 
-    def __init__(self, folder: Path, stays_for: float, limit: float = 10_000.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stays_for: float,
+        limit: float = 10_000.0,
+        limits: Limits | None = None,
+    ) -> None:
         self.first, self.later, place = (folder / name for name in ("first", "later", "worker"))
         for directory in (self.first, self.later, place):
             directory.mkdir()
@@ -53,6 +61,7 @@ class Worker:
             max_timeouts=1,
             trials=(JobTrial(self.first),),
             linger_seconds=stays_for,
+            limits=limits,
         )
         self.thread = threading.Thread(target=self._job)
 
@@ -108,6 +117,18 @@ def test_a_worker_ends_instead_of_taking_what_does_not_fit_its_time_limit(tmp_pa
         worker.thread.join(60)
         assert not worker.thread.is_alive()
     assert read_attempts(worker.later) == [], "another job may have it"
+
+
+@pytest.mark.processes
+def test_a_worker_that_waits_need_not_make_progress(tmp_path):
+    """Not even if the last note of its program says that an engine starts."""
+    limits = Limits(start_seconds=1.0, stall_seconds=1.0)
+    with Worker(tmp_path, stays_for=600, limits=limits) as worker:
+        (tmp_path / "worker" / PHASE_FILE).write_text('{"phase": "load"}')
+        worker.thread.join(6)
+        assert worker.thread.is_alive()
+        worker.give()
+        until(lambda: read_result(worker.later), "the result of the second list")
 
 
 def test_nothing_is_written_for_a_worker_whose_directory_was_removed(tmp_path):
