@@ -196,7 +196,8 @@ class _Case:
                 due = [work for work in due if work.trial in found.waiting]
                 for worker in list(workers.values()):
                     idle = now - worker.ends + self.pause_seconds
-                    if not worth_keeping(
+                    # Workers that can take none of the trials hold the places of others.
+                    if due or not worth_keeping(
                         self._described(worker, worker.ends), idle, self.costs, policy
                     ):
                         used += (worker.ends - worker.begun) * worker.gpus
@@ -215,7 +216,7 @@ class _Case:
             bills.append(self._lists(lists))
         return Bill(
             sum(bill.gpu_seconds for bill in bills),
-            sum(bill.wall_seconds for bill in bills) + self.pause_seconds * (len(bills) - 1),
+            sum(bill.wall_seconds for bill in bills) + self.pause_seconds * max(0, len(bills) - 1),
             sum(bill.engine_starts for bill in bills),
             sum(bill.jobs for bill in bills),
         )

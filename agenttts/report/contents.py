@@ -9,8 +9,9 @@ from typing import Any
 
 from agenttts.report.summary import Report, RunReport
 from agenttts.tables.aggregate import Interval
-from agenttts.tables.cost import ALONE_ASSUMPTIONS, PARTS
+from agenttts.tables.cost import ALONE_ASSUMPTIONS, PARTS, RunCost
 from agenttts.tables.cuts import cut_by_stage
+from agenttts.tables.forecast import Forecast, Span
 
 NO_TRIAL = "no trial has finished yet"
 COST_TITLES = {"budget": "budget (units)", "tokens": "tokens", "gpu_seconds": "GPU-seconds"}
@@ -191,8 +192,36 @@ def _cost_lines(run: RunReport) -> list[str]:
     ]
 
 
+def _expected_grid(run: RunReport, cost: RunCost, expected: Forecast) -> Grid:
+    """Return the table of what was expected at launch and what came of it."""
+
+    def span(found: Span, factor: float = 1.0) -> str:
+        low, high = number(found.low * factor), number(found.high * factor)
+        return low if low == high else f"{low} to {high}"
+
+    rows = [
+        ("engine starts", span(expected.engine_starts), number(cost.engine_starts)),
+        ("jobs", span(expected.jobs), number(len(cost.jobs))),
+        (
+            "hours from the first trial to the last",
+            span(expected.wall_seconds, 1 / 3600),
+            number(run.totals["wall_seconds"] / 3600),
+        ),
+    ]
+    if expected.gpu_seconds.high:
+        gpu_hours = (
+            "GPU-hours",
+            span(expected.gpu_seconds, 1 / 3600),
+            number(cost.gpu_seconds.used / 3600),
+        )
+        rows.insert(0, gpu_hours)
+    columns = ("quantity", "expected at launch", "actual")
+    title = f"expected and actual cost (assumed: {'; '.join(expected.assumptions)})"
+    return Grid(title, columns, tuple(rows), frozenset(columns[1:]))
+
+
 def _cost_grids(run: RunReport) -> Iterator[Grid]:
-    """Yield a table of where the time went, and one of the jobs."""
+    """Yield tables of where the time went, of what was expected, and of the jobs."""
     cost = run.cost
     if cost is None:
         return
@@ -212,6 +241,8 @@ def _cost_grids(run: RunReport) -> Iterator[Grid]:
         f"{reused} reused"
     )
     yield Grid(title, columns, tuple(rows), frozenset(columns[1:]))
+    if cost.forecast is not None:
+        yield _expected_grid(run, cost, cost.forecast)
     shown = ("queue", "load", "generate", "idle", "lost")
     names = ("job", "GPUs", "trials", "engine starts", "GPU-hours", "time", *shown)
     jobs = [

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from agenttts.tables.cost import AloneDocument, CostDocument, JobCostDocument
-from agenttts.tables.documents import AgentDocument, Allocation, CutDocument, Document
+from agenttts.tables.documents import (
+    AgentDocument,
+    Allocation,
+    CutDocument,
+    Document,
+    ForecastDocument,
+)
 
 
 class IntervalDocument(Document):
@@ -166,6 +172,7 @@ class RunReportDocument(Document):
         totals: Counts and sums.
         cost: What the run used; None for runs of versions that did not record it.
         jobs: What each job used.
+        forecast: What was expected at launch; None in a run of an older version.
         one_trial_a_job: What the trials would have taken with one trial a job; None if it cannot be
             estimated.
         cut_share: Samples that were cut, by stage.
@@ -190,6 +197,7 @@ class RunReportDocument(Document):
     totals: TotalsDocument
     cost: CostDocument | None
     jobs: list[JobCostDocument]
+    forecast: ForecastDocument | None
     one_trial_a_job: AloneDocument | None
     cut_share: dict[str, CutDocument]
     warnings: list[str]

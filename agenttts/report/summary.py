@@ -193,6 +193,7 @@ class RunReport:
             "totals": {k: _plain(v) for k, v in self.totals.items() if k not in counts},
             "cost": None if self.cost is None else self.cost.document(),
             "jobs": [] if self.cost is None else self.cost.jobs_document(),
+            "forecast": None if self.cost is None else self.cost.forecast_document(),
             "one_trial_a_job": None if self.cost is None else self.cost.alone_document(),
             "cut_share": cut_document(self.cuts),
             "warnings": self.warnings,

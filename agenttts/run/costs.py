@@ -11,6 +11,7 @@ import polars as pl
 
 from agenttts.dispatch.attempts import Attempt, read_attempts
 from agenttts.dispatch.job_starts import JOB_STARTS, JobStart, read_job_starts
+from agenttts.errors import UserError
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState
 from agenttts.run.rows import row_from_json
@@ -21,6 +22,7 @@ from agenttts.tables.cost import (
     cost_alone,
     job_costs,
 )
+from agenttts.tables.forecast import Forecast
 from agenttts.tables.schema import LOST_STATES, TrialRow, TrialSeconds
 from agenttts.trial.phase import read_phase
 from agenttts.trial.result import EXAMPLES_FILE, TrialOutput
@@ -53,7 +55,14 @@ class CostReader:
             job_costs(starts),
             sum(row.reused_tokens for row in rows),
             cost_alone(starts, self._trial_tokens(rows)) if alone else None,
+            self._forecast(),
         )
+
+    def _forecast(self) -> Forecast | None:
+        try:
+            return self._run.record().forecast
+        except UserError:  # a run of an older version, or a damaged file, which others report
+            return None
 
     def _starts(self, live: Collection[str]) -> list[MeasuredStart]:
         directories = [

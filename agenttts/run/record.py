@@ -21,6 +21,7 @@ from agenttts.files.atomic import atomic_write_bytes
 from agenttts.inference.base import ModelConfig
 from agenttts.replies import Thinking
 from agenttts.search.llm.task_description import TaskDescription
+from agenttts.tables.forecast import Forecast
 from agenttts.tasks.loading.report import SourceReport
 
 SCHEMA_NUMBER = 1
@@ -96,6 +97,7 @@ class RunRecord(_Part):
         image_sha256: The digest of the container's image; None without a container.
         compile_cache: Where compiled code is kept between jobs, a path from the run's directory;
             None without a container.
+        forecast: What its trials were expected to cost; None in records of older versions.
         samples: Where samples are stored, a path from the run's directory. An absolute path is
             shared with other runs.
         agent: The language model that the search asks; None if it asks none.
@@ -110,6 +112,7 @@ class RunRecord(_Part):
     version: str
     models: Annotated[dict[str, ModelConfig], AfterValidator(_models)]
     sizes: dict[str, ModelSize] = {}
+    forecast: Forecast | None = None
     container: Container | None
     image_sha256: str | None
     compile_cache: _Place | None

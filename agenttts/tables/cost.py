@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from agenttts.tables.documents import Document
+from agenttts.tables.forecast import Forecast
 
 
 @dataclass(frozen=True)
@@ -260,11 +261,13 @@ class RunCost:
         jobs: What each of its jobs used.
         tokens_reused: Tokens of its trials that were not computed again.
         alone: What one trial a job would have taken; None if that cannot be estimated.
+        forecast: What was expected at launch; None in a run of an older version.
     """
 
     jobs: Sequence[JobCost]
     tokens_reused: int
     alone: AloneCost | None = None
+    forecast: Forecast | None = None
 
     @property
     def engine_starts(self) -> int:
@@ -329,6 +332,10 @@ class RunCost:
         seconds = {k: _rounded(v) for k, v in asdict(self.alone).items() if k.endswith("seconds")}
         counts = {"trials": self.alone.trials, "engine_starts": self.alone.engine_starts}
         return {**counts, **seconds, "assumptions": ALONE_ASSUMPTIONS}
+
+    def forecast_document(self) -> dict[str, Any] | None:
+        """Return the values of a `ForecastDocument`; None if nothing was expected."""
+        return None if self.forecast is None else asdict(self.forecast)
 
 
 class UsedDocument(Document):
