@@ -179,7 +179,7 @@ class _ThreadJob(TrialJob):
         return self._id
 
     def _execute(self, command: list[str]) -> int:
-        trials = self._trials_to_run_here()
+        trials = self._trials_to_run_here(command)
         if trials is not None:
             return self._evaluate(trials)
         if self._setup:
@@ -194,12 +194,12 @@ class _ThreadJob(TrialJob):
             time.sleep(_POLL_S)
         return child.returncode
 
-    def _trials_to_run_here(self) -> TrialCommand | None:
+    def _trials_to_run_here(self, command: list[str]) -> TrialCommand | None:
         """Return the trials of the job if they may run in this process, else None."""
-        program = (sys.executable, *MODULE)
-        if self.command[: len(program)] != program or self._setup or self.env:
+        program = [sys.executable, *MODULE]
+        if command[: len(program)] != program or self._setup or self.env:
             return None
-        trials = TrialCommand.parse(self.command[len(program) :])
+        trials = TrialCommand.parse(command[len(program) :])
         return None if any(map(_has_own_modules, trials.specs)) else trials
 
     def _evaluate(self, trials: TrialCommand) -> int:

@@ -186,7 +186,7 @@ def make_controller(directory: RunDirectory, check: Callable[[], None] | None = 
     check_trials(run, searcher.space, journal)
     scheduler = trial_scheduler(run.directory, run.profile)
     settings = _evaluation_settings(run.profile, scheduler.settle_seconds)
-    workers = Workers(run.directory, journal, run.profile.stays_for)
+    workers = Workers(run.directory, journal, run.profile.stays_for, scheduler.settle_seconds)
     planner = _list_planner(run, builder, workers)
     evaluation = Evaluation(
         run, journal, scheduler, builder, workers, planner, settings, served, check

@@ -12,6 +12,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -48,6 +49,7 @@ from agenttts.run.examples import ExamplesGuard
 from agenttts.run.journal import (
     IN_SHARED_JOB,
     NEVER_SUBMITTED,
+    NOT_TAKEN,
     Journal,
     TrialProgress,
     worker_name,
@@ -199,13 +201,13 @@ class Evaluation:
                 if self._check is not None:
                     self._check()
                 self._workers.write_lists()
+                self._workers.give_signs()
                 self._adopt([t for t in trials if t.row is None])
                 self._collect(trials)
                 if self._table_is_behind:
                     self.write_table()
                 self._keep_off_failed_nodes()
                 waiting = [t for t in trials if t.row is None]
-                self._workers.give_signs()
                 if not waiting or (any_end and len(waiting) < unended):
                     if further and not waiting:
                         self._retire_idle(further)
@@ -230,6 +232,7 @@ class Evaluation:
                 else:
                     trouble = self._still(trouble, error)
             except QueueUnavailable as error:
+                self._workers.give_signs()
                 # Jobs run on meanwhile. Jobs that were submitted without an answer are found by
                 # their batch.
                 log.warning("%s; asking again", error)
@@ -357,6 +360,8 @@ class Evaluation:
             return
         self._look_at_nodes = False
         nodes = self._nodes_to_exclude()
+        if self._scheduler.has_nodes and not self._needed:
+            self._workers.retire_on(nodes)
         unchanged = list(nodes) == state.avoided and state.avoid_failed is None
         # If no other node was left, jobs may run on these after all.
         if unchanged or (self._needed and self._needed <= set(nodes)):
@@ -377,8 +382,10 @@ class Evaluation:
         """Give trials to workers, and submit jobs for others, one array per resource class."""
         live = self._live(waiting)
         free = self._scheduler.capacity(live)
-        if self._builder.stays:  # what is left is given to workers that are free
+        if self._builder.stays or self._planner.one_at_a_time:
             free = min(free, self._settings.max_running - live)
+        if pending := self._workers.without_trials():
+            self._scheduler.cancel(pending)  # they hold places and have nothing to do
         plan = self._planner.plan(due, self._moment(free, further))
         for part in plan.lists:
             if part.worker is not None:
@@ -397,7 +404,7 @@ class Evaluation:
         earlier = [t.earlier_attempts for t in part.trials]
         beside = [[t.planned for t in other] for other in self._beside(part.trials, plan.together)]
         self._builder.members([t.planned for t in part.trials], beside, earlier)
-        self._workers.give(part.worker.progress, part.trials, part.seconds, part.ends_in)
+        self._workers.give(part.worker.progress, part.trials, part.seconds)
 
     def _submit(
         self, gpus: int, lists: Sequence[PlannedList], plan: ListPlan, nodes: tuple[str, ...]
@@ -422,7 +429,7 @@ class Evaluation:
         found = self._start_jobs(batch, requests)
         self._journal.append("submitted", batch=batch, jobs=_by_trial(found, members))
         for part, worker in zip(lists, workers, strict=True):
-            self._workers.submitted(worker, part.ends_in)
+            self._workers.submitted(worker, part.seconds)
 
     def _moment(self, free: int, further: bool) -> Moment:
         return Moment(
@@ -430,6 +437,7 @@ class Evaluation:
             free,
             self._earlier_jobs,
             list(self._journal.state.trials.values()),
+            retiring=self._workers.any_retiring,
             more=further,
             pause_seconds=statistics.median([_PAUSE_S, *self._pauses]),
         )
@@ -444,22 +452,29 @@ class Evaluation:
         return len(jobs.union(self._workers.running()))
 
     def _earlier_jobs(self, trial: TrialProgress) -> set[str]:
-        """Return the job of a trial's last attempt, in which it failed."""
-        attempts = read_attempts(self._run.trial(trial.planned.trial))
-        return {attempts[-1].job_id} if attempts else set()
+        """Return the jobs of a trial's attempts, in which it failed."""
+        if not trial.submissions and not trial.preemptions and not trial.earlier_attempts:
+            return set()  # it has not begun
+        return {a.job_id for a in read_attempts(self._run.trial(trial.planned.trial))}
 
     def retire_workers(self) -> None:
         """End the workers, because nothing more is evaluated; those that do not end are cancelled.
 
-        Raises:
-            QueueUnavailable: The queue gives no answer.
+        If the queue gives no answer, they end by themselves: all trials have ended.
         """
         self._workers.retire_all()
         deadline = time.monotonic() + _RETIRES_WITHIN_S
-        while self._note_workers() and time.monotonic() < deadline:
-            time.sleep(self._settings.poll_seconds)
-        if workers := self._workers.by_job():
-            self._scheduler.cancel(workers)
+        try:
+            while self._note_workers() and time.monotonic() < deadline:
+                time.sleep(self._settings.poll_seconds)
+            if workers := self._workers.running():
+                self._scheduler.cancel(workers)
+        except MissingRequirement as error:
+            log.warning("whether the run's workers have ended is not known: %s", error)
+
+    def signs_meanwhile(self) -> AbstractContextManager[None]:
+        """Let workers know that the controller works while it does something else."""
+        return self._workers.signs_meanwhile()
 
     def _note_workers(self) -> bool:
         """Record which workers have ended; return whether some have not."""
@@ -540,7 +555,7 @@ class Evaluation:
             return
         word = last_word(last, status)
         if last is None and not lives and progress.assigned is not None and self._settled(progress):
-            self._journal.append("lost", trials=[progress.planned.trial], reason=NEVER_SUBMITTED)
+            self._journal.append("lost", trials=[progress.planned.trial], reason=NOT_TAKEN)
             return  # its worker ended before it took the list
         told = status.never_started or (
             word is not None and word.state not in (None, TrialState.COMPLETED)
@@ -692,6 +707,8 @@ class Evaluation:
         """
         state = self._journal.state
         self.release()
+        with suppress(OSError):  # a full disk: they are cancelled all the same
+            self._workers.retire_all()
         # Jobs come first, so that they end even if nothing can be written (e.g. on a full disk).
         self._scheduler.cancel([*_jobs(state.unfinished()), *self._workers.by_job()])
         self._adopt(state.unfinished(), cancel=True)

@@ -11,6 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from agenttts.loop.assignment import Assignment, Policy, ResourceClass, Worker, assign
 from agenttts.loop.idling import worth_keeping
@@ -31,14 +32,12 @@ class PlannedList:
         gpus: GPUs of the job.
         worker: The worker that gets them; None: a job is started for them.
         seconds: How long they are expected to take; 0 if that is not known.
-        ends_in: Seconds until they are expected to end; 0 if that is not known.
     """
 
     trials: tuple[TrialProgress, ...]
     gpus: int
     worker: LiveWorker | None = None
     seconds: float = 0.0
-    ends_in: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ class Moment:
         workers: The workers that have not ended.
         free: How many jobs may be started.
         earlier_jobs: Returns the jobs of a trial's earlier attempts, which did not complete.
+        retiring: Whether a worker has been told to end, so that a place will be free.
         trials: All trials of the run.
         more: Whether further trials are expected after those that are planned.
         pause_seconds: Expected seconds from the end of an iteration to the next trials.
@@ -73,6 +73,7 @@ class Moment:
     free: int
     earlier_jobs: Callable[[TrialProgress], Collection[str]]
     trials: Collection[TrialProgress]
+    retiring: bool = False
     more: bool = True
     pause_seconds: float = 0.0
 
@@ -80,9 +81,14 @@ class Moment:
 class ListPlanner(ABC):
     """Plans lists of trials.
 
-    A trial that has to run alone gets a job of its own, and a trial that was lost with a job does
-    not get the same job again.
+    A trial that has to run alone gets a job of its own, and a trial that failed in a job does not
+    get the same job again. Only idle workers get lists: what is given cannot be taken back.
+
+    Attributes:
+        one_at_a_time: Whether only as many jobs are started as may run at a time.
     """
+
+    one_at_a_time: ClassVar[bool]
 
     @abstractmethod
     def plan(self, due: Sequence[TrialProgress], now: Moment) -> ListPlan:
@@ -100,6 +106,8 @@ class EvenLists(ListPlanner):
         per_job: The most trials of a list.
         gpus: Returns the GPUs that a trial needs.
     """
+
+    one_at_a_time = False
 
     def __init__(self, per_job: int, gpus: Callable[[PlannedTrial], int]) -> None:
         self._per_job = per_job
@@ -148,13 +156,14 @@ class CostLists(ListPlanner):
     costs: RunCosts
     gpus: Callable[[PlannedTrial], int]
     workers: Workers
+    one_at_a_time: ClassVar[bool] = True
     _policy: Policy = field(default_factory=Policy)
 
     def plan(self, due: Sequence[TrialProgress], now: Moment) -> ListPlan:
         by_name = {trial.planned.trial: trial for trial in due}
         alone = [trial for trial in due if trial.alone]
         new = [self._own_job(trial) for trial in alone[: max(0, now.free)]]
-        waiting = len(alone) - len(new)
+        waiting = list(alone[max(0, now.free) :])
         given: list[PlannedList] = []
         retire: set[str] = set()
         for avoided, members in _by_jobs_to_avoid([t for t in due if not t.alone], now).items():
@@ -167,21 +176,45 @@ class CostLists(ListPlanner):
             for part in found.lists:
                 trials = tuple(by_name[name] for name in part.trials)
                 worker = workers[part.worker]
-                given.append(PlannedList(trials, part.gpus, worker, part.seconds, part.ends))
+                # The others wait until that worker is idle, or until something better is found.
+                if worker.state == "idle":
+                    given.append(PlannedList(trials, part.gpus, worker, part.seconds))
             for part in found.new:
                 trials = tuple(by_name[name] for name in part.trials)
-                new.append(PlannedList(trials, part.gpus, None, part.seconds, part.ends))
+                new.append(PlannedList(trials, part.gpus, None, part.seconds))
             for name, reason in found.unfit.items():
                 log.info("%s gets a job of its own: %s", name, reason)
                 if now.free > len(new):
                     new.append(self._own_job(by_name[name]))
+                else:
+                    waiting.append(by_name[name])
             retire |= set(found.retire)
-            waiting += len(found.waiting)
+            waiting += [by_name[name] for name in found.waiting]
+        if waiting and now.free <= len(new) and not now.retiring:
+            given, freed = self._free_a_place(waiting, given, now)
+            retire |= freed
         busy = {part.worker.progress.name for part in given if part.worker is not None}
-        if waiting and now.free <= len(new):
-            retire |= {w.progress.name for w in now.workers if w.state == "idle"}
         lists = (*given, *new)
         return ListPlan(lists, tuple(part.trials for part in lists), tuple(sorted(retire - busy)))
+
+    def _free_a_place(
+        self, waiting: Sequence[TrialProgress], given: list[PlannedList], now: Moment
+    ) -> tuple[list[PlannedList], set[str]]:
+        """Return the lists and a worker to end, so that a trial that waits gets a job.
+
+        An idle worker without a list is ended, else one with too few GPUs for the trial, whose list
+        waits in its place.
+        """
+        listed = {part.worker.progress.name for part in given if part.worker is not None}
+        idle = [w.progress.name for w in now.workers if w.state == "idle"]
+        unused = [name for name in idle if name not in listed]
+        if unused:
+            return given, {unused[0]}
+        most = max(self.gpus(trial.planned) for trial in waiting)
+        for part in given:
+            if part.worker is not None and part.worker.progress.gpus < most:
+                return [p for p in given if p is not part], {part.worker.progress.name}
+        return given, set()
 
     def not_needed(self, now: Moment) -> tuple[str, ...]:
         idle = [worker for worker in now.workers if worker.state == "idle"]
@@ -190,7 +223,7 @@ class CostLists(ListPlanner):
         described = {worker.progress.name: self._described(worker) for worker in idle}
         costs, policy = self.costs.models(), self._current_policy(now)
         classes = self.costs.classes(1, self.workers.waits)
-        others = max((worker.busy_until for worker in now.workers), default=0.0)
+        others = max((worker.busy_for for worker in now.workers), default=0.0)
         return tuple(
             name
             for name, worker in described.items()
@@ -222,10 +255,13 @@ class CostLists(ListPlanner):
         """Return a worker as the rule takes it."""
         worker = live.progress
         usage = self.costs.usage(worker.name)
-        free_in = live.busy_until
+        if live.state == "pending":  # an earlier start's engines have ended with it
+            usage = None
+        free_in = live.busy_for
         if live.state == "pending":
-            waits = self.costs.queue_seconds(self.workers.waits)
-            free_in = max(free_in, waits - live.waits_for)
+            # A job that has waited for long is expected to wait for half as long again.
+            waits = self.costs.queue_seconds(self.workers.waits) - live.waits_for
+            free_in += max(waits, live.waits_for / 2, 1.0) + self.costs.basis.boot_seconds
         return Worker(
             worker.name,
             worker.gpus,

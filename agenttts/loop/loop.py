@@ -210,7 +210,7 @@ class Controller:
         total = initial + self._settings.iterations * size
         while True:
             known = self._known()
-            searched = self._searched()
+            searched = self._proposed()
             under_way = [p for p in searched if p.planned.trial not in known]
             if not any(p.row for p in under_way):
                 at_once = size if len(searched) >= initial else initial
@@ -218,7 +218,7 @@ class Controller:
                 under_way += self._propose_some(room, first)
                 if not under_way:
                     return
-                more = len(self._searched()) < total
+                more = len(self._proposed()) < total
                 self._evaluation.evaluate(under_way, more=more, any_end=True)
             ended = [p for p in under_way if p.row is not None]
             self._searcher.tell([_result(p) for p in ended])
@@ -229,14 +229,15 @@ class Controller:
         """Propose up to ``room`` trials; return them."""
         planned: list[TrialProgress] = []
         while len(planned) < room:
-            position = len(self._searched())
+            position = len(self._proposed())
             iteration, left = self._iteration_at(position, first)
-            proposals = self._searcher.propose(min(room - len(planned), left))
+            with self._evaluation.signs_meanwhile():
+                proposals = self._searcher.propose(min(room - len(planned), left))
             if not proposals:
                 log.info("every allocation of the space has been tried")
                 break
             self._plan(iteration, proposals)
-            planned += self._searched()[position:]
+            planned += self._proposed()[position:]
         return planned
 
     def _iteration_at(self, position: int, first: int) -> tuple[int, int]:
@@ -394,6 +395,10 @@ class Controller:
             self._evaluation.evaluate(trials, more=False, further=further)
         return trials
 
+    def _proposed(self) -> list[TrialProgress]:
+        """Return the trials of the search, without that of its recommendation."""
+        return [p for p in self._searched() if p.planned.source != RECOMMENDED_SOURCE]
+
     def _trials_from(self, source: str) -> list[TrialProgress]:
         trials = self._journal.state.trials.values()
         return [p for p in trials if p.planned.source == source]
@@ -409,7 +414,9 @@ class Controller:
         return [recommended, *(t.allocation for t in ranked if t.allocation != recommended)]
 
     def _propose(self, iteration: int, size: int) -> list[TrialProgress]:
-        self._plan(iteration, self._searcher.propose(size))
+        with self._evaluation.signs_meanwhile():
+            proposals = self._searcher.propose(size)
+        self._plan(iteration, proposals)
         return self._trials_of(iteration)
 
     def _plan(self, iteration: int, proposals: Sequence[Proposal], what: str = "") -> None:
@@ -440,7 +447,8 @@ class Controller:
         self, iteration: int, trials: Sequence[TrialProgress], *, final: bool = False
     ) -> None:
         """Tell the searcher results; after ``final`` it recommends only tried allocations."""
-        self._searcher.tell([_result(progress) for progress in trials])
+        with self._evaluation.signs_meanwhile():
+            self._searcher.tell([_result(progress) for progress in trials])
         self._write_told(iteration, final=final)
 
     def _write_told_results(self, trials: Sequence[TrialProgress], first: int) -> None:
@@ -452,7 +460,7 @@ class Controller:
         """
         told = before = self._journal.state.told
         known = self._known() | {p.planned.trial for p in trials}
-        searched = [p.planned.trial for p in self._searched()]
+        searched = [p.planned.trial for p in self._proposed()]
         # Iterations are over in their order.
         position = 0
         while position < len(searched):
@@ -475,7 +483,7 @@ class Controller:
     def _stop_if_the_last_failed(self) -> None:
         """Raise `RunFailed` if all of the last trials failed, as after an iteration."""
         known, size = self._known(), self._settings.batch_size
-        ended = [p for p in self._searched() if p.planned.trial in known]
+        ended = [p for p in self._proposed() if p.planned.trial in known]
         if len(ended) >= max(size, self._searcher.initial_batch):
             self._stop_if_all_failed(ended[-1].planned.iteration, ended[-size:])
 

@@ -7,14 +7,17 @@ since when, is kept in memory only; a new controller begins with cautious values
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import JobStatus, JobTrial
+from agenttts.dispatch.job_starts import read_job_starts
 from agenttts.dispatch.node.mailbox import GivenList, Mailbox
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal, TrialProgress, WorkerProgress
@@ -25,6 +28,8 @@ _SIGN_S = 20.0
 """Most seconds between two signs to a worker that waits."""
 _SIGNS = 4
 """Signs that a worker gets at least in the time that it stays without one."""
+_UNKNOWN_S = 60.0
+"""Seconds that a list is assumed to take if nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +40,17 @@ class LiveWorker:
         progress: What the journal says.
         state: ``pending``: in the queue; ``busy``: it has trials; ``idle``: it waits for a list.
         runs_for: Seconds since its job started; 0 while it is pending.
-        waits_for: Seconds since its job was submitted, while it is pending; else since it became
-            idle, while it is idle.
-        busy_until: Seconds from now until its trials are expected to end; 0 if it has none.
+        waits_for: Seconds since its job was submitted or requeued, while it is pending; else since
+            it became idle, while it is idle.
+        busy_for: Seconds from now until its trials are expected to end; 0 if it has none. Where
+            that is not known or overdue, it is an estimate that grows.
     """
 
     progress: WorkerProgress
     state: Literal["pending", "busy", "idle"]
     runs_for: float = 0.0
     waits_for: float = 0.0
-    busy_until: float = 0.0
+    busy_for: float = 0.0
 
 
 @dataclass
@@ -52,24 +58,28 @@ class _Sight:
     """What was seen of a worker; moments are of the monotonic clock.
 
     Attributes:
-        submitted: When its job was submitted.
-        watched: Whether this controller has seen it pending, or has submitted it.
+        submitted: When its job was submitted or requeued.
+        seconds: How long its lists take once its job runs; None if that is not known.
         started: When its job started; None while it is pending.
+        busy_since: Since when it has trials: since its start, or since it was given a list.
         idle_since: Since when it waits for a list; None while it has trials.
-        ends: When its trials are expected to end; None if that is not known.
-        signed: When it was last given a sign.
+        signed: When it was last given a sign, since it has been idle.
         retired: Whether it was told to end.
         ending: Whether its program has ended.
+        ended_since: Since when the queue says that its job has ended.
+        node: Its node; '' if it is not known.
     """
 
     submitted: float
-    watched: bool = False
+    seconds: float | None = None
     started: float | None = None
+    busy_since: float | None = None
     idle_since: float | None = None
-    ends: float | None = None
     signed: float | None = None
     retired: bool = False
     ending: bool = False
+    ended_since: float | None = None
+    node: str = ""
 
 
 @dataclass
@@ -80,13 +90,14 @@ class Workers:
         run: The run's directory.
         journal: The run's journal.
         stays_for: Seconds that a worker stays without a sign.
-        waits: Seconds in the queue of the workers that have started, in order. Only those that this
-            controller has seen pending.
+        settle_seconds: How long the queue must say that a job has ended before it counts as ended.
+        waits: Seconds in the queue of the workers that this controller has seen to start, in order.
     """
 
     run: RunDirectory
     journal: Journal
     stays_for: float
+    settle_seconds: float = 0.0
     waits: list[float] = field(default_factory=list)
     _seen: dict[str, _Sight] = field(default_factory=dict)
 
@@ -112,10 +123,19 @@ class Workers:
         workers = self.by_job()
         now = time.monotonic()
         busy = {trial.job_id for trial in self.journal.state.unfinished()}
+        ended = []
         for job, worker in workers.items():
-            if job in statuses:
-                self._note(self._sight(worker), statuses[job], job in busy, now)
-        ended = [workers[job].name for job in workers if job in statuses and statuses[job].ended]
+            if job not in statuses:
+                continue
+            sight = self._sight(worker)
+            self._note(worker, sight, statuses[job], job in busy, now)
+            if not statuses[job].ended:
+                sight.ended_since = None
+                continue
+            # A queue may not list a job for a moment, e.g. right after its submission.
+            sight.ended_since = now if sight.ended_since is None else sight.ended_since
+            if now - sight.ended_since >= self.settle_seconds:
+                ended.append(worker.name)
         if ended:
             self.journal.append("workers_ended", workers=ended)
         for name in ended:
@@ -125,25 +145,42 @@ class Workers:
         if worker.name not in self._seen:
             now, age = time.monotonic(), 0.0
             if worker.since is not None:
-                since = datetime.fromisoformat(worker.since)
-                age = max(0.0, (datetime.now(UTC) - since).total_seconds())
-            self._seen[worker.name] = _Sight(submitted=now - age)
+                age = _seconds_since(worker.since)
+            retired = self._mailbox(worker).is_retired
+            self._seen[worker.name] = _Sight(submitted=now - age, retired=retired)
         return self._seen[worker.name]
 
-    def _note(self, sight: _Sight, status: JobStatus, busy: bool, now: float) -> None:
+    def _note(
+        self, worker: WorkerProgress, sight: _Sight, status: JobStatus, busy: bool, now: float
+    ) -> None:
         sight.ending = status.ended or status.completing
         if status.pending:
-            sight.watched, sight.started = True, None
+            if sight.started is not None:  # it was requeued
+                sight.submitted, sight.started, sight.seconds = now, None, None
+            sight.busy_since = sight.idle_since = None
             return
+        sight.node = status.node or sight.node
         if sight.started is None:
-            # Of a job that started before this controller, the start is not known.
-            sight.started = now if sight.watched else sight.submitted
-            if sight.watched:
-                self.waits.append(now - sight.submitted)
+            self._note_start(worker, sight, now)
         if busy:
-            sight.idle_since = None
+            sight.idle_since = sight.signed = None
+            sight.busy_since = sight.busy_since or now
         elif sight.idle_since is None:
-            sight.idle_since, sight.ends = now, None
+            sight.idle_since, sight.busy_since, sight.seconds = now, None, None
+
+    def _note_start(self, worker: WorkerProgress, sight: _Sight, now: float) -> None:
+        """Take note that a worker runs, with the times that its job has recorded."""
+        records = read_job_starts(self.run.worker(worker.name))
+        if records and records[-1].finished is None:
+            sight.started = now - _seconds_since(records[-1].started)
+            sight.node = sight.node or records[-1].node
+            waited = records[-1].waited_since
+            if waited is not None:
+                began = datetime.fromisoformat(records[-1].started)
+                since = datetime.fromisoformat(waited)
+                self.waits.append(max(0.0, (began - since).total_seconds()))
+        else:  # its record may not be visible yet
+            sight.started = now
 
     def live(self) -> list[LiveWorker]:
         """Return the workers that may be given lists, in the order of their names."""
@@ -153,16 +190,17 @@ class Workers:
             sight = self._sight(worker)
             if sight.retired or sight.ending:
                 continue
-            busy_until = max(0.0, (sight.ends or now) - now)
             if sight.started is None:
                 waits = now - sight.submitted
-                found.append(LiveWorker(worker, "pending", 0.0, waits, busy_until))
-                continue
-            runs_for = now - sight.started
-            if sight.idle_since is None:
-                found.append(LiveWorker(worker, "busy", runs_for, 0.0, busy_until))
+                left = _UNKNOWN_S if sight.seconds is None else sight.seconds
+                found.append(LiveWorker(worker, "pending", 0.0, waits, left))
+            elif sight.idle_since is None:
+                took = now - (sight.busy_since or now)
+                left = _left(sight.seconds, took)
+                found.append(LiveWorker(worker, "busy", now - sight.started, 0.0, left))
             else:
-                found.append(LiveWorker(worker, "idle", runs_for, now - sight.idle_since))
+                waits = now - sight.idle_since
+                found.append(LiveWorker(worker, "idle", now - sight.started, waits))
         return sorted(found, key=lambda live: live.progress.name)
 
     def submitted(self, worker: str, seconds: float) -> None:
@@ -170,10 +208,32 @@ class Workers:
 
         Args:
             worker: Its name.
-            seconds: How long its first trials are expected to take, from now.
+            seconds: How long its first trials take once it runs; 0 if that is not known.
         """
-        now = time.monotonic()
-        self._seen[worker] = _Sight(submitted=now, watched=True, ends=now + seconds)
+        self._seen[worker] = _Sight(submitted=time.monotonic(), seconds=seconds or None)
+
+    def without_trials(self) -> list[str]:
+        """Return the jobs of workers that wait in the queue and have no trial left.
+
+        Such a worker was requeued while it was idle.
+        """
+        busy = {trial.job_id for trial in self.journal.state.unfinished()}
+        return [
+            job
+            for job, worker in self.by_job().items()
+            if job not in busy and self._sight(worker).started is None
+        ]
+
+    @property
+    def any_retiring(self) -> bool:
+        """Whether a worker was told to end and has not ended."""
+        sights = (self._sight(worker) for worker in self.by_job().values())
+        return any(sight.retired and not sight.ending for sight in sights)
+
+    def retire_on(self, nodes: Collection[str]) -> None:
+        """End the workers on nodes that failed; they take no further list."""
+        workers = self.journal.state.workers.values()
+        self.retire([worker.name for worker in workers if self._sight(worker).node in nodes])
 
     def give_signs(self) -> None:
         """Tell the workers that wait that the controller works.
@@ -199,7 +259,6 @@ class Workers:
         worker: WorkerProgress,
         trials: Sequence[TrialProgress],
         seconds: float = 0.0,
-        ends_in: float = 0.0,
     ) -> None:
         """Give a worker a list; the event is on disk before the list.
 
@@ -207,7 +266,6 @@ class Workers:
             worker: The worker.
             trials: The trials, whose specs are written.
             seconds: How long they are expected to take; 0 if that is not known.
-            ends_in: Seconds until they are expected to end; 0 if that is not known.
         """
         names = [t.planned.trial for t in trials]
         attempts = {name: len(read_attempts(self.run.trial(name))) for name in names}
@@ -216,7 +274,8 @@ class Workers:
         )
         self._write_list(worker)
         sight = self._sight(worker)
-        sight.idle_since, sight.ends = None, time.monotonic() + ends_in
+        sight.idle_since = sight.signed = None
+        sight.busy_since, sight.seconds = time.monotonic(), seconds or None
 
     def write_lists(self) -> None:
         """Write the lists that an earlier controller recorded and may not have written."""
@@ -243,5 +302,40 @@ class Workers:
         """End all workers when they have nothing to do."""
         self.retire(list(self.journal.state.workers))
 
+    @contextmanager
+    def signs_meanwhile(self) -> Iterator[None]:
+        """Give signs while the controller does something that may take long.
+
+        The caller changes neither the journal nor the workers meanwhile.
+        """
+        over = threading.Event()
+
+        def give() -> None:
+            while not over.wait(_SIGN_S / 2):
+                try:
+                    self.give_signs()
+                except OSError as error:  # the next sign may succeed
+                    log.warning("no sign could be given to workers: %s", error)
+
+        thread = threading.Thread(target=give, name="signs", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
     def _mailbox(self, worker: WorkerProgress) -> Mailbox:
         return Mailbox(self.run.worker(worker.name))
+
+
+def _left(expected: float | None, took: float) -> float:
+    """Return the expected seconds until a list ends that has taken ``took`` seconds."""
+    left = (_UNKNOWN_S if expected is None else expected) - took
+    # What takes longer than expected is expected to take half as long again.
+    return max(left, took / 2, 1.0)
+
+
+def _seconds_since(moment: str) -> float:
+    """Return the seconds since a moment (ISO 8601); 0 if another host's clock is ahead."""
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())

@@ -27,11 +27,12 @@ from agenttts.space import Allocation
 log = logging.getLogger(__name__)
 
 NEVER_SUBMITTED = "never submitted"
+NOT_TAKEN = "its worker ended before it took the list"
 IN_SHARED_JOB = "in a job of several trials"
 PREEMPTED = "PREEMPTED"
 TIMEOUT = "TIMEOUT"
 # Reasons for which a job is lost without a failure.
-_NO_FAILURE = (NEVER_SUBMITTED, PREEMPTED, TIMEOUT, IN_SHARED_JOB)
+_NO_FAILURE = (NEVER_SUBMITTED, NOT_TAKEN, PREEMPTED, TIMEOUT, IN_SHARED_JOB)
 
 
 class DamagedJournal(UserError):
@@ -189,9 +190,10 @@ class RunState:
 
         Trials of iterations that the searcher has been told of stay as they are.
         """
+        known = {trial for trials in self.tells for trial in trials}
         for trial, progress in self.trials.items():
             cut_off = progress.row is not None and progress.row.get("state") == "CANCELLED"
-            if cut_off and progress.planned.iteration >= self.told:
+            if cut_off and progress.planned.iteration >= self.told and trial not in known:
                 self.trials[trial] = TrialProgress(
                     progress.planned, earlier_attempts=progress.earlier_attempts
                 )

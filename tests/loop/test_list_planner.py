@@ -91,7 +91,7 @@ def test_every_trial_is_in_one_list_at_most_and_fits_there(planner, trials, work
     assert set(listed) <= {t.planned.trial for t in trials}
     new = [part for part in plan.lists if part.worker is None]
     assert len(new) <= free
-    if free >= len(trials):
+    if free >= len(trials) and all(worker.state == "idle" for worker in workers):
         assert len(listed) == len(trials), "nothing waits while jobs may be started"
     for part in plan.lists:
         assert all(part.gpus >= gpus(t.planned) for t in part.trials)
@@ -99,6 +99,7 @@ def test_every_trial_is_in_one_list_at_most_and_fits_there(planner, trials, work
             assert len(part.trials) == 1
             assert part.worker is None, "a job of its own"
         if part.worker is not None:
+            assert part.worker.state == "idle"
             assert part.worker.progress.gpus >= part.gpus or part.gpus == part.worker.progress.gpus
             assert not (failed and part.worker.progress.name == "w0"), "not where it failed"
     given_to = {part.worker.progress.name for part in plan.lists if part.worker is not None}
@@ -127,7 +128,6 @@ def test_a_worker_that_is_warm_gets_the_trials(cost_lists):
     assert part.worker is not None
     assert part.worker.progress.name == "w0"
     assert part.seconds > 0
-    assert part.ends_in >= part.seconds
 
 
 def test_a_list_that_does_not_fit_the_time_limit_goes_elsewhere(cost_lists):
@@ -155,3 +155,33 @@ def test_a_worker_that_has_idled_for_long_ends(cost_lists):
     """Its idling would cost more than starting its engines again."""
     assert cost_lists.not_needed(moment(live("w0", waits_for=10.0))) == ()
     assert cost_lists.not_needed(moment(live("w0", waits_for=3600.0))) == ("w0",)
+
+
+def test_a_busy_worker_gets_no_list_and_an_idle_one_is_preferred(cost_lists):
+    due = [trial(0, ("weak", 1), ("weak", 2))]
+    busy = live("w0", "busy", count=1, busy_for=1.0)
+    assert cost_lists.plan(due, moment(busy, free=0)).lists == (), "it waits for it"
+    [part] = cost_lists.plan(due, moment(busy, live("w1", count=1), free=0)).lists
+    assert part.worker is not None
+    assert part.worker.progress.name == "w1"
+
+
+def test_a_large_trial_gets_a_place_although_small_ones_keep_coming(cost_lists):
+    """All places are taken by workers that it does not fit."""
+    due = [trial(0, ("strong", 1), ("strong", 1)), trial(1, ("weak", 1), ("weak", 1))]
+    plan = cost_lists.plan(due, moment(live("w0", count=1), free=0))
+    assert (plan.lists, plan.retire) == ((), ("w0",))
+    retiring = replace(moment(live("w1", count=1), free=0), retiring=True)
+    plan = cost_lists.plan(due, retiring)
+    assert plan.retire == (), "one place is enough"
+    assert [t.planned.trial for part in plan.lists for t in part.trials] == ["t0001"]
+
+
+def test_a_trial_goes_to_none_of_the_jobs_in_which_it_failed(cost_lists):
+    due = [trial(0, ("weak", 1), ("weak", 2))]
+    now = replace(
+        moment(live("w0"), live("w1"), live("w2")), earlier_jobs=lambda _: {"job-w0", "job-w2"}
+    )
+    [part] = cost_lists.plan(due, now).lists
+    assert part.worker is not None
+    assert part.worker.progress.name == "w1"

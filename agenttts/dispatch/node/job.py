@@ -98,6 +98,9 @@ class TrialJob:
     _next_list = 0.0
     _ends_at = math.inf
     _last_sign = ""
+    _closing = False
+    _earlier_lists = 1
+    _idle_since: float | None = None
     _log_start = _oom_kills = 0
 
     def __init__(
@@ -162,18 +165,29 @@ class TrialJob:
         return {**self.__dict__, "_child": None, "_records": None, "_locks": {}}
 
     def __call__(self) -> str:
-        """Run the trials that are not complete; return the state in which they ended."""
+        """Run the trials that are not complete; return the state in which they ended.
+
+        A worker that is started again goes through its lists in their order.
+        """
         self._records = None
+        # Moments of the node's clock, which another start of the job does not share.
         self._ends_at = time.monotonic() + self.limit_seconds - self.grace_seconds
-        self._mailbox, self._list_number = Mailbox(self.directory), 0
-        trials = list(self.all_trials)
-        while self.linger_seconds and (more := self._mailbox.read(self._list_number + 1)):
-            self._list_number += 1  # a list from before this start of the job
-            trials = list({trial.directory: trial for trial in [*trials, *more.trials]}.values())
+        self._next_list, self._closing = 0.0, False
+        self._idle_since, self._last_sign = None, ""
+        self._mailbox = Mailbox(self.directory)
+        self._list_number, self._earlier_lists = 0, 1
+        while self._mailbox.read(self._earlier_lists) is not None:
+            self._earlier_lists += 1
         self._locks = {}
         attempts = self._attempts  # the job has started
         try:
-            due = self._due(trials)
+            due = self._due(self.all_trials)
+            while not due and self.linger_seconds:
+                given = self._mailbox.read(self._list_number + 1)
+                if given is None:
+                    break
+                due = self._due(given.trials)
+                self._list_number += 1
             return self._run(due) if due else attempts.outcome()
         finally:
             attempts.close()
@@ -181,10 +195,16 @@ class TrialJob:
                 self._release(trial)
 
     def _due(self, trials: Iterable[JobTrial]) -> list[JobTrial]:
-        """Return the trials that have to be run, and take their locks."""
+        """Return the trials that have to be run, and take their locks.
+
+        A trial of the job that is neither run nor complete, nor another job's, gets a record.
+        """
         me = LockHolder(self._job_id(), _node(), now(), queue_job() is not None)
         due: list[JobTrial] = []
         for trial in trials:
+            if trial in self._locks:  # it was taken before an error of the file system
+                due.append(trial)
+                continue
             if self._is_of_another_job(trial):
                 continue
             lock = ExitStack()
@@ -198,18 +218,32 @@ class TrialJob:
             self._locks[trial] = lock
             if self._is_due(trial):
                 due.append(trial)
-            else:
-                self._release(trial)
+                continue
+            self._release(trial)
+            if self._goes_on and self._ended_at_time_limit(trial):
+                self._attempts.start([trial], log_size(self.directory / LOG_FILE))
+                self._attempts.finish(trial, _TOO_LONG)
         return due
+
+    def _ended_at_time_limit(self, trial: JobTrial) -> bool:
+        """Return whether a trial's last attempt ended at the time limit, and none may follow."""
+        attempts = self._counted_attempts(trial)
+        ended = bool(attempts) and attempts[-1].stopped == "time limit"
+        return ended and read_result(trial.directory) is None
 
     def _release(self, trial: JobTrial) -> None:
         """Release a trial's lock."""
         self._locks.pop(trial, ExitStack()).close()
 
     def _is_of_another_job(self, trial: JobTrial) -> bool:
-        """Return whether a trial that this job once had has been given to another job since."""
+        """Return whether a trial that this job had before was given to another job since.
+
+        The question arises for lists from before this start of the job.
+        """
+        if not self._goes_on or self._list_number >= self._earlier_lists:
+            return False
         jobs = [attempt.job_id for attempt in read_attempts(trial.directory)]
-        return self._goes_on and self._job_id() in jobs and jobs[-1] != self._job_id()
+        return self._job_id() in jobs and jobs[-1] != self._job_id()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
         """Stop the command; return the job to requeue, or None if it must not go on.
@@ -272,9 +306,18 @@ class TrialJob:
                 end = AttemptEnd(stopped="preflight", problem=problem, node=_node())
                 self._attempts.finish_all(blame(end), "preflight")
             else:
-                command = [part.replace(SCRATCH, str(scratch)) for part in self.command]
+                command = [part.replace(SCRATCH, str(scratch)) for part in self._command_of(trials)]
                 self._run_command(command)
         return self._attempts.outcome()
+
+    def _command_of(self, trials: Iterable[JobTrial]) -> list[str]:
+        """Return the command with the spec files of these trials in place of the job's."""
+        if not self._goes_on:
+            return list(self.command)
+        own = set(map(str, self._specs(self.all_trials)))
+        if own.isdisjoint(self.command):
+            return list(self.command)
+        return [*(p for p in self.command if p not in own), *map(str, self._specs(trials))]
 
     def _begin(self, trials: list[JobTrial]) -> None:
         """Record that trials begin."""
@@ -283,7 +326,7 @@ class TrialJob:
         self._log_start = log_size(self.directory / LOG_FILE)
         self._oom_kills = oom_kills()
         self._attempts.start(trials, self._log_start)
-        self._idle_since: float | None = None
+        self._idle_since = None
 
     def _next_trials(self) -> list[JobTrial] | None:
         """Take the next list of the mailbox, if the trials of the last one have ended.
@@ -296,6 +339,18 @@ class TrialJob:
         """
         if self._attempts.open:
             return []
+        try:
+            due = self._take_list()
+        except OSError as error:
+            if not passing_trouble(error):
+                raise
+            return []  # it is tried again
+        if due:
+            self._begin(due)
+        return due
+
+    def _take_list(self) -> list[JobTrial] | None:
+        """Return the trials of the next list that have to be run; None if the job has to end."""
         moment = time.monotonic()
         sign = self._mailbox.sign
         if self._idle_since is None or sign != self._last_sign:
@@ -306,10 +361,8 @@ class TrialJob:
             return None if over or self._mailbox.is_retired else []
         if moment + given.seconds > self._ends_at:
             return None
-        self._list_number += 1
         due = self._due(given.trials)
-        if due:
-            self._begin(due)
+        self._list_number += 1
         return due
 
     def _node_problem(self, scratch: Path) -> str | None:
@@ -368,6 +421,7 @@ class TrialJob:
         trials = self._next_trials()
         with suppress(BrokenPipeError):  # the command has ended, which `_execute` sees
             if trials is None:
+                self._closing = True
                 child.stdin.close()
             elif trials:
                 child.stdin.write(TrialCommand.line(self._specs(trials)))
@@ -415,7 +469,8 @@ class TrialJob:
             return
         shortest = min(self.limits.start_seconds, self.limits.stall_seconds)
         self._next_look = moment + min(_LOOK_S, shortest / 10)
-        if not self._attempts.open:  # a worker that waits for a list need not make progress
+        # A worker that waits for a list need not make progress, but it has to end when told to.
+        if not self._attempts.open and not self._closing:
             self._watch = Watch(self.limits, moment)
             return
         overrun = self._watch.look(self._sight.take(), moment)
@@ -516,6 +571,11 @@ class TrialJob:
             time.sleep(0.05)
         if child.poll() is None:
             child.kill()
+
+
+_TOO_LONG = Verdict(
+    TrialState.TIMEOUT, False, False, "it reached the time limit as often as max_timeouts allows"
+)
 
 
 class _LimitPassed(Exception):
