@@ -297,6 +297,8 @@ class Estimates:
 
     def _throughput(self, model: str) -> Throughput:
         size = self.sizes[model]
+        if not size.loads:
+            return Throughput(size, UNKNOWN_GPU)  # of a server's model, nothing is known
         return Throughput(size, self.gpu if size.gpus else CPU)
 
     def _expected_start(self, model: str, earlier: int | None = None) -> float:

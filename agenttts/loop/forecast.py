@@ -99,6 +99,7 @@ def _span(values: Sequence[float]) -> Span:
 
 def _assumptions(basis: CostBasis) -> tuple[str, ...]:
     gpus = any(size.gpus for size in basis.sizes.values())
+    elsewhere = any(not size.loads for size in basis.sizes.values())
     kind = basis.gpu_name.upper() if basis.gpu_name else "A100 (the profile names no known GPU)"
     queue = f"0 to {QUEUE_SECONDS:.0f} s in the queue a job" if basis.queued else "no queue"
     rates = (
@@ -110,6 +111,7 @@ def _assumptions(basis: CostBasis) -> tuple[str, ...]:
         "allocations drawn at random from those within the budget",
         "every prompt and sample as long as the stage's prompt_tokens and decode_tokens",
         *([f"GPU: {kind}"] if gpus else []),
+        *(["models without GPU jobs as fast as on one A100"] if elsewhere else []),
         rates,
         queue,
         f"at worst engine starts {_SLOWER_STARTS:g} and samples {_SLOWER_DRAWS:g} times as long "
