@@ -33,7 +33,7 @@ from agenttts.inference.base import (
 )
 from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
-from agenttts.trial.command import MODULE, TrialCommand
+from agenttts.trial.command import MODULE, AskedQuestion, TrialCommand
 from agenttts.trial.run import run_trials
 from agenttts.trial.spec import TrialSpec
 
@@ -218,9 +218,13 @@ class _ThreadJob(TrialJob):
                 ended=lambda _: self._finish_ended(),
             )
 
-    def _further_lists(self) -> Iterator[Sequence[Path]]:
-        """Yield the lists of the mailbox, as spec files, while the job stays."""
-        while self.linger_seconds and (due := self._next_trials()) is not None:
+    def _further_lists(self) -> Iterator[Sequence[Path] | AskedQuestion]:
+        """Yield the lists of the mailbox, as spec files, and questions, while the job stays."""
+        while self.linger_seconds:
+            if (question := self._next_question()) is not None:
+                yield question
+            if (due := self._next_trials()) is None:
+                return
             self._check()
             self._finish_ended()  # of a trial whose end could not be recorded when it ended
             if due:

@@ -100,7 +100,8 @@ class Request:
 
     ``content`` is a rendered prompt: chat messages or, for completions, plain text. ``stop`` ends a
     completion. ``template_args`` are for the chat template. ``keep_special`` keeps special tokens
-    in the text, except the end token.
+    in the text, except the end token. ``schema`` is the JSON schema of the samples, for engines
+    that can enforce it.
     """
 
     content: str | tuple[Message, ...]
@@ -109,6 +110,7 @@ class Request:
     stop: tuple[str, ...] = ()
     template_args: Mapping[str, object] = field(default_factory=dict)
     keep_special: bool = False
+    schema: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)

@@ -261,6 +261,32 @@ class Sampler:
         """Return whether the model's engine is loaded; it may be asleep."""
         return self._engines.is_loaded(self._models[model_name])
 
+    def load(self, model: ModelConfig) -> None:
+        """Have a model's engine loaded and awake.
+
+        Raises:
+            EngineError: The model cannot be loaded.
+        """
+        self._loaded_engine(model)
+
+    def generate(self, model: ModelConfig, requests: Sequence[Request]) -> list[Completion]:
+        """Generate samples that are not stored, with the engine of any model.
+
+        The observer is told the seconds of the call, and that it computed nothing for trials.
+
+        Raises:
+            EngineError: The model cannot be loaded or run.
+        """
+        engine = self._loaded_engine(model)
+        started = time.monotonic()
+        try:
+            return engine.generate(requests)
+        except EngineError:
+            self._engines.drop(model)  # its state is unknown
+            raise
+        finally:
+            self._observer.called((), time.monotonic() - started)
+
     def close(self) -> None:
         """Store what was drawn and end the engine; may be called twice."""
         self._store.flush()
@@ -439,6 +465,13 @@ class Sampler:
             seconds = time.monotonic() - started
             self.totals[model_name].load_seconds += seconds
             self._observer.loaded(seconds)
+
+    def _loaded_engine(self, model: ModelConfig) -> Engine:
+        started = time.monotonic()
+        try:
+            return self._engines.get(model)
+        finally:
+            self._observer.loaded(time.monotonic() - started)
 
     def _count(self, model_name: str, result: DrawResult, *, new_prompt: bool) -> None:
         total = self.totals[model_name]

@@ -136,6 +136,7 @@ class VLLMEngine:
                         seed=seed,
                         stop=list(request.stop) or None,
                         skip_special_tokens=not request.keep_special,
+                        **_structured(request),
                     )
                 )
         if not inputs:
@@ -194,6 +195,15 @@ def _sample(output: Any) -> Sample:
     """Return the sample of a finished request of vLLM."""
     [sample] = output.outputs
     return Sample(sample.text, len(sample.token_ids), sample.finish_reason or "length")
+
+
+def _structured(request: Request) -> dict[str, Any]:
+    """Return the sampling parameters that hold a sample to the request's JSON schema."""
+    if request.schema is None:
+        return {}
+    from vllm.sampling_params import StructuredOutputsParams
+
+    return {"structured_outputs": StructuredOutputsParams(json=dict(request.schema))}
 
 
 @dataclass(frozen=True)

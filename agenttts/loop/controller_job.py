@@ -15,10 +15,12 @@ from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service_job import RestartedJob, end_with_runner
+from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import AgentTTSError, RunFailed, UserError
 from agenttts.files.trouble import PATIENCE_S, FilePatience
 from agenttts.inference.compaction import compact
 from agenttts.inference.endpoint_options import key_variables
+from agenttts.loop.answering import IdleWorkers
 from agenttts.loop.evaluation import Evaluation, EvaluationSettings
 from agenttts.loop.job_builder import JobBuilder
 from agenttts.loop.list_planner import CostLists, EvenLists, ListPlanner
@@ -34,7 +36,7 @@ from agenttts.search.base import Searcher
 from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
 from agenttts.serving.lifecycle import ServedModel
-from agenttts.serving.served_model import served_model
+from agenttts.serving.served_model import served_model, through_workers
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec
 
@@ -179,14 +181,23 @@ def make_controller(directory: RunDirectory, check: Callable[[], None] | None = 
             run.cache.directory.mkdir(parents=True, exist_ok=True)
     journal = Journal(directory.journal_file)
     transcript = Transcript(directory.transcript_file)
-    served = served_model(run, transcript, lambda: journal.state.avoided)
-    searcher = _searcher(run, transcript, served)
+    scheduler = trial_scheduler(run.directory, run.profile)
+    workers = Workers(run.directory, journal, run.profile.stays_for, scheduler.settle_seconds)
+    idle = IdleWorkers(
+        run.directory,
+        workers,
+        scheduler,
+        run.record.models,
+        time_limit=minutes(run.profile.trial.time) * 60 - run.profile.grace_seconds,
+        poll_seconds=run.profile.poll_seconds,
+        check=check,
+    )
+    served = served_model(run, transcript, lambda: journal.state.avoided, idle)
+    searcher = _searcher(run, transcript, served, idle)
     builder = JobBuilder(run)
     check_models(run)
     check_trials(run, searcher.space, journal)
-    scheduler = trial_scheduler(run.directory, run.profile)
     settings = _evaluation_settings(run.profile, scheduler.settle_seconds)
-    workers = Workers(run.directory, journal, run.profile.stays_for, scheduler.settle_seconds)
     planner = _list_planner(run, builder, workers)
     evaluation = Evaluation(
         run, journal, scheduler, builder, workers, planner, settings, served, check
@@ -197,7 +208,9 @@ def make_controller(directory: RunDirectory, check: Callable[[], None] | None = 
     )
 
 
-def _searcher(run: Run, transcript: Transcript, served: ServedModel | None) -> Searcher:
+def _searcher(
+    run: Run, transcript: Transcript, served: ServedModel | None, workers: IdleWorkers
+) -> Searcher:
     """Return a new searcher of a run, with the language model that it asks."""
     spec, agent = run.spec, run.record.agent or AgentRecord()
     session = connect(
@@ -208,6 +221,7 @@ def _searcher(run: Run, transcript: Transcript, served: ServedModel | None) -> S
         thinking=agent.thinking,
         extra=agent.fields,
         shared_keys=key_variables(run.record.models),
+        wrap=through_workers(run, transcript, workers),
     )
     return search.create_for(spec, llm=session)
 

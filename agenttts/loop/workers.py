@@ -100,6 +100,8 @@ class Workers:
     settle_seconds: float = 0.0
     waits: list[float] = field(default_factory=list)
     _seen: dict[str, _Sight] = field(default_factory=dict)
+    # Of the thread that gives signs and the one that asks questions (`loop.answering`).
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def by_job(self) -> dict[str, WorkerProgress]:
         """Return the workers that are not known to have ended, by their jobs."""
@@ -120,6 +122,10 @@ class Workers:
         Args:
             statuses: The states of jobs, by id; those of workers may be among them.
         """
+        with self._lock:
+            self._observe(statuses)
+
+    def _observe(self, statuses: Mapping[str, JobStatus]) -> None:
         workers = self.by_job()
         now = time.monotonic()
         busy = {trial.job_id for trial in self.journal.state.unfinished()}
@@ -241,6 +247,10 @@ class Workers:
         A worker that has had no sign for nearly as long as it stays may be about to end. It is
         retired, so that it gets no list that it would not take.
         """
+        with self._lock:
+            self._give_signs()
+
+    def _give_signs(self) -> None:
         now = time.monotonic()
         for live in self.live():
             if live.state != "idle":
@@ -306,7 +316,7 @@ class Workers:
     def signs_meanwhile(self) -> Iterator[None]:
         """Give signs while the controller does something that may take long.
 
-        The caller changes neither the journal nor the workers meanwhile.
+        The caller gives no list meanwhile.
         """
         over = threading.Event()
 

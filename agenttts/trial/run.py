@@ -21,9 +21,10 @@ from agenttts.errors import AgentTTSError
 from agenttts.inference.base import Engine, EngineError, ModelConfig
 from agenttts.inference.sampler import Drawn, Sampler
 from agenttts.inference.store import SampleStore, trial_writer
-from agenttts.trial.command import TrialCommand
+from agenttts.trial.command import AskedQuestion, TrialCommand
 from agenttts.trial.evaluate import Evaluation, StageDraw, evaluate
 from agenttts.trial.phase import PhaseNotes, noted
+from agenttts.trial.questions import answer_question
 from agenttts.trial.result import Fault, TrialOutput, read_result, write_fault, write_result
 from agenttts.trial.spec import TrialSpec
 from agenttts.trial.usage import UsageNotes
@@ -89,6 +90,15 @@ class TrialRunner:
         self._usage.work_ended()
         return 1 if any(trial.failed for trial in trials) else 0
 
+    def answer(self, question: AskedQuestion) -> None:
+        """Answer a question of the search with an engine; the answer is no sample of a trial.
+
+        It may be stopped as `run` may; then there is no answer.
+        """
+        self._usage.work_begins()
+        answer_question(question.file, self._sampler, self._err)
+        self._usage.work_ended()
+
     def close(self) -> None:
         """Store the samples and end the engines; may be called twice."""
         self._usage.work_begins()
@@ -119,7 +129,7 @@ def run_trials(
     *,
     out: TextIO,
     err: TextIO,
-    more: Iterable[Sequence[Path]] = (),
+    more: Iterable[Sequence[Path] | AskedQuestion] = (),
     before_closing: Callable[[], None] = lambda: None,
     ended: Callable[[Path], None] = lambda directory: None,
 ) -> int:
@@ -130,7 +140,8 @@ def run_trials(
         engine_factory: As of `TrialRunner`.
         out: As of `TrialRunner`.
         err: As of `TrialRunner`.
-        more: The further lists, each as the spec files of its trials. It may wait for them.
+        more: The further lists, each as the spec files of its trials, and questions. It may wait
+            for them.
         before_closing: Called once the trials are over, before their samples are stored and their
             engines are closed.
         ended: As of `TrialRunner`.
@@ -148,7 +159,11 @@ def run_trials(
     )
     try:
         codes = [runner.run(trials.specs)]
-        codes += [runner.run(paths) for paths in more]
+        for work in more:
+            if isinstance(work, AskedQuestion):
+                runner.answer(work)
+            else:
+                codes.append(runner.run(work))
         return max(codes)
     finally:
         before_closing()

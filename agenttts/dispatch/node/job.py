@@ -51,8 +51,9 @@ from agenttts.files.memory import job_memory
 from agenttts.files.processes import oom_kills
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
-from agenttts.trial.command import TrialCommand
+from agenttts.trial.command import AskedQuestion, TrialCommand
 from agenttts.trial.phase import PHASE_FILE, read_phase
+from agenttts.trial.questions import OpenQuestions
 from agenttts.trial.result import FAULT_FILE, read_fault, read_result
 from agenttts.trial.spec import SPEC_FILE
 
@@ -81,7 +82,8 @@ class TrialJob:
     A job with ``linger_seconds`` is a worker. When its trials have ended, it waits for further
     lists in its mailbox (`agenttts.dispatch.node.mailbox`), with its engines loaded. It ends when
     the controller retires it, or has given no sign for that many seconds. Its command reads the
-    spec files of each list from a line of its standard input.
+    spec files of each list from a line of its standard input. While it waits, it also answers
+    questions of the search (`agenttts.trial.questions`), which it is handed in the same way.
     """
 
     # Defaults for jobs that an older version pickled into the queue.
@@ -178,6 +180,7 @@ class TrialJob:
         self._list_number, self._earlier_lists = 0, 1
         while self._mailbox.read(self._earlier_lists) is not None:
             self._earlier_lists += 1
+        self._questions = OpenQuestions(self.directory)
         self._locks = {}
         attempts = self._attempts  # the job has started
         try:
@@ -365,6 +368,16 @@ class TrialJob:
         self._list_number += 1
         return due
 
+    def _next_question(self) -> AskedQuestion | None:
+        """Take the next question, if no trial runs and the time limit is not near."""
+        moment = time.monotonic()
+        if self._attempts.open or moment > self._ends_at:
+            return None
+        question = self._questions.take()
+        if question is not None:
+            self._idle_since = moment
+        return question
+
     def _node_problem(self, scratch: Path) -> str | None:
         in_container = any(SCRATCH in part for part in self.command)
         return node_problem(
@@ -411,16 +424,20 @@ class TrialJob:
         return child.returncode
 
     def _hand_on(self, child: subprocess.Popen[bytes]) -> None:
-        """Pass the next list to the command, or close its input if the job has to end.
+        """Pass the next question or list to the command, or close its input if the job has to end.
 
         The command ends when its input is closed.
         """
         if child.stdin is None or child.stdin.closed or time.monotonic() < self._next_list:
             return
         self._next_list = time.monotonic() + _LOOK_AT_TRIALS_S
-        trials = self._next_trials()
+        question = self._next_question()
+        trials = self._next_trials() if question is None else []
         with suppress(BrokenPipeError):  # the command has ended, which `_execute` sees
-            if trials is None:
+            if question is not None:
+                child.stdin.write(TrialCommand.question_line(question))
+                child.stdin.flush()
+            elif trials is None:
                 self._closing = True
                 child.stdin.close()
             elif trials:

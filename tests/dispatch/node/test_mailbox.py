@@ -15,7 +15,9 @@ from agenttts.dispatch.base import JobTrial
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.node.limits import Limits
 from agenttts.dispatch.node.mailbox import GivenList, Mailbox
+from agenttts.inference.base import ModelConfig
 from agenttts.trial.phase import PHASE_FILE
+from agenttts.trial.questions import Question, QuestionBox
 from agenttts.trial.result import read_result
 from tests.support.waiting import until
 
@@ -31,7 +33,11 @@ def finish(place):
 
 finish(Path(sys.argv[1]))
 for line in sys.stdin:
-    for spec in json.loads(line):
+    work = json.loads(line)
+    if isinstance(work, dict):
+        Path(work["question"]).with_suffix(".handed").touch()
+        continue
+    for spec in work:
         finish(Path(spec).parent)
 """
 
@@ -49,6 +55,7 @@ class Worker:
         self.first, self.later, place = (folder / name for name in ("first", "later", "worker"))
         for directory in (self.first, self.later, place):
             directory.mkdir()
+        self.place = place
         self.mailbox = Mailbox(place)
         self.mailbox.prepare()
         self._job = TrialJob(
@@ -73,6 +80,12 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.mailbox.retire()
         self.thread.join(60)
+
+    def ask(self) -> Path:
+        """Ask a question; return the file that appears when the program is handed it."""
+        model = ModelConfig("m", "/m", engine="scripted")
+        name = QuestionBox(self.place).ask("abcd", Question(model, (), 9, 0.7, 1))
+        return self.place / "questions" / f"{name}.handed"
 
     def give(self, seconds: float = 0.0) -> None:
         self.mailbox.give(1, GivenList((JobTrial(self.later),), seconds))
@@ -117,6 +130,23 @@ def test_a_worker_ends_instead_of_taking_what_does_not_fit_its_time_limit(tmp_pa
         worker.thread.join(60)
         assert not worker.thread.is_alive()
     assert read_attempts(worker.later) == [], "another job may have it"
+
+
+@pytest.mark.processes
+def test_a_worker_without_trials_is_handed_questions_and_lists(tmp_path):
+    with Worker(tmp_path, stays_for=600) as worker:
+        until(worker.ask().exists, "the first question")
+        worker.give()
+        until(lambda: read_result(worker.later), "the result of the second list")
+        until(worker.ask().exists, "the second question")
+
+
+@pytest.mark.processes
+def test_a_worker_near_its_time_limit_is_handed_no_question(tmp_path):
+    with Worker(tmp_path, stays_for=600, limit=5.0) as worker:
+        handed = worker.ask()
+        time.sleep(2.5)  # the job looks once a second
+        assert not handed.exists()
 
 
 @pytest.mark.processes
