@@ -281,6 +281,11 @@ class Profile(Section):
         return LINGER_SECONDS if self.trials_per_job == "auto" else 0.0
 
     @property
+    def trial_seconds(self) -> float:
+        """Seconds that a trial's job may use: its time limit without the grace before its end."""
+        return minutes(self.trial.time) * 60.0 - self.grace_seconds
+
+    @property
     def in_containers(self) -> bool:
         """Whether trials run in containers, of the profile's image or of the spec's."""
         return self.container is not None and self.container.runtime != "none"

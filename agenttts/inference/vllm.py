@@ -48,15 +48,16 @@ class VLLMEngine:
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
         self._llm: Any = None
-        self._sleeps = bool(config.options.get("enable_sleep_mode"))
         options: dict[str, Any] = dict(config.options)
         if is_cpu_build():
+            options.pop("enable_sleep_mode", None)  # it needs a GPU
             profile = cpu_profile(config)
             for name, value in profile.environment.items():
                 os.environ.setdefault(name, value)
             options = {**profile.options, **options}
         else:
             options = over_gpus(options, config.gpus)
+        self._sleeps = bool(options.get("enable_sleep_mode"))
         # The samples have their own seeds. The engine's seed is fixed, so that nothing depends on
         # the time of day.
         options = {"revision": config.revision, "seed": 0, "enable_prefix_caching": True, **options}

@@ -35,7 +35,11 @@ def expected_cost(plan: Plan) -> Forecast:
         top = drawn[: spec.search.test_split.top]
         phases.append(Phase(top, len(examples.test), "test"))
     basis = CostBasis.of(
-        spec, experiment.profile, plan.sizes, compiled=experiment.container is not None
+        spec,
+        experiment.profile,
+        experiment.scheduler,
+        plan.sizes,
+        compiled=experiment.container is not None,
     )
     return forecast(basis, phases)
 

@@ -15,7 +15,6 @@ from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service_job import RestartedJob, end_with_runner
-from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import AgentTTSError, RunFailed, UserError
 from agenttts.files.trouble import PATIENCE_S, FilePatience
 from agenttts.inference.compaction import compact
@@ -188,7 +187,7 @@ def make_controller(directory: RunDirectory, check: Callable[[], None] | None = 
         workers,
         scheduler,
         run.record.models,
-        time_limit=minutes(run.profile.trial.time) * 60 - run.profile.grace_seconds,
+        time_limit=run.profile.trial_seconds,
         poll_seconds=run.profile.poll_seconds,
         check=check,
     )
@@ -198,7 +197,7 @@ def make_controller(directory: RunDirectory, check: Callable[[], None] | None = 
     check_models(run)
     check_trials(run, searcher.space, journal)
     settings = _evaluation_settings(run.profile, scheduler.settle_seconds)
-    planner = _list_planner(run, builder, workers)
+    planner = _list_planner(run, scheduler, builder, workers)
     evaluation = Evaluation(
         run, journal, scheduler, builder, workers, planner, settings, served, check
     )
@@ -226,10 +225,12 @@ def _searcher(
     return search.create_for(spec, llm=session)
 
 
-def _list_planner(run: Run, builder: JobBuilder, workers: Workers) -> ListPlanner:
+def _list_planner(
+    run: Run, scheduler: Scheduler, builder: JobBuilder, workers: Workers
+) -> ListPlanner:
     per_job = run.profile.trials_per_job
     if per_job == "auto":
-        return CostLists(RunCosts(run), builder.gpus, workers)
+        return CostLists(RunCosts(run, scheduler), builder.gpus, workers)
     return EvenLists(per_job, builder.gpus)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import psutil
 
+from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.sizing.model_size import ModelSize
-from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.loop.estimates import (
     CPU,
     GPUS,
@@ -46,23 +46,34 @@ class CostBasis:
         sizes: The models' sizes, by name.
         tokens: By stage, tokens of a prompt and of a sample.
         compiled: Whether compiled code is kept between jobs.
+        queued: Whether jobs wait in the queue of a cluster.
+        boot_seconds: Seconds from a job's start to its first engine start.
     """
 
     profile: Profile
     sizes: Mapping[str, ModelSize]
     tokens: Mapping[str, tuple[float, float]]
     compiled: bool
+    queued: bool
+    boot_seconds: float
 
     @classmethod
     def of(
-        cls, spec: JobSpec, profile: Profile, sizes: Mapping[str, ModelSize], *, compiled: bool
+        cls,
+        spec: JobSpec,
+        profile: Profile,
+        scheduler: Scheduler,
+        sizes: Mapping[str, ModelSize],
+        *,
+        compiled: bool,
     ) -> CostBasis:
-        """Return the basis of a spec's search under a profile."""
+        """Return the basis of a spec's search under a profile, on its scheduler."""
         tokens = {
             name: (float(stage.prompt_tokens), float(stage.decode_tokens))
             for name, stage in spec.stages.items()
         }
-        return cls(profile, sizes, tokens, compiled)
+        boot = 0.0 if scheduler.runs_in_this_process else _BOOT_SECONDS[profile.in_containers]
+        return cls(profile, sizes, tokens, compiled, scheduler.has_nodes, boot)
 
     def estimates(
         self,
@@ -110,21 +121,9 @@ class CostBasis:
         ]
 
     @property
-    def queued(self) -> bool:
-        """Whether jobs wait in the queue of a cluster."""
-        return self.profile.kind == "slurm"
-
-    @property
-    def boot_seconds(self) -> float:
-        """Seconds from a job's start to its first engine start."""
-        if self.profile.kind == "in_process":
-            return 0.0
-        return _BOOT_SECONDS[self.profile.in_containers]
-
-    @property
     def time_limit(self) -> float:
         """Seconds that a job may use: its time limit without the grace before its end."""
-        return minutes(self.profile.trial.time) * 60.0 - self.profile.grace_seconds
+        return self.profile.trial_seconds
 
     def sleep_gb(self, gpus: int) -> float:
         """Return the memory, in GB, that a job has for engines beside the one that works."""

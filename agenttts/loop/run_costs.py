@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.sizing.model_size import ModelSize
 from agenttts.loop.cost_basis import QUEUE_SECONDS, CostBasis
 from agenttts.loop.estimates import (
@@ -31,19 +32,22 @@ class RunCosts:
 
     Args:
         run: The run.
+        scheduler: The scheduler of its trials.
 
     Attributes:
         basis: What the estimates start from.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, scheduler: Scheduler) -> None:
         self._directory = run.directory
         sizes = {
             name: run.record.sizes.get(name)
             or ModelSize(run.spec.models[name].params, gpus=model.gpus)
             for name, model in run.record.models.items()
         }
-        self.basis = CostBasis.of(run.spec, run.profile, sizes, compiled=run.cache is not None)
+        self.basis = CostBasis.of(
+            run.spec, run.profile, scheduler, sizes, compiled=run.cache is not None
+        )
         self._examples: dict[Path, int] = {}
         self._usages: dict[str, list[JobUsage]] = {}
 

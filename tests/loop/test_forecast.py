@@ -24,7 +24,7 @@ TOKENS = {"retrieve": (2048.0, 64.0), "answer": (1024.0, 128.0)}
 
 def basis(kind: str = "slurm", **profile: object) -> CostBasis:
     values = {"kind": kind, "gpus_per_node": 8, "max_running": 8}
-    return CostBasis(Profile(**values | profile), SIZES, TOKENS, compiled=True)
+    return CostBasis(Profile(**values | profile), SIZES, TOKENS, True, kind == "slurm", 12.0)
 
 
 def allocation(first: tuple[str, int], second: tuple[str, int]) -> Allocation:
@@ -98,7 +98,7 @@ def test_an_unknown_gpu_is_said_to_be_assumed():
 
 def test_a_search_without_gpus_takes_time_only():
     sizes = {name: ModelSize(1e8, gpus=0, loads=False) for name in SIZES}
-    local = CostBasis(Profile(kind="local", gpus_per_node=0), sizes, TOKENS, compiled=False)
+    local = CostBasis(Profile(kind="local", gpus_per_node=0), sizes, TOKENS, False, False, 3.0)
     found = forecast(local, [Phase([allocation(("small", 1), ("large", 1))], 20)])
     assert found.gpu_seconds == Span(0, 0)
     assert found.wall_seconds.low > 0

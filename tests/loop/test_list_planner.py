@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.loop.list_planner import CostLists, EvenLists, ListPlanner, Moment
 from agenttts.loop.run_costs import RunCosts
 from agenttts.loop.workers import LiveWorker, Workers
@@ -64,7 +65,9 @@ def cost_lists(unstarted_run):
     profile = Profile(kind="slurm", gpus_per_node=4)
     run = Run(directory, directory.spec(), profile, record)
     workers = Workers(directory, Journal(directory.journal_file), profile.stays_for)
-    return CostLists(RunCosts(run), gpus, workers)
+    return CostLists(
+        RunCosts(run, create_scheduler(profile, directory.scheduler_logs)), gpus, workers
+    )
 
 
 @pytest.fixture(params=["even", "cost"])

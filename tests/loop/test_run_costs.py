@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.sizing.model_size import ModelSize, model_sizes
 from agenttts.inference.base import ModelConfig
 from agenttts.loop.cost_basis import QUEUE_SECONDS, CostBasis
@@ -28,6 +29,10 @@ def run(unstarted_run) -> Run:
     return Run(directory, directory.spec(), profile, record.model_copy(update={"sizes": sizes}))
 
 
+def costs_of(run: Run) -> RunCosts:
+    return RunCosts(run, create_scheduler(run.profile, run.directory.scheduler_logs))
+
+
 def write_usage(run: Run, worker: str, number: int, **values: object) -> None:
     folder = Path(run.directory.worker(worker)) / USAGE
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +48,7 @@ def planned(trial: str, *samples: int, source: str = "random") -> PlannedTrial:
 
 
 def test_records_of_workers_correct_the_estimates(run):
-    costs = RunCosts(run)
+    costs = costs_of(run)
     before = costs.models()
     slow = [{"model": "weak", "seconds": 20 * before["weak"].start_seconds}] * 5
     draws = [{"model": "weak", "decode_tokens": 1000, "sequences": 256, "seconds": 1e4, "calls": 1}]
@@ -60,11 +65,11 @@ def test_records_of_workers_correct_the_estimates(run):
 
 
 def test_a_worker_without_records_has_no_engines(run):
-    assert RunCosts(run).usage("w0") is None
+    assert costs_of(run).usage("w0") is None
 
 
 def test_only_samples_that_are_not_stored_cost(run):
-    costs = RunCosts(run)
+    costs = costs_of(run)
     done = TrialProgress(planned("t0000", 4, 2), row={"state": "COMPLETED"})
     failed = TrialProgress(planned("t0001", 9, 9), row={"state": "FAILED"})
     [work] = costs.works([planned("t0002", 4, 3)], [done, failed], lambda _: 2)
@@ -78,7 +83,7 @@ def test_only_samples_that_are_not_stored_cost(run):
 
 def test_a_record_of_an_older_version_has_no_sizes(run):
     record = run.record.model_copy(update={"sizes": {}})
-    costs = RunCosts(Run(run.directory, run.spec, run.profile, record))
+    costs = costs_of(Run(run.directory, run.spec, run.profile, record))
     assert set(costs.models()) == set(run.spec.models)
 
 
@@ -92,22 +97,22 @@ def test_a_record_of_an_older_version_has_no_sizes(run):
     ],
 )
 def test_the_kind_of_gpu_is_that_which_the_profile_names(profile, expected):
-    basis = CostBasis(Profile(kind="slurm", **profile), {}, {}, compiled=False)
+    basis = CostBasis(Profile(kind="slurm", **profile), {}, {}, False, True, 0.0)
     assert basis.gpu == expected
 
 
 def test_waits_of_the_run_replace_the_assumed_one(run):
-    costs = RunCosts(run)
+    costs = costs_of(run)
     assert costs.queue_seconds([]) == QUEUE_SECONDS
     assert costs.queue_seconds([3600.0] * 5) == 3600.0
     local = Run(run.directory, run.spec, Profile(kind="local"), run.record)
-    assert RunCosts(local).queue_seconds([]) == 0.0
+    assert costs_of(local).queue_seconds([]) == 0.0
 
 
 def test_memory_for_engines_that_wait_is_that_of_the_job():
     def left(**values: object) -> float:
         profile = Profile(kind="slurm", trial=values)
-        return CostBasis(profile, {}, {}, compiled=False).sleep_gb(2)
+        return CostBasis(profile, {}, {}, False, True, 0.0).sleep_gb(2)
 
     assert left(mem="100G") == pytest.approx(100 * 1.073741824 - 8)
     assert left(mem_per_gpu="100G") == pytest.approx(200 * 1.073741824 - 8)
@@ -130,6 +135,6 @@ def test_sizes_come_from_the_models_files(tmp_path):
 @pytest.mark.parametrize("engine", ["scripted", "endpoint"])
 def test_a_model_that_loads_no_weights_starts_at_once(engine):
     size = model_sizes({"m": ModelConfig("m", "x", engine=engine)}, {"m": 7e9})["m"]
-    basis = CostBasis(Profile(kind="local"), {"m": size}, {}, compiled=False)
+    basis = CostBasis(Profile(kind="local"), {"m": size}, {}, False, False, 0.0)
     cost = basis.estimates().model_cost("m")
     assert (cost.start_seconds, cost.asleep_gb) == (0.0, 0.0)

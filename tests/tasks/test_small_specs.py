@@ -33,7 +33,8 @@ def test_a_small_spec_completes(cli, smollm2, smollm2_engine, tmp_path, monkeypa
     loads = []
 
     def load(config: ModelConfig, log: object) -> Engine:
-        loads.append((config.path, config.engine, config.options))
+        options = {k: v for k, v in config.options.items() if k != "enable_sleep_mode"}
+        loads.append((config.path, config.engine, options))
         return Shared(smollm2_engine)
 
     monkeypatch.setattr(in_process, "create_engine", load)
