@@ -24,6 +24,7 @@ def _described(plan: Plan) -> dict[str, Any]:
     experiment, spec, examples = plan.experiment, plan.experiment.spec, plan.examples
     profile, task, space = experiment.profile, experiment.task, experiment.space
     searcher = search.create_for(spec)
+    expected = expected_cost(plan)
     trials = searcher.initial_batch + spec.search.iterations * spec.search.batch_size
     return {
         "run": spec.name,
@@ -105,7 +106,7 @@ def _described(plan: Plan) -> dict[str, Any]:
             "max_running": profile.max_running,
             "gpus": {name: need.reasoning for name, need in plan.needs.items()},
         },
-        "forecast": None if plan.problems else asdict(expected_cost(plan)),
+        "forecast": None if expected is None else asdict(expected),
         "container": None
         if experiment.container is None
         else {"runtime": experiment.container.runtime, "image": str(experiment.container.image)},

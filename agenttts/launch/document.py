@@ -199,7 +199,8 @@ class PlanDocument(Document):
         stages: The stages, in order.
         models: The models, by name.
         resources: What jobs request.
-        forecast: What the trials are expected to cost; None while something is missing here.
+        forecast: What the trials are expected to cost; None if the number of examples is not known
+            here.
         container: The container of the trials; None for the host's Python.
         problems: What is missing here for a launch.
     """

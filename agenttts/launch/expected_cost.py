@@ -14,19 +14,21 @@ from agenttts.space import Allocation
 from agenttts.tables.forecast import Forecast
 
 
-def expected_cost(plan: Plan) -> Forecast:
-    """Return the forecast of a plan's run.
+def expected_cost(plan: Plan) -> Forecast | None:
+    """Return the forecast of a plan's run; None if the number of examples is not known here.
 
     Its trials are those of the search, of the comparison of the best allocations, and of the final
     test.
     """
     experiment, spec, examples = plan.experiment, plan.experiment.spec, plan.examples
+    searched = len(examples.searched) or spec.task.examples
+    if not searched:
+        return None
     searcher = search.create_for(spec)
     sizes = [searcher.initial_batch, *[spec.search.batch_size] * spec.search.iterations]
     drawn = FeasibleSet(experiment.space).draw_many(
         sum(sizes), set(), lambda position: random.Random(f"forecast/{spec.search.seed}/{position}")
     )
-    searched = len(examples.searched) or spec.task.examples or 1
     phases = _parts(drawn, sizes, searched)
     if examples.finalists is not None and spec.search.finalists is not None:
         top = drawn[: spec.search.finalists.top]

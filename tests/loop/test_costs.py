@@ -69,8 +69,14 @@ def test_the_parts_of_a_run_add_up(cli, scripted_spec, tmp_path, per_job, linger
         assert alone["engine_starts"] >= cost["engine_starts"]
     assert alone["seconds"] > seconds["generate"] * 0.9
 
+    expected = found["forecast"]
+    assert expected["jobs"]["low"] >= 1
+    assert any("drawn at random" in text for text in expected["assumptions"])
+    assert expected["gpu_seconds"] == {"low": 0, "high": 0}, "there are no GPUs"
+
     shown = cli("report", "small").stdout
     assert "where the time went" in shown
+    assert "expected and actual cost" in shown
     assert "one trial a job would have taken about" in shown
     page = cli("report", "small", "--format", "html").stdout
     assert "where the time went" in page
