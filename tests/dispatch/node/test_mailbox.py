@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from agenttts.inference.base import ModelConfig
 from agenttts.trial.phase import PHASE_FILE
 from agenttts.trial.questions import Question, QuestionBox
 from agenttts.trial.result import read_result
+from agenttts.trial.spec import SPEC_FILE
 from tests.support.waiting import until
 
 PROGRAM = """
@@ -31,7 +33,8 @@ def finish(place):
     output = TrialOutput(0.5, {}, 1, 1, 0, 0, 1, {})
     write_result(place, output, polars.DataFrame({"example": ["a"]}))
 
-finish(Path(sys.argv[1]))
+for spec in sys.argv[1:]:
+    finish(Path(spec).parent)
 for line in sys.stdin:
     work = json.loads(line)
     if isinstance(work, dict):
@@ -58,9 +61,9 @@ class Worker:
         self.place = place
         self.mailbox = Mailbox(place)
         self.mailbox.prepare()
-        self._job = TrialJob(
+        self.job = TrialJob(
             place,
-            (sys.executable, "-c", PROGRAM, str(self.first)),
+            (sys.executable, "-c", PROGRAM, str(self.first / SPEC_FILE)),
             {},
             gpus=0,
             limit_seconds=limit,
@@ -70,12 +73,20 @@ class Worker:
             linger_seconds=stays_for,
             limits=limits,
         )
-        self.thread = threading.Thread(target=self._job)
+        self.thread = threading.Thread(target=self.job)
 
     def __enter__(self) -> Worker:
         self.thread.start()
         until(lambda: read_result(self.first), "the result of the first trial")
         return self
+
+    def start_again(self) -> None:
+        """Start the job anew, as Slurm does on another node: its clock has another origin."""
+        self.thread.join(60)
+        self.job._next_list = time.monotonic() + 1e6
+        self.job = pickle.loads(pickle.dumps(self.job))
+        self.thread = threading.Thread(target=self.job)
+        self.thread.start()
 
     def __exit__(self, *_: object) -> None:
         self.mailbox.retire()
@@ -87,8 +98,8 @@ class Worker:
         name = QuestionBox(self.place).ask("abcd", Question(model, (), 9, 0.7, 1))
         return self.place / "questions" / f"{name}.handed"
 
-    def give(self, seconds: float = 0.0) -> None:
-        self.mailbox.give(1, GivenList((JobTrial(self.later),), seconds))
+    def give(self, seconds: float = 0.0, number: int = 1, trial: Path | None = None) -> None:
+        self.mailbox.give(number, GivenList((JobTrial(trial or self.later),), seconds))
 
 
 @pytest.mark.processes
@@ -147,6 +158,23 @@ def test_a_worker_near_its_time_limit_is_handed_no_question(tmp_path):
         handed = worker.ask()
         time.sleep(2.5)  # the job looks once a second
         assert not handed.exists()
+
+
+@pytest.mark.processes
+def test_a_worker_that_is_started_again_goes_on_with_its_lists(tmp_path):
+    """What is complete is not run again, and its program begins with what is due."""
+    third = tmp_path / "third"
+    third.mkdir()
+    with Worker(tmp_path, stays_for=1.0) as worker:
+        worker.thread.join(60)
+        worker.give()
+        worker.job.linger_seconds = 600
+        worker.start_again()
+        until(lambda: read_result(worker.later), "the result of the list from before")
+        worker.give(number=2, trial=third)
+        until(lambda: read_result(third), "the result of the list after it")
+    assert len(read_attempts(worker.first)) == 1
+    assert [a.state for a in read_attempts(worker.later)] == ["COMPLETED"]
 
 
 @pytest.mark.processes
