@@ -68,7 +68,7 @@ def test_a_killed_controller_adopts_its_jobs(slurm_cli, cli, cluster, scripted_s
     assert slurm_cli("launch", spec, "--cluster", TESTCLUSTER).returncode == 0
     run = tmp_path / "results/adopt"
     controller = json.loads((run / "controller.json").read_text())["job_id"]
-    until(lambda: any("trial=" in row["comment"] for row in cluster.queue()), pause=0.1)
+    until(lambda: any("iteration=" in row["comment"] for row in cluster.queue()), pause=0.1)
     cluster.run("scancel", "--signal=KILL", "--full", controller)
     running = ("squeue", "-h", "-t", "RUNNING", "-o", "%i", "-j", controller)
     until(lambda: not cluster.run(*running).strip(), "the end of the controller's job", pause=0.1)
