@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CACHE ?= .cache
+# Each of the hundreds of programs that the tests start would compile the package again (0.3 of 1.1 s).
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup models demo test check bench-search schemas cluster-tools test-image image cluster-up cluster-down lock clean
 
@@ -35,9 +37,16 @@ cluster-tools: ## real Slurm and Apptainer on this machine, where it lets us ins
 	  { [ "$${AGENTTTS_REQUIRE_CLUSTER:-0}" != 1 ] && \
 	    echo "Slurm or Apptainer could not be installed here: the cluster tests will be left out (see above)"; }
 
-test-image: setup cluster-tools ## the image of the cluster tests, which they build themselves where it is missing
+# What a login node has (and pytest, for the package of the tests) is enough to build an image, and is installed
+# minutes before `setup` is done.
+$(CACHE)/login-venv/done: locks/login.txt
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install -q --disable-pip-version-check --no-compile -r locks/login.txt -c locks/dev.txt pytest
+	@touch $@
+
+test-image: cluster-tools $(CACHE)/login-venv/done ## the image of the cluster tests, which they build themselves where it is missing
 	@command -v apptainer >/dev/null || [ "$${AGENTTTS_REQUIRE_CLUSTER:-0}" = 1 ] || exit 0; \
-	  $(BIN)/python -m tests.support.image
+	  $(CACHE)/login-venv/bin/python -m tests.support.image
 
 test: setup models cluster-tools ## all tests; the cluster tests too where Slurm and Apptainer can be had
 	$(BIN)/pytest -n 3 --dist loadgroup

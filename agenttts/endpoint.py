@@ -205,7 +205,7 @@ def broken_off(reason: str) -> ServerError:
 def not_a_completion(answer: Answer, address: Address) -> ServerError:
     """Return the error of an answer with status 200 that cannot be read."""
     start = _start(answer.text, address, 200)
-    return ServerError("reply", f"the answer is no chat completion: {start}", again=True)
+    return ServerError("reply", f"the answer is not a chat completion: {start}", again=True)
 
 
 def message_text(content: Any) -> str:

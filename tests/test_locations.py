@@ -1,5 +1,5 @@
 """Errors carry the place of a value in attributes: only the modules that read a spec write its key
-paths into texts.
+paths into texts, and no error of a launch begins with one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from agenttts.spec.field_types import models, options
 PACKAGE = Path(__file__).parents[1] / "agenttts"
 # They read the spec, or check it as a whole.
 BOUNDARY = {"spec", "launch", "cli"}
+# Its errors have their places in attributes too. Their advice may name other keys.
+ONLY_ADVICE = {"launch"}
 EXCEPTIONS = {
     "tables/cuts.py": "advice in a report, not an error about a value",
 }
@@ -79,6 +81,27 @@ def written_paths(source: str) -> list[int]:
         for line, text, raised in texts(ast.parse(source))
         if WRITTEN.search(text) or (raised and TOP.match(text))
     ]
+
+
+def begun_paths(source: str) -> list[int]:
+    """The lines of errors whose text begins with a key path."""
+    return [line for line, text, raised in texts(ast.parse(source)) if raised and TOP.match(text)]
+
+
+def test_no_error_of_a_launch_begins_with_a_key_path():
+    found = {
+        str(path.relative_to(PACKAGE)): lines
+        for folder in sorted(ONLY_ADVICE)
+        for path in sorted((PACKAGE / folder).rglob("*.py"))
+        if (lines := begun_paths(path.read_text(encoding="utf-8")))
+    }
+    assert not found
+
+
+def test_an_error_that_begins_with_a_key_path_is_found():
+    source = 'raise UserError(f"models.{name}.path: there is none; set task.data")\n'
+    assert begun_paths(source) == [1]
+    assert begun_paths('raise UserError("there is none; set task.data")\n') == []
 
 
 def test_only_those_who_read_a_file_write_its_key_paths():

@@ -250,7 +250,7 @@ def resume(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Start the controller of a run again; no finished trial runs twice, none is lost."""
+    """Start the controller of a run again; finished trials are kept and not repeated."""
     from agenttts.cli import show
     from agenttts.launch.launch import repair
     from agenttts.launch.launch import resume as resume_run
@@ -300,10 +300,10 @@ def replay(
     ] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Trace: .csv or .parquet.")] = None,
 ) -> None:
-    """Run a search method against a recorded table of results: no GPU, no cluster.
+    """Run a search method on a recorded table of results, without GPUs or a cluster.
 
-    A method that asks a language model asks the one in SPEC's agent section; its transcript is
-    OUT.agent.jsonl.
+    If the method asks a language model, this is the one in SPEC's agent section. The transcript of
+    its replies is OUT.agent.jsonl.
     """
     from agenttts import search
     from agenttts.cli import show

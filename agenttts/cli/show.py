@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -206,6 +207,8 @@ def plan(document: dict[str, Any]) -> None:
     for kind in ("controller", "trial"):
         asked = escape(", ".join(f"{k}={v}" for k, v in document["resources"][kind].items()))
         say(f"{kind} job: {asked}")
+    if document["forecast"]:
+        forecast(document["forecast"])
     image = document["container"]
     say(f"container: {image['runtime']} {escape(image['image'])}" if image else "container: none")
     if document["cluster"]["nodes"]:
@@ -214,6 +217,30 @@ def plan(document: dict[str, Any]) -> None:
         say(f"[red]missing[/] {escape(problem['what'])}")
         say(f"        fix: {escape(problem['fix'])}")
     console.print("nothing was created or submitted (--dry-run)")
+
+
+def forecast(document: dict[str, Any]) -> None:
+    """Show what a search is expected to cost, and what was assumed."""
+    hours = 1 / 3600
+    gpus = document["gpu_seconds"]["high"] > 0
+    parts = [
+        f"{_span(document['gpu_seconds'], hours)} GPU-hours" if gpus else "",
+        f"{_span(document['wall_seconds'], hours)} h from the first trial to the last",
+        f"{_span(document['engine_starts'])} engine starts",
+        f"{_span(document['jobs'])} jobs",
+    ]
+    say(escape(f"expected: {', '.join(part for part in parts if part)}"))
+    if gpus:
+        alone = _span(document["one_trial_a_job"], hours)
+        say(escape(f"  with one trial a job: {alone} GPU-hours"))
+    console.print(
+        escape(f"  assumed: {'; '.join(document['assumptions'])}"), highlight=False, soft_wrap=True
+    )
+
+
+def _span(span: Mapping[str, float], factor: float = 1.0) -> str:
+    low, high = (f"{span[key] * factor:.2g}" for key in ("low", "high"))
+    return low if low == high else f"{low} to {high}"
 
 
 def line(text: str) -> None:
@@ -295,6 +322,8 @@ def _status_view(document: dict[str, Any]) -> Group:
                 "with the highest expected score; 'best' is the highest measured score)"
             )
         )
+    if document["cost"]:
+        parts.append(Text(_cost_lines(document["cost"])))
     if document["cut_share"]:
         shares = ", ".join(
             f"{name} {part['share']:.0%}" for name, part in document["cut_share"].items()
@@ -323,6 +352,24 @@ def _status_view(document: dict[str, Any]) -> Group:
             table.add_row(job["trial"], job["job_id"], state, job["allocation"])
         parts.append(table)
     return Group(*parts)
+
+
+def _cost_lines(cost: dict[str, Any]) -> str:
+    """Return what a run used so far and on what, as two lines."""
+    from agenttts.report.contents import duration, share
+
+    on_gpus = cost["gpu_seconds"] > 0
+    by_part = cost["gpu_seconds_by"] if on_gpus else cost["seconds"]
+    parts = {part: seconds for part, seconds in by_part.items() if part != "queue"}
+    used = sum(parts.values())
+    shares = ", ".join(f"{part} {share(s / used)}" for part, s in parts.items() if used)
+    tokens, queued = cost["tokens"], duration(cost["seconds"]["queue"])
+    return (
+        f"cost: {f'{used / 3600:.3g} GPU-hours' if on_gpus else f'{duration(used)} of jobs'}, "
+        f"{cost['engine_starts']} engine starts, {tokens['computed']:,} tokens computed, "
+        f"{tokens['reused']:,} reused\n"
+        f"time of jobs: {shares or 'none yet'}; before, {queued} in queues"
+    )
 
 
 def _controller(controller: dict[str, Any]) -> str:

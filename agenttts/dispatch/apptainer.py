@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agenttts.dispatch.node.devices import inside_container
-from agenttts.errors import MissingRequirement, Unavailable, UserError
+from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError
 from agenttts.files.access import read_problem
 
 # A container for batch inference needs no hub and must send no usage statistics.
@@ -91,13 +91,13 @@ def exec_command(
     # bind of its own.
     for path in sorted(set(writable), key=lambda p: len(p.parts)):
         if not any(path.is_relative_to(other) for other in bound):
-            check_bindable("container", path)
+            check_bindable(path)
             bound.append(path)
             arguments += ["--bind", f"{path}:{path}"]
     sources = {place for path in read_only for place in (path, *link_targets(path))}
     for path in sorted(sources, key=lambda p: (len(p.parts), p)):
         if not any(path.is_relative_to(other) for other in bound):
-            check_bindable("container", path)
+            check_bindable(path)
             bound.append(path)
             arguments += ["--bind", f"{path}:{path}:ro"]
     for bind in container.binds:
@@ -109,18 +109,23 @@ def exec_command(
     return (*arguments, str(container.image), *home, *command)
 
 
-def check_bindable(key: str, path: Path) -> None:
+def check_bindable(path: Path, at: KeyPath | None = None) -> None:
     """Check that a path can be bound: ``--bind`` ends a path at a colon or a comma.
 
+    Args:
+        path: The path.
+        at: The keys of the path in the spec, for the error; None: the spec does not give it.
+
     Raises:
-        UserError: It cannot; the message names ``key``.
+        UserError: It cannot be bound.
     """
     for mark, name in ((":", "colon"), (",", "comma")):
         if mark in str(path):
             raise UserError(
-                f"{key}: {path} contains a {name} and cannot be bound into "
+                f"{path} contains a {name} and cannot be bound into "
                 f"a container (for --bind, a {name} is the end of a path); rename it, "
-                f"or give a symbolic link to it whose own path contains no {name}"
+                f"or give a symbolic link to it whose own path contains no {name}",
+                at=at,
             )
 
 

@@ -52,6 +52,7 @@ class Attempt:
         log: The log, as a path from the trial's directory; empty: the trial's own.
         together: With how many trials of its job it began, itself included.
         gpu_seconds: The trial's part of the job's GPU-seconds; None while it is not known.
+        job_seconds: The trial's part of the job's wall seconds; None while it is not known.
     """
 
     number: int
@@ -70,6 +71,7 @@ class Attempt:
     log: str = ""
     together: int = 1
     gpu_seconds: float | None = None
+    job_seconds: float | None = None
 
     @property
     def seconds(self) -> float:

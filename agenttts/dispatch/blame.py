@@ -1,8 +1,8 @@
 """Decide what a failed attempt means: its state, and whether and where to retry.
 
-One table leads from what is known of an attempt's end to a `Verdict`, which also says whether to
-avoid the node. The job on the node asks it first, without the queue's state. The controller asks
-again with the queue's state, after the job has ended.
+One table gives the `Verdict` for what is known of an attempt's end. The job on the node asks it
+first, without the queue's state. The controller asks again with the queue's state, after the job
+has ended.
 
 An allocation is blamed (FAILED, OOM, TIMEOUT) only where there is evidence that it was the cause.
 An end without an explanation is INFRA_FAILED, and the trial is tried again.
@@ -40,8 +40,11 @@ STOPS: tuple[Stop, ...] = get_args(Stop)
 class Verdict:
     """What the end of an attempt means.
 
-    ``retry`` says whether another attempt may end otherwise. ``exclude_node`` says that it must run
-    on another node. ``explanation`` is one sentence.
+    Attributes:
+        state: The state of the attempt.
+        retry: Whether another attempt may succeed.
+        exclude_node: Whether another attempt must run on another node.
+        explanation: One sentence.
     """
 
     state: TrialState
@@ -204,13 +207,12 @@ def _machine_s_message(end: AttemptEnd) -> Verdict | None:
 def _memory(end: AttemptEnd) -> Verdict | None:
     """Return OOM if there is evidence that memory ran out.
 
-    A SIGKILL alone is no evidence, because any process of the user or of root can send one.
+    A SIGKILL alone is not evidence, because any process of the user or of root can send one.
     """
     fault = end.fault
     if fault is not None and fault.kind != TrialState.OOM and not _may_hide_a_cause(fault):
         return None
-    # A message about a killed engine says only that it was killed, so the kind of the fault is no
-    # evidence.
+    # If the fault's message says only that the engine was killed, its kind is not evidence.
     engine_killed = fault is not None and "was killed by SIGKILL" in fault.message
     killed = engine_killed or end.exit_code in _exits(signal.SIGKILL)
     if end.queue_state == "OUT_OF_MEMORY" or (killed and end.oom_killed):
@@ -233,7 +235,7 @@ def _consequence_s_message(end: AttemptEnd) -> Verdict | None:
 def _engine_killed(end: AttemptEnd) -> Verdict | None:
     """Return the verdict on an engine that a signal from outside ended.
 
-    These are signals that a program does not send to itself after an error of its own.
+    A signal that a program sends to itself after an error, such as SIGABRT, does not count.
     """
     match = _ENGINE_SIGNAL.search(end.fault.message) if end.fault else None
     return _infra(end.fault.message) if match and end.fault else None
@@ -303,19 +305,18 @@ _ROWS: tuple[Callable[[AttemptEnd], Verdict | None], ...] = (
 )
 
 _SIGNALS = frozenset(int(number) for number in signal.Signals)
-# What vLLM says if the error occurred in another of its processes, which has logged it.
+# Words of vLLM's messages about an error that another of its processes has logged.
 _REFERS_TO_THE_LOG = re.compile(
     r"root cause|stack trace|engine ?core|engine ?dead|background process", re.IGNORECASE
 )
-# What `agenttts.inference.engine_process` says of an engine that was killed from outside.
+# Words of `agenttts.inference.engine_process` about an engine that was killed from outside.
 _ENGINE_SIGNAL = re.compile(r"was killed by SIG(KILL|TERM|BUS|ILL|HUP|INT|QUIT|USR1|USR2|PWR)\b")
-# What it says of an engine that ended by itself without an answer. This names no cause, and neither
-# does the last line that the engine printed.
+# Its words about an engine that ended without an answer. Neither they nor the last line that the
+# engine printed name a cause.
 _ENGINE_ENDED = re.compile(r"(was killed by SIG\w+|ended) \(exit code -?\d+\)")
 _WORKER_S_WORD = "; the cause, printed by a process of the engine: "
 _LAST_LINE = "; its last line: "
-# Errors of the GPU's libraries. They follow from a fault of the GPU as well as from one of the
-# program.
+# Errors of the GPU's libraries. The GPU or the program may have caused them.
 _GPU_ERROR = re.compile(
     r"\b(CUDA|HIP|CUBLAS|CUDNN|NVML|cuBLAS|cuDNN)[ _](error|failure|status)"
     r"|\bcudaError|\bcublasStatus",
@@ -349,9 +350,9 @@ def _memory_of_the_job() -> Verdict:
 
 
 def _may_hide_a_cause(fault: Fault) -> bool:
-    """Return whether the cause of a fault may be in the log alone.
+    """Return whether the log may have a cause that the fault does not name.
 
-    This holds for faults of an engine, whose workers are other processes.
+    This is so for faults of an engine, because its workers are other processes.
     """
     return fault.source in ("", "engine")
 
@@ -400,7 +401,7 @@ def _log(end: AttemptEnd) -> str:
 
     - The fault is the task's own: nothing, because the task's programs may print anything.
     - The trial named the cause itself: only the exceptions that led to the fault. Other messages in
-      the log did no harm.
+      the log are harmless.
     - Otherwise: the whole log.
     """
     fault = end.fault

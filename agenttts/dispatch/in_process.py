@@ -23,10 +23,17 @@ from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.errors import UserError
-from agenttts.inference.base import Completion, Engine, ModelConfig, Request, WrappedEngine
+from agenttts.inference.base import (
+    Completion,
+    Engine,
+    ModelConfig,
+    OnPart,
+    Request,
+    WrappedEngine,
+)
 from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
-from agenttts.trial.command import MODULE, TrialCommand
+from agenttts.trial.command import MODULE, AskedQuestion, TrialCommand
 from agenttts.trial.run import run_trials
 from agenttts.trial.spec import TrialSpec
 
@@ -172,7 +179,7 @@ class _ThreadJob(TrialJob):
         return self._id
 
     def _execute(self, command: list[str]) -> int:
-        trials = self._trials_to_run_here()
+        trials = self._trials_to_run_here(command)
         if trials is not None:
             return self._evaluate(trials)
         if self._setup:
@@ -187,12 +194,12 @@ class _ThreadJob(TrialJob):
             time.sleep(_POLL_S)
         return child.returncode
 
-    def _trials_to_run_here(self) -> TrialCommand | None:
+    def _trials_to_run_here(self, command: list[str]) -> TrialCommand | None:
         """Return the trials of the job if they may run in this process, else None."""
-        program = (sys.executable, *MODULE)
-        if self.command[: len(program)] != program or self._setup or self.env:
+        program = [sys.executable, *MODULE]
+        if command[: len(program)] != program or self._setup or self.env:
             return None
-        trials = TrialCommand.parse(self.command[len(program) :])
+        trials = TrialCommand.parse(command[len(program) :])
         return None if any(map(_has_own_modules, trials.specs)) else trials
 
     def _evaluate(self, trials: TrialCommand) -> int:
@@ -211,10 +218,15 @@ class _ThreadJob(TrialJob):
                 ended=lambda _: self._finish_ended(),
             )
 
-    def _further_lists(self) -> Iterator[Sequence[Path]]:
-        """Yield the lists of the mailbox, as spec files, while the job stays."""
-        while self.linger_seconds and (due := self._next_trials()) is not None:
+    def _further_lists(self) -> Iterator[Sequence[Path] | AskedQuestion]:
+        """Yield the lists of the mailbox, as spec files, and questions, while the job stays."""
+        while self.linger_seconds:
+            if (question := self._next_question()) is not None:
+                yield question
+            if (due := self._next_trials()) is None:
+                return
             self._check()
+            self._finish_ended()  # of a trial whose end could not be recorded when it ended
             if due:
                 yield self._specs(due)
             else:
@@ -245,10 +257,12 @@ class _StoppableEngine(WrappedEngine):
         super().__init__(engine)
         self._check = check
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
         """Return what the engine generates, unless the check raises."""
         self._check()
-        return super().generate(requests)
+        return super().generate(requests, on_part)
 
 
 _NUMBERS = itertools.count()

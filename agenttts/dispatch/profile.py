@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MAX_PREEMPTIONS = 20
 """Default of the times that a trial may lose its place to other jobs."""
+LINGER_SECONDS = 600.0
+"""Default of the time that a worker stays without a sign of the controller."""
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -191,15 +193,19 @@ class Profile(Section):
 
     Without Slurm: trials that run at a time on this machine.
     """
-    trials_per_job: Annotated[int, Field(ge=1)] = 1
+    trials_per_job: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """The most trials that one job evaluates side by side.
 
-    A job starts each model once for all its trials and draws their common samples once.
+    A job starts each model once for all its trials and draws their common samples once. ``auto``:
+    as the controller estimates the costs of engine starts and samples
+    (`agenttts.loop.assignment`).
     """
-    linger_seconds: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds that a job without trials stays for those of the next iteration.
+    linger_seconds: Annotated[float, Field(ge=0)] | None = None
+    """Seconds that a job without trials stays without a sign of the controller.
 
-    It keeps its GPUs and its engines meanwhile. 0: a job ends with its trials.
+    It keeps its GPUs and its engines for the trials of the next iteration. The controller ends it
+    earlier when its GPUs cost more than starting its engines again. 0: a job ends with its trials.
+    None: 600 with ``trials_per_job: auto``, else 0.
     """
     throttle: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude=True)
     """The old name of ``max_running``; still read, with a warning."""
@@ -268,6 +274,18 @@ class Profile(Section):
     """
 
     @property
+    def stays_for(self) -> float:
+        """Seconds that a job without trials stays without a sign of the controller."""
+        if self.linger_seconds is not None:
+            return self.linger_seconds
+        return LINGER_SECONDS if self.trials_per_job == "auto" else 0.0
+
+    @property
+    def trial_seconds(self) -> float:
+        """Seconds that a trial's job may use: its time limit without the grace before its end."""
+        return minutes(self.trial.time) * 60.0 - self.grace_seconds
+
+    @property
     def in_containers(self) -> bool:
         """Whether trials run in containers, of the profile's image or of the spec's."""
         return self.container is not None and self.container.runtime != "none"
@@ -287,7 +305,7 @@ class Profile(Section):
             if not _VARIABLE_NAME.fullmatch(name):
                 raise ValueError(
                     f"{name!r} is not a valid name of a variable; valid: letters, digits and _, "
-                    "first no digit"
+                    "and no digit at the beginning"
                 )
             if "\0" in text:
                 raise ValueError(f"the value of {name} holds a zero byte; valid: a text")
@@ -318,8 +336,8 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _grace_within_limit(self) -> Profile:
-        # A job that is signalled as soon as it starts dies of the signal, before it installs its
-        # handler.
+        # A signal that comes as soon as the job starts kills it, because its handler is not
+        # installed yet.
         for what in ("controller", "trial"):
             limit = minutes(getattr(self, what).time) * 60
             if self.grace_seconds >= limit:

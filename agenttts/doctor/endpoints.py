@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agenttts.dispatch.check import Check, check
 from agenttts.endpoint import ServerError
-from agenttts.errors import MissingRequirement
+from agenttts.errors import MissingRequirement, located
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.endpoint_check import check_listed, check_sampling
 from agenttts.run.models import find_facts, model_configs
@@ -25,16 +25,14 @@ def endpoint_checks(spec: JobSpec) -> list[Check]:
 
 
 def _endpoint_check(name: str, config: ModelConfig) -> Check:
-    key = f"models.{name}"
-
     def ask() -> str:
-        try:
-            listed = check_listed(key, config)
-        except ServerError as error:
-            raise MissingRequirement(
-                f"{key}: {error}",
-                fix=f"start the server, or correct {key}.options.base_url",
-            ) from None
-        return f"{listed}; {check_sampling(key, config)}"
+        with located("models", name):
+            try:
+                listed = check_listed(config)
+            except ServerError as error:
+                raise MissingRequirement(
+                    str(error), fix="start the server, or correct options.base_url", at=()
+                ) from None
+            return f"{listed}; {check_sampling(config)}"
 
     return check(f"endpoint of model '{name}'", ask)

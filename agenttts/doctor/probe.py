@@ -35,7 +35,8 @@ from agenttts.doctor.probe_job import (
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.files.documents import parse_json
 
-# Slurm may first give a new job a temporary reason, and then the lasting one.
+# Seconds after which a stuck job is given up. The first reason that Slurm gives for the wait of a
+# new job may be temporary.
 _STUCK_S = 10.0
 _POLL_S = 1.0
 _ANSWER_S = 180.0
@@ -45,7 +46,9 @@ _ANSWER_S = 180.0
 class Place:
     """A kind of job whose node is checked.
 
-    It has a section of the profile and the number of GPUs that it asks for.
+    Attributes:
+        what: The job's section of the profile.
+        gpus: The GPUs that it requests.
     """
 
     what: Literal["controller", "trial"]
@@ -54,15 +57,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of one job.
+    """The outcome of one job.
 
     Attributes:
         facts: The job's report (`agenttts.doctor.probe_job`); None without one.
         problem: Why there is no report.
-        fix: What helps against the problem.
+        fix: How to fix the problem.
         round_trip: Seconds that a file took to the node and back.
         waited: Seconds from submission to the job's start, as seen from here.
-        clock: The least difference of the clocks in seconds; positive if the node's is ahead.
+        clock: A lower bound of the difference of the clocks in seconds; positive if the node's is
+            ahead.
     """
 
     what: str
@@ -117,7 +121,7 @@ def probe(
         tell: Called with a line for the user when something changes.
 
     Returns:
-        What became of each job.
+        The outcome of each job.
     """
     places = probe_places(profile)
     token = secrets.token_hex(4)
@@ -231,8 +235,8 @@ class Visit:
         if self._waited is not None and self._round_trip is None and is_there(self.folder / ECHO):
             self._round_trip = time.monotonic() - self._replied
             echo = _read(self.folder / ECHO)
-            # The node wrote between the reply and now. A time outside of that shows the difference
-            # of the clocks.
+            # The node wrote the file between the reply and now. If the file's time is earlier or
+            # later, the clocks differ by at least that.
             written = float(echo["time"]) if echo else self._reply_time
             now = time.time()
             self._clock = max(0.0, written - now) + min(0.0, written - self._reply_time)
@@ -283,7 +287,7 @@ class Visit:
         )
 
     def seen(self) -> Seen:
-        """Return what became of the job."""
+        """Return the outcome of the job."""
         return Seen(
             self.place.what,
             self.job_id,
@@ -298,8 +302,8 @@ class Visit:
     def stuck_for(self, status: JobStatus) -> float:
         """Return for how many seconds the job has been stuck.
 
-        A stuck job waits for something that does not come by itself. The time counts from the
-        first look that found this.
+        A stuck job waits for a reason that does not pass by itself. The time counts from the first
+        look that found such a reason.
         """
         if not status.stuck:
             self._stuck_since = None
@@ -341,8 +345,8 @@ def _look(
 
     Args:
         visits: The jobs.
-        patience: Seconds that a job may wait for something that does not come by itself.
-        late: The limit of the whole probe in seconds, if it has passed.
+        patience: Seconds for which a job may be stuck.
+        late: The time limit of the whole probe in seconds; None before it has passed.
         tell: As for `probe`.
     """
     for visit in visits:

@@ -4,12 +4,11 @@ An image is built from a definition file (``Apptainer.def``, ``containers/cpu.de
 own pip settings: its indexes, wheel folders, proxies and CA bundle. These settings are not written
 into the image.
 
-The record ``X.sif.json`` lies beside an image ``X.sif``. It says what the image was built from and
-holds its SHA-256, so that a launch can name the image without reading a gigabyte.
+An image ``X.sif`` has a record beside it, ``X.sif.json``. The record says what the image was built
+from. It also has the image's SHA-256, so that a launch need not read the whole image.
 
-A definition may want the host's folders mounted during its ``%post``. It then makes their mount
-points in ``%setup``, from the variable ``AGENTTTS_BUILD_MOUNTS`` (see ``containers/cpu.def``). For
-other definitions nothing is mounted.
+The host's folders are mounted during ``%post`` if the definition makes mount points for them. It
+does so in ``%setup``, from the variable ``AGENTTTS_BUILD_MOUNTS`` (see ``containers/cpu.def``).
 """
 
 from __future__ import annotations
@@ -39,7 +38,8 @@ from agenttts.files.atomic import atomic_write_json
 from agenttts.files.commands import ask
 from agenttts.files.documents import read_object
 
-# zstd at level 3 packs the CPU image three times as fast as the default gzip, and no larger.
+# zstd at level 3 packs the CPU image three times as fast as the default gzip. The result is not
+# larger.
 SQUASHFS_ARGUMENTS = "-comp zstd -Xcompression-level 3"
 MOUNTS_VARIABLE = "AGENTTTS_BUILD_MOUNTS"
 IMAGE_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -114,8 +114,8 @@ def build_image(
     ``output`` appears whole or not at all.
 
     Args:
-        definition: The definition file. One that starts from ``{{ rootfs }}`` gets a root file
-            system made of this machine's own Debian packages.
+        definition: The definition file. If it uses ``{{ rootfs }}``, this is a new root file system
+            made of this machine's own Debian packages.
         output: The image to write.
         project: The checkout whose package goes into the image.
         runtime: The command to build with.
@@ -144,8 +144,8 @@ def build_image(
     log = (log or output.with_name(f"{output.name}.log")).resolve()
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     scratch_root = os.environ.get("APPTAINER_TMPDIR") or None
-    # ignore_cleanup_errors: images hold read-only directories, which an ordinary user cannot empty
-    # at once.
+    # ignore_cleanup_errors: an ordinary user cannot remove files from the read-only directories of
+    # images.
     with tempfile.TemporaryDirectory(
         prefix="agenttts-build-", dir=scratch_root, ignore_cleanup_errors=True
     ) as scratch:
@@ -256,7 +256,7 @@ def build_command(
     build_args: Mapping[str, str],
     fast_compression: bool = True,
 ) -> list[str]:
-    """Return the runtime's command line, which replaces ``output``."""
+    """Return the runtime's command line; the command replaces ``output``."""
     command = [runtime, "build", "--force"]
     for mount in mounts:
         command += ["--bind", mount.bind]
@@ -321,7 +321,7 @@ def build_mounts(settings: Mapping[str, str], environ: Mapping[str, str]) -> tup
 
 
 def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return where pip takes packages from, by option (`PIP_OPTIONS` and ``cert``).
+    """Return pip's options on where packages come from (`PIP_OPTIONS` and ``cert``).
 
     The settings are those of ``pip config list`` in ``environ``. As in pip, a command's own section
     overrides ``[global]``, and the environment overrides both. If this machine has no pip, the
@@ -331,8 +331,8 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
         listing = ask(
             [python, "-m", "pip", "--disable-pip-version-check", "config", "list"],
             _INSPECT_S,
-            # 'user = true' in pip.conf concerns installations, but 'pip config' takes it for
-            # its own --user.
+            # 'pip config' would read 'user = true' in pip.conf, which is meant for installations,
+            # as its own --user.
             {**environ, "PIP_USER": "0"},
         )
         if listing.succeeded:
@@ -405,7 +405,7 @@ def _absolute(link: str) -> str:
 
 
 def _outermost(folders: Iterable[Path]) -> list[Path]:
-    """Return the folders that do not lie in another one of them."""
+    """Return the folders that are not inside another of the folders."""
     kept: list[Path] = []
     for folder in sorted(set(folders), key=lambda path: len(path.parts)):
         if not any(folder.is_relative_to(other) for other in kept):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -100,7 +100,8 @@ class Request:
 
     ``content`` is a rendered prompt: chat messages or, for completions, plain text. ``stop`` ends a
     completion. ``template_args`` are for the chat template. ``keep_special`` keeps special tokens
-    in the text, except the end token.
+    in the text, except the end token. ``schema`` is the JSON schema of the samples, for engines
+    that can enforce it.
     """
 
     content: str | tuple[Message, ...]
@@ -109,6 +110,7 @@ class Request:
     stop: tuple[str, ...] = ()
     template_args: Mapping[str, object] = field(default_factory=dict)
     keep_special: bool = False
+    schema: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,12 +143,35 @@ This is longer than any marker and the line breaks after it.
 """
 
 
+@dataclass(frozen=True)
+class Part:
+    """Samples of one request that are finished before the call is.
+
+    ``request`` is the position of the request in the call. ``places`` are the positions of the
+    samples' seeds in ``seeds`` of the request. ``completion`` has these samples in the order of
+    ``places``, with the other values of the request's completion.
+    """
+
+    request: int
+    places: tuple[int, ...]
+    completion: Completion
+
+
+OnPart = Callable[[Part], object]
+"""Gets the samples that an engine has finished, while its call goes on."""
+
+
 class Engine(Protocol):
     """Generates samples from one model.
 
     Contract:
 
     - `generate` returns one `Completion` per request, in order.
+    - While a call goes on, the engine passes each sample to ``on_part`` soon after the sample is
+      finished. Before `generate` returns, ``on_part`` has got every sample of the result exactly
+      once, in any order. When a call fails, ``on_part`` has got the samples that were finished
+      before. ``on_part`` is called in the thread that called `generate`; what it raises ends the
+      call.
     - The same request with the same seeds gives the same samples, up to the numerics of batching.
     - `generate` may be called any number of times until `close`. `close` releases the model's
       memory and may be called twice.
@@ -157,7 +182,9 @@ class Engine(Protocol):
       ``wake()``; it returns False if it cannot.
     """
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]: ...
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]: ...
 
     def close(self) -> None: ...
 
@@ -179,9 +206,11 @@ class WrappedEngine:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
         """Return what the engine generates."""
-        return self._engine.generate(requests)
+        return self._engine.generate(requests, on_part)
 
     def sleep(self) -> bool:
         """Put the engine to sleep; return False if it cannot."""

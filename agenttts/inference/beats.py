@@ -1,7 +1,7 @@
 """Signs of life of a working engine: lines in the trial's log.
 
 The job uses them to distinguish a working engine from one that hangs. A call that thinks for hours
-ends no sample and stores none meanwhile. The time that its tokens may take does not say whether the
+may finish no sample for a long time. The time that its tokens may take does not say whether the
 call makes progress.
 """
 

@@ -1,8 +1,8 @@
 """The endpoint engine: samples of a model on an OpenAI-compatible server that runs already.
 
 A model's ``path`` is the server's id of the model; ``options`` are
-`agenttts.spec.endpoint.EndpointOptions`. A chat goes to ``chat/completions``, where the server
-applies its own template, and a few-shot completion to ``completions``.
+`agenttts.spec.endpoint.EndpointOptions`. A chat is sent to ``chat/completions``, where the server
+applies its own template. A few-shot completion is sent to ``completions``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -24,7 +24,15 @@ from agenttts.endpoint import (
     shown_variable,
 )
 from agenttts.errors import MissingRequirement, UserError, valid_names
-from agenttts.inference.base import Completion, EngineError, ModelConfig, Request, Sample
+from agenttts.inference.base import (
+    Completion,
+    EngineError,
+    ModelConfig,
+    OnPart,
+    Part,
+    Request,
+    Sample,
+)
 from agenttts.inference.beats import Beat
 from agenttts.inference.endpoint_calls import GivenUp, PatientCalls, Stopped
 from agenttts.inference.endpoint_check import read_models
@@ -48,20 +56,20 @@ _NO_MONEY = re.compile(r"insufficient_quota|billing", re.I)
 
 
 class EndpointEngine:
-    """Draws samples from a server; see the module.
+    """Draws samples from a server.
 
     Every sample is a request of its own with its own seed, unless ``samples_per_request`` is above
-    one. A parameter that the server refuses and that may be left out (seed, a ``top_p`` of 1) is
-    left out from then on, and a line in the trial's log says so.
+    one. If the server refuses a parameter that requests can do without (seed, a ``top_p`` of 1),
+    later requests do not have it, and a line in the trial's log says so.
 
-    A fault of the server, the network or the key is an `EngineError` of kind INFRA_FAILED: it says
-    nothing about the allocation. A model that the server does not have and a request that it
-    refuses are of kind FAILED.
+    A fault of the server, the network or the key is an `EngineError` of kind INFRA_FAILED, because
+    it says nothing about the allocation. It is of kind FAILED if the server does not have the model
+    or refuses a request.
 
     Args:
         config: The model.
-        say: Gets lines about what the server refuses and about failures; by default the trial's
-            log.
+        say: Called with lines about failures and about what the server refuses. By default they
+            are printed, which is the trial's log.
 
     Raises:
         EngineError: The options are wrong, or the server does not answer or lacks the model.
@@ -134,7 +142,9 @@ class EndpointEngine:
         except (ServerError, GivenUp) as error:
             self._fail(error)
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
         """Return one completion per request, in order.
 
         Raises:
@@ -145,23 +155,35 @@ class EndpointEngine:
         for request in requests:
             if self._context is not None and request.params.max_tokens >= self._context:
                 raise no_room(request.params.max_tokens, self._context)
-        drawings = [_Drawing(request) for request in requests]
+        drawings = [_Drawing(request, position) for position, request in enumerate(requests)]
         size = self._per_request
-        parts = deque(
+        pieces = deque(
             (drawing, tuple(range(begin, min(begin + size, len(drawing.request.seeds)))))
             for drawing in drawings
             for begin in range(0, len(drawing.request.seeds), size)
         )
-        _on_threads(parts, self._draw, self._options.max_concurrent, self._beat)
-        return [drawing.completion() for drawing in drawings]
+        _on_threads(
+            pieces,
+            self._draw,
+            self._options.max_concurrent,
+            self._beat,
+            on_part or (lambda part: None),
+        )
+        return [drawing.completion(range(len(drawing.request.seeds))) for drawing in drawings]
 
     def close(self) -> None:
         """Close the connections; may be called twice."""
         self._closed = True
         self._client.close()
 
-    def _draw(self, drawing: _Drawing, places: tuple[int, ...], stop: threading.Event) -> None:
-        """Draw the samples of a request at some places of its seeds."""
+    def _draw(
+        self,
+        drawing: _Drawing,
+        places: tuple[int, ...],
+        stop: threading.Event,
+        tell: Callable[[Part], None],
+    ) -> None:
+        """Draw the samples of a request at some places of its seeds, and tell of each reply."""
         missing = places
         try:
             while missing:
@@ -170,6 +192,8 @@ class EndpointEngine:
                     drawing.samples[place] = sample
                 if reply.prompt_tokens is not None:
                     drawing.prompt_tokens = reply.prompt_tokens
+                found = missing[: len(reply.samples)]
+                tell(Part(drawing.position, found, drawing.completion(found)))
                 # Some servers give fewer samples than a request asks for.
                 missing = missing[len(reply.samples) :]
         except (ServerError, GivenUp) as error:
@@ -178,7 +202,7 @@ class EndpointEngine:
     def _reply(
         self, drawing: _Drawing, places: tuple[int, ...], stop: threading.Event
     ) -> ServerReply:
-        """Return the reply to a prompt, which is shortened if the server finds it too long."""
+        """Return the reply to a prompt; a prompt that is too long for the server is shortened."""
         sent = drawing.content
         try:
             return self._ask(drawing, sent, places, stop)
@@ -244,9 +268,12 @@ class EndpointEngine:
         return read
 
     def _check_room(self, prompt_tokens: int | None, max_tokens: int) -> None:
-        """Raise `ServerError` if a prompt that the server took leaves too few tokens for a reply.
+        """Check that the context has room for a prompt and a whole reply.
 
-        vLLM lowers the ``max_tokens`` of a chat to what its prompt leaves of the context.
+        vLLM does not refuse a chat without this room. It lowers ``max_tokens`` instead.
+
+        Raises:
+            ServerError: There is too little room.
         """
         context = self._context
         if context is not None and prompt_tokens and prompt_tokens + max_tokens > context:
@@ -294,7 +321,7 @@ class EndpointEngine:
         Only changes that keep the meaning of a request are made.
 
         Returns:
-            Whether this request is worth sending again, changed.
+            Whether this request may succeed if it is changed and sent again.
         """
         text = complaint.lower()
         if "max_completion_tokens" in text and "max_tokens" in body:
@@ -315,7 +342,7 @@ class EndpointEngine:
             return True
         first = (body.get("messages") or [{}])[0]
         if first.get("role") == "system" and _SYSTEM_REFUSED.search(text):
-            # As with other engines, the text of a refused system role goes to the first user turn.
+            # The system message is put into the first user message, as with other engines.
             self._merges_system = True
             return True
         return False
@@ -326,7 +353,7 @@ class EndpointEngine:
             self._say(f"the server refuses {name}, so it is not sent: {consequence}")
 
     def _fail(self, error: ServerError | GivenUp) -> NoReturn:
-        """Raise the error of a request that brought no reply."""
+        """Raise the engine's error about a request without a reply."""
         text = str(error)
         status = error.status if isinstance(error, ServerError) else None
         name = self._config.name
@@ -346,9 +373,10 @@ class EndpointEngine:
             text += "; check base_url and the model's path, which is the server's id of the model"
         if _NO_TEMPLATE.search(text):
             raise EngineError(
-                f"model '{name}' ({self._config.path}) has no chat template on its server, as base "
-                f"models have none, and cannot take prompt_style: {self._config.prompt_style}; set "
-                f"prompt_style: few_shot_completion for it ({text})"
+                f"model '{name}' ({self._config.path}) has no chat template on its server (it may "
+                "be a base model), so it cannot be used with "
+                f"prompt_style: {self._config.prompt_style}; set prompt_style: few_shot_completion "
+                f"for it ({text})"
             ) from None
         raise EngineError(f"model '{name}': {text}") from None
 
@@ -361,9 +389,13 @@ class EndpointEngine:
 
 @dataclass
 class _Drawing:
-    """The samples of one request as they arrive, by their place among its seeds."""
+    """The samples of one request as they arrive, by their place among its seeds.
+
+    ``position`` is that of the request in the call.
+    """
 
     request: Request
+    position: int
     samples: dict[int, Sample] = field(default_factory=dict)
     prompt_tokens: int | None = None
     truncated: bool = False
@@ -373,39 +405,46 @@ class _Drawing:
     def __post_init__(self) -> None:
         self.content = self.request.content
 
-    def completion(self) -> Completion:
-        """Return the completion, once all samples are there."""
+    def completion(self, places: Iterable[int]) -> Completion:
+        """Return the completion of the samples at some places, once they are there."""
         tokens = self.prompt_tokens
         if tokens is None:
             tokens = max(1, estimated_tokens(characters(self.content)))
-        samples = tuple(self.samples[place] for place in range(len(self.request.seeds)))
+        samples = tuple(self.samples[place] for place in places)
         return Completion(samples, tokens, self.truncated)
 
 
 def _on_threads(
-    parts: deque[tuple[_Drawing, tuple[int, ...]]],
-    draw: Callable[[_Drawing, tuple[int, ...], threading.Event], None],
+    pieces: deque[tuple[_Drawing, tuple[int, ...]]],
+    draw: Callable[[_Drawing, tuple[int, ...], threading.Event, Callable[[Part], None]], None],
     threads: int,
     beat: Callable[[], None],
+    on_part: OnPart,
 ) -> None:
-    """Draw all parts on several threads, and raise the first error of any.
+    """Draw all pieces on several threads, and raise the first error that occurs.
 
-    The threads are not waited for after an error, because a request may take minutes.
+    After an error it does not wait for the threads, because a request may take minutes. ``on_part``
+    is called in this thread.
     """
     stop, changed = threading.Event(), threading.Condition()
     errors: list[BaseException] = []
-    done = 0
-    total = len(parts)
+    parts: list[Part] = []
+    left = len(pieces)
+
+    def tell(part: Part) -> None:
+        with changed:
+            parts.append(part)
+            changed.notify()
 
     def work() -> None:
-        nonlocal done
+        nonlocal left
         while not stop.is_set():
             try:
-                part = parts.popleft()
+                piece = pieces.popleft()
             except IndexError:
                 return
             try:
-                draw(*part, stop)
+                draw(*piece, stop, tell)
             except Stopped:
                 return
             except BaseException as error:
@@ -414,19 +453,23 @@ def _on_threads(
                     changed.notify()
                 return
             with changed:
-                done += 1
+                left -= 1
                 changed.notify()
 
-    for _ in range(min(threads, total)):
+    for _ in range(min(threads, left)):
         threading.Thread(target=work, daemon=True).start()
-    seen = 0
+    over = False
     try:
-        with changed:
-            while done < total and not errors:
-                changed.wait(1.0)
-                if done > seen:  # a wait that brought no answer is no sign of life
-                    seen = done
-                    beat()
+        while not over:
+            with changed:
+                if left and not errors and not parts:
+                    changed.wait(1.0)
+                finished, parts[:] = parts[:], []
+                over = not left or bool(errors)
+            if finished:  # only an answer shows that the server works
+                beat()
+            for part in finished:
+                on_part(part)
     finally:
         stop.set()
     if errors:

@@ -14,7 +14,7 @@ from agenttts.endpoint import (
     refusal,
     shown_variable,
 )
-from agenttts.errors import MissingRequirement, Unavailable, valid_names
+from agenttts.errors import MissingRequirement, Unavailable, located, valid_names
 from agenttts.inference.base import EngineError, ModelConfig, Request, SamplingParams
 from agenttts.inference.endpoint_options import find_address, read_endpoint_options
 
@@ -47,11 +47,10 @@ def read_models(answer: Answer, address: Address) -> dict[str, int | None]:
     return found
 
 
-def check_listed(key: str, config: ModelConfig) -> str:
+def check_listed(config: ModelConfig) -> str:
     """Ask the server for its models once.
 
     Args:
-        key: The model's key in the spec, for messages.
         config: A model with ``engine: endpoint``.
 
     Returns:
@@ -63,10 +62,8 @@ def check_listed(key: str, config: ModelConfig) -> str:
         ServerError: The server does not answer here.
     """
     options = read_endpoint_options(config.options)
-    try:
+    with located("options"):
         address = find_address(options)
-    except MissingRequirement as error:
-        raise MissingRequirement(f"{key}.options.{error.what}", fix=error.fix) from None
     client = EndpointClient(timeout=_LIST_S, use_proxy=options.use_proxy)
     try:
         listed = read_models(client.get(address, "models"), address)
@@ -74,18 +71,20 @@ def check_listed(key: str, config: ModelConfig) -> str:
         if error.status in (401, 403):
             variable = options.api_key_env
             raise MissingRequirement(
-                f"{key}: the server refuses the key: {error}",
+                f"the server refuses the key: {error}",
                 fix=f"check the key in {shown_variable(variable)}"
                 if variable
                 else "export the key, and give the name of its variable in options.api_key_env",
+                at=(),
             ) from None
         raise
     finally:
         client.close()
     if listed and config.path not in listed:
         raise Unavailable(
-            f"{key}.path: the server at {options.base_url} has no model '{config.path}'",
+            f"the server at {options.base_url} has no model '{config.path}'",
             fix=valid_names(config.path, listed),
+            at=("path",),
         )
     if not listed:
         return f"the server at {options.base_url} lists no models"
@@ -94,7 +93,7 @@ def check_listed(key: str, config: ModelConfig) -> str:
     return f"'{config.path}' is at {options.base_url}, with {known}"
 
 
-def check_sampling(key: str, config: ModelConfig) -> str:
+def check_sampling(config: ModelConfig) -> str:
     """Draw short samples from a server, three of them with one seed.
 
     Returns:
@@ -125,7 +124,9 @@ def check_sampling(key: str, config: ModelConfig) -> str:
             engine.close()
     except EngineError as error:
         raise MissingRequirement(
-            f"{key}: {error}", fix="correct the model's keys in the spec, or the server's settings"
+            str(error),
+            fix="correct the model's keys in the spec, or the server's settings",
+            at=(),
         ) from None
     same = texts[:-1]
     # A server with a cache of prompts computes a repeated prompt otherwise, which may change the

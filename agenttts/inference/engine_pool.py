@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agenttts.files.memory import available_memory
 from agenttts.inference.base import Engine, EngineError, ModelConfig, put_to_sleep, wake
+from agenttts.inference.engine_use import EngineObserver
 from agenttts.inference.engines import ENGINES
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class EnginePool:
         factory: Makes the engine of a model, with its model loaded.
         keep: Whether engines are kept; else there is one at a time.
         available: Returns the bytes of the host's memory that may still be taken.
+        observer: Is told of starts, wakes and the engines that are loaded.
     """
 
     def __init__(
@@ -50,10 +53,12 @@ class EnginePool:
         factory: Callable[[ModelConfig], Engine],
         keep: bool = True,
         available: Callable[[], int] = available_memory,
+        observer: EngineObserver | None = None,
     ) -> None:
         self._factory = factory
         self._keep = keep
         self._available = available
+        self._observer = observer or EngineObserver()
         self._expected: list[ModelConfig] | None = None
         self.starts = 0
         self._loaded: list[_Loaded] = []  # the one used last is the last
@@ -88,6 +93,7 @@ class EnginePool:
             found = self._load(model)
         self._loaded.remove(found)
         self._loaded.append(found)
+        self._tell_kept()
         return found.engine
 
     @property
@@ -107,6 +113,7 @@ class EnginePool:
     def _wakes(self, found: _Loaded) -> bool:
         """Wake an engine; if that fails, close it and return False."""
         self._free_gpus(found)
+        began = time.monotonic()
         try:
             wake(found.engine)
         except EngineError as error:
@@ -114,6 +121,7 @@ class EnginePool:
             self._close(found)
             return False
         found.asleep = False
+        self._observer.woken(found.model.name, time.monotonic() - began)
         return True
 
     def drop(self, model: ModelConfig) -> None:
@@ -134,6 +142,7 @@ class EnginePool:
             self._free_gpus(None)
         else:
             self._free_memory(host_bytes(model))
+        began = time.monotonic()
         try:
             engine = self._factory(self._that_sleeps(model))
         except EngineError as error:
@@ -145,6 +154,7 @@ class EnginePool:
             self.close()
             return self._load(model)
         self.starts += 1
+        self._observer.started(model.name, time.monotonic() - began)
         found = _Loaded(model, engine)
         self._loaded.append(found)
         return found
@@ -189,7 +199,15 @@ class EnginePool:
 
     def _close(self, loaded: _Loaded) -> None:
         self._loaded.remove(loaded)
+        self._tell_kept()
         loaded.engine.close()
+
+    def _tell_kept(self) -> None:
+        """Tell the observer which engines are loaded."""
+        last = self._loaded[-1] if self._loaded else None
+        awake = None if last is None or last.asleep else last.model.name
+        others = [loaded.model.name for loaded in self._loaded]
+        self._observer.kept(awake, others if awake is None else others[:-1])
 
 
 def _sleeps(engine: Engine) -> bool:
@@ -235,4 +253,9 @@ def host_bytes(model: ModelConfig) -> int:
         weights = sum(file.stat().st_size for file in folder.glob(pattern))
         if weights:
             break
+    return engine_bytes(weights)
+
+
+def engine_bytes(weights: float) -> int:
+    """Return the memory of an engine on the host whose weights have so many bytes on disk."""
     return int(weights * LOADED_FACTOR) + CACHE_BYTES + PROCESS_BYTES

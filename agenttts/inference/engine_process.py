@@ -33,6 +33,7 @@ from agenttts.inference.base import (
     Engine,
     EngineError,
     ModelConfig,
+    OnPart,
     Request,
     put_to_sleep,
     wake,
@@ -42,6 +43,8 @@ from agenttts.inference.engines import ENGINES
 from agenttts.inference.out_of_memory import is_out_of_memory
 
 _SLEEP, _WAKE = "sleep", "wake"
+# What a message of the child is: a part of a call that goes on, the result, or an error.
+_PART, _DONE, _FAILED = "part", "done", "failed"
 _CLOSE_SECONDS = 20.0
 _TAIL_LINES = 500
 _MESSAGE_LENGTH = 300
@@ -129,13 +132,15 @@ class EngineProcess:
         """The child's process id."""
         return self._child.pid
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
         """Return one completion per request, in order.
 
         Raises:
             EngineError: The engine raised it, or the child died.
         """
-        answer: list[Completion] = self._ask(list(requests))
+        answer: list[Completion] = self._ask(list(requests), on_part)
         return answer
 
     def sleep(self) -> bool:
@@ -170,18 +175,26 @@ class EngineProcess:
         self._kill()
         connection.close()
 
-    def _ask(self, message: object) -> Any:
-        """Send a message and wait for its answer."""
+    def _ask(self, message: object, on_part: OnPart | None = None) -> Any:
+        """Send a message and wait for its answer; pass on the parts that come before it."""
         if self._connection is None:
             raise EngineError(f"the engine of model '{self._config.name}' is closed")
         self._busy = True
         try:
             self._connection.send(message)
-            done, answer = self._connection.recv()
-        except (EOFError, OSError) as error:
+        except OSError as error:
             raise self._death() from error
+        while True:
+            try:
+                what, answer = self._connection.recv()
+            except (EOFError, OSError) as error:
+                raise self._death() from error
+            if what != _PART:
+                break
+            if on_part is not None:
+                on_part(answer)
         self._busy = False
-        if done:
+        if what == _DONE:
             return answer
         text, kind = answer
         # vLLM's workers are processes too. The cause of a failure in one is only in its output.
@@ -274,12 +287,12 @@ def _serve(connection: Connection[Any, Any]) -> None:
                     answer: Any = getattr(engine, "reports_progress", False)
                 else:
                     assert engine is not None
-                    answer = _answer(engine, message)
+                    answer = _answer(engine, message, connection)
             except EngineError as error:
                 traceback.print_exc()
-                connection.send((False, (str(error), error.kind)))
+                connection.send((_FAILED, (str(error), error.kind)))
             else:
-                connection.send((True, answer))
+                connection.send((_DONE, answer))
     except EOFError:
         return
     finally:
@@ -287,12 +300,12 @@ def _serve(connection: Connection[Any, Any]) -> None:
             engine.close()
 
 
-def _answer(engine: Engine, message: Any) -> Any:
+def _answer(engine: Engine, message: Any, connection: Connection[Any, Any]) -> Any:
     if message == _SLEEP:
         return put_to_sleep(engine)
     if message == _WAKE:
         return wake(engine)
-    return engine.generate(message)
+    return engine.generate(message, lambda part: connection.send((_PART, part)))
 
 
 def _die_with_parent() -> None:

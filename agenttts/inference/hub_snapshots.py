@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agenttts.errors import KeyPath
 from agenttts.files.access import check_readable
 
 MAIN = "main"
@@ -76,21 +77,20 @@ def find_snapshot(model_id: str, revision: str | None, *, weights: bool = True) 
 def with_places(
     options: Mapping[str, Any],
     revision: str | None,
-    key: str,
-    place: Callable[[str, str | None, str], str],
+    place: Callable[[str, str | None, KeyPath], str],
 ) -> dict[str, Any]:
     """Return engine options with the hub ids among them replaced.
 
     Args:
         options: The engine's options.
         revision: The revision of the model itself, which vLLM also takes for the tokenizer.
-        key: The key of the options, for ``place``.
-        place: Called with a hub id, its revision and its key; returns what replaces the id.
+        place: Called with a hub id, its revision, and its keys in the options; returns what
+            replaces the id.
     """
     found = dict(options)
 
     def replace(name: str, of: str | None) -> None:
-        found[name] = place(options[name], of, f"{key}.{name}")
+        found[name] = place(options[name], of, (name,))
 
     if _text(options.get("tokenizer")):
         replace("tokenizer", _text(options.get("tokenizer_revision")) or revision)
@@ -106,7 +106,7 @@ def with_places(
         if model is not None and _is_draft(model, method):
             found[_DRAFT] = {
                 **draft,
-                "model": place(model, _text(draft.get("revision")), f"{key}.{_DRAFT}.model"),
+                "model": place(model, _text(draft.get("revision")), (_DRAFT, "model")),
             }
     return found
 

@@ -70,13 +70,10 @@ def weight_files(directory: Path, load_format: str = "") -> WeightFiles | None:
     return None
 
 
-def check_model_files(
-    key: str, place: Path, options: Mapping[str, Any], what: str = "model"
-) -> None:
+def check_model_files(place: Path, options: Mapping[str, Any], what: str = "model") -> None:
     """Check that a local place holds all that an engine loads.
 
     Args:
-        key: Where the spec names the place, for messages.
         place: A directory or a file.
         options: The engine's options.
         what: ``model``, ``draft`` or ``tokenizer``. A ``draft`` model needs no tokenizer.
@@ -84,27 +81,27 @@ def check_model_files(
     Raises:
         Unavailable: A file is missing that the engine needs.
     """
-    check_there(key, place)
+    check_there(place)
     try:
-        _check_whole(key, place, options, what)
+        _check_whole(place, options, what)
     except OSError as error:
-        raise _unreadable(key, place, error) from None
+        raise _unreadable(place, error) from None
 
 
-def _check_whole(key: str, place: Path, options: Mapping[str, Any], what: str) -> None:
+def _check_whole(place: Path, options: Mapping[str, Any], what: str) -> None:
     check_readable(place)
     if place.is_file():
         absent = _absent_parts(place) if place.suffix == ".gguf" else []
         if absent:
-            raise _incomplete(key, place.parent, f"lacks {_some(absent)}, parts of {place.name}")
+            raise _incomplete(place.parent, f"lacks {_some(absent)}, parts of {place.name}")
         return
-    _check_not_a_cache(key, place)
+    _check_not_a_cache(place)
     lacks = _lacking_tokenizer(place) if what == "tokenizer" else _lacking(place, options, what)
     if lacks is not None:
-        raise _incomplete(key, place, lacks)
+        raise _incomplete(place, lacks)
 
 
-def check_there(key: str, place: Path) -> None:
+def check_there(place: Path) -> None:
     """Check that a model's place exists and can be read, if it is an absolute path.
 
     Raises:
@@ -113,14 +110,15 @@ def check_there(key: str, place: Path) -> None:
     problem = read_problem(place) if place.is_absolute() else None
     if isinstance(problem, FileNotFoundError):
         raise Unavailable(
-            f"{key}: {place} does not exist",
+            f"{place} does not exist",
             fix=(
                 "give the directory of a downloaded model ('agenttts-hpc models DIR' prepares "
                 "small models for a first try)"
             ),
+            at=(),
         )
     if problem is not None:
-        raise _unreadable(key, place, problem)
+        raise _unreadable(place, problem)
 
 
 def _lacking(place: Path, options: Mapping[str, Any], what: str) -> str | None:
@@ -209,25 +207,27 @@ def _lacking_tokenizer(place: Path) -> str | None:
     return "has no tokenizer (tokenizer.json, tokenizer.model, vocab.json, tekken.json, ...)"
 
 
-def _check_not_a_cache(key: str, place: Path) -> None:
+def _check_not_a_cache(place: Path) -> None:
     """Refuse a folder of the hub's cache; only its snapshots are models."""
     if (place / "snapshots").is_dir() and not any((place / name).exists() for name in _CONFIGS):
         commits = sorted((place / "snapshots").iterdir())
         known = [str(commit) for commit in commits if commit.is_dir()]
         model = _hub_name(place)
         raise Unavailable(
-            f"{key}: {place} is a folder of the hub's cache, not a model"
+            f"{place} is a folder of the hub's cache, not a model"
             + ("" if known else ", and has no snapshot"),
             fix=f"give {' or '.join(known[:_SHOWN])}, or the hub id {model}"
             if known
             else f"run '{download_command(model, None)}', then give the hub id",
+            at=(),
         )
     cached = sorted(folder for folder in place.glob("models--*") if folder.is_dir())
     if cached and not any((place / name).exists() for name in _CONFIGS):
         raise Unavailable(
-            f"{key}: {place} is a cache of the hub, not a model",
+            f"{place} is a cache of the hub, not a model",
             fix="give the hub id of a model in it "
             f"({', '.join(map(_hub_name, cached[:_SHOWN]))}), with HF_HUB_CACHE={place}",
+            at=(),
         )
 
 
@@ -312,15 +312,16 @@ def _set_of(match: re.Match[str]) -> tuple[str, ...]:
     return match[1], match[3], match[4]
 
 
-def _unreadable(key: str, place: Path, error: OSError) -> Unavailable:
+def _unreadable(place: Path, error: OSError) -> Unavailable:
     return Unavailable(
-        f"{key}: {error.filename or place} cannot be read ({error.strerror})",
+        f"{error.filename or place} cannot be read ({error.strerror})",
         fix="make the model's files readable for you",
+        at=(),
     )
 
 
-def _incomplete(key: str, place: Path, lacks: str) -> Unavailable:
-    return Unavailable(f"{key}: {place} {lacks}", fix=f"fetch it again: {fetching_command(place)}")
+def _incomplete(place: Path, lacks: str) -> Unavailable:
+    return Unavailable(f"{place} {lacks}", fix=f"fetch it again: {fetching_command(place)}", at=())
 
 
 def fetching_command(directory: Path) -> str:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 
 from agenttts.inference.base import (
     Completion,
     Engine,
     EngineError,
     ModelConfig,
+    Part,
     Prompt,
     Request,
     SamplingParams,
@@ -27,24 +30,28 @@ from agenttts.inference.base import (
 from agenttts.inference.endpoint_options import most_a_call
 from agenttts.inference.engine_pool import EnginePool, same_engine
 from agenttts.inference.engine_process import create_engine
+from agenttts.inference.engine_use import EngineObserver, ModelDraw
 from agenttts.inference.partition import ALONE, SamplePartition
 from agenttts.inference.store import SampleStore, StoredSample
 from agenttts.replies import COMMON_THINKING, Thinking, opened_thinking, remove_thinking
 
 SAMPLES_A_CALL = 2048
-"""Samples of one engine call, which are stored before the next call.
+"""Samples of one engine call; they fill vLLM's batch.
 
-They fill vLLM's batch. A killed job loses at most one call.
+Before the next call, the sampler looks for samples that others have stored.
 """
 TOKENS_A_CALL = 4 << 20
-"""Tokens that a call may generate.
-
-It bounds the hours that a killed job loses with a model that thinks.
-"""
+"""The most tokens of one engine call; they limit its time with a model that thinks."""
 FEWEST_A_CALL = 512
-"""The fewest samples of a call, also if they may be long.
+"""Long samples do not reduce the limit on the samples of a call below this number.
 
-It is twice the number that vLLM runs at once by default.
+It is twice the number that vLLM runs at a time by default.
+"""
+STORE_SECONDS = 10.0
+"""Seconds after which finished samples are stored while their engine call goes on.
+
+A killed job loses at most the samples of these seconds, and those that were not finished. Each time
+makes one shard of the sample store, so less would make look-ups slower.
 """
 
 
@@ -52,11 +59,15 @@ It is twice the number that vLLM runs at once by default.
 class DrawResult:
     """The k samples of one prompt.
 
-    ``texts`` are the samples without the model's thinking. The store keeps the whole text. ``cut``
-    counts the samples that ended at ``max_tokens``. ``prompt_tokens`` (the prompt, once) and
-    ``decode_tokens`` (all k samples) are the tokens of the draw, computed here or not.
-    ``reused_tokens`` is the part of their sum that came from the sample store or from an equal
-    prompt of the same draw. The prompt counts as reused when no sample had to be drawn.
+    Attributes:
+        texts: The samples without the model's thinking. The store keeps the whole text.
+        prompt_tokens: Tokens of the prompt, counted once.
+        decode_tokens: Tokens of all k samples.
+        reused_tokens: How many of these tokens were not computed for this result. Their samples
+            are from the store or from an equal prompt of the same draw. Those of the prompt are
+            included if no sample had to be drawn.
+        truncated: Whether the prompt was shortened for the model's context.
+        cut: Number of samples that ended at ``max_tokens``.
     """
 
     texts: tuple[str, ...]
@@ -71,7 +82,7 @@ class DrawResult:
 class DrawRequest:
     """Samples 0..k-1 of each prompt, of one model.
 
-    ``partition`` is this process's part where others draw from the same prompts.
+    ``partition`` is the part that this process draws first if others draw from the same prompts.
     """
 
     model: str
@@ -101,7 +112,7 @@ class _Wanted:
     """The samples that the requests of one call need, by key."""
 
     numbers: dict[str, int] = field(default_factory=dict)
-    """How many, the most that any request needs."""
+    """The number of samples: the maximum over the requests."""
     requests: dict[str, Request] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     """The name of the model under which a sample is stored."""
@@ -130,9 +141,10 @@ class Sampler:
     """Draws samples of any of ``models``.
 
     A model's engine starts when the first sample is missing from the store. It ends when the engine
-    of another model must start, or with ``keep_engines`` stays while memory allows
+    of another model must start. With ``keep_engines`` it stays while memory allows
     (`agenttts.inference.engine_pool`). One engine works at a time. ``totals`` counts by model name.
-    `close` ends the engines and stores what was drawn.
+    ``observer`` is told of engine starts and engine calls. `close` ends the engines and stores what
+    was drawn.
     """
 
     def __init__(
@@ -144,13 +156,17 @@ class Sampler:
         samples_a_call: int = SAMPLES_A_CALL,
         *,
         keep_engines: bool = False,
+        observer: EngineObserver | None = None,
+        store_seconds: float = STORE_SECONDS,
     ) -> None:
         self.totals: dict[str, ModelTotals] = {name: ModelTotals() for name in models}
         self._store = store
         self._models = dict(models)
         self._run_seed = run_seed
         self._samples_a_call = samples_a_call
-        self._engines = EnginePool(engine_factory, keep_engines)
+        self._store_seconds = store_seconds
+        self._observer = observer or EngineObserver()
+        self._engines = EnginePool(engine_factory, keep_engines, observer=self._observer)
 
     def draw(
         self,
@@ -168,9 +184,9 @@ class Sampler:
         """Draw the union of what several requests need, in as few engine calls as possible.
 
         The requests are for models of one engine (`shares_engine`). Equal prompts are drawn once,
-        within a request and between requests. The first request that needs a sample is charged for
-        it; for the others it is reused. At temperature 0 all samples are equal, so one is drawn
-        and repeated.
+        within a request and between requests. A sample counts as drawn for the first request that
+        needs it, and as reused for the others. At temperature 0 all samples are equal, so one is
+        drawn and repeated.
 
         Raises:
             EngineError: The model cannot be loaded or run.
@@ -202,15 +218,15 @@ class Sampler:
     def draw_each(self, requests: Sequence[DrawRequest]) -> list[Drawn | EngineError]:
         """Draw several requests together; if that fails, draw each of them by itself.
 
-        So a request that the engine cannot serve does not fail the others. A model whose engine
-        could not be loaded is not loaded again. A single request that fails beside engines that are
-        kept, or on one that served others before, is tried once more on a new engine alone.
+        A request that the engine cannot serve thus does not fail the others. A model whose engine
+        could not be loaded is not loaded again. If kept engines were loaded before the call, a
+        single request that fails is tried once more after all engines have ended.
         """
         kept = self._engines.keeps and self._engines.any_loaded
         try:
             return list(self.draw_together(requests))
         except EngineError as error:
-            # What is stored of the call is found again. The engine's state is unknown.
+            # What the call has stored is found again. The engine ends because its state is unknown.
             self._store.flush()
             self._engines.drop(self._models[requests[0].model])
             if len(requests) == 1 and not kept:
@@ -230,7 +246,7 @@ class Sampler:
             self.totals.setdefault(name, ModelTotals())
 
     def expect(self, model_names: Iterable[str]) -> None:
-        """Take the models that may be needed from now on, so that no other engine is kept."""
+        """Set the models that may be needed from now on; other engines are not kept."""
         self._engines.expect([self._models[name] for name in model_names])
 
     def shares_engine(self, a: str, b: str) -> bool:
@@ -244,6 +260,32 @@ class Sampler:
     def is_loaded(self, model_name: str) -> bool:
         """Return whether the model's engine is loaded; it may be asleep."""
         return self._engines.is_loaded(self._models[model_name])
+
+    def load(self, model: ModelConfig) -> None:
+        """Have a model's engine loaded and awake.
+
+        Raises:
+            EngineError: The model cannot be loaded.
+        """
+        self._loaded_engine(model)
+
+    def generate(self, model: ModelConfig, requests: Sequence[Request]) -> list[Completion]:
+        """Generate samples that are not stored, with the engine of any model.
+
+        The observer is told the seconds of the call, and that it computed nothing for trials.
+
+        Raises:
+            EngineError: The model cannot be loaded or run.
+        """
+        engine = self._loaded_engine(model)
+        started = time.monotonic()
+        try:
+            return engine.generate(requests)
+        except EngineError:
+            self._engines.drop(model)  # its state is unknown
+            raise
+        finally:
+            self._observer.called((), time.monotonic() - started)
 
     def close(self) -> None:
         """Store what was drawn and end the engine; may be called twice."""
@@ -288,9 +330,9 @@ class Sampler:
         self,
         requests: Sequence[DrawRequest],
         wanted: _Wanted,
-        samples: dict[str, list[StoredSample]],
+        samples: dict[str, dict[int, StoredSample]],
     ) -> dict[str, set[int]]:
-        """Extend every list of ``samples`` to the number wanted, and store after each engine call.
+        """Add the missing ones to ``samples``, and store them while the engine works.
 
         Returns:
             The indices that were drawn here, by key.
@@ -310,33 +352,83 @@ class Sampler:
             calls = _next_call(wanted.parts, samples, wanted.numbers, size)
             if not calls:
                 return drawn
-            started = time.monotonic()
-            completions = engine.generate(
-                [
-                    dataclasses.replace(
-                        wanted.requests[key],
-                        seeds=tuple(sample_seed(key, index) for index in indices),
-                    )
-                    for key, indices in calls.items()
-                ]
-            )
-            self.totals[model_name].generate_seconds += time.monotonic() - started
-            for (key, indices), completion in zip(calls.items(), completions, strict=True):
+            take = partial(self._take_part, wanted, list(calls.items()), samples)
+            with self._store.flushed_regularly(self._store_seconds):
+                completions = self._call(engine, model_name, calls, wanted, take)
+                for position, completion in enumerate(completions):
+                    take(Part(position, tuple(range(len(completion.samples))), completion))
+            for key, indices in calls.items():
                 drawn.setdefault(key, set()).update(indices)
-                name = wanted.models[key]
-                for sample in _stored(key, indices, completion, name, self._models[name].thinking):
-                    self._store.add(sample)
-                    samples[key].append(sample)
-            self._store.flush()
+
+    def _take_part(
+        self,
+        wanted: _Wanted,
+        call: Sequence[tuple[str, Sequence[int]]],
+        samples: dict[str, dict[int, StoredSample]],
+        part: Part,
+    ) -> None:
+        """Take the new samples of a part of an engine call.
+
+        Args:
+            wanted: What the requests need.
+            call: The keys and indices that the call draws.
+            samples: Gets the samples.
+            part: The part.
+        """
+        key, indices = call[part.request]
+        name = wanted.models[key]
+        own = [indices[place] for place in part.places]
+        for sample in _stored(key, own, part.completion, name, self._models[name].thinking):
+            if sample.index not in samples[key]:
+                self._store.add(sample)
+                samples[key][sample.index] = sample
+
+    def _call(
+        self,
+        engine: Engine,
+        model_name: str,
+        calls: Mapping[str, Sequence[int]],
+        wanted: _Wanted,
+        take: Callable[[Part], None],
+    ) -> list[Completion]:
+        """Have the engine draw samples.
+
+        Args:
+            engine: The engine.
+            model_name: The model.
+            calls: The indices to draw, by key.
+            wanted: What the requests need.
+            take: Called with each part of the call.
+        """
+        requests = [
+            dataclasses.replace(
+                wanted.requests[key], seeds=tuple(sample_seed(key, index) for index in indices)
+            )
+            for key, indices in calls.items()
+        ]
+        started = time.monotonic()
+        try:
+            completions = engine.generate(requests, take)
+        except BaseException:  # a stop of the job too: the seconds were used
+            self._observer.called((), time.monotonic() - started)
+            raise
+        seconds = time.monotonic() - started
+        self.totals[model_name].generate_seconds += seconds
+        names = [wanted.models[key] for key in calls]
+        self._observer.called(model_draws(names, completions, seconds), seconds)
+        return completions
 
     def _results(
         self,
         request: DrawRequest,
         keys: Sequence[str],
-        samples: Mapping[str, Sequence[StoredSample]],
+        samples: Mapping[str, Mapping[int, StoredSample]],
         drawn: dict[str, set[int]],
     ) -> list[DrawResult]:
-        """Return the results of one request, which is charged for the samples left in ``drawn``."""
+        """Return the results of one request.
+
+        Its samples that are in ``drawn`` count as drawn for it, and are removed there.
+        """
         distinct = _distinct(request)
         thinking = self._models[request.model].thinking
         results = []
@@ -344,7 +436,8 @@ class Sampler:
             here = {index for index in drawn.get(key, ()) if index < distinct}
             if here:  # the next equal prompt reuses all of it
                 drawn[key] -= here
-            result = _result(samples[key][:distinct], here, thinking, repeats=request.k // distinct)
+            own = [samples[key][index] for index in range(distinct)]
+            result = _result(own, here, thinking, repeats=request.k // distinct)
             self._count(request.model, result, new_prompt=bool(here))
             results.append(result)
         return results
@@ -354,23 +447,31 @@ class Sampler:
         totals = [self.totals[name] for name in dict.fromkeys(r.model for r in requests)]
         return sum(t.load_seconds for t in totals), sum(t.generate_seconds for t in totals)
 
-    def _take_new(self, samples: dict[str, list[StoredSample]], wanted: Mapping[str, int]) -> None:
-        """Extend the lists by the samples that others stored since the last lookup."""
+    def _take_new(
+        self, samples: dict[str, dict[int, StoredSample]], wanted: Mapping[str, int]
+    ) -> None:
+        """Add the samples that others stored since the last lookup."""
         new = self._store.lookup_new(
             {key: wanted[key] for key, found in samples.items() if len(found) < wanted[key]}
         )
-        # A sample after a gap (the shard before it is not visible yet) is drawn again. This is rare
-        # and costs only time.
         for key, found in new.items():
-            while len(samples[key]) in found:
-                samples[key].append(found[len(samples[key])])
+            samples[key] = found | samples[key]
 
     def _engine(self, model_name: str) -> Engine:
         started = time.monotonic()
         try:
             return self._engines.get(self._models[model_name])
         finally:
-            self.totals[model_name].load_seconds += time.monotonic() - started
+            seconds = time.monotonic() - started
+            self.totals[model_name].load_seconds += seconds
+            self._observer.loaded(seconds)
+
+    def _loaded_engine(self, model: ModelConfig) -> Engine:
+        started = time.monotonic()
+        try:
+            return self._engines.get(model)
+        finally:
+            self._observer.loaded(time.monotonic() - started)
 
     def _count(self, model_name: str, result: DrawResult, *, new_prompt: bool) -> None:
         total = self.totals[model_name]
@@ -383,6 +484,34 @@ class Sampler:
 def most_samples(samples: int, max_tokens: int) -> int:
     """Return the samples of one engine call: ``samples``, fewer if each may be long."""
     return min(samples, max(FEWEST_A_CALL, TOKENS_A_CALL // max(1, max_tokens)))
+
+
+def model_draws(
+    names: Sequence[str], completions: Sequence[Completion], seconds: float
+) -> list[ModelDraw]:
+    """Return what an engine call computed, by model.
+
+    Args:
+        names: The name of the model of each completion.
+        completions: What the engine returned.
+        seconds: The wall seconds of the call, which are divided by tokens.
+    """
+    prompt, decode, sequences = Counter[str](), Counter[str](), Counter[str]()
+    for name, completion in zip(names, completions, strict=True):
+        prompt[name] += completion.prompt_tokens
+        decode[name] += sum(sample.decode_tokens for sample in completion.samples)
+        sequences[name] += len(completion.samples)
+    total = prompt.total() + decode.total()
+    return [
+        ModelDraw(
+            name,
+            prompt[name],
+            decode[name],
+            count,
+            seconds * (prompt[name] + decode[name]) / total if total else seconds / len(sequences),
+        )
+        for name, count in sequences.items()
+    ]
 
 
 def _distinct(request: DrawRequest) -> int:
@@ -420,9 +549,9 @@ def _stored(
     model_name: str,
     thinking: Thinking | None,
 ) -> list[StoredSample]:
-    # A block of thinking that the prompt opened is opened in the stored reply too. A reply that is
-    # cut short holds no other marker. The common markers are checked whatever the setting is now,
-    # because the sample may be read under another setting.
+    # If the prompt ends with the opening marker of thinking, the stored reply begins with it. A
+    # reply that is cut short would otherwise have no marker. The common markers are looked for
+    # under every setting, because the sample may be read under another setting.
     end = completion.prompt_end
     opening = opened_thinking(end, thinking) or opened_thinking(end, COMMON_THINKING)
     return [
@@ -442,22 +571,22 @@ def _stored(
 
 def _next_call(
     parts: Sequence[Sequence[str]],
-    samples: Mapping[str, Sequence[StoredSample]],
+    samples: Mapping[str, Mapping[int, StoredSample]],
     wanted: Mapping[str, int],
     size: int,
-) -> dict[str, range]:
-    """Return the next ``size`` missing samples: their indices by key.
+) -> dict[str, list[int]]:
+    """Return the indices of the next ``size`` missing samples, by key.
 
     The last call of the own part, and the last call of all, may have fewer.
     """
-    calls: dict[str, range] = {}
+    calls: dict[str, list[int]] = {}
     room = size
     for number, part in enumerate(parts):
         for key in part:
-            there = len(samples[key])
-            if there < wanted[key] and room > 0:
-                calls[key] = range(there, min(wanted[key], there + room))
+            if room > 0 and len(samples[key]) < wanted[key]:
+                missing = [index for index in range(wanted[key]) if index not in samples[key]]
+                calls[key] = missing[:room]
                 room -= len(calls[key])
         if calls and number == 0:
-            break  # meanwhile the other processes may finish their parts
+            break  # the other processes may finish their parts during this call
     return calls

@@ -28,7 +28,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,6 +42,8 @@ from agenttts.inference.base import (
     EngineError,
     Message,
     ModelConfig,
+    OnPart,
+    Part,
     Request,
     Sample,
     SamplingParams,
@@ -114,31 +116,37 @@ class ScriptedEngine:
                 kind=options.fail,
             )
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
         """Return one completion per request, in order."""
         if self._closed:
             raise EngineError(f"the engine of model '{self._name}' is closed")
-        return [self._complete(request) for request in requests]
+        return [
+            self._complete(position, request, on_part) for position, request in enumerate(requests)
+        ]
 
     def close(self) -> None:
         """Close the engine; later calls of `generate` raise."""
         self._closed = True
 
-    def _complete(self, request: Request) -> Completion:
+    def _complete(self, position: int, request: Request, on_part: OnPart | None) -> Completion:
         text = _prompt_text(request.content)
         words, truncated = fit(text.split(), self._options.max_model_len, request.params.max_tokens)
         replies = self._replies(" ".join(words) if truncated else text)
         thinking = self._options.thinking
         if thinking is not None and isinstance(request.content, str):
             thinking = thinking.model_copy(update={"opened": False})  # plain text has no template
-        samples = []
-        for seed in request.seeds:
+        whole = Completion((), len(words), truncated, thinking.prompt_end if thinking else "")
+        samples: list[Sample] = []
+        for place, seed in enumerate(request.seeds):
             if self._options.seconds_per_sample:
                 time.sleep(self._options.seconds_per_sample)
             reply = _choose(replies, request.params.temperature, seed)
             samples.append(_sample(_with_thinking(reply, thinking, request.params, seed), request))
-        prompt_end = thinking.prompt_end if thinking else ""
-        return Completion(tuple(samples), len(words), truncated, prompt_end)
+            if on_part is not None:
+                on_part(Part(position, (place,), replace(whole, samples=(samples[-1],))))
+        return replace(whole, samples=tuple(samples))
 
     def _replies(self, text: str) -> tuple[Reply, ...]:
         for rule in self._script.rules:
@@ -207,7 +215,7 @@ def _check_keys(
 
 def _string(content: Any, where: str) -> str:
     if not isinstance(content, str):
-        raise UserError(f"{where}: {content!r} is no string (put it in quotes)")
+        raise UserError(f"{where}: {content!r} is not a text; put it in quotes")
     return content
 
 

@@ -1,9 +1,10 @@
 """The sample store: samples by address, in Parquet shards of a directory.
 
-Trials (and runs) share it. Each shard is written once, whole, by one writer. Readers scan all
-shards that exist. Nothing is locked and nothing is rewritten, so any number of jobs may use a
-directory at once. Two jobs that draw the same sample at the same time both store it. A `lookup`
-takes the sample in the first shard by name; `lookup_new` takes the one that it reads first.
+Trials (and runs) share it. Each shard is written once, whole, by one writer. A reader reads the
+keys of every shard once (`agenttts.inference.shard_index`), and then only the rows that it needs.
+Nothing is locked and nothing is rewritten, so any number of jobs may use a directory at once. Two
+jobs that draw the same sample at the same time both store it. A `lookup` takes the sample in the
+first shard by name; `lookup_new` takes the one that it reads first.
 
 A damaged shard is renamed to ``NAME.parquet.damaged``, and its samples are drawn again. A shard of
 another version, or a file of another program, is left where it is and not used.
@@ -15,15 +16,20 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
 from agenttts.files.atomic import atomic_write_parquet
+from agenttts.inference.shard_index import ShardIndex
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 DAMAGED = ".damaged"
 SCHEMA = pl.Schema(
@@ -74,8 +80,8 @@ class SampleStore:
 
     ``writer`` names this process in the names of the shards that it writes.
 
-    This object's `lookup` finds added samples at once. Other objects find them after `flush`. An
-    object is not safe for several threads.
+    This object's `lookup` finds added samples at once. Other objects find them after `flush`. Only
+    `flush` may be called in another thread than the other methods, also while samples are added.
     """
 
     def __init__(self, directory: Path, writer: str) -> None:
@@ -87,17 +93,23 @@ class SampleStore:
         self._seen: set[Path] = set()
         self._unusable: set[Path] = set()
         self._buffer: list[StoredSample] = []
+        self._flushing = threading.Lock()
+        self._index = ShardIndex()
 
-    def lookup(self, wanted: Mapping[str, int]) -> dict[str, list[StoredSample]]:
-        """Return the samples 0..m-1 that are stored under each key.
+    def lookup(self, wanted: Mapping[str, int]) -> dict[str, dict[int, StoredSample]]:
+        """Return the samples that are stored under each key.
 
-        m is at most the number wanted. A key without samples gets an empty list.
+        Args:
+            wanted: The number of samples wanted, by key. Samples with a larger index are left out.
+
+        Returns:
+            The samples by key and index. A sample may be there without those before it, because an
+            engine finishes samples in any order.
 
         Raises:
             OSError: The disk fails.
         """
-        found = _by_key([*self._read(self._list(), wanted), *self._buffer], wanted)
-        return {key: _prefix(samples) for key, samples in found.items()}
+        return _by_key([*self._read(self._list(), wanted), *self._buffer], wanted)
 
     def lookup_new(self, wanted: Mapping[str, int]) -> dict[str, dict[int, StoredSample]]:
         """Return the samples that others stored since the last lookup.
@@ -123,62 +135,118 @@ class SampleStore:
         self._buffer.append(sample)
 
     def flush(self) -> None:
-        """Write the samples added since the last flush as one shard, atomically."""
-        if not self._buffer:
-            return
-        # Its parents are not made, because the directory of a removed run must not be made again.
-        self._directory.mkdir(exist_ok=True)
-        frame = pl.DataFrame([asdict(sample) for sample in self._buffer], schema=SCHEMA)
-        atomic_write_parquet(self._directory / f"{self._writer}-{self._shards:05d}.parquet", frame)
-        self._shards += 1
-        self._buffer.clear()
+        """Write the samples added since the last flush as one shard, atomically.
+
+        Raises:
+            OSError: The disk fails. The next flush writes the samples.
+        """
+        with self._flushing:
+            samples = list(self._buffer)
+            if not samples:
+                return
+            # Its parents are not made, because the directory of a removed run must not be made
+            # again.
+            self._directory.mkdir(exist_ok=True)
+            columns = {name: [getattr(sample, name) for sample in samples] for name in SCHEMA}
+            frame = pl.DataFrame(columns, schema=SCHEMA)
+            shard = self._directory / f"{self._writer}-{self._shards:05d}.parquet"
+            atomic_write_parquet(shard, frame)
+            self._shards += 1
+            del self._buffer[: len(samples)]  # meanwhile others may have been added
+
+    @contextlib.contextmanager
+    def flushed_regularly(self, seconds: float) -> Iterator[None]:
+        """Flush every so many seconds in a thread, and in the end.
+
+        A flush that fails is repeated with the next one.
+
+        Raises:
+            OSError: The last flush failed.
+        """
+        ended = threading.Event()
+
+        def work() -> None:
+            told = False
+            while not ended.wait(seconds):
+                try:
+                    self.flush()
+                except OSError as error:
+                    if not told:
+                        log.warning("samples are not stored yet: %s; it is tried again", error)
+                    told = True
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.flush()
 
     def _list(self) -> list[Path]:
         """Return the existing shards."""
         shards = sorted(self._directory.glob("[!.]*.parquet"))
         self._seen = set(shards)
+        self._index.keep(self._seen)
         return [shard for shard in shards if shard not in self._unusable]
 
     def _read(self, shards: list[Path], wanted: Mapping[str, int]) -> list[StoredSample]:
         """Return the samples that the shards hold under the wanted keys."""
         if not shards or not wanted:
             return []
+        self._index_new(shards)
         keys = pl.Series("key", list(wanted), pl.String())
+        usable = [shard for shard in shards if shard in self._index]
+        places = list(self._index.find(keys, usable))
         try:
-            frame = _matching(shards, keys)
+            frames = pl.collect_all([_rows(*place, keys) for place in places])
         except (*UNREADABLE, OSError):
             # Only when something is wrong, the shards are read one by one to find the damaged one.
-            frame = pl.concat([self._read_one(shard, keys) for shard in shards])
-        return [StoredSample(**row) for row in frame.iter_rows(named=True)]
+            frames = [
+                frame
+                for shard, rows in places
+                if (frame := self._checked(shard, partial(_read_rows, shard, rows, keys)))
+                is not None
+            ]
+        return [StoredSample(**row) for frame in frames for row in frame.iter_rows(named=True)]
 
-    def _read_one(self, shard: Path, keys: pl.Series) -> pl.DataFrame:
-        """Return the samples that one shard holds under the keys.
-
-        There are none if the shard is damaged or not a shard of this version.
-        """
-        nothing = pl.DataFrame(schema=SCHEMA)
+    def _index_new(self, shards: list[Path]) -> None:
+        """Read the keys of the shards that are not in the index yet."""
+        new = [shard for shard in shards if shard not in self._index]
         try:
-            return _matching([shard], keys)
+            self._index.add(new)
+        except (*UNREADABLE, OSError):
+            for shard in new:
+                self._checked(shard, partial(self._index.add, [shard]))
+
+    def _checked(self, shard: Path, read: Callable[[], T]) -> T | None:
+        """Return what is read from one shard.
+
+        None if the shard is damaged or not a shard of this version; it is not used from then on.
+        """
+        try:
+            return read()
         except FileNotFoundError:  # another job has set it aside
-            return nothing
+            return None
         except (pl.exceptions.ColumnNotFoundError, pl.exceptions.SchemaError) as error:
             self._unusable.add(shard)
             log.warning(
                 "%s is not a shard of this version's sample store (%s) and is not used",
                 shard, _first_line(error),
             )  # fmt: skip
-            return nothing
+            return None
         except UNREADABLE:
             with contextlib.suppress(FileNotFoundError):
                 shard.read_bytes()  # raises if the disk fails; the file is not damaged then
         try:
-            return _matching([shard], keys)
+            return read()
         except FileNotFoundError:
-            return nothing
+            return None
         except UNREADABLE as error:
             self._unusable.add(shard)
             self._set_aside(shard, _first_line(error))
-            return nothing
+            return None
 
     def _set_aside(self, shard: Path, reason: str) -> None:
         place = shard.with_name(shard.name + DAMAGED)
@@ -217,21 +285,21 @@ def _by_key(
     return found
 
 
-def _matching(shards: list[Path], keys: pl.Series) -> pl.DataFrame:
+def _rows(shard: Path, rows: tuple[int, int] | None, keys: pl.Series) -> pl.LazyFrame:
+    """Return the samples in some rows of a shard, or in all, that have one of the keys."""
     # Columns that a later version adds do not change the meaning of these columns.
-    scan = pl.scan_parquet(shards, schema=SCHEMA, glob=False, extra_columns="ignore")
-    return scan.filter(pl.col("key").is_in(keys.implode())).collect()
+    scan = pl.scan_parquet([shard], schema=SCHEMA, glob=False, extra_columns="ignore")
+    if rows is not None:
+        scan = scan.slice(rows[0], rows[1] - rows[0])
+    return scan.filter(pl.col("key").is_in(keys.implode()))
+
+
+def _read_rows(shard: Path, rows: tuple[int, int] | None, keys: pl.Series) -> pl.DataFrame:
+    return _rows(shard, rows, keys).collect()
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _prefix(samples: Mapping[int, StoredSample]) -> list[StoredSample]:
-    prefix: list[StoredSample] = []
-    while len(prefix) in samples:
-        prefix.append(samples[len(prefix)])
-    return prefix
 
 
 def _file_name(text: str) -> str:

@@ -5,11 +5,19 @@ The engines that hold a real tokenizer share this module. It imports no tokenize
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from agenttts.inference.base import PROMPT_END, EngineError, Message, ModelConfig, Request
+from agenttts.inference.base import (
+    PROMPT_END,
+    Completion,
+    EngineError,
+    Message,
+    ModelConfig,
+    Request,
+    Sample,
+)
 
 Token = TypeVar("Token")
 _END_TOKENS = 64
@@ -26,6 +34,15 @@ class EncodedPrompt:
     tokens: list[int]
     end: str
     truncated: bool
+
+    def completion(self, samples: Iterable[Sample]) -> Completion:
+        """Return the completion of some samples of this prompt."""
+        return Completion(
+            samples=tuple(samples),
+            prompt_tokens=len(self.tokens),
+            truncated=self.truncated,
+            prompt_end=self.end,
+        )
 
 
 def encode_request(

@@ -15,6 +15,8 @@ from agenttts.inference.base import (
     Completion,
     EngineError,
     ModelConfig,
+    OnPart,
+    Part,
     Request,
     Sample,
     SamplingParams,
@@ -66,7 +68,9 @@ class TransformersEngine:
             self.close()
             raise _engine_error(config, "loaded", error) from error
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
         """Return one completion per request, in order.
 
         Raises:
@@ -98,15 +102,13 @@ class TransformersEngine:
             for batch in _batches(rows, self._rows):
                 for row, sample in zip(batch, self._draw(batch), strict=True):
                     drawn[row.request, row.sample] = sample
+                    if on_part is not None:
+                        completion = prompts[row.request].completion([sample])
+                        on_part(Part(row.request, (row.sample,), completion))
         except Exception as error:
             raise _engine_error(self._config, "run", error) from error
         return [
-            Completion(
-                samples=tuple(drawn[position, sample] for sample in range(len(request.seeds))),
-                prompt_tokens=len(prompt.tokens),
-                truncated=prompt.truncated,
-                prompt_end=prompt.end,
-            )
+            prompt.completion(drawn[position, sample] for sample in range(len(request.seeds)))
             for position, (request, prompt) in enumerate(zip(requests, prompts, strict=True))
         ]
 

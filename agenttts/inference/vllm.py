@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agenttts.inference.base import Completion, EngineError, ModelConfig, Request, Sample
+from agenttts.inference.base import (
+    Completion,
+    EngineError,
+    ModelConfig,
+    OnPart,
+    Part,
+    Request,
+    Sample,
+)
 from agenttts.inference.beats import Beat, beat_at_steps
 from agenttts.inference.out_of_memory import is_out_of_memory
 from agenttts.inference.placement import over_gpus
-from agenttts.inference.tokenization import encode_request
+from agenttts.inference.tokenization import EncodedPrompt, encode_request
 
 
 class VLLMEngine:
     """Runs a model with `vllm.LLM` in this process; ``options`` are its arguments.
 
     Each sample is its own vLLM request with its own seed, because ``n`` samples of one request
-    would share one seed. All requests go to vLLM in a single call. The samples of a prompt share
+    would share one seed. All requests go to vLLM in a single call, and each sample is passed on as
+    soon as it is finished. The samples of a prompt share
     its prefill through the prefix cache. Samples are repeatable under their seeds, up to the
     numerics of batching.
 
@@ -38,15 +48,16 @@ class VLLMEngine:
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
         self._llm: Any = None
-        self._sleeps = bool(config.options.get("enable_sleep_mode"))
         options: dict[str, Any] = dict(config.options)
         if is_cpu_build():
+            options.pop("enable_sleep_mode", None)  # it needs a GPU
             profile = cpu_profile(config)
             for name, value in profile.environment.items():
                 os.environ.setdefault(name, value)
             options = {**profile.options, **options}
         else:
             options = over_gpus(options, config.gpus)
+        self._sleeps = bool(options.get("enable_sleep_mode"))
         # The samples have their own seeds. The engine's seed is fixed, so that nothing depends on
         # the time of day.
         options = {"revision": config.revision, "seed": 0, "enable_prefix_caching": True, **options}
@@ -62,7 +73,9 @@ class VLLMEngine:
             self.close()
             raise _engine_error(config, "loaded", error) from error
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
         """Return one completion per request, in order.
 
         Raises:
@@ -75,16 +88,11 @@ class VLLMEngine:
             for request in requests
         ]
         try:
-            samples = iter(self._samples(requests, [prompt.tokens for prompt in prompts]))
+            samples = iter(self._samples(requests, prompts, on_part))
         except Exception as error:
             raise _engine_error(self._config, "run", error) from error
         return [
-            Completion(
-                samples=tuple(next(samples) for _ in request.seeds),
-                prompt_tokens=len(prompt.tokens),
-                truncated=prompt.truncated,
-                prompt_end=prompt.end,
-            )
+            prompt.completion(next(samples) for _ in request.seeds)
             for request, prompt in zip(requests, prompts, strict=True)
         ]
 
@@ -109,14 +117,18 @@ class VLLMEngine:
         del llm
         gc.collect()
 
-    def _samples(self, requests: Sequence[Request], prompts: list[list[int]]) -> list[Sample]:
+    def _samples(
+        self, requests: Sequence[Request], prompts: Sequence[EncodedPrompt], on_part: OnPart | None
+    ) -> list[Sample]:
         """Return the samples of all requests, one after the other."""
         from vllm import SamplingParams, TokensPrompt
 
         inputs, params = [], []
-        for request, tokens in zip(requests, prompts, strict=True):
-            for seed in request.seeds:
-                inputs.append(TokensPrompt(prompt_token_ids=tokens))
+        origins: list[tuple[int, int]] = []  # the request and the place of each sample
+        for position, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
+            for place, seed in enumerate(request.seeds):
+                origins.append((position, place))
+                inputs.append(TokensPrompt(prompt_token_ids=prompt.tokens))
                 params.append(
                     SamplingParams(
                         temperature=request.params.temperature,
@@ -125,12 +137,74 @@ class VLLMEngine:
                         seed=seed,
                         stop=list(request.stop) or None,
                         skip_special_tokens=not request.keep_special,
+                        **_structured(request),
                     )
                 )
         if not inputs:
             return []
-        outputs = [o.outputs[0] for o in self._llm.generate(inputs, params, use_tqdm=False)]
-        return [Sample(o.text, len(o.token_ids), o.finish_reason or "length") for o in outputs]
+        told: set[int] = set()
+
+        def tell(number: int, sample: Sample) -> None:
+            if on_part is not None and number not in told:
+                told.add(number)
+                position, place = origins[number]
+                on_part(Part(position, (place,), prompts[position].completion([sample])))
+
+        with _finished_samples(self._llm.llm_engine, tell):
+            outputs = self._llm.generate(inputs, params, use_tqdm=False)
+        samples = [_sample(output) for output in outputs]
+        for number, sample in enumerate(samples):  # those that no step has returned
+            tell(number, sample)
+        return samples
+
+
+@contextlib.contextmanager
+def _finished_samples(engine: Any, tell: Callable[[int, Sample], object]) -> Iterator[None]:
+    """Have ``tell`` called with every sample that is finished while `vllm.LLM.generate` runs.
+
+    `LLM.generate` returns all samples together. It calls two public methods of its `LLMEngine`:
+    ``add_request`` with an id, in the order of its inputs, and ``step``, which returns what has
+    finished (vLLM 0.26 to 0.33). Both are observed here, so the engine computes the same as
+    without it, and prompts are processed in the way of each version.
+
+    Args:
+        engine: The `LLMEngine`.
+        tell: Gets the number of the input, and its sample.
+    """
+    numbers: dict[str, int] = {}
+    add_request, step = engine.add_request, engine.step
+
+    def add_and_number(request_id: str, *arguments: Any, **more: Any) -> Any:
+        numbers[request_id] = len(numbers)
+        return add_request(request_id, *arguments, **more)
+
+    def step_and_tell(*arguments: Any, **more: Any) -> Any:
+        outputs = step(*arguments, **more)
+        for output in outputs:
+            if output.finished and output.request_id in numbers:
+                tell(numbers[output.request_id], _sample(output))
+        return outputs
+
+    engine.add_request, engine.step = add_and_number, step_and_tell
+    try:
+        yield
+    finally:
+        engine.add_request, engine.step = add_request, step
+
+
+def _sample(output: Any) -> Sample:
+    """Return the sample of a finished request of vLLM."""
+    [sample] = output.outputs
+    return Sample(sample.text, len(sample.token_ids), sample.finish_reason or "length")
+
+
+def _structured(request: Request) -> dict[str, Any]:
+    """Return the sampling parameters that hold a sample to the request's JSON schema."""
+    if request.schema is None:
+        return {}
+    from vllm.sampling_params import StructuredOutputsParams
+
+    return {"structured_outputs": StructuredOutputsParams(json=dict(request.schema))}
 
 
 @dataclass(frozen=True)

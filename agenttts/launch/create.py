@@ -13,6 +13,7 @@ import yaml
 from agenttts import __version__
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.images.build import digest
+from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.plan import Plan
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
@@ -82,6 +83,8 @@ def run_record(plan: Plan) -> RunRecord:
         token=secrets.token_hex(4),
         version=__version__,
         models=plan.models,
+        sizes=plan.sizes,
+        forecast=expected_cost(plan),
         container=container,
         image_sha256=digest(container.image) if container else None,
         compile_cache=cache if container else None,

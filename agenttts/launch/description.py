@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from agenttts import search
 from agenttts.dispatch.profile import describe
 from agenttts.launch.document import PlanDocument
+from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.plan import Plan
 from agenttts.replies import COMMON_THINKING
 from agenttts.spec import ScriptedAgent
@@ -22,6 +24,7 @@ def _described(plan: Plan) -> dict[str, Any]:
     experiment, spec, examples = plan.experiment, plan.experiment.spec, plan.examples
     profile, task, space = experiment.profile, experiment.task, experiment.space
     searcher = search.create_for(spec)
+    expected = expected_cost(plan)
     trials = searcher.initial_batch + spec.search.iterations * spec.search.batch_size
     return {
         "run": spec.name,
@@ -103,6 +106,7 @@ def _described(plan: Plan) -> dict[str, Any]:
             "max_running": profile.max_running,
             "gpus": {name: need.reasoning for name, need in plan.needs.items()},
         },
+        "forecast": None if expected is None else asdict(expected),
         "container": None
         if experiment.container is None
         else {"runtime": experiment.container.runtime, "image": str(experiment.container.image)},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agenttts.tables.documents import Document
+from agenttts.tables.documents import Document, ForecastDocument
 
 
 class ClusterDocument(Document):
@@ -199,6 +199,8 @@ class PlanDocument(Document):
         stages: The stages, in order.
         models: The models, by name.
         resources: What jobs request.
+        forecast: What the trials are expected to cost; None if the number of examples is not known
+            here.
         container: The container of the trials; None for the host's Python.
         problems: What is missing here for a launch.
     """
@@ -211,5 +213,6 @@ class PlanDocument(Document):
     stages: list[StageDocument]
     models: dict[str, ModelDocument]
     resources: ResourcesDocument
+    forecast: ForecastDocument | None
     container: ContainerDocument | None
     problems: list[ProblemDocument]

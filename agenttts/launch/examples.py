@@ -93,13 +93,14 @@ def finalist_examples(
         return None
     if section.examples <= len(searched):
         raise UserError(
-            f"search.finalists.examples: {section.examples} is not above the {len(searched)} "
-            "examples of every trial (task.examples); raise it, or remove search.finalists"
+            f"{section.examples} is not above the {len(searched)} examples of every trial "
+            "(task.examples); raise it, or remove search.finalists",
+            at=("search", "finalists", "examples"),
         )
     try:
         return load_examples(spec, task, spec.task.split, section.examples, report)
     except UserError as error:
-        raise UserError(f"search.finalists.examples: {error}") from None
+        raise UserError(str(error), at=("search", "finalists", "examples")) from None
 
 
 def held_out_examples(
@@ -121,16 +122,15 @@ def held_out_examples(
     try:
         every = load_examples(spec, task, section.split, None, report)
     except UserError as error:
-        raise UserError(f"search.test_split: {error}") from None
+        raise UserError(str(error), at=("search", "test_split")) from None
     left = [example for example in every if _content(example) not in known]
     wanted = len(left) if section.examples is None else section.examples
     if wanted > len(left) or not left:
         raise UserError(
-            f"search.test_split.examples: {wanted or 'no'} examples asked for, but of the "
-            f"{len(every)} in split "
+            f"{wanted or 'no'} examples asked for, but of the {len(every)} in split "
             f"'{section.split}' only {len(left)} are not used by the search; ask for at most "
-            "that many, or lower "
-            "task.examples"
+            "that many, or lower task.examples",
+            at=("search", "test_split", "examples"),
         )
     return left[:wanted]
 

@@ -6,12 +6,13 @@ The functions here replace what a spec names by what was found.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from agenttts.dispatch.apptainer import Container
 from agenttts.dispatch.base import Scheduler
 from agenttts.dispatch.profile import Profile
-from agenttts.errors import Unavailable, UserError, valid_names
+from agenttts.errors import KeyPath, Unavailable, UserError, valid_names
 from agenttts.inference.hub_snapshots import (
     download_command,
     find_snapshot,
@@ -71,13 +72,15 @@ def ordered(spec: JobSpec, task: Task) -> JobSpec:
     for stage in spec.stages:
         if stage not in names:
             raise UserError(
-                f"stages.{stage}: task '{task.name}' has no such stage; {valid_names(stage, names)}"
+                f"task '{task.name}' has no such stage; {valid_names(stage, names)}",
+                at=("stages", stage),
             )
     missing = [name for name in names if name not in spec.stages]
     if missing:
         raise UserError(
-            f"stages: task '{task.name}' also needs {', '.join(missing)}; valid: "
-            f"{', '.join(names)}, all of them"
+            f"task '{task.name}' also needs {', '.join(missing)}; valid: "
+            f"{', '.join(names)}, all of them",
+            at=("stages",),
         )
     return spec.model_copy(update={"stages": {name: spec.stages[name] for name in names}})
 
@@ -106,52 +109,81 @@ def with_snapshots(experiment: Experiment, problems: Problems) -> Experiment:
     trials reach no hub (in a container, on compute nodes), what was not downloaded is unavailable.
     """
     spec = experiment.spec
-    offline = experiment.scheduler.has_nodes or experiment.in_container
+    snapshots = _Snapshots(experiment.scheduler.has_nodes or experiment.in_container, problems)
+    models = {}
+    for name, model in spec.models.items():
+        if model.engine not in ("scripted", "endpoint"):
+            section = ("models", name)
+            path = snapshots.place(model.path, model.revision, (*section, "path"))
+            of_option = partial(snapshots.place_of_option, section)
+            options = with_places(model.options, model.revision, of_option)
+            model = model.model_copy(update={"path": path, "options": options})
+        models[name] = model
+    agent = spec.agent
+    if isinstance(agent, ServeAgent):
+        known = spec.models.get(agent.model)
+        path = agent.model if known else snapshots.place(agent.model, None, ("agent", "model"))
+        revision = known.revision if known else None
+        of_option = partial(snapshots.place_of_option, ("agent",))
+        options = with_places(agent.options, revision, of_option)
+        agent = agent.model_copy(update={"model": path, "options": options})
+    return replace(experiment, spec=spec.model_copy(update={"models": models, "agent": agent}))
 
-    def place(path: str, revision: str | None, key: str) -> str:
-        option = key.partition(".options.")[2]
-        what = PLACES.get(option, "configuration") if option else "model"
+
+@dataclass(frozen=True)
+class _Snapshots:
+    """The downloaded snapshots that replace hub ids.
+
+    Attributes:
+        offline: Whether trials reach no hub.
+        problems: Takes what was not downloaded.
+    """
+
+    offline: bool
+    problems: Problems
+
+    def place_of_option(
+        self, section: KeyPath, path: str, revision: str | None, option: KeyPath
+    ) -> str:
+        """Return what replaces a hub id among the engine's options of a section."""
+        what = PLACES.get(".".join(map(str, option)), "configuration")
+        return self.place(path, revision, (*section, "options", *option), what)
+
+    def place(self, path: str, revision: str | None, at: KeyPath, what: str = "model") -> str:
+        """Return the directory that replaces a hub id; ``path`` if there is none.
+
+        Args:
+            path: A hub id, or an absolute path, which stays as it is.
+            revision: A revision of the hub id.
+            at: The keys of ``path`` in the spec.
+            what: The part of a model that it is.
+        """
         if Path(path).is_absolute():
             return path
         weights = what in ("model", "draft")
         try:
             found = find_snapshot(path, revision, weights=weights)
         except OSError as error:
-            with problems.here():
+            with self.problems.here():
                 raise Unavailable(
-                    f"{key}: the {what} '{path}' is looked for in the hub's cache, and "
+                    f"the {what} '{path}' is looked for in the hub's cache, and "
                     f"{error.filename} cannot be read ({error.strerror})",
                     fix="make it readable for you, or set HF_HUB_CACHE to a cache that is",
+                    at=at,
                 ) from None
             return path
-        if weights and found is not None and not offline and not _whole(found, what):
+        if weights and found is not None and not self.offline and not _whole(found, what):
             return path  # the engine fetches the rest
-        if found is None and offline:
-            with problems.here():
+        if found is None and self.offline:
+            with self.problems.here():
                 raise Unavailable(
-                    f"{key}: the {what} '{path}' is not a directory and is not in the hub's cache "
+                    f"the {what} '{path}' is not a directory and is not in the hub's cache "
                     f"{hub_cache()}, and trials cannot download it",
                     fix=f"run '{download_command(path, revision)}' here, with HF_HOME on a file "
                     "system that the compute nodes see, or give the directory",
+                    at=at,
                 )
         return str(found or path)
-
-    models = {}
-    for name, model in spec.models.items():
-        if model.engine not in ("scripted", "endpoint"):
-            path = place(model.path, model.revision, f"models.{name}.path")
-            key = f"models.{name}.options"
-            options = with_places(model.options, model.revision, key, place)
-            model = model.model_copy(update={"path": path, "options": options})
-        models[name] = model
-    agent = spec.agent
-    if isinstance(agent, ServeAgent):
-        known = spec.models.get(agent.model)
-        path = agent.model if known else place(agent.model, None, "agent.model")
-        revision = known.revision if known else None
-        options = with_places(agent.options, revision, "agent.options", place)
-        agent = agent.model_copy(update={"model": path, "options": options})
-    return replace(experiment, spec=spec.model_copy(update={"models": models, "agent": agent}))
 
 
 def with_container(experiment: Experiment, problems: Problems) -> Experiment:
@@ -178,10 +210,10 @@ def container_of(spec: JobSpec, profile: Profile) -> Container | None:
         if defaults is None and not spec.container.binds:
             return None
         raise Unavailable(
-            "container.image: the profile runs trials in a container, but neither it nor the "
-            "spec names the image",
-            fix="set container.image in the spec or the profile (build one with 'agenttts-hpc "
+            "the profile runs trials in a container, but neither it nor the spec names the image",
+            fix="set this key in the spec or the profile (build an image with 'agenttts-hpc "
             "image build')",
+            at=("container", "image"),
         )
     return Container(
         image=Path(image).absolute(),
@@ -194,7 +226,7 @@ def container_of(spec: JobSpec, profile: Profile) -> Container | None:
 
 def _whole(snapshot: Path, what: str) -> bool:
     try:
-        check_model_files("", snapshot, {}, what)
+        check_model_files(snapshot, {}, what)
     except Unavailable:
         return False
     return True

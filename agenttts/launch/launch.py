@@ -157,6 +157,9 @@ def _end_strays(run: RunDirectory) -> None:
     journal = Journal(run.journal_file)
     try:
         scheduler = trial_scheduler(run, run.profile())
-        end_strays(journal, scheduler, run.record().tokens(run.name), known=())
+        # Workers that were cancelled a moment ago may still be closing their engines.
+        workers = [w.job_id for w in journal.state.workers.values() if w.job_id is not None]
+        scheduler.cancel(workers)
+        end_strays(journal, scheduler, run.record().tokens(run.name), known=workers)
     finally:
         journal.close()

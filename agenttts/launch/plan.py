@@ -12,6 +12,7 @@ from pathlib import Path
 from agenttts import search, tasks
 from agenttts.dispatch.schedulers import create_scheduler, load_completed_profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed
+from agenttts.dispatch.sizing.model_size import ModelSize, model_sizes
 from agenttts.inference.base import ModelConfig
 from agenttts.launch.checks import check_agent_files, check_endpoints, checks_of, model_needs
 from agenttts.launch.examples import Examples, read_examples
@@ -52,6 +53,12 @@ class Plan:
         """The form of every model that its engine needs."""
         gpus = {name: need.gpus for name, need in self.needs.items()}
         return model_configs(self.experiment.spec, gpus, self.facts)
+
+    @property
+    def sizes(self) -> dict[str, ModelSize]:
+        """The size of every model."""
+        params = {name: model.params for name, model in self.experiment.spec.models.items()}
+        return model_sizes(self.models, params)
 
 
 def make_plan(

@@ -148,6 +148,9 @@ class _Remains:
     planned: dict[str, PlannedTrial] = field(default_factory=dict)
     told: dict[int, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[str, str] = field(default_factory=dict)
+    batches_that_stay: set[str] = field(default_factory=set)
+    workers: set[str] = field(default_factory=set)
+    """Jobs that stay when their trials have ended, and may run still."""
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -180,8 +183,23 @@ class _Remains:
                 "recommended": event.get("recommended")
                 and Allocation.from_records(event["recommended"]).to_records(),
             }
+        elif event["event"] == "told_results":
+            for iteration in range(int(event["told"])):
+                self.told.setdefault(
+                    iteration,
+                    {
+                        "guidelines": [str(text) for text in event["guidelines"]],
+                        "recommended": event.get("recommended")
+                        and Allocation.from_records(event["recommended"]).to_records(),
+                    },
+                )
+        elif event["event"] == "submitting" and event.get("stays"):
+            self.batches_that_stay.add(str(event["batch"]))
         elif event["event"] == "submitted":
-            self.jobs |= {str(trial): str(job) for trial, job in event["jobs"].items()}
+            jobs = {str(trial): str(job) for trial, job in event["jobs"].items()}
+            self.jobs |= jobs
+            if event["batch"] in self.batches_that_stay:
+                self.workers |= set(jobs.values())
 
     def trials(self, run: RunDirectory) -> list[str]:
         """Return the names of all trials of which there are traces, in order."""
@@ -196,13 +214,13 @@ class _Remains:
         return sorted(names, key=lambda name: int(name[1:]))
 
     def cancel_jobs(self, run: RunDirectory, rows: Mapping[str, TrialRow]) -> None:
-        """Cancel the jobs of trials that have not ended."""
+        """Cancel the jobs of trials that have not ended, and those that stay."""
         jobs = {trial: job for trial, job in self.jobs.items() if trial not in rows}
         for trial in self.trials(run):
             attempts = read_attempts(run.trial(trial))
             if trial not in rows and attempts and attempts[-1].finished is None:
                 jobs[trial] = attempts[-1].job_id
-        found = [job for job in jobs.values() if job]
+        found = sorted({*self.workers, *(job for job in jobs.values() if job)})
         if found:
             trial_scheduler(run, run.profile()).cancel(found)
 
@@ -222,6 +240,7 @@ def _events(
     events: list[dict[str, Any]] = [{"event": "rebuilt", "time": time}]
     iterations = sorted({trial.iteration for trial in planned.values()})
     searched = [t.iteration for t in planned.values() if t.source not in AFTER_SEARCH]
+    so_far = True  # whether all trials of the iterations so far have ended
     for iteration in iterations:
         members = [trial for trial in planned.values() if trial.iteration == iteration]
         records = [planned_record(trial) for trial in members]
@@ -231,11 +250,8 @@ def _events(
             for t in members
             if t.trial in rows
         ]
-        if (
-            iteration in searched
-            and iteration < max(searched)
-            and all(t.trial in rows for t in members)
-        ):
+        so_far = so_far and all(t.trial in rows for t in members)
+        if iteration in searched and iteration < max(searched) and so_far:
             said = told.get(iteration, {"guidelines": [], "recommended": None})
             events.append({"event": "told", "time": time, "iteration": iteration, **said})
     return json.loads(json.dumps(events))  # type: ignore[no-any-return]

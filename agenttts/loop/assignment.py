@@ -4,13 +4,13 @@ A worker is one array element that evaluates lists of trials, one after the othe
 pure function of descriptions (`assign`); the controller calls it for each iteration, and again when
 a worker has died or has become free while trials wait.
 
-It finds the shortest makespan that its packing reaches, allows a longer one within `Policy.slack`,
-and takes the packing with the least product of makespan and a power of the GPU-seconds. The
-makespan is that of all lists, those given earlier included. So trials that need the same costly
-model go together unless the makespan suffers, and a further worker is started only for a time gain
-that is worth its engine starts.
+The makespan is the time until all lists end, those given earlier included. The rule finds the
+shortest makespan that its packing reaches. Of the packings that are longer by at most
+`Policy.slack`, it takes the one with the least product of makespan and a power of the GPU-seconds.
+Trials that need the same costly model are therefore on one worker unless the makespan grows too
+much. Another worker is started only if it saves time that is worth its engine starts.
 
-The controller calls it so, with its own records::
+A call with the records of a run::
 
     costs = Estimates(sizes, gpu, starts=starts, draws=draws).model_costs()
     stored = stored_samples(completed_allocations)

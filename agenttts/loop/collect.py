@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from agenttts.dispatch.attempts import Attempt, read_attempts
+from agenttts.run.costs import trial_seconds, worker_of
 from agenttts.run.journal import TrialProgress
-from agenttts.tables.schema import TrialRow, TrialState
+from agenttts.tables.schema import LOST_STATES, TrialRow, TrialState
 from agenttts.trial.result import TrialOutput
 
 
@@ -18,8 +19,8 @@ def finished_row(
 ) -> TrialRow:
     """Return the row of a completed trial."""
     return TrialRow(
-        **_common(run, progress, directory),
-        state=TrialState.COMPLETED,
+        **_common(run, progress, directory, TrialState.COMPLETED, output),
+        engine_starts=output.engine_starts,
         score=output.score,
         score_stderr=output.score_stderr,
         metrics=output.metrics,
@@ -38,7 +39,7 @@ def failed_row(
 
     It has no score, which differs from a score of 0.
     """
-    return TrialRow(**_common(run, progress, directory), state=state, score=None, error=error)
+    return TrialRow(**_common(run, progress, directory, state, None), score=None, error=error)
 
 
 def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
@@ -61,12 +62,19 @@ def gpu_seconds(attempts: list[Attempt], now: datetime) -> float:
     return total
 
 
-def _common(run: str, progress: TrialProgress, directory: Path) -> dict[str, Any]:
+def _common(
+    run: str,
+    progress: TrialProgress,
+    directory: Path,
+    state: TrialState,
+    output: TrialOutput | None,
+) -> dict[str, Any]:
     attempts = read_attempts(directory)
     now = datetime.now(UTC)
     planned = progress.planned
     return {
         "run": run,
+        "state": state,
         "trial": planned.trial,
         "iteration": planned.iteration,
         "source": planned.source,
@@ -77,6 +85,10 @@ def _common(run: str, progress: TrialProgress, directory: Path) -> dict[str, Any
         "gpu_seconds": gpu_seconds(attempts, now),
         "job_id": progress.job_id or (attempts[-1].job_id if attempts else None),
         "attempts": max(1, len(attempts)),
+        "worker": worker_of(attempts),
+        "seconds": trial_seconds(
+            directory, attempts, output, lost_until=now if state in LOST_STATES else None
+        ),
     }
 
 

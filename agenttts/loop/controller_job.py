@@ -19,9 +19,13 @@ from agenttts.errors import AgentTTSError, RunFailed, UserError
 from agenttts.files.trouble import PATIENCE_S, FilePatience
 from agenttts.inference.compaction import compact
 from agenttts.inference.endpoint_options import key_variables
+from agenttts.loop.answering import IdleWorkers
 from agenttts.loop.evaluation import Evaluation, EvaluationSettings
 from agenttts.loop.job_builder import JobBuilder
+from agenttts.loop.list_planner import CostLists, EvenLists, ListPlanner
 from agenttts.loop.loop import Controller, LoopSettings
+from agenttts.loop.run_costs import RunCosts
+from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunDirectory
 from agenttts.run.journal import DamagedJournal, Journal, read_state
 from agenttts.run.models import changed_weights
@@ -31,7 +35,7 @@ from agenttts.search.base import Searcher
 from agenttts.search.llm.connect import connect
 from agenttts.search.llm.transcript import Transcript
 from agenttts.serving.lifecycle import ServedModel
-from agenttts.serving.served_model import served_model
+from agenttts.serving.served_model import served_model, through_workers
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec
 
@@ -176,19 +180,36 @@ def make_controller(directory: RunDirectory, check: Callable[[], None] | None = 
             run.cache.directory.mkdir(parents=True, exist_ok=True)
     journal = Journal(directory.journal_file)
     transcript = Transcript(directory.transcript_file)
-    served = served_model(run, transcript, lambda: journal.state.avoided)
-    searcher = _searcher(run, transcript, served)
+    scheduler = trial_scheduler(run.directory, run.profile)
+    workers = Workers(run.directory, journal, run.profile.stays_for, scheduler.settle_seconds)
+    idle = IdleWorkers(
+        run.directory,
+        workers,
+        scheduler,
+        run.record.models,
+        time_limit=run.profile.trial_seconds,
+        poll_seconds=run.profile.poll_seconds,
+        check=check,
+    )
+    served = served_model(run, transcript, lambda: journal.state.avoided, idle)
+    searcher = _searcher(run, transcript, served, idle)
     builder = JobBuilder(run)
     check_models(run)
-    check_trials(directory, searcher.space, journal)
-    scheduler = trial_scheduler(directory, run.profile)
+    check_trials(run, searcher.space, journal)
     settings = _evaluation_settings(run.profile, scheduler.settle_seconds)
-    evaluation = Evaluation(directory, journal, scheduler, builder, settings, served, check)
+    planner = _list_planner(run, scheduler, builder, workers)
+    evaluation = Evaluation(
+        run, journal, scheduler, builder, workers, planner, settings, served, check
+    )
     between = partial(_compact_samples, run.samples)
-    return Controller(directory, searcher, journal, evaluation, _loop_settings(run.spec), between)
+    return Controller(
+        run.directory, searcher, journal, evaluation, _loop_settings(run.spec), between
+    )
 
 
-def _searcher(run: Run, transcript: Transcript, served: ServedModel | None) -> Searcher:
+def _searcher(
+    run: Run, transcript: Transcript, served: ServedModel | None, workers: IdleWorkers
+) -> Searcher:
     """Return a new searcher of a run, with the language model that it asks."""
     spec, agent = run.spec, run.record.agent or AgentRecord()
     session = connect(
@@ -199,8 +220,18 @@ def _searcher(run: Run, transcript: Transcript, served: ServedModel | None) -> S
         thinking=agent.thinking,
         extra=agent.fields,
         shared_keys=key_variables(run.record.models),
+        wrap=through_workers(run, transcript, workers),
     )
     return search.create_for(spec, llm=session)
+
+
+def _list_planner(
+    run: Run, scheduler: Scheduler, builder: JobBuilder, workers: Workers
+) -> ListPlanner:
+    per_job = run.profile.trials_per_job
+    if per_job == "auto":
+        return CostLists(RunCosts(run, scheduler), builder.gpus, workers)
+    return EvenLists(per_job, builder.gpus)
 
 
 def _evaluation_settings(profile: Profile, settle_seconds: float) -> EvaluationSettings:
@@ -211,7 +242,6 @@ def _evaluation_settings(profile: Profile, settle_seconds: float) -> EvaluationS
         max_preemptions=profile.max_preemptions,
         max_timeouts=profile.max_timeouts,
         retry_pauses=tuple(profile.retry_pauses),
-        trials_per_job=profile.trials_per_job,
         max_running=profile.max_running,
     )
 
@@ -221,6 +251,7 @@ def _loop_settings(spec: JobSpec) -> LoopSettings:
     return LoopSettings(
         iterations=section.iterations,
         batch_size=section.batch_size,
+        asynchronous=section.asynchronous,
         finalists=section.finalists.top if section.finalists else 0,
         tested=section.test_split.top if section.test_split else 0,
     )
@@ -250,7 +281,7 @@ def check_models(run: Run) -> None:
         )
 
 
-def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> None:
+def check_trials(run: Run, space: SearchSpace, journal: Journal) -> None:
     """Check that the trials belong to the run's search space.
 
     Raises:
@@ -265,8 +296,9 @@ def check_trials(run: RunDirectory, space: SearchSpace, journal: Journal) -> Non
         )
         if not fits:
             raise DamagedJournal(
-                f"{run.journal_file}: the allocation of {name} ({progress.planned.allocation}) "
-                f"does not fit the stages and models in {run.spec_file}; "
+                f"{run.directory.journal_file}: the allocation of {name} "
+                f"({progress.planned.allocation}) does not fit the stages and models in "
+                f"{run.directory.spec_file}; "
                 "one of the two files was changed: restore it from a copy"
             )
 

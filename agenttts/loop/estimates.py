@@ -1,16 +1,16 @@
 """Estimates of engine starts and of generation, first from sizes, then from the run's records.
 
-Pure functions. `start_seconds` and `Throughput` know a model's size and a GPU's data sheet only.
+Pure functions. `start_seconds` and `Throughput` know only a model's size and a GPU's data sheet.
 `Estimates` corrects them by what the run has measured so far.
 
-**Assumptions.** One step of generation takes the longer of two times: to read all weights at a
-fixed share of the GPU's memory bandwidth, and to compute ``2 x parameters x batch`` FLOPs at a
-fixed share of its dense 16-bit rate (a roofline; Williams et al., 2009). The time to read the KV
-caches and a fixed overhead are added. A prompt is bound by computation alone. An engine start is
-imports, reading the weights, compiling or reading compiled code, and capturing CUDA graphs. The
-shares and constants are those of vLLM 0.26 on one H100 (``benchmarks/gpu/README.md``); for other
-GPUs and versions they are extrapolated, with an error of perhaps a factor of two until the run has
-records.
+**Assumptions.** The time of a generation step is a roofline (Williams et al., 2009). It is the
+longer of two times: that of reading all weights, and that of ``2 x parameters x batch`` FLOPs. The
+rates are fixed shares of the GPU's memory bandwidth and of its dense 16-bit rate. The time to read
+the KV caches and a fixed overhead are added. The time of a prompt is that of its FLOPs alone. An
+engine start consists of imports, reading the weights, compiling or reading compiled code, and
+capturing CUDA graphs. The shares and constants are those of vLLM 0.26 on one H100
+(``benchmarks/gpu/README.md``). For other GPUs and versions, an estimate may be wrong by a factor of
+two until the run has records.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from agenttts.dispatch.sizing.model_size import ModelSize
 from agenttts.loop.list_cost import ModelCost, StageWork, TrialWork
 from agenttts.space import Allocation
 
@@ -53,88 +54,69 @@ GPUS: Mapping[str, Gpu] = MappingProxyType(
         "mi300x": Gpu(5.3e12, 1307e12),
     }
 )
-"""Bandwidth and dense BF16 (V100: FP16) rates from NVIDIA's and AMD's data sheets, SXM where there
-are several; the A100 is that of 80 GB."""
+"""Bandwidth and dense BF16 rate (V100: FP16) in NVIDIA's and AMD's data sheets.
+
+They are those of the SXM form if a GPU has several forms, and of the A100 with 80 GB.
+"""
 UNKNOWN_GPU = GPUS["a100"]
-"""Assumed where the name of the GPU says nothing."""
+"""Assumed if the GPU's name contains none of `GPUS`."""
+CPU = Gpu(4.0e10, 5.0e11)
+"""Assumed of the CPUs of a job without GPUs: memory of two channels, and four cores."""
 
 _BANDWIDTH_SHARE = 0.8
 _FLOPS_SHARE = 0.685
-"""Shares of the data sheet that vLLM reaches: 161 tokens/s of one request of a 7B, and 44,600
-prompt tokens/s of it, on an H100 (``benchmarks/gpu/README.md``)."""
+"""Shares of the data sheet's rates that vLLM reaches.
+
+Measured with a 7B model on an H100: 161 tokens/s of one request, and 44,600 prompt tokens/s
+(``benchmarks/gpu/README.md``).
+"""
 _QUANTISED_FLOPS_SHARE = 0.5
-"""As `_FLOPS_SHARE` with weights of fewer than 12 bits, which are expanded before they multiply
-(assumed; no measurement here)."""
+"""As `_FLOPS_SHARE`, for weights of fewer than 12 bits (assumed, not measured).
+
+Such weights are expanded to 16 bits before each multiplication.
+"""
 _STEP_SECONDS = 0.5e-3
 _SEQUENCE_SECONDS = 8e-6
-"""Time of a step outside the model: for the batch, and for each sequence of it. Fitted to the 7B's
-tokens/s at 1 to 256 requests on an H100."""
+"""Seconds that a step takes outside the model: in all, and for each sequence.
+
+Fitted to the tokens/s of a 7B model at 1 to 256 requests on an H100.
+"""
 _PARALLEL_SHARE = 0.8
-"""Share of the sum of its GPUs' rates that a tensor-parallel engine reaches (assumed)."""
+"""Rate of a tensor-parallel engine, as a share of the sum of its GPUs (assumed)."""
 _MOST_SEQUENCES = 256
 """Requests that vLLM runs at a time by default (``max_num_seqs``)."""
 
 _IMPORT_SECONDS = 32.0
 _GRAPH_SECONDS = 4.0
-"""Seconds of importing vLLM in two processes, and of capturing CUDA graphs."""
+"""Seconds to import vLLM in two processes, and to capture CUDA graphs."""
 _COMPILE_SECONDS_A_LAYER = 0.57
 _CACHED_SECONDS_A_LAYER = 0.11
 """Seconds to compile a layer, or to read its compiled code: 14 to 18 s and 3 s for 28 layers."""
 _PARALLEL_START_SECONDS = 10.0
-"""Seconds that a tensor-parallel engine starts longer (assumed: its processes and NCCL)."""
+"""Additional seconds of a tensor-parallel start (assumed: processes and NCCL)."""
 LOCAL_READ_RATE = 3.0e9
 """Bytes of weights read in a second from a local disk or the page cache (H100 host, 3.1 GB in 1 s).
 """
 SHARED_READ_RATE = 0.75e9
-"""As `LOCAL_READ_RATE`, from a parallel file system: published starts of 151 s (41 GB, AWQ) and
-256 s (141 GB) from Lustre."""
+"""As `LOCAL_READ_RATE`, from a parallel file system.
+
+From published starts on Lustre: 151 s (41 GB, AWQ) and 256 s (141 GB).
+"""
 
 _NODE_MEMORY_RATE = 1.1e9
-"""Bytes of weights that the first sleep copies to the node's memory in a second: 13 to 16 s for
-15.2 GB, 2.0 s for 3.1 GB (it pins the memory)."""
+"""Bytes a second that an engine's first sleep copies to the node's memory.
+
+Measured: 13 to 16 s for 15.2 GB, 2.0 s for 3.1 GB. The first sleep also pins the memory.
+"""
 _WAKE_RATE = 30e9
-"""As above for waking and for later sleeps: 0.3 to 0.6 s for 15.2 GB."""
+"""As `_NODE_MEMORY_RATE`, for later sleeps and waking: 0.3 to 0.6 s for 15.2 GB."""
 
 _LATEST = 15
-"""Records of a model that count: its last ones."""
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """A model's size.
-
-    Args:
-        params: Its parameters.
-        weight_bytes: Bytes of its weights; 0: two for each parameter.
-        gpus: GPUs of its engine.
-        layers: Its layers; 0: unknown.
-        kv_bytes_per_token: Bytes of KV cache for one token; 0: unknown.
-    """
-
-    params: float
-    weight_bytes: float = 0.0
-    gpus: int = 1
-    layers: int = 0
-    kv_bytes_per_token: float = 0.0
-
-    @property
-    def bytes(self) -> float:
-        """Bytes of the weights."""
-        return self.weight_bytes or 2.0 * self.params
-
-    @property
-    def depth(self) -> float:
-        """Layers; a rule of thumb (32 at 7e9 parameters, 80 at 70e9) where they are unknown."""
-        return self.layers or 80.0 * (self.params / 70e9) ** 0.4
-
-    @property
-    def cache_bytes(self) -> float:
-        """Bytes of KV cache for one token; by depth, for 8 heads of 128 in 16 bits, if unknown."""
-        return self.kv_bytes_per_token or self.depth * 8 * 128 * 2 * 2
+"""Number of a model's latest records that are used."""
 
 
 def find_gpu(name: str) -> Gpu | None:
-    """Return the GPU that a name speaks of, such as that of a ``gres`` or of ``nvidia-smi``."""
+    """Return the GPU whose name is in a text, e.g. of a ``gres`` or ``nvidia-smi``."""
     text = name.lower()
     return next(
         (GPUS[known] for known in sorted(GPUS, key=len, reverse=True) if known in text), None
@@ -213,6 +195,8 @@ def start_seconds(
         compiled: Whether its compiled code is in a cache.
         read_rate: Bytes of weights that are read in a second.
     """
+    if not size.loads:
+        return 0.0
     layer = _CACHED_SECONDS_A_LAYER if compiled else _COMPILE_SECONDS_A_LAYER
     parallel = _PARALLEL_START_SECONDS if size.gpus > 1 else 0.0
     reading = size.bytes / read_rate
@@ -252,17 +236,21 @@ class DrawRecord:
 class Estimates:
     """What the run's models cost, by their sizes and the run's records so far.
 
-    An estimate is the estimate from sizes times a correction. The correction of a model is the
-    median of the ratios measured / estimated of its last 15 records and of one overall ratio. The
-    overall ratio is the median over all models and the ratio 1. So one slow start moves an
-    estimate by half at most, three records decide it, and a model without records follows the
-    others (a slow file system slows all starts).
+    The estimate from sizes is multiplied by a correction. Each record has a ratio, measured /
+    estimated. The overall ratio is the median of 1 and of each model's median ratio. A model's
+    correction is the median of the overall ratio and of the ratios of its last 15 records.
+    (Medians and means are those of the ratios' logarithms.)
+
+    With one record, the correction is therefore the mean of the overall ratio and the record's
+    ratio. With three, the records outweigh the overall ratio. A model without records has the
+    overall ratio, because a slow file system slows all starts.
 
     Args:
         sizes: The models' sizes, by name.
         gpu: The kind of GPU.
         read_rate: Bytes of weights that are read in a second.
-        compiled: Whether compiled code is kept between jobs; a model's first start compiles.
+        compiled: Whether compiled code is kept between jobs, so that only a model's first start
+            compiles.
         starts: The engine starts so far, in order.
         draws: The draws so far, in order.
         sequences: Samples of a call, for the rates of `model_cost`.
@@ -289,15 +277,15 @@ class Estimates:
     def model_cost(self, model: str) -> ModelCost:
         """Return the model's cost for the assignment of trials."""
         size = self.sizes[model]
-        rates = Throughput(size, self.gpu)
+        rates = self._throughput(model)
         slower = self.speed(model)
-        change = size.bytes / max(size.gpus, 1)
+        change = size.bytes / size.gpus if size.gpus else 0.0
         return ModelCost(
             start_seconds=self.start_seconds(model),
             tokens_per_second=rates.tokens_per_second(self.sequences, self.context) / slower,
             prompt_tokens_per_second=rates.prompt_tokens_per_second / slower,
             gpus=size.gpus,
-            asleep_gb=size.bytes / 1e9,
+            asleep_gb=size.kept_bytes / 1e9,
             wake_seconds=change / _WAKE_RATE,
             first_sleep_seconds=change / _NODE_MEMORY_RATE,
             sleep_seconds=change / _WAKE_RATE,
@@ -306,6 +294,12 @@ class Estimates:
     def model_costs(self) -> dict[str, ModelCost]:
         """Return the costs of all models, by name."""
         return {model: self.model_cost(model) for model in self.sizes}
+
+    def _throughput(self, model: str) -> Throughput:
+        size = self.sizes[model]
+        if not size.loads:
+            return Throughput(size, UNKNOWN_GPU)  # of a server's model, nothing is known
+        return Throughput(size, self.gpu if size.gpus else CPU)
 
     def _expected_start(self, model: str, earlier: int | None = None) -> float:
         """Return the size-based seconds of the start after ``earlier`` ones (None: all so far)."""
@@ -323,14 +317,15 @@ class Estimates:
                 earlier = counts.get(record.model, 0)
                 counts[record.model] = earlier + 1
                 expected = self._expected_start(record.model, earlier)
-                ratios.append((record.model, record.seconds / expected))
+                if expected > 0:
+                    ratios.append((record.model, record.seconds / expected))
         return ratios
 
     def _draw_ratios(self) -> list[tuple[str, float]]:
         ratios = []
         for record in self.draws:
             if record.model in self.sizes and record.seconds > 0:
-                expected = Throughput(self.sizes[record.model], self.gpu).call_seconds(
+                expected = self._throughput(record.model).call_seconds(
                     record.prompt_tokens, record.decode_tokens, record.sequences, record.context
                 )
                 if expected > 0:
@@ -342,7 +337,7 @@ class Estimates:
         own: dict[str, list[float]] = {}
         for name, ratio in ratios:
             own.setdefault(name, []).append(math.log(ratio))
-        # One value a model, so that a model with many records does not speak for the others.
+        # One value per model, so that a model with many records does not dominate.
         together = statistics.median(
             [0.0, *(statistics.median(values[-_LATEST:]) for values in own.values())]
         )
@@ -354,7 +349,7 @@ def expected_wait(waits: Iterable[float], default: float) -> float:
 
     Args:
         waits: The seconds that the run's jobs have waited so far, in order.
-        default: What to expect before the first, which counts as one more wait.
+        default: The expected wait without any of these. It counts as one more wait.
     """
     return statistics.median([default, *list(waits)[-_LATEST:]])
 
@@ -368,20 +363,20 @@ def trial_work(
     stored: Mapping[str, int] | None = None,
     fused: Mapping[str, float] | None = None,
     alone: bool = False,
+    least_gpus: int = 0,
 ) -> TrialWork:
     """Return what a trial has to draw.
-
-    Prompts of a stage are the same for trials whose earlier choices are equal.
 
     Args:
         trial: The trial's name.
         allocation: Its allocation.
-        tokens: By stage, tokens of a prompt and of a sample.
+        tokens: Tokens of a prompt and of a sample, by stage.
         examples: Examples that it is evaluated on.
-        stored: By group, samples of each prompt that the store holds already (`stored_samples`).
-        fused: By stage whose samples a further call of the model fuses, the tokens that such a call
-            generates. It reads the prompt and all samples.
+        stored: Samples of each prompt that are in the store, by group (`stored_samples`).
+        fused: Tokens that a fusing call generates, by stage. It has only the stages whose samples a
+            further call of the model fuses. Such a call reads the prompt and all samples.
         alone: Whether it must run alone.
+        least_gpus: The fewest GPUs of a worker that may take it.
     """
     stages = []
     for choice, group in zip(allocation.choices, sample_groups(allocation), strict=True):
@@ -399,11 +394,11 @@ def trial_work(
                 own_decode_tokens=examples * (fused or {})[choice.stage] if fuses else 0.0,
             )
         )
-    return TrialWork(trial, tuple(stages), alone)
+    return TrialWork(trial, tuple(stages), alone, least_gpus)
 
 
 def stored_samples(finished: Iterable[Allocation]) -> dict[str, int]:
-    """Return, by group, how many samples of each prompt the trials of a run have stored.
+    """Return how many samples of each prompt the trials have stored, by group.
 
     Args:
         finished: The allocations of its completed trials, on the same examples.
@@ -416,7 +411,10 @@ def stored_samples(finished: Iterable[Allocation]) -> dict[str, int]:
 
 
 def sample_groups(allocation: Allocation) -> tuple[str, ...]:
-    """Return, by stage, a name of the trial's prompts and the model that draws from them."""
+    """Return the name of the group of samples of each stage, in order.
+
+    Trials share samples of a stage if their groups are equal: the earlier choices and the model.
+    """
     groups = []
     before = ""
     for choice in allocation.choices:

@@ -8,8 +8,11 @@ twice.
 from __future__ import annotations
 
 import logging
+import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -26,30 +29,29 @@ from agenttts.dispatch.attempts import (
 from agenttts.dispatch.base import (
     JobRequest,
     JobStatus,
-    JobTrial,
     QueueUnavailable,
     Scheduler,
     SubmitLimitReached,
 )
 from agenttts.dispatch.blame import Verdict
-from agenttts.dispatch.node.mailbox import Mailbox
 from agenttts.dispatch.profile import MAX_PREEMPTIONS
 from agenttts.errors import AgentTTSError, MissingRequirement
 from agenttts.files.atomic import atomic_write_parquet
 from agenttts.files.trouble import PATIENCE_S, FilePatience, passing_trouble
 from agenttts.loop.collect import failed_row, finished_row
 from agenttts.loop.job_builder import JobBuilder
-from agenttts.loop.job_lists import job_lists
+from agenttts.loop.list_planner import ListPlan, ListPlanner, Moment, PlannedList
 from agenttts.loop.strays import end_strays
 from agenttts.loop.verdicts import ends_its_job, last_word, look_anew, verdict_of
-from agenttts.run.directory import RunDirectory, RunGone
+from agenttts.loop.workers import Workers
+from agenttts.run.directory import Run, RunGone
 from agenttts.run.examples import ExamplesGuard
 from agenttts.run.journal import (
     IN_SHARED_JOB,
     NEVER_SUBMITTED,
+    NOT_TAKEN,
     Journal,
     TrialProgress,
-    WorkerProgress,
     worker_name,
 )
 from agenttts.run.rows import row_from_json, row_to_json
@@ -63,6 +65,8 @@ log = logging.getLogger(__name__)
 _APPEARS_WITHIN = timedelta(minutes=30)
 # How long workers that are not needed any more may take to close their engines.
 _RETIRES_WITHIN_S = 60.0
+# Seconds between the last result of an iteration and the next trials, before any was measured.
+_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,6 @@ class EvaluationSettings:
         max_preemptions: The most preemptions of a trial.
         max_timeouts: How many times a trial that reached its time limit goes on from its samples.
         retry_pauses: Seconds before a trial's second start, its third, ...
-        trials_per_job: The most trials that one job evaluates together.
         max_running: The most jobs that run at a time.
     """
 
@@ -90,7 +93,6 @@ class EvaluationSettings:
     max_preemptions: int = MAX_PREEMPTIONS
     max_timeouts: int = 1
     retry_pauses: tuple[float, ...] = ()
-    trials_per_job: int = 1
     max_running: int = 8
 
 
@@ -117,10 +119,12 @@ class Evaluation:
     """The trials of one run.
 
     Args:
-        run: The run's directory.
+        run: The run.
         journal: The run's journal.
         scheduler: Where jobs are submitted.
         builder: Makes the jobs' commands of planned trials (`agenttts.loop.job_builder`).
+        workers: The run's workers.
+        planner: Plans which trials the workers get, and which jobs are started.
         settings: The profile's limits.
         server: The service that the search needs, if any.
         check: Called at each look at the queue; raises if the controller has to stop.
@@ -128,48 +132,65 @@ class Evaluation:
 
     def __init__(
         self,
-        run: RunDirectory,
+        run: Run,
         journal: Journal,
         scheduler: Scheduler,
         builder: JobBuilder,
+        workers: Workers,
+        planner: ListPlanner,
         settings: EvaluationSettings,
         server: ServerLifecycle | None = None,
         check: Callable[[], None] | None = None,
     ) -> None:
-        self._run = run
+        self._run = run.directory
         self._journal = journal
         self._scheduler = scheduler
         self._builder = builder
+        self._workers = workers
+        self._planner = planner
         self._settings = settings
         self._server = server
         self._check = check
         self._ended: dict[str, float] = {}
         # Whether the journal has rows that the table lacks.
         self._table_is_behind = False
-        # Whether each job ran at the last look.
-        self._running: dict[str, bool] = {}
+        # Seconds between iterations, and when the last one ended (monotonic clock).
+        self._pauses: list[float] = []
+        self._paused_at: float | None = None
         self._excluded: tuple[str, ...] = ()
         # Nodes that are not avoided any more: jobs that avoided all of them were refused.
         self._needed: set[str] = set()
         # Whether a trial has failed since the last look, or perhaps before this controller.
         self._look_at_nodes = True
-        record = run.record()
-        self._token = record.token
+        self._token = run.record.token
         self._gone_since: float | None = None
-        self._examples = ExamplesGuard(record.examples)
+        self._examples = ExamplesGuard(run.record.examples)
 
-    def evaluate(self, trials: Sequence[TrialProgress], *, more: bool) -> None:
+    def evaluate(
+        self,
+        trials: Sequence[TrialProgress],
+        *,
+        more: bool,
+        further: bool = True,
+        any_end: bool = False,
+    ) -> None:
         """Run every trial of an iteration to its end.
 
         Args:
             trials: The iteration's trials.
             more: Whether another iteration follows.
+            further: Whether other trials may follow, of another iteration or after the search.
+            any_end: Return as soon as a trial has ended that had not ended before. The others go
+                on, and are collected by another call.
 
         Raises:
             RunFailed: The examples that the trials are scored on are damaged.
             RunGone: The run's directory is gone.
         """
         self._check_examples(trials)
+        if self._paused_at is not None:
+            self._pauses.append(time.monotonic() - self._paused_at)
+        unended = sum(t.row is None for t in trials)
         trouble: float | None = None
         files = self._file_patience()
         while True:
@@ -179,14 +200,18 @@ class Evaluation:
                     continue
                 if self._check is not None:
                     self._check()
-                self._write_mailboxes()
+                self._workers.write_lists()
+                self._workers.give_signs()
                 self._adopt([t for t in trials if t.row is None])
                 self._collect(trials)
                 if self._table_is_behind:
                     self.write_table()
                 self._keep_off_failed_nodes()
                 waiting = [t for t in trials if t.row is None]
-                if not waiting:
+                if not waiting or (any_end and len(waiting) < unended):
+                    if further and not waiting:
+                        self._retire_idle(further)
+                    self._paused_at = time.monotonic()
                     return
                 if self._server is not None:
                     self._server.waiting(len(waiting), len(trials), more)
@@ -194,7 +219,10 @@ class Evaluation:
                 if self._may_appear_late(now):
                     self.end_strays()
                 due = [t for t in waiting if t.batch is None and self._may_start(t, now)]
-                self._submit(self._assign(due), self._live(waiting))
+                if due:
+                    self._dispatch(due, waiting, further)
+                else:
+                    self._retire_idle(further)
                 trouble = None
                 files.passed()
             except SubmitLimitReached as error:
@@ -204,6 +232,7 @@ class Evaluation:
                 else:
                     trouble = self._still(trouble, error)
             except QueueUnavailable as error:
+                self._workers.give_signs()
                 # Jobs run on meanwhile. Jobs that were submitted without an answer are found by
                 # their batch.
                 log.warning("%s; asking again", error)
@@ -291,7 +320,7 @@ class Evaluation:
 
         Nothing uses their results, or another job computes the same.
         """
-        known = [*_jobs(self._journal.state.unfinished()), *self._workers()]
+        known = [*_jobs(self._journal.state.unfinished()), *self._workers.by_job()]
         end_strays(self._journal, self._scheduler, self._builder.tokens, known)
 
     def _may_start(self, progress: TrialProgress, now: datetime) -> bool:
@@ -331,6 +360,8 @@ class Evaluation:
             return
         self._look_at_nodes = False
         nodes = self._nodes_to_exclude()
+        if self._scheduler.has_nodes and not self._needed:
+            self._workers.retire_on(nodes)
         unchanged = list(nodes) == state.avoided and state.avoid_failed is None
         # If no other node was left, jobs may run on these after all.
         if unchanged or (self._needed and self._needed <= set(nodes)):
@@ -345,125 +376,110 @@ class Evaluation:
         if jobs is not None:
             self._journal.append("avoiding", nodes=list(nodes), jobs=jobs, failed=failed)
 
-    def _submit(self, pending: Sequence[TrialProgress], live: int) -> None:
-        """Submit the trials that may be submitted now, one array per resource class."""
-        free_slots = self._scheduler.capacity(live)
-        if self._builder.stays:  # what is left is given to workers that are free
-            free_slots = min(free_slots, self._settings.max_running - live)
-        if pending and free_slots <= 0:
-            for worker in self._idle_workers():  # they can take none of these, and hold the places
-                Mailbox(self._run.worker(worker.name)).retire()
-        if not pending or free_slots <= 0:
+    def _dispatch(
+        self, due: Sequence[TrialProgress], waiting: Iterable[TrialProgress], further: bool
+    ) -> None:
+        """Give trials to workers, and submit jobs for others, one array per resource class."""
+        live = self._live(waiting)
+        free = self._scheduler.capacity(live)
+        if self._builder.stays or self._planner.one_at_a_time:
+            free = min(free, self._settings.max_running - live)
+        if pending := self._workers.without_trials():
+            self._scheduler.cancel(pending)  # they hold places and have nothing to do
+        plan = self._planner.plan(due, self._moment(free, further))
+        for part in plan.lists:
+            if part.worker is not None:
+                self._give(part, plan)
+        self._workers.retire(plan.retire)
+        new = sorted((p for p in plan.lists if p.worker is None), key=lambda part: part.gpus)
+        if not new:
             return
-        lists = job_lists(pending, self._settings.trials_per_job, self._builder.gpus)
-        started_now = sorted(lists[:free_slots], key=self._gpus)  # stable: trial order in a class
         nodes = self._nodes_to_exclude()
-        for gpus, group in groupby(started_now, key=self._gpus):
-            batch = f"{self._builder.tokens[0]}-{len(self._journal.state.batches)}"
-            started = list(group)
-            requests = [
-                replace(self._request(members, lists, worker_name(batch, position)), exclude=nodes)
-                for position, members in enumerate(started)
-            ]
-            names = [[t.planned.trial for t in members] for members in started]
-            self._journal.append(
-                "submitting",
-                batch=batch,
-                trials=[t for trials in names for t in trials],
-                lists=names,
-                stays=self._builder.stays,
-                gpus=gpus,
-            )
-            found = self._start_jobs(batch, requests)
-            self._journal.append("submitted", batch=batch, jobs=_by_trial(found, started))
+        for gpus, group in groupby(new, key=lambda part: part.gpus):
+            self._submit(gpus, list(group), plan, nodes)
+
+    def _give(self, part: PlannedList, plan: ListPlan) -> None:
+        """Give a list to a worker."""
+        assert part.worker is not None
+        earlier = [t.earlier_attempts for t in part.trials]
+        beside = [[t.planned for t in other] for other in self._beside(part.trials, plan.together)]
+        self._builder.members([t.planned for t in part.trials], beside, earlier)
+        self._workers.give(part.worker.progress, part.trials, part.seconds)
+
+    def _submit(
+        self, gpus: int, lists: Sequence[PlannedList], plan: ListPlan, nodes: tuple[str, ...]
+    ) -> None:
+        """Submit the jobs of lists of one resource class."""
+        batch = f"{self._builder.tokens[0]}-{len(self._journal.state.batches)}"
+        members = [part.trials for part in lists]
+        workers = [worker_name(batch, position) for position in range(len(lists))]
+        requests = [
+            replace(self._request(trials, plan.together, worker, gpus), exclude=nodes)
+            for trials, worker in zip(members, workers, strict=True)
+        ]
+        names = [[t.planned.trial for t in trials] for trials in members]
+        self._journal.append(
+            "submitting",
+            batch=batch,
+            trials=[t for trials in names for t in trials],
+            lists=names,
+            stays=self._builder.stays,
+            gpus=gpus,
+        )
+        found = self._start_jobs(batch, requests)
+        self._journal.append("submitted", batch=batch, jobs=_by_trial(found, members))
+        for part, worker in zip(lists, workers, strict=True):
+            self._workers.submitted(worker, part.seconds)
+
+    def _moment(self, free: int, further: bool) -> Moment:
+        return Moment(
+            self._workers.live(),
+            free,
+            self._earlier_jobs,
+            list(self._journal.state.trials.values()),
+            retiring=self._workers.any_retiring,
+            more=further,
+            pause_seconds=statistics.median([_PAUSE_S, *self._pauses]),
+        )
+
+    def _retire_idle(self, further: bool) -> None:
+        """End the workers that cost more than starting their engines again."""
+        self._workers.retire(self._planner.not_needed(self._moment(0, further)))
 
     def _live(self, waiting: Iterable[TrialProgress]) -> int:
         """Return the number of jobs that live: those of trials, and workers without trials."""
         jobs = {t.job_id or f"{t.batch}.{t.position}" for t in waiting if t.batch is not None}
-        return len(jobs.union(self._workers()))
+        return len(jobs.union(self._workers.running()))
 
-    def _workers(self) -> dict[str, WorkerProgress]:
-        """Return the workers that are not known to have ended, by their jobs."""
-        workers = self._journal.state.workers.values()
-        return {worker.job_id: worker for worker in workers if worker.job_id is not None}
-
-    def _idle_workers(self) -> list[WorkerProgress]:
-        """Return the workers that run and have no trial left."""
-        busy = set(_jobs(self._journal.state.unfinished()))
-        return [
-            worker
-            for job_id, worker in self._workers().items()
-            if job_id not in busy and self._running.get(job_id, False)
-        ]
-
-    def _assign(self, due: Sequence[TrialProgress]) -> list[TrialProgress]:
-        """Give trials to workers that have none.
-
-        Returns:
-            The trials for which no worker was free.
-        """
-        idle = self._idle_workers()
-        if not idle:
-            return list(due)
-        left: list[TrialProgress] = []
-        shared = [t for t in due if not t.alone]
-        left += [t for t in due if t.alone]
-        lists = job_lists(shared, self._settings.trials_per_job, self._builder.gpus)
-        for members in lists:
-            gpus, before = self._gpus(members), self._last_jobs(members)
-            worker = next((w for w in idle if w.gpus == gpus and w.job_id not in before), None)
-            if worker is None:
-                left += members
-                continue
-            idle.remove(worker)
-            earlier = [t.earlier_attempts for t in members]
-            beside = [[t.planned for t in other] for other in self._beside(members, lists)]
-            self._builder.members([t.planned for t in members], beside, earlier)
-            names = [t.planned.trial for t in members]
-            attempts = {name: len(read_attempts(self._run.trial(name))) for name in names}
-            self._journal.append("assigned", worker=worker.name, attempts=attempts)
-            self._write_list(worker)
-        order = {t.planned.trial: number for number, t in enumerate(due)}
-        return sorted(left, key=lambda t: order[t.planned.trial])
-
-    def _last_jobs(self, members: Sequence[TrialProgress]) -> set[str]:
-        """Return the jobs of the trials' last attempts, in which they failed."""
-        attempts = [read_attempts(self._run.trial(t.planned.trial)) for t in members]
-        return {records[-1].job_id for records in attempts if records}
-
-    def _write_mailboxes(self) -> None:
-        """Write the lists that an earlier controller recorded and may not have written."""
-        for worker in self._workers().values():
-            if worker.lists:
-                self._write_list(worker)
-
-    def _write_list(self, worker: WorkerProgress) -> None:
-        members = self._progress(worker.trials)
-        trials = [JobTrial(self._run.trial(t.planned.trial), t.earlier_attempts) for t in members]
-        Mailbox(self._run.worker(worker.name)).give(worker.lists, trials)
+    def _earlier_jobs(self, trial: TrialProgress) -> set[str]:
+        """Return the jobs of a trial's attempts, in which it failed."""
+        if not trial.submissions and not trial.preemptions and not trial.earlier_attempts:
+            return set()  # it has not begun
+        return {a.job_id for a in read_attempts(self._run.trial(trial.planned.trial))}
 
     def retire_workers(self) -> None:
         """End the workers, because nothing more is evaluated; those that do not end are cancelled.
 
-        Raises:
-            QueueUnavailable: The queue gives no answer.
+        If the queue gives no answer, they end by themselves: all trials have ended.
         """
-        for worker in self._workers().values():
-            Mailbox(self._run.worker(worker.name)).retire()
+        self._workers.retire_all()
         deadline = time.monotonic() + _RETIRES_WITHIN_S
-        while self._note_workers() and time.monotonic() < deadline:
-            time.sleep(self._settings.poll_seconds)
-        if workers := self._workers():
-            self._scheduler.cancel(workers)
+        try:
+            while self._note_workers() and time.monotonic() < deadline:
+                time.sleep(self._settings.poll_seconds)
+            if workers := self._workers.running():
+                self._scheduler.cancel(workers)
+        except MissingRequirement as error:
+            log.warning("whether the run's workers have ended is not known: %s", error)
 
-    def _note_workers(self, known: Mapping[str, JobStatus] | None = None) -> bool:
+    def signs_meanwhile(self) -> AbstractContextManager[None]:
+        """Let workers know that the controller works while it does something else."""
+        return self._workers.signs_meanwhile()
+
+    def _note_workers(self) -> bool:
         """Record which workers have ended; return whether some have not."""
-        workers = self._workers()
-        statuses = self._scheduler.poll(workers) if known is None else known
-        ended = [workers[job].name for job in workers if job in statuses and statuses[job].ended]
-        if ended:
-            self._journal.append("workers_ended", workers=ended)
-        return len(ended) < len(workers)
+        self._workers.observe(self._scheduler.poll(self._workers.by_job()))
+        return bool(self._workers.running())
 
     def _start_jobs(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         """Submit jobs; if the cluster has no other nodes, submit without exclusions."""
@@ -487,17 +503,20 @@ class Evaluation:
     def _collect(self, trials: Sequence[TrialProgress]) -> None:
         """Finish every trial that has ended."""
         jobs = _jobs([t for t in trials if t.row is None])
-        statuses = self._scheduler.poll(list(dict.fromkeys([*jobs, *self._workers()])))
-        self._running = {
-            job: not (status.ended or status.pending or status.completing)
-            for job, status in statuses.items()
-        }
-        for progress in (t for t in trials if t.row is None):
+        statuses = self._scheduler.poll(list(dict.fromkeys([*jobs, *self._workers.by_job()])))
+        unfinished = [t for t in trials if t.row is None]
+        jobs_of = Counter(t.job_id for t in unfinished)
+        for progress in unfinished:
             status = statuses.get(progress.job_id or "")
-            self._collect_one(progress, status)
-        self._note_workers(statuses)
+            self._collect_one(progress, status, jobs_of[progress.job_id] == 1)
+            if progress.row is not None:
+                jobs_of[progress.job_id] -= 1
+        self._workers.observe(statuses)
 
-    def _collect_one(self, progress: TrialProgress, status: JobStatus | None) -> None:
+    def _collect_one(
+        self, progress: TrialProgress, status: JobStatus | None, is_last: bool
+    ) -> None:
+        """Finish a trial that has ended; ``is_last``: its job has no other that has not ended."""
         directory = self._run.trial(progress.planned.trial)
         # A job is COMPLETING while an epilog hangs. All that its trial wrote is there by then.
         lives = status is not None and not status.ended
@@ -507,12 +526,16 @@ class Evaluation:
         if status is None and not directory.exists():
             return
         # In a job of several trials, a trial may have ended while the job goes on.
-        goes_on = progress.together > 1 or progress.job_id in self._workers()
-        if lives and not completing and (not goes_on or self._is_last_of_its_job(progress)):
+        stays = progress.job_id in self._workers.by_job()
+        goes_on = progress.together > 1 or stays
+        # The end of a job that does not stay is that of its last trial: until it has closed its
+        # engines, its place is taken.
+        if lives and not completing and (not goes_on or (is_last and not stays)):
             return
         look_anew(directory)
-        output = read_result(directory, patient=True)
+        # A record is written after the result: read first, it never seems to lack a result.
         attempts = self._counted_attempts(progress)
+        output = read_result(directory, patient=True)
         last = attempts[-1] if attempts and attempts[-1].job_id == progress.job_id else None
         if (
             progress.assigned is not None
@@ -532,7 +555,7 @@ class Evaluation:
             return
         word = last_word(last, status)
         if last is None and not lives and progress.assigned is not None and self._settled(progress):
-            self._journal.append("lost", trials=[progress.planned.trial], reason=NEVER_SUBMITTED)
+            self._journal.append("lost", trials=[progress.planned.trial], reason=NOT_TAKEN)
             return  # its worker ended before it took the list
         told = status.never_started or (
             word is not None and word.state not in (None, TrialState.COMPLETED)
@@ -582,16 +605,6 @@ class Evaluation:
             seen_before = progress.submissions >= min(2, self._settings.max_attempts)
             return seen_before and not verdict.exclude_node
         return verdict.state in (TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT)
-
-    def _is_last_of_its_job(self, progress: TrialProgress) -> bool:
-        """Return whether a job that does not stay has no other trial left.
-
-        The job's end is then the trial's: until it has closed its engines, its place is taken.
-        """
-        if progress.job_id in self._workers():
-            return False
-        left = [t for t in self._journal.state.unfinished() if t.job_id == progress.job_id]
-        return len(left) == 1
 
     def _try_alone(self, progress: TrialProgress, verdict: Verdict, attempts: int) -> None:
         """Give a trial a job of its own: that of several trials may have ended by another's fault.
@@ -694,8 +707,10 @@ class Evaluation:
         """
         state = self._journal.state
         self.release()
+        with suppress(OSError):  # a full disk: they are cancelled all the same
+            self._workers.retire_all()
         # Jobs come first, so that they end even if nothing can be written (e.g. on a full disk).
-        self._scheduler.cancel([*_jobs(state.unfinished()), *self._workers()])
+        self._scheduler.cancel([*_jobs(state.unfinished()), *self._workers.by_job()])
         self._adopt(state.unfinished(), cancel=True)
         self.end_strays()
         for progress in state.unfinished():
@@ -714,7 +729,7 @@ class Evaluation:
                 "the served model could not be released (%s); it ends when its lease expires", error
             )
         unfinished = self._journal.state.unfinished()
-        self._scheduler.cancel([*_jobs(unfinished), *self._workers()])
+        self._scheduler.cancel([*_jobs(unfinished), *self._workers.by_job()])
         for progress in unfinished:
             directory = self._run.trial(progress.planned.trial)
             row = failed_row(self._run.name, progress, TrialState.CANCELLED, reason, directory)
@@ -725,19 +740,21 @@ class Evaluation:
         if self._server is not None:
             self._server.release()
 
-    def _gpus(self, members: Sequence[TrialProgress]) -> int:
-        return max(self._builder.gpus(t.planned) for t in members)
-
     def _request(
         self,
         members: Sequence[TrialProgress],
         lists: Sequence[Sequence[TrialProgress]],
         worker: str,
+        gpus: int = 0,
     ) -> JobRequest:
         """Return the job of a list of trials, one of the ``lists`` that are started together."""
         others = [[t.planned for t in other] for other in self._beside(members, lists)]
         return self._builder.request(
-            [t.planned for t in members], others, [t.earlier_attempts for t in members], worker
+            [t.planned for t in members],
+            others,
+            [t.earlier_attempts for t in members],
+            worker,
+            gpus,
         )
 
     def _beside(

@@ -1,8 +1,8 @@
 """Which trials are evaluated in parts, by workers of different sizes.
 
-A trial needs the GPUs of its largest model, and its other stages waste most of them. A worker may
-instead draw the samples of some leading stages only; the sample store hands them over to the worker
-that goes on. `parts_now` decides by GPU-seconds which part of each trial is due.
+A trial needs the GPUs of its largest model, and its other stages do not use most of them. A smaller
+worker may therefore draw the samples of some leading stages. Another worker then reads them from
+the sample store and continues. `parts_now` decides by GPU-seconds which part of each trial is due.
 """
 
 from __future__ import annotations

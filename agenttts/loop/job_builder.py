@@ -103,7 +103,7 @@ class JobBuilder:
         self._at_once = run.profile.max_running
         self._samples = run.samples
         self._cache = run.cache
-        self.stays = run.profile.linger_seconds > 0
+        self.stays = run.profile.stays_for > 0
 
     def gpus(self, planned: PlannedTrial) -> int:
         """Return the GPUs that a trial needs.
@@ -118,6 +118,7 @@ class JobBuilder:
         jobs: Sequence[Sequence[PlannedTrial]],
         earlier_attempts: Sequence[int],
         worker: str,
+        gpus: int = 0,
     ) -> JobRequest:
         """Return the job of a list of trials, and write the trials' specs where the job reads them.
 
@@ -128,10 +129,11 @@ class JobBuilder:
             jobs: The trials of each job that is started with it, its own included.
             earlier_attempts: How many attempts of each trial do not count against its limits.
             worker: The name of the job's own directory, if it needs one.
+            gpus: GPUs of the job; 0: those that its trials need.
         """
         members = self.members(trials, jobs, earlier_attempts)
         specs = tuple(member.directory / SPEC_FILE for member in members)
-        gpus = max(self.gpus(planned) for planned in trials)
+        gpus = gpus or max(self.gpus(planned) for planned in trials)
         models = self._models_of(trials)
         if self.stays:  # for the trials of its resource class that it may be given later
             models = {name: model for name, model in self._models.items() if model.gpus <= gpus}

@@ -85,11 +85,13 @@ class TrialWork:
         stages: Its stages, in order.
         alone: Whether it must have a worker's list for itself, as after the unexplained death of a
             worker that had several trials.
+        least_gpus: The fewest GPUs of a worker that may take it.
     """
 
     trial: str
     stages: tuple[StageWork, ...]
     alone: bool = False
+    least_gpus: int = 0
 
     @property
     def signature(self) -> Signature:
@@ -97,8 +99,9 @@ class TrialWork:
         return tuple(None if stage.empty else stage.model for stage in self.stages)
 
     def gpus(self, costs: Mapping[str, ModelCost]) -> int:
-        """Return the GPUs of the largest model that it needs; 0 if it needs none."""
-        return max((costs[model].gpus for model in self.signature if model), default=0)
+        """Return the GPUs of a worker that it needs: those of the largest model of its samples."""
+        needed = (costs[model].gpus for model in self.signature if model)
+        return max([self.least_gpus, *needed])
 
 
 @dataclass(frozen=True)

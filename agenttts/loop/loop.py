@@ -11,7 +11,6 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
@@ -42,15 +41,17 @@ class LoopSettings:
 
     Attributes:
         iterations: Number of iterations after the initial batch.
-        batch_size: Trials per iteration.
+        batch_size: Trials per iteration; with ``asynchronous``, trials that are under way.
         finalists: How many allocations are scored again after the search, on more examples.
         tested: How many allocations are scored again after the search, on held-out examples.
+        asynchronous: Whether a trial is proposed as soon as another one has ended.
     """
 
     iterations: int
     batch_size: int
     finalists: int = 0
     tested: int = 0
+    asynchronous: bool = False
 
 
 class Controller:
@@ -159,29 +160,96 @@ class Controller:
         state = self._journal.state
         first = 1 if self._searcher.initial_batch else 0
         last = first + self._settings.iterations - 1
-        again = [p for p in self._searched() if p.row is None and p.planned.iteration < state.told]
+        known = self._known()
+        again = [p for p in self._searched() if p.row is None and p.planned.trial in known]
         if again:  # they failed before, and the user wants them tried again
             self._evaluation.evaluate(again, more=state.told <= last)
             for iteration in sorted({p.planned.iteration for p in again}):
                 self._stop_if_all_failed(iteration, self._trials_of(iteration))
         self._restore()
-        if again:
+        if again and self._settings.asynchronous:
+            self._write_told_results([], first)
+        elif again:
             self._write_told(state.told - 1, final=state.told > last)
-        for iteration in range(state.told, last + 1):
-            size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
-            trials = self._trials_of(iteration) or self._propose(iteration, size)
-            if not trials:
-                log.info("every allocation of the space has been tried")
-                break
-            self._evaluation.evaluate(trials, more=iteration < last)
-            self._tell(iteration, trials)
-            self._stop_if_all_failed(iteration, trials)
-            self._between()
+        if self._settings.asynchronous:
+            self._search_asynchronously(first)
+        else:
+            self._search_by_iterations(first, last)
         self._evaluation.release()
         self._try_recommended(last + 1)
         best = self._compare_finalists()
         self._after_search(TEST_SOURCE, best[: self._settings.tested])
         self._evaluation.retire_workers()
+
+    def _search_by_iterations(self, first: int, last: int) -> None:
+        """Propose a batch when all trials of the last one have ended.
+
+        Args:
+            first: The first iteration after the initial batch.
+            last: The last iteration.
+        """
+        for iteration in range(self._journal.state.told, last + 1):
+            size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
+            trials = self._trials_of(iteration) or self._propose(iteration, size)
+            if not trials:
+                log.info("every allocation of the space has been tried")
+                break
+            self._evaluation.evaluate(
+                trials, more=iteration < last, further=iteration < last or self._scores_again
+            )
+            self._tell(iteration, trials)
+            self._stop_if_all_failed(iteration, trials)
+            self._between()
+
+    def _search_asynchronously(self, first: int) -> None:
+        """Propose a trial as soon as another one has ended.
+
+        Trials are numbered by iterations as if they were proposed in batches.
+        """
+        size, initial = self._settings.batch_size, self._searcher.initial_batch
+        total = initial + self._settings.iterations * size
+        while True:
+            known = self._known()
+            searched = self._proposed()
+            under_way = [p for p in searched if p.planned.trial not in known]
+            if not any(p.row for p in under_way):
+                at_once = size if len(searched) >= initial else initial
+                room = min(at_once - len(under_way), total - len(searched))
+                under_way += self._propose_some(room, first)
+                if not under_way:
+                    return
+                more = len(self._proposed()) < total
+                self._evaluation.evaluate(under_way, more=more, any_end=True)
+            ended = [p for p in under_way if p.row is not None]
+            self._searcher.tell([_result(p) for p in ended])
+            self._write_told_results(ended, first)
+            self._stop_if_the_last_failed()
+
+    def _propose_some(self, room: int, first: int) -> list[TrialProgress]:
+        """Propose up to ``room`` trials; return them."""
+        planned: list[TrialProgress] = []
+        while len(planned) < room:
+            position = len(self._proposed())
+            iteration, left = self._iteration_at(position, first)
+            with self._evaluation.signs_meanwhile():
+                proposals = self._searcher.propose(min(room - len(planned), left))
+            if not proposals:
+                log.info("every allocation of the space has been tried")
+                break
+            self._plan(iteration, proposals)
+            planned += self._proposed()[position:]
+        return planned
+
+    def _iteration_at(self, position: int, first: int) -> tuple[int, int]:
+        """Return the iteration of the trial at a position, and how many it has from there on."""
+        size, initial = self._settings.batch_size, self._searcher.initial_batch
+        if position < initial:
+            return 0, initial - position
+        return first + (position - initial) // size, size - (position - initial) % size
+
+    def _known(self) -> set[str]:
+        """Return the trials whose results the searcher has been told."""
+        return {trial for trials in self._journal.state.tells for trial in trials}
 
     def cancel(self, reason: str) -> None:
         """End the run: cancel its jobs and finish its records.
@@ -244,12 +312,14 @@ class Controller:
 
         It is told the same results in the same order as the old one.
         """
-        by_iteration = groupby(self._searched(), key=lambda progress: progress.planned.iteration)
-        for iteration, group in by_iteration:
-            trials = list(group)
+        state = self._journal.state
+        for names in state.tells:
+            trials = [state.trials[name] for name in names]
             self._searcher.add_pending([p.planned.allocation for p in trials])
-            if iteration < self._journal.state.told:
-                self._searcher.tell([_result(p) for p in trials])
+            self._searcher.tell([_result(p) for p in trials])
+        known = self._known()
+        pending = [p for p in self._searched() if p.planned.trial not in known]
+        self._searcher.add_pending([p.planned.allocation for p in pending])
         # The old controller may have died after it wrote a trial to the journal and before it wrote
         # the row in the table.
         self._evaluation.write_table()
@@ -269,9 +339,14 @@ class Controller:
             proposal = Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")
             self._plan(iteration, [proposal])
         trials = self._trials_of(iteration)
-        self._evaluation.evaluate(trials, more=False)
+        self._evaluation.evaluate(trials, more=False, further=self._scores_again)
         if iteration >= self._journal.state.told:
             self._tell(iteration, trials, final=True)
+
+    @property
+    def _scores_again(self) -> bool:
+        """Whether allocations are scored again after the search."""
+        return self._settings.finalists > 0 or self._settings.tested > 0
 
     def _trials_of(self, iteration: int) -> list[TrialProgress]:
         return [p for p in self._searched() if p.planned.iteration == iteration]
@@ -316,8 +391,13 @@ class Controller:
             )
         trials = self._trials_from(source)
         if trials:
-            self._evaluation.evaluate(trials, more=False)
+            further = source == FINALIST_SOURCE and self._settings.tested > 0
+            self._evaluation.evaluate(trials, more=False, further=further)
         return trials
+
+    def _proposed(self) -> list[TrialProgress]:
+        """Return the trials of the search, without that of its recommendation."""
+        return [p for p in self._searched() if p.planned.source != RECOMMENDED_SOURCE]
 
     def _trials_from(self, source: str) -> list[TrialProgress]:
         trials = self._journal.state.trials.values()
@@ -334,7 +414,9 @@ class Controller:
         return [recommended, *(t.allocation for t in ranked if t.allocation != recommended)]
 
     def _propose(self, iteration: int, size: int) -> list[TrialProgress]:
-        self._plan(iteration, self._searcher.propose(size))
+        with self._evaluation.signs_meanwhile():
+            proposals = self._searcher.propose(size)
+        self._plan(iteration, proposals)
         return self._trials_of(iteration)
 
     def _plan(self, iteration: int, proposals: Sequence[Proposal], what: str = "") -> None:
@@ -365,8 +447,45 @@ class Controller:
         self, iteration: int, trials: Sequence[TrialProgress], *, final: bool = False
     ) -> None:
         """Tell the searcher results; after ``final`` it recommends only tried allocations."""
-        self._searcher.tell([_result(progress) for progress in trials])
+        with self._evaluation.signs_meanwhile():
+            self._searcher.tell([_result(progress) for progress in trials])
         self._write_told(iteration, final=final)
+
+    def _write_told_results(self, trials: Sequence[TrialProgress], first: int) -> None:
+        """Record that the searcher knows the results of some trials, and its conclusions.
+
+        Args:
+            trials: The trials.
+            first: The first iteration after the initial batch.
+        """
+        told = before = self._journal.state.told
+        known = self._known() | {p.planned.trial for p in trials}
+        searched = [p.planned.trial for p in self._proposed()]
+        # Iterations are over in their order.
+        position = 0
+        while position < len(searched):
+            iteration, size = self._iteration_at(position, first)
+            members = searched[position : position + size]
+            if len(members) < size or not known.issuperset(members):
+                break
+            told, position = iteration + 1, position + size
+        recommended = self._searcher.best()
+        self._journal.append(
+            "told_results",
+            trials=[p.planned.trial for p in trials],
+            told=told,
+            guidelines=self._searcher.guidelines(),
+            recommended=recommended.to_records() if recommended else None,
+        )
+        if told > before:
+            self._between()
+
+    def _stop_if_the_last_failed(self) -> None:
+        """Raise `RunFailed` if all of the last trials failed, as after an iteration."""
+        known, size = self._known(), self._settings.batch_size
+        ended = [p for p in self._proposed() if p.planned.trial in known]
+        if len(ended) >= max(size, self._searcher.initial_batch):
+            self._stop_if_all_failed(ended[-1].planned.iteration, ended[-size:])
 
     def _write_told(self, iteration: int, *, final: bool) -> None:
         """Record that the searcher knows an iteration's results, and its conclusions."""

@@ -1,6 +1,6 @@
-"""Pack trials into workers: the search for the assignment of one moment (`Packing`).
+"""Search for the best assignment of trials to workers at one moment (`Packing`).
 
-`agenttts.loop.assignment` says what is sought.
+`agenttts.loop.assignment` says what the best one is.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ from agenttts.loop.list_cost import (
 )
 from agenttts.loop.worker_lists import Assignment, Policy, ResourceClass, TrialList, Worker
 
-# Steps of the search for the shortest makespan: each halves the interval.
+# Steps of the bisection that finds the shortest makespan.
 _BISECTIONS = 7
-# Makespans, between the shortest one and the longest one allowed, that are tried besides.
+# Number of longer makespans that are tried, up to the longest that is allowed.
 _LONGER = 3
-# Above this number, trials of one signature that share samples are moved as one, in parts.
+# With more trials than this, those of one signature that share samples are joined into parts. A
+# part is placed as a whole.
 _MOST_PARTS = 200
-# A part takes at most this share of the shortest time limit and of a worker's share of all work.
+# The most seconds of a part, as shares of the shortest time limit and of all work divided by the
+# number of workers.
 _PART_OF_LIMIT = 0.05
 _PART_OF_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Trials that are moved together: one trial, or some with one signature."""
+    """Trials that are placed together: one trial, or several with one signature."""
 
     trials: tuple[TrialWork, ...]
     signature: Signature
@@ -50,12 +52,12 @@ class _Part:
 
 @dataclass
 class _Slot:
-    """A worker, or a place for a new one, and what it has been given."""
+    """A worker that runs or may be started, and the trials that it is given."""
 
     name: str
     gpus: int
     begins: float
-    limit: float  # seconds that a list may take, by the time limit
+    limit: float  # the most seconds of a list that the time limit allows
     models: frozenset[str] | None
     reserved_for: frozenset[str] | None
     kind: tuple[str | None, frozenset[str], float]  # awake, asleep, sleep_gb
@@ -66,7 +68,7 @@ class _Slot:
     signatures: frozenset[Signature] = frozenset()
     engines: EnginePlan = NO_ENGINES
     work: float = 0.0
-    alone_starts: float = 0.0  # seconds that the trials would start engines, each by itself
+    alone_starts: float = 0.0  # seconds of engine starts if each trial ran by itself
     groups: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -130,7 +132,7 @@ class Packing:
         self._sleep_gb = max((place.kind[2] for place in self._places), default=0.0)
 
     def parts_now(self, trials: Sequence[TrialWork]) -> dict[str, int]:
-        """Return how many first stages run now, for the trials that do not run all of theirs."""
+        """Return the trials that run only their first stages now, and how many of these."""
         places = [
             Place(w.gpus, w.asleep | ({w.awake} if w.awake else set()))
             for w in self._workers
@@ -148,7 +150,7 @@ class Packing:
             more=self._policy.more,
         )
 
-    # What fits where
+    # Which trials a worker can take
 
     def why_unfit(self, trial: TrialWork) -> str | None:
         """Return why no worker can ever take a trial; None if one can."""
@@ -235,7 +237,7 @@ class Packing:
         engines = slot.engines
         if part.signature not in slot.signatures:
             engines = self._plan(slot.kind, slot.signatures | {part.signature})
-            # Together the trials must not start engines for longer than each by itself would.
+            # Engine starts must not take longer than if each trial ran by itself.
             most = slot.alone_starts + part.alone_starts * len(part.trials)
             if engines.start_seconds > most * (1 + 1e-12):
                 return None
@@ -259,12 +261,12 @@ class Packing:
     # Trials that run alone
 
     def place_alone(self, trials: Sequence[TrialWork]) -> tuple[list[_Slot], dict[str, str]]:
-        """Give each trial that must run alone a worker that takes no other.
+        """Give each trial that must run alone a worker of its own.
 
-        A worker is not used for this if other trials can run on no other one.
+        The last worker on which another trial can run is not used for this.
 
         Returns:
-            All slots, and the trials that wait.
+            All slots, and why trials wait, by trial.
         """
         slots = [self._slot(worker) for worker in self._workers]
         most = self._most_new()
@@ -308,7 +310,7 @@ class Packing:
     # Trials that share workers
 
     def place_shared(self, trials: Sequence[TrialWork], slots: list[_Slot]) -> dict[str, str]:
-        """Give the trials to slots; return those that wait.
+        """Give the trials to slots; return why others wait, by trial.
 
         Args:
             trials: The trials.
@@ -328,7 +330,7 @@ class Packing:
             return self._one_by_one(stranded, slots, most_new)
         packs = [widest]
         shortest = widest
-        # To finish before the lists that already run gains nothing.
+        # Ending before the lists that already run has no advantage.
         low = max(self._least_makespan(bundles, free), self._end_of_earlier)
         for _ in range(_BISECTIONS):
             high = _ends(shortest)
@@ -341,7 +343,8 @@ class Packing:
             else:
                 shortest = pack
                 packs.append(pack)
-        # Time before the longest list begins (e.g. a wait in the queue) is not part of the slack.
+        # The slack lengthens lists. It does not lengthen the time before the longest list begins
+        # (e.g. a wait in the queue).
         begins = _ends(shortest) - max(slot.seconds for slot in shortest if slot.parts)
         length = max(_ends(shortest), self._end_of_earlier) - begins
         for step in range(1, _LONGER + 1):
@@ -356,11 +359,10 @@ class Packing:
         return self._one_by_one(stranded, slots, most_new)
 
     def _rank(self, pack: Sequence[_Slot], begins: float) -> tuple[float, float]:
-        """Return what is minimised: log(GPU-seconds) x weight + log(makespan).
+        """Return the sort key of packings; the least is the best.
 
-        Ties go to the shorter makespan.
-
-        The GPU-seconds include the idling of workers that are kept until the next lists.
+        It is weight x log(GPU-seconds) + log(makespan), then the makespan. The GPU-seconds include
+        those of workers that idle until the next lists.
         """
         ends = max(_ends(pack), self._end_of_earlier)
         gpu_seconds = 0.0
@@ -377,10 +379,10 @@ class Packing:
         return round(value, 9), makespan
 
     def _idling(self, slot: _Slot, seconds: float) -> float:
-        """Return the seconds that a worker idles until the last list ends.
+        """Return the seconds for which a worker idles until the last list ends.
 
-        A worker for which that is too long ends at once. The idling of a worker without trials is
-        charged, too.
+        They are 0 for a worker that ends at once because it would idle for too long. Workers
+        without trials idle too.
         """
         if not self._policy.more:
             return 0.0
@@ -399,7 +401,11 @@ class Packing:
     def _one_by_one(
         self, stranded: Sequence[_Part], slots: list[_Slot], most_new: int
     ) -> dict[str, str]:
-        """Try the trials of parts that fitted nowhere; return those that wait."""
+        """Place the trials of parts that fit nowhere, one by one.
+
+        Returns:
+            Why trials wait, by trial.
+        """
         waiting: dict[str, str] = {}
         for part in stranded:
             for trial in part.trials:
@@ -419,8 +425,8 @@ class Packing:
     ) -> tuple[list[_Slot], list[_Part]]:
         """Fill slots so that all end by ``latest``, with few GPU-seconds.
 
-        The first choice for a part is the first slot that already has its signature, if it fits
-        there. Otherwise it goes to the slot where it adds the fewest GPU-seconds.
+        A part goes to the first slot that already has parts of its bundle and has time for it. If
+        there is none, it goes to the slot where it adds the fewest GPU-seconds.
 
         Returns:
             The filled slots, and the parts that did not fit. With a finite ``latest`` it stops at
@@ -463,7 +469,7 @@ class Packing:
             ):
                 continue
             if slot.new and not slot.parts:
-                tried.add(slot.name)  # the others of its class are alike
+                tried.add(slot.name)  # new slots of one class are equal
             if not self._serves(slot, part):
                 continue
             fit = self._fit(slot, part, latest)
@@ -475,7 +481,7 @@ class Packing:
         return None if best is None else (best[1], best[2])
 
     def _least_makespan(self, bundles: Sequence[Sequence[_Part]], slots: Sequence[_Slot]) -> float:
-        """Return a moment before which the parts cannot all be done."""
+        """Return a lower bound of the moment at which all parts are done."""
         least = 0.0
         for bundle in bundles:
             signature = frozenset((bundle[0].signature,))
@@ -506,7 +512,7 @@ class Packing:
         part = _Part(
             trials=tuple(trials),
             signature=signature,
-            gpus=trials[0].gpus(self._costs),
+            gpus=max(trial.gpus(self._costs) for trial in trials),
             models=frozenset(model for model in signature if model),
             groups=tuple(shared.items()),
             own=own,
@@ -518,7 +524,7 @@ class Packing:
         return part
 
     def _bundles(self, trials: Sequence[TrialWork], slots: Sequence[_Slot]) -> list[list[_Part]]:
-        """Return the trials by signature; trials that share samples are next to each other."""
+        """Return bundles: parts of one signature, those that share samples side by side."""
         by_signature: dict[Signature, list[TrialWork]] = {}
         for trial in trials:
             by_signature.setdefault(trial.signature, []).append(trial)
@@ -549,7 +555,7 @@ class Packing:
     def _chunks(
         self, singles: Sequence[_Part], size: int, longest: float, reserved: Collection[str]
     ) -> list[_Part]:
-        """Join parts that follow one another, up to ``size`` and about ``longest`` seconds."""
+        """Join neighbouring parts, up to ``size`` trials and about ``longest`` seconds."""
         parts: list[_Part] = []
         chunk: list[TrialWork] = []
         seconds = 0.0
@@ -571,7 +577,7 @@ class Packing:
         return parts
 
     def _by_sharing(self, parts: Sequence[_Part]) -> list[_Part]:
-        """Order parts by their groups, so that those with common samples follow one another."""
+        """Order parts so that those with common samples are side by side."""
         work: dict[str, float] = {}
         for part in parts:
             first = part.groups[0][0] if part.groups else ""
@@ -595,7 +601,7 @@ class Packing:
         unfit: Mapping[str, str],
         upto: Mapping[str, int],
     ) -> Assignment:
-        """Return the assignment, and which of the workers without a list should end."""
+        """Return the assignment, with the workers without a list that should end."""
         used = [slot for slot in slots if slot.parts]
         lists = [(slot.new, self._list(slot, upto)) for slot in used]
         lists.sort(key=lambda pair: (pair[1].worker, pair[1].trials))

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from agenttts.errors import AgentTTSError
 from agenttts.report import Report, build_report, render
+from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, read_state
 from agenttts.search.llm.transcript import summarise
@@ -46,4 +47,5 @@ def _report(runs: dict[RunDirectory, RunState]) -> Report:
         guidelines={run.name: state.guidelines for run, state in runs.items()},
         agents={run.name: summarise(run.transcript_file) for run in runs},
         recommended={run.name: state.recommended for run, state in runs.items()},
+        costs={run.name: CostReader(run).cost(state, alone=True) for run, state in runs.items()},
     )

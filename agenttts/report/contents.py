@@ -9,12 +9,15 @@ from typing import Any
 
 from agenttts.report.summary import Report, RunReport
 from agenttts.tables.aggregate import Interval
+from agenttts.tables.cost import ALONE_ASSUMPTIONS, PARTS, RunCost
 from agenttts.tables.cuts import cut_by_stage
+from agenttts.tables.forecast import Forecast, Span
 
 NO_TRIAL = "no trial has finished yet"
 COST_TITLES = {"budget": "budget (units)", "tokens": "tokens", "gpu_seconds": "GPU-seconds"}
 _LONGEST_ERROR = 400
 _REPAIRS = 3
+_MOST_JOBS = 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class RunContents:
     """Finalists (scored again on more examples) and the final test."""
     improvements: Grid | None
     fronts: tuple[Grid, ...]
+    costs: tuple[Grid, ...]
+    """Where the time went, and what each job used."""
     failures: Grid | None
     guidelines: tuple[str, ...]
 
@@ -60,6 +65,7 @@ def run_contents(run: RunReport, title: str) -> RunContents:
         after=tuple(_after_grids(run)),
         improvements=_improvements(run),
         fronts=tuple(_front(run, cost) for cost in COST_TITLES if run.pareto[cost].height),
+        costs=tuple(_cost_grids(run)),
         failures=_failures(run),
         guidelines=run.guidelines,
     )
@@ -163,8 +169,96 @@ def _lines(run: RunReport) -> list[str]:
         *_agent_lines(run),
         f"{number(totals['tokens'])} tokens ({share(totals['reused_share'])} reused), "
         f"{number(totals['gpu_hours'])} GPU-hours, {duration(totals['wall_seconds'])} wall time",
+        *_cost_lines(run),
         *_cut_lines(run),
     ]
+
+
+def _cost_lines(run: RunReport) -> list[str]:
+    """Return what one trial a job would have taken."""
+    alone = run.cost.alone if run.cost is not None else None
+    if run.cost is None or alone is None:
+        return []
+    if alone.gpu_seconds:
+        estimate = f"{number(alone.gpu_seconds / 3600)} GPU-hours"
+        taken = f"{number(run.cost.gpu_seconds.used / 3600)} GPU-hours"
+    else:
+        estimate = f"{duration(alone.seconds)} of jobs"
+        taken = duration(run.cost.seconds.used)
+    return [
+        f"one trial a job would have taken about {estimate} and {alone.engine_starts} engine "
+        f"starts for {alone.trials} trials; this run took {taken} and {run.cost.engine_starts} "
+        f"(estimated: {ALONE_ASSUMPTIONS})"
+    ]
+
+
+def _expected_grid(run: RunReport, cost: RunCost, expected: Forecast) -> Grid:
+    """Return the table of what was expected at launch and what came of it."""
+
+    def span(found: Span, factor: float = 1.0) -> str:
+        low, high = number(found.low * factor), number(found.high * factor)
+        return low if low == high else f"{low} to {high}"
+
+    rows = [
+        ("engine starts", span(expected.engine_starts), number(cost.engine_starts)),
+        ("jobs", span(expected.jobs), number(len(cost.jobs))),
+        (
+            "hours from the first trial to the last",
+            span(expected.wall_seconds, 1 / 3600),
+            number(run.totals["wall_seconds"] / 3600),
+        ),
+    ]
+    if expected.gpu_seconds.high:
+        gpu_hours = (
+            "GPU-hours",
+            span(expected.gpu_seconds, 1 / 3600),
+            number(cost.gpu_seconds.used / 3600),
+        )
+        rows.insert(0, gpu_hours)
+    columns = ("quantity", "expected at launch", "actual")
+    title = f"expected and actual cost (assumed: {'; '.join(expected.assumptions)})"
+    return Grid(title, columns, tuple(rows), frozenset(columns[1:]))
+
+
+def _cost_grids(run: RunReport) -> Iterator[Grid]:
+    """Yield tables of where the time went, of what was expected, and of the jobs."""
+    cost = run.cost
+    if cost is None:
+        return
+    rows = [
+        (
+            part,
+            duration(getattr(cost.seconds, part)),
+            number(getattr(cost.gpu_seconds, part) / 3600) if part != "queue" else "-",
+            share(cost.share(part)) if part != "queue" else "-",
+        )
+        for part in PARTS
+    ]
+    columns = ("part", "time of jobs", "GPU-hours", "share")
+    computed, reused = number(cost.tokens_computed), number(cost.tokens_reused)
+    title = (
+        f"where the time went: {cost.engine_starts} engine starts, {computed} tokens computed, "
+        f"{reused} reused"
+    )
+    yield Grid(title, columns, tuple(rows), frozenset(columns[1:]))
+    if cost.forecast is not None:
+        yield _expected_grid(run, cost, cost.forecast)
+    shown = ("queue", "load", "generate", "idle", "lost")
+    names = ("job", "GPUs", "trials", "engine starts", "GPU-hours", "time", *shown)
+    jobs = [
+        (
+            job.job,
+            str(job.gpus),
+            str(job.attempts),
+            str(job.engine_starts),
+            number(job.gpu_seconds.used / 3600),
+            duration(job.seconds.used),
+            *(duration(getattr(job.seconds, part)) for part in shown),
+        )
+        for job in sorted(cost.jobs, key=lambda job: -job.seconds.used)[:_MOST_JOBS]
+    ]
+    rest = f" (the longest {_MOST_JOBS} of {len(cost.jobs)})" if len(cost.jobs) > _MOST_JOBS else ""
+    yield Grid(f"jobs{rest}", names, tuple(jobs), frozenset(names[1:]))
 
 
 def _cut_lines(run: RunReport) -> list[str]:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from agenttts.tables.documents import AgentDocument, Allocation, CutDocument, Document
+from agenttts.tables.cost import AloneDocument, CostDocument, JobCostDocument
+from agenttts.tables.documents import (
+    AgentDocument,
+    Allocation,
+    CutDocument,
+    Document,
+    ForecastDocument,
+)
 
 
 class IntervalDocument(Document):
@@ -21,10 +28,30 @@ class StageCutsDocument(Document):
     cut: int
 
 
+class TrialSecondsDocument(Document):
+    """Wall seconds of one trial, null where they are not known.
+
+    Attributes:
+        queue: Waiting for jobs to start; the same for all trials of a job.
+        start: Its part of the time until the job's program began.
+        load: Its part of loading engines.
+        generate: Its part of engine calls.
+        lost: Its part of attempts that ended by preemption or a failure of the node or the cluster.
+    """
+
+    queue: float | None
+    start: float | None
+    load: float | None
+    generate: float | None
+    lost: float | None
+
+
 class TrialDocument(Document):
     """A row of ``trials.parquet``. Times are ISO 8601 in UTC; metrics are ``STAGE.METRIC``.
 
     ``score_stderr`` and ``metrics_stderr`` are standard errors, null where there is none.
+    ``worker`` is the job of several trials or lists that evaluated the trial. ``engine_starts`` and
+    ``seconds`` are null in runs of versions that did not record them.
     """
 
     run: str
@@ -49,6 +76,9 @@ class TrialDocument(Document):
     cut_samples: list[StageCutsDocument] | None
     score_stderr: float | None
     metrics_stderr: dict[str, float | None]
+    worker: str | None
+    engine_starts: int | None
+    seconds: TrialSecondsDocument | None
 
 
 class BestDocument(TrialDocument):
@@ -140,6 +170,11 @@ class RunReportDocument(Document):
         pareto: The trials that no other dominates, by cost: ``budget``, ``tokens``,
             ``gpu_seconds``.
         totals: Counts and sums.
+        cost: What the run used; None for runs of versions that did not record it.
+        jobs: What each job used.
+        forecast: What was expected at launch; None in a run of an older version.
+        one_trial_a_job: What the trials would have taken with one trial a job; None if it cannot be
+            estimated.
         cut_share: Samples that were cut, by stage.
         warnings: What to know before the scores.
         guidelines: What the search has learnt, in sentences.
@@ -160,6 +195,10 @@ class RunReportDocument(Document):
     trace: list[TraceStep]
     pareto: dict[str, list[ParetoPoint]]
     totals: TotalsDocument
+    cost: CostDocument | None
+    jobs: list[JobCostDocument]
+    forecast: ForecastDocument | None
+    one_trial_a_job: AloneDocument | None
     cut_share: dict[str, CutDocument]
     warnings: list[str]
     guidelines: list[str]

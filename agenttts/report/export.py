@@ -16,7 +16,7 @@ from agenttts.files.atomic import atomic_write_bytes
 from agenttts.report.render_html import render_html
 from agenttts.report.render_table import print_tables, tables_text
 from agenttts.report.summary import Report
-from agenttts.tables.schema import metric_names
+from agenttts.tables.schema import TRIAL_SECONDS, metric_names
 
 ReportFormat = Literal["table", "json", "csv", "html", "parquet"]
 
@@ -57,6 +57,7 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
     - Metric X becomes the column ``X``, or ``metrics.X`` if that name is taken.
     - The standard error of metric X becomes ``metrics_stderr.X``.
     - The share of cut samples becomes ``cut_share.STAGE``.
+    - The seconds become ``seconds.queue``, ``seconds.start`` and so on.
     """
     stages = dict.fromkeys(
         choice["stage"] for allocation in trials["allocation"] for choice in allocation
@@ -96,9 +97,12 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
         for name in metric_names(trials)
     ]
     before = ("run", "trial", "iteration", "source", "state", "score", "score_stderr", "budget")
-    nested = ("metrics", "metrics_stderr", "allocation", "cut_samples")
+    seconds = [
+        pl.col("seconds").struct.field(name).alias(f"seconds.{name}") for name in TRIAL_SECONDS
+    ]
+    nested = ("metrics", "metrics_stderr", "allocation", "cut_samples", "seconds")
     after = [c for c in trials.columns if c not in (*before, *nested)]
-    return trials.select(*before, *choices, *metrics, *after, *cuts, *errors)
+    return trials.select(*before, *choices, *metrics, *after, *seconds, *cuts, *errors)
 
 
 def _json(report: Report) -> bytes:

@@ -51,6 +51,8 @@ def _run(run: RunReport, title: str, *, heading: bool) -> Iterator[str]:
         yield _grid(contents.improvements)
     for front in contents.fronts:
         yield _grid(front)
+    for grid in contents.costs:
+        yield _grid(grid)
     if contents.failures:
         yield _grid(contents.failures)
     if contents.guidelines:

@@ -73,6 +73,8 @@ def _parts(contents: RunContents, trace: Sequence[float]) -> Iterator[Renderable
         yield from _grid(contents.improvements)
     for front in contents.fronts:
         yield from _grid(front)
+    for grid in contents.costs:
+        yield from _grid(grid)
     if contents.failures:
         yield from _grid(contents.failures)
     if contents.guidelines:

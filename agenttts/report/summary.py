@@ -34,6 +34,7 @@ from agenttts.tables.aggregate import (
     scored,
     summarise_runs,
 )
+from agenttts.tables.cost import RunCost
 from agenttts.tables.cuts import CutSamples, cut_by_model, cut_document, cut_warnings
 from agenttts.tables.documents import printed
 from agenttts.tables.schema import (
@@ -64,6 +65,7 @@ class RunReport:
             without a language model.
         recommended: The allocation, as records, that the searcher expects to score best; None if it
             names none.
+        cost: What the run used; None for runs of versions that did not record it.
     """
 
     run: str
@@ -76,6 +78,7 @@ class RunReport:
     after_intervals: Mapping[str, Interval] = field(default_factory=dict)
     agent: Mapping[str, Any] | None = None
     recommended: Sequence[Mapping[str, Any]] | None = None
+    cost: RunCost | None = None
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
@@ -114,12 +117,12 @@ class RunReport:
 
     @cached_property
     def sources(self) -> dict[str, int]:
-        """The number of trials by what proposed them."""
+        """The number of trials by source, i.e. by what proposed them."""
         return by_source(self.trials)
 
     @cached_property
     def finalists(self) -> list[dict[str, Any]]:
-        """The rows of the finalists, scored again on more examples, best first.
+        """The rows of the finalists (scored again on more examples), best first.
 
         ``search_score`` is the score in the search.
         """
@@ -165,7 +168,7 @@ class RunReport:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the run as it is in the JSON document."""
+        """Return the run in the form of the JSON document."""
         counts = [state.value for state in TrialState]
         best = None if self.best is None else _plain(self.best)
         if best is not None and self.interval is not None:
@@ -188,6 +191,10 @@ class RunReport:
                 cost: _plain(front.drop("run").to_dicts()) for cost, front in self.pareto.items()
             },
             "totals": {k: _plain(v) for k, v in self.totals.items() if k not in counts},
+            "cost": None if self.cost is None else self.cost.document(),
+            "jobs": [] if self.cost is None else self.cost.jobs_document(),
+            "forecast": None if self.cost is None else self.cost.forecast_document(),
+            "one_trial_a_job": None if self.cost is None else self.cost.alone_document(),
             "cut_share": cut_document(self.cuts),
             "warnings": self.warnings,
             "guidelines": list(self.guidelines),
@@ -259,6 +266,7 @@ def build_report(
     guidelines: Mapping[str, Sequence[str]] | None = None,
     agents: Mapping[str, Mapping[str, Any] | None] | None = None,
     recommended: Mapping[str, Sequence[Mapping[str, Any]] | None] | None = None,
+    costs: Mapping[str, RunCost | None] | None = None,
 ) -> Report:
     """Read runs, finished or not, and build the report on them.
 
@@ -267,12 +275,13 @@ def build_report(
         guidelines: The searcher's guidelines, by name of the run's directory.
         agents: What the language model did, by name of the run's directory.
         recommended: The allocation that the searcher recommends, by name of the run's directory.
+        costs: What the run used, by name of the run's directory.
 
     Raises:
         UserError: A directory is absent or not a run, or a table is damaged; the message names the
             path.
     """
-    told = (guidelines or {}, agents or {}, recommended or {})
+    told = (guidelines or {}, agents or {}, recommended or {}, costs or {})
     return Report(tuple(_read_run(path, *told) for path in run_dirs))
 
 
@@ -284,6 +293,7 @@ def _read_run(
     guidelines: Mapping[str, Sequence[str]],
     agents: Mapping[str, Mapping[str, Any] | None],
     recommended: Mapping[str, Sequence[Mapping[str, Any]] | None],
+    costs: Mapping[str, RunCost | None],
 ) -> RunReport:
     if not path.is_dir():
         raise UserError(f"{path}: the run directory does not exist")
@@ -293,8 +303,8 @@ def _read_run(
             f"{path}: not a run directory: it has none of {spec.name}, {journal.name}, {table.name}"
         )
     trials = read_trials(table) if table.exists() else trials_frame([], [])
-    # The directory names the run. So the rows of a copied or renamed run are not taken for rows of
-    # the original.
+    # A run has the name of its directory, so that the rows of a copied or renamed run differ from
+    # those of the original.
     name = path.resolve().name
     trials = trials.with_columns(pl.lit(name).alias("run"))
     best = _best(trials)
@@ -314,6 +324,7 @@ def _read_run(
         after_intervals=intervals,
         agent=agents.get(name),
         recommended=recommended.get(name),
+        cost=costs.get(name),
     )
 
 
@@ -336,7 +347,7 @@ def _interval(path: Path, trials: pl.DataFrame, trial: str) -> Interval | None:
 def _outcome(journal: Path) -> str | None:
     """Return the outcome in the last ``ended`` event.
 
-    It is None if there is none, or if the run was started again since.
+    It is None if there is no such event, or if the run was started again after it.
     """
     outcome: str | None = None
     if not journal.exists():

@@ -138,9 +138,14 @@ class RunDirectory:
         """Return the directory of a trial."""
         return self.path / "trials" / trial
 
+    @property
+    def workers(self) -> Path:
+        """The directory of the workers' directories."""
+        return self.path / "workers"
+
     def worker(self, worker: str) -> Path:
         """Return the directory of a job that evaluates several trials or several lists."""
-        return self.path / "workers" / worker
+        return self.workers / worker
 
     def spec(self) -> JobSpec:
         """Return the resolved spec that the run was launched with."""

@@ -27,11 +27,12 @@ from agenttts.space import Allocation
 log = logging.getLogger(__name__)
 
 NEVER_SUBMITTED = "never submitted"
+NOT_TAKEN = "its worker ended before it took the list"
 IN_SHARED_JOB = "in a job of several trials"
 PREEMPTED = "PREEMPTED"
 TIMEOUT = "TIMEOUT"
 # Reasons for which a job is lost without a failure.
-_NO_FAILURE = (NEVER_SUBMITTED, PREEMPTED, TIMEOUT, IN_SHARED_JOB)
+_NO_FAILURE = (NEVER_SUBMITTED, NOT_TAKEN, PREEMPTED, TIMEOUT, IN_SHARED_JOB)
 
 
 class DamagedJournal(UserError):
@@ -62,15 +63,16 @@ class TrialProgress:
         position: The position of its job in that batch.
         job_id: Its job; None while there is none.
         together: Number of trials of its job.
-        assigned: Number of its attempts when it was given to a worker that runs already; None if a
-            job was submitted for it.
+        assigned: Number of its attempts before it was given to a running worker; None if a job was
+            submitted for it.
         alone: Whether it has to have a job of its own, because a job of several trials ended in a
             way that one of them may have caused.
         row: Its row of the table, once it has ended.
         preemptions: How many of its jobs were preempted.
         lost_at: When its last job was lost to a failure (ISO 8601); None after another submission.
-        earlier_attempts: Attempts that no limit counts: those before the user asked to try the
-            trial again, and those in jobs of several trials before it had to run alone.
+        earlier_attempts: Number of attempts that do not count against any limit. These are the
+            attempts before the user asked to try the trial again, and those in jobs of several
+            trials before it had to run alone.
     """
 
     planned: PlannedTrial
@@ -88,7 +90,7 @@ class TrialProgress:
 
 
 def worker_name(batch: str, position: int) -> str:
-    """Return a worker's name, which is unique within the run; its directory is named after it."""
+    """Return a worker's name, unique within the run; its directory has the same name."""
     return "-".join([*batch.rsplit("-", 2)[1:], str(position)])
 
 
@@ -103,6 +105,8 @@ class WorkerProgress:
         job_id: Its job; None while it is not known.
         lists: Number of the lists that it was given after its first.
         trials: The trials of its last list.
+        seconds: How long that list is expected to take; 0 if that is not known.
+        since: When it was submitted (ISO 8601); None if an older version submitted it.
     """
 
     name: str
@@ -111,6 +115,8 @@ class WorkerProgress:
     job_id: str | None = None
     lists: int = 0
     trials: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    since: str | None = None
 
 
 @dataclass
@@ -123,7 +129,9 @@ class RunState:
     workers: dict[str, WorkerProgress] = field(default_factory=dict)
     """The jobs that stay for further lists and are not known to have ended, by name."""
     told: int = 0
-    """Number of iterations whose results the searcher has been told (they are over)."""
+    """Number of iterations that are over: the searcher was told their results."""
+    tells: list[tuple[str, ...]] = field(default_factory=list)
+    """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
     recommended: list[dict[str, Any]] | None = None
     """The allocation that the searcher recommends so far, as records.
@@ -134,7 +142,7 @@ class RunState:
     """How the run ended ('done' or why it failed); None while it is not over."""
     started_at: str | None = None
     strays: dict[str, str] = field(default_factory=dict)
-    """Jobs that no trial knew of and that were ended: what each was, by id."""
+    """Ended jobs that belonged to no trial: what each was, by its id."""
     avoided: list[str] = field(default_factory=list)
     """Nodes that failed trials.
 
@@ -150,7 +158,7 @@ class RunState:
         """Apply one event.
 
         Raises:
-            ValueError: No version writes such an event.
+            ValueError: The event is not valid in any version.
             KeyError: As above.
             TypeError: As above.
         """
@@ -165,9 +173,10 @@ class RunState:
         typed(kind, event).into(self)
 
     def note_loss(self, trials: Sequence[str], event: _Lost | _Finished) -> None:
-        """Record where a failure ended the jobs of trials.
+        """Record the node on which a failure ended the jobs of trials.
 
-        The event has no node if the node is not known or the failure was not the cluster's.
+        Nothing is recorded if the event names no node. Then the node is not known, or the failure
+        was not the cluster's.
         """
         if not event.node:
             return
@@ -177,16 +186,24 @@ class RunState:
             self.losses.append(Loss(trial, job, event.node, event.node_fault, moment))
 
     def reopen(self) -> None:
-        """Make trials that `cancel` stopped unfinished again.
+        """Mark the trials that `cancel` stopped as unfinished.
 
         Trials of iterations that the searcher has been told of stay as they are.
         """
+        known = {trial for trials in self.tells for trial in trials}
         for trial, progress in self.trials.items():
             cut_off = progress.row is not None and progress.row.get("state") == "CANCELLED"
-            if cut_off and progress.planned.iteration >= self.told:
+            if cut_off and progress.planned.iteration >= self.told and trial not in known:
                 self.trials[trial] = TrialProgress(
                     progress.planned, earlier_attempts=progress.earlier_attempts
                 )
+
+    def conclude(self, guidelines: list[str], recommended: list[dict[str, Any]] | None) -> None:
+        """Record what the searcher concludes from the results that it has been told."""
+        self.guidelines = guidelines
+        if recommended is not None:
+            Allocation.from_records(recommended)
+        self.recommended = recommended
 
     def unfinished(self) -> list[TrialProgress]:
         """Return the trials that have not ended, in order."""
@@ -224,6 +241,7 @@ class _Submitting:
     stays: bool = False
     """Whether the jobs stay for further lists."""
     gpus: int = 0
+    time: AwareDatetime | None = None
 
     def into(self, state: RunState) -> None:
         lists = [[trial] for trial in self.trials] if self.lists is None else self.lists
@@ -237,7 +255,10 @@ class _Submitting:
                 progress.job_id = progress.lost_at = progress.assigned = None
             if self.stays:
                 name = worker_name(self.batch, position)
-                state.workers[name] = WorkerProgress(name, self.batch, self.gpus)
+                since = self.time.isoformat() if self.time else None
+                state.workers[name] = WorkerProgress(
+                    name, self.batch, self.gpus, trials=list(trials), since=since
+                )
 
 
 @dataclass(frozen=True)
@@ -258,11 +279,13 @@ class _Assigned:
     worker: str
     attempts: dict[str, int]
     """The trials of the list in order, and how many attempts each has had."""
+    seconds: float = 0.0
+    """How long the list is expected to take; 0 if that is not known."""
 
     def into(self, state: RunState) -> None:
         worker = state.workers[self.worker]
         worker.lists += 1
-        worker.trials = list(self.attempts)
+        worker.trials, worker.seconds = list(self.attempts), self.seconds
         for trial, attempts in self.attempts.items():
             progress = state.trials[trial]
             progress.batch, progress.job_id = worker.batch, worker.job_id
@@ -350,10 +373,28 @@ class _Told:
 
     def into(self, state: RunState) -> None:
         state.told = self.iteration + 1
-        state.guidelines = self.guidelines
-        if self.recommended is not None:
-            Allocation.from_records(self.recommended)
-        state.recommended = self.recommended
+        known = {trial for trials in state.tells for trial in trials}
+        members = (
+            name
+            for name, progress in state.trials.items()
+            if progress.planned.iteration == self.iteration and name not in known
+        )
+        state.tells.append(tuple(members))
+        state.conclude(self.guidelines, self.recommended)
+
+
+@dataclass(frozen=True)
+class _ToldResults:
+    trials: list[str]
+    told: int
+    """Number of iterations whose results are all told."""
+    guidelines: list[str]
+    recommended: list[dict[str, Any]] | None = None
+
+    def into(self, state: RunState) -> None:
+        state.tells.append(tuple(self.trials))
+        state.told = self.told
+        state.conclude(self.guidelines, self.recommended)
 
 
 @dataclass(frozen=True)
@@ -400,6 +441,7 @@ _EVENTS: Mapping[str, type[_Event]] = {
     "strays": _Strays,
     "finished": _Finished,
     "told": _Told,
+    "told_results": _ToldResults,
     "ended": _Ended,
     "retried": _Retried,
     "rebuilt": _Rebuilt,
@@ -424,15 +466,15 @@ class Journal:
         """Write an event to the disk, then apply it.
 
         Raises:
-            MissingRequirement: The event cannot be written whole. It then has not happened and may
-                be appended later.
+            MissingRequirement: The whole event cannot be written. It then has no effect and may be
+                appended again.
         """
         record = {"event": event, "time": datetime.now(UTC).isoformat(), **values}
         self._file.append(record)
         self.state.apply(record)
 
     def propose(self, trials: Sequence[PlannedTrial], guidelines: Sequence[str] = ()) -> None:
-        """Record a batch of proposals and the guidelines that it was made by.
+        """Record a batch of proposals, and the guidelines that led to them.
 
         The guidelines are recorded because making them changes the searcher's state.
         """
@@ -445,12 +487,10 @@ class Journal:
 
 
 def read_state(path: Path) -> RunState:
-    """Return the run's state by its journal; for status and report.
-
-    Nothing is written to the journal.
+    """Return the run's state according to its journal, which is not changed.
 
     Raises:
-        DamagedJournal: A line is one that no version writes (the message has file and line), or the
+        DamagedJournal: A line is not valid in any version (the message has file and line), or the
             journal is missing or empty although the run has trials.
     """
 

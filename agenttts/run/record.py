@@ -15,11 +15,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from agenttts.dispatch.apptainer import Container
 from agenttts.dispatch.node.scratch import CompileCache
+from agenttts.dispatch.sizing.model_size import ModelSize
 from agenttts.errors import UserError
 from agenttts.files.atomic import atomic_write_bytes
 from agenttts.inference.base import ModelConfig
 from agenttts.replies import Thinking
 from agenttts.search.llm.task_description import TaskDescription
+from agenttts.tables.forecast import Forecast
 from agenttts.tasks.loading.report import SourceReport
 
 SCHEMA_NUMBER = 1
@@ -90,10 +92,12 @@ class RunRecord(_Part):
         version: The package's version at launch.
         models: Every model as its engine needs it: its path, GPUs, the markers of its thinking, the
             fingerprint of its files, and the rules that make the addresses of its samples.
+        sizes: The models' sizes; empty in records of older versions.
         container: The container of the trials; None for the host's Python.
         image_sha256: The digest of the container's image; None without a container.
         compile_cache: Where compiled code is kept between jobs, a path from the run's directory;
             None without a container.
+        forecast: What its trials were expected to cost; None in records of older versions.
         samples: Where samples are stored, a path from the run's directory. An absolute path is
             shared with other runs.
         agent: The language model that the search asks; None if it asks none.
@@ -107,6 +111,8 @@ class RunRecord(_Part):
     earlier_tokens: tuple[str, ...] = ()
     version: str
     models: Annotated[dict[str, ModelConfig], AfterValidator(_models)]
+    sizes: dict[str, ModelSize] = {}
+    forecast: Forecast | None = None
     container: Container | None
     image_sha256: str | None
     compile_cache: _Place | None

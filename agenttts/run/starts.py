@@ -1,9 +1,9 @@
-"""Starts of a controller: one command of a run at a time, and one start that counts.
+"""Starts of a controller: one command at a time, and one valid start.
 
 Every start of a controller has a token, which is on disk (``controller.json``) before the
-controller is a job or a process. A controller goes on while that file names its own start and does
-not call it cancelled. So a cancel names what it cancels: it can end no later start, and is not lost
-where its signal does not arrive, as while slurmctld is down.
+controller is a job or a process. A controller continues while that file names its own start and
+does not mark it as cancelled. A cancel names the start that it cancels, so it does not end a later
+one. It also works if no signal arrives, e.g. while slurmctld is down.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CONTROLLER_PATIENCE_S = 30.0
 
 
 class RunRemoved(RunGone):
-    """The run was removed or renamed before a command had it for itself."""
+    """The run was removed or renamed before a command held its lock."""
 
 
 class RunCancelled(AgentTTSError):
@@ -54,10 +54,11 @@ class _WrittenHandle:
 
 @dataclass(frozen=True)
 class ControllerHandle:
-    """A start of the controller, and which job it is; None until that is known.
+    """A start of the controller, and its job.
 
-    ``kind`` is the name of the scheduler that it was started with, which knows what the rest means
-    (`agenttts.dispatch.service.Service`). ``start`` is its token, '' for one of an older version.
+    ``job_id`` is None until it is known. ``kind`` is the name of the scheduler that started it,
+    which defines the meaning of the other fields (`agenttts.dispatch.service.Service`).
+    ``start`` is its token; '' if an older version wrote it.
     """
 
     kind: str
@@ -100,12 +101,12 @@ def read_handle(run: RunDirectory) -> ControllerHandle | None:
 
 
 def write_handle(run: RunDirectory, handle: ControllerHandle) -> None:
-    """Make this the start that counts. For callers within `one_command`."""
+    """Make this the valid start. For callers within `one_command`."""
     atomic_write_json(run.controller_file, vars(handle))
 
 
 class StartCheck:
-    """Raises `RunCancelled` or `StartSuperseded` once a start of the controller is not to go on."""
+    """Raises `RunCancelled` or `StartSuperseded` if a start has to end."""
 
     def __init__(self, run: RunDirectory, start: str) -> None:
         self._run = run
@@ -133,10 +134,11 @@ class StartCheck:
 
 @contextmanager
 def one_command(run: RunDirectory, what: str) -> Iterator[None]:
-    """Hold the run for one launch, resume or cancel at a time; ``what`` this one is.
+    """Hold the run's lock of commands: launch, resume or cancel; ``what`` is this one.
 
-    Raises `RunRemoved` where there is no such run any more, `RunFailed` where another command does
-    not end.
+    Raises:
+        RunRemoved: The run is not there any more.
+        RunFailed: Another command does not end.
     """
     try:
         with locked(run.command_lock_file, _COMMAND_PATIENCE_S) as stream:
@@ -158,7 +160,7 @@ def one_command(run: RunDirectory, what: str) -> Iterator[None]:
 
 @contextmanager
 def only_controller(run: RunDirectory) -> Iterator[None]:
-    """Hold the run's lock: two controllers never write one journal.
+    """Hold the run's lock, so that two controllers do not write one journal.
 
     On a file system without locks the start's token and, on Slurm, the job's dependency keep them
     apart.
@@ -179,13 +181,13 @@ def only_controller(run: RunDirectory) -> Iterator[None]:
 
 
 def _holder_name() -> str:
-    """What this process is, for the run's lock."""
+    """Return the text that names this process in the run's lock."""
     job = queue_job()
     return f"job {job}" if job else f"process {os.getpid()}"
 
 
 def _is_own_earlier_start(holder: str) -> bool:
-    """Whether a lock is of an earlier start of this queue's job, on a host that has crashed.
+    """Return whether an earlier start of this job, on a crashed host, has the lock.
 
     A queue runs a job in one place at a time.
     """

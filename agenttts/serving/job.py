@@ -1,12 +1,12 @@
 """A model that the run serves itself: the job on the node.
 
 The job (`ServeJob`, a service of the run's scheduler) picks a free port, starts the server as its
-child and writes down where it listens. In ``DIR``:
+child and writes its address. The files in ``DIR``:
 
 - ``serve.json``: what to serve and how;
 - ``key``: the API key, readable by the user alone; it reaches the server in its environment;
 - ``address.json``: where it listens, present while it runs;
-- ``lease``: touched by the controller; when that stops for long, the job ends by itself;
+- ``lease``: touched by the controller; the job ends if this has not happened for long;
 - ``log.txt``: the server's log.
 """
 
@@ -52,10 +52,13 @@ _PATIENCE_S = 10.0
 class Serving:
     """What the job needs to know.
 
-    ``command`` holds `PORT` where the port goes; ``env`` is the child's further environment,
-    ``key_variables`` the names under which it gets the key; ``cache``, if any, are the fields of a
-    `CompileCache`; ``lease_seconds``: how long the job goes on without a sign of the controller;
-    ``needs`` are files and directories that its node must see.
+    Attributes:
+        command: The server's command, with `PORT` in place of the port.
+        env: Additional environment of the child process.
+        key_variables: The variables that hold the key for the child process.
+        cache: The fields of a `CompileCache`, if there is one.
+        lease_seconds: Seconds for which the job continues after the controller's last sign.
+        needs: Files and directories that its node must see.
     """
 
     command: Sequence[str]
@@ -91,7 +94,7 @@ def write_serving(directory: Path, serving: Serving) -> None:
 
 
 def write_key(directory: Path) -> None:
-    """A new random key, unless there is one: readable by the user alone from its first byte on."""
+    """Write a new random key, unless there is one. Only the user can ever read the file."""
     with suppress(FileExistsError):
         descriptor = os.open(directory / KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as stream:
@@ -99,7 +102,7 @@ def write_key(directory: Path) -> None:
 
 
 def read_address(directory: Path) -> ServerAddress | None:
-    """Where the server listens, None while it does not run."""
+    """Return where the server listens; None while it does not run."""
     try:
         values = parse_json((directory / ADDRESS_FILE).read_bytes())
         return ServerAddress(**{**values, "hosts": tuple(values["hosts"])})
@@ -108,7 +111,7 @@ def read_address(directory: Path) -> ServerAddress | None:
 
 
 def log_tail(directory: Path, lines: int = 5) -> str:
-    """The end of the server's log in one line."""
+    """Return the end of the server's log in one line."""
     try:
         text = (directory / LOG_FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -119,7 +122,7 @@ def log_tail(directory: Path, lines: int = 5) -> str:
 class ServeJob(EndingJob):
     """The function of the job.
 
-    It is not requeued: the controller starts another when it needs one.
+    It is not requeued. The controller starts another job when it needs one.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -130,9 +133,9 @@ class ServeJob(EndingJob):
 
 
 def serve(directory: Path) -> int:
-    """Serve until told to stop or left without a sign of the controller; the server's exit code.
+    """Serve until a signal stops the job or the lease expires; return the exit code.
 
-    On a node that cannot run the server nothing is started: the log says what is wrong with the
+    If the node cannot run the server, it is not started. The log then says what is wrong with the
     node, and the code is `UNUSABLE_NODE`.
     """
     signal.signal(signal.SIGTERM, _stop)
@@ -224,9 +227,9 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def _free_port(host: str) -> int:
-    """A port that is free now.
+    """Return a port that is free now.
 
-    Another may take it before the server does: the job then ends and is started again.
+    Another process may take it before the server does. The job then ends and is started again.
     """
     with socket.socket() as probe:
         probe.bind((host, 0))
@@ -234,7 +237,7 @@ def _free_port(host: str) -> int:
 
 
 def _hosts(bound: str) -> tuple[str, ...]:
-    """Under which names and addresses other nodes may reach this one."""
+    """Return the names and addresses under which other nodes may reach this one."""
     if bound != "0.0.0.0":
         return (bound,)
     names = [socket.getfqdn(), socket.gethostname()]

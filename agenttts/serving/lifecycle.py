@@ -21,6 +21,7 @@ from agenttts.serving.job import (
     KEY_FILE,
     LEASE_FILE,
     LOG_FILE,
+    ServerAddress,
     Serving,
     log_tail,
     read_address,
@@ -73,6 +74,8 @@ class ServedModel:
         limits: How long to wait and how often to try.
         note: Called with a line for each of its events.
         avoided: The nodes that the run's jobs avoid.
+        needed: Returns whether the next call needs the model, as far as is known.
+        make_room: Frees the GPUs that the model shares with jobs that wait for trials.
     """
 
     def __init__(
@@ -84,6 +87,8 @@ class ServedModel:
         limits: ServedLimits,
         note: Callable[[str], None],
         avoided: Callable[[], Sequence[str]] = tuple,
+        needed: Callable[[], bool] = lambda: True,
+        make_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._serving = serving
@@ -93,6 +98,8 @@ class ServedModel:
         self._limits = limits
         self._note = note
         self._avoided = avoided
+        self._needed = needed
+        self._make_room = make_room
         self._failed_on: list[str] = []
         self._not_before = 0.0
         self._job: str | None = None
@@ -103,6 +110,11 @@ class ServedModel:
         # Why its last job did not even start, and why its present one waits.
         self._end = self._waits = ""
         self._used = time.monotonic()
+        # Whether this controller started its job, when it was first seen running, and how long the
+        # model then took to load.
+        self._started_here = False
+        self._runs_since: float | None = None
+        self._loads_for: float | None = None
 
     def locate(self) -> Address:
         """Return the model's address; start it and wait for it if necessary.
@@ -143,8 +155,8 @@ class ServedModel:
     def waiting(self, remaining: int, total: int, more: bool) -> None:
         """Note that ``remaining`` of ``total`` trials have not ended.
 
-        It releases a model that has been idle for long, and starts it again near the end of the
-        batch, so that queueing and loading overlap with the last trials.
+        It releases a model that has been idle for long (`idle_limit`), and starts it again near the
+        end of the batch, so that queueing and loading overlap with the last trials.
 
         Args:
             remaining: Number of trials that have not ended.
@@ -152,15 +164,19 @@ class ServedModel:
             more: Whether the search continues after them.
         """
         self._renew_lease()
+        if self._job is not None and not self._ready:
+            self._check()  # when it is ready decides for how long it may idle
         soon = more and remaining <= max(1, total // 4) and not self._limits.alone
+        soon = soon and self._needed()
         idle = time.monotonic() - self._used
+        longest = idle_limit(self._limits.idle_seconds, self._request.gpus, self._loads_for)
         if self._job is None:
             if soon and self._deaths == 0:
                 try:
                     self._start()
                 except LLMError as error:
                     log.warning("%s", error)
-        elif not more or self._limits.alone or (idle > self._limits.idle_seconds and not soon):
+        elif not more or self._limits.alone or (idle > longest and not soon):
             self._note(f"released: idle for {idle:.0f} s" if more else "released: no more calls")
             self._stop()
 
@@ -207,8 +223,13 @@ class ServedModel:
             self._note_death(state)
             return None
         found = read_address(self._directory)
-        if found is None:
-            return None
+        address = self._answering(found) if found is not None else None
+        if address is None and self._started_here and self._runs_since is None:
+            self._runs_since = None if state.pending else time.monotonic()
+        return address
+
+    def _answering(self, found: ServerAddress) -> Address | None:
+        """Return the address at which the server answers; note that it is ready."""
         # On one node the loopback always works, and names of test clusters' nodes resolve nowhere.
         near = found.node == socket.gethostname()
         key = self._key()
@@ -217,6 +238,9 @@ class ServedModel:
             if key and _answers(base, key):
                 if not self._ready:
                     self._note(f"ready at {host}:{found.port} on {found.node} (job {self._job})")
+                    self._used = time.monotonic()
+                    if self._runs_since is not None:
+                        self._loads_for = self._used - self._runs_since
                 self._ready, self._deaths = True, 0
                 return Address(base, key)
         return None
@@ -225,6 +249,8 @@ class ServedModel:
         return f"the end of {self._directory / LOG_FILE}: {log_tail(self._directory)}"
 
     def _start(self) -> None:
+        if self._limits.alone:
+            self._make_room()
         try:
             write_serving(self._directory, self._serving)
             self._renew_lease()
@@ -238,6 +264,7 @@ class ServedModel:
                 "unavailable", f"the model's job could not be started: {error}"
             ) from None
         self._ready = False
+        self._started_here, self._runs_since = True, None
         self._waits = ""
         self._used = time.monotonic()
         self._note(f"started as job {self._job}")
@@ -306,6 +333,22 @@ class ServedModel:
                 (self._directory / LEASE_FILE).touch()
         except OSError as error:  # the lease outlasts what passes
             log.warning("the served model's lease is not renewed: %s", error)
+
+
+def idle_limit(idle_seconds: float, gpus: int, start_seconds: float | None) -> float:
+    """Return the seconds without a call after which a model is released.
+
+    On GPUs, idling for as long as a start takes costs as much as the start. Released then, the
+    model costs at most twice what it would cost if the time of the next call were known.
+
+    Args:
+        idle_seconds: The most that the user allows.
+        gpus: GPUs of the model.
+        start_seconds: How long its last start took on its GPUs; None if that is not known.
+    """
+    if gpus == 0 or start_seconds is None:
+        return idle_seconds
+    return min(idle_seconds, start_seconds)
 
 
 def served_job(directory: Path) -> str | None:

@@ -1,10 +1,11 @@
-"""vLLM's OpenAI server, inside the container.
+"""The OpenAI-compatible server of a model, inside the container: vLLM's.
 
 Command: ``python -m agenttts.serving.program SERVE.json --host H --port P``.
 
 Turns engine options into the server's flags, adds what vLLM's CPU build needs where that is what is
 installed, and becomes the server. The API key comes in the environment (``VLLM_API_KEY``), which
-vLLM reads itself: it is on no command line and in no log.
+vLLM reads itself: it is on no command line and in no log. A scripted model has a small server of
+its own.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.placement import over_gpus
 from agenttts.inference.vllm import cpu_profile, is_cpu_build
+from agenttts.serving.job import KEY_VARIABLE
+from agenttts.serving.scripted_server import scripted_server
 
 _SERVER = "vllm.entrypoints.openai.api_server"
 # Of the CPU profile, what is for an engine inside our own process and would break the server's.
@@ -73,6 +77,11 @@ def main() -> None:
     given = parser.parse_args()
     document = json.loads(given.file.read_text(encoding="utf-8"))
     model = ModelConfig.from_record(document["model"])
+    if model.engine == "scripted":
+        model = replace(model, name=document["name"])
+        key = os.environ.get(KEY_VARIABLE, "")
+        scripted_server(model, given.host, given.port, key).serve_forever()
+        return
     command, environment = server_command(model, document["name"], given.host, given.port)
     os.execve(command[0], command, {**environment, **os.environ})
 

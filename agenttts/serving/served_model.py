@@ -1,10 +1,10 @@
-"""The model that the search asks: its description, its checks, and its set-up if served."""
+"""The language model of the search: its prompts' description, checks and set-up."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from agenttts.inference.engine_options import check_options
 from agenttts.replies import Thinking
 from agenttts.run.directory import Run
 from agenttts.run.models import model_thinking, resolve_thinking
+from agenttts.run.record import AgentRecord
+from agenttts.search.llm.base import LLM
 from agenttts.search.llm.connect import check_key, connect, served_name
 from agenttts.search.llm.proposer import LLMSession
 from agenttts.search.llm.scripted import load_script
@@ -36,6 +38,13 @@ from agenttts.serving.job import (
     Serving,
 )
 from agenttts.serving.lifecycle import ServedLimits, ServedModel
+from agenttts.serving.worker_model import (
+    AnsweringWorkers,
+    QuestionSettings,
+    WorkerLimits,
+    WorkerLLM,
+    model_of_search,
+)
 from agenttts.spec import JobSpec, ScriptedAgent, ServeAgent
 from agenttts.spec.paths import places_of_options
 from agenttts.tasks.base import Task
@@ -48,7 +57,7 @@ _NOT_SERVED = ("template_args", "thinking", "weights")
 
 
 def task_description_of(task: Task, examples: int | None) -> TaskDescription:
-    """What the model is told about the task."""
+    """Return what the model is told about the task."""
     return TaskDescription(
         task=task.name,
         description=str(getattr(task, "description", None) or ""),
@@ -61,9 +70,12 @@ def task_description_of(task: Task, examples: int | None) -> TaskDescription:
 def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
     """Check the ``agent:`` section against method, models and profile.
 
-    Returns the GPUs of a model that the run serves itself.
+    Returns:
+        The GPUs of a model that the run serves itself; None if it serves none.
 
-    Raises `UserError` or `MissingRequirement`.
+    Raises:
+        UserError: The section does not fit the method or the profile.
+        MissingRequirement: The environment has no usable key.
     """
     method, wants = spec.search.method, search.asks_llm(spec.search.method)
     if spec.agent == "none":
@@ -88,10 +100,15 @@ def check_agent(spec: JobSpec, profile: Profile) -> GpuNeed | None:
 
 
 def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSession | None:
-    """The model that ``method`` asks in a replay; None when it asks none or the spec names none.
+    """Return the language model of a replay.
 
-    The transcript is ``OUT.agent.jsonl``; replies on record there are used again. Raises
-    `UserError` for a model that would first have to be served.
+    The transcript is ``OUT.agent.jsonl``. Replies that it has are used again.
+
+    Returns:
+        The model; None if the method asks none or the spec names none.
+
+    Raises:
+        UserError: The model would have to be served first.
     """
     if search.asks_llm(method) == "no" or spec.agent == "none":
         return None
@@ -109,7 +126,7 @@ def session_for_replay(spec: JobSpec, method: str, out: Path | None) -> LLMSessi
 
 
 def agent_thinking(spec: JobSpec) -> Thinking | None:
-    """The markers around the thinking of the model that the search asks."""
+    """Return the markers around the thinking of the model that the search asks."""
     agent = spec.agent
     if agent == "none":
         return None
@@ -124,9 +141,9 @@ def agent_thinking(spec: JobSpec) -> Thinking | None:
 
 
 def served_fields(spec: JobSpec) -> dict[str, Any]:
-    """Return the fields of every request to a served model beyond those of OpenAI's interface.
+    """Return the fields of requests to a served model that only vLLM has.
 
-    They are vLLM's own.
+    OpenAI's interface does not have them.
     """
     if not isinstance(spec.agent, ServeAgent):
         return {}
@@ -140,11 +157,18 @@ def served_fields(spec: JobSpec) -> dict[str, Any]:
 
 
 def served_model(
-    run: Run, transcript: Transcript, avoided: Callable[[], Sequence[str]] = tuple
+    run: Run,
+    transcript: Transcript,
+    avoided: Callable[[], Sequence[str]] = tuple,
+    workers: AnsweringWorkers | None = None,
 ) -> ServedModel | None:
     """The model that this run serves itself, not started yet; None for a section of another kind.
 
-    ``avoided``: the nodes that the run's jobs avoid.
+    Args:
+        run: The run.
+        transcript: Gets the events of the model's jobs.
+        avoided: Returns the nodes that the run's jobs avoid.
+        workers: The run's workers, which may answer in place of the model's server.
     """
     agent, profile, record = run.spec.agent, run.profile, run.record
     if not isinstance(agent, ServeAgent):
@@ -152,6 +176,10 @@ def served_model(
     gpus = (record.agent.gpus if record.agent else None) or 0
     most_trial_gpus = max((model.gpus for model in record.models.values()), default=0)
     config = _served_config(run.spec, agent, gpus)
+    model = worker_model(run) if workers is not None else None
+    if model is not None and config.engine == "vllm":
+        # Workers draw without the defaults of the model's generation_config.json.
+        config = replace(config, options={"generation_config": "vllm", **config.options})
     directory = run.directory.agent
     scheduler = create_scheduler(profile, run.directory.scheduler_logs / "agent")
     local = not scheduler.has_nodes
@@ -166,7 +194,56 @@ def served_model(
     serving = _serving(directory, config, record.container, profile, local, run.cache)
     note = partial(_note, transcript)
     request = service_request(directory, run=run.name, token=run.tokens[0], gpus=gpus)
-    return ServedModel(directory, serving, scheduler, request, limits, note, avoided)
+    expected = None if workers is None or model is None else partial(workers.may_answer, model)
+    return ServedModel(
+        directory,
+        serving,
+        scheduler,
+        request,
+        limits,
+        note,
+        avoided,
+        needed=lambda: expected is None or not expected(),
+        make_room=workers.make_room if workers is not None else lambda: None,
+    )
+
+
+def worker_model(run: Run) -> ModelConfig | None:
+    """Return the model of the search with which workers can answer for the served model.
+
+    None without workers that stay, if the served model is another one, or if the temperature is
+    left to the server.
+    """
+    agent = run.spec.agent
+    if not isinstance(agent, ServeAgent) or agent.temperature is None or not run.profile.stays_for:
+        return None
+    return model_of_search(_served_config(run.spec, agent, 0), run.record.models)
+
+
+def through_workers(
+    run: Run, transcript: Transcript, workers: AnsweringWorkers
+) -> Callable[[LLM], LLM]:
+    """Return what is to be asked in place of a model's server: workers first, if they can answer.
+
+    Args:
+        run: The run.
+        transcript: Gets the events that are worth a record.
+        workers: The run's workers.
+    """
+    agent, model = run.spec.agent, worker_model(run)
+    if model is None or not isinstance(agent, ServeAgent) or agent.temperature is None:
+        return lambda server: server
+    fields = (run.record.agent or AgentRecord()).fields
+    settings = QuestionSettings(
+        max_tokens=agent.max_tokens,
+        temperature=agent.temperature,
+        structured=agent.structured,
+        template_args=fields.get("chat_template_kwargs", {}),
+        keep_special=fields.get("skip_special_tokens") is False,
+    )
+    limits = WorkerLimits(agent.start_seconds, agent.timeout_seconds)
+    note = partial(_note, transcript)
+    return lambda server: WorkerLLM(server, model, workers, settings, limits, note)
 
 
 def service_request(directory: Path, *, run: str, token: str, gpus: int) -> ServiceRequest:
@@ -200,6 +277,8 @@ def _served_config(spec: JobSpec, agent: ServeAgent, gpus: int) -> ModelConfig:
         name=served_name(agent),
         path=known.path if known else agent.model,
         revision=known.revision if known else None,
+        # vLLM serves every other model.
+        engine="scripted" if known is not None and known.engine == "scripted" else "vllm",
         gpus=gpus,
         options=options,
     )
@@ -218,19 +297,15 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
             f"'{agent.model}' is on a server that runs already; ask it with kind: endpoint",
             at=("agent", "model"),
         )
-    if known is not None and known.engine == "scripted":
-        raise UserError(
-            f"'{agent.model}' is a scripted model, which vLLM cannot serve", at=("agent", "model")
-        )
     config = _served_config(spec, agent, 0)
     with located("agent", "options"):
-        check_options("vllm", config.options)
+        check_options(config.engine, config.options)
     return gpu_need(
         agent.model,
         config.path,
         known.params if known else 0.0,
         gpus=agent.gpus if agent.gpus is not None else known.gpus if known else None,
-        engine="vllm",
+        engine=config.engine,
         options=dict(config.options),
         gpu_memory_gb=profile.gpu_memory_gb,
         gpus_per_node=profile.gpus_per_node,

@@ -80,7 +80,8 @@ class EndpointAgent(_Talk):
 class ServeAgent(_Talk):
     """A model that the run serves itself, as long as the search needs it.
 
-    vLLM serves it, in the trials' image.
+    vLLM serves it, in the trials' image. If it is one of the search's models, jobs of trials that
+    stay with its engine loaded answer in place of a server.
     """
 
     kind: Literal["serve"]
@@ -103,7 +104,8 @@ class ServeAgent(_Talk):
     idle_seconds: Annotated[float, Field(ge=0)] = 600.0
     """Seconds that the model stays idle before it is released.
 
-    It is released if trials take longer than this, and started again for the next batch.
+    It is released if trials take longer than this, and started again for the next batch. On GPUs
+    it is released earlier if its start took less.
     """
     restarts: Annotated[int, Field(ge=0, le=20)] = 2
     """The most consecutive restarts after the model dies or does not start."""

@@ -179,6 +179,12 @@ class SearchSection(Section):
     iterations: Annotated[int, Field(ge=0)] = 5
     """Batches proposed after the initial trials."""
     batch_size: Annotated[int, Field(ge=1)] = 10
+    asynchronous: bool = False
+    """Whether a new trial is proposed as soon as one ends, instead of a batch when all have ended.
+
+    ``batch_size`` trials are then under way at any time. The allocations depend on the order in
+    which trials end, so that two runs with one seed may differ.
+    """
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     options: dict[str, Any] = {}
     """Options of the method, checked by name."""

@@ -6,6 +6,7 @@ The schemas are in ``docs/schemas/``.
 from __future__ import annotations
 
 from agenttts.launch.document import SourceDocument
+from agenttts.tables.cost import CostDocument
 from agenttts.tables.documents import AgentDocument, Allocation, CutDocument, Document
 
 
@@ -92,6 +93,8 @@ class StatusDocument(Document):
         recommended: The allocation that the searcher expects to score best; None if it names none.
         recommended_tried: Whether a trial of it has scored.
         test: Trials of the final test.
+        cost: What the run used so far; None before its first job, and in runs of versions that did
+            not record it.
         cut_share: Samples that were cut, by stage.
         warnings: Lines for the user.
         strays: What each job was, by id, of the run's jobs that no trial knew of and that were
@@ -113,6 +116,7 @@ class StatusDocument(Document):
     recommended: Allocation | None
     recommended_tried: bool
     test: list[TestedTrial]
+    cost: CostDocument | None
     cut_share: dict[str, CutDocument]
     warnings: list[str]
     strays: dict[str, str]

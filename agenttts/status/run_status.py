@@ -17,6 +17,7 @@ from agenttts.launch.controller import (
     started_controller,
 )
 from agenttts.loop.controller_job import trial_scheduler
+from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, read_state
 from agenttts.run.rows import row_from_json
@@ -29,12 +30,17 @@ from agenttts.tables.documents import printed
 from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SOURCE, TEST_SOURCE
 
 
-def run_status(run: RunDirectory) -> dict[str, Any]:
-    """Return the state of a run as `StatusDocument`, the output of ``status --json``."""
-    return printed(StatusDocument, _status(run))
+def run_status(run: RunDirectory, costs: CostReader | None = None) -> dict[str, Any]:
+    """Return the state of a run as `StatusDocument`, the output of ``status --json``.
+
+    Args:
+        run: The run.
+        costs: The reader of an earlier call, which need not read all again.
+    """
+    return printed(StatusDocument, _status(run, costs or CostReader(run)))
 
 
-def _status(run: RunDirectory) -> dict[str, Any]:
+def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
     state = read_state(run.journal_file)
     profile = run.profile()
     spec = run.spec()
@@ -70,6 +76,7 @@ def _status(run: RunDirectory) -> dict[str, Any]:
     cuts = cut_by_model(rows)
     limits = {name: stage.decode_tokens for name, stage in spec.stages.items()}
     agent = summarise(run.transcript_file)
+    cost = costs.cost(state)
     return {
         "run": run.name,
         "path": str(run.path),
@@ -116,6 +123,7 @@ def _status(run: RunDirectory) -> dict[str, Any]:
             }
             for row in tests
         ],
+        "cost": None if cost is None else cost.document(),
         "cut_share": cut_document(cuts),
         "warnings": [
             *cut_warnings(cuts, limits),
@@ -208,8 +216,9 @@ def follow(
     """
     patience = run.profile().never_patience_minutes * 60
     stuck_since: float | None = None
+    costs = CostReader(run)
     while True:
-        status = run_status(run)
+        status = run_status(run, costs)
         seen(status)
         # A cancelled or failed run that has been resumed is not over, although its controller has
         # not recorded that yet.

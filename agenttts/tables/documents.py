@@ -61,6 +61,33 @@ class CutDocument(Document):
     models: dict[str, float]
 
 
+class SpanDocument(Document):
+    """The range that a quantity is expected to be in."""
+
+    low: float
+    high: float
+
+
+class ForecastDocument(Document):
+    """What a search was expected to cost before it began.
+
+    Attributes:
+        gpu_seconds: GPU-seconds of the trials' jobs.
+        wall_seconds: Seconds from the first trial to the last.
+        engine_starts: Engine starts.
+        jobs: Jobs of trials.
+        one_trial_a_job: GPU-seconds if each trial had a job of its own.
+        assumptions: What was assumed, in sentences.
+    """
+
+    gpu_seconds: SpanDocument
+    wall_seconds: SpanDocument
+    engine_starts: SpanDocument
+    jobs: SpanDocument
+    one_trial_a_job: SpanDocument
+    assumptions: list[str]
+
+
 class RepairDocument(Document):
     """A proposal of the language model that was changed to fit the space, and how."""
 

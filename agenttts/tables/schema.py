@@ -10,6 +10,10 @@ table of examples, which has a column for the stage, they are ``METRIC``.
 Standard errors, in the table of trials: ``score_stderr`` is that of the score and
 ``metrics_stderr`` that of every metric, over the trial's examples. They are null if they are not
 known: with fewer than two examples, and in tables of versions before these columns.
+
+Cost, in the table of trials: ``worker`` is the job of several trials or lists that evaluated the
+trial; null if the trial had a job of its own. ``engine_starts`` and ``seconds`` (`TrialSeconds`)
+are null in tables of versions before these columns, and where there was no job.
 """
 
 from __future__ import annotations
@@ -61,6 +65,9 @@ class TrialState(StrEnum):
 # ends without a score (a lost node, a cancelled job) say nothing about the allocation.
 OWN_FAULTS = frozenset({TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT})
 
+# States of an attempt whose time is lost: the cluster ended it, not the trial.
+LOST_STATES = frozenset({TrialState.PREEMPTED, TrialState.INFRA_FAILED})
+
 
 class StageCuts(TypedDict):
     """The samples of one stage that were drawn, and how many of them were cut.
@@ -72,6 +79,25 @@ class StageCuts(TypedDict):
     stage: str
     samples: int
     cut: int
+
+
+class TrialSeconds(TypedDict):
+    """Wall seconds of one trial; None where they are not known.
+
+    ``queue`` is the time that the trial waited for jobs to start, the same for all trials of a job.
+    The others are its part of its job's time: ``start`` until the program began, ``load`` and
+    ``generate`` as in `agenttts.trial.result.TrialOutput`, and ``lost`` in attempts that ended by
+    preemption or a failure of the node or the cluster.
+    """
+
+    queue: float | None
+    start: float | None
+    load: float | None
+    generate: float | None
+    lost: float | None
+
+
+TRIAL_SECONDS = ("queue", "start", "load", "generate", "lost")
 
 
 @dataclass(frozen=True)
@@ -86,6 +112,9 @@ class TrialRow:
     ``cut_samples`` are the cut samples by stage. It is empty if they are not known (a trial without
     a result, or a table of an earlier version). The column ``cut_share`` is their share over all
     stages.
+
+    ``worker``, ``engine_starts`` and ``seconds`` say where the trial ran and what it took (see the
+    module). They are None where that is not known.
     """
 
     run: str
@@ -109,6 +138,9 @@ class TrialRow:
     score_stderr: float | None = None
     cut_samples: Sequence[StageCuts] = ()
     metrics_stderr: Mapping[str, float | None] = field(default_factory=dict)
+    worker: str | None = None
+    engine_starts: int | None = None
+    seconds: TrialSeconds | None = None
 
     @property
     def cut_share(self) -> float | None:
@@ -158,6 +190,7 @@ def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
     moment = pl.Datetime("us", "UTC")
     choice = pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64})
     cuts = pl.Struct({"stage": pl.String, "samples": pl.Int64, "cut": pl.Int64})
+    seconds = pl.Struct(dict.fromkeys(TRIAL_SECONDS, pl.Float64()))
     return pl.Schema(
         {
             "run": pl.String(),
@@ -182,6 +215,9 @@ def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
             "error": pl.String(),
             "cut_share": pl.Float64(),
             "cut_samples": pl.List(cuts),
+            "worker": pl.String(),
+            "engine_starts": pl.Int64(),
+            "seconds": seconds,
         }
     )
 
@@ -211,7 +247,16 @@ def examples_schema(metric_names: Iterable[str]) -> pl.Schema:
 _METRICS = ("metrics", "metrics_stderr")
 
 # Columns added since the first version of the tables; null if a table lacks them.
-_ADDED = ("cut_share", "cut_samples", "cut", "score_stderr", "metrics_stderr")
+_ADDED = (
+    "cut_share",
+    "cut_samples",
+    "cut",
+    "score_stderr",
+    "metrics_stderr",
+    "worker",
+    "engine_starts",
+    "seconds",
+)
 
 
 def trials_frame(rows: Iterable[TrialRow], metric_names: Iterable[str]) -> pl.DataFrame:
@@ -230,6 +275,7 @@ def trials_frame(rows: Iterable[TrialRow], metric_names: Iterable[str]) -> pl.Da
             "finished": _utc(row.finished),
             "cut_share": row.cut_share,
             "cut_samples": [dict(part) for part in row.cut_samples],
+            "seconds": None if row.seconds is None else dict(row.seconds),
             "metrics_stderr": _by_name(row.trial, row.metrics_stderr, names),
         }
         for row in rows

@@ -36,19 +36,18 @@ def create(name: str) -> Task:
         UserError: The name is unknown, a module cannot be imported, a class is not a usable `Task`
             (see `agenttts.tasks.user_code`), or a file is malformed.
     """
-    if name in _TASKS:
-        return make_task(name, load_class(_TASKS[name]))
     if is_declarative(name):
         from agenttts.tasks.declarative.task import load_declarative
 
         return load_declarative(name)
-    if ":" not in name:
+    place = _TASKS.get(name, name)
+    if ":" not in place:
         raise UserError(
             f"unknown task '{name}'; {valid_names(name, task_names())} "
             "A task of your own is named as package.module:Class, FILE.py:Class or FILE.yaml.",
             at=("name",),
         )
-    return make_task(name, load_class(name))
+    return make_task(name, load_class(place))
 
 
 def create_for(spec: JobSpec) -> Task:

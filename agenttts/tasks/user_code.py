@@ -202,9 +202,9 @@ def _storable(where: str, example: Any) -> Example:
         text = json.dumps(example.data, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{where} returns data of example '{clean_text(example.id)}' that are no JSON "
-            f"({error}); valid: texts, numbers, "
-            "True, False, None, and lists and dicts of these"
+            f"{where} returns data of example '{clean_text(example.id)}' that JSON cannot "
+            f"represent ({error}); valid: texts, numbers, True, False, None, and lists and dicts "
+            "of these"
         ) from error
     try:
         (example.id + text).encode()

@@ -12,13 +12,21 @@ MODULE = ("-m", "agenttts.trial")
 
 
 @dataclass(frozen=True)
+class AskedQuestion:
+    """A question that the program is to answer (`agenttts.trial.questions`), by its file."""
+
+    file: Path
+
+
+@dataclass(frozen=True)
 class TrialCommand:
     """The trials to evaluate side by side.
 
     Args:
         specs: The trials' spec files.
         notes: The directory that gets notes of the current phase; None: the first trial's.
-        stays: Whether the program stays for further trials, which standard input names.
+        stays: Whether the program stays for further trials and for questions, which standard input
+            names.
     """
 
     specs: tuple[Path, ...]
@@ -37,9 +45,17 @@ class TrialCommand:
         return json.dumps([str(spec) for spec in specs]).encode() + b"\n"
 
     @staticmethod
-    def read_line(line: bytes) -> tuple[Path, ...]:
-        """Inverse of `line`."""
-        return tuple(Path(spec) for spec in json.loads(line))
+    def question_line(question: AskedQuestion) -> bytes:
+        """Return the line of standard input that names a question."""
+        return json.dumps({"question": str(question.file)}).encode() + b"\n"
+
+    @staticmethod
+    def read_line(line: bytes) -> tuple[Path, ...] | AskedQuestion:
+        """Inverse of `line` and `question_line`."""
+        document = json.loads(line)
+        if isinstance(document, dict):
+            return AskedQuestion(Path(document["question"]))
+        return tuple(Path(spec) for spec in document)
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> TrialCommand:

@@ -15,7 +15,14 @@ from typing import Literal, get_args
 
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json
-from agenttts.inference.base import Completion, Engine, ModelConfig, Request, WrappedEngine
+from agenttts.inference.base import (
+    Completion,
+    Engine,
+    ModelConfig,
+    OnPart,
+    Request,
+    WrappedEngine,
+)
 
 PHASE_FILE = "phase.json"
 PhaseName = Literal["load", "generate", "other"]
@@ -90,13 +97,15 @@ class _NotedEngine(WrappedEngine):
         self._model = model
         self._notes = notes
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
         """Return what the engine generates."""
         tokens = 0
         if not getattr(self._engine, "reports_progress", False):
             tokens = sum(len(request.seeds) * request.params.max_tokens for request in requests)
         self._notes.note("generate", self._model, tokens)
-        completions = super().generate(requests)
+        completions = super().generate(requests, on_part)
         self._notes.note("other", self._model)
         return completions
 

@@ -21,11 +21,13 @@ from agenttts.errors import AgentTTSError
 from agenttts.inference.base import Engine, EngineError, ModelConfig
 from agenttts.inference.sampler import Drawn, Sampler
 from agenttts.inference.store import SampleStore, trial_writer
-from agenttts.trial.command import TrialCommand
+from agenttts.trial.command import AskedQuestion, TrialCommand
 from agenttts.trial.evaluate import Evaluation, StageDraw, evaluate
 from agenttts.trial.phase import PhaseNotes, noted
+from agenttts.trial.questions import answer_question
 from agenttts.trial.result import Fault, TrialOutput, read_result, write_fault, write_result
 from agenttts.trial.spec import TrialSpec
+from agenttts.trial.usage import UsageNotes
 
 
 class TrialRunner:
@@ -33,7 +35,7 @@ class TrialRunner:
 
     Args:
         engine_factory: Makes the engine of a model, with its model loaded.
-        notes: The directory that gets notes of the current phase.
+        notes: The directory that gets notes of the current phase and of what was used.
         out: Gets one line with the score of each trial.
         err: Gets the errors.
         ended: Called with a trial's directory when its result or its fault is stored.
@@ -52,6 +54,7 @@ class TrialRunner:
     ) -> None:
         self._phases = PhaseNotes(notes)
         self._phases.note("other")
+        self._usage = UsageNotes(notes)
         self._engine_factory = engine_factory
         self._out = out
         self._err = err
@@ -75,6 +78,7 @@ class TrialRunner:
         Returns:
             0 if every result is stored, 1 if a trial failed (its ``fault.json`` says why).
         """
+        self._usage.work_begins()
         trials = [_RunningTrial(path, self._out, self._err, self._ended) for path in paths]
         for trial in trials:
             trial.start()
@@ -83,12 +87,24 @@ class TrialRunner:
             self._sampler.forget_failures()
         if specs:
             _advance(trials, self._sampler_for(specs), all_known=not self._stays)
+        self._usage.work_ended()
         return 1 if any(trial.failed for trial in trials) else 0
+
+    def answer(self, question: AskedQuestion) -> None:
+        """Answer a question of the search with an engine; the answer is no sample of a trial.
+
+        It may be stopped as `run` may; then there is no answer.
+        """
+        self._usage.work_begins()
+        answer_question(question.file, self._sampler, self._err)
+        self._usage.work_ended()
 
     def close(self) -> None:
         """Store the samples and end the engines; may be called twice."""
+        self._usage.work_begins()
         if self._sampler is not None:
             self._sampler.close()
+        self._usage.work_begins()
 
     def _sampler_for(self, specs: Sequence[TrialSpec]) -> Sampler:
         models = {name: model for spec in specs for name, model in spec.models.items()}
@@ -101,6 +117,7 @@ class TrialRunner:
                 specs[0].seed,
                 noted(self._engine_factory, self._phases),
                 keep_engines=self._stays or len(specs) > 1,
+                observer=self._usage,
             )
         self._sampler.add_models(models)
         return self._sampler
@@ -112,7 +129,7 @@ def run_trials(
     *,
     out: TextIO,
     err: TextIO,
-    more: Iterable[Sequence[Path]] = (),
+    more: Iterable[Sequence[Path] | AskedQuestion] = (),
     before_closing: Callable[[], None] = lambda: None,
     ended: Callable[[Path], None] = lambda directory: None,
 ) -> int:
@@ -123,7 +140,8 @@ def run_trials(
         engine_factory: As of `TrialRunner`.
         out: As of `TrialRunner`.
         err: As of `TrialRunner`.
-        more: The further lists, each as the spec files of its trials. It may wait for them.
+        more: The further lists, each as the spec files of its trials, and questions. It may wait
+            for them.
         before_closing: Called once the trials are over, before their samples are stored and their
             engines are closed.
         ended: As of `TrialRunner`.
@@ -141,7 +159,11 @@ def run_trials(
     )
     try:
         codes = [runner.run(trials.specs)]
-        codes += [runner.run(paths) for paths in more]
+        for work in more:
+            if isinstance(work, AskedQuestion):
+                runner.answer(work)
+            else:
+                codes.append(runner.run(work))
         return max(codes)
     finally:
         before_closing()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agenttts.loop.estimates import ModelSize
+from agenttts.dispatch.sizing.model_size import ModelSize
 from agenttts.search import create
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec import load_spec

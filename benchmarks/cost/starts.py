@@ -1,6 +1,6 @@
 """What one search costs with several trials a job, against one trial a job.
 
-    python benchmarks/cost/starts.py [SPEC] [--trials-per-job 1 100] [--set KEY=VALUE ...]
+    python benchmarks/cost/starts.py [SPEC] [--trials-per-job 1 auto] [--set KEY=VALUE ...]
 
 The same spec and seed are launched once with each number of trials a job, here and with an empty
 sample store, through the command line as a user does. The default spec is `jobs/demo.yaml`, whose
@@ -44,7 +44,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("spec", nargs="?", type=Path, default=ROOT / "jobs" / "demo.yaml")
-    parser.add_argument("--trials-per-job", type=int, nargs="+", default=[1, 100])
+    parser.add_argument("--trials-per-job", nargs="+", default=["1", "auto"])
     parser.add_argument("--set", action="append", default=[], help="as of launch")
     arguments = parser.parse_args()
     costs = [measure(arguments.spec, number, arguments.set) for number in arguments.trials_per_job]
@@ -65,7 +65,7 @@ def main() -> None:
     print(f"\nallocations and scores: {'the same' if same else 'NOT the same'}")
 
 
-def measure(spec: Path, trials_per_job: int, changes: list[str]) -> Cost:
+def measure(spec: Path, trials_per_job: str, changes: list[str]) -> Cost:
     """Run the search and add up what it did."""
     with tempfile.TemporaryDirectory() as folder:
         profile = Path(folder) / "profile.yaml"

@@ -27,7 +27,7 @@ def spec(scripted_spec, smollm2):
             "retries": 2,
         }
         return scripted_spec(
-            name, task__examples=4, search__iterations=2, search__batch_size=3,
+            name, task__examples=4, search__iterations=1, search__batch_size=2,
             models__strong__gpus=1, models__weak__gpus=1, agent=agent, **changes,
         )  # fmt: skip
 

@@ -32,7 +32,8 @@ def test_squeue_tells_run_iteration_trial_and_models(slurm_cli, cluster, scripte
         "glance", models__strong__gpus=2, models__weak__gpus=1,
         models__strong__options=slow, models__weak__options=slow,
     )  # fmt: skip
-    done = slurm_cli("launch", spec, "--cluster", TESTCLUSTER)
+    (tmp_path / "each.yaml").write_text(TESTCLUSTER.read_text() + "trials_per_job: 1\n")
+    done = slurm_cli("launch", spec, "--cluster", "./each.yaml")
     assert done.returncode == 0, done.stderr
     seen: dict[str, dict[str, str]] = {}
 
@@ -67,7 +68,7 @@ def test_a_killed_controller_adopts_its_jobs(slurm_cli, cli, cluster, scripted_s
     assert slurm_cli("launch", spec, "--cluster", TESTCLUSTER).returncode == 0
     run = tmp_path / "results/adopt"
     controller = json.loads((run / "controller.json").read_text())["job_id"]
-    until(lambda: any("trial=" in row["comment"] for row in cluster.queue()), pause=0.1)
+    until(lambda: any("iteration=" in row["comment"] for row in cluster.queue()), pause=0.1)
     cluster.run("scancel", "--signal=KILL", "--full", controller)
     running = ("squeue", "-h", "-t", "RUNNING", "-o", "%i", "-j", controller)
     until(lambda: not cluster.run(*running).strip(), "the end of the controller's job", pause=0.1)
@@ -155,15 +156,19 @@ def test_the_main_job_with_real_vllm_and_a_real_model(slurm_cli, cluster, smollm
     spec = tmp_path / "real.yaml"
     text = (ROOT / "jobs" / "smoke.yaml").read_text()
     spec.write_text(text.replace("../.cache/models/smollm2-135m-instruct", str(smollm2)))
-    done = slurm_cli("launch", spec, "--cluster", TESTCLUSTER, "--wait", timeout=900)
+    # Each trial starts vLLM, half a minute of a core: the tests above have further iterations.
+    few = ("--set", "search.iterations=0")
+    done = slurm_cli("launch", spec, "--cluster", TESTCLUSTER, "--wait", *few, timeout=900)
     assert done.returncode == 0, done.stderr
     document = json.loads(slurm_cli("report", "smoke", "--format", "json").stdout)
     trials = document["runs"][0]["trials"]
+    assert len(trials) > 1
     assert {trial["state"] for trial in trials} == {"COMPLETED"}
     assert all(trial["decode_tokens"] > 0 and trial["gpu_seconds"] > 0 for trial in trials)
     # Slurm's own word on the trials' jobs.
-    states = cluster.accounted([trial["job_id"] for trial in trials], "State")
-    assert states == [["COMPLETED"]] * len(trials)
+    jobs = {trial["job_id"] for trial in trials}
+    assert len(jobs) < len(trials), "each model was started once for all of them"
+    assert cluster.accounted(sorted(jobs), "State") == [["COMPLETED"]] * len(jobs)
     examples = pl.read_parquet(tmp_path / "results/smoke/trials/t0000/examples.parquet")
     texts = examples["candidates"].explode().to_list()
     assert any(len(text.split()) > 1 for text in texts), "real words from a real model"

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
 from agenttts.trial.result import read_result
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
+from tests.support.processes import is_stopped
 from tests.support.runs import journal_events, table
 from tests.support.waiting import until, until_ended
 
@@ -119,19 +121,43 @@ def test_jobs_of_a_process_that_is_gone_have_ended(scheduler):
     assert "process" in status.detail
 
 
+# A launch that stops itself (SIGSTOP) once its first trial has been submitted. The run is then under
+# way for as long as the processes take that look at it.
+STOPS = """
+import os, signal, sys
+from agenttts.cli import main
+from agenttts.run import journal
+
+write = journal.Journal.append
+
+def append(self, event, **values):
+    write(self, event, **values)
+    if event == "submitted":
+        journal.Journal.append = write
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+journal.Journal.append = append
+main(sys.argv[1:])
+"""
+
+
 def test_another_process_sees_the_run_and_can_cancel_it(shell, scripted_spec, tmp_path):
     slow = {"seconds_per_sample": 0.1}
     changes = {"search__iterations": 0, "task__examples": 2}
     spec = scripted_spec(models__weak__options=slow, models__strong__options=slow, **changes)
-    command = [sys.executable, "-m", "agenttts.cli", "launch", str(spec)]
+    command = [sys.executable, "-c", STOPS, "launch", str(spec)]
     launching = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     run = tmp_path / "results/small"
     try:
-        until(lambda: (run / "journal.jsonl").exists() and journal_events(run, "submitted"))
+        until(lambda: is_stopped(launching.pid), "the launch to stop itself")
         status = json.loads(shell("status", "small", "--json").stdout)
         assert status["controller"]["alive"]
         assert status["controller"]["job_id"] == str(launching.pid)
-        cancelled = json.loads(shell("cancel", "small", "--json").stdout)
+        with ThreadPoolExecutor() as pool:
+            cancelling = pool.submit(shell, "cancel", "small", "--json")
+            until(lambda: json.loads((run / "controller.json").read_text())["cancelled"])
+            launching.send_signal(signal.SIGCONT)
+            cancelled = json.loads(cancelling.result().stdout)
         _, error = launching.communicate(timeout=60)
     finally:
         launching.kill()

@@ -85,7 +85,8 @@ def requests(place):
     return make
 
 
-SLEEPER = "trap 'exit 143' TERM; echo $$ > pid; while :; do sleep 0.05; done"
+# The file `pid` appears with its content: a job may be cancelled as soon as it is there.
+SLEEPER = "trap 'exit 143' TERM; echo $$ > .pid; mv .pid pid; while :; do sleep 0.05; done"
 
 
 def test_every_request_gets_a_job_of_its_own_and_runs_once(place, requests):

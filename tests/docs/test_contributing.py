@@ -39,10 +39,11 @@ def apply(diff: str, text: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
+    # With the bytecode, which saves compiling all of it again; without files that other processes
+    # are writing there at this moment (module.cpython-311.pyc.1234).
+    unfinished = shutil.ignore_patterns("*.pyc.*")
     for folder in ("agenttts", "tests", "docs", "jobs"):
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=unfinished)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 

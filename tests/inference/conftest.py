@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 WORDS = ["amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath"]
+# It opens a block of thinking on demand, with a special marker.
+TEMPLATE = "{% for m in messages %}{{ m.content }} {% endfor %}{% if opened %}<think>\n{% endif %}"
 SCRIPT = {
     "rules": [
         {
@@ -35,18 +37,20 @@ def tiny(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def thinking_template() -> str:
+    """The chat template of `tiny_thinking`."""
+    return TEMPLATE
+
+
+@pytest.fixture(scope="session")
 def tiny_thinking(tiny, tmp_path_factory) -> Path:
-    """The same model with a chat template that opens a block of thinking on demand, with a special
-    marker.
-    """
+    """The same model with the chat template `TEMPLATE`."""
     from transformers import AutoTokenizer
 
     path = tmp_path_factory.mktemp("models") / "tiny-thinking"
     shutil.copytree(tiny, path)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    tokenizer.chat_template = (
-        "{% for m in messages %}{{ m.content }} {% endfor %}{% if opened %}<think>\n{% endif %}"
-    )
+    tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(path)
     return path
 
@@ -64,28 +68,24 @@ def tiny_base(tiny, tmp_path_factory) -> Path:
     return path
 
 
-def _served(model: Path, folder: Path) -> Iterator[str]:
+@pytest.fixture(scope="session")
+def tiny_server(tiny_base, tmp_path_factory) -> Iterator[str]:
+    """The address of a vLLM server of `tiny_base` with a context of 256 tokens, as "tiny/model".
+
+    It has no chat template of its own, and takes one from a request: so one server, whose start
+    takes half a minute of a core, is one of a chat model and of a base model.
+    """
     pytest.importorskip("vllm", reason="vLLM is not installed here")
     from tests.support.endpoints import KEY, KEY_VARIABLE, vllm_server
 
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    options = {"max_model_len": 256, "trust_request_chat_template": True}
     with (
         pytest.MonkeyPatch.context() as patched,
-        vllm_server(model, "tiny/model", folder / "server.log", max_model_len=256) as url,
+        vllm_server(tiny_base, "tiny/model", log, **options) as url,
     ):
         patched.setenv(KEY_VARIABLE, KEY)
         yield url
-
-
-@pytest.fixture(scope="session")
-def tiny_server(tiny, tmp_path_factory) -> Iterator[str]:
-    """The address of a vLLM server of `tiny` with a context of 256 tokens, as "tiny/model"."""
-    yield from _served(tiny, tmp_path_factory.mktemp("server"))
-
-
-@pytest.fixture(scope="session")
-def tiny_base_server(tiny_base, tmp_path_factory) -> Iterator[str]:
-    """The address of the same server of `tiny_base`."""
-    yield from _served(tiny_base, tmp_path_factory.mktemp("server"))
 
 
 @pytest.fixture(scope="session")

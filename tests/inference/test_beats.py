@@ -4,15 +4,30 @@ apart.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.dispatch.node.limits import Limits, Sight, Watch
-from agenttts.inference.base import Completion, ModelConfig, Request, SamplingParams
+from agenttts.inference.base import (
+    Completion,
+    ModelConfig,
+    OnPart,
+    Part,
+    Prompt,
+    Request,
+    SamplingParams,
+    WrappedEngine,
+)
 from agenttts.inference.beats import BEAT_SECONDS, MARK, Beat, beat_at_steps
+from agenttts.inference.sampler import Sampler
+from agenttts.inference.store import SampleStore
 from agenttts.trial.phase import PhaseNotes, noted, read_phase
 
 
@@ -71,7 +86,7 @@ def test_the_phase_of_a_call_says_for_how_long_there_may_be_no_sign(tmp_path, re
     class Engine:
         reports_progress = reports
 
-        def generate(self, requests: list[Request]) -> list[Completion]:
+        def generate(self, requests: list[Request], on_part: object) -> list[Completion]:
             phase = read_phase(tmp_path)
             assert phase is not None
             assert (phase.name, phase.tokens) == ("generate", 0 if reports else 64)
@@ -101,3 +116,46 @@ def test_a_hang_is_noticed_within_the_limit_however_long_a_reply_may_be(max_toke
 @pytest.mark.llm
 def test_vllm_tells_of_its_steps(smollm2_engine):
     assert smollm2_engine.reports_progress
+
+
+@pytest.mark.llm
+def test_what_a_real_model_has_finished_is_stored_before_its_call_ends(
+    smollm2, smollm2_engine, tmp_path
+):
+    """As it would be found after a kill at that moment, and the next start draws only the rest."""
+    model = ModelConfig("smollm2", str(smollm2), prompt_style="few_shot_completion")
+    place, copy = tmp_path / "samples", tmp_path / "copy"
+    drawn: list[int] = []
+
+    class Watched(WrappedEngine):
+        def generate(
+            self, requests: Sequence[Request], on_part: OnPart | None = None
+        ) -> list[Completion]:
+            drawn.append(sum(len(request.seeds) for request in requests))
+
+            def pass_on(part: Part) -> None:
+                on_part(part)
+                if not copy.exists() and list(place.glob("*.parquet")):
+                    shutil.copytree(place, copy)
+
+            return super().generate(requests, pass_on)
+
+        def close(self) -> None: ...
+
+    def sampler(folder: Path) -> Sampler:
+        store = SampleStore(folder, "w")
+        engine = Watched(smollm2_engine)
+        return Sampler(store, {"smollm2": model}, 3, lambda config: engine, store_seconds=0.05)
+
+    prompts = [Prompt("", f"A story about the number {n}.", label="Story:") for n in range(12)]
+    params = SamplingParams(1.0, 24)
+    draws = sampler(place).draw("smollm2", prompts, params, 8)
+    before = pl.read_parquet(copy / "*.parquet")
+    assert 0 < before.height < 96
+    again = sampler(copy).draw("smollm2", prompts, params, 8)
+    assert drawn == [96, 96 - before.height]
+    assert all(len(draw.texts) == 8 for draw in again)
+    kept = pl.read_parquet(place / "*.parquet").join(before, on=["key", "index"], suffix="_copy")
+    assert kept.height == before.height
+    assert (kept["text"] == kept["text_copy"]).all()
+    assert sum(draw.reused_tokens for draw in draws) == 0 < sum(d.reused_tokens for d in again)

@@ -36,7 +36,7 @@ def filled(directory: Path, shards: int = 6, writer: str = "run-t") -> None:
 
 def everything(directory: Path) -> dict[str, list[str]]:
     found = SampleStore(directory, "reader").lookup({"k0": 50, "k1": 50})
-    return {key: [s.text for s in samples] for key, samples in found.items()}
+    return {key: [s.text for _, s in sorted(samples.items())] for key, samples in found.items()}
 
 
 def names(directory: Path) -> list[str]:

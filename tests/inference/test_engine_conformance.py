@@ -11,15 +11,26 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agenttts.inference.base import Engine, EngineError, ModelConfig, Request, SamplingParams
+from agenttts.inference.base import (
+    Engine,
+    EngineError,
+    ModelConfig,
+    Part,
+    Request,
+    SamplingParams,
+    WrappedEngine,
+)
 from agenttts.inference.engine_process import EngineProcess, create_engine
 from agenttts.inference.engines import ENGINES as ENTRIES
 from agenttts.inference.vllm import is_cpu_build
+from agenttts.trial.phase import PhaseNotes, noted
 from tests.support.endpoints import KEY_VARIABLE
 from tests.support.processes import group_members
 from tests.support.waiting import until
@@ -62,8 +73,8 @@ def config(name: str, path: Path, **options: object) -> ModelConfig:
     return ModelConfig(name="model", path=str(path), engine=name, options=options)
 
 
-def on_server(url: str, model: str) -> ModelConfig:
-    options = {"base_url": url, "api_key_env": KEY_VARIABLE, "use_proxy": False}
+def on_server(url: str, model: str, **extra: object) -> ModelConfig:
+    options = {"base_url": url, "api_key_env": KEY_VARIABLE, "use_proxy": False, "extra": extra}
     return ModelConfig(name="model", path=model, engine="endpoint", options=options)
 
 
@@ -76,10 +87,10 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[Callable[[str, bool], Eng
         if (name, chat) in engines:
             return engines[name, chat]
         if name == "endpoint":
-            server = "tiny_server" if chat else "tiny_base_server"
-            engines[name, chat] = create_engine(
-                on_server(request.getfixturevalue(server), "tiny/model")
-            )
+            url = request.getfixturevalue("tiny_server")
+            template = {"chat_template": request.getfixturevalue("thinking_template")}
+            extra = template if chat else {}
+            engines[name, chat] = create_engine(on_server(url, "tiny/model", **extra))
         else:
             model = "script" if name in SCRIPTED else "tiny_thinking" if chat else "tiny_base"
             path = request.getfixturevalue(model)
@@ -114,6 +125,46 @@ def test_one_completion_a_request_in_order_and_one_sample_a_seed(engine):
     assert all(n > 0 for n in tokens)
     assert tokens[1] > tokens[0] > tokens[2], "each completion is its own prompt's"
     assert not any(c.truncated for c in completions)
+
+
+def test_the_parts_of_a_call_are_its_result(engine):
+    """Each sample comes exactly once, with the other values of its completion."""
+    long = request("long tree " * 400, tokens=24, seeds=2)
+    requests = [request(seeds=5), long, request(CHAT, seeds=3), request(seeds=0)]
+    parts: list[Part] = []
+    completions = engine.generate(requests, parts.append)
+    assert engine.generate(requests) == completions, "with and without parts"
+    places = [(part.request, place) for part in parts for place in part.places]
+    assert sorted(places) == [(r, p) for r, c in enumerate(completions) for p in range(len(c.samples))]  # fmt: skip
+    for part in parts:
+        whole = completions[part.request]
+        assert part.completion == replace(whole, samples=tuple(whole.samples[p] for p in part.places))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REAL, indirect=True)
+def test_a_short_sample_comes_long_before_the_end_of_its_call(engine):
+    times: list[float] = []
+    short, long = request(tokens=1), request("long tree " * 8, tokens=150, seeds=4)
+    for _ in range(2):  # the first call warms up
+        times.clear()
+        began = time.monotonic()
+        engine.generate([short, long], lambda part: times.append(time.monotonic()))
+        took = time.monotonic() - began
+    assert times[0] - began < took / 2
+
+
+def test_what_is_raised_where_a_part_arrives_ends_the_call(script):
+    class Stopped(BaseException):
+        pass
+
+    def stop(part: Part) -> None:
+        raise Stopped
+
+    for load in (create_engine, EngineProcess):
+        engine = load(config("scripted", script))
+        with pytest.raises(Stopped):
+            engine.generate([request(seeds=3)], stop)
+        engine.close()
 
 
 def test_nothing_asked_nothing_given(engine):
@@ -224,6 +275,31 @@ def test_a_killed_engine_is_taken_for_one_out_of_memory(name, loaded):
             base.generate([request()])
         assert caught.value.kind == "OOM"
     until(lambda: not group_members(base.pid), seconds=5, pause=0.1)
+
+
+@pytest.mark.processes
+def test_an_engine_that_is_killed_in_a_call_has_passed_on_what_was_finished(script):
+    slow = EngineProcess(config("scripted", script, seconds_per_sample=0.05))
+    parts: list[Part] = []
+
+    def kill(part: Part) -> None:
+        parts.append(part)
+        if len(parts) == 3:
+            os.kill(slow.pid, signal.SIGKILL)
+
+    with pytest.raises(EngineError, match="killed by SIGKILL"):
+        slow.generate([request(seeds=1000)], kill)
+    slow.close()
+    assert [part.places for part in parts[:3]] == [(0,), (1,), (2,)]
+    assert len(parts) < 1000
+
+
+def test_an_engine_before_another_one_passes_parts_on(script, tmp_path):
+    phases = noted(create_engine, PhaseNotes(tmp_path))(config("scripted", script))
+    for engine in (phases, WrappedEngine(phases)):
+        parts: list[Part] = []
+        [completion] = engine.generate([request(seeds=3)], parts.append)
+        assert tuple(s for part in parts for s in part.completion.samples) == completion.samples
 
 
 def test_a_broken_model_is_an_engine_error(name, tmp_path, request):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agenttts.inference.base import EngineError, ModelConfig
 from agenttts.inference.engine_pool import MOST_ASLEEP, EnginePool, host_bytes
+from agenttts.inference.engine_use import EngineObserver
 
 GB = 10**9
 
@@ -275,3 +276,33 @@ def test_no_sequence_overfills_the_machine(tmp_path_factory, names, memory, slee
         assert machine.available() >= 0 or len(machine.awake) == 1
     pool.close()
     assert not machine.awake | machine.asleep
+
+
+class Told(EngineObserver):
+    def __init__(self):
+        self.events: list[tuple] = []
+
+    def started(self, model, seconds):
+        self.events.append(("started", model))
+
+    def woken(self, model, seconds):
+        self.events.append(("woken", model))
+
+    def kept(self, awake, others):
+        self.events.append((awake, *others))
+
+
+def test_an_observer_is_told_of_starts_wakes_and_what_is_loaded(model):
+    told, machine = Told(), Machine()
+    pool = EnginePool(machine.load, True, machine.available, told)
+    a, b = model("a"), model("b")
+    for config in (a, b, a):
+        pool.get(config)
+    assert told.events == [
+        ("started", "a"), ("a",), ("started", "b"), ("b", "a"), ("woken", "a"), ("a", "b"),
+    ]  # fmt: skip
+    pool.close()
+    assert told.events[-1] == (None,)
+    with pytest.raises(EngineError):
+        pool.get(model("broken"))
+    assert ("started", "broken") not in told.events

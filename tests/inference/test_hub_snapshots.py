@@ -158,13 +158,13 @@ def test_a_tokenizer_comes_from_the_models_revision_if_it_has_none_of_its_own():
         return f"/there/{name}"
 
     options = {"tokenizer": "org/tok", "tokenizer_revision": "v3"}
-    assert with_places(options, "v2", "o", place)["tokenizer"] == "/there/org/tok"
-    with_places({"tokenizer": "org/tok"}, "v2", "o", place)
-    with_places({"speculative_config": {"model": "a/b", "revision": "v9"}}, "v2", "o", place)
+    assert with_places(options, "v2", place)["tokenizer"] == "/there/org/tok"
+    with_places({"tokenizer": "org/tok"}, "v2", place)
+    with_places({"speculative_config": {"model": "a/b", "revision": "v9"}}, "v2", place)
     assert asked == [
-        ("org/tok", "v3", "o.tokenizer"),
-        ("org/tok", "v2", "o.tokenizer"),
-        ("a/b", "v9", "o.speculative_config.model"),
+        ("org/tok", "v3", ("tokenizer",)),
+        ("org/tok", "v2", ("tokenizer",)),
+        ("a/b", "v9", ("speculative_config", "model")),
     ]
 
 
@@ -184,4 +184,4 @@ def test_a_tokenizer_comes_from_the_models_revision_if_it_has_none_of_its_own():
     ],
 )
 def test_options_that_name_no_repository(options):
-    assert with_places(options, None, "o", lambda *_: "replaced") == options
+    assert with_places(options, None, lambda *_: "replaced") == options

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agenttts.errors import Unavailable
+from agenttts.errors import Unavailable, located
 from agenttts.inference.fingerprint import fingerprint
 from agenttts.inference.model_files import check_model_files, weight_files
 from agenttts.launch.plan import make_plan
@@ -40,7 +40,8 @@ def fill(place: Path, files: list[str], index: dict[str, list[str]] | None = Non
 def problem(place: Path, options: dict[str, object] | None = None, what: str = "model") -> str | None:  # fmt: skip
     caught: Unavailable | None = None
     try:
-        check_model_files("models.m.path", place, options or {}, what)
+        with located("models", "m", "path"):
+            check_model_files(place, options or {}, what)
     except Unavailable as error:
         caught = error
     if caught is None:
@@ -296,7 +297,7 @@ def test_every_place_that_a_spec_names_is_looked_at(scripted_spec, tmp_path, in_
     found = problems(scripted_spec(models__weak=model(whole, tokenizer=str(empty))), tmp_path)
     assert f"models.weak.options.tokenizer: {empty} has no tokenizer" in found
     found = problems(scripted_spec(models__weak=model(whole, hf_config_path="/nowhere/x")), tmp_path)  # fmt: skip
-    assert "models.weak.options.hf_config_path: there is nothing at /nowhere/x" in found
+    assert "models.weak.options.hf_config_path: /nowhere/x does not exist" in found
     serve = {"kind": "serve", "model": str(in_part), "gpus": 1}
     found = problems(scripted_spec(agent=serve, search__method="agenttts"), tmp_path)
     assert f"agent.model: {in_part} has 1 of its 2 weight files; missing: " in found

@@ -5,11 +5,14 @@ way.
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,14 +22,25 @@ from agenttts.inference.base import (
     Completion,
     EngineError,
     ModelConfig,
+    OnPart,
+    Part,
     Prompt,
     Request,
+    Sample,
     SamplingParams,
 )
 from agenttts.inference.partition import SamplePartition
-from agenttts.inference.sampler import FEWEST_A_CALL, TOKENS_A_CALL, Sampler, most_samples
+from agenttts.inference.sampler import (
+    FEWEST_A_CALL,
+    TOKENS_A_CALL,
+    Drawn,
+    DrawRequest,
+    Sampler,
+    most_samples,
+)
 from agenttts.inference.scripted import ScriptedEngine
 from agenttts.inference.store import SampleStore
+from tests.support.waiting import until
 
 HOT = SamplingParams(0.9, 40)
 TREE, LONG = Prompt("", "Which tree?"), Prompt("", "A long story.")
@@ -37,19 +51,33 @@ class Engines:
     raises.
 
     ``meanwhile`` is called before every call returns: what others do while an engine runs.
+    ``parts`` gets every part before the sampler does.
     """
 
     def __init__(
-        self, fail_after: int | None = None, meanwhile: Callable[[], object] = lambda: None
+        self,
+        fail_after: int | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
+        parts: Callable[[Part], object] = lambda part: None,
     ) -> None:
         self.events: list[object] = []
         self.drawn = 0
         self.fail_after = fail_after
         self.meanwhile = meanwhile
+        self.parts = parts
 
     def __call__(self, config: ModelConfig) -> Recorded:
         self.events.append(("start", config.name))
         return Recorded(self, config)
+
+    def watched(self, on_part: OnPart | None) -> OnPart:
+        assert on_part is not None
+
+        def pass_on(part: Part) -> None:
+            self.parts(part)
+            on_part(part)
+
+        return pass_on
 
     @property
     def calls(self) -> int:
@@ -61,12 +89,14 @@ class Recorded(ScriptedEngine):
         super().__init__(config)
         self.engines, self.name = engines, config.name
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
         if self.engines.fail_after == self.engines.calls:
             raise EngineError("the node is on fire")
         self.engines.events.append("call")
         self.engines.drawn += sum(len(request.seeds) for request in requests)
-        completions = super().generate(requests)
+        completions = super().generate(requests, self.engines.watched(on_part))
         self.engines.meanwhile()
         return completions
 
@@ -208,6 +238,110 @@ def test_a_restart_in_the_middle_goes_on_from_what_is_stored(sampler):
     assert [draw.texts for draw in draws] == [draw.texts for draw in undisturbed]
 
 
+def test_finished_samples_are_stored_while_the_call_goes_on(sampler, tmp_path):
+    shards = tmp_path / "samples" / "*.parquet"
+    seen: list[int] = []
+
+    def wait_for_the_store(part: Part) -> None:
+        """Before the fifth sample, some of the first four become visible to others."""
+        if part.places == (4,):
+            until(lambda: list(shards.parent.glob(shards.name)), "a shard")
+            seen.extend(pl.read_parquet(shards)["index"])
+
+    engines = Engines(parts=wait_for_the_store)
+    [draw] = sampler(engines, store_seconds=0.01).draw("m", [TREE], HOT, 9)
+    assert 0 in seen
+    assert max(seen) < 4
+    [whole] = sampler(Engines(), directory="whole").draw("m", [TREE], HOT, 9)
+    assert draw == whole
+    assert sorted(pl.read_parquet(shards)["index"]) == list(range(9)), "each sample once"
+
+
+def stop_at(place: int) -> Callable[[Part], None]:
+    def stop(part: Part) -> None:
+        if part.places == (place,):
+            raise EngineError("the GPU fell off the bus")
+
+    return stop
+
+
+def test_a_call_that_fails_in_the_middle_keeps_what_came_before(sampler):
+    with pytest.raises(EngineError, match="fell off"):
+        sampler(Engines(parts=stop_at(5))).draw("m", [TREE], HOT, 8)
+    second = Engines()
+    [draw] = sampler(second).draw("m", [TREE], HOT, 8)
+    assert second.drawn == 3, "eight samples, five of them stored"
+    [whole] = sampler(Engines(), directory="whole").draw("m", [TREE], HOT, 8)
+    assert draw.texts == whole.texts
+
+
+def test_who_needs_only_what_came_before_a_failure_is_served(sampler):
+    requests = [DrawRequest("m", [TREE], HOT, 4), DrawRequest("m", [TREE, LONG], HOT, 8)]
+    served, failed = sampler(Engines(parts=stop_at(6))).draw_each(requests)
+    assert isinstance(failed, EngineError)
+    [whole] = sampler(Engines(), directory="whole").draw("m", [TREE], HOT, 4)
+    assert isinstance(served, Drawn)
+    assert served.results[0].texts == whole.texts
+
+
+@given(there=st.sets(st.integers(0, 11)), size=st.integers(1, 12))
+def test_only_what_is_missing_is_drawn_wherever_the_gaps_are(script, tmp_path_factory, there, size):
+    """An engine finishes samples in any order, so a killed call may leave any of them."""
+    model = ModelConfig("m", str(script), engine="scripted", prompt_style="few_shot_completion")
+    folder = tmp_path_factory.mktemp("samples")
+    [whole] = Sampler(SampleStore(folder / "whole", "w"), {"m": model}, 5).draw(
+        "m", [TREE], HOT, 12
+    )
+    (folder / "gaps").mkdir()
+    complete = pl.read_parquet(folder / "whole" / "*.parquet")
+    complete.filter(pl.col("index").is_in(there)).write_parquet(folder / "gaps" / "killed.parquet")
+    engines = Engines()
+    again = Sampler(SampleStore(folder / "gaps", "w"), {"m": model}, 5, engines, size)
+    [draw] = again.draw("m", [TREE], HOT, 12)
+    assert draw.texts == whole.texts
+    assert engines.drawn == 12 - len(there)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from agenttts.inference.base import ModelConfig, Prompt, SamplingParams
+from agenttts.inference.sampler import Sampler
+from agenttts.inference.store import SampleStore
+model = ModelConfig("m", sys.argv[2], engine="scripted", prompt_style="few_shot_completion",
+                    options={"seconds_per_sample": 0.05}, rules=2)
+sampler = Sampler(SampleStore(Path(sys.argv[1]), "w"), {"m": model}, 5, store_seconds=0.2)
+sampler.draw("m", [Prompt("", "Which tree?")], SamplingParams(0.9, 40), 1000)
+"""
+
+
+@pytest.mark.processes
+def test_a_process_that_is_killed_in_a_call_leaves_its_finished_samples(script, tmp_path):
+    samples = tmp_path / "samples"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(samples), str(script)])
+    try:
+        until(lambda: len(list(samples.glob("*.parquet"))) > 1, "two shards", pause=0.02)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    stored = pl.read_parquet(samples / "*.parquet").height
+    assert 0 < stored < 1000
+    killed = ModelConfig(
+        "m", str(script), engine="scripted", prompt_style="few_shot_completion",
+        options={"seconds_per_sample": 0.05}, rules=2,
+    )  # fmt: skip
+    engines = Engines()
+
+    def fast(model: ModelConfig) -> Recorded:
+        return engines(dataclasses.replace(model, options={}))
+
+    again = Sampler(SampleStore(samples, "w"), {"m": killed}, 5, fast)
+    [draw] = again.draw("m", [TREE], HOT, stored + 30)
+    assert engines.drawn == 30
+    assert len(draw.texts) == stored + 30
+
+
 def test_at_least_one_sample(sampler):
     with pytest.raises(ValueError, match="valid: 1 or more"):
         sampler(Engines()).draw("m", [TREE], HOT, 0)
@@ -343,3 +477,18 @@ def test_the_size_of_calls_changes_no_sample(sampler, monkeypatch, max_tokens):
     monkeypatch.undo()
     whole = sampler(Engines(), directory="whole").draw("m", MANY, params, 4)
     assert [draw.texts for draw in draws] == [draw.texts for draw in whole]
+
+
+def test_the_seconds_of_a_call_are_divided_by_tokens_among_its_models():
+    def completion(prompt_tokens, *decode_tokens):
+        samples = tuple(Sample("text", tokens, "stop") for tokens in decode_tokens)
+        return Completion(samples, prompt_tokens, truncated=False)
+
+    draws = sampler_module.model_draws(
+        ["a", "b", "a"], [completion(10, 20, 30), completion(5, 15), completion(10, 10)], 4.0
+    )
+    assert [(d.model, d.prompt_tokens, d.decode_tokens, d.sequences, d.seconds) for d in draws] == [
+        ("a", 20, 60, 3, 3.2),
+        ("b", 5, 15, 1, 0.8),
+    ]
+    assert sum(d.seconds for d in sampler_module.model_draws(["a"], [completion(0, 0)], 1.0)) == 1.0

@@ -95,7 +95,7 @@ def test_failing_on_demand(tmp_path, kind):
         ("{", "neither JSON nor YAML"),
         ("[]", "must be a mapping"),
         ({}, "'default' is missing"),
-        ({"default": 3}, "'default': 3 is no string"),
+        ({"default": 3}, "'default': 3 is not a text"),
         ({"default": "", "ruls": []}, "unknown key 'ruls'.*did you mean 'rules'"),
         ({"default": "", "rules": {}}, "'rules' must be a list"),
         ({"default": "", "rules": [{"contains": [], "replies": []}]}, "rule 1: 'replies' must be"),

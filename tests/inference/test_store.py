@@ -1,4 +1,4 @@
-"""The sample store: prefixes, several writers at once, damaged shards."""
+"""The sample store: several writers at once, flushes meanwhile, damaged shards."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agenttts.inference import shard_index
 from agenttts.inference import store as store_module
+from agenttts.inference.shard_index import ShardIndex
 from agenttts.inference.store import SampleStore, StoredSample
+from tests.support.waiting import until
 
 
 def sample(key: str, index: int, text: str = "") -> StoredSample:
@@ -27,11 +30,11 @@ def filled(directory, *samples, writer="w"):
 
 
 def texts(found):
-    return {key: [s.text for s in samples] for key, samples in found.items()}
+    return {key: [s.text for _, s in sorted(samples.items())] for key, samples in found.items()}
 
 
 def test_an_empty_store_has_nothing(tmp_path):
-    assert SampleStore(tmp_path / "none", "w").lookup({"a": 3}) == {"a": []}
+    assert SampleStore(tmp_path / "none", "w").lookup({"a": 3}) == {"a": {}}
     assert not (tmp_path / "none").exists(), "looking makes no directory"
 
 
@@ -39,21 +42,19 @@ def test_what_is_added_is_found_at_once_here_and_after_a_flush_elsewhere(tmp_pat
     here, there = SampleStore(tmp_path, "here"), SampleStore(tmp_path, "there")
     here.add(sample("a", 0))
     assert texts(here.lookup({"a": 5})) == {"a": ["a0"]}
-    assert there.lookup({"a": 5}) == {"a": []}
+    assert there.lookup({"a": 5}) == {"a": {}}
     here.flush()
-    assert there.lookup({"a": 5}) == here.lookup({"a": 5}) == {"a": [sample("a", 0)]}
+    assert there.lookup({"a": 5}) == here.lookup({"a": 5}) == {"a": {0: sample("a", 0)}}
     here.flush()
     assert len(list(tmp_path.iterdir())) == 1, "nothing new, nothing written"
 
 
 @given(st.sets(st.integers(0, 12)), st.integers(0, 14))
-def test_lookup_gives_the_unbroken_prefix(tmp_path_factory, there, wanted):
+def test_lookup_gives_what_is_there_also_after_a_gap(tmp_path_factory, there, wanted):
     directory = tmp_path_factory.mktemp("store")
     store = filled(directory, *(sample("a", index) for index in sorted(there, reverse=True)))
-    whole = next(n for n in range(14) if n not in there)
     found = store.lookup({"a": wanted, "b": 2})
-    assert [s.index for s in found["a"]] == list(range(min(whole, wanted)))
-    assert found["b"] == []
+    assert found == {"a": {i: sample("a", i) for i in there if i < wanted}, "b": {}}
 
 
 def test_of_two_samples_of_one_address_every_reader_takes_the_same(tmp_path):
@@ -161,6 +162,34 @@ def test_a_shard_of_a_later_version_is_read(tmp_path):
     assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": ["a0"]}
 
 
+def test_samples_are_found_wherever_they_are_in_a_large_shard(tmp_path, monkeypatch):
+    """By some reads of a few rows, or by one of all."""
+    monkeypatch.setattr(shard_index, "_GAP", 1)
+    everything = [sample(f"k{n % 40}", n // 40) for n in range(400)]
+    filled(tmp_path, *everything)
+    for most in (2, 99):
+        monkeypatch.setattr(shard_index, "_MOST_READS", most)
+        found = SampleStore(tmp_path, "r").lookup({"k3": 10, "k30": 4})
+        assert found == {
+            "k3": {n: sample("k3", n) for n in range(10)},
+            "k30": {n: sample("k30", n) for n in range(4)},
+        }
+
+
+def test_shards_of_several_versions_are_indexed_together(tmp_path, monkeypatch):
+    filled(tmp_path, sample("a", 0), writer="w0")
+    [shard] = tmp_path.iterdir()
+    later = pl.read_parquet(shard).with_columns(key=pl.lit("b"), more=pl.lit(1))
+    later.write_parquet(tmp_path / "w1.parquet")
+    filled(tmp_path, sample("c", 0), writer="w2")
+    added: list[int] = []
+    add = ShardIndex.add
+    monkeypatch.setattr(ShardIndex, "add", lambda i, shards: added.append(len(shards)) or add(i, shards))  # fmt: skip
+    found = SampleStore(tmp_path, "r").lookup({"a": 1, "b": 1, "c": 1})
+    assert texts(found) == {"a": ["a0"], "b": ["a0"], "c": ["c0"]}
+    assert added == [3]
+
+
 def test_a_shard_that_vanishes_is_no_error(tmp_path, monkeypatch):
     """Another job sets a damaged one aside between this one's listing and its reading."""
     filled(tmp_path, sample("a", 0))
@@ -180,6 +209,73 @@ def test_what_a_killed_writer_left_is_no_shard(tmp_path):
     assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": ["a0"]}
 
 
+def test_what_is_added_during_a_flush_is_written_by_the_next(tmp_path, monkeypatch):
+    store = SampleStore(tmp_path, "w")
+    write = store_module.atomic_write_parquet
+
+    def slow(path, frame):
+        store.add(sample("a", 1))
+        assert texts(store.lookup({"a": 9})) == {"a": ["a0", "a1"]}
+        write(path, frame)
+
+    store.add(sample("a", 0))
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module, "atomic_write_parquet", slow)
+        store.flush()
+    other = SampleStore(tmp_path, "other")
+    assert texts(other.lookup({"a": 9})) == {"a": ["a0"]}
+    store.flush()
+    assert texts(other.lookup({"a": 9})) == texts(store.lookup({"a": 9})) == {"a": ["a0", "a1"]}
+
+
+def test_a_regular_flush_that_fails_is_repeated_and_told_once(tmp_path, monkeypatch, caplog):
+    store = SampleStore(tmp_path, "w")
+    write = store_module.atomic_write_parquet
+    failures = iter(range(2))
+
+    def failing(path, frame):
+        if next(failures, None) is not None:
+            raise OSError(116, "Stale file handle")
+        write(path, frame)
+
+    monkeypatch.setattr(store_module, "atomic_write_parquet", failing)
+    with store.flushed_regularly(0.01):
+        store.add(sample("a", 0))
+        until(lambda: list(tmp_path.glob("*.parquet")), "a shard")
+        store.add(sample("a", 1))
+    assert texts(SampleStore(tmp_path, "r").lookup({"a": 9})) == {"a": ["a0", "a1"]}
+    assert caplog.text.count("Stale file handle") == 1
+
+
+def test_the_last_flush_tells_of_its_failure(tmp_path, monkeypatch):
+    store = SampleStore(tmp_path, "w")
+
+    def failing(path, frame):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store_module, "atomic_write_parquet", failing)
+    with pytest.raises(OSError, match="No space"), store.flushed_regularly(0.01):
+        store.add(sample("a", 0))
+    assert texts(store.lookup({"a": 9})) == {"a": ["a0"]}, "it is kept for the next flush"
+
+
+def test_a_look_up_reads_only_the_shards_that_have_its_keys(tmp_path, monkeypatch):
+    """However many there are; their keys are read once."""
+    for number in range(6):
+        filled(tmp_path, sample("abcdef"[number], 0), sample("z", number), writer=f"w{number}")
+    store, read, indexed = SampleStore(tmp_path, "r"), [], []
+    rows, add = store_module._rows, ShardIndex.add
+    monkeypatch.setattr(store_module, "_rows", lambda *more: read.append(more[0]) or rows(*more))
+    monkeypatch.setattr(ShardIndex, "add", lambda i, shards: indexed.extend(shards) or add(i, shards))  # fmt: skip
+    assert texts(store.lookup({"c": 3})) == {"c": ["c0"]}
+    assert [shard.name[:2] for shard in read] == ["w2"]
+    assert len(indexed) == 6
+    assert texts(store.lookup({"a": 3, "none": 1})) == {"a": ["a0"], "none": []}
+    assert [shard.name[:2] for shard in read] == ["w2", "w0"]
+    assert len(indexed) == 6
+    assert len(store.lookup({"z": 9})["z"]) == 6
+
+
 def test_odd_writer_names_make_plain_file_names(tmp_path):
     filled(tmp_path, sample("a", 0), writer="../run name/é")
     [shard] = tmp_path.iterdir()
@@ -189,11 +285,11 @@ def test_odd_writer_names_make_plain_file_names(tmp_path):
 
 def test_news_are_what_others_have_stored_since_and_nothing_else_is_read(tmp_path, monkeypatch):
     read: list[str] = []
-    matching = store_module._matching
+    rows = store_module._rows
 
-    def recorded(shards, keys):
-        read.extend(shard.name for shard in shards)
-        return matching(shards, keys)
+    def recorded(shard, *more):
+        read.append(shard.name)
+        return rows(shard, *more)
 
     mine, other = SampleStore(tmp_path, "mine"), filled(tmp_path, sample("a", 0), writer="other")
     assert texts(mine.lookup({"a": 9})) == {"a": ["a0"]}
@@ -201,7 +297,7 @@ def test_news_are_what_others_have_stored_since_and_nothing_else_is_read(tmp_pat
     mine.flush()
     other.add(sample("a", 2))
     other.flush()
-    monkeypatch.setattr(store_module, "_matching", recorded)
+    monkeypatch.setattr(store_module, "_rows", recorded)
     assert mine.lookup_new({"a": 9, "b": 1}) == {"a": {2: sample("a", 2)}, "b": {}}
     assert len(read) == 1
     assert read[0].startswith("other-")

@@ -38,7 +38,7 @@ class Replies:
         self._prompt_end = prompt_end
         self.requests: list[Request] = []
 
-    def generate(self, requests):
+    def generate(self, requests, on_part):
         self.requests += requests
         return [
             Completion(tuple(self._replies[: len(r.seeds)]), 3, prompt_end=self._prompt_end)

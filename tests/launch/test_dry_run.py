@@ -52,6 +52,10 @@ def test_the_papers_budgets_come_out_of_the_shipped_specs(name, cli, tmp_path):
     done = cli("launch", ROOT / "jobs" / f"{name}.yaml", "--dry-run", "--json", env=env)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
+    expected = document["forecast"]
+    assert 0 < expected["gpu_seconds"]["low"] <= expected["gpu_seconds"]["high"]
+    assert expected["gpu_seconds"]["high"] < expected["one_trial_a_job"]["high"]
+    assert expected["assumptions"]
     stages = document["stages"]
     assert [(stage["stage"], round(stage["unit_budget"])) for stage in stages] == PAPER[name]
     for stage in stages:
@@ -209,3 +213,12 @@ def test_jobs_with_less_memory_than_the_weights_take_are_told(scripted_spec, tmp
     spec = load_spec(scripted_spec(cluster=str(tmp_path / "p.yaml"), models__strong=model))
     why = make_plan(spec, [], tmp_path / "results", dry_run=True).needs["strong"].reasoning
     assert (said in why) if said else "read the weights ahead" not in why
+
+
+def test_the_plan_says_what_is_expected_and_why(cli, scripted_spec):
+    shown = cli("launch", scripted_spec(), "--dry-run").stdout
+    line = next(line for line in shown.splitlines() if line.startswith("expected: "))
+    assert "h from the first trial to the last" in line
+    assert "engine starts" in line
+    assert "GPU-hours" not in line, "there are no GPUs"
+    assert "  assumed: allocations drawn at random" in shown

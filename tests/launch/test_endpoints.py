@@ -95,7 +95,7 @@ def test_a_server_that_is_not_there(endpoint_spec, server, cli, tmp_path):
     found = problems(cli, endpoint_spec())
     assert len(found) == 2
     assert "models.weak: " in found[0]
-    assert "start the server, or correct models.weak.options.base_url" in found[0]
+    assert "start the server, or correct options.base_url" in found[0]
     # Nodes of a cluster may reach a server that this machine does not.
     profile = tmp_path / "far.yaml"
     profile.write_text("kind: slurm\ntrial: {partition: gpu}\n")

@@ -13,7 +13,7 @@ WRONG = {
     "task.data": ({"task__data": "builtin:tohop"}, "no built-in data set 'tohop'; .*did you mean 'twohop'"),
     "task.split": ({"task__split": "serch"}, "unknown split 'serch'; .*did you mean 'search'"),
     "task.examples": ({"task__examples": 10**6}, "1000000 examples asked for, .*at most"),
-    "task.options.hub_split": ({"task__options": {"hub_split": "dev"}}, "is no hub data set; leave it out"),
+    "task.options.hub_split": ({"task__options": {"hub_split": "dev"}}, "are not a hub data set; remove hub_split"),
     "task.options.max_candidates": ({"task__options": {"max_candidates": 0}}, "0 is not valid; valid: a whole number of 1 or more"),
     "search.method": ({"search__method": "agentts"}, "unknown method 'agentts'; .*did you mean 'agenttts'"),
     "search.budget": ({"search__budget": 1}, "too small for any allocation"),

@@ -176,7 +176,7 @@ def test_a_key_that_is_none_is_not_shown(cli, scripted_spec, tmp_path):
         ({"agent": {"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "extra": {"x_api_key": KEY}}}, 2, ["agent.extra", "secret"]),
         ({"agent": {"kind": "endpont"}}, 2, ["agent.kind", "did you mean 'endpoint'"]),
         ({"agent": {"kind": "serve", "model": "weka"}}, 2, ["agent.model", "did you mean 'weak'"]),
-        ({"agent": {"kind": "serve", "model": "weak"}}, 2, ["agent.model", "scripted model"]),
+        ({"agent": {"kind": "serve", "model": "weak", "options": {"dtype": "half"}}}, 2, ["agent.options.dtype", "engine scripted"]),
         ({"search__test_split": {"examples": 100000}}, 2, ["search.test_split.examples", "100000", "only"]),
         ({"search__finalists": {"examples": 8}}, 2, ["search.finalists.examples", "8", "not above"]),
         ({"search__finalists": {"examples": 100000}}, 2, ["search.finalists.examples", "at most"]),

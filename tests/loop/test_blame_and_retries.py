@@ -35,6 +35,7 @@ from agenttts.spec import load_spec
 from agenttts.status import run_status as status_module
 from agenttts.tables.schema import TrialState
 from tests.support.runs import journal_events
+from tests.support.scripted import one_trial_a_job
 from tests.support.waiting import until
 
 NO_LOOP = "echo 'FATAL:   container creation failed: mount hook function failure: no loop devices available' >&2; exit 255"  # fmt: skip
@@ -97,7 +98,7 @@ def new_run(scripted_spec, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "trial_scheduler", trial_scheduler)
 
     def make(**changes: object) -> tuple[RunDirectory, Callable[..., tuple[Controller, Cluster]]]:
-        settings = {"search__iterations": 1, "search__batch_size": 2, "cluster": "in_process"}
+        settings = {"search__iterations": 1, "search__batch_size": 2, "cluster": one_trial_a_job(tmp_path)}  # fmt: skip
         spec = load_spec(scripted_spec(**settings | changes))
         run, _ = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")  # fmt: skip
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agenttts.dispatch.sizing.model_size import ModelSize
 from agenttts.loop.estimates import (
     GPUS,
     LOCAL_READ_RATE,
     DrawRecord,
     Estimates,
-    ModelSize,
     StartRecord,
     Throughput,
     expected_wait,

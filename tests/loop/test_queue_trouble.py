@@ -20,6 +20,7 @@ from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.spec import load_spec
 from tests.support.runs import journal_events
+from tests.support.scripted import one_trial_a_job
 from tests.support.waiting import until_ended
 
 
@@ -57,7 +58,11 @@ def controller(scripted_spec, tmp_path, monkeypatch):
     """A controller of a new run, and its scheduler."""
     monkeypatch.setattr(launch, "start_controller", lambda run: None)
     slow = {"seconds_per_sample": 0.005}  # so that a trial is seen running
-    changes = {"models__weak__options": slow, "models__strong__options": slow}
+    changes = {
+        "models__weak__options": slow,
+        "models__strong__options": slow,
+        "cluster": one_trial_a_job(tmp_path),
+    }
     spec = load_spec(scripted_spec(search__iterations=0, **changes))
     run, created = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")  # fmt: skip
     assert created
@@ -214,7 +219,10 @@ def refused(scripted_spec, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "start_controller", lambda run: None)
     spec = load_spec(
         scripted_spec(
-            search__iterations=0, models__weak__options=SLOW, models__strong__options=SLOW
+            search__iterations=0,
+            models__weak__options=SLOW,
+            models__strong__options=SLOW,
+            cluster=one_trial_a_job(tmp_path),
         )
     )
     run, _ = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")

@@ -27,6 +27,7 @@ from tests.support.runs import (
     table,
     until_more_events,
 )
+from tests.support.scripted import one_trial_a_job
 from tests.support.waiting import until
 
 
@@ -72,7 +73,7 @@ def test_trials_at_once_share_the_drawing_and_score_as_one_after_the_other(
         return {spec.parent.name: TrialSpec.read(spec).shares for spec in specs}
 
     (tmp_path / "three.yaml").write_text(
-        "kind: in_process\nmax_running: 3\ngpus_per_node: 0\npoll_seconds: 0.1\n"
+        "kind: in_process\nmax_running: 3\ntrials_per_job: 1\ngpus_per_node: 0\npoll_seconds: 0.1\n"
     )
     done = cli("launch", scripted_spec(), "--name", "wide", "--cluster", "./three.yaml", "--wait")
     assert done.returncode == 0, done.stderr
@@ -143,7 +144,7 @@ def test_a_controller_killed_at_any_point_loses_and_repeats_nothing(
 @pytest.mark.processes
 def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, tmp_path):
     spec = scripted_spec(
-        cluster="local", search__iterations=1, search__batch_size=2,
+        cluster=one_trial_a_job(tmp_path, "local"), search__iterations=1, search__batch_size=2,
         models__strong__options={"seconds_per_sample": 0.05},
     )  # fmt: skip
     # As from a script that starts it with "&": an interrupt is ignored there, and by what it

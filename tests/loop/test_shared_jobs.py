@@ -7,13 +7,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from agenttts.files.processes import command_line
-from tests.support.processes import pids
+from tests.support import command_line
 from tests.support.runs import (
     attempts,
     controller_pids,
@@ -23,43 +24,24 @@ from tests.support.runs import (
     table,
     until_more_events,
 )
+from tests.support.scripted import one_trial_a_job, small_spec
+from tests.support.shared_jobs import SLOW, profile, trial_programs
 from tests.support.waiting import until
 
-SLOW = {"seconds_per_sample": 0.004}
 
-
-def profile(folder: Path, kind: str, trials_per_job: int, **more: object) -> str:
-    values = {
-        "kind": kind, "max_running": 2, "gpus_per_node": 0, "poll_seconds": 0.1,
-        "retry_pauses": [0], "trials_per_job": trials_per_job, **more,
-    }  # fmt: skip
-    path = folder / f"{kind}-{trials_per_job}.yaml"
-    path.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items()))
-    return str(path)
-
-
-def trial_programs(run: Path) -> list[int]:
-    """The processes of the run's programs that evaluate several trials."""
-    wanted = os.fsencode(run / "workers")
-    return [
-        pid
-        for pid in pids()
-        if b"agenttts.trial" in command_line(pid) and wanted in command_line(pid)
-    ]
-
-
-@pytest.fixture
-def alone(cli, scripted_spec, tmp_path) -> Path:
-    """The same search with one trial a job."""
-    done = cli("launch", slow(scripted_spec), "--name", "alone", "--wait")
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """The same search with one trial a job: run once, and only read."""
+    folder = tmp_path_factory.mktemp("alone")
+    spec = slow(partial(small_spec, folder), cluster=one_trial_a_job(folder))
+    done = command_line.call("launch", spec, "--name", "alone", "--wait", cwd=folder)
     assert done.returncode == 0, done.stderr
-    return tmp_path / "results" / "alone"
+    return folder / "results" / "alone"
 
 
-def slow(scripted_spec, **changes: object) -> Path:
+def slow(make_spec: Callable[..., Path], **changes: object) -> Path:
     """A spec whose models take some time to reply, so that jobs can be ended meanwhile."""
-    path: Path = scripted_spec(models__strong__options=SLOW, models__weak__options=SLOW, **changes)
-    return path
+    return make_spec(models__strong__options=SLOW, models__weak__options=SLOW, **changes)
 
 
 def check_records(run: Path) -> None:

@@ -25,7 +25,7 @@ from agenttts.serving.job import (
     Serving,
     read_address,
 )
-from agenttts.serving.lifecycle import ServedLimits, ServedModel
+from agenttts.serving.lifecycle import ServedLimits, ServedModel, idle_limit
 from agenttts.serving.program import server_command
 from agenttts.serving.served_model import service_request
 from tests.support.processes import alive
@@ -160,6 +160,70 @@ def test_released_while_trials_run_long_and_started_for_their_end(bench):
     assert read_address(served.folder) is None
     served.model.waiting(2, 10, True)
     until(lambda: read_address(served.folder) is not None)
+
+
+def test_not_started_for_the_end_of_the_trials_if_a_worker_is_expected_to_answer(bench):
+    served = bench()
+    expected = [True]
+    served.model._needed = lambda: not expected[0]
+    served.model.waiting(1, 10, True)
+    assert not served.folder.exists()
+    served.model.locate()
+    pid = served.pid
+    served.model._used -= 601
+    served.model.waiting(1, 10, True)
+    until(lambda: not alive(pid))
+    expected[0] = False
+    served.model.waiting(1, 10, True)
+    until(lambda: read_address(served.folder) is not None)
+
+
+def test_on_gpus_it_idles_no_longer_than_its_start_took(bench):
+    served = bench()
+    served.model._request = replace(served.model._request, gpus=1)
+    began = time.monotonic()
+    served.model.locate()
+    took = served.model._loads_for
+    assert took is not None
+    assert 0 < took <= time.monotonic() - began
+    pid = served.pid
+    served.model._used = time.monotonic() - took - 1
+    served.model.waiting(9, 10, True)
+    until(lambda: not alive(pid))
+
+
+def test_a_start_ahead_of_the_question_is_measured_too(bench):
+    served, began = bench(), time.monotonic()
+
+    def ready() -> bool:
+        served.model.waiting(1, 10, True)
+        return any(note.startswith("ready at") for note in served.notes)
+
+    until(ready, "the server")
+    took = served.model._loads_for
+    assert took is not None
+    assert 0 < took <= time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("gpus", "start", "limit"),
+    [(1, 90.0, 90.0), (2, 900.0, 600.0), (1, None, 600.0), (0, 90.0, 600.0)],
+)
+def test_how_long_a_model_may_idle(gpus, start, limit):
+    assert idle_limit(600.0, gpus, start) == limit
+
+
+def test_workers_make_room_for_a_model_that_shares_their_gpus(bench):
+    made: list[str] = []
+    served = bench()
+    served.model._make_room = lambda: made.append("room")
+    served.model.locate()
+    assert made == [], "it has GPUs of its own"
+    served = bench(alone=True)
+    served.model._make_room = lambda: made.append("room")
+    served.model.release()
+    served.model.locate()
+    assert made == ["room"]
 
 
 def test_released_at_once_when_no_question_is_left_or_the_trials_need_its_gpus(bench):

@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from tests.support.endpoints import FEWER_PROCESSES
 from tests.support.processes import processes_with
 from tests.support.runs import table, transcript_events
 from tests.support.waiting import until
@@ -15,7 +16,11 @@ from tests.support.waiting import until
 
 @pytest.mark.llm
 @pytest.mark.timeout(2400)
-def test_a_model_that_the_run_serves_itself_proposes(cli, scripted_spec, smollm2, tmp_path):
+def test_a_model_that_the_run_serves_itself_proposes(
+    cli, scripted_spec, smollm2, tmp_path, monkeypatch
+):
+    for variable, value in FEWER_PROCESSES.items():
+        monkeypatch.setenv(variable, value)
     agent = {
         "kind": "serve",
         "model": str(smollm2),

@@ -39,11 +39,12 @@ class Cluster:
         return [dict(zip(keys, line.split("|"), strict=True)) for line in text.splitlines()]
 
     def accounted(self, jobs: Sequence[str], *fields: str) -> list[list[str]]:
-        """The fields of sacct for each job, once sacct has a row with an end time for every one.
+        """The fields of sacct for each distinct job, once sacct has its end for every one.
 
         slurmctld sends its records to slurmdbd on its own time, so a job that has ended may have no
         row yet.
         """
+        jobs = list(dict.fromkeys(jobs))
         asked = ["sacct", "-n", "-P", "-X", "-o", ",".join([*fields, "End"]), "-j", ",".join(jobs)]
 
         def rows() -> list[list[str]]:

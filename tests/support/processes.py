@@ -10,6 +10,11 @@ def alive(pid: int) -> bool:
     return _stat(pid)[0] != "Z"
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process (SIGSTOP)."""
+    return _stat(pid)[0] == "T"
+
+
 def processes_with(text: str) -> list[int]:
     """The processes that have ``text`` on their command line."""
     return [pid for pid in pids() if text.encode() in _command(pid)]

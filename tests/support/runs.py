@@ -34,16 +34,12 @@ def outcome(run: Path) -> list[tuple[object, ...]]:
 
 def journal_events(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
     """The events of the run's journal; of one ``kind`` if given."""
-    return _of_kind((run / "journal.jsonl").read_text().splitlines(), kind)
+    return _of_kind(run / "journal.jsonl", kind)
 
 
 def transcript_events(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The events of the language model's transcript; of one ``kind`` if given.
-
-    A run that is under way may be writing its last line: a line without its end is left out.
-    """
-    lines = (run / "agent.jsonl").read_text().splitlines(keepends=True)
-    return _of_kind([line for line in lines if line.endswith("\n")], kind)
+    """The events of the language model's transcript; of one ``kind`` if given."""
+    return _of_kind(run / "agent.jsonl", kind)
 
 
 def attempts(run: Path, trial: str = "*") -> list[dict[str, Any]]:
@@ -78,6 +74,10 @@ def until_more_events(run: Path, events: int) -> None:
     until(lambda: lines() >= goal, f"{events} more events in {journal}", seconds=120, pause=0.02)
 
 
-def _of_kind(lines: list[str], kind: str | None) -> list[dict[str, Any]]:
-    events = [json.loads(line) for line in lines]
+def _of_kind(file: Path, kind: str | None) -> list[dict[str, Any]]:
+    """The events of a file of JSON lines.
+
+    A run that is under way may be writing its last line: a line without its end is left out.
+    """
+    events = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
     return [event for event in events if kind is None or event["event"] == kind]

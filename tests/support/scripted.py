@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from agenttts.dispatch.profile import BUILT_IN
 from agenttts.files.atomic import atomic_write_text
 
 ROOT = Path(__file__).parents[2]
@@ -101,3 +102,11 @@ def small_spec(folder: Path, name: str = "small", **changes: object) -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(spec, sort_keys=False))
     return path
+
+
+def one_trial_a_job(folder: Path, kind: str = "in_process") -> str:
+    """Write a profile like the built-in one, but with a job for each trial; return its path."""
+    path = folder / f"{kind}-one-trial-a-job.yaml"
+    profile = yaml.safe_load(BUILT_IN[kind])
+    path.write_text(yaml.safe_dump({**profile, "trials_per_job": 1}))
+    return str(path)

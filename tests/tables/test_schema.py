@@ -19,6 +19,7 @@ from agenttts.tables.aggregate import concat_trials
 from agenttts.tables.schema import (
     ExampleRow,
     TrialRow,
+    TrialSeconds,
     TrialState,
     examples_frame,
     metric_names,
@@ -51,6 +52,9 @@ COLUMNS = [
     "error",
     "cut_share",
     "cut_samples",
+    "worker",
+    "engine_starts",
+    "seconds",
 ]
 ALLOCATION = Allocation((Choice("retrieval", "m", 2), Choice("answer", "n", 30)))
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -142,6 +146,26 @@ def test_tables_without_standard_errors_are_read(tmp_path: Path) -> None:
     assert both["metrics_stderr"].struct.field("b").to_list() == [None, None, 0.25]
     assert both["metrics_stderr"].struct.field("answer.em").to_list() == [None] * 3
     assert both["score_stderr"].to_list() == [None, None, 0.125]
+
+
+SECONDS: TrialSeconds = {"queue": 3.0, "start": 1.5, "load": 20.0, "generate": 40.0, "lost": 0.0}
+
+
+def test_costs_round_trip_and_are_null_in_tables_without_them(tmp_path: Path) -> None:
+    path = tmp_path / "trials.parquet"
+    rows = [row(worker="1-0", engine_starts=2, seconds=SECONDS), FAILED]
+    frame = trials_frame(rows, ["answer.em"])
+    atomic_write_parquet(path, frame)
+    assert trial_rows(read_trials(path)) == rows
+    assert [row_from_json(json.loads(json.dumps(row_to_json(r)))) for r in rows] == rows
+    atomic_write_parquet(path, frame.drop("worker", "engine_starts", "seconds"))
+    older = read_trials(path)
+    assert older.schema == frame.schema
+    unknown = {"worker": None, "engine_starts": None, "seconds": None}
+    assert trial_rows(older) == [replace(r, **unknown) for r in rows]
+    assert concat_trials([older, frame]).height == 4
+    record = {k: v for k, v in row_to_json(rows[0]).items() if k not in unknown}
+    assert row_from_json(record) == replace(rows[0], **unknown)
 
 
 def test_standard_errors_survive_the_journal() -> None:

@@ -4,23 +4,21 @@ every stage.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from agenttts.dispatch import in_process
-from agenttts.inference.base import Completion, Engine, ModelConfig, Request
+from agenttts.inference.base import Engine, ModelConfig, WrappedEngine
+from agenttts.inference.engine_process import create_engine
+from tests.support.runs import transcript_events
 from tests.support.small_specs import NAMES, small_run
 
 OWN_TASK = "triage"
 
 
-class Shared:
+class Shared(WrappedEngine):
     """An engine that several trials use one after the other: closing it does nothing."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def generate(self, requests: list[Request]) -> list[Completion]:
-        return self._engine.generate(requests)
 
     def close(self) -> None:
         return
@@ -35,7 +33,8 @@ def test_a_small_spec_completes(cli, smollm2, smollm2_engine, tmp_path, monkeypa
     loads = []
 
     def load(config: ModelConfig, log: object) -> Engine:
-        loads.append((config.path, config.engine, config.options))
+        options = {k: v for k, v in config.options.items() if k != "enable_sleep_mode"}
+        loads.append((config.path, config.engine, options))
         return Shared(smollm2_engine)
 
     monkeypatch.setattr(in_process, "create_engine", load)
@@ -45,6 +44,48 @@ def test_a_small_spec_completes(cli, smollm2, smollm2_engine, tmp_path, monkeypa
     assert done.returncode == 0, done.stderr
     assert loads == [(str(smollm2), "vllm", {"max_model_len": 2048})]
     run.check(tmp_path / "results")
+
+
+@pytest.mark.llm
+def test_a_worker_answers_for_the_served_agent_with_the_engine_of_its_trials(
+    cli, scripted_spec, smollm2, smollm2_engine, tmp_path, monkeypatch
+):
+    """The served agent is a model of the search, so no server is started: its replies are held to
+    the schema by the engine of the trials.
+    """
+    loads = []
+
+    def load(config: ModelConfig, log: object) -> Engine:
+        if config.engine == "scripted":
+            return create_engine(config)
+        loads.append(config.path)
+        return Shared(smollm2_engine)
+
+    monkeypatch.setattr(in_process, "create_engine", load)
+    (tmp_path / "stay.yaml").write_text(
+        "kind: in_process\nmax_running: 1\ngpus_per_node: 0\nlinger_seconds: 600\n"
+        "trials_per_job: 8\npoll_seconds: 0.2\n"
+    )
+    model = {"path": str(smollm2), "params": 1.35e8, "options": {"max_model_len": 2048}}
+    agent = {"kind": "serve", "model": "small", "max_tokens": 200, "timeout_seconds": 600, "retries": 0, "bad_replies": 0}  # fmt: skip
+    spec = scripted_spec(
+        task__examples=1, search__iterations=1, search__batch_size=1, models__small=model, agent=agent,
+        stages__answer__models=["weak", "small"], stages__answer__samples=[1, 2],
+        stages__retrieval__models=["weak"], stages__retrieval__samples=[1, 2], cluster="./stay.yaml",
+    )  # fmt: skip
+    done = cli("launch", spec, "--wait")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "results" / "small"
+    assert loads == [str(smollm2)], "one start, for trials and questions"
+    assert transcript_events(run, "served") == []
+    replies = transcript_events(run, "reply")
+    assert {event["purpose"] for event in replies} == {"guidelines", "propose"}
+    for event in replies:
+        assert event["notes"][0].startswith("answered by worker ")
+        assert event["prompt_tokens"] > 300
+        assert event["reply"].lstrip().startswith("{"), "held to the schema"
+        if event["finish_reason"] == "stop":
+            assert list(json.loads(event["reply"])) in (["guidelines"], ["allocations"])
 
 
 @pytest.mark.llm

@@ -197,7 +197,7 @@ def loaded(tmp_path, given):
         ("[]", [":26: load() returns no examples"]),
         ("['a']", [":26: load() returns 'a' (str) in its list"]),
         ("[Example(1, 'a')]", [":26: load() returns an example whose id is 1 (int)"]),
-        ("[Example('a', {1, 2})]", [":26: load() returns data of example 'a' that are no JSON", "set"]),
+        ("[Example('a', {1, 2})]", [":26: load() returns data of example 'a' that JSON cannot represent", "set"]),
         ("[Example('a', 1), Example('b', 1), Example('a', 2)]", ["two examples with the id 'a'"]),
     ],
 )  # fmt: skip

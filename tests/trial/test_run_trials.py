@@ -9,50 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agenttts.inference.base import EngineError
-from agenttts.inference.engine_process import create_engine
 from agenttts.inference.sampler import SAMPLES_A_CALL
 from agenttts.trial.command import TrialCommand
 from agenttts.trial.phase import PHASE_FILE
 from agenttts.trial.result import read_fault, read_result
 from agenttts.trial.run import run_trials
 from agenttts.trial.spec import SPEC_FILE
+from tests.support.trial_lists import LISTS, Engines, folder, make_list
 from tests.support.trials import trial_writer
-
-LISTS = (
-    [("weak", 2), ("strong", 1)],
-    [("weak", 5), ("strong", 3)],
-    [("strong", 1), ("weak", 4)],
-    [("weak", 5), ("weak", 1)],
-)
-
-
-class Engines:
-    """Counts what is started and drawn; ``breaks`` says which prompts an engine cannot serve."""
-
-    def __init__(self, breaks=lambda request: False, no_start=()):
-        self.started: list[str] = []
-        self.calls: list[tuple[str, int]] = []
-        self._breaks = breaks
-        self._no_start = no_start
-
-    def __call__(self, config):
-        self.started.append(config.name)
-        if config.name in self._no_start:
-            raise EngineError(f"no room for {config.name}", kind="OOM")
-        engine, calls, breaks = create_engine(config), self.calls, self._breaks
-
-        class Counted:
-            def generate(self, requests):
-                if any(breaks(request) for request in requests):
-                    raise EngineError("a prompt that kills the engine")
-                calls.append((config.name, sum(len(r.seeds) for r in requests)))
-                return engine.generate(requests)
-
-            def close(self):
-                engine.close()
-
-        return Counted()
 
 
 def run_list(specs, engines=None, notes=None):
@@ -66,18 +30,9 @@ def run_list(specs, engines=None, notes=None):
     return code, ended, err.getvalue()
 
 
-def folder(parent, name):
-    (parent / name).mkdir()
-    return parent / name
-
-
 def results(specs):
     found = [read_result(Path(spec.directory)) for spec in specs]
     return [(r.score, r.metrics, r.prompt_tokens, r.decode_tokens) if r else None for r in found]
-
-
-def make_list(make, allocations, **changes):
-    return [make(f"t{n:04}", *choices, **changes) for n, choices in enumerate(allocations)]
 
 
 def test_a_list_has_the_results_of_its_trials_one_by_one(tmp_path):

@@ -1,13 +1,15 @@
 """The job on the node: checks the node, runs the command of its trials, records the outcome.
 
-It runs on the host's Python under submitit (it must be able to call ``scontrol``); the child is
-usually ``apptainer exec ... python -m agenttts.trial``. Each start is a record of each trial
-(`agenttts.dispatch.attempts`). `agenttts.dispatch.blame` decides what its end means.
+It runs on the host's Python under submitit, because it must be able to call ``scontrol``. Its child
+process is usually ``apptainer exec ... python -m agenttts.trial``. Each start of the job adds a
+record to each of its trials (`agenttts.dispatch.attempts`). `agenttts.dispatch.blame` decides what
+the end of such an attempt means.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import socket
@@ -49,8 +51,9 @@ from agenttts.files.memory import job_memory
 from agenttts.files.processes import oom_kills
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
-from agenttts.trial.command import TrialCommand
+from agenttts.trial.command import AskedQuestion, TrialCommand
 from agenttts.trial.phase import PHASE_FILE, read_phase
+from agenttts.trial.questions import OpenQuestions
 from agenttts.trial.result import FAULT_FILE, read_fault, read_result
 from agenttts.trial.spec import SPEC_FILE
 
@@ -58,17 +61,17 @@ from agenttts.trial.spec import SPEC_FILE
 # and the jobs count time-outs themselves.
 UNLIMITED_REQUEUES = 10**6
 _PR_SET_PDEATHSIG = 1
-# Between looks at whether the trials make progress.
+# Seconds between looks at whether the trials make progress.
 _LOOK_S = 5.0
-# Between looks at which of several trials have ended.
+# Seconds between looks at which of several trials have ended.
 _LOOK_AT_TRIALS_S = 1.0
-# Loaded here, not between fork and exec: there another thread's lock on the loader would never be
-# released.
+# Loaded at import. Between fork and exec, loading could wait forever for a lock that another thread
+# held at the fork.
 _LIBC = ctypes.CDLL(None)
 
 
 class TrialJob:
-    """What submitit runs: the command of its trials, once to its end.
+    """The function that submitit runs: it runs the command of its trials to its end.
 
     ``limit_seconds`` is the job's time limit. A job that reaches it is requeued up to
     ``max_timeouts`` times; the next attempt continues from the stored samples. Without ``requeue``
@@ -76,9 +79,11 @@ class TrialJob:
     ``trials`` are the trials. If there are none, the job has one trial, in the job's directory.
     Then ``earlier_attempts`` of its attempts do not count.
 
-    A job with ``linger_seconds`` is a worker. When its trials have ended, it waits that many
-    seconds for further lists in its mailbox (`agenttts.dispatch.node.mailbox`), with its engines
-    loaded. Its command reads the spec files of each list from a line of its standard input.
+    A job with ``linger_seconds`` is a worker. When its trials have ended, it waits for further
+    lists in its mailbox (`agenttts.dispatch.node.mailbox`), with its engines loaded. It ends when
+    the controller retires it, or has given no sign for that many seconds. Its command reads the
+    spec files of each list from a line of its standard input. While it waits, it also answers
+    questions of the search (`agenttts.trial.questions`), which it is handed in the same way.
     """
 
     # Defaults for jobs that an older version pickled into the queue.
@@ -88,10 +93,16 @@ class TrialJob:
     requeue = True
     trials: tuple[JobTrial, ...] = ()
     linger_seconds = 0.0
+    submitted: str | None = None
 
     _records: JobAttempts | None = None
     _locks: dict[JobTrial, ExitStack]
     _next_list = 0.0
+    _ends_at = math.inf
+    _last_sign = ""
+    _closing = False
+    _earlier_lists = 1
+    _idle_since: float | None = None
     _log_start = _oom_kills = 0
 
     def __init__(
@@ -125,6 +136,7 @@ class TrialJob:
         self.requeue = requeue
         self.trials = trials
         self.linger_seconds = linger_seconds
+        self.submitted = now()  # jobs are made when they are submitted
         self._child: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -147,7 +159,7 @@ class TrialJob:
         """The attempts of this start."""
         if self._records is None:
             self._records = JobAttempts(
-                self._job_id(), _node(), self.gpus, self.directory, self._say
+                self._job_id(), _node(), self.gpus, self.directory, self._say, self.submitted
             )
         return self._records
 
@@ -155,26 +167,47 @@ class TrialJob:
         return {**self.__dict__, "_child": None, "_records": None, "_locks": {}}
 
     def __call__(self) -> str:
-        """Run the trials that are not complete; the state they ended in."""
+        """Run the trials that are not complete; return the state in which they ended.
+
+        A worker that is started again goes through its lists in their order.
+        """
         self._records = None
-        self._mailbox, self._list_number = Mailbox(self.directory), 0
-        trials = list(self.all_trials)
-        while self.linger_seconds and (more := self._mailbox.read(self._list_number + 1)):
-            self._list_number += 1  # a list from before this start of the job
-            trials = list({trial.directory: trial for trial in [*trials, *more]}.values())
+        # Moments of the node's clock, which another start of the job does not share.
+        self._ends_at = time.monotonic() + self.limit_seconds - self.grace_seconds
+        self._next_list, self._closing = 0.0, False
+        self._idle_since, self._last_sign = None, ""
+        self._mailbox = Mailbox(self.directory)
+        self._list_number, self._earlier_lists = 0, 1
+        while self._mailbox.read(self._earlier_lists) is not None:
+            self._earlier_lists += 1
+        self._questions = OpenQuestions(self.directory)
         self._locks = {}
+        attempts = self._attempts  # the job has started
         try:
-            due = self._due(trials)
-            return self._run(due) if due else self._attempts.outcome()
+            due = self._due(self.all_trials)
+            while not due and self.linger_seconds:
+                given = self._mailbox.read(self._list_number + 1)
+                if given is None:
+                    break
+                due = self._due(given.trials)
+                self._list_number += 1
+            return self._run(due) if due else attempts.outcome()
         finally:
+            attempts.close()
             for trial in list(self._locks):
                 self._release(trial)
 
     def _due(self, trials: Iterable[JobTrial]) -> list[JobTrial]:
-        """Return the trials that have to be run, and hold their locks."""
+        """Return the trials that have to be run, and take their locks.
+
+        A trial of the job that is neither run nor complete, nor another job's, gets a record.
+        """
         me = LockHolder(self._job_id(), _node(), now(), queue_job() is not None)
         due: list[JobTrial] = []
         for trial in trials:
+            if trial in self._locks:  # it was taken before an error of the file system
+                due.append(trial)
+                continue
             if self._is_of_another_job(trial):
                 continue
             lock = ExitStack()
@@ -188,23 +221,37 @@ class TrialJob:
             self._locks[trial] = lock
             if self._is_due(trial):
                 due.append(trial)
-            else:
-                self._release(trial)
+                continue
+            self._release(trial)
+            if self._goes_on and self._ended_at_time_limit(trial):
+                self._attempts.start([trial], log_size(self.directory / LOG_FILE))
+                self._attempts.finish(trial, _TOO_LONG)
         return due
+
+    def _ended_at_time_limit(self, trial: JobTrial) -> bool:
+        """Return whether a trial's last attempt ended at the time limit, and none may follow."""
+        attempts = self._counted_attempts(trial)
+        ended = bool(attempts) and attempts[-1].stopped == "time limit"
+        return ended and read_result(trial.directory) is None
 
     def _release(self, trial: JobTrial) -> None:
         """Release a trial's lock."""
         self._locks.pop(trial, ExitStack()).close()
 
     def _is_of_another_job(self, trial: JobTrial) -> bool:
-        """Return whether a trial that this job once had has been given to another job since."""
+        """Return whether a trial that this job had before was given to another job since.
+
+        The question arises for lists from before this start of the job.
+        """
+        if not self._goes_on or self._list_number >= self._earlier_lists:
+            return False
         jobs = [attempt.job_id for attempt in read_attempts(trial.directory)]
-        return self._goes_on and self._job_id() in jobs and jobs[-1] != self._job_id()
+        return self._job_id() in jobs and jobs[-1] != self._job_id()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
-        """Return the requeue, or None to end here.
+        """Stop the command; return the job to requeue, or None if it must not go on.
 
-        submitit calls it on SIGUSR2: at a preemption, or near the time limit.
+        submitit calls this on SIGUSR2: at a preemption, or near the time limit.
         """
         deadline = time.monotonic() + self.grace_seconds * 0.7
         self._tell_child(signal.SIGTERM)  # first: a preemption may leave only seconds
@@ -215,6 +262,7 @@ class TrialJob:
         if not self._attempts.states and not unfinished:
             unfinished = list(self.all_trials)  # stopped before it began
         self._attempts.finish_all(blame(AttemptEnd(stopped=cause, began=self._began())), cause)
+        self._attempts.close()
         over = all(self._is_over(trial, cause) for trial in unfinished)
         return None if over or not self.requeue else submitit.helpers.DelayedSubmission(self)
 
@@ -261,9 +309,18 @@ class TrialJob:
                 end = AttemptEnd(stopped="preflight", problem=problem, node=_node())
                 self._attempts.finish_all(blame(end), "preflight")
             else:
-                command = [part.replace(SCRATCH, str(scratch)) for part in self.command]
+                command = [part.replace(SCRATCH, str(scratch)) for part in self._command_of(trials)]
                 self._run_command(command)
         return self._attempts.outcome()
+
+    def _command_of(self, trials: Iterable[JobTrial]) -> list[str]:
+        """Return the command with the spec files of these trials in place of the job's."""
+        if not self._goes_on:
+            return list(self.command)
+        own = set(map(str, self._specs(self.all_trials)))
+        if own.isdisjoint(self.command):
+            return list(self.command)
+        return [*(p for p in self.command if p not in own), *map(str, self._specs(trials))]
 
     def _begin(self, trials: list[JobTrial]) -> None:
         """Record that trials begin."""
@@ -272,28 +329,54 @@ class TrialJob:
         self._log_start = log_size(self.directory / LOG_FILE)
         self._oom_kills = oom_kills()
         self._attempts.start(trials, self._log_start)
-        self._idle_since: float | None = None
+        self._idle_since = None
 
     def _next_trials(self) -> list[JobTrial] | None:
         """Take the next list of the mailbox, if the trials of the last one have ended.
 
+        A list that is not expected to end before the time limit is not taken; the controller gives
+        it to another job.
+
         Returns:
-            The trials that begin; none if there is nothing to begin. None: the job is to end.
+            The trials that begin now, perhaps none; None if the job has to end.
         """
         if self._attempts.open:
             return []
-        moment = time.monotonic()
-        if self._idle_since is None:
-            self._idle_since = moment
-        trials = self._mailbox.read(self._list_number + 1)
-        if trials is None:
-            over = moment - self._idle_since > self.linger_seconds
-            return None if over or self._mailbox.is_retired else []
-        self._list_number += 1
-        due = self._due(trials)
+        try:
+            due = self._take_list()
+        except OSError as error:
+            if not passing_trouble(error):
+                raise
+            return []  # it is tried again
         if due:
             self._begin(due)
         return due
+
+    def _take_list(self) -> list[JobTrial] | None:
+        """Return the trials of the next list that have to be run; None if the job has to end."""
+        moment = time.monotonic()
+        sign = self._mailbox.sign
+        if self._idle_since is None or sign != self._last_sign:
+            self._idle_since, self._last_sign = moment, sign
+        given = self._mailbox.read(self._list_number + 1)
+        if given is None:
+            over = moment - self._idle_since > self.linger_seconds
+            return None if over or self._mailbox.is_retired else []
+        if moment + given.seconds > self._ends_at:
+            return None
+        due = self._due(given.trials)
+        self._list_number += 1
+        return due
+
+    def _next_question(self) -> AskedQuestion | None:
+        """Take the next question, if no trial runs and the time limit is not near."""
+        moment = time.monotonic()
+        if self._attempts.open or moment > self._ends_at:
+            return None
+        question = self._questions.take()
+        if question is not None:
+            self._idle_since = moment
+        return question
 
     def _node_problem(self, scratch: Path) -> str | None:
         in_container = any(SCRATCH in part for part in self.command)
@@ -329,10 +412,10 @@ class TrialJob:
             self._finish_all(code, None)
 
     def _execute(self, command: list[str]) -> int:
-        """Run the command to its end; its exit code."""
+        """Run the command to its end; return its exit code."""
         child = self._start_child(command)
-        # Polling, not wait(): submitit's signal handler runs on this thread and polls the same
-        # child.
+        # poll() instead of wait(), because submitit's signal handler runs on this thread and polls
+        # the same child.
         while child.poll() is None:
             time.sleep(0.1)
             self._look()
@@ -341,13 +424,21 @@ class TrialJob:
         return child.returncode
 
     def _hand_on(self, child: subprocess.Popen[bytes]) -> None:
-        """Hand the next list to the command, or close its input, at which it ends."""
+        """Pass the next question or list to the command, or close its input if the job has to end.
+
+        The command ends when its input is closed.
+        """
         if child.stdin is None or child.stdin.closed or time.monotonic() < self._next_list:
             return
         self._next_list = time.monotonic() + _LOOK_AT_TRIALS_S
-        trials = self._next_trials()
+        question = self._next_question()
+        trials = self._next_trials() if question is None else []
         with suppress(BrokenPipeError):  # the command has ended, which `_execute` sees
-            if trials is None:
+            if question is not None:
+                child.stdin.write(TrialCommand.question_line(question))
+                child.stdin.flush()
+            elif trials is None:
+                self._closing = True
                 child.stdin.close()
             elif trials:
                 child.stdin.write(TrialCommand.line(self._specs(trials)))
@@ -395,6 +486,10 @@ class TrialJob:
             return
         shortest = min(self.limits.start_seconds, self.limits.stall_seconds)
         self._next_look = moment + min(_LOOK_S, shortest / 10)
+        # A worker that waits for a list need not make progress, but it has to end when told to.
+        if not self._attempts.open and not self._closing:
+            self._watch = Watch(self.limits, moment)
+            return
         overrun = self._watch.look(self._sight.take(), moment)
         if overrun is not None:
             self._stop_child(self.grace_seconds * 0.7)
@@ -411,7 +506,7 @@ class TrialJob:
                 self._release(trial)
 
     def _finish_all(self, code: int | None, overrun: Overrun | None) -> None:
-        """Record what the end of the command means for the trials that have not ended before."""
+        """Record what the end of the command means for the trials that had not ended."""
         for trial in self._attempts.open:
             verdict = self._verdict(trial, code, overrun)
             completed = verdict.state is TrialState.COMPLETED
@@ -447,7 +542,7 @@ class TrialJob:
         return verdict
 
     def _counted_attempts(self, trial: JobTrial) -> list[Attempt]:
-        """The attempts that count against the trial's limits."""
+        """Return the attempts that count against the trial's limits."""
         return read_attempts(trial.directory)[trial.earlier_attempts :]
 
     def _began(self) -> bool:
@@ -461,12 +556,12 @@ class TrialJob:
     def _say(self, text: str) -> None:
         """Print to submitit's log of the job.
 
-        It is all that is left if the record does not reach the controller.
+        It is the only trace if the record does not reach the controller.
         """
         print(text, file=sys.stderr)
 
     def _job_id(self) -> str:
-        """The id under which the scheduler knows this job."""
+        """Return the id of this job in its scheduler."""
         array = os.environ.get("SLURM_ARRAY_JOB_ID")
         if array:
             return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
@@ -477,9 +572,9 @@ class TrialJob:
             self._child.send_signal(number)
 
     def _stop_child(self, patience: float) -> None:
-        """Send SIGTERM, so that the trial stores its samples, then SIGKILL.
+        """Send SIGTERM, so that the trial stores its samples.
 
-        SIGKILL follows if it does not end in ``patience`` seconds.
+        If it does not end within ``patience`` seconds, SIGKILL follows.
         """
         self._tell_child(signal.SIGTERM)
         self._wait_for_child(patience)
@@ -495,8 +590,13 @@ class TrialJob:
             child.kill()
 
 
+_TOO_LONG = Verdict(
+    TrialState.TIMEOUT, False, False, "it reached the time limit as often as max_timeouts allows"
+)
+
+
 class _LimitPassed(Exception):
-    """A limit of the job's own has passed; the child has been stopped."""
+    """A start or stall limit has passed, and the child has been stopped."""
 
     def __init__(self, overrun: Overrun) -> None:
         super().__init__(overrun.problem)
@@ -504,7 +604,7 @@ class _LimitPassed(Exception):
 
 
 def die_with_parent() -> None:
-    """In the child: end when the job process dies without having stopped it (prctl(2), Linux)."""
+    """Let the kernel send SIGTERM to the child if the job process dies (prctl(2))."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -522,7 +622,7 @@ def job_settings(request: JobRequest, profile: Profile) -> dict[str, Any]:
         "needs": request.needs,
         "cache": request.cache,
         "trials": request.trials,
-        "linger_seconds": profile.linger_seconds if request.stays else 0.0,
+        "linger_seconds": profile.stays_for if request.stays else 0.0,
         "limits": Limits(
             start_seconds=profile.start_minutes * 60,
             stall_seconds=profile.stall_minutes * 60,
@@ -532,5 +632,5 @@ def job_settings(request: JobRequest, profile: Profile) -> dict[str, Any]:
 
 
 def _node() -> str:
-    """This node, by the name that Slurm knows it under."""
+    """Return this node's name in Slurm."""
     return os.environ.get("SLURMD_NODENAME", socket.gethostname())

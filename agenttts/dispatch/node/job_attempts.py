@@ -3,7 +3,8 @@
 A job may have several trials. They begin together, and each has an attempt of its own
 (`agenttts.dispatch.attempts`), which ends when the trial ends, or with the job. The GPU-seconds of
 the job are divided equally among the trials that run at each moment. So the attempts of a job add
-up to what it used while trials ran. The time in which it waits for more is in no attempt.
+up to what it used while trials ran. The time in which it waits for more is in no attempt; the
+record of the job's start has it (`agenttts.dispatch.job_starts`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,15 @@ from pathlib import Path
 from agenttts.dispatch.attempts import Attempt, read_attempts, write_attempt
 from agenttts.dispatch.base import JobTrial
 from agenttts.dispatch.blame import Stop, Verdict
+from agenttts.dispatch.job_starts import (
+    JobStart,
+    next_number,
+    read_job_starts,
+    waited_since,
+    write_job_start,
+)
 from agenttts.dispatch.node.trial_log import LOG_FILE
-from agenttts.tables.schema import TrialState
+from agenttts.tables.schema import LOST_STATES, TrialState
 
 
 class JobAttempts:
@@ -31,6 +39,7 @@ class JobAttempts:
         gpus: Its GPUs.
         directory: Where its log is.
         say: Called with a line for each attempt that ends.
+        submitted: When the job was submitted (ISO 8601); None if that is not known.
     """
 
     def __init__(
@@ -40,6 +49,7 @@ class JobAttempts:
         gpus: int,
         directory: Path,
         say: Callable[[str], None],
+        submitted: str | None = None,
     ) -> None:
         self._job_id = job_id
         self._node = node
@@ -49,6 +59,17 @@ class JobAttempts:
         self._open: dict[JobTrial, Attempt] = {}
         self._used: dict[JobTrial, float] = {}
         self._counted_until = time.monotonic()
+        earlier, moment = read_job_starts(directory), now()
+        self._job = JobStart(
+            number=next_number(directory),
+            job_id=job_id,
+            node=node,
+            gpus=gpus,
+            waited_since=waited_since(earlier, job_id, submitted),
+            started=moment,
+            written=moment,
+        )
+        self._write_job()
         self.started: str | None = None
         self.states: list[TrialState] = []
 
@@ -79,6 +100,8 @@ class JobAttempts:
             self._open[trial] = attempt
             self._used[trial] = 0.0
             write_attempt(trial.directory, attempt)
+        self._job = replace(self._job, attempts=self._job.attempts + len(trials))
+        self._write_job()
 
     def finish(self, trial: JobTrial, verdict: Verdict, stopped: Stop | None = None) -> None:
         """Record how a trial's attempt ended, if it has not ended before."""
@@ -93,10 +116,15 @@ class JobAttempts:
             retry=verdict.retry,
             node_fault=verdict.exclude_node,
             stopped=stopped,
-            gpu_seconds=round(self._used[trial], 3),
+            gpu_seconds=round(self._used[trial] * self._gpus, 3),
+            job_seconds=round(self._used[trial], 3),
         )
         write_attempt(trial.directory, attempt)
-        del self._open[trial]
+        if verdict.state in LOST_STATES:
+            lost = self._job.lost_seconds + self._used[trial]
+            self._job = replace(self._job, lost_seconds=lost)
+        del self._open[trial], self._used[trial]
+        self._write_job()
         self.states.append(verdict.state)
         self._say(f"{trial.directory.name}: {verdict.state}: {verdict.explanation}")
 
@@ -105,17 +133,39 @@ class JobAttempts:
         for trial in self.open:
             self.finish(trial, verdict, stopped)
 
+    def close(self) -> None:
+        """Record that the job ends; may be called twice."""
+        self._count()
+        self._job = replace(self._job, finished=now())
+        self._write_job()
+
     def outcome(self) -> str:
         """Return one word for the job: the first state other than COMPLETED, if there is one."""
         others = [state for state in self.states if state is not TrialState.COMPLETED]
         return (others[0] if others else TrialState.COMPLETED).value
 
     def _count(self) -> None:
-        """Divide the GPU-seconds since the last call among the open attempts."""
+        """Divide the seconds since the last call among the open attempts."""
         moment = time.monotonic()
         passed, self._counted_until = moment - self._counted_until, moment
         for trial in self._open:
-            self._used[trial] += passed * self._gpus / len(self._open)
+            self._used[trial] += passed / len(self._open)
+        if self._open:
+            self._job = replace(self._job, busy_seconds=self._job.busy_seconds + passed)
+        elif self._job.attempts:
+            self._job = replace(self._job, idle_seconds=self._job.idle_seconds + passed)
+
+    def _write_job(self) -> None:
+        """Write the record of this start; the job goes on without it."""
+        self._job = replace(
+            self._job, written=now(), open=len(self._open), open_seconds=sum(self._used.values())
+        )
+        parts = ("busy_seconds", "idle_seconds", "lost_seconds", "open_seconds")
+        rounded = {name: round(getattr(self._job, name), 3) for name in parts}
+        try:
+            write_job_start(self._directory, replace(self._job, **rounded))
+        except OSError as error:
+            self._say(f"{self._directory.name}: what the job used is not recorded: {error}")
 
     def _log_seen_from(self, directory: Path) -> str:
         """Return the log's path from a trial's directory; '' if it is the trial's own log.

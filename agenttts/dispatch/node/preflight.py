@@ -55,8 +55,8 @@ def node_problem(
         env: The job's environment (CUDA_VISIBLE_DEVICES).
         scratch_bytes: Free space that is needed in ``scratch``.
         deadline: Seconds after which a check without an answer is abandoned. Files that were not
-            reached by then are a problem. `nvidia-smi` may take as long to wake a driver, so no
-            answer from it is no problem.
+            reached by then are a problem. A missing answer of `nvidia-smi` is not, because it may
+            take as long to wake a driver.
     """
     files: list[str | None] = []
     devices: list[str | None] = []

@@ -40,8 +40,8 @@ class TrialSight:
             phase=read_phase(self._directory),
             log_bytes=log_size(self._directory / LOG_FILE),
             store_changed_ns=self._store.changed_ns() if self._store else 0,
-            # A hang in the GPUs' communication keeps a processor busy, so this is no sign of
-            # progress there.
+            # On GPUs, processor time does not show progress: a hang in their communication keeps a
+            # processor busy.
             cpu_seconds=None if self._on_gpu else cpu_seconds(self._pid),
         )
 

@@ -1,7 +1,7 @@
-"""A trial's lock: who holds it, whether the holder still can, and for how long a job waits.
+"""The lock of a trial: its holder, and how long a job waits for it.
 
-An NFS server keeps the locks of a client that has crashed until that client is back: such a lock
-says nothing of a job.
+An NFS server keeps the locks of a client that has crashed until that client is back. Such a lock
+does not show that its job runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TEXT = re.compile(r"(Slurm job|process) (\S+) on (\S+) since (\S+)")
 
 @dataclass(frozen=True)
 class LockHolder:
-    """A job that holds a lock, or did when its host was last there.
+    """A job that holds a lock, or held it when its host crashed.
 
     Args:
         job: Its id.
@@ -49,16 +49,16 @@ class LockHolder:
 
 
 class LockHeld(Exception):
-    """Another job holds the trial's lock, and went on holding it for as long as a wait may take."""
+    """Another job has held the trial's lock for longer than a job may wait."""
 
 
 @contextmanager
 def trial_lock(directory: Path, me: LockHolder, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a trial's lock: two jobs never run one trial at once, whatever submitted them.
+    """Hold a trial's lock, so that two jobs do not run one trial at the same time.
 
-    A job that finds it taken waits: if the other job is lost, this one goes on from its samples.
-    The lock of a job that Slurm knows to have ended is its dead host's, and is taken from it. On a
-    file system without locks the queue alone keeps jobs apart.
+    If another job holds the lock, this job waits. If the other job is lost, this job continues from
+    its samples. If Slurm knows that the other job has ended, its host has crashed, and this job
+    takes the lock over. On a file system without locks, only the queue keeps jobs apart.
 
     Args:
         directory: The trial's directory.
@@ -66,7 +66,7 @@ def trial_lock(directory: Path, me: LockHolder, say: Callable[[str], None]) -> I
         say: Called with a line for each thing that happens.
 
     Raises:
-        LockHeld: another job has held the lock for too long. This job holds GPUs.
+        LockHeld: Another job has held the lock for too long; a job that waits holds GPUs.
     """
     path = directory / LOCK_FILE
     with locked(path, is_lost=_Wait(path, me, say).is_lost) as stream:
@@ -87,7 +87,11 @@ class _Wait:
         self._next_question = 0.0
 
     def is_lost(self, text: str) -> bool:
-        """Whether the holder that a lock names is lost; raises `LockHeld` after the patience."""
+        """Return whether the holder is lost.
+
+        Raises:
+            LockHeld: The wait has taken too long.
+        """
         now = time.monotonic()
         holder = read_holder(text)
         who = holder or "another job"
@@ -112,7 +116,7 @@ class _Wait:
 
 
 def read_holder(text: str) -> LockHolder | None:
-    """Inverse of `str`; None for what an older version, or nobody, wrote."""
+    """Inverse of `str`; None for an empty file, or one of an older version."""
     found = _TEXT.fullmatch(text.strip())
     return LockHolder(found[2], found[3], found[4], found[1] == "Slurm job") if found else None
 
@@ -122,10 +126,10 @@ def why_lost(
     me: LockHolder,
     states: Callable[[Iterable[str]], Mapping[str, JobStatus]],
 ) -> str | None:
-    """Why a holder cannot be at work any more; None while it may be.
+    """Return why a holder cannot be running any more; None if it may be.
 
     Args:
-        holder: What the lock says; None where it says nothing.
+        holder: The holder that the lock names; None if it names none.
         me: The job that wants the lock.
         states: Asks the queue (`agenttts.dispatch.slurm.queue.job_states`).
     """
@@ -142,5 +146,8 @@ def why_lost(
 
 
 def has_patience(holder: LockHolder | None, me: LockHolder) -> bool:
-    """Whether a wait costs nothing: both are processes of one host, where locks end with them."""
+    """Return whether waiting for the lock costs nothing.
+
+    This is so if both jobs are processes of one host, because their locks end with them.
+    """
     return not me.slurm and (holder is None or (not holder.slurm and holder.host == me.host))

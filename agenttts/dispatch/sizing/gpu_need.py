@@ -26,9 +26,9 @@ CONTEXTS = 32
 With fewer contexts its batches are too small to use a GPU: a 32B model in bfloat16 on one card of
 80 GB holds about 7 contexts of 2,200 tokens.
 """
-# vLLM's share of a GPU (gpu_memory_utilization) if the model's options do not give it, and what it
-# needs besides weights and KV cache: activations, CUDA graphs, the runtime itself.
+# vLLM's share of a GPU's memory if the model's options do not give gpu_memory_utilization.
 _UTILISATION = 0.9
+# Memory for activations, CUDA graphs and vLLM itself, besides weights and KV cache.
 _OVERHEAD_BYTES = 3e9
 # KV cache of all contexts, and length of a context, for a model whose config gives neither.
 _UNKNOWN_CACHE_BYTES = 2e9
@@ -195,9 +195,9 @@ class _Memory:
         return self._short_bytes(count) <= 0
 
     def nearly_starts(self, count: int) -> bool:
-        """Return whether vLLM starts if it needs only weights and KV cache.
+        """Return whether vLLM may start even if `starts` is false.
 
-        It may then start, because `_OVERHEAD_BYTES` is only an estimate.
+        This is so if weights and KV cache fit without `_OVERHEAD_BYTES`, which is an estimate.
         """
         return self._short_bytes(count) <= _OVERHEAD_BYTES
 
@@ -219,7 +219,7 @@ class _Memory:
 def _fewest(name: str, memory: _Memory, gpus_per_node: int, gpu_memory_gb: float) -> GpuNeed:
     """Return the fewest GPUs that hold the model and `CONTEXTS` contexts.
 
-    If no number of GPUs on one node does, return the number that holds the most contexts.
+    If one node has too few GPUs for these, return the number of GPUs that holds the most contexts.
 
     Raises:
         Unavailable: One node does not hold the weights and one context.
@@ -329,7 +329,7 @@ def _held(memory: _Memory, count: int) -> str:
 
 
 def _as_asked(asked: int, gpus: int | None, options: Mapping[str, Any], memory: _Memory) -> GpuNeed:
-    """Return the number of GPUs that the spec gives, with what it holds."""
+    """Return the need of a model whose number of GPUs the spec gives."""
     text = _as_said(asked, gpus, options)
     if asked == 0:
         return GpuNeed(0, text)

@@ -52,6 +52,7 @@ class ModelFacts:
     Attributes:
         weight_bytes: Bytes of the weights.
         weights_from: What the bytes were worked out from, in words.
+        from_files: Whether that was the model's files.
         cache: The KV cache; None if the config does not tell.
         cache_copied: Whether every GPU of an engine holds the whole cache (latent attention).
         heads: Attention heads.
@@ -66,6 +67,7 @@ class ModelFacts:
 
     weight_bytes: float
     weights_from: str
+    from_files: bool
     cache: CacheSize | None
     cache_copied: bool
     heads: int
@@ -117,6 +119,7 @@ def model_facts(
     return ModelFacts(
         weight_bytes=weights,
         weights_from=source,
+        from_files=found is not None,
         cache=cache_size(config, options),
         cache_copied=bool(integer(config, "kv_lora_rank")),
         heads=integer(config, "num_attention_heads"),

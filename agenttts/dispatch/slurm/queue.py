@@ -47,8 +47,8 @@ _ENDS = {
 # States of held jobs, which run when somebody releases them (squeue(1)).
 HELD = frozenset({"SPECIAL_EXIT", "REQUEUE_HOLD", "RESV_DEL_HOLD"})
 _TIMEOUT_S = 60
-# A job that was submitted longer ago than this and is not in squeue has ended, even if sacct says
-# that it waits or runs: slurmctld knows every such job, slurmdbd may not have been told its end.
+# A job that was submitted longer ago than this has ended if squeue does not list it. sacct may then
+# still say that it waits or runs, because slurmdbd may not have been told of its end.
 _SHOWS_WITHIN = timedelta(minutes=5)
 # Job ids in one command line.
 _JOBS_AN_UPDATE = 200
@@ -84,7 +84,7 @@ def job_states(job_ids: Iterable[str]) -> dict[str, JobStatus]:
 def job_rows(job_ids: Iterable[str]) -> dict[str, QueueRow | None]:
     """Return the row of each job from squeue, else from sacct.
 
-    A job that neither knows has None.
+    The row is None if neither knows the job.
 
     Raises:
         QueueUnavailable: An answer was cut off, and a job that was not found may have been in the
@@ -183,7 +183,7 @@ def _new(row: QueueRow) -> bool:
 
 
 def is_stuck(row: QueueRow) -> bool:
-    """Return whether a job waits for something that will not come by itself."""
+    """Return whether a job's reason to wait will not pass by itself."""
     never = waiting_for(row.reason).waiting is Waiting.NEVER
     return row.state in HELD or (row.state == "PENDING" and never)
 
@@ -260,12 +260,12 @@ def lives(row: QueueRow) -> bool:
 
 
 def live_jobs() -> list[str]:
-    """Return the user's jobs that wait or run; elements of arrays are listed singly."""
+    """Return the user's jobs that wait or run, with each element of an array."""
     return [job for job, row in _squeue().rows.items() if not status(row.state, "").ended]
 
 
 def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
-    """Cancel jobs with scancel. A job that has ended in the meantime is no error."""
+    """Cancel jobs with scancel. A job that has ended in the meantime does not raise an error."""
     command = ["scancel", *options, *job_ids]
     _check_present(command)
     answer = _ask(command)
@@ -286,7 +286,7 @@ def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
 def set_name_and_comment(job_id: str, *, name: str = "", comment: str) -> bool:
     """Give a job a comment, and a name if one is given.
 
-    A job that has ended already is not changed, and this is no failure.
+    A job that has ended already is not changed. This does not count as a failure.
 
     Returns:
         Whether Slurm makes such changes for now.

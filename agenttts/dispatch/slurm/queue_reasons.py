@@ -12,10 +12,11 @@ from enum import StrEnum
 
 
 class Waiting(StrEnum):
-    """What a reason to wait says.
+    """Whether a reason to wait passes.
 
-    ``OURS``: the project asked for it. ``WAIT``: it passes by itself, or by what others do.
-    ``NEVER``: the job starts only when somebody does something about it.
+    - ``OURS``: this project caused it, and it passes.
+    - ``WAIT``: it passes without help.
+    - ``NEVER``: the job starts only if somebody removes the reason.
     """
 
     OURS = "ours"
@@ -233,8 +234,8 @@ _TABLE: dict[str, Reason] = {
         Waiting.NEVER, "it could not be launched", "'scontrol release JOB' starts it again"
     ),
 }
-# Families of limits; the first that fits counts. Waiting does not help against a limit on one job
-# (Per Job, Per Node, Min). It helps against a limit on all jobs together.
+# Families of limits; the first pattern that matches is used. Waiting does not help against a limit
+# on one job (Per Job, Per Node, Min). It helps against a limit on all jobs together.
 _FAMILIES: list[tuple[re.Pattern[str], Reason]] = [
     (re.compile(pattern), reason)
     for pattern, reason in [
@@ -263,8 +264,8 @@ _FAMILIES: list[tuple[re.Pattern[str], Reason]] = [
             Reason(
                 Waiting.WAIT,
                 "the jobs of your account have reached their limit",
-                "it starts when other jobs of these have ended, unless it is above the limit "
-                f"by itself ({_LIMITS})",
+                "it starts when other jobs that count against the limit have ended; a request that "
+                f"is above the limit itself never starts ({_LIMITS})",
             ),
         ),
         (
@@ -292,8 +293,8 @@ _FAMILIES: list[tuple[re.Pattern[str], Reason]] = [
             Reason(
                 Waiting.WAIT,
                 "you, your account or the QOS have reached a limit",
-                "it starts when other jobs of these have ended, unless it is above the limit "
-                f"by itself ({_LIMITS})",
+                "it starts when other jobs that count against the limit have ended; a request that "
+                f"is above the limit itself never starts ({_LIMITS})",
             ),
         ),
     ]
@@ -302,8 +303,8 @@ _ALLOWED = (
     "('scontrol show partition' lists what each partition allows; "
     "'sacctmgr show assoc user=$USER' lists your accounts and QOS)"
 )
-# Texts that Slurm and sites write in place of a code (slurmctld's state_desc); the first that fits
-# counts.
+# Texts that Slurm and sites write in place of a code (slurmctld's state_desc); the first pattern
+# that matches is used.
 _PHRASES: list[tuple[re.Pattern[str], Reason]] = [
     (re.compile(pattern), reason)
     for pattern, reason in [
@@ -351,7 +352,7 @@ _PHRASES: list[tuple[re.Pattern[str], Reason]] = [
         ),
     ]
 ]
-# Why a job ended, where this says more than its state.
+# Why a job ended; empty if the reason says no more than the state.
 _ENDS: dict[str, str] = {
     "None": "",
     "NonZeroExitCode": "",
@@ -373,8 +374,8 @@ _ENDS: dict[str, str] = {
 def waiting_for(code: str) -> Reason:
     """Return what a pending job's reason says.
 
-    An unknown reason counts as one that passes, unless it says that the job is held or asks for
-    what it may not have.
+    An unknown reason counts as one that passes, unless its text says that the job is held or that
+    its request is not allowed.
     """
     return _known(code) or Reason(Waiting.WAIT, "")
 
@@ -386,7 +387,7 @@ def wait_sentence(code: str, job_id: str) -> str:
 
 
 def end_sentence(code: str, job_id: str) -> str:
-    """Return why a job ended as a sentence; '' if its state says as much."""
+    """Return why a job ended as a sentence; '' if its state says the same."""
     if code in _ENDS:
         return _ENDS[code]
     if _known(code) is not None:

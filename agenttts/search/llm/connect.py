@@ -29,6 +29,7 @@ def connect(
     thinking: Thinking | None = COMMON_THINKING,
     extra: Mapping[str, Any] | None = None,
     shared_keys: Collection[str] = (),
+    wrap: Callable[[LLM], LLM] = lambda server: server,
 ) -> LLMSession | None:
     """Return the session with the model of a section; None for ``agent: none``.
 
@@ -43,6 +44,7 @@ def connect(
         thinking: The markers around the model's thinking.
         extra: Further fields of the requests to a model that the run serves itself.
         shared_keys: Variables with keys that trials need too.
+        wrap: Returns what is asked in place of the server of a model that the run serves itself.
     """
     if section == "none":
         return None
@@ -73,6 +75,7 @@ def connect(
             direct=not fixed,
             extra=section.extra if isinstance(section, EndpointAgent) else extra,
         )
+        llm = llm if fixed else wrap(llm)
     caller = Caller(llm, transcript, policy, thinking=thinking)
     return LLMSession(caller, task_description, section.bad_replies)
 

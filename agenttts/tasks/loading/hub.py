@@ -53,7 +53,8 @@ def hub_id(data: str) -> HubId | None:
     if match is None:
         if marked:
             raise UserError(
-                f"'{data}' is no data set id; valid: hf:NAME[:CONFIG][@REVISION]", at=("data",)
+                f"'{data}' is not a valid data set id; valid: hf:NAME[:CONFIG][@REVISION]",
+                at=("data",),
             )
         return None
     found = HubId(match["name"], match["config"], match["revision"])

@@ -53,13 +53,16 @@ def read_source(
     if hub is not None:
         if records_key:
             raise UserError(
-                f"'{data}' is a hub data set, not a JSON document; leave it out",
+                f"the data '{data}' are a hub data set, not a JSON document; remove records_key",
                 at=("options", "records_key"),
             )
         return read_hub(hub, hub_split if split in SPLITS else split)
     check_split(split)
     if hub_split:
-        raise UserError(f"'{data}' is no hub data set; leave it out", at=("options", "hub_split"))
+        raise UserError(
+            f"the data '{data}' are not a hub data set; remove hub_split",
+            at=("options", "hub_split"),
+        )
     found = read_file(data_file(data, built_in), fields=fields, key=records_key)
     if data.startswith(BUILT_IN_PREFIX):
         return dataclasses.replace(found, source=data)

@@ -15,6 +15,7 @@ import submitit
 
 from agenttts.dispatch.apptainer import PASSED_VARIABLES
 from agenttts.dispatch.attempts import read_attempts
+from agenttts.dispatch.job_starts import JOB_STARTS, read_job_starts
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.node.limits import Limits
 from agenttts.dispatch.node.trial_log import LOG_FILE
@@ -56,6 +57,28 @@ def test_a_trial_that_leaves_a_result_is_completed(tmp_path):
     assert (attempt.number, attempt.state, attempt.error) == (1, "COMPLETED", None)
     assert attempt.node
     assert 0 < attempt.seconds < 60
+
+
+def test_a_start_of_a_job_is_recorded(tmp_path):
+    job(tmp_path, *SUCCEED, gpus=0)()
+    [attempt] = read_attempts(tmp_path)
+    [start] = read_job_starts(tmp_path)
+    assert (start.number, start.gpus, start.node, start.attempts) == (1, 0, attempt.node, 1)
+    assert start.waited_since <= start.started <= attempt.started
+    assert start.finished >= attempt.finished
+    assert attempt.job_seconds == start.busy_seconds == pytest.approx(attempt.seconds, abs=0.1)
+    assert (start.lost_seconds, start.open, start.open_seconds) == (0, 0, 0)
+
+
+def test_a_failure_of_the_cluster_is_lost_time(tmp_path):
+    assert shell(tmp_path, "sleep 0.3; exit 7")() == TrialState.INFRA_FAILED
+    [start] = read_job_starts(tmp_path)
+    assert start.lost_seconds == start.busy_seconds >= 0.3
+
+
+def test_a_job_runs_although_its_start_cannot_be_recorded(tmp_path):
+    (tmp_path / JOB_STARTS).write_text("a file")
+    assert job(tmp_path, *SUCCEED)() == TrialState.COMPLETED
 
 
 def test_a_job_passes_variables_into_its_container_by_name(tmp_path, monkeypatch):
@@ -215,13 +238,12 @@ def states(directory: Path) -> list[str | None]:
 
 def signal_every_attempt(one: submitit.Job[str], trial: Path, times: int) -> None:
     """Send SIGUSR2 to so many attempts, one after the other, and wait until the job is done."""
-    for _ in range(times):
+    for number in range(times):
         task, _ = running(one, trial)
         (trial / "pid").unlink()
         os.kill(task, signal.SIGUSR2)
-        until(lambda: states(trial)[-1:] != [None])
-        if len(states(trial)) < times:
-            running(one, trial)
+        # Of this attempt: the next one may have begun.
+        until(lambda number=number: states(trial)[number] is not None)
     until(one.done)
 
 
@@ -236,6 +258,11 @@ def test_a_preempted_job_stores_is_requeued_and_goes_on(tmp_path, submitted):
     assert (trial / "stored").read_text() == "stored\n"
     assert states(trial) == ["PREEMPTED", None]
     assert not one.done()
+    first, second = read_job_starts(trial)
+    assert first.lost_seconds == first.busy_seconds > 0
+    assert (first.open, first.open_seconds) == (0, 0)
+    assert second.waited_since == first.finished, "it waited for a node again"
+    assert (second.finished, second.open) == (None, 1), "it runs"
 
 
 @pytest.mark.parametrize("allowed", [0, 1])
@@ -338,9 +365,10 @@ def test_a_job_gives_up_after_so_many_preemptions(tmp_path, submitted, allowed):
 
 def test_a_job_that_an_older_version_pickled_still_runs(tmp_path):
     old = job(tmp_path, *SUCCEED)
-    for name in ("needs", "limits", "trials"):
+    for name in ("needs", "limits", "trials", "submitted"):
         del old.__dict__[name]
     assert pickle.loads(pickle.dumps(old))() == TrialState.COMPLETED
+    assert read_job_starts(tmp_path)[0].waited_since is None
 
 
 @pytest.mark.parametrize("requeue", [True, False])

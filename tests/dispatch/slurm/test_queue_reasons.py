@@ -25,7 +25,7 @@ from agenttts.dispatch.slurm.queue_reasons import Waiting, end_sentence, wait_se
         ("ReqNodeNotAvail, UnavailableNodes:n[1-3]", "wait", "sinfo -R"),
         ("(ReqNodeNotAvail, May be reserved for other job)", "wait", "reserved"),
         ("Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions", "wait", "sinfo -R"),
-        ("QOSMaxGRESPerUser", "wait", "when other jobs of these have ended"),
+        ("QOSMaxGRESPerUser", "wait", "when other jobs that count against the limit have ended"),
         ("QOSMaxJobsPerUserLimit", "wait", "sacctmgr show qos"),
         ("AssocGrpGRES", "wait", "have reached a limit"),
         ("AssocGrpCpuLimit", "wait", "have reached a limit"),

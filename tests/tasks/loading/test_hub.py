@@ -46,7 +46,7 @@ def test_a_path_beside_a_directory_that_exists_is_no_hub_id(tmp_path, monkeypatc
     (tmp_path / "data").mkdir()
     assert hub_id("data/twowiki") is None
     assert hub_id("hf:data/twowiki") == HubId("data/twowiki")
-    with pytest.raises(UserError, match="is no data set id; valid: hf:NAME"):
+    with pytest.raises(UserError, match="is not a valid data set id; valid: hf:NAME"):
         hub_id("hf:a:b:c@")
 
 

@@ -48,7 +48,7 @@ def test_unknown_splits_and_names(tmp_path):
         read_data("d.json", {}, split="serach")
     with pytest.raises(UserError, match="no built-in data set 'towhop'.*did you mean 'twohop'"):
         read_data("builtin:towhop", {"twohop": tmp_path})
-    with pytest.raises(UserError, match="hub_split.*no hub data set"):
+    with pytest.raises(UserError, match="hub_split.*not a hub data set"):
         read_data("builtin:twohop", {"twohop": tmp_path}, hub_split="train")
 
 

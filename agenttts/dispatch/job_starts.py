@@ -1,0 +1,123 @@
+"""What each start of a job used of its node: ``job_starts/NN.json`` in the job's directory.
+
+The job on the node writes a record when it starts, when attempts begin or end, and when it ends. A
+record without an end is of a job that runs, or that was killed. What its program did inside is in
+`agenttts.trial.usage`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from agenttts.files.atomic import atomic_write_json
+from agenttts.files.documents import parse_json, typed
+
+log = logging.getLogger(__name__)
+
+JOB_STARTS = "job_starts"
+"""The folder of the records."""
+
+
+@dataclass(frozen=True)
+class JobStart:
+    """One start of a job.
+
+    Times are ISO-8601 UTC. Wall seconds up to ``written`` are in one of three parts: with attempts
+    (``busy_seconds``), idle, and the rest, before the first attempt.
+
+    Attributes:
+        number: Counts the starts in the directory, from 1.
+        job_id: The id under which the scheduler knows the job.
+        node: Its node.
+        gpus: Its GPUs.
+        waited_since: When it was submitted; after a requeue, when the start before ended as far as
+            that is known. None if it is not known.
+        started: When it started on the node.
+        written: When the record was written.
+        finished: When it ended; None while it runs, and if it was killed.
+        attempts: Number of attempts that began.
+        busy_seconds: Wall seconds with an attempt that had not ended.
+        idle_seconds: Wall seconds without one, after the first had begun.
+        lost_seconds: The part of ``busy_seconds`` of attempts that ended by preemption or a failure
+            of the node or the cluster.
+        open: Number of attempts that have not ended.
+        open_seconds: Their part of ``busy_seconds``.
+    """
+
+    number: int
+    job_id: str
+    node: str
+    gpus: int
+    waited_since: str | None
+    started: str
+    written: str
+    finished: str | None = None
+    attempts: int = 0
+    busy_seconds: float = 0.0
+    idle_seconds: float = 0.0
+    lost_seconds: float = 0.0
+    open: int = 0
+    open_seconds: float = 0.0
+
+
+def read_job_starts(directory: Path) -> list[JobStart]:
+    """Return the starts of a job's directory, oldest first.
+
+    Records that are absent or cannot be read are left out. Fields of a newer version are ignored.
+    """
+    found = []
+    for path in sorted((directory / JOB_STARTS).glob("[!.]*.json"), key=_number):
+        try:
+            start = typed(JobStart, parse_json(path.read_bytes()))
+            _check(start)
+        except (OSError, ValueError) as error:
+            log.warning("%s cannot be read and is left out (%s)", path, error)
+            continue
+        found.append(start)
+    return found
+
+
+def next_number(directory: Path) -> int:
+    """Return the number of the next start in a job's directory."""
+    paths = (directory / JOB_STARTS).glob("[!.]*.json")
+    return max((_number(path) for path in paths), default=0) + 1
+
+
+def waited_since(earlier: Sequence[JobStart], job_id: str, submitted: str | None) -> str | None:
+    """Return since when a job that starts now had waited.
+
+    Args:
+        earlier: The earlier starts in its directory.
+        job_id: The job.
+        submitted: When it was submitted, if that is known.
+    """
+    if earlier and earlier[-1].job_id == job_id:  # a requeue
+        return earlier[-1].finished or earlier[-1].written
+    return submitted
+
+
+def write_job_start(directory: Path, start: JobStart) -> None:
+    """Write or complete a record.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    folder = directory / JOB_STARTS
+    folder.mkdir(exist_ok=True)
+    atomic_write_json(folder / f"{start.number:02}.json", asdict(start))
+
+
+def _check(start: JobStart) -> None:
+    """Raise `ValueError` for moments that cannot be used."""
+    for moment in (start.waited_since, start.started, start.written, start.finished):
+        if moment is not None and datetime.fromisoformat(moment).tzinfo is None:
+            raise ValueError(f"'{moment}' has no time zone")
+
+
+def _number(path: Path) -> int:
+    """Return the number in a record's file name; 0 if the name is not a number."""
+    return int(path.stem) if path.stem.isdecimal() else 0

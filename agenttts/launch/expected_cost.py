@@ -1,0 +1,57 @@
+"""What the run of a plan is expected to cost."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from agenttts import search
+from agenttts.launch.plan import Plan
+from agenttts.loop.cost_basis import CostBasis
+from agenttts.loop.forecast import Phase, forecast
+from agenttts.search.feasible import FeasibleSet
+from agenttts.space import Allocation
+from agenttts.tables.forecast import Forecast
+
+
+def expected_cost(plan: Plan) -> Forecast | None:
+    """Return the forecast of a plan's run; None if the number of examples is not known here.
+
+    Its trials are those of the search, of the comparison of the best allocations, and of the final
+    test.
+    """
+    experiment, spec, examples = plan.experiment, plan.experiment.spec, plan.examples
+    searched = len(examples.searched) or spec.task.examples
+    if not searched:
+        return None
+    searcher = search.create_for(spec)
+    sizes = [searcher.initial_batch, *[spec.search.batch_size] * spec.search.iterations]
+    drawn = FeasibleSet(experiment.space).draw_many(
+        sum(sizes), set(), lambda position: random.Random(f"forecast/{spec.search.seed}/{position}")
+    )
+    phases = _parts(drawn, sizes, searched)
+    if examples.finalists is not None and spec.search.finalists is not None:
+        top = drawn[: spec.search.finalists.top]
+        phases.append(Phase(top, len(examples.finalists), "finalists"))
+    if examples.test is not None and spec.search.test_split is not None:
+        top = drawn[: spec.search.test_split.top]
+        phases.append(Phase(top, len(examples.test), "test"))
+    basis = CostBasis.of(
+        spec,
+        experiment.profile,
+        experiment.scheduler,
+        plan.sizes,
+        compiled=experiment.container is not None,
+    )
+    return forecast(basis, phases)
+
+
+def _parts(drawn: Sequence[Allocation], sizes: Sequence[int], examples: int) -> list[Phase]:
+    """Return the iterations; the space may have fewer allocations than they would have."""
+    phases, at = [], 0
+    for size in sizes:
+        taken = drawn[at : at + size]
+        at += size
+        if taken:
+            phases.append(Phase(taken, examples))
+    return phases

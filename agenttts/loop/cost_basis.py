@@ -1,0 +1,152 @@
+"""What the estimates of a search's cost start from: models, stages and profile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from agenttts.dispatch.base import Scheduler
+from agenttts.dispatch.profile import Profile
+from agenttts.dispatch.sizing.model_size import ModelSize
+from agenttts.loop.estimates import (
+    CPU,
+    GPUS,
+    LOCAL_READ_RATE,
+    SHARED_READ_RATE,
+    UNKNOWN_GPU,
+    DrawRecord,
+    Estimates,
+    Gpu,
+    StartRecord,
+    find_gpu,
+)
+from agenttts.loop.worker_lists import ResourceClass
+from agenttts.space import Allocation
+from agenttts.spec import JobSpec
+
+QUEUE_SECONDS = 120.0
+"""Wait in the queue of a cluster, assumed before the first job of the run has started."""
+_BOOT_SECONDS: Mapping[bool, float] = {True: 12.0, False: 3.0}
+"""Seconds from a job's start to its first engine start, in containers and without (measured on
+Slurm with a directory image, 2026-11)."""
+_NODE_GB_PER_GPU = 32.0
+"""Memory of a job for each GPU, assumed where the profile does not say."""
+_OTHER_GB = 8.0
+"""Memory of a job that engines which wait cannot have: the program, and the engine that works."""
+
+
+@dataclass(frozen=True)
+class CostBasis:
+    """What the estimates of a search's cost start from.
+
+    Args:
+        profile: The profile.
+        sizes: The models' sizes, by name.
+        tokens: By stage, tokens of a prompt and of a sample.
+        compiled: Whether compiled code is kept between jobs.
+        queued: Whether jobs wait in the queue of a cluster.
+        boot_seconds: Seconds from a job's start to its first engine start.
+    """
+
+    profile: Profile
+    sizes: Mapping[str, ModelSize]
+    tokens: Mapping[str, tuple[float, float]]
+    compiled: bool
+    queued: bool
+    boot_seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        spec: JobSpec,
+        profile: Profile,
+        scheduler: Scheduler,
+        sizes: Mapping[str, ModelSize],
+        *,
+        compiled: bool,
+    ) -> CostBasis:
+        """Return the basis of a spec's search under a profile, on its scheduler."""
+        tokens = {
+            name: (float(stage.prompt_tokens), float(stage.decode_tokens))
+            for name, stage in spec.stages.items()
+        }
+        boot = 0.0 if scheduler.runs_in_this_process else _BOOT_SECONDS[profile.in_containers]
+        return cls(profile, sizes, tokens, compiled, scheduler.has_nodes, boot)
+
+    def estimates(
+        self,
+        starts: Sequence[StartRecord] = (),
+        draws: Sequence[DrawRecord] = (),
+        *,
+        read_rate: float | None = None,
+    ) -> Estimates:
+        """Return the estimates, corrected by records.
+
+        Args:
+            starts: Engine starts so far.
+            draws: Draws so far.
+            read_rate: Bytes of weights read in a second; None: of a shared file system on a
+                cluster, else of a local disk.
+        """
+        if read_rate is None:
+            read_rate = SHARED_READ_RATE if self.queued else LOCAL_READ_RATE
+        return Estimates(
+            self.sizes,
+            self.gpu,
+            read_rate=read_rate,
+            compiled=self.compiled,
+            starts=starts,
+            draws=draws,
+        )
+
+    def gpus(self, allocation: Allocation) -> int:
+        """Return the GPUs of a job of an allocation: those of its largest model."""
+        return max(self.sizes[choice.model].gpus for choice in allocation.choices)
+
+    def classes(self, most: int, queue_seconds: float) -> list[ResourceClass]:
+        """Return the workers that may be started, ``most`` in all."""
+        return [
+            ResourceClass(
+                f"{gpus} GPUs",
+                gpus,
+                most,
+                queue_seconds=queue_seconds,
+                start_seconds=self.boot_seconds,
+                time_limit=self.time_limit,
+                sleep_gb=self.sleep_gb(gpus),
+            )
+            for gpus in sorted({size.gpus for size in self.sizes.values()})
+        ]
+
+    @property
+    def time_limit(self) -> float:
+        """Seconds that a job may use: its time limit without the grace before its end."""
+        return self.profile.trial_seconds
+
+    def sleep_gb(self, gpus: int) -> float:
+        """Return the memory, in GB, that a job has for engines beside the one that works."""
+        asked = self.profile.trial.memory_for(gpus)
+        if asked is not None:
+            memory = asked[1] / 1e9
+        elif self.queued:
+            memory = _NODE_GB_PER_GPU * max(gpus, 1)
+        else:
+            memory = psutil.virtual_memory().total / 1e9 / self.profile.max_running
+        return max(0.0, memory - _OTHER_GB)
+
+    @property
+    def gpu_name(self) -> str | None:
+        """The kind of GPU that the profile names; None if it names none that is known."""
+        trial = self.profile.trial
+        names: Iterable[str | None] = (trial.gpu_type, trial.constraint, trial.partition)
+        found = next((gpu for name in names if name and (gpu := find_gpu(name))), None)
+        return next((name for name, gpu in GPUS.items() if gpu is found), None)
+
+    @property
+    def gpu(self) -> Gpu:
+        """The kind of GPU that jobs get; assumed if the profile does not name one."""
+        if self.profile.gpus_per_node == 0:
+            return CPU
+        return GPUS[self.gpu_name] if self.gpu_name else UNKNOWN_GPU

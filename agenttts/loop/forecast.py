@@ -1,0 +1,263 @@
+"""What a search will cost: the assignment rule, applied to a search that is not run.
+
+Pure functions. The allocations are drawn at random from the space; the searcher's own are not
+known. Each figure is a range between favourable and unfavourable assumptions.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from agenttts.loop.assignment import Policy, TrialList, Worker, assign
+from agenttts.loop.cost_basis import QUEUE_SECONDS, CostBasis
+from agenttts.loop.estimates import (
+    LOCAL_READ_RATE,
+    SHARED_READ_RATE,
+    stored_samples,
+    trial_work,
+)
+from agenttts.loop.idling import worth_keeping
+from agenttts.loop.list_cost import ModelCost, TrialWork, plan_engines, work_seconds
+from agenttts.space import Allocation
+from agenttts.tables.forecast import Forecast, Span
+
+_SLOWER_STARTS = 1.5
+_SLOWER_DRAWS = 2.0
+"""How many times longer than estimated engine starts and draws may take; estimates from sizes alone
+are wrong by up to a factor of two (`agenttts.loop.estimates`)."""
+_PAUSE_S = 30.0
+"""Seconds between two iterations, in the unfavourable case."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Trials that are evaluated at the same time: an iteration, or trials after the search.
+
+    Args:
+        allocations: Their allocations.
+        examples: Number of their examples.
+        file: Names the examples. Phases with the same ones share samples.
+    """
+
+    allocations: Sequence[Allocation]
+    examples: int
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What evaluating phases takes."""
+
+    gpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    engine_starts: int = 0
+    jobs: int = 0
+
+
+def forecast(basis: CostBasis, phases: Sequence[Phase]) -> Forecast:
+    """Return what the trials of a search are expected to cost.
+
+    Args:
+        basis: Its models, stages and profile.
+        phases: Its trials, in order.
+    """
+    per_job = basis.profile.trials_per_job
+    quick = _Case(basis, basis.estimates(read_rate=LOCAL_READ_RATE).model_costs(), 0.0, 0.0)
+    read_rate = SHARED_READ_RATE if basis.queued else LOCAL_READ_RATE
+    slow_costs = {
+        name: replace(
+            cost,
+            start_seconds=cost.start_seconds * _SLOWER_STARTS,
+            tokens_per_second=cost.tokens_per_second / _SLOWER_DRAWS,
+            prompt_tokens_per_second=cost.prompt_tokens_per_second / _SLOWER_DRAWS,
+        )
+        for name, cost in basis.estimates(read_rate=read_rate).model_costs().items()
+    }
+    queued = QUEUE_SECONDS if basis.queued else 0.0
+    slow = _Case(basis, slow_costs, queued, _PAUSE_S)
+    cases = (quick, slow)
+    single = [case.by_lists(phases, 1) for case in cases]
+    bills = [
+        case.by_costs(phases) if per_job == "auto" else case.by_lists(phases, per_job)
+        for case in cases
+    ]
+    return Forecast(
+        gpu_seconds=_span([bill.gpu_seconds for bill in bills]),
+        wall_seconds=_span([bill.wall_seconds for bill in bills]),
+        engine_starts=_span([bill.engine_starts for bill in bills]),
+        jobs=_span([bill.jobs for bill in bills]),
+        one_trial_a_job=_span([bill.gpu_seconds for bill in single]),
+        assumptions=_assumptions(basis),
+    )
+
+
+def _span(values: Sequence[float]) -> Span:
+    return Span(min(values), max(values))
+
+
+def _assumptions(basis: CostBasis) -> tuple[str, ...]:
+    gpus = any(size.gpus for size in basis.sizes.values())
+    elsewhere = any(not size.loads for size in basis.sizes.values())
+    kind = basis.gpu_name.upper() if basis.gpu_name else "A100 (the profile names no known GPU)"
+    queue = f"0 to {QUEUE_SECONDS:.0f} s in the queue a job" if basis.queued else "no queue"
+    rates = (
+        f"weights read at {SHARED_READ_RATE / 1e9:g} to {LOCAL_READ_RATE / 1e9:g} GB/s"
+        if basis.queued
+        else f"weights read at {LOCAL_READ_RATE / 1e9:g} GB/s"
+    )
+    return (
+        "allocations drawn at random from those within the budget",
+        "every prompt and sample as long as the stage's prompt_tokens and decode_tokens",
+        *([f"GPU: {kind}"] if gpus else []),
+        *(["models without GPU jobs as fast as on one A100"] if elsewhere else []),
+        rates,
+        queue,
+        f"at worst engine starts {_SLOWER_STARTS:g} and samples {_SLOWER_DRAWS:g} times as long "
+        "as estimated",
+        "no failures, and without the jobs of the search's own model",
+    )
+
+
+@dataclass
+class _Live:
+    """A worker of the forecast; moments are seconds from the beginning of the search."""
+
+    name: str
+    gpus: int
+    begun: float
+    ends: float
+    awake: str | None = None
+    asleep: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A way in which things may go."""
+
+    basis: CostBasis
+    costs: Mapping[str, ModelCost]
+    queue_seconds: float
+    pause_seconds: float
+
+    def works(self, phases: Sequence[Phase], number: int) -> list[TrialWork]:
+        """Return what the trials of a phase have to draw after the earlier phases."""
+        phase = phases[number]
+        earlier = [p for p in phases[:number] if p.file == phase.file]
+        stored = stored_samples(a for p in earlier for a in p.allocations)
+        return [
+            trial_work(
+                f"{number:03}-{position:04}",
+                allocation,
+                self.basis.tokens,
+                phase.examples,
+                stored=stored,
+                least_gpus=self.basis.gpus(allocation),
+            )
+            for position, allocation in enumerate(phase.allocations)
+        ]
+
+    def by_costs(self, phases: Sequence[Phase]) -> Bill:
+        """Return the bill of workers that get their trials by the assignment rule."""
+        most, stays = self.basis.profile.max_running, self.basis.profile.stays_for > 0
+        now, used, starts, jobs = 0.0, 0.0, 0, 0
+        workers: dict[str, _Live] = {}
+        for number in range(len(phases)):
+            more = number + 1 < len(phases)
+            policy = Policy(more=more and stays, pause_seconds=self.pause_seconds)
+            due = self.works(phases, number)
+            rounds = 2 * len(due) + 2
+            while due:
+                rounds -= 1
+                if not rounds:  # the rule places nothing: jobs of their own have no limit
+                    bill = self._lists([[work] for work in due])
+                    used, now = used + bill.gpu_seconds, now + bill.wall_seconds
+                    starts, jobs = starts + bill.engine_starts, jobs + bill.jobs
+                    break
+                free = max(0, most - len(workers))
+                found = assign(
+                    due,
+                    [self._described(worker, now) for worker in workers.values()],
+                    self.basis.classes(free, self.queue_seconds),
+                    self.costs,
+                    replace(policy, most_new=free),
+                )
+                for name in found.retire:
+                    worker = workers.pop(name)
+                    used += (max(worker.ends, now) - worker.begun) * worker.gpus
+                for part in found.lists:
+                    _take(workers[part.worker], part, now)
+                for part in found.new:
+                    jobs += 1
+                    live = _Live(f"w{jobs:04}", part.gpus, now + self.queue_seconds, now)
+                    workers[live.name] = live
+                    _take(live, part, now)
+                starts += sum(len(p.engines.starts) for p in (*found.lists, *found.new))
+                alone = [work for work in due if work.trial in found.unfit]
+                bill = self._lists([[work] for work in alone])
+                used, starts, jobs = (
+                    used + bill.gpu_seconds,
+                    starts + bill.engine_starts,
+                    jobs + bill.jobs,
+                )
+                now += max(found.makespan, bill.wall_seconds)
+                due = [work for work in due if work.trial in found.waiting]
+                for worker in list(workers.values()):
+                    idle = now - worker.ends + self.pause_seconds
+                    # Workers that can take none of the trials hold the places of others.
+                    if due or not worth_keeping(
+                        self._described(worker, worker.ends), idle, self.costs, policy
+                    ):
+                        used += (worker.ends - worker.begun) * worker.gpus
+                        del workers[worker.name]
+            now += self.pause_seconds if more else 0.0
+        used += sum((now - worker.begun) * worker.gpus for worker in workers.values())
+        return Bill(used, now, starts, jobs)
+
+    def by_lists(self, phases: Sequence[Phase], per_job: int) -> Bill:
+        """Return the bill of jobs with at most so many trials, which end with their trials."""
+        bills = []
+        for number in range(len(phases)):
+            works = self.works(phases, number)
+            works.sort(key=lambda work: (work.gpus(self.costs), str(work.signature)))
+            lists = [works[at : at + per_job] for at in range(0, len(works), per_job)]
+            bills.append(self._lists(lists))
+        return Bill(
+            sum(bill.gpu_seconds for bill in bills),
+            sum(bill.wall_seconds for bill in bills) + self.pause_seconds * max(0, len(bills) - 1),
+            sum(bill.engine_starts for bill in bills),
+            sum(bill.jobs for bill in bills),
+        )
+
+    def _lists(self, lists: Sequence[Sequence[TrialWork]]) -> Bill:
+        """Return the bill of one job for each list, side by side."""
+        used, starts, ends = 0.0, 0, [0.0] * self.basis.profile.max_running
+        for works in lists:
+            gpus = max(work.gpus(self.costs) for work in works)
+            sleep_gb = self.basis.sleep_gb(gpus) if len(works) > 1 else 0.0
+            engines = plan_engines(
+                {work.signature for work in works}, self.costs, sleep_gb=sleep_gb
+            )
+            seconds = self.basis.boot_seconds + engines.seconds + work_seconds(works, self.costs)
+            starts += len(engines.starts)
+            used += seconds * gpus
+            heapq.heapreplace(ends, ends[0] + self.queue_seconds + seconds)
+        return Bill(used, max(ends), starts, len(lists))
+
+    def _described(self, worker: _Live, now: float) -> Worker:
+        return Worker(
+            worker.name,
+            worker.gpus,
+            awake=worker.awake,
+            asleep=worker.asleep,
+            free_in=max(0.0, worker.ends - now),
+            time_left=self.basis.time_limit - (now - worker.begun),
+            sleep_gb=self.basis.sleep_gb(worker.gpus),
+        )
+
+
+def _take(worker: _Live, part: TrialList, now: float) -> None:
+    """Let a worker evaluate a list."""
+    worker.ends = now + part.ends
+    worker.awake, worker.asleep = part.engines.awake, part.engines.asleep

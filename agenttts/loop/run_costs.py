@@ -1,0 +1,128 @@
+"""What the trials of one run cost: the estimates, with the run's own records.
+
+`agenttts.loop.estimates` has the pure estimates; here they get the run's sizes and measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from agenttts.dispatch.base import Scheduler
+from agenttts.dispatch.sizing.model_size import ModelSize
+from agenttts.loop.cost_basis import QUEUE_SECONDS, CostBasis
+from agenttts.loop.estimates import (
+    DrawRecord,
+    StartRecord,
+    expected_wait,
+    stored_samples,
+    trial_work,
+)
+from agenttts.loop.list_cost import ModelCost, TrialWork
+from agenttts.loop.worker_lists import ResourceClass
+from agenttts.run.directory import Run
+from agenttts.run.journal import PlannedTrial, TrialProgress
+from agenttts.space import Allocation
+from agenttts.tables.schema import TrialState
+from agenttts.trial.usage import JobUsage, read_usages
+
+
+class RunCosts:
+    """The costs of a run's trials, as far as they are known now.
+
+    Args:
+        run: The run.
+        scheduler: The scheduler of its trials.
+
+    Attributes:
+        basis: What the estimates start from.
+    """
+
+    def __init__(self, run: Run, scheduler: Scheduler) -> None:
+        self._directory = run.directory
+        sizes = {
+            name: run.record.sizes.get(name)
+            or ModelSize(run.spec.models[name].params, gpus=model.gpus)
+            for name, model in run.record.models.items()
+        }
+        self.basis = CostBasis.of(
+            run.spec, run.profile, scheduler, sizes, compiled=run.cache is not None
+        )
+        self._examples: dict[Path, int] = {}
+        self._usages: dict[str, list[JobUsage]] = {}
+
+    def usage(self, worker: str) -> JobUsage | None:
+        """Return what the last start of a worker's program recorded so far."""
+        found = read_usages(self._directory.worker(worker))
+        self._usages[worker] = found
+        return found[-1] if found else None
+
+    def models(self) -> dict[str, ModelCost]:
+        """Return the costs of the run's models, by the records that `usage` has read."""
+        usages = [usage for found in self._usages.values() for usage in found]
+        usages.sort(key=lambda usage: usage.written)
+        return self.basis.estimates(
+            [StartRecord(s.model, s.seconds) for usage in usages for s in usage.starts],
+            [
+                DrawRecord(
+                    draw.model,
+                    draw.prompt_tokens,
+                    draw.decode_tokens,
+                    draw.seconds,
+                    sequences=draw.sequences / max(1, draw.calls),
+                )
+                for usage in usages
+                for draw in usage.draws
+            ],
+        ).model_costs()
+
+    def works(
+        self,
+        due: Iterable[PlannedTrial],
+        trials: Iterable[TrialProgress],
+        gpus: Callable[[PlannedTrial], int],
+    ) -> list[TrialWork]:
+        """Return what trials have to draw.
+
+        Args:
+            due: The trials.
+            trials: The trials of the run. Samples of completed ones are stored.
+            gpus: Returns the fewest GPUs that the job of a trial may have.
+        """
+        completed: dict[Path, list[Allocation]] = {}
+        for trial in trials:
+            if trial.row is not None and trial.row.get("state") == TrialState.COMPLETED:
+                examples = self._directory.examples_of(trial.planned.source)
+                completed.setdefault(examples, []).append(trial.planned.allocation)
+        stored = {examples: stored_samples(found) for examples, found in completed.items()}
+        return [
+            trial_work(
+                planned.trial,
+                planned.allocation,
+                self.basis.tokens,
+                self._number_of(examples),
+                stored=stored.get(examples),
+                least_gpus=gpus(planned),
+            )
+            for planned in due
+            for examples in [self._directory.examples_of(planned.source)]
+        ]
+
+    def classes(self, most: int, waits: Iterable[float]) -> list[ResourceClass]:
+        """Return the workers that may be started.
+
+        Args:
+            most: How many of them.
+            waits: Seconds that the run's workers have waited in the queue so far.
+        """
+        return self.basis.classes(most, self.queue_seconds(waits))
+
+    def queue_seconds(self, waits: Iterable[float]) -> float:
+        """Return the expected wait of a job in the queue; ``waits`` are those so far."""
+        return expected_wait(waits, QUEUE_SECONDS if self.basis.queued else 0.0)
+
+    def _number_of(self, examples: Path) -> int:
+        if examples not in self._examples:
+            with examples.open("rb") as lines:
+                self._examples[examples] = sum(1 for _ in lines)
+        return self._examples[examples]

@@ -1,0 +1,316 @@
+"""Read what the jobs of a run used, from the records in their directories."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from agenttts.dispatch.attempts import Attempt, read_attempts
+from agenttts.dispatch.job_starts import JOB_STARTS, JobStart, read_job_starts
+from agenttts.errors import UserError
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import RunState
+from agenttts.run.rows import row_from_json
+from agenttts.tables.cost import (
+    MeasuredStart,
+    RunCost,
+    TrialTokens,
+    cost_alone,
+    job_costs,
+)
+from agenttts.tables.forecast import Forecast
+from agenttts.tables.schema import LOST_STATES, TrialRow, TrialSeconds
+from agenttts.trial.phase import read_phase
+from agenttts.trial.result import EXAMPLES_FILE, TrialOutput
+from agenttts.trial.usage import JobUsage, read_usages
+
+
+class CostReader:
+    """Reads the costs of one run, again and again while it goes on.
+
+    Jobs that have ended are read once.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._ended: dict[Path, tuple[int, list[MeasuredStart]]] = {}
+
+    def cost(self, state: RunState, *, alone: bool = False) -> RunCost | None:
+        """Return what the run has used; None if its jobs left no records (an older version's run).
+
+        Args:
+            state: The run's state.
+            alone: Whether to estimate what one trial a job would have taken. It reads a table of
+                each trial.
+        """
+        rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
+        starts = self._starts(live_jobs(state))
+        if not starts:
+            return None
+        return RunCost(
+            job_costs(starts),
+            sum(row.reused_tokens for row in rows),
+            cost_alone(starts, self._trial_tokens(rows)) if alone else None,
+            self._forecast(),
+        )
+
+    def _forecast(self) -> Forecast | None:
+        try:
+            return self._run.record().forecast
+        except UserError:  # a run of an older version, or a damaged file, which others report
+            return None
+
+    def _starts(self, live: Collection[str]) -> list[MeasuredStart]:
+        directories = [
+            *sorted((self._run.path / "workers").glob("*")),
+            *sorted((self._run.path / "trials").glob("t*"), key=lambda p: (len(p.name), p.name)),
+        ]
+        return [start for place in directories for start in self._starts_in(place, live)]
+
+    def _starts_in(self, directory: Path, live: Collection[str]) -> list[MeasuredStart]:
+        try:
+            changed = (directory / JOB_STARTS).stat().st_mtime_ns
+        except OSError:
+            return []  # a trial in a job of several
+        known = self._ended.get(directory)
+        if known is not None and known[0] == changed:
+            return known[1]
+        records = read_job_starts(directory)
+        found = measured_starts(directory, records, live, datetime.now(UTC))
+        if all(record.finished for record in records):
+            self._ended[directory] = (changed, found)
+        return found
+
+    def _trial_tokens(self, rows: Iterable[TrialRow]) -> list[TrialTokens]:
+        found = []
+        for row in rows:
+            directory = self._run.trial(row.trial)
+            attempts = read_attempts(directory) if row.score is not None else []
+            if not attempts:
+                continue
+            try:
+                examples = pl.read_parquet(
+                    directory / EXAMPLES_FILE, columns=["model", "decode_tokens"]
+                )
+            except (OSError, pl.exceptions.PolarsError):  # removed, or damaged later
+                continue
+            totals = examples.group_by("model").agg(pl.col("decode_tokens").sum())
+            models = [choice.model for choice in row.allocation.choices]
+            found.append(TrialTokens(attempts[-1].gpus, models, dict(totals.iter_rows())))
+        return found
+
+
+def live_jobs(state: RunState) -> set[str]:
+    """Return the ids of the jobs that may still run, by the journal."""
+    if state.finished is not None:
+        return set()
+    jobs = {worker.job_id for worker in state.workers.values() if worker.job_id}
+    return jobs | {trial.job_id for trial in state.unfinished() if trial.job_id}
+
+
+def worker_of(attempts: Sequence[Attempt]) -> str | None:
+    """Return the worker of a trial's last attempt; None if it had a job of its own."""
+    log = attempts[-1].log if attempts else ""
+    return Path(log).parent.name if log else None
+
+
+def trial_seconds(
+    directory: Path,
+    attempts: Sequence[Attempt],
+    output: TrialOutput | None,
+    lost_until: datetime | None = None,
+) -> TrialSeconds | None:
+    """Return what a trial took; None without attempts.
+
+    Args:
+        directory: The trial's directory.
+        attempts: Its attempts, oldest first.
+        output: Its result, if it has one.
+        lost_until: Until when its last attempt counts as lost if its end is not recorded; None: it
+            is not lost.
+    """
+    if not attempts:
+        return None
+    queue: float | None = None
+    start: float | None = None
+    lost = 0.0
+    for attempt, following in zip(attempts, [*attempts[1:], None], strict=True):
+        end = _time(following.started) if following is not None else lost_until
+        is_lost = attempt.state in LOST_STATES or (attempt.state is None and end is not None)
+        if is_lost:
+            lost += _job_seconds(attempt, end)
+        waited, until_program = _before_program(directory, attempt)
+        if waited is not None:
+            queue = (queue or 0.0) + waited
+        if until_program is not None:
+            start = (start or 0.0) + (0.0 if is_lost else until_program)
+    measured = output.seconds if output is not None else {}
+    return TrialSeconds(
+        queue=_rounded(queue),
+        start=_rounded(start),
+        load=_rounded(measured.get("load")),
+        generate=_rounded(measured.get("generate")),
+        lost=_rounded(lost),
+    )
+
+
+def _job_seconds(attempt: Attempt, end: datetime | None) -> float:
+    """Return an attempt's part of its job's wall seconds, at most.
+
+    An attempt without a recorded end counts until ``end``.
+    """
+    if attempt.job_seconds is not None:
+        return attempt.job_seconds
+    seconds = attempt.seconds
+    if attempt.finished is None and end is not None:
+        seconds = (end - _time(attempt.started)).total_seconds()
+    return max(0.0, seconds) / max(1, attempt.together)
+
+
+def _before_program(directory: Path, attempt: Attempt) -> tuple[float | None, float | None]:
+    """Return how long an attempt waited for its job, and its part of the job's start.
+
+    Both are 0 for a trial that was given to a job that ran already, and None if the job left no
+    records.
+    """
+    place = directory / Path(attempt.log).parent if attempt.log else directory
+    began = _time(attempt.started)
+    records = read_job_starts(place)
+    earlier = [r for r in records if r.job_id == attempt.job_id and _time(r.started) <= began]
+    if not earlier:
+        return None, None
+    record = earlier[-1]
+    usages = read_usages(place)
+    usage = _usage_of(record, records, usages)
+    if usage is not None and _time(usage.started) < began:
+        return 0.0, 0.0
+    waited = _waited(record, records, usages)
+    if usage is None:
+        return waited, None
+    seconds = (_time(usage.started) - _time(record.started)).total_seconds()
+    return waited, seconds / max(1, attempt.together)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def measured_starts(
+    directory: Path, records: Sequence[JobStart], live: Collection[str], now: datetime
+) -> list[MeasuredStart]:
+    """Return what was measured of the starts of a job's directory.
+
+    A start without an end that is the last one of a live job goes on until ``now``. Any other one
+    was killed some time after its last record; what it did since its attempts began is lost.
+
+    Args:
+        directory: The job's directory.
+        records: Its starts (`read_job_starts`).
+        live: The ids of jobs that may still run.
+        now: The time.
+    """
+    usages = read_usages(directory)
+    found = []
+    for record in records:
+        usage = _usage_of(record, records, usages)
+        runs = record is records[-1] and record.finished is None and record.job_id in live
+        waited = _waited(record, records, usages)
+        found.append(_measured(directory, record, usage, waited, now if runs else None))
+    return found
+
+
+def _usage_of(
+    record: JobStart, records: Sequence[JobStart], usages: Iterable[JobUsage]
+) -> JobUsage | None:
+    """Return the usage of the program that a start of a job, one of ``records``, began."""
+    following = next((r for r in records if r.number > record.number), None)
+    end = None if following is None else _time(following.started)
+    within = [
+        usage
+        for usage in usages
+        if _time(usage.started) >= _time(record.started)
+        and (end is None or _time(usage.started) < end)
+    ]
+    return within[-1] if within else None
+
+
+def _waited(
+    record: JobStart, records: Sequence[JobStart], usages: Sequence[JobUsage]
+) -> float | None:
+    """Return how long a start of a job, one of ``records``, waited for a node.
+
+    A job that was killed and requeued waited since the last sign of life of the start before.
+    """
+    if record.waited_since is None:
+        return None
+    since = _time(record.waited_since)
+    before = [r for r in records if r.number < record.number and r.job_id == record.job_id]
+    if before and before[-1].finished is None:
+        since = _last_sign(before[-1], _usage_of(before[-1], records, usages))
+    # The clocks of two machines differ.
+    return max(0.0, (_time(record.started) - since).total_seconds())
+
+
+def _last_sign(record: JobStart, usage: JobUsage | None) -> datetime:
+    """Return when a start of a job without an end last wrote something."""
+    written = _time(record.written)
+    return written if usage is None else max(written, _time(usage.written))
+
+
+def _measured(
+    directory: Path,
+    record: JobStart,
+    usage: JobUsage | None,
+    waited: float | None,
+    now: datetime | None,
+) -> MeasuredStart:
+    """Return what was measured of a start; ``now`` is the time if it goes on."""
+    started, written = _time(record.started), _time(record.written)
+    end = _time(record.finished) if record.finished else now
+    if end is None:  # killed
+        end = _last_sign(record, usage)
+    since = max(0.0, (end - written).total_seconds())  # what the record does not have yet
+    busy = record.busy_seconds + (since if record.open else 0.0)
+    idle = record.idle_seconds + (since if record.attempts and not record.open else 0.0)
+    lost = record.lost_seconds
+    if record.finished is None and now is None and record.open:
+        lost += record.open_seconds + since
+    measured = MeasuredStart(
+        job=directory.name,
+        job_id=record.job_id,
+        node=record.node,
+        gpus=record.gpus,
+        attempts=record.attempts,
+        queue=waited,
+        seconds=max(0.0, (end - started).total_seconds()),
+        busy=busy,
+        idle=idle,
+        lost=lost,
+    )
+    if usage is None:
+        # A program that has not begun yet: all of the time is of its start.
+        return replace(measured, program_after=None if now is None else measured.seconds)
+    load, generate = usage.seconds.load, usage.seconds.generate
+    if now is not None and record.open:
+        phase = read_phase(directory)  # what the program does since it wrote its usage
+        passed = max(0.0, (now - _time(usage.written)).total_seconds())
+        load += passed if phase is not None and phase.name == "load" else 0.0
+        generate += passed if phase is not None and phase.name == "generate" else 0.0
+    return replace(
+        measured,
+        program_after=(_time(usage.started) - started).total_seconds(),
+        load=load,
+        generate=generate,
+        engines=tuple((engine.model, engine.seconds) for engine in usage.starts),
+        tokens={draw.model: draw.prompt_tokens + draw.decode_tokens for draw in usage.draws},
+        decode={draw.model: draw.decode_tokens for draw in usage.draws},
+        model_seconds={draw.model: draw.seconds for draw in usage.draws},
+    )
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

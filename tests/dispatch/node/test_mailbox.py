@@ -1,0 +1,207 @@
+"""A worker and its mailbox: the lists that it takes, and when it ends."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agenttts.dispatch.attempts import read_attempts
+from agenttts.dispatch.base import JobTrial
+from agenttts.dispatch.node.job import TrialJob
+from agenttts.dispatch.node.limits import Limits
+from agenttts.dispatch.node.mailbox import GivenList, Mailbox
+from agenttts.inference.base import ModelConfig
+from agenttts.trial.phase import PHASE_FILE
+from agenttts.trial.questions import Question, QuestionBox
+from agenttts.trial.result import read_result
+from agenttts.trial.spec import SPEC_FILE
+from tests.support.waiting import until
+
+PROGRAM = """
+import json, sys, polars
+from pathlib import Path
+from agenttts.trial.result import TrialOutput, write_result
+
+def finish(place):
+    (place / "trial.json").write_text("{}")
+    output = TrialOutput(0.5, {}, 1, 1, 0, 0, 1, {})
+    write_result(place, output, polars.DataFrame({"example": ["a"]}))
+
+for spec in sys.argv[1:]:
+    finish(Path(spec).parent)
+for line in sys.stdin:
+    work = json.loads(line)
+    if isinstance(work, dict):
+        Path(work["question"]).with_suffix(".handed").touch()
+        continue
+    for spec in work:
+        finish(Path(spec).parent)
+"""
+
+
+class Worker:
+    """A worker in a thread, with the trials ``first`` and, in its mailbox, ``later``."""
+
+    def __init__(
+        self,
+        folder: Path,
+        stays_for: float,
+        limit: float = 10_000.0,
+        limits: Limits | None = None,
+    ) -> None:
+        self.first, self.later, place = (folder / name for name in ("first", "later", "worker"))
+        for directory in (self.first, self.later, place):
+            directory.mkdir()
+        self.place = place
+        self.mailbox = Mailbox(place)
+        self.mailbox.prepare()
+        self.job = TrialJob(
+            place,
+            (sys.executable, "-c", PROGRAM, str(self.first / SPEC_FILE)),
+            {},
+            gpus=0,
+            limit_seconds=limit,
+            grace_seconds=5,
+            max_timeouts=1,
+            trials=(JobTrial(self.first),),
+            linger_seconds=stays_for,
+            limits=limits,
+        )
+        self.thread = threading.Thread(target=self.job)
+
+    def __enter__(self) -> Worker:
+        self.thread.start()
+        until(lambda: read_result(self.first), "the result of the first trial")
+        return self
+
+    def start_again(self) -> None:
+        """Start the job anew, as Slurm does on another node: its clock has another origin."""
+        self.thread.join(60)
+        self.job._next_list = time.monotonic() + 1e6
+        self.job = pickle.loads(pickle.dumps(self.job))
+        self.thread = threading.Thread(target=self.job)
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.mailbox.retire()
+        self.thread.join(60)
+
+    def ask(self) -> Path:
+        """Ask a question; return the file that appears when the program is handed it."""
+        model = ModelConfig("m", "/m", engine="scripted")
+        name = QuestionBox(self.place).ask("abcd", Question(model, (), 9, 0.7, 1))
+        return self.place / "questions" / f"{name}.handed"
+
+    def give(self, seconds: float = 0.0, number: int = 1, trial: Path | None = None) -> None:
+        self.mailbox.give(number, GivenList((JobTrial(trial or self.later),), seconds))
+
+
+@pytest.mark.processes
+def test_a_worker_takes_a_list_and_ends_when_it_is_retired(tmp_path):
+    with Worker(tmp_path, stays_for=600) as worker:
+        worker.give()
+        until(lambda: read_result(worker.later), "the result of the second list")
+        worker.mailbox.retire()
+        worker.thread.join(60)
+        assert not worker.thread.is_alive()
+    assert [a.state for a in read_attempts(worker.later)] == ["COMPLETED"]
+
+
+@pytest.mark.processes
+def test_a_worker_without_a_sign_of_its_controller_ends(tmp_path):
+    with Worker(tmp_path, stays_for=1.0) as worker:
+        worker.thread.join(60)
+        assert not worker.thread.is_alive()
+        assert not worker.mailbox.is_retired
+
+
+@pytest.mark.processes
+def test_signs_keep_a_worker(tmp_path):
+    stays_for = 4.0
+    with Worker(tmp_path, stays_for) as worker:
+        began = time.monotonic()
+        while time.monotonic() < began + 2 * stays_for:
+            worker.mailbox.give_sign()
+            time.sleep(0.1)
+        assert worker.thread.is_alive()
+        worker.give()
+        until(lambda: read_result(worker.later), "the result of the second list")
+
+
+@pytest.mark.processes
+def test_a_worker_ends_instead_of_taking_what_does_not_fit_its_time_limit(tmp_path):
+    with Worker(tmp_path, stays_for=600, limit=1000) as worker:
+        worker.give(seconds=1001)
+        worker.thread.join(60)
+        assert not worker.thread.is_alive()
+    assert read_attempts(worker.later) == [], "another job may have it"
+
+
+@pytest.mark.processes
+def test_a_worker_without_trials_is_handed_questions_and_lists(tmp_path):
+    with Worker(tmp_path, stays_for=600) as worker:
+        until(worker.ask().exists, "the first question")
+        worker.give()
+        until(lambda: read_result(worker.later), "the result of the second list")
+        until(worker.ask().exists, "the second question")
+
+
+@pytest.mark.processes
+def test_a_worker_near_its_time_limit_is_handed_no_question(tmp_path):
+    with Worker(tmp_path, stays_for=600, limit=5.0) as worker:
+        handed = worker.ask()
+        time.sleep(2.5)  # the job looks once a second
+        assert not handed.exists()
+
+
+@pytest.mark.processes
+def test_a_worker_that_is_started_again_goes_on_with_its_lists(tmp_path):
+    """What is complete is not run again, and its program begins with what is due."""
+    third = tmp_path / "third"
+    third.mkdir()
+    with Worker(tmp_path, stays_for=1.0) as worker:
+        worker.thread.join(60)
+        worker.give()
+        worker.job.linger_seconds = 600
+        worker.start_again()
+        until(lambda: read_result(worker.later), "the result of the list from before")
+        worker.give(number=2, trial=third)
+        until(lambda: read_result(third), "the result of the list after it")
+    assert len(read_attempts(worker.first)) == 1
+    assert [a.state for a in read_attempts(worker.later)] == ["COMPLETED"]
+
+
+@pytest.mark.processes
+def test_a_worker_that_waits_need_not_make_progress(tmp_path):
+    """Not even if the last note of its program says that an engine starts."""
+    limits = Limits(start_seconds=1.0, stall_seconds=1.0)
+    with Worker(tmp_path, stays_for=600, limits=limits) as worker:
+        (tmp_path / "worker" / PHASE_FILE).write_text('{"phase": "load"}')
+        worker.thread.join(6)
+        assert worker.thread.is_alive()
+        worker.give()
+        until(lambda: read_result(worker.later), "the result of the second list")
+
+
+def test_nothing_is_written_for_a_worker_whose_directory_was_removed(tmp_path):
+    gone = Mailbox(tmp_path / "gone")
+    gone.give(1, GivenList((JobTrial(tmp_path),)))
+    gone.give_sign()
+    gone.retire()
+    assert list(tmp_path.iterdir()) == []
+    assert (gone.read(1), gone.sign, gone.is_retired) == (None, "", False)
+
+
+@pytest.mark.parametrize("seconds", ["soon", None, [], float("inf")])
+def test_a_list_of_another_version_has_no_expected_time(tmp_path, seconds):
+    mailbox = Mailbox(tmp_path)
+    mailbox.prepare()
+    document = {"trials": [[str(tmp_path), 0]], "seconds": seconds}
+    (tmp_path / "lists" / "0001.json").write_text(json.dumps(document))
+    assert mailbox.read(1) == GivenList((JobTrial(tmp_path),), 0.0)

@@ -1,0 +1,79 @@
+"""The index of shards: every row of a key is found, wherever it is."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttts.inference import shard_index
+from agenttts.inference.shard_index import ShardIndex
+
+KEYS = st.lists(st.sampled_from("abcd"), max_size=12)
+
+
+def write(folder, shards):
+    paths = [folder / f"{number:03}.parquet" for number in range(len(shards))]
+    for path, keys in zip(paths, shards, strict=True):
+        frame = pl.DataFrame(
+            {"key": list(keys), "row": range(len(keys))}, schema={"key": str, "row": int}
+        )
+        frame.write_parquet(path, row_group_size=4)
+    return paths
+
+
+def rows(index, paths, *keys):
+    found = index.find(pl.Series("key", keys, pl.String()), paths)
+    return [(path, row) for path, rows in found for row in range(*rows)]
+
+
+@given(
+    first=st.lists(KEYS, max_size=5),
+    later=st.lists(st.lists(KEYS, min_size=1, max_size=2), max_size=4),
+    most=st.integers(1, 4),
+    at_once=st.sampled_from([1, 1 << 30]),
+)
+def test_the_rows_of_a_key_are_found_and_no_others(tmp_path_factory, first, later, most, at_once):
+    """In shards that were added together, or one after the other."""
+    shards = [*first, *(keys for added in later for keys in added)]
+    paths = write(tmp_path_factory.mktemp("shards"), shards)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shard_index, "_GAP", 0)
+        patched.setattr(shard_index, "_MOST_READS", 99)
+        patched.setattr(shard_index, "_MOST_SEGMENTS", most)
+        patched.setattr(shard_index, "_BYTES_AT_ONCE", at_once)
+        index, left = ShardIndex(), list(paths)
+        for count in [len(first), *map(len, later)]:
+            index.add(left[:count])
+            left = left[count:]
+        assert all(path in index for path in paths)
+        for key in "abcde":
+            wanted = [(p, r) for p, keys in zip(paths, shards, strict=True) for r, k in enumerate(keys) if k == key]  # fmt: skip
+            assert rows(index, paths, key) == wanted
+        index.keep(set(paths[1:]))
+        assert not paths or paths[0] not in index
+        assert [p for p, _ in rows(index, paths[1:], *"abcd")] == [p for p, keys in zip(paths[1:], shards[1:], strict=True) for _ in keys]  # fmt: skip
+
+
+def test_rows_near_each_other_are_read_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_index, "_GAP", 2)
+    monkeypatch.setattr(shard_index, "_MOST_READS", 2)
+    [path] = paths = write(tmp_path, ["axaxxxaxxxax"])
+    index = ShardIndex()
+    index.add(paths)
+    a = pl.Series("key", ["a"], pl.String())
+    assert list(index.find(a, paths)) == [(path, None)], "three reads are more than two"
+    monkeypatch.setattr(shard_index, "_MOST_READS", 3)
+    assert list(index.find(a, paths)) == [(path, (0, 3)), (path, (6, 7)), (path, (10, 11))]
+
+
+def test_a_shard_that_cannot_be_read_leaves_the_index_as_it_was(tmp_path):
+    good, bad = write(tmp_path, ["ab", "c"])
+    bad.write_bytes(bad.read_bytes()[:-3])
+    index = ShardIndex()
+    with pytest.raises(pl.exceptions.PolarsError):
+        index.add([good, bad])
+    assert good not in index
+    index.add([good])
+    assert rows(index, [good], "b") == [(good, 1)]

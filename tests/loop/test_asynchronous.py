@@ -1,0 +1,156 @@
+"""Searches that propose a trial as soon as another one has ended (``search.asynchronous``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agenttts.loop import controller_job as process
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import read_state
+from tests.support.runs import journal_events, kill_controller, table, until_more_events
+from tests.support.scripted import one_trial_a_job
+
+SIZE, ITERATIONS = 3, 3
+
+
+def spec(scripted_spec, **changes: object) -> Path:
+    values = {
+        "search__asynchronous": True,
+        "search__batch_size": SIZE,
+        "search__iterations": ITERATIONS,
+    }
+    path: Path = scripted_spec(**values | changes)
+    return path
+
+
+def check(run: Path, method: str = "agenttts") -> list[dict[str, Any]]:
+    """The run has all its trials, each told once; return the journal's events.
+
+    Never more trials are under way than allowed, and never fewer without a reason.
+    """
+    events = journal_events(run)
+    searched = table(run).filter(~table(run)["source"].is_in(["recommended"]))
+    initial = searched.filter(searched["iteration"] == 0).height
+    if method == "agenttts":
+        assert searched.height == initial + SIZE * ITERATIONS
+    told: list[str] = []
+    proposed = 0
+    finished: set[str] = set()
+    for event in events:
+        if event["event"] == "proposed":
+            proposed += len(event["trials"])
+            under_way = proposed - len(told)
+            assert under_way <= max(initial, SIZE) or proposed == initial
+            if proposed > initial:
+                assert under_way <= SIZE
+        elif event["event"] == "finished":
+            finished.add(event["trial"])
+        elif event["event"] == "told_results":
+            told += event["trials"]
+            assert finished.issuperset(event["trials"]), "it is told what has ended"
+    names = [name for name in told if name in set(searched["trial"])]
+    assert sorted(names) == sorted(searched["trial"])
+    assert len(told) == len(set(told))
+    return events
+
+
+@pytest.mark.parametrize("method", ["agenttts", "random", "gp"])
+def test_every_trial_of_the_budget_is_run_and_told_once(cli, scripted_spec, tmp_path, method):
+    done = cli("launch", spec(scripted_spec, search__method=method), "--wait")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "results" / "small"
+    check(run, method)
+    iterations = table(run).group_by("iteration").len().sort("iteration").rows()
+    assert [n for _, n in iterations[1:ITERATIONS]] == [SIZE] * (ITERATIONS - 1)
+
+
+def test_a_slow_trial_holds_up_no_other(cli, scripted_spec, tmp_path):
+    profile = tmp_path / "two.yaml"
+    profile.write_text(
+        "kind: in_process\ngpus_per_node: 0\npoll_seconds: 0.02\nmax_running: 2\ntrials_per_job: 1\n"
+    )
+    done = cli(
+        "launch",
+        spec(
+            scripted_spec,
+            models__strong__options={"seconds_per_sample": 0.05},
+            search__batch_size=2,
+            search__method="random",
+            search__iterations=6,
+        ),
+        "--cluster",
+        profile,
+        "--wait",
+    )
+    assert done.returncode == 0, done.stderr
+    events = journal_events(tmp_path / "results" / "small")
+    while_under_way: dict[str, int] = {}
+    open_now: set[str] = set()
+    for event in events:
+        if event["event"] == "proposed":
+            open_now |= {trial["trial"] for trial in event["trials"]}
+        elif event["event"] == "finished":
+            open_now -= {event["trial"]}
+            for trial in open_now:
+                while_under_way[trial] = while_under_way.get(trial, 0) + 1
+    assert max(while_under_way.values()) >= 2, "others ended while it went on"
+
+
+@pytest.mark.processes
+def test_a_controller_killed_at_any_point_goes_on(cli, scripted_spec, tmp_path):
+    slow = {"seconds_per_sample": 0.004}
+    path = spec(scripted_spec, models__strong__options=slow, models__weak__options=slow)
+    cluster = one_trial_a_job(tmp_path, "local")
+    assert cli("launch", path, "--cluster", cluster).returncode == 0
+    run = tmp_path / "results" / "small"
+    for events in (3, 1, 2, 5, 1):
+        until_more_events(run, events)
+        assert kill_controller(run), "the run was over before it could be killed"
+        assert cli("resume", "small").returncode == 0
+    assert cli("resume", "small", "--wait").returncode == 0
+    check(run)
+    ends = [event["trial"] for event in journal_events(run, "finished")]
+    assert len(ends) == len(set(ends)) == table(run).height
+
+
+def test_a_new_controller_knows_what_the_old_one_was_told(cli, scripted_spec, tmp_path):
+    """Results in the order in which they were told, and what was pending."""
+    done = cli("launch", spec(scripted_spec), "--wait")
+    assert done.returncode == 0, done.stderr
+    directory = RunDirectory(tmp_path / "results" / "small")
+    state = read_state(directory.journal_file)
+    # As if the controller had died before the last three results were told.
+    lines = directory.journal_file.read_text().splitlines(keepends=True)
+    told = [n for n, line in enumerate(lines) if '"told_results"' in line]
+    directory.journal_file.write_text("".join(lines[: told[-3]]))
+    controller = process.make_controller(directory)
+    controller._restore()
+    archive = controller._searcher.archive
+    known = [state.trials[n].planned.allocation for names in state.tells[:-3] for n in names]
+    assert [result.allocation for result in archive.results] == known
+    before = read_state(directory.journal_file)
+    pending = {p.planned.allocation for p in before.trials.values()} - set(known)
+    assert set(archive.pending) == pending
+
+
+def test_a_run_whose_every_trial_fails_ends(cli, scripted_spec, tmp_path):
+    options = {"fail": "OOM"}
+    path = spec(scripted_spec, models__strong__options=options, models__weak__options=options)
+    done = cli("launch", path, "--wait")
+    assert done.returncode == 4
+    assert "every trial of iteration" in done.stderr
+
+
+def test_cancel_and_resume(cli, scripted_spec, tmp_path):
+    done = cli("launch", spec(scripted_spec, search__method="random"), "--wait")
+    run = tmp_path / "results" / "small"
+    lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    middle = [n for n, line in enumerate(lines) if '"told_results"' in line][3]
+    (run / "journal.jsonl").write_text("".join(lines[:middle]))
+    assert cli("cancel", "small").returncode == 0
+    done = cli("resume", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    check(run, "random")

@@ -1,0 +1,236 @@
+"""What the controller knows of workers that stay: their states, their signs, their lists."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from agenttts.dispatch.base import JobStatus
+from agenttts.dispatch.job_starts import JobStart, write_job_start
+from agenttts.dispatch.node.mailbox import Mailbox
+from agenttts.loop import workers as workers_module
+from agenttts.loop.workers import Workers
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import Journal, PlannedTrial, worker_name
+from agenttts.run.rows import row_to_json
+from agenttts.space import Allocation, Choice
+from agenttts.tables.schema import TrialState
+from tests.support.waiting import until
+from tests.support.written_runs import ROWS
+
+PENDING = JobStatus("PENDING", ended=False)
+RUNNING = JobStatus("RUNNING", ended=False)
+ENDED = JobStatus("COMPLETED", ended=True, verdict=TrialState.COMPLETED)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    """A run with one submitted worker, ``7``, that has the trials t0000 and t0001."""
+    journal = Journal(tmp_path / "journal.jsonl")
+    planned = [
+        PlannedTrial(f"t{n:04}", 0, Allocation((Choice("answer", "weak", n + 1),)), "x", "", 1.0)
+        for n in range(3)
+    ]
+    journal.propose(planned)
+    names = ["t0000", "t0001"]
+    journal.append("submitting", batch="small-a-0", trials=names, lists=[names], stays=True, gpus=1)
+    journal.append("submitted", batch="small-a-0", jobs=dict.fromkeys(names, "7"))
+    yield journal
+    journal.close()
+
+
+WORKER = worker_name("small-a-0", 0)
+
+
+def workers(
+    journal: Journal, tmp_path: Path, stays_for: float = 60.0, settle_seconds: float = 0.0
+) -> Workers:
+    directory = RunDirectory(tmp_path)
+    Path(directory.worker(WORKER)).mkdir(parents=True, exist_ok=True)
+    Mailbox(directory.worker(WORKER)).prepare()
+    return Workers(directory, journal, stays_for, settle_seconds)
+
+
+def finish(journal: Journal, *names: str) -> None:
+    for name in names:
+        journal.append("finished", trial=name, row=row_to_json(ROWS[0]))
+
+
+def test_a_worker_is_pending_then_busy_then_idle_then_gone(journal, tmp_path):
+    found = workers(journal, tmp_path)
+    found.submitted(WORKER, 100.0)
+    found.observe({"7": PENDING})
+    [live] = found.live()
+    assert (live.state, live.busy_for) == ("pending", 100.0)
+    found.observe({"7": RUNNING})
+    [live] = found.live()
+    assert live.state == "busy"
+    assert 90 < live.busy_for <= 100
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    [live] = found.live()
+    assert (live.state, live.busy_for) == ("idle", 0.0)
+    found.observe({"7": replace(RUNNING, state="COMPLETING")})
+    assert (found.live(), found.running()) == ([], []), "its place is free"
+    assert "7" in found.by_job()
+    found.observe({"7": ENDED})
+    assert "7" not in found.by_job()
+
+
+def job_started(tmp_path: Path, ago: float, waited: float, number: int = 1) -> None:
+    """Write the record of a start of the worker's job."""
+    started = datetime.now(UTC) - timedelta(seconds=ago)
+    moment = started.isoformat()
+    since = (started - timedelta(seconds=waited)).isoformat()
+    record = JobStart(number, "7", "n1", 1, waited_since=since, started=moment, written=moment)
+    write_job_start(RunDirectory(tmp_path).worker(WORKER), record)
+
+
+def test_the_times_of_a_job_are_those_that_it_recorded(journal, tmp_path):
+    """A controller that was away, or is new, has not seen the job start."""
+    found = workers(journal, tmp_path)
+    job_started(tmp_path, ago=1000.0, waited=300.0)
+    found.observe({"7": RUNNING})
+    [live] = found.live()
+    assert live.runs_for == pytest.approx(1000.0, abs=5)
+    assert found.waits == [pytest.approx(300.0, abs=0.1)]
+
+
+def test_a_list_that_takes_longer_than_expected_is_not_expected_to_end_at_once(
+    journal, tmp_path, monkeypatch
+):
+    found = workers(journal, tmp_path)
+    found.submitted(WORKER, 100.0)
+    found.observe({"7": RUNNING})
+    later = time.monotonic() + 500.0
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    [live] = found.live()
+    assert live.busy_for == pytest.approx(250.0, abs=5)
+
+
+def test_a_job_that_the_queue_does_not_list_for_a_moment_has_not_ended(journal, tmp_path):
+    found = workers(journal, tmp_path, settle_seconds=3600.0)
+    found.observe({"7": replace(ENDED, state="UNKNOWN")})
+    assert found.live() == []
+    assert found.running() == []
+    found.observe({"7": RUNNING})
+    assert [live.state for live in found.live()] == ["busy"]
+
+
+def test_workers_on_nodes_that_failed_are_retired(journal, tmp_path):
+    found = workers(journal, tmp_path)
+    found.observe({"7": replace(RUNNING, node="n3")})
+    found.retire_on(["n1"])
+    assert found.live()
+    found.retire_on(["n1", "n3"])
+    assert found.live() == []
+    assert found.any_retiring
+
+
+def test_a_new_controller_gives_nothing_to_a_worker_that_was_retired(journal, tmp_path):
+    workers(journal, tmp_path).retire([WORKER])
+    again = workers(journal, tmp_path)
+    again.observe({"7": RUNNING})
+    assert again.live() == []
+
+
+def test_a_worker_that_was_requeued_while_it_was_idle_has_nothing_to_do(journal, tmp_path):
+    found = workers(journal, tmp_path)
+    found.observe({"7": RUNNING})
+    found.observe({"7": PENDING})
+    assert found.without_trials() == []
+    finish(journal, "t0000", "t0001")
+    assert found.without_trials() == ["7"]
+
+
+def test_signs_go_on_while_the_controller_is_busy(journal, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers_module, "_SIGN_S", 0.02)
+    found = workers(journal, tmp_path)
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    mailbox = Mailbox(RunDirectory(tmp_path).worker(WORKER))
+    with found.signs_meanwhile():
+        until(lambda: mailbox.sign, "a sign")
+        first = mailbox.sign
+        until(lambda: mailbox.sign != first, "another sign")
+
+
+def test_a_long_list_does_not_count_as_silence(journal, tmp_path, monkeypatch):
+    """The worker heard nothing while it was busy, which is as it should be."""
+    found = workers(journal, tmp_path, stays_for=60.0)
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    found.give_signs()
+    found.give(journal.state.workers[WORKER], [journal.state.trials["t0002"]])
+    later = time.monotonic() + 500.0
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    found.observe({"7": RUNNING})
+    finish(journal, "t0002")
+    found.observe({"7": RUNNING})
+    found.give_signs()
+    assert [live.state for live in found.live()] == ["idle"]
+
+
+def test_a_worker_that_is_requeued_is_pending_again(journal, tmp_path):
+    found = workers(journal, tmp_path)
+    found.submitted(WORKER, 0.0)
+    found.observe({"7": RUNNING})
+    found.observe({"7": PENDING})
+    assert [live.state for live in found.live()] == ["pending"]
+    found.observe({"7": RUNNING})
+    [live] = found.live()
+    assert live.runs_for < 1.0, "its time limit begins again"
+
+
+def test_a_worker_that_waits_gets_signs_and_a_busy_one_none(journal, tmp_path):
+    found = workers(journal, tmp_path)
+    mailbox = Mailbox(RunDirectory(tmp_path).worker(WORKER))
+    found.observe({"7": RUNNING})
+    found.give_signs()
+    assert mailbox.sign == ""
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    found.give_signs()
+    first = mailbox.sign
+    assert first
+    found.give_signs()
+    assert mailbox.sign == first, "not at every look"
+
+
+def test_a_worker_that_may_be_leaving_is_retired(journal, tmp_path, monkeypatch):
+    """The controller was away for nearly as long as the worker stays."""
+    found = workers(journal, tmp_path, stays_for=60.0)
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    found.give_signs()
+    away = time.monotonic() + 50.0
+    monkeypatch.setattr(time, "monotonic", lambda: away)
+    found.give_signs()
+    assert found.live() == []
+    assert Mailbox(RunDirectory(tmp_path).worker(WORKER)).is_retired
+
+
+def test_a_list_is_in_the_journal_before_it_is_in_the_mailbox(journal, tmp_path):
+    found = workers(journal, tmp_path)
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    mailbox = Mailbox(RunDirectory(tmp_path).worker(WORKER))
+    trial = journal.state.trials["t0002"]
+    found.give(journal.state.workers[WORKER], [trial], seconds=12.34)
+    given = mailbox.read(1)
+    assert given is not None
+    assert [place.directory.name for place in given.trials] == ["t0002"]
+    assert given.seconds == 12.3
+    assert trial.job_id == "7"
+    [live] = found.live()
+    assert live.state == "busy"
+    assert 11 < live.busy_for <= 12.34
+
+    # A controller that died between the two writes the list after all.
+    (tmp_path / "workers" / WORKER / "lists" / "0001.json").unlink()
+    workers(journal, tmp_path).write_lists()
+    assert mailbox.read(1) == given
