@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json, typed
+from agenttts.files.numbered import check_moments, number_of, numbered_files, write_numbered
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
 
@@ -97,18 +97,13 @@ def read_attempts(directory: Path, *, patient: bool = False) -> list[Attempt]:
 
 
 def attempt_files(directory: Path) -> list[Path]:
-    """Return the record files, oldest first.
-
-    They are sorted by number, because names have two digits only up to 99.
-    """
-    return sorted((directory / ATTEMPTS).glob("[!.]*.json"), key=_number)
+    """Return the record files, oldest first."""
+    return numbered_files(directory / ATTEMPTS)
 
 
 def write_attempt(directory: Path, attempt: Attempt) -> None:
     """Write or complete a record."""
-    folder = directory / ATTEMPTS
-    folder.mkdir(exist_ok=True)
-    atomic_write_json(folder / f"{attempt.number:02}.json", asdict(attempt))
+    write_numbered(directory / ATTEMPTS, attempt.number, asdict(attempt))
 
 
 def count_state(attempts: Sequence[Attempt], state: TrialState) -> int:
@@ -196,11 +191,6 @@ def nodes_to_exclude(
     return tuple(sorted(sorted(recent, key=lambda node: faulty[node])[-MOST_EXCLUDED:]))
 
 
-def _number(path: Path) -> int:
-    """Return the number in a record's file name; 0 if the name is not a number."""
-    return int(path.stem) if path.stem.isdecimal() else 0
-
-
 def _on_record(loss: Loss, trials: Mapping[str, Sequence[Attempt]]) -> bool:
     """Return whether the job itself recorded the same fault.
 
@@ -248,9 +238,7 @@ def _read(path: Path, patient: bool) -> Attempt:
 
 def _check(attempt: Attempt) -> None:
     """Raise `ValueError` for values that cannot be used."""
-    for moment in (attempt.started, attempt.finished):
-        if moment is not None and datetime.fromisoformat(moment).tzinfo is None:
-            raise ValueError(f"'{moment}' has no time zone")
+    check_moments(attempt.started, attempt.finished)
     if attempt.state is not None:
         TrialState(attempt.state)
 
@@ -262,5 +250,5 @@ def _unreadable(path: Path) -> Attempt:
     except OSError:
         moment = datetime.now(UTC)
     return Attempt(
-        number=_number(path), started=moment.isoformat(timespec="milliseconds"), **values
+        number=number_of(path), started=moment.isoformat(timespec="milliseconds"), **values
     )

@@ -7,16 +7,12 @@ record without an end is of a job that runs, or that was killed. What its progra
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 
-from agenttts.files.atomic import atomic_write_json
-from agenttts.files.documents import parse_json, typed
-
-log = logging.getLogger(__name__)
+from agenttts.files import numbered
+from agenttts.files.numbered import check_moments, read_numbered, write_numbered
 
 JOB_STARTS = "job_starts"
 """The folder of the records."""
@@ -69,22 +65,12 @@ def read_job_starts(directory: Path) -> list[JobStart]:
 
     Records that are absent or cannot be read are left out. Fields of a newer version are ignored.
     """
-    found = []
-    for path in sorted((directory / JOB_STARTS).glob("[!.]*.json"), key=_number):
-        try:
-            start = typed(JobStart, parse_json(path.read_bytes()))
-            _check(start)
-        except (OSError, ValueError) as error:
-            log.warning("%s cannot be read and is left out (%s)", path, error)
-            continue
-        found.append(start)
-    return found
+    return read_numbered(JobStart, directory / JOB_STARTS, _check)
 
 
 def next_number(directory: Path) -> int:
     """Return the number of the next start in a job's directory."""
-    paths = (directory / JOB_STARTS).glob("[!.]*.json")
-    return max((_number(path) for path in paths), default=0) + 1
+    return numbered.next_number(directory / JOB_STARTS)
 
 
 def waited_since(earlier: Sequence[JobStart], job_id: str, submitted: str | None) -> str | None:
@@ -106,18 +92,9 @@ def write_job_start(directory: Path, start: JobStart) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    folder = directory / JOB_STARTS
-    folder.mkdir(exist_ok=True)
-    atomic_write_json(folder / f"{start.number:02}.json", asdict(start))
+    write_numbered(directory / JOB_STARTS, start.number, asdict(start))
 
 
 def _check(start: JobStart) -> None:
     """Raise `ValueError` for moments that cannot be used."""
-    for moment in (start.waited_since, start.started, start.written, start.finished):
-        if moment is not None and datetime.fromisoformat(moment).tzinfo is None:
-            raise ValueError(f"'{moment}' has no time zone")
-
-
-def _number(path: Path) -> int:
-    """Return the number in a record's file name; 0 if the name is not a number."""
-    return int(path.stem) if path.stem.isdecimal() else 0
+    check_moments(start.waited_since, start.started, start.written, start.finished)

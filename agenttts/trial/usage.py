@@ -11,18 +11,14 @@ The controller reads the files while jobs run, and the tables of a run are made 
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agenttts.files.atomic import atomic_write_json
-from agenttts.files.documents import parse_json, typed
+from agenttts.files.numbered import check_moments, next_number, read_numbered, write_numbered
 from agenttts.inference.engine_use import EngineObserver, ModelDraw
-
-log = logging.getLogger(__name__)
 
 USAGE = "usage"
 """The folder of the files."""
@@ -122,16 +118,7 @@ def read_usages(directory: Path) -> list[JobUsage]:
 
     Files that are absent or cannot be read are left out. Fields of a newer version are ignored.
     """
-    found = []
-    for path in sorted((directory / USAGE).glob("[!.]*.json"), key=_number):
-        try:
-            usage = typed(JobUsage, parse_json(path.read_bytes()))
-            _check(usage)
-        except (OSError, ValueError) as error:
-            log.warning("%s cannot be read and is left out (%s)", path, error)
-            continue
-        found.append(usage)
-    return found
+    return read_numbered(JobUsage, directory / USAGE, _check)
 
 
 class UsageNotes(EngineObserver):
@@ -145,9 +132,8 @@ class UsageNotes(EngineObserver):
 
     def __init__(self, directory: Path) -> None:
         self._folder = directory / USAGE
-        numbers = map(_number, self._folder.glob("[!.]*.json"))
         moment = _now()
-        self._usage = JobUsage(max(numbers, default=0) + 1, moment, moment)
+        self._usage = JobUsage(next_number(self._folder), moment, moment)
         self._draws: dict[str, ModelUsage] = {}
         self._began = time.monotonic()
         self._idle_since: float | None = None
@@ -211,8 +197,7 @@ class UsageNotes(EngineObserver):
             idles=self._idle_since is not None,
         )
         with contextlib.suppress(OSError):
-            self._folder.mkdir(exist_ok=True)
-            atomic_write_json(self._folder / f"{usage.number:02}.json", asdict(usage))
+            write_numbered(self._folder, usage.number, asdict(usage))
 
 
 # An engine that is awake is ready at once, which is no reason to write.
@@ -221,19 +206,12 @@ _WORTH_WRITING_S = 0.001
 
 def _check(usage: JobUsage) -> None:
     """Raise `ValueError` for moments that cannot be used."""
-    for moment in (usage.started, usage.written):
-        if datetime.fromisoformat(moment).tzinfo is None:
-            raise ValueError(f"'{moment}' has no time zone")
+    check_moments(usage.started, usage.written)
 
 
 def _rounded(seconds: PhaseSeconds) -> PhaseSeconds:
     values: Mapping[str, float] = asdict(seconds)
     return PhaseSeconds(**{name: round(value, 3) for name, value in values.items()})
-
-
-def _number(path: Path) -> int:
-    """Return the number in a file's name; 0 if the name is not a number."""
-    return int(path.stem) if path.stem.isdecimal() else 0
 
 
 def _now() -> str:
