@@ -178,21 +178,10 @@ class _Remains:
                 planned = planned_trial(record)
                 self.planned[planned.trial] = planned
         elif event["event"] == "told":
-            self.told[int(event["iteration"])] = {
-                "guidelines": [str(text) for text in event["guidelines"]],
-                "recommended": event.get("recommended")
-                and Allocation.from_records(event["recommended"]).to_records(),
-            }
+            self.told[int(event["iteration"])] = _conclusions(event)
         elif event["event"] == "told_results":
             for iteration in range(int(event["told"])):
-                self.told.setdefault(
-                    iteration,
-                    {
-                        "guidelines": [str(text) for text in event["guidelines"]],
-                        "recommended": event.get("recommended")
-                        and Allocation.from_records(event["recommended"]).to_records(),
-                    },
-                )
+                self.told.setdefault(iteration, _conclusions(event))
         elif event["event"] == "submitting" and event.get("stays"):
             self.batches_that_stay.add(str(event["batch"]))
         elif event["event"] == "submitted":
@@ -255,6 +244,15 @@ def _events(
             said = told.get(iteration, {"guidelines": [], "recommended": None})
             events.append({"event": "told", "time": time, "iteration": iteration, **said})
     return json.loads(json.dumps(events))  # type: ignore[no-any-return]
+
+
+def _conclusions(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the searcher concluded from results, as an event of the journal has it."""
+    recommended = event.get("recommended")
+    return {
+        "guidelines": [str(text) for text in event["guidelines"]],
+        "recommended": recommended and Allocation.from_records(recommended).to_records(),
+    }
 
 
 def _allocation(directory: Path) -> Allocation | None:

@@ -10,7 +10,8 @@ shortest makespan that its packing reaches. Of the packings that are longer by a
 Trials that need the same costly model are therefore on one worker unless the makespan grows too
 much. Another worker is started only if it saves time that is worth its engine starts.
 
-A call with the records of a run::
+`agenttts.loop.list_planner` calls it with the estimates of a run (`agenttts.loop.run_costs`). By
+hand a call is::
 
     costs = Estimates(sizes, gpu, starts=starts, draws=draws).model_costs()
     stored = stored_samples(completed_allocations)

@@ -436,7 +436,7 @@ class Evaluation:
             self._workers.live(),
             free,
             self._earlier_jobs,
-            list(self._journal.state.trials.values()),
+            self._journal.state.trials.values(),
             retiring=self._workers.any_retiring,
             more=further,
             pause_seconds=statistics.median([_PAUSE_S, *self._pauses]),

@@ -55,6 +55,15 @@ class Bill:
     engine_starts: int = 0
     jobs: int = 0
 
+    def __add__(self, following: Bill) -> Bill:
+        """Return the bill of both, one after the other."""
+        return Bill(
+            self.gpu_seconds + following.gpu_seconds,
+            self.wall_seconds + following.wall_seconds,
+            self.engine_starts + following.engine_starts,
+            self.jobs + following.jobs,
+        )
+
 
 def forecast(basis: CostBasis, phases: Sequence[Phase]) -> Forecast:
     """Return what the trials of a search are expected to cost.
@@ -160,60 +169,7 @@ class _Case:
 
     def by_costs(self, phases: Sequence[Phase]) -> Bill:
         """Return the bill of workers that get their trials by the assignment rule."""
-        most, stays = self.basis.profile.max_running, self.basis.profile.stays_for > 0
-        now, used, starts, jobs = 0.0, 0.0, 0, 0
-        workers: dict[str, _Live] = {}
-        for number in range(len(phases)):
-            more = number + 1 < len(phases)
-            policy = Policy(more=more and stays, pause_seconds=self.pause_seconds)
-            due = self.works(phases, number)
-            rounds = 2 * len(due) + 2
-            while due:
-                rounds -= 1
-                if not rounds:  # the rule places nothing: jobs of their own have no limit
-                    bill = self._lists([[work] for work in due])
-                    used, now = used + bill.gpu_seconds, now + bill.wall_seconds
-                    starts, jobs = starts + bill.engine_starts, jobs + bill.jobs
-                    break
-                free = max(0, most - len(workers))
-                found = assign(
-                    due,
-                    [self._described(worker, now) for worker in workers.values()],
-                    self.basis.classes(free, self.queue_seconds),
-                    self.costs,
-                    replace(policy, most_new=free),
-                )
-                for name in found.retire:
-                    worker = workers.pop(name)
-                    used += (max(worker.ends, now) - worker.begun) * worker.gpus
-                for part in found.lists:
-                    _take(workers[part.worker], part, now)
-                for part in found.new:
-                    jobs += 1
-                    live = _Live(f"w{jobs:04}", part.gpus, now + self.queue_seconds, now)
-                    workers[live.name] = live
-                    _take(live, part, now)
-                starts += sum(len(p.engines.starts) for p in (*found.lists, *found.new))
-                alone = [work for work in due if work.trial in found.unfit]
-                bill = self._lists([[work] for work in alone])
-                used, starts, jobs = (
-                    used + bill.gpu_seconds,
-                    starts + bill.engine_starts,
-                    jobs + bill.jobs,
-                )
-                now += max(found.makespan, bill.wall_seconds)
-                due = [work for work in due if work.trial in found.waiting]
-                for worker in list(workers.values()):
-                    idle = now - worker.ends + self.pause_seconds
-                    # Workers that can take none of the trials hold the places of others.
-                    if due or not worth_keeping(
-                        self._described(worker, worker.ends), idle, self.costs, policy
-                    ):
-                        used += (worker.ends - worker.begun) * worker.gpus
-                        del workers[worker.name]
-            now += self.pause_seconds if more else 0.0
-        used += sum((now - worker.begun) * worker.gpus for worker in workers.values())
-        return Bill(used, now, starts, jobs)
+        return _WorkerSearch(self).run(phases)
 
     def by_lists(self, phases: Sequence[Phase], per_job: int) -> Bill:
         """Return the bill of jobs with at most so many trials, which end with their trials."""
@@ -222,15 +178,11 @@ class _Case:
             works = self.works(phases, number)
             works.sort(key=lambda work: (work.gpus(self.costs), str(work.signature)))
             lists = [works[at : at + per_job] for at in range(0, len(works), per_job)]
-            bills.append(self._lists(lists))
-        return Bill(
-            sum(bill.gpu_seconds for bill in bills),
-            sum(bill.wall_seconds for bill in bills) + self.pause_seconds * max(0, len(bills) - 1),
-            sum(bill.engine_starts for bill in bills),
-            sum(bill.jobs for bill in bills),
-        )
+            bills.append(self.of_lists(lists))
+        pauses = Bill(wall_seconds=self.pause_seconds * max(0, len(bills) - 1))
+        return sum(bills, pauses)
 
-    def _lists(self, lists: Sequence[Sequence[TrialWork]]) -> Bill:
+    def of_lists(self, lists: Sequence[Sequence[TrialWork]]) -> Bill:
         """Return the bill of one job for each list, side by side."""
         used, starts, ends = 0.0, 0, [0.0] * self.basis.profile.max_running
         for works in lists:
@@ -245,7 +197,7 @@ class _Case:
             heapq.heapreplace(ends, ends[0] + self.queue_seconds + seconds)
         return Bill(used, max(ends), starts, len(lists))
 
-    def _described(self, worker: _Live, now: float) -> Worker:
+    def described(self, worker: _Live, now: float) -> Worker:
         return Worker(
             worker.name,
             worker.gpus,
@@ -255,6 +207,87 @@ class _Case:
             time_left=self.basis.time_limit - (now - worker.begun),
             sleep_gb=self.basis.sleep_gb(worker.gpus),
         )
+
+
+class _WorkerSearch:
+    """A search whose workers get their trials by the assignment rule.
+
+    ``bill.wall_seconds`` is the current moment.
+    """
+
+    def __init__(self, case: _Case) -> None:
+        self._case = case
+        self._bill = Bill()
+        self._workers: dict[str, _Live] = {}
+
+    def run(self, phases: Sequence[Phase]) -> Bill:
+        """Evaluate the phases; return the bill."""
+        stays = self._case.basis.profile.stays_for > 0
+        for number in range(len(phases)):
+            more = number + 1 < len(phases)
+            policy = Policy(more=more and stays, pause_seconds=self._case.pause_seconds)
+            due = self._case.works(phases, number)
+            for _ in range(2 * len(due) + 1):
+                due = self._evaluate(due, policy) if due else []
+            # What the rule never places gets jobs of its own.
+            self._bill += self._case.of_lists([[work] for work in due])
+            if more:
+                self._bill += Bill(wall_seconds=self._case.pause_seconds)
+        for worker in list(self._workers.values()):
+            self._end(worker, self._now)
+        return self._bill
+
+    @property
+    def _now(self) -> float:
+        return self._bill.wall_seconds
+
+    def _evaluate(self, due: Sequence[TrialWork], policy: Policy) -> list[TrialWork]:
+        """Evaluate trials as the rule assigns them; return those that wait."""
+        case, now = self._case, self._now
+        free = max(0, case.basis.profile.max_running - len(self._workers))
+        found = assign(
+            due,
+            [case.described(worker, now) for worker in self._workers.values()],
+            case.basis.classes(free, case.queue_seconds),
+            case.costs,
+            replace(policy, most_new=free),
+        )
+        for name in found.retire:
+            worker = self._workers[name]
+            self._end(worker, max(worker.ends, now))
+        for part in found.lists:
+            _take(self._workers[part.worker], part, now)
+        for part in found.new:
+            self._bill += Bill(jobs=1)
+            name = f"w{self._bill.jobs:04}"
+            self._workers[name] = _Live(name, part.gpus, now + case.queue_seconds, now)
+            _take(self._workers[name], part, now)
+        starts = sum(len(part.engines.starts) for part in (*found.lists, *found.new))
+        own = case.of_lists([[work] for work in due if work.trial in found.unfit])
+        took = max(found.makespan, own.wall_seconds)
+        self._bill += Bill(0.0, took, starts) + replace(own, wall_seconds=0.0)
+        waiting = [work for work in due if work.trial in found.waiting]
+        self._end_idle(policy, every=bool(waiting))
+        return waiting
+
+    def _end_idle(self, policy: Policy, *, every: bool) -> None:
+        """End the workers that cost more than they save.
+
+        Args:
+            policy: What the rule weighs.
+            every: End all of them, because they hold the places of trials that wait.
+        """
+        case = self._case
+        for worker in list(self._workers.values()):
+            idle = self._now - worker.ends + case.pause_seconds
+            described = case.described(worker, worker.ends)
+            if every or not worth_keeping(described, idle, case.costs, policy):
+                self._end(worker, worker.ends)
+
+    def _end(self, worker: _Live, moment: float) -> None:
+        """End a worker at a moment."""
+        self._bill += Bill(gpu_seconds=(moment - worker.begun) * worker.gpus)
+        del self._workers[worker.name]
 
 
 def _take(worker: _Live, part: TrialList, now: float) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 
 import polars as pl
 import pytest
@@ -13,8 +11,7 @@ import pytest
 from agenttts.dispatch.job_starts import JOB_STARTS
 from agenttts.trial.usage import USAGE
 from tests.support.runs import journal_events, table
-from tests.support.shared_jobs import SLOW, profile, trial_programs
-from tests.support.waiting import until
+from tests.support.shared_jobs import SLOW, kill_trial_programs, profile
 
 
 def report(cli, name="small"):
@@ -93,11 +90,7 @@ def test_what_a_killed_program_did_is_lost(cli, scripted_spec, tmp_path):
     spec = scripted_spec(models__weak__options=SLOW, models__strong__options=SLOW)
     assert cli("launch", spec, "--cluster", cluster).returncode == 0
     run = tmp_path / "results" / "small"
-    until(lambda: trial_programs(run), "a program of several trials")
-    samples = run / "samples"
-    until(lambda: samples.is_dir() and any(samples.glob("*.parquet")), "a stored sample")
-    for pid in trial_programs(run):
-        os.kill(pid, signal.SIGKILL)
+    kill_trial_programs(run)
     done = cli("resume", "small", "--wait")
     assert done.returncode == 0, done.stderr
     found = report(cli)

@@ -5,8 +5,6 @@ ends a job in the middle of its list.
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,7 +23,7 @@ from tests.support.runs import (
     until_more_events,
 )
 from tests.support.scripted import one_trial_a_job, small_spec
-from tests.support.shared_jobs import SLOW, profile, trial_programs
+from tests.support.shared_jobs import SLOW, kill_trial_programs, profile, trial_programs
 from tests.support.waiting import until
 
 
@@ -83,11 +81,7 @@ def test_a_worker_that_is_killed_loses_nothing_that_was_finished(
         cli("launch", slow(scripted_spec), "--name", "killed", "--cluster", cluster).returncode == 0
     )
     run = tmp_path / "results" / "killed"
-    until(lambda: trial_programs(run), "a program of several trials")
-    samples = run / "samples"
-    until(lambda: samples.is_dir() and any(samples.glob("*.parquet")), "a stored sample")
-    for pid in trial_programs(run):
-        os.kill(pid, signal.SIGKILL)
+    kill_trial_programs(run)
     done = cli("resume", "killed", "--wait")
     assert done.returncode == 0, done.stderr
     assert outcome(run) == outcome(alone)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 from agenttts.files.processes import command_line
 from tests.support.processes import pids
+from tests.support.waiting import until
 
 SLOW = {"seconds_per_sample": 0.004}
 
@@ -30,3 +32,12 @@ def trial_programs(run: Path) -> list[int]:
         for pid in pids()
         if b"agenttts.trial" in command_line(pid) and wanted in command_line(pid)
     ]
+
+
+def kill_trial_programs(run: Path) -> None:
+    """Send SIGKILL to the run's programs of several trials, once a sample is stored."""
+    until(lambda: trial_programs(run), "a program of several trials")
+    samples = run / "samples"
+    until(lambda: samples.is_dir() and any(samples.glob("*.parquet")), "a stored sample")
+    for pid in trial_programs(run):
+        os.kill(pid, signal.SIGKILL)
