@@ -261,6 +261,13 @@ class Scheduler(ABC):
         It returns before the jobs have ended.
         """
 
+    def await_cancelled(self) -> None:  # noqa: B027
+        """Wait until nothing of the run's jobs runs. For callers that have cancelled all of them.
+
+        A process that does not end within the profile's ``grace_seconds`` is killed. A queue system
+        sees to that by itself; here nothing is done.
+        """
+
     # Services
 
     @abstractmethod

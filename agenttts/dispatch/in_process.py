@@ -89,6 +89,12 @@ class InProcessScheduler(HostScheduler):
             if job_id in self._jobs:
                 self._jobs[job_id].stop()
 
+    def await_cancelled(self) -> None:
+        """Wait for the threads. One that does not end is a daemon, and ends with its process."""
+        deadline = time.monotonic() + self._profile.grace_seconds
+        for job in self._jobs.values():
+            job.wait(deadline - time.monotonic())
+
     def _start(self, batch: str, request: JobRequest) -> str:
         job_id = f"{os.getpid()}.{next(_NUMBERS)}"
         job = _ThreadJob(job_id, batch, request, self._profile)
@@ -148,6 +154,10 @@ class _ThreadJob(TrialJob):
         Its child process ends at once. A trial in this process ends after its engine call.
         """
         self._stopped.set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it has ended, at most for so many seconds."""
+        self._thread.join(max(0.0, seconds))
 
     def _target(self) -> None:
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +24,14 @@ from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.errors import MissingRequirement
 from agenttts.files.documents import parse_json
-from agenttts.files.processes import children, command_line, environment, parents, pids
+from agenttts.files.processes import (
+    children,
+    command_line,
+    environment,
+    is_dying,
+    parents,
+    pids,
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +39,9 @@ log = logging.getLogger(__name__)
 RUNNER = b"submitit.local._local"
 # The module that it starts, which continues if the first one is killed.
 _TASK = b"submitit.core._submit"
+# Variables that submitit sets: the first in all processes of a job, the second in its task's.
+_COMMAND = "SUBMITIT_LOCAL_COMMAND"
+_JOB = "SUBMITIT_LOCAL_JOB_ID"
 
 
 class LocalScheduler(HostScheduler):
@@ -67,20 +79,36 @@ class LocalScheduler(HostScheduler):
     def strays(self, token: str, known: Collection[str]) -> dict[str, str]:
         """Return processes of unknown jobs, and those that outlived their job's process."""
         live = self._live()
-        ancestors = {pid: set(parents(pid)) for pid in live}
-        mine = set(known)
-        return {
-            pid: "a process"
-            for pid in live
-            # A job's shell runs the job's process, which runs its task.
-            if pid not in mine and not ancestors[pid] & mine.union(live)
-        }
+        mine = {*known, *live}
+        # A job's shell runs the job's process, which runs its task, which runs its program. The
+        # helpers of a container leave their parents, but know their job.
+        strays = [pid for pid in live if pid not in known and not mine & set(parents(pid))]
+        for pid in self._members():
+            if pid not in live and environment(pid).get(_JOB) not in live:
+                above = set(parents(pid))
+                if not above & set(live) and self._started(pid):
+                    strays.append(pid)
+        return dict.fromkeys(strays, "a process")
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:
             if self._alive(job_id):
                 with suppress(ProcessLookupError):  # it ended before the signal
                     os.kill(_runner(int(job_id)), signal.SIGINT)
+            elif self._started(job_id):  # a trial's program that outlived its job
+                with suppress(ProcessLookupError):
+                    os.kill(int(job_id), signal.SIGTERM)
+
+    def await_cancelled(self) -> None:
+        deadline = time.monotonic() + self._profile.grace_seconds
+        while members := self._members():
+            if time.monotonic() > deadline:
+                log.warning("processes of cancelled jobs are killed: %s", ", ".join(members))
+                for pid in members:
+                    with suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+                return
+            time.sleep(0.05)
 
     def _start(self, request: JobRequest) -> str:
         executor = submitit.LocalExecutor(self._folder, max_num_timeout=UNLIMITED_REQUEUES)
@@ -185,6 +213,15 @@ class LocalScheduler(HostScheduler):
     def _live(self) -> list[str]:
         """Return the processes of jobs of this folder, whoever started them."""
         return [pid for pid in pids() if self._is_ours(pid)]
+
+    def _members(self) -> list[str]:
+        """Return the processes of jobs of this folder, and all that these have started."""
+        return [pid for pid in pids() if self._is_ours(pid) or self._started(pid)]
+
+    def _started(self, pid: str) -> bool:
+        """Return whether a job of this folder has started a process, directly or not."""
+        command = environment(pid).get(_COMMAND, "")
+        return command.endswith(f" {shlex.quote(str(self._folder))}") and not is_dying(pid)
 
     def _is_ours(self, pid: str) -> bool:
         # The pid may have been given to another program since. It is a job of ours only if its

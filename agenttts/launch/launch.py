@@ -161,5 +161,6 @@ def _end_strays(run: RunDirectory) -> None:
         workers = [w.job_id for w in journal.state.workers.values() if w.job_id is not None]
         scheduler.cancel(workers)
         end_strays(journal, scheduler, run.record().tokens(run.name), known=workers)
+        scheduler.await_cancelled()
     finally:
         journal.close()

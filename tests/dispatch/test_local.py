@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.base import JobRequest
 from agenttts.dispatch.local import LocalScheduler
 from agenttts.dispatch.profile import Profile
+from agenttts.files.processes import children, command_line
 from tests.support.waiting import until, until_ended
 
 pytestmark = pytest.mark.processes
@@ -64,3 +67,53 @@ def test_what_outlives_the_process_of_its_job_is_a_stray(tmp_path):
     scheduler.cancel([stray])
     until(lambda: not scheduler.strays("r", []))
     assert read_attempts(one.directory)[-1].state == "CANCELLED"
+
+
+STUBBORN = """
+import signal, sys, time
+from pathlib import Path
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+Path(sys.argv[1]).write_text("")
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("folder", ["submitit", "with a space"])
+def test_a_program_that_outlives_its_job_and_task_is_found_and_ended(tmp_path, folder):
+    """The job was interrupted twice, so that submitit could not end its task; and the program
+    takes no notice of SIGTERM.
+    """
+    profile = Profile(kind="local", grace_seconds=5)
+    scheduler = LocalScheduler(profile, tmp_path / folder)
+    one = request(tmp_path, 0, 0)
+    command = (sys.executable, "-c", STUBBORN, str(one.directory / "begun"))
+    ids = scheduler.submit("b0", [replace(one, command=command)])
+    until(lambda: (one.directory / "begun").exists())
+    [job] = ids.values()
+    [task] = children(job)
+    [program] = children(task)
+    for pid in (job, task):
+        os.kill(int(pid), signal.SIGKILL)
+    until(lambda: not command_line(task), "the end of the task")
+    new = LocalScheduler(profile, tmp_path / folder)
+    assert new.strays("r", [job]) == {program: "a process"}
+    new.cancel([program])
+    new.await_cancelled()
+    until(lambda: not command_line(program), "the end of the program")
+    assert not new.strays("r", ())
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_nothing_of_a_cancelled_job_is_left_however_often_it_was_cancelled(tmp_path, times):
+    profile = Profile(kind="local", grace_seconds=5)
+    one = request(tmp_path, 0, 0)
+    ids = LocalScheduler(profile, tmp_path / "submitit").submit("b0", [one])
+    until(lambda: read_attempts(one.directory))
+    [task] = until(lambda: children(next(iter(ids.values()))))
+    until(lambda: children(task), "the trial's program")
+    for _ in range(times):
+        scheduler = LocalScheduler(profile, tmp_path / "submitit")
+        scheduler.cancel([*ids.values(), *scheduler.strays("r", ids.values())])
+    scheduler.await_cancelled()
+    assert not scheduler.strays("r", ())
+    assert not children(task)
