@@ -79,7 +79,7 @@ def check_toolbox(experiment: Experiment) -> None:
 
 
 def model_needs(experiment: Experiment, problems: Problems) -> dict[str, GpuNeed]:
-    """Return the GPUs that each model needs, after checks of its options and its files."""
+    """Check each model's options and files; return the GPUs that it needs."""
     return {name: _model_need(name, experiment, problems) for name in experiment.spec.models}
 
 
@@ -137,7 +137,7 @@ def check_endpoints(experiment: Experiment, problems: Problems) -> None:
 
 
 def _with_memory(need: GpuNeed, profile: Profile, *, on_nodes: bool) -> GpuNeed:
-    """Return the need, with a word on jobs that have too little memory for the weights.
+    """Return the need, with a remark on too little memory of jobs for the weights.
 
     vLLM reads weights ahead from a network file system only if they fit in 90 % of the memory.
     """
@@ -214,7 +214,10 @@ def check_server() -> None:
 
 
 def bound_paths(spec: JobSpec) -> Iterator[tuple[KeyPath, Path]]:
-    """Yield the spec's paths that are bound into a trial's container, with the keys of each."""
+    """Yield the spec's paths that are bound into a trial's container.
+
+    Each comes with its keys.
+    """
     if spec.samples:
         yield ("samples",), Path(spec.samples)
     for name, model in spec.models.items():

@@ -122,7 +122,10 @@ class IdleWorkers:
             self._observe()
 
     def _observe(self) -> None:
-        """Take note of the states of the workers' jobs; an old state stays if none is known."""
+        """Update the states of the workers' jobs.
+
+        Without an answer of the queue, the old states stay.
+        """
         self._looked = time.monotonic()
         try:
             self._workers.observe(self._scheduler.poll(list(self._workers.by_job())))

@@ -345,7 +345,10 @@ def log_file(path: Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that loses lines on a full disk, instead of a traceback for each on the terminal."""
+    """A log file that loses lines on a full disk.
+
+    By default, logging writes a traceback to the terminal for each such line.
+    """
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop a line that the file system does not take."""

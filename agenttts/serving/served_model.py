@@ -162,7 +162,9 @@ def served_model(
     avoided: Callable[[], Sequence[str]] = tuple,
     workers: AnsweringWorkers | None = None,
 ) -> ServedModel | None:
-    """The model that this run serves itself, not started yet; None for a section of another kind.
+    """Return the model that the run serves itself, not started yet.
+
+    It is None if the run serves none.
 
     Args:
         run: The run.
@@ -209,10 +211,10 @@ def served_model(
 
 
 def worker_model(run: Run) -> ModelConfig | None:
-    """Return the model of the search with which workers can answer for the served model.
+    """Return the search's model with which workers can answer for the served one.
 
-    None without workers that stay, if the served model is another one, or if the temperature is
-    left to the server.
+    It is None without workers that stay, if the served model is another one, or if the temperature
+    is left to the server.
     """
     agent = run.spec.agent
     if not isinstance(agent, ServeAgent) or agent.temperature is None or not run.profile.stays_for:
@@ -223,7 +225,7 @@ def worker_model(run: Run) -> ModelConfig | None:
 def through_workers(
     run: Run, transcript: Transcript, workers: AnsweringWorkers
 ) -> Callable[[LLM], LLM]:
-    """Return what is to be asked in place of a model's server: workers first, if they can answer.
+    """Return what is asked in place of a model's server: first workers, if any can.
 
     Args:
         run: The run.
@@ -247,7 +249,10 @@ def through_workers(
 
 
 def service_request(directory: Path, *, run: str, token: str, gpus: int) -> ServiceRequest:
-    """The job that serves a run's model from ``directory``; ``token`` is unique to the run."""
+    """Return the job that serves a run's model from ``directory``.
+
+    ``token`` is unique to the run.
+    """
     return ServiceRequest(
         name=service_name(token),
         start="",
@@ -270,7 +275,10 @@ def service_name(token: str) -> str:
 
 
 def _served_config(spec: JobSpec, agent: ServeAgent, gpus: int) -> ModelConfig:
-    """The served model as an engine needs it: one of the spec's models, or a directory."""
+    """Return the served model as an engine needs it.
+
+    It is one of the spec's models, or a directory.
+    """
     known = spec.models.get(agent.model)
     options: dict[str, Any] = {**(known.options if known else {}), **agent.options}
     return ModelConfig(
