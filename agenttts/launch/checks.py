@@ -17,6 +17,7 @@ from typing import Any
 from agenttts.dispatch.apptainer import check_bindable, check_binds, check_image, check_runtime
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
+from agenttts.dispatch.sizing.model_facts import ModelFacts
 from agenttts.endpoint import ServerError
 from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError, located
 from agenttts.inference.base import ModelConfig
@@ -78,16 +79,38 @@ def check_toolbox(experiment: Experiment) -> None:
             find_embedding_model(settings.embedding_model)
 
 
-def model_needs(experiment: Experiment, problems: Problems) -> dict[str, GpuNeed]:
-    """Check each model's options and files; return the GPUs that it needs."""
-    return {name: _model_need(name, experiment, problems) for name in experiment.spec.models}
+def check_engine_options(spec: JobSpec) -> None:
+    """Check the options of every model against its engine.
+
+    Raises:
+        UserError: An option is wrong.
+    """
+    for name, model in spec.models.items():
+        with located("models", name, "options"):
+            check_options(model.engine, model.options)
 
 
-def _model_need(name: str, experiment: Experiment, problems: Problems) -> GpuNeed:
+def model_needs(
+    experiment: Experiment, facts: Mapping[str, ModelFacts | None], problems: Problems
+) -> dict[str, GpuNeed]:
+    """Check each model's files; return the GPUs that it needs.
+
+    Args:
+        experiment: Has the models and the profile.
+        facts: The facts of each model, by name; None for one whose engine loads no weights.
+        problems: Takes what is missing here.
+    """
+    return {
+        name: _model_need(name, experiment, facts[name], problems)
+        for name in experiment.spec.models
+    }
+
+
+def _model_need(
+    name: str, experiment: Experiment, facts: ModelFacts | None, problems: Problems
+) -> GpuNeed:
     spec, profile = experiment.spec, experiment.profile
     model = spec.models[name]
-    with located("models", name, "options"):
-        check_options(model.engine, model.options)
     if model.engine == "scripted":
         with problems.here(), located("models", name, "path"):
             check_there(Path(model.path))
@@ -96,8 +119,7 @@ def _model_need(name: str, experiment: Experiment, problems: Problems) -> GpuNee
     with problems.here():
         need = gpu_need(
             name,
-            model.path,
-            model.params,
+            facts,
             gpus=model.gpus,
             engine=model.engine,
             options=model.options,

@@ -16,6 +16,7 @@ from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
+from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_options import check_options
@@ -308,10 +309,10 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
     config = _served_config(spec, agent, 0)
     with located("agent", "options"):
         check_options(config.engine, config.options)
+    params = known.params if known else 0.0
     return gpu_need(
         agent.model,
-        config.path,
-        known.params if known else 0.0,
+        model_facts(config.path, params, config.options, config.engine),
         gpus=agent.gpus if agent.gpus is not None else known.gpus if known else None,
         engine=config.engine,
         options=dict(config.options),
