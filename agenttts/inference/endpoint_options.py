@@ -48,8 +48,11 @@ def find_address(options: EndpointOptions) -> Address:
 def most_a_call(model: ModelConfig, others: int) -> int:
     """Return the most samples of one engine call.
 
-    It is ``others``, unless the model is on a server. A server needs no full batch and its samples
-    may cost money, so its calls are short.
+    A server needs no full batch and its samples may cost money, so its calls are short.
+
+    Args:
+        model: The model of the call.
+        others: The result for a model that is not on a server.
     """
     if model.engine != "endpoint":
         return others
