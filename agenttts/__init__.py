@@ -1,7 +1,7 @@
-"""Search for the best split of a compute budget over the stages of an LLM task, on Slurm.
+"""Search for the best split of a compute budget over the stages of an LLM task.
 
-The names in ``__all__`` are the public interface. They are imported when they are first used, so
-that ``import agenttts`` loads nothing else.
+Trials are jobs on Slurm, or run on this machine. The names in ``__all__`` are the public interface.
+They are imported when they are first used, so that ``import agenttts`` loads nothing else.
 """
 
 from importlib import import_module

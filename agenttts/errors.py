@@ -162,7 +162,7 @@ class RunFailed(AgentTTSError):
 
 @contextmanager
 def located(*prefix: str | int) -> Iterator[None]:
-    """Put ``prefix`` before the keys of an error about a value that this code was given.
+    """Put ``prefix`` before the keys of an error that is raised in this block.
 
     In ``with located("task"):`` an error at ``data`` becomes one at ``task.data``. An error that is
     not about a value stays as it is.

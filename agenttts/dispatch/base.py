@@ -1,4 +1,4 @@
-"""The contract of a scheduler, which starts the jobs of a run and reports their states."""
+"""The contract of a scheduler, which starts a run's jobs and reports their states."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ class SubmitLimitReached(QueueUnavailable):
 
 @dataclass(frozen=True)
 class JobTrial:
-    """A trial of a job: its directory, and how many of its attempts do not count any more."""
+    """A trial of a job.
+
+    Its first ``earlier_attempts`` attempts do not count against its limits.
+    """
 
     directory: Path
     earlier_attempts: int = 0
@@ -40,7 +43,7 @@ class JobTrial:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """One job to start: its command, its trials, and its name and comment in the queue.
+    """One job to start: its command, its trials, its name and comment in the queue.
 
     Args:
         trial: The name of its trial, or of the first of its trials. No two requests of a batch
@@ -194,7 +197,10 @@ class Scheduler(ABC):
 
     @abstractmethod
     def capacity(self, live: int) -> int:
-        """Return how many more jobs may be submitted if ``live`` jobs have not ended; 0 or more."""
+        """Return how many more jobs may be submitted if ``live`` jobs have not ended.
+
+        It is never negative.
+        """
 
     @abstractmethod
     def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
@@ -217,7 +223,9 @@ class Scheduler(ABC):
 
     @abstractmethod
     def withdraw(self, batch: str, requests: Sequence[JobRequest], trials: Collection[str]) -> None:
-        """Make jobs that `find` did not see end at once, without a trial, if they appear later.
+        """Make jobs that `find` did not see end at once if they appear later.
+
+        Such a job evaluates no trial.
 
         Args:
             batch: The batch.
@@ -237,9 +245,9 @@ class Scheduler(ABC):
 
     @abstractmethod
     def strays(self, token: str, known: Collection[str]) -> dict[str, str]:
-        """Return the unended jobs of a run's trials that are not in ``known``, described by id.
+        """Return the unended jobs of a run's trials that are not in ``known``.
 
-        `cancel` accepts these ids.
+        The result has a description of each job by its id. `cancel` accepts these ids.
 
         Args:
             token: The beginning of all batch tokens of the run.
@@ -248,7 +256,9 @@ class Scheduler(ABC):
 
     @abstractmethod
     def avoid(self, job_ids: Iterable[str], nodes: Sequence[str]) -> list[str] | None:
-        """Make the pending ones of these jobs avoid ``nodes``, in addition to the profile's nodes.
+        """Make the pending ones of these jobs avoid ``nodes``.
+
+        They still avoid the nodes that the profile excludes.
 
         Returns:
             These pending jobs; None if the scheduler has no nodes to choose from.
@@ -262,20 +272,21 @@ class Scheduler(ABC):
         """
 
     def await_cancelled(self) -> None:  # noqa: B027
-        """Wait until nothing of the run's jobs runs. For callers that have cancelled all of them.
+        """Wait until nothing of the run's jobs runs.
 
-        A process that does not end within the profile's ``grace_seconds`` is killed. A queue system
-        sees to that by itself; here nothing is done.
+        The caller has cancelled all of them. A process that does not end within the profile's
+        ``grace_seconds`` is killed. A queue system does so by itself, so this default does nothing.
         """
 
     # Services
 
     @abstractmethod
     def start_service(self, request: ServiceRequest) -> Service:
-        """Start a long-lived single job; return its record, with its id, which the caller keeps.
+        """Start a long-lived single job; return its record, which the caller keeps.
 
-        If the scheduler has nodes to choose from, the job avoids those in the request's
-        ``exclude``. If it is refused because of them, it is submitted without the exclusion.
+        The record has the job's id. If the scheduler has nodes to choose from, the job avoids those
+        in the request's ``exclude``. If it is refused because of them, it is submitted without the
+        exclusion.
         """
 
     @abstractmethod
@@ -309,14 +320,20 @@ class Scheduler(ABC):
 
     @abstractmethod
     def host_of(self, service: Service) -> str | None:
-        """Return the host of the service's process; None for a job of a queue, or if not known."""
+        """Return the host of the service's process; None if it is not known.
+
+        It is also None for a job of a queue.
+        """
 
     @abstractmethod
     def describe(self, service: Service) -> str:
         """Return what the service is and how to find it, for the user."""
 
     def last_log_line(self, job_id: str) -> str:
-        """Return the last line of standard error of a job of this folder; '' if there is none."""
+        """Return the last line of a job's standard error; '' if there is none.
+
+        The job's logs are in the scheduler's folder.
+        """
         return ""
 
     # The profile and this machine
@@ -331,7 +348,10 @@ class Scheduler(ABC):
         return profile
 
     def check_folder(self) -> None:
-        """Raise `UserError` if jobs cannot write logs in the folder. It need not exist yet."""
+        """Raise `UserError` if jobs cannot write logs in the folder.
+
+        The folder need not exist yet.
+        """
         return
 
     def check_reachable(self) -> None:

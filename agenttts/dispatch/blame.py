@@ -180,7 +180,7 @@ def _limit_of_the_job(end: AttemptEnd) -> Verdict | None:
 
 
 def _not_of_the_allocation(end: AttemptEnd) -> Verdict | None:
-    """Return the verdict if the trial reports that something outside failed, e.g. a server."""
+    """Return the verdict if the trial reports an outside failure, e.g. of a server."""
     if end.fault is None or end.fault.kind != TrialState.INFRA_FAILED:
         return None
     return _infra(end.fault.message)

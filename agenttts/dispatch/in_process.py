@@ -90,7 +90,10 @@ class InProcessScheduler(HostScheduler):
                 self._jobs[job_id].stop()
 
     def await_cancelled(self) -> None:
-        """Wait for the threads. One that does not end is a daemon, and ends with its process."""
+        """Wait for the threads, for at most ``grace_seconds`` of the profile.
+
+        A thread that has not ended then is a daemon, and ends with its process.
+        """
         deadline = time.monotonic() + self._profile.grace_seconds
         for job in self._jobs.values():
             job.wait(deadline - time.monotonic())
@@ -229,7 +232,7 @@ class _ThreadJob(TrialJob):
             )
 
     def _further_lists(self) -> Iterator[Sequence[Path] | AskedQuestion]:
-        """Yield the lists of the mailbox, as spec files, and questions, while the job stays."""
+        """Yield the mailbox's lists, as spec files, and questions, while the job stays."""
         while self.linger_seconds:
             if (question := self._next_question()) is not None:
                 yield question
@@ -253,7 +256,10 @@ class _ThreadJob(TrialJob):
 
 
 def _has_own_modules(spec: Path) -> bool:
-    """Return whether a trial's task is the user's own, whose modules would stay loaded here."""
+    """Return whether a trial's task is the user's own.
+
+    Its modules would stay loaded in this process.
+    """
     try:
         return TrialSpec.read(spec).task_source is not None
     except UserError:

@@ -282,7 +282,7 @@ class Profile(Section):
 
     @property
     def trial_seconds(self) -> float:
-        """Seconds that a trial's job may use: its time limit without the grace before its end."""
+        """Seconds that a trial's job may use: its time limit minus ``grace_seconds``."""
         return minutes(self.trial.time) * 60.0 - self.grace_seconds
 
     @property

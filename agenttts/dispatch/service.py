@@ -1,4 +1,4 @@
-"""A service: a long-lived single job, such as the controller of a run or its served model."""
+"""A service: a long-lived single job, e.g. a run's controller or served model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ELSEWHERE = "ELSEWHERE"
 
 @dataclass(frozen=True)
 class ServiceRequest:
-    """A long-lived single job to start: the controller of a run, the model that a run serves.
+    """A service to start: the controller of a run, or the model that a run serves.
 
     Args:
         name: Says which service it is. All its starts have it in common, and no other service.

@@ -27,9 +27,10 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Return the JSON object in a file of someone else's, such as a model's configuration.
+    """Return the JSON object in a file that other software has written.
 
-    It is empty if the file cannot be read or holds anything else.
+    Such a file is a model's configuration, for example. The result is empty if the file cannot be
+    read or holds anything else.
     """
     return _object(file) or {}
 

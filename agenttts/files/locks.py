@@ -52,9 +52,9 @@ class LockBusy(Exception):
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> LockResult:
-    """Try once for the lock of an open file or directory. Closing the descriptor releases it.
+    """Try once for the lock of an open file or directory.
 
-    A ``shared`` lock only keeps others from a lock that is not.
+    Closing the descriptor releases it. A ``shared`` lock excludes only locks that are not shared.
 
     Raises:
         OSError: The file system failed, so it is not known whether the lock is free.
@@ -95,7 +95,9 @@ def is_locked(path: Path) -> bool:
 def locked(
     path: Path, patience: float = math.inf, is_lost: Callable[[str], bool] | None = None
 ) -> Iterator[IO[str]]:
-    """Hold the lock of a file. The file is created if it does not exist; its directory is not.
+    """Hold the lock of a file.
+
+    The file is created if it does not exist; its directory is not.
 
     Args:
         path: The file. It stays when the lock is released: removing it would let two processes lock
@@ -137,7 +139,10 @@ def locked(
 def _try_patiently(
     descriptor: int, path: Path, started: float, patience: float
 ) -> LockResult | None:
-    """Return the result of `try_lock`; after an error None (try again), later UNSUPPORTED."""
+    """Return the result of `try_lock`; None after an error, to try again.
+
+    If errors go on for some time, the result is UNSUPPORTED.
+    """
     try:
         return try_lock(descriptor)
     except OSError as error:
@@ -148,7 +153,7 @@ def _try_patiently(
 
 
 def _discard(path: Path, descriptor: int, holder: str) -> None:
-    """Remove the file of a lost lock if it still is the open one and names the same holder.
+    """Remove a lost lock's file if it is still the open one, with the same holder.
 
     Several processes may find the same holder lost. The first replaces the file; the others must
     not remove its new one. So the look and the removal happen under a lock of their own, in a file

@@ -1,4 +1,6 @@
-"""How much memory a program may still take: the machine's, its control group's, its job's.
+"""How much memory a program may still take.
+
+The limits are those of the machine, of its control group and of its job.
 
 Sources: proc(5) meminfo; the kernel's cgroup-v2 documentation; sbatch(1), output environment
 variables. Sizes are in bytes.
@@ -31,7 +33,10 @@ def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def job_memory(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variable that tells a program the memory of its Slurm job; empty without one."""
+    """Return the variable that tells a program the memory of its Slurm job.
+
+    The result is empty if the environment is not that of a Slurm job.
+    """
     whole = environment.get("SLURM_MEM_PER_NODE", "")
     a_cpu = environment.get("SLURM_MEM_PER_CPU", "")
     cpus = environment.get("SLURM_CPUS_ON_NODE", "")

@@ -1,4 +1,4 @@
-"""Numbered JSON documents in a folder: ``NN.json``, one for each of several starts.
+"""Numbered JSON documents in a folder: ``NN.json``, one for each start.
 
 A file's number is in its name. Names have two digits only up to 99, so files are sorted by number.
 """
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def numbered_files(folder: Path) -> list[Path]:
-    """Return the files of a folder in the order of their numbers; none without the folder."""
+    """Return the files of a folder by their numbers; none if there is no folder."""
     return sorted(folder.glob("[!.]*.json"), key=number_of)
 
 
@@ -67,7 +67,10 @@ def write_numbered(folder: Path, number: int, document: dict[str, Any]) -> None:
 
 
 def check_moments(*moments: str | None) -> None:
-    """Raise `ValueError` for moments (ISO 8601) that cannot be compared; None is allowed."""
+    """Raise `ValueError` for a moment (ISO 8601) without a time zone.
+
+    It could not be compared with others. None is allowed.
+    """
     for moment in moments:
         if moment is not None and datetime.fromisoformat(moment).tzinfo is None:
             raise ValueError(f"'{moment}' has no time zone")

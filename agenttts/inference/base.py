@@ -201,7 +201,7 @@ def wake(engine: Engine) -> None:
 
 
 class WrappedEngine:
-    """Base of engines that stand before another one, and pass on what they do not change."""
+    """Base of engines that wrap another one, and pass on what they do not change."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

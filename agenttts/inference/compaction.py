@@ -124,9 +124,9 @@ def _remove(held: dict[Path, Path], settle_seconds: float) -> int:
 
 
 def _portions(shards: Sequence[Path]) -> Iterator[tuple[list[pl.DataFrame], list[str]]]:
-    """Yield the samples of small shards and the shards' names.
+    """Yield portions of small shards: their samples, and their names.
 
-    Each portion has as many shards as may be read at once.
+    The samples of a portion take at most `MOST_BYTES` of memory. Other shards are left out.
     """
     frames: list[pl.DataFrame] = []
     names: list[str] = []

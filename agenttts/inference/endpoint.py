@@ -1,6 +1,6 @@
-"""The endpoint engine: samples of a model on an OpenAI-compatible server that runs already.
+"""The endpoint engine: samples of a model on an OpenAI-compatible server.
 
-A model's ``path`` is the server's id of the model; ``options`` are
+A run does not start the server. A model's ``path`` is the server's id of the model; ``options`` are
 `agenttts.spec.endpoint.EndpointOptions`. A chat is sent to ``chat/completions``, where the server
 applies its own template. A few-shot completion is sent to ``completions``.
 """
@@ -183,7 +183,7 @@ class EndpointEngine:
         stop: threading.Event,
         tell: Callable[[Part], None],
     ) -> None:
-        """Draw the samples of a request at some places of its seeds, and tell of each reply."""
+        """Draw a request's samples at some places of its seeds; report each reply."""
         missing = places
         try:
             while missing:
@@ -202,7 +202,10 @@ class EndpointEngine:
     def _reply(
         self, drawing: _Drawing, places: tuple[int, ...], stop: threading.Event
     ) -> ServerReply:
-        """Return the reply to a prompt; a prompt that is too long for the server is shortened."""
+        """Return the reply to a prompt.
+
+        A prompt that is too long for the server is shortened.
+        """
         sent = drawing.content
         try:
             return self._ask(drawing, sent, places, stop)

@@ -27,12 +27,13 @@ class GivenUp(Exception):
 
 
 class PatientCalls:
-    """Sends requests, also from several threads, and repeats those that failed temporarily.
+    """Sends requests, and repeats those that failed temporarily.
 
-    Pauses between attempts grow from one second to one minute; ``Retry-After`` is kept. When the
-    server says that there are too many requests (status 429), all threads pause. A request is given
-    up when the server has answered none for ``retry_seconds``. It is also given up when it failed
-    several times while others were answered. Failures of status 429 do not count for this.
+    Several threads may send requests at the same time. Pauses between attempts grow from one second
+    to one minute; ``Retry-After`` is kept. When the server says that there are too many requests
+    (status 429), all threads pause. A request is given up when the server has answered none for
+    ``retry_seconds``. It is also given up when it failed several times while others were answered.
+    Failures of status 429 do not count for this.
 
     Args:
         client: Sends the requests.

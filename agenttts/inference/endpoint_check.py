@@ -1,4 +1,7 @@
-"""Check from this machine that a server answers with a model; for launch and doctor."""
+"""Check from this machine that a server answers with a model.
+
+``launch`` and ``doctor`` use it.
+"""
 
 from __future__ import annotations
 

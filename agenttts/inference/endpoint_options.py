@@ -46,10 +46,13 @@ def find_address(options: EndpointOptions) -> Address:
 
 
 def most_a_call(model: ModelConfig, others: int) -> int:
-    """Return the most samples of one engine call: ``others``, unless the model is on a server.
+    """Return the most samples of one engine call.
 
-    What a call has drawn is stored when it ends. Samples of a server may cost money and need no
-    full batch, so a call is short.
+    A server needs no full batch and its samples may cost money, so its calls are short.
+
+    Args:
+        model: The model of the call.
+        others: The result for a model that is not on a server.
     """
     if model.engine != "endpoint":
         return others

@@ -80,7 +80,9 @@ def longest_that_fits(
     max_tokens: int,
     context: int | None,
 ) -> Content:
-    """Return the prompt, shortened as little as the search finds in a few requests.
+    """Return a prompt that is shortened until the server takes it.
+
+    A search of at most `_MOST_ATTEMPTS` requests looks for the longest such prompt.
 
     Args:
         content: The prompt that was refused.

@@ -1,4 +1,4 @@
-"""Read the replies of a server: texts, thinking that it keeps apart, tokens, finish reasons."""
+"""Read a server's replies: texts, separate thinking, tokens, finish reasons."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ FILTERED = "content_filter"
 
 @dataclass(frozen=True)
 class ServerReply:
-    """The samples of one request; ``prompt_tokens`` is None if the server does not say."""
+    """The samples of one request.
+
+    ``prompt_tokens`` is None if the server does not say.
+    """
 
     samples: tuple[Sample, ...]
     prompt_tokens: int | None

@@ -1,4 +1,4 @@
-"""Keep engines loaded while memory allows, so that each model is loaded as rarely as possible.
+"""Keep engines loaded while memory allows, so that models are loaded rarely.
 
 Models that share GPUs take turns: an engine that can sleep gives up the GPU's memory and keeps its
 weights in the memory of the host, from where it is back within a second (vLLM's sleep mode, level
@@ -74,7 +74,10 @@ class EnginePool:
         return found is not None and not found.asleep
 
     def expect(self, models: list[ModelConfig]) -> None:
-        """Take the models that may be needed from now on; the engines of others are not kept."""
+        """Set the models that may be needed from now on.
+
+        Engines of other models are not kept.
+        """
         self._expected = models
 
     def get(self, model: ModelConfig) -> Engine:
@@ -164,7 +167,7 @@ class EnginePool:
             self._failed.append((model, error))
 
     def _free_gpus(self, needed: _Loaded | None) -> None:
-        """Put the engines that use GPUs to sleep, all but ``needed``; close what cannot sleep."""
+        """Put engines on GPUs, except ``needed``, to sleep; close those that cannot."""
         for other in [o for o in self._loaded if o is not needed and o.model.gpus and not o.asleep]:
             other.asleep = host_bytes(other.model) <= self._available() and _sleeps(other.engine)
             if not other.asleep:
@@ -185,7 +188,7 @@ class EnginePool:
         return any(same_engine(model, other) for other in self._expected)
 
     def _that_sleeps(self, model: ModelConfig) -> ModelConfig:
-        """Return the model's configuration, with vLLM's sleep mode if it may have to make room.
+        """Return the model's configuration, with vLLM's sleep mode if it may be used.
 
         A user's own setting of it stays.
         """
@@ -241,7 +244,7 @@ def same_engine(a: ModelConfig, b: ModelConfig) -> bool:
 
 
 def host_bytes(model: ModelConfig) -> int:
-    """Return the memory that an engine takes on the host: loaded without GPUs, or asleep.
+    """Return an engine's memory on the host, when loaded without GPUs or asleep.
 
     It follows from the sizes of the weight files. It is 0 for an engine that loads no weights.
     """
@@ -257,5 +260,5 @@ def host_bytes(model: ModelConfig) -> int:
 
 
 def engine_bytes(weights: float) -> int:
-    """Return the memory of an engine on the host whose weights have so many bytes on disk."""
+    """Return an engine's memory on the host, from its weights' bytes on disk."""
     return int(weights * LOADED_FACTOR) + CACHE_BYTES + PROCESS_BYTES

@@ -60,7 +60,7 @@ _WORKER_ERROR = re.compile(
 def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
     """Return the engine that ``config.engine`` names, with its model loaded.
 
-    An engine that loads weights runs in a child process.
+    The engine runs in a child process, unless its entry in `ENGINES` says otherwise.
 
     Args:
         config: The model.

@@ -1,4 +1,4 @@
-"""What a sampler tells of its engines while it works: starts, wakes, and what was computed."""
+"""What a sampler reports of its engines: starts, wakes, and what was computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of engines that load weights, declared without importing the engines."""
+"""Options of engines that load weights, declared without importing engines."""
 
 from __future__ import annotations
 

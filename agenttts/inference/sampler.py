@@ -181,7 +181,7 @@ class Sampler:
         return drawn.results
 
     def draw_together(self, requests: Sequence[DrawRequest]) -> list[Drawn]:
-        """Draw the union of what several requests need, in as few engine calls as possible.
+        """Draw the union of several requests' samples in as few calls as possible.
 
         The requests are for models of one engine (`shares_engine`). Equal prompts are drawn once,
         within a request and between requests. A sample counts as drawn for the first request that

@@ -286,7 +286,10 @@ def _by_key(
 
 
 def _rows(shard: Path, rows: tuple[int, int] | None, keys: pl.Series) -> pl.LazyFrame:
-    """Return the samples in some rows of a shard, or in all, that have one of the keys."""
+    """Return the samples with one of the keys from a shard.
+
+    ``rows`` are the rows that are read; None: all.
+    """
     # Columns that a later version adds do not change the meaning of these columns.
     scan = pl.scan_parquet([shard], schema=SCHEMA, glob=False, extra_columns="ignore")
     if rows is not None:

@@ -286,9 +286,9 @@ class _Stops:
 
 
 def _batches(rows: Sequence[_Row], size: int) -> list[list[_Row]]:
-    """Return consecutive rows of equal parameters and stop strings.
+    """Divide rows into batches of at most ``size`` rows.
 
-    A batch has at most ``size`` rows.
+    The rows of a batch are consecutive, and have equal parameters and stop strings.
     """
     batches: list[list[_Row]] = []
     for row in rows:

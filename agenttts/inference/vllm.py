@@ -97,7 +97,10 @@ class VLLMEngine:
         ]
 
     def sleep(self) -> bool:
-        """Move the weights to the host's memory and give up the cache (vLLM's sleep level 1)."""
+        """Move the weights to the host's memory and release the KV cache.
+
+        This is vLLM's sleep level 1. The result is false if the engine was made without sleep mode.
+        """
         if self._sleeps:
             self._llm.sleep(level=1)
         return self._sleeps
@@ -160,7 +163,7 @@ class VLLMEngine:
 
 @contextlib.contextmanager
 def _finished_samples(engine: Any, tell: Callable[[int, Sample], object]) -> Iterator[None]:
-    """Have ``tell`` called with every sample that is finished while `vllm.LLM.generate` runs.
+    """Pass each sample that finishes while `vllm.LLM.generate` runs to ``tell``.
 
     `LLM.generate` returns all samples together. It calls two public methods of its `LLMEngine`:
     ``add_request`` with an id, in the order of its inputs, and ``step``, which returns what has

@@ -17,6 +17,7 @@ from typing import Any
 from agenttts.dispatch.apptainer import check_bindable, check_binds, check_image, check_runtime
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
+from agenttts.dispatch.sizing.model_facts import ModelFacts
 from agenttts.endpoint import ServerError
 from agenttts.errors import KeyPath, MissingRequirement, Unavailable, UserError, located
 from agenttts.inference.base import ModelConfig
@@ -78,16 +79,38 @@ def check_toolbox(experiment: Experiment) -> None:
             find_embedding_model(settings.embedding_model)
 
 
-def model_needs(experiment: Experiment, problems: Problems) -> dict[str, GpuNeed]:
-    """Return the GPUs that each model needs, after checks of its options and its files."""
-    return {name: _model_need(name, experiment, problems) for name in experiment.spec.models}
+def check_engine_options(spec: JobSpec) -> None:
+    """Check the options of every model against its engine.
+
+    Raises:
+        UserError: An option is wrong.
+    """
+    for name, model in spec.models.items():
+        with located("models", name, "options"):
+            check_options(model.engine, model.options)
 
 
-def _model_need(name: str, experiment: Experiment, problems: Problems) -> GpuNeed:
+def model_needs(
+    experiment: Experiment, facts: Mapping[str, ModelFacts | None], problems: Problems
+) -> dict[str, GpuNeed]:
+    """Check each model's files; return the GPUs that it needs.
+
+    Args:
+        experiment: Has the models and the profile.
+        facts: The facts of each model, by name; None for one whose engine loads no weights.
+        problems: Takes what is missing here.
+    """
+    return {
+        name: _model_need(name, experiment, facts[name], problems)
+        for name in experiment.spec.models
+    }
+
+
+def _model_need(
+    name: str, experiment: Experiment, facts: ModelFacts | None, problems: Problems
+) -> GpuNeed:
     spec, profile = experiment.spec, experiment.profile
     model = spec.models[name]
-    with located("models", name, "options"):
-        check_options(model.engine, model.options)
     if model.engine == "scripted":
         with problems.here(), located("models", name, "path"):
             check_there(Path(model.path))
@@ -96,8 +119,7 @@ def _model_need(name: str, experiment: Experiment, problems: Problems) -> GpuNee
     with problems.here():
         need = gpu_need(
             name,
-            model.path,
-            model.params,
+            facts,
             gpus=model.gpus,
             engine=model.engine,
             options=model.options,
@@ -137,7 +159,7 @@ def check_endpoints(experiment: Experiment, problems: Problems) -> None:
 
 
 def _with_memory(need: GpuNeed, profile: Profile, *, on_nodes: bool) -> GpuNeed:
-    """Return the need, with a word on jobs that have too little memory for the weights.
+    """Return the need, with a remark on too little memory of jobs for the weights.
 
     vLLM reads weights ahead from a network file system only if they fit in 90 % of the memory.
     """
@@ -214,7 +236,10 @@ def check_server() -> None:
 
 
 def bound_paths(spec: JobSpec) -> Iterator[tuple[KeyPath, Path]]:
-    """Yield the spec's paths that are bound into a trial's container, with the keys of each."""
+    """Yield the spec's paths that are bound into a trial's container.
+
+    Each comes with its keys.
+    """
     if spec.samples:
         yield ("samples",), Path(spec.samples)
     for name, model in spec.models.items():

@@ -32,6 +32,7 @@ _STOP_PATIENCE_S = 90.0
 class StartedController:
     """The last start of a run's controller, as the scheduler that started it knows it."""
 
+    run: RunDirectory
     handle: ControllerHandle
     scheduler: Scheduler
     service: Service
@@ -50,7 +51,7 @@ def started_controller(run: RunDirectory) -> StartedController | None:
         handle.identity,
         lambda: is_locked(run.lock_file),
     )
-    return StartedController(handle, scheduler_of_controller(run, handle.kind), service)
+    return StartedController(run, handle, scheduler_of_controller(run, handle.kind), service)
 
 
 def scheduler_of_controller(run: RunDirectory, kind: str | None = None) -> Scheduler:
@@ -132,35 +133,30 @@ def _prepare_here(run: RunDirectory, token: str, scheduler: Scheduler) -> Callab
     return partial(run_here, run, handle.start, folder / f"{os.getpid()}.err", held)
 
 
-def controller_state(run: RunDirectory) -> JobStatus | None:
-    """Return the state of the controller; None if none was started.
+def controller_state(started: StartedController) -> JobStatus:
+    """Return the state of a controller.
 
     ``detail`` says why it waits or did not start. ``state`` is `ELSEWHERE` for a controller on
     another host whose state is not known here.
     """
-    started = started_controller(run)
-    return None if started is None else _state(run, started)
-
-
-def _state(run: RunDirectory, started: StartedController) -> JobStatus:
     status = started.scheduler.service_status(started.service)
-    if status.state == ELSEWHERE and read_state(run.journal_file).finished == "done":
+    if status.state == ELSEWHERE and read_state(started.run.journal_file).finished == "done":
         return JobStatus("ENDED", ended=True)
     return status
 
 
-def _state_here(run: RunDirectory, started: StartedController, more: str = "") -> JobStatus:
+def _state_here(started: StartedController, more: str = "") -> JobStatus:
     """Return the state of a controller, if this host can tell it.
 
     Raises:
         MissingRequirement: Only another host can tell; the message says ``more``.
     """
-    state = _state(run, started)
+    state = controller_state(started)
     if state.state == ELSEWHERE:
         raise MissingRequirement(
             f"the controller {state.detail}{more}",
             fix=f"run this command on {started.handle.host}; where that host is gone for good, "
-            f"remove {run.controller_file} and run it here",
+            f"remove {started.run.controller_file} and run it here",
         )
     return state
 
@@ -177,7 +173,7 @@ def controller_works(run: RunDirectory) -> bool:
     started = started_controller(run)
     if started is None:
         return False
-    state = _state_here(run, started)
+    state = _state_here(started)
     if state.ended or started.handle.cancelled:
         return False
     if started.handle.job_id is None:
@@ -202,7 +198,7 @@ def stop_controllers(run: RunDirectory, *, on_record: bool) -> None:
     if started is None:
         return
     sees = "; the cancel is on record, and it ends when it sees that" if on_record else ""
-    _state_here(run, started, sees)
+    _state_here(started, sees)
     handle, scheduler, service = started.handle, started.scheduler, started.service
     reached = scheduler.reaches(service)
     told: set[str] = set()

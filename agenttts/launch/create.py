@@ -83,7 +83,7 @@ def run_record(plan: Plan) -> RunRecord:
         token=secrets.token_hex(4),
         version=__version__,
         models=plan.models,
-        sizes=plan.sizes,
+        sizes=dict(plan.sizes),
         forecast=expected_cost(plan),
         container=container,
         image_sha256=digest(container.image) if container else None,

@@ -15,10 +15,10 @@ from agenttts.tables.forecast import Forecast
 
 
 def expected_cost(plan: Plan) -> Forecast | None:
-    """Return the forecast of a plan's run; None if the number of examples is not known here.
+    """Return the forecast of a plan's run.
 
-    Its trials are those of the search, of the comparison of the best allocations, and of the final
-    test.
+    It is None if the number of examples is not known here. The run's trials are those of the
+    search, of the comparison of the best allocations, and of the final test.
     """
     experiment, spec, examples = plan.experiment, plan.experiment.spec, plan.examples
     searched = len(examples.searched) or spec.task.examples
@@ -47,7 +47,7 @@ def expected_cost(plan: Plan) -> Forecast | None:
 
 
 def _parts(drawn: Sequence[Allocation], sizes: Sequence[int], examples: int) -> list[Phase]:
-    """Return the iterations; the space may have fewer allocations than they would have."""
+    """Return the iterations, fewer or shorter if the space has few allocations."""
     phases, at = [], 0
     for size in sizes:
         taken = drawn[at : at + size]

@@ -103,10 +103,11 @@ def with_knowledge(spec: JobSpec, results: Path) -> JobSpec:
 
 
 def with_snapshots(experiment: Experiment, problems: Problems) -> Experiment:
-    """Return the experiment with hub ids replaced by directories of downloaded snapshots.
+    """Return the experiment with hub ids replaced by their downloaded snapshots.
 
-    They are those of models, and those in the options of engines (tokenizers, draft models). If
-    trials reach no hub (in a container, on compute nodes), what was not downloaded is unavailable.
+    A snapshot is a directory. The ids are those of models, and those in the options of engines
+    (tokenizers, draft models). If trials reach no hub (in a container, on compute nodes), what was
+    not downloaded is unavailable.
     """
     spec = experiment.spec
     snapshots = _Snapshots(experiment.scheduler.has_nodes or experiment.in_container, problems)
@@ -187,7 +188,10 @@ class _Snapshots:
 
 
 def with_container(experiment: Experiment, problems: Problems) -> Experiment:
-    """Return the experiment with the container of its trials, whose image its spec then names."""
+    """Return the experiment with the container of its trials.
+
+    Its spec then names the container's image.
+    """
     spec, container = experiment.spec, None
     with problems.here():
         container = container_of(spec, experiment.profile)

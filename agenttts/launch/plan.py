@@ -12,9 +12,16 @@ from pathlib import Path
 from agenttts import search, tasks
 from agenttts.dispatch.schedulers import create_scheduler, load_completed_profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed
-from agenttts.dispatch.sizing.model_size import ModelSize, model_sizes
+from agenttts.dispatch.sizing.model_facts import model_facts
+from agenttts.dispatch.sizing.model_size import ModelSize, model_size
 from agenttts.inference.base import ModelConfig
-from agenttts.launch.checks import check_agent_files, check_endpoints, checks_of, model_needs
+from agenttts.launch.checks import (
+    check_agent_files,
+    check_endpoints,
+    check_engine_options,
+    checks_of,
+    model_needs,
+)
 from agenttts.launch.examples import Examples, read_examples
 from agenttts.launch.experiment import (
     Experiment,
@@ -41,6 +48,7 @@ class Plan:
     experiment: Experiment
     examples: Examples
     needs: Mapping[str, GpuNeed]
+    sizes: Mapping[str, ModelSize]
     facts: Mapping[str, ModelFacts]
     agent_need: GpuNeed | None = None
     """GPUs of the language model that the run serves itself; None if it serves none."""
@@ -53,12 +61,6 @@ class Plan:
         """The form of every model that its engine needs."""
         gpus = {name: need.gpus for name, need in self.needs.items()}
         return model_configs(self.experiment.spec, gpus, self.facts)
-
-    @property
-    def sizes(self) -> dict[str, ModelSize]:
-        """The size of every model."""
-        params = {name: model.params for name, model in self.experiment.spec.models.items()}
-        return model_sizes(self.models, params)
 
 
 def make_plan(
@@ -95,7 +97,13 @@ def _make_plan(
     search.create_for(spec)
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = with_snapshots(experiment, problems)
-    needs = model_needs(experiment, problems)
+    check_engine_options(experiment.spec)
+    models = experiment.spec.models
+    sizing = {
+        name: model_facts(model.path, model.params, model.options, model.engine)
+        for name, model in models.items()
+    }
+    needs = model_needs(experiment, sizing, problems)
     check_endpoints(experiment, problems)
     check_agent_files(experiment.spec, problems)
     agent_need = None
@@ -110,6 +118,7 @@ def _make_plan(
         experiment,
         examples,
         needs,
+        {name: model_size(sizing[name], models[name].params, needs[name].gpus) for name in models},
         find_facts(experiment.spec),
         agent_need,
         tuple(problems.found),

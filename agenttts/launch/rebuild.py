@@ -247,7 +247,7 @@ def _events(
 
 
 def _conclusions(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the searcher concluded from results, as an event of the journal has it."""
+    """Return what the searcher concluded from results, as in a journal's event."""
     recommended = event.get("recommended")
     return {
         "guidelines": [str(text) for text in event["guidelines"]],

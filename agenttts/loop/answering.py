@@ -58,8 +58,13 @@ class IdleWorkers:
     def free(self, model: ModelConfig, seconds: float) -> list[Path]:
         """Return the directories of the workers that can answer now, the best first.
 
-        That is a worker whose engine of the model is awake, then one that has it loaded, then one
-        with few GPUs.
+        They have no trials, and GPUs enough for the model. The order: workers whose engine of the
+        model is awake, those that have it loaded, the others. Of equal ones, that with the fewest
+        GPUs comes first.
+
+        Args:
+            model: The model that is to answer.
+            seconds: The time that a worker must have left before its time limit.
         """
         self._observe()
         found = [
@@ -122,7 +127,10 @@ class IdleWorkers:
             self._observe()
 
     def _observe(self) -> None:
-        """Take note of the states of the workers' jobs; an old state stays if none is known."""
+        """Update the states of the workers' jobs.
+
+        Without an answer of the queue, the old states stay.
+        """
         self._looked = time.monotonic()
         try:
             self._workers.observe(self._scheduler.poll(list(self._workers.by_job())))

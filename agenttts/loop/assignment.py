@@ -1,4 +1,4 @@
-"""Assign trials to workers: which worker evaluates which trials, and how many workers to start.
+"""Assign trials to workers, and decide how many workers to start.
 
 A worker is one array element that evaluates lists of trials, one after the other. The rule is a
 pure function of descriptions (`assign`); the controller calls it for each iteration, and again when

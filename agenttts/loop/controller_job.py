@@ -85,8 +85,7 @@ def run_controller(run: RunDirectory, start: str) -> None:
             except RunCancelled:
                 close_cancelled(run)
                 return
-            warn_of_changed_weights(run)
-            make_controller(run, check).run()
+            continue_run(run, check)
 
     patiently(run, go_on)
 
@@ -109,8 +108,7 @@ def run_here(
     """
     with held, log_file(log_path):
         try:
-            warn_of_changed_weights(run)
-            patiently(run, lambda: make_controller(run, StartCheck(run, start)).run())
+            patiently(run, lambda: continue_run(run, StartCheck(run, start)))
         except KeyboardInterrupt:
             close_cancelled(run)
             raise RunFailed(
@@ -164,26 +162,40 @@ def close_cancelled(run: RunDirectory) -> None:
     state = read_state(run.journal_file)
     # A run that an error ended may have left jobs behind.
     if state.finished is None or (state.finished != "done" and state.unfinished()):
-        make_controller(run).cancel("cancelled")
+        make_controller(run.read()).cancel("cancelled")
 
 
-def make_controller(directory: RunDirectory, check: Callable[[], None] | None = None) -> Controller:
-    """Return the controller of a run, ready to go on from the end of its journal.
+def continue_run(directory: RunDirectory, check: Callable[[], None]) -> None:
+    """Go on with a run until it is over or its controller has to stop.
+
+    For callers within `only_controller`.
 
     Args:
         directory: The run.
+        check: As for `make_controller`.
+    """
+    run = directory.read()
+    warn_of_changed_weights(run)
+    make_controller(run, check).run()
+
+
+def make_controller(run: Run, check: Callable[[], None] | None = None) -> Controller:
+    """Return the controller of a run, ready to go on from the end of its journal.
+
+    Args:
+        run: The run.
         check: Called at each look at the queue; raises if the controller has to stop.
     """
-    run = Run(directory, directory.spec(), directory.profile(), directory.record())
+    directory = run.directory
     if run.cache is not None and run.profile.cache:
         with suppress(OSError):  # nodes report that they cannot write there, and work without it
             run.cache.directory.mkdir(parents=True, exist_ok=True)
     journal = Journal(directory.journal_file)
     transcript = Transcript(directory.transcript_file)
-    scheduler = trial_scheduler(run.directory, run.profile)
-    workers = Workers(run.directory, journal, run.profile.stays_for, scheduler.settle_seconds)
+    scheduler = trial_scheduler(directory, run.profile)
+    workers = Workers(directory, journal, run.profile.stays_for, scheduler.settle_seconds)
     idle = IdleWorkers(
-        run.directory,
+        directory,
         workers,
         scheduler,
         run.record.models,
@@ -202,9 +214,7 @@ def make_controller(directory: RunDirectory, check: Callable[[], None] | None = 
         run, journal, scheduler, builder, workers, planner, settings, served, check
     )
     between = partial(_compact_samples, run.samples)
-    return Controller(
-        run.directory, searcher, journal, evaluation, _loop_settings(run.spec), between
-    )
+    return Controller(directory, searcher, journal, evaluation, _loop_settings(run.spec), between)
 
 
 def _searcher(
@@ -303,9 +313,9 @@ def check_trials(run: Run, space: SearchSpace, journal: Journal) -> None:
             )
 
 
-def warn_of_changed_weights(run: RunDirectory) -> None:
+def warn_of_changed_weights(run: Run) -> None:
     """Log a warning for every model whose files differ from those of the launch."""
-    models = run.record().models
+    models = run.record.models
     for name in changed_weights(models):
         log.warning(
             "models.%s.path: the files in %s have changed since the launch, "
@@ -345,7 +355,10 @@ def log_file(path: Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that loses lines on a full disk, instead of a traceback for each on the terminal."""
+    """A log file that loses lines on a full disk.
+
+    By default, logging writes a traceback to the terminal for each such line.
+    """
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop a line that the file system does not take."""

@@ -1,4 +1,4 @@
-"""Estimates of engine starts and of generation, first from sizes, then from the run's records.
+"""Estimates of engine starts and generation, from sizes and the run's records.
 
 Pure functions. `start_seconds` and `Throughput` know only a model's size and a GPU's data sheet.
 `Estimates` corrects them by what the run has measured so far.
@@ -302,7 +302,10 @@ class Estimates:
         return Throughput(size, self.gpu if size.gpus else CPU)
 
     def _expected_start(self, model: str, earlier: int | None = None) -> float:
-        """Return the size-based seconds of the start after ``earlier`` ones (None: all so far)."""
+        """Return the seconds of an engine start, estimated from the model's size.
+
+        ``earlier`` is the number of starts before it; None: all so far.
+        """
         if earlier is None:
             earlier = sum(record.model == model for record in self.starts)
         return start_seconds(

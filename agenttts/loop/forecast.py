@@ -1,4 +1,4 @@
-"""What a search will cost: the assignment rule, applied to a search that is not run.
+"""What a search is expected to cost: the assignment rule without a run.
 
 Pure functions. The allocations are drawn at random from the space; the searcher's own are not
 known. Each figure is a range between favourable and unfavourable assumptions.
@@ -33,7 +33,7 @@ _PAUSE_S = 30.0
 
 @dataclass(frozen=True)
 class Phase:
-    """Trials that are evaluated at the same time: an iteration, or trials after the search.
+    """Trials evaluated at the same time: an iteration, or trials after the search.
 
     Args:
         allocations: Their allocations.
@@ -172,7 +172,10 @@ class _Case:
         return _WorkerSearch(self).run(phases)
 
     def by_lists(self, phases: Sequence[Phase], per_job: int) -> Bill:
-        """Return the bill of jobs with at most so many trials, which end with their trials."""
+        """Return the bill of jobs of at most ``per_job`` trials.
+
+        The jobs end with their trials.
+        """
         bills = []
         for number in range(len(phases)):
             works = self.works(phases, number)

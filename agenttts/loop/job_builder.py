@@ -42,7 +42,7 @@ def is_place(option: Any) -> bool:
 def sample_partitions(
     planned: PlannedTrial, jobs: Sequence[Sequence[PlannedTrial]], at_once: int
 ) -> dict[str, SamplePartition]:
-    """Return, by stage, the trial's part of prompts that other jobs draw samples for, too.
+    """Return, by stage, the trial's part of the prompts that several jobs need.
 
     Prompts are certainly the same if all choices of earlier stages and the stage's model are equal.
 
@@ -120,7 +120,7 @@ class JobBuilder:
         worker: str,
         gpus: int = 0,
     ) -> JobRequest:
-        """Return the job of a list of trials, and write the trials' specs where the job reads them.
+        """Return the job of a list of trials, and write the specs that it reads.
 
         A spec has the same bytes every time.
 

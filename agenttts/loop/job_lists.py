@@ -42,7 +42,7 @@ def job_lists(
 
 
 def _even_parts(trials: list[TrialProgress], most: int) -> list[list[TrialProgress]]:
-    """Return the trials in as few parts of at most ``most`` as possible, of even lengths."""
+    """Divide the trials evenly into the fewest parts of at most ``most`` trials."""
     parts = -(-len(trials) // most)
     bounds = [len(trials) * part // parts for part in range(parts + 1)] if parts else []
     return [trials[a:b] for a, b in pairwise(bounds)]

@@ -1,4 +1,4 @@
-"""What a list of trials costs a worker: engine starts, and the list's distinct samples.
+"""What a list of trials costs a worker: engine starts and distinct samples.
 
 Pure functions of descriptions. All times are seconds from now unless they say otherwise.
 
@@ -99,7 +99,7 @@ class TrialWork:
         return tuple(None if stage.empty else stage.model for stage in self.stages)
 
     def gpus(self, costs: Mapping[str, ModelCost]) -> int:
-        """Return the GPUs of a worker that it needs: those of the largest model of its samples."""
+        """Return the GPUs that its worker needs: those of its samples' largest model."""
         needed = (costs[model].gpus for model in self.signature if model)
         return max([self.least_gpus, *needed])
 
@@ -148,7 +148,7 @@ def work_seconds(trials: Iterable[TrialWork], costs: Mapping[str, ModelCost]) ->
 def shared_and_own(
     trial: TrialWork, costs: Mapping[str, ModelCost]
 ) -> tuple[list[tuple[str, float]], float]:
-    """Return the seconds of a trial's shared samples by group, and those of its own calls."""
+    """Return a trial's seconds of shared samples by group, and those of its own."""
     groups, own = [], 0.0
     for stage in trial.stages:
         if stage.empty:
@@ -169,7 +169,7 @@ def plan_engines(
     asleep: Collection[str] = (),
     sleep_gb: float = 0.0,
 ) -> EnginePlan:
-    """Return the order of models with the least start seconds among those that are tried.
+    """Return the order of models with the least start seconds of those tried.
 
     Two orders are tried: stage by stage, with the models of a stage arranged so that the last one
     may go on in the next stage, and one signature after the other. The result never starts engines

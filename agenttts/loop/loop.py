@@ -241,7 +241,7 @@ class Controller:
         return planned
 
     def _iteration_at(self, position: int, first: int) -> tuple[int, int]:
-        """Return the iteration of the trial at a position, and how many it has from there on."""
+        """Return the iteration of a trial's position, and its trials from there on."""
         size, initial = self._settings.batch_size, self._searcher.initial_batch
         if position < initial:
             return 0, initial - position

@@ -1,4 +1,4 @@
-"""Workers, the classes of those that may be started, and the lists of trials that they get.
+"""Workers, the classes of workers that may be started, and their trial lists.
 
 All times are seconds from now unless they say otherwise.
 """

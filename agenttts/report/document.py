@@ -1,4 +1,7 @@
-"""What ``report --format json`` prints; ``docs/schemas/report.json`` is its schema."""
+"""What ``report --format json`` prints.
+
+``docs/schemas/report.json`` is its schema.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from agenttts.tables.documents import (
 
 
 class IntervalDocument(Document):
-    """A confidence interval of a score: its bounds, and the share of resamples between them."""
+    """A confidence interval of a score.
+
+    ``level`` is the share of resamples between its bounds.
+    """
 
     low: float
     high: float
@@ -47,11 +53,12 @@ class TrialSecondsDocument(Document):
 
 
 class TrialDocument(Document):
-    """A row of ``trials.parquet``. Times are ISO 8601 in UTC; metrics are ``STAGE.METRIC``.
+    """A row of ``trials.parquet``.
 
-    ``score_stderr`` and ``metrics_stderr`` are standard errors, null where there is none.
-    ``worker`` is the job of several trials or lists that evaluated the trial. ``engine_starts`` and
-    ``seconds`` are null in runs of versions that did not record them.
+    Times are ISO 8601 in UTC. The names of metrics are ``STAGE.METRIC``. ``score_stderr`` and
+    ``metrics_stderr`` are standard errors, null where there is none. ``worker`` is the job of
+    several trials or lists that evaluated the trial. ``engine_starts`` and ``seconds`` are null in
+    runs of versions that did not record them.
     """
 
     run: str
@@ -82,13 +89,19 @@ class TrialDocument(Document):
 
 
 class BestDocument(TrialDocument):
-    """The best trial, with the confidence interval of its score where its examples are recorded."""
+    """The best trial.
+
+    ``confidence`` is null if the scores of its examples are not recorded.
+    """
 
     confidence: IntervalDocument | None = None
 
 
 class RecommendedDocument(Document):
-    """The allocation that the searcher expects to score best, and its trial, if there was one."""
+    """The allocation that the searcher expects to score best.
+
+    ``trial`` is null if it was not tried.
+    """
 
     trial: str | None
     score: float | None
@@ -124,7 +137,10 @@ class TraceStep(Document):
 
 
 class ParetoPoint(Document):
-    """A trial that no other one dominates in score and one cost, which is the one that is given."""
+    """A trial that no other one dominates in score and one cost.
+
+    Of the costs only that one is given.
+    """
 
     trial: str
     allocation: Allocation

@@ -1,7 +1,8 @@
-"""Whether this user may read and write a run, before a controller is started for it.
+"""Whether this user may read and write a run.
 
-A controller waits for hours where it may not: with Kerberos or AFS, access comes back when a ticket
-is renewed. The user who starts it should be told at once.
+It is checked before a controller is started. A controller without this permission waits for hours:
+with Kerberos or AFS, access comes back when a ticket is renewed. The user who starts it should be
+told at once.
 """
 
 from __future__ import annotations

@@ -40,7 +40,9 @@ class CostReader:
         self._ended: dict[Path, tuple[int, list[MeasuredStart]]] = {}
 
     def cost(self, state: RunState, *, alone: bool = False) -> RunCost | None:
-        """Return what the run has used; None if its jobs left no records (an older version's run).
+        """Return what the run has used; None if its jobs left no records.
+
+        Versions before these records wrote none.
 
         Args:
             state: The run's state.
@@ -226,7 +228,10 @@ def measured_starts(
 def _usage_of(
     record: JobStart, records: Sequence[JobStart], usages: Iterable[JobUsage]
 ) -> JobUsage | None:
-    """Return the usage of the program that a start of a job, one of ``records``, began."""
+    """Return the usage of the program that one start of a job began.
+
+    ``record`` is that start, one of ``records``.
+    """
     following = next((r for r in records if r.number > record.number), None)
     end = None if following is None else _time(following.started)
     within = [

@@ -147,6 +147,10 @@ class RunDirectory:
         """Return the directory of a job that evaluates several trials or several lists."""
         return self.workers / worker
 
+    def read(self) -> Run:
+        """Return the run with its spec, its profile and its record."""
+        return Run(self, self.spec(), self.profile(), self.record())
+
     def spec(self) -> JobSpec:
         """Return the resolved spec that the run was launched with."""
         return load_spec(self.spec_file)

@@ -1,4 +1,4 @@
-"""The scratch directory of one run, which is removed even if the caller was killed."""
+"""The scratch directory of one run, removed even if the caller was killed."""
 
 from __future__ import annotations
 

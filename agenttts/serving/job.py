@@ -94,7 +94,10 @@ def write_serving(directory: Path, serving: Serving) -> None:
 
 
 def write_key(directory: Path) -> None:
-    """Write a new random key, unless there is one. Only the user can ever read the file."""
+    """Write a new random key, unless there is one.
+
+    Only the user can read the file, from its creation on.
+    """
     with suppress(FileExistsError):
         descriptor = os.open(directory / KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as stream:

@@ -1,4 +1,4 @@
-"""The lifecycle of a served model: started when needed, watched, released when idle."""
+"""The lifecycle of a served model: started when needed, released when idle."""
 
 from __future__ import annotations
 
@@ -204,7 +204,10 @@ class ServedModel:
             self._note(f"other jobs that serve the model could not be listed: {error}")
 
     def _check(self) -> Address | None:
-        """Return the address if the server answers; record the end of its job if it has ended."""
+        """Return the address if the server answers.
+
+        If its job has ended, the end is recorded.
+        """
         if self._job is None:
             self._job = self._find()
         if self._job is None:
@@ -304,7 +307,7 @@ class ServedModel:
             return JobStatus("UNKNOWN", ended=False)
 
     def _tell_why_it_waits(self, state: JobStatus) -> None:
-        """Note once why a job is pending, if the reason does not pass without the user's action."""
+        """Note once why a job is pending, if the reason does not pass by itself."""
         waits = state.detail if state.stuck or state.pending else ""
         if state.stuck and waits != self._waits:
             self._note(f"job {self._job} waits: {waits}")
@@ -352,7 +355,7 @@ def idle_limit(idle_seconds: float, gpus: int, start_seconds: float | None) -> f
 
 
 def served_job(directory: Path) -> str | None:
-    """Return the job that was last started to serve a run's model; None if there is none."""
+    """Return the job last started to serve a run's model; None if there is none."""
     try:
         return str(json.loads((directory / _JOB_FILE).read_text(encoding="utf-8"))["job_id"])
     except (OSError, ValueError, KeyError, TypeError):  # none, or one that is being written

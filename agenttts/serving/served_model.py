@@ -16,6 +16,7 @@ from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import ServiceRequest
 from agenttts.dispatch.sizing.gpu_need import GpuNeed, gpu_need
+from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.errors import UserError, located, valid_names
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_options import check_options
@@ -162,7 +163,9 @@ def served_model(
     avoided: Callable[[], Sequence[str]] = tuple,
     workers: AnsweringWorkers | None = None,
 ) -> ServedModel | None:
-    """The model that this run serves itself, not started yet; None for a section of another kind.
+    """Return the model that the run serves itself, not started yet.
+
+    It is None if the run serves none.
 
     Args:
         run: The run.
@@ -209,10 +212,10 @@ def served_model(
 
 
 def worker_model(run: Run) -> ModelConfig | None:
-    """Return the model of the search with which workers can answer for the served model.
+    """Return the search's model with which workers can answer for the served one.
 
-    None without workers that stay, if the served model is another one, or if the temperature is
-    left to the server.
+    It is None without workers that stay, if the served model is another one, or if the temperature
+    is left to the server.
     """
     agent = run.spec.agent
     if not isinstance(agent, ServeAgent) or agent.temperature is None or not run.profile.stays_for:
@@ -223,7 +226,7 @@ def worker_model(run: Run) -> ModelConfig | None:
 def through_workers(
     run: Run, transcript: Transcript, workers: AnsweringWorkers
 ) -> Callable[[LLM], LLM]:
-    """Return what is to be asked in place of a model's server: workers first, if they can answer.
+    """Return what is asked in place of a model's server: first workers, if any can.
 
     Args:
         run: The run.
@@ -247,7 +250,10 @@ def through_workers(
 
 
 def service_request(directory: Path, *, run: str, token: str, gpus: int) -> ServiceRequest:
-    """The job that serves a run's model from ``directory``; ``token`` is unique to the run."""
+    """Return the job that serves a run's model from ``directory``.
+
+    ``token`` is unique to the run.
+    """
     return ServiceRequest(
         name=service_name(token),
         start="",
@@ -270,7 +276,10 @@ def service_name(token: str) -> str:
 
 
 def _served_config(spec: JobSpec, agent: ServeAgent, gpus: int) -> ModelConfig:
-    """The served model as an engine needs it: one of the spec's models, or a directory."""
+    """Return the served model as an engine needs it.
+
+    It is one of the spec's models, or a directory.
+    """
     known = spec.models.get(agent.model)
     options: dict[str, Any] = {**(known.options if known else {}), **agent.options}
     return ModelConfig(
@@ -300,10 +309,10 @@ def _served_need(spec: JobSpec, agent: ServeAgent, profile: Profile) -> GpuNeed:
     config = _served_config(spec, agent, 0)
     with located("agent", "options"):
         check_options(config.engine, config.options)
+    params = known.params if known else 0.0
     return gpu_need(
         agent.model,
-        config.path,
-        known.params if known else 0.0,
+        model_facts(config.path, params, config.options, config.engine),
         gpus=agent.gpus if agent.gpus is not None else known.gpus if known else None,
         engine=config.engine,
         options=dict(config.options),

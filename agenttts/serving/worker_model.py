@@ -168,7 +168,7 @@ class WorkerLLM:
         self._server.close()
 
     def _asked_before(self, chat: Chat) -> tuple[Path, str] | None:
-        """Return where an earlier controller asked the question, if a worker may yet answer."""
+        """Return where an earlier controller asked, if a worker may yet answer."""
         for directory in self._workers.directories():
             names = QuestionBox(directory).open(chat.key)
             if names and directory not in self._failed and self._workers.lives(directory):

@@ -28,7 +28,10 @@ class SecretFound(ValueError):
 
 
 def check_base_url(value: str) -> str:
-    """Return an address without a slash at its end; it holds no user, password or query."""
+    """Return an address without a slash at its end.
+
+    It must not have a user, a password or a query.
+    """
     parts = urlsplit(value)
     if parts.username or parts.password or parts.query:
         raise SecretFound(
@@ -43,7 +46,10 @@ def check_base_url(value: str) -> str:
 
 
 def check_key_variable(value: str | None) -> str | None:
-    """Return the name of a variable. The message about any other value does not repeat it."""
+    """Return the name of a variable.
+
+    The message about any other value does not repeat it, because it may be a key.
+    """
     if value is not None and not (_VARIABLE.fullmatch(value) and len(value) <= 64):
         raise SecretFound(
             "this is not the name of an environment variable; valid: a name such as MY_LLM_KEY. "

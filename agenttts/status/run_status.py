@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import ELSEWHERE, Service
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.launch.controller import (
+    StartedController,
     controller_state,
     scheduler_of_controller,
     started_controller,
@@ -19,7 +22,7 @@ from agenttts.launch.controller import (
 from agenttts.loop.controller_job import trial_scheduler
 from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import RunState, read_state
+from agenttts.run.journal import RunState, TrialProgress, read_state
 from agenttts.run.rows import row_from_json
 from agenttts.search.llm.transcript import summarise
 from agenttts.serving.lifecycle import served_job
@@ -27,7 +30,13 @@ from agenttts.serving.served_model import service_name
 from agenttts.status.document import StatusDocument
 from agenttts.tables.cuts import cut_by_model, cut_document, cut_warnings
 from agenttts.tables.documents import printed
-from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SOURCE, TEST_SOURCE
+from agenttts.tables.schema import (
+    AFTER_SEARCH,
+    FINALIST_SOURCE,
+    RECOMMENDED_SOURCE,
+    TEST_SOURCE,
+    TrialRow,
+)
 
 
 def run_status(run: RunDirectory, costs: CostReader | None = None) -> dict[str, Any]:
@@ -42,37 +51,16 @@ def run_status(run: RunDirectory, costs: CostReader | None = None) -> dict[str, 
 
 def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
     state = read_state(run.journal_file)
-    profile = run.profile()
     spec = run.spec()
     rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
     live = [t for t in state.unfinished() if t.job_id]
-    try:
-        statuses = trial_scheduler(run, profile).poll([t.job_id for t in live if t.job_id])
-        controller = controller_state(run)
-        served = _served_state(run, profile)
-        alive: bool | None = controller is not None and not controller.ended
-        if controller is not None and controller.state == ELSEWHERE:
-            alive = None
-        queue = None
-    except MissingRequirement as error:  # this machine lacks the cluster's commands
-        statuses, controller, served, alive, queue = {}, None, None, None, str(error)
-    counts = Counter(row.state.value for row in rows)
-    counts.update(
-        statuses[t.job_id].state if t.job_id in statuses else "UNKNOWN" if t.job_id else "WAITING"
-        for t in state.unfinished()
-    )
-    scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
-    finalists = [row for row in rows if row.score is not None and row.source == FINALIST_SOURCE]
-    tests = [row for row in rows if row.source == TEST_SOURCE]
+    started = started_controller(run)
+    queue = _ask_queue(run, live, started)
     searched = [
         t.planned.iteration
         for t in state.trials.values()
         if t.planned.source not in (RECOMMENDED_SOURCE, *AFTER_SEARCH)
     ]
-    # Scores on more examples are more reliable.
-    best = max(finalists or scored, key=lambda row: (row.score, -row.budget), default=None)
-    started = started_controller(run)
-    starter = started.scheduler if started else scheduler_of_controller(run)
     cuts = cut_by_model(rows)
     limits = {name: stage.decode_tokens for name, stage in spec.stages.items()}
     agent = summarise(run.transcript_file)
@@ -81,48 +69,12 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
         "run": run.name,
         "path": str(run.path),
         # A controller that was started again may not have recorded yet that the run goes on.
-        "outcome": None if alive and state.finished != "done" else state.finished,
-        "controller": {
-            "kind": starter.name,
-            "job_id": started.handle.job_id if started else None,
-            "host": starter.host_of(started.service) if started else None,
-            "described": starter.describe(started.service) if started else "",
-            "alive": alive,
-            # The state that the queue reports, and why the controller waits or did not start.
-            "state": controller.state if controller else None,
-            "reason": controller.detail if controller else "",
-            # Whether it waits for something that does not happen by itself.
-            "stuck": controller is not None and controller.stuck,
-            # The cancel is recorded; the controller may not have seen it yet.
-            "cancelled": bool(started and started.handle.cancelled),
-            "queue": queue,
-        },
+        "outcome": None if queue.alive and state.finished != "done" else state.finished,
+        "controller": _controller(run, started, queue),
         "iteration": max(searched, default=None),
         "iterations": spec.search.iterations,
-        "trials": dict(counts),
-        "best": None
-        if best is None
-        else {
-            "trial": best.trial,
-            "score": best.score,
-            "budget": best.budget,
-            "allocation": best.allocation.to_records(),
-        },
-        # The allocation that the searcher expects to score best; it may not be the one with the
-        # best score.
-        "recommended": state.recommended,
-        "recommended_tried": any(
-            row.allocation.to_records() == state.recommended for row in scored
-        ),
-        "test": [
-            {
-                "trial": row.trial,
-                "state": row.state.value,
-                "score": row.score,
-                "allocation": row.allocation.to_records(),
-            }
-            for row in tests
-        ],
+        "trials": _trials_by_state(state, rows, queue),
+        **_results(state, rows),
         "cost": None if cost is None else cost.document(),
         "cut_share": cut_document(cuts),
         "warnings": [
@@ -134,14 +86,13 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
         "strays": state.strays,
         "avoided_nodes": state.avoided,
         "agent": agent,
-        # The job of the model that the run serves itself, while it waits in a queue or runs.
-        "served": served,
+        "served": queue.served,
         "jobs": [
             {
                 "trial": t.planned.trial,
                 "job_id": t.job_id,
-                "state": statuses[t.job_id].state if t.job_id in statuses else "UNKNOWN",
-                "reason": statuses[t.job_id].detail if t.job_id in statuses else "",
+                "state": queue.of(t).state,
+                "reason": queue.of(t).detail,
                 "allocation": str(t.planned.allocation),
             }
             for t in live
@@ -149,7 +100,111 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class _Queue:
+    """What the queue says of a run's jobs.
+
+    Attributes:
+        trials: The states of its trials' jobs, by id.
+        controller: The state of its controller; None if none was started.
+        served: The job of the model that the run serves itself, while it waits or runs.
+        problem: Why the queue could not be asked; None if it could.
+    """
+
+    trials: Mapping[str, JobStatus] = field(default_factory=dict)
+    controller: JobStatus | None = None
+    served: dict[str, Any] | None = None
+    problem: str | None = None
+
+    @property
+    def alive(self) -> bool | None:
+        """Whether the controller runs or waits; None if that cannot be seen from here."""
+        elsewhere = self.controller is not None and self.controller.state == ELSEWHERE
+        if self.problem is not None or elsewhere:
+            return None
+        return self.controller is not None and not self.controller.ended
+
+    def of(self, trial: TrialProgress) -> JobStatus:
+        """Return the state of an unfinished trial's job; ``WAITING`` before it has one."""
+        if not trial.job_id:
+            return JobStatus("WAITING", ended=False)
+        return self.trials.get(trial.job_id, JobStatus("UNKNOWN", ended=False))
+
+
+def _ask_queue(
+    run: RunDirectory, live: Sequence[TrialProgress], started: StartedController | None
+) -> _Queue:
+    profile = run.profile()
+    try:
+        return _Queue(
+            trial_scheduler(run, profile).poll([t.job_id for t in live if t.job_id]),
+            controller_state(started) if started else None,
+            _served_state(run, profile),
+        )
+    except MissingRequirement as error:  # this machine lacks the cluster's commands
+        return _Queue(problem=str(error))
+
+
+def _controller(
+    run: RunDirectory, started: StartedController | None, queue: _Queue
+) -> dict[str, Any]:
+    """Return the document of the controller (`ControllerDocument`)."""
+    scheduler = started.scheduler if started else scheduler_of_controller(run)
+    state = queue.controller
+    return {
+        "kind": scheduler.name,
+        "job_id": started.handle.job_id if started else None,
+        "host": scheduler.host_of(started.service) if started else None,
+        "described": scheduler.describe(started.service) if started else "",
+        "alive": queue.alive,
+        "state": state.state if state else None,
+        "reason": state.detail if state else "",
+        "stuck": state is not None and state.stuck,
+        "cancelled": bool(started and started.handle.cancelled),
+        "queue": queue.problem,
+    }
+
+
+def _trials_by_state(state: RunState, rows: Sequence[TrialRow], queue: _Queue) -> dict[str, int]:
+    counts = Counter(row.state.value for row in rows)
+    counts.update(queue.of(trial).state for trial in state.unfinished())
+    return dict(counts)
+
+
+def _results(state: RunState, rows: Sequence[TrialRow]) -> dict[str, Any]:
+    """Return the best trial, the recommended allocation and the final test."""
+    scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
+    finalists = [row for row in rows if row.score is not None and row.source == FINALIST_SOURCE]
+    # Scores on more examples are more reliable.
+    best = max(finalists or scored, key=lambda row: (row.score, -row.budget), default=None)
+    return {
+        "best": None
+        if best is None
+        else {
+            "trial": best.trial,
+            "score": best.score,
+            "budget": best.budget,
+            "allocation": best.allocation.to_records(),
+        },
+        "recommended": state.recommended,
+        "recommended_tried": any(
+            row.allocation.to_records() == state.recommended for row in scored
+        ),
+        "test": [
+            {
+                "trial": row.trial,
+                "state": row.state.value,
+                "score": row.score,
+                "allocation": row.allocation.to_records(),
+            }
+            for row in rows
+            if row.source == TEST_SOURCE
+        ],
+    }
+
+
 def _served_state(run: RunDirectory, profile: Profile) -> dict[str, Any] | None:
+    """Return the job of the model that the run serves itself, while it waits or runs."""
     scheduler = create_scheduler(profile, run.scheduler_logs / "agent")
     job = served_job(run.agent)
     # Without a queue the model does not wait, and its address shows that it runs.

@@ -368,7 +368,7 @@ class SecondsDocument(UsedDocument):
 
 
 class TokensDocument(Document):
-    """Tokens that engines computed, and tokens of trials that were taken from the sample store."""
+    """Tokens that engines computed, and those taken from the sample store."""
 
     computed: int
     reused: int

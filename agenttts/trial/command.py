@@ -1,4 +1,4 @@
-"""The command line of the program that evaluates trials, ``python -m agenttts.trial``."""
+"""The command line of ``python -m agenttts.trial``, which evaluates trials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ MODULE = ("-m", "agenttts.trial")
 
 @dataclass(frozen=True)
 class AskedQuestion:
-    """A question that the program is to answer (`agenttts.trial.questions`), by its file."""
+    """The file of a question that the program is to answer.
+
+    Its contents are described in `agenttts.trial.questions`.
+    """
 
     file: Path
 

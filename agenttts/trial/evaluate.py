@@ -69,7 +69,9 @@ its table of examples (`agenttts.tables.schema.examples_frame`)."""
 
 
 def evaluate(spec: TrialSpec) -> Evaluation:
-    """Evaluate a trial; the caller draws the samples, measures the seconds and stores the result.
+    """Evaluate a trial.
+
+    The caller draws the samples, measures the seconds and stores the result.
 
     Raises:
         UserError: No stage gave the main metric, or a file cannot be used.

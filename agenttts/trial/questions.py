@@ -1,4 +1,4 @@
-"""Questions of the search that a worker answers with its engine, as files in its directory.
+"""Questions of the search that a worker answers, as files in its directory.
 
 In the directory of a worker (a job that stays with its engines loaded):
 
@@ -117,12 +117,15 @@ class QuestionBox:
         return name
 
     def open(self, key: str) -> list[str]:
-        """Return the names of the questions of a key that have no answer and were not given up."""
+        """Return the names of the open questions of a key.
+
+        They have no answer and were not given up.
+        """
         names = self._names(self._questions, key)
         return [name for name in names if self.answer(name) is None]
 
     def answered(self, key: str) -> QuestionAnswer | None:
-        """Return a reply to a question of a key, if there is one, however old the question is."""
+        """Return a reply to any question of a key, however old; None if there is none."""
         answers = (self.answer(name) for name in self._names(self._answers, key))
         return next((answer for answer in answers if answer and not answer.error), None)
 
@@ -175,7 +178,10 @@ class OpenQuestions:
         self._handed: set[str] = set()
 
     def take(self) -> AskedQuestion | None:
-        """Return a question that was not returned before and has no answer; None without one."""
+        """Return a question without an answer; None if there is none.
+
+        No question is returned twice.
+        """
         for file in sorted(self._questions.glob("[!.]*.json")):
             if file.name not in self._handed:
                 self._handed.add(file.name)

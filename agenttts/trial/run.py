@@ -31,7 +31,9 @@ from agenttts.trial.usage import UsageNotes
 
 
 class TrialRunner:
-    """Evaluates lists of trials of one run, with engines that stay loaded while memory allows.
+    """Evaluates lists of trials of one run.
+
+    Engines stay loaded while memory allows.
 
     Args:
         engine_factory: Makes the engine of a model, with its model loaded.
@@ -91,9 +93,10 @@ class TrialRunner:
         return 1 if any(trial.failed for trial in trials) else 0
 
     def answer(self, question: AskedQuestion) -> None:
-        """Answer a question of the search with an engine; the answer is no sample of a trial.
+        """Answer a question of the search with an engine.
 
-        It may be stopped as `run` may; then there is no answer.
+        The answer is not a sample of a trial. It may be stopped as `run` may; then there is no
+        answer.
         """
         self._usage.work_begins()
         answer_question(question.file, self._sampler, self._err)
@@ -228,7 +231,10 @@ def _draw(
 
 
 def _unexpected(error: Exception, err: TextIO) -> Fault:
-    """Return the fault of an error that the task's own code caused; the user is told where."""
+    """Return the fault of an error in the task's own code.
+
+    Its message has the place of the error in the code.
+    """
     traceback.print_exception(error, file=err)
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}:{place.lineno}"

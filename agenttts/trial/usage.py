@@ -1,9 +1,9 @@
-"""What the program of a job used, and of which engines: ``usage/NN.json``, one file per start.
+"""What the program of a job used, and of which engines.
 
-The program writes them in the directory of its notes: that of the worker, or of a job's only trial.
-A file is written anew at each end of an engine start, of an engine call and of a list of trials. It
-is then true up to that moment, however the program ends. A job that is requeued starts a new
-program, which writes a new file.
+Each start of the program has one file, ``usage/NN.json``. It is in the directory of notes: that
+of the worker, or of a job's only trial. A file is written anew at each end of an engine start, of
+an engine call and of a list of trials. It is then true up to that moment, however the program ends.
+A job that is requeued starts a new program, which writes a new file.
 
 The controller reads the files while jobs run, and the tables of a run are made from them.
 """
@@ -26,7 +26,10 @@ USAGE = "usage"
 
 @dataclass(frozen=True)
 class EngineSeconds:
-    """The start or the wake of one engine: its model's name in the spec, and wall seconds."""
+    """Wall seconds of the start or the wake of one engine.
+
+    ``model`` is the model's name in the spec.
+    """
 
     model: str
     seconds: float
@@ -34,10 +37,10 @@ class EngineSeconds:
 
 @dataclass(frozen=True)
 class ModelUsage:
-    """What engines computed for one model, by its name in the spec; reused samples do not count.
+    """What engines computed for one model, by its name in the spec.
 
-    ``prompt_tokens`` counts a prompt once per engine call. ``seconds`` are wall seconds of the
-    engine calls.
+    Reused samples do not count. ``prompt_tokens`` counts a prompt once per engine call. ``seconds``
+    are wall seconds of the engine calls.
     """
 
     model: str
@@ -114,7 +117,7 @@ class JobUsage:
 
 
 def read_usages(directory: Path) -> list[JobUsage]:
-    """Return the usage of each start of the program in a job's directory, oldest first.
+    """Return the usage of each program start in a job's directory, oldest first.
 
     Files that are absent or cannot be read are left out. Fields of a newer version are ignored.
     """

@@ -112,7 +112,7 @@ def measure(trials: int, per_job: str) -> dict[str, Any]:
         if not create_run(run, plan):
             sys.exit("the run exists")
         before = resource.getrusage(resource.RUSAGE_SELF)
-        make_controller(run).run()
+        make_controller(run.read()).run()
         after = resource.getrusage(resource.RUSAGE_SELF)
         events = readable_events(run.journal_file)
     done = sum(event["event"] == "finished" for event in events)

@@ -117,9 +117,9 @@ def test_a_controller_that_was_started_all_the_same_is_left_to_run(run, starter)
         handle = read_handle(run)
         assert handle is not None
         assert handle.job_id in local_controllers(run)
-        state = controller.controller_state(run)
-        assert state is not None
-        assert not state.ended
+        started = controller.started_controller(run)
+        assert started is not None
+        assert not controller.controller_state(started).ended
     finally:
         for pid in local_controllers(run):
             os.kill(int(pid), 9)

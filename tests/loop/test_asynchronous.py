@@ -126,7 +126,7 @@ def test_a_new_controller_knows_what_the_old_one_was_told(cli, scripted_spec, tm
     lines = directory.journal_file.read_text().splitlines(keepends=True)
     told = [n for n, line in enumerate(lines) if '"told_results"' in line]
     directory.journal_file.write_text("".join(lines[: told[-3]]))
-    controller = process.make_controller(directory)
+    controller = process.make_controller(directory.read())
     controller._restore()
     archive = controller._searcher.archive
     known = [state.trials[n].planned.allocation for names in state.tells[:-3] for n in names]

@@ -103,7 +103,7 @@ def new_run(scripted_spec, tmp_path, monkeypatch):
         run, _ = launch.launch(make_plan(spec, [tmp_path], tmp_path / "results"), tmp_path / "results")  # fmt: skip
 
         def controller(**settings: object) -> tuple[Controller, Cluster]:
-            loop = process.make_controller(run)
+            loop = process.make_controller(run.read())
             evaluation = loop._evaluation
             evaluation._settings = replace(evaluation._settings, **{"retry_pauses": (0.0,)} | settings)  # fmt: skip
             return loop, made[-1]

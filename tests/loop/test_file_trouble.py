@@ -92,7 +92,7 @@ class Disk:
 
 
 def go_on(run: RunDirectory, **settings: object) -> None:
-    loop = process.make_controller(run)
+    loop = process.make_controller(run.read())
     evaluation = loop._evaluation
     evaluation._settings = replace(evaluation._settings, poll_seconds=0.01, **settings)
     loop.run()
@@ -168,7 +168,7 @@ def test_a_run_directory_that_cannot_be_read_is_not_one_that_is_gone(run, monkey
     with pytest.raises(OSError, match=os.strerror(number)):
         run.problem()
     disk.fails = lambda call, _: None
-    evaluation = process.make_controller(run)._evaluation
+    evaluation = process.make_controller(run.read())._evaluation
     run.path.rename(run.path.with_name("moved"))
     with pytest.raises(RunGone, match="was removed or moved"):
         evaluation.check_run(patience=0)

@@ -18,6 +18,7 @@ from agenttts.launch.plan import make_plan
 from agenttts.loop import controller_job as process
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
+from agenttts.run.starts import ControllerHandle, write_handle
 from agenttts.spec import load_spec
 from tests.support.runs import journal_events
 from tests.support.scripted import one_trial_a_job
@@ -73,7 +74,7 @@ def controller(scripted_spec, tmp_path, monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(process, "trial_scheduler", make)
-    controller = process.make_controller(run)
+    controller = process.make_controller(run.read())
     return run, controller, made[0]
 
 
@@ -237,7 +238,7 @@ def refused(scripted_spec, tmp_path, monkeypatch):
 
         with monkeypatch.context() as patched:
             patched.setattr(process, "trial_scheduler", make)
-            loop = process.make_controller(run)
+            loop = process.make_controller(run.read())
         with pytest.raises(MissingRequirement, match="invalid partition"):
             loop.run()
         return run, made[0]
@@ -253,7 +254,7 @@ def test_a_run_that_an_error_ends_leaves_no_job_and_resume_goes_on(refused):
     assert "invalid partition" in state.finished
     assert "may still run" not in state.finished
     assert not state.unfinished()
-    process.make_controller(run).run()
+    process.make_controller(run.read()).run()
     state = read_state(run.journal_file)
     assert state.finished == "done"
     assert {t.row["state"] for t in state.trials.values()} == {"COMPLETED"}
@@ -277,6 +278,7 @@ def test_a_run_started_again_is_not_over(refused, monkeypatch):
 
     run, _ = refused(deaf=False)
     assert "invalid partition" in status.run_status(run)["outcome"]
+    write_handle(run, ControllerHandle("local"))
     running = JobStatus("RUNNING", ended=False)
     monkeypatch.setattr(status, "controller_state", lambda run: running)
     assert status.run_status(run)["outcome"] is None

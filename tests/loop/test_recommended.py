@@ -27,7 +27,7 @@ def hopeful(controller):
 
 
 def test_an_untried_recommendation_is_tried_once(run):
-    controller = process.make_controller(run)
+    controller = process.make_controller(run.read())
     cheapest = hopeful(controller)
     controller.run()
     frame = table(run.path)
@@ -41,14 +41,14 @@ def test_an_untried_recommendation_is_tried_once(run):
     assert (final["iteration"], len(journal_events(run.path, "told"))) == (1, 2)
     assert final["recommended"] in frame["allocation"].to_list()
     # A controller that comes later finds it done.
-    again = process.make_controller(run)
+    again = process.make_controller(run.read())
     hopeful(again)
     again.run()
     assert table(run.path).height == frame.height
 
 
 def test_a_controller_killed_before_it_is_told_goes_on(run):
-    controller = process.make_controller(run)
+    controller = process.make_controller(run.read())
     hopeful(controller)
 
     class Killed(BaseException):
@@ -63,7 +63,7 @@ def test_a_controller_killed_before_it_is_told_goes_on(run):
     controller._tell = killed
     with pytest.raises(Killed):
         controller.run()
-    again = process.make_controller(run)
+    again = process.make_controller(run.read())
     hopeful(again)
     again.run()
     assert len(journal_events(run.path, "finished")) == table(run.path).height
@@ -72,6 +72,6 @@ def test_a_controller_killed_before_it_is_told_goes_on(run):
 
 
 def test_a_recommendation_that_was_tried_costs_nothing(run):
-    process.make_controller(run).run()
+    process.make_controller(run.read()).run()
     assert "recommended" not in table(run.path)["source"].to_list()
     assert len(journal_events(run.path, "told")) == 1

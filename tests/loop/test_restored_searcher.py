@@ -34,13 +34,13 @@ def killed_in(controller, iteration):
 
 @pytest.mark.parametrize("iteration", [0, 1])
 def test_what_was_proposed_and_not_told_is_pending_after_a_restart(run, iteration):
-    first = controller_job.make_controller(run)
+    first = controller_job.make_controller(run.read())
     killed_in(first, iteration)
     with pytest.raises(Killed):
         first.run()
     proposed = journal_events(run.path, "proposed")[-1]["trials"]
     assert len(journal_events(run.path, "told")) == iteration
-    second = controller_job.make_controller(run)
+    second = controller_job.make_controller(run.read())
     killed_in(second, iteration)
     with pytest.raises(Killed):
         second.run()

@@ -199,7 +199,7 @@ def test_the_searcher_is_told_how_sure_each_score_is(finished, tmp_path):
     from agenttts.run.directory import RunDirectory
 
     run = RunDirectory(tmp_path / "results" / "small")
-    loop = make_controller(run)
+    loop = make_controller(run.read())
     for progress in loop._journal.state.trials.values():
         examples = pl.read_parquet(run.trial(progress.planned.trial) / "examples.parquet")
         values = examples.filter(stage="answer")["metrics"].struct.field("em")
@@ -254,7 +254,7 @@ def test_a_model_that_the_run_was_launched_without_is_named(created_run):
     with pytest.raises(
         UserError, match=r"models\.new: the run was launched without this model \(run\.json"
     ):
-        make_controller(created_run)
+        make_controller(created_run.read())
 
 
 def test_a_run_of_an_older_version_is_said_in_one_paragraph(created_run, cli):

@@ -9,8 +9,8 @@ import pytest
 
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
-from agenttts.dispatch.sizing.model_size import ModelSize, model_sizes
-from agenttts.inference.base import ModelConfig
+from agenttts.dispatch.sizing.model_facts import model_facts
+from agenttts.dispatch.sizing.model_size import ModelSize, model_size
 from agenttts.loop.cost_basis import QUEUE_SECONDS, CostBasis
 from agenttts.loop.estimates import CPU, GPUS, UNKNOWN_GPU
 from agenttts.loop.run_costs import RunCosts
@@ -123,18 +123,16 @@ def test_sizes_come_from_the_models_files(tmp_path):
     """Nominal parameters may be any, as in the demo."""
     (tmp_path / "config.json").write_text(json.dumps({"num_hidden_layers": 30}))
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 2_000_000)
-    here = ModelConfig("m", str(tmp_path), engine="vllm", gpus=2)
-    found = model_sizes({"m": here}, {"m": 7e9})["m"]
-    assert found.layers == 30
+    found = model_size(model_facts(str(tmp_path), 7e9, {}), 7e9, gpus=2)
+    assert (found.layers, found.gpus) == (30, 2)
     assert found.bytes == pytest.approx(2_000_000, rel=0.05)
     assert found.params == pytest.approx(1e6, rel=0.05)
-    elsewhere = ModelConfig("m", "org/model", engine="vllm")
-    assert model_sizes({"m": elsewhere}, {"m": 7e9})["m"].params == 7e9
+    assert model_size(model_facts("org/model", 7e9, {}), 7e9, gpus=1).params == 7e9
 
 
 @pytest.mark.parametrize("engine", ["scripted", "endpoint"])
 def test_a_model_that_loads_no_weights_starts_at_once(engine):
-    size = model_sizes({"m": ModelConfig("m", "x", engine=engine)}, {"m": 7e9})["m"]
+    size = model_size(model_facts("x", 7e9, {}, engine), 7e9, gpus=0)
     basis = CostBasis(Profile(kind="local"), {"m": size}, {}, False, False, 0.0)
     cost = basis.estimates().model_cost("m")
     assert (cost.start_seconds, cost.asleep_gb) == (0.0, 0.0)

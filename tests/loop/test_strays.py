@@ -79,7 +79,7 @@ def late(run, monkeypatch) -> Late:
 
 
 def test_jobs_that_appear_late_are_ended_while_the_run_goes_on(run, late, cli):
-    process.make_controller(run).run()
+    process.make_controller(run.read()).run()
     assert late.withdrawn == ["t0000"]
     assert late.ended == list(late.late)
     [event] = journal_events(run.path, "strays")
@@ -98,7 +98,7 @@ def test_jobs_that_appear_late_are_ended_while_the_run_goes_on(run, late, cli):
 
 def test_jobs_that_appear_after_the_run_s_end_are_ended_by_cancel(run, late):
     late.appears = 10**9
-    process.make_controller(run).run()
+    process.make_controller(run.read()).run()
     assert not journal_events(run.path, "strays")
     late.appears = 0
     launch.cancel(run)
@@ -121,6 +121,6 @@ def test_a_cancel_ends_them_too(run, late):
 def test_a_run_is_done_whether_or_not_the_queue_says_what_is_left(run, late, caplog):
     late.late = {"late0": "x"}  # no submission is late
     late.deaf = True
-    process.make_controller(run).run()
+    process.make_controller(run.read()).run()
     assert read_state(run.journal_file).finished == "done"
     assert "'agenttts-hpc cancel small' tries again" in caplog.text

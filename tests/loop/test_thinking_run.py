@@ -218,7 +218,7 @@ def test_a_run_whose_trials_have_no_cut_samples_goes_on(cli, scripted_spec, tmp_
         if isinstance(event.get("row"), dict):
             event["row"].pop("cut_samples")
     run.journal_file.write_text("".join(json.dumps(event) + "\n" for event in events))
-    assert make_controller(run)
+    assert make_controller(run.read())
     done = cli("resume", "small", "--wait")
     assert done.returncode == 0, done.stderr
     assert read_state(run.journal_file).finished == "done"

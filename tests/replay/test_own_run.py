@@ -12,7 +12,7 @@ def told(unstarted_run):
     """A finished run: its directory, its spec, and what its searcher was told, batch by batch."""
     run = unstarted_run()
     spec = run.spec()
-    controller = controller_job.make_controller(run)
+    controller = controller_job.make_controller(run.read())
     tell, batches = controller._searcher.tell, []
 
     def recorded(batch):

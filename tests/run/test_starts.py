@@ -19,7 +19,7 @@ import pytest
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import MissingRequirement, RunFailed
 from agenttts.launch import controller, launch
-from agenttts.launch.controller import controller_state
+from agenttts.launch.controller import controller_state, started_controller
 from agenttts.loop import controller_job as process
 from agenttts.run import starts
 from agenttts.run.directory import RunDirectory
@@ -176,7 +176,7 @@ def test_a_controller_that_sbatch_gave_no_answer_to_is_not_submitted_twice(on_sl
     (tmp_path / "down").unlink()
     [comment] = comments(tmp_path)
     assert f"start={handle.start}" in comment.split()
-    state = controller.controller_state(on_slurm)
+    state = controller_state(started_controller(on_slurm))
     assert state.ended
     assert "sbatch did not answer" in state.detail
     (tmp_path / "queue").write_text(f"7|PENDING|Priority|{comment}\n")
@@ -230,8 +230,9 @@ def test_a_controller_that_only_sacct_calls_alive_is_over(on_slurm, tmp_path, fa
     before = read_handle(on_slurm)
     (tmp_path / "queue").write_text("")
     fake("sacct", f"echo '{before.job_id}|RUNNING|login1|2026-01-01T00:00:00'")
-    assert controller_state(on_slurm).ended
-    assert "runawayjobs" in controller_state(on_slurm).detail
+    state = controller_state(started_controller(on_slurm))
+    assert state.ended
+    assert "runawayjobs" in state.detail
     launch.resume(on_slurm)
     assert read_handle(on_slurm).start != before.start, "another controller"
     (tmp_path / "queue").write_text("")

@@ -140,7 +140,7 @@ class JobAttempts:
         self._write_job()
 
     def outcome(self) -> str:
-        """Return one word for the job: the first state other than COMPLETED, if there is one."""
+        """Return the first state that is not COMPLETED; COMPLETED if there is none."""
         others = [state for state in self.states if state is not TrialState.COMPLETED]
         return (others[0] if others else TrialState.COMPLETED).value
 

@@ -1,7 +1,8 @@
 """Work out how many GPUs a model takes.
 
-The inputs are the model's config and weights, and the GPU memory of the profile. An engine is one
-process group on one node. Its number of GPUs comes from the first of these that applies:
+The inputs are the model's facts (`agenttts.dispatch.sizing.model_facts`) and the GPU memory of the
+profile. An engine is one process group on one node. Its number of GPUs comes from the first of
+these that applies:
 
 - the spec (``models.NAME.gpus``)
 - the engine's options (tensor x pipeline parallel size)
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agenttts.dispatch.sizing.model_facts import ModelFacts, model_facts
+from agenttts.dispatch.sizing.model_facts import ModelFacts
 from agenttts.errors import Unavailable, UserError
 from agenttts.inference.placement import PARALLEL_OPTIONS
 
@@ -53,8 +54,7 @@ class GpuNeed:
 
 def gpu_need(
     name: str,
-    path: str,
-    params: float,
+    facts: ModelFacts | None,
     *,
     gpus: int | None,
     engine: str,
@@ -67,8 +67,7 @@ def gpu_need(
 
     Args:
         name: The model's name in the spec, for errors.
-        path: Path of the model.
-        params: Its nominal number of parameters.
+        facts: The model's facts; None if its engine loads no weights.
         gpus: The number that the spec gives; None: work it out.
         engine: The engine that runs it.
         options: The engine's options.
@@ -81,11 +80,6 @@ def gpu_need(
         UserError: Options contradict ``gpus`` or each other, or ask for several nodes.
         Unavailable: One node of the profile does not hold the model.
     """
-    if engine == "scripted":
-        return GpuNeed(
-            gpus or 0,
-            f"{gpus} (given in the spec)" if gpus else "0: the scripted engine needs no GPU",
-        )
     if engine == "endpoint":
         if gpus:
             raise UserError(
@@ -93,6 +87,11 @@ def gpu_need(
                 at=("models", name, "gpus"),
             )
         return GpuNeed(0, f"runs on the server at {options.get('base_url')}: needs none")
+    if facts is None:
+        return GpuNeed(
+            gpus or 0,
+            f"{gpus} (given in the spec)" if gpus else f"0: the {engine} engine needs no GPU",
+        )
     parallel = parallel_gpus(name, options) if engine == "vllm" else None
     if parallel is not None and gpus is not None and parallel != gpus:
         raise UserError(
@@ -115,7 +114,7 @@ def gpu_need(
             return GpuNeed(asked, _as_said(asked, gpus, options))
         return GpuNeed(1, "1: neither the model's gpus nor the profile's gpu_memory_gb is given")
     memory = _Memory(
-        model_facts(path, params, options, engine),
+        facts,
         context_tokens,
         _number(name, options, "gpu_memory_utilization", _UTILISATION) * gpu_memory_gb * _GB,
         _number(name, options, "cpu_offload_gb", 0.0) * _GB,

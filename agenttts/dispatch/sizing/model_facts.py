@@ -43,6 +43,8 @@ _METHOD_BITS = {
     "compressed-tensors": 8.0,
 }
 _DEFAULT_GROUP = 128
+_LOADING_ENGINES = ("vllm", "transformers")
+"""Engines that load weights. A scripted model and a server's model have none here."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,12 @@ class ModelFacts:
     """A model's size. Zero means not known.
 
     Attributes:
+        params: Its parameters: by its files if they are not quantised, else the nominal number.
         weight_bytes: Bytes of the weights.
         weights_from: What the bytes were worked out from, in words.
-        from_files: Whether that was the model's files.
         cache: The KV cache; None if the config does not tell.
         cache_copied: Whether every GPU of an engine holds the whole cache (latent attention).
+        layers: Layers.
         heads: Attention heads.
         kv_heads: Heads of keys and values.
         context: Tokens of the longest context that the engine must take.
@@ -65,11 +68,12 @@ class ModelFacts:
             scale.
     """
 
+    params: float
     weight_bytes: float
     weights_from: str
-    from_files: bool
     cache: CacheSize | None
     cache_copied: bool
+    layers: int
     heads: int
     kv_heads: int
     context: int
@@ -81,8 +85,8 @@ class ModelFacts:
 
 def model_facts(
     path: str, params: float, options: Mapping[str, Any], engine: str = "vllm"
-) -> ModelFacts:
-    """Return the facts of the model at ``path``.
+) -> ModelFacts | None:
+    """Return the facts of the model at ``path``; None if its engine loads no weights.
 
     Args:
         path: A directory, a GGUF file, or a hub id without files on this machine.
@@ -91,6 +95,8 @@ def model_facts(
         options: The engine's options.
         engine: The engine's name.
     """
+    if engine not in _LOADING_ENGINES:
+        return None
     elsewhere = options.get("hf_config_path")
     config = read_config(
         elsewhere if isinstance(elsewhere, str) else path, options.get("hf_overrides")
@@ -108,6 +114,8 @@ def model_facts(
             found,
             "its index; some of the files in it are missing" if absent else "its files",
         )
+        if not path.endswith(".gguf") and not _quantisation(config, {}):
+            params = found * 8 / _stored_bits(config)  # the nominal number may be any
         if _quantised_while_loading(config, options):
             weights *= _METHOD_BITS["bitsandbytes"] / _DEFAULT_BITS
         elif not quantisation and not path.endswith(".gguf"):
@@ -115,18 +123,19 @@ def model_facts(
     draft = _draft_bytes(options)
     if draft:
         weights, source = weights + draft, f"{source} and its draft model's"
-    longest = options.get("max_model_len")
+    longest = longest_context(config)
     return ModelFacts(
+        params=params,
         weight_bytes=weights,
         weights_from=source,
-        from_files=found is not None,
         cache=cache_size(config, options),
         cache_copied=bool(integer(config, "kv_lora_rank")),
+        layers=integer(config, "num_hidden_layers"),
         heads=integer(config, "num_attention_heads"),
         kv_heads=kv_heads(config),
-        context=integer(options, "max_model_len") or longest_context(config),
-        longest=longest_context(config),
-        context_fits=longest in (-1, "-1", "auto"),
+        context=integer(options, "max_model_len") or longest,
+        longest=longest,
+        context_fits=options.get("max_model_len") in (-1, "-1", "auto"),
         widths=tuple(
             width
             for name in ("intermediate_size", "moe_intermediate_size")

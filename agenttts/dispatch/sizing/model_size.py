@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agenttts.dispatch.sizing.kv_cache import integer
-from agenttts.dispatch.sizing.model_facts import model_facts, read_config
-from agenttts.inference.base import ModelConfig
+from agenttts.dispatch.sizing.model_facts import ModelFacts
 from agenttts.inference.engine_pool import engine_bytes
-
-_BYTES_A_PARAMETER = 2.0
-"""Bytes of a parameter as engines load it by default (16 bits)."""
 
 
 @dataclass(frozen=True)
@@ -57,30 +51,20 @@ class ModelSize:
         return self.kv_bytes_per_token or self.depth * 8 * 128 * 2 * 2
 
 
-def model_sizes(
-    models: Mapping[str, ModelConfig], params: Mapping[str, float]
-) -> dict[str, ModelSize]:
-    """Return the sizes of models, by name.
+def model_size(facts: ModelFacts | None, params: float, gpus: int) -> ModelSize:
+    """Return the size of a model.
 
     Args:
-        models: The models.
-        params: Their nominal numbers of parameters. Sizes are worked out from them where the files
-            are not here.
+        facts: Its facts; None if its engine loads no weights.
+        params: Its nominal number of parameters.
+        gpus: GPUs of its engine.
     """
-    return {name: _model_size(model, params[name]) for name, model in models.items()}
-
-
-def _model_size(model: ModelConfig, params: float) -> ModelSize:
-    if model.engine not in ("vllm", "transformers"):
-        return ModelSize(params, gpus=model.gpus, loads=False)
-    facts = model_facts(model.path, params, model.options, model.engine)
-    config = read_config(model.path, model.options.get("hf_overrides"))
-    if facts.from_files and not config.get("quantization_config"):
-        params = facts.weight_bytes / _BYTES_A_PARAMETER  # the nominal number may be any
+    if facts is None:
+        return ModelSize(params, gpus=gpus, loads=False)
     return ModelSize(
-        params,
+        facts.params,
         weight_bytes=facts.weight_bytes,
-        gpus=model.gpus,
-        layers=integer(config, "num_hidden_layers"),
+        gpus=gpus,
+        layers=facts.layers,
         kv_bytes_per_token=facts.cache.per_token if facts.cache else 0.0,
     )

@@ -265,7 +265,10 @@ def live_jobs() -> list[str]:
 
 
 def cancel_jobs(job_ids: Iterable[str], *options: str) -> None:
-    """Cancel jobs with scancel. A job that has ended in the meantime does not raise an error."""
+    """Cancel jobs with scancel.
+
+    A job that has ended in the meantime does not raise an error.
+    """
     command = ["scancel", *options, *job_ids]
     _check_present(command)
     answer = _ask(command)

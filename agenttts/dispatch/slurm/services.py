@@ -79,7 +79,10 @@ class SlurmServices:
         return Service(request.name, request.start, job, socket.gethostname())
 
     def find(self, service: Service) -> str | None:
-        """The job of a start whose submission got no answer, or one of the service that lives."""
+        """Return the job of one start of a service; without ``start``, a live job of any.
+
+        The job of a start is found even if its submission got no answer.
+        """
         if not service.start:
             rows = rows_with_comment(f"{_NAME}{service.name}")
             return next((job for job, row in rows.items() if lives(row)), None)

@@ -170,8 +170,8 @@ def outer_environment() -> Iterator[None]:
 def submission_errors(jobs: int = 1) -> Iterator[None]:
     """Turn the refusals of submitit and sbatch into one clear error.
 
-    Enter it outside of `outer_environment`, because it looks for other jobs than the one it runs
-    in.
+    Enter it before `outer_environment`, which removes the id of the job that this process runs in.
+    A refusal may pass if the user has other jobs than this one.
 
     Args:
         jobs: The number of jobs that are submitted at once.

@@ -13,6 +13,13 @@ from agenttts.dispatch.sizing.gpu_need import gpu_need
 from agenttts.dispatch.sizing.model_facts import model_facts
 
 K = 1024
+
+
+def need(path, options, limits):
+    facts = model_facts(str(path), 7.6e9, options)
+    return gpu_need("m", facts, gpus=None, engine="vllm", options=options, **limits)
+
+
 BASE = {"model_type": "qwen2", "max_position_embeddings": 32 * K}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32 * K}
 
@@ -95,7 +102,7 @@ QWEN = BASE | {"num_hidden_layers": 28, "num_attention_heads": 28, "num_key_valu
 def test_the_same_engine_takes_the_same_gpus_however_its_context_is_said(tmp_path, config, options):  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(QWEN | config))
     limits = {"gpu_memory_gb": 24, "gpus_per_node": 4, "context_tokens": 1000}
-    found = gpu_need("m", str(tmp_path), 7.6e9, gpus=None, engine="vllm", options=options, **limits)
+    found = need(tmp_path, options, limits)
     assert found.gpus == 2
     assert ("vLLM refuses" in found.reasoning) == ("max_model_len" in options)
 
@@ -104,10 +111,10 @@ def test_a_length_that_yarn_does_not_give_is_told(tmp_path):
     """As model cards tell, for versions before 0.32: the factor alone makes no context longer."""
     (tmp_path / "config.json").write_text(json.dumps(QWEN | {"rope_scaling": YARN}))
     limits = {"gpu_memory_gb": 24, "gpus_per_node": 4, "context_tokens": 1000}
-    found = gpu_need("m", str(tmp_path), 7.6e9, gpus=None, engine="vllm", options={}, **limits)
+    found = need(tmp_path, {}, limits)
     assert found.gpus == 1
     options = {"max_model_len": 128 * K}
-    found = gpu_need("m", str(tmp_path), 7.6e9, gpus=None, engine="vllm", options=options, **limits)
+    found = need(tmp_path, options, limits)
     assert "max_model_len (131072) is above the 32768 tokens of its config" in found.reasoning
 
 

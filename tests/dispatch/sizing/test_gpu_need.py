@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttts.dispatch.sizing.gpu_need import CONTEXTS, gpu_need
+from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.errors import Unavailable, UserError
 
 # The dimensions of a 72B model of the Qwen2.5 family: 80 layers, 64 heads, 8 of them for keys and
@@ -27,7 +28,9 @@ def need(tmp_path, config=None, **changes):
         "gpus_per_node": 8,
     }
     values |= changes
-    return gpu_need("m", str(tmp_path), values.pop("params", 72e9), **values)
+    params = values.pop("params", 72e9)
+    facts = model_facts(str(tmp_path), params, values["options"], values["engine"])
+    return gpu_need("m", facts, **values)
 
 
 def test_what_the_spec_says_goes(tmp_path):

@@ -80,6 +80,29 @@ def test_a_gguf_file_is_its_size(model):
     assert model_facts(str(path), 1e9, {}).weight_bytes == 40
 
 
+@pytest.mark.parametrize(
+    ("files", "config", "options", "engine", "params"),
+    [
+        ({"model.safetensors": 1600}, {}, {}, "vllm", 800),
+        ({"model.safetensors": 1600}, {"torch_dtype": "float32"}, {}, "transformers", 400),
+        ({"model.safetensors": 1600}, {}, {"quantization": "bitsandbytes"}, "vllm", 800),
+        ({"model.safetensors": 1600}, {"quantization_config": {"quant_method": "awq"}}, {}, "vllm", 7e9),
+        ({}, {}, {}, "vllm", 7e9),
+    ],
+)  # fmt: skip
+def test_parameters_are_counted_by_files_that_are_not_quantised(
+    model, files, config, options, engine, params
+):
+    """Nominal parameters may be any, as in the demo."""
+    path = str(model(files, config=config))
+    assert model_facts(path, 7e9, options, engine).params == params
+
+
+def test_the_parameters_of_a_gguf_file_are_the_nominal_ones(model):
+    path = model({"model.gguf": 40}) / "model.gguf"
+    assert model_facts(str(path), 7e9, {}).params == 7e9
+
+
 def test_weights_that_become_smaller_while_they_are_loaded(model):
     path = str(model({"model.safetensors": 1600}))
     assert model_facts(path, 1e9, {"quantization": "bitsandbytes"}).weight_bytes == 400
