@@ -20,7 +20,7 @@ import polars as pl
 
 from agenttts.files.atomic import atomic_write
 from agenttts.inference.shard_keys import shard_options
-from agenttts.inference.store import SCHEMA, UNREADABLE, list_shards
+from agenttts.inference.store import SCHEMA, UNREADABLE, shard_names
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def compact(
     Raises:
         OSError: The disk fails; no sample is lost then.
     """
-    shards = list_shards(directory)
+    shards = [directory / name for name in shard_names(directory)]
     held = _held(shards)
     removed = _remove(held, settle_seconds)
     fresh = [shard for shard in shards if shard not in held]

@@ -8,7 +8,7 @@ key: 20 bytes, for example for all samples of a prompt that were stored together
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agenttts.inference.shard_keys import Runs, footer_of, key_hashes, runs_in, runs_of
+from agenttts.inference.shard_keys import RUN, footer_of, key_hashes, runs_in, runs_of
 
 _MOST_SEGMENTS = 32
 """Sorted arrays of the index, all of which are searched; more are merged."""
@@ -41,11 +41,6 @@ class _Segment:
     starts: NDArray[np.uint32]
     ends: NDArray[np.uint32]
     shards: NDArray[np.uint32]
-
-    @classmethod
-    def of(cls, runs: Runs, shard: int) -> _Segment:
-        """Return the runs of a shard, not sorted."""
-        return cls(runs.hashes, runs.starts, runs.ends, np.full(len(runs.hashes), shard, np.uint32))
 
     def select(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> _Segment:
         return _Segment(self.hashes[rows], self.starts[rows], self.ends[rows], self.shards[rows])
@@ -76,15 +71,13 @@ class ShardIndex:
         without = [shard for shard in shards if shard not in found]
         for portion in _portions(without):
             found |= _by_keys(portion)
-        numbers = {shard: self._next + place for place, shard in enumerate(shards)}
-        self._numbers |= numbers
-        self._rows |= {shard: int(runs.ends.max(initial=0)) for shard, runs in found.items()}
-        self._next += len(shards)
-        if shards:
-            new = (_Segment.of(runs, numbers[shard]) for shard, runs in found.items())
-            self._segments.append(_sorted(new))
+        self._rows |= {shard: _rows(runs) for shard, runs in found.items()}
+        self._numbers |= {shard: self._next + place for place, shard in enumerate(found)}
+        if found:
+            self._segments.append(_segment([*found.values()], self._next))
+        self._next += len(found)
         if len(self._segments) > _MOST_SEGMENTS:
-            self._segments = [_sorted(self._segments)]
+            self._segments = [_merged(self._segments)]
 
     def keep(self, shards: Set[Path]) -> None:
         """Forget all shards but some."""
@@ -124,7 +117,7 @@ class ShardIndex:
                 yield from ((shard, rows) for rows in ranges)
 
 
-def _footers(shards: Sequence[Path]) -> dict[Path, Runs]:
+def _footers(shards: Sequence[Path]) -> dict[Path, NDArray[np.void]]:
     """Return what the footers of shards say, of those that say it."""
     if len(shards) > _READERS:  # a file system on the network answers several at once
         with ThreadPoolExecutor(_READERS) as pool:
@@ -151,7 +144,7 @@ def _portions(shards: Sequence[Path]) -> Iterator[list[Path]]:
         yield portion
 
 
-def _by_keys(shards: list[Path]) -> dict[Path, Runs]:
+def _by_keys(shards: list[Path]) -> dict[Path, NDArray[np.void]]:
     """Return the runs of shards by their keys."""
     # Shards of later versions have more columns, also beside shards without them.
     rows = pl.scan_parquet(
@@ -161,7 +154,7 @@ def _by_keys(shards: list[Path]) -> dict[Path, Runs]:
         extra_columns="ignore",
         include_file_paths="path",
     ).collect()
-    found = dict.fromkeys(shards, runs_of(rows["key"].clear()))  # shards without rows
+    found = dict.fromkeys(shards, np.empty(0, RUN))  # shards without rows
     first = 0
     for file in rows["path"].rle().struct.unnest().iter_rows(named=True):
         found[Path(file["value"])] = runs_of(rows["key"].slice(first, file["len"]))
@@ -169,16 +162,39 @@ def _by_keys(shards: list[Path]) -> dict[Path, Runs]:
     return found
 
 
-def _sorted(segments: Iterable[_Segment]) -> _Segment:
-    """Return all runs of some segments, at least one."""
-    parts = list(segments)
-    whole = _Segment(
-        np.concatenate([s.hashes for s in parts]),
-        np.concatenate([s.starts for s in parts]),
-        np.concatenate([s.ends for s in parts]),
-        np.concatenate([s.shards for s in parts]),
+def _rows(runs: NDArray[np.void]) -> int:
+    """Return the number of rows of a shard with these runs."""
+    return int(runs["start"][-1]) + int(runs["length"][-1]) if len(runs) else 0
+
+
+def _segment(runs: Sequence[NDArray[np.void]], first: int) -> _Segment:
+    """Return the runs of shards, at least one, that are numbered from ``first`` on."""
+    shards = np.arange(first, first + len(runs), dtype=np.uint32)
+    every = np.frombuffer(b"".join(part.tobytes() for part in runs), RUN)
+    starts = every["start"].astype(np.uint32)
+    return _sorted(
+        _Segment(
+            every["hash"].astype(np.uint64),
+            starts,
+            starts + every["length"].astype(np.uint32),
+            np.repeat(shards, [len(part) for part in runs]),
+        )
     )
-    return whole.select(np.argsort(whole.hashes, kind="stable"))
+
+
+def _merged(segments: Sequence[_Segment]) -> _Segment:
+    return _sorted(
+        _Segment(
+            np.concatenate([s.hashes for s in segments]),
+            np.concatenate([s.starts for s in segments]),
+            np.concatenate([s.ends for s in segments]),
+            np.concatenate([s.shards for s in segments]),
+        )
+    )
+
+
+def _sorted(segment: _Segment) -> _Segment:
+    return segment.select(np.argsort(segment.hashes, kind="stable"))
 
 
 def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

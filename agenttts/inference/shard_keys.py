@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 
 _RUNS = "agenttts.runs.1"
 """The key of the runs in a file's metadata; another form of them gets another number."""
-_RECORD = np.dtype([("hash", "<u8"), ("start", "<u4"), ("length", "<u4")])
+RUN = np.dtype([("hash", "<u8"), ("start", "<u4"), ("length", "<u4")])
+"""A run of consecutive rows with one key: `key_hashes` of the key, the first row, and how many."""
 ROW_GROUP = 2048
 """Rows of a group: a reader of some rows decodes pages of their groups only."""
 PAGE_BYTES = 64 << 10
@@ -36,33 +36,20 @@ _MAGIC_BYTES = 8
 """Bytes after a Parquet file's footer: its length (4 bytes, little-endian) and ``PAR1``."""
 
 
-@dataclass(frozen=True)
-class Runs:
-    """Runs of consecutive rows with one key, in the order of the rows.
-
-    Attributes:
-        hashes: `key_hashes` of the key.
-        starts: The number of the first row.
-        ends: The number after the last row.
-    """
-
-    hashes: NDArray[np.uint64]
-    starts: NDArray[np.uint32]
-    ends: NDArray[np.uint32]
-
-
 def key_hashes(keys: Iterable[str]) -> NDArray[np.uint64]:
     """Return a hash of each key that is the same in all processes and versions."""
     digests = b"".join(blake2b(key.encode(), digest_size=8).digest() for key in keys)
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
-def runs_of(keys: pl.Series) -> Runs:
-    """Return the runs of the keys of all rows."""
+def runs_of(keys: pl.Series) -> NDArray[np.void]:
+    """Return the runs of the keys of all rows, as records of `RUN`."""
     runs = keys.rle().struct.unnest()
-    ends = runs["len"].to_numpy().astype(np.uint32).cumsum(dtype=np.uint32)
-    starts = np.concatenate([np.zeros(min(1, len(ends)), np.uint32), ends[:-1]])
-    return Runs(key_hashes(runs["value"].fill_null("")), starts, ends)
+    records = np.empty(len(runs), RUN)
+    records["hash"] = key_hashes(runs["value"].fill_null(""))
+    records["length"] = runs["len"].to_numpy()
+    records["start"] = records["length"].cumsum(dtype=np.uint32) - records["length"]
+    return records
 
 
 def shard_options(
@@ -74,11 +61,7 @@ def shard_options(
         samples: The samples of the shard.
         metadata: Other texts for the footer.
     """
-    runs = runs_of(samples["key"])
-    records = np.empty(len(runs.hashes), _RECORD)
-    records["hash"], records["start"] = runs.hashes, runs.starts
-    records["length"] = runs.ends - runs.starts
-    text = base64.b64encode(records.tobytes()).decode("ascii")
+    text = base64.b64encode(runs_of(samples["key"]).tobytes()).decode("ascii")
     return {
         "row_group_size": ROW_GROUP,
         "data_page_size": PAGE_BYTES,
@@ -104,17 +87,18 @@ def footer_of(shard: Path) -> bytes:
     return tail
 
 
-def runs_in(footer: bytes) -> Runs | None:
-    """Return the runs that a file's footer has; None if it has none that can be read."""
+def runs_in(footer: bytes) -> NDArray[np.void] | None:
+    """Return the runs that a file's footer has, as records of `RUN`.
+
+    None if it has none that can be read.
+    """
     text = _metadata(footer, _RUNS)
     if text is None:
         return None
     try:
-        records = np.frombuffer(base64.b64decode(text, validate=True), _RECORD)
+        return np.frombuffer(base64.b64decode(text, validate=True), RUN)
     except ValueError:
         return None
-    starts = records["start"].astype(np.uint32)
-    return Runs(records["hash"].astype(np.uint64), starts, starts + records["length"])
 
 
 def _metadata(footer: bytes, key: str) -> bytes | None:

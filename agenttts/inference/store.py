@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import secrets
 import threading
@@ -76,14 +77,14 @@ def trial_writer(run: str, trial: str) -> str:
     return _file_name(f"{run}-{trial}-")
 
 
-def list_shards(directory: Path) -> list[Path]:
-    """Return the shards of a store's directory, by name; none without the directory."""
+def shard_names(directory: Path) -> list[str]:
+    """Return the sorted names of the shards in a directory; none without the directory."""
     try:
-        paths = list(directory.iterdir())
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries]
     except FileNotFoundError:
         return []
-    shards = (p for p in paths if p.name.endswith(".parquet") and not p.name.startswith("."))
-    return sorted(shards, key=lambda path: path.name)
+    return sorted(n for n in names if n.endswith(".parquet") and not n.startswith("."))
 
 
 class SampleStore:
@@ -101,6 +102,7 @@ class SampleStore:
         # not replace the shards of the other.
         self._writer = f"{_file_name(writer)}-{secrets.token_hex(4)}"
         self._shards = 0
+        self._paths: dict[str, Path] = {}
         self._seen: set[Path] = set()
         self._unusable: set[Path] = set()
         self._buffer: list[StoredSample] = []
@@ -200,7 +202,9 @@ class SampleStore:
 
     def _list(self) -> list[Path]:
         """Return the existing shards."""
-        shards = list_shards(self._directory)
+        names, known = shard_names(self._directory), self._paths
+        self._paths = {name: known.get(name) or self._directory / name for name in names}
+        shards = list(self._paths.values())
         self._seen = set(shards)
         self._index.keep(self._seen)
         return [shard for shard in shards if shard not in self._unusable]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agenttts.inference import shard_index, shard_keys
 from agenttts.inference.shard_index import ShardIndex
-from agenttts.inference.shard_keys import footer_of, runs_in, runs_of, shard_options
+from agenttts.inference.shard_keys import footer_of, key_hashes, runs_in, runs_of, shard_options
 
 KEYS = st.lists(st.sampled_from("abcd"), max_size=12)
 
@@ -88,16 +88,18 @@ def test_a_shard_that_cannot_be_read_leaves_the_index_as_it_was(tmp_path):
 @given(KEYS)
 def test_the_footer_of_a_shard_says_where_its_keys_are(tmp_path_factory, keys):
     [path] = write(tmp_path_factory.mktemp("shards"), [keys], {0})
-    found, right = runs_in(footer_of(path)), runs_of(pl.Series("key", keys, pl.String()))
-    for name in ("hashes", "starts", "ends"):
-        assert getattr(found, name).tolist() == getattr(right, name).tolist()
+    found = runs_in(footer_of(path)).tolist()
+    assert found == runs_of(pl.Series("key", keys, pl.String())).tolist()
+    hashes = key_hashes(keys).tolist()
+    assert [hash_ for hash_, _, length in found for _ in range(length)] == hashes
+    assert [row for _, start, length in found for row in range(start, start + length)] == [*range(len(keys))]  # fmt: skip
 
 
 def test_a_long_footer_is_read_whole(tmp_path):
     keys = [f"k{number}" for number in range(5000)]
     [path] = write(tmp_path, [keys], {0})
     assert len(footer_of(path)) > shard_keys._TAIL_BYTES
-    assert runs_in(footer_of(path)).starts.tolist() == list(range(5000))
+    assert runs_in(footer_of(path))["start"].tolist() == list(range(5000))
 
 
 @pytest.mark.parametrize(
