@@ -92,12 +92,12 @@ def atomic_write_json(path: Path, obj: Any, *, indent: int | None = 2) -> None:
     )
 
 
-def atomic_write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """`atomic_write` of a table as Parquet."""
+def atomic_write_parquet(path: Path, frame: pl.DataFrame, **options: Any) -> None:
+    """`atomic_write` of a table as Parquet; ``options`` are those of Polars."""
     # In memory first: Polars turns an error of the operating system into its own error, without a
     # number.
     content = io.BytesIO()
-    frame.write_parquet(content)
+    frame.write_parquet(content, **options)
     atomic_write_bytes(path, content.getvalue())
 
 

@@ -19,7 +19,8 @@ from typing import BinaryIO
 import polars as pl
 
 from agenttts.files.atomic import atomic_write
-from agenttts.inference.store import SCHEMA, UNREADABLE
+from agenttts.inference.shard_keys import shard_options
+from agenttts.inference.store import SCHEMA, UNREADABLE, shard_names
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,6 @@ MOST_BYTES = 64 << 20
 
 About three times as much is needed while it is written (measured with Polars 2.1: 2.6 times),
 beside a controller that has 2 GB by default.
-"""
-ROW_GROUP = 2048
-"""Rows that a reader of some rows decodes together.
-
-With 2,048 a look-up of 50 prompts in a million samples takes 9 ms, with Polars' default of 122,880
-rows 17 ms; the file is 2 % larger (`benchmarks/cost/store.py`, CPU, 2026-11).
 """
 SETTLE_SECONDS = 120.0
 """How long a shard stays after its samples are in another shard."""
@@ -75,7 +70,7 @@ def compact(
     Raises:
         OSError: The disk fails; no sample is lost then.
     """
-    shards = sorted(directory.glob("[!.]*.parquet"))
+    shards = [directory / name for name in shard_names(directory)]
     held = _held(shards)
     removed = _remove(held, settle_seconds)
     fresh = [shard for shard in shards if shard not in held]
@@ -183,7 +178,7 @@ def _write(target: Path, frames: Sequence[pl.DataFrame], names: Sequence[str]) -
     whole = pl.concat(frames).unique(["key", "index"], keep="first", maintain_order=True)
 
     def write(stream: BinaryIO) -> None:
-        whole.write_parquet(stream, metadata={_HOLDS: json.dumps(names)}, row_group_size=ROW_GROUP)
+        whole.write_parquet(stream, **shard_options(whole, {_HOLDS: json.dumps(names)}))
 
     atomic_write(target, write)
     log.info("%d shards of the sample store %s were merged into one", len(names), target.parent)

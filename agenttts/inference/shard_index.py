@@ -1,13 +1,15 @@
 """Where samples are in the shards of a store: an index in memory, by key.
 
-Shards never change, so the keys of each are read once in a process. A look-up then reads only the
-rows that it needs. The index holds a hash, two row numbers and a shard's number for every run of
-rows with one key: 20 bytes, for example for all samples of a prompt that were stored together.
+Shards never change, so where the keys of each are is read once in a process: from its footer
+(`agenttts.inference.shard_keys`), else from its keys. A look-up then reads only the rows that it
+needs. The index holds a hash, two row numbers and a shard's number for every run of rows with one
+key: 20 bytes, for example for all samples of a prompt that were stored together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,22 +17,25 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from agenttts.inference.shard_keys import RUN, footer_of, key_hashes, runs_in, runs_of
+
 _MOST_SEGMENTS = 32
 """Sorted arrays of the index, all of which are searched; more are merged."""
 _BYTES_AT_ONCE = 32 << 20
 """Bytes of the shards whose keys are read at once."""
+_READERS = 8
+"""Threads that read footers, of more shards than that."""
 _GAP = 512
 """Rows between two wanted rows that are read too, because a new read costs more."""
-_MOST_READS = 4
-"""Reads of some rows of one shard.
-
-To search the keys of all its rows takes as long as five reads (110,000 rows, Polars 2.1, 2026-11).
-"""
+_MOST_READS = 2
+"""Reads of some rows of one shard, at least; otherwise the keys of all its rows are searched."""
+_ROWS_A_READ = 8192
+"""Rows of a shard for each further read: to search their keys takes as long (Polars 2.1)."""
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """Runs of rows, sorted by the hash of their key."""
+    """Runs of rows of several shards, sorted by the hash of their key."""
 
     hashes: NDArray[np.uint64]
     starts: NDArray[np.uint32]
@@ -46,6 +51,7 @@ class ShardIndex:
 
     def __init__(self) -> None:
         self._numbers: dict[Path, int] = {}
+        self._rows: dict[Path, int] = {}
         self._next = 0
         self._segments: list[_Segment] = []
 
@@ -61,22 +67,15 @@ class ShardIndex:
             pl.exceptions.PolarsError: A shard is damaged or another file.
             OSError: The disk fails.
         """
-        segments: list[_Segment] = []
-        numbers = {shard: self._next + place for place, shard in enumerate(shards)}
-        for portion in _portions(shards):
-            # Shards of later versions have more columns, also beside shards without them.
-            scan = pl.scan_parquet(
-                portion,
-                glob=False,
-                schema={"key": pl.String()},
-                extra_columns="ignore",
-                include_file_paths="path",
-            )
-            keys = scan.select(_HASH, "path").collect()
-            segments.append(_runs(keys, numbers))
-        self._numbers |= numbers
-        self._next += len(shards)
-        self._segments += segments
+        found = _footers(shards)
+        without = [shard for shard in shards if shard not in found]
+        for portion in _portions(without):
+            found |= _by_keys(portion)
+        self._rows |= {shard: _rows(runs) for shard, runs in found.items()}
+        self._numbers |= {shard: self._next + place for place, shard in enumerate(found)}
+        if found:
+            self._segments.append(_segment([*found.values()], self._next))
+        self._next += len(found)
         if len(self._segments) > _MOST_SEGMENTS:
             self._segments = [_merged(self._segments)]
 
@@ -84,6 +83,7 @@ class ShardIndex:
         """Forget all shards but some."""
         gone = [self._numbers.pop(shard) for shard in [*self._numbers] if shard not in shards]
         if gone:
+            self._rows = {shard: self._rows[shard] for shard in self._numbers}
             self._segments = [s.select(~np.isin(s.shards, gone)) for s in self._segments]
 
     def find(
@@ -100,7 +100,7 @@ class ShardIndex:
         Yields:
             A shard, and the number of a row and that after the last one; None for all its rows.
         """
-        wanted = np.unique(keys.to_frame("key").select(_HASH)["key"].to_numpy())
+        wanted = key_hashes(set(keys))
         found: dict[int, list[tuple[int, int]]] = {}
         for segment in self._segments:
             first = np.searchsorted(segment.hashes, wanted, "left")
@@ -111,13 +111,22 @@ class ShardIndex:
                     found.setdefault(int(segment.shards[run]), []).append(rows)
         for shard in shards:
             ranges = list(_joined(found.get(self._numbers[shard], [])))
-            if len(ranges) > _MOST_READS:
+            if len(ranges) > _MOST_READS + self._rows[shard] // _ROWS_A_READ:
                 yield shard, None
             else:
                 yield from ((shard, rows) for rows in ranges)
 
 
-_HASH = pl.col("key").hash(seed=0)  # equal keys have equal hashes within a process
+def _footers(shards: Sequence[Path]) -> dict[Path, NDArray[np.void]]:
+    """Return what the footers of shards say, of those that say it."""
+    if len(shards) > _READERS:  # a file system on the network answers several at once
+        with ThreadPoolExecutor(_READERS) as pool:
+            parts = [shards[first::_READERS] for first in range(_READERS)]
+            read = pool.map(lambda part: [(shard, footer_of(shard)) for shard in part], parts)
+            footers = dict(pair for pairs in read for pair in pairs)
+    else:
+        footers = {shard: footer_of(shard) for shard in shards}
+    return {shard: runs for shard in shards if (runs := runs_in(footers[shard])) is not None}
 
 
 def _portions(shards: Sequence[Path]) -> Iterator[list[Path]]:
@@ -135,40 +144,57 @@ def _portions(shards: Sequence[Path]) -> Iterator[list[Path]]:
         yield portion
 
 
-def _runs(keys: pl.DataFrame, numbers: Mapping[Path, int]) -> _Segment:
-    """Return the runs of equal keys.
+def _by_keys(shards: list[Path]) -> dict[Path, NDArray[np.void]]:
+    """Return the runs of shards by their keys."""
+    # Shards of later versions have more columns, also beside shards without them.
+    rows = pl.scan_parquet(
+        shards,
+        glob=False,
+        schema={"key": pl.String()},
+        extra_columns="ignore",
+        include_file_paths="path",
+    ).collect()
+    found = dict.fromkeys(shards, np.empty(0, RUN))  # shards without rows
+    first = 0
+    for file in rows["path"].rle().struct.unnest().iter_rows(named=True):
+        found[Path(file["value"])] = runs_of(rows["key"].slice(first, file["len"]))
+        first += file["len"]
+    return found
 
-    Args:
-        keys: The hash of the key (``key``) and the shard (``path``) of every row.
-        numbers: The numbers of the shards.
-    """
-    hashes, files = keys["key"].to_numpy(), keys["path"].rle().struct.unnest()
-    lengths = files["len"].to_numpy()
-    own = np.array([numbers[Path(path)] for path in files["value"]], np.uint32)
-    file = np.repeat(np.arange(len(own)), lengths)  # by row
-    first = (np.cumsum(lengths) - lengths).astype(np.intp)  # the first row, by file
-    begins = np.ones(len(hashes), bool)
-    begins[1:] = (hashes[1:] != hashes[:-1]) | (file[1:] != file[:-1])
-    starts = np.flatnonzero(begins)
-    ends = np.append(starts, len(hashes))[1:]
-    file = file[starts]
-    runs = _Segment(
-        hashes[starts],
-        (starts - first[file]).astype(np.uint32),
-        (ends - first[file]).astype(np.uint32),
-        own[file],
+
+def _rows(runs: NDArray[np.void]) -> int:
+    """Return the number of rows of a shard with these runs."""
+    return int(runs["start"][-1]) + int(runs["length"][-1]) if len(runs) else 0
+
+
+def _segment(runs: Sequence[NDArray[np.void]], first: int) -> _Segment:
+    """Return the runs of shards, at least one, that are numbered from ``first`` on."""
+    shards = np.arange(first, first + len(runs), dtype=np.uint32)
+    every = np.frombuffer(b"".join(part.tobytes() for part in runs), RUN)
+    starts = every["start"].astype(np.uint32)
+    return _sorted(
+        _Segment(
+            every["hash"].astype(np.uint64),
+            starts,
+            starts + every["length"].astype(np.uint32),
+            np.repeat(shards, [len(part) for part in runs]),
+        )
     )
-    return runs.select(np.argsort(runs.hashes, kind="stable"))
 
 
 def _merged(segments: Sequence[_Segment]) -> _Segment:
-    whole = _Segment(
-        np.concatenate([s.hashes for s in segments]),
-        np.concatenate([s.starts for s in segments]),
-        np.concatenate([s.ends for s in segments]),
-        np.concatenate([s.shards for s in segments]),
+    return _sorted(
+        _Segment(
+            np.concatenate([s.hashes for s in segments]),
+            np.concatenate([s.starts for s in segments]),
+            np.concatenate([s.ends for s in segments]),
+            np.concatenate([s.shards for s in segments]),
+        )
     )
-    return whole.select(np.argsort(whole.hashes, kind="stable"))
+
+
+def _sorted(segment: _Segment) -> _Segment:
+    return segment.select(np.argsort(segment.hashes, kind="stable"))
 
 
 def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

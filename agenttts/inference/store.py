@@ -1,10 +1,10 @@
 """The sample store: samples by address, in Parquet shards of a directory.
 
-Trials (and runs) share it. Each shard is written once, whole, by one writer. A reader reads the
-keys of every shard once (`agenttts.inference.shard_index`), and then only the rows that it needs.
-Nothing is locked and nothing is rewritten, so any number of jobs may use a directory at once. Two
-jobs that draw the same sample at the same time both store it. A `lookup` takes the sample in the
-first shard by name; `lookup_new` takes the one that it reads first.
+Trials (and runs) share it. Each shard is written once, whole, by one writer. A reader reads once
+where the keys are in every shard (`agenttts.inference.shard_index`), and then only the rows that it
+needs. Nothing is locked and nothing is rewritten, so any number of jobs may use a directory at
+once. Two jobs that draw the same sample at the same time both store it. A `lookup` takes the sample
+in the first shard by name; `lookup_new` takes the one that it reads first.
 
 A damaged shard is renamed to ``NAME.parquet.damaged``, and its samples are drawn again. A shard of
 another version, or a file of another program, is left where it is and not used.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import secrets
 import threading
@@ -27,6 +28,7 @@ import polars as pl
 
 from agenttts.files.atomic import atomic_write_parquet
 from agenttts.inference.shard_index import ShardIndex
+from agenttts.inference.shard_keys import shard_options
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -75,6 +77,16 @@ def trial_writer(run: str, trial: str) -> str:
     return _file_name(f"{run}-{trial}-")
 
 
+def shard_names(directory: Path) -> list[str]:
+    """Return the sorted names of the shards in a directory; none without the directory."""
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries]
+    except FileNotFoundError:
+        return []
+    return sorted(n for n in names if n.endswith(".parquet") and not n.startswith("."))
+
+
 class SampleStore:
     """Samples in ``directory/*.parquet``.
 
@@ -90,6 +102,7 @@ class SampleStore:
         # not replace the shards of the other.
         self._writer = f"{_file_name(writer)}-{secrets.token_hex(4)}"
         self._shards = 0
+        self._paths: dict[str, Path] = {}
         self._seen: set[Path] = set()
         self._unusable: set[Path] = set()
         self._buffer: list[StoredSample] = []
@@ -147,10 +160,13 @@ class SampleStore:
             # Its parents are not made, because the directory of a removed run must not be made
             # again.
             self._directory.mkdir(exist_ok=True)
-            columns = {name: [getattr(sample, name) for sample in samples] for name in SCHEMA}
+            # Samples of a prompt are read together. An engine finishes those of many in turn.
+            places: dict[str, int] = {}
+            ordered = sorted(samples, key=lambda s: places.setdefault(s.key, len(places)))
+            columns = {name: [getattr(sample, name) for sample in ordered] for name in SCHEMA}
             frame = pl.DataFrame(columns, schema=SCHEMA)
             shard = self._directory / f"{self._writer}-{self._shards:05d}.parquet"
-            atomic_write_parquet(shard, frame)
+            atomic_write_parquet(shard, frame, **shard_options(frame))
             self._shards += 1
             del self._buffer[: len(samples)]  # meanwhile others may have been added
 
@@ -186,7 +202,9 @@ class SampleStore:
 
     def _list(self) -> list[Path]:
         """Return the existing shards."""
-        shards = sorted(self._directory.glob("[!.]*.parquet"))
+        names, known = shard_names(self._directory), self._paths
+        self._paths = {name: known.get(name) or self._directory / name for name in names}
+        shards = list(self._paths.values())
         self._seen = set(shards)
         self._index.keep(self._seen)
         return [shard for shard in shards if shard not in self._unusable]
@@ -209,10 +227,14 @@ class SampleStore:
                 if (frame := self._checked(shard, partial(_read_rows, shard, rows, keys)))
                 is not None
             ]
-        return [StoredSample(**row) for frame in frames for row in frame.iter_rows(named=True)]
+        if not frames:
+            return []
+        # Filtered at once: a filter in each of many reads costs as much as the read.
+        found = pl.concat(frames).filter(pl.col("key").is_in(keys.implode()))
+        return [StoredSample(*row) for row in found.select(*SCHEMA).iter_rows()]
 
     def _index_new(self, shards: list[Path]) -> None:
-        """Read the keys of the shards that are not in the index yet."""
+        """Take the shards into the index that are not there yet."""
         new = [shard for shard in shards if shard not in self._index]
         try:
             self._index.add(new)
@@ -286,14 +308,11 @@ def _by_key(
 
 
 def _rows(shard: Path, rows: tuple[int, int] | None, keys: pl.Series) -> pl.LazyFrame:
-    """Return the samples with one of the keys from a shard.
-
-    ``rows`` are the rows that are read; None: all.
-    """
+    """Return the samples in some rows of a shard, or all that have one of the keys."""
     # Columns that a later version adds do not change the meaning of these columns.
     scan = pl.scan_parquet([shard], schema=SCHEMA, glob=False, extra_columns="ignore")
     if rows is not None:
-        scan = scan.slice(rows[0], rows[1] - rows[0])
+        return scan.slice(rows[0], rows[1] - rows[0])
     return scan.filter(pl.col("key").is_in(keys.implode()))
 
 

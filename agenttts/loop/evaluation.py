@@ -36,12 +36,12 @@ from agenttts.dispatch.base import (
 from agenttts.dispatch.blame import Verdict
 from agenttts.dispatch.profile import MAX_PREEMPTIONS
 from agenttts.errors import AgentTTSError, MissingRequirement
-from agenttts.files.atomic import atomic_write_parquet
 from agenttts.files.trouble import PATIENCE_S, FilePatience, passing_trouble
 from agenttts.loop.collect import failed_row, finished_row
 from agenttts.loop.job_builder import JobBuilder
 from agenttts.loop.list_planner import ListPlan, ListPlanner, Moment, PlannedList
 from agenttts.loop.strays import end_strays
+from agenttts.loop.trials_table import TrialsTable
 from agenttts.loop.verdicts import ends_its_job, last_word, look_anew, verdict_of
 from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunGone
@@ -51,11 +51,12 @@ from agenttts.run.journal import (
     NEVER_SUBMITTED,
     NOT_TAKEN,
     Journal,
+    PlannedTrial,
     TrialProgress,
     worker_name,
 )
-from agenttts.run.rows import row_from_json, row_to_json
-from agenttts.tables.schema import TrialRow, TrialState, trials_frame
+from agenttts.run.rows import row_to_json
+from agenttts.tables.schema import TrialRow, TrialState
 from agenttts.trial.result import read_fault, read_result
 
 log = logging.getLogger(__name__)
@@ -152,12 +153,19 @@ class Evaluation:
         self._server = server
         self._check = check
         self._ended: dict[str, float] = {}
+        self._table = TrialsTable(self._run.trials_file)
         # Whether the journal has rows that the table lacks.
         self._table_is_behind = False
         # Seconds between iterations, and when the last one ended (monotonic clock).
         self._pauses: list[float] = []
         self._paused_at: float | None = None
         self._excluded: tuple[str, ...] = ()
+        # Lists that were planned together, and the jobs of their iterations (`_beside`).
+        self._together: (
+            tuple[Sequence[Sequence[TrialProgress]], dict[int, list[list[PlannedTrial]]]] | None
+        ) = None
+        # The attempts of trials that have ended.
+        self._last_attempts: dict[str, list[Attempt]] = {}
         # Nodes that are not avoided any more: jobs that avoided all of them were refused.
         self._needed: set[str] = set()
         # Whether a trial has failed since the last look, or perhaps before this controller.
@@ -339,7 +347,7 @@ class Evaluation:
     def _nodes_to_exclude(self) -> tuple[str, ...]:
         """Return the nodes that failed trials of this run; log them when they change."""
         trials = {
-            name: read_attempts(self._run.trial(name))
+            name: self._attempts_of(progress)
             for name, progress in self._journal.state.trials.items()
             if progress.submissions
         }
@@ -348,6 +356,17 @@ class Evaluation:
             log.warning("jobs avoid the nodes: %s", ", ".join(nodes) or "none any more")
         self._excluded = nodes
         return nodes
+
+    def _attempts_of(self, progress: TrialProgress) -> list[Attempt]:
+        """Return the attempts of a trial; those of a trial that has ended are read once."""
+        name = progress.planned.trial
+        known = self._last_attempts.get(name)
+        if known is not None and progress.row is not None:
+            return known
+        attempts = read_attempts(self._run.trial(name))
+        if progress.row is not None and all(attempt.finished for attempt in attempts):
+            self._last_attempts[name] = attempts
+        return attempts
 
     def _keep_off_failed_nodes(self) -> None:
         """Keep waiting jobs off the nodes that failed.
@@ -402,7 +421,7 @@ class Evaluation:
         """Give a list to a worker."""
         assert part.worker is not None
         earlier = [t.earlier_attempts for t in part.trials]
-        beside = [[t.planned for t in other] for other in self._beside(part.trials, plan.together)]
+        beside = self._beside(part.trials, plan.together)
         self._builder.members([t.planned for t in part.trials], beside, earlier)
         self._workers.give(part.worker.progress, part.trials, part.seconds)
 
@@ -748,10 +767,9 @@ class Evaluation:
         gpus: int = 0,
     ) -> JobRequest:
         """Return the job of a list of trials, one of the ``lists`` that are started together."""
-        others = [[t.planned for t in other] for other in self._beside(members, lists)]
         return self._builder.request(
             [t.planned for t in members],
-            others,
+            self._beside(members, lists),
             [t.earlier_attempts for t in members],
             worker,
             gpus,
@@ -759,12 +777,18 @@ class Evaluation:
 
     def _beside(
         self, members: Sequence[TrialProgress], lists: Sequence[Sequence[TrialProgress]]
-    ) -> list[Sequence[TrialProgress]]:
+    ) -> list[list[PlannedTrial]]:
         """Return the jobs of the iteration, in the order of their first trials.
 
-        A trial that is in none of the lists counts as a job of its own.
+        A trial that is in none of the lists counts as a job of its own. For lists that are started
+        together the same object is returned.
         """
         iteration = members[0].planned.iteration
+        if self._together is not None and self._together[0] is lists:
+            if iteration in self._together[1]:
+                return self._together[1][iteration]
+        else:
+            self._together = (lists, {})
         listed = {t.planned.trial for trials in lists for t in trials}
         single: list[Sequence[TrialProgress]] = [
             [t]
@@ -772,13 +796,13 @@ class Evaluation:
             if t.planned.iteration == iteration and t.planned.trial not in listed
         ]
         mine = [trials for trials in lists if trials[0].planned.iteration == iteration]
-        return sorted([*single, *mine], key=_name)
+        found = [[t.planned for t in trials] for trials in sorted([*single, *mine], key=_name)]
+        self._together[1][iteration] = found
+        return found
 
     def write_table(self) -> None:
         """Write the table of trials from the journal."""
-        rows = [row_from_json(t.row) for t in self._journal.state.trials.values() if t.row]
-        names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-        atomic_write_parquet(self._run.trials_file, trials_frame(rows, names))
+        self._table.write(self._journal.state.trials.values())
         self._table_is_behind = False
 
 

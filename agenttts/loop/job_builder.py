@@ -6,6 +6,7 @@ A job is the specs of its trials on disk, a command and a name in the queue.
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from agenttts.inference.endpoint_options import key_variables, with_rate_share
 from agenttts.inference.partition import SamplePartition
 from agenttts.run.directory import Run
 from agenttts.run.journal import PlannedTrial
+from agenttts.space import Choice
 from agenttts.spec.paths import named_places, places_of_options
 from agenttts.tables.schema import AFTER_SEARCH
 from agenttts.tasks.user_tasks import frozen_name
@@ -51,23 +53,37 @@ def sample_partitions(
         jobs: The trials of each job that is started with it, its own included.
         at_once: The most jobs that run at a time.
     """
-    found: dict[str, SamplePartition] = {}
-    choices = planned.allocation.choices
-    own = next(number for number, trials in enumerate(jobs) if planned in trials)
-    for stage, choice in enumerate(choices):
-        alike = [
-            number
-            for number, trials in enumerate(jobs)
-            if any(
-                other.allocation.choices[:stage] == choices[:stage]
-                and other.allocation.choices[stage].model == choice.model
-                for other in trials
-            )
-        ]
-        peers = min(len(alike), at_once)
-        if peers > 1:
-            found[choice.stage] = SamplePartition(alike.index(own) % peers, peers)
-    return found
+    return _Draws(jobs).partitions(planned, at_once)
+
+
+class _Draws:
+    """Which jobs that are started together draw samples for the same prompts."""
+
+    def __init__(self, jobs: Sequence[Sequence[PlannedTrial]]) -> None:
+        self.jobs = jobs
+        self._job_of: dict[str, int] = {}
+        # The jobs, in order, by stage, choices of the earlier stages and model.
+        self._alike: dict[tuple[int, tuple[Choice, ...], str], list[int]] = {}
+        for number, trials in enumerate(jobs):
+            for planned in trials:
+                self._job_of.setdefault(planned.trial, number)
+                choices = planned.allocation.choices
+                for stage, choice in enumerate(choices):
+                    alike = self._alike.setdefault((stage, choices[:stage], choice.model), [])
+                    if not alike or alike[-1] != number:
+                        alike.append(number)
+
+    def partitions(self, planned: PlannedTrial, at_once: int) -> dict[str, SamplePartition]:
+        """Return the parts of a trial of these jobs; see `sample_partitions`."""
+        found: dict[str, SamplePartition] = {}
+        choices = planned.allocation.choices
+        own = self._job_of[planned.trial]
+        for stage, choice in enumerate(choices):
+            alike = self._alike[stage, choices[:stage], choice.model]
+            peers = min(len(alike), at_once)
+            if peers > 1:
+                found[choice.stage] = SamplePartition(bisect_left(alike, own) % peers, peers)
+        return found
 
 
 def _holds(spec_file: Path, trial: TrialSpec) -> bool:
@@ -103,6 +119,7 @@ class JobBuilder:
         self._at_once = run.profile.max_running
         self._samples = run.samples
         self._cache = run.cache
+        self._draws = _Draws(())
         self.stays = run.profile.stays_for > 0
 
     def gpus(self, planned: PlannedTrial) -> int:
@@ -206,11 +223,17 @@ class JobBuilder:
             options=self._spec.task.options,
             task_source=str(self._run.task_source) if self._run.task_source.is_dir() else None,
             code_on_host=self._spec.task.run_code_on_host,
-            shares=sample_partitions(planned, jobs, self._at_once),
+            shares=self._draws_of(jobs).partitions(planned, self._at_once),
         )
         if not _holds(spec_file, trial):
             atomic_write_json(spec_file, trial.to_json())
         return spec_file
+
+    def _draws_of(self, jobs: Sequence[Sequence[PlannedTrial]]) -> _Draws:
+        """Return what jobs draw; it is found once for the jobs that are started together."""
+        if self._draws.jobs is not jobs:
+            self._draws = _Draws(jobs)
+        return self._draws
 
     def _needs(
         self, specs: Sequence[Path], source: str, models: Mapping[str, ModelConfig]

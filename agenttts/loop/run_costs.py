@@ -22,7 +22,6 @@ from agenttts.loop.list_cost import ModelCost, TrialWork
 from agenttts.loop.worker_lists import ResourceClass
 from agenttts.run.directory import Run
 from agenttts.run.journal import PlannedTrial, TrialProgress
-from agenttts.space import Allocation
 from agenttts.tables.schema import TrialState
 from agenttts.trial.usage import JobUsage, read_usages
 
@@ -50,6 +49,9 @@ class RunCosts:
         )
         self._examples: dict[Path, int] = {}
         self._usages: dict[str, list[JobUsage]] = {}
+        # The trials that have ended, and the samples that the completed ones stored, by group.
+        self._counted: set[str] = set()
+        self._stored: dict[Path, dict[str, int]] = {}
 
     def usage(self, worker: str) -> JobUsage | None:
         """Return what the last start of a worker's program recorded so far."""
@@ -89,23 +91,26 @@ class RunCosts:
             trials: The trials of the run. Samples of completed ones are stored.
             gpus: Returns the fewest GPUs that the job of a trial may have.
         """
-        completed: dict[Path, list[Allocation]] = {}
         for trial in trials:
-            if trial.row is not None and trial.row.get("state") == TrialState.COMPLETED:
-                examples = self._directory.examples_of(trial.planned.source)
-                completed.setdefault(examples, []).append(trial.planned.allocation)
-        stored = {examples: stored_samples(found) for examples, found in completed.items()}
+            name = trial.planned.trial
+            if trial.row is None or name in self._counted:
+                continue
+            self._counted.add(name)
+            if trial.row.get("state") == TrialState.COMPLETED:
+                stored = self._stored.setdefault(self._examples_of(trial.planned), {})
+                for group, samples in stored_samples([trial.planned.allocation]).items():
+                    stored[group] = max(stored.get(group, 0), samples)
         return [
             trial_work(
                 planned.trial,
                 planned.allocation,
                 self.basis.tokens,
                 self._number_of(examples),
-                stored=stored.get(examples),
+                stored=self._stored.get(examples),
                 least_gpus=gpus(planned),
             )
             for planned in due
-            for examples in [self._directory.examples_of(planned.source)]
+            for examples in [self._examples_of(planned)]
         ]
 
     def classes(self, most: int, waits: Iterable[float]) -> list[ResourceClass]:
@@ -120,6 +125,9 @@ class RunCosts:
     def queue_seconds(self, waits: Iterable[float]) -> float:
         """Return the expected wait of a job in the queue; ``waits`` are those so far."""
         return expected_wait(waits, QUEUE_SECONDS if self.basis.queued else 0.0)
+
+    def _examples_of(self, planned: PlannedTrial) -> Path:
+        return self._directory.examples_of(planned.source)
 
     def _number_of(self, examples: Path) -> int:
         if examples not in self._examples:

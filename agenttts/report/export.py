@@ -106,8 +106,12 @@ def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def _json(report: Report) -> bytes:
-    document = json.dumps(report.as_dict(), ensure_ascii=False, allow_nan=False, indent=2)
-    return (document + "\n").encode()
+    encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=2)
+    stream = io.BytesIO()  # with thousands of trials, the list of all parts takes 50 MB
+    for part in encoder.iterencode(report.as_dict()):
+        stream.write(part.encode())
+    stream.write(b"\n")
+    return stream.getvalue()
 
 
 def _csv(report: Report) -> bytes:

@@ -49,13 +49,14 @@ class CostReader:
             alone: Whether to estimate what one trial a job would have taken. It reads a table of
                 each trial.
         """
-        rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
         starts = self._starts(live_jobs(state))
         if not starts:
             return None
+        rows = (row_from_json(t.row) for t in state.trials.values() if t.row)
+        reused = (t.row.get("reused_tokens") or 0 for t in state.trials.values() if t.row)
         return RunCost(
             job_costs(starts),
-            sum(row.reused_tokens for row in rows),
+            sum(reused),
             cost_alone(starts, self._trial_tokens(rows)) if alone else None,
             self._forecast(),
         )

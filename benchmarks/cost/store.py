@@ -71,15 +71,22 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(rows, indent=1))
         return
-    print("| | first, ms | later, ms | CPU of later, ms | memory, MiB |\n|---|--:|--:|--:|--:|")
+    columns = {
+        "first_ms": "first, ms",
+        "first_cpu_ms": "its CPU time",
+        "later_ms": "later, ms",
+        "later_cpu_ms": "its CPU time",
+        "memory_mib": "memory, MiB",
+    }
+    print(f"| | {' | '.join(columns.values())} |\n|---|{'--:|' * len(columns)}")
     for row in rows:
-        cells = [row.get(key) for key in ("first_ms", "later_ms", "later_cpu_ms", "memory_mib")]
+        cells = [row.get(key) for key in columns]
         shown = " | ".join("" if cell is None else f"{cell:.0f}" for cell in cells)
         print(f"| {row['what']} | {shown} |")
-    late = [row["later_ms"] for row in rows if row["what"].endswith("together")]
+    slowest = max(row[key] for row in rows if "later_ms" in row for key in ("first_ms", "later_ms"))
     print(
-        f"\ntarget of a look-up together: {TARGET_MS:.0f} ms, "
-        f"{'met' if max(late) < TARGET_MS else 'missed'}"
+        f"\ntarget of a look-up: {TARGET_MS:.0f} ms, "
+        f"{'met' if slowest < TARGET_MS else 'missed'} (the slowest: {slowest:.0f} ms)"
     )
 
 
@@ -161,6 +168,7 @@ def look_ups(folder: Path, known: int, prompts: int, *, scattered: bool) -> dict
             sys.exit("a sample is missing")
     return {
         "first_ms": 1e3 * seconds[0],
+        "first_cpu_ms": 1e3 * cpu[0],
         "later_ms": 1e3 * statistics.median(seconds[1:]),
         "later_cpu_ms": 1e3 * statistics.median(cpu[1:]),
         "memory_mib": peak_mib() - before,

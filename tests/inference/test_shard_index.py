@@ -7,19 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttts.inference import shard_index
+from agenttts.inference import shard_index, shard_keys
 from agenttts.inference.shard_index import ShardIndex
+from agenttts.inference.shard_keys import footer_of, key_hashes, runs_in, runs_of, shard_options
 
 KEYS = st.lists(st.sampled_from("abcd"), max_size=12)
 
 
-def write(folder, shards):
+def write(folder, shards, with_footers=()):
+    """Shards of these keys; those of earlier versions have no runs in their footers."""
     paths = [folder / f"{number:03}.parquet" for number in range(len(shards))]
-    for path, keys in zip(paths, shards, strict=True):
+    for number, (path, keys) in enumerate(zip(paths, shards, strict=True)):
         frame = pl.DataFrame(
             {"key": list(keys), "row": range(len(keys))}, schema={"key": str, "row": int}
         )
-        frame.write_parquet(path, row_group_size=4)
+        options = shard_options(frame) if number in with_footers else {}
+        frame.write_parquet(path, **{**options, "row_group_size": 4})
     return paths
 
 
@@ -33,11 +36,14 @@ def rows(index, paths, *keys):
     later=st.lists(st.lists(KEYS, min_size=1, max_size=2), max_size=4),
     most=st.integers(1, 4),
     at_once=st.sampled_from([1, 1 << 30]),
+    with_footers=st.sets(st.integers(0, 12)),
 )
-def test_the_rows_of_a_key_are_found_and_no_others(tmp_path_factory, first, later, most, at_once):
+def test_the_rows_of_a_key_are_found_and_no_others(
+    tmp_path_factory, first, later, most, at_once, with_footers
+):
     """In shards that were added together, or one after the other."""
     shards = [*first, *(keys for added in later for keys in added)]
-    paths = write(tmp_path_factory.mktemp("shards"), shards)
+    paths = write(tmp_path_factory.mktemp("shards"), shards, with_footers)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(shard_index, "_GAP", 0)
         patched.setattr(shard_index, "_MOST_READS", 99)
@@ -77,3 +83,29 @@ def test_a_shard_that_cannot_be_read_leaves_the_index_as_it_was(tmp_path):
     assert good not in index
     index.add([good])
     assert rows(index, [good], "b") == [(good, 1)]
+
+
+@given(KEYS)
+def test_the_footer_of_a_shard_says_where_its_keys_are(tmp_path_factory, keys):
+    [path] = write(tmp_path_factory.mktemp("shards"), [keys], {0})
+    found = runs_in(footer_of(path)).tolist()
+    assert found == runs_of(pl.Series("key", keys, pl.String())).tolist()
+    hashes = key_hashes(keys).tolist()
+    assert [hash_ for hash_, _, length in found for _ in range(length)] == hashes
+    assert [row for _, start, length in found for row in range(start, start + length)] == [*range(len(keys))]  # fmt: skip
+
+
+def test_a_long_footer_is_read_whole(tmp_path):
+    keys = [f"k{number}" for number in range(5000)]
+    [path] = write(tmp_path, [keys], {0})
+    assert len(footer_of(path)) > shard_keys._TAIL_BYTES
+    assert runs_in(footer_of(path))["start"].tolist() == list(range(5000))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PAR1", b"\xff\xff\xff\x7fPAR1", b"\x18\x0fagenttts.runs.1\x18", b"\x18\x0fagenttts.runs.1\x18\x04 !!!PAR1", b"\x18\x0fagenttts.runs.1\x18\x04AAAAPAR1"]
+)  # fmt: skip
+def test_a_footer_without_sound_runs_has_none(tmp_path, content):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(content)
+    assert runs_in(footer_of(path)) is None

@@ -162,6 +162,25 @@ def test_a_shard_of_a_later_version_is_read(tmp_path):
     assert texts(SampleStore(tmp_path, "r").lookup({"a": 1})) == {"a": ["a0"]}
 
 
+def test_a_shard_of_an_earlier_version_is_read(tmp_path):
+    """Its footer does not say where its keys are, and its columns may be in another order."""
+    filled(tmp_path, *(sample("ab"[n % 2], n // 2) for n in range(8)))
+    [shard] = tmp_path.iterdir()
+    frame = pl.read_parquet(shard)
+    frame.select(reversed(frame.columns)).sort("index").write_parquet(shard)
+    filled(tmp_path, sample("a", 4), writer="z")
+    found = SampleStore(tmp_path, "r").lookup({"a": 9, "b": 2})
+    assert texts(found) == {"a": [f"a{n}" for n in range(5)], "b": ["b0", "b1"]}
+
+
+def test_samples_of_a_key_are_written_together(tmp_path):
+    """An engine finishes those of many prompts in turn; of equal ones the first counts."""
+    filled(tmp_path, sample("b", 1), sample("a", 0), sample("b", 0, "one"), sample("a", 1), sample("b", 0, "other"))  # fmt: skip
+    [shard] = tmp_path.iterdir()
+    assert pl.read_parquet(shard)["key"].to_list() == [*"bbbaa"]
+    assert texts(SampleStore(tmp_path, "r").lookup({"b": 2})) == {"b": ["one", "b1"]}
+
+
 def test_samples_are_found_wherever_they_are_in_a_large_shard(tmp_path, monkeypatch):
     """By some reads of a few rows, or by one of all."""
     monkeypatch.setattr(shard_index, "_GAP", 1)
@@ -213,10 +232,10 @@ def test_what_is_added_during_a_flush_is_written_by_the_next(tmp_path, monkeypat
     store = SampleStore(tmp_path, "w")
     write = store_module.atomic_write_parquet
 
-    def slow(path, frame):
+    def slow(path, frame, **options):
         store.add(sample("a", 1))
         assert texts(store.lookup({"a": 9})) == {"a": ["a0", "a1"]}
-        write(path, frame)
+        write(path, frame, **options)
 
     store.add(sample("a", 0))
     with monkeypatch.context() as patched:
@@ -233,10 +252,10 @@ def test_a_regular_flush_that_fails_is_repeated_and_told_once(tmp_path, monkeypa
     write = store_module.atomic_write_parquet
     failures = iter(range(2))
 
-    def failing(path, frame):
+    def failing(path, frame, **options):
         if next(failures, None) is not None:
             raise OSError(116, "Stale file handle")
-        write(path, frame)
+        write(path, frame, **options)
 
     monkeypatch.setattr(store_module, "atomic_write_parquet", failing)
     with store.flushed_regularly(0.01):
@@ -250,7 +269,7 @@ def test_a_regular_flush_that_fails_is_repeated_and_told_once(tmp_path, monkeypa
 def test_the_last_flush_tells_of_its_failure(tmp_path, monkeypatch):
     store = SampleStore(tmp_path, "w")
 
-    def failing(path, frame):
+    def failing(path, frame, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store_module, "atomic_write_parquet", failing)
