@@ -403,8 +403,12 @@ class Evaluation:
         assert part.worker is not None
         earlier = [t.earlier_attempts for t in part.trials]
         beside = [[t.planned for t in other] for other in self._beside(part.trials, plan.together)]
-        self._builder.members([t.planned for t in part.trials], beside, earlier)
-        self._workers.give(part.worker.progress, part.trials, part.seconds)
+        planned, worker = [t.planned for t in part.trials], part.worker.progress
+        self._builder.members(planned, beside, earlier)
+        self._workers.give(worker, part.trials, part.seconds)
+        if worker.job_id is not None:
+            name, comment = self._builder.name(planned), self._builder.comment(planned)
+            self._scheduler.relabel(worker.job_id, worker.batch, worker.position, name, comment)
 
     def _submit(
         self, gpus: int, lists: Sequence[PlannedList], plan: ListPlan, nodes: tuple[str, ...]

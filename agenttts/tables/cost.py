@@ -222,9 +222,9 @@ def cost_alone(starts: Sequence[MeasuredStart], trials: Sequence[TrialTokens]) -
     A trial takes the mean time until a job's program begins, an engine start each time that the
     model changes from one stage to the next, its own tokens, and an equal part of the time of the
     task's own code. No sample is shared or reused. Time in queues, idle time and lost time are left
-    out. Calls of a shared job have larger batches, so a trial by itself needs more seconds per token
-    than this, and the estimate is rather too low. By how much is not known without calls of a
-    single trial.
+    out. Calls of a shared job have larger batches, so a trial by itself needs more seconds per
+    token than this, and the estimate is rather too low. By how much is not known without calls of
+    a single trial.
 
     Returns:
         The estimate; None if there are no trials, or no engine start or call was measured.
