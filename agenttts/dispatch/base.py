@@ -164,7 +164,7 @@ class Scheduler(ABC):
     **Errors.** `QueueUnavailable`: a later call may succeed; a `submit` or `start_service` that
     raised it may have started jobs. `SubmitLimitReached`: fewer jobs may be accepted. Any other
     `MissingRequirement` is a refusal: nothing was submitted. `UserError`: the profile or the
-    folder cannot be used. The methods that describe (`reaches`, `host_of`, `describe`,
+    folder cannot be used. The methods that describe (`relabel`, `reaches`, `host_of`, `describe`,
     `last_log_line`, `checks`, `test_request`) do not raise.
     """
 
@@ -262,6 +262,23 @@ class Scheduler(ABC):
 
         Returns:
             These pending jobs; None if the scheduler has no nodes to choose from.
+        """
+
+    def relabel(  # noqa: B027
+        self, job_id: str, batch: str, position: int, name: str, comment: str
+    ) -> None:
+        """Give a job another name and comment in the queue, when it goes on with other trials.
+
+        They help those who look at the queue, and nothing else depends on them. The call returns at
+        once and does not raise; if the queue refuses, the job keeps its name and comment. Without a
+        queue, nothing is done.
+
+        Args:
+            job_id: The job.
+            batch: The batch of its submission, by which `find` goes on finding it.
+            position: Its position in that batch.
+            name: Its new name.
+            comment: Its new comment.
         """
 
     @abstractmethod

@@ -168,18 +168,6 @@ class Sampler:
         self._observer = observer or EngineObserver()
         self._engines = EnginePool(engine_factory, keep_engines, observer=self._observer)
 
-    def draw(
-        self,
-        model_name: str,
-        prompts: Sequence[Prompt],
-        params: SamplingParams,
-        k: int,
-        partition: SamplePartition = ALONE,
-    ) -> list[DrawResult]:
-        """Return what one `DrawRequest` of these values asks for; see `draw_together`."""
-        [drawn] = self.draw_together([DrawRequest(model_name, prompts, params, k, partition)])
-        return drawn.results
-
     def draw_together(self, requests: Sequence[DrawRequest]) -> list[Drawn]:
         """Draw the union of several requests' samples in as few calls as possible.
 

@@ -421,9 +421,13 @@ class Evaluation:
         """Give a list to a worker."""
         assert part.worker is not None
         earlier = [t.earlier_attempts for t in part.trials]
+        planned, worker = [t.planned for t in part.trials], part.worker.progress
         beside = self._beside(part.trials, plan.together)
-        self._builder.members([t.planned for t in part.trials], beside, earlier)
-        self._workers.give(part.worker.progress, part.trials, part.seconds)
+        self._builder.members(planned, beside, earlier)
+        self._workers.give(worker, part.trials, part.seconds)
+        if worker.job_id is not None:
+            name, comment = self._builder.name(planned), self._builder.comment(planned)
+            self._scheduler.relabel(worker.job_id, worker.batch, worker.position, name, comment)
 
     def _submit(
         self, gpus: int, lists: Sequence[PlannedList], plan: ListPlan, nodes: tuple[str, ...]

@@ -163,14 +163,22 @@ class JobBuilder:
             command=self._command(command, models),
             env=self._environment(),
             gpus=gpus,
-            name=f"{_label(trials)}-{self._run.name}",
-            comment=f"agenttts run={self._run.name} iteration={trials[0].iteration} "
-            f"{_described(trials)}",
+            name=self.name(trials),
+            comment=self.comment(trials),
             cache=self._cache,
             needs=self._needs(specs, trials[0].source, models),
             trials=members,
             stays=self.stays,
         )
+
+    def name(self, trials: Sequence[PlannedTrial]) -> str:
+        """Return the name in the queue of a job that evaluates these trials."""
+        return f"{_label(trials)}-{self._run.name}"
+
+    def comment(self, trials: Sequence[PlannedTrial]) -> str:
+        """Return the comment in the queue of a job that evaluates these trials."""
+        iteration = trials[0].iteration
+        return f"agenttts run={self._run.name} iteration={iteration} {_described(trials)}"
 
     def members(
         self,

@@ -160,26 +160,32 @@ class Controller:
         state = self._journal.state
         first = 1 if self._searcher.initial_batch else 0
         last = first + self._settings.iterations - 1
-        known = self._known()
-        again = [p for p in self._searched() if p.row is None and p.planned.trial in known]
-        if again:  # they failed before, and the user wants them tried again
-            self._evaluation.evaluate(again, more=state.told <= last)
-            for iteration in sorted({p.planned.iteration for p in again}):
-                self._stop_if_all_failed(iteration, self._trials_of(iteration))
-        self._restore()
-        if again and self._settings.asynchronous:
-            self._write_told_results([], first)
-        elif again:
-            self._write_told(state.told - 1, final=state.told > last)
         if self._settings.asynchronous:
+            self._restore()
             self._search_asynchronously(first)
         else:
+            again = self._to_try_again()
+            if again:
+                self._evaluation.evaluate(again, more=state.told <= last)
+                for iteration in sorted({p.planned.iteration for p in again}):
+                    self._stop_if_all_failed(iteration, self._trials_of(iteration))
+            self._restore()
+            if again:
+                self._write_told(state.told - 1, final=state.told > last)
             self._search_by_iterations(first, last)
         self._evaluation.release()
         self._try_recommended(last + 1)
         best = self._compare_finalists()
         self._after_search(TEST_SOURCE, best[: self._settings.tested])
         self._evaluation.retire_workers()
+
+    def _to_try_again(self) -> list[TrialProgress]:
+        """Return the trials that the user wants tried again.
+
+        The searcher was told that they failed. An asynchronous search runs them beside the others.
+        """
+        told = {trial for trials in self._journal.state.tells for trial in trials}
+        return [p for p in self._searched() if p.row is None and p.planned.trial in told]
 
     def _search_by_iterations(self, first: int, last: int) -> None:
         """Propose a batch when all trials of the last one have ended.
@@ -248,8 +254,13 @@ class Controller:
         return first + (position - initial) // size, size - (position - initial) % size
 
     def _known(self) -> set[str]:
-        """Return the trials whose results the searcher has been told."""
-        return {trial for trials in self._journal.state.tells for trial in trials}
+        """Return the trials whose results the searcher has been told.
+
+        One that is tried again is not among them until it has ended again.
+        """
+        state = self._journal.state
+        told = {trial for trials in state.tells for trial in trials}
+        return {trial for trial in told if state.trials[trial].row is not None}
 
     def cancel(self, reason: str) -> None:
         """End the run: cancel its jobs and finish its records.
@@ -310,14 +321,16 @@ class Controller:
     def _restore(self) -> None:
         """Bring a new searcher to the state that the journal records.
 
-        It is told the same results in the same order as the old one.
+        It is told the same results in the same order as the old one; of a trial that was tried
+        again, the last result.
         """
         state = self._journal.state
-        for names in state.tells:
-            trials = [state.trials[name] for name in names]
+        known = self._known()
+        last = {name: number for number, names in enumerate(state.tells) for name in names}
+        for number, names in enumerate(state.tells):
+            trials = [state.trials[n] for n in names if n in known and last[n] == number]
             self._searcher.add_pending([p.planned.allocation for p in trials])
             self._searcher.tell([_result(p) for p in trials])
-        known = self._known()
         pending = [p for p in self._searched() if p.planned.trial not in known]
         self._searcher.add_pending([p.planned.allocation for p in pending])
         # The old controller may have died after it wrote a trial to the journal and before it wrote
@@ -339,8 +352,9 @@ class Controller:
             proposal = Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")
             self._plan(iteration, [proposal])
         trials = self._trials_of(iteration)
+        again = bool(self._to_try_again())
         self._evaluation.evaluate(trials, more=False, further=self._scores_again)
-        if iteration >= self._journal.state.told:
+        if iteration >= self._journal.state.told or again:
             self._tell(iteration, trials, final=True)
 
     @property
@@ -468,7 +482,7 @@ class Controller:
             members = searched[position : position + size]
             if len(members) < size or not known.issuperset(members):
                 break
-            told, position = iteration + 1, position + size
+            told, position = max(told, iteration + 1), position + size
         recommended = self._searcher.best()
         self._journal.append(
             "told_results",

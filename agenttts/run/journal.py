@@ -118,6 +118,11 @@ class WorkerProgress:
     seconds: float = 0.0
     since: str | None = None
 
+    @property
+    def position(self) -> int:
+        """The position of its job in its batch."""
+        return int(self.name.rpartition("-")[2])
+
 
 @dataclass
 class RunState:

@@ -211,7 +211,8 @@ class AloneCost:
 ALONE_ASSUMPTIONS = (
     "each trial with a result has a job of its own; it starts the engine of each of its models, at "
     "the mean seconds of the run's starts, and generates all of its tokens itself, at the model's "
-    "measured seconds per generated token"
+    "measured seconds per generated token; these seconds are of calls for several trials at once, "
+    "and the smaller calls of a single trial take more per token, so the estimate is rather too low"
 )
 
 
@@ -221,8 +222,9 @@ def cost_alone(starts: Sequence[MeasuredStart], trials: Sequence[TrialTokens]) -
     A trial takes the mean time until a job's program begins, an engine start each time that the
     model changes from one stage to the next, its own tokens, and an equal part of the time of the
     task's own code. No sample is shared or reused. Time in queues, idle time and lost time are left
-    out. Calls of a shared job have larger batches, so that a trial by itself may need more seconds
-    per token than this.
+    out. Calls of a shared job have larger batches, so a trial by itself needs more seconds per
+    token than this, and the estimate is rather too low. By how much is not known without calls of
+    a single trial.
 
     Returns:
         The estimate; None if there are no trials, or no engine start or call was measured.

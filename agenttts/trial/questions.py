@@ -176,6 +176,7 @@ class OpenQuestions:
         self._questions = directory / _QUESTIONS
         self._answers = directory / _ANSWERS
         self._handed: set[str] = set()
+        self._in_work: set[str] = set()
 
     def take(self) -> AskedQuestion | None:
         """Return a question without an answer; None if there is none.
@@ -186,8 +187,23 @@ class OpenQuestions:
             if file.name not in self._handed:
                 self._handed.add(file.name)
                 if not (self._answers / file.name).exists():
+                    self._in_work.add(file.name)
                     return AskedQuestion(file)
         return None
+
+    def any_in_work(self) -> bool:
+        """Return whether a question that `take` returned has no answer yet.
+
+        It does not count if it was given up before the program read it.
+        """
+        self._in_work = {name for name in self._in_work if self._has_to_be_answered(name)}
+        return bool(self._in_work)
+
+    def _has_to_be_answered(self, name: str) -> bool:
+        if (self._answers / name).exists():
+            return False
+        taken = (self._answers / name).with_suffix(_TAKEN)
+        return (self._questions / name).exists() or taken.exists()
 
 
 def answer_question(file: Path, sampler: Sampler | None, err: TextIO) -> None:

@@ -143,6 +143,9 @@ def test_single_jobs_are_found_by_their_batch_and_cancelled(on_it, tmp_path):
     assert again.find("r-10", three) == {}
     names = {row["job"]: row["name"] for row in on_it.queue()}
     assert [names[ids[request.trial]] for request in three] == [request.name for request in three]
+    again.relabel(ids["t0001"], "r-1", 1, "i1t5-run", "agenttts run=run iteration=1 trial=t0005")
+    until(lambda: "i1t5-run" in {row["name"] for row in on_it.queue()}, "the new name", seconds=30)
+    assert scheduler(tmp_path).find("r-1", three) == ids
     again.cancel(ids.values())
     until(lambda: all(status.ended for status in again.poll(ids.values()).values()), seconds=60)
 

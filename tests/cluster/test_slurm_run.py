@@ -5,11 +5,14 @@ shell.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import polars as pl
 import pytest
 
-from tests.support.cluster import ROOT, TESTCLUSTER
+from tests.support.cluster import ROOT, TESTCLUSTER, Cluster
 from tests.support.runs import attempts, journal_events, outcome, table
 from tests.support.waiting import until
 
@@ -89,23 +92,37 @@ def test_a_lost_node_costs_an_attempt_not_the_trial(slurm_cli, cluster, scripted
     )  # fmt: skip
     assert slurm_cli("launch", spec, "--cluster", TESTCLUSTER).returncode == 0
     run = tmp_path / "results/lost"
-    records = until(lambda: attempts(run), "the first attempt", pause=0.2)
+    with a_lost_node(cluster, run):
+        done = slurm_cli("resume", "lost", "--wait", timeout=400)
+        assert done.returncode == 0, done.stderr
+    assert set(table(run)["state"]) == {"COMPLETED"}
+
+
+@contextmanager
+def a_lost_node(cluster: Cluster, run: Path) -> Iterator[None]:
+    """Crash a node on which the run's trials have begun, and start it again at the end.
+
+    It is not the controller's, if there is another.
+    """
+    records = until(lambda: attempts(run), "the first attempts", pause=0.2)
     controller = json.loads((run / "controller.json").read_text())["job_id"]
     home = cluster.run("squeue", "-h", "-j", controller, "-o", "%N").strip()
     node = next((a["node"] for a in records if a["node"] != home), home)
     cluster.script("kill-node", cluster.directory, node)
     try:
-        done = slurm_cli("resume", "lost", "--wait", timeout=400)
-        assert done.returncode == 0, done.stderr
+        yield
     finally:
         cluster.script("restart-node", cluster.directory, node)
-    assert set(table(run)["state"]) == {"COMPLETED"}
 
 
-def test_a_node_lost_in_the_middle_of_a_list_costs_nothing_that_was_finished(
+def test_a_lost_node_and_a_time_limit_in_the_middle_of_lists_cost_nothing_that_was_finished(
     cli, slurm_cli, cluster, scripted_spec, tmp_path
 ):
-    """Jobs of several trials in containers: the same table as one trial a job on this machine."""
+    """Jobs of several trials in containers: the same table as one trial a job on this machine.
+
+    The node is lost in the first list of a worker. The worker reaches its time limit in its second
+    list.
+    """
     slow = {"seconds_per_sample": 0.02}
     spec = scripted_spec(
         "lists", models__strong__gpus=1, models__weak__gpus=1, search__iterations=1,
@@ -117,26 +134,40 @@ def test_a_node_lost_in_the_middle_of_a_list_costs_nothing_that_was_finished(
     (tmp_path / "workers.yaml").write_text(TESTCLUSTER.read_text() + more)
     assert slurm_cli("launch", spec, "--cluster", "./workers.yaml").returncode == 0
     run = tmp_path / "results/lists"
-    records = until(lambda: attempts(run), "the first attempts", pause=0.2)
+    until(lambda: attempts(run), "the first attempts", pause=0.2)
     [row] = [r for r in cluster.queue() if "trials=t0000," in r["comment"]]
     assert row["name"].startswith("i0t0+")
     assert "models=" in row["comment"]
-    controller = json.loads((run / "controller.json").read_text())["job_id"]
-    home = cluster.run("squeue", "-h", "-j", controller, "-o", "%N").strip()
-    node = next((a["node"] for a in records if a["node"] != home), home)
-    cluster.script("kill-node", cluster.directory, node)
-    try:
+    with a_lost_node(cluster, run):
+        assert slurm_cli("resume", "lists").returncode == 0
+        [begun] = until(lambda: attempts(run, "t0003"), "the second list", seconds=180, pause=0.1)
+        job = begun["job_id"]
+        reach_time_limit(cluster, job)
+        until(lambda: attempts(run, "t0003")[0]["stopped"], "the end of the attempt")
+        cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=30")
+        queued = [r for r in cluster.queue() if r["job"].partition("_")[0] == job.partition("_")[0]]
+        assert ["trials=t0003," in row["comment"] for row in queued] == [True], "its list now"
         done = slurm_cli("resume", "lists", "--wait", timeout=400)
         assert done.returncode == 0, done.stderr
-    finally:
-        cluster.script("restart-node", cluster.directory, node)
     assert outcome(run) == outcome(tmp_path / "results/here")
     ends = [event["trial"] for event in journal_events(run, "finished")]
     assert len(ends) == len(set(ends))
     assert any(record["together"] > 1 for record in attempts(run))
+    first, *_, last = attempts(run, "t0003")
+    assert (first["stopped"], first["job_id"]) == ("time limit", last["job_id"]), "it was requeued"
     assert table(run)["gpu_seconds"].min() > 0
     assert journal_events(run, "assigned"), "workers stayed for the next iteration"
     assert not cluster.queue(), "no worker outlives its run"
+
+
+def reach_time_limit(cluster: Cluster, job: str) -> None:
+    """Let a running job be near its time limit, and give it the signal that it asked for.
+
+    An administrator may move a job's end. slurmctld, which looks at limits every 30 s, gives the
+    signal up to 30 s before it is due; here it comes at once.
+    """
+    cluster.run("scontrol", "update", f"JobId={job}", "EndTime=now+65seconds")
+    cluster.run("scancel", "--batch", "--signal=USR2", job)
 
 
 def test_an_unknown_partition_is_refused_and_named(slurm_cli, scripted_spec, tmp_path):

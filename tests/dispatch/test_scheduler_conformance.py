@@ -128,6 +128,8 @@ def test_a_new_scheduler_finds_the_jobs_of_a_batch(place, requests):
     new = place.scheduler()
     assert new.find("batch-0", three) == ids
     until(lambda: all((request.directory / "pid").exists() for request in three))
+    for job in (ids["t0001"], place.never_a_job):
+        new.relabel(job, "batch-0", 1, "i1t5-run", "agenttts run=run iteration=1 trial=t0005")
     new = place.scheduler()
     assert new.find("batch-0", three) == ids
     assert not any(status.ended for status in new.poll(ids.values()).values())

@@ -29,6 +29,7 @@ from agenttts.inference.beats import BEAT_SECONDS, MARK, Beat, beat_at_steps
 from agenttts.inference.sampler import Sampler
 from agenttts.inference.store import SampleStore
 from agenttts.trial.phase import PhaseNotes, noted, read_phase
+from tests.support.draws import draw_one
 
 
 class Clock:
@@ -149,10 +150,10 @@ def test_what_a_real_model_has_finished_is_stored_before_its_call_ends(
 
     prompts = [Prompt("", f"A story about the number {n}.", label="Story:") for n in range(12)]
     params = SamplingParams(1.0, 24)
-    draws = sampler(place).draw("smollm2", prompts, params, 8)
+    draws = draw_one(sampler(place), "smollm2", prompts, params, 8)
     before = pl.read_parquet(copy / "*.parquet")
     assert 0 < before.height < 96
-    again = sampler(copy).draw("smollm2", prompts, params, 8)
+    again = draw_one(sampler(copy), "smollm2", prompts, params, 8)
     assert drawn == [96, 96 - before.height]
     assert all(len(draw.texts) == 8 for draw in again)
     kept = pl.read_parquet(place / "*.parquet").join(before, on=["key", "index"], suffix="_copy")

@@ -40,6 +40,7 @@ from agenttts.inference.sampler import (
 )
 from agenttts.inference.scripted import ScriptedEngine
 from agenttts.inference.store import SampleStore
+from tests.support.draws import draw_one
 from tests.support.waiting import until
 
 HOT = SamplingParams(0.9, 40)
@@ -122,8 +123,8 @@ def sampler(model, tmp_path):
 
 
 def test_few_samples_are_a_prefix_of_many(sampler):
-    [few] = sampler(Engines()).draw("m", [TREE], HOT, 5)
-    [many] = sampler(Engines(), directory="other").draw("m", [TREE], HOT, 20)
+    [few] = draw_one(sampler(Engines()), "m", [TREE], HOT, 5)
+    [many] = draw_one(sampler(Engines(), directory="other"), "m", [TREE], HOT, 20)
     assert few.texts == many.texts[:5]
     assert len(set(many.texts)) > 3
 
@@ -131,16 +132,16 @@ def test_few_samples_are_a_prefix_of_many(sampler):
 def test_what_is_stored_is_not_drawn_again(sampler):
     first = Engines()
     one = sampler(first)
-    [few] = one.draw("m", [TREE], HOT, 5)
+    [few] = draw_one(one, "m", [TREE], HOT, 5)
     one.close()
     assert (first.drawn, few.reused_tokens) == (5, 0)
     second = Engines()
     two = sampler(second)
-    [many] = two.draw("m", [TREE], HOT, 8)
+    [many] = draw_one(two, "m", [TREE], HOT, 8)
     assert second.drawn == 3
     assert many.texts[:5] == few.texts
     assert many.reused_tokens == few.decode_tokens, "the prompt was computed again"
-    [again] = two.draw("m", [TREE], HOT, 8)
+    [again] = draw_one(two, "m", [TREE], HOT, 8)
     assert second.drawn == 3
     assert again.texts == many.texts
     assert again.reused_tokens == again.prompt_tokens + again.decode_tokens
@@ -149,11 +150,11 @@ def test_what_is_stored_is_not_drawn_again(sampler):
 
 def test_no_engine_starts_for_what_is_stored(sampler):
     one = sampler(Engines())
-    one.draw("m", [TREE, LONG], HOT, 4)
+    draw_one(one, "m", [TREE, LONG], HOT, 4)
     one.close()
     engines = Engines()
     two = sampler(engines)
-    two.draw("m", [LONG, TREE], HOT, 3)
+    draw_one(two, "m", [LONG, TREE], HOT, 3)
     two.close()
     assert engines.events == []
 
@@ -170,12 +171,12 @@ def test_no_engine_starts_for_what_is_stored(sampler):
 )
 def test_another_address_is_drawn_anew(sampler, model, change):
     one = sampler(Engines())
-    one.draw("m", [TREE], HOT, 4)
+    draw_one(one, "m", [TREE], HOT, 4)
     one.close()
     engines = Engines()
     other = dataclasses.replace(model, revision=change.get("revision"))
     two = sampler(engines, {"m": other}, seed=change.get("seed", 5))
-    [draw] = two.draw("m", [TREE], change.get("params", HOT), 4)
+    [draw] = draw_one(two, "m", [TREE], change.get("params", HOT), 4)
     assert engines.drawn == 4
     assert draw.reused_tokens == 0
 
@@ -183,7 +184,7 @@ def test_another_address_is_drawn_anew(sampler, model, change):
 def test_equal_prompts_are_drawn_once_and_counted_each(sampler):
     engines = Engines()
     one = sampler(engines)
-    first, second, third = one.draw("m", [TREE, LONG, TREE], HOT, 4)
+    first, second, third = draw_one(one, "m", [TREE, LONG, TREE], HOT, 4)
     assert engines.drawn == 8
     assert third.texts == first.texts
     assert third.reused_tokens == third.prompt_tokens + third.decode_tokens
@@ -196,7 +197,7 @@ def test_equal_prompts_are_drawn_once_and_counted_each(sampler):
 
 def test_without_temperature_one_sample_is_drawn_for_all(sampler):
     engines = Engines()
-    [draw] = sampler(engines).draw("m", [TREE], SamplingParams(0.0, 40), 6)
+    [draw] = draw_one(sampler(engines), "m", [TREE], SamplingParams(0.0, 40), 6)
     assert engines.drawn == 1
     assert len(draw.texts) == 6
     assert len(set(draw.texts)) == 1
@@ -211,7 +212,7 @@ def test_models_take_turns(sampler, model):
     models = {"a": dataclasses.replace(model, name="a"), "alias": model, "b": other}
     one = sampler(engines, models)
     for name, prompt in [("a", TREE), ("alias", LONG), ("b", TREE), ("a", Prompt("", "x"))]:
-        one.draw(name, [prompt], HOT, 1)
+        draw_one(one, name, [prompt], HOT, 1)
     one.close()
     one.close()
     order = [event for event in engines.events if event != "call"]
@@ -226,15 +227,15 @@ def test_a_restart_in_the_middle_goes_on_from_what_is_stored(sampler):
     first = Engines(fail_after=2)
     one = sampler(first, samples_a_call=5)
     with pytest.raises(EngineError, match="on fire"):
-        one.draw("m", prompts, HOT, 4)
+        draw_one(one, "m", prompts, HOT, 4)
     one.close()
     assert (first.calls, first.drawn) == (2, 10)
     second = Engines()
     two = sampler(second, samples_a_call=5)
-    draws = two.draw("m", prompts, HOT, 4)
+    draws = draw_one(two, "m", prompts, HOT, 4)
     assert second.drawn == 2, "twelve samples, ten of them stored"
     assert sum(draw.reused_tokens > 0 for draw in draws) == 3
-    undisturbed = sampler(Engines(), directory="other").draw("m", prompts, HOT, 4)
+    undisturbed = draw_one(sampler(Engines(), directory="other"), "m", prompts, HOT, 4)
     assert [draw.texts for draw in draws] == [draw.texts for draw in undisturbed]
 
 
@@ -249,10 +250,10 @@ def test_finished_samples_are_stored_while_the_call_goes_on(sampler, tmp_path):
             seen.extend(pl.read_parquet(shards)["index"])
 
     engines = Engines(parts=wait_for_the_store)
-    [draw] = sampler(engines, store_seconds=0.01).draw("m", [TREE], HOT, 9)
+    [draw] = draw_one(sampler(engines, store_seconds=0.01), "m", [TREE], HOT, 9)
     assert 0 in seen
     assert max(seen) < 4
-    [whole] = sampler(Engines(), directory="whole").draw("m", [TREE], HOT, 9)
+    [whole] = draw_one(sampler(Engines(), directory="whole"), "m", [TREE], HOT, 9)
     assert draw == whole
     assert sorted(pl.read_parquet(shards)["index"]) == list(range(9)), "each sample once"
 
@@ -267,11 +268,11 @@ def stop_at(place: int) -> Callable[[Part], None]:
 
 def test_a_call_that_fails_in_the_middle_keeps_what_came_before(sampler):
     with pytest.raises(EngineError, match="fell off"):
-        sampler(Engines(parts=stop_at(5))).draw("m", [TREE], HOT, 8)
+        draw_one(sampler(Engines(parts=stop_at(5))), "m", [TREE], HOT, 8)
     second = Engines()
-    [draw] = sampler(second).draw("m", [TREE], HOT, 8)
+    [draw] = draw_one(sampler(second), "m", [TREE], HOT, 8)
     assert second.drawn == 3, "eight samples, five of them stored"
-    [whole] = sampler(Engines(), directory="whole").draw("m", [TREE], HOT, 8)
+    [whole] = draw_one(sampler(Engines(), directory="whole"), "m", [TREE], HOT, 8)
     assert draw.texts == whole.texts
 
 
@@ -279,7 +280,7 @@ def test_who_needs_only_what_came_before_a_failure_is_served(sampler):
     requests = [DrawRequest("m", [TREE], HOT, 4), DrawRequest("m", [TREE, LONG], HOT, 8)]
     served, failed = sampler(Engines(parts=stop_at(6))).draw_each(requests)
     assert isinstance(failed, EngineError)
-    [whole] = sampler(Engines(), directory="whole").draw("m", [TREE], HOT, 4)
+    [whole] = draw_one(sampler(Engines(), directory="whole"), "m", [TREE], HOT, 4)
     assert isinstance(served, Drawn)
     assert served.results[0].texts == whole.texts
 
@@ -289,15 +290,15 @@ def test_only_what_is_missing_is_drawn_wherever_the_gaps_are(script, tmp_path_fa
     """An engine finishes samples in any order, so a killed call may leave any of them."""
     model = ModelConfig("m", str(script), engine="scripted", prompt_style="few_shot_completion")
     folder = tmp_path_factory.mktemp("samples")
-    [whole] = Sampler(SampleStore(folder / "whole", "w"), {"m": model}, 5).draw(
-        "m", [TREE], HOT, 12
+    [whole] = draw_one(
+        Sampler(SampleStore(folder / "whole", "w"), {"m": model}, 5), "m", [TREE], HOT, 12
     )
     (folder / "gaps").mkdir()
     complete = pl.read_parquet(folder / "whole" / "*.parquet")
     complete.filter(pl.col("index").is_in(there)).write_parquet(folder / "gaps" / "killed.parquet")
     engines = Engines()
     again = Sampler(SampleStore(folder / "gaps", "w"), {"m": model}, 5, engines, size)
-    [draw] = again.draw("m", [TREE], HOT, 12)
+    [draw] = draw_one(again, "m", [TREE], HOT, 12)
     assert draw.texts == whole.texts
     assert engines.drawn == 12 - len(there)
 
@@ -306,12 +307,13 @@ KILLED = """
 import sys
 from pathlib import Path
 from agenttts.inference.base import ModelConfig, Prompt, SamplingParams
-from agenttts.inference.sampler import Sampler
+from agenttts.inference.sampler import DrawRequest, Sampler
 from agenttts.inference.store import SampleStore
 model = ModelConfig("m", sys.argv[2], engine="scripted", prompt_style="few_shot_completion",
                     options={"seconds_per_sample": 0.05}, rules=2)
 sampler = Sampler(SampleStore(Path(sys.argv[1]), "w"), {"m": model}, 5, store_seconds=0.2)
-sampler.draw("m", [Prompt("", "Which tree?")], SamplingParams(0.9, 40), 1000)
+prompts = [Prompt("", "Which tree?")]
+sampler.draw_together([DrawRequest("m", prompts, SamplingParams(0.9, 40), 1000)])
 """
 
 
@@ -337,20 +339,20 @@ def test_a_process_that_is_killed_in_a_call_leaves_its_finished_samples(script, 
         return engines(dataclasses.replace(model, options={}))
 
     again = Sampler(SampleStore(samples, "w"), {"m": killed}, 5, fast)
-    [draw] = again.draw("m", [TREE], HOT, stored + 30)
+    [draw] = draw_one(again, "m", [TREE], HOT, stored + 30)
     assert engines.drawn == 30
     assert len(draw.texts) == stored + 30
 
 
 def test_at_least_one_sample(sampler):
     with pytest.raises(ValueError, match="valid: 1 or more"):
-        sampler(Engines()).draw("m", [TREE], HOT, 0)
+        draw_one(sampler(Engines()), "m", [TREE], HOT, 0)
 
 
 def test_seconds_are_told_by_phase(sampler, model):
     slow = dataclasses.replace(model, options={"seconds_per_sample": 0.02})
     one = sampler(Engines(), {"m": slow})
-    one.draw("m", [TREE], HOT, 5)
+    draw_one(one, "m", [TREE], HOT, 5)
     assert one.totals["m"].generate_seconds >= 0.1
     assert one.totals["m"].load_seconds >= 0
 
@@ -367,13 +369,13 @@ def test_what_others_store_meanwhile_is_not_drawn_here(sampler):
 
     def meanwhile() -> None:
         if not others:
-            others.extend(other.draw("m", MANY, HOT, 3))
+            others.extend(draw_one(other, "m", MANY, HOT, 3))
             other.close()
 
     engines = Engines(meanwhile=meanwhile)
-    draws = sampler(engines, samples_a_call=9).draw("m", MANY, HOT, 4)
+    draws = draw_one(sampler(engines, samples_a_call=9), "m", MANY, HOT, 4)
     assert engines.drawn == 9 + 10, "what was drawn before, and the fourth of all prompts but two"
-    alone = sampler(Engines(), directory="alone").draw("m", MANY, HOT, 4)
+    alone = draw_one(sampler(Engines(), directory="alone"), "m", MANY, HOT, 4)
     assert [draw.texts for draw in draws] == [draw.texts for draw in alone]
     assert [draw.decode_tokens for draw in draws] == [draw.decode_tokens for draw in alone]
     first, last = draws[0], draws[-1]
@@ -386,11 +388,11 @@ def test_what_others_store_while_a_model_loads_is_not_drawn_here(sampler, model)
 
     class Slow(Engines):
         def __call__(self, config: ModelConfig) -> Recorded:
-            other.draw("m", MANY, HOT, 4)
+            draw_one(other, "m", MANY, HOT, 4)
             return super().__call__(config)
 
     engines = Slow()
-    [*draws] = sampler(engines).draw("m", MANY, HOT, 4)
+    [*draws] = draw_one(sampler(engines), "m", MANY, HOT, 4)
     assert engines.drawn == 0
     assert all(d.reused_tokens == d.prompt_tokens + d.decode_tokens for d in draws)
 
@@ -432,14 +434,14 @@ def test_peers_share_the_work(sampler, monkeypatch, peers):
     def draw(who: int) -> list[tuple[str, ...]]:
         turns.wait(who)
         own = sampler(everyone[who])
-        drawn = own.draw("m", prompts, HOT, wanted[who], SamplePartition(who, peers))
+        drawn = draw_one(own, "m", prompts, HOT, wanted[who], SamplePartition(who, peers))
         own.close()
         turns.leave()
         return [draw.texts for draw in drawn]
 
     with ThreadPoolExecutor(peers) as pool:
         texts = list(pool.map(draw, range(peers)))
-    alone = sampler(Engines(), directory="alone").draw("m", prompts, HOT, 4)
+    alone = draw_one(sampler(Engines(), directory="alone"), "m", prompts, HOT, 4)
     for k, mine in zip(wanted, texts, strict=True):
         assert mine == [draw.texts[:k] for draw in alone]
     drawn = [engines.drawn for engines in everyone]
@@ -454,7 +456,7 @@ def test_a_peer_that_is_left_alone_makes_no_more_calls_for_it(sampler):
     """
     prompts = [Prompt("", f"Which tree is number {number}?") for number in range(160)]
     engines = Engines()
-    sampler(engines).draw("m", prompts, HOT, 5, SamplePartition(3, 16))
+    draw_one(sampler(engines), "m", prompts, HOT, 5, SamplePartition(3, 16))
     assert engines.drawn == 800
     assert engines.calls == 1 + 3, "800 samples: 50, then 256 at a time"
 
@@ -472,10 +474,10 @@ def test_the_size_of_calls_changes_no_sample(sampler, monkeypatch, max_tokens):
     monkeypatch.setattr(sampler_module, "FEWEST_A_CALL", 2)
     params = SamplingParams(0.9, max_tokens)
     engines = Engines()
-    draws = sampler(engines).draw("m", MANY, params, 4)
+    draws = draw_one(sampler(engines), "m", MANY, params, 4)
     assert engines.calls == (1 if max_tokens == 40 else 24)
     monkeypatch.undo()
-    whole = sampler(Engines(), directory="whole").draw("m", MANY, params, 4)
+    whole = draw_one(sampler(Engines(), directory="whole"), "m", MANY, params, 4)
     assert [draw.texts for draw in draws] == [draw.texts for draw in whole]
 
 

@@ -24,6 +24,7 @@ from agenttts.inference.scripted import ScriptedEngine
 from agenttts.inference.store import SampleStore
 from agenttts.inference.tokenization import encode_request
 from agenttts.replies import Thinking
+from tests.support.draws import draw_one
 
 THINK = Thinking(("<think>",), ("</think>",))
 PROMPT = Prompt(system="", user="Which river?")
@@ -74,33 +75,33 @@ PARAMS = SamplingParams(0.7, 9)
 def test_a_draw_gives_answers_and_the_store_keeps_replies_whole(tmp_path):
     said = ["<think>the Rhine? [3]</think>the Danube", "the Danube", "<think>the Rhine, or"]
     engine = Replies([stop(said[0]), stop(said[1]), cut(said[2])])
-    [first] = sampler(tmp_path, MODEL, engine).draw("m", [PROMPT], PARAMS, 3)
+    [first] = draw_one(sampler(tmp_path, MODEL, engine), "m", [PROMPT], PARAMS, 3)
     assert first.texts == ("the Danube", "the Danube", "")
     assert first.cut == 1, "cut within its thinking"
     assert stored(tmp_path) == said
-    [again] = sampler(tmp_path, MODEL, None).draw("m", [PROMPT], PARAMS, 3)
+    [again] = draw_one(sampler(tmp_path, MODEL, None), "m", [PROMPT], PARAMS, 3)
     assert (again.texts, again.cut) == (first.texts, 1), "from the store alone"
     plain = sampler(tmp_path, replace(MODEL, thinking=None), None)
-    assert plain.draw("m", [PROMPT], PARAMS, 3)[0].texts == tuple(said)
+    assert draw_one(plain, "m", [PROMPT], PARAMS, 3)[0].texts == tuple(said)
 
 
 def test_a_block_that_the_prompt_opened_is_known_when_its_end_was_never_written(tmp_path):
     engine = Replies([stop("hm</think>\n\nthe Danube"), cut("hm, the Rhine")], "assistant\n<think>\n")  # fmt: skip
-    [draw] = sampler(tmp_path, MODEL, engine).draw("m", [PROMPT], PARAMS, 2)
+    [draw] = draw_one(sampler(tmp_path, MODEL, engine), "m", [PROMPT], PARAMS, 2)
     assert draw.texts == ("the Danube", "")
     assert stored(tmp_path) == ["<think>\nhm</think>\n\nthe Danube", "<think>\nhm, the Rhine"]
 
 
 def test_samples_drawn_under_another_setting_are_read_under_this_one(tmp_path):
     engine = Replies([stop("hm</think>the Danube"), cut("hm, the Rhine")], "assistant\n<think>\n")
-    sampler(tmp_path, replace(MODEL, thinking=None), engine).draw("m", [PROMPT], PARAMS, 2)
-    [draw] = sampler(tmp_path, MODEL, None).draw("m", [PROMPT], PARAMS, 2)
+    draw_one(sampler(tmp_path, replace(MODEL, thinking=None), engine), "m", [PROMPT], PARAMS, 2)
+    [draw] = draw_one(sampler(tmp_path, MODEL, None), "m", [PROMPT], PARAMS, 2)
     assert draw.texts == ("the Danube", "")
 
 
 def test_at_temperature_0_every_repeat_of_a_cut_sample_counts(tmp_path):
     engine = Replies([cut("the Dan")])
-    [draw] = sampler(tmp_path, MODEL, engine).draw("m", [PROMPT], SamplingParams(0, 9), 4)
+    [draw] = draw_one(sampler(tmp_path, MODEL, engine), "m", [PROMPT], SamplingParams(0, 9), 4)
     assert (len(draw.texts), draw.cut) == (4, 4)
 
 
@@ -140,7 +141,7 @@ def test_models_that_differ_in_template_arguments_share_an_engine_and_not_their_
 
     both = Sampler(SampleStore(tmp_path, "w"), {"on": on, "off": off}, 0, load)
     for name in ("on", "off"):
-        both.draw(name, [PROMPT], PARAMS, 1)
+        draw_one(both, name, [PROMPT], PARAMS, 1)
     assert loads == ["on"]
     assert [r.template_args for r in engine.requests] == [{}, {"enable_thinking": False}]
 
@@ -150,7 +151,7 @@ def test_special_tokens_are_asked_for_where_markers_are_special(tmp_path):
         engine = Replies([stop("[THINK]hm[/THINK]yes")])
         thinking = Thinking(("[THINK]",), ("[/THINK]",), special=special)
         model = replace(MODEL, thinking=thinking)
-        [draw] = sampler(tmp_path / str(special), model, engine).draw("m", [PROMPT], PARAMS, 1)
+        [draw] = draw_one(sampler(tmp_path / str(special), model, engine), "m", [PROMPT], PARAMS, 1)
         assert draw.texts == ("yes",)
         assert [r.keep_special for r in engine.requests] == [special]
 
@@ -189,7 +190,7 @@ def test_a_scripted_model_that_thinks_answers_as_one_that_does_not(tmp_path):
         thinking = Thinking((option.get("start", "<think>"),), (option.get("end", "</think>"),))
         model = ModelConfig("m", str(script), engine="scripted", options={"thinking": option}, thinking=thinking)  # fmt: skip
         drawing = Sampler(SampleStore(tmp_path / str(number), "w"), {"m": model}, 0, ScriptedEngine)
-        [draw] = drawing.draw("m", [PROMPT], SamplingParams(0.7, 1000), 3)
+        [draw] = draw_one(drawing, "m", [PROMPT], SamplingParams(0.7, 1000), 3)
         assert draw.texts == ("the Danube, of course",) * 3
         assert draw.cut == 0
         assert all("[1] and [2]" in text for text in stored(tmp_path / str(number)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from agenttts.loop import controller_job as process
 from agenttts.run.directory import RunDirectory
-from agenttts.run.journal import read_state
+from agenttts.run.journal import Journal, read_state
 from tests.support.runs import journal_events, kill_controller, table, until_more_events
 from tests.support.scripted import one_trial_a_job
 
@@ -154,3 +155,41 @@ def test_cancel_and_resume(cli, scripted_spec, tmp_path):
     done = cli("resume", "small", "--wait")
     assert done.returncode == 0, done.stderr
     check(run, "random")
+
+
+def test_trials_that_are_tried_again_run_beside_the_others(cli, scripted_spec, tmp_path):
+    """They are told once more, and a later controller is told their last results only."""
+    done = cli("launch", spec(scripted_spec, search__method="random"), "--wait")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "results" / "small"
+    lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    # Before the second time that trials are given to a job: they have been proposed only.
+    given = [n for n, e in enumerate(journal_events(run)) if e["event"] in ("submitting", "assigned")]  # fmt: skip
+    (run / "journal.jsonl").write_text("".join(lines[: given[1]]))
+    again = read_state(run / "journal.jsonl").tells[0][0]
+    journal = Journal(run / "journal.jsonl")
+    journal.append("retried", earlier={again: 0})  # as `resume --retry-failed` does
+    journal.close()
+    told = {name for names in journal.state.tells for name in names}
+    for directory in (run / "trials").iterdir():
+        if directory.name == again or directory.name not in told:
+            shutil.rmtree(directory)
+
+    done = cli("resume", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    events = journal_events(run)
+    retried = next(n for n, event in enumerate(events) if event["event"] == "retried")
+    batch = next(event for event in events[retried:] if event["event"] == "submitting")
+    assert again in batch["trials"]
+    assert len(batch["trials"]) > 1, "it goes together with those that were proposed"
+    told = [name for e in events if e["event"] == "told_results" for name in e["trials"]]
+    assert told.count(again) == 2
+    assert all(told.count(name) == 1 for name in set(told) - {again})
+    numbers = [event["told"] for event in events if event["event"] == "told_results"]
+    assert numbers == sorted(numbers), "no iteration is open again"
+    controller = process.make_controller(RunDirectory(run))
+    controller._restore()
+    results = controller._searcher.archive.results
+    assert len(results) == table(run).height == len({r.allocation for r in results})
+    ended = table(run).filter(table(run)["trial"] == again)
+    assert ended["state"].to_list() == ["COMPLETED"]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from agenttts.tables.cost import (
     PARTS,
+    AloneDocument,
     CostDocument,
     CostSeconds,
     JobCostDocument,
@@ -120,6 +121,13 @@ def test_one_trial_a_job_starts_each_engine_and_generates_all_itself():
 def test_one_trial_a_job_estimates_a_model_without_records_from_the_others():
     alone = cost_alone([measured()], [TrialTokens(1, ["c"], {"c": 100})])
     assert alone.seconds == pytest.approx(10 + 10 + 100 * 40 / 250 + 15)
+
+
+def test_the_estimate_says_that_it_is_rather_too_low():
+    alone = cost_alone([measured()], [TrialTokens(1, ["a"], {"a": 100})])
+    document = printed(AloneDocument, RunCost([], 0, alone).alone_document())
+    assert "calls for several trials at once" in document["assumptions"]
+    assert "rather too low" in document["assumptions"]
 
 
 def test_nothing_measured_gives_no_estimate():

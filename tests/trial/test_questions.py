@@ -136,6 +136,31 @@ def test_each_question_is_handed_over_once_and_an_answered_one_never(worker, que
     assert box.ask("abcd", question) == "abcd-2", "no name that has an answer"
 
 
+def test_a_question_is_in_work_until_it_is_answered(worker, question, make_trial):
+    box, asked = QuestionBox(worker), OpenQuestions(worker)
+    assert not asked.any_in_work()
+    box.ask("abcd", question)
+    assert not asked.any_in_work(), "nobody has taken it"
+    asked.take()
+    assert asked.any_in_work()
+    answer_all(worker, make_trial("t0000", ("weak", 2), ("strong", 1)))
+    assert not asked.any_in_work()
+
+
+def test_a_question_that_was_given_up_is_in_work_if_the_program_has_read_it(worker, question):
+    box, asked = QuestionBox(worker), OpenQuestions(worker)
+    (worker / "answers").mkdir()
+    for key, read in (("a", True), ("b", False)):
+        name = box.ask(key, question)
+        asked.take()
+        if read:
+            (worker / "answers" / f"{name}.taken").touch()
+        box.give_up(name)
+        assert asked.any_in_work() is read
+        if read:
+            (worker / "answers" / f"{name}.json").write_text("{}")
+
+
 def test_an_answer_that_cannot_be_read_is_an_error(worker, question):
     box = QuestionBox(worker)
     name = box.ask("abcd", question)

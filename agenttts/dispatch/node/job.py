@@ -486,12 +486,14 @@ class TrialJob:
             return
         shortest = min(self.limits.start_seconds, self.limits.stall_seconds)
         self._next_look = moment + min(_LOOK_S, shortest / 10)
-        # A worker that waits for a list need not make progress, but it has to end when told to.
-        if not self._attempts.open and not self._closing:
+        # A worker that waits for a list need not make progress, but it has to end when told to, and
+        # to answer what it was asked.
+        if not self._attempts.open and not self._closing and not self._questions.any_in_work():
             self._watch = Watch(self.limits, moment)
             return
         overrun = self._watch.look(self._sight.take(), moment)
         if overrun is not None:
+            self._say(overrun.problem)
             self._stop_child(self.grace_seconds * 0.7)
             raise _LimitPassed(overrun)
 

@@ -15,6 +15,7 @@ from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.dispatch.slurm.batch_script import check_folder, log_message, named_node
 from agenttts.dispatch.slurm.cluster_checks import cluster_checks, slurm_problems
+from agenttts.dispatch.slurm.labels import JobLabels
 from agenttts.dispatch.slurm.login_defaults import with_login_defaults
 from agenttts.dispatch.slurm.node_lists import excluded, is_file
 from agenttts.dispatch.slurm.pickles import Pickles
@@ -69,6 +70,7 @@ class SlurmScheduler(Scheduler):
         self._live = 0
         # Number of trials that may live at once, as far as submit limits have shown.
         self._limit = profile.max_pending
+        self._labels = JobLabels()
         self._queue = PatientQueue(profile.never_patience_minutes * 60)
 
     def capacity(self, live: int) -> int:
@@ -124,6 +126,9 @@ class SlurmScheduler(Scheduler):
         if not is_file(trial.exclude):  # scontrol takes only names
             keep_off(waiting, excluded(trial.exclude, trial.nodelist, nodes) or "")
         return waiting
+
+    def relabel(self, job_id: str, batch: str, position: int, name: str, comment: str) -> None:
+        self._labels.give(job_id, name, _marked(comment, batch, position))
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         ids = [job for job, status in job_states(job_ids).items() if not status.ended]
@@ -209,7 +214,7 @@ class SlurmScheduler(Scheduler):
     def _submit_singly(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         ids: dict[str, str] = {}
         for position, request in enumerate(requests):
-            comment = f"{request.comment} batch={batch} {_ELEMENT}{position}"
+            comment = _marked(request.comment, batch, position)
             [ids[request.trial]] = self._submit_jobs(
                 batch, position, request.name, comment, [request]
             )
@@ -227,6 +232,11 @@ class SlurmScheduler(Scheduler):
         jobs = [TrialJob.of(request, profile) for request in requests]
         with submission_errors(len(requests)), outer_environment():
             return executor.submit_each(jobs, batch, first)
+
+
+def _marked(comment: str, batch: str, position: int) -> str:
+    """Return the comment of a single job, with the marks by which it is found."""
+    return f"{comment} batch={batch} {_ELEMENT}{position}"
 
 
 def _position(job: str, row: QueueRow) -> int:

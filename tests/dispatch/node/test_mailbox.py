@@ -189,6 +189,37 @@ def test_a_worker_that_waits_need_not_make_progress(tmp_path):
         until(lambda: read_result(worker.later), "the result of the second list")
 
 
+@pytest.mark.processes
+def test_a_worker_that_does_not_answer_is_ended_by_the_stall_limit(tmp_path, capfd):
+    """An engine call that hangs would keep its GPUs as long as the controller gives signs."""
+    limits = Limits(start_seconds=60.0, stall_seconds=1.0)
+    with Worker(tmp_path, stays_for=600, limits=limits) as worker:
+        phase = {"number": 1, "name": "generate", "model": "m"}
+        (tmp_path / "worker" / PHASE_FILE).write_text(json.dumps(phase))
+        worker.ask()
+        worker.thread.join(60)
+        assert not worker.thread.is_alive()
+    assert "a call of model 'm' made no progress" in capfd.readouterr().err
+    assert [a.state for a in read_attempts(worker.first)] == ["COMPLETED"]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("given_up", [True, False])
+def test_a_worker_that_has_answered_need_not_make_progress(tmp_path, given_up):
+    limits = Limits(start_seconds=1.0, stall_seconds=3.0)
+    with Worker(tmp_path, stays_for=600, limits=limits) as worker:
+        handed = worker.ask()
+        until(handed.exists, "the question", pause=0.02)
+        if given_up:
+            QuestionBox(worker.place).give_up(handed.stem)
+        else:
+            (worker.place / "answers").mkdir()
+            (worker.place / "answers" / f"{handed.stem}.json").write_text("{}")
+        (tmp_path / "worker" / PHASE_FILE).write_text('{"number": 1, "name": "load", "model": "m"}')
+        worker.thread.join(6)
+        assert worker.thread.is_alive()
+
+
 def test_nothing_is_written_for_a_worker_whose_directory_was_removed(tmp_path):
     gone = Mailbox(tmp_path / "gone")
     gone.give(1, GivenList((JobTrial(tmp_path),)))
