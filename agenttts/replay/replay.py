@@ -11,6 +11,7 @@ import polars as pl
 from agenttts.errors import UserError
 from agenttts.replay.table import RecordedTable
 from agenttts.search.base import Proposal, Searcher, TrialResult
+from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation, Choice, SearchSpace
 
 _CHOICES = pl.List(pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64}))
@@ -75,12 +76,13 @@ def replay(
             )
             asked.add(allocation)
             searcher.tell([result, *(_stored(table, space, result) if stored else ())])
-            examples = len(result.examples) if result.examples else None
-            spent += examples or 1
+            examples = len(result.examples or proposal.examples or ())
+            spent += examples
             if result.score is not None:
                 best = result.score if best is None else max(best, result.score)
             row = _trace_row(len(rows) + 1, proposal, result, best, searcher.best())
-            rows.append({**row, "examples": examples, "evaluations": spent})
+            known = table.example_count is not None
+            rows.append(row | ({"examples": examples, "evaluations": spent} if known else {}))
             if not _goes_on(spent, evaluations):
                 break
     return pl.DataFrame(rows, schema=TRACE_SCHEMA)
@@ -104,6 +106,37 @@ def _stored(table: RecordedTable, space: SearchSpace, result: TrialResult) -> li
         for allocation in smaller
         if allocation in space
     ]
+
+
+def replay_fidelity(
+    path: Path, table: RecordedTable, first: int | None, most: int | None, *, needed: bool
+) -> Fidelity | None:
+    """Return on how many examples trials are scored; None if always on all.
+
+    Args:
+        path: The table's file, for messages.
+        table: The recorded results.
+        first: Examples of a new trial, and of each extension; None for ``most``.
+        most: The most examples of an allocation; None for all of the table.
+        needed: Whether the scores by example are needed in any case.
+
+    Raises:
+        UserError: The table has no scores by example, or the numbers do not fit it.
+    """
+    total = table.example_count
+    if total is None and (needed or first is not None or most is not None):
+        raise UserError(
+            f"{path}: the table has no scores by example, which --evaluations, --examples-first, "
+            "--examples-most and --stored need; valid: a column 'examples' with a list of scores "
+            "in every row with a score"
+        )
+    if total is None or (first is None and most is None):
+        return None
+    most = total if most is None else most
+    try:
+        return Fidelity(most if first is None else first, most, total)
+    except UserError as error:
+        raise UserError(f"--examples-first, --examples-most: {error}") from None
 
 
 def check_out(path: Path) -> None:

@@ -88,6 +88,33 @@ class RecordedTable:
         }
         return min(counts, default=0) or None
 
+    def within(self, space: SearchSpace) -> SearchSpace:
+        """Return a space with the recorded sample counts only, if there are scores by example.
+
+        Between two recorded counts there is only the nearest one's result, on the same examples. A
+        searcher would take it for a second observation. Where nothing recorded is left, or it does
+        not fit the budget, the space stays as it is.
+        """
+        if self.example_count is None:
+            return space
+        recorded = [
+            {counts[i] for grid in self._points.values() for counts in grid}
+            for i in range(len(space.stages))
+        ]
+        kept = [
+            tuple(count for count in stage.samples if count in counts)
+            for stage, counts in zip(space.stages, recorded, strict=True)
+        ]
+        if not all(kept):
+            return space
+        stages = (
+            replace(stage, samples=counts) for stage, counts in zip(space.stages, kept, strict=True)
+        )
+        try:
+            return SearchSpace(tuple(stages), space.budget)
+        except UserError:  # the least counts that were recorded cost more than the budget
+            return space
+
     def smaller_counts(self, allocation: Allocation) -> list[int]:
         """Return the recorded counts of the last stage below an allocation's.
 
@@ -360,7 +387,10 @@ def _within(path: Path, space: SearchSpace, rows: Sequence[_Row]) -> list[_Row]:
             len(rows),
             ", ".join(sorted(others)),
         )
-    lengths = {len(row.recorded.examples): row.number for row in kept if row.recorded.examples}
+    lengths: dict[int, int] = {}
+    for row in kept:
+        if row.recorded.examples:
+            lengths.setdefault(len(row.recorded.examples), row.number)
     if len(lengths) > 1:
         (one, first), (other, second), *_ = lengths.items()
         raise UserError(

@@ -1,9 +1,9 @@
 """Which examples a trial is scored on.
 
 A trial costs its allocation's compute on every example. Few examples give a noisy score, but more
-allocations can be tried. Examples are in random order, cut into blocks. A new trial is scored on the
-block that trials have used least, so that their mean does not hang on the same few examples. A
-trial is extended by a block that others have used, because scores on common examples can be
+allocations can be tried. Examples are in random order, cut into blocks. A new trial is scored on
+the block that trials have used least, so that the search does not depend on the same few examples.
+A trial is extended by a block that others have used, because scores on common examples can be
 compared best.
 """
 

@@ -26,8 +26,9 @@ def log_evidence(
 
     ``targets`` is (n,) or (h, n), the kernels (h, n, n); the values are up to a constant.
 
-    ``noises`` are in the kernel's unit: variances (h, n), or covariances (h, n, n). When ``scaled``, the kernel is right up to
-    a factor: it takes its most likely value, held by one pseudo-observation of 1.
+    ``noises`` are in the kernel's unit: variances (h, n), or covariances (h, n, n). When
+    ``scaled``, the kernel is right up to a factor: it takes its most likely value, held by one
+    pseudo-observation of 1.
     """
     lower = _factor(kernels, noises)
     solved = np.linalg.solve(lower, np.broadcast_to(targets, noises.shape[:2])[..., None])[..., 0]

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agenttts.search.archive import Scored
 from agenttts.search.encoding import Rows
 from agenttts.search.gaussian import Floats
+
+Mask = NDArray[np.bool_]
 
 # Numbers of examples that are tested, and how many different scores a common step must explain.
 _MIN_EXAMPLES, _MAX_EXAMPLES, _MIN_DISTINCT_SCORES = 10, 1000, 6
@@ -23,8 +26,11 @@ _MIN_EXAMPLES, _MAX_EXAMPLES, _MIN_DISTINCT_SCORES = 10, 1000, 6
 # Results on one example are worth this many examples of the common variance.
 _SHRINKAGE_EXAMPLES = 5.0
 
-# The least part of the variance on one example that two trials do not share.
-_MIN_OWN_SHARE = 0.05
+# The prior of a correlation counts as so many pairs of results on one example, and its bound.
+_PRIOR_PAIRS, _MOST_CORRELATION = 50.0, 0.95
+
+# Octaves over which the correlation of nested samples falls to 1/e: values that are tried.
+_REACHES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,10 @@ class ExampleNoise:
     Args:
         covariance: Of the trials' scores, shape (trials, trials).
         per_example: The variance of a score on one example, the mean over trials.
-        repeats: By trial, how many times the fit of curves may count what its group says once.
     """
 
     covariance: Floats
     per_example: float
-    repeats: Floats
 
 
 def example_noise(trials: Sequence[Scored], rows: Rows) -> ExampleNoise | None:
@@ -75,28 +79,41 @@ def example_noise(trials: Sequence[Scored], rows: Rows) -> ExampleNoise | None:
     relative = residuals / np.sqrt(variance)[:, None]
     products = relative @ relative.T
     leading = _groups(rows[:, :-1])
-    nested = _groups(np.column_stack([rows[:, :-1], _last_models(trials)]))
-    kinds = (
-        np.ones((len(trials), len(trials)), dtype=bool),
-        leading[:, None] == leading[None, :],
-        nested[:, None] == nested[None, :],
-    )
-    correlation = np.zeros((len(trials), len(trials)))
-    value = 0.0
-    for number, kind in enumerate(kinds):
-        other = ~kinds[number + 1] if number + 1 < len(kinds) else ~np.eye(len(trials), dtype=bool)
-        pairs = kind & other
-        # In prior pairs of one example: the kind that is one wider.
-        prior = 50.0 * value
-        seen_together = float(shared[pairs].sum())
-        found = (float(products[pairs].sum()) + prior) / (seen_together + 50.0)
-        value = min(max(value, found), 1.0 - _MIN_OWN_SHARE)
-        correlation[kind] = value
+    alike = leading[:, None] == leading[None, :]
+    last = _groups(np.column_stack([leading, _last_models(trials)]))
+    nested = last[:, None] == last[None, :]
+    counts = np.log2([trial.allocation.choices[-1].samples for trial in trials])
+    octaves = np.abs(counts[:, None] - counts[None, :])
+    of_all = _correlation(products, shared, ~alike, 0.0)
+    of_alike = max(of_all, _correlation(products, shared, alike & ~nested, of_all))
+    # The correlation of nested samples falls with the octaves between their counts.
+    pairs = np.triu(nested & (shared > 0), 1)
+    weight, distance = shared[pairs], octaves[pairs]
+    reach = 1.0
+    if weight.sum() > 0:
+        wrong = [
+            float(np.square(products[pairs] / weight - _nested(of_alike, distance, r)) @ weight)
+            for r in _REACHES
+        ]
+        reach = _REACHES[int(np.argmin(wrong))]
+    correlation = np.where(alike, of_alike, of_all)
+    correlation = np.where(nested, _nested(of_alike, octaves, reach), correlation)
     np.fill_diagonal(correlation, 1.0)
     scale = np.sqrt(variance) / count
     covariance = correlation * shared * scale[:, None] * scale[None, :]
-    members = (nested[:, None] == nested[None, :]).sum(axis=1)
-    return ExampleNoise(covariance, float(variance.mean()), 1.0 + value * (members - 1.0))
+    return ExampleNoise(covariance, float(variance.mean()))
+
+
+def _correlation(products: Floats, shared: Floats, pairs: Mask, prior: float) -> float:
+    """The correlation on one example of these pairs of trials."""
+    found = float(products[pairs].sum()) + _PRIOR_PAIRS * prior
+    return min(max(0.0, found / (float(shared[pairs].sum()) + _PRIOR_PAIRS)), _MOST_CORRELATION)
+
+
+def _nested(other: float, octaves: Floats, reach: float) -> Floats:
+    """Correlations of trials whose samples are nested, ``octaves`` of samples apart."""
+    correlation: Floats = other + (1.0 - other) * np.exp(-octaves / reach)
+    return correlation
 
 
 def _groups(rows: Rows) -> Rows:

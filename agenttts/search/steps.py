@@ -33,7 +33,7 @@ def independent(trials: Sequence[Scored]) -> list[Scored]:
     Of neighbours with the same models, score and metrics the cheapest stays.
     """
     if all(trial.examples for trial in trials):
-        return list(trials)  # what they share is known
+        return list(trials)  # scores by example say what they share
     kept: dict[tuple[object, ...], list[Scored]] = {}
     for trial in sorted(trials, key=lambda t: (t.cost, t.allocation)):
         same = kept.setdefault(_outcome(trial), [])

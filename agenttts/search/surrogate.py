@@ -89,7 +89,7 @@ class Surrogate:
         scores = [trial.score for trial in self.trials]
         self._centre = statistics.fmean(scores)
         self._unit = _spread(scores, statistics.pstdev(scores))
-        import os; explained = curves and coupling and not os.environ.get("NOQ")
+        explained = curves and coupling
         self._scale = _Scale.of(scores)
         self._quality = (
             _quality_model(grid, self.trials, self._scale, self._example_noise)
@@ -229,7 +229,7 @@ class Surrogate:
         every = np.arange(len(targets))
         covariances = noises(self.settings, every)
         self.noises: Floats = np.einsum("hnn->hn", covariances)
-        self.trial_noise = self._trial_noise(self.noises, pattern)
+        self.trial_noise = self._trial_noise(self.noises)
         kernels = self.kernel(self.settings, self.points, self.points)
         prior_mean = self.kernel.mean(self.settings, self.points)
         self.posterior = Posterior(kernels, covariances, targets - prior_mean, scaled=False)
@@ -245,14 +245,14 @@ class Surrogate:
         )
         return None if known is None else np.diag(known)
 
-    def _trial_noise(self, noises: Floats, pattern: Floats) -> Floats:
+    def _trial_noise(self, noises: Floats) -> Floats:
         """Variance of a new trial's noise, shape (members,), standardised."""
+        common: Floats = noises.mean(axis=1)
         if self._example_noise is None or self._new_examples is None:
-            return noises.mean(axis=1)
-        wanted = self._example_noise.per_example / self._new_examples / self._unit**2
-        level = noises.mean(axis=1) / np.diag(pattern).mean()
-        ratio = wanted / (np.diag(self._example_noise.covariance).mean() / self._unit**2)
-        return level * ratio
+            return common
+        # The members differ only by the level of the noise.
+        known = float(np.diag(self._example_noise.covariance).mean())
+        return common * (self._example_noise.per_example / self._new_examples / known)
 
 
 def _part_for_settings(targets: Floats) -> Rows:
@@ -325,8 +325,8 @@ def _quality_model(
             observed.append(_observed(grid, number, list(seen.values()), values, _Scale.of(values)))
     scores = _observed(grid, last, trials, [trial.score for trial in trials], scale)
     if noise is not None:
-        variance = np.diag(noise.covariance) * noise.repeats / scale.unit**2
-        scores = replace(scores, variances=variance + _MODEL_ERROR_SD**2)
+        covariance = noise.covariance / scale.unit**2 + _MODEL_ERROR_SD**2 * np.eye(len(trials))
+        scores = replace(scores, noise=covariance)
     observed.append(scores)
     return QualityModel(grid, observed)
 
@@ -339,7 +339,9 @@ def _observed(
     unsure = np.full(len(values), (_ASSUMED_METRIC_SD * scale.unit) ** 2)
     variance = (unsure if known is None else known) / scale.unit**2 + _MODEL_ERROR_SD**2
     shares = (np.array(values) - scale.zero) / scale.unit
-    return Observed(stage, grid.encode(trial.allocation for trial in trials), shares, variance)
+    return Observed(
+        stage, grid.encode(trial.allocation for trial in trials), shares, np.diag(variance)
+    )
 
 
 def _samples_are_shared(grid: ChoiceGrid, trials: Sequence[Scored]) -> bool:

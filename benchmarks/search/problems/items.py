@@ -1,10 +1,11 @@
-"""Synthetic pipelines, example by example: difficulties, votes over nested samples, errors passed on.
+"""Synthetic pipelines, example by example: difficulties, votes, errors passed on.
 
-Nothing here is a curve. Each example has a difficulty at every stage. A model answers a sample right
-with a probability that falls with the difficulty, and that falls further when the stage before it
-was wrong. The samples of a stage are fused: by a vote, in which wrong answers may agree, or by a
-judge, which finds a right answer among the samples and errs at times. The first samples of a choice
-are the samples of every smaller count, and trials that begin alike share what they begin with.
+Nothing here is a curve. Each example has a difficulty at every stage. A model answers a sample
+right with a probability that falls with the difficulty, and that falls further when the stage
+before it was wrong. The samples of a stage are fused: by a vote, in which wrong answers may agree,
+or by a judge, which finds a right answer among the samples and errs at times. The first samples of
+a choice are the samples of every smaller count, and trials that begin alike share what they begin
+with.
 """
 
 from __future__ import annotations
