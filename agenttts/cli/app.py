@@ -293,21 +293,40 @@ def replay(
     ],
     space: Annotated[Path, typer.Option("--space", help="A job spec: its stages and budget.")],
     searcher: Annotated[str, typer.Option("--searcher", help="A search method.")] = "agenttts",
-    trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 50,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials in all; 50, or no limit with --evaluations."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Trials a batch.")] = 10,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the method; what it decides is printed.")
     ] = 0,
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, help="End after so many example evaluations.")
+    ] = None,
+    examples_first: Annotated[
+        int | None, typer.Option(min=1, help="Examples of a new trial, and of each extension.")
+    ] = None,
+    examples_most: Annotated[
+        int | None, typer.Option(min=1, help="The most examples of an allocation.")
+    ] = None,
+    stored: Annotated[
+        bool,
+        typer.Option(
+            "--stored", help="Tell also each trial's fewer samples in the last stage, uncounted."
+        ),
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Trace: .csv or .parquet.")] = None,
 ) -> None:
     """Run a search method on a recorded table of results, without GPUs or a cluster.
 
     If the method asks a language model, this is the one in SPEC's agent section. The transcript of
-    its replies is OUT.agent.jsonl.
+    its replies is OUT.agent.jsonl. --evaluations, --examples-first, --examples-most and --stored
+    need a table with scores by example (column 'examples').
     """
     from agenttts import search
     from agenttts.cli import show
-    from agenttts.replay.replay import check_out, write_trace
+    from agenttts.replay.replay import check_out, replay_fidelity, write_trace
     from agenttts.replay.replay import replay as replay_table
     from agenttts.replay.table import load_table
     from agenttts.serving.served_model import session_for_replay
@@ -328,8 +347,17 @@ def replay(
             f"section of {space} "
             "(kind: endpoint or scripted), or choose agenttts, which does without"
         )
-    method = search.create_for(spec, method=searcher, seed=seed, llm=session)
-    trace = replay_table(load_table(table, feasible), feasible, method, trials, batch)
+    recorded = load_table(table, feasible)
+    feasible = recorded.within(feasible)
+    method = search.create_for(spec, method=searcher, seed=seed, llm=session, space=feasible)
+    method.fidelity = replay_fidelity(
+        table, recorded, examples_first, examples_most, needed=stored or evaluations is not None
+    )
+    if trials is None and evaluations is None:
+        trials = 50
+    trace = replay_table(
+        recorded, feasible, method, trials, batch, evaluations=evaluations, stored=stored
+    )
     if out is None:
         show.trace(trace)
     else:

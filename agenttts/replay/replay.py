@@ -11,7 +11,8 @@ import polars as pl
 from agenttts.errors import UserError
 from agenttts.replay.table import RecordedTable
 from agenttts.search.base import Proposal, Searcher, TrialResult
-from agenttts.space import Allocation, SearchSpace
+from agenttts.search.fidelity import Fidelity
+from agenttts.space import Allocation, Choice, SearchSpace
 
 _CHOICES = pl.List(pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64}))
 
@@ -24,11 +25,20 @@ TRACE_SCHEMA = {
     "best_so_far": pl.Float64(),
     "recommended": _CHOICES,
     "source": pl.String(),
+    "examples": pl.Int64(),
+    "evaluations": pl.Int64(),
 }
 
 
 def replay(
-    table: RecordedTable, space: SearchSpace, searcher: Searcher, trials: int, batch: int
+    table: RecordedTable,
+    space: SearchSpace,
+    searcher: Searcher,
+    trials: int | None,
+    batch: int,
+    *,
+    evaluations: int | None = None,
+    stored: bool = False,
 ) -> pl.DataFrame:
     """Run ``searcher`` against a table and return its trace.
 
@@ -38,9 +48,13 @@ def replay(
     Args:
         table: The recorded results.
         space: The search space.
-        searcher: The searcher.
-        trials: Number of trials.
+        searcher: The searcher. Its ``fidelity`` says on how many examples a trial is scored.
+        trials: Number of trials; None without a limit.
         batch: Proposals per batch.
+        evaluations: End when so many examples were evaluated. A trial on m examples counts m, an
+            extension only its new ones. The last trial may pass the limit.
+        stored: After each trial, tell also what its samples give without further draws: the
+            allocations that differ only by fewer samples in the last stage.
 
     Returns:
         The trace, with the columns `TRACE_SCHEMA`.
@@ -48,19 +62,81 @@ def replay(
     rows: list[dict[str, object]] = []
     asked: set[Allocation] = set()
     best: float | None = None
-    while len(rows) < trials:
-        proposals = searcher.propose(min(batch, trials - len(rows)))
+    spent = 0
+    while _goes_on(len(rows), trials) and _goes_on(spent, evaluations):
+        left = batch if trials is None else min(batch, trials - len(rows))
+        proposals = searcher.propose(left)
         if not proposals:
             break
         for proposal in proposals:
             allocation = proposal.allocation
-            result = table.trial(space, allocation, proposal.source, again=allocation in asked)
+            again = allocation in asked
+            result = table.trial(
+                space, allocation, proposal.source, again=again, examples=proposal.examples
+            )
             asked.add(allocation)
-            searcher.tell([result])
+            searcher.tell([result, *(_stored(table, space, result) if stored else ())])
+            examples = len(result.examples or proposal.examples or ())
+            spent += examples
             if result.score is not None:
                 best = result.score if best is None else max(best, result.score)
-            rows.append(_trace_row(len(rows) + 1, proposal, result, best, searcher.best()))
+            row = _trace_row(len(rows) + 1, proposal, result, best, searcher.best())
+            known = table.example_count is not None
+            rows.append(row | ({"examples": examples, "evaluations": spent} if known else {}))
+            if not _goes_on(spent, evaluations):
+                break
     return pl.DataFrame(rows, schema=TRACE_SCHEMA)
+
+
+def _goes_on(done: int, limit: int | None) -> bool:
+    return limit is None or done < limit
+
+
+def _stored(table: RecordedTable, space: SearchSpace, result: TrialResult) -> list[TrialResult]:
+    """Return the results that a trial's samples give with fewer samples in the last stage."""
+    if result.failed or result.examples is None:
+        return []
+    *leading, last = result.allocation.choices
+    smaller = (
+        Allocation((*leading, Choice(last.stage, last.model, count)))
+        for count in table.smaller_counts(result.allocation)
+    )
+    return [
+        table.trial(space, allocation, "stored", examples=tuple(result.examples))
+        for allocation in smaller
+        if allocation in space
+    ]
+
+
+def replay_fidelity(
+    path: Path, table: RecordedTable, first: int | None, most: int | None, *, needed: bool
+) -> Fidelity | None:
+    """Return on how many examples trials are scored; None if always on all.
+
+    Args:
+        path: The table's file, for messages.
+        table: The recorded results.
+        first: Examples of a new trial, and of each extension; None for ``most``.
+        most: The most examples of an allocation; None for all of the table.
+        needed: Whether the scores by example are needed in any case.
+
+    Raises:
+        UserError: The table has no scores by example, or the numbers do not fit it.
+    """
+    total = table.example_count
+    if total is None and (needed or first is not None or most is not None):
+        raise UserError(
+            f"{path}: the table has no scores by example, which --evaluations, --examples-first, "
+            "--examples-most and --stored need; valid: a column 'examples' with a list of scores "
+            "in every row with a score"
+        )
+    if total is None or (first is None and most is None):
+        return None
+    most = total if most is None else most
+    try:
+        return Fidelity(most if first is None else first, most, total)
+    except UserError as error:
+        raise UserError(f"--examples-first, --examples-most: {error}") from None
 
 
 def check_out(path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,6 +29,8 @@ from agenttts.tables.schema import (
 
 # Columns that distinguish a run's own export from other tables. The export's other columns of the
 # table of trials are not metrics.
+log = logging.getLogger(__name__)
+
 _OF_EXPORT = ("run", "trial", "iteration", "source", "state")
 
 
@@ -40,10 +45,17 @@ class Recorded:
     metrics: Mapping[str, float]
     stderr: float | None = None
     blamed: bool = True
+    examples: tuple[float, ...] | None = None
 
 
-_Row = tuple[tuple[str, ...], tuple[int, ...], Recorded]
-"""A row of a table: the allocation's models and sample counts, and its result."""
+@dataclass(frozen=True)
+class _Row:
+    """A row of a table: its number, the allocation's models and counts, and its result."""
+
+    number: int
+    models: tuple[str, ...]
+    counts: tuple[int, ...]
+    recorded: Recorded
 
 
 class RecordedTable:
@@ -65,8 +77,64 @@ class RecordedTable:
             for models, grid in self._points.items()
         }
 
+    @cached_property
+    def example_count(self) -> int | None:
+        """How many examples every point has scores on; None if not all of them have any."""
+        counts = {
+            len(recorded.examples) if recorded.examples else 0
+            for grid in self._points.values()
+            for recorded in grid.values()
+            if recorded.score is not None
+        }
+        return min(counts, default=0) or None
+
+    def within(self, space: SearchSpace) -> SearchSpace:
+        """Return a space with the recorded sample counts only, if there are scores by example.
+
+        Between two recorded counts there is only the nearest one's result, on the same examples. A
+        searcher would take it for a second observation. Where nothing recorded is left, or it does
+        not fit the budget, the space stays as it is.
+        """
+        if self.example_count is None:
+            return space
+        recorded = [
+            {counts[i] for grid in self._points.values() for counts in grid}
+            for i in range(len(space.stages))
+        ]
+        kept = [
+            tuple(count for count in stage.samples if count in counts)
+            for stage, counts in zip(space.stages, recorded, strict=True)
+        ]
+        if not all(kept):
+            return space
+        stages = (
+            replace(stage, samples=counts) for stage, counts in zip(space.stages, kept, strict=True)
+        )
+        try:
+            return SearchSpace(tuple(stages), space.budget)
+        except UserError:  # the least counts that were recorded cost more than the budget
+            return space
+
+    def smaller_counts(self, allocation: Allocation) -> list[int]:
+        """Return the recorded counts of the last stage below an allocation's.
+
+        The other stages are as in the allocation. Each count is a point of the table.
+        """
+        models = tuple(choice.model for choice in allocation.choices)
+        *leading, last = (choice.samples for choice in allocation.choices)
+        recorded = self._points.get(models, {})
+        return sorted(
+            counts[-1] for counts in recorded if [*counts[:-1]] == leading and counts[-1] < last
+        )
+
     def trial(
-        self, space: SearchSpace, allocation: Allocation, source: str = "", *, again: bool = False
+        self,
+        space: SearchSpace,
+        allocation: Allocation,
+        source: str = "",
+        *,
+        again: bool = False,
+        examples: Sequence[int] | None = None,
     ) -> TrialResult:
         """Return the result of an allocation.
 
@@ -84,6 +152,8 @@ class RecordedTable:
             source: The source of the proposal.
             again: Whether the allocation was proposed before. A failure that was not its own is
                 then passed over for the nearest other point.
+            examples: The examples to score it on; None means all. On a part of them the metrics
+                are not known, and are left out.
         """
         models = tuple(choice.model for choice in allocation.choices)
         wanted = tuple(choice.samples for choice in allocation.choices)
@@ -100,9 +170,19 @@ class RecordedTable:
         if point not in grid:
             point = min(grid, key=lambda recorded: (_distance(recorded, wanted), recorded))
         found = grid[point]
-        return TrialResult(
-            allocation, found.score, found.metrics, cost, source, stderr=found.stderr
-        )
+        if examples is None or found.score is None or found.examples is None:
+            scores = None if found.examples is None else dict(enumerate(found.examples))
+            return TrialResult(
+                allocation,
+                found.score,
+                found.metrics,
+                cost,
+                source,
+                stderr=found.stderr,
+                examples=scores,
+            )
+        scores = {example: found.examples[example] for example in examples}
+        return TrialResult(allocation, fmean(scores.values()), {}, cost, source, examples=scores)
 
 
 def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
@@ -111,6 +191,9 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     The columns are ``STAGE.model`` and ``STAGE.samples`` for every stage, ``score``, optionally its
     standard error ``stderr`` (or ``score_stderr``), and any number of metric columns (columns of
     numbers are kept). Rows of the same point are averaged. An empty score is a recorded failure.
+    A column ``examples`` holds lists: the scores by example, in one order for all rows (in CSV as
+    JSON). Then ``score`` may be left out; it is their mean. Rows of models that the space does not
+    have are left out, and counted in a warning.
 
     A run's ``trials.parquet`` is read as it is. From it, and from a run's own export, a searcher is
     told what the run told its searcher. Trials after the search are left out, because they are on
@@ -124,12 +207,12 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     path = Path(path)
     frame = _read(path)
     nested = isinstance(frame.schema.get("allocation"), pl.List)
-    rows = _trials(path, space) if nested else _flat_rows(path, frame, space)
-    points: dict[tuple[str, ...], dict[tuple[int, ...], list[Recorded]]] = {}
-    for models, counts, recorded in rows:
-        points.setdefault(models, {}).setdefault(counts, []).append(recorded)
-    if not points:
+    rows = list(_trials(path, space) if nested else _flat_rows(path, frame, space))
+    if not rows:
         raise UserError(f"{path}: the table has no rows")
+    points: dict[tuple[str, ...], dict[tuple[int, ...], list[Recorded]]] = {}
+    for row in _within(path, space, rows):
+        points.setdefault(row.models, {}).setdefault(row.counts, []).append(row.recorded)
     return RecordedTable(
         {
             models: {counts: _merge(same) for counts, same in grid.items()}
@@ -191,16 +274,18 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
         metrics = {name: v for name, v in (trial["metrics"] or {}).items() if v is not None}
         error = _stderr(path, number, trial, "score_stderr")
         score = _score(path, number, trial)
-        yield models, counts, _recorded(trial["state"], score, error, metrics)
+        yield _Row(number, models, counts, _recorded(trial["state"], score, error, metrics))
 
 
 def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[_Row]:
     """Yield the rows of a replay table, or of a run's own export."""
     keys = [f"{stage.name}.{part}" for stage in space.stages for part in ("model", "samples")]
-    for column in [*keys, "score"]:
+    by_example = "examples" in frame.columns
+    needed = keys if by_example else [*keys, "score"]
+    for column in needed:
         if column not in frame.columns:
             raise UserError(
-                f"{path}: column '{column}' is missing; needed: {', '.join([*keys, 'score'])}; "
+                f"{path}: column '{column}' is missing; needed: {', '.join(needed)}; "
                 f"the file has: {', '.join(frame.columns)}"
             )
     exported = set(_OF_EXPORT) <= set(frame.columns)
@@ -213,12 +298,37 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
         found = {name: float(row[c]) for c, name in metrics.items() if row[c] is not None}
         error = _stderr(path, number, row, error_column)
         state = row["state"] if exported else TrialState.COMPLETED
-        yield models, counts, _recorded(state, _score(path, number, row), error, found)
+        scores = _examples(path, number, row["examples"]) if by_example else None
+        score = _score(path, number, row)
+        if score is None and scores is not None:
+            score = fmean(scores)
+        recorded = _recorded(state, score, error, found)
+        if recorded.score is not None:
+            recorded = replace(recorded, examples=scores)
+        yield _Row(number, models, counts, recorded)
+
+
+def _examples(path: Path, number: int, cell: object) -> tuple[float, ...] | None:
+    """Return the scores by example in a cell; None if it is empty."""
+    if isinstance(cell, str):
+        try:
+            cell = json.loads(cell)
+        except json.JSONDecodeError:
+            cell = [None]
+    if cell is None or cell == []:
+        return None
+    values = [_number(value) for value in cell] if isinstance(cell, list) else [None]
+    if any(value is None for value in values):
+        raise UserError(
+            f"{path}: row {number}: column 'examples' is not a list of finite numbers; valid: "
+            "the scores by example, as many as in every other row"
+        )
+    return tuple(value for value in values if value is not None)
 
 
 def _metric_columns(frame: pl.DataFrame, keys: Sequence[str], *, exported: bool) -> dict[str, str]:
     """Return the columns of metrics, and the name of each metric."""
-    others = {*keys, "score", "stderr", "score_stderr"}
+    others = {*keys, "score", "stderr", "score_stderr", "examples"}
     if exported:
         others |= {*trials_schema([])}
     return {
@@ -233,7 +343,7 @@ def _metric_columns(frame: pl.DataFrame, keys: Sequence[str], *, exported: bool)
 def _point(
     path: Path, number: int, space: SearchSpace, row: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    models = tuple(_model(path, number, space, stage.name, row) for stage in space.stages)
+    models = tuple(str(row[f"{stage.name}.model"]) for stage in space.stages)
     counts = tuple(_count(path, number, f"{stage.name}.samples", row) for stage in space.stages)
     return models, counts
 
@@ -249,15 +359,45 @@ def _recorded(
     return Recorded(score, metrics, stderr)
 
 
-def _model(path: Path, number: int, space: SearchSpace, stage: str, row: Mapping[str, Any]) -> str:
-    value = row[f"{stage}.model"]
-    names = [model.name for model in space.stage(stage).models]
-    if str(value) not in names:
-        raise UserError(
-            f"{path}: row {number}: column '{stage}.model' is '{value}'; "
-            f"{valid_names(value, names)}"
+def _within(path: Path, space: SearchSpace, rows: Sequence[_Row]) -> list[_Row]:
+    """Return the rows of models that the space has.
+
+    Raises:
+        UserError: No row is, or the lists of scores by example differ in length.
+    """
+    names = [[model.name for model in stage.models] for stage in space.stages]
+    kept = [row for row in rows if all(map(list.__contains__, names, row.models))]
+    if not kept:
+        row = rows[0]
+        for stage, known, model in zip(space.stages, names, row.models, strict=True):
+            if model not in known:
+                raise UserError(
+                    f"{path}: row {row.number}: column '{stage.name}.model' is '{model}'; "
+                    f"{valid_names(model, known)} (no row of the table is of models of the spec)"
+                )
+        raise UserError(f"{path}: no row of the table is of models of the spec")
+    if len(kept) < len(rows):
+        others = {
+            m for row in rows for m, known in zip(row.models, names, strict=True) if m not in known
+        }
+        log.warning(
+            "%s: %d of %d rows are left out: they are of models that the spec does not have (%s)",
+            path,
+            len(rows) - len(kept),
+            len(rows),
+            ", ".join(sorted(others)),
         )
-    return str(value)
+    lengths: dict[int, int] = {}
+    for row in kept:
+        if row.recorded.examples:
+            lengths.setdefault(len(row.recorded.examples), row.number)
+    if len(lengths) > 1:
+        (one, first), (other, second), *_ = lengths.items()
+        raise UserError(
+            f"{path}: column 'examples' has {one} scores in row {first} and {other} in row "
+            f"{second}; valid: the scores of the same examples, in one order, in every row"
+        )
+    return kept
 
 
 def _count(path: Path, number: int, column: str, row: Mapping[str, Any]) -> int:
@@ -271,7 +411,7 @@ def _count(path: Path, number: int, column: str, row: Mapping[str, Any]) -> int:
 
 
 def _score(path: Path, number: int, row: Mapping[str, Any]) -> float | None:
-    if row["score"] is None:
+    if row.get("score") is None:
         return None
     value = _number(row["score"])
     if value is None:
@@ -313,11 +453,13 @@ def _merge(same: Sequence[Recorded]) -> Recorded:
         for name, value in recorded.metrics.items():
             values.setdefault(name, []).append(value)
     errors = [recorded.stderr for recorded in scored if recorded.stderr is not None]
+    lists = [recorded.examples for recorded in scored if recorded.examples is not None]
     return Recorded(
         fmean(recorded.score for recorded in scored if recorded.score is not None),
         {name: fmean(found) for name, found in values.items()},
         # The standard error of the mean of independent scores.
         math.hypot(*errors) / len(errors) if len(errors) == len(scored) else None,
+        examples=tuple(map(fmean, zip(*lists, strict=True))) if len(lists) == len(scored) else None,
     )
 
 

@@ -84,11 +84,12 @@ def create_for(
     method: str | None = None,
     seed: int | None = None,
     llm: LLMSession | None = None,
+    space: SearchSpace | None = None,
 ) -> Searcher:
     """The searcher of a job spec.
 
-    ``method`` and ``seed`` take the place of the spec's. The spec's options are those of its own
-    method, and another method gets none.
+    ``method``, ``seed`` and ``space`` take the place of the spec's. The spec's options are those of
+    its own method, and another method gets none.
 
     Raises:
         UserError: As in `create`, with the place in the spec.
@@ -96,9 +97,9 @@ def create_for(
     section = spec.search
     name = section.method if method is None else method
     options = section.options if name == section.method else {}
-    space = spec.space()
+    within = spec.space() if space is None else space
     with spec.located(), located("search"):
-        return _create(name, space, section.seed if seed is None else seed, options, llm)
+        return _create(name, within, section.seed if seed is None else seed, options, llm)
 
 
 def _create(

@@ -99,8 +99,11 @@ class _Batch:
         improvement = model.weights @ expected_improvement(
             mean, np.sqrt(variance), tried.max(axis=1, keepdims=True)
         )
-        always = self.preferred.stop
-        improvement[:always] = np.inf
+        keys = model.grid.keys(model.points.rows)
+        tried_again = np.isin(model.grid.keys(candidates), keys)
+        tried_again[: self.preferred.stop] = True
+        always = int(tried_again.sum())
+        improvement[tried_again] = np.inf
         kept = np.sort(np.argsort(-improvement, kind="stable")[: _SCREENED + always])
         self.numbers = kept - self.pending
         self._points: Points = points[kept]
@@ -108,7 +111,7 @@ class _Batch:
         self._mean = mean[:, kept]
         self._variance = variance[:, kept]
         self._open = np.ones(len(kept), dtype=bool)
-        self._noise = model.noises.mean(axis=1)
+        self._noise = model.trial_noise
         rivals = np.argsort(-(model.weights @ tried), kind="stable")[:_RIVALS]
         self._rival_mean = tried[:, rivals]
         explained = self._whitened @ np.swapaxes(model.whitened[:, rivals], 1, 2)

@@ -128,6 +128,7 @@ class AgentTTSSearcher(Searcher):
         return self.rules.best(self.archive, tried=tried)
 
     def _propose(self, n: int) -> list[Proposal]:
+        self.rules.fidelity = self.fidelity
         pending = self.archive.pending  # before the batch's own initial trials are among them
         chosen = self._next_initial(n)
         self._take(chosen)

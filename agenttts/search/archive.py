@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agenttts.space import Allocation, SearchSpace
 
@@ -17,7 +17,8 @@ class TrialResult:
 
     ``metrics`` holds the task's metrics; a stage's own are keyed ``STAGE.METRIC``. ``cost`` is in
     budget units. ``stderr`` is the score's standard error over its examples, where it is known.
-    ``blamed``: a failure was the allocation's own, not the machine's or the queue's.
+    ``blamed``: a failure was the allocation's own, not the machine's or the queue's. ``examples``
+    are the scores by number of the example, where they are known; ``score`` is their mean.
     """
 
     allocation: Allocation
@@ -27,6 +28,30 @@ class TrialResult:
     source: str = ""
     stderr: float | None = None
     blamed: bool = True
+    examples: Mapping[int, float] | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no score that counts."""
+        return self.score is None or not math.isfinite(self.score)
+
+    def joined(self, earlier: TrialResult) -> TrialResult:
+        """Return the result on these examples and an earlier one's."""
+        if (
+            not self.examples
+            or not earlier.examples
+            or earlier.examples.keys() <= self.examples.keys()
+        ):
+            return self
+        old, new = len(earlier.examples.keys() - self.examples.keys()), len(self.examples)
+        examples = {**earlier.examples, **self.examples}
+        metrics = {
+            name: (new * value + old * earlier.metrics[name]) / (new + old)
+            for name, value in self.metrics.items()
+            if name in earlier.metrics
+        }
+        score = math.fsum(examples.values()) / len(examples)
+        return replace(self, score=score, metrics=metrics, stderr=None, examples=examples)
 
 
 @dataclass(frozen=True)
@@ -38,6 +63,7 @@ class Scored:
     cost: float
     metrics: Mapping[str, float]
     stderr: float | None = None
+    examples: Mapping[int, float] | None = None
 
     def stage_value(self, stage: str) -> float | None:
         """The stage's own metric (keys ``STAGE.METRIC``).
@@ -57,36 +83,36 @@ class Archive:
 
     Everything a searcher knows is here, so that telling it again rebuilds the searcher.
 
-    An allocation is *known* once it was proposed or told; known ones are never proposed again,
-    failed ones included. A failure that was not the allocation's own (``blamed`` false) is not
-    kept: the allocation may be proposed again. Results for allocations outside the space (a budget
-    lowered since) are kept but never recommended.
+    An allocation is *known* once it was proposed or told; known ones are not proposed again, failed
+    ones included, except on further examples. A failure that was not the allocation's own
+    (``blamed`` false) is not kept: the allocation may be proposed again. Results for allocations
+    outside the space (a budget lowered since) are kept but never recommended.
     """
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.guidelines: list[str] = []
         self._results: dict[Allocation, TrialResult] = {}
-        self._known: set[Allocation] = set()
+        self._pending: dict[Allocation, tuple[int, ...] | None] = {}
         self._scored: dict[Allocation, Scored] = {}
 
     def __contains__(self, allocation: object) -> bool:
-        return allocation in self._known
+        return allocation in self._results or allocation in self._pending
 
     @property
     def known(self) -> frozenset[Allocation]:
         """Every allocation proposed or told so far."""
-        return frozenset(self._known)
+        return frozenset(self._results.keys() | self._pending.keys())
 
     @property
     def known_count(self) -> int:
         """How many allocations were proposed or told so far."""
-        return len(self._known)
+        return len(self._results.keys() | self._pending.keys())
 
     @property
     def pending(self) -> tuple[Allocation, ...]:
-        """The allocations that are known and not told, in their order: trials that are out."""
-        return tuple(sorted(a for a in self._known if a not in self._results))
+        """The allocations whose trials are out, in their order."""
+        return tuple(sorted(self._pending))
 
     @property
     def results(self) -> Sequence[TrialResult]:
@@ -98,31 +124,47 @@ class Archive:
         """The trials that count, in the order told."""
         return tuple(self._scored.values())
 
+    def examples_of(self, allocation: Allocation) -> frozenset[int]:
+        """The examples on which an allocation was scored, or is being scored."""
+        told = self._scored.get(allocation)
+        seen = told.examples if told is not None and told.examples else {}
+        return frozenset((*seen, *(self._pending.get(allocation) or ())))
+
     def add(self, results: Iterable[TrialResult]) -> None:
         """Take in results.
 
-        A later score replaces an earlier one; a failure never erases a score.
+        Scores on further examples are joined with the earlier ones. Without examples a later score
+        replaces an earlier one. A failure never erases a score.
         """
         for result in results:
             allocation = result.allocation
-            self._known.add(allocation)
-            failed = result.score is None or not math.isfinite(result.score)
-            if failed and allocation in self._scored:
+            awaited = self._pending.get(allocation)
+            if result.examples is None or not awaited or set(awaited) <= result.examples.keys():
+                self._pending.pop(allocation, None)
+            if result.failed and (allocation in self._scored or not result.blamed):
                 continue
-            if failed and not result.blamed:
-                if allocation not in self._results:
-                    self._known.discard(allocation)
-                continue
+            earlier = self._results.get(allocation)
+            if earlier is not None and not earlier.failed:
+                result = result.joined(earlier)
             self._results[allocation] = result
-            if result.score is not None and not failed and allocation in self.space:
+            if result.score is not None and not result.failed and allocation in self.space:
                 cost = self.space.cost(allocation)
                 self._scored[allocation] = Scored(
-                    allocation, result.score, cost, result.metrics, result.stderr
+                    allocation, result.score, cost, result.metrics, result.stderr, result.examples
                 )
 
-    def add_pending(self, allocations: Iterable[Allocation]) -> None:
-        """Register allocations that are out for evaluation. What was told already stays told."""
-        self._known.update(allocations)
+    def add_pending(
+        self, allocations: Iterable[Allocation], examples: Sequence[int] | None = None
+    ) -> None:
+        """Register allocations whose trials are out.
+
+        A trial that was told is out again only with further examples.
+        """
+        for allocation in allocations:
+            if allocation not in self._results or set(examples or ()) - self.examples_of(
+                allocation
+            ):
+                self._pending[allocation] = tuple(examples) if examples is not None else None
 
     def best(self) -> Scored | None:
         """The highest score (ties: the cheaper allocation); None before any trial scored."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from agenttts.search.archive import Archive, TrialResult
+from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec.section import Options
 
@@ -19,11 +20,15 @@ __all__ = ["Proposal", "Searcher", "TrialResult"]
 
 @dataclass(frozen=True)
 class Proposal:
-    """An allocation to evaluate, where it came from and why (one line for the log)."""
+    """An allocation to evaluate, where it came from and why (one line for the log).
+
+    ``examples`` are the numbers of those to evaluate it on; None means all.
+    """
 
     allocation: Allocation
     source: str
     reason: str = ""
+    examples: tuple[int, ...] | None = None
 
 
 class Searcher(ABC):
@@ -55,6 +60,9 @@ class Searcher(ABC):
     recommends_untried: ClassVar[bool] = False
     """Whether `best` may name an allocation that no trial has seen."""
 
+    fidelity: Fidelity | None = None
+    """On which examples trials are scored; None: on all, always."""
+
     def __init__(self, space: SearchSpace, seed: int = 0, options: Options | None = None) -> None:
         self.space = space
         self.seed = seed
@@ -66,8 +74,13 @@ class Searcher(ABC):
 
         Each is pending until it is told.
         """
-        proposals = self._propose(n) if n > 0 else []
-        self.add_pending(proposal.allocation for proposal in proposals)
+        proposals: list[Proposal] = []
+        for proposal in self._propose(n) if n > 0 else []:
+            if self.fidelity is not None and proposal.examples is None:
+                examples = self.fidelity.next_block(self.archive, proposal.allocation)
+                proposal = replace(proposal, examples=examples)
+            self.archive.add_pending([proposal.allocation], proposal.examples)
+            proposals.append(proposal)
         return proposals
 
     def ask(self, n: int) -> list[Allocation]:

@@ -26,11 +26,12 @@ def log_evidence(
 
     ``targets`` is (n,) or (h, n), the kernels (h, n, n); the values are up to a constant.
 
-    ``noises`` (h, n) are variances in the kernel's unit. When ``scaled``, the kernel is right up to
-    a factor: it takes its most likely value, held by one pseudo-observation of 1.
+    ``noises`` are in the kernel's unit: variances (h, n), or covariances (h, n, n). When
+    ``scaled``, the kernel is right up to a factor: it takes its most likely value, held by one
+    pseudo-observation of 1.
     """
     lower = _factor(kernels, noises)
-    solved = np.linalg.solve(lower, np.broadcast_to(targets, noises.shape)[..., None])[..., 0]
+    solved = np.linalg.solve(lower, np.broadcast_to(targets, noises.shape[:2])[..., None])[..., 0]
     count = targets.shape[-1]
     quadratic = np.einsum("hn,hn->h", solved, solved)
     log_determinant = np.log(np.einsum("hnn->hn", lower)).sum(axis=1)
@@ -74,7 +75,7 @@ def search_settings(
 class Posterior:
     """Conditioned processes.
 
-    ``kernels`` (h, n, n), ``noises`` (h, n), ``targets`` (n,) or (h, n).
+    ``kernels`` (h, n, n), ``noises`` (h, n) or (h, n, n), ``targets`` (n,) or (h, n).
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Posterior:
     ) -> None:
         lower = _factor(kernels, noises)
         self._inverse = np.linalg.inv(lower)
-        values = np.broadcast_to(targets, noises.shape)
+        values = np.broadcast_to(targets, noises.shape[:2])
         self._solved = np.einsum("hij,hj->hi", self._inverse, values)
         count = targets.shape[-1]
         quadratic = np.einsum("hn,hn->h", self._solved, self._solved)
@@ -143,6 +144,10 @@ def _factor(kernels: Floats, noises: Floats) -> Floats:
     padded = kernels.copy()
     along = np.arange(kernels.shape[1])
     largest = np.maximum(1.0, padded[:, along, along].max(axis=1, keepdims=True))
-    padded[:, along, along] += noises + _JITTER * largest
+    if noises.ndim == kernels.ndim:
+        padded += noises
+    else:
+        padded[:, along, along] += noises
+    padded[:, along, along] += _JITTER * largest
     lower: Floats = np.linalg.cholesky(padded).astype(np.float64)
     return lower

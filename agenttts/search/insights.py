@@ -11,6 +11,7 @@ of the information that a trial gives (`agenttts.search.acquisition`), except wh
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
@@ -25,6 +26,7 @@ from agenttts.search.base import Proposal
 from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
+from agenttts.search.fidelity import Fidelity
 from agenttts.search.findings import findings
 from agenttts.search.moves import cross, describe, mutate, spread_draw
 from agenttts.search.steps import beside_trials
@@ -42,6 +44,9 @@ _BEST_EXPLORED = 3
 # that gain, from this number of trials on. Steps of the search for it, each to the best neighbour
 # of the last.
 _MIN_GAIN_SDS, _MIN_TRIALS_TO_RECOMMEND, _CLIMB_STEPS = 0.1, 8, 3
+
+# The best trials that may be extended by further examples.
+_MOST_EXTENDED = 12
 
 # A preferred proposal is taken when it is worth this share of the best candidate.
 _MIN_RELATIVE_VALUE = 0.5
@@ -68,6 +73,7 @@ class InsightRules:
         self.seed = seed
         self.curves = 2 in insights
         self.coupling = 3 in insights
+        self.fidelity: Fidelity | None = None
         self._fitted: tuple[Sequence[Scored], Surrogate] | None = None
 
     def propose(
@@ -121,7 +127,10 @@ class InsightRules:
 
             for number in self.failures(archive).pick(rows, n - explore, most_valuable):
                 allocation = self._grid.decode(rows[number])
-                reason = describe(self.space, best, allocation)
+                if allocation in archive:
+                    reason = "further examples, to tell it from its rivals"
+                else:
+                    reason = describe(self.space, best, allocation)
                 own = Proposal(allocation, "insight", reason)
                 chosen[allocation] = named.get(allocation, own)
         self._explore(n, archive, chosen, rng)
@@ -173,7 +182,13 @@ class InsightRules:
         if not scored:
             return None
         if self._fitted is None or self._fitted[0] != scored:
-            model = Surrogate(self._grid, scored, curves=self.curves, coupling=self.coupling)
+            model = Surrogate(
+                self._grid,
+                scored,
+                curves=self.curves,
+                coupling=self.coupling,
+                new_examples=self.fidelity.first if self.fidelity is not None else None,
+            )
             self._fitted = (scored, model)
         return self._fitted[1]
 
@@ -252,9 +267,21 @@ class InsightRules:
         draw = np.random.default_rng(rng.randrange(2**32))
         rows = self._outlook(model, archive, draw, pending)
         rows = np.concatenate([self._grid.encode(named), rows[draw.permutation(len(rows))]])
-        return self._new(
+        new = self._new(
             rows, self._grid.encode(a for a in sorted(archive.known) if a in self.space)
         )
+        return np.concatenate([new, self._grid.encode(self._extendable(model, archive))])
+
+    def _extendable(self, model: Surrogate, archive: Archive) -> list[Allocation]:
+        """The best allocations that may be scored on further examples."""
+        if self.fidelity is None:
+            return []
+        waiting = set(archive.pending)
+        return [
+            allocation
+            for allocation in itertools.islice(model.tried, _MOST_EXTENDED)
+            if allocation not in waiting and self.fidelity.next_block(archive, allocation)
+        ]
 
     def _outlook(
         self,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -64,13 +65,19 @@ _MAX_DEVIATION_SDS, _MAX_STEP_SDS = 6.0, 3.0
 class Observed:
     """Observed outputs of ``stage`` (its number) in trials of ``rows``.
 
-    ``values`` are from 0 to 1, each with its variance.
+    ``values`` are from 0 to 1; ``noise`` is the covariance of their noise, shape (rows, rows).
     """
 
     stage: int
     rows: Rows
     values: Floats
-    variances: Floats
+    noise: Floats
+
+    @cached_property
+    def precision(self) -> Floats:
+        """The inverse of the noise covariance."""
+        precision: Floats = np.linalg.inv(self.noise).astype(np.float64)
+        return precision
 
 
 @dataclass(frozen=True)
@@ -171,8 +178,8 @@ class QualityModel:
         for seen in observed:
             handed = self._handed(settings, seen.rows, seen.stage)
             residual = seen.values - handed.value
-            cost = cost + 0.5 * np.square(residual) @ (1.0 / seen.variances)
-            weighted = np.swapaxes(handed.slope / seen.variances[:, None], 1, 2)
+            cost = cost + 0.5 * ((residual @ seen.precision) * residual).sum(axis=1)
+            weighted = np.swapaxes(handed.slope, 1, 2) @ seen.precision
             curvature += weighted @ handed.slope
             gradient = gradient + (weighted @ residual[..., None])[..., 0]
         return cost, curvature, gradient

@@ -32,6 +32,8 @@ def independent(trials: Sequence[Scored]) -> list[Scored]:
 
     Of neighbours with the same models, score and metrics the cheapest stays.
     """
+    if all(trial.examples for trial in trials):
+        return list(trials)  # scores by example say what they share
     kept: dict[tuple[object, ...], list[Scored]] = {}
     for trial in sorted(trials, key=lambda t: (t.cost, t.allocation)):
         same = kept.setdefault(_outcome(trial), [])
@@ -51,6 +53,8 @@ def beside_trials(
     ``pending`` are trials that are out: rows next to them will report what they do.
     """
     none = np.zeros(len(rows), dtype=bool)
+    if all(trial.examples for trial in trials):
+        return none
     tried = grid.encode(trial.allocation for trial in trials)
     outcomes = {outcome: number for number, outcome in enumerate(map(_outcome, trials))}
     numbers = np.array([outcomes[_outcome(trial)] for trial in trials])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +21,7 @@ from agenttts.search.archive import Scored
 from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.gaussian import Floats, Posterior, log_evidence, search_settings
 from agenttts.search.kernel import EffectKernel, Points, Qualities
-from agenttts.search.noise import variances
+from agenttts.search.noise import ExampleNoise, example_noise, variances
 from agenttts.search.quality import Observed, QualityModel
 from agenttts.search.steps import independent
 from agenttts.space import Allocation
@@ -38,7 +38,7 @@ _NOISE_SPREAD, _KNOWN_NOISE_WEIGHT = 0.3, 0.9
 _NOISE = (np.log(1e-7), 3.0)
 
 # Fitting is cubic in the trials. Past this many, only the best and the latest are fitted.
-_MOST_TRIALS = 150
+_MOST_TRIALS = 300
 # Past this many trials fewer settings are tried, so that a proposal stays under a second.
 _MANY_TRIALS = 80
 
@@ -63,6 +63,8 @@ class Surrogate:
 
     There is at least one, and all are in the grid's space.
 
+    ``new_examples`` is the number of examples that a new trial will be scored on.
+
     ``curves=False`` leaves sample counts out (no insight 2), ``coupling=False`` makes the stages'
     effects add up (no insight 3). Inside, scores are in units of their spread around their mean.
     """
@@ -74,25 +76,33 @@ class Surrogate:
         *,
         curves: bool = True,
         coupling: bool = True,
+        new_examples: int | None = None,
     ) -> None:
+        self._new_examples = new_examples
         # Sorted by allocation: the fit does not depend on the order of the results.
         self.trials = sorted(
             _representative(independent(trials)), key=lambda trial: trial.allocation
         )
         self.grid = grid
+        rows = grid.encode(trial.allocation for trial in self.trials)
+        self._example_noise = example_noise(self.trials, rows)
         scores = [trial.score for trial in self.trials]
         self._centre = statistics.fmean(scores)
         self._unit = _spread(scores, statistics.pstdev(scores))
         explained = curves and coupling
         self._scale = _Scale.of(scores)
-        self._quality = _quality_model(grid, self.trials, self._scale) if explained else None
-        self.points = self.at(grid.encode(trial.allocation for trial in self.trials))
+        self._quality = (
+            _quality_model(grid, self.trials, self._scale, self._example_noise)
+            if explained
+            else None
+        )
+        self.points = self.at(rows)
         self.kernel = EffectKernel(
             grid,
             curves=curves,
             coupling=coupling,
             explained=explained,
-            shared=_samples_are_shared(grid, self.trials),
+            shared=self._example_noise is None and _samples_are_shared(grid, self.trials),
         )
         self._fit((np.array(scores) - self._centre) / self._unit)
 
@@ -170,35 +180,39 @@ class Surrogate:
 
     def _fit(self, targets: Floats) -> None:
         mean, sd = self.kernel.prior()
-        known = variances(
-            [trial.score for trial in self.trials], [trial.stderr for trial in self.trials]
-        )
-        pattern = np.ones(len(targets))
+        covariance = self._noise_covariance()
         level = float(mean[-1])
-        if known is not None:
-            relative = known / self._unit**2
-            level = float(np.log(relative.mean()))
-            pattern = relative / relative.mean()
+        pattern = np.eye(len(targets))
+        if covariance is not None:
+            relative = covariance / self._unit**2
+            level = float(np.log(np.diag(relative).mean()))
+            pattern = relative / np.diag(relative).mean()
+        known = covariance is not None
 
-        def noises(settings: Floats) -> Floats:
-            variance: Floats = np.exp(np.clip(settings[:, -1:], *_NOISE)) * pattern
-            return variance
+        def noises(settings: Floats, part: Rows) -> Floats:
+            scale = np.exp(np.clip(settings[:, -1], *_NOISE))
+            covariances: Floats = scale[:, None, None] * pattern[np.ix_(part, part)]
+            return covariances
 
         def draw(count: int) -> Floats:
             settings = mean + sd * rng.standard_normal((count, len(mean)))
-            if known is not None:
+            if known:
                 settings[: count // 2, -1] = level + _NOISE_SPREAD * rng.standard_normal(count // 2)
             return settings
 
         def log_posterior(settings: Floats) -> Floats:
             offsets = (settings - mean) / sd
             prior = -0.5 * np.square(offsets[:, :-1]).sum(axis=1)
-            prior += _log_noise_prior(settings[:, -1], mean[-1], sd[-1], level, known is not None)
-            kernels = self.kernel(settings, self.points, self.points)
-            residual = targets - self.kernel.mean(settings, self.points)
-            fitted: Floats = prior + log_evidence(kernels, noises(settings), residual, scaled=False)
+            prior += _log_noise_prior(settings[:, -1], mean[-1], sd[-1], level, known)
+            kernels = self.kernel(settings, points, points)
+            residual = targets[part] - self.kernel.mean(settings, points)
+            fitted: Floats = prior + log_evidence(
+                kernels, noises(settings, part), residual, scaled=False
+            )
             return fitted
 
+        part = _part_for_settings(targets)
+        points = self.points[part]
         rng = np.random.default_rng(0)
         many = len(targets) > _MANY_TRIALS
         settings, fitted = search_settings(
@@ -212,12 +226,46 @@ class Surrogate:
         self.settings = settings[:_MEMBERS]
         weights = np.exp(fitted[:_MEMBERS] - fitted[0])
         self.weights: Floats = weights / weights.sum()
-        self.noises = noises(self.settings)
+        every = np.arange(len(targets))
+        covariances = noises(self.settings, every)
+        self.noises: Floats = np.einsum("hnn->hn", covariances)
+        self.trial_noise = self._trial_noise(self.noises)
         kernels = self.kernel(self.settings, self.points, self.points)
         prior_mean = self.kernel.mean(self.settings, self.points)
-        self.posterior = Posterior(kernels, self.noises, targets - prior_mean, scaled=False)
+        self.posterior = Posterior(kernels, covariances, targets - prior_mean, scaled=False)
         self.whitened = self.posterior.whiten(kernels)
         self.expected = self.posterior.mean(self.whitened) + prior_mean
+
+    def _noise_covariance(self) -> Floats | None:
+        """Covariance of the scores' noise; None if it has to be fitted."""
+        if self._example_noise is not None:
+            return self._example_noise.covariance
+        known = variances(
+            [trial.score for trial in self.trials], [trial.stderr for trial in self.trials]
+        )
+        return None if known is None else np.diag(known)
+
+    def _trial_noise(self, noises: Floats) -> Floats:
+        """Variance of a new trial's noise, shape (members,), standardised."""
+        common: Floats = noises.mean(axis=1)
+        if self._example_noise is None or self._new_examples is None:
+            return common
+        # The members differ only by the level of the noise.
+        known = float(np.diag(self._example_noise.covariance).mean())
+        return common * (self._example_noise.per_example / self._new_examples / known)
+
+
+def _part_for_settings(targets: Floats) -> Rows:
+    """Numbers of the trials to which the settings are fitted, at most `_MANY_TRIALS`.
+
+    Half of them are the best, the others are spread over the rest.
+    """
+    if len(targets) <= _MANY_TRIALS:
+        return np.arange(len(targets))
+    order = np.argsort(-targets, kind="stable")
+    best, rest = order[: _MANY_TRIALS // 2], np.sort(order[_MANY_TRIALS // 2 :])
+    spread = rest[np.linspace(0, len(rest) - 1, _MANY_TRIALS // 2).astype(int)]
+    return np.sort(np.concatenate([best, spread]))
 
 
 def _log_noise_prior(noise: Floats, mean: float, sd: float, level: float, known: bool) -> Floats:
@@ -259,7 +307,9 @@ def _spread(values: Sequence[float], spread: float) -> float:
     return spread if spread > 1e-9 * max(1.0, *map(abs, values)) else 1.0
 
 
-def _quality_model(grid: ChoiceGrid, trials: Sequence[Scored], scale: _Scale) -> QualityModel:
+def _quality_model(
+    grid: ChoiceGrid, trials: Sequence[Scored], scale: _Scale, noise: ExampleNoise | None
+) -> QualityModel:
     """The quality model fitted to the trials' stage metrics and scores."""
     last = len(grid.choices) - 1
     observed: list[Observed] = []
@@ -273,7 +323,11 @@ def _quality_model(grid: ChoiceGrid, trials: Sequence[Scored], scale: _Scale) ->
         values = [value for *_, value in seen if isinstance(value, float)]
         if seen:
             observed.append(_observed(grid, number, list(seen.values()), values, _Scale.of(values)))
-    observed.append(_observed(grid, last, trials, [trial.score for trial in trials], scale))
+    scores = _observed(grid, last, trials, [trial.score for trial in trials], scale)
+    if noise is not None:
+        covariance = noise.covariance / scale.unit**2 + _MODEL_ERROR_SD**2 * np.eye(len(trials))
+        scores = replace(scores, noise=covariance)
+    observed.append(scores)
     return QualityModel(grid, observed)
 
 
@@ -285,7 +339,9 @@ def _observed(
     unsure = np.full(len(values), (_ASSUMED_METRIC_SD * scale.unit) ** 2)
     variance = (unsure if known is None else known) / scale.unit**2 + _MODEL_ERROR_SD**2
     shares = (np.array(values) - scale.zero) / scale.unit
-    return Observed(stage, grid.encode(trial.allocation for trial in trials), shares, variance)
+    return Observed(
+        stage, grid.encode(trial.allocation for trial in trials), shares, np.diag(variance)
+    )
 
 
 def _samples_are_shared(grid: ChoiceGrid, trials: Sequence[Scored]) -> bool:

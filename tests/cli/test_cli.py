@@ -227,7 +227,7 @@ def test_a_report_is_replayed(finished, cli, scripted_spec, tmp_path):
     done = cli(*arguments, "--seed", 3, "--out", "trace.csv")
     assert done.returncode == 0, done.stderr
     trace = pl.read_csv(tmp_path / "trace.csv")
-    assert trace.columns == ["step", "allocation", "budget", "score", "best_so_far", "recommended", "source"]  # fmt: skip
+    assert trace.columns == ["step", "allocation", "budget", "score", "best_so_far", "recommended", "source", "examples", "evaluations"]  # fmt: skip
     assert trace.height == 6
     assert trace["best_so_far"].is_sorted()
     assert cli(*arguments, "--seed", 3, "--out", "again.csv").returncode == 0

@@ -18,7 +18,9 @@ def test_the_trace(csv, method):
     trace = replay(load_table(csv, SPACE), SPACE, create(method, SPACE, 1), trials=17, batch=5)
     assert trace.columns == [
         "step", "allocation", "budget", "score", "best_so_far", "recommended", "source",
+        "examples", "evaluations",
     ]  # fmt: skip
+    assert trace["evaluations"].null_count() == 17, "the table has no scores by example"
     assert trace["step"].to_list() == list(range(1, 18))
     assert trace["best_so_far"].to_list() == trace["score"].cum_max().to_list()
     assert trace["budget"].max() <= 260

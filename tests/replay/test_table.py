@@ -48,7 +48,6 @@ def test_nearest_is_per_combination_and_holes_have_a_neighbour(tmp_path):
 @pytest.mark.parametrize(
     ("column", "row", "value", "says"),
     [
-        ("a.model", 3, "x", "row 3: column 'a.model' is 'x'; valid: s, l"),
         ("b.samples", 2, "two", "row 2: column 'b.samples' is 'two'; valid: whole numbers from 1"),
         ("b.samples", 2, "0", "row 2: column 'b.samples' is '0'"),
         ("b.samples", 1, "1.5", "row 1: column 'b.samples' is '1.5'"),

@@ -22,7 +22,7 @@ def observed(surface, grid, rows, stages):
     for number in stages:
         name = f"{surface.space.stages[number].name}.metric"
         values = np.array([trial.metrics[name] for trial in trials])
-        found.append(Observed(number, rows, values, np.full(len(rows), 0.25 / EXAMPLES)))
+        found.append(Observed(number, rows, values, np.eye(len(rows)) * 0.25 / EXAMPLES))
     return found
 
 

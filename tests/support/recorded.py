@@ -1,5 +1,6 @@
 """A small space of two stages, and a table of results for it."""
 
+import numpy as np
 import polars as pl
 
 from agenttts.space import Model, SearchSpace, Stage
@@ -24,3 +25,14 @@ def grid() -> pl.DataFrame:
         for m in "sl" for n in "sl" for i in (1, 5, 10) for j in (1, 4)
     ]  # fmt: skip
     return pl.DataFrame(rows)
+
+
+def by_example(examples: int = 40) -> pl.DataFrame:
+    """`grid` with the scores of every row by example, 0 or 1; their means differ by chance only."""
+    rng = np.random.default_rng(5)
+    difficulty = rng.random(examples)
+    lists = [
+        (0.5 * difficulty + 0.5 * rng.random(examples) < score).astype(float).tolist()
+        for score in grid()["score"]
+    ]
+    return grid().drop("score").with_columns(pl.Series("examples", lists))
