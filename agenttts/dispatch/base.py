@@ -267,7 +267,7 @@ class Scheduler(ABC):
     def relabel(  # noqa: B027
         self, job_id: str, batch: str, position: int, name: str, comment: str
     ) -> None:
-        """Give a job another name and comment in the queue, when it goes on with other trials.
+        """Give a job that goes on with other trials its name and comment in the queue.
 
         They help those who look at the queue, and nothing else depends on them. The call returns at
         once and does not raise; if the queue refuses, the job keeps its name and comment. Without a

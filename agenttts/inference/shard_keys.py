@@ -1,4 +1,4 @@
-"""Where the samples of each key are in a shard, as the footer of the shard's own file says it.
+"""Where the samples of each key are in a shard, by the footer of its file.
 
 A reader of many shards reads their footers, not their keys: for 2,048 samples of 128 prompts the
 part of the footer is 2 KB. Shards that earlier versions wrote do not have it, and earlier versions

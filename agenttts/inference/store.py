@@ -78,7 +78,7 @@ def trial_writer(run: str, trial: str) -> str:
 
 
 def shard_names(directory: Path) -> list[str]:
-    """Return the sorted names of the shards in a directory; none without the directory."""
+    """Return the sorted names of the shards in a directory, which may be missing."""
     try:
         with os.scandir(directory) as entries:
             names = [entry.name for entry in entries]

@@ -93,7 +93,7 @@ def _goes_on(done: int, limit: int | None) -> bool:
 
 
 def _stored(table: RecordedTable, space: SearchSpace, result: TrialResult) -> list[TrialResult]:
-    """Return the results that a trial's samples give with fewer samples in the last stage."""
+    """Return the results with fewer of a trial's samples in the last stage."""
     if result.failed or result.examples is None:
         return []
     *leading, last = result.allocation.choices

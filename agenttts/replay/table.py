@@ -50,7 +50,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of a table: its number, the allocation's models and counts, and its result."""
+    """A row of a table: its number, models and sample counts, and its result."""
 
     number: int
     models: tuple[str, ...]
@@ -89,7 +89,7 @@ class RecordedTable:
         return min(counts, default=0) or None
 
     def within(self, space: SearchSpace) -> SearchSpace:
-        """Return a space with the recorded sample counts only, if there are scores by example.
+        """Return a space of recorded sample counts, if there are scores by example.
 
         Between two recorded counts there is only the nearest one's result, on the same examples. A
         searcher would take it for a second observation. Where nothing recorded is left, or it does

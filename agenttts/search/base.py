@@ -95,7 +95,7 @@ class Searcher(ABC):
         self.archive.add(results)
 
     def add_pending(self, allocations: Iterable[Allocation]) -> None:
-        """Register allocations that were proposed earlier and have not finished yet (resume)."""
+        """Register allocations that were proposed earlier and have not finished."""
         self.archive.add_pending(allocations)
 
     def best(self, *, tried: bool = False) -> Allocation | None:

@@ -1,4 +1,4 @@
-"""Failed trials: which allocations are not proposed because of them, and for how long.
+"""Which allocations are not proposed because trials failed, and for how long.
 
 A failure has no score to model, but it has possible causes (*suspects*): its combination of models,
 and for every stage its model with as many samples or more. A region with a scored trial is never

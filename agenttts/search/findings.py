@@ -1,4 +1,4 @@
-"""Findings: what the trials say, in plain sentences. They are the search's guidelines.
+"""Findings: what the trials say, in sentences, the search's guidelines.
 
 Three kinds, one an insight: which model a stage should pursue, which way its sample count should
 go, and which stage pays best for more budget.

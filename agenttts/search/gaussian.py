@@ -53,7 +53,7 @@ def search_settings(
     rounds: int,
     each: int,
 ) -> tuple[Floats, Floats]:
-    """Hyperparameter settings with a high posterior, best first, and their log posteriors.
+    """Settings with a high posterior, best first, and their log posteriors.
 
     ``first`` draws from the prior, then ``rounds`` of ``each`` perturbations of the best eight. A
     population rather than a gradient: the surface is cheap, low-dimensional and has several modes.
@@ -123,7 +123,7 @@ def normal_density(z: Floats) -> Floats:
 
 
 def normal_below(z: Floats) -> Floats:
-    """Standard normal distribution function, to about 1e-7 (Abramowitz & Stegun 7.1.26)."""
+    """Standard normal distribution function, to 1e-7 (Abramowitz & Stegun 7.1.26)."""
     x = np.abs(z) / math.sqrt(2.0)
     t = 1.0 / (1.0 + 0.3275911 * x)
     series = t * (

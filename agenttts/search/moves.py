@@ -28,7 +28,7 @@ def mutate(space: SearchSpace, start: Allocation, rng: random.Random) -> Allocat
 
 
 def spread_draw(space: SearchSpace, rng: random.Random) -> Allocation:
-    """A feasible allocation at random: models evenly, sample counts evenly in log(samples).
+    """A random feasible allocation: models evenly, counts evenly in log(samples).
 
     A uniform draw from the feasible set nearly always has small models with many samples, as most
     allocations do.

@@ -1,4 +1,4 @@
-"""The noise of scores: from reported standard errors, or from the scores' common step.
+"""The noise of scores: from scores by example, standard errors or a common step.
 
 A score that is the share of examples answered right is a multiple of 1/examples. When all scores
 are multiples of one such step, their number of examples is known, and with it the binomial noise.

@@ -92,7 +92,7 @@ class _Handed:
 
 
 class QualityModel:
-    """The quality model over a grid, fitted to ``observed`` (at most one entry a stage).
+    """The quality model over a grid, fitted to at most one ``observed`` a stage.
 
     As a Gaussian process it is conditioned on the stages' metrics, but not on the scores (those of
     the last stage). The scores decide where it is linearised, and the surrogate conditions on them.

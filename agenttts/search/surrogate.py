@@ -143,7 +143,7 @@ class Surrogate:
         return self.means([allocation])[0]
 
     def means(self, allocations: Sequence[Allocation]) -> list[float]:
-        """Expected scores of allocations in the space, or over its budget but of its choices."""
+        """Expected scores of allocations of the space's choices, also over its budget."""
         if not allocations:
             return []
         expected = self.posterior_mean(self.grid.encode(allocations))
@@ -151,7 +151,7 @@ class Surrogate:
         return means
 
     def expect(self, allocation: Allocation) -> Expectation:
-        """The expected score of one allocation with its uncertainty, over the settings too."""
+        """The expected score of one allocation, and its uncertainty."""
         points = self.at(self.grid.encode([allocation]))
         expected, whitened = self.predict(points)
         means = expected[:, 0]

@@ -1,4 +1,4 @@
-"""The client of the search's language model behind an OpenAI-compatible chat endpoint.
+"""The client of a language model behind an OpenAI-compatible chat endpoint.
 
 It handles the irregularities of such servers: parameters that one accepts and another refuses.
 Requests and their failures are in `agenttts.endpoint`.
