@@ -32,10 +32,17 @@ class SubmitLimitReached(QueueUnavailable):
 
 @dataclass(frozen=True)
 class JobTrial:
-    """A trial of a job: its directory, and how many of its attempts do not count any more."""
+    """A trial of a job.
+
+    Args:
+        directory: Its directory.
+        earlier_attempts: How many of its attempts do not count any more.
+        upto: How many of its leading stages the job draws; None: the job evaluates it.
+    """
 
     directory: Path
     earlier_attempts: int = 0
+    upto: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from agenttts.dispatch.base import Scheduler
@@ -21,7 +21,7 @@ from agenttts.loop.estimates import (
 from agenttts.loop.list_cost import ModelCost, TrialWork
 from agenttts.loop.worker_lists import ResourceClass
 from agenttts.run.directory import Run
-from agenttts.run.journal import PlannedTrial, TrialProgress
+from agenttts.run.journal import TrialProgress
 from agenttts.space import Allocation
 from agenttts.tables.schema import TrialState
 from agenttts.trial.usage import JobUsage, read_usages
@@ -78,34 +78,34 @@ class RunCosts:
 
     def works(
         self,
-        due: Iterable[PlannedTrial],
+        due: Iterable[TrialProgress],
         trials: Iterable[TrialProgress],
-        gpus: Callable[[PlannedTrial], int],
     ) -> list[TrialWork]:
         """Return what trials have to draw.
 
         Args:
             due: The trials.
-            trials: The trials of the run. Samples of completed ones are stored.
-            gpus: Returns the fewest GPUs that the job of a trial may have.
+            trials: The trials of the run. Samples of completed ones, and of the leading stages that
+                were drawn of others, are stored.
         """
-        completed: dict[Path, list[Allocation]] = {}
+        drawn: dict[Path, list[Allocation]] = {}
         for trial in trials:
-            if trial.row is not None and trial.row.get("state") == TrialState.COMPLETED:
-                examples = self._directory.examples_of(trial.planned.source)
-                completed.setdefault(examples, []).append(trial.planned.allocation)
-        stored = {examples: stored_samples(found) for examples, found in completed.items()}
+            completed = (trial.row or {}).get("state") == TrialState.COMPLETED
+            choices = trial.planned.allocation.choices[: None if completed else trial.drawn]
+            examples = self._directory.examples_of(trial.planned.source)
+            drawn.setdefault(examples, []).append(Allocation(choices))
+        stored = {examples: stored_samples(found) for examples, found in drawn.items()}
         return [
             trial_work(
-                planned.trial,
-                planned.allocation,
+                trial.planned.trial,
+                trial.planned.allocation,
                 self.basis.tokens,
                 self._number_of(examples),
                 stored=stored.get(examples),
-                least_gpus=gpus(planned),
-            )
-            for planned in due
-            for examples in [self._directory.examples_of(planned.source)]
+                gpus=self.basis.gpus,
+            ).after(trial.drawn)
+            for trial in due
+            for examples in [self._directory.examples_of(trial.planned.source)]
         ]
 
     def classes(self, most: int, waits: Iterable[float]) -> list[ResourceClass]:
