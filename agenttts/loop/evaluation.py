@@ -591,12 +591,10 @@ class Evaluation:
             verdict = Verdict(TrialState.INFRA_FAILED, True, False, gone)
         if verdict.state in (TrialState.FAILED, TrialState.INFRA_FAILED):
             self._check_examples([progress])
-        alone = IN_SHARED_JOB if self._may_be_of_another_trial(progress, verdict, directory) else ""
-        if self._may_be_of_lost_samples(progress, verdict, last):
-            alone = IN_SMALLER_JOB
-        if alone:
+        reason = self._why_alone(progress, verdict, directory, last)
+        if reason is not None:
             attempted = len(read_attempts(directory, patient=True))
-            self._try_alone(progress, verdict, attempted, alone)
+            self._try_alone(progress, verdict, attempted, reason)
             return
         goes_on = word is not None and self._may_go_on(word, attempts)
         if (verdict.retry or goes_on) and self._may_retry(verdict.state, progress, attempts):
@@ -616,6 +614,16 @@ class Evaluation:
         error = self._final_words(verdict, progress, attempts)
         row = failed_row(self._run.name, progress, verdict.state, error, directory)
         self._finish(progress, row, **_where(verdict, status, word))
+
+    def _why_alone(
+        self, progress: TrialProgress, verdict: Verdict, directory: Path, last: Attempt | None
+    ) -> str | None:
+        """Return why a trial is tried again in a job of its own; None: its end may be its own."""
+        if self._may_be_of_lost_samples(progress, verdict, last):
+            return IN_SMALLER_JOB
+        if self._may_be_of_another_trial(progress, verdict, directory):
+            return IN_SHARED_JOB
+        return None
 
     def _may_be_of_another_trial(
         self, progress: TrialProgress, verdict: Verdict, directory: Path
@@ -638,7 +646,7 @@ class Evaluation:
     ) -> bool:
         """Return whether a trial may have failed because its job has too few GPUs for it.
 
-        The job was to go on from stages that are drawn. If their samples are lost, it has to draw
+        The job was to go on from stages that are drawn. If their samples are lost, it had to draw
         them again, with a model that does not fit.
         """
         if last is None or progress.upto is not None or not progress.drawn:

@@ -45,7 +45,7 @@ class Part:
             draw: The number of the draw among those of the trial, from 0.
             results: What was drawn.
         """
-        if draw >= len(self.computed):
+        if draw >= len(self.computed) or len(self.computed[draw]) != len(results):
             return list(results)
         return [
             replace(result, reused_tokens=max(0, result.reused_tokens - tokens))

@@ -203,7 +203,6 @@ def _advance(trials: Sequence[_RunningTrial], sampler: Sampler, *, all_known: bo
         if all_known:
             sampler.expect({name for trial in waiting for name in trial.models_from_here()})
         group = _next_group(waiting, sampler)
-        sampler.await_stored([d.request for t, d in group if d.stage < t.earlier.stages])
         for (trial, _), found in zip(group, _draw(group, sampler), strict=True):
             if isinstance(found, Fault):
                 trial.fail(found)
@@ -216,6 +215,7 @@ def _draw(
 ) -> list[Drawn | Fault]:
     """Draw what trials need; a trial for which that is not possible gets a fault."""
     try:
+        sampler.await_stored([d.request for t, d in group if d.stage < t.earlier.stages])
         drawn = sampler.draw_each([draw.request for _, draw in group])
     except AgentTTSError as error:  # e.g. a package that the engine needs is missing
         return [Fault("FAILED", str(error), "input")] * len(group)
