@@ -251,3 +251,12 @@ def test_samples_of_a_part_are_stored_for_other_trials_too(no_queue):
 def test_nothing_is_handed_over_where_jobs_wait_in_a_queue(no_queue):
     no_queue.workers.waits.extend([3600.0] * 9)
     assert parts(no_queue.plan([trial(0, ("weak", 9), ("strong", 1))], moment())) == {}
+
+
+def test_a_rest_that_fits_small_jobs_does_not_end_one_that_has_a_list(no_queue):
+    """It waits for another one, because it has failed in this."""
+    due = [trial(0, ("strong", 1), ("weak", 9)), trial(1, ("weak", 9), ("weak", 1))]
+    due[0].drawn = 1
+    plan = no_queue.plan(due, moment(live("w0", count=1), free=0, earlier={"t0000": "job-w0"}))
+    assert [t.planned.trial for part in plan.lists for t in part.trials] == ["t0001"]
+    assert plan.retire == ()
