@@ -24,6 +24,10 @@ from agenttts.tables.schema import TrialState
 log = logging.getLogger(__name__)
 
 ATTEMPTS = "attempts"
+HANDED_OVER = "HANDED_OVER"
+"""State of an attempt that has drawn the leading stages of its trial. Another one goes on.
+
+It is not the state of a trial."""
 # Number of different trials that must have failed on a node before jobs avoid it, with no trial
 # completing there since.
 TRIALS_TO_EXCLUDE = 2
@@ -173,7 +177,7 @@ def nodes_to_exclude(
         node = attempt.node
         if not node or attempt.finished is None:
             continue
-        if attempt.state == TrialState.COMPLETED:
+        if attempt.state in (TrialState.COMPLETED, HANDED_OVER):
             completed = datetime.fromisoformat(attempt.finished)
             suspects.pop(node, None)
             faulty.pop(node, None)
@@ -239,7 +243,7 @@ def _read(path: Path, patient: bool) -> Attempt:
 def _check(attempt: Attempt) -> None:
     """Raise `ValueError` for values that cannot be used."""
     check_moments(attempt.started, attempt.finished)
-    if attempt.state is not None:
+    if attempt.state not in (None, HANDED_OVER):
         TrialState(attempt.state)
 
 

@@ -34,11 +34,15 @@ class SubmitLimitReached(QueueUnavailable):
 class JobTrial:
     """A trial of a job.
 
-    Its first ``earlier_attempts`` attempts do not count against its limits.
+    Args:
+        directory: Its directory.
+        earlier_attempts: How many of its attempts do not count any more.
+        upto: How many of its leading stages the job draws; None: the job evaluates it.
     """
 
     directory: Path
     earlier_attempts: int = 0
+    upto: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from agenttts.dispatch.attempts import count_state
 from agenttts.dispatch.base import JobRequest, JobStatus
 from agenttts.dispatch.blame import AttemptEnd, blame
 from agenttts.dispatch.host import HostScheduler, started
-from agenttts.dispatch.node.job import TrialJob, job_settings
+from agenttts.dispatch.node.job import TrialJob, job_settings, named
 from agenttts.dispatch.node.trial_log import LOG_FILE
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service import Service, ServiceRequest
@@ -33,7 +33,7 @@ from agenttts.inference.base import (
 )
 from agenttts.inference.engine_process import create_engine
 from agenttts.tables.schema import TrialState
-from agenttts.trial.command import MODULE, AskedQuestion, TrialCommand
+from agenttts.trial.command import MODULE, AskedQuestion, DueTrial, TrialCommand
 from agenttts.trial.run import run_trials
 from agenttts.trial.spec import TrialSpec
 
@@ -213,7 +213,7 @@ class _ThreadJob(TrialJob):
         if command[: len(program)] != program or self._setup or self.env:
             return None
         trials = TrialCommand.parse(command[len(program) :])
-        return None if any(map(_has_own_modules, trials.specs)) else trials
+        return None if any(_has_own_modules(t.spec) for t in trials.trials) else trials
 
     def _evaluate(self, trials: TrialCommand) -> int:
         with (self.directory / LOG_FILE).open("a", encoding="utf-8") as stream:
@@ -231,8 +231,8 @@ class _ThreadJob(TrialJob):
                 ended=lambda _: self._finish_ended(),
             )
 
-    def _further_lists(self) -> Iterator[Sequence[Path] | AskedQuestion]:
-        """Yield the mailbox's lists, as spec files, and questions, while the job stays."""
+    def _further_lists(self) -> Iterator[Sequence[DueTrial] | AskedQuestion]:
+        """Yield the mailbox's lists, and questions, while the job stays."""
         while self.linger_seconds:
             if (question := self._next_question()) is not None:
                 yield question
@@ -241,7 +241,7 @@ class _ThreadJob(TrialJob):
             self._check()
             self._finish_ended()  # of a trial whose end could not be recorded when it ended
             if due:
-                yield self._specs(due)
+                yield named(due)
             else:
                 time.sleep(_POLL_S)
 

@@ -54,6 +54,10 @@ A killed job loses at most the samples of these seconds, and those that were not
 makes one shard of the sample store, so less would make look-ups slower.
 """
 
+VISIBLE_WITHIN_S = 90.0
+"""Seconds after which a file that was written on another node counts as missing."""
+_LOOK_S = 1.0
+
 
 @dataclass(frozen=True)
 class DrawResult:
@@ -76,6 +80,11 @@ class DrawResult:
     reused_tokens: int
     truncated: bool
     cut: int = 0
+
+    @property
+    def new_tokens(self) -> int:
+        """The tokens that were computed for this result."""
+        return self.prompt_tokens + self.decode_tokens - self.reused_tokens
 
 
 @dataclass(frozen=True)
@@ -188,7 +197,7 @@ class Sampler:
             self._results(request, own, samples, drawn)
             for request, own in zip(requests, keys, strict=True)
         ]
-        new = [sum(_new_tokens(result) for result in found) for found in results]
+        new = [sum(result.new_tokens for result in found) for found in results]
         load, generate = seconds
         total = sum(new)
         parts = [tokens / total if total else 0.0 for tokens in new]
@@ -222,6 +231,26 @@ class Sampler:
         if len(requests) == 1:
             self._engines.close()
         return [found for request in requests for found in self.draw_each([request])]
+
+    def await_stored(self, requests: Sequence[DrawRequest]) -> None:
+        """Wait until samples of another process are visible, or not expected.
+
+        NFS may show a new file of a directory up to a minute later. Samples that are not there by
+        then are lost.
+
+        Args:
+            requests: For all samples that these need, of models of one engine.
+        """
+        if not requests:
+            return
+        deadline = time.monotonic() + VISIBLE_WITHIN_S
+        _, wanted = self._wanted(requests)
+        samples = self._store.lookup(wanted.numbers)
+        while time.monotonic() < deadline and any(
+            len(samples[key]) < number for key, number in wanted.numbers.items()
+        ):
+            time.sleep(_LOOK_S)
+            self._take_new(samples, wanted.numbers)
 
     def forget_failures(self) -> None:
         """Let models be loaded again that could not be loaded."""
@@ -505,10 +534,6 @@ def model_draws(
 def _distinct(request: DrawRequest) -> int:
     """Return how many samples of a prompt differ: at temperature 0 all are equal."""
     return request.k if request.params.temperature > 0 else 1
-
-
-def _new_tokens(result: DrawResult) -> int:
-    return result.prompt_tokens + result.decode_tokens - result.reused_tokens
 
 
 def _result(

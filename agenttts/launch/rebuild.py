@@ -35,6 +35,7 @@ from agenttts.run.record import write_record
 from agenttts.run.rows import row_to_json
 from agenttts.space import Allocation
 from agenttts.tables.schema import AFTER_SEARCH, TrialRow, TrialState, read_trials, trial_rows
+from agenttts.trial.part import read_part
 from agenttts.trial.result import read_result
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
@@ -135,7 +136,8 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
     tokens = (*record.earlier_tokens, record.token)
     changes = {"token": secrets.token_hex(4), "earlier_tokens": tokens}
     write_record(run.record_file, record.model_copy(update=changes))
-    content = b"".join(json_line(event) for event in _events(planned, rows, remains.told))
+    parts = {trial: read_part(run.trial(trial)).stages for trial in rebuilt.again}
+    content = b"".join(json_line(event) for event in _events(planned, rows, parts, remains.told))
     atomic_write_bytes(run.journal_file, content)
     return rebuilt
 
@@ -217,13 +219,15 @@ class _Remains:
 def _events(
     planned: Mapping[str, PlannedTrial],
     rows: Mapping[str, TrialRow],
+    parts: Mapping[str, int],
     told: Mapping[int, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Return the events of the new journal.
 
-    Every iteration has its proposal, and the ends of its trials as far as they have ended. The
-    searcher is told of it if another iteration follows. The next controller tells of the last
-    iteration and computes the recommendation again.
+    Every iteration has its proposal, and the ends of its trials as far as they have ended; of
+    others it is known which leading stages are drawn. The searcher is told of it if another
+    iteration follows. The next controller tells of the last iteration and computes the
+    recommendation again.
     """
     time = datetime.now(UTC).isoformat()
     events: list[dict[str, Any]] = [{"event": "rebuilt", "time": time}]
@@ -239,6 +243,9 @@ def _events(
             for t in members
             if t.trial in rows
         ]
+        drawn = {t.trial: parts[t.trial] for t in members if parts.get(t.trial)}
+        if drawn:
+            events.append({"event": "handed_over", "time": time, "trials": drawn})
         so_far = so_far and all(t.trial in rows for t in members)
         if iteration in searched and iteration < max(searched) and so_far:
             said = told.get(iteration, {"guidelines": [], "recommended": None})

@@ -24,7 +24,6 @@ A worker uses its models in the order ``TrialList.engines.visits``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from agenttts.loop.idling import worth_keeping
 from agenttts.loop.list_cost import ModelCost, TrialWork
@@ -69,15 +68,32 @@ def assign(
         policy: What the rule weighs.
     """
     trials = sorted(trials, key=lambda t: t.trial)
-    problem = Packing(
-        sorted(workers, key=lambda w: w.name), sorted(classes, key=lambda c: c.name), costs, policy
-    )
+    workers = sorted(workers, key=lambda w: w.name)
+    classes = sorted(classes, key=lambda c: c.name)
+    upto: dict[str, int] = {}
+    if policy.hand_over:
+        problem = Packing(workers, classes, costs, policy)
+        upto = problem.parts_now([t for t in trials if not t.alone])
+    while True:
+        found = _assigned(trials, upto, Packing(workers, classes, costs, policy))
+        gpus = {t: part.gpus for part in (*found.lists, *found.new) for t in part.upto}
+        # A worker that has the GPUs for all stages of a trial goes on with it.
+        whole = {
+            t.trial
+            for t in trials
+            if t.trial in gpus
+            and t.upto(upto[t.trial]).gpus(costs) < t.gpus(costs) <= gpus[t.trial]
+        }
+        if not whole:
+            return found
+        upto = {trial: stages for trial, stages in upto.items() if trial not in whole}
+
+
+def _assigned(trials: Iterable[TrialWork], upto: Mapping[str, int], problem: Packing) -> Assignment:
+    """Return the assignment if only the first stages of ``upto`` are due."""
     unfit: dict[str, str] = {}
     fitting: list[TrialWork] = []
-    upto = problem.parts_now([t for t in trials if not t.alone]) if policy.hand_over else {}
-    for trial in trials:
-        if trial.trial in upto:
-            trial = replace(trial, stages=trial.stages[: upto[trial.trial]])
+    for trial in (t.upto(upto.get(t.trial)) for t in trials):
         reason = problem.why_unfit(trial)
         if reason is None:
             fitting.append(trial)

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from agenttts.dispatch.attempts import Attempt, read_attempts
+from agenttts.dispatch.attempts import HANDED_OVER, Attempt, read_attempts
 from agenttts.run.costs import trial_seconds, worker_of
 from agenttts.run.journal import TrialProgress
 from agenttts.tables.schema import LOST_STATES, TrialRow, TrialState
@@ -84,7 +84,7 @@ def _common(
         "finished": (_moment(attempts[-1].finished) if attempts else None) or now,
         "gpu_seconds": gpu_seconds(attempts, now),
         "job_id": progress.job_id or (attempts[-1].job_id if attempts else None),
-        "attempts": max(1, len(attempts)),
+        "attempts": max(1, sum(attempt.state != HANDED_OVER for attempt in attempts)),
         "worker": worker_of(attempts),
         "seconds": trial_seconds(
             directory, attempts, output, lost_until=now if state in LOST_STATES else None

@@ -23,7 +23,6 @@ from agenttts.loop.estimates import (
     find_gpu,
 )
 from agenttts.loop.worker_lists import ResourceClass
-from agenttts.space import Allocation
 from agenttts.spec import JobSpec
 
 QUEUE_SECONDS = 120.0
@@ -101,9 +100,10 @@ class CostBasis:
             draws=draws,
         )
 
-    def gpus(self, allocation: Allocation) -> int:
-        """Return the GPUs of a job of an allocation: those of its largest model."""
-        return max(self.sizes[choice.model].gpus for choice in allocation.choices)
+    @property
+    def gpus(self) -> dict[str, int]:
+        """The GPUs of each model's engine."""
+        return {name: size.gpus for name, size in self.sizes.items()}
 
     def classes(self, most: int, queue_seconds: float) -> list[ResourceClass]:
         """Return the workers that may be started, ``most`` in all."""

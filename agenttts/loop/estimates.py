@@ -366,7 +366,7 @@ def trial_work(
     stored: Mapping[str, int] | None = None,
     fused: Mapping[str, float] | None = None,
     alone: bool = False,
-    least_gpus: int = 0,
+    gpus: Mapping[str, int] | None = None,
 ) -> TrialWork:
     """Return what a trial has to draw.
 
@@ -379,7 +379,8 @@ def trial_work(
         fused: Tokens that a fusing call generates, by stage. It has only the stages whose samples a
             further call of the model fuses. Such a call reads the prompt and all samples.
         alone: Whether it must run alone.
-        least_gpus: The fewest GPUs of a worker that may take it.
+        gpus: By model, the fewest GPUs of a worker that may evaluate its stages, even if no sample
+            is missing.
     """
     stages = []
     for choice, group in zip(allocation.choices, sample_groups(allocation), strict=True):
@@ -395,9 +396,10 @@ def trial_work(
                 decode_tokens=examples * decode * missing,
                 own_prompt_tokens=examples * (prompt + decode * choice.samples) if fuses else 0.0,
                 own_decode_tokens=examples * (fused or {})[choice.stage] if fuses else 0.0,
+                least_gpus=(gpus or {}).get(choice.model, 0),
             )
         )
-    return TrialWork(trial, tuple(stages), alone, least_gpus)
+    return TrialWork(trial, tuple(stages), alone)
 
 
 def stored_samples(finished: Iterable[Allocation]) -> dict[str, int]:

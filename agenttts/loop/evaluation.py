@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agenttts.dispatch.attempts import (
+    HANDED_OVER,
     Attempt,
     count_state,
     nodes_to_exclude,
@@ -48,6 +49,7 @@ from agenttts.run.directory import Run, RunGone
 from agenttts.run.examples import ExamplesGuard
 from agenttts.run.journal import (
     IN_SHARED_JOB,
+    IN_SMALLER_JOB,
     NEVER_SUBMITTED,
     NOT_TAKEN,
     Journal,
@@ -57,6 +59,7 @@ from agenttts.run.journal import (
 )
 from agenttts.run.rows import row_to_json
 from agenttts.tables.schema import TrialRow, TrialState
+from agenttts.trial.part import read_part
 from agenttts.trial.result import read_fault, read_result
 
 log = logging.getLogger(__name__)
@@ -299,7 +302,12 @@ class Evaluation:
         for batch in {t.batch for t in trials if t.batch and not t.job_id}:
             lists = [self._progress(names) for names in self._journal.state.batches[batch]]
             requests = [
-                self._request(members, lists, worker_name(batch, position))
+                self._request(
+                    members,
+                    lists,
+                    worker_name(batch, position),
+                    upto={t.planned.trial: t.upto for t in members if t.upto is not None},
+                )
                 for position, members in enumerate(lists)
             ]
             found = self._scheduler.find(batch, requests)
@@ -398,7 +406,7 @@ class Evaluation:
     def _dispatch(
         self, due: Sequence[TrialProgress], waiting: Iterable[TrialProgress], further: bool
     ) -> None:
-        """Give trials to workers, and submit jobs for others, one array per resource class."""
+        """Give trials to workers; submit jobs for others, an array per resource class."""
         live = self._live(waiting)
         free = self._scheduler.capacity(live)
         if self._builder.stays or self._planner.one_at_a_time:
@@ -420,11 +428,9 @@ class Evaluation:
     def _give(self, part: PlannedList, plan: ListPlan) -> None:
         """Give a list to a worker."""
         assert part.worker is not None
-        earlier = [t.earlier_attempts for t in part.trials]
         planned, worker = [t.planned for t in part.trials], part.worker.progress
-        beside = self._beside(part.trials, plan.together)
-        self._builder.members(planned, beside, earlier)
-        self._workers.give(worker, part.trials, part.seconds)
+        self._builder.write_specs(planned, self._beside(part.trials, plan.together))
+        self._workers.give(worker, part.trials, part.seconds, part.upto)
         if worker.job_id is not None:
             name, comment = self._builder.name(planned), self._builder.comment(planned)
             self._scheduler.relabel(worker.job_id, worker.batch, worker.position, name, comment)
@@ -437,8 +443,10 @@ class Evaluation:
         members = [part.trials for part in lists]
         workers = [worker_name(batch, position) for position in range(len(lists))]
         requests = [
-            replace(self._request(trials, plan.together, worker, gpus), exclude=nodes)
-            for trials, worker in zip(members, workers, strict=True)
+            replace(
+                self._request(part.trials, plan.together, worker, gpus, part.upto), exclude=nodes
+            )
+            for part, worker in zip(lists, workers, strict=True)
         ]
         names = [[t.planned.trial for t in trials] for trials in members]
         self._journal.append(
@@ -448,6 +456,7 @@ class Evaluation:
             lists=names,
             stays=self._builder.stays,
             gpus=gpus,
+            upto={trial: stages for part in lists for trial, stages in part.upto.items()},
         )
         found = self._start_jobs(batch, requests)
         self._journal.append("submitted", batch=batch, jobs=_by_trial(found, members))
@@ -470,18 +479,19 @@ class Evaluation:
         self._workers.retire(self._planner.not_needed(self._moment(0, further)))
 
     def _live(self, waiting: Iterable[TrialProgress]) -> int:
-        """Return the number of jobs that live: those of trials, and workers without trials."""
+        """Return the number of live jobs, with or without trials."""
         jobs = {t.job_id or f"{t.batch}.{t.position}" for t in waiting if t.batch is not None}
         return len(jobs.union(self._workers.running()))
 
     def _earlier_jobs(self, trial: TrialProgress) -> set[str]:
         """Return the jobs of a trial's attempts, in which it failed."""
         if not trial.submissions and not trial.preemptions and not trial.earlier_attempts:
-            return set()  # it has not begun
-        return {a.job_id for a in read_attempts(self._run.trial(trial.planned.trial))}
+            return set()  # it has not begun, or not failed
+        attempts = read_attempts(self._run.trial(trial.planned.trial))
+        return {a.job_id for a in attempts if a.state != HANDED_OVER}
 
     def retire_workers(self) -> None:
-        """End the workers, because nothing more is evaluated; those that do not end are cancelled.
+        """End the workers, and cancel those that do not end.
 
         If the queue gives no answer, they end by themselves: all trials have ended.
         """
@@ -524,22 +534,28 @@ class Evaluation:
             )
 
     def _collect(self, trials: Sequence[TrialProgress]) -> None:
-        """Finish every trial that has ended."""
+        """Finish every trial that has ended; take back those whose part is drawn."""
         jobs = _jobs([t for t in trials if t.row is None])
         statuses = self._scheduler.poll(list(dict.fromkeys([*jobs, *self._workers.by_job()])))
         unfinished = [t for t in trials if t.row is None]
         jobs_of = Counter(t.job_id for t in unfinished)
         for progress in unfinished:
-            status = statuses.get(progress.job_id or "")
-            self._collect_one(progress, status, jobs_of[progress.job_id] == 1)
-            if progress.row is not None:
-                jobs_of[progress.job_id] -= 1
+            job = progress.job_id
+            self._collect_one(progress, statuses.get(job or ""), jobs_of[job] == 1)
+            if progress.row is not None or progress.job_id != job:
+                jobs_of[job] -= 1
         self._workers.observe(statuses)
 
     def _collect_one(
         self, progress: TrialProgress, status: JobStatus | None, is_last: bool
     ) -> None:
-        """Finish a trial that has ended; ``is_last``: its job has no other that has not ended."""
+        """Finish a trial if it has ended, or take it back if its part is drawn.
+
+        Args:
+            progress: The trial.
+            status: What the queue says of its job.
+            is_last: Whether its job has no other trial that has not ended.
+        """
         directory = self._run.trial(progress.planned.trial)
         # A job is COMPLETING while an epilog hangs. All that its trial wrote is there by then.
         lives = status is not None and not status.ended
@@ -565,14 +581,20 @@ class Evaluation:
             and len(attempts) <= progress.assigned - progress.earlier_attempts
         ):
             last = None  # an attempt of the same worker, before it was given the trial again
+        # The job is about to record what the trial used.
+        closing = lives and not completing and goes_on
         if output is not None:
-            closing = lives and not completing and goes_on
-            if closing and last is not None and last.finished is None:
-                return  # the job is about to record what the trial used
-            row = finished_row(self._run.name, progress, output, directory)
-            self._finish(progress, row)
+            if not (closing and last is not None and last.finished is None):
+                row = finished_row(self._run.name, progress, output, directory)
+                self._finish(progress, row)
             return
         if status is None:
+            return
+        if _is_drawn(progress, last, directory):
+            # Its attempts are counted when the same worker is given the rest.
+            if not closing or (last is not None and last.finished is not None):
+                log.info("%s: stages drawn: %s", progress.planned.trial, progress.upto)
+                self._journal.append("handed_over", trials={progress.planned.trial: progress.upto})
             return
         if lives and not ends_its_job(last):
             return
@@ -591,8 +613,10 @@ class Evaluation:
             verdict = Verdict(TrialState.INFRA_FAILED, True, False, gone)
         if verdict.state in (TrialState.FAILED, TrialState.INFRA_FAILED):
             self._check_examples([progress])
-        if self._may_be_of_another_trial(progress, verdict, directory):
-            self._try_alone(progress, verdict, len(read_attempts(directory, patient=True)))
+        reason = self._why_alone(progress, verdict, directory, last)
+        if reason is not None:
+            attempted = len(read_attempts(directory, patient=True))
+            self._try_alone(progress, verdict, attempted, reason)
             return
         goes_on = word is not None and self._may_go_on(word, attempts)
         if (verdict.retry or goes_on) and self._may_retry(verdict.state, progress, attempts):
@@ -613,6 +637,16 @@ class Evaluation:
         row = failed_row(self._run.name, progress, verdict.state, error, directory)
         self._finish(progress, row, **_where(verdict, status, word))
 
+    def _why_alone(
+        self, progress: TrialProgress, verdict: Verdict, directory: Path, last: Attempt | None
+    ) -> str | None:
+        """Return why a trial is tried again in a job of its own; None if it is not."""
+        if self._may_be_of_lost_samples(progress, verdict, last):
+            return IN_SMALLER_JOB
+        if self._may_be_of_another_trial(progress, verdict, directory):
+            return IN_SHARED_JOB
+        return None
+
     def _may_be_of_another_trial(
         self, progress: TrialProgress, verdict: Verdict, directory: Path
     ) -> bool:
@@ -629,20 +663,35 @@ class Evaluation:
             return seen_before and not verdict.exclude_node
         return verdict.state in (TrialState.FAILED, TrialState.OOM, TrialState.TIMEOUT)
 
-    def _try_alone(self, progress: TrialProgress, verdict: Verdict, attempts: int) -> None:
-        """Give a trial a job of its own: that of several trials may have ended by another's fault.
+    def _may_be_of_lost_samples(
+        self, progress: TrialProgress, verdict: Verdict, last: Attempt | None
+    ) -> bool:
+        """Return whether a trial may have failed because its job has too few GPUs for it.
+
+        The job was to go on from stages that are drawn. If their samples are lost, it had to draw
+        them again, with a model that does not fit.
+        """
+        if last is None or progress.upto is not None or not progress.drawn:
+            return False
+        failed = verdict.state in (TrialState.FAILED, TrialState.OOM)
+        return failed and last.gpus < self._builder.gpus(progress.planned)
+
+    def _try_alone(
+        self, progress: TrialProgress, verdict: Verdict, attempts: int, reason: str
+    ) -> None:
+        """Give a trial a job of its own, because the cause of its end may not be its own.
 
         Its attempts so far do not count against its limits.
         """
         trial = progress.planned.trial
         log.warning(
-            "%s: its job of %d trials ended (%s: %s); the trial is started again by itself",
-            trial, progress.together, verdict.state, verdict.explanation,
+            "%s: it ended %s (%s: %s); it is started again by itself",
+            trial, reason, verdict.state, verdict.explanation,
         )  # fmt: skip
         self._journal.append(
             "lost",
             trials=[trial],
-            reason=IN_SHARED_JOB,
+            reason=reason,
             why=verdict.explanation,
             earlier={trial: attempts},
         )
@@ -682,8 +731,9 @@ class Evaluation:
                 f"{self._settings.max_preemptions})"
             )
         elif verdict.state is TrialState.INFRA_FAILED:
+            failed = sum(attempt.state != HANDED_OVER for attempt in attempts)
             text += (
-                f" (attempt {max(len(attempts), progress.submissions)}; the profile's "
+                f" (attempt {max(failed, progress.submissions)}; the profile's "
                 f"max_attempts is {self._settings.max_attempts})"
             )
         directory = self._run.trial(progress.planned.trial)
@@ -769,14 +819,16 @@ class Evaluation:
         lists: Sequence[Sequence[TrialProgress]],
         worker: str,
         gpus: int = 0,
+        upto: Mapping[str, int] | None = None,
     ) -> JobRequest:
-        """Return the job of a list of trials, one of the ``lists`` that are started together."""
+        """Return the job of a list of trials, one of the ``lists`` of a batch."""
         return self._builder.request(
             [t.planned for t in members],
             self._beside(members, lists),
             [t.earlier_attempts for t in members],
             worker,
             gpus,
+            upto,
         )
 
     def _beside(
@@ -811,7 +863,7 @@ class Evaluation:
 
 
 def _name(members: Sequence[TrialProgress]) -> str:
-    """Return the name under which a list of trials is submitted: that of its first trial."""
+    """Return the name of a list of trials: that of its first trial."""
     return members[0].planned.trial
 
 
@@ -839,6 +891,14 @@ def _where(verdict: Verdict, status: JobStatus, last: Attempt | None) -> dict[st
     if verdict.state is not TrialState.INFRA_FAILED or not node:
         return {}
     return {"node": node, "node_fault": verdict.exclude_node}
+
+
+def _is_drawn(progress: TrialProgress, last: Attempt | None, directory: Path) -> bool:
+    """Return whether a trial's job was for some stages only, and has drawn them."""
+    if progress.upto is None:
+        return False
+    recorded = last is not None and last.state == HANDED_OVER
+    return recorded or read_part(directory, patient=True).stages >= progress.upto
 
 
 def _times_preempted(progress: TrialProgress, attempts: Sequence[Attempt]) -> int:

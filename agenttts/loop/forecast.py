@@ -162,7 +162,7 @@ class _Case:
                 self.basis.tokens,
                 phase.examples,
                 stored=stored,
-                least_gpus=self.basis.gpus(allocation),
+                gpus=self.basis.gpus,
             )
             for position, allocation in enumerate(phase.allocations)
         ]
@@ -228,7 +228,9 @@ class _WorkerSearch:
         stays = self._case.basis.profile.stays_for > 0
         for number in range(len(phases)):
             more = number + 1 < len(phases)
-            policy = Policy(more=more and stays, pause_seconds=self._case.pause_seconds)
+            policy = Policy(
+                more=more and stays, pause_seconds=self._case.pause_seconds, hand_over=True
+            )
             due = self._case.works(phases, number)
             for _ in range(2 * len(due) + 1):
                 due = self._evaluate(due, policy) if due else []
@@ -245,7 +247,7 @@ class _WorkerSearch:
         return self._bill.wall_seconds
 
     def _evaluate(self, due: Sequence[TrialWork], policy: Policy) -> list[TrialWork]:
-        """Evaluate trials as the rule assigns them; return those that wait."""
+        """Evaluate trials by the rule; return those that wait or are handed over."""
         case, now = self._case, self._now
         free = max(0, case.basis.profile.max_running - len(self._workers))
         found = assign(
@@ -270,8 +272,11 @@ class _WorkerSearch:
         took = max(found.makespan, own.wall_seconds)
         self._bill += Bill(0.0, took, starts) + replace(own, wall_seconds=0.0)
         waiting = [work for work in due if work.trial in found.waiting]
-        self._end_idle(policy, every=bool(waiting))
-        return waiting
+        upto = {t: n for part in (*found.lists, *found.new) for t, n in part.upto.items()}
+        handed_over = [work.after(upto[work.trial]) for work in due if work.trial in upto]
+        if waiting or not handed_over:
+            self._end_idle(policy, every=bool(waiting))
+        return waiting + handed_over
 
     def _end_idle(self, policy: Policy, *, every: bool) -> None:
         """End the workers that cost more than they save.

@@ -15,12 +15,13 @@ from agenttts.loop.list_cost import ModelCost, TrialWork, work_seconds
 
 @dataclass(frozen=True)
 class Place:
-    """A worker that runs, or a class of workers that may be started, as `parts_now` sees it.
+    """A worker that runs, or a class of workers that may be started.
 
     Args:
         gpus: Its GPUs.
         engines: The models whose engines it has.
         live: Whether it runs already.
+        startable: Of a class: how many workers may be started now, of all classes together.
         queue_seconds: Expected wait in the queue, of a class.
         start_seconds: Seconds from its job's start to its first engine start, of a class.
     """
@@ -28,6 +29,7 @@ class Place:
     gpus: int
     engines: frozenset[str] = frozenset()
     live: bool = True
+    startable: int = 0
     queue_seconds: float = 0.0
     start_seconds: float = 0.0
 
@@ -39,37 +41,37 @@ def parts_now(
     *,
     more: bool,
 ) -> dict[str, int]:
-    """Return, by trial, how many leading stages to draw now; other trials are evaluated whole.
+    """Return, by trial, how many leading stages to draw now; others stay whole.
 
     Leading stages of small models go to a smaller worker first if no worker that holds the trial's
     largest model runs yet: its start can wait. Stages of small models behind the last one of the
     largest model go to a smaller worker if they take more GPU-seconds there than starting the
-    largest model's engine again. A second of waiting in the queue counts as one of the larger
-    worker.
+    largest model's engine again, and if both workers may run side by side. A second of waiting in
+    the queue counts as one of the larger worker.
 
     Args:
         trials: The trials that have no worker; none of them has to run alone.
-        places: The workers, and the classes of which more may be started.
+        places: The workers, and the classes of those that may be started now or later.
         costs: The models' costs.
         more: Whether another iteration is expected.
     """
     leading: dict[tuple[int, int], list[tuple[TrialWork, int]]] = {}
     trailing: dict[tuple[int, int], list[tuple[TrialWork, int]]] = {}
     for trial in trials:
-        gpus = [0 if stage.empty else costs[stage.model].gpus for stage in trial.stages]
+        gpus = [stage.gpus(costs) for stage in trial.stages]
         most = max(gpus, default=0)
         if not most:
             continue
         first = gpus.index(most)
         last = len(gpus) - gpus[::-1].index(most)
-        if max(gpus[:first], default=0):
+        if max(gpus[:first], default=0) and not all(s.empty for s in trial.stages[:first]):
             leading.setdefault((most, max(gpus[:first])), []).append((trial, first))
-        elif max(gpus[last:], default=0):
+        elif max(gpus[last:], default=0) and not all(s.empty for s in trial.stages[last:]):
             trailing.setdefault((most, max(gpus[last:])), []).append((trial, last))
     found: dict[str, int] = {}
     for (most, less), members in leading.items():
-        parts = [TrialWork(t.trial, t.stages[:upto]) for t, upto in members]
-        large = [place for place in places if place.gpus >= most]
+        parts = [t.upto(upto) for t, upto in members]
+        large = _large(places, most)
         if any(place.live for place in large) or not large:
             continue
         waiting = min(place.queue_seconds for place in large)
@@ -78,8 +80,9 @@ def parts_now(
             found |= {trial.trial: upto for trial, upto in members}
     for (most, less), members in trailing.items():
         parts = [TrialWork(t.trial, t.stages[upto:]) for t, upto in members]
-        small = _smaller(places, less, most)
-        if not small:
+        small, large = _smaller(places, less, most), _large(places, most)
+        to_start = sum(not any(place.live for place in group) for group in (small, large))
+        if not small or to_start > max((place.startable for place in places), default=0):
             continue
         saved = (most - less) * work_seconds(parts, costs)
         spent = less * _starts(parts, costs, places, less)
@@ -97,8 +100,12 @@ def parts_now(
     return found
 
 
+def _large(places: Sequence[Place], most: int) -> list[Place]:
+    return [place for place in places if place.gpus >= most]
+
+
 def _smaller(places: Sequence[Place], less: int, most: int) -> list[Place]:
-    return [place for place in places if less <= place.gpus < most]
+    return [p for p in places if less <= p.gpus < most and (p.live or p.startable)]
 
 
 def _starts(
@@ -107,7 +114,7 @@ def _starts(
     places: Sequence[Place],
     gpus: int,
 ) -> float:
-    """Return the seconds of starting the parts' engines that no worker of this size has."""
+    """Return the start seconds of the parts' engines that no such worker has."""
     have: Collection[str] = {m for place in places if place.gpus == gpus for m in place.engines}
     needed = {model for part in parts for model in part.signature if model}
     return sum(costs[model].start_seconds for model in sorted(needed - set(have)))

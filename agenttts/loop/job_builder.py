@@ -31,7 +31,7 @@ from agenttts.space import Choice
 from agenttts.spec.paths import named_places, places_of_options
 from agenttts.tables.schema import AFTER_SEARCH
 from agenttts.tasks.user_tasks import frozen_name
-from agenttts.trial.command import MODULE, TrialCommand
+from agenttts.trial.command import MODULE, DueTrial, TrialCommand
 from agenttts.trial.result import read_result
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
@@ -136,6 +136,7 @@ class JobBuilder:
         earlier_attempts: Sequence[int],
         worker: str,
         gpus: int = 0,
+        upto: Mapping[str, int] | None = None,
     ) -> JobRequest:
         """Return the job of a list of trials, and write the specs that it reads.
 
@@ -147,16 +148,21 @@ class JobBuilder:
             earlier_attempts: How many attempts of each trial do not count against its limits.
             worker: The name of the job's own directory, if it needs one.
             gpus: GPUs of the job; 0: those that its trials need.
+            upto: How many leading stages to draw, by trial, of those that are not evaluated whole.
         """
-        members = self.members(trials, jobs, earlier_attempts)
-        specs = tuple(member.directory / SPEC_FILE for member in members)
+        specs = self.write_specs(trials, jobs)
+        members = tuple(
+            JobTrial(spec.parent, earlier, (upto or {}).get(planned.trial))
+            for planned, spec, earlier in zip(trials, specs, earlier_attempts, strict=True)
+        )
         gpus = gpus or max(self.gpus(planned) for planned in trials)
         models = self._models_of(trials)
         if self.stays:  # for the trials of its resource class that it may be given later
             models = {name: model for name, model in self._models.items() if model.gpus <= gpus}
         shared = self.stays or len(trials) > 1
         directory = self._worker_directory(worker) if shared else specs[0].parent
-        command = TrialCommand(specs, directory if shared else None, self.stays)
+        due = tuple(DueTrial(spec, m.upto) for spec, m in zip(specs, members, strict=True))
+        command = TrialCommand(due, directory if shared else None, self.stays)
         return JobRequest(
             trial=trials[0].trial,
             directory=directory,
@@ -180,18 +186,11 @@ class JobBuilder:
         iteration = trials[0].iteration
         return f"agenttts run={self._run.name} iteration={iteration} {_described(trials)}"
 
-    def members(
-        self,
-        trials: Sequence[PlannedTrial],
-        jobs: Sequence[Sequence[PlannedTrial]],
-        earlier_attempts: Sequence[int],
-    ) -> tuple[JobTrial, ...]:
-        """Return a list of trials as a job takes it, and write their specs; see `request`."""
-        specs = [self._write_spec(planned, jobs) for planned in trials]
-        return tuple(
-            JobTrial(spec.parent, earlier)
-            for spec, earlier in zip(specs, earlier_attempts, strict=True)
-        )
+    def write_specs(
+        self, trials: Sequence[PlannedTrial], jobs: Sequence[Sequence[PlannedTrial]]
+    ) -> tuple[Path, ...]:
+        """Write the specs of a list of trials where a job reads them; see `request`."""
+        return tuple(self._write_spec(planned, jobs) for planned in trials)
 
     def _models_of(self, trials: Sequence[PlannedTrial]) -> dict[str, ModelConfig]:
         names = [choice.model for planned in trials for choice in planned.allocation.choices]

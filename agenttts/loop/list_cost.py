@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Signature = tuple[str | None, ...]
 """The model of each stage of a trial; None for a stage whose samples are all stored."""
@@ -61,6 +61,7 @@ class StageWork:
         own_prompt_tokens: Prompt tokens of calls that no other trial shares, such as the calls that
             fuse samples.
         own_decode_tokens: Tokens that these calls generate.
+        least_gpus: The fewest GPUs of a worker that may evaluate it, even if nothing is missing.
     """
 
     model: str
@@ -69,11 +70,16 @@ class StageWork:
     decode_tokens: float
     own_prompt_tokens: float = 0.0
     own_decode_tokens: float = 0.0
+    least_gpus: int = 0
 
     @property
     def empty(self) -> bool:
         """Whether nothing is missing, so that the stage needs no engine."""
         return not (self.decode_tokens or self.own_decode_tokens or self.own_prompt_tokens)
+
+    def gpus(self, costs: Mapping[str, ModelCost]) -> int:
+        """Return the GPUs of a worker that it needs."""
+        return max(self.least_gpus, 0 if self.empty else costs[self.model].gpus)
 
 
 @dataclass(frozen=True)
@@ -85,13 +91,11 @@ class TrialWork:
         stages: Its stages, in order.
         alone: Whether it must have a worker's list for itself, as after the unexplained death of a
             worker that had several trials.
-        least_gpus: The fewest GPUs of a worker that may take it.
     """
 
     trial: str
     stages: tuple[StageWork, ...]
     alone: bool = False
-    least_gpus: int = 0
 
     @property
     def signature(self) -> Signature:
@@ -99,9 +103,17 @@ class TrialWork:
         return tuple(None if stage.empty else stage.model for stage in self.stages)
 
     def gpus(self, costs: Mapping[str, ModelCost]) -> int:
-        """Return the GPUs that its worker needs: those of its samples' largest model."""
-        needed = (costs[model].gpus for model in self.signature if model)
-        return max([self.least_gpus, *needed])
+        """Return the GPUs of a worker that it needs: the most that a stage needs."""
+        return max((stage.gpus(costs) for stage in self.stages), default=0)
+
+    def upto(self, stages: int | None) -> TrialWork:
+        """Return its leading stages, so many of them; None: all."""
+        return replace(self, stages=self.stages[:stages])
+
+    def after(self, stages: int) -> TrialWork:
+        """Return what is left when its leading stages are drawn, so many of them."""
+        drawn = [StageWork(s.model, s.group, 0.0, 0.0) for s in self.stages[:stages]]
+        return replace(self, stages=(*drawn, *self.stages[stages:]))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -32,12 +32,14 @@ class PlannedList:
         gpus: GPUs of the job.
         worker: The worker that gets them; None: a job is started for them.
         seconds: How long they are expected to take; 0 if that is not known.
+        upto: How many leading stages to draw, by trial, of trials that another job goes on with.
     """
 
     trials: tuple[TrialProgress, ...]
     gpus: int
     worker: LiveWorker | None = None
     seconds: float = 0.0
+    upto: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,9 @@ class EvenLists(ListPlanner):
 class CostLists(ListPlanner):
     """Lists by the estimated costs of engine starts, samples and time.
 
+    Where the models of a run need different numbers of GPUs, a list may have only the leading
+    stages of a trial (`agenttts.loop.hand_over`).
+
     Args:
         costs: The costs of the run.
         gpus: Returns the GPUs that a trial needs.
@@ -157,7 +162,7 @@ class CostLists(ListPlanner):
     gpus: Callable[[PlannedTrial], int]
     workers: Workers
     one_at_a_time: ClassVar[bool] = True
-    _policy: Policy = field(default_factory=Policy)
+    _policy: Policy = field(default_factory=lambda: Policy(hand_over=True))
 
     def plan(self, due: Sequence[TrialProgress], now: Moment) -> ListPlan:
         by_name = {trial.planned.trial: trial for trial in due}
@@ -178,10 +183,10 @@ class CostLists(ListPlanner):
                 worker = workers[part.worker]
                 # The others wait until that worker is idle, or until something better is found.
                 if worker.state == "idle":
-                    given.append(PlannedList(trials, part.gpus, worker, part.seconds))
+                    given.append(PlannedList(trials, part.gpus, worker, part.seconds, part.upto))
             for part in found.new:
                 trials = tuple(by_name[name] for name in part.trials)
-                new.append(PlannedList(trials, part.gpus, None, part.seconds))
+                new.append(PlannedList(trials, part.gpus, None, part.seconds, part.upto))
             for name, reason in found.unfit.items():
                 log.info("%s gets a job of its own: %s", name, reason)
                 if now.free > len(new):
@@ -210,7 +215,7 @@ class CostLists(ListPlanner):
         unused = [name for name in idle if name not in listed]
         if unused:
             return given, {unused[0]}
-        most = max(self.gpus(trial.planned) for trial in waiting)
+        most = max(self._gpus_left(trial) for trial in waiting)
         for part in given:
             if part.worker is not None and part.worker.progress.gpus < most:
                 return [p for p in given if p is not part], {part.worker.progress.name}
@@ -236,6 +241,13 @@ class CostLists(ListPlanner):
             )
         )
 
+    def _gpus_left(self, trial: TrialProgress) -> int:
+        """Return the GPUs that a trial needs, without those of stages that are drawn."""
+        if trial.alone:
+            return self.gpus(trial.planned)
+        left = trial.planned.allocation.choices[trial.drawn :]
+        return max((self.costs.basis.gpus[choice.model] for choice in left), default=0)
+
     def _own_job(self, trial: TrialProgress) -> PlannedList:
         return PlannedList((trial,), self.gpus(trial.planned))
 
@@ -244,7 +256,7 @@ class CostLists(ListPlanner):
     ) -> Assignment:
         described = [self._described(worker) for worker in workers]
         return assign(
-            self.costs.works([trial.planned for trial in trials], now.trials, self.gpus),
+            self.costs.works(trials, now.trials),
             described,
             self.costs.classes(max(0, free), self.workers.waits),
             self.costs.models(),

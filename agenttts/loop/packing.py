@@ -139,16 +139,17 @@ class Packing:
             if w.reserved_for is None and w.models is None
         ]
         places += [
-            Place(c.gpus, live=False, queue_seconds=c.queue_seconds, start_seconds=c.start_seconds)
+            Place(
+                c.gpus,
+                live=False,
+                startable=min(c.most, self._most_new()),
+                queue_seconds=c.queue_seconds,
+                start_seconds=c.start_seconds,
+            )
             for c in self._classes
-            if c.most and c.models is None
+            if c.models is None
         ]
-        return parts_now(
-            trials,
-            places,
-            self._costs,
-            more=self._policy.more,
-        )
+        return parts_now(trials, places, self._costs, more=self._policy.more)
 
     # Which trials a worker can take
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from agenttts.dispatch.base import Scheduler
@@ -22,6 +22,7 @@ from agenttts.loop.list_cost import ModelCost, TrialWork
 from agenttts.loop.worker_lists import ResourceClass
 from agenttts.run.directory import Run
 from agenttts.run.journal import PlannedTrial, TrialProgress
+from agenttts.space import Allocation
 from agenttts.tables.schema import TrialState
 from agenttts.trial.usage import JobUsage, read_usages
 
@@ -80,37 +81,39 @@ class RunCosts:
 
     def works(
         self,
-        due: Iterable[PlannedTrial],
+        due: Iterable[TrialProgress],
         trials: Iterable[TrialProgress],
-        gpus: Callable[[PlannedTrial], int],
     ) -> list[TrialWork]:
         """Return what trials have to draw.
 
         Args:
             due: The trials.
-            trials: The trials of the run. Samples of completed ones are stored.
-            gpus: Returns the fewest GPUs that the job of a trial may have.
+            trials: The trials of the run. Samples of completed ones, and of the leading stages that
+                were drawn of others, are stored.
         """
         for trial in trials:
             name = trial.planned.trial
-            if trial.row is None or name in self._counted:
+            if name in self._counted:
                 continue
-            self._counted.add(name)
-            if trial.row.get("state") == TrialState.COMPLETED:
+            if trial.row is not None:
+                self._counted.add(name)
+            completed = (trial.row or {}).get("state") == TrialState.COMPLETED
+            choices = trial.planned.allocation.choices[: None if completed else trial.drawn]
+            if choices:
                 stored = self._stored.setdefault(self._examples_of(trial.planned), {})
-                for group, samples in stored_samples([trial.planned.allocation]).items():
+                for group, samples in stored_samples([Allocation(choices)]).items():
                     stored[group] = max(stored.get(group, 0), samples)
         return [
             trial_work(
-                planned.trial,
-                planned.allocation,
+                trial.planned.trial,
+                trial.planned.allocation,
                 self.basis.tokens,
                 self._number_of(examples),
                 stored=self._stored.get(examples),
-                least_gpus=gpus(planned),
-            )
-            for planned in due
-            for examples in [self._examples_of(planned)]
+                gpus=self.basis.gpus,
+            ).after(trial.drawn)
+            for trial in due
+            for examples in [self._examples_of(trial.planned)]
         ]
 
     def classes(self, most: int, waits: Iterable[float]) -> list[ResourceClass]:

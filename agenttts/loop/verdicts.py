@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from agenttts.dispatch.attempts import ATTEMPTS, Attempt
+from agenttts.dispatch.attempts import ATTEMPTS, HANDED_OVER, Attempt
 from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.blame import AttemptEnd, Verdict, blame
 from agenttts.dispatch.node.trial_log import log_of, read_end
@@ -60,8 +60,11 @@ def last_word(last: Attempt | None, status: JobStatus) -> Attempt | None:
 
     If the job ended an attempt itself, at its time limit or for a preemption, another start of the
     same job was to follow. If the queue reports another end, the record of the following start is
-    missing or not yet visible, and the result is None.
+    missing or not yet visible, and the result is None. An attempt that drew the leading stages of
+    its trial says nothing of what was to follow.
     """
+    if last is not None and last.state == HANDED_OVER:
+        return None
     requeued = last is not None and last.stopped in ("time limit", "preemption")
     if status.never_started or (requeued and status.state in ("COMPLETED", "CANCELLED")):
         return None
@@ -80,7 +83,7 @@ def ends_its_job(record: Attempt | None) -> bool:
         record is not None
         and record.finished is not None
         and record.stopped not in ("time limit", "preemption", "signal")
-        and record.state not in (None, TrialState.CANCELLED, TrialState.PREEMPTED)
+        and record.state not in (None, HANDED_OVER, TrialState.CANCELLED, TrialState.PREEMPTED)
     )
 
 

@@ -83,8 +83,7 @@ class Policy:
         queue_share: GPU-seconds that a GPU may idle to avoid one second of a new worker's wait in
             the queue.
         most_new: The most new workers of all classes together; None: as the classes say.
-        hand_over: Whether trials may be evaluated in parts (`agenttts.loop.hand_over`). A worker
-            must then be able to draw only the leading stages of a trial.
+        hand_over: Whether trials may be evaluated in parts (`agenttts.loop.hand_over`).
     """
 
     slack: float = 2.5

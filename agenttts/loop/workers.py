@@ -269,6 +269,7 @@ class Workers:
         worker: WorkerProgress,
         trials: Sequence[TrialProgress],
         seconds: float = 0.0,
+        upto: Mapping[str, int] | None = None,
     ) -> None:
         """Give a worker a list; the event is on disk before the list.
 
@@ -276,11 +277,16 @@ class Workers:
             worker: The worker.
             trials: The trials, whose specs are written.
             seconds: How long they are expected to take; 0 if that is not known.
+            upto: How many leading stages to draw, by trial, of those that are not evaluated whole.
         """
         names = [t.planned.trial for t in trials]
         attempts = {name: len(read_attempts(self.run.trial(name))) for name in names}
         self.journal.append(
-            "assigned", worker=worker.name, attempts=attempts, seconds=round(seconds, 1)
+            "assigned",
+            worker=worker.name,
+            attempts=attempts,
+            seconds=round(seconds, 1),
+            upto=dict(upto or {}),
         )
         self._write_list(worker)
         sight = self._sight(worker)
@@ -295,8 +301,10 @@ class Workers:
 
     def _write_list(self, worker: WorkerProgress) -> None:
         members = [self.journal.state.trials[trial] for trial in worker.trials]
-        trials = [JobTrial(self.run.trial(t.planned.trial), t.earlier_attempts) for t in members]
-        self._mailbox(worker).give(worker.lists, GivenList(tuple(trials), worker.seconds))
+        trials = tuple(
+            JobTrial(self.run.trial(t.planned.trial), t.earlier_attempts, t.upto) for t in members
+        )
+        self._mailbox(worker).give(worker.lists, GivenList(trials, worker.seconds))
 
     def retire(self, names: Collection[str]) -> None:
         """End workers when they have nothing to do."""
@@ -347,5 +355,5 @@ def _left(expected: float | None, took: float) -> float:
 
 
 def _seconds_since(moment: str) -> float:
-    """Return the seconds since a moment (ISO 8601); 0 if another host's clock is ahead."""
+    """Return the seconds since a moment (ISO 8601), at least 0."""
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())

@@ -103,7 +103,8 @@ class CostReader:
                 continue
             totals = examples.group_by("model").agg(pl.col("decode_tokens").sum())
             models = [choice.model for choice in row.allocation.choices]
-            found.append(TrialTokens(attempts[-1].gpus, models, dict(totals.iter_rows())))
+            gpus = max(attempt.gpus for attempt in attempts)
+            found.append(TrialTokens(gpus, models, dict(totals.iter_rows())))
         return found
 
 

@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 NEVER_SUBMITTED = "never submitted"
 NOT_TAKEN = "its worker ended before it took the list"
 IN_SHARED_JOB = "in a job of several trials"
+IN_SMALLER_JOB = "in a job with fewer GPUs than its largest model needs"
 PREEMPTED = "PREEMPTED"
 TIMEOUT = "TIMEOUT"
 # Reasons for which a job is lost without a failure.
-_NO_FAILURE = (NEVER_SUBMITTED, NOT_TAKEN, PREEMPTED, TIMEOUT, IN_SHARED_JOB)
+_NO_FAILURE = (NEVER_SUBMITTED, NOT_TAKEN, PREEMPTED, TIMEOUT, IN_SHARED_JOB, IN_SMALLER_JOB)
 
 
 class DamagedJournal(UserError):
@@ -73,6 +74,8 @@ class TrialProgress:
         earlier_attempts: Number of attempts that do not count against any limit. These are the
             attempts before the user asked to try the trial again, and those in jobs of several
             trials before it had to run alone.
+        upto: How many leading stages its job draws; None: the job evaluates the trial.
+        drawn: Number of its leading stages that earlier jobs have drawn.
     """
 
     planned: PlannedTrial
@@ -87,6 +90,12 @@ class TrialProgress:
     preemptions: int = 0
     lost_at: str | None = None
     earlier_attempts: int = 0
+    upto: int | None = None
+    drawn: int = 0
+
+    def anew(self, earlier_attempts: int) -> TrialProgress:
+        """Return the progress of the trial when it is started again; what was drawn stays."""
+        return TrialProgress(self.planned, earlier_attempts=earlier_attempts, drawn=self.drawn)
 
 
 def worker_name(batch: str, position: int) -> str:
@@ -199,9 +208,7 @@ class RunState:
         for trial, progress in self.trials.items():
             cut_off = progress.row is not None and progress.row.get("state") == "CANCELLED"
             if cut_off and progress.planned.iteration >= self.told and trial not in known:
-                self.trials[trial] = TrialProgress(
-                    progress.planned, earlier_attempts=progress.earlier_attempts
-                )
+                self.trials[trial] = progress.anew(progress.earlier_attempts)
 
     def conclude(self, guidelines: list[str], recommended: list[dict[str, Any]] | None) -> None:
         """Record what the searcher concludes from the results that it has been told."""
@@ -247,6 +254,8 @@ class _Submitting:
     """Whether the jobs stay for further lists."""
     gpus: int = 0
     time: AwareDatetime | None = None
+    upto: dict[str, int] = field(default_factory=dict)
+    """How many leading stages to draw of the trials that are not evaluated whole."""
 
     def into(self, state: RunState) -> None:
         lists = [[trial] for trial in self.trials] if self.lists is None else self.lists
@@ -255,7 +264,7 @@ class _Submitting:
             for trial in trials:
                 progress = state.trials[trial]
                 progress.batch, progress.position = self.batch, position
-                progress.together = len(trials)
+                progress.together, progress.upto = len(trials), self.upto.get(trial)
                 progress.submissions += 1
                 progress.job_id = progress.lost_at = progress.assigned = None
             if self.stays:
@@ -286,6 +295,8 @@ class _Assigned:
     """The trials of the list in order, and how many attempts each has had."""
     seconds: float = 0.0
     """How long the list is expected to take; 0 if that is not known."""
+    upto: dict[str, int] = field(default_factory=dict)
+    """As of `_Submitting`."""
 
     def into(self, state: RunState) -> None:
         worker = state.workers[self.worker]
@@ -295,8 +306,23 @@ class _Assigned:
             progress = state.trials[trial]
             progress.batch, progress.job_id = worker.batch, worker.job_id
             progress.together, progress.assigned = len(self.attempts), attempts
+            progress.upto = self.upto.get(trial)
             progress.submissions += 1
             progress.lost_at = None
+
+
+@dataclass(frozen=True)
+class _HandedOver:
+    trials: dict[str, int]
+    """Trials that another job goes on with, and how many leading stages are drawn of each."""
+
+    def into(self, state: RunState) -> None:
+        for trial, drawn in self.trials.items():
+            progress = state.trials[trial]
+            # Its job does not count against its attempts.
+            progress.submissions -= progress.batch is not None
+            progress.batch = progress.job_id = progress.upto = None
+            progress.drawn = drawn
 
 
 @dataclass(frozen=True)
@@ -409,9 +435,7 @@ class _Retried:
 
     def into(self, state: RunState) -> None:
         for trial, attempts in self.earlier.items():
-            state.trials[trial] = TrialProgress(
-                state.trials[trial].planned, earlier_attempts=attempts
-            )
+            state.trials[trial] = state.trials[trial].anew(attempts)
         state.finished = None
 
 
@@ -440,6 +464,7 @@ _EVENTS: Mapping[str, type[_Event]] = {
     "submitting": _Submitting,
     "submitted": _Submitted,
     "assigned": _Assigned,
+    "handed_over": _HandedOver,
     "workers_ended": _WorkersEnded,
     "lost": _Lost,
     "avoiding": _Avoiding,

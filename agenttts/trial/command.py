@@ -22,17 +22,39 @@ class AskedQuestion:
 
 
 @dataclass(frozen=True)
+class DueTrial:
+    """A trial to evaluate; its text is the path, and ``:N`` if N stages are due.
+
+    Args:
+        spec: The trial's spec file, ``*.json``.
+        upto: How many of its leading stages to draw; None: the trial is evaluated to its end.
+    """
+
+    spec: Path
+    upto: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.spec) if self.upto is None else f"{self.spec}:{self.upto}"
+
+    @classmethod
+    def of(cls, text: str) -> DueTrial:
+        """Return the trial of a text."""
+        path, _, upto = text.rpartition(":")
+        return cls(Path(path), int(upto)) if path and upto.isdecimal() else cls(Path(text))
+
+
+@dataclass(frozen=True)
 class TrialCommand:
     """The trials to evaluate side by side.
 
     Args:
-        specs: The trials' spec files.
+        trials: The trials.
         notes: The directory that gets notes of the current phase; None: the first trial's.
         stays: Whether the program stays for further trials and for questions, which standard input
             names.
     """
 
-    specs: tuple[Path, ...]
+    trials: tuple[DueTrial, ...]
     notes: Path | None = None
     stays: bool = False
 
@@ -40,12 +62,12 @@ class TrialCommand:
         """Return the arguments of the program."""
         notes = () if self.notes is None else ("--notes", str(self.notes))
         stays = ("--stay",) if self.stays else ()
-        return (*notes, *stays, *map(str, self.specs))
+        return (*notes, *stays, *map(str, self.trials))
 
     @staticmethod
-    def line(specs: Sequence[Path]) -> bytes:
+    def line(trials: Sequence[DueTrial]) -> bytes:
         """Return the line of standard input that names further trials."""
-        return json.dumps([str(spec) for spec in specs]).encode() + b"\n"
+        return json.dumps([str(trial) for trial in trials]).encode() + b"\n"
 
     @staticmethod
     def question_line(question: AskedQuestion) -> bytes:
@@ -53,12 +75,12 @@ class TrialCommand:
         return json.dumps({"question": str(question.file)}).encode() + b"\n"
 
     @staticmethod
-    def read_line(line: bytes) -> tuple[Path, ...] | AskedQuestion:
+    def read_line(line: bytes) -> tuple[DueTrial, ...] | AskedQuestion:
         """Inverse of `line` and `question_line`."""
         document = json.loads(line)
         if isinstance(document, dict):
             return AskedQuestion(Path(document["question"]))
-        return tuple(Path(spec) for spec in document)
+        return tuple(map(DueTrial.of, document))
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> TrialCommand:
@@ -66,6 +88,6 @@ class TrialCommand:
         parser = argparse.ArgumentParser("python -m agenttts.trial")
         parser.add_argument("--notes", type=Path)
         parser.add_argument("--stay", action="store_true")
-        parser.add_argument("specs", type=Path, nargs="+")
+        parser.add_argument("trials", metavar="SPEC[:STAGES]", type=DueTrial.of, nargs="+")
         found = parser.parse_args(arguments)
-        return cls(tuple(found.specs), found.notes, found.stay)
+        return cls(tuple(found.trials), found.notes, found.stay)

@@ -3,7 +3,8 @@
 The trials of a list advance side by side, stage by stage. In a stage they are grouped by model, and
 the samples that a group needs are drawn together: each sample once, in as few engine calls as
 possible. So each model is loaded once per stage at most, however many trials there are. The result
-of a trial is stored when its last stage is done.
+of a trial is stored when its last stage is done. If only its leading stages are due, its part is
+recorded when these are drawn (`agenttts.trial.part`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from agenttts.errors import AgentTTSError
 from agenttts.inference.base import Engine, EngineError, ModelConfig
 from agenttts.inference.sampler import Drawn, Sampler
 from agenttts.inference.store import SampleStore, trial_writer
-from agenttts.trial.command import AskedQuestion, TrialCommand
+from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
 from agenttts.trial.evaluate import Evaluation, StageDraw, evaluate
+from agenttts.trial.part import NOTHING_DRAWN, Part, read_part, write_part
 from agenttts.trial.phase import PhaseNotes, noted
 from agenttts.trial.questions import answer_question
 from agenttts.trial.result import Fault, TrialOutput, read_result, write_fault, write_result
@@ -40,7 +42,7 @@ class TrialRunner:
         notes: The directory that gets notes of the current phase and of what was used.
         out: Gets one line with the score of each trial.
         err: Gets the errors.
-        ended: Called with a trial's directory when its result or its fault is stored.
+        ended: Called with a trial's directory when its result, its part or its fault is stored.
         stays: Whether there may be more than one list.
     """
 
@@ -64,8 +66,8 @@ class TrialRunner:
         self._stays = stays
         self._sampler: Sampler | None = None
 
-    def run(self, paths: Sequence[Path]) -> int:
-        """Evaluate the trials of spec files; those that are complete are left out.
+    def run(self, due: Sequence[DueTrial]) -> int:
+        """Evaluate trials; those that are complete are left out.
 
         The samples drawn so far are stored, at the latest by `close`, however the trials end. They
         are stored also when the engine factory or an engine raises something that is not an
@@ -75,13 +77,13 @@ class TrialRunner:
         each of them is tried by itself.
 
         Args:
-            paths: The trials' spec files; a file's directory gets the result or the fault file.
+            due: The trials; a spec file's directory gets the result, the part or the fault file.
 
         Returns:
-            0 if every result is stored, 1 if a trial failed (its ``fault.json`` says why).
+            0 if every result or part is stored, 1 if a trial failed (its ``fault.json`` says why).
         """
         self._usage.work_begins()
-        trials = [_RunningTrial(path, self._out, self._err, self._ended) for path in paths]
+        trials = [_RunningTrial(t.spec, t.upto, self._out, self._err, self._ended) for t in due]
         for trial in trials:
             trial.start()
         specs = [trial.spec for trial in trials if trial.spec is not None]
@@ -132,7 +134,7 @@ def run_trials(
     *,
     out: TextIO,
     err: TextIO,
-    more: Iterable[Sequence[Path] | AskedQuestion] = (),
+    more: Iterable[Sequence[DueTrial] | AskedQuestion] = (),
     before_closing: Callable[[], None] = lambda: None,
     ended: Callable[[Path], None] = lambda directory: None,
 ) -> int:
@@ -143,25 +145,24 @@ def run_trials(
         engine_factory: As of `TrialRunner`.
         out: As of `TrialRunner`.
         err: As of `TrialRunner`.
-        more: The further lists, each as the spec files of its trials, and questions. It may wait
-            for them.
+        more: The further lists of trials, and questions. It may wait for them.
         before_closing: Called once the trials are over, before their samples are stored and their
             engines are closed.
         ended: As of `TrialRunner`.
 
     Returns:
-        0 if every result is stored, 1 if a trial failed.
+        0 if every result or part is stored, 1 if a trial failed.
     """
     runner = TrialRunner(
         engine_factory,
-        notes=trials.notes or trials.specs[0].parent,
+        notes=trials.notes or trials.trials[0].spec.parent,
         out=out,
         err=err,
         ended=ended,
         stays=trials.stays,
     )
     try:
-        codes = [runner.run(trials.specs)]
+        codes = [runner.run(trials.trials)]
         for work in more:
             if isinstance(work, AskedQuestion):
                 runner.answer(work)
@@ -217,6 +218,7 @@ def _draw(
 ) -> list[Drawn | Fault]:
     """Draw what trials need; a trial for which that is not possible gets a fault."""
     try:
+        sampler.await_stored([d.request for t, d in group if d.stage < t.earlier.stages])
         drawn = sampler.draw_each([draw.request for _, draw in group])
     except AgentTTSError as error:  # e.g. a package that the engine needs is missing
         return [Fault("FAILED", str(error), "input")] * len(group)
@@ -265,12 +267,15 @@ class _RunningTrial:
     """A trial between two draws."""
 
     path: Path
+    upto: int | None
     out: TextIO
     err: TextIO
     ended: Callable[[Path], None]
     spec: TrialSpec | None = None
     waits_for: StageDraw | None = None
     failed: bool = False
+    earlier: Part = NOTHING_DRAWN
+    _computed: list[list[int]] = field(default_factory=list)
     _evaluation: Evaluation | None = None
     _starts: int = 0
     _seconds: dict[str, float] = field(default_factory=lambda: {"load": 0.0, "generate": 0.0})
@@ -281,10 +286,11 @@ class _RunningTrial:
         return dict(self.spec.models) if self.spec is not None else {}
 
     def models_from_here(self) -> list[str]:
-        """Return the names of the models of the current stage and of those after it."""
+        """Return the names of the models of the current stage and of those due after it."""
         if self.spec is None or self.waits_for is None:
             return []
-        return [choice.model for choice in self.spec.allocation.choices[self.waits_for.stage :]]
+        choices = self.spec.allocation.choices[self.waits_for.stage : self.upto]
+        return [choice.model for choice in choices]
 
     @property
     def directory(self) -> Path:
@@ -300,6 +306,9 @@ class _RunningTrial:
         except AgentTTSError as error:
             self.fail(Fault("FAILED", str(error), "input"))
             return
+        self.earlier = read_part(self.directory)
+        self._seconds.update(self.earlier.seconds)
+        self._starts = self.earlier.engine_starts
         evaluation = evaluate(self.spec)
         self._evaluation = evaluation
         self._step(lambda: next(evaluation))
@@ -309,9 +318,11 @@ class _RunningTrial:
         self._seconds["load"] += drawn.load_seconds
         self._seconds["generate"] += drawn.generate_seconds
         self._starts += drawn.engine_starts
+        results = self.earlier.charged(len(self._computed), drawn.results)
+        self._computed.append([result.new_tokens for result in results])
         evaluation = self._evaluation
         assert evaluation is not None
-        self._step(lambda: evaluation.send(drawn.results))
+        self._step(lambda: evaluation.send(results))
 
     def fail(self, fault: Fault) -> None:
         """End the trial with a fault."""
@@ -321,10 +332,12 @@ class _RunningTrial:
         self.ended(self.directory)
 
     def _step(self, step: Callable[[], StageDraw]) -> None:
-        """Compute up to the next draw, or store the result."""
+        """Compute up to the next draw, or store the result, or the part if no more is due."""
         try:
             try:
                 self.waits_for = step()
+                if self.waits_for.stage == self.upto:
+                    self._hand_over(self.upto)
                 return
             except StopIteration as end:
                 output, examples = end.value
@@ -336,6 +349,13 @@ class _RunningTrial:
             self.fail(Fault("FAILED", str(error), "input"))
         except Exception as error:  # the task's own code may raise anything
             self.fail(_unexpected(error, self.err))
+
+    def _hand_over(self, stages: int) -> None:
+        part = Part(stages, self._seconds, self._starts, self._computed)
+        write_part(self.directory, part)
+        self.waits_for = None
+        print(f"{self.directory.name}: stages drawn: {stages}", file=self.out, flush=True)
+        self.ended(self.directory)
 
     def _store(self, output: TrialOutput, examples: pl.DataFrame) -> None:
         write_result(self.directory, output, examples)

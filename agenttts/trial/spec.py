@@ -18,10 +18,11 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.partition import SamplePartition
 from agenttts.space import Allocation
 
-PROTOCOL = 7
+PROTOCOL = 8
 # Documents of these protocols are read too: 2 had no shares, 3 no thinking, 4 one rule of sample
-# addresses, 5 no lists of trials and no models on servers, and 6 no questions to workers.
-_READ = (2, 3, 4, 5, 6, PROTOCOL)
+# addresses, 5 no lists of trials and no models on servers, 6 no questions to workers, and 7 no
+# trials in parts.
+_READ = (2, 3, 4, 5, 6, 7, PROTOCOL)
 SPEC_FILE = "trial.json"
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from agenttts.dispatch.attempts import (
     EXCLUDED_FOR,
+    HANDED_OVER,
     NODES_AT_FAULT,
     Attempt,
     Loss,
@@ -116,6 +117,7 @@ NODES = [
     ("failures of the trials' own say nothing", {"t0": [attempt("FAILED")], "t1": [attempt("OOM")]}, ()),
     ("nor do preemptions", {"t0": [attempt("PREEMPTED")], "t1": [attempt("PREEMPTED")]}, ()),
     ("a trial that completed there since speaks for the node", {"t0": [attempt(ago=90)], "t1": [attempt("COMPLETED", ago=60)], "t2": [attempt(ago=30)]}, ()),
+    ("so does one whose leading stages were drawn there", {"t0": [attempt(ago=90)], "t1": [attempt(HANDED_OVER, ago=60)], "t2": [attempt(ago=30)]}, ()),
     ("one that completed before does not", {"t0": [attempt("COMPLETED", ago=90)], "t1": [attempt(ago=60)], "t2": [attempt(ago=30)]}, ("n1",)),
     ("a day later the node is tried again", {"t0": [attempt(fault=True, ago=EXCLUDED_FOR.total_seconds() + 1)]}, ()),
     ("nodes are told apart", {"t0": [attempt(node="n2", fault=True)], "t1": [attempt(node="n1")]}, ("n2",)),
@@ -133,7 +135,7 @@ def test_nodes_to_exclude(trials, nodes):
 
 ATTEMPTS = st.builds(
     attempt,
-    st.none() | st.sampled_from([state.value for state in TrialState]),
+    st.none() | st.sampled_from([HANDED_OVER, *(state.value for state in TrialState)]),
     st.sampled_from(["", "n1", "n2", "n3", "n4", "n5"]),
     ago=st.floats(0, 2e5),
     fault=st.booleans(),

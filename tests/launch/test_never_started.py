@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from agenttts.dispatch.attempts import Attempt
+from agenttts.dispatch.attempts import HANDED_OVER, Attempt
 from agenttts.dispatch.base import JobStatus
 from agenttts.loop.verdicts import last_word, verdict_of
 from agenttts.tables.schema import TrialState
@@ -84,6 +84,13 @@ def test_the_record_of_a_start_that_the_job_ended_itself_is_not_the_last_word(
     assert verdict.state == state
     assert verdict.retry is (state == "INFRA_FAILED")
     assert last_word(last, status) is None
+
+
+def test_a_part_that_was_drawn_says_nothing_of_how_its_job_ended(tmp_path):
+    """The job was given the rest and ended before it took it."""
+    last, status = record(None, HANDED_OVER), JobStatus("NODE_FAIL", True)
+    assert last_word(last, status) is None
+    assert verdict_of(last, status, tmp_path).state is TrialState.INFRA_FAILED
 
 
 @pytest.mark.parametrize("state", ["FAILED", "TIMEOUT", "UNKNOWN", "ENDED"])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.dispatch.attempts import Attempt, read_attempts, write_attempt
+from agenttts.dispatch.attempts import HANDED_OVER, Attempt, read_attempts, write_attempt
 from agenttts.dispatch.base import JobRequest, JobStatus, QueueUnavailable
 from agenttts.dispatch.in_process import InProcessScheduler
 from agenttts.errors import MissingRequirement, RunFailed, UserError
@@ -306,6 +306,7 @@ RECORDS = [
     ("CANCELLED", "signal", False),  # as Slurm ends a job before it requeues it
     ("CANCELLED", None, False),
     ("PREEMPTED", None, False),
+    (HANDED_OVER, None, False),  # the same job may be given the rest
     (None, None, False),
 ]
 

@@ -61,7 +61,8 @@ def test_a_forecast_is_made_for_any_search(phases, per_job, most, time, kind):
     for span in spans(found):
         assert 0 <= span.low <= span.high
     trials = sum(len(phase.allocations) for phase in phases)
-    assert found.jobs.high <= trials or found.jobs.high == 0
+    stages = 2 if per_job == "auto" else 1  # each may be drawn by a job of its own
+    assert found.jobs.high <= stages * trials
     assert (found.gpu_seconds.high > 0) == (trials > 0)
     if per_job == 1:
         assert found.gpu_seconds == found.one_trial_a_job
@@ -89,6 +90,19 @@ def test_lists_of_trials_cost_much_less_than_jobs_of_their_own():
     found = forecast(basis(), due)
     assert found.gpu_seconds.high < 0.5 * found.one_trial_a_job.high
     assert found.engine_starts.high < 10
+
+
+def test_a_small_job_is_expected_to_draw_the_stages_of_small_models():
+    """Without a queue: the large model's four GPUs are not held meanwhile."""
+    local = basis("local", max_running=8)
+    found = forecast(local, [Phase([allocation(("small", 50), ("large", 1))], 50)])
+    costs = local.estimates(read_rate=3.0e9).model_costs()
+    small, large = costs["small"], costs["large"]
+    part = small.start_seconds + small.draw_seconds(50 * 2048, 50 * 50 * 64)
+    rest = large.start_seconds + large.draw_seconds(50 * 1024, 50 * 128)
+    assert found.jobs.low == 2
+    assert found.gpu_seconds.low == pytest.approx(12.0 + part + 4 * (12.0 + rest))
+    assert found.gpu_seconds.low < found.one_trial_a_job.low
 
 
 def test_an_unknown_gpu_is_said_to_be_assumed():

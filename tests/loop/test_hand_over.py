@@ -62,6 +62,44 @@ def test_a_wait_in_the_queue_may_cost_more_than_the_hand_over_saves() -> None:
         assert parts(assign([one], [], queued, COSTS, POLICY)) == {}
 
 
+def test_a_part_that_would_go_to_a_large_worker_is_not_divided() -> None:
+    """Only one worker may be started, and another trial needs the large one at once."""
+    trials = [trial("t0", ("s", 3e5), ("l", 1e4)), trial("t1", ("l", 1e5))]
+    one = replace(POLICY, most_new=1)
+    found = assign(trials, [], CLASSES, COSTS, one)
+    assert (parts(found), [part.gpus for part in found.new]) == ({}, [4])
+    found = assign(trials[:1], [], CLASSES, COSTS, one)
+    assert (parts(found), [part.gpus for part in found.new]) == ({"t0": 1}, [1])
+
+
+def test_trailing_stages_are_left_to_another_worker_if_it_may_run_beside() -> None:
+    long = trial("t0", ("l", 1e4), ("s", 4e6))
+    large, small = Worker("a", 4, awake="l", sleep_gb=400), Worker("b", 1, sleep_gb=400)
+    one = replace(POLICY, most_new=1)
+    assert parts(assign([long], [], CLASSES, COSTS, one)) == {}
+    assert parts(assign([long], [large], CLASSES, COSTS, one)) == {"t0": 1}
+    assert parts(assign([long], [small], CLASSES, COSTS, one)) == {"t0": 1}
+
+
+def test_leading_stages_are_drawn_by_a_small_worker_until_a_large_one_may_start() -> None:
+    full = [replace(each, most=0) for each in CLASSES]
+    small = Worker("b", 1, sleep_gb=400)
+    found = assign([trial("t0", ("s", 3e5), ("l", 1e4))], [small], full, COSTS, POLICY)
+    assert parts(found) == {"t0": 1}
+
+
+def test_a_stage_without_missing_samples_may_need_its_worker() -> None:
+    """Its model may have to fuse the samples, unless the trial itself has drawn it."""
+    work = trial("t0", ("s", 3e5), ("l", 0.0))
+    needed = replace(work, stages=(work.stages[0], replace(work.stages[1], least_gpus=4)))
+    assert needed.gpus(COSTS) == 4
+    assert needed.upto(1).gpus(COSTS) == 1
+    assert needed.after(1).gpus(COSTS) == 4
+    assert needed.after(2).gpus(COSTS) == 0
+    [part] = assign([needed], [], CLASSES, COSTS, POLICY).new
+    assert (part.gpus, dict(part.upto)) == (1, {"t0": 1})
+
+
 def test_trials_that_run_alone_are_evaluated_whole() -> None:
     one = replace(trial("t0", ("s", 3e5), ("l", 1e4)), alone=True)
     assert parts(assign([one], [], CLASSES, COSTS, POLICY)) == {}
@@ -95,11 +133,7 @@ def test_every_trial_is_complete_after_a_bounded_number_of_hand_overs(
                 missing = [stage for stage in left[name].stages[:upto] if not stage.empty]
                 assert missing, "a part draws something"
                 assert max(COSTS[stage.model].gpus for stage in missing) <= part.gpus
-                stored = tuple(
-                    replace(stage, prompt_tokens=0.0, decode_tokens=0.0)
-                    for stage in left[name].stages[:upto]
-                )
-                left[name] = TrialWork(name, stored + left[name].stages[upto:])
+                left[name] = left[name].after(upto)
         if not left:
             return
     raise AssertionError(f"not complete: {sorted(left)}")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
-from agenttts.loop.list_planner import CostLists, EvenLists, ListPlanner, Moment
+from agenttts.loop.list_planner import CostLists, EvenLists, ListPlan, ListPlanner, Moment
 from agenttts.loop.run_costs import RunCosts
 from agenttts.loop.workers import LiveWorker, Workers
 from agenttts.run.directory import Run
@@ -97,7 +97,12 @@ def test_every_trial_is_in_one_list_at_most_and_fits_there(planner, trials, work
     if free >= len(trials) and all(worker.state == "idle" for worker in workers):
         assert len(listed) == len(trials), "nothing waits while jobs may be started"
     for part in plan.lists:
-        assert all(part.gpus >= gpus(t.planned) for t in part.trials)
+        for t in part.trials:
+            upto = part.upto.get(t.planned.trial)
+            due = t.planned.allocation.choices[t.drawn : upto]
+            assert part.gpus >= max(2 if choice.model == "strong" else 1 for choice in due)
+            assert upto is None or (t.drawn < upto < 2 and not t.alone)
+            assert upto is None or isinstance(planner, CostLists)
         if any(t.alone for t in part.trials):
             assert len(part.trials) == 1
             assert part.worker is None, "a job of its own"
@@ -188,3 +193,70 @@ def test_a_trial_goes_to_none_of_the_jobs_in_which_it_failed(cost_lists):
     [part] = cost_lists.plan(due, now).lists
     assert part.worker is not None
     assert part.worker.progress.name == "w1"
+
+
+@pytest.fixture
+def no_queue(cost_lists):
+    """The planner of a run whose jobs have started at once so far."""
+    cost_lists.workers.waits.extend([0.0] * 3)
+    return cost_lists
+
+
+def parts(plan: ListPlan) -> dict[str, int]:
+    return {trial: stages for part in plan.lists for trial, stages in part.upto.items()}
+
+
+def test_leading_stages_of_a_small_model_go_to_a_small_job_and_the_rest_to_a_large_one(no_queue):
+    due = trial(0, ("weak", 9), ("strong", 1))
+    [part] = no_queue.plan([due], moment()).lists
+    assert (part.gpus, part.upto) == (1, {"t0000": 1})
+    due.drawn = 1
+    [rest] = no_queue.plan([due], moment(live("w0", count=1))).lists
+    assert (rest.gpus, rest.upto, rest.worker) == (2, {}, None)
+    [rest] = no_queue.plan([due], moment(live("w0", count=2))).lists
+    assert rest.worker is not None
+
+
+def test_a_trial_that_runs_alone_or_has_one_size_of_models_is_evaluated_whole(no_queue):
+    alone = trial(0, ("weak", 9), ("strong", 1), alone=True)
+    plan = no_queue.plan([alone, trial(1, ("weak", 9), ("weak", 1))], moment())
+    assert parts(plan) == {}
+    assert sorted(part.gpus for part in plan.lists) == [1, 2]
+
+
+def test_a_small_job_draws_parts_while_all_places_are_taken(no_queue):
+    """The large job is started in its place when it has drawn them."""
+    due = [trial(0, ("weak", 9), ("strong", 1)), trial(1, ("weak", 9), ("weak", 1))]
+    worker = live("w0", count=1)
+    plan = no_queue.plan(due, moment(worker, free=0))
+    assert [part.worker for part in plan.lists] == [worker]
+    assert parts(plan) == {"t0000": 1}
+    assert plan.retire == ()
+    due[0].drawn = 1
+    plan = no_queue.plan(due[:1], moment(worker, free=0))
+    assert (plan.lists, plan.retire) == ((), ("w0",))
+
+
+def test_samples_of_a_part_are_stored_for_other_trials_too(no_queue):
+    first = trial(0, ("weak", 9), ("strong", 1))
+    first.drawn = 1
+    second = trial(1, ("weak", 9), ("weak", 1))
+    [work] = no_queue.costs.works([second], [first, second])
+    assert work.stages[0].empty
+    assert not work.stages[1].empty
+    [work] = no_queue.costs.works([first], [first, second])
+    assert [stage.least_gpus for stage in work.stages] == [0, 2]
+
+
+def test_nothing_is_handed_over_where_jobs_wait_in_a_queue(no_queue):
+    no_queue.workers.waits.extend([3600.0] * 9)
+    assert parts(no_queue.plan([trial(0, ("weak", 9), ("strong", 1))], moment())) == {}
+
+
+def test_a_rest_that_fits_small_jobs_does_not_end_one_that_has_a_list(no_queue):
+    """It waits for another one, because it has failed in this."""
+    due = [trial(0, ("strong", 1), ("weak", 9)), trial(1, ("weak", 9), ("weak", 1))]
+    due[0].drawn = 1
+    plan = no_queue.plan(due, moment(live("w0", count=1), free=0, earlier={"t0000": "job-w0"}))
+    assert [t.planned.trial for part in plan.lists for t in part.trials] == ["t0001"]
+    assert plan.retire == ()

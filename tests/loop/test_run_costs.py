@@ -72,8 +72,8 @@ def test_only_samples_that_are_not_stored_cost(run):
     costs = costs_of(run)
     done = TrialProgress(planned("t0000", 4, 2), row={"state": "COMPLETED"})
     failed = TrialProgress(planned("t0001", 9, 9), row={"state": "FAILED"})
-    [work] = costs.works([planned("t0002", 4, 3)], [done, failed], lambda _: 2)
-    assert work.least_gpus == 2
+    [work] = costs.works([TrialProgress(planned("t0002", 4, 3))], [done, failed])
+    assert work.stages[0].least_gpus == 1, "its model may yet have to fuse"
     first, second = work.stages
     assert first.empty, "drawn by the trial that completed"
     assert second.decode_tokens > 0

@@ -234,3 +234,31 @@ def test_a_list_is_in_the_journal_before_it_is_in_the_mailbox(journal, tmp_path)
     (tmp_path / "workers" / WORKER / "lists" / "0001.json").unlink()
     workers(journal, tmp_path).write_lists()
     assert mailbox.read(1) == given
+
+
+def test_a_list_says_which_trials_are_due_in_part_for_a_new_controller_too(journal, tmp_path):
+    found = workers(journal, tmp_path)
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    trial = journal.state.trials["t0002"]
+    found.give(journal.state.workers[WORKER], [trial], upto={"t0002": 1})
+    mailbox = Mailbox(RunDirectory(tmp_path).worker(WORKER))
+    given = mailbox.read(1)
+    assert given is not None
+    assert [place.upto for place in given.trials] == [1]
+    (tmp_path / "workers" / WORKER / "lists" / "0001.json").unlink()
+    replayed = Journal(tmp_path / "journal.jsonl")
+    workers(replayed, tmp_path).write_lists()
+    assert mailbox.read(1) == given
+
+
+def test_a_worker_that_has_handed_over_its_trials_is_idle(journal, tmp_path):
+    found = workers(journal, tmp_path)
+    finish(journal, "t0000", "t0001")
+    found.observe({"7": RUNNING})
+    found.give(journal.state.workers[WORKER], [journal.state.trials["t0002"]], upto={"t0002": 1})
+    found.observe({"7": RUNNING})
+    assert [live.state for live in found.live()] == ["busy"]
+    journal.append("handed_over", trials={"t0002": 1})
+    found.observe({"7": RUNNING})
+    assert [live.state for live in found.live()] == ["idle"]

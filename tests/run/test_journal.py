@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.files.trouble import PASSING, FilesUnavailable, passing_trouble
-from agenttts.run.journal import Journal, PlannedTrial, read_state
+from agenttts.run.journal import NOT_TAKEN, Journal, PlannedTrial, read_state
 from agenttts.run.rows import row_to_json
 from agenttts.space import Allocation, Choice
 from agenttts.tables.schema import TrialRow, TrialState
@@ -190,3 +190,48 @@ def test_a_journal_whose_end_was_lost_is_not_written_behind_the_gap(tmp_path):
     with pytest.raises(MissingRequirement, match="No such file"):
         journal.append("ended", outcome="done")
     assert not path.exists()
+
+
+def given_in_part(path: Path, kind: str) -> Journal:
+    """A journal of a trial whose first of two stages a job draws."""
+    journal = Journal(path)
+    journal.propose([planned(0)])
+    journal.append(
+        "submitting", batch="r-a-0", trials=["t0000"], lists=[["t0000"]], stays=True,
+        upto={"t0000": 1} if kind == "submitted" else {},
+    )  # fmt: skip
+    journal.append("submitted", batch="r-a-0", jobs={"t0000": "7"})
+    if kind == "assigned":
+        journal.append("lost", trials=["t0000"], reason=NOT_TAKEN)
+        [worker] = journal.state.workers
+        journal.append("assigned", worker=worker, attempts={"t0000": 0}, upto={"t0000": 1})
+    return journal
+
+
+@pytest.mark.parametrize("kind", ["submitted", "assigned"])
+def test_a_trial_that_is_handed_over_waits_for_another_job(tmp_path, kind):
+    path = tmp_path / "journal.jsonl"
+    journal = given_in_part(path, kind)
+    assert read_state(path).trials["t0000"].upto == 1
+    journal.append("handed_over", trials={"t0000": 1})
+    for state in (journal.state, read_state(path)):
+        trial = state.trials["t0000"]
+        assert (trial.batch, trial.job_id, trial.upto, trial.drawn) == (None, None, None, 1)
+        assert trial.submissions == 0, "it does not count as an attempt"
+        assert trial.lost_at is None
+        assert not state.losses
+    journal.append("submitting", batch="r-a-1", trials=["t0000"])
+    assert journal.state.trials["t0000"].upto is None, "the rest"
+    assert journal.state.trials["t0000"].submissions == 1
+
+
+def test_what_was_drawn_stays_when_a_trial_is_started_again(tmp_path):
+    journal = given_in_part(tmp_path / "journal.jsonl", "submitted")
+    journal.append("handed_over", trials={"t0000": 1})
+    journal.append("finished", trial="t0000", row=row(0, "CANCELLED"))
+    journal.append("started")
+    assert journal.state.trials["t0000"].drawn == 1
+    journal.append("finished", trial="t0000", row=row(0, "FAILED"))
+    journal.append("retried", earlier={"t0000": 2})
+    assert journal.state.trials["t0000"].drawn == 1
+    assert journal.state.trials["t0000"].earlier_attempts == 2

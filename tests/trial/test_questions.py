@@ -10,7 +10,7 @@ import pytest
 
 from agenttts.inference.base import Request, SamplingParams
 from agenttts.inference.engine_process import create_engine
-from agenttts.trial.command import AskedQuestion, TrialCommand
+from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
 from agenttts.trial.questions import OpenQuestions, Question, QuestionAnswer, QuestionBox
 from agenttts.trial.result import read_result
 from agenttts.trial.run import run_trials
@@ -47,7 +47,7 @@ def answer_all(worker: Path, spec, started=None) -> int:
         while (found := asked.take()) is not None:
             yield found
 
-    command = TrialCommand((Path(spec.directory) / SPEC_FILE,), worker, stays=True)
+    command = TrialCommand((DueTrial(Path(spec.directory) / SPEC_FILE),), worker, stays=True)
     return run_trials(command, engine, more=questions(), out=io.StringIO(), err=io.StringIO())
 
 
@@ -114,7 +114,7 @@ def test_a_question_that_was_given_up_is_not_answered(worker, question, make_tri
     second = box.ask("abcd", question)
     assert handed == AskedQuestion(worker / "questions" / f"{first}.json")
     spec = make_trial("t0000", ("weak", 2), ("strong", 1))
-    command = TrialCommand((Path(spec.directory) / SPEC_FILE,), worker, stays=True)
+    command = TrialCommand((DueTrial(Path(spec.directory) / SPEC_FILE),), worker, stays=True)
     box.give_up(second)
     err = io.StringIO()
     run_trials(command, create_engine, more=[handed], out=io.StringIO(), err=err)
@@ -176,6 +176,8 @@ def test_nothing_is_asked_in_a_directory_that_was_removed(tmp_path, question):
 
 
 def test_a_line_names_a_question_or_trials(tmp_path):
-    question, specs = AskedQuestion(tmp_path / "q.json"), (tmp_path / "trial.json",)
+    question, spec = AskedQuestion(tmp_path / "q.json"), tmp_path / "a:1" / "trial.json"
+    trials = (DueTrial(spec), DueTrial(spec, 2))
     assert TrialCommand.read_line(TrialCommand.question_line(question)) == question
-    assert TrialCommand.read_line(TrialCommand.line(specs)) == specs
+    assert TrialCommand.read_line(TrialCommand.line(trials)) == trials
+    assert TrialCommand.parse(TrialCommand(trials).arguments()).trials == trials

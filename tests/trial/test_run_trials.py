@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agenttts.inference.sampler import SAMPLES_A_CALL
-from agenttts.trial.command import TrialCommand
+from agenttts.trial.command import DueTrial, TrialCommand
 from agenttts.trial.phase import PHASE_FILE
 from agenttts.trial.result import read_fault, read_result
 from agenttts.trial.run import run_trials
@@ -22,9 +22,9 @@ from tests.support.trials import trial_writer
 def run_list(specs, engines=None, notes=None):
     ended: list[str] = []
     err = io.StringIO()
-    paths = tuple(Path(spec.directory) / SPEC_FILE for spec in specs)
+    due = tuple(DueTrial(Path(spec.directory) / SPEC_FILE) for spec in specs)
     code = run_trials(
-        TrialCommand(paths, notes), engines or Engines(), out=io.StringIO(), err=err,
+        TrialCommand(due, notes), engines or Engines(), out=io.StringIO(), err=err,
         ended=lambda directory: ended.append(directory.name),
     )  # fmt: skip
     return code, ended, err.getvalue()

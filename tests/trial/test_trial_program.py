@@ -19,7 +19,7 @@ import pytest
 from agenttts.errors import UserError
 from agenttts.inference.engine_process import create_engine
 from agenttts.inference.partition import SamplePartition
-from agenttts.trial.command import TrialCommand
+from agenttts.trial.command import DueTrial, TrialCommand
 from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.result import Fault, read_fault, read_result
 from agenttts.trial.run import run_trials
@@ -43,7 +43,10 @@ def run_here(spec: TrialSpec) -> tuple[int, str]:
     """Exit code and standard error of what the program does, in this process."""
     err = io.StringIO()
     code = run_trials(
-        TrialCommand((Path(spec.directory) / SPEC_FILE,)), create_engine, out=io.StringIO(), err=err
+        TrialCommand((DueTrial(Path(spec.directory) / SPEC_FILE),)),
+        create_engine,
+        out=io.StringIO(),
+        err=err,
     )
     return code, err.getvalue()
 

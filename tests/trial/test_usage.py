@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.inference.engine_use import ModelDraw
-from agenttts.trial.command import TrialCommand
+from agenttts.trial.command import DueTrial, TrialCommand
 from agenttts.trial.result import read_result
 from agenttts.trial.run import run_trials
 from agenttts.trial.spec import SPEC_FILE
@@ -20,9 +20,9 @@ from tests.support.trials import trial_writer
 
 
 def run(specs, notes, engines=None, more=(), stays=False):
-    paths = tuple(Path(spec.directory) / SPEC_FILE for spec in specs)
+    due = tuple(DueTrial(Path(spec.directory) / SPEC_FILE) for spec in specs)
     return run_trials(
-        TrialCommand(paths, notes, stays), engines or Engines(), out=io.StringIO(),
+        TrialCommand(due, notes, stays), engines or Engines(), out=io.StringIO(),
         err=io.StringIO(), more=more,
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ def test_a_worker_notes_its_engines_and_its_waits(tmp_path):
     def lists():
         seen.append(read_usages(notes)[0])
         time.sleep(0.3)
-        yield [Path(specs[1].directory) / SPEC_FILE]
+        yield [DueTrial(Path(specs[1].directory) / SPEC_FILE)]
         seen.append(read_usages(notes)[0])
 
     assert run(specs[:1], notes, more=lists(), stays=True) == 0

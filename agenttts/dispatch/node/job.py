@@ -1,4 +1,4 @@
-"""The job on the node: checks the node, runs the command of its trials, records the outcome.
+"""The job on the node: checks it, runs the trials' command, records the outcome.
 
 It runs on the host's Python under submitit, because it must be able to call ``scontrol``. Its child
 process is usually ``apptainer exec ... python -m agenttts.trial``. Each start of the job adds a
@@ -32,7 +32,7 @@ from agenttts.dispatch.apptainer import (
     granted_devices,
     passed_variables,
 )
-from agenttts.dispatch.attempts import Attempt, count_state, read_attempts
+from agenttts.dispatch.attempts import HANDED_OVER, Attempt, count_state, read_attempts
 from agenttts.dispatch.base import JobRequest, JobTrial
 from agenttts.dispatch.blame import AttemptEnd, Stop, Verdict, blame
 from agenttts.dispatch.node.job_attempts import JobAttempts, now
@@ -51,7 +51,8 @@ from agenttts.files.memory import job_memory
 from agenttts.files.processes import oom_kills
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import TrialState
-from agenttts.trial.command import AskedQuestion, TrialCommand
+from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
+from agenttts.trial.part import read_part
 from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.questions import OpenQuestions
 from agenttts.trial.result import FAULT_FILE, read_fault, read_result
@@ -223,16 +224,33 @@ class TrialJob:
                 due.append(trial)
                 continue
             self._release(trial)
-            if self._goes_on and self._ended_at_time_limit(trial):
+            if self._is_to_be_recorded(trial):
+                self._attempts.start([trial], log_size(self.directory / LOG_FILE))
+                self._attempts.hand_over(trial)
+            elif self._goes_on and self._ended_at_time_limit(trial):
                 self._attempts.start([trial], log_size(self.directory / LOG_FILE))
                 self._attempts.finish(trial, _TOO_LONG)
         return due
 
+    def _is_to_be_recorded(self, trial: JobTrial) -> bool:
+        """Return whether stages are drawn that are due, and this job has no record of it.
+
+        Another job has drawn them, or an earlier start of this job was killed after it had.
+        """
+        return (
+            _is_drawn(trial)
+            and read_result(trial.directory) is None
+            and not any(
+                attempt.job_id == self._job_id() and attempt.state == HANDED_OVER
+                for attempt in read_attempts(trial.directory)
+            )
+        )
+
     def _ended_at_time_limit(self, trial: JobTrial) -> bool:
-        """Return whether a trial's last attempt ended at the time limit, and none may follow."""
+        """Return whether a trial ended at the time limit as often as it may."""
         attempts = self._counted_attempts(trial)
         ended = bool(attempts) and attempts[-1].stopped == "time limit"
-        return ended and read_result(trial.directory) is None
+        return ended and not _is_done(trial)
 
     def _release(self, trial: JobTrial) -> None:
         """Release a trial's lock."""
@@ -278,14 +296,15 @@ class TrialJob:
 
         In a job of several trials that was requeued, some may have ended before.
         """
-        if read_result(trial.directory) is not None:
+        if _is_done(trial):
             return False
         attempts = self._counted_attempts(trial)
         if not self._goes_on or not attempts or attempts[-1].job_id != self._job_id():
             return True
         if attempts[-1].stopped == "time limit":
             return not self._is_over(trial, "time limit")
-        return attempts[-1].state in (None, TrialState.PREEMPTED, TrialState.CANCELLED)
+        again = (None, HANDED_OVER, TrialState.PREEMPTED, TrialState.CANCELLED)
+        return attempts[-1].state in again
 
     def _stop_cause(self) -> Stop:
         started = self._attempts.started
@@ -314,13 +333,13 @@ class TrialJob:
         return self._attempts.outcome()
 
     def _command_of(self, trials: Iterable[JobTrial]) -> list[str]:
-        """Return the command with the spec files of these trials in place of the job's."""
+        """Return the command with these trials in place of the job's."""
         if not self._goes_on:
             return list(self.command)
-        own = set(map(str, self._specs(self.all_trials)))
+        own = set(map(str, named(self.all_trials)))
         if own.isdisjoint(self.command):
             return list(self.command)
-        return [*(p for p in self.command if p not in own), *map(str, self._specs(trials))]
+        return [*(p for p in self.command if p not in own), *map(str, named(trials))]
 
     def _begin(self, trials: list[JobTrial]) -> None:
         """Record that trials begin."""
@@ -353,7 +372,7 @@ class TrialJob:
         return due
 
     def _take_list(self) -> list[JobTrial] | None:
-        """Return the trials of the next list that have to be run; None if the job has to end."""
+        """Return the due trials of the next list; None if the job has to end."""
         moment = time.monotonic()
         sign = self._mailbox.sign
         if self._idle_since is None or sign != self._last_sign:
@@ -424,7 +443,7 @@ class TrialJob:
         return child.returncode
 
     def _hand_on(self, child: subprocess.Popen[bytes]) -> None:
-        """Pass the next question or list to the command, or close its input if the job has to end.
+        """Pass the next question or list to the command, or close its input.
 
         The command ends when its input is closed.
         """
@@ -441,11 +460,8 @@ class TrialJob:
                 self._closing = True
                 child.stdin.close()
             elif trials:
-                child.stdin.write(TrialCommand.line(self._specs(trials)))
+                child.stdin.write(TrialCommand.line(named(trials)))
                 child.stdin.flush()
-
-    def _specs(self, trials: Iterable[JobTrial]) -> tuple[Path, ...]:
-        return tuple(trial.directory / SPEC_FILE for trial in trials)
 
     def _start_child(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.directory / LOG_FILE).open("ab") as log:
@@ -498,28 +514,31 @@ class TrialJob:
             raise _LimitPassed(overrun)
 
     def _finish_ended(self) -> None:
-        """In a job that goes on, record the end of each trial that has a result or a fault."""
+        """In a job that goes on, record the end of each trial that is done or has a fault."""
         if not self._goes_on:
             return  # the end of the command is the end of the trial
         for trial in self._attempts.open:
-            faulty = (trial.directory / FAULT_FILE).exists()
-            if faulty or read_result(trial.directory) is not None:
-                self._attempts.finish(trial, self._verdict(trial, None, None))
+            if _is_done(trial) or (trial.directory / FAULT_FILE).exists():
+                self._finish(trial, None, None)
                 self._release(trial)
 
     def _finish_all(self, code: int | None, overrun: Overrun | None) -> None:
         """Record what the end of the command means for the trials that had not ended."""
         for trial in self._attempts.open:
-            verdict = self._verdict(trial, code, overrun)
-            completed = verdict.state is TrialState.COMPLETED
-            self._attempts.finish(
-                trial, verdict, None if completed or not overrun else overrun.stop
-            )
+            self._finish(trial, code, overrun)
+
+    def _finish(self, trial: JobTrial, code: int | None, overrun: Overrun | None) -> None:
+        """Record the end of a trial's attempt: of itself, or by the end of the command."""
+        if read_result(trial.directory) is not None:
+            self._attempts.finish(trial, Verdict(TrialState.COMPLETED, False, False, ""))
+        elif _is_done(trial):
+            self._attempts.hand_over(trial)
+        else:
+            stop = overrun.stop if overrun else None
+            self._attempts.finish(trial, self._verdict(trial, code, overrun), stop)
 
     def _verdict(self, trial: JobTrial, code: int | None, overrun: Overrun | None) -> Verdict:
-        """Return what the end of the command means for a trial."""
-        if read_result(trial.directory) is not None:
-            return Verdict(TrialState.COMPLETED, False, False, "")
+        """Return what the end of the command means for a trial that is not done."""
         earlier = self._counted_attempts(trial)[:-1]
         log = read_end(self.directory / LOG_FILE, self._log_start)
         fault = read_fault(trial.directory)
@@ -590,6 +609,20 @@ class TrialJob:
             time.sleep(0.05)
         if child.poll() is None:
             child.kill()
+
+
+def _is_done(trial: JobTrial) -> bool:
+    """Return whether a trial has its result, or its due stages are drawn."""
+    return read_result(trial.directory) is not None or _is_drawn(trial)
+
+
+def _is_drawn(trial: JobTrial) -> bool:
+    return trial.upto is not None and read_part(trial.directory).stages >= trial.upto
+
+
+def named(trials: Iterable[JobTrial]) -> tuple[DueTrial, ...]:
+    """Return trials as the command takes them."""
+    return tuple(DueTrial(trial.directory / SPEC_FILE, trial.upto) for trial in trials)
 
 
 _TOO_LONG = Verdict(

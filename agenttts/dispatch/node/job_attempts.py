@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from agenttts.dispatch.attempts import Attempt, read_attempts, write_attempt
+from agenttts.dispatch.attempts import HANDED_OVER, Attempt, read_attempts, write_attempt
 from agenttts.dispatch.base import JobTrial
 from agenttts.dispatch.blame import Stop, Verdict
 from agenttts.dispatch.job_starts import (
@@ -71,7 +72,7 @@ class JobAttempts:
         )
         self._write_job()
         self.started: str | None = None
-        self.states: list[TrialState] = []
+        self.states: list[str] = []
 
     @property
     def open(self) -> list[JobTrial]:
@@ -105,28 +106,39 @@ class JobAttempts:
 
     def finish(self, trial: JobTrial, verdict: Verdict, stopped: Stop | None = None) -> None:
         """Record how a trial's attempt ended, if it has not ended before."""
+        ended = {
+            "state": verdict.state.value,
+            "error": verdict.explanation or None,
+            "retry": verdict.retry,
+            "node_fault": verdict.exclude_node,
+            "stopped": stopped,
+        }
+        self._finish(trial, ended)
+
+    def hand_over(self, trial: JobTrial) -> None:
+        """Record that a trial's due stages were drawn, if its attempt is open."""
+        self._finish(trial, {"state": HANDED_OVER})
+
+    def _finish(self, trial: JobTrial, ended: Mapping[str, Any]) -> None:
         if trial not in self._open:
             return
         self._count()
         attempt = replace(
             self._open[trial],
             finished=now(),
-            state=verdict.state.value,
-            error=verdict.explanation or None,
-            retry=verdict.retry,
-            node_fault=verdict.exclude_node,
-            stopped=stopped,
             gpu_seconds=round(self._used[trial] * self._gpus, 3),
             job_seconds=round(self._used[trial], 3),
+            **ended,
         )
         write_attempt(trial.directory, attempt)
-        if verdict.state in LOST_STATES:
+        state = str(attempt.state)
+        if state in LOST_STATES:
             lost = self._job.lost_seconds + self._used[trial]
             self._job = replace(self._job, lost_seconds=lost)
         del self._open[trial], self._used[trial]
         self._write_job()
-        self.states.append(verdict.state)
-        self._say(f"{trial.directory.name}: {verdict.state}: {verdict.explanation}")
+        self.states.append(state)
+        self._say(f"{trial.directory.name}: {state}: {attempt.error or ''}")
 
     def finish_all(self, verdict: Verdict, stopped: Stop | None = None) -> None:
         """Record that the attempts that have not ended end in the same way."""
@@ -140,9 +152,9 @@ class JobAttempts:
         self._write_job()
 
     def outcome(self) -> str:
-        """Return the first state that is not COMPLETED; COMPLETED if there is none."""
-        others = [state for state in self.states if state is not TrialState.COMPLETED]
-        return (others[0] if others else TrialState.COMPLETED).value
+        """Return the first state of a trial that did not succeed, else COMPLETED."""
+        others = [s for s in self.states if s not in (TrialState.COMPLETED, HANDED_OVER)]
+        return others[0] if others else TrialState.COMPLETED.value
 
     def _count(self) -> None:
         """Divide the seconds since the last call among the open attempts."""

@@ -1,4 +1,4 @@
-"""The mailbox of a worker: a directory through which the controller gives it further lists.
+"""The mailbox of a worker: a directory in which it is given further lists.
 
 A worker is a job that stays for more trials when its own have ended. The controller alone writes
 lists. Each is a file of its own, numbered from 1, in the mailbox of the worker that is to evaluate
@@ -54,7 +54,11 @@ class Mailbox:
         file = self._list(number)
         if file.exists() or not file.parent.is_dir():
             return
-        trials_of = [[str(trial.directory), trial.earlier_attempts] for trial in given.trials]
+        trials_of = [
+            # A worker of an older version reads two values.
+            [str(t.directory), t.earlier_attempts, *([] if t.upto is None else [t.upto])]
+            for t in given.trials
+        ]
         atomic_write_json(file, {"trials": trials_of, "seconds": given.seconds})
 
     def read(self, number: int) -> GivenList | None:
@@ -64,7 +68,7 @@ class Mailbox:
         document = read_object(self._list(number))
         if "trials" not in document:
             return None
-        trials = [JobTrial(Path(place), int(earlier)) for place, earlier in document["trials"]]
+        trials = [JobTrial(Path(place), *map(int, more)) for place, *more in document["trials"]]
         seconds = document.get("seconds")
         if not isinstance(seconds, int | float) or not math.isfinite(seconds):
             seconds = 0.0

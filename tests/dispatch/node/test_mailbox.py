@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from agenttts.dispatch.attempts import read_attempts
+from agenttts.dispatch.attempts import HANDED_OVER, Attempt, read_attempts, write_attempt
 from agenttts.dispatch.base import JobTrial
+from agenttts.dispatch.job_starts import read_job_starts
 from agenttts.dispatch.node.job import TrialJob
 from agenttts.dispatch.node.limits import Limits
 from agenttts.dispatch.node.mailbox import GivenList, Mailbox
 from agenttts.inference.base import ModelConfig
+from agenttts.trial.part import Part, write_part
 from agenttts.trial.phase import PHASE_FILE
 from agenttts.trial.questions import Question, QuestionBox
 from agenttts.trial.result import read_result
@@ -25,23 +27,30 @@ from tests.support.waiting import until
 
 PROGRAM = """
 import json, sys, polars
-from pathlib import Path
+from agenttts.trial.command import DueTrial
+from agenttts.trial.part import Part, write_part
 from agenttts.trial.result import TrialOutput, write_result
+from pathlib import Path
 
-def finish(place):
+def finish(text):
+    due = DueTrial.of(text)
+    place = due.spec.parent
+    if due.upto is not None:
+        write_part(place, Part(due.upto))
+        return
     (place / "trial.json").write_text("{}")
     output = TrialOutput(0.5, {}, 1, 1, 0, 0, 1, {})
     write_result(place, output, polars.DataFrame({"example": ["a"]}))
 
 for spec in sys.argv[1:]:
-    finish(Path(spec).parent)
+    finish(spec)
 for line in sys.stdin:
     work = json.loads(line)
     if isinstance(work, dict):
         Path(work["question"]).with_suffix(".handed").touch()
         continue
     for spec in work:
-        finish(Path(spec).parent)
+        finish(spec)
 """
 
 
@@ -98,8 +107,15 @@ class Worker:
         name = QuestionBox(self.place).ask("abcd", Question(model, (), 9, 0.7, 1))
         return self.place / "questions" / f"{name}.handed"
 
-    def give(self, seconds: float = 0.0, number: int = 1, trial: Path | None = None) -> None:
-        self.mailbox.give(number, GivenList((JobTrial(trial or self.later),), seconds))
+    def give(
+        self,
+        seconds: float = 0.0,
+        number: int = 1,
+        trial: Path | None = None,
+        upto: int | None = None,
+    ) -> None:
+        given = JobTrial(trial or self.later, upto=upto)
+        self.mailbox.give(number, GivenList((given,), seconds))
 
 
 @pytest.mark.processes
@@ -177,6 +193,71 @@ def test_a_worker_that_is_started_again_goes_on_with_its_lists(tmp_path):
     assert [a.state for a in read_attempts(worker.later)] == ["COMPLETED"]
 
 
+def states(directory: Path) -> list[str | None]:
+    return [attempt.state for attempt in read_attempts(directory)]
+
+
+@pytest.mark.processes
+def test_a_worker_hands_a_trial_over_and_goes_on_with_it_if_it_is_given_the_rest(tmp_path):
+    with Worker(tmp_path, stays_for=600) as worker:
+        worker.give(upto=1)
+        until(lambda: states(worker.later) == [HANDED_OVER], "the end of the part")
+        assert read_result(worker.later) is None
+        worker.give(number=2)
+        until(lambda: read_result(worker.later), "the result of the rest")
+    assert states(worker.later) == [HANDED_OVER, "COMPLETED"]
+    [part, _] = read_attempts(worker.later)
+    assert (part.error, part.retry, part.node_fault, part.stopped) == (None, None, False, None)
+    assert part.gpu_seconds is not None
+    [start] = read_job_starts(worker.place)
+    assert (start.attempts, start.lost_seconds) == (3, 0)
+
+
+@pytest.mark.processes
+def test_a_worker_that_is_started_again_draws_no_part_twice(tmp_path):
+    """Slurm requeues it: it goes through its lists again, and takes the rest that it was given."""
+    with Worker(tmp_path, stays_for=1.0) as worker:
+        worker.give(upto=1)
+        worker.thread.join(60)
+        assert states(worker.later) == [HANDED_OVER]
+        worker.give(number=2)
+        worker.job.linger_seconds = 600
+        worker.start_again()
+        until(lambda: read_result(worker.later), "the result of the rest")
+    assert states(worker.later) == [HANDED_OVER, "COMPLETED"]
+
+
+@pytest.mark.processes
+def test_a_part_whose_end_could_not_be_recorded_is_recorded_by_the_next_start(tmp_path):
+    """The job was killed after its program had drawn the part; or another job has drawn it."""
+    with Worker(tmp_path, stays_for=600) as worker:
+        write_part(worker.later, Part(1))
+        cut_off = Attempt(1, worker.job._job_id(), "n1", 0, "", "2026-01-01T00:00:00+00:00")
+        write_attempt(worker.later, cut_off)
+        worker.give(upto=1)
+        until(lambda: HANDED_OVER in states(worker.later), "the record")
+        worker.give(number=2)
+        until(lambda: read_result(worker.later), "the result of the rest")
+    assert states(worker.later) == [None, HANDED_OVER, "COMPLETED"]
+
+
+def test_a_job_of_one_trial_hands_it_over_when_it_ends(tmp_path):
+    script = "from agenttts.trial.part import *; write_part(Path(sys.argv[1]), Part(1))"
+    command = (sys.executable, "-c", f"import sys; {script}", str(tmp_path))
+    trials = (JobTrial(tmp_path, upto=1),)
+    job = TrialJob(
+        tmp_path, command, {}, gpus=0, limit_seconds=1000, grace_seconds=5, max_timeouts=1,
+        trials=trials,
+    )  # fmt: skip
+    assert job() == "COMPLETED"
+    assert states(tmp_path) == [HANDED_OVER]
+    job.command = (sys.executable, "-c", "import sys; sys.exit(3)")
+    assert job() == "COMPLETED", "the part is not drawn again"
+    job.trials = (JobTrial(tmp_path),)
+    assert job() == "INFRA_FAILED", "the rest is run"
+    assert states(tmp_path) == [HANDED_OVER, "INFRA_FAILED"]
+
+
 @pytest.mark.processes
 def test_a_worker_that_waits_need_not_make_progress(tmp_path):
     """Not even if the last note of its program says that an engine starts."""
@@ -218,6 +299,14 @@ def test_a_worker_that_has_answered_need_not_make_progress(tmp_path, given_up):
         (tmp_path / "worker" / PHASE_FILE).write_text('{"number": 1, "name": "load", "model": "m"}')
         worker.thread.join(6)
         assert worker.thread.is_alive()
+
+
+def test_a_list_is_read_as_it_was_given(tmp_path):
+    mailbox = Mailbox(tmp_path)
+    mailbox.prepare()
+    given = GivenList((JobTrial(tmp_path, 2, 1), JobTrial(tmp_path / "b", 3)), 7.0)
+    mailbox.give(1, given)
+    assert mailbox.read(1) == given
 
 
 def test_nothing_is_written_for_a_worker_whose_directory_was_removed(tmp_path):
