@@ -169,7 +169,7 @@ def measure(folder: Path, arguments: argparse.Namespace, calls: Path) -> dict[st
     calls.write_text("")  # those of the launch do not count
     polls = count_polls()
     began, usage = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
-    make_controller(run, cancelled_after(60 * arguments.minutes)).run()
+    make_controller(run.read(), cancelled_after(60 * arguments.minutes)).run()
     wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF)
     events = readable_events(run.journal_file)
     table = pl.read_parquet(run.trials_file)

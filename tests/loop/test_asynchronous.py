@@ -187,7 +187,7 @@ def test_trials_that_are_tried_again_run_beside_the_others(cli, scripted_spec, t
     assert all(told.count(name) == 1 for name in set(told) - {again})
     numbers = [event["told"] for event in events if event["event"] == "told_results"]
     assert numbers == sorted(numbers), "no iteration is open again"
-    controller = process.make_controller(RunDirectory(run))
+    controller = process.make_controller(RunDirectory(run).read())
     controller._restore()
     results = controller._searcher.archive.results
     assert len(results) == table(run).height == len({r.allocation for r in results})
