@@ -22,7 +22,6 @@ Mask = NDArray[np.bool_]
 # Numbers of examples that are tested, and how many different scores a common step must explain.
 _MIN_EXAMPLES, _MAX_EXAMPLES, _MIN_DISTINCT_SCORES = 10, 1000, 6
 
-
 # Results on one example are worth this many examples of the common variance.
 _SHRINKAGE_EXAMPLES = 5.0
 
@@ -40,7 +39,7 @@ class ExampleNoise:
     Trials on the same examples share a part of their noise: a difficult example is difficult for
     all of them. Trials with equal leading choices share more, and most of all those that differ
     only by their number of samples in the last stage, because the smaller set of samples is a part
-    of the larger one. The three correlations are estimated from all pairs of trials together.
+    of the larger one. The correlations are estimated from all pairs of trials together.
 
     Args:
         covariance: Of the trials' scores, shape (trials, trials).
@@ -70,8 +69,8 @@ def example_noise(trials: Sequence[Scored], rows: Rows) -> ExampleNoise | None:
     residuals = (scores - (scores.sum(axis=1) / count)[:, None]) * seen
     squares = np.square(residuals).sum(axis=1)
     # An example less than there are, because the mean is estimated, too.
-    free = np.maximum(count - 1.0, 1e-9)
-    common = float(squares.sum() / free.sum())
+    free = float((count - 1.0).sum())
+    common = float(squares.sum()) / free if free > 0.0 else float(scores.sum(axis=1).var())
     if common <= 0.0:  # all examples alike: as if the next one were different
         common = 1.0 / (count.sum() + 2.0)
     variance = (squares + _SHRINKAGE_EXAMPLES * common) / (count - 1.0 + _SHRINKAGE_EXAMPLES)

@@ -7,6 +7,7 @@ from agenttts.search.archive import Archive, Scored, TrialResult
 from agenttts.search.encoding import ChoiceGrid
 from agenttts.search.gaussian import Posterior, log_evidence
 from agenttts.search.noise import example_noise
+from agenttts.space import SearchSpace
 from benchmarks.search.problems.items import draw_pipeline
 from tests.support.recorded import SPACE
 
@@ -84,6 +85,20 @@ def test_all_examples_alike_are_not_certain():
     covariance = noise(trials).covariance
     assert (np.diag(covariance) > 0.0).all()
     assert np.isfinite(covariance).all()
+
+
+def test_one_example_a_trial_has_the_noise_of_the_scores_among_each_other():
+    trials = [scored(("s", n + 1), ("s", 1), {n: float(n % 2)}) for n in range(20)]
+    assert np.diag(noise(trials).covariance) == pytest.approx(0.25)
+
+
+def test_a_space_of_one_stage_has_nested_samples_only():
+    rng = np.random.default_rng(3)
+    space = SearchSpace(SPACE.stages[:1], 260)
+    chosen = [space.allocation(("s", count)) for count in (1, 2, 4, 8)]
+    trials = [Scored(a, 0.5, 1.0, {}, None, dict(enumerate(rng.random(30)))) for a in chosen]
+    covariance = example_noise(trials, ChoiceGrid(space).encode(chosen)).covariance
+    assert np.linalg.eigvalsh(covariance).min() > 0.0
 
 
 def test_a_diagonal_covariance_is_as_good_as_variances():
