@@ -60,6 +60,7 @@ class LocalScheduler(HostScheduler):
         super().__init__(profile, folder)
         self._jobs: dict[str, submitit.Job[str]] = {}
         self._given: dict[str, list[int]] = {}
+        self._quoted = shlex.quote(str(self._folder))
 
     def submit(self, batch: str, requests: Sequence[JobRequest]) -> dict[str, str]:
         return {request.trial: self._start(request) for request in requests}
@@ -105,7 +106,8 @@ class LocalScheduler(HostScheduler):
             if time.monotonic() > deadline:
                 log.warning("processes of cancelled jobs are killed: %s", ", ".join(members))
                 for pid in members:
-                    with suppress(ProcessLookupError):
+                    # It has ended, or is another user's who resumed the run.
+                    with suppress(ProcessLookupError, PermissionError):
                         os.kill(int(pid), signal.SIGKILL)
                 return
             time.sleep(0.05)
@@ -219,15 +221,24 @@ class LocalScheduler(HostScheduler):
         return [pid for pid in pids() if self._is_ours(pid) or self._started(pid)]
 
     def _started(self, pid: str) -> bool:
-        """Return whether a job of this folder has started a process, directly or not."""
-        command = environment(pid).get(_COMMAND, "")
-        return command.endswith(f" {shlex.quote(str(self._folder))}") and not is_dying(pid)
+        """Return whether the task of a job of this folder has started a process.
+
+        What the profile's `setup` lines have started (a daemon that other runs use, too) is not
+        counted.
+        """
+        variables = environment(pid)
+        mine = variables.get(_COMMAND, "").endswith(f" {self._quoted}")
+        return mine and _JOB in variables and not is_dying(pid)
 
     def _is_ours(self, pid: str) -> bool:
         # The pid may have been given to another program since. It is a job of ours only if its
         # command line has our folder.
         command = command_line(pid)
-        return (RUNNER in command or _TASK in command) and os.fsencode(self._folder) in command
+        if RUNNER not in command and _TASK not in command:
+            return False
+        # With `setup` lines the shell's program ends with the command.
+        folder, last = os.fsencode(self._folder), os.fsencode(f" {self._quoted}")
+        return any(word == folder or word.endswith(last) for word in command.split(b"\0"))
 
     def _directory(self, job_id: str) -> Path | None:
         """Return the directory of the trial that a job is for.

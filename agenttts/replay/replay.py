@@ -10,6 +10,7 @@ import polars as pl
 
 from agenttts.errors import UserError
 from agenttts.replay.table import RecordedTable
+from agenttts.search.archive import STORED
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation, Choice, SearchSpace
@@ -70,13 +71,15 @@ def replay(
             break
         for proposal in proposals:
             allocation = proposal.allocation
+            if allocation not in searcher.archive.pending:
+                continue  # stored samples of the same batch have given its result
             again = allocation in asked
             result = table.trial(
                 space, allocation, proposal.source, again=again, examples=proposal.examples
             )
             asked.add(allocation)
             searcher.tell([result, *(_stored(table, space, result) if stored else ())])
-            examples = len(result.examples or proposal.examples or ())
+            examples = len(result.examples or proposal.examples or range(table.example_count or 0))
             spent += examples
             if result.score is not None:
                 best = result.score if best is None else max(best, result.score)
@@ -102,7 +105,7 @@ def _stored(table: RecordedTable, space: SearchSpace, result: TrialResult) -> li
         for count in table.smaller_counts(result.allocation)
     )
     return [
-        table.trial(space, allocation, "stored", examples=tuple(result.examples))
+        table.trial(space, allocation, STORED, examples=tuple(result.examples))
         for allocation in smaller
         if allocation in space
     ]

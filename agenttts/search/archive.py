@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from agenttts.space import Allocation, SearchSpace
 
+# The source of results that the stored samples of other trials gave, without a trial.
+STORED = "stored"
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -108,6 +111,12 @@ class Archive:
     def known_count(self) -> int:
         """How many allocations were proposed or told so far."""
         return len(self._results.keys() | self._pending.keys())
+
+    @property
+    def tried_count(self) -> int:
+        """How many allocations were proposed or told, without the stored ones."""
+        evaluated = {a for a, result in self._results.items() if result.source != STORED}
+        return len(evaluated | self._pending.keys())
 
     @property
     def pending(self) -> tuple[Allocation, ...]:

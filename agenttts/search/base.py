@@ -79,7 +79,7 @@ class Searcher(ABC):
             if self.fidelity is not None and proposal.examples is None:
                 examples = self.fidelity.next_block(self.archive, proposal.allocation)
                 proposal = replace(proposal, examples=examples)
-            self.archive.add_pending([proposal.allocation], proposal.examples)
+            self.add_pending([proposal.allocation], proposal.examples)
             proposals.append(proposal)
         return proposals
 
@@ -94,9 +94,14 @@ class Searcher(ABC):
         """
         self.archive.add(results)
 
-    def add_pending(self, allocations: Iterable[Allocation]) -> None:
-        """Register allocations that were proposed earlier and have not finished."""
-        self.archive.add_pending(allocations)
+    def add_pending(
+        self, allocations: Iterable[Allocation], examples: Sequence[int] | None = None
+    ) -> None:
+        """Register allocations that were proposed earlier and have not finished.
+
+        ``examples`` are those that they are evaluated on; None means all.
+        """
+        self.archive.add_pending(allocations, examples)
 
     def best(self, *, tried: bool = False) -> Allocation | None:
         """The allocation to recommend so far; None before any trial scored.

@@ -45,11 +45,16 @@ class Fidelity:
 
     @cached_property
     def blocks(self) -> tuple[tuple[int, ...], ...]:
-        """The examples in blocks of ``first``; the last one may be smaller."""
+        """The examples in blocks of ``first``; the last one has some of the first."""
         order = list(range(self.total))
         random.Random("examples").shuffle(order)
         starts = range(0, self.total, self.first)
+        order += order
         return tuple(tuple(order[start : start + self.first]) for start in starts)
+
+    def may_extend(self, archive: Archive, allocation: Allocation) -> bool:
+        """Return whether an allocation may be scored on further examples."""
+        return len(archive.examples_of(allocation)) < self.most
 
     def next_block(self, archive: Archive, allocation: Allocation) -> tuple[int, ...]:
         """Return the examples on which an allocation is scored next; empty at the most."""

@@ -81,8 +81,8 @@ class GaussianProcessSearcher(Searcher):
 
     def _propose(self, n: int) -> list[Proposal]:
         pending = self._grid.encode(a for a in self.archive.pending if a in self.space)
-        known = self.archive.known_count
-        drawn = n if not self.archive.scored else max(0, min(n, self.options.initial - known))
+        tried = self.archive.tried_count
+        drawn = n if not self.archive.scored else max(0, min(n, self.options.initial - tried))
         chosen = self._drawn(drawn, "initial trial, drawn at random")
         if len(chosen) < n and self.archive.scored:
             model = self._model()

@@ -47,6 +47,7 @@ _MIN_GAIN_SDS, _MIN_TRIALS_TO_RECOMMEND, _CLIMB_STEPS = 0.1, 8, 3
 
 # The best trials that may be extended by further examples.
 _MOST_EXTENDED = 12
+_EXTENDED = "further examples, to tell it from its rivals"
 
 # A preferred proposal is taken when it is worth this share of the best candidate.
 _MIN_RELATIVE_VALUE = 0.5
@@ -128,12 +129,15 @@ class InsightRules:
             for number in self.failures(archive).pick(rows, n - explore, most_valuable):
                 allocation = self._grid.decode(rows[number])
                 if allocation in archive:
-                    reason = "further examples, to tell it from its rivals"
+                    reason = _EXTENDED
                 else:
                     reason = describe(self.space, best, allocation)
                 own = Proposal(allocation, "insight", reason)
                 chosen[allocation] = named.get(allocation, own)
         self._explore(n, archive, chosen, rng)
+        if len(chosen) < n and model is not None:  # all allocations are known
+            for allocation in self._extendable(model, archive)[: n - len(chosen)]:
+                chosen.setdefault(allocation, Proposal(allocation, "insight", _EXTENDED))
         return list(chosen.values())
 
     def best(self, archive: Archive, *, tried: bool = False) -> Allocation | None:
@@ -181,16 +185,21 @@ class InsightRules:
         scored = archive.scored
         if not scored:
             return None
-        if self._fitted is None or self._fitted[0] != scored:
+        known = self._fitted
+        if known is None or known[0] != scored or known[1].new_examples != self._new_examples:
             model = Surrogate(
                 self._grid,
                 scored,
                 curves=self.curves,
                 coupling=self.coupling,
-                new_examples=self.fidelity.first if self.fidelity is not None else None,
+                new_examples=self._new_examples,
             )
-            self._fitted = (scored, model)
-        return self._fitted[1]
+            self._fitted = known = (scored, model)
+        return known[1]
+
+    @property
+    def _new_examples(self) -> int | None:
+        return None if self.fidelity is None else self.fidelity.first
 
     def failures(self, archive: Archive) -> Failures:
         """What the failed trials say."""
@@ -277,11 +286,9 @@ class InsightRules:
         if self.fidelity is None:
             return []
         waiting = set(archive.pending)
-        return [
-            allocation
-            for allocation in itertools.islice(model.tried, _MOST_EXTENDED)
-            if allocation not in waiting and self.fidelity.next_block(archive, allocation)
-        ]
+        fidelity = self.fidelity
+        may = (a for a in model.tried if a not in waiting and fidelity.may_extend(archive, a))
+        return list(itertools.islice(may, _MOST_EXTENDED))
 
     def _outlook(
         self,

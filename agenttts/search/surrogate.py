@@ -78,7 +78,7 @@ class Surrogate:
         coupling: bool = True,
         new_examples: int | None = None,
     ) -> None:
-        self._new_examples = new_examples
+        self.new_examples = new_examples
         # Sorted by allocation: the fit does not depend on the order of the results.
         self.trials = sorted(
             _representative(independent(trials)), key=lambda trial: trial.allocation
@@ -248,11 +248,11 @@ class Surrogate:
     def _trial_noise(self, noises: Floats) -> Floats:
         """Variance of a new trial's noise, shape (members,), standardised."""
         common: Floats = noises.mean(axis=1)
-        if self._example_noise is None or self._new_examples is None:
+        if self._example_noise is None or self.new_examples is None:
             return common
         # The members differ only by the level of the noise.
         known = float(np.diag(self._example_noise.covariance).mean())
-        return common * (self._example_noise.per_example / self._new_examples / known)
+        return common * (self._example_noise.per_example / self.new_examples / known)
 
 
 def _part_for_settings(targets: Floats) -> Rows:

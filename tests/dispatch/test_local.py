@@ -117,3 +117,30 @@ def test_nothing_of_a_cancelled_job_is_left_however_often_it_was_cancelled(tmp_p
     scheduler.await_cancelled()
     assert not scheduler.strays("r", ())
     assert not children(task)
+
+
+def test_what_setup_lines_have_started_and_other_runs_are_left_alone(tmp_path):
+    """A daemon may serve other runs, too; and a folder's path may end with another one's."""
+    marks = tmp_path / "daemon"
+    daemon = f"(setsid sh -c 'echo $$ > {marks}; exec sleep 300' > /dev/null 2>&1 &)"
+    profile = Profile(kind="local", grace_seconds=5, setup=[daemon])
+    scheduler = LocalScheduler(profile, tmp_path / "submitit")
+    below = Path(f"{tmp_path}/other{tmp_path}/submitit")
+    other = LocalScheduler(Profile(kind="local", grace_seconds=5), below)
+    one, two = request(tmp_path, 0, 0), request(tmp_path, 1, 0)
+    ids, others = scheduler.submit("b0", [one]), other.submit("b0", [two])
+    for each in (one, two):
+        until(lambda each=each: read_attempts(each.directory))
+    pid = until(lambda: marks.exists() and marks.read_text().strip())
+    try:
+        assert not scheduler.strays("r", ids.values())
+        scheduler.cancel(ids.values())
+        scheduler.await_cancelled()
+        until_ended(scheduler, ids.values())
+        assert not scheduler.strays("r", ())
+        assert command_line(pid), "the daemon goes on"
+        assert list(other.strays("r", ())) == list(others.values())
+    finally:
+        other.cancel(others.values())
+        os.kill(int(pid), signal.SIGKILL)
+    until_ended(other, others.values())

@@ -76,6 +76,64 @@ def test_evaluations_are_counted_and_end_the_replay(table, space, method):
     assert trace["evaluations"].to_list() == [10 * n for n in range(1, 11)]
 
 
+def test_blocks_have_the_same_size_and_cover_all_examples():
+    for total, first in ((101, 50), (40, 10), (7, 7), (5, 3)):
+        blocks = Fidelity(first, total, total).blocks
+        assert {len(set(block)) for block in blocks} == {first}
+        assert {e for block in blocks for e in block} == set(range(total))
+
+
+def test_failed_trials_count_too(tmp_path):
+    frame = by_example().with_columns(
+        examples=pl.when(pl.col("a.model") == "s").then(pl.col("examples"))
+    )
+    path = tmp_path / "table.parquet"
+    frame.write_parquet(path)
+    table = load_table(path, SPACE)
+    space = table.within(SPACE)
+    trace = replay(table, space, create("random", space, 1), None, 2, evaluations=400)
+    assert trace["score"].null_count() > 0
+    assert trace["evaluations"].to_list() == [40 * n for n in range(1, 11)]
+    searcher = create("random", space, 1)
+    searcher.fidelity = Fidelity(10, 40, 40)
+    trace = replay(table, space, searcher, None, 2, evaluations=100)
+    assert trace["evaluations"].to_list() == [10 * n for n in range(1, 11)]
+
+
+def test_nothing_is_evaluated_that_stored_samples_of_the_batch_gave(table, space):
+    searcher = create("grid", space)
+    searcher.fidelity = Fidelity(40, 40, 40)
+    trace = replay(table, space, searcher, None, space.count(), stored=True)
+    told = {result.allocation for result in searcher.archive.results}
+    assert told == set(space.feasible())
+    asked = {Allocation.from_records(records) for records in trace["allocation"].to_list()}
+    sources = {result.allocation: result.source for result in searcher.archive.results}
+    assert trace["allocation"].n_unique() == trace.height
+    assert all(sources[a] == "stored" for a in told - asked)
+    later = create("random", space, 3)
+    trace = replay(table, space, later, None, space.count(), stored=True)
+    assert trace.height < space.count()
+    assert {result.allocation for result in later.archive.results} == told
+
+
+def test_a_search_goes_on_while_trials_can_be_extended(table):
+    small = SearchSpace(table.within(SPACE).stages, 30)
+    searcher = create("agenttts", small, 1)
+    searcher.fidelity = Fidelity(10, 40, 40)
+    trace = replay(table, small, searcher, None, 1, evaluations=10**6, stored=True)
+    known = searcher.archive.results
+    assert {result.allocation for result in known} == set(small.feasible())
+    assert all(len(result.examples) == 40 for result in known)
+    assert trace["evaluations"][-1] <= 40 * len(known)
+
+
+def test_all_examples_at_once_have_their_metrics(table):
+    allocation = SPACE.allocation(("s", 5), ("l", 4))
+    whole = table.trial(SPACE, allocation)
+    assert table.trial(SPACE, allocation, examples=range(40)) == whole
+    assert whole.metrics
+
+
 def test_without_fidelity_a_trial_counts_all_examples(table, space):
     trace = replay(table, space, create("random", space), None, 2, evaluations=100)
     assert trace["evaluations"].to_list() == [40, 80, 120]
