@@ -259,10 +259,12 @@ def test_a_log_that_the_node_cannot_open_is_explained(on_it, tmp_path):
 
 
 def test_a_partition_that_cancels_what_it_preempts_leaves_a_preempted_job(on_it, tmp_path):
-    tried = scheduler(tmp_path, trial={"partition": "killing", "cpus": 16})
+    # A job that may be requeued asks for it when it is told of the preemption. Whether it is told
+    # depends on how far its start is.
+    tried = scheduler(tmp_path, trial={"partition": "killing", "cpus": 16, "requeue": False})
     two = requests(tmp_path, SLEEP, 2)
     ids = tried.submit("r-1", two)
-    until(lambda: all(s.state == "RUNNING" for s in tried.poll(ids.values()).values()), seconds=60)
+    until(lambda: all(read_attempts(request.directory) for request in two), seconds=60)
     on_it.run("sbatch", "-o", "/dev/null", "-p", "urgent", "-N2", "-c16", "--wrap", "sleep 1")
     until(lambda: all(s.ended for s in tried.poll(ids.values()).values()), seconds=120)
     assert {s.verdict for s in tried.poll(ids.values()).values()} == {TrialState.PREEMPTED}
