@@ -84,8 +84,9 @@ def replay(
             if result.score is not None:
                 best = result.score if best is None else max(best, result.score)
             row = _trace_row(len(rows) + 1, proposal, result, best, searcher.best())
-            known = table.example_count is not None
-            rows.append(row | ({"examples": examples, "evaluations": spent} if known else {}))
+            if table.example_count is not None:
+                row |= {"examples": examples, "evaluations": spent}
+            rows.append(row)
             if not _goes_on(spent, evaluations):
                 break
     return pl.DataFrame(rows, schema=TRACE_SCHEMA)

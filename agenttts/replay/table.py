@@ -27,10 +27,10 @@ from agenttts.tables.schema import (
     trials_schema,
 )
 
-# Columns that distinguish a run's own export from other tables. The export's other columns of the
-# table of trials are not metrics.
 log = logging.getLogger(__name__)
 
+# Columns that distinguish a run's own export from other tables. The export's other columns of the
+# table of trials are not metrics.
 _OF_EXPORT = ("run", "trial", "iteration", "source", "state")
 
 
@@ -170,20 +170,19 @@ class RecordedTable:
         if point not in grid:
             point = min(grid, key=lambda recorded: (_distance(recorded, wanted), recorded))
         found = grid[point]
-        whole = examples is None or len(set(examples)) == len(found.examples or ())
-        if whole or examples is None or found.score is None or found.examples is None:
-            scores = None if found.examples is None else dict(enumerate(found.examples))
-            return TrialResult(
-                allocation,
-                found.score,
-                found.metrics,
-                cost,
-                source,
-                stderr=found.stderr,
-                examples=scores,
-            )
-        scores = {example: found.examples[example] for example in examples}
-        return TrialResult(allocation, fmean(scores.values()), {}, cost, source, examples=scores)
+        scores = None if found.examples is None else dict(enumerate(found.examples))
+        if examples is not None and scores is not None and len(set(examples)) < len(scores):
+            part = {example: scores[example] for example in examples}
+            return TrialResult(allocation, fmean(part.values()), {}, cost, source, examples=part)
+        return TrialResult(
+            allocation,
+            found.score,
+            found.metrics,
+            cost,
+            source,
+            stderr=found.stderr,
+            examples=scores,
+        )
 
 
 def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
