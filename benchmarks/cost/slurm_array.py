@@ -36,6 +36,8 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from controller import SPEC
+
 from agenttts.dispatch.attempts import read_attempts
 from agenttts.dispatch.job_starts import read_job_starts
 from agenttts.dispatch.slurm.scheduler import SlurmScheduler
@@ -50,18 +52,6 @@ from agenttts.spec import load_spec
 ROOT = Path(__file__).parents[2]
 COUNTED = ("squeue", "sacct", "sbatch", "scontrol", "scancel")
 MAX_ARRAY_SIZE = 1001
-SPEC = """
-name: array
-task: {{name: retrieval_qa, data: "builtin:twohop", examples: 2}}
-stages:
-  retrieval: {{models: [weak, strong], prompt_tokens: 128, decode_tokens: 16, samples: [1, 60]}}
-  answer: {{models: [weak, strong], prompt_tokens: 128, decode_tokens: 16, samples: [1, 60]}}
-models:
-  weak: {{path: {script}, params: 1.0e9, engine: scripted}}
-  strong: {{path: {script}, params: 2.0e9, engine: scripted}}
-search: {{method: random, budget: 1000000, iterations: 1, batch_size: {trials}}}
-cluster: {profile}
-"""
 PROFILE = """
 kind: slurm
 trial: {{partition: cpu, time: "00:30:00", mem: 100M}}
@@ -159,11 +149,14 @@ def measure(folder: Path, arguments: argparse.Namespace, calls: Path) -> dict[st
     spec = folder / "spec.yaml"
     spec.write_text(
         SPEC.format(
-            script=folder / "model.json", profile=folder / "profile.yaml", trials=arguments.trials
+            script=folder / "model.json",
+            profile=folder / "profile.yaml",
+            iterations=1,
+            batch=arguments.trials,
         )
     )
     plan = make_plan(load_spec(spec), [folder], folder / "results")
-    run = RunDirectory(folder / "results" / "array")
+    run = RunDirectory(folder / "results" / "controller")
     if not create_run(run, plan):
         sys.exit("the run exists")
     calls.write_text("")  # those of the launch do not count
