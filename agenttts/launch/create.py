@@ -100,6 +100,7 @@ def run_record(plan: Plan) -> RunRecord:
         skip_bad=spec.task.skip_bad,
         data=tuple(plan.examples.report.sources.values()),
         examples={},
+        main_metric=experiment.task.main_metric,
     )
 
 

@@ -29,6 +29,7 @@ def finished_row(
         decode_tokens=output.decode_tokens,
         reused_tokens=output.reused_tokens,
         cut_samples=tuple(output.cut_samples),
+        examples=output.examples,
     )
 
 

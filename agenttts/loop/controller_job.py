@@ -37,7 +37,6 @@ from agenttts.search.llm.transcript import Transcript
 from agenttts.serving.lifecycle import ServedModel
 from agenttts.serving.served_model import served_model, through_workers
 from agenttts.space import SearchSpace
-from agenttts.spec import JobSpec
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +213,7 @@ def make_controller(run: Run, check: Callable[[], None] | None = None) -> Contro
         run, journal, scheduler, builder, workers, planner, settings, served, check
     )
     between = partial(_compact_samples, run.samples)
-    return Controller(directory, searcher, journal, evaluation, _loop_settings(run.spec), between)
+    return Controller(directory, searcher, journal, evaluation, _loop_settings(run), between)
 
 
 def _searcher(
@@ -256,14 +255,15 @@ def _evaluation_settings(profile: Profile, settle_seconds: float) -> EvaluationS
     )
 
 
-def _loop_settings(spec: JobSpec) -> LoopSettings:
-    section = spec.search
+def _loop_settings(run: Run) -> LoopSettings:
+    section = run.spec.search
     return LoopSettings(
         iterations=section.iterations,
         batch_size=section.batch_size,
         asynchronous=section.asynchronous,
         finalists=section.finalists.top if section.finalists else 0,
         tested=section.test_split.top if section.test_split else 0,
+        main_metric=run.record.main_metric,
     )
 
 

@@ -17,6 +17,7 @@ from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
 from agenttts.files.trouble import FilesUnavailable, passing_trouble
 from agenttts.loop.evaluation import Evaluation
 from agenttts.loop.reports import write_report
+from agenttts.loop.told_results import told_result
 from agenttts.run.directory import RunDirectory, RunGone
 from agenttts.run.journal import Journal, PlannedTrial, TrialProgress
 from agenttts.run.rows import row_from_json
@@ -45,6 +46,7 @@ class LoopSettings:
         finalists: How many allocations are scored again after the search, on more examples.
         tested: How many allocations are scored again after the search, on held-out examples.
         asynchronous: Whether a trial is proposed as soon as another one has ended.
+        main_metric: The metric that is the score, ``STAGE.METRIC``; empty if it is not known.
     """
 
     iterations: int
@@ -52,6 +54,7 @@ class LoopSettings:
     finalists: int = 0
     tested: int = 0
     asynchronous: bool = False
+    main_metric: str = ""
 
 
 class Controller:
@@ -227,7 +230,7 @@ class Controller:
                 more = len(self._proposed()) < total
                 self._evaluation.evaluate(under_way, more=more, any_end=True)
             ended = [p for p in under_way if p.row is not None]
-            self._searcher.tell([_result(p) for p in ended])
+            self._searcher.tell([self._result(p) for p in ended])
             self._write_told_results(ended, first)
             self._stop_if_the_last_failed()
 
@@ -330,7 +333,7 @@ class Controller:
         for number, names in enumerate(state.tells):
             trials = [state.trials[n] for n in names if n in known and last[n] == number]
             self._searcher.add_pending([p.planned.allocation for p in trials])
-            self._searcher.tell([_result(p) for p in trials])
+            self._searcher.tell([self._result(p) for p in trials])
         pending = [p for p in self._searched() if p.planned.trial not in known]
         self._searcher.add_pending([p.planned.allocation for p in pending])
         # The old controller may have died after it wrote a trial to the journal and before it wrote
@@ -378,14 +381,14 @@ class Controller:
         """
         ranked = self._ranked()
         trials = self._after_search(FINALIST_SOURCE, ranked[: self._settings.finalists])
-        scores = {p.planned.allocation: _result(p) for p in trials}
+        scores = {p.planned.allocation: row_from_json(p.row) for p in trials if p.row}
 
         def place(allocation: Allocation) -> tuple[float, float]:
-            result = scores.get(allocation)
-            if result is None or result.score is None:
+            row = scores.get(allocation)
+            if row is None or row.score is None:
                 # After those with a score, in the search's order (sorting is stable).
                 return (math.inf, 0.0)
-            return (-result.score, result.cost)
+            return (-row.score, row.budget)
 
         return sorted(ranked, key=place)
 
@@ -462,8 +465,12 @@ class Controller:
     ) -> None:
         """Tell the searcher results; after ``final`` it recommends only tried allocations."""
         with self._evaluation.signs_meanwhile():
-            self._searcher.tell([_result(progress) for progress in trials])
+            self._searcher.tell([self._result(progress) for progress in trials])
         self._write_told(iteration, final=final)
+
+    def _result(self, progress: TrialProgress) -> TrialResult:
+        directory = self._run.trial(progress.planned.trial)
+        return told_result(progress, directory, self._settings.main_metric)
 
     def _write_told_results(self, trials: Sequence[TrialProgress], first: int) -> None:
         """Record that the searcher knows the results of some trials, and its conclusions.
@@ -531,17 +538,3 @@ def _what(error: AgentTTSError | OSError) -> str:
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
-
-
-def _result(progress: TrialProgress) -> TrialResult:
-    assert progress.row is not None
-    row = row_from_json(progress.row)
-    return TrialResult(
-        allocation=progress.planned.allocation,
-        score=row.score,
-        metrics={name: value for name, value in row.metrics.items() if value is not None},
-        cost=row.budget,
-        source=row.source,
-        stderr=row.score_stderr,
-        blamed=row.state in (*OWN_FAULTS, TrialState.COMPLETED),
-    )

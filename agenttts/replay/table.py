@@ -19,6 +19,8 @@ import polars as pl
 from agenttts.errors import UserError, valid_names
 from agenttts.search.base import TrialResult
 from agenttts.space import Allocation, SearchSpace
+from agenttts.tables.aggregate import main_metric
+from agenttts.tables.example_scores import example_scores
 from agenttts.tables.schema import (
     AFTER_SEARCH,
     OWN_FAULTS,
@@ -59,11 +61,18 @@ class _Row:
 
 
 class RecordedTable:
-    """Recorded results by model combination and sample counts."""
+    """Recorded results by model combination and sample counts.
+
+    ``of_run``: they are the trials of a search, not a grid.
+    """
 
     def __init__(
-        self, points: Mapping[tuple[str, ...], Mapping[tuple[int, ...], Recorded]]
+        self,
+        points: Mapping[tuple[str, ...], Mapping[tuple[int, ...], Recorded]],
+        *,
+        of_run: bool = False,
     ) -> None:
+        self._of_run = of_run
         self._points: dict[tuple[str, ...], dict[tuple[int, ...], Recorded]] = {}
         self._lost: set[tuple[tuple[str, ...], tuple[int, ...]]] = set()
         for models, grid in points.items():
@@ -89,13 +98,13 @@ class RecordedTable:
         return min(counts, default=0) or None
 
     def within(self, space: SearchSpace) -> SearchSpace:
-        """Return a space of recorded sample counts, if there are scores by example.
+        """Return a space of recorded sample counts, if a grid has scores by example.
 
         Between two recorded counts there is only the nearest one's result, on the same examples. A
         searcher would take it for a second observation. Where nothing recorded is left, or it does
         not fit the budget, the space stays as it is.
         """
-        if self.example_count is None:
+        if self.example_count is None or self._of_run:
             return space
         recorded = [
             {counts[i] for grid in self._points.values() for counts in grid}
@@ -195,10 +204,11 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     JSON). Then ``score`` may be left out; it is their mean. Rows of models that the space does not
     have are left out, and counted in a warning.
 
-    A run's ``trials.parquet`` is read as it is. From it, and from a run's own export, a searcher is
-    told what the run told its searcher. Trials after the search are left out, because they are on
-    other examples. A trial that was lost to the machine is a failure that was not the allocation's
-    own.
+    A run's ``trials.parquet`` is read as it is, with the scores by example in the directories of
+    its trials. From it a searcher is told what the run told its searcher; from a run's own export,
+    the same without the scores by example. Trials after the search are left out, because they are
+    on other examples. A trial that was lost to the machine is a failure that was not the
+    allocation's own.
 
     Raises:
         UserError: The table is not valid. The message names file, column, row (the first data row
@@ -217,7 +227,8 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
         {
             models: {counts: _merge(same) for counts, same in grid.items()}
             for models, grid in points.items()
-        }
+        },
+        of_run=nested,
     )
 
 
@@ -252,9 +263,11 @@ def _check_header(path: Path) -> None:
 
 
 def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
-    """Yield the rows of a table of trials."""
+    """Yield the rows of a run's table of trials."""
     stages = [stage.name for stage in space.stages]
-    for number, trial in enumerate(read_trials(path).iter_rows(named=True), start=1):
+    trials = read_trials(path)
+    metric = main_metric(trials)
+    for number, trial in enumerate(trials.iter_rows(named=True), start=1):
         if trial["source"] in AFTER_SEARCH:
             continue
         choices = trial["allocation"] or []
@@ -274,13 +287,26 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
         metrics = {name: v for name, v in (trial["metrics"] or {}).items() if v is not None}
         error = _stderr(path, number, trial, "score_stderr")
         score = _score(path, number, trial)
-        yield _Row(number, models, counts, _recorded(trial["state"], score, error, metrics))
+        recorded = _recorded(trial["state"], score, error, metrics)
+        examples = path.parent / "trials" / trial["trial"] / "examples.parquet"
+        if metric is not None and recorded.score is not None and examples.is_file():
+            recorded = replace(recorded, examples=_whole(example_scores(examples, metric)))
+        yield _Row(number, models, counts, recorded)
+
+
+def _whole(scores: Mapping[int, float] | None) -> tuple[float, ...] | None:
+    """Return the scores in order; None if one between them is missing."""
+    if scores is None or max(scores) >= len(scores):
+        return None
+    return tuple(scores.values())
 
 
 def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[_Row]:
     """Yield the rows of a replay table, or of a run's own export."""
     keys = [f"{stage.name}.{part}" for stage in space.stages for part in ("model", "samples")]
-    by_example = "examples" in frame.columns
+    exported = set(_OF_EXPORT) <= set(frame.columns)
+    # In a run's own export, the column has the number of examples.
+    by_example = "examples" in frame.columns and not exported
     needed = keys if by_example else [*keys, "score"]
     for column in needed:
         if column not in frame.columns:
@@ -288,7 +314,6 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
                 f"{path}: column '{column}' is missing; needed: {', '.join(needed)}; "
                 f"the file has: {', '.join(frame.columns)}"
             )
-    exported = set(_OF_EXPORT) <= set(frame.columns)
     metrics = _metric_columns(frame, keys, exported=exported)
     error_column = "stderr" if "stderr" in frame.columns else "score_stderr"
     for number, row in enumerate(frame.iter_rows(named=True), start=1):

@@ -57,8 +57,9 @@ class TrialDocument(Document):
 
     Times are ISO 8601 in UTC. The names of metrics are ``STAGE.METRIC``. ``score_stderr`` and
     ``metrics_stderr`` are standard errors, null where there is none. ``worker`` is the job of
-    several trials or lists that evaluated the trial. ``engine_starts`` and ``seconds`` are null in
-    runs of versions that did not record them.
+    several trials or lists that evaluated the trial. ``examples`` is the number of examples that
+    it was scored on. ``engine_starts``, ``seconds`` and ``examples`` are null in runs of versions
+    that did not record them.
     """
 
     run: str
@@ -86,6 +87,7 @@ class TrialDocument(Document):
     worker: str | None
     engine_starts: int | None
     seconds: TrialSecondsDocument | None
+    examples: int | None
 
 
 class BestDocument(TrialDocument):

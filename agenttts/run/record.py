@@ -104,6 +104,8 @@ class RunRecord(_Part):
         skip_bad: How many bad records of a data file were allowed.
         data: What was read of each file or hub split.
         examples: SHA-256 of each file of frozen examples, by its name.
+        main_metric: The task's metric that is the score, ``STAGE.METRIC``; empty in records of
+            older versions.
     """
 
     schema_number: Annotated[int, AfterValidator(_known)]
@@ -121,6 +123,7 @@ class RunRecord(_Part):
     skip_bad: int
     data: tuple[SourceReport, ...]
     examples: dict[str, str]
+    main_metric: str = ""
 
     def tokens(self, run: str) -> tuple[str, ...]:
         """Return the prefixes of the batch tokens of the run's jobs, today's first.

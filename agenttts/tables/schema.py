@@ -115,6 +115,9 @@ class TrialRow:
 
     ``worker``, ``engine_starts`` and ``seconds`` say where the trial ran and what it took (see the
     module). They are None where that is not known.
+
+    ``examples`` is the number of examples that the trial was scored on; None for a trial without a
+    result, and in tables of earlier versions.
     """
 
     run: str
@@ -141,6 +144,7 @@ class TrialRow:
     worker: str | None = None
     engine_starts: int | None = None
     seconds: TrialSeconds | None = None
+    examples: int | None = None
 
     @property
     def cut_share(self) -> float | None:
@@ -218,6 +222,7 @@ def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
             "worker": pl.String(),
             "engine_starts": pl.Int64(),
             "seconds": seconds,
+            "examples": pl.Int64(),
         }
     )
 
@@ -256,6 +261,7 @@ _ADDED = (
     "worker",
     "engine_starts",
     "seconds",
+    "examples",
 )
 
 

@@ -16,6 +16,7 @@ import yaml
 from agenttts.errors import UserError
 from agenttts.loop.controller_job import make_controller
 from agenttts.loop.job_builder import sample_partitions
+from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.trial.spec import TrialSpec
 from tests.support.runs import (
@@ -41,7 +42,8 @@ def finished(cli, scripted_spec, tmp_path):
 def test_a_run_completes_and_reports(finished, cli, tmp_path):
     frame = table(tmp_path / "results/small")
     assert set(frame["state"]) == {"COMPLETED"}
-    assert frame["iteration"].max() == 2
+    assert frame.filter(pl.col("source") != "recommended")["iteration"].max() == 2
+    assert frame["examples"].unique().to_list() == [8]
     assert frame.filter(pl.col("iteration") == 0)["source"].unique().to_list() == ["initial"]
     assert (frame["budget"] <= 80).all()
     assert frame["score"].is_between(0, 1).all()
@@ -195,17 +197,31 @@ def test_a_run_whose_every_trial_fails_stops_early(cli, scripted_spec, tmp_path)
 
 
 def test_the_searcher_is_told_how_sure_each_score_is(finished, tmp_path):
-    from agenttts.loop.loop import _result
-    from agenttts.run.directory import RunDirectory
-
     run = RunDirectory(tmp_path / "results" / "small")
     loop = make_controller(run.read())
     for progress in loop._journal.state.trials.values():
         examples = pl.read_parquet(run.trial(progress.planned.trial) / "examples.parquet")
         values = examples.filter(stage="answer")["metrics"].struct.field("em")
-        assert _result(progress).stderr == pytest.approx(values.std() / len(values) ** 0.5)
+        told = loop._result(progress)
+        assert told.stderr == pytest.approx(values.std() / len(values) ** 0.5)
+        assert told.examples == dict(enumerate(values))
+        assert told.score == pytest.approx(values.mean())
         del progress.row["score_stderr"]  # as in a journal of an older version
-        assert _result(progress).stderr is None
+        assert loop._result(progress).stderr is None
+
+
+def test_a_search_goes_on_without_scores_by_example_that_are_lost(finished, tmp_path, caplog):
+    run = RunDirectory(tmp_path / "results" / "small")
+    loop = make_controller(run.read())
+    kept, lost, damaged = [*loop._journal.state.trials.values()][:3]
+    (run.trial(lost.planned.trial) / "examples.parquet").unlink()
+    (run.trial(damaged.planned.trial) / "examples.parquet").write_bytes(b"PAR1")
+    for progress in (lost, damaged):
+        told = loop._result(progress)
+        assert told.examples is None
+        assert told.score is not None
+        assert f"{progress.planned.trial}/examples.parquet" in caplog.text
+    assert loop._result(kept).examples is not None
 
 
 @pytest.mark.parametrize("command", ["status", "resume", "cancel"])

@@ -51,7 +51,7 @@ def test_csv_has_a_row_a_trial_and_flat_columns(make_run: MakeRun, tmp_path: Pat
         *("retrieval.model", "retrieval.samples", "answer.model", "answer.samples"),
         *("retrieval.f1", "answer.em", "started", "finished", "gpu_seconds"),
         *("prompt_tokens", "decode_tokens", "reused_tokens", "job_id", "attempts", "error"),
-        *("cut_share", "worker", "engine_starts", "seconds.queue", "seconds.start"),
+        *("cut_share", "worker", "engine_starts", "examples", "seconds.queue", "seconds.start"),
         *("seconds.load", "seconds.generate", "seconds.lost"),
         *("cut_share.retrieval", "cut_share.answer"),
         *("metrics_stderr.retrieval.f1", "metrics_stderr.answer.em"),

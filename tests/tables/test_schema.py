@@ -55,6 +55,7 @@ COLUMNS = [
     "worker",
     "engine_starts",
     "seconds",
+    "examples",
 ]
 ALLOCATION = Allocation((Choice("retrieval", "m", 2), Choice("answer", "n", 30)))
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
