@@ -6,14 +6,19 @@ chains. A question names the head only, so that the first fact is needed to know
 to read. The distractors are facts of the same pattern's other chains, a namesake of the bridge in
 the same relation as the answer, and asides about head and bridge; none of them holds the answer.
 Everything is drawn with a fixed seed, so the file can be made again.
+
+``--worlds 3 --out FILE`` writes the questions of three worlds, whose names and answers are drawn
+anew: the data of benchmarks/search/tables/two_facts.yaml.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from agenttts.tasks.loading.source import DATA_FOLDER
 
@@ -22,9 +27,17 @@ TARGET = DATA_FOLDER / "twohop.jsonl"
 
 
 def main() -> None:
-    """Write the data set."""
-    lines = [json.dumps(question, ensure_ascii=False) for question in questions(SEED)]
-    TARGET.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    """Write the data set, or a larger one of several worlds."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--worlds", type=int, default=1, help="worlds of 60 questions")
+    parser.add_argument("--out", type=Path, default=TARGET)
+    arguments = parser.parse_args()
+    made = [question for n in range(arguments.worlds) for question in questions(SEED + n)]
+    lines = [json.dumps(question, ensure_ascii=False) for question in made]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def questions(seed: int) -> list[dict[str, object]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 # One thread a process: the matrices are small, and the processes run side by side.
@@ -26,7 +27,7 @@ from agenttts.replay.replay import replay  # noqa: E402
 from agenttts.replay.table import Recorded, RecordedTable  # noqa: E402
 from agenttts.search import create  # noqa: E402
 from agenttts.search.fidelity import Fidelity  # noqa: E402
-from agenttts.space import Allocation  # noqa: E402
+from agenttts.space import Allocation, SearchSpace  # noqa: E402
 
 SEARCHERS = (
     "agenttts:25:400:stored", "agenttts:25:400", "agenttts:25:25", "agenttts:50:50",
@@ -62,27 +63,40 @@ def main() -> None:
 
 def run(searcher: str, number: int, stages: int) -> tuple[float, ...]:
     """Regret after each of `SPENT`, in percent, and the searcher's seconds a trial."""
-    method, first, most, *stored = searcher.split(":")
     pipeline = draw_pipeline(number, EXAMPLES, stages)
-    made = create(method, pipeline.space, number)
-    made.fidelity = Fidelity(int(first), int(most), EXAMPLES)
-    started = time.process_time()
-    trace = replay(
-        recorded(pipeline),
-        pipeline.space,
-        made,
-        None,
-        10,
-        evaluations=SPENT[-1],
-        stored=bool(stored),
+    chosen, seconds = recommendations(
+        searcher, recorded(pipeline), pipeline.space, number, EXAMPLES, SPENT
     )
-    seconds = (time.process_time() - started) / len(trace)
-    regrets = []
-    for spent in SPENT:
-        records = trace.filter(pl.col("evaluations") <= spent)["recommended"][-1]
-        chosen = Allocation.from_records(records)
-        regrets.append(100.0 * (1.0 - pipeline.expected(chosen) / pipeline.best))
+    regrets = [100.0 * (1.0 - pipeline.expected(one) / pipeline.best) for one in chosen]
     return (*regrets, seconds)
+
+
+def recommendations(
+    searcher: str,
+    table: RecordedTable,
+    space: SearchSpace,
+    seed: int,
+    examples: int,
+    spent: Sequence[int],
+) -> tuple[list[Allocation], float]:
+    """What a searcher recommends after each number of evaluations, and its seconds a trial.
+
+    Args:
+        searcher: METHOD:FIRST:MOST, with ``:stored`` if wanted.
+        table: Recorded scores by example.
+        space: The search space.
+        seed: The searcher's seed.
+        examples: The table's examples.
+        spent: Numbers of example evaluations, the largest last.
+    """
+    method, first, most, *stored = searcher.split(":")
+    made = create(method, space, seed)
+    made.fidelity = Fidelity(int(first), int(most), examples)
+    started = time.process_time()
+    trace = replay(table, space, made, None, 10, evaluations=spent[-1], stored=bool(stored))
+    seconds = (time.process_time() - started) / len(trace)
+    records = [trace.filter(pl.col("evaluations") <= n)["recommended"][-1] for n in spent]
+    return [Allocation.from_records(record) for record in records], seconds
 
 
 def recorded(pipeline: Pipeline) -> RecordedTable:

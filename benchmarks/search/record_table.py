@@ -4,17 +4,19 @@ whatever it costs.
     python benchmarks/search/record_table.py [SPEC] [--work .cache/record]
 
 SPEC is a job spec with explicit sample counts whose models are on this machine (`make models`). All
-trials share one sample store and one process a model, so k samples are a prefix of more; the
-largest counts run first and the others mostly reuse them. Finished trials are kept under --work:
-stopped and started again, it goes on with the missing ones. Writes NAME.parquet beside SPEC, for
-`agenttts-hpc replay` and for run.py.
+trials share one sample store, so k samples are a prefix of more. They advance side by side: the
+union of the samples that they need of a model in a stage is drawn in one go. Samples and finished
+trials are kept under --work: stopped and started again, it goes on with the missing ones. Writes
+NAME.parquet beside SPEC, for `agenttts-hpc replay` and for run.py. The column ``examples`` has the
+scores by example, in the same order in all rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,13 +25,14 @@ import polars as pl
 from agenttts import tasks
 from agenttts.files.atomic import atomic_write_json, atomic_write_parquet
 from agenttts.inference.base import ModelConfig
-from agenttts.inference.sampler import Sampler
-from agenttts.inference.store import SampleStore
+from agenttts.inference.engine_process import create_engine
 from agenttts.run.models import find_facts, model_configs
 from agenttts.spec import JobSpec, load_spec
 from agenttts.tasks.base import TaskConfig
-from agenttts.trial.result import TrialOutput, read_result
-from agenttts.trial.run import evaluate_alone
+from agenttts.trial.command import DueTrial, TrialCommand
+from agenttts.trial.evaluate import read_examples
+from agenttts.trial.result import EXAMPLES_FILE, MARKER_FILE, read_result, result_problem
+from agenttts.trial.run import run_trials
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
 HERE = Path(__file__).parent
@@ -50,21 +53,8 @@ def main() -> None:
         spec = spec.model_copy(update={"task": task})
     work = (arguments.work / spec.name).resolve()
     trials = planned(spec, work)
-    store = SampleStore(work / "samples", writer=f"record-{time.time_ns()}")
-    sampler = Sampler(store, models_of(spec), spec.search.seed)
-    rows: list[dict[str, object]] = []
-    try:
-        for number, trial in enumerate(trials, 1):
-            started = time.monotonic()
-            output = read_result(Path(trial.directory)) or run(trial, sampler)
-            rows.append(table_row(trial, output))
-            seconds = time.monotonic() - started
-            print(
-                f"{number}/{len(trials)} {trial.allocation}: {output.score:.3f} ({seconds:.0f} s)",
-                flush=True,
-            )
-    finally:
-        sampler.close()
+    evaluate(trials, work)
+    rows = [table_row(trial) for trial in trials]
     out = arguments.out or arguments.spec.with_suffix(".parquet")
     atomic_write_parquet(out, pl.DataFrame(rows))
     print(f"{out}: {len(rows)} rows")
@@ -89,9 +79,13 @@ def planned(spec: JobSpec, work: Path) -> list[TrialSpec]:
         )
     )
     frozen = work / "examples.jsonl"
-    frozen.write_text(
-        "".join(json.dumps({"id": e.id, "data": e.data}) + "\n" for e in examples), encoding="utf-8"
-    )
+    lines = "".join(json.dumps({"id": e.id, "data": e.data}) + "\n" for e in examples)
+    if any(work.glob(f"trials/*/{MARKER_FILE}")) and frozen.read_text(encoding="utf-8") != lines:
+        sys.exit(
+            f"{work} has trials on other examples than the spec's; valid: another --work, or the "
+            "data, split, number of examples and seed with which these were recorded"
+        )
+    frozen.write_text(lines, encoding="utf-8")
     # Every allocation is measured, so that the table also serves smaller and larger budgets.
     space = replace(spec.space(), budget=1e12)
     allocations = sorted(
@@ -119,21 +113,43 @@ def planned(spec: JobSpec, work: Path) -> list[TrialSpec]:
     return made
 
 
-def run(trial: TrialSpec, sampler: Sampler) -> TrialOutput:
-    """Evaluate one allocation; its result is stored before the next begins."""
+def evaluate(trials: Sequence[TrialSpec], work: Path) -> None:
+    """Evaluate the trials that are not complete; the reasons of failures go to stderr."""
+    due = []
+    for trial in trials:
+        directory = Path(trial.directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        atomic_write_json(directory / SPEC_FILE, trial.to_json())
+        due.append(DueTrial(directory / SPEC_FILE))
+    command = TrialCommand(tuple(due), notes=work)
+    if run_trials(command, create_engine, out=sys.stdout, err=sys.stderr):
+        sys.exit("a trial failed; its reason is above, and no table was written")
+
+
+def table_row(trial: TrialSpec) -> dict[str, object]:
+    """A row of a replay table: choices, score, its standard error and parts, the stages' metrics.
+
+    The trials have the same frozen examples, and so the scores by example have one order.
+    """
     directory = Path(trial.directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(directory / SPEC_FILE, trial.to_json())
-    return evaluate_alone(trial, sampler)
-
-
-def table_row(trial: TrialSpec, output: TrialOutput) -> dict[str, object]:
-    """A row of a replay table: choices, score, the stages' metrics."""
+    output = read_result(directory)
+    if output is None:
+        raise RuntimeError(result_problem(directory))
     row: dict[str, object] = {}
     for choice in trial.allocation.choices:
         row[f"{choice.stage}.model"] = choice.model
         row[f"{choice.stage}.samples"] = choice.samples
-    return row | {"score": output.score} | dict(output.metrics)
+    row |= {"score": output.score, "stderr": output.score_stderr}
+    scores = example_scores(trial, pl.read_parquet(directory / EXAMPLES_FILE))
+    return row | {"examples": scores} | dict(output.metrics)
+
+
+def example_scores(trial: TrialSpec, examples: pl.DataFrame) -> list[float]:
+    """The main metric by example, in the order of the frozen examples."""
+    stage, _, metric = tasks.create(trial.task).main_metric.partition(".")
+    found = examples.filter(pl.col("stage") == stage)
+    by_id = dict(zip(found["example"], found["metrics"].struct.field(metric), strict=True))
+    return [by_id[example.id] for example in read_examples(Path(trial.examples))]
 
 
 if __name__ == "__main__":

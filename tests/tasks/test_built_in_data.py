@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -22,6 +23,17 @@ def test_the_files_are_what_their_generators_make():
     assert lines("studio.jsonl") == make_requests.studio(make_requests.SEED)
     made = make_smallkg.records(make_smallkg.SEED)
     assert json.loads((DATA_FOLDER / "smallkg.json").read_text("utf-8")) == made
+
+
+def test_several_worlds_are_other_questions_after_those_of_the_built_in_file(tmp_path, monkeypatch):
+    out = tmp_path / "new" / "worlds.jsonl"
+    monkeypatch.setattr(sys, "argv", ["make_twohop", "--worlds", "2", "--out", str(out)])
+    make_twohop.main()
+    made = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    first = lines("twohop.jsonl")
+    assert made[: len(first)] == first
+    assert len(made) == 2 * len(first)
+    assert len({json.dumps(question) for question in made}) == len(made)
 
 
 @pytest.mark.parametrize("name", ["errands", "studio"])
