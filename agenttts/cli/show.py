@@ -166,6 +166,8 @@ def plan(document: dict[str, Any]) -> None:
         f"= {search['trials_at_most']} at most"
         + (", then one of what is recommended if it was not tried" if search["recommended"] else "")
     )
+    if search["first"]:
+        say(f"tried first, as given: {'; '.join(search['first'])}")
     console.print(
         f"seed {search['seed']}: draws the examples and samples; in the search it decides "
         f"{search['seed_role']}",

@@ -47,6 +47,7 @@ def _described(plan: Plan) -> dict[str, Any]:
             "budget": space.budget,
             "least_budget": space.least_budget,
             "initial_trials": searcher.initial_batch,
+            "first": [str(allocation) for allocation in searcher.first],
             "iterations": spec.search.iterations,
             "batch_size": spec.search.batch_size,
             "trials_at_most": trials,

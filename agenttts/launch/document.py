@@ -69,6 +69,7 @@ class SearchDocument(Document):
         budget: The budget of an allocation, in budget units.
         least_budget: The cost of the cheapest allocation, in budget units.
         initial_trials: Trials before the first iteration.
+        first: The user's own allocations, which are among them and come first.
         iterations: Number of iterations after the initial trials.
         batch_size: Trials per iteration.
         trials_at_most: The most trials of the search.
@@ -84,6 +85,7 @@ class SearchDocument(Document):
     budget: float
     least_budget: float
     initial_trials: int
+    first: list[str]
     iterations: int
     batch_size: int
     seed: int

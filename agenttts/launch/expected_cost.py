@@ -26,8 +26,11 @@ def expected_cost(plan: Plan) -> Forecast | None:
         return None
     searcher = search.create_for(spec)
     sizes = [searcher.initial_batch, *[spec.search.batch_size] * spec.search.iterations]
-    drawn = FeasibleSet(experiment.space).draw_many(
-        sum(sizes), set(), lambda position: random.Random(f"forecast/{spec.search.seed}/{position}")
+    first = list(searcher.first)
+    drawn = first + FeasibleSet(experiment.space).draw_many(
+        sum(sizes) - len(first),
+        set(first),
+        lambda position: random.Random(f"forecast/{spec.search.seed}/{position}"),
     )
     phases = _parts(drawn, sizes, searched)
     if examples.finalists is not None and spec.search.finalists is not None:

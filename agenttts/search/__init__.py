@@ -26,6 +26,7 @@ from agenttts.search.optuna_search import OptunaGPSearcher, OptunaTPESearcher
 from agenttts.search.random_search import RandomSearcher
 from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec
+from agenttts.spec.allocations import read_allocations
 from agenttts.spec.strict import read_options
 
 __all__ = [
@@ -99,7 +100,10 @@ def create_for(
     options = section.options if name == section.method else {}
     within = spec.space() if space is None else space
     with spec.located(), located("search"):
-        return _create(name, within, section.seed if seed is None else seed, options, llm)
+        searcher = _create(name, within, section.seed if seed is None else seed, options, llm)
+        with located("first"):
+            searcher.first = read_allocations(section.first, within)
+    return searcher
 
 
 def _create(

@@ -21,7 +21,7 @@ What differs from the paper (arXiv 2508.00890):
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Annotated, Protocol
 
@@ -88,9 +88,8 @@ class AgentTTSSearcher(Searcher):
         self.proposer = proposer
         self._compares_models = 1 in self.options.insights
 
-    @property
-    def initial_batch(self) -> int:
-        return len(self.initial)
+    def _initial_allocations(self) -> Iterable[Allocation]:
+        return (trial.allocation for trial in self.initial)
 
     @property
     def seed_role(self) -> str:

@@ -15,7 +15,10 @@ from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec.section import Options
 
-__all__ = ["Proposal", "Searcher", "TrialResult"]
+__all__ = ["FIRST_SOURCE", "Proposal", "Searcher", "TrialResult"]
+
+FIRST_SOURCE = "first"
+"""The source of the user's own allocations, after the key of the job spec."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Searcher(ABC):
     recommends_untried: ClassVar[bool] = False
     """Whether `best` may name an allocation that no trial has seen."""
 
+    first: Sequence[Allocation] = ()
+    """The user's own allocations, proposed before all others."""
     fidelity: Fidelity | None = None
     """On which examples trials are scored; None: on all, always."""
 
@@ -74,8 +79,15 @@ class Searcher(ABC):
 
         Each is pending until it is told.
         """
+        own = [a for a in self.first if a not in self.archive][: max(0, n)]
+        proposals = self._register([Proposal(a, FIRST_SOURCE, "given by the user") for a in own])
+        left = n - len(proposals)
+        return proposals + self._register(self._propose(left) if left > 0 else [])
+
+    def _register(self, proposed: Iterable[Proposal]) -> list[Proposal]:
+        """Return proposals with their examples; each is pending from now on."""
         proposals: list[Proposal] = []
-        for proposal in self._propose(n) if n > 0 else []:
+        for proposal in proposed:
             if self.fidelity is not None and proposal.examples is None:
                 examples = self.fidelity.next_block(self.archive, proposal.allocation)
                 proposal = replace(proposal, examples=examples)
@@ -130,8 +142,12 @@ class Searcher(ABC):
 
     @property
     def initial_batch(self) -> int:
-        """How many proposals form the initial trials (0 when the searcher has none)."""
-        return 0
+        """How many proposals form the initial trials: the user's own and the searcher's."""
+        return len({*self.first, *self._initial_allocations()})
+
+    def _initial_allocations(self) -> Iterable[Allocation]:
+        """The searcher's own initial trials; none for most searchers."""
+        return ()
 
     @abstractmethod
     def _propose(self, n: int) -> list[Proposal]:

@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from agenttts.errors import located, valid_names
 from agenttts.space import Model, SearchSpace, Stage
 from agenttts.spec.agent import AgentSection, ScriptedAgent, ServeAgent, check_kind
+from agenttts.spec.allocations import ChoiceSection
 from agenttts.spec.paths import (
     absolute,
     absolute_bind,
@@ -188,6 +189,8 @@ class SearchSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     options: dict[str, Any] = {}
     """Options of the method, checked by name."""
+    first: list[dict[str, ChoiceSection]] = []
+    """The user's own allocations, tried before the method's (`agenttts.spec.allocations`)."""
     finalists: FinalistsSection | None = None
     """None: the searcher's recommendation is the best."""
     test_split: TestSplitSection | None = None

@@ -475,3 +475,26 @@ def test_a_failure_that_was_not_the_allocation_s_says_nothing(method):
     searcher.tell([TrialResult(a, None, blamed=False) for a in first])
     assert {r.allocation for r in searcher.archive.results if r.score is not None} == set(first)
     assert not set(searcher.ask(2)) & set(first)
+
+
+@pytest.mark.parametrize("method", sorted(SEARCHERS))
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_users_own_allocations_come_first_and_once(method, batch):
+    space = SPACES["explicit values"]
+    own = (space.allocation(("s", 16), ("s", 8)), space.allocation(("l", 1), ("s", 2)))
+    plain, searcher = make(method, space), make(method, space)
+    searcher.first = own
+    initial = set(plain.ask(plain.initial_batch))
+    assert searcher.initial_batch == len(initial.union(own))
+    asked = []
+    while len(asked) < 5:
+        proposals = searcher.propose(batch)
+        asked += proposals
+        searcher.tell([result(p.allocation) for p in proposals])
+    assert [p.allocation for p in asked[:2]] == list(own)
+    assert [p.source == "first" for p in asked] == [True] * 2 + [False] * (len(asked) - 2)
+    assert len({p.allocation for p in asked}) == len(asked)
+    resumed = make(method, space)
+    resumed.first = own
+    resumed.add_pending(own[:1])
+    assert resumed.ask(1) == [own[1]], "what is pending is not proposed again"

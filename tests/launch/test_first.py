@@ -1,0 +1,32 @@
+"""The user's own allocations (``search.first``) in a dry run."""
+
+from __future__ import annotations
+
+import json
+
+OWN = [{"retrieval": "weak x3", "answer": "strong x1"}]
+
+
+def test_a_dry_run_shows_and_counts_them(cli, scripted_spec):
+    def plan(first):
+        path = scripted_spec(search__method="random", search__iterations=0, search__first=first)
+        done = cli("launch", path, "--dry-run", "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    without, given = plan([]), plan(OWN)
+    assert without["search"]["first"] == []
+    assert without["search"]["trials_at_most"] == 0
+    assert given["search"]["first"] == ["weak×3 → strong×1"]
+    assert given["search"]["trials_at_most"] == 1
+    assert without["forecast"]["engine_starts"]["high"] == 0
+    assert given["forecast"]["engine_starts"]["high"] == 2
+    shown = cli("launch", scripted_spec(search__first=OWN), "--dry-run")
+    assert "tried first, as given: weak×3 → strong×1" in shown.stdout
+
+
+def test_one_over_the_budget_is_refused(cli, scripted_spec):
+    own = [{"retrieval": "strong x40", "answer": "strong x40"}]
+    done = cli("launch", scripted_spec(search__first=own), "--dry-run")
+    assert done.returncode == 2
+    assert "search.first[0]: strong×40 → strong×40 costs" in done.stderr
