@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Literal
 
@@ -28,6 +29,8 @@ from agenttts.space import SearchSpace
 from agenttts.spec import JobSpec
 from agenttts.spec.allocations import read_allocations
 from agenttts.spec.strict import read_options
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "SEARCHERS",
@@ -90,7 +93,8 @@ def create_for(
     """The searcher of a job spec.
 
     ``method``, ``seed`` and ``space`` take the place of the spec's. The spec's options are those of
-    its own method, and another method gets none.
+    its own method, and another method gets none. ``space`` is a part of the spec's (the counts of a
+    recorded table); the user's own allocations outside it are left out, with a warning.
 
     Raises:
         UserError: As in `create`, with the place in the spec.
@@ -102,7 +106,11 @@ def create_for(
     with spec.located(), located("search"):
         searcher = _create(name, within, section.seed if seed is None else seed, options, llm)
         with located("first"):
-            searcher.first = read_allocations(section.first, within)
+            own = read_allocations(section.first, spec.space())
+    searcher.first = [allocation for allocation in own if allocation in within]
+    for allocation in own:
+        if allocation not in within:
+            log.warning("search.first: %s is left out: the table does not have it", allocation)
     return searcher
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+
+from agenttts.search import create_for
+from agenttts.spec import load_spec
 
 OWN = [{"retrieval": "weak x3", "answer": "strong x1"}]
 
@@ -30,3 +34,15 @@ def test_one_over_the_budget_is_refused(cli, scripted_spec):
     done = cli("launch", scripted_spec(search__first=own), "--dry-run")
     assert done.returncode == 2
     assert "search.first[0]: strong×40 → strong×40 costs" in done.stderr
+
+
+def test_a_replay_leaves_out_what_its_table_does_not_have(scripted_spec, caplog):
+    own = [*OWN, {"retrieval": "weak x1", "answer": "weak x1"}]
+    spec = load_spec(scripted_spec(search__first=own))
+    space = spec.space()
+    first, last = space.stages
+    recorded = replace(space, stages=(replace(first, samples=(1, 2)), last))
+    searcher = create_for(spec, space=recorded)
+    assert [str(a) for a in searcher.first] == ["weak×1 → weak×1"]
+    assert "weak×3 → strong×1 is left out" in caplog.text
+    assert [str(a) for a in searcher.ask(1)] == ["weak×1 → weak×1"]
