@@ -25,19 +25,19 @@ class ChoiceSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _read_text(cls, value: Any) -> Any:
-        return parse_choice(value) if isinstance(value, str) else value
+        return value if isinstance(value, (Mapping, cls)) else parse_choice(value)
 
 
-def parse_choice(text: str) -> dict[str, str | int]:
+def parse_choice(text: Any) -> dict[str, str | int]:
     """Return the model and the samples of ``qwen-7b x8`` or ``qwen-7b×8``.
 
     Raises:
-        ValueError: The text has another form.
+        ValueError: It is not a text, or has another form.
     """
-    found = _CHOICE.fullmatch(text.strip())
+    found = _CHOICE.fullmatch(text.strip()) if isinstance(text, str) else None
     if found is None:
         raise ValueError(
-            f"'{text}' is not a model and a number of samples; valid: 'MODEL xSAMPLES', e.g. "
+            f"{text!r} is not a model and a number of samples; valid: 'MODEL xSAMPLES', e.g. "
             "'qwen-7b x8', or {model: qwen-7b, samples: 8}"
         )
     return {"model": found["model"], "samples": int(found["samples"])}

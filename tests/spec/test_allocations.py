@@ -16,8 +16,10 @@ def test_a_choice_is_a_model_and_a_number_of_samples(text):
     assert parse_choice(text) == {"model": "qwen-7b", "samples": 8}
 
 
-@pytest.mark.parametrize("text", ["qwen-7b", "qwen-7bx8", "x8", "qwen-7b x", "qwen-7b x1.5", ""])
-def test_another_text_is_no_choice(text):
+@pytest.mark.parametrize(
+    "text", ["qwen-7b", "qwen-7bx8", "x8", "qwen-7b x", "qwen-7b x1.5", "", None, 8, True, ["m", 1]]
+)
+def test_anything_else_is_refused_with_the_form(text):
     with pytest.raises(ValueError, match="valid: 'MODEL xSAMPLES'"):
         parse_choice(text)
 
