@@ -110,7 +110,7 @@ def create_for(
     searcher.first = [allocation for allocation in own if allocation in within]
     for allocation in own:
         if allocation not in within:
-            log.warning("search.first: %s is left out: the table does not have it", allocation)
+            log.warning("%s, to be tried first, is left out: the table lacks it", allocation)
     return searcher
 
 

@@ -44,5 +44,5 @@ def test_a_replay_leaves_out_what_its_table_does_not_have(scripted_spec, caplog)
     recorded = replace(space, stages=(replace(first, samples=(1, 2)), last))
     searcher = create_for(spec, space=recorded)
     assert [str(a) for a in searcher.first] == ["weak×1 → weak×1"]
-    assert "weak×3 → strong×1 is left out" in caplog.text
+    assert "weak×3 → strong×1, to be tried first, is left out" in caplog.text
     assert [str(a) for a in searcher.ask(1)] == ["weak×1 → weak×1"]

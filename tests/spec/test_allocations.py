@@ -8,7 +8,7 @@ from agenttts import search
 from agenttts.errors import UserError
 from agenttts.spec import dump_spec
 from agenttts.spec.allocations import parse_choice
-from tests.spec.test_spec import GOOD, parse
+from tests.support.written_spec import GOOD, parse
 
 
 @pytest.mark.parametrize("text", ["qwen-7b x8", "qwen-7b×8", " qwen-7b × 8 ", "qwen-7b X8"])
@@ -25,11 +25,10 @@ def test_anything_else_is_refused_with_the_form(text):
 
 
 def first(*entries: str) -> str:
-    """A spec whose list begins in line 10, one entry a line."""
+    """A spec whose list begins in line 12, one entry a line."""
     lines = "".join(f"    - {{{entry}}}\n" for entry in entries)
-    return GOOD.replace(
-        "search: {budget: 1000, seed: 3}", "search:\n  budget: 1000\n  first:\n"
-    ) + (lines)
+    own = "search:\n  budget: 1000\n  first:\n" + lines
+    return GOOD.replace("search: {budget: 1000, seed: 3}\n", own)
 
 
 def test_texts_and_sections_in_any_order_of_the_stages():
@@ -52,20 +51,20 @@ GIVEN = "retrieval: small x8, answer: small x2"
     [
         (
             (GIVEN, "retrieval: small x8, anwser: small x2"),
-            r"job.yaml:14: search.first\[1\].anwser: unknown stage 'anwser'; .*did you mean 'answer'",
+            r"job.yaml:13: search.first\[1\].anwser: unknown stage 'anwser'; .*did you mean 'answer'",
         ),
         (
             (GIVEN, "retrieval: small x8"),
-            r"job.yaml:14: search.first\[1\]: no choice for answer; .*'answer: small x1'",
+            r"job.yaml:13: search.first\[1\]: no choice for answer; .*'answer: small x1'",
         ),
         (
             ("retrieval: smal x8, answer: small x2",),
-            r"job.yaml:13: search.first\[0\].retrieval: stage 'retrieval' has no model 'smal'; "
+            r"job.yaml:12: search.first\[0\].retrieval: stage 'retrieval' has no model 'smal'; "
             "valid: small, large; did you mean 'small'",
         ),
         (
             ("retrieval: small x8, answer: small x3",),
-            r"job.yaml:13: search.first\[0\].answer: 3 samples are not allowed .*valid: 1, 2, 8",
+            r"job.yaml:12: search.first\[0\].answer: 3 samples are not allowed .*valid: 1, 2, 8",
         ),
         (
             ("retrieval: small x101, answer: small x2",),
@@ -73,20 +72,20 @@ GIVEN = "retrieval: small x8, answer: small x2"
         ),
         (
             ("retrieval: large x100, answer: small x2",),
-            r"job.yaml:13: search.first\[0\]: large×100 → small×2 costs [0-9.]+ units, more than "
+            r"job.yaml:12: search.first\[0\]: large×100 → small×2 costs [0-9.]+ units, more than "
             "the budget of 1000",
         ),
         (
             (GIVEN, "answer: small x2, retrieval: small×8"),
-            r"job.yaml:14: search.first\[1\]: small×8 → small×2 is already entry 0",
+            r"job.yaml:13: search.first\[1\]: small×8 → small×2 is already entry 0",
         ),
         (
             ("retrieval: small, answer: small x2",),
-            r"job.yaml:13: search.first\[0\].retrieval: 'small' is not a model and a number",
+            r"job.yaml:12: search.first\[0\].retrieval: 'small' is not a model and a number",
         ),
         (
             ("retrieval: {model: small, samples: 0}, answer: small x2",),
-            r"job.yaml:13: search.first\[0\].retrieval.samples: ",
+            r"job.yaml:12: search.first\[0\].retrieval.samples: ",
         ),
     ],
 )

@@ -11,22 +11,7 @@ import yaml
 
 from agenttts.errors import UserError, WrongValues, located
 from agenttts.spec import dump_spec, load_spec, parse_spec
-
-GOOD = """\
-name: two-stage
-task: {name: retrieval_qa, examples: 50}
-stages:
-  retrieval: {models: [small, large], prompt_tokens: 2048, decode_tokens: 128, samples: [1, 100]}
-  answer: {models: [small, large], prompt_tokens: 256, decode_tokens: 64, samples: {values: [1, 2, 8]}}
-models:
-  small: {path: ./models/small, params: 7e9, gpus: 1}
-  large: {path: org/large, params: 72e9}
-search: {budget: 1000, seed: 3}
-"""
-
-
-def parse(text: str, *overrides: str):
-    return parse_spec(text, "job.yaml", Path("/base"), overrides)
+from tests.support.written_spec import GOOD, parse
 
 
 def test_a_good_spec_loads_with_defaults_and_absolute_paths():
