@@ -230,7 +230,8 @@ class Controller:
                 more = len(self._proposed()) < total
                 self._evaluation.evaluate(under_way, more=more, any_end=True)
             ended = [p for p in under_way if p.row is not None]
-            self._searcher.tell([self._result(p) for p in ended])
+            with self._evaluation.signs_meanwhile():
+                self._searcher.tell([self._result(p) for p in ended])
             self._write_told_results(ended, first)
             self._stop_if_the_last_failed()
 
@@ -330,10 +331,11 @@ class Controller:
         state = self._journal.state
         known = self._known()
         last = {name: number for number, names in enumerate(state.tells) for name in names}
-        for number, names in enumerate(state.tells):
-            trials = [state.trials[n] for n in names if n in known and last[n] == number]
-            self._searcher.add_pending([p.planned.allocation for p in trials])
-            self._searcher.tell([self._result(p) for p in trials])
+        with self._evaluation.signs_meanwhile():
+            for number, names in enumerate(state.tells):
+                trials = [state.trials[n] for n in names if n in known and last[n] == number]
+                self._searcher.add_pending([p.planned.allocation for p in trials])
+                self._searcher.tell([self._result(p) for p in trials])
         pending = [p for p in self._searched() if p.planned.trial not in known]
         self._searcher.add_pending([p.planned.allocation for p in pending])
         # The old controller may have died after it wrote a trial to the journal and before it wrote

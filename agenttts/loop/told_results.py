@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from pathlib import Path
 
-from agenttts.errors import UserError
-from agenttts.files.trouble import passing_trouble
 from agenttts.run.journal import TrialProgress
 from agenttts.run.rows import row_from_json
 from agenttts.search.base import TrialResult
 from agenttts.tables.example_scores import example_scores
 from agenttts.tables.schema import OWN_FAULTS, TrialState
 from agenttts.trial.result import EXAMPLES_FILE
-
-log = logging.getLogger(__name__)
 
 
 def told_result(progress: TrialProgress, directory: Path, main_metric: str) -> TrialResult:
@@ -33,6 +27,9 @@ def told_result(progress: TrialProgress, directory: Path, main_metric: str) -> T
     assert progress.row is not None
     row = row_from_json(progress.row)
     completed = row.state is TrialState.COMPLETED
+    examples = None
+    if completed and main_metric:
+        examples = example_scores(directory / EXAMPLES_FILE, main_metric)
     return TrialResult(
         allocation=progress.planned.allocation,
         score=row.score,
@@ -41,18 +38,5 @@ def told_result(progress: TrialProgress, directory: Path, main_metric: str) -> T
         source=row.source,
         stderr=row.score_stderr,
         blamed=completed or row.state in OWN_FAULTS,
-        examples=_example_scores(directory, main_metric) if completed else None,
+        examples=examples,
     )
-
-
-def _example_scores(directory: Path, main_metric: str) -> Mapping[int, float] | None:
-    """Return a trial's scores by example; None if they are not known."""
-    if not main_metric:
-        return None
-    try:
-        return example_scores(directory / EXAMPLES_FILE, main_metric)
-    except (OSError, UserError) as error:
-        if passing_trouble(error):
-            raise
-        log.warning("the search goes on without the scores by example of a trial: %s", error)
-        return None

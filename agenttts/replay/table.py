@@ -205,10 +205,11 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     have are left out, and counted in a warning.
 
     A run's ``trials.parquet`` is read as it is, with the scores by example in the directories of
-    its trials. From it a searcher is told what the run told its searcher; from a run's own export,
-    the same without the scores by example. Trials after the search are left out, because they are
-    on other examples. A trial that was lost to the machine is a failure that was not the
-    allocation's own.
+    its trials. From it a searcher is told what the run told its searcher, if every example of every
+    trial has a score, and the main metric can be told from the others by its values. From a run's
+    own export it is told the same without the scores by example. Trials after the search are left
+    out, because they are on other examples. A trial that was lost to the machine is a failure that
+    was not the allocation's own.
 
     Raises:
         UserError: The table is not valid. The message names file, column, row (the first data row
@@ -290,15 +291,10 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
         recorded = _recorded(trial["state"], score, error, metrics)
         examples = path.parent / "trials" / trial["trial"] / "examples.parquet"
         if metric is not None and recorded.score is not None and examples.is_file():
-            recorded = replace(recorded, examples=_whole(example_scores(examples, metric)))
+            scores = example_scores(examples, metric) or {}
+            if len(scores) == trial["examples"]:  # every example has one
+                recorded = replace(recorded, examples=tuple(scores.values()))
         yield _Row(number, models, counts, recorded)
-
-
-def _whole(scores: Mapping[int, float] | None) -> tuple[float, ...] | None:
-    """Return the scores in order; None if one between them is missing."""
-    if scores is None or max(scores) >= len(scores):
-        return None
-    return tuple(scores.values())
 
 
 def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[_Row]:
@@ -306,7 +302,9 @@ def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[
     keys = [f"{stage.name}.{part}" for stage in space.stages for part in ("model", "samples")]
     exported = set(_OF_EXPORT) <= set(frame.columns)
     # In a run's own export, the column has the number of examples.
-    by_example = "examples" in frame.columns and not exported
+    by_example = "examples" in frame.columns and not (
+        exported and frame["examples"].dtype.is_integer()
+    )
     needed = keys if by_example else [*keys, "score"]
     for column in needed:
         if column not in frame.columns:

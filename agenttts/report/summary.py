@@ -341,7 +341,8 @@ def _interval(path: Path, trials: pl.DataFrame, trial: str) -> Interval | None:
     examples = path / "trials" / trial / "examples.parquet"
     if metric is None or not examples.exists():
         return None
-    return bootstrap_interval(read_examples(examples), metric)
+    table = read_examples(examples, ("example", "stage", "metrics"))
+    return bootstrap_interval(table, metric)
 
 
 def _outcome(journal: Path) -> str | None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 
+from agenttts.errors import UserError
+from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import metric_names, read_examples
+
+log = logging.getLogger(__name__)
 
 
 def example_scores(path: Path, main_metric: str) -> dict[int, float] | None:
-    """Return a trial's scores by example; None if the table does not have them.
+    """Return a trial's scores by example; None if they are not known.
+
+    A table that is missing or damaged is warned of.
 
     Args:
         path: The trial's ``examples.parquet``.
@@ -19,9 +26,20 @@ def example_scores(path: Path, main_metric: str) -> dict[int, float] | None:
         The scores by number of the frozen example, from 0. Examples without a score are left out.
 
     Raises:
-        UserError: The table is missing, damaged or another one.
+        OSError: The file system is in trouble that may pass.
+        UserError: As above.
     """
-    table = read_examples(path)
+    try:
+        table = read_examples(path, ("stage", "metrics"))
+    except (OSError, UserError) as error:
+        if passing_trouble(error):
+            raise
+        log.warning(
+            "the scores by example of a trial are not known, so trials are no longer compared by "
+            "example: %s; restore the file from a copy",
+            error,
+        )
+        return None
     stage, _, metric = main_metric.partition(".")
     if metric not in metric_names(table):
         return None

@@ -333,20 +333,30 @@ def read_trials(path: Path) -> pl.DataFrame:
     return _read(path, trials_schema([]), "table of trials")
 
 
-def read_examples(path: Path) -> pl.DataFrame:
+def read_examples(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """Return an examples.parquet, checked.
+
+    Args:
+        path: The file.
+        columns: The columns to read; None for all. The samples' texts are most of the file.
 
     Raises:
         UserError: It is missing, damaged or another table; the message names the path.
     """
-    return _read(path, examples_schema([]), "table of examples")
+    schema = examples_schema([])
+    if columns is not None:
+        schema = pl.Schema({name: schema[name] for name in columns})
+    return _read(path, schema, "table of examples")
 
 
 def _read(path: Path, schema: pl.Schema, what: str) -> pl.DataFrame:
     if not path.is_file():  # Polars would read a directory as one table of all its files
         raise UserError(f"{path}: the file does not exist; expected a {what}")
     try:
-        frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
+        known = [name for name in pl.read_parquet_schema(path) if name in schema]
+        # Columns that this version does not know are left out, so that an older reader opens a
+        # newer table.
+        frame = pl.read_parquet(path, columns=known, glob=False, hive_partitioning=False)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise UserError(f"{path}: cannot be read as Parquet ({_first_line(error)})") from error
     metrics = frame.schema.get("metrics", _metrics_type([]))
@@ -358,7 +368,6 @@ def _read(path: Path, schema: pl.Schema, what: str) -> pl.DataFrame:
     missing = [name for name in schema if name not in frame.columns]
     if missing:
         raise UserError(f"{path}: not a {what}: these columns are missing: {', '.join(missing)}")
-    # Columns this version does not know are dropped, so that an older reader opens a newer table.
     frame = frame.select(schema.names())
     for name, dtype in schema.items():
         found = frame.schema[name]

@@ -1,5 +1,6 @@
 """A replay of a run's own table searches as the run did."""
 
+import polars as pl
 import pytest
 
 from agenttts.loop import controller_job
@@ -43,3 +44,31 @@ def test_a_replay_is_told_what_the_run_told(told):
             (result.allocation, result.source) for result in batch
         ]
         searcher.tell([table.trial(space, p.allocation, p.source) for p in proposals])
+
+
+def lose_the_last_score(file):
+    """Write a table of examples whose last example has no score."""
+    table = pl.read_parquet(file)
+    last = table.filter(stage="answer")["example"].to_list()[-1]
+    lost = (pl.col("stage") == "answer") & (pl.col("example") == last)
+    none = dict.fromkeys(table["metrics"].struct.fields)
+    metrics = pl.when(lost).then(pl.lit(none, table.schema["metrics"])).otherwise("metrics")
+    table.with_columns(metrics.alias("metrics")).write_parquet(file)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("damage", [lose_the_last_score, cut])
+def test_a_trial_without_all_scores_by_example_is_replayed_by_its_score(told, damage):
+    run, spec, batches = told
+    space = spec.space()
+    result, other, *_ = [result for batch in batches for result in batch]
+    damage(run.trial("t0000") / "examples.parquet")
+    table = load_table(run.trials_file, space)
+    found = table.trial(space, result.allocation, result.source)
+    assert found.examples is None
+    assert found.score == result.score
+    assert table.trial(space, other.allocation, other.source) == other
+    assert table.example_count is None
