@@ -102,11 +102,12 @@ def create_for(
     section = spec.search
     name = section.method if method is None else method
     options = section.options if name == section.method else {}
-    within = spec.space() if space is None else space
+    whole = spec.space()
+    within = whole if space is None else space
     with spec.located(), located("search"):
         searcher = _create(name, within, section.seed if seed is None else seed, options, llm)
         with located("first"):
-            own = read_allocations(section.first, spec.space())
+            own = read_allocations(section.first, whole)
     searcher.first = [allocation for allocation in own if allocation in within]
     for allocation in own:
         if allocation not in within:

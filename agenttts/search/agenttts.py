@@ -156,7 +156,8 @@ class AgentTTSSearcher(Searcher):
         These are all of them before any score is known, then only up to the first few.
         """
         if self.archive.scored:
-            n = min(n, _FIRST_INITIAL - self.archive.tried_count)
+            own = sum(allocation in self.archive for allocation in self.first)
+            n = min(n, _FIRST_INITIAL - (self.archive.tried_count - own))
         return self._missing_initial()[: max(0, n)]
 
     def _missing_initial(self) -> list[Proposal]:

@@ -98,6 +98,7 @@ class Archive:
         self._results: dict[Allocation, TrialResult] = {}
         self._pending: dict[Allocation, tuple[int, ...] | None] = {}
         self._scored: dict[Allocation, Scored] = {}
+        self._lost: set[Allocation] = set()
 
     def __contains__(self, allocation: object) -> bool:
         return allocation in self._results or allocation in self._pending
@@ -117,6 +118,11 @@ class Archive:
         """How many allocations were proposed or told, without the stored ones."""
         evaluated = {a for a, result in self._results.items() if result.source != STORED}
         return len(evaluated | self._pending.keys())
+
+    @property
+    def lost(self) -> frozenset[Allocation]:
+        """Allocations of which a trial failed, and not by their own fault."""
+        return frozenset(self._lost)
 
     @property
     def pending(self) -> tuple[Allocation, ...]:
@@ -150,6 +156,8 @@ class Archive:
             awaited = self._pending.get(allocation)
             if result.examples is None or not awaited or set(awaited) <= result.examples.keys():
                 self._pending.pop(allocation, None)
+            if result.failed and not result.blamed:
+                self._lost.add(allocation)
             if result.failed and (allocation in self._scored or not result.blamed):
                 continue
             earlier = self._results.get(allocation)

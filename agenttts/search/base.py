@@ -79,7 +79,9 @@ class Searcher(ABC):
 
         Each is pending until it is told.
         """
-        own = [a for a in self.first if a not in self.archive][: max(0, n)]
+        # One that was lost to the machine is then proposed like any other allocation.
+        known = self.archive.known | self.archive.lost
+        own = [a for a in self.first if a not in known][: max(0, n)]
         proposals = self._register([Proposal(a, FIRST_SOURCE, "given by the user") for a in own])
         left = n - len(proposals)
         return proposals + self._register(self._propose(left) if left > 0 else [])

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttts.search import create
+from agenttts.search import TrialResult, create
 from agenttts.search.initial import initial_trials
 from agenttts.space import Model, SearchSpace, Stage
 
@@ -122,3 +122,16 @@ def test_without_insight_1_they_are_random():
     assert [p.source for p in proposals] == ["initial"] * 5
     assert {p.allocation for p in proposals} != {p.allocation for p in initial_trials(space)}
     assert proposals == create("agenttts", space, seed=3, insights=[2, 3]).propose(5)
+
+
+def test_the_users_own_allocations_do_not_take_the_places_of_the_first_ones():
+    space = two_wiki(1000)
+    searcher = create("agenttts", space)
+    searcher.first = [space.allocation(("q7", n), ("l3", 1)) for n in (1, 2, 3, 4, 5)]
+    sources = []
+    for _ in range(10):
+        [proposal] = searcher.propose(1)
+        sources.append(proposal.source)
+        searcher.tell([TrialResult(proposal.allocation, 0.1 * len(sources))])
+    assert sources[:9] == ["first"] * 5 + ["initial"] * 4
+    assert sources[9] != "first"

@@ -498,3 +498,14 @@ def test_the_users_own_allocations_come_first_and_once(method, batch):
     resumed.first = own
     resumed.add_pending(own[:1])
     assert resumed.ask(1) == [own[1]], "what is pending is not proposed again"
+
+
+@pytest.mark.parametrize("method", sorted(SEARCHERS))
+def test_the_users_own_allocations_that_the_machine_lost_are_not_first_again(method):
+    space = SPACES["explicit values"]
+    own = (space.allocation(("s", 16), ("s", 8)), space.allocation(("l", 1), ("s", 2)))
+    searcher = make(method, space)
+    searcher.first = own
+    assert [p.source for p in searcher.propose(2)] == ["first", "first"]
+    searcher.tell([TrialResult(own[0], None, blamed=False), result(own[1])])
+    assert "first" not in {p.source for p in searcher.propose(2)}
