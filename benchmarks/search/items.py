@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 # One thread a process: the matrices are small, and the processes run side by side.
@@ -101,11 +101,15 @@ def recommendations(
 
 def recorded(pipeline: Pipeline) -> RecordedTable:
     """The scores of all feasible allocations by example."""
+    return table_of({a: pipeline.scores(a).tolist() for a in pipeline.space.feasible()})
+
+
+def table_of(scores_of: Mapping[Allocation, Sequence[float]]) -> RecordedTable:
+    """The table to replay of scores by example."""
     points: dict[tuple[str, ...], dict[tuple[int, ...], Recorded]] = {}
-    for allocation in pipeline.space.feasible():
+    for allocation, scores in scores_of.items():
         models = tuple(choice.model for choice in allocation.choices)
         counts = tuple(choice.samples for choice in allocation.choices)
-        scores = pipeline.scores(allocation).tolist()
         points.setdefault(models, {})[counts] = Recorded(
             sum(scores) / len(scores), {}, examples=tuple(scores)
         )

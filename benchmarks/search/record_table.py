@@ -28,9 +28,9 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.engine_process import create_engine
 from agenttts.run.models import find_facts, model_configs
 from agenttts.spec import JobSpec, load_spec
+from agenttts.tables.example_scores import example_scores
 from agenttts.tasks.base import TaskConfig
 from agenttts.trial.command import DueTrial, TrialCommand
-from agenttts.trial.evaluate import read_examples
 from agenttts.trial.result import EXAMPLES_FILE, MARKER_FILE, read_result, result_problem
 from agenttts.trial.run import run_trials
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
@@ -80,7 +80,8 @@ def planned(spec: JobSpec, work: Path) -> list[TrialSpec]:
     )
     frozen = work / "examples.jsonl"
     lines = "".join(json.dumps({"id": e.id, "data": e.data}) + "\n" for e in examples)
-    if any(work.glob(f"trials/*/{MARKER_FILE}")) and frozen.read_text(encoding="utf-8") != lines:
+    before = frozen.read_text(encoding="utf-8") if frozen.is_file() else None
+    if before != lines and any(work.glob(f"trials/*/{MARKER_FILE}")):
         sys.exit(
             f"{work} has trials on other examples than the spec's; valid: another --work, or the "
             "data, split, number of examples and seed with which these were recorded"
@@ -140,16 +141,12 @@ def table_row(trial: TrialSpec) -> dict[str, object]:
         row[f"{choice.stage}.model"] = choice.model
         row[f"{choice.stage}.samples"] = choice.samples
     row |= {"score": output.score, "stderr": output.score_stderr}
-    scores = example_scores(trial, pl.read_parquet(directory / EXAMPLES_FILE))
-    return row | {"examples": scores} | dict(output.metrics)
-
-
-def example_scores(trial: TrialSpec, examples: pl.DataFrame) -> list[float]:
-    """The main metric by example, in the order of the frozen examples."""
-    stage, _, metric = tasks.create(trial.task).main_metric.partition(".")
-    found = examples.filter(pl.col("stage") == stage)
-    by_id = dict(zip(found["example"], found["metrics"].struct.field(metric), strict=True))
-    return [by_id[example.id] for example in read_examples(Path(trial.examples))]
+    scores = example_scores(directory / EXAMPLES_FILE, tasks.create(trial.task).main_metric) or {}
+    if len(scores) < output.examples:
+        sys.exit(
+            f"{trial.allocation}: only {len(scores)} of {output.examples} examples have a score"
+        )
+    return row | {"examples": list(scores.values())} | dict(output.metrics)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from items import recommendations
+from items import recommendations, table_of
 
-from agenttts.replay.table import Recorded, RecordedTable, load_table
+from agenttts.replay.table import load_table
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec import load_spec
 
@@ -41,17 +41,6 @@ class Halves:
     space: SearchSpace
     searched: dict[Allocation, list[float]]
     judged: dict[Allocation, list[float]]
-
-    def table(self) -> RecordedTable:
-        """The half for the search, as a table to replay."""
-        points: dict[tuple[str, ...], dict[tuple[int, ...], Recorded]] = {}
-        for allocation, scores in self.searched.items():
-            models = tuple(choice.model for choice in allocation.choices)
-            counts = tuple(choice.samples for choice in allocation.choices)
-            points.setdefault(models, {})[counts] = Recorded(
-                fmean(scores), {}, examples=tuple(scores)
-            )
-        return RecordedTable(points)
 
     def regret(self, allocation: Allocation) -> float:
         """Points below the best allocation, on the half that judges."""
@@ -97,7 +86,9 @@ def run(searcher: str, table: str, number: int) -> list[float]:
     """Regret after each of `SPENT`, in points."""
     half = halves(table, number)
     examples = len(next(iter(half.searched.values())))
-    chosen, _ = recommendations(searcher, half.table(), half.space, number, examples, SPENT)
+    chosen, _ = recommendations(
+        searcher, table_of(half.searched), half.space, number, examples, SPENT
+    )
     return [half.regret(allocation) for allocation in chosen]
 
 
@@ -105,21 +96,25 @@ def halves(name: str, number: int) -> Halves:
     """Division ``number // 2`` of a table; in odd numbers the halves change places.
 
     Raises:
-        SystemExit: The table has no scores by example.
+        SystemExit: The table has no scores by example, or an allocation has none.
     """
     path = HERE / "tables" / f"{name}.parquet"
     space = load_spec(path.with_suffix(".yaml")).space()
     table = load_table(path, space)
     if table.example_count is None:
         raise SystemExit(f"{path}: no scores by example; valid: a table with a column 'examples'")
+    space = table.within(space)
     order = list(range(table.example_count))
     random.Random(number // 2).shuffle(order)
     middle = len(order) // 2
     parts = [order[:middle], order[middle : 2 * middle]]
     searched, judged = parts if number % 2 == 0 else parts[::-1]
-    scores = {
-        allocation: table.trial(space, allocation).examples or {} for allocation in space.feasible()
-    }
+    scores = {}
+    for allocation in space.feasible():
+        found = table.trial(space, allocation).examples
+        if found is None:
+            raise SystemExit(f"{path}: {allocation} has no scores; record the table again")
+        scores[allocation] = found
     return Halves(
         space,
         {allocation: [found[i] for i in searched] for allocation, found in scores.items()},

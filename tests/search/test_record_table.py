@@ -91,6 +91,12 @@ def test_trials_on_other_examples_are_not_mixed_into_a_table(recorded, monkeypat
     assert recorded.with_suffix(".parquet").read_bytes() == before
 
 
+def test_trials_without_their_frozen_examples_are_not_mixed_into_a_table(recorded, tmp_path):
+    (tmp_path / "work" / "grid" / "examples.jsonl").unlink()
+    with pytest.raises(SystemExit, match="trials on other examples than the spec's; valid: anoth"):
+        record_table.main()
+
+
 def test_a_failed_trial_ends_the_recording_without_a_table(recorded, monkeypatch, tmp_path, capsys):
     table = recorded.with_suffix(".parquet")
     table.unlink()
