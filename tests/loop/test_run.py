@@ -43,6 +43,7 @@ def test_a_run_completes_and_reports(finished, cli, tmp_path):
     frame = table(tmp_path / "results/small")
     assert set(frame["state"]) == {"COMPLETED"}
     assert frame.filter(pl.col("source") != "recommended")["iteration"].max() == 2
+    assert frame.filter(pl.col("source") == "recommended")["iteration"].to_list() == [3]
     assert frame["examples"].unique().to_list() == [8]
     assert frame.filter(pl.col("iteration") == 0)["source"].unique().to_list() == ["initial"]
     assert (frame["budget"] <= 80).all()
