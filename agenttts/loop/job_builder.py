@@ -113,6 +113,7 @@ class JobBuilder:
         self.tokens = run.tokens
         self._run = run.directory
         self._spec = run.spec
+        self._space = run.spec.space()
         self._models = run.record.models
         self._container = run.record.container
         self._env = run.profile.env
@@ -231,10 +232,20 @@ class JobBuilder:
             task_source=str(self._run.task_source) if self._run.task_source.is_dir() else None,
             code_on_host=self._spec.task.run_code_on_host,
             shares=self._draws_of(jobs).partitions(planned, self._at_once),
+            fewer_samples=self._fewer_samples(planned),
         )
         if not _holds(spec_file, trial):
             atomic_write_json(spec_file, trial.to_json())
         return spec_file
+
+    def _fewer_samples(self, planned: PlannedTrial) -> dict[str, tuple[int, ...]]:
+        """Return the numbers of samples that a trial finds results for in addition to its own."""
+        if planned.source in AFTER_SEARCH or not self._spec.search.stored:
+            return {}
+        return {
+            choice.stage: self._space.stage(choice.stage).fewer_samples(choice.samples)
+            for choice in planned.allocation.choices
+        }
 
     def _draws_of(self, jobs: Sequence[Sequence[PlannedTrial]]) -> _Draws:
         """Return what jobs draw; it is found once for the jobs that are started together."""

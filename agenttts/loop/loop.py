@@ -17,7 +17,7 @@ from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
 from agenttts.files.trouble import FilesUnavailable, passing_trouble
 from agenttts.loop.evaluation import Evaluation
 from agenttts.loop.reports import write_report
-from agenttts.loop.told_results import told_result
+from agenttts.loop.told_results import told_results
 from agenttts.run.directory import RunDirectory, RunGone
 from agenttts.run.journal import Journal, PlannedTrial, TrialProgress
 from agenttts.run.rows import row_from_json
@@ -231,7 +231,7 @@ class Controller:
                 self._evaluation.evaluate(under_way, more=more, any_end=True)
             ended = [p for p in under_way if p.row is not None]
             with self._evaluation.signs_meanwhile():
-                self._searcher.tell([self._result(p) for p in ended])
+                self._searcher.tell(self._results(ended))
             self._write_told_results(ended, first)
             self._stop_if_the_last_failed()
 
@@ -335,7 +335,7 @@ class Controller:
             for number, names in enumerate(state.tells):
                 trials = [state.trials[n] for n in names if n in known and last[n] == number]
                 self._searcher.add_pending([p.planned.allocation for p in trials])
-                self._searcher.tell([self._result(p) for p in trials])
+                self._searcher.tell(self._results(trials))
         pending = [p for p in self._searched() if p.planned.trial not in known]
         self._searcher.add_pending([p.planned.allocation for p in pending])
         # The old controller may have died after it wrote a trial to the journal and before it wrote
@@ -352,7 +352,7 @@ class Controller:
             if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
                 return  # an earlier controller found nothing left to try
             recommended = self._searcher.best()
-            if recommended is None or recommended in self._searcher.archive:
+            if recommended is None or recommended in self._searcher.archive.tried:
                 return
             proposal = Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")
             self._plan(iteration, [proposal])
@@ -467,12 +467,21 @@ class Controller:
     ) -> None:
         """Tell the searcher results; after ``final`` it recommends only tried allocations."""
         with self._evaluation.signs_meanwhile():
-            self._searcher.tell([self._result(progress) for progress in trials])
+            self._searcher.tell(self._results(trials))
         self._write_told(iteration, final=final)
 
-    def _result(self, progress: TrialProgress) -> TrialResult:
-        directory = self._run.trial(progress.planned.trial)
-        return told_result(progress, directory, self._settings.main_metric)
+    def _results(self, trials: Sequence[TrialProgress]) -> list[TrialResult]:
+        """Return what the searcher is told of trials, in their order."""
+        return [
+            result
+            for progress in trials
+            for result in told_results(
+                progress,
+                self._run.trial(progress.planned.trial),
+                self._settings.main_metric,
+                self._searcher.space,
+            )
+        ]
 
     def _write_told_results(self, trials: Sequence[TrialProgress], first: int) -> None:
         """Record that the searcher knows the results of some trials, and its conclusions.

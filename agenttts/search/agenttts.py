@@ -157,7 +157,7 @@ class AgentTTSSearcher(Searcher):
         """
         if self.archive.scored:
             own = sum(allocation in self.archive for allocation in self.first)
-            n = min(n, _FIRST_INITIAL - (self.archive.tried_count - own))
+            n = min(n, _FIRST_INITIAL - (len(self.archive.tried) - own))
         return self._missing_initial()[: max(0, n)]
 
     def _missing_initial(self) -> list[Proposal]:

@@ -120,11 +120,11 @@ class Searcher(ABC):
     def best(self, *, tried: bool = False) -> Allocation | None:
         """The allocation to recommend so far; None before any trial scored.
 
-        Here: the highest score (always a tried one), ties to the cheaper. Searchers with a model of
+        Here: the highest score (always a known one), ties to the cheaper. Searchers with a model of
         the scores recommend by it, and may recommend what was not tried, unless only one that was
-        ``tried`` is asked for.
+        ``tried`` is asked for, i.e. evaluated by a trial of its own.
         """
-        best = self.archive.best()
+        best = self.archive.best(tried=tried)
         return best.allocation if best else None
 
     def guidelines(self) -> list[str]:

@@ -191,6 +191,11 @@ class SearchSection(Section):
     """Options of the method, checked by name."""
     first: list[dict[str, ChoiceSection]] = []
     """The user's own allocations, tried before the method's (`agenttts.spec.allocations`)."""
+    stored: bool = True
+    """Whether the method is told what a trial's samples give with fewer of them.
+
+    These results cost no samples, and no further trial is needed for them.
+    """
     finalists: FinalistsSection | None = None
     """None: the searcher's recommendation is the best."""
     test_split: TestSplitSection | None = None

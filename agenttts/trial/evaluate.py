@@ -25,8 +25,10 @@ from agenttts.inference.partition import ALONE, SamplePartition
 from agenttts.inference.sampler import DrawRequest, DrawResult
 from agenttts.space import Choice
 from agenttts.tables.schema import ExampleRow, StageCuts, examples_frame
+from agenttts.tables.stored_results import StoredResult
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox
+from agenttts.trial.fewer_samples import FewerSamples, StageValues
 from agenttts.trial.result import TrialOutput
 from agenttts.trial.spec import TrialSpec
 from agenttts.trial.toolbox import TrialToolbox, execute_samples
@@ -63,9 +65,23 @@ class StageDraw:
     request: DrawRequest
 
 
-Evaluation = Generator[StageDraw, Sequence[DrawResult], tuple[TrialOutput, pl.DataFrame]]
-"""Yields `StageDraw`, is sent the results of its request, and returns what the trial measured and
-its table of examples (`agenttts.tables.schema.examples_frame`)."""
+@dataclass(frozen=True)
+class Evaluated:
+    """What came of a trial.
+
+    Attributes:
+        output: What it measured.
+        examples: Its table of examples (`agenttts.tables.schema.examples_frame`).
+        stored: What its samples give with fewer of them.
+    """
+
+    output: TrialOutput
+    examples: pl.DataFrame
+    stored: Sequence[StoredResult] = ()
+
+
+Evaluation = Generator[StageDraw, Sequence[DrawResult], Evaluated]
+"""Yields `StageDraw`, is sent the results of its request, and returns what came of the trial."""
 
 
 def evaluate(spec: TrialSpec) -> Evaluation:
@@ -85,8 +101,9 @@ def evaluate(spec: TrialSpec) -> Evaluation:
     outputs: list[dict[str, Any]] = [{} for _ in examples]
     rows: list[ExampleRow] = []
     cuts: list[StageCuts] = []
+    fewer = FewerSamples(spec.fewer_samples, spec.allocation.choices[-1].stage)
     for number, choice in enumerate(spec.allocation.choices):
-        stage = _Stage(number, task.stage(choice.stage), choice, spec)
+        stage = _Stage(number, task.stage(choice.stage), choice, spec, fewer)
         stage_rows, stage_cuts = yield from _run_stage(stage, examples, outputs, toolbox)
         rows += stage_rows
         cuts.append(stage_cuts)
@@ -111,7 +128,7 @@ def evaluate(spec: TrialSpec) -> Evaluation:
         cut_samples=tuple(cuts),
     )
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    return output, examples_frame(rows, names)
+    return Evaluated(output, examples_frame(rows, names), fewer.results(task.main_metric))
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -138,6 +155,7 @@ class _Stage:
     definition: StageDefinition
     choice: Choice
     spec: TrialSpec
+    fewer: FewerSamples
 
     @property
     def name(self) -> str:
@@ -180,13 +198,17 @@ def _run_stage(
     fused = [stage.fuse(p, e) for p, e in zip(parsed, examples, strict=True)]
     if choice.samples > 1:
         yield from _fuse_by_model(at, examples, outputs, parsed, fused, usages, toolbox)
+    values = fused
     if isinstance(stage, ExecutingStage) and toolbox is not None:
-        fused = [
+        values = [
             stage.postprocess_fused(f, e, toolbox) for f, e in zip(fused, examples, strict=True)
         ]
+    at.fewer.add_stage(
+        stage, choice.samples, StageValues(examples, outputs, parsed, fused, values), toolbox
+    )
     rows = []
     for position, example in enumerate(examples):
-        value, usage = fused[position], usages[position]
+        value, usage = values[position], usages[position]
         outputs[position][stage.name] = value
         rows.append(
             ExampleRow(

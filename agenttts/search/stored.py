@@ -1,0 +1,51 @@
+"""Stored trials: results that the samples of a trial give with fewer of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from agenttts.search.archive import STORED, TrialResult
+from agenttts.space import Allocation, Choice, SearchSpace
+from agenttts.tables.stored_results import StoredResult
+
+
+def stored_trials(
+    result: TrialResult, stored: Sequence[StoredResult], space: SearchSpace
+) -> list[TrialResult]:
+    """Return what a searcher is told of stored results.
+
+    Results of allocations outside the space are left out. Without the trial's scores by example,
+    those of the stored results are left out too, so that trials stay comparable.
+
+    Args:
+        result: The result of the trial. Its scores by example are in the order of its examples.
+        stored: What its samples give with fewer of them.
+        space: The search space.
+    """
+    found = []
+    for one in stored:
+        choices = zip(result.allocation.choices, one.samples, strict=True)
+        allocation = Allocation(
+            tuple(Choice(choice.stage, choice.model, count) for choice, count in choices)
+        )
+        if allocation not in space:
+            continue
+        found.append(
+            TrialResult(
+                allocation=allocation,
+                score=one.score,
+                metrics=one.metrics,
+                cost=space.cost(allocation),
+                source=STORED,
+                stderr=one.score_stderr,
+                examples=_scores(one) if result.examples else None,
+            )
+        )
+    return found
+
+
+def _scores(stored: StoredResult) -> dict[int, float] | None:
+    known = enumerate(stored.examples)
+    scores = {number: v for number, v in known if v is not None and math.isfinite(v)}
+    return scores or None
