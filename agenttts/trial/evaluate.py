@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,6 +29,7 @@ from agenttts.tables.schema import ExampleRow, StageCuts, examples_frame
 from agenttts.tables.stored_results import StoredResult
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox
+from agenttts.trial.draws import StageDraw
 from agenttts.trial.fewer_samples import FewerSamples, StageValues
 from agenttts.trial.result import TrialOutput
 from agenttts.trial.spec import TrialSpec
@@ -55,14 +57,6 @@ class _Usage:
         self.truncated |= draw.truncated
         self.samples += len(draw.texts)
         self.cut += draw.cut
-
-
-@dataclass(frozen=True)
-class StageDraw:
-    """Samples that a trial needs to go on, in the stage of number ``stage`` from 0."""
-
-    stage: int
-    request: DrawRequest
 
 
 @dataclass(frozen=True)
@@ -195,16 +189,19 @@ def _run_stage(
         for draw, example in zip(draws, examples, strict=True)
     ]
     parsed = _executed(stage, toolbox, parsed, examples, outputs)
-    fused = [stage.fuse(p, e) for p, e in zip(parsed, examples, strict=True)]
-    if choice.samples > 1:
-        yield from _fuse_by_model(at, examples, outputs, parsed, fused, usages, toolbox)
+    fuse = partial(_fuse, at, examples, outputs, toolbox)
+    fused = yield from fuse(parsed, usages)
     values = fused
     if isinstance(stage, ExecutingStage) and toolbox is not None:
         values = [
             stage.postprocess_fused(f, e, toolbox) for f, e in zip(fused, examples, strict=True)
         ]
-    at.fewer.add_stage(
-        stage, choice.samples, StageValues(examples, outputs, parsed, fused, values), toolbox
+    yield from at.fewer.add_stage(
+        stage,
+        choice.samples,
+        StageValues(examples, outputs, parsed, fused, values),
+        toolbox,
+        lambda candidates: fuse(candidates, [_Usage() for _ in examples]),
     )
     rows = []
     for position, example in enumerate(examples):
@@ -250,6 +247,21 @@ def _executed(
             "toolbox_settings() returns None; return ToolboxSettings"
         )
     return execute_samples(stage, toolbox, parsed, examples, outputs)
+
+
+def _fuse(
+    at: _Stage,
+    examples: Sequence[Example],
+    outputs: Sequence[Mapping[str, Any]],
+    toolbox: Toolbox | None,
+    parsed: Sequence[Sequence[Any]],
+    usages: Sequence[_Usage],
+) -> Generator[StageDraw, Sequence[DrawResult], list[Any]]:
+    """Return the fused outputs; what a model's calls took is added to ``usages``."""
+    fused = [at.definition.fuse(p, e) for p, e in zip(parsed, examples, strict=True)]
+    if len(parsed[0]) > 1:
+        yield from _fuse_by_model(at, examples, outputs, parsed, fused, usages, toolbox)
+    return fused
 
 
 def _fuse_by_model(

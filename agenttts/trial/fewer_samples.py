@@ -3,22 +3,30 @@
 The first j of k samples are those that a trial with j samples draws. In the last stage they
 therefore give the results of all smaller counts. In an earlier stage they do so where the fused
 outputs of all examples are those of the trial, because the later prompts are then the same.
+
+Where a model fuses the samples, a count takes one more call for each example. In the last stage
+this is done for a few counts, so that these calls are few beside the trial's samples.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from agenttts.inference.sampler import DrawResult
 from agenttts.tables.stored_results import StoredResult
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox
+from agenttts.trial.draws import StageDraw
 
 log = logging.getLogger(__name__)
+
+_SAMPLES_A_CALL = 8
+"""Samples of a stage for each fusing call that is made for a smaller count."""
 
 _Columns = dict[str, list[float | None]]
 """Values of ``STAGE.METRIC``, one for each example."""
@@ -43,6 +51,9 @@ class StageValues:
     final: Sequence[Any]
 
 
+Fuse = Callable[[Sequence[Sequence[Any]]], Generator[StageDraw, Sequence[DrawResult], list[Any]]]
+
+
 class FewerSamples:
     """Collects a trial's results with fewer samples, stage by stage.
 
@@ -60,28 +71,51 @@ class FewerSamples:
         self._scored: dict[int, _Columns] = {}
 
     def add_stage(
-        self, stage: StageDefinition, samples: int, values: StageValues, toolbox: Toolbox | None
-    ) -> None:
-        """Add the next stage of the trial, which has this number of samples.
+        self,
+        stage: StageDefinition,
+        samples: int,
+        values: StageValues,
+        toolbox: Toolbox | None,
+        fuse: Fuse,
+    ) -> Generator[StageDraw, Sequence[DrawResult], None]:
+        """Add the next stage of the trial.
 
         A task may fail with numbers of samples that were not asked for. That is logged, and the
         trial goes on without results for them.
+
+        Args:
+            stage: The stage.
+            samples: Its number of samples.
+            values: Its values.
+            toolbox: The toolbox of the trial.
+            fuse: Fuses candidates, by the stage's model where it is the stage's way.
         """
-        fewer: dict[int, _Columns | None] = {}
-        for count in self._wanted.get(stage.name, ()):
-            if count < samples:
-                try:
-                    fewer[count] = self._columns(stage, count, values, toolbox)
-                except Exception as error:  # the task's own code may raise anything
-                    log.warning(
-                        "stage '%s': its first %d of %d samples give no result (%s: %s)",
-                        stage.name, count, samples, type(error).__name__, error,
-                    )  # fmt: skip
-        known = {count: columns for count, columns in fewer.items() if columns is not None}
+        calls = samples // _SAMPLES_A_CALL if stage.name == self._last else 0
+        fewer: dict[int, _Columns] = {}
+        # The larger counts, which are more like the trial's, come first.
+        for count in sorted(self._wanted.get(stage.name, ()), reverse=True):
+            if count >= samples:
+                continue
+            try:
+                by_model = count > 1 and _needs_model(stage, count, values)
+                if by_model and calls == 0:
+                    continue
+                calls -= by_model
+                fused = yield from fuse([c[:count] for c in values.candidates])
+                if stage.name == self._last:
+                    final = _final(stage, fused, values, toolbox)
+                    fewer[count] = _metrics(stage, final, values.examples)
+                elif fused == list(values.fused):
+                    fewer[count] = {}
+            except Exception as error:  # the task's own code may raise anything
+                log.warning(
+                    "stage '%s': its first %d of %d samples give no result (%s: %s)",
+                    stage.name, count, samples, type(error).__name__, error,
+                )  # fmt: skip
         if stage.name == self._last:
-            self._scored = {samples: _metrics(stage, values.final, values.examples)} | known
+            self._scored = {samples: _metrics(stage, values.final, values.examples)} | fewer
         else:
-            self._equal.append((samples, *known))
+            self._equal.append((samples, *fewer))
             self._leading |= _metrics(stage, values.final, values.examples)
 
     def results(self, main_metric: str) -> list[StoredResult]:
@@ -93,25 +127,15 @@ class FewerSamples:
         )
         return [result for result in found if result is not None]
 
-    def _columns(
-        self, stage: StageDefinition, count: int, values: StageValues, toolbox: Toolbox | None
-    ) -> _Columns | None:
-        """Return the stage's metrics with its first samples; None if they are not known.
 
-        They are not if a model would have to fuse the samples, or later prompts would differ.
-        """
-        first = [candidates[:count] for candidates in values.candidates]
-        if count > 1 and any(
-            stage.fusion(candidates, example, before) is not None
-            for candidates, example, before in zip(
-                first, values.examples, values.outputs, strict=True
-            )
-        ):
-            return None
-        fused = [stage.fuse(c, example) for c, example in zip(first, values.examples, strict=True)]
-        if stage.name != self._last:
-            return {} if fused == list(values.fused) else None
-        return _metrics(stage, _final(stage, fused, values, toolbox), values.examples)
+def _needs_model(stage: StageDefinition, count: int, values: StageValues) -> bool:
+    """Return whether a model fuses the first samples of any example."""
+    return any(
+        stage.fusion(candidates[:count], example, before) is not None
+        for candidates, example, before in zip(
+            values.candidates, values.examples, values.outputs, strict=True
+        )
+    )
 
 
 def _final(

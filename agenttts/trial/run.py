@@ -21,7 +21,8 @@ from agenttts.inference.base import Engine, EngineError, ModelConfig
 from agenttts.inference.sampler import Drawn, Sampler
 from agenttts.inference.store import SampleStore, trial_writer
 from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
-from agenttts.trial.evaluate import Evaluated, Evaluation, StageDraw, evaluate
+from agenttts.trial.draws import StageDraw
+from agenttts.trial.evaluate import Evaluated, Evaluation, evaluate
 from agenttts.trial.part import NOTHING_DRAWN, Part, read_part, write_part
 from agenttts.trial.phase import PhaseNotes, noted
 from agenttts.trial.questions import answer_question
