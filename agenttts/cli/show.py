@@ -166,6 +166,11 @@ def plan(document: dict[str, Any]) -> None:
         f"= {search['trials_at_most']} at most"
         + (", then one of what is recommended if it was not tried" if search["recommended"] else "")
     )
+    if part := search["examples"]:
+        say(
+            f"a trial is scored on {part['first']} of the examples; good allocations again on "
+            f"{part['first']} more, up to {part['most'] or 'all'}"
+        )
     if search["first"]:
         say(f"tried first, as given: {'; '.join(search['first'])}")
     console.print(

@@ -27,6 +27,7 @@ from agenttts.loop.loop import Controller, LoopSettings
 from agenttts.loop.run_costs import RunCosts
 from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunDirectory
+from agenttts.run.examples import count_examples
 from agenttts.run.journal import DamagedJournal, Journal, read_state
 from agenttts.run.models import changed_weights
 from agenttts.run.record import AgentRecord
@@ -231,7 +232,8 @@ def _searcher(
         shared_keys=key_variables(run.record.models),
         wrap=through_workers(run, transcript, workers),
     )
-    return search.create_for(spec, llm=session)
+    examples = count_examples(run.directory.examples_file) if spec.search.examples else None
+    return search.create_for(spec, llm=session, examples=examples)
 
 
 def _list_planner(

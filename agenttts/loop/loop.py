@@ -35,6 +35,9 @@ from agenttts.tables.schema import (
 
 log = logging.getLogger(__name__)
 
+_RIVALS = 2
+"""Allocations that the recommended one is compared with at the end, on common examples."""
+
 
 @dataclass(frozen=True)
 class LoopSettings:
@@ -334,33 +337,63 @@ class Controller:
         with self._evaluation.signs_meanwhile():
             for number, names in enumerate(state.tells):
                 trials = [state.trials[n] for n in names if n in known and last[n] == number]
-                self._searcher.add_pending([p.planned.allocation for p in trials])
+                self._add_pending(trials)
                 self._searcher.tell(self._results(trials))
-        pending = [p for p in self._searched() if p.planned.trial not in known]
-        self._searcher.add_pending([p.planned.allocation for p in pending])
+        self._add_pending([p for p in self._searched() if p.planned.trial not in known])
         # The old controller may have died after it wrote a trial to the journal and before it wrote
         # the row in the table.
         self._evaluation.write_table()
         self._searcher.archive.write_guidelines(self._journal.state.guidelines)
 
+    def _add_pending(self, trials: Sequence[TrialProgress]) -> None:
+        """Register trials that the searcher has proposed, or its predecessor."""
+        for progress in trials:
+            self._searcher.add_pending([progress.planned.allocation], progress.planned.examples)
+
     def _try_recommended(self, iteration: int) -> None:
         """Try the recommended allocation if it was not tried.
 
-        The allocation that a finished run recommends has then been seen to work.
+        The allocation that a finished run recommends has then been seen to work. If trials are
+        scored on parts of the examples, it and its rivals are scored on common examples.
         """
         if not self._trials_of(iteration):
             if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
                 return  # an earlier controller found nothing left to try
-            recommended = self._searcher.best()
-            if recommended is None or recommended in self._searcher.archive.tried:
+            proposals = self._last_proposals()
+            if not proposals:
                 return
-            proposal = Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")
-            self._plan(iteration, [proposal])
+            self._plan(iteration, proposals)
         trials = self._trials_of(iteration)
         again = bool(self._to_try_again())
         self._evaluation.evaluate(trials, more=False, further=self._scores_again)
         if iteration >= self._journal.state.told or again:
             self._tell(iteration, trials, final=True)
+
+    def _last_proposals(self) -> list[Proposal]:
+        """Return what the search ends with: its recommendation, and its rivals."""
+        archive, fidelity = self._searcher.archive, self._searcher.fidelity
+        recommended = self._searcher.best()
+        if recommended is None:
+            return []
+        if fidelity is None:
+            if recommended in archive.tried:
+                return []
+            return [Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")]
+        rivals = [recommended, *self._searcher.rivals(recommended, _RIVALS)]
+        common = fidelity.common(archive, rivals)
+        proposals = [
+            Proposal(
+                allocation,
+                RECOMMENDED_SOURCE,
+                "expected to score best" if allocation == recommended else "a rival of the best",
+                common,
+            )
+            for allocation in rivals
+            if allocation not in archive.tried or set(common) - archive.examples_of(allocation)
+        ]
+        for proposal in proposals:
+            self._searcher.add_pending([proposal.allocation], common)
+        return proposals
 
     @property
     def _scores_again(self) -> bool:
@@ -424,13 +457,33 @@ class Controller:
 
     def _ranked(self) -> list[Allocation]:
         """Return the searcher's recommendation, then the other scored ones, best first."""
-        recommended = self._searcher.best(tried=True)
+        recommended = self._concluded()
         if recommended is None:
             return []
         ranked = sorted(
             self._searcher.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation)
         )
         return [recommended, *(t.allocation for t in ranked if t.allocation != recommended)]
+
+    def _concluded(self) -> Allocation | None:
+        """Return the recommendation after the search.
+
+        Where rivals were compared on common examples, it is one of them.
+        """
+        archive = self._searcher.archive
+        best = self._searcher.best(tried=True)
+        if best is None or self._searcher.fidelity is None:
+            return best
+        last = self._trials_from(RECOMMENDED_SOURCE)
+        common = {example for p in last for example in p.planned.examples or ()}
+        compared = [
+            trial
+            for trial in archive.scored
+            if common and not trial.stored and common <= archive.examples_of(trial.allocation)
+        ]
+        if not compared or best in {trial.allocation for trial in compared}:
+            return best
+        return min(compared, key=lambda t: (-t.score, t.cost, t.allocation)).allocation
 
     def _propose(self, iteration: int, size: int) -> list[TrialProgress]:
         with self._evaluation.signs_meanwhile():
@@ -455,12 +508,23 @@ class Controller:
                 source=proposal.source,
                 reason=proposal.reason,
                 cost=self._searcher.space.cost(proposal.allocation),
+                examples=self._examples_of(proposal),
             )
             for position, proposal in enumerate(proposals)
         ]
         if planned:
             self._journal.propose(planned, self._searcher.guidelines())
             log.info("%s: %d trials", what or f"iteration {iteration}", len(planned))
+
+    def _examples_of(self, proposal: Proposal) -> tuple[int, ...] | None:
+        """Return the examples that a trial is scored on, those of earlier trials included.
+
+        Their samples are stored, so that only the new ones are drawn.
+        """
+        if proposal.examples is None:
+            return None
+        seen = self._searcher.archive.examples_of(proposal.allocation)
+        return tuple(sorted({*seen, *proposal.examples}))
 
     def _tell(
         self, iteration: int, trials: Sequence[TrialProgress], *, final: bool = False
@@ -521,7 +585,7 @@ class Controller:
 
     def _write_told(self, iteration: int, *, final: bool) -> None:
         """Record that the searcher knows an iteration's results, and its conclusions."""
-        recommended = self._searcher.best(tried=final)
+        recommended = self._concluded() if final else self._searcher.best()
         self._journal.append(
             "told",
             iteration=iteration,

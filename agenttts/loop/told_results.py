@@ -36,9 +36,12 @@ def told_results(
     assert progress.row is not None
     row = row_from_json(progress.row)
     completed = row.state is TrialState.COMPLETED
+    numbers = progress.planned.examples
     examples = None
     if completed and main_metric:
         examples = example_scores(directory / EXAMPLES_FILE, main_metric)
+        if examples is not None and numbers is not None:
+            examples = {numbers[position]: score for position, score in examples.items()}
     own = TrialResult(
         allocation=progress.planned.allocation,
         score=row.score,
@@ -51,4 +54,5 @@ def told_results(
     )
     if not completed:
         return [own]
-    return [own, *stored_trials(own, read_stored(directory / STORED_FILE), space)]
+    stored = read_stored(directory / STORED_FILE)
+    return [own, *stored_trials(own, stored, space, numbers)]

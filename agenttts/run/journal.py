@@ -42,7 +42,11 @@ class DamagedJournal(UserError):
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial as it was proposed. ``cost`` is in budget units."""
+    """A trial as it was proposed.
+
+    ``cost`` is in budget units. ``examples`` are the numbers of the frozen examples that it is
+    scored on, ascending; None means all.
+    """
 
     trial: str
     iteration: int
@@ -50,6 +54,7 @@ class PlannedTrial:
     source: str
     reason: str
     cost: float
+    examples: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -574,7 +579,7 @@ def _rebuild(path: Path) -> str:
 
 def planned_record(planned: PlannedTrial) -> dict[str, Any]:
     """Return a planned trial in the form of the journal."""
-    return {
+    record = {
         "trial": planned.trial,
         "iteration": planned.iteration,
         "allocation": planned.allocation.to_records(),
@@ -582,6 +587,7 @@ def planned_record(planned: PlannedTrial) -> dict[str, Any]:
         "reason": planned.reason,
         "cost": planned.cost,
     }
+    return record if planned.examples is None else {**record, "examples": list(planned.examples)}
 
 
 def planned_trial(record: Mapping[str, Any]) -> PlannedTrial:

@@ -30,6 +30,7 @@ from pydantic import Field
 from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
+from agenttts.search.fidelity import Fidelity
 from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
 from agenttts.search.insights import ALL_INSIGHTS, MOST_COMPARED, InsightRules
 from agenttts.space import Allocation, SearchSpace
@@ -88,6 +89,15 @@ class AgentTTSSearcher(Searcher):
         self.proposer = proposer
         self._compares_models = 1 in self.options.insights
 
+    @property
+    def fidelity(self) -> Fidelity | None:
+        """On which examples trials are scored; the rules know it too."""
+        return self.rules.fidelity
+
+    @fidelity.setter
+    def fidelity(self, fidelity: Fidelity | None) -> None:
+        self.rules.fidelity = fidelity
+
     def _initial_allocations(self) -> Iterable[Allocation]:
         return (trial.allocation for trial in self.initial)
 
@@ -126,8 +136,13 @@ class AgentTTSSearcher(Searcher):
         """Return the allocation with the highest expected score; see `InsightRules.best`."""
         return self.rules.best(self.archive, tried=tried)
 
+    def rivals(self, best: Allocation, n: int) -> list[Allocation]:
+        """Return those with the highest expected scores."""
+        model = self.rules.model(self.archive)
+        known = [] if model is None else list(model.tried)
+        return [allocation for allocation in known if allocation != best][:n]
+
     def _propose(self, n: int) -> list[Proposal]:
-        self.rules.fidelity = self.fidelity
         pending = self.archive.pending  # before the batch's own initial trials are among them
         chosen = self._next_initial(n)
         self._take(chosen)

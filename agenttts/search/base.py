@@ -127,6 +127,14 @@ class Searcher(ABC):
         best = self.archive.best(tried=tried)
         return best.allocation if best else None
 
+    def rivals(self, best: Allocation, n: int) -> list[Allocation]:
+        """Up to ``n`` scored allocations that may be as good as ``best``, the most promising first.
+
+        Here: those with the highest scores.
+        """
+        ranked = sorted(self.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation))
+        return [trial.allocation for trial in ranked if trial.allocation != best][:n]
+
     def guidelines(self) -> list[str]:
         """The findings of the search in sentences, oldest first.
 

@@ -11,7 +11,10 @@ from agenttts.tables.stored_results import StoredResult
 
 
 def stored_trials(
-    result: TrialResult, stored: Sequence[StoredResult], space: SearchSpace
+    result: TrialResult,
+    stored: Sequence[StoredResult],
+    space: SearchSpace,
+    numbers: Sequence[int] | None = None,
 ) -> list[TrialResult]:
     """Return what a searcher is told of stored results.
 
@@ -19,9 +22,10 @@ def stored_trials(
     those of the stored results are left out too, so that trials stay comparable.
 
     Args:
-        result: The result of the trial. Its scores by example are in the order of its examples.
+        result: The result of the trial.
         stored: What its samples give with fewer of them.
         space: The search space.
+        numbers: The numbers of the trial's examples, in their order; None: from 0.
     """
     found = []
     for one in stored:
@@ -39,13 +43,15 @@ def stored_trials(
                 cost=space.cost(allocation),
                 source=STORED,
                 stderr=one.score_stderr,
-                examples=_scores(one) if result.examples else None,
+                examples=_scores(one, numbers) if result.examples else None,
             )
         )
     return found
 
 
-def _scores(stored: StoredResult) -> dict[int, float] | None:
-    known = enumerate(stored.examples)
+def _scores(stored: StoredResult, numbers: Sequence[int] | None) -> dict[int, float] | None:
+    if numbers is None:
+        numbers = range(len(stored.examples))
+    known = zip(numbers, stored.examples, strict=True)
     scores = {number: v for number, v in known if v is not None and math.isfinite(v)}
     return scores or None

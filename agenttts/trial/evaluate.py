@@ -89,7 +89,7 @@ def evaluate(spec: TrialSpec) -> Evaluation:
     if spec.task_source is not None and spec.task_source not in sys.path:
         sys.path.insert(0, spec.task_source)
     task = tasks.create(spec.task)
-    examples = read_examples(Path(spec.examples))
+    examples = examples_of(spec)
     settings = task.toolbox_settings(task.read_options(spec.options))
     toolbox = TrialToolbox(settings, on_host=spec.code_on_host) if settings else None
     outputs: list[dict[str, Any]] = [{} for _ in examples]
@@ -123,6 +123,19 @@ def evaluate(spec: TrialSpec) -> Evaluation:
     )
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     return Evaluated(output, examples_frame(rows, names), fewer.results(task.main_metric))
+
+
+def examples_of(spec: TrialSpec) -> list[Example]:
+    """Return the examples that a trial is scored on.
+
+    Raises:
+        UserError: The file is damaged or lacks one of them.
+    """
+    every = read_examples(Path(spec.examples))
+    numbers = range(len(every)) if spec.example_numbers is None else spec.example_numbers
+    if lacking := [number for number in numbers if not 0 <= number < len(every)]:
+        raise UserError(f"{spec.examples}: has {len(every)} examples, but not number {lacking[0]}")
+    return [every[number] for number in numbers]
 
 
 def read_examples(path: Path) -> list[Example]:

@@ -21,7 +21,7 @@ from agenttts.space import Allocation
 PROTOCOL = 9
 # Documents of these protocols are read too: 2 had no shares, 3 no thinking, 4 one rule of sample
 # addresses, 5 no lists of trials and no models on servers, 6 no questions to workers, 7 no trials
-# in parts, and 8 no results with fewer samples.
+# in parts, and 8 no results with fewer samples and no parts of the examples.
 _READ = (2, 3, 4, 5, 6, 7, 8, PROTOCOL)
 SPEC_FILE = "trial.json"
 
@@ -38,6 +38,8 @@ class TrialSpec:
     written by a model to run outside a container. ``shares`` holds, by stage, this trial's part of
     the samples that other trials draw at the same time. ``fewer_samples`` are numbers of samples,
     by stage, for which results are found too where the trial's samples give them.
+    ``example_numbers`` are the examples of the file that the trial is scored on, from 0 and
+    ascending; None means all.
     """
 
     run: str
@@ -55,6 +57,7 @@ class TrialSpec:
     code_on_host: bool = False
     shares: Mapping[str, SamplePartition] = field(default_factory=dict)
     fewer_samples: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    example_numbers: Sequence[int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -83,6 +86,8 @@ class TrialSpec:
         values["shares"] = {
             stage: SamplePartition(**share) for stage, share in values.get("shares", {}).items()
         }
+        if (numbers := values.get("example_numbers")) is not None:
+            values["example_numbers"] = tuple(map(int, numbers))
         return cls(**values)
 
     @classmethod
