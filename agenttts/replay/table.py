@@ -22,7 +22,7 @@ from agenttts.search.base import TrialResult
 from agenttts.search.stored import stored_trials
 from agenttts.space import Allocation, SearchSpace
 from agenttts.tables.aggregate import main_metric
-from agenttts.tables.example_scores import example_scores
+from agenttts.tables.example_scores import example_ids, example_scores
 from agenttts.tables.schema import (
     AFTER_SEARCH,
     OWN_FAULTS,
@@ -66,6 +66,7 @@ class _Row:
     counts: tuple[int, ...]
     recorded: Recorded
     stored: Sequence[StoredResult] = ()
+    examples: tuple[str, ...] = ()
 
 
 class RecordedTable:
@@ -249,7 +250,11 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     path = Path(path)
     frame = _read(path)
     nested = isinstance(frame.schema.get("allocation"), pl.List)
-    rows = list(_trials(path, space) if nested else _flat_rows(path, frame, space))
+    rows = (
+        _comparable(path, list(_trials(path, space)))
+        if nested
+        else list(_flat_rows(path, frame, space))
+    )
     if not rows:
         raise UserError(f"{path}: the table has no rows")
     points: dict[tuple[str, ...], dict[tuple[int, ...], list[Recorded]]] = {}
@@ -323,12 +328,35 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
         recorded = _recorded(trial["state"], score, error, metrics)
         directory = path.parent / "trials" / trial["trial"]
         examples = directory / "examples.parquet"
+        ids: tuple[str, ...] = ()
         if metric is not None and recorded.score is not None and examples.is_file():
+            ids = example_ids(examples)
             scores = example_scores(examples, metric) or {}
             if len(scores) == trial["examples"]:  # every example has one
                 recorded = replace(recorded, examples=tuple(scores.values()))
         stored = read_stored(directory / STORED_FILE) if recorded.score is not None else ()
-        yield _Row(number, models, counts, recorded, stored)
+        yield _Row(number, models, counts, recorded, stored, ids)
+
+
+def _comparable(path: Path, rows: list[_Row]) -> list[_Row]:
+    """Return trials that a searcher may compare.
+
+    If a run's trials are on different examples, only their scores are kept, and of each allocation
+    the trial on the most examples.
+    """
+    if len({row.examples for row in rows if row.examples}) < 2:
+        return rows
+    log.warning(
+        "%s: its trials are on different parts of the examples; of each allocation, the score on "
+        "the most examples is used, without the scores by example",
+        path,
+    )
+    widest = {(row.models, row.counts): row for row in sorted(rows, key=lambda r: len(r.examples))}
+    return [
+        replace(row, recorded=replace(row.recorded, examples=None), stored=())
+        for row in rows
+        if row is widest[row.models, row.counts]
+    ]
 
 
 def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[_Row]:

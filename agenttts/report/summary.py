@@ -202,11 +202,14 @@ class RunReport:
 
     @cached_property
     def recommended_trial(self) -> dict[str, Any] | None:
-        """The row of the search trial that evaluated the recommended allocation."""
+        """The row of the search trial that evaluated the recommended allocation.
+
+        Of several it is that on the most examples.
+        """
         if self.recommended is None:
             return None
         wanted = [dict(choice) for choice in self.recommended]
-        rows = scored(self.trials).iter_rows(named=True)
+        rows = scored(self.trials).sort("examples", descending=True).iter_rows(named=True)
         return next((row for row in rows if row["allocation"] == wanted), None)
 
     def _recommended_document(self) -> dict[str, Any] | None:
@@ -219,7 +222,7 @@ class RunReport:
     def _with_search_score(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
         searched = {
             str(row["allocation"]): row["score"]
-            for row in scored(self.trials).iter_rows(named=True)
+            for row in scored(self.trials).sort("examples", nulls_last=False).iter_rows(named=True)
         }
         return [
             {**row, "search_score": searched.get(str(row["allocation"]))}

@@ -176,7 +176,11 @@ def _results(state: RunState, rows: Sequence[TrialRow]) -> dict[str, Any]:
     scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
     finalists = [row for row in rows if row.score is not None and row.source == FINALIST_SOURCE]
     # Scores on more examples are more reliable.
-    best = max(finalists or scored, key=lambda row: (row.score, -row.budget), default=None)
+    best = max(
+        finalists or scored,
+        key=lambda row: (row.examples or 0, row.score, -row.budget),
+        default=None,
+    )
     return {
         "best": None
         if best is None

@@ -9,6 +9,8 @@ import polars as pl
 import pytest
 
 from agenttts.loop import controller_job
+from agenttts.replay.table import load_table
+from agenttts.space import Allocation
 from agenttts.tables.schema import read_examples
 from agenttts.trial.spec import TrialSpec
 from tests.support.runs import journal_events, outcome, table
@@ -99,6 +101,39 @@ def test_an_allocation_scored_again_draws_only_new_samples(unstarted_run):
     for row in later.iter_rows(named=True):
         spent = row["prompt_tokens"] + row["decode_tokens"]
         assert row["reused_tokens"] >= spent * 0.9 * 3 / row["examples"]
+
+
+def test_reports_compare_scores_on_the_most_examples(unstarted_run, cli):
+    run = unstarted_run(search__examples=PARTS, **SIZES)
+    controller_job.make_controller(run.read()).run()
+    rows = table(run.path)
+    most = rows.filter(rows["examples"] == rows["examples"].max())
+    assert 0 < most.height < rows.height
+    document = json.loads(cli("report", "small", "--format", "json").stdout)
+    assert document["best"]["score"] == most["score"].max()
+    assert document["best"]["trial"] in most["trial"].to_list()
+    status = json.loads(cli("status", "small", "--json").stdout)
+    assert status["best"]["trial"] == document["best"]["trial"]
+    [recommended] = [run["recommended"] for run in document["runs"]]
+    own = rows.filter(
+        pl.col("allocation") == pl.lit(recommended["allocation"], rows.schema["allocation"])
+    )
+    assert own.filter(trial=recommended["trial"])["examples"].to_list() == [own["examples"].max()]
+
+
+def test_a_replay_of_its_table_takes_the_scores_on_the_most_examples(unstarted_run, caplog):
+    run = unstarted_run(search__examples=PARTS, **SIZES)
+    controller_job.make_controller(run.read()).run()
+    space = run.spec().space()
+    found = load_table(run.trials_file, space)
+    assert "on different parts of the examples" in caplog.text
+    assert found.example_count is None
+    widest = {}
+    for row in table(run.path).sort("examples").iter_rows(named=True):
+        widest[str(row["allocation"])] = row
+    for row in widest.values():
+        result = found.trial(space, Allocation.from_records(row["allocation"]))
+        assert (result.score, result.stderr) == (row["score"], row["score_stderr"])
 
 
 def test_a_rebuilt_journal_has_the_examples_of_the_trials(unstarted_run, cli):
