@@ -19,6 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from agenttts.tables.confidence import Confidence
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -329,6 +331,8 @@ def _status_view(document: dict[str, Any]) -> Group:
                 "with the highest expected score; 'best' is the highest measured score)"
             )
         )
+    if document["confidence"]:
+        parts.append(Text(f"it is {Confidence(**document['confidence'])}"))
     if document["cost"]:
         parts.append(Text(_cost_lines(document["cost"])))
     if document["cut_share"]:

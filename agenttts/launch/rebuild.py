@@ -261,6 +261,7 @@ def _conclusions(event: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "guidelines": [str(text) for text in event["guidelines"]],
         "recommended": recommended and Allocation.from_records(recommended).to_records(),
+        "confidence": event.get("confidence"),
     }
 
 

@@ -23,7 +23,7 @@ from agenttts.loop.answering import IdleWorkers
 from agenttts.loop.evaluation import Evaluation, EvaluationSettings
 from agenttts.loop.job_builder import JobBuilder
 from agenttts.loop.list_planner import CostLists, EvenLists, ListPlanner
-from agenttts.loop.loop import Controller, LoopSettings
+from agenttts.loop.loop import Controller, LoopSettings, Stop
 from agenttts.loop.run_costs import RunCosts
 from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunDirectory
@@ -266,6 +266,7 @@ def _loop_settings(run: Run) -> LoopSettings:
         finalists=section.finalists.top if section.finalists else 0,
         tested=section.test_split.top if section.test_split else 0,
         main_metric=run.record.main_metric,
+        stop=Stop(section.stop.within, section.stop.confidence) if section.stop else None,
     )
 
 

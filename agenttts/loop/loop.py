@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
@@ -39,6 +40,24 @@ _RIVALS = 2
 """Allocations that the recommended one is compared with at the end, on common examples."""
 
 
+WITHIN = 0.02
+"""The share below the best that the confidence is about, unless the spec gives another."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a search may end before its last iteration.
+
+    Attributes:
+        within: A share of the best expected score.
+        confidence: The least probability that the recommended allocation is at most this share
+            below the best.
+    """
+
+    within: float
+    confidence: float
+
+
 @dataclass(frozen=True)
 class LoopSettings:
     """What the loop needs of the spec.
@@ -50,6 +69,7 @@ class LoopSettings:
         tested: How many allocations are scored again after the search, on held-out examples.
         asynchronous: Whether a trial is proposed as soon as another one has ended.
         main_metric: The metric that is the score, ``STAGE.METRIC``; empty if it is not known.
+        stop: When the search may end early; None: not.
     """
 
     iterations: int
@@ -58,6 +78,7 @@ class LoopSettings:
     tested: int = 0
     asynchronous: bool = False
     main_metric: str = ""
+    stop: Stop | None = None
 
 
 class Controller:
@@ -202,7 +223,10 @@ class Controller:
         """
         for iteration in range(self._journal.state.told, last + 1):
             size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
-            trials = self._trials_of(iteration) or self._propose(iteration, size)
+            trials = self._trials_of(iteration)
+            if not trials and self._sure_enough():
+                break
+            trials = trials or self._propose(iteration, size)
             if not trials:
                 log.info("every allocation of the space has been tried")
                 break
@@ -227,6 +251,8 @@ class Controller:
             if not any(p.row for p in under_way):
                 at_once = size if len(searched) >= initial else initial
                 room = min(at_once - len(under_way), total - len(searched))
+                if self._sure_enough():
+                    room = 0
                 under_way += self._propose_some(room, first)
                 if not under_way:
                     return
@@ -252,6 +278,15 @@ class Controller:
             self._plan(iteration, proposals)
             planned += self._proposed()[position:]
         return planned
+
+    def _sure_enough(self) -> bool:
+        """Return whether the search may end because its recommendation is good enough."""
+        stop, found = self._settings.stop, self._journal.state.confidence
+        sure = stop is not None and found is not None and found.probability >= stop.confidence
+        if sure:
+            assert found is not None
+            log.info("the search ends, sure enough: the recommended allocation is %s", found)
+        return sure
 
     def _iteration_at(self, position: int, first: int) -> tuple[int, int]:
         """Return the iteration of a trial's position, and its trials from there on."""
@@ -572,9 +607,17 @@ class Controller:
             told=told,
             guidelines=self._searcher.guidelines(),
             recommended=recommended.to_records() if recommended else None,
+            confidence=self._confidence(),
         )
         if told > before:
             self._between()
+
+    def _confidence(self) -> dict[str, Any] | None:
+        """Return how sure the searcher is of its recommendation, for the journal."""
+        stop = self._settings.stop
+        with self._evaluation.signs_meanwhile():
+            found = self._searcher.confidence(stop.within if stop else WITHIN)
+        return None if found is None else asdict(found)
 
     def _stop_if_the_last_failed(self) -> None:
         """Raise `RunFailed` if all of the last trials failed, as after an iteration."""
@@ -591,6 +634,7 @@ class Controller:
             iteration=iteration,
             guidelines=self._searcher.guidelines(),
             recommended=recommended.to_records() if recommended else None,
+            confidence=self._confidence(),
         )
 
     def _stop_if_all_failed(self, iteration: int, trials: Sequence[TrialProgress]) -> None:

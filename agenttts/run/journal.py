@@ -23,6 +23,7 @@ from agenttts.files.documents import typed
 from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.run.rows import row_from_json
 from agenttts.space import Allocation
+from agenttts.tables.confidence import Confidence
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +154,7 @@ class RunState:
     """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
     recommended: list[dict[str, Any]] | None = None
+    confidence: Confidence | None = None
     """The allocation that the searcher recommends so far, as records.
 
     None before any trial scored, and in old journals.
@@ -215,9 +217,15 @@ class RunState:
             if cut_off and progress.planned.iteration >= self.told and trial not in known:
                 self.trials[trial] = progress.anew(progress.earlier_attempts)
 
-    def conclude(self, guidelines: list[str], recommended: list[dict[str, Any]] | None) -> None:
+    def conclude(
+        self,
+        guidelines: list[str],
+        recommended: list[dict[str, Any]] | None,
+        confidence: Confidence | None,
+    ) -> None:
         """Record what the searcher concludes from the results that it has been told."""
         self.guidelines = guidelines
+        self.confidence = confidence
         if recommended is not None:
             Allocation.from_records(recommended)
         self.recommended = recommended
@@ -406,6 +414,7 @@ class _Told:
     iteration: int
     guidelines: list[str]
     recommended: list[dict[str, Any]] | None = None
+    confidence: Confidence | None = None
 
     def into(self, state: RunState) -> None:
         state.told = self.iteration + 1
@@ -416,7 +425,7 @@ class _Told:
             if progress.planned.iteration == self.iteration and name not in known
         )
         state.tells.append(tuple(members))
-        state.conclude(self.guidelines, self.recommended)
+        state.conclude(self.guidelines, self.recommended, self.confidence)
 
 
 @dataclass(frozen=True)
@@ -426,11 +435,12 @@ class _ToldResults:
     """Number of iterations whose results are all told."""
     guidelines: list[str]
     recommended: list[dict[str, Any]] | None = None
+    confidence: Confidence | None = None
 
     def into(self, state: RunState) -> None:
         state.tells.append(tuple(self.trials))
         state.told = self.told
-        state.conclude(self.guidelines, self.recommended)
+        state.conclude(self.guidelines, self.recommended, self.confidence)
 
 
 @dataclass(frozen=True)

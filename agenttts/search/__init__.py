@@ -112,6 +112,13 @@ def create_for(
     within = whole if space is None else space
     with spec.located(), located("search"):
         searcher = _create(name, within, section.seed if seed is None else seed, options, llm)
+        if section.stop is not None and method is None and not searcher.knows_confidence:
+            known = [n for n, kind in SEARCHERS.items() if kind.knows_confidence]
+            raise UserError(
+                f"method '{name}' does not say how sure its recommendation is; remove search.stop, "
+                f"or choose a method that does: {', '.join(known)}",
+                at=("stop",),
+            )
         with located("first"):
             own = read_allocations(section.first, whole)
     searcher.first = [allocation for allocation in own if allocation in within]

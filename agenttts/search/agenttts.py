@@ -35,6 +35,7 @@ from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
 from agenttts.search.insights import ALL_INSIGHTS, MOST_COMPARED, InsightRules
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec.section import Options
+from agenttts.tables.confidence import Confidence
 
 # Once scores are known, initial trials past this many are made only if the surrogate values them.
 _FIRST_INITIAL = 4
@@ -73,6 +74,7 @@ class AgentTTSSearcher(Searcher):
 
     name = "agenttts"
     recommends_untried = True
+    knows_confidence = True
     options_model = AgentTTSOptions
     options: AgentTTSOptions
 
@@ -135,6 +137,10 @@ class AgentTTSSearcher(Searcher):
     def best(self, *, tried: bool = False) -> Allocation | None:
         """Return the allocation with the highest expected score; see `InsightRules.best`."""
         return self.rules.best(self.archive, tried=tried)
+
+    def confidence(self, within: float) -> Confidence | None:
+        """Return it by the surrogate's posterior; see `InsightRules.confidence`."""
+        return self.rules.confidence(self.archive, within)
 
     def rivals(self, best: Allocation, n: int) -> list[Allocation]:
         """Return those with the highest expected scores."""

@@ -14,6 +14,7 @@ from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec.section import Options
+from agenttts.tables.confidence import Confidence
 
 __all__ = ["FIRST_SOURCE", "Proposal", "Searcher", "TrialResult"]
 
@@ -62,6 +63,9 @@ class Searcher(ABC):
     options: Options
     recommends_untried: ClassVar[bool] = False
     """Whether `best` may name an allocation that no trial has seen."""
+
+    knows_confidence: ClassVar[bool] = False
+    """Whether `confidence` says how sure a recommendation is, once there are enough trials."""
 
     first: Sequence[Allocation] = ()
     """The user's own allocations, proposed before all others."""
@@ -126,6 +130,13 @@ class Searcher(ABC):
         """
         best = self.archive.best(tried=tried)
         return best.allocation if best else None
+
+    def confidence(self, within: float) -> Confidence | None:
+        """How sure it is that `best` is at most ``within`` (a share) below the best of all.
+
+        None: not known.
+        """
+        return None
 
     def rivals(self, best: Allocation, n: int) -> list[Allocation]:
         """Up to ``n`` scored allocations that may be as good as ``best``, the most promising first.

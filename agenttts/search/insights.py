@@ -23,6 +23,7 @@ import numpy as np
 from agenttts.search.acquisition import choose, initial_design
 from agenttts.search.archive import Archive, Scored
 from agenttts.search.base import Proposal
+from agenttts.search.confidence import confidence_of
 from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
@@ -32,6 +33,7 @@ from agenttts.search.moves import cross, describe, mutate, spread_draw
 from agenttts.search.steps import beside_trials
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, SearchSpace
+from agenttts.tables.confidence import Confidence
 
 ALL_INSIGHTS = (1, 2, 3)
 
@@ -170,6 +172,18 @@ class InsightRules:
             return known
         gain = model.gain(expected, known)
         return expected if gain.mean > _MIN_GAIN_SDS * gain.sd else known
+
+    def confidence(self, archive: Archive, within: float) -> Confidence | None:
+        """How sure the recommendation is; None where the model has too few trials."""
+        model, best = self.model(archive), self.best(archive)
+        if model is None or best is None or not (self.curves and self.coupling):
+            return None
+        if sum(not trial.stored for trial in model.trials) < _MIN_TRIALS_TO_RECOMMEND:
+            return None
+        rows = self._outlook(model, archive, np.random.default_rng(self.seed))
+        rows = np.concatenate([self._grid.encode(model.tried), rows])
+        distinct = np.unique(rows, axis=0)
+        return confidence_of(model, self._grid.encode([best]), distinct, within, self.seed)
 
     def guidelines(self, archive: Archive) -> list[str]:
         """Findings on models, samples and budget from the trials so far, a few sentences."""

@@ -169,6 +169,15 @@ class FinalistsSection(Section):
     """How many allocations: the recommended one, then those with the next best scores."""
 
 
+class StopSection(Section):
+    """When the search may end before its last iteration."""
+
+    within: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """A share of the best expected score."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    """The least probability that the recommended allocation is so close to the best."""
+
+
 class ExamplesSection(Section):
     """On how many of the task's examples trials are scored.
 
@@ -220,6 +229,8 @@ class SearchSection(Section):
 
     These results cost no samples, and no further trial is needed for them.
     """
+    stop: StopSection | None = None
+    """None: the search ends after its last iteration."""
     finalists: FinalistsSection | None = None
     """None: the searcher's recommendation is the best."""
     test_split: TestSplitSection | None = None

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from agenttts.launch.document import SourceDocument
 from agenttts.tables.cost import CostDocument
-from agenttts.tables.documents import AgentDocument, Allocation, CutDocument, Document
+from agenttts.tables.documents import (
+    AgentDocument,
+    Allocation,
+    ConfidenceDocument,
+    CutDocument,
+    Document,
+)
 
 
 class ControllerDocument(Document):
@@ -92,6 +98,7 @@ class StatusDocument(Document):
         best: The best trial so far; None before a trial has scored.
         recommended: The allocation that the searcher expects to score best; None if it names none.
         recommended_tried: Whether a trial of it has scored.
+        confidence: How sure the searcher is of it; None if it does not say.
         test: Trials of the final test.
         cost: What the run used so far; None before its first job, and in runs of versions that did
             not record it.
@@ -115,6 +122,7 @@ class StatusDocument(Document):
     best: BestTrial | None
     recommended: Allocation | None
     recommended_tried: bool
+    confidence: ConfidenceDocument | None
     test: list[TestedTrial]
     cost: CostDocument | None
     cut_share: dict[str, CutDocument]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from agenttts.dispatch.base import JobStatus
@@ -191,6 +191,7 @@ def _results(state: RunState, rows: Sequence[TrialRow]) -> dict[str, Any]:
             "allocation": best.allocation.to_records(),
         },
         "recommended": state.recommended,
+        "confidence": state.confidence and asdict(state.confidence),
         "recommended_tried": any(
             row.allocation.to_records() == state.recommended for row in scored
         ),
