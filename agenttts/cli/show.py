@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -40,6 +41,9 @@ def new_console() -> Console:
 
 
 console = new_console()
+
+_WIDE = 110
+"""Columns from which on ``list`` shows allocations."""
 
 
 def say(line: str = "") -> None:
@@ -257,8 +261,44 @@ def line(text: str) -> None:
     say(escape(text))
 
 
+def log_line(text: str) -> None:
+    """Print a line of a log as it is; characters that a terminal would obey are left out."""
+    print("".join(c for c in text if c.isprintable() or c == "\t"))
+
+
 def silence(text: str) -> None:
     """Print nothing, in place of `line` where only a JSON document may be printed."""
+
+
+def runs(document: dict[str, Any]) -> None:
+    """``list``: show a line for each run, and what to know about those that need something."""
+    if not document["runs"]:
+        say(
+            f"no runs in {escape(document['results'])}; 'agenttts-hpc launch SPEC' starts one, and "
+            "--results names another directory"
+        )
+        return
+    table = Table("run", "state", "iteration", "trials", "best", "GPU-hours", "last activity")
+    wide = console.width >= _WIDE
+    if wide:
+        table.add_column("best allocation")
+    for run in document["runs"]:
+        iteration = "-" if run["iteration"] is None else str(run["iteration"])
+        best = run["best"]
+        table.add_row(
+            escape(run["run"]),
+            run["state"],
+            f"{iteration} of {run['iterations']}" if run["iterations"] is not None else iteration,
+            f"{run['scored']} of {run['trials']}" if run["trials"] else "-",
+            _score(best["score"]) if best else "-",
+            f"{run['gpu_hours']:.1f}",
+            _ago(run["active"]),
+            *([_allocation(best["allocation"]) if best else "-"] if wide else []),
+        )
+    console.print(table)
+    for run in document["runs"]:
+        if run["detail"]:
+            say(f"{escape(run['run'])}: {escape(run['detail'])}")
 
 
 def doctor(document: dict[str, Any]) -> None:
@@ -297,6 +337,15 @@ def trace(frame: pl.DataFrame) -> None:
             row["source"],
         )
     console.print(table)
+
+
+def _ago(moment: str) -> str:
+    """Return how long ago a moment (ISO 8601) was."""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{max(0.0, seconds):.0f} s ago"
 
 
 def _score(score: float | None) -> str:
