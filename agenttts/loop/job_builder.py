@@ -248,7 +248,7 @@ class JobBuilder:
         return spec_file
 
     def _fewer_samples(self, planned: PlannedTrial) -> dict[str, tuple[int, ...]]:
-        """Return the numbers of samples that a trial finds results for in addition to its own."""
+        """Return the smaller numbers of samples that a trial finds results for."""
         if planned.source in AFTER_SEARCH or not self._spec.search.stored:
             return {}
         return {

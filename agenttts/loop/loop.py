@@ -495,9 +495,8 @@ class Controller:
         recommended = self._concluded()
         if recommended is None:
             return []
-        ranked = sorted(
-            self._searcher.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation)
-        )
+        tried = (trial for trial in self._searcher.archive.scored if not trial.stored)
+        ranked = sorted(tried, key=lambda t: (-t.score, t.cost, t.allocation))
         return [recommended, *(t.allocation for t in ranked if t.allocation != recommended)]
 
     def _concluded(self) -> Allocation | None:

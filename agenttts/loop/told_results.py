@@ -1,4 +1,4 @@
-"""What the searcher is told of a trial: its row, scores by example, and stored results."""
+"""What the searcher is told of a trial: row, scores by example, stored results."""
 
 from __future__ import annotations
 

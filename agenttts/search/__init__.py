@@ -115,7 +115,7 @@ def create_for(
         if section.stop is not None and method is None and not searcher.knows_confidence:
             known = [n for n, kind in SEARCHERS.items() if kind.knows_confidence]
             raise UserError(
-                f"method '{name}' does not say how sure its recommendation is; remove search.stop, "
+                f"method '{name}' does not say how sure its recommendation is; leave it out, "
                 f"or choose a method that does: {', '.join(known)}",
                 at=("stop",),
             )

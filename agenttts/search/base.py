@@ -132,16 +132,18 @@ class Searcher(ABC):
         return best.allocation if best else None
 
     def confidence(self, within: float) -> Confidence | None:
-        """How sure it is that `best` is at most ``within`` (a share) below the best of all.
+        """How sure it is that `best` is at most ``within`` below the best.
+
+        ``within`` is a share of the best expected score.
 
         None: not known.
         """
         return None
 
     def rivals(self, best: Allocation, n: int) -> list[Allocation]:
-        """Up to ``n`` scored allocations that may be as good as ``best``, the most promising first.
+        """Up to ``n`` scored allocations that may be as good as ``best``.
 
-        Here: those with the highest scores.
+        The most promising come first. Here: those with the highest scores.
         """
         ranked = sorted(self.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation))
         return [trial.allocation for trial in ranked if trial.allocation != best][:n]

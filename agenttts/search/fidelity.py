@@ -75,9 +75,10 @@ class Fidelity:
         return tuple(example for example in block if example not in seen)[:left]
 
     def common(self, archive: Archive, allocations: Sequence[Allocation]) -> tuple[int, ...]:
-        """Return the examples on which allocations can be compared: all that one was scored on.
+        """Return the examples on which allocations can be compared.
 
-        They are at most ``most``; those that more of the allocations were scored on come first.
+        These are all that one of them was scored on, at most ``most``. Those that more of them were
+        scored on come first.
         """
         counts = Counter(e for allocation in allocations for e in archive.examples_of(allocation))
         order = {example: place for place, example in enumerate(self.order)}

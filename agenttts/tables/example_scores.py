@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def example_ids(path: Path) -> tuple[str, ...]:
-    """Return the ids of a trial's examples, in their order; none if the table cannot be read."""
+    """Return the ids of a trial's examples; none if the table cannot be read."""
     try:
         return tuple(read_examples(path, ("example",))["example"].unique(maintain_order=True))
     except UserError:  # `example_scores` says so

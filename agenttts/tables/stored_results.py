@@ -1,4 +1,4 @@
-"""What the samples of a trial give with fewer of them: a table, one file for each trial.
+"""What the samples of a trial give with fewer of them: one table for each trial.
 
 The first samples of a trial are those of an allocation with fewer samples, so they give its result
 without a draw. A row has the number of samples of every stage, in the order of the stages.

@@ -25,7 +25,7 @@ from agenttts.trial.draws import StageDraw
 
 log = logging.getLogger(__name__)
 
-_SAMPLES_A_CALL = 8
+_SAMPLES_A_CALL = 16
 """Samples of a stage for each fusing call that is made for a smaller count."""
 
 _Columns = dict[str, list[float | None]]
@@ -141,7 +141,7 @@ def _needs_model(stage: StageDefinition, count: int, values: StageValues) -> boo
 def _final(
     stage: StageDefinition, fused: Sequence[Any], trial: StageValues, toolbox: Toolbox | None
 ) -> Sequence[Any]:
-    """Return fused outputs as they are scored; those of the trial are not computed again."""
+    """Return fused outputs as they are scored, without repeating work of the trial."""
     if not isinstance(stage, ExecutingStage) or toolbox is None:
         return fused
     return [

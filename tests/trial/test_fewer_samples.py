@@ -35,11 +35,11 @@ def answers(spec):
 @pytest.mark.parametrize("last", ["weak", "strong"])
 def test_stored_results_are_those_of_trials(make_trial, first, last):
     """A model fuses the answers of more than one sample; it does so for two smaller counts."""
-    fewer = {"retrieval": (1, 2, 3), "answer": (1, 2, 4, 9)}
-    _, stored = run(make_trial("t0000", (first, 4), (last, 17), fewer_samples=fewer))
+    fewer = {"retrieval": (1, 2, 3), "answer": (1, 2, 4, 17)}
+    _, stored = run(make_trial("t0000", (first, 4), (last, 33), fewer_samples=fewer))
     found = {s.samples for s in stored}
-    assert {count for lead, count in found if lead == 4} == {1, 4, 9}
-    assert {count for lead, count in found if lead != 4} <= {1, 4, 9, 17}
+    assert {count for lead, count in found if lead == 4} == {1, 4, 17}
+    assert {count for lead, count in found if lead != 4} <= {1, 4, 17, 33}
     for number, result in enumerate(stored, start=1):
         choices = zip((first, last), result.samples, strict=True)
         spec = make_trial(f"t{number:04}", *choices)
