@@ -21,7 +21,8 @@ import polars as pl
 from agenttts.errors import AgentTTSError
 from agenttts.inference.base import Engine, EngineError, ModelConfig
 from agenttts.inference.sampler import Drawn, Sampler
-from agenttts.inference.store import SampleStore, trial_writer
+from agenttts.inference.shard_names import trial_writer
+from agenttts.inference.store import SampleStore
 from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
 from agenttts.trial.evaluate import Evaluation, StageDraw, evaluate
 from agenttts.trial.part import NOTHING_DRAWN, Part, read_part, write_part
