@@ -37,7 +37,7 @@ class _Pickled:
 
 
 def start(folder: Path, token: str, function: bytes) -> None:
-    """Submit a pickled function as a local job of this session, and record its process."""
+    """Submit a pickled function as a local job, and record its process."""
     executor = submitit.LocalExecutor(folder)
     executor.update_parameters(timeout_min=_YEAR_MINUTES)
     job: submitit.Job[Any] = executor.submit(_Pickled(function))
