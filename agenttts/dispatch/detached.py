@@ -1,8 +1,9 @@
 """Start a service that outlives this process.
 
 The command is ``python -m agenttts.dispatch.detached``. Standard input holds the pickled folder,
-start and function. The process that was started is written to ``FOLDER/START.json``. The folder is
-not on the command line, because services are found by the folder on theirs.
+start and function; the function is pickled by itself. The process that was started is written to
+``FOLDER/START.json``. The folder is not on the command line, because services are found by the
+folder on theirs.
 """
 
 from __future__ import annotations
@@ -22,11 +23,24 @@ from agenttts.files.processes import process_identity
 _YEAR_MINUTES = 60 * 24 * 365
 
 
-def start(folder: Path, token: str, function: Callable[[], Any]) -> None:
-    """Submit the function as a local job of this session, and record its process."""
+class _Pickled:
+    """A pickled function, which submitit passes on as it is.
+
+    Only the job loads the function, because that imports all that a controller needs.
+    """
+
+    def __init__(self, function: bytes) -> None:
+        self._function = function
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
+        return pickle.loads, (self._function,)
+
+
+def start(folder: Path, token: str, function: bytes) -> None:
+    """Submit a pickled function as a local job, and record its process."""
     executor = submitit.LocalExecutor(folder)
     executor.update_parameters(timeout_min=_YEAR_MINUTES)
-    job: submitit.Job[Any] = executor.submit(function)
+    job: submitit.Job[Any] = executor.submit(_Pickled(function))
     pid = str(job.job_id)
     atomic_write_json(folder / f"{token}.json", {"job_id": pid, "identity": process_identity(pid)})
 

@@ -169,7 +169,8 @@ class LocalScheduler(HostScheduler):
         problem = ""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            told = cloudpickle.dumps((self._folder, request.start, request.function))
+            function = cloudpickle.dumps(request.function)
+            told = cloudpickle.dumps((self._folder, request.start, function))
             with output.open("ab") as stream:
                 before = stream.tell()
                 done = subprocess.run(

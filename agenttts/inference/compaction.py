@@ -20,7 +20,8 @@ import polars as pl
 
 from agenttts.files.atomic import atomic_write
 from agenttts.inference.shard_keys import shard_options
-from agenttts.inference.store import SCHEMA, UNREADABLE, shard_names
+from agenttts.inference.shard_names import shard_names
+from agenttts.inference.store import SCHEMA, UNREADABLE
 
 log = logging.getLogger(__name__)
 

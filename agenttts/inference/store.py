@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import re
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +27,7 @@ import polars as pl
 from agenttts.files.atomic import atomic_write_parquet
 from agenttts.inference.shard_index import ShardIndex
 from agenttts.inference.shard_keys import shard_options
+from agenttts.inference.shard_names import file_name, shard_names
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -69,24 +68,6 @@ class StoredSample:
     model: str
 
 
-def trial_writer(run: str, trial: str) -> str:
-    """Return the beginning of the ``writer`` of a trial's stores.
-
-    The process number follows it.
-    """
-    return _file_name(f"{run}-{trial}-")
-
-
-def shard_names(directory: Path) -> list[str]:
-    """Return the sorted names of the shards in a directory, which may be missing."""
-    try:
-        with os.scandir(directory) as entries:
-            names = [entry.name for entry in entries]
-    except FileNotFoundError:
-        return []
-    return sorted(n for n in names if n.endswith(".parquet") and not n.startswith("."))
-
-
 class SampleStore:
     """Samples in ``directory/*.parquet``.
 
@@ -100,7 +81,7 @@ class SampleStore:
         self._directory = directory
         # The random part distinguishes processes of the same number on two nodes, so that one does
         # not replace the shards of the other.
-        self._writer = f"{_file_name(writer)}-{secrets.token_hex(4)}"
+        self._writer = f"{file_name(writer)}-{secrets.token_hex(4)}"
         self._shards = 0
         self._paths: dict[str, Path] = {}
         self._seen: set[Path] = set()
@@ -322,7 +303,3 @@ def _read_rows(shard: Path, rows: tuple[int, int] | None, keys: pl.Series) -> pl
 
 def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text)

@@ -14,6 +14,8 @@ known: with fewer than two examples, and in tables of versions before these colu
 Cost, in the table of trials: ``worker`` is the job of several trials or lists that evaluated the
 trial; null if the trial had a job of its own. ``engine_starts`` and ``seconds`` (`TrialSeconds`)
 are null in tables of versions before these columns, and where there was no job.
+
+Polars is imported where a table is made or read: a job on a node needs only the states.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 from typing_extensions import TypedDict  # before Python 3.12 pydantic accepts no other
 
 from agenttts.errors import UserError
 from agenttts.space import Allocation
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # Placeholder metric: Parquet has no struct without fields, and a run whose trials all failed knows
 # no metric.
@@ -190,6 +194,8 @@ class ExampleRow:
 
 def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
     """Return columns and types of trials.parquet for a task with these metrics."""
+    import polars as pl
+
     metrics = _metrics_type(metric_names)
     moment = pl.Datetime("us", "UTC")
     choice = pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64})
@@ -229,6 +235,8 @@ def trials_schema(metric_names: Iterable[str]) -> pl.Schema:
 
 def examples_schema(metric_names: Iterable[str]) -> pl.Schema:
     """Return columns and types of examples.parquet for a task with these metrics."""
+    import polars as pl
+
     return pl.Schema(
         {
             "trial": pl.String(),
@@ -271,6 +279,8 @@ def trials_frame(rows: Iterable[TrialRow], metric_names: Iterable[str]) -> pl.Da
     Raises:
         ValueError: A row has a metric that is not in ``metric_names``.
     """
+    import polars as pl
+
     names = list(metric_names)
     records = [
         _record(row, names)
@@ -295,6 +305,8 @@ def examples_frame(rows: Iterable[ExampleRow], metric_names: Iterable[str]) -> p
     Raises:
         ValueError: A row has a metric that is not in ``metric_names``.
     """
+    import polars as pl
+
     names = list(metric_names)
     records = [_record(row, names) | {"candidates": list(row.candidates)} for row in rows]
     return pl.DataFrame(records, schema=examples_schema(names), orient="row")
@@ -319,6 +331,8 @@ def trial_rows(frame: pl.DataFrame) -> list[TrialRow]:
 
 def metric_names(frame: pl.DataFrame) -> list[str]:
     """Return the metrics of a table of trials or of examples, in order."""
+    import polars as pl
+
     dtype = frame.schema["metrics"]
     assert isinstance(dtype, pl.Struct)
     return [part.name for part in dtype.fields if part.name != NO_METRIC]
@@ -343,6 +357,8 @@ def read_examples(path: Path, columns: Sequence[str] | None = None) -> pl.DataFr
     Raises:
         UserError: It is missing, damaged or another table; the message names the path.
     """
+    import polars as pl
+
     schema = examples_schema([])
     if columns is not None:
         schema = pl.Schema({name: schema[name] for name in columns})
@@ -350,6 +366,8 @@ def read_examples(path: Path, columns: Sequence[str] | None = None) -> pl.DataFr
 
 
 def _read(path: Path, schema: pl.Schema, what: str) -> pl.DataFrame:
+    import polars as pl
+
     if not path.is_file():  # Polars would read a directory as one table of all its files
         raise UserError(f"{path}: the file does not exist; expected a {what}")
     try:
@@ -383,10 +401,14 @@ def _read(path: Path, schema: pl.Schema, what: str) -> pl.DataFrame:
 
 
 def _metrics_type(names: Iterable[str]) -> pl.Struct:
+    import polars as pl
+
     return pl.Struct(dict.fromkeys(names, pl.Float64()) or {NO_METRIC: pl.Float64()})
 
 
 def _is_metrics(dtype: pl.DataType) -> bool:
+    import polars as pl
+
     return isinstance(dtype, pl.Struct) and all(part.dtype == pl.Float64 for part in dtype.fields)
 
 

@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import parse_json, typed
 from agenttts.files.trouble import passing_trouble
-from agenttts.inference.sampler import DrawResult
+
+if TYPE_CHECKING:
+    from agenttts.inference.sampler import DrawResult
 
 PART_FILE = "part.json"
 

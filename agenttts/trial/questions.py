@@ -20,14 +20,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from agenttts.errors import AgentTTSError
 from agenttts.files.atomic import atomic_write_json
 from agenttts.files.documents import read_object, typed
 from agenttts.inference.base import EngineError, Message, ModelConfig, Request, SamplingParams
-from agenttts.inference.sampler import Sampler
 from agenttts.trial.command import AskedQuestion
+
+if TYPE_CHECKING:
+    from agenttts.inference.sampler import Sampler
 
 _QUESTIONS = "questions"
 _ANSWERS = "answers"

@@ -13,8 +13,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from agenttts.files.atomic import atomic_write_json, atomic_write_parquet
 from agenttts.files.documents import parse_json, typed
@@ -22,6 +21,9 @@ from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import StageCuts
 from agenttts.tables.stored_results import STORED_FILE, StoredResult, stored_frame
 from agenttts.trial.spec import SPEC_FILE
+
+if TYPE_CHECKING:
+    import polars as pl
 
 RESULT_FILE = "result.json"
 EXAMPLES_FILE = "examples.parquet"

@@ -19,7 +19,8 @@ from typing import TextIO
 from agenttts.errors import AgentTTSError
 from agenttts.inference.base import Engine, EngineError, ModelConfig
 from agenttts.inference.sampler import Drawn, Sampler
-from agenttts.inference.store import SampleStore, trial_writer
+from agenttts.inference.shard_names import trial_writer
+from agenttts.inference.store import SampleStore
 from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
 from agenttts.trial.draws import StageDraw
 from agenttts.trial.evaluate import Evaluated, Evaluation, evaluate

@@ -12,7 +12,7 @@ from agenttts.dispatch.node.limits import Sight
 from agenttts.dispatch.node.trial_log import LOG_FILE, log_size
 from agenttts.errors import AgentTTSError
 from agenttts.files.processes import cpu_seconds
-from agenttts.inference.store import trial_writer
+from agenttts.inference.shard_names import trial_writer
 from agenttts.trial.phase import read_phase
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 

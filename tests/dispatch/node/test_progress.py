@@ -9,7 +9,8 @@ import os
 import pytest
 
 from agenttts.dispatch.node.progress import TrialSight
-from agenttts.inference.store import SampleStore, StoredSample, trial_writer
+from agenttts.inference.shard_names import trial_writer
+from agenttts.inference.store import SampleStore, StoredSample
 from tests.support.trials import trial_writer as spec_writer
 
 
