@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from agenttts.errors import RunFailed
+from agenttts.errors import RunFailed, UserError
 from agenttts.files.documents import parse_json, typed
 from agenttts.tasks.base import Example
 
@@ -21,6 +21,22 @@ def write_examples(path: Path, examples: Sequence[Example]) -> str:
     content = "".join(lines).encode()
     path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
+
+
+def read_frozen(path: Path) -> list[Example]:
+    """Return the examples in a file of `write_examples`.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    try:
+        lines = [line for line in path.read_bytes().split(b"\n") if line]
+        return [typed(Example, parse_json(line)) for line in lines]
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"{path}: the run's examples cannot be read: {reason}; {_RESTORE}"
+        ) from None
 
 
 class ExamplesGuard:

@@ -1,0 +1,226 @@
+"""A run that was launched with a wrong profile takes a corrected one: ``resume --cluster``, and
+``launch`` after an edit.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agenttts.launch import profile_change
+from agenttts.run.journal import read_state
+from tests.support.runs import attempts, journal_events, outcome, table
+
+WRONG = "kind: in_process\ngpus_per_node: 0\npoll_seconds: 0.02\nmax_attempts: 1\nmax_running: 1\n"
+RIGHT = WRONG.replace("max_attempts: 1", "max_attempts: 4")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no handler of errors sees it."""
+
+
+@pytest.fixture
+def profile(tmp_path):
+    """Write ``slurm/site.yaml``, which specs and commands name as ``site``."""
+    (tmp_path / "slurm").mkdir()
+
+    def write(text: str) -> Path:
+        path = tmp_path / "slurm" / "site.yaml"
+        path.write_text(text)
+        return path
+
+    write(WRONG)
+    return write
+
+
+@pytest.fixture
+def small(scripted_spec, profile):
+    """A spec of a few trials on the profile `site`."""
+    return scripted_spec(
+        cluster="site", search__iterations=1, search__batch_size=2, task__examples=2
+    )
+
+
+@pytest.fixture
+def stopped(cli, small, tmp_path, monkeypatch):
+    """A run that an error of the machine ended after its first two trials."""
+    from agenttts.loop.evaluation import Evaluation
+
+    finish = Evaluation._finish
+
+    def failing(self, progress, row, *rest, **more):
+        finish(self, progress, row, *rest, **more)
+        if progress.planned.trial == "t0001":
+            raise RuntimeError("the controller dies")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluation, "_finish", failing)
+        with pytest.raises(RuntimeError):
+            cli("launch", small)
+    return tmp_path / "results" / "small"
+
+
+def files(run: Path) -> dict[str, object]:
+    """What follows from the profile."""
+    record = json.loads((run / "run.json").read_text())
+    spec = yaml.safe_load((run / "spec.yaml").read_text())
+    return {"profile": yaml.safe_load((run / "profile.yaml").read_text()), "record": record, "spec": spec}  # fmt: skip
+
+
+def test_the_corrected_profile_is_taken_shown_and_journalled(stopped, cli, profile):
+    ended = {e["trial"] for e in journal_events(stopped, "finished")}
+    before = {
+        trial: (stopped / "trials" / trial / "COMPLETED.json").read_bytes() for trial in ended
+    }
+    assert len(before) == 2
+    profile(RIGHT)
+    done = cli("resume", "small", "--cluster", "site", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert "the run takes the corrected profile:\n  max_attempts: 1 -> 4\n" in done.stdout
+    [event] = journal_events(stopped, "profile_changed")
+    assert event["changes"] == {"max_attempts": [1, 4]}
+    assert files(stopped)["profile"]["max_attempts"] == 4
+    assert set(table(stopped)["state"]) == {"COMPLETED"}
+    for trial, marker in before.items():
+        assert (stopped / "trials" / trial / "COMPLETED.json").read_bytes() == marker
+        assert len(attempts(stopped, trial)) == 1, "a finished trial ran again"
+    for command in ("status", "report"):
+        assert cli(command, "small").returncode == 0
+
+
+def test_a_profile_of_another_name_becomes_the_run_s(stopped, cli, small, tmp_path):
+    (tmp_path / "slurm" / "other.yaml").write_text(RIGHT)
+    done = cli("launch", small, "--cluster", "other")
+    assert done.returncode == 2
+    assert "'agenttts-hpc resume small --cluster other'" in done.stderr
+    done = cli("resume", "small", "--cluster", "other", "--json")
+    assert done.returncode == 0, done.stderr
+    changes = {"cluster": ["site", "other"], "max_attempts": [1, 4]}
+    assert json.loads(done.stdout)["profile"] == {"changes": changes, "refused": None}
+    assert files(stopped)["spec"]["cluster"] == "other"
+    done = cli("launch", small, "--cluster", "other")
+    assert done.returncode == 0, "the spec is the run's own again"
+
+
+def test_nothing_changed_is_said(stopped, cli):
+    done = cli("resume", "small", "--cluster", "site")
+    assert done.returncode == 0, done.stderr
+    assert "the profile is the run's own, and nothing changes" in done.stdout
+    assert journal_events(stopped, "profile_changed") == []
+
+
+def test_launch_of_the_same_spec_takes_an_edited_profile(stopped, cli, small, profile):
+    profile(RIGHT)
+    done = cli("launch", small)
+    assert done.returncode == 0, done.stderr
+    assert "  max_attempts: 1 -> 4\n" in done.stdout
+    assert len(journal_events(stopped, "profile_changed")) == 1
+    assert files(stopped)["profile"]["max_attempts"] == 4
+    assert read_state(stopped / "journal.jsonl").finished == "done"
+
+
+def test_launch_says_that_a_run_that_is_over_keeps_its_profile(cli, small, profile, tmp_path):
+    assert cli("launch", small).returncode == 0
+    run = tmp_path / "results" / "small"
+    profile(RIGHT)
+    done = cli("launch", small, "--json")
+    assert done.returncode == 0, done.stderr
+    expected = {"changes": {"max_attempts": [1, 4]}, "refused": "the run is over"}
+    assert json.loads(done.stdout)["profile"] == expected
+    assert files(run)["profile"]["max_attempts"] == 1
+    done = cli("resume", "small", "--cluster", "site")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "the run is over" in done.stderr
+    assert "--retry-failed" in done.stderr
+    done = cli("resume", "small", "--cluster", "site", "--retry-failed")
+    assert done.returncode == 0, done.stderr
+    assert files(run)["profile"]["max_attempts"] == 4
+
+
+@pytest.mark.parametrize(
+    ("cluster", "problem"),
+    [("sit", "did you mean 'site'?"), ("./none.yaml", "no such cluster profile")],
+)
+def test_a_profile_that_is_not_there_changes_nothing(stopped, cli, cluster, problem):
+    before = files(stopped)
+    done = cli("resume", "small", "--cluster", cluster, "--retry-failed")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert problem in done.stderr
+    assert files(stopped) == before
+
+
+def test_a_profile_that_fails_the_checks_of_a_launch_changes_nothing(stopped, cli, profile):
+    before = (stopped / "journal.jsonl").read_bytes()
+    profile(RIGHT + "container: {image: /none/such.sif}\n")
+    done = cli("resume", "small", "--cluster", "site")
+    assert done.returncode in (2, 3)
+    assert len(done.stderr.splitlines()) == 1
+    assert (stopped / "journal.jsonl").read_bytes() == before
+    assert files(stopped)["profile"]["container"] is None
+
+
+def test_jobs_of_another_kind_are_ended_first(stopped, cli, profile):
+    """A scheduler does not find the jobs of another one."""
+    profile(RIGHT.replace("kind: in_process", "kind: local"))
+    done = cli("resume", "small", "--cluster", "site")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"'agenttts-hpc cancel {stopped}' first" in done.stderr
+    assert cli("cancel", "small").returncode == 0
+    done = cli("resume", "small", "--cluster", "site", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert "kind: in_process -> local" in done.stdout
+    assert set(table(stopped)["state"]) == {"COMPLETED"}
+
+
+@pytest.mark.parametrize("command", ["resume", "resume --cluster site", "launch"])
+@pytest.mark.parametrize("step", range(5))
+def test_a_change_that_was_killed_is_finished_by_the_next_command(
+    stopped, cli, small, profile, monkeypatch, step, command
+):
+    """Killed before the event, before each of the three files, and before the change is closed."""
+    profile(RIGHT)
+    steps = []
+
+    def dying(function):
+        def call(*arguments, **more):
+            if len(steps) == step:
+                raise Killed
+            steps.append(function.__name__)
+            return function(*arguments, **more)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("write_record", "atomic_write_text"):
+            patched.setattr(profile_change, name, dying(getattr(profile_change, name)))
+        patched.setattr(profile_change.Journal, "append", dying(profile_change.Journal.append))
+        with pytest.raises(Killed):
+            cli("resume", "small", "--cluster", "site")
+    assert steps == ["append", "write_record", "atomic_write_text", "atomic_write_text"][:step]
+    arguments = command.split()
+    done = cli(arguments[0], small if arguments == ["launch"] else "small", *arguments[1:])
+    assert done.returncode == 0, done.stderr
+    taken = bool(step) or command != "resume"
+    assert files(stopped)["profile"]["max_attempts"] == (4 if taken else 1)
+    assert len(journal_events(stopped, "profile_changed")) == taken
+    assert len(journal_events(stopped, "profile_written")) == taken
+    state = read_state(stopped / "journal.jsonl")
+    assert (state.finished, state.profile_change) == ("done", None)
+
+
+def test_a_new_journal_keeps_the_change(stopped, cli, profile):
+    profile(RIGHT)
+    assert cli("resume", "small", "--cluster", "site").returncode == 0
+    [event] = journal_events(stopped, "profile_changed")
+    before = outcome(stopped)
+    lines = (stopped / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (stopped / "journal.jsonl").write_bytes(b"".join([*lines[:-1], b"\xff\n"]))
+    done = cli("resume", "small", "--from-tables", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert journal_events(stopped, "profile_changed") == [event]
+    assert len(journal_events(stopped, "profile_written")) == 1
+    assert outcome(stopped) == before
+    assert files(stopped)["profile"]["max_attempts"] == 4
