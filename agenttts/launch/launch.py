@@ -33,6 +33,7 @@ from agenttts.loop.controller_job import close_cancelled, trial_scheduler
 from agenttts.loop.strays import end_strays
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal, read_state
+from agenttts.run.profile_fix import with_profile_fix
 from agenttts.run.starts import (
     ControllerHandle,
     RunRemoved,
@@ -199,7 +200,13 @@ def resume(run: RunDirectory) -> None:
 
 def _start_again(run: RunDirectory) -> Callable[[], None] | None:
     finish_change(run)
-    return start_controller(run)
+    try:
+        return start_controller(run)
+    except MissingRequirement as error:
+        fix = with_profile_fix(error.fix, run)
+        if fix == error.fix:
+            raise
+        raise type(error)(error.what, fix=fix) from None
 
 
 def repair(
