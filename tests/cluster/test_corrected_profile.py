@@ -38,7 +38,11 @@ def test_a_run_whose_trials_are_refused_goes_on_with_a_corrected_profile(
     done = slurm_cli("resume", "refused", "--cluster", "mine")
     assert done.returncode == 0, done.stderr
     assert "  trial.partition: gpuu -> gpu\n" in done.stdout
-    until(lambda: journal_events(run, "finished"), "the first result", seconds=180, pause=0.1)
+
+    def scored() -> bool:
+        return any(e["row"]["score"] is not None for e in journal_events(run, "finished"))
+
+    until(scored, "the first result", seconds=180, pause=0.1)
     done = slurm_cli("resume", "refused", "--cluster", "mine")
     assert done.returncode == 2, "its controller runs"
     assert f"'agenttts-hpc cancel {run}' first" in done.stderr

@@ -5,14 +5,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from agenttts.launch import profile_change
+from agenttts.dispatch.schedulers import load_completed_profile
+from agenttts.inference.base import SamplingParams, sample_key
+from agenttts.launch import launch, profile_change
+from agenttts.launch.create import check_same_spec
+from agenttts.launch.plan import make_plan
+from agenttts.loop.job_builder import JobBuilder
+from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
+from agenttts.run.record import write_record
+from agenttts.spec import load_spec
+from agenttts.trial.result import read_result
+from agenttts.trial.spec import TrialSpec
 from tests.support.runs import attempts, journal_events, outcome, table
+from tests.support.waiting import until
 
 WRONG = "kind: in_process\ngpus_per_node: 0\npoll_seconds: 0.02\nmax_attempts: 1\nmax_running: 1\n"
 RIGHT = WRONG.replace("max_attempts: 1", "max_attempts: 4")
@@ -224,3 +236,125 @@ def test_a_new_journal_keeps_the_change(stopped, cli, profile):
     assert len(journal_events(stopped, "profile_written")) == 1
     assert outcome(stopped) == before
     assert files(stopped)["profile"]["max_attempts"] == 4
+
+
+MODEL = {"num_hidden_layers": 64, "num_attention_heads": 40, "num_key_value_heads": 8, "hidden_size": 5120, "max_position_embeddings": 8192, "torch_dtype": "bfloat16"}  # fmt: skip
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    """The directory of a 32B model whose weights take no room on the disk."""
+    folder = tmp_path / "large"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(MODEL))
+    (folder / "tokenizer.json").write_text("{}")
+    with (folder / "model.safetensors").open("wb") as stream:
+        stream.truncate(65_000_000_000)
+    return folder
+
+
+def corrected(run: RunDirectory, folder: Path) -> launch.ProfileOutcome:
+    """Give a run the profile `site` as it is now."""
+    return launch.correct_profile(run, "site", load_completed_profile("site", [folder]))
+
+
+def test_models_get_the_gpus_that_the_corrected_profile_has(
+    unstarted_run, profile, model, tmp_path
+):
+    """Only how models are placed changes; the addresses of their samples stay."""
+    local = "kind: local\ngpus_per_node: 8\ngpu_memory_gb: {}\n"
+    profile(local.format(80))
+    strong = {"path": str(model), "params": 32.5e9, "engine": "vllm"}
+    run = unstarted_run(cluster="site", models__strong=strong)
+    before = run.record()
+    profile(local.format(24))
+    changes = corrected(run, tmp_path).changes
+    after = run.record()
+    assert before.models["strong"].gpus == 1
+    assert after.models["strong"].gpus == 4
+    assert changes == {"gpu_memory_gb": [80.0, 24.0], "models.strong.gpus": [1, 4]}
+    assert after.sizes["strong"].gpus == 4
+    assert replace(after.models["strong"], gpus=1) == before.models["strong"]
+    params = SamplingParams(1.0, 16)
+    keys = {sample_key(r.models["strong"], "a prompt", params, 7) for r in (before, after)}
+    assert len(keys) == 1
+    for field in ("token", "samples", "examples", "data", "version", "main_metric"):
+        assert getattr(after, field) == getattr(before, field)
+
+
+def test_the_image_of_the_profile_is_taken_too(unstarted_run, profile, tmp_path, monkeypatch):
+    """The spec of a run names the image that the profile named at launch."""
+    (tmp_path / "bin").mkdir()
+    runtime = tmp_path / "bin" / "apptainer"
+    runtime.write_text("#!/bin/sh\n")
+    runtime.chmod(0o755)
+    monkeypatch.setenv("PATH", str(runtime.parent), prepend=":")
+    images = [tmp_path / "old.sif", tmp_path / "new.sif"]
+    for image in images:
+        image.write_text(image.name)
+    texts = [f"kind: local\ngpus_per_node: 0\ncontainer: {{image: {image}}}\n" for image in images]
+    profile(texts[0])
+    run = unstarted_run(cluster="site")
+    assert run.spec().container.image == str(images[0])
+    old = run.record()
+    profile(texts[1])
+    changes = corrected(run, tmp_path).changes
+    assert changes["container.image"] == [str(image) for image in images]
+    record = run.record()
+    assert changes["image_sha256"] == [old.image_sha256, record.image_sha256]
+    assert record.container is not None
+    assert (record.container.image, run.spec().container.image) == (images[1], str(images[1]))
+    again = make_plan(load_spec(tmp_path / "small.yaml"), [tmp_path], tmp_path / "results")
+    check_same_spec(run, again.experiment.spec, again.experiment.profile)
+
+
+def test_finished_trials_keep_their_specs_and_the_others_get_the_new_gpus(stopped):
+    run = RunDirectory(stopped)
+    state = read_state(run.journal_file)
+    trials = [p.planned for p in state.trials.values()]
+    JobBuilder(run.read()).write_specs(trials, [trials])
+    specs = {t.trial: run.trial(t.trial) / "trial.json" for t in trials}
+    before = {trial: path.read_bytes() for trial, path in specs.items()}
+    record = run.record()
+    models = {name: replace(model, gpus=3) for name, model in record.models.items()}
+    write_record(run.record_file, record.model_copy(update={"models": models}))
+    JobBuilder(run.read()).write_specs(trials, [trials])
+    for progress in state.trials.values():
+        trial = progress.planned.trial
+        if progress.row is not None:
+            assert specs[trial].read_bytes() == before[trial]
+            assert read_result(run.trial(trial)) is not None, "it is still finished"
+        else:
+            written = TrialSpec.read(specs[trial])
+            assert {model.gpus for model in written.models.values()} == {3}
+    assert {p.row is None for p in state.trials.values()} == {True, False}
+
+
+@pytest.mark.processes
+def test_a_running_controller_keeps_its_profile(cli, scripted_spec, profile, tmp_path):
+    local = "kind: local\ngpus_per_node: 0\npoll_seconds: 0.1\nmax_attempts: {}\n"
+    profile(local.format(1))
+    slow = {"seconds_per_sample": 0.2}
+    spec = scripted_spec(cluster="site", models__weak__options=slow, models__strong__options=slow)
+    assert cli("launch", spec).returncode == 0
+    run = tmp_path / "results" / "small"
+    until(lambda: (run / "journal.jsonl").exists(), "the controller")
+    profile(local.format(4))
+    try:
+        done = cli("resume", "small", "--cluster", "site")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert f"'agenttts-hpc cancel {run}' first" in done.stderr
+        done = cli("launch", spec, "--json")
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)["profile"]
+        assert said["changes"] == {"max_attempts": [1, 4]}
+        assert "its controller runs" in said["refused"]
+        said = " ".join(cli("launch", spec).stdout.split())
+        assert "the run keeps its own profile, because its controller runs" in said
+        assert files(run)["profile"]["max_attempts"] == 1
+    finally:
+        assert cli("cancel", "small").returncode == 0
+    done = cli("launch", spec)
+    assert "max_attempts: 1 -> 4" in done.stdout, done.stderr
+    assert files(run)["profile"]["max_attempts"] == 4
+    assert cli("cancel", "small").returncode == 0
