@@ -113,7 +113,7 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
 
 
 def profile_taken(outcome: ProfileOutcome | None) -> None:
-    """``resume --cluster`` and ``launch``: show what a profile changes, one line a key."""
+    """Show what a profile changes in a run, one line a key."""
     from agenttts.launch.differences import difference_lines
 
     if outcome is None:

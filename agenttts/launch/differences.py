@@ -11,7 +11,10 @@ Differences = dict[str, list[Any]]
 
 
 def differences(old: Any, new: Any) -> Differences:
-    """Return what differs between two documents; a key that is not there has the value None."""
+    """Return what differs between two documents.
+
+    A key that one of them does not have has the value None there.
+    """
     return dict(_walk(old, new, ""))
 
 

@@ -1,4 +1,6 @@
-"""Give a run a corrected profile: ``resume --cluster``, and ``launch`` after an edit.
+"""Give a run a corrected profile.
+
+This is done by ``resume --cluster``, and by ``launch`` after an edit of the profile.
 
 A profile decides where and how trials run, and nothing of what they measure. Finished trials and
 stored samples therefore stay valid.

@@ -1,4 +1,4 @@
-"""How the profile of a run that exists is corrected, for messages that ask for that.
+"""How the profile of a run is corrected, for messages that ask for that.
 
 Messages of schedulers say what to correct in the profile. They do not know the run, which keeps the
 profile of its launch until it is given another one.
