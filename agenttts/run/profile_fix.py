@@ -30,7 +30,7 @@ def profile_fix(run: RunDirectory, *, retry: bool = False) -> str:
 
 
 def with_profile_fix(text: str, run: RunDirectory, *, retry: bool = False) -> str:
-    """Return a message with `profile_fix` at its end, if it asks for a correction of the profile.
+    """Return a message, with `profile_fix` at its end if it asks for that.
 
     A message that names ``--cluster`` says already how to choose another profile.
     """

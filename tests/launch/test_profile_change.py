@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from agenttts.dispatch.base import JobStatus
 from agenttts.dispatch.schedulers import load_completed_profile
+from agenttts.errors import RunFailed
 from agenttts.inference.base import SamplingParams, sample_key
 from agenttts.launch import launch, profile_change
 from agenttts.launch.create import check_same_spec
@@ -19,8 +21,11 @@ from agenttts.launch.plan import make_plan
 from agenttts.loop.job_builder import JobBuilder
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
+from agenttts.run.profile_fix import profile_fix
 from agenttts.run.record import write_record
 from agenttts.spec import load_spec
+from agenttts.status import run_status
+from agenttts.status.run_status import check_outcome
 from agenttts.trial.result import read_result
 from agenttts.trial.spec import TrialSpec
 from tests.support.runs import attempts, journal_events, outcome, table
@@ -358,3 +363,69 @@ def test_a_running_controller_keeps_its_profile(cli, scripted_spec, profile, tmp
     assert "max_attempts: 1 -> 4" in done.stdout, done.stderr
     assert files(run)["profile"]["max_attempts"] == 4
     assert cli("cancel", "small").returncode == 0
+
+
+def test_a_refused_controller_is_told_with_the_command_that_corrects_it(
+    unstarted_run, cli, profile, fake, tmp_path
+):
+    profile("kind: slurm\ngpus_per_node: 0\ncontroller: {partition: cpuu}\n")
+    fake("squeue", "exit 0")
+    fake("sbatch", "echo 'sbatch: error: invalid partition specified: cpuu' >&2; exit 1")
+    run = unstarted_run(cluster="site")
+    done = cli("resume", "small")
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert "invalid partition specified: cpuu" in done.stderr
+    command = f"'agenttts-hpc resume {run.path} --cluster site'"
+    assert f"edit slurm/site.yaml, then {command}" in done.stderr
+    profile("kind: slurm\ngpus_per_node: 0\ncontroller: {partition: cpu}\n")
+    fake("sbatch", "echo Submitted batch job 7")
+    done = cli("resume", "small", "--cluster", "site", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["profile"]["changes"] == {"controller.partition": ["cpuu", "cpu"]}
+    assert said["controller"]["job_id"] == "7"
+
+
+def test_trials_that_ended_for_the_profile_are_told_with_the_command(stopped, profile, cli):
+    """A run that is over tries them again only if that is asked for."""
+    run = RunDirectory(stopped)
+    assert cli("resume", "small").returncode == 0
+    lines = (stopped / "journal.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    for event in events:
+        if event["event"] == "finished" and event["trial"] == "t0001":
+            event["row"] |= {
+                "state": "TIMEOUT",
+                "score": None,
+                "error": "the job reached its time limit; raise the profile's trial.time",
+            }
+    (stopped / "journal.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    with pytest.raises(RunFailed, match=r"1 of \d+ trials") as told:
+        check_outcome(run)
+    assert str(told.value).endswith(profile_fix(run, retry=True))
+    profile(RIGHT)
+    done = cli("resume", "small", "--cluster", "site", "--retry-failed", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["retried"], said["profile"]["refused"]) == (["t0001"], None)
+
+
+def test_jobs_that_wait_for_nothing_are_told_with_the_command(unstarted_run, cli, profile, fake):
+    profile("kind: slurm\ngpus_per_node: 0\n")
+    run = unstarted_run(cluster="site")
+    fake("sbatch", "echo Submitted batch job 7")
+    fake("squeue", "exit 0")
+    assert cli("resume", "small").returncode == 0
+    queue = run_status._Queue(
+        controller=JobStatus(
+            "PENDING", False, detail="lower the key time in the profile", stuck=True
+        )
+    )
+    [warning] = run_status._profile_warnings(run, [], queue)
+    assert f"'agenttts-hpc cancel {run.path}'" in warning
+    assert warning.endswith(profile_fix(run))
+    for status in (
+        replace(queue.controller, stuck=False),
+        replace(queue.controller, detail="held"),
+    ):
+        assert run_status._profile_warnings(run, [], replace(queue, controller=status)) == []
