@@ -164,12 +164,21 @@ def launch(
     if dry_run:
         _print(describe_plan(plan), as_json, show.plan)
         return
-    run, created = launch_run(plan, results)
+    edited: list[Any] = []
+
+    def differs(outcome: Any) -> None:
+        edited.append(outcome)
+        if not as_json:
+            show.profile_taken(outcome)
+
+    run, created = launch_run(plan, results, differs)
     with in_use(run):
-        _after_launch(run, created, plan, wait, as_json)
+        _after_launch(run, created, plan, wait, as_json, edited)
 
 
-def _after_launch(run: Any, created: bool, plan: Any, wait: bool, as_json: bool) -> None:
+def _after_launch(
+    run: Any, created: bool, plan: Any, wait: bool, as_json: bool, edited: Sequence[Any]
+) -> None:
     """Print what was launched, or follow it to its end."""
     from agenttts.cli import show
     from agenttts.dispatch.schedulers import scheduler_type
@@ -180,6 +189,7 @@ def _after_launch(run: Any, created: bool, plan: Any, wait: bool, as_json: bool)
         "nodes": plan.nodes,
         "skip_bad": plan.experiment.spec.task.skip_bad,
         "data": plan.examples.report.to_json(),
+        **({"profile": vars(edited[-1])} if edited else {}),
     }
     if not wait and not scheduler_type(plan.experiment.profile.kind).runs_in_this_process:
         _print({**run_status(run), **read}, as_json, show.launched)
@@ -272,6 +282,14 @@ def report(
 def resume(
     run: Run,
     results: Results = Path("results"),
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="NAME|FILE",
+            help="Take this corrected profile; what changes is shown.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
     again: Annotated[
         bool, typer.Option("--retry-failed", help="Try every trial without a score again.")
@@ -286,21 +304,30 @@ def resume(
 ) -> None:
     """Start the controller of a run again; finished trials are kept and not repeated."""
     from agenttts.cli import show
-    from agenttts.launch.launch import repair
+    from agenttts.dispatch.schedulers import load_completed_profile
+    from agenttts.launch.launch import correct_profile, repair
     from agenttts.launch.launch import resume as resume_run
     from agenttts.run.directory import find_run, in_use
     from agenttts.status.run_status import check_outcome, run_status
 
     directory = find_run(run, results)
     with in_use(directory):
-        rebuilt, retried = repair(directory, from_tables=from_tables, retry=again)
+        folders = [*_profile_folders(None), directory.path.parent.parent]
+        profile = load_completed_profile(cluster, folders) if cluster else None
+        rebuilt, _ = repair(directory, from_tables=from_tables)
+        taken = None
+        if cluster and profile is not None:
+            taken = correct_profile(directory, cluster, profile, retry=again)
+        _, retried = repair(directory, retry=again)
         if not as_json:
             show.repaired(rebuilt, retried if again else None)
+            show.profile_taken(taken)
         resume_run(directory)
         if wait:
             show.progress(directory, quiet=as_json)
         done: dict[str, Any] = {"rebuilt": vars(rebuilt)} if rebuilt else {}
         done |= {"retried": retried} if again else {}
+        done |= {"profile": vars(taken)} if taken else {}
         _print({**run_status(directory), **done}, as_json, show.status)
         if wait:
             check_outcome(directory)

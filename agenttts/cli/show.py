@@ -25,6 +25,7 @@ from agenttts.tables.confidence import Confidence
 if TYPE_CHECKING:
     import polars as pl
 
+    from agenttts.launch.profile_change import ProfileOutcome
     from agenttts.launch.rebuild import Rebuilt
     from agenttts.run.directory import RunDirectory
 
@@ -115,6 +116,21 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
         )
     for line in lines:
         say(escape(line))
+
+
+def profile_taken(outcome: ProfileOutcome | None) -> None:
+    """Show what a profile changes in a run, one line a key."""
+    from agenttts.launch.differences import difference_lines
+
+    if outcome is None:
+        return
+    if not outcome.changes:
+        say("the profile is the run's own, and nothing changes")
+        return
+    kept = f"the run keeps its own profile, because {outcome.refused}; it differs:"
+    say(escape(kept if outcome.refused else "the run takes the corrected profile:"))
+    for line in difference_lines(outcome.changes):
+        say(escape(f"  {line}"))
 
 
 def _names(trials: list[str]) -> str:

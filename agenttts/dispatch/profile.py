@@ -370,7 +370,7 @@ def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
     Raises:
         UserError: There is no such profile. The message lists those that exist.
     """
-    if cluster.endswith((".yaml", ".yml")) or "/" in cluster:
+    if is_profile_file(cluster):
         path = Path(cluster).expanduser()
         return _read(path)
     found: dict[str, Path] = {}
@@ -390,8 +390,13 @@ def load_profile(cluster: str, folders: Sequence[Path]) -> Profile:
     )
 
 
+def is_profile_file(cluster: str) -> bool:
+    """Return whether ``cluster`` is the path of a profile, and not a name."""
+    return cluster.endswith((".yaml", ".yml")) or "/" in cluster
+
+
 def frozen_profile(path: Path) -> Profile:
-    """Return the profile that a run was launched with.
+    """Return the profile in a run.
 
     Unlike `load_profile`, it keeps the paths as they were found at launch.
     """

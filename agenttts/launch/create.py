@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from agenttts import __version__
+from agenttts.dispatch.profile import Profile
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.images.build import digest
+from agenttts.launch.differences import differences
 from agenttts.launch.expected_cost import expected_cost
+from agenttts.launch.experiment import without_profile_image
 from agenttts.launch.plan import Plan
 from agenttts.run.directory import RunDirectory
 from agenttts.run.examples import write_examples
@@ -75,24 +77,16 @@ def run_record(plan: Plan) -> RunRecord:
     Its examples are not frozen yet.
     """
     experiment, spec = plan.experiment, plan.experiment.spec
-    container, shared = experiment.container, experiment.profile.cache
-    samples = Path(spec.samples).absolute() if spec.samples else _SAMPLES
-    cache = Path(shared).absolute() if shared else samples.parent / _CACHE
     return RunRecord(
         schema_number=SCHEMA_NUMBER,
         token=secrets.token_hex(4),
         version=__version__,
-        models=plan.models,
-        sizes=dict(plan.sizes),
-        forecast=expected_cost(plan),
-        container=container,
-        image_sha256=digest(container.image) if container else None,
-        compile_cache=cache if container else None,
-        samples=samples,
+        **placement(plan, _samples(spec)),
+        samples=_samples(spec),
         agent=None
         if spec.agent == "none"
         else AgentRecord(
-            gpus=plan.agent_need.gpus if plan.agent_need else None,
+            gpus=plan.agent_gpus,
             thinking=agent_thinking(spec),
             fields=served_fields(spec),
             task_description=task_description_of(experiment.task, len(plan.examples.searched)),
@@ -104,29 +98,55 @@ def run_record(plan: Plan) -> RunRecord:
     )
 
 
-def check_same_spec(run: RunDirectory, spec: JobSpec) -> None:
+def placement(plan: Plan, samples: Path) -> dict[str, Any]:
+    """Return the fields of a run's record that follow from the profile.
+
+    Args:
+        plan: The plan.
+        samples: Where samples are stored, as in the record.
+    """
+    container, shared = plan.experiment.container, plan.experiment.profile.cache
+    cache = Path(shared).absolute() if shared else samples.parent / _CACHE
+    return {
+        "models": plan.models,
+        "sizes": dict(plan.sizes),
+        "forecast": expected_cost(plan),
+        "container": container,
+        "image_sha256": digest(container.image) if container else None,
+        "compile_cache": cache if container else None,
+    }
+
+
+def _samples(spec: JobSpec) -> Path:
+    return Path(spec.samples).absolute() if spec.samples else _SAMPLES
+
+
+def check_same_spec(run: RunDirectory, spec: JobSpec, profile: Profile) -> None:
     """Check that the run was launched with this spec.
+
+    An image that the profile names is a part of the profile, not of the spec.
+
+    Args:
+        run: The run.
+        spec: The resolved spec.
+        profile: The profile that the spec was resolved with.
 
     Raises:
         UserError: It was launched with another one.
     """
-    old, new = run.spec().model_dump(mode="json"), spec.model_dump(mode="json")
-    changed = _differences(old, new)
-    if changed:
-        raise UserError(
-            f"{run.path}: a run named '{run.name}' exists with another spec "
-            f"({'; '.join(changed[:5])}); choose another name with --name, remove that run, "
-            "or continue it unchanged with 'agenttts-hpc resume'"
+    old = without_profile_image(run.spec(), run.profile())
+    new = without_profile_image(spec, profile)
+    found = differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
+    if not found:
+        return
+    changed = [f"{key} was {before!r}, is {after!r}" for key, (before, after) in found.items()]
+    ways = "choose another name with --name, remove that run, or continue it unchanged with"
+    if list(found) == ["cluster"]:
+        ways = (
+            f"'agenttts-hpc resume {run.name} --cluster {spec.cluster}' goes on with it on that "
+            "profile; or choose another name with --name, or continue it unchanged with"
         )
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return [
-            difference
-            for key in dict.fromkeys([*old, *new])
-            for difference in _differences(
-                old.get(key), new.get(key), f"{path}.{key}" if path else str(key)
-            )
-        ]
-    return [] if old == new else [f"{path} was {old!r}, is {new!r}"]
+    raise UserError(
+        f"{run.path}: a run named '{run.name}' exists with another spec "
+        f"({'; '.join(changed[:5])}); {ways} 'agenttts-hpc resume'"
+    )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from agenttts.errors import UserError, located
 from agenttts.launch.experiment import Experiment
 from agenttts.launch.problems import Problems
+from agenttts.run.directory import Run
+from agenttts.run.examples import read_frozen
 from agenttts.search import fidelity_for
 from agenttts.spec import JobSpec
 from agenttts.tasks.base import Example, Task, TaskConfig
@@ -51,6 +53,21 @@ def read_examples(experiment: Experiment, problems: Problems) -> Examples:
         finalists = finalist_examples(spec, task, searched, report)
         test = held_out_examples(spec, task, finalists or searched, report)
     return Examples(searched, finalists, test, report)
+
+
+def frozen_examples(run: Run) -> Examples:
+    """Return the examples that launch froze into a run.
+
+    Raises:
+        UserError: A file of them is missing or damaged.
+    """
+    directory, search = run.directory, run.spec.search
+    return Examples(
+        read_frozen(directory.examples_file),
+        read_frozen(directory.finalist_examples_file) if search.finalists else None,
+        read_frozen(directory.test_examples_file) if search.test_split else None,
+        LoadReport(run.record.skip_bad),
+    )
 
 
 def load_examples(

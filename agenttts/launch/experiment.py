@@ -204,6 +204,15 @@ def with_container(experiment: Experiment, problems: Problems) -> Experiment:
     return replace(experiment, spec=spec, container=container)
 
 
+def without_profile_image(spec: JobSpec, profile: Profile) -> JobSpec:
+    """Return the spec without an image that `with_container` took from the profile."""
+    image = profile.container.image if profile.container else None
+    if image is None or spec.container.image != str(Path(image).absolute()):
+        return spec
+    own = spec.container.model_copy(update={"image": None})
+    return spec.model_copy(update={"container": own})
+
+
 def container_of(spec: JobSpec, profile: Profile) -> Container | None:
     """Return the container of the trials; None if they run on the host's Python."""
     defaults = profile.container

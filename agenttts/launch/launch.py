@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from agenttts.dispatch.base import QueueUnavailable
+from agenttts.dispatch.profile import Profile
 from agenttts.errors import MissingRequirement, UserError
 from agenttts.launch.controller import (
     controller_works,
@@ -16,13 +18,22 @@ from agenttts.launch.controller import (
     stop_controllers,
 )
 from agenttts.launch.create import check_same_spec, create_run
+from agenttts.launch.differences import difference_lines, differences
 from agenttts.launch.plan import Plan
+from agenttts.launch.profile_change import (
+    ProfileOutcome,
+    check_takes,
+    finish_change,
+    planned_change,
+    take_profile,
+)
 from agenttts.launch.rebuild import Rebuilt, rebuild_journal
 from agenttts.launch.retry import retry_failed
 from agenttts.loop.controller_job import close_cancelled, trial_scheduler
 from agenttts.loop.strays import end_strays
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import Journal, read_state
+from agenttts.run.profile_fix import with_profile_fix
 from agenttts.run.starts import (
     ControllerHandle,
     RunRemoved,
@@ -35,8 +46,27 @@ from agenttts.run.starts import (
 log = logging.getLogger(__name__)
 
 
-def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
+def _log_profile(outcome: ProfileOutcome) -> None:
+    """Log a difference of profiles, for callers that show it nowhere else."""
+    what = f"not taken, {outcome.refused}" if outcome.refused else "taken"
+    log.warning(
+        "the profile differs from the run's (%s): %s",
+        what,
+        "; ".join(difference_lines(outcome.changes)),
+    )
+
+
+def launch(
+    plan: Plan, results: Path, differs: Callable[[ProfileOutcome], None] = _log_profile
+) -> tuple[RunDirectory, bool]:
     """Create the run and start its controller, or go on with a run of the same spec.
+
+    A run of the same spec takes the plan's profile if it has been edited, unless it is running.
+
+    Args:
+        plan: The plan.
+        results: The results directory.
+        differs: Called with what became of an edited profile.
 
     Returns:
         The run, and whether it is new.
@@ -48,7 +78,9 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
     while True:
         try:
             if run.exists:
-                check_same_spec(run, plan.experiment.spec)
+                _finish_change(run)
+                check_same_spec(run, plan.experiment.spec, plan.experiment.profile)
+                _take_edited(run, plan, differs)
                 resume(run)
                 return run, False
             first = not run.path.parent.exists()
@@ -58,6 +90,80 @@ def launch(plan: Plan, results: Path) -> tuple[RunDirectory, bool]:
         except RunRemoved:
             # Another launch of it was refused and removed it.
             log.info("%s: removed by another launch", run.path)
+
+
+def _take_edited(run: RunDirectory, plan: Plan, differs: Callable[[ProfileOutcome], None]) -> None:
+    """Give the run the plan's profile if that is another version of the run's."""
+    cluster, profile = plan.experiment.spec.cluster, plan.experiment.profile
+    changes = differences(run.profile().model_dump(mode="json"), profile.model_dump(mode="json"))
+    if not changes:
+        return
+    why = None
+    if read_state(run.journal_file).finished == "done":
+        why = "the run is over"
+    elif controller_works(run):
+        why = (
+            f"its controller runs with its own: 'agenttts-hpc cancel {run.path}' first, then this "
+            "command again"
+        )
+    if why is not None:
+        differs(ProfileOutcome(changes, why))
+        return
+    taken = correct_profile(run, cluster, profile)
+    if taken.changes:
+        differs(taken)
+
+
+def _finish_change(run: RunDirectory) -> None:
+    """Finish a change of the profile at which another command was killed."""
+    if read_state(run.journal_file).profile_change is not None:
+        with one_command(run, "launch"), only_controller(run):
+            finish_change(run)
+
+
+def correct_profile(
+    run: RunDirectory, cluster: str, profile: Profile, *, retry: bool = False
+) -> ProfileOutcome:
+    """Give a run another profile; its trials and samples stay.
+
+    Args:
+        run: The run.
+        cluster: The name or file of the profile.
+        profile: The profile, completed from this shell's environment.
+        retry: Whether trials without a score are about to be tried again, so that a run that is
+            over goes on.
+
+    Returns:
+        What has changed.
+
+    Raises:
+        UserError: The controller runs, the run is over, it has jobs of another kind of scheduler,
+            or its spec does not fit the profile.
+        MissingRequirement: Something is missing here.
+    """
+    _check_stopped(run, "the profile is the controller's")
+    with one_command(run, "resume"), only_controller(run):
+        finish_change(run)
+        change = planned_change(run.read(), cluster, profile)
+        if change.changes:
+            state = read_state(run.journal_file)
+            if not (retry and state.finished == "done"):
+                check_takes(run, state, change)
+            take_profile(run, change)
+    return ProfileOutcome(change.changes)
+
+
+def _check_stopped(run: RunDirectory, why: str) -> None:
+    """Check that no controller runs, which would not see a change of the run's files.
+
+    Raises:
+        UserError: It runs; the message says ``why`` that matters.
+    """
+    if controller_works(run):
+        raise UserError(
+            f"{run.path}: its controller runs, and {why}; wait until "
+            f"the run is over, or 'agenttts-hpc cancel {run.path}' first"
+        )
 
 
 def _start_new(run: RunDirectory, first: bool) -> None:
@@ -87,9 +193,20 @@ def _start_new(run: RunDirectory, first: bool) -> None:
 def resume(run: RunDirectory) -> None:
     """Start the controller of a run again, unless it runs or the run is over."""
     with one_command(run, "resume"):
-        go_on = None if _is_over_or_works(run) else start_controller(run)
+        go_on = None if _is_over_or_works(run) else _start_again(run)
     if go_on is not None:
         go_on()
+
+
+def _start_again(run: RunDirectory) -> Callable[[], None] | None:
+    finish_change(run)
+    try:
+        return start_controller(run)
+    except MissingRequirement as error:
+        fix = with_profile_fix(error.fix, run)
+        if fix == error.fix:
+            raise
+        raise type(error)(error.what, fix=fix) from None
 
 
 def repair(
@@ -110,12 +227,7 @@ def repair(
     """
     if not (from_tables or retry):
         return None, []
-    if controller_works(run):
-        raise UserError(
-            f"{run.path}: its controller runs, and the journal is the controller's; wait until "
-            "the run is over, or "
-            f"'agenttts-hpc cancel {run.path}' first"
-        )
+    _check_stopped(run, "the journal is the controller's")
     with one_command(run, "resume"), only_controller(run):
         rebuilt = rebuild_journal(run) if from_tables else None
         return rebuilt, retry_failed(run) if retry else []

@@ -5,15 +5,19 @@ Everything is checked. Nothing is created or submitted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from agenttts import search, tasks
+from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler, load_completed_profile
 from agenttts.dispatch.sizing.gpu_need import GpuNeed
 from agenttts.dispatch.sizing.model_facts import model_facts
 from agenttts.dispatch.sizing.model_size import ModelSize, model_size
+from agenttts.errors import UserError, located
 from agenttts.inference.base import ModelConfig
 from agenttts.launch.checks import (
     check_agent_files,
@@ -22,20 +26,23 @@ from agenttts.launch.checks import (
     checks_of,
     model_needs,
 )
-from agenttts.launch.examples import Examples, read_examples
+from agenttts.launch.examples import Examples, frozen_examples, read_examples
 from agenttts.launch.experiment import (
     Experiment,
     ordered,
     with_container,
     with_knowledge,
     with_snapshots,
+    without_profile_image,
 )
 from agenttts.launch.node_record import last_look
 from agenttts.launch.problems import Problem, Problems
+from agenttts.run.directory import Run
 from agenttts.run.models import ModelFacts, find_facts, model_configs
 from agenttts.serving.served_model import check_agent
 from agenttts.spec import JobSpec
 from agenttts.spec.paths import check_characters
+from agenttts.tasks.user_tasks import frozen_name
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,11 @@ class Plan:
     problems: tuple[Problem, ...] = ()
     nodes: str | None = None
     """When ``doctor --submit`` last looked at the profile's nodes; None without nodes."""
+
+    @property
+    def agent_gpus(self) -> int | None:
+        """GPUs of the language model that the run serves itself; None if it serves none."""
+        return self.agent_need.gpus if self.agent_need else None
 
     @property
     def models(self) -> dict[str, ModelConfig]:
@@ -97,6 +109,74 @@ def _make_plan(
     search.create_for(spec)
     experiment = Experiment(spec, results, profile, scheduler, task, space)
     experiment = with_snapshots(experiment, problems)
+    return _planned(experiment, problems, partial(read_examples, problems=problems), find_facts)
+
+
+def plan_of_run(run: Run, cluster: str, profile: Profile) -> Plan:
+    """Make a plan of a run that exists, under another profile.
+
+    Neither data nor the hub are read. The examples, the markers of thinking and the fingerprints of
+    models are those that launch froze.
+
+    Args:
+        run: The run.
+        cluster: The name or file of the profile.
+        profile: The profile, completed from this shell's environment.
+
+    Raises:
+        UserError: The spec does not fit the profile.
+        MissingRequirement: Something is missing here.
+    """
+    directory = run.directory
+    spec = without_profile_image(run.spec, run.profile).model_copy(update={"cluster": cluster})
+    problems = Problems(dry_run=False)
+    source = str(directory.task_source)
+    if directory.task_source.is_dir() and source not in sys.path:
+        sys.path.insert(0, source)  # as trials import a user's own task
+    with spec.located():
+        with located("task"):
+            task = tasks.create(frozen_name(spec.task.name, directory.task_source))
+        scheduler = create_scheduler(profile, directory.path)
+        results = directory.path.parent
+        frozen = Experiment(spec, results, profile, scheduler, task, spec.space())
+        experiment = with_snapshots(frozen, problems)
+        _check_same_models(frozen.spec, experiment.spec, cluster)
+        facts = {
+            name: ModelFacts(model.thinking, model.weights, model.rules)
+            for name, model in run.record.models.items()
+        }
+        return _planned(experiment, problems, lambda _: frozen_examples(run), lambda _: facts)
+
+
+def _check_same_models(frozen: JobSpec, found: JobSpec, cluster: str) -> None:
+    """Check that a profile leaves a run's models where they are.
+
+    Samples are stored under the models' places.
+    """
+    for name, model in frozen.models.items():
+        if model != found.models[name]:
+            raise UserError(
+                f"the run reads this model from a hub, and trials on {cluster} would read its "
+                "downloaded copy, so their samples would be those of another model; launch the "
+                "spec under another --name",
+                at=("models", name, "path"),
+            )
+
+
+def _planned(
+    experiment: Experiment,
+    problems: Problems,
+    examples_of: Callable[[Experiment], Examples],
+    facts_of: Callable[[JobSpec], Mapping[str, ModelFacts]],
+) -> Plan:
+    """Check models, container and this machine.
+
+    Args:
+        experiment: The experiment, without its container.
+        problems: Takes what is missing here.
+        examples_of: Returns the examples.
+        facts_of: Returns the facts of the spec's models.
+    """
     check_engine_options(experiment.spec)
     models = experiment.spec.models
     sizing = {
@@ -109,7 +189,7 @@ def _make_plan(
     agent_need = None
     with problems.here():
         agent_need = check_agent(experiment.spec, experiment.profile)
-    examples = read_examples(experiment, problems)
+    examples = examples_of(experiment)
     experiment = with_container(experiment, problems)
     for check in checks_of(experiment, agent_need):
         with problems.here():
@@ -119,8 +199,8 @@ def _make_plan(
         examples,
         needs,
         {name: model_size(sizing[name], models[name].params, needs[name].gpus) for name in models},
-        find_facts(experiment.spec),
+        facts_of(experiment.spec),
         agent_need,
         tuple(problems.found),
-        last_look(results, experiment.spec.cluster, experiment.profile),
+        last_look(experiment.results, experiment.spec.cluster, experiment.profile),
     )

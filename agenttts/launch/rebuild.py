@@ -23,8 +23,10 @@ from agenttts.loop.collect import finished_row
 from agenttts.loop.controller_job import trial_scheduler
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import (
+    PROFILE_EVENTS,
     DamagedJournal,
     PlannedTrial,
+    RunState,
     TrialProgress,
     planned_record,
     planned_trial,
@@ -139,7 +141,7 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
     changes = {"token": secrets.token_hex(4), "earlier_tokens": tokens}
     write_record(run.record_file, record.model_copy(update=changes))
     parts = {trial: read_part(run.trial(trial)).stages for trial in rebuilt.again}
-    content = b"".join(json_line(event) for event in _events(planned, rows, parts, remains.told))
+    content = b"".join(json_line(event) for event in _events(planned, rows, parts, remains))
     atomic_write_bytes(run.journal_file, content)
     return rebuilt
 
@@ -156,6 +158,8 @@ class _Remains:
     workers: set[str] = field(default_factory=set)
     """Jobs that stay when their trials have ended, and may run still."""
     notes: list[str] = field(default_factory=list)
+    profile_events: list[dict[str, Any]] = field(default_factory=list)
+    """Changes of the run's profile."""
 
     @classmethod
     def of(cls, run: RunDirectory) -> _Remains:
@@ -176,8 +180,11 @@ class _Remains:
             )
         return found
 
-    def _take(self, event: Mapping[str, Any]) -> None:
-        if event["event"] == "proposed":
+    def _take(self, event: dict[str, Any]) -> None:
+        if event["event"] in PROFILE_EVENTS:
+            RunState().apply(event)  # raises if it is damaged
+            self.profile_events.append(event)
+        elif event["event"] == "proposed":
             for record in event["trials"]:
                 planned = planned_trial(record)
                 self.planned[planned.trial] = planned
@@ -222,7 +229,7 @@ def _events(
     planned: Mapping[str, PlannedTrial],
     rows: Mapping[str, TrialRow],
     parts: Mapping[str, int],
-    told: Mapping[int, Mapping[str, Any]],
+    remains: _Remains,
 ) -> list[dict[str, Any]]:
     """Return the events of the new journal.
 
@@ -233,6 +240,7 @@ def _events(
     """
     time = datetime.now(UTC).isoformat()
     events: list[dict[str, Any]] = [{"event": "rebuilt", "time": time}]
+    events += remains.profile_events
     iterations = sorted({trial.iteration for trial in planned.values()})
     searched = [t.iteration for t in planned.values() if t.source not in AFTER_SEARCH]
     so_far = True  # whether all trials of the iterations so far have ended
@@ -250,7 +258,7 @@ def _events(
             events.append({"event": "handed_over", "time": time, "trials": drawn})
         so_far = so_far and all(t.trial in rows for t in members)
         if iteration in searched and iteration < max(searched) and so_far:
-            said = told.get(iteration, {"guidelines": [], "recommended": None})
+            said = remains.told.get(iteration, {"guidelines": [], "recommended": None})
             events.append({"event": "told", "time": time, "iteration": iteration, **said})
     return json.loads(json.dumps(events))  # type: ignore[no-any-return]
 

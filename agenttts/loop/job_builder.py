@@ -94,13 +94,15 @@ class _Draws:
 def _holds(spec_file: Path, trial: TrialSpec) -> bool:
     """Return whether the file is a sound spec of this trial.
 
-    It has to name the same allocation and today's paths, because a run may be moved.
+    It has to name the same allocation and today's paths and GPUs, because a run may be moved, or
+    given another profile.
     """
     try:
         found = TrialSpec.read(spec_file)
     except UserError:
         return False
-    return all(
+    gpus = [{name: model.gpus for name, model in s.models.items()} for s in (found, trial)]
+    return gpus[0] == gpus[1] and all(
         getattr(found, name) == getattr(trial, name)
         for name in (
             *("trial", "allocation", "directory", "examples", "example_numbers", "samples"),

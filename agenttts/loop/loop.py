@@ -21,6 +21,7 @@ from agenttts.loop.reports import write_report
 from agenttts.loop.told_results import told_results
 from agenttts.run.directory import RunDirectory, RunGone
 from agenttts.run.journal import Journal, PlannedTrial, TrialProgress
+from agenttts.run.profile_fix import with_profile_fix
 from agenttts.run.rows import row_from_json
 from agenttts.run.starts import RunCancelled, StartSuperseded
 from agenttts.search.base import Proposal, Searcher, TrialResult
@@ -148,7 +149,10 @@ class Controller:
         except AgentTTSError as error:
             if passing_trouble(error):
                 raise
-            self._end(str(error), self._stop(f"the run ended: {error}"))
+            # Trials that failed are tried again only if that is asked for.
+            retry = isinstance(error, RunFailed)
+            outcome = with_profile_fix(str(error), self._run, retry=retry)
+            self._end(outcome, self._stop(f"the run ended: {error}"))
             raise
         else:
             self._end_strays()

@@ -45,7 +45,7 @@ class RunDirectory:
 
     @property
     def profile_file(self) -> Path:
-        """The profile as it was at launch.
+        """The profile as it was at launch, or as a later command has corrected it.
 
         Later edits of ``slurm/`` do not change a run that exists.
         """

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from agenttts.errors import RunFailed
+from agenttts.errors import RunFailed, UserError
 from agenttts.files.documents import parse_json, typed
 from agenttts.tasks.base import Example
 
@@ -27,6 +27,22 @@ def count_examples(path: Path) -> int:
     """Return the number of examples in a file of frozen ones."""
     with path.open("rb") as lines:
         return sum(1 for _ in lines)
+
+
+def read_frozen(path: Path) -> list[Example]:
+    """Return the examples in a file of `write_examples`.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    try:
+        lines = [line for line in path.read_bytes().split(b"\n") if line]
+        return [typed(Example, parse_json(line)) for line in lines]
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"{path}: the run's examples cannot be read: {reason}; {_RESTORE}"
+        ) from None
 
 
 class ExamplesGuard:

@@ -33,6 +33,7 @@ IN_SHARED_JOB = "in a job of several trials"
 IN_SMALLER_JOB = "in a job with fewer GPUs than its largest model needs"
 PREEMPTED = "PREEMPTED"
 TIMEOUT = "TIMEOUT"
+PROFILE_EVENTS = ("profile_changed", "profile_written")
 # Reasons for which a job is lost without a failure.
 _NO_FAILURE = (NEVER_SUBMITTED, NOT_TAKEN, PREEMPTED, TIMEOUT, IN_SHARED_JOB, IN_SMALLER_JOB)
 
@@ -139,6 +140,25 @@ class WorkerProgress:
         return int(self.name.rpartition("-")[2])
 
 
+@dataclass(frozen=True)
+class ProfileChange:
+    """A corrected profile that a run takes, with all that its files get.
+
+    Attributes:
+        cluster: The name or file of the profile.
+        image: The container's image, as the run's spec names it.
+        profile: The profile.
+        record: The changed fields of the run's record, as JSON.
+        changes: For each changed key, its old and its new value.
+    """
+
+    cluster: str
+    image: str | None
+    profile: dict[str, Any]
+    record: dict[str, Any]
+    changes: dict[str, list[Any]]
+
+
 @dataclass
 class RunState:
     """The run's state according to the journal."""
@@ -172,6 +192,8 @@ class RunState:
     avoid_failed: str | None = None
     losses: list[Loss] = field(default_factory=list)
     """Jobs that a failure ended on a known node."""
+    profile_change: ProfileChange | None = None
+    """A change of the profile that the run's files may not have yet, or not all of them."""
     unanswered_at: str | None = None
     """When a submission without an answer was last recorded as lost (ISO 8601)."""
 
@@ -461,6 +483,19 @@ class _Rebuilt:
 
 
 @dataclass(frozen=True)
+class _ProfileChanged(ProfileChange):
+    def into(self, state: RunState) -> None:
+        """Make it the change to write into the run's files."""
+        state.profile_change = self
+
+
+@dataclass(frozen=True)
+class _ProfileWritten:
+    def into(self, state: RunState) -> None:
+        state.profile_change = None
+
+
+@dataclass(frozen=True)
 class _Ended:
     outcome: str
 
@@ -490,6 +525,8 @@ _EVENTS: Mapping[str, type[_Event]] = {
     "ended": _Ended,
     "retried": _Retried,
     "rebuilt": _Rebuilt,
+    "profile_changed": _ProfileChanged,
+    "profile_written": _ProfileWritten,
 }
 
 

@@ -1,6 +1,7 @@
 """``run.json``: everything that launch resolved for a run.
 
-It is written once, and read instead of being resolved again. The user's own settings are in
+It is written at launch, and read instead of being resolved again; what follows from the profile is
+written anew when the run takes a corrected one. The user's own settings are in
 ``spec.yaml`` and ``profile.yaml``. The controller reads here what depends on more than these two:
 the models' files, the data, the image, and the environment of the launch.
 """

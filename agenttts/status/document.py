@@ -5,6 +5,8 @@ The schemas are in ``docs/schemas/``.
 
 from __future__ import annotations
 
+from typing import Any
+
 from agenttts.launch.document import SourceDocument
 from agenttts.tables.cost import CostDocument
 from agenttts.tables.documents import (
@@ -134,6 +136,18 @@ class StatusDocument(Document):
     jobs: list[LiveJob]
 
 
+class ProfileOutcomeDocument(Document):
+    """What became of a profile that differs from the run's.
+
+    Attributes:
+        changes: For each key that differs, the run's value and the given one.
+        refused: Why the run keeps its own; None if it took the given one.
+    """
+
+    changes: dict[str, list[Any]]
+    refused: str | None
+
+
 class LaunchedDocument(StatusDocument):
     """The output of ``launch``: the state of the run, and what was read of its data.
 
@@ -142,12 +156,15 @@ class LaunchedDocument(StatusDocument):
         nodes: When a job last looked at the profile's nodes; None: never.
         skip_bad: How many bad records of a data file were allowed.
         data: What was read of each file or hub split.
+        profile: What became of a profile that was edited since the run was launched; absent if it
+            was not.
     """
 
     created: bool
     nodes: str | None
     skip_bad: int
     data: list[SourceDocument]
+    profile: ProfileOutcomeDocument | None = None
 
 
 class RebuiltDocument(Document):
@@ -178,10 +195,12 @@ class ResumedDocument(StatusDocument):
     Attributes:
         rebuilt: What a new journal holds, if ``--from-tables`` made one.
         retried: The trials to be tried again, with ``--retry-failed``.
+        profile: What the profile has changed, with ``--cluster``.
     """
 
     rebuilt: RebuiltDocument | None = None
     retried: list[str] | None = None
+    profile: ProfileOutcomeDocument | None = None
 
 
 class ListedRun(Document):

@@ -23,6 +23,7 @@ from agenttts.loop.controller_job import trial_scheduler
 from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, TrialProgress, read_state
+from agenttts.run.profile_fix import profile_fix, with_profile_fix
 from agenttts.run.rows import row_from_json
 from agenttts.search.llm.transcript import summarise
 from agenttts.serving.lifecycle import served_job
@@ -75,6 +76,7 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
         "warnings": [
             *cut_warnings(cuts, limits),
             *_node_warnings(state),
+            *_profile_warnings(run, live, queue),
             *_stray_warnings(state.strays),
             *_transcript_warnings(run, agent),
         ],
@@ -245,6 +247,20 @@ def _node_warnings(state: RunState) -> list[str]:
     ]
 
 
+def _profile_warnings(run: RunDirectory, live: Sequence[TrialProgress], queue: _Queue) -> list[str]:
+    """Return how jobs that wait for nothing that comes by itself get another request."""
+    waiting = [queue.of(trial) for trial in live]
+    if queue.controller is not None:
+        waiting.append(queue.controller)
+    asking = [s for s in waiting if s.stuck and "profile" in s.detail]
+    if not asking:
+        return []
+    return [
+        f"jobs wait for a correction of the profile: 'agenttts-hpc cancel {run.path}', "
+        f"{profile_fix(run)}"
+    ]
+
+
 def _stray_warnings(strays: Mapping[str, str]) -> list[str]:
     if not strays:
         return []
@@ -310,8 +326,11 @@ def follow(
             if time.monotonic() - stuck_since >= patience:
                 raise RunFailed(
                     f"the controller of {run.path} (job {status['controller']['job_id']}) "
-                    f"cannot start: {status['controller']['reason']}. It is still pending; "
-                    f"'agenttts-hpc cancel {run.name}' removes it"
+                    + with_profile_fix(
+                        f"cannot start: {status['controller']['reason']}. It is still pending; "
+                        f"'agenttts-hpc cancel {run.name}' removes it",
+                        run,
+                    )
                 )
         else:
             stuck_since = None
@@ -332,7 +351,8 @@ def check_outcome(run: RunDirectory) -> None:
     rows = [row_from_json(t.row) for t in state.trials.values() if t.row]
     failed = [row for row in rows if row.score is None]
     if failed:
+        first = f"{failed[0].trial} {failed[0].state}: {failed[0].error}"
         raise RunFailed(
             f"{len(failed)} of {len(rows)} trials of {run.path} failed; the first: "
-            f"{failed[0].trial} {failed[0].state}: {failed[0].error}"
+            + with_profile_fix(first, run, retry=True)
         )

@@ -1,0 +1,72 @@
+"""A run whose profile the cluster refuses is continued with a corrected one."""
+
+from __future__ import annotations
+
+import json
+
+import yaml
+
+from tests.support.cluster import TESTCLUSTER
+from tests.support.runs import attempts, journal_events, table
+from tests.support.waiting import until
+
+
+def test_a_run_whose_trials_are_refused_goes_on_with_a_corrected_profile(
+    slurm_cli, cluster, scripted_spec, tmp_path
+):
+    """Trials in a partition that does not exist, at the launch and again after some have ended."""
+    slow = {"seconds_per_sample": 0.02}
+    spec = scripted_spec(
+        "refused", models__strong__gpus=1, models__weak__gpus=1, search__iterations=1,
+        search__batch_size=2, models__strong__options=slow, models__weak__options=slow,
+    )  # fmt: skip
+    (tmp_path / "slurm").mkdir()
+    profile = tmp_path / "slurm" / "mine.yaml"
+    right = TESTCLUSTER.read_text() + "trials_per_job: 1\n"
+    wrong = right.replace("trial: {partition: gpu,", "trial: {partition: gpuu,")
+    assert wrong != right
+    run = tmp_path / "results" / "refused"
+
+    profile.write_text(wrong)
+    done = slurm_cli("launch", spec, "--cluster", "mine", "--wait", timeout=200)
+    assert done.returncode == 4, done.stderr
+    assert "invalid partition" in done.stderr
+    command = f"'agenttts-hpc resume {run} --cluster mine'"
+    assert f"edit slurm/mine.yaml, then {command}" in done.stderr
+
+    profile.write_text(right)
+    done = slurm_cli("resume", "refused", "--cluster", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "  trial.partition: gpuu -> gpu\n" in done.stdout
+
+    def scored() -> bool:
+        return any(e["row"]["score"] is not None for e in journal_events(run, "finished"))
+
+    until(scored, "the first result", seconds=180, pause=0.1)
+    done = slurm_cli("resume", "refused", "--cluster", "mine")
+    assert done.returncode == 2, "its controller runs"
+    assert f"'agenttts-hpc cancel {run}' first" in done.stderr
+    assert slurm_cli("cancel", "refused").returncode == 0
+    kept = {
+        path.parent.name: path.read_bytes() for path in (run / "trials").glob("*/COMPLETED.json")
+    }
+    assert kept
+    starts = {trial: len(attempts(run, trial)) for trial in kept}
+
+    profile.write_text(wrong)
+    done = slurm_cli("launch", spec, "--cluster", "mine", "--wait", timeout=200)
+    assert done.returncode == 4, done.stderr
+    assert "  trial.partition: gpu -> gpuu\n" in done.stdout
+
+    profile.write_text(right)
+    done = slurm_cli("resume", "refused", "--cluster", "mine", "--wait", "--json", timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outcome"] == "done"
+    assert set(table(run)["state"]) == {"COMPLETED"}
+    for trial, marker in kept.items():
+        assert (run / "trials" / trial / "COMPLETED.json").read_bytes() == marker
+        assert len(attempts(run, trial)) == starts[trial], "a finished trial ran again"
+    changes = [event["changes"] for event in journal_events(run, "profile_changed")]
+    there_and_back = {"trial.partition": ["gpuu", "gpu"]}, {"trial.partition": ["gpu", "gpuu"]}
+    assert changes == [there_and_back[0], there_and_back[1], there_and_back[0]]
+    assert yaml.safe_load((run / "profile.yaml").read_text())["trial"]["partition"] == "gpu"
