@@ -223,7 +223,7 @@ def status(
 
 @app.command(name="list")
 def list_(results: Results = Path("results"), as_json: Json = False) -> None:
-    """Show all runs: state, iteration, trials, best score, GPU-hours and last activity."""
+    """Show all runs: state, iteration, trials, best score, GPU-hours."""
     from agenttts.cli import show
     from agenttts.status.listed_runs import list_runs
 

@@ -278,7 +278,7 @@ def line(text: str) -> None:
 
 
 def log_line(text: str) -> None:
-    """Print a line of a log as it is; characters that a terminal would obey are left out."""
+    """Print a line of a log without the characters that a terminal would obey."""
     print("".join(c for c in text if c.isprintable() or c == "\t"))
 
 
@@ -287,7 +287,7 @@ def silence(text: str) -> None:
 
 
 def runs(document: dict[str, Any]) -> None:
-    """``list``: show a line for each run, and what to know about those that need something."""
+    """``list``: show a line for each run, and what some of them need."""
     if not document["runs"]:
         say(
             f"no runs in {escape(document['results'])}; 'agenttts-hpc launch SPEC' starts one, and "

@@ -27,7 +27,7 @@ def log_lines(text: str) -> list[str]:
 
 
 def folded(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a log; rows of engine lines and of similar lines become one line each."""
+    """Yield the lines of a log, with rows of an engine's or of similar lines folded."""
     row: list[str] = []
     kind = ""
     for line in lines:

@@ -29,7 +29,7 @@ _MARKS = ("spec.yaml", "journal.jsonl", "run.json", "origin.json")
 
 
 def list_runs(results: Path) -> dict[str, Any]:
-    """Return all runs of a results directory as `ListDocument`, the latest activity first."""
+    """Return the runs of a results directory as `ListDocument`, the latest first."""
     found = [_read(path) for path in sorted(results.glob("*/")) if _is_run(path)]
     _ask_queues([run for run in found if run.started is not None and run.state is not None])
     found.sort(key=lambda run: (run.active, run.path.name), reverse=True)

@@ -10,12 +10,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from agenttts.errors import UserError
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import NO_METRIC
+
+if TYPE_CHECKING:  # a job on a node needs no Polars
+    import polars as pl
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ class StoredResult:
 
 def stored_frame(results: Sequence[StoredResult]) -> pl.DataFrame:
     """Return the table of results; a metric that one of them lacks is null there."""
+    import polars as pl
+
     names = dict.fromkeys(name for result in results for name in result.metrics)
     metrics = pl.Struct(dict.fromkeys(names, pl.Float64()) or {NO_METRIC: pl.Float64()})
     records = [
@@ -66,6 +70,8 @@ def read_stored(path: Path) -> list[StoredResult]:
     Raises:
         OSError: The file system is in trouble that may pass.
     """
+    import polars as pl
+
     try:
         frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
         frame = frame.select(_columns(frame.schema["metrics"]).names())
@@ -102,6 +108,8 @@ def read_stored(path: Path) -> list[StoredResult]:
 
 
 def _columns(metrics: pl.DataType) -> pl.Schema:
+    import polars as pl
+
     return pl.Schema(
         {
             "samples": pl.List(pl.Int64),
