@@ -5,22 +5,15 @@ The page has no script and no external resource, and is readable in light and da
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
-import polars as pl
-
-from agenttts.report.contents import (
-    COST_TITLES,
-    Grid,
-    comparison,
-    run_contents,
-    run_titles,
-    trial_text,
-)
-from agenttts.report.figures import SERIES_COLOURS, Point, scatter_figure, trace_figure
+from agenttts.report.contents import Grid, comparison, run_contents, run_titles
+from agenttts.report.figures.choice import common_figures, run_figures
+from agenttts.report.figures.drawing import svg
+from agenttts.report.figures.style import Figure
 from agenttts.report.summary import Report, RunReport
-from agenttts.tables.aggregate import scored
 
 
 def render_html(report: Report) -> str:
@@ -30,13 +23,13 @@ def render_html(report: Report) -> str:
     body = [f"<h1>{escape(name)}</h1>"]
     if len(report.runs) > 1:
         body.append(_grid(comparison(report)))
-        body.append(_traces(report.runs, titles))
-    for run, title in zip(report.runs, titles, strict=True):
-        body.extend(_run(run, title, heading=len(report.runs) > 1))
+        body.append(_figures(common_figures(report.runs, titles), "all"))
+    for index, (run, title) in enumerate(zip(report.runs, titles, strict=True)):
+        body.extend(_run(run, title, f"run{index}", heading=len(report.runs) > 1))
     return _PAGE.format(title=escape(name), style=_STYLE, body="\n".join(body))
 
 
-def _run(run: RunReport, title: str, *, heading: bool) -> Iterator[str]:
+def _run(run: RunReport, title: str, prefix: str, *, heading: bool) -> Iterator[str]:
     contents = run_contents(run, title)
     if heading:
         yield f"<h2>{escape(title)}</h2>"
@@ -45,8 +38,7 @@ def _run(run: RunReport, title: str, *, heading: bool) -> Iterator[str]:
         yield _grid(contents.best)
     for grid in contents.after:
         yield _grid(grid)
-    figures = [_traces([run], [title]), _scatter(run, title)]
-    yield '<div class="figures">' + "".join(figures) + "</div>"
+    yield _figures(run_figures(run, title), prefix)
     if contents.improvements:
         yield _grid(contents.improvements)
     for front in contents.fronts:
@@ -60,37 +52,27 @@ def _run(run: RunReport, title: str, *, heading: bool) -> Iterator[str]:
         yield f"<h3>guidelines</h3><ul>{items}</ul>"
 
 
-def _traces(runs: Sequence[RunReport], titles: Sequence[str]) -> str:
-    series = []
-    for run in runs:
-        # Scores and tooltips in the order of the trace.
-        rows = run.trace.join(run.trials.select("trial", "allocation"), on="trial", how="left")
-        rows = rows.sort("step")
-        dots = [Point(r["step"], r["score"], trial_text(r)) for r in rows.iter_rows(named=True)]
-        series.append((dots, rows["best_so_far"].to_list()))
-    svg = trace_figure(series, "best score so far by trials finished")
-    legend = ""
-    if len(runs) > 1:
-        keys = [
-            f'<span><i class="key s{index % SERIES_COLOURS}"></i>{escape(title)}</span>'
-            for index, title in enumerate(titles)
-        ]
-        legend = f'<div class="legend">{"".join(keys)}</div>'
-    return _captioned(svg, "best score so far (line) and every trial's score (dots)", legend)
+def _figures(figures: Sequence[Figure], prefix: str) -> str:
+    """Return figures with their captions.
+
+    Args:
+        figures: The figures.
+        prefix: What tells their elements apart from those of other runs on the page.
+    """
+    drawn = "".join(
+        f"<figure>{_inline(svg(each), f'{prefix}-{each.name}', each.title)}"
+        f"<figcaption>{escape(each.caption)}</figcaption></figure>"
+        for each in figures
+    )
+    return f'<div class="figures">{drawn}</div>' if drawn else ""
 
 
-def _scatter(run: RunReport, title: str) -> str:
-    rows = scored(run.trials).filter(pl.col("budget").is_not_null())
-    points = [Point(r["budget"], r["score"], trial_text(r)) for r in rows.iter_rows(named=True)]
-    front = list(run.pareto["budget"].select("budget", "score").iter_rows())
-    svg = scatter_figure(points, front, COST_TITLES["budget"], f"score against budget of {title}")
-    return _captioned(svg, "score against budget; the line is the Pareto front")
-
-
-def _captioned(svg: str, caption: str, legend: str = "") -> str:
-    if not svg:
-        return ""
-    return f"<figure>{svg}{legend}<figcaption>{escape(caption)}</figcaption></figure>"
+def _inline(drawn: str, name: str, title: str) -> str:
+    """Return an SVG document as an element of the page, with ids of its own."""
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = re.sub(r' xmlns(:\w+)?="[^"]*"', "", drawn)
+    drawn = re.sub(r'(id="|url\(#)', rf"\g<1>{name}-", drawn)
+    return drawn.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 
 def _grid(grid: Grid) -> str:
@@ -110,10 +92,9 @@ def _grid(grid: Grid) -> str:
 
 
 _STYLE = """
-:root { color-scheme: light dark; --text: #1c2024; --soft: #60646c; --line: #d9dce1; --page: #ffffff; --band: #f4f5f7;
-  --c0: #1f6fd0; --c1: #d2691e; --c2: #2a9355; --c3: #a845b8; --c4: #b88a00; --c5: #c6364a; }
+:root { color-scheme: light dark; --text: #1c2024; --soft: #60646c; --line: #d9dce1; --page: #ffffff; --band: #f4f5f7; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6e8eb; --soft: #a0a6ae; --line: #3a3f45; --page: #16181b;
-  --band: #1e2125; --c0: #6cb0ff; --c1: #f2a065; --c2: #62cc8c; --c3: #d58be2; --c4: #e2be4a; --c5: #f37f8e; } }
+  --band: #1e2125; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
   max-width: 1180px; margin: 2rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; }
@@ -129,18 +110,8 @@ td { overflow-wrap: anywhere; }
 tbody tr:hover { background: var(--band); }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; }
 figure { margin: 1rem 0 0; flex: 1 1 420px; max-width: 640px; }
-figcaption, .legend { color: var(--soft); font-size: .85rem; text-align: center; }
-.legend span { margin: 0 .6rem; white-space: nowrap; }
-.key { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin-right: .35em; background: var(--c); }
-svg { width: 100%; height: auto; display: block; }
-svg text { fill: var(--soft); font-size: 12px; }
-svg .axis { fill: var(--text); }
-svg .grid { stroke: var(--line); }
-svg .line { fill: none; stroke: var(--c); stroke-width: 2; }
-svg .dot { fill: var(--c); }
-svg .faint { fill-opacity: .45; }
-.rest { --c: var(--soft); } .s0 { --c: var(--c0); } .s1 { --c: var(--c1); } .s2 { --c: var(--c2); }
-.s3 { --c: var(--c3); } .s4 { --c: var(--c4); } .s5 { --c: var(--c5); }
+figcaption { color: var(--soft); font-size: .85rem; text-align: center; }
+figure > svg { width: 100%; height: auto; display: block; background: #fff; border-radius: 6px; }
 """
 
 _PAGE = """<!doctype html>

@@ -11,7 +11,6 @@ import pytest
 
 from agenttts.report import build_report, render
 from agenttts.report.contents import duration, number
-from agenttts.report.figures import Point, scatter_figure, trace_figure
 from agenttts.report.render_html import render_html
 from agenttts.report.render_table import sparkline, tables_text
 from agenttts.tables.schema import TrialRow
@@ -77,23 +76,13 @@ def test_runs_of_one_name_are_told_apart_by_path(make_run: MakeRun, tmp_path: Pa
 
 def test_the_page_stands_alone_and_escapes(make_run: MakeRun) -> None:
     page = render_html(build_report([make_run()], guidelines={"demo": ["<script>x</script>"]}))
-    assert not re.search(r"https?:|//|src=|href=|url\(|@import|<script", page)
+    assert not re.search(r"https?:|//|src=|href=|url\((?!#)|@import|<script", page)
     assert "&lt;b&gt;no such [/red] thing" in page
     assert "prefers-color-scheme: dark" in page
     parser = Nesting()
     parser.feed(page)
     assert parser.open == []
-    assert {"svg", "table", "circle"} <= parser.seen
-
-
-def test_figures_of_few_or_equal_points() -> None:
-    for score in (0.0, 0.5, -2.0):
-        dots = [Point(1, score, "a < b")]
-        for figure in (trace_figure([(dots, [score])], "x"), scatter_figure(dots, [], "x", "y")):
-            assert "nan" not in figure
-            assert "a &lt; b" in figure
-    assert trace_figure([([], [])], "x") == ""
-    assert scatter_figure([], [], "x", "y") == ""
+    assert {"svg", "table", "figure"} <= parser.seen
 
 
 def test_sparkline() -> None:
