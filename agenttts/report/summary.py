@@ -18,6 +18,7 @@ import yaml
 
 from agenttts.errors import UserError
 from agenttts.files.documents import parse_json
+from agenttts.report.background import Background
 from agenttts.report.document import ReportDocument
 from agenttts.tables.aggregate import (
     COSTS,
@@ -66,6 +67,7 @@ class RunReport:
         recommended: The allocation, as records, that the searcher expects to score best; None if it
             names none.
         cost: What the run used; None for runs of versions that did not record it.
+        background: What the page shows of the run beside its trials.
     """
 
     run: str
@@ -79,6 +81,7 @@ class RunReport:
     agent: Mapping[str, Any] | None = None
     recommended: Sequence[Mapping[str, Any]] | None = None
     cost: RunCost | None = None
+    background: Background = field(default_factory=Background)
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
@@ -267,6 +270,7 @@ def build_report(
     agents: Mapping[str, Mapping[str, Any] | None] | None = None,
     recommended: Mapping[str, Sequence[Mapping[str, Any]] | None] | None = None,
     costs: Mapping[str, RunCost | None] | None = None,
+    backgrounds: Mapping[str, Background] | None = None,
 ) -> Report:
     """Read runs, finished or not, and build the report on them.
 
@@ -276,12 +280,14 @@ def build_report(
         agents: What the language model did, by name of the run's directory.
         recommended: The allocation that the searcher recommends, by name of the run's directory.
         costs: What the run used, by name of the run's directory.
+        backgrounds: What the page shows of the run beside its trials, by name of the run's
+            directory.
 
     Raises:
         UserError: A directory is absent or not a run, or a table is damaged; the message names the
             path.
     """
-    told = (guidelines or {}, agents or {}, recommended or {}, costs or {})
+    told = (guidelines or {}, agents or {}, recommended or {}, costs or {}, backgrounds or {})
     return Report(tuple(_read_run(path, *told) for path in run_dirs))
 
 
@@ -294,6 +300,7 @@ def _read_run(
     agents: Mapping[str, Mapping[str, Any] | None],
     recommended: Mapping[str, Sequence[Mapping[str, Any]] | None],
     costs: Mapping[str, RunCost | None],
+    backgrounds: Mapping[str, Background],
 ) -> RunReport:
     if not path.is_dir():
         raise UserError(f"{path}: the run directory does not exist")
@@ -325,6 +332,7 @@ def _read_run(
         agent=agents.get(name),
         recommended=recommended.get(name),
         cost=costs.get(name),
+        background=backgrounds.get(name, Background()),
     )
 
 

@@ -11,6 +11,7 @@ import polars as pl
 from agenttts.report.contents import COST_TITLES, allocation_text
 from agenttts.report.figures.style import (
     ACCENT,
+    COSTS_LOG_FROM,
     GREY,
     HEIGHT,
     LIGHT,
@@ -111,7 +112,7 @@ def progress_figure(
         )
     )
     if not many:
-        named = [(r["x"], r["score"], r["allocation"]) for r in better.iter_rows(named=True)]
+        named = [(r["x"], r["score"], r["text"]) for r in better.iter_rows(named=True)]
         dots_at = list(zip(rows["x"], rows["score"], strict=True))
         steps = list(ends.select("x", "best").iter_rows())
         layers.append(_labels(place_labels(named[::-1], x, y, dots_at, steps), at_x, y))
@@ -124,6 +125,7 @@ def progress_figure(
         + (band if ends["low"].null_count() < ends.height else "")
         + ("." if many else "; labels name the allocations that improved it."),
         chart,
+        zoom=True,
     )
 
 
@@ -133,11 +135,13 @@ def pareto_figure(run: RunReport, cost: Cost, name: str) -> Figure | None:
     rows = _described(scored(run.trials).with_columns(tokens)).with_columns(
         (pl.col(cost) * 1.0).alias("x")
     )
-    rows = rows.filter(pl.col("x").is_not_null())
+    rows = rows.filter(pl.col("x").is_not_null()).select(_SHOWN)
     if rows.is_empty() or not float(rows["x"].max() or 0.0) > 0:  # type: ignore[arg-type]
         return None
-    front = _described(run.pareto[cost]).with_columns((pl.col(cost) * 1.0).alias("x"))
-    x = Axis.around(rows["x"].to_list(), WIDTH, zero=True, may_log=True)
+    front = _described(run.pareto[cost].select("trial", "allocation", cost, "score")).with_columns(
+        (pl.col(cost) * 1.0).alias("x")
+    )
+    x = Axis.around(rows["x"].to_list(), WIDTH, zero=True, log_from=COSTS_LOG_FROM)
     low, high = rows["low"].fill_null(rows["score"]), rows["high"].fill_null(rows["score"])
     y = Axis.around([*rows["score"], *low, *high], HEIGHT)
     at_x = alt.X("x:Q").title(COST_TITLES[cost]).scale(x.scale).axis(alt.Axis(labelExpr=TICKS))
@@ -180,9 +184,11 @@ def pareto_figure(run: RunReport, cost: Cost, name: str) -> Figure | None:
         "Dots are trials with 95 % intervals; the line is the Pareto front, and its allocations "
         f"are labelled{diamond}.",
         chart,
+        zoom=True,
     )
 
 
+_SHOWN = ("x", "score", "low", "high", "trial", "text", "budget", "source")
 _TRIAL_TIPS = [
     alt.Tooltip("trial:N"),
     alt.Tooltip("text:N", title="allocation"),
@@ -240,7 +246,6 @@ def _progress(run: RunReport, over: str) -> pl.DataFrame:
     best = pl.when(pl.col("improved"))
     return rows.select(
         *("trial", "source", "budget", "score", "improved", "text"),
-        pl.col("text").alias("allocation"),
         x.alias("x"),
         pl.col("best_so_far").alias("best"),
         best.then(pl.col("low")).forward_fill().alias("low"),

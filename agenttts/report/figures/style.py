@@ -26,11 +26,11 @@ DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
 MOST_POINTS = 600
 
 # A cost whose largest value is this many times the least one gets a logarithmic axis.
-_LOG_FROM = 30.0
+COSTS_LOG_FROM = 30.0
 
 # Mean width of a letter at the font size of labels, in pixels.
 LABEL_SIZE = 11
-_LETTER = 6.1
+_LETTER = 6.5
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,23 @@ class Figure:
     spec: dict[str, Any]
 
 
-def figure(name: str, title: str, caption: str, chart: Any) -> Figure:
-    """Return a chart as a figure, with its title and the form that all figures have."""
+def figure(name: str, title: str, caption: str, chart: Any, *, zoom: bool = False) -> Figure:
+    """Return a chart as a figure, with its title and the form that all figures have.
+
+    With ``zoom``, a reader on a screen can drag its axes, and zoom with Shift and the wheel.
+    """
+    if zoom:
+        pointer = alt.selection_interval(
+            name="zoom", bind="scales", zoom="wheel![event.shiftKey]", translate=True
+        )
+        chart = chart.add_params(pointer)
     spec: dict[str, Any] = (
         chart.properties(title=title).configure(**_config()).to_dict(validate=False)
     )
     # The address of the schema is for editors; a page has no address.
     spec.pop("$schema", None)
+    for layer in spec.get("layer", []) if zoom else []:
+        layer["mark"]["clip"] = True
     return Figure(name, title, caption, spec)
 
 
@@ -111,11 +121,23 @@ class Axis:
 
     @classmethod
     def around(
-        cls, values: Sequence[float], pixels: float, *, zero: bool = False, may_log: bool = False
+        cls,
+        values: Sequence[float],
+        pixels: float,
+        *,
+        zero: bool = False,
+        log_from: float = math.inf,
     ) -> Axis:
-        """Return an axis with room around the values, from 0 if ``zero``."""
+        """Return an axis with room around the values.
+
+        Args:
+            values: The values, at least one.
+            pixels: Its length.
+            zero: Whether it starts at 0, unless it is logarithmic.
+            log_from: It is logarithmic if its largest value is so many times the least one.
+        """
         low, high = min(values), max(values)
-        if may_log and low > 0 and high / low >= _LOG_FROM:
+        if low > 0 and high > low and high / low >= log_from:
             room = (high / low) ** 0.06
             return cls(low / room, high * room, pixels, log=True)
         span = high - low or abs(high) or 1.0
@@ -127,12 +149,10 @@ class Axis:
     @property
     def scale(self) -> alt.Scale:
         """The axis as a scale of Vega-Lite."""
-        return alt.Scale(
-            type="log" if self.log else "linear",
-            domain=[self.low, self.high],
-            nice=False,
-            zero=False,
-        )
+        ends = [self.low, self.high]
+        if self.log:
+            return alt.Scale(type="log", domain=ends, nice=False)
+        return alt.Scale(domain=ends, nice=False, zero=False)
 
     def pixel(self, value: float) -> float:
         """Return the distance of a value from the low end."""
