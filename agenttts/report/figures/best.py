@@ -72,51 +72,39 @@ def progress_figure(
     values = [*rows["score"], *low, *high]
     y = Axis.around(values, HEIGHT)
     ends = pl.concat([_ended(frame, x.high) for frame in frames])
-    colour = _run_colour(titles) if many else alt.value(ACCENT)
+    # One run has one colour, several have theirs.
+    by_run: dict[str, Any] = {"color": _run_colour(titles)} if many else {}
+    blue: dict[str, Any] = {} if many else {"color": ACCENT}
+    grey: dict[str, Any] = {} if many else {"color": GREY}
     ticks = alt.Axis(labelExpr=TICKS)
     if over == "trials":
         ticks = alt.Axis(labelExpr=TICKS, tickMinStep=1)
     at_x = alt.X("x:Q").title(axis_title).scale(x.scale).axis(ticks)
-    line = alt.Chart(ends).encode(x=at_x, detail="title:N")
+
+    def at_y(column: str) -> alt.Y:
+        return alt.Y(f"{column}:Q").title("score").scale(y.scale)
+
+    line = alt.Chart(ends).encode(x=at_x, detail="title:N", **by_run)
     layers: list[Any] = []
     if ends["low"].null_count() < ends.height:
-        layers.append(
-            line.mark_area(interpolate="step-after", opacity=0.15 if many else 0.18).encode(
-                y=alt.Y("low:Q").title("score").scale(y.scale), y2="high:Q", color=colour
-            )
-        )
-    dots = pl.concat([_thinned(frame) for frame in frames])
-    hover = ["title:N"] if many else []
-    layers += [
-        alt.Chart(dots)
-        .mark_circle(size=34, opacity=0.45)
-        .encode(
-            x=at_x,
-            y=alt.Y("score:Q").title("score").scale(y.scale),
-            color=colour if many else alt.value(GREY),
-            tooltip=[*hover, *_TRIAL_TIPS],
-        ),
-        line.mark_line(interpolate="step-after", strokeWidth=2.2).encode(
-            y=alt.Y("best:Q").title("score").scale(y.scale), color=colour
-        ),
-    ]
+        band_mark = line.mark_area(interpolate="step-after", opacity=0.15, **blue)
+        layers.append(band_mark.encode(y=at_y("low"), y2="high:Q"))
+    tips = [*(["title:N"] if many else []), *_TRIAL_TIPS]
     better = rows.filter(pl.col("improved"))
-    layers.append(
+    layers += [
+        alt.Chart(pl.concat([_thinned(frame) for frame in frames]))
+        .mark_circle(size=34, opacity=0.45, **grey)
+        .encode(x=at_x, y=at_y("score"), tooltip=tips, **by_run),
+        line.mark_line(interpolate="step-after", strokeWidth=2.2, **blue).encode(y=at_y("best")),
         alt.Chart(better)
-        .mark_circle(size=64, opacity=1)
-        .encode(
-            x=at_x,
-            y=alt.Y("score:Q").scale(y.scale),
-            color=colour,
-            tooltip=[*hover, *_TRIAL_TIPS],
-        )
-    )
+        .mark_circle(size=64, opacity=1, **blue)
+        .encode(x=at_x, y=at_y("score"), tooltip=tips, **by_run),
+    ]
     if not many:
-        named = [(r["x"], r["score"], r["text"]) for r in better.iter_rows(named=True)]
+        named = list(better.select("x", "score", "text").iter_rows())
         dots_at = list(zip(rows["x"], rows["score"], strict=True))
         steps = list(ends.select("x", "best").iter_rows())
         layers.append(_labels(place_labels(named[::-1], x, y, dots_at, steps), at_x, y))
-    chart = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
     band = "; the band is the 95 % interval of the best trial's score over its examples"
     return figure(
         name,
@@ -124,7 +112,8 @@ def progress_figure(
         "Dots are trials, the line is the best score so far"
         + (band if ends["low"].null_count() < ends.height else "")
         + ("." if many else "; labels name the allocations that improved it."),
-        chart,
+        layers,
+        (WIDTH, HEIGHT),
         zoom=True,
     )
 
@@ -176,14 +165,14 @@ def pareto_figure(run: RunReport, cost: Cost, name: str) -> Figure | None:
     dots_at = list(zip(rows["x"], rows["score"], strict=True))
     line_at = list(steps.iter_rows())
     layers.append(_labels(place_labels(named[::-1], x, y, dots_at, line_at), at_x, y))
-    chart = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
     diamond = "; the diamond is the recommended allocation" if chosen is not None else ""
     return figure(
         name,
         f"Score against {COST_TITLES[cost]}",
         "Dots are trials with 95 % intervals; the line is the Pareto front, and its allocations "
         f"are labelled{diamond}.",
-        chart,
+        layers,
+        (WIDTH, HEIGHT),
         zoom=True,
     )
 
@@ -254,9 +243,13 @@ def _progress(run: RunReport, over: str) -> pl.DataFrame:
 
 
 def _ended(rows: pl.DataFrame, end: float) -> pl.DataFrame:
-    """Return rows with a last one at the end of the axis, so that the line reaches it."""
+    """Return the rows that improved, with a last one at the end of the axis.
+
+    A line holds each value until the next point, so it needs no more of them.
+    """
     last = rows.tail(1).with_columns(pl.lit(float(end)).alias("x"))
-    return pl.concat([rows, last]).select("x", "best", "low", "high", "title")
+    steps = pl.concat([rows.filter(pl.col("improved")), last])
+    return steps.select("x", "best", "low", "high", "title")
 
 
 def _thinned(rows: pl.DataFrame) -> pl.DataFrame:

@@ -63,9 +63,9 @@ def time_figure(runs: Sequence[RunReport], titles: Sequence[str], name: str) -> 
             color=alt.Color("part:N").scale(scale).legend(None), tooltip=tips
         )
         texts = base.mark_text(align="left", dx=5).encode(text="text:N")
-        chart = (bars + texts).properties(width=WIDTH - 60, height=_BAR * len(names))
+        layers, size_of = [bars, texts], (WIDTH - 60, _BAR * len(names))
     else:
-        chart = (
+        layers = [
             alt.Chart(frame)
             .mark_bar(height=_BAR - 6)
             .encode(
@@ -75,12 +75,13 @@ def time_figure(runs: Sequence[RunReport], titles: Sequence[str], name: str) -> 
                 order=alt.Order("order:Q"),
                 tooltip=tips,
             )
-            .properties(width=WIDTH, height=max(60, _BAR * len(known)))
-        )
+        ]
+        size_of = (WIDTH - 60, max(60, _BAR * len(known)))
     return figure(
         name,
         "Where the time went",
         "Time of jobs on their nodes by what they did; waiting in the queue is not part of it."
         + ("" if on_gpus else " No job had a GPU."),
-        chart,
+        layers,
+        size_of,
     )

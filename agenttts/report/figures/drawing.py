@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 
 import altair as alt
 import vl_convert
 
+from agenttts.files.atomic import atomic_write_bytes
 from agenttts.report.figures.style import Figure
 
 # vl-convert bundles several versions of Vega-Lite; Altair says for which one it writes.
@@ -43,6 +48,16 @@ def pdf(figure: Figure) -> bytes:
 
 @cache
 def library() -> str:
-    """Return the JavaScript that draws figures in a browser, with all that it needs."""
+    """Return the JavaScript that draws figures in a browser, with all that it needs.
+
+    Bundling it takes two seconds, so it is kept in the user's cache directory.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    kept = base / "agenttts-hpc" / f"vega-embed-{version('vl-convert-python')}-{_VERSION}.js"
+    with suppress(OSError, UnicodeDecodeError):  # not kept yet, or not readable: it is made anew
+        return kept.read_text(encoding="utf-8")
     bundle: str = vl_convert.javascript_bundle(_GLOBAL, vl_version=_VERSION)
+    with suppress(OSError):  # without a home that can be written to, it is made each time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(kept, bundle.encode())
     return bundle

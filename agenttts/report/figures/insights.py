@@ -129,7 +129,8 @@ def curve_figure(outlook: Outlook, stage: str, models: Sequence[str], name: str)
         "the other stages are as on the curve, open where the score is adjusted for what they "
         "differ in. A triangle marks where more samples gain little; the diamond is the "
         "recommended allocation.",
-        alt.layer(*layers).properties(width=WIDTH, height=HEIGHT),
+        layers,
+        (WIDTH, HEIGHT),
         zoom=True,
     )
 
@@ -181,15 +182,13 @@ def pair_figure(pair: StagePair, name: str) -> Figure | None:
         ),
     ]
     if size >= _CELL_WITH_NUMBER:
-        light = f"datum.mean < {low + _LIGHT_TEXT_BELOW * (high - low)}"
-        layers.append(
-            inside.mark_text(fontSize=LABEL_SIZE).encode(
-                x=at_x,
-                y=at_y,
-                text="text:N",
-                color=alt.when(light).then(alt.value("#FFFFFF")).otherwise(alt.value(TEXT)),
-            )
-        )
+        limit = low + _LIGHT_TEXT_BELOW * (high - low)
+        layers += [
+            inside.transform_filter(f"datum.mean {side} {limit}")
+            .mark_text(fontSize=LABEL_SIZE, color=colour)
+            .encode(x=at_x, y=at_y, text="text:N")
+            for side, colour in (("<", "#FFFFFF"), (">=", TEXT))
+        ]
     tried = pl.DataFrame(pair.tried, schema={"x": pl.Int64, "y": pl.Int64}, orient="row")
     tried = tried.filter(pl.col("x").is_in(xs) & pl.col("y").is_in(ys))
     if tried.height:
@@ -208,13 +207,13 @@ def pair_figure(pair: StagePair, name: str) -> Figure | None:
         .mark_rect(filled=False, stroke="#D55E00", strokeWidth=3)
         .encode(x=at_x, y=at_y)
     )
-    chart = alt.layer(*layers).properties(width=size * len(xs), height=size * len(ys))
     return figure(
         name,
         f"{pair.x_stage} against {pair.y_stage}: expected score",
         "The recommended models, other stages as recommended. The frame is the recommended "
         "allocation, white dots are trials; grey is over the budget.",
-        chart,
+        layers,
+        (size * len(xs), size * len(ys)),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 WIDTH, HEIGHT = 460, 280
-FONT_SIZE = 12
+FONT_SIZE, LABEL_SIZE = 12, 11
 # Numbers of ticks: 20k, and 0 without a unit.
 TICKS = "datum.value == 0 ? '0' : format(datum.value, '~s')"
 
@@ -29,7 +29,6 @@ MOST_POINTS = 600
 COSTS_LOG_FROM = 30.0
 
 # Mean width of a letter at the font size of labels, in pixels.
-LABEL_SIZE = 11
 _LETTER = 6.5
 
 
@@ -50,60 +49,80 @@ class Figure:
     spec: dict[str, Any]
 
 
-def figure(name: str, title: str, caption: str, chart: Any, *, zoom: bool = False) -> Figure:
-    """Return a chart as a figure, with its title and the form that all figures have.
+def figure(
+    name: str,
+    title: str,
+    caption: str,
+    layers: Sequence[alt.Chart],
+    size: tuple[float, float],
+    *,
+    zoom: bool = False,
+) -> Figure:
+    """Return charts over each other as a figure, with its title and the form that all figures have.
 
-    With ``zoom``, a reader on a screen can drag its axes, and zoom with Shift and the wheel.
+    `alt.layer` makes the same of them, but its copies of all parts take most of the time of a page.
+
+    Args:
+        name: Its file name, without an ending.
+        title: What it shows, in a few words.
+        caption: How to read it.
+        layers: Its charts, the lowest first.
+        size: Its width and height in pixels, without axes and legend.
+        zoom: Whether a reader on a screen can drag it, and zoom with Shift and the wheel.
     """
+    spec: dict[str, Any] = {
+        "title": title,
+        "width": size[0],
+        "height": size[1],
+        "config": _CONFIG,
+        "layer": [],
+        "datasets": {},
+    }
+    for layer in layers:
+        part = layer.to_dict(validate=False)
+        spec["datasets"] |= part.pop("datasets", {})
+        # The schema's address is for editors, and a page has no address in it.
+        spec["layer"].append({k: v for k, v in part.items() if k not in ("config", "$schema")})
     if zoom:
-        pointer = alt.selection_interval(
-            name="zoom", bind="scales", zoom="wheel![event.shiftKey]", translate=True
-        )
-        chart = chart.add_params(pointer)
-    spec: dict[str, Any] = (
-        chart.properties(title=title).configure(**_config()).to_dict(validate=False)
-    )
-    # The address of the schema is for editors; a page has no address.
-    spec.pop("$schema", None)
-    for layer in spec.get("layer", []) if zoom else []:
-        layer["mark"]["clip"] = True
+        spec["layer"][0]["params"] = [
+            {
+                "name": "zoom",
+                "select": {"type": "interval", "zoom": "wheel![event.shiftKey]"},
+                "bind": "scales",
+            }
+        ]
+        for part in spec["layer"]:
+            part["mark"]["clip"] = True
     return Figure(name, title, caption, spec)
 
 
-def _config() -> dict[str, Any]:
-    font = "Helvetica, Arial, 'Liberation Sans', sans-serif"
-    return {
-        "background": "#FFFFFF",
-        "font": font,
-        "view": alt.ViewConfig(stroke=None),
-        "axis": alt.AxisConfig(
-            labelFontSize=LABEL_SIZE,
-            titleFontSize=FONT_SIZE,
-            titleFontWeight="normal",
-            titleColor=TEXT,
-            labelColor="#4A4F57",
-            gridColor="#ECEEF1",
-            domainColor=GREY,
-            tickColor=GREY,
-            titlePadding=8,
-            labelOverlap=True,
-        ),
-        "legend": alt.LegendConfig(
-            labelFontSize=LABEL_SIZE,
-            titleFontSize=LABEL_SIZE,
-            titleFontWeight="normal",
-            labelLimit=260,
-            orient="top",
-            titleColor=TEXT,
-        ),
-        "header": alt.HeaderConfig(
-            labelFontSize=FONT_SIZE, titleFontSize=FONT_SIZE, labelFontWeight="bold"
-        ),
-        "title": alt.TitleConfig(
-            fontSize=13, anchor="start", fontWeight="bold", color=TEXT, offset=10
-        ),
-        "text": alt.MarkConfig(fontSize=LABEL_SIZE, color=TEXT),
-    }
+_CONFIG: dict[str, Any] = {
+    "background": "#FFFFFF",
+    "font": "Helvetica, Arial, 'Liberation Sans', sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelFontSize": LABEL_SIZE,
+        "titleFontSize": FONT_SIZE,
+        "titleFontWeight": "normal",
+        "titleColor": TEXT,
+        "labelColor": "#4A4F57",
+        "gridColor": "#ECEEF1",
+        "domainColor": GREY,
+        "tickColor": GREY,
+        "titlePadding": 8,
+        "labelOverlap": True,
+    },
+    "legend": {
+        "labelFontSize": LABEL_SIZE,
+        "titleFontSize": LABEL_SIZE,
+        "titleFontWeight": "normal",
+        "labelLimit": 260,
+        "orient": "top",
+        "titleColor": TEXT,
+    },
+    "title": {"fontSize": 13, "anchor": "start", "fontWeight": "bold", "color": TEXT, "offset": 10},
+    "text": {"fontSize": LABEL_SIZE, "color": TEXT},
+}
 
 
 @dataclass(frozen=True)
