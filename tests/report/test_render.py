@@ -107,12 +107,12 @@ def test_the_answer_comes_first_and_sections_follow(make_run: MakeRun) -> None:
 
 def test_a_page_of_many_trials_or_runs_stays_small(make_run: MakeRun, trial: MakeTrial) -> None:
     rows = [
-        trial(i, (i * 37 % 101) / 101, 10.0 + i % 90, score_stderr=0.02) for i in range(1, 4001)
+        trial(i, (i * 37 % 101) / 101, 10.0 + i % 90, score_stderr=0.02) for i in range(1, 3001)
     ]
     page = render_html(build_report([make_run(rows=rows, examples=False)]))
     assert len(page.encode()) < 5_000_000
-    assert "The 2,000 best of 4,000 trials" in page
-    runs = [make_run(f"run{i}", rows=rows[:60], examples=False) for i in range(20)]
+    assert "The 2,000 best of 3,000 trials" in page
+    runs = [make_run(f"run{i}", rows=rows[:60], examples=False) for i in range(13)]
     page = render_html(build_report(runs))
     assert len(page.encode()) < 5_000_000
     assert "More than 12 runs" in page

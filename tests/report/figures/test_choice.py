@@ -32,10 +32,11 @@ def figures_of(report):
     return found
 
 
-def check(figures):
-    """Each is valid by Vega-Lite's schema, draws, and has no address and no missing number."""
+def check(figures, *, schema=False):
+    """Each draws, and has no address and no missing number; ``schema``: it is valid Vega-Lite."""
     for figure in figures:
-        alt.LayerChart.from_dict({**figure.spec, "datasets": {}})  # validates it, without its data
+        if schema:  # takes a second a figure, mostly for the parts that do not depend on the data
+            alt.LayerChart.from_dict({**figure.spec, "datasets": {}})
         text = json.dumps(figure.spec, allow_nan=False)
         assert "http" not in text, figure.name
         drawn = svg(figure)
@@ -48,12 +49,14 @@ def check(figures):
 def test_a_run_has_all_figures(read_runs):
     figures = figures_of(read_runs())
     assert {figure.name for figure in figures} == ALL
-    check(figures)
+    check(figures, schema=True)
 
 
 def test_several_runs_are_told_apart_by_colour(read_runs):
     report = read_runs("one", "two", "three")
-    figures = figures_of(report)
+    titles = [run.run for run in report.runs]
+    figures = [*progress_figures(report.runs, titles), *time_figures(report.runs, titles)]
+    check([figures[0], figures[-1]], schema=True)
     check(figures)
     best = next(figure for figure in figures if figure.name == "best-trials")
     drawn = svg(best)
@@ -71,7 +74,7 @@ def test_without_a_score_there_are_no_figures_of_scores(rows, read_run, trial):
     assert len(time_figures([run], ["demo"])) == 1, "what failed took time as well"
 
 
-@pytest.mark.parametrize("score", [0.0, 0.5, 1.0, -2.0, 1e6])
+@pytest.mark.parametrize("score", [0.0, -2.0, 1e6])
 def test_one_trial(score, read_runs, trial):
     figures = figures_of(read_runs(rows=[trial(1, score, 100.0, score_stderr=0.1)], examples=False))
     assert {figure.name for figure in figures} >= ALL
