@@ -123,21 +123,17 @@ _SCRIPT = """
     });
   }
   const holder = document.getElementById("specs");
-  if (!holder || typeof vegaEmbed === "undefined" || !("IntersectionObserver" in window)) return;
+  if (!holder || typeof vegaEmbed === "undefined") return;
   const specs = JSON.parse(holder.textContent);
-  const draw = async (figure) => {
-    const options = { mode: "vega-lite", renderer: "svg", actions: false };
-    await vegaEmbed(figure.querySelector(".live"), specs[figure.id], options);
-    figure.classList.add("is-live");
-  };
-  const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (!entry.isIntersecting) continue;
-      watcher.unobserve(entry.target);
-      draw(entry.target);
+  const options = { mode: "vega-lite", renderer: "svg", actions: false };
+  const draw = async () => {
+    for (const figure of document.querySelectorAll("figure[id]")) {
+      await vegaEmbed(figure.querySelector(".live"), specs[figure.id], options);
+      figure.classList.add("is-live");
+      await new Promise((next) => setTimeout(next)); // the page stays usable meanwhile
     }
-  }, { rootMargin: "400px" });
-  for (const figure of document.querySelectorAll("figure[id]")) watcher.observe(figure);
+  };
+  draw();
 })();
 """
 
