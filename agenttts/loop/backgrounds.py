@@ -55,7 +55,7 @@ def _provenance(run: Run, state: RunState) -> Provenance:
 
 
 def _outlook(run: Run, state: RunState) -> Outlook | None:
-    """Return what the surrogate expects; None if it cannot be fitted to the run's trials."""
+    """Return what the surrogate expects; None if it cannot be fitted."""
     try:
         results = [
             told_result(each, run.directory.trial(trial), run.record.main_metric)

@@ -1,4 +1,4 @@
-"""The answer of a run: what it recommends, how sure that is, and what one example costs."""
+"""The answer of a run: what it recommends, how surely, and at what cost."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _stages(records: Any, row: Mapping[str, Any] | None) -> Grid:
 
 
 def _sure(run: RunReport, row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
-    """Yield the measured score, the expected one, and the lead over the best other allocation."""
+    """Yield the measured score, the expected one, and the lead over others."""
     if row is not None:
         score, stderr = row["score"], row.get("score_stderr")
         text = f"{score:.4f}"

@@ -1,4 +1,7 @@
-"""What a report shows of a run beside its trials: where it came from, and why each was proposed."""
+"""What a report shows of a run beside its trials.
+
+That is what it was made with, why each trial was proposed, and what is expected of others.
+"""
 
 from __future__ import annotations
 

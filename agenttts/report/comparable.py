@@ -11,7 +11,10 @@ _EXAMPLES = "examples.jsonl"
 
 
 def comparison_warnings(runs: Sequence[RunReport], titles: Sequence[str]) -> list[str]:
-    """Return what makes the scores of runs hard to compare: other examples, models or tasks."""
+    """Return what makes the scores of runs hard to compare.
+
+    That is other examples, models, tasks or main metrics.
+    """
     if len(runs) < 2:
         return []
     facts = [_facts(run) for run in runs]

@@ -1,4 +1,4 @@
-"""The page around a report's sections: its form on screen and on paper, and its script.
+"""The page around a report's sections: its style sheet and its script.
 
 The page needs no network. Figures are drawn in it as SVG. On screen the script draws them again,
 with tooltips; on paper, and without the script, the SVG is shown.

@@ -120,7 +120,7 @@ def _reasons(reasons: Iterable[str]) -> str:
 
 
 def _outcome(rows: Sequence[Mapping[str, Any]], before: float | None, best: float | None) -> str:
-    """Return whether the best score rose, by which trial, and how many trials have no score."""
+    """Return whether the best score rose, and how many trials have no score."""
     failed = Counter(row["state"] for row in rows if row["state"] != TrialState.COMPLETED.value)
     parts = [f"{count} {state}" for state, count in failed.items()]
     top = next((row for row in rows if best is not None and row["score"] == best), None)

@@ -28,7 +28,9 @@ ENOUGH_SHARE = 0.95
 def outlook(
     space: SearchSpace, results: Sequence[TrialResult], recommended: Allocation | None
 ) -> Outlook | None:
-    """Return what the surrogate, fitted to these results, expects around an allocation.
+    """Return what the surrogate expects around an allocation.
+
+    It is fitted to these results.
 
     Args:
         space: The search space.
@@ -84,7 +86,10 @@ def _curve(
     name: str,
     around: Allocation,
 ) -> ModelCurve:
-    """Return the curve of one model in one stage, over the counts that some allocation affords."""
+    """Return the curve of one model in one stage.
+
+    It is over the counts that some allocation affords.
+    """
     others = space.least_budget - space.choice_budget(stage.cheapest)
     most = stage.affordable_samples(name, space.budget - others)
     own = {t.allocation[stage.name].samples for t in archive.by_model(stage.name)[name]}
@@ -111,7 +116,10 @@ def _enough(points: Sequence[CurvePoint]) -> int:
 def _beside(
     archive: Archive, model: Surrogate, stage: Stage, name: str, around: Allocation
 ) -> list[CurveTrial]:
-    """Return the trials with a model in a stage, as if their other stages were as in ``around``."""
+    """Return the trials with a model in a stage.
+
+    Their scores are adjusted as if their other stages were as in ``around``.
+    """
     found = []
     for trial in archive.by_model(stage.name)[name]:
         moved = around.replace(trial.allocation[stage.name])

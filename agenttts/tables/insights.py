@@ -73,7 +73,10 @@ class ModelCurve:
 
 @dataclass(frozen=True)
 class PairCell:
-    """The expected score with these samples in two stages; ``within`` as in `CurvePoint`."""
+    """The expected score with these samples in two stages.
+
+    ``within`` is as in `CurvePoint`.
+    """
 
     x: int
     y: int
@@ -83,7 +86,9 @@ class PairCell:
 
 @dataclass(frozen=True)
 class StagePair:
-    """The expected score over the samples of two stages, with their recommended models.
+    """The expected score over the samples of two stages.
+
+    Both have their recommended models.
 
     Attributes:
         x_stage: The earlier stage.

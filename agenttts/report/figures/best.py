@@ -119,7 +119,7 @@ def progress_figure(
 
 
 def pareto_figure(run: RunReport, cost: Cost, name: str) -> Figure | None:
-    """Draw scores against a cost with the Pareto front; None if no trial is known by both."""
+    """Draw scores against a cost with the Pareto front; None without such trials."""
     tokens = (pl.col("prompt_tokens") + pl.col("decode_tokens")).alias("tokens")
     rows = _described(scored(run.trials).with_columns(tokens)).with_columns(
         (pl.col(cost) * 1.0).alias("x")
@@ -201,10 +201,13 @@ def _labels(labels: Sequence[Any], at_x: alt.X, y: Axis) -> Any:
 
 
 def _described(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows with the allocation as text, and the interval of the score if it is known."""
+    """Return rows with the allocation as text and the interval of the score.
+
+    The interval is null where it is not known.
+    """
     texts = [allocation_text(allocation) for allocation in rows["allocation"]]
     found = rows.with_columns(pl.Series("text", texts, dtype=pl.String))
-    if "score_stderr" not in rows.columns:
+    if "score_stderr" not in rows.columns:  # rows of a front
         return found
     half = _NORMAL_95 * pl.col("score_stderr")
     low, high = pl.col("score") - half, pl.col("score") + half
@@ -214,7 +217,7 @@ def _described(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _progress(run: RunReport, over: str) -> pl.DataFrame:
-    """Return the scored trials in the order of finishing, with what was used until then."""
+    """Return the scored trials as they finished, with what was used until then."""
     searched = run.trials.filter(~pl.col("source").is_in(AFTER_SEARCH))
     # What trials without a score used counts too.
     used = searched.sort("finished", "trial", nulls_last=True).select(

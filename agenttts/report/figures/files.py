@@ -21,10 +21,11 @@ from agenttts.report.summary import Report
 
 
 def write_figures(report: Report, folder: Path) -> list[Path]:
-    """Write every figure of a report into a folder, which is made if it does not exist.
+    """Write every figure of a report into a folder.
 
-    Of several runs, the figures that compare them are in the folder itself, and those of each run
-    in a folder of its name. Files of the same names are replaced.
+    The folder is made if it does not exist. Of several runs, the figures that compare them are in
+    the folder itself, and those of each run in a folder of its name. Files of the same names are
+    replaced.
 
     Returns:
         The files, three for each figure.

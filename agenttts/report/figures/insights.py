@@ -33,7 +33,9 @@ _NOT_WITHIN = "#EDEEF0"
 
 
 def curve_figure(outlook: Outlook, stage: str, models: Sequence[str], name: str) -> Figure | None:
-    """Draw the expected score over the samples of a stage, a curve with its band for each model.
+    """Draw the expected score over the samples of a stage.
+
+    Each model has a curve with its band.
 
     Args:
         outlook: What is expected around the recommended allocation.
@@ -112,14 +114,19 @@ def curve_figure(outlook: Outlook, stage: str, models: Sequence[str], name: str)
         list(points.select("samples", "mean").iter_rows()),
     )
     frame = pl.DataFrame(
-        [(label.x, label.y, label.text) for label in labels],
-        schema={"x": pl.Float64, "y": pl.Float64, "text": pl.String},
+        [(label.x, label.y, label.text, marks["model"][label.point]) for label in labels],
+        schema={"x": pl.Float64, "y": pl.Float64, "text": pl.String, "model": pl.String},
         orient="row",
     )
     layers.append(
         alt.Chart(frame)
-        .mark_text(align="left", baseline="middle")
-        .encode(x=alt.X("x:Q").scale(x.scale), y=alt.Y("y:Q").scale(y.scale), text="text:N")
+        .mark_text(align="left", baseline="middle", fontWeight="bold")
+        .encode(
+            x=alt.X("x:Q").scale(x.scale),
+            y=alt.Y("y:Q").scale(y.scale),
+            text="text:N",
+            color=colour,
+        )
     )
     return figure(
         name,
@@ -252,7 +259,7 @@ def _trials(curves: Sequence[ModelCurve]) -> pl.DataFrame:
 
 
 def _ticks(counts: Sequence[int]) -> list[int]:
-    """Return round numbers between the least and the largest count, on a logarithmic axis."""
+    """Return round numbers and both ends for a logarithmic axis of counts."""
     low, high = min(counts), max(counts)
     round_numbers = [m * 10**e for e in range(7) for m in (1, 2, 5)]
     return sorted({low, high, *(n for n in round_numbers if low <= n <= 0.75 * high)})

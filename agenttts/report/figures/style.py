@@ -58,7 +58,7 @@ def figure(
     *,
     zoom: bool = False,
 ) -> Figure:
-    """Return charts over each other as a figure, with its title and the form that all figures have.
+    """Return charts over each other as a figure, in the form of all figures.
 
     `alt.layer` makes the same of them, but its copies of all parts take most of the time of a page.
 
@@ -192,11 +192,15 @@ class Axis:
 
 @dataclass(frozen=True)
 class Label:
-    """A text beside a point; ``x`` and ``y`` are the middle of its left end, in data."""
+    """A text beside a point.
+
+    ``x`` and ``y`` are the middle of its left end, in data. ``point`` is the number of its point.
+    """
 
     x: float
     y: float
     text: str
+    point: int
 
 
 def place_labels(
@@ -206,9 +210,10 @@ def place_labels(
     others: Sequence[tuple[float, float]] = (),
     steps: Sequence[tuple[float, float]] = (),
 ) -> list[Label]:
-    """Place texts beside their points, so that they cover neither each other nor the points.
+    """Place texts beside their points.
 
-    A text that finds no place is left out. The first points are placed first.
+    They do not cover each other, and cover as few points as possible. A text that finds no place
+    is left out. The first points are placed first.
 
     Args:
         points: x, y and text of each point.
@@ -221,7 +226,7 @@ def place_labels(
     dots += _along([(x.pixel(a), y.pixel(b)) for a, b in steps])
     taken: list[tuple[float, float, float, float]] = []
     placed = []
-    for a, b, text in points:
+    for number, (a, b, text) in enumerate(points):
         left, middle, width = x.pixel(a), y.pixel(b), _LETTER * len(text)
         best: tuple[int, tuple[float, float, float, float]] | None = None
         for dx, dy in _PLACES:
@@ -237,7 +242,8 @@ def place_labels(
                 best = (covered, box)
         if best is not None:
             taken.append(best[1])
-            placed.append(Label(x.value(best[1][0]), y.value((best[1][1] + best[1][3]) / 2), text))
+            start, bottom, _, top = best[1]
+            placed.append(Label(x.value(start), y.value((bottom + top) / 2), text, number))
     return placed
 
 
