@@ -52,12 +52,16 @@ def library() -> str:
 
     Bundling it takes two seconds, so it is kept in the user's cache directory.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    kept = base / "agenttts-hpc" / f"vega-embed-{version('vl-convert-python')}-{_VERSION}.js"
+    name = f"vega-embed-{version('vl-convert-python')}-{_VERSION}.js"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    kept = Path(base, "agenttts-hpc", name)
     with suppress(OSError, UnicodeDecodeError):  # not kept yet, or not readable: it is made anew
         return kept.read_text(encoding="utf-8")
     bundle: str = vl_convert.javascript_bundle(_GLOBAL, vl_version=_VERSION)
-    with suppress(OSError):  # without a home that can be written to, it is made each time
+    # Without a home that can be written to, it is made each time.
+    with suppress(OSError):
+        if not kept.is_absolute():  # there is no home
+            return bundle
         kept.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(kept, bundle.encode())
     return bundle
