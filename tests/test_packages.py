@@ -77,8 +77,8 @@ def test_an_import_that_points_up_is_found(tmp_path, monkeypatch):
     ]
 
 
-# numpy is the searchers' own; the rest is for images, or for methods that ask for it.
-HEAVY = {"torch", "vllm", "transformers", "scipy", "optuna"}
+# numpy is the searchers' own; the rest is for images, for methods that ask for it, or for figures.
+HEAVY = {"torch", "vllm", "transformers", "scipy", "optuna", "altair", "vl_convert"}
 
 
 HEAVY_FOR_HELP = HEAVY | {"numpy", "polars", "pydantic", "submitit", "yaml"}

@@ -263,6 +263,14 @@ def report(
         ReportFormat, typer.Option("--format", help="What to write.")
     ] = ReportFormat.table,
     out: Annotated[Path | None, typer.Option("--out", help="Write to a file.")] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            "--figures",
+            metavar="DIR",
+            help="Write every figure of the page as SVG, PNG and PDF too.",
+        ),
+    ] = None,
 ) -> None:
     """Aggregate runs: best allocation, best-so-far and Pareto fronts.
 
@@ -274,8 +282,13 @@ def report(
 
     directories = [find_run(run, results) for run in runs]
     with in_use(*directories):
-        built = report_of(directories)
+        built = report_of(directories, page=form is ReportFormat.html or figures is not None)
     render(built, form.value, out)
+    if figures is not None:
+        from agenttts.report.figures.files import write_figures  # imports Altair
+
+        written = write_figures(built, figures)
+        typer.echo(f"{len(written)} files of figures written to {figures}", err=True)
 
 
 @app.command()

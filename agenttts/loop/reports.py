@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agenttts.errors import AgentTTSError
+from agenttts.loop.backgrounds import background_of
 from agenttts.report import Report, build_report, render
 from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
@@ -19,9 +20,12 @@ from agenttts.search.llm.transcript import summarise
 log = logging.getLogger(__name__)
 
 
-def report_of(runs: Sequence[RunDirectory]) -> Report:
-    """Return the report of these runs as they stand."""
-    return _report({run: read_state(run.journal_file) for run in runs})
+def report_of(runs: Sequence[RunDirectory], *, page: bool = False) -> Report:
+    """Return the report of these runs as they stand.
+
+    With ``page`` it holds what only the page and its figures show, which takes longer to collect.
+    """
+    return _report({run: read_state(run.journal_file) for run in runs}, page)
 
 
 def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
@@ -30,7 +34,7 @@ def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
     Errors are logged. The results are safe without the report, and ``report`` makes it again.
     """
     try:
-        built = _report({run: state})
+        built = _report({run: state}, page=True)
         built = Report(tuple(replace(part, outcome=outcome) for part in built.runs))
         run.report.mkdir(exist_ok=True)
         render(built, "html", run.report / "report.html")
@@ -41,7 +45,7 @@ def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
         log.exception("the report of %s could not be written", run.path)
 
 
-def _report(runs: dict[RunDirectory, RunState]) -> Report:
+def _report(runs: dict[RunDirectory, RunState], page: bool) -> Report:
     return build_report(
         [run.path for run in runs],
         guidelines={run.name: state.guidelines for run, state in runs.items()},
@@ -49,4 +53,5 @@ def _report(runs: dict[RunDirectory, RunState]) -> Report:
         recommended={run.name: state.recommended for run, state in runs.items()},
         confidences={run.name: state.confidence for run, state in runs.items()},
         costs={run.name: CostReader(run).cost(state, alone=True) for run, state in runs.items()},
+        backgrounds={run.name: background_of(run, state) for run, state in runs.items() if page},
     )

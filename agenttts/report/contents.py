@@ -140,14 +140,6 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def trial_text(row: Mapping[str, Any]) -> str:
-    """Return one trial as a line, for the tooltip of a point in a figure."""
-    return (
-        f"{row['trial']} {allocation_text(row['allocation'])}: score {row['score']:.4f}, "
-        f"budget {number(row['budget'])}"
-    )
-
-
 def _lines(run: RunReport) -> list[str]:
     over = {"done": "done", None: "not ended"}.get(run.outcome, f"ended: {run.outcome}")
     task, search = (_section(run.settings, name) for name in ("task", "search"))

@@ -13,7 +13,6 @@ import polars as pl
 
 from agenttts.errors import UserError, valid_names
 from agenttts.files.atomic import atomic_write_bytes
-from agenttts.report.render_html import render_html
 from agenttts.report.render_table import print_tables, tables_text
 from agenttts.report.summary import Report
 from agenttts.tables.schema import TRIAL_SECONDS, metric_names
@@ -125,10 +124,16 @@ def _parquet(report: Report) -> bytes:
     return stream.getvalue()
 
 
+def _html(report: Report) -> bytes:
+    from agenttts.report.render_html import render_html  # imports Altair, which takes half a second
+
+    return render_html(report).encode()
+
+
 _CONTENT: dict[str, Callable[[Report], bytes]] = {
     "json": _json,
     "csv": _csv,
-    "html": lambda report: render_html(report).encode(),
+    "html": _html,
     "parquet": _parquet,
 }
 

@@ -1,158 +1,243 @@
-"""The report as one self-contained HTML page.
+"""The report as one self-contained HTML page, the answer first.
 
-The page has no script and no external resource, and is readable in light and dark mode.
+The page refers to nothing outside itself, and is readable on paper and in light and dark mode.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
+from typing import Any
 
-import polars as pl
-
-from agenttts.report.contents import (
-    COST_TITLES,
-    Grid,
-    comparison,
-    run_contents,
-    run_titles,
-    trial_text,
+from agenttts.report.answer import answer, enough_grid
+from agenttts.report.comparable import comparison_warnings
+from agenttts.report.contents import Grid, RunContents, comparison, run_contents, run_titles
+from agenttts.report.figures.choice import (
+    insight_figures,
+    pareto_figures,
+    progress_figures,
+    time_figures,
 )
-from agenttts.report.figures import SERIES_COLOURS, Point, scatter_figure, trace_figure
+from agenttts.report.figures.drawing import svg
+from agenttts.report.figures.style import Figure
+from agenttts.report.page import page
+from agenttts.report.story import iterations_grid, trials_grid
 from agenttts.report.summary import Report, RunReport
-from agenttts.tables.aggregate import scored
+
+# A table with more rows is folded. A text of a table that is not longer is kept on one line.
+_MOST_OPEN_ROWS, _ONE_LINE = 40, 28
+# With more runs than this, their own figures are left out, so that the page stays small.
+_MOST_RUNS_WITH_FIGURES = 12
+
+
+_DESCRIPTIONS = re.compile(r' (aria-label|aria-roledescription|aria-hidden|role)="[^"]*"')
+_LONG_NUMBERS = re.compile(r"-?\d+\.\d{3,}(e-?\d+)?")
 
 
 def render_html(report: Report) -> str:
     """Return the page as text, with everything that comes from a run escaped."""
     titles = run_titles(report)
-    name = titles[0] if len(titles) == 1 else f"{len(titles)} runs"
+    many = len(titles) > 1
+    name = f"{len(titles)} runs" if many else titles[0]
     body = [f"<h1>{escape(name)}</h1>"]
-    if len(report.runs) > 1:
+    specs: dict[str, Mapping[str, Any]] = {}
+    if many:
+        links = "".join(f'<a href="#run{i}">{escape(t)}</a>' for i, t in enumerate(titles))
+        body.append(f"<nav>{links}</nav>")
+        body += [_warning(each) for each in comparison_warnings(report.runs, titles)]
+        if len(titles) > _MOST_RUNS_WITH_FIGURES:
+            body.append(
+                f"<p>More than {_MOST_RUNS_WITH_FIGURES} runs: the figures of each run are in its "
+                "own report ('agenttts-hpc report RUN --format html').</p>"
+            )
         body.append(_grid(comparison(report)))
-        body.append(_traces(report.runs, titles))
-    for run, title in zip(report.runs, titles, strict=True):
-        body.extend(_run(run, title, heading=len(report.runs) > 1))
-    return _PAGE.format(title=escape(name), style=_STYLE, body="\n".join(body))
+        common = [*progress_figures(report.runs, titles), *time_figures(report.runs, titles)]
+        body.append(_figures(common, "all", specs))
+    for index, (run, title) in enumerate(zip(report.runs, titles, strict=True)):
+        if many:
+            body.append(f'<h2 id="run{index}">{escape(title)}</h2>')
+        body += _run(run, title, f"run{index}", specs, len(titles) <= _MOST_RUNS_WITH_FIGURES)
+    return page(name, "\n".join(body), specs)
 
 
-def _run(run: RunReport, title: str, *, heading: bool) -> Iterator[str]:
+def _run(
+    run: RunReport,
+    title: str,
+    prefix: str,
+    specs: dict[str, Mapping[str, Any]],
+    with_figures: bool,
+) -> Iterator[str]:
     contents = run_contents(run, title)
-    if heading:
-        yield f"<h2>{escape(title)}</h2>"
-    yield "".join(f"<p>{escape(line)}</p>" for line in contents.lines)
-    if contents.best:
-        yield _grid(contents.best)
-    for grid in contents.after:
-        yield _grid(grid)
-    figures = [_traces([run], [title]), _scatter(run, title)]
-    yield '<div class="figures">' + "".join(figures) + "</div>"
-    if contents.improvements:
-        yield _grid(contents.improvements)
-    for front in contents.fronts:
-        yield _grid(front)
-    for grid in contents.costs:
-        yield _grid(grid)
-    if contents.failures:
-        yield _grid(contents.failures)
-    if contents.guidelines:
-        items = "".join(f"<li>{escape(text)}</li>" for text in contents.guidelines)
-        yield f"<h3>guidelines</h3><ul>{items}</ul>"
+
+    def draw(figures: Sequence[Figure]) -> str:
+        return _figures(figures, prefix, specs)
+
+    yield f"<p>{escape(contents.lines[0])}</p>"
+    sections = [
+        (name, "".join(part for part in parts if part))
+        for name, parts in _sections(run, contents, draw if with_figures else None)
+    ]
+    shown = [(number, *each) for number, each in enumerate(sections) if each[1]]
+    links = (f'<a href="#{prefix}-{number}">{escape(name)}</a>' for number, name, _ in shown[1:])
+    yield "".join(_warning(each) for each in run.warnings)
+    for place, (number, name, text) in enumerate(shown):
+        yield f'<section id="{prefix}-{number}"><h3>{escape(name)}</h3>{text}</section>'
+        if place == 0:
+            yield f"<nav>{''.join(links)}</nav>"
 
 
-def _traces(runs: Sequence[RunReport], titles: Sequence[str]) -> str:
-    series = []
-    for run in runs:
-        # Scores and tooltips in the order of the trace.
-        rows = run.trace.join(run.trials.select("trial", "allocation"), on="trial", how="left")
-        rows = rows.sort("step")
-        dots = [Point(r["step"], r["score"], trial_text(r)) for r in rows.iter_rows(named=True)]
-        series.append((dots, rows["best_so_far"].to_list()))
-    svg = trace_figure(series, "best score so far by trials finished")
-    legend = ""
-    if len(runs) > 1:
-        keys = [
-            f'<span><i class="key s{index % SERIES_COLOURS}"></i>{escape(title)}</span>'
-            for index, title in enumerate(titles)
-        ]
-        legend = f'<div class="legend">{"".join(keys)}</div>'
-    return _captioned(svg, "best score so far (line) and every trial's score (dots)", legend)
+def _sections(
+    run: RunReport,
+    contents: RunContents,
+    draw: Callable[[Sequence[Figure]], str] | None,
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield names and parts of a run's sections; empty parts are not shown.
+
+    ``draw`` returns figures as HTML; None leaves figures out.
+    """
+
+    def drawn(make: Callable[[], Sequence[Figure]]) -> str:
+        return draw(make()) if draw else ""
+
+    outlook = run.background.outlook
+    yield (
+        "Answer",
+        [
+            _answer(run),
+            _grids(contents.after),
+            _grid(contents.best),
+        ],
+    )
+    yield (
+        "Best score so far",
+        [drawn(lambda: progress_figures([run], [contents.title])), _grid(contents.improvements)],
+    )
+    yield (
+        "Score against cost",
+        [drawn(lambda: pareto_figures(run)), _grids(contents.fronts)],
+    )
+    yield (
+        "What models and samples bring",
+        [
+            drawn(lambda: insight_figures(run)),
+            _grid(enough_grid(outlook)) if outlook else "",
+            _guidelines(contents.guidelines),
+        ],
+    )
+    lines = "".join(f"<p>{escape(line)}</p>" for line in contents.lines[1:])
+    yield "The search", [lines, _grid(iterations_grid(run))]
+    yield (
+        "Cost",
+        [drawn(lambda: time_figures([run], [contents.title])), _grids(contents.costs)],
+    )
+    yield "Failures", [_grid(contents.failures)]
+    yield "All trials", [_grid(trials_grid(run), sortable=True)]
+    yield "What it was made with", [_provenance(run)]
 
 
-def _scatter(run: RunReport, title: str) -> str:
-    rows = scored(run.trials).filter(pl.col("budget").is_not_null())
-    points = [Point(r["budget"], r["score"], trial_text(r)) for r in rows.iter_rows(named=True)]
-    front = list(run.pareto["budget"].select("budget", "score").iter_rows())
-    svg = scatter_figure(points, front, COST_TITLES["budget"], f"score against budget of {title}")
-    return _captioned(svg, "score against budget; the line is the Pareto front")
-
-
-def _captioned(svg: str, caption: str, legend: str = "") -> str:
-    if not svg:
+def _answer(run: RunReport) -> str:
+    found = answer(run)
+    if found is None:
         return ""
-    return f"<figure>{svg}{legend}<figcaption>{escape(caption)}</figcaption></figure>"
+    untried = "" if found.tried else " (no trial has evaluated it)"
+    facts = "".join(f"<dt>{escape(n)}</dt><dd>{escape(text)}</dd>" for n, text in found.facts)
+    kind = "Recommended allocation" if run.recommended else "Allocation with the highest score"
+    return (
+        f'<div class="answer"><p>{kind}{untried}</p>'
+        f'<p class="found">{escape(found.allocation)}</p>'
+        f"{_grid(found.stages)}<dl>{facts}</dl></div>"
+    )
 
 
-def _grid(grid: Grid) -> str:
-    kinds = [' class="number"' if name in grid.numbers else "" for name in grid.columns]
-    head = "".join(f"<th{k}>{escape(c)}</th>" for k, c in zip(kinds, grid.columns, strict=True))
+def _guidelines(guidelines: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in guidelines)
+    return f"<h4>Guidelines of the search</h4><ul>{items}</ul>" if items else ""
+
+
+def _provenance(run: RunReport) -> str:
+    made = run.background.provenance
+    if made is None:
+        return ""
+    facts = {**made.facts, **{f"SHA-256 of {name}": d for name, d in made.examples.items()}}
+    names = "".join(f"<dt>{escape(n)}</dt><dd>{escape(t)}</dd>" for n, t in facts.items())
+    models = Grid("Models", ("model", "engine", "path", "fingerprint of its files"), made.models)
+    return (
+        f'<dl class="facts">{names}</dl>{_grid(models)}'
+        f"<h4>The command that repeats it</h4><p><code>{escape(made.command)}</code></p>"
+    )
+
+
+def _figures(figures: Sequence[Figure], prefix: str, specs: dict[str, Mapping[str, Any]]) -> str:
+    """Return figures with their captions, and add their specifications to ``specs``.
+
+    Args:
+        figures: The figures.
+        prefix: What tells their elements apart from those of other runs on the page.
+        specs: Specifications by the ids of the elements.
+    """
+    parts = []
+    for number, each in enumerate(figures):
+        name = f"{prefix}-{_id(each.name)}-{number}"
+        specs[name] = each.spec
+        parts.append(
+            f'<figure id="{name}"><div class="drawn">{_inline(svg(each), name, each.title)}</div>'
+            f'<div class="live"></div><figcaption>{escape(each.caption)}</figcaption></figure>'
+        )
+    return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
+
+
+def _id(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)
+
+
+def _inline(drawn: str, name: str, title: str) -> str:
+    """Return an SVG document as an element of the page, small and with ids of its own."""
+    head, rest = drawn[drawn.index("<svg") :].split(">", 1)
+    head = re.sub(r' xmlns(:\w+)?="[^"]*"', "", head)
+    head = head.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+    # The figure is described as a whole; a description of each point doubles its size.
+    rest = _DESCRIPTIONS.sub("", rest)
+    rest = _LONG_NUMBERS.sub(lambda found: f"{float(found[0]):.2f}", rest)
+    return f"{head}>" + re.sub(r'(id="|url\(#)', rf"\g<1>{name}-", rest)
+
+
+def _warning(text: str) -> str:
+    return f'<p class="warning">{escape(text)}</p>'
+
+
+def _grids(grids: Sequence[Grid]) -> str:
+    """Return tables, beside each other where there is room."""
+    if not grids:
+        return ""
+    return f'<div class="grids">{"".join(f"<div>{_grid(grid)}</div>" for grid in grids)}</div>'
+
+
+def _grid(grid: Grid | None, *, sortable: bool = False) -> str:
+    """Return a table; a long one is folded."""
+    if grid is None:
+        return ""
+    head = "".join(_cell("th", name, name in grid.numbers) for name in grid.columns)
     rows = "".join(
         "<tr>"
-        + "".join(f"<td{k}>{escape(cell)}</td>" for k, cell in zip(kinds, row, strict=True))
+        + "".join(
+            _cell("td", text, name in grid.numbers)
+            for name, text in zip(grid.columns, row, strict=True)
+        )
         + "</tr>"
         for row in grid.rows
     )
-    return (
-        f"<h3>{escape(grid.title)}</h3>"
-        "<div "
-        f'class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    kind = ' class="sortable"' if sortable else ""
+    table = (
+        f'<div class="wide"><table{kind}><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
     )
+    if len(grid.rows) > _MOST_OPEN_ROWS:
+        return f"<details><summary>{escape(grid.title)}</summary>{table}</details>"
+    return (f"<h4>{escape(grid.title)}</h4>" if grid.title else "") + table
 
 
-_STYLE = """
-:root { color-scheme: light dark; --text: #1c2024; --soft: #60646c; --line: #d9dce1; --page: #ffffff; --band: #f4f5f7;
-  --c0: #1f6fd0; --c1: #d2691e; --c2: #2a9355; --c3: #a845b8; --c4: #b88a00; --c5: #c6364a; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e8eb; --soft: #a0a6ae; --line: #3a3f45; --page: #16181b;
-  --band: #1e2125; --c0: #6cb0ff; --c1: #f2a065; --c2: #62cc8c; --c3: #d58be2; --c4: #e2be4a; --c5: #f37f8e; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
-  max-width: 1180px; margin: 2rem auto; padding: 0 1.25rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .5rem; }
-h2 { font-size: 1.3rem; margin: 2.5rem 0 .5rem; border-top: 1px solid var(--line); padding-top: 1.25rem; }
-h3 { font-size: 1rem; margin: 1.5rem 0 .4rem; }
-p { margin: .15rem 0; color: var(--soft); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem .5rem; border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 500; white-space: nowrap; }
-td { overflow-wrap: anywhere; }
-.number { text-align: right; white-space: nowrap; }
-tbody tr:hover { background: var(--band); }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 1rem 0 0; flex: 1 1 420px; max-width: 640px; }
-figcaption, .legend { color: var(--soft); font-size: .85rem; text-align: center; }
-.legend span { margin: 0 .6rem; white-space: nowrap; }
-.key { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin-right: .35em; background: var(--c); }
-svg { width: 100%; height: auto; display: block; }
-svg text { fill: var(--soft); font-size: 12px; }
-svg .axis { fill: var(--text); }
-svg .grid { stroke: var(--line); }
-svg .line { fill: none; stroke: var(--c); stroke-width: 2; }
-svg .dot { fill: var(--c); }
-svg .faint { fill-opacity: .45; }
-.rest { --c: var(--soft); } .s0 { --c: var(--c0); } .s1 { --c: var(--c1); } .s2 { --c: var(--c2); }
-.s3 { --c: var(--c3); } .s4 { --c: var(--c4); } .s5 { --c: var(--c5); }
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} - agenttts-hpc report</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
+def _cell(tag: str, text: str, is_number: bool) -> str:
+    kinds = [*(["number"] if is_number else []), *(["short"] if len(text) <= _ONE_LINE else [])]
+    of = f' class="{" ".join(kinds)}"' if kinds else ""
+    return f"<{tag}{of}>{escape(text)}</{tag}>"

@@ -18,6 +18,7 @@ import yaml
 
 from agenttts.errors import UserError
 from agenttts.files.documents import parse_json
+from agenttts.report.background import Background
 from agenttts.report.document import ReportDocument
 from agenttts.tables.aggregate import (
     COSTS,
@@ -68,6 +69,7 @@ class RunReport:
             names none.
         confidence: How sure it is of that; None if it does not say.
         cost: What the run used; None for runs of versions that did not record it.
+        background: What the page shows of the run beside its trials.
     """
 
     run: str
@@ -82,6 +84,7 @@ class RunReport:
     recommended: Sequence[Mapping[str, Any]] | None = None
     confidence: Confidence | None = None
     cost: RunCost | None = None
+    background: Background = field(default_factory=Background)
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
@@ -276,6 +279,7 @@ def build_report(
     recommended: Mapping[str, Sequence[Mapping[str, Any]] | None] | None = None,
     confidences: Mapping[str, Confidence | None] | None = None,
     costs: Mapping[str, RunCost | None] | None = None,
+    backgrounds: Mapping[str, Background] | None = None,
 ) -> Report:
     """Read runs, finished or not, and build the report on them.
 
@@ -286,12 +290,21 @@ def build_report(
         recommended: The allocation that the searcher recommends, by name of the run's directory.
         confidences: How sure the searcher is of it, by name of the run's directory.
         costs: What the run used, by name of the run's directory.
+        backgrounds: What the page shows of the run beside its trials, by name of the run's
+            directory.
 
     Raises:
         UserError: A directory is absent or not a run, or a table is damaged; the message names the
             path.
     """
-    told = (guidelines or {}, agents or {}, recommended or {}, confidences or {}, costs or {})
+    told = (
+        guidelines or {},
+        agents or {},
+        recommended or {},
+        confidences or {},
+        costs or {},
+        backgrounds or {},
+    )
     return Report(tuple(_read_run(path, *told) for path in run_dirs))
 
 
@@ -305,6 +318,7 @@ def _read_run(
     recommended: Mapping[str, Sequence[Mapping[str, Any]] | None],
     confidences: Mapping[str, Confidence | None],
     costs: Mapping[str, RunCost | None],
+    backgrounds: Mapping[str, Background],
 ) -> RunReport:
     if not path.is_dir():
         raise UserError(f"{path}: the run directory does not exist")
@@ -337,6 +351,7 @@ def _read_run(
         recommended=recommended.get(name),
         confidence=confidences.get(name),
         cost=costs.get(name),
+        background=backgrounds.get(name, Background()),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -11,12 +12,12 @@ import pytest
 
 from agenttts.report import build_report, render
 from agenttts.report.contents import duration, number
-from agenttts.report.figures import Point, scatter_figure, trace_figure
 from agenttts.report.render_html import render_html
 from agenttts.report.render_table import sparkline, tables_text
 from agenttts.tables.schema import TrialRow
 
 MakeRun = Callable[..., Path]
+MakeTrial = Callable[..., TrialRow]
 VOID = {"meta", "link", "img"}
 
 
@@ -77,23 +78,44 @@ def test_runs_of_one_name_are_told_apart_by_path(make_run: MakeRun, tmp_path: Pa
 
 def test_the_page_stands_alone_and_escapes(make_run: MakeRun) -> None:
     page = render_html(build_report([make_run()], guidelines={"demo": ["<script>x</script>"]}))
-    assert not re.search(r"https?:|//|src=|href=|url\(|@import|<script", page)
+    own, end = page.split('<script id="library">')
+    own += end.split("</script>", 1)[1]  # the library has addresses in its texts
+    assert not re.search(r"https?:|//[a-z]|src=|href=\"(?!#|data:,)|url\((?!#)|@import", own)
+    assert "<script>x" not in page
     assert "&lt;b&gt;no such [/red] thing" in page
     assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
     parser = Nesting()
     parser.feed(page)
     assert parser.open == []
-    assert {"svg", "table", "circle"} <= parser.seen
+    assert {"svg", "table", "figure", "section"} <= parser.seen
+    specs = json.loads(re.findall(r'id="specs">(.*?)</script>', page)[0])
+    assert set(specs) == set(re.findall(r'<figure id="([^"]+)"', page)) != set()
+    ids = re.findall(r' id="([^"]+)"', own)
+    assert len(ids) == len(set(ids)), "figures on a page do not share the ids of their parts"
 
 
-def test_figures_of_few_or_equal_points() -> None:
-    for score in (0.0, 0.5, -2.0):
-        dots = [Point(1, score, "a < b")]
-        for figure in (trace_figure([(dots, [score])], "x"), scatter_figure(dots, [], "x", "y")):
-            assert "nan" not in figure
-            assert "a &lt; b" in figure
-    assert trace_figure([([], [])], "x") == ""
-    assert scatter_figure([], [], "x", "y") == ""
+def test_the_answer_comes_first_and_sections_follow(make_run: MakeRun) -> None:
+    page = render_html(build_report([make_run()], guidelines={"demo": ["few samples"]}))
+    names = re.findall(r"<h3>(.*?)</h3>", page)
+    assert names == [
+        *("Answer", "Best score so far", "Score against cost", "What models and samples bring"),
+        *("The search", "Failures", "All trials"),
+    ]
+    assert '<table class="sortable">' in page
+
+
+def test_a_page_of_many_trials_or_runs_stays_small(make_run: MakeRun, trial: MakeTrial) -> None:
+    rows = [
+        trial(i, (i * 37 % 101) / 101, 10.0 + i % 90, score_stderr=0.02) for i in range(1, 3001)
+    ]
+    page = render_html(build_report([make_run(rows=rows, examples=False)]))
+    assert len(page.encode()) < 5_000_000
+    assert "The 2,000 best of 3,000 trials" in page
+    runs = [make_run(f"run{i}", rows=rows[:60], examples=False) for i in range(13)]
+    page = render_html(build_report(runs))
+    assert len(page.encode()) < 5_000_000
+    assert "More than 12 runs" in page
 
 
 def test_sparkline() -> None:

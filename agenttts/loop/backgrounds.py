@@ -1,0 +1,73 @@
+"""Collect what a report shows of a run beside its trials."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+
+from agenttts.errors import AgentTTSError
+from agenttts.loop.told_results import told_results
+from agenttts.report.background import Background, Provenance
+from agenttts.run.directory import Run, RunDirectory
+from agenttts.run.journal import RunState
+from agenttts.search.outlook import outlook
+from agenttts.space import Allocation
+from agenttts.tables.insights import Outlook
+from agenttts.tables.schema import AFTER_SEARCH
+
+log = logging.getLogger(__name__)
+
+
+def background_of(directory: RunDirectory, state: RunState) -> Background:
+    """Return what is known of a run; what cannot be read is logged and left out."""
+    reasons = {trial: each.planned.reason for trial, each in state.trials.items()}
+    try:
+        run = directory.read()
+    except (AgentTTSError, OSError) as error:
+        log.warning("the report of %s lacks what the run was made with: %s", directory.path, error)
+        return Background(reasons=reasons)
+    return Background(_provenance(run, state), reasons, _outlook(run, state))
+
+
+def _provenance(run: Run, state: RunState) -> Provenance:
+    record, spec, path = run.record, run.spec, run.directory.path
+    container = record.container
+    facts = {
+        "launched": (state.started_at or "not known").partition(".")[0].replace("T", " "),
+        "version": f"agenttts-hpc {record.version}",
+        "image": str(container.image) if container else "none (Python of the host)",
+        "SHA-256 of the image": record.image_sha256 or "-",
+        "task": spec.task.name,
+        "data": "; ".join(f"{each.source}: {each.records:,} records" for each in record.data)
+        or "-",
+        "score": record.main_metric or "-",
+        "search": f"{spec.search.method}, budget {spec.search.budget:g}, seed {spec.search.seed}",
+        "scheduler": run.profile.kind,
+    }
+    models = tuple(
+        (name, model.engine, model.path, model.weights or "")
+        for name, model in sorted(record.models.items())
+    )
+    files = [shlex.quote(str(path / name)) for name in ("spec.yaml", "profile.yaml")]
+    again = shlex.quote(f"{run.name}-again")
+    command = f"agenttts-hpc launch {files[0]} --cluster {files[1]} --name {again}"
+    return Provenance(facts, models, dict(record.examples), command)
+
+
+def _outlook(run: Run, state: RunState) -> Outlook | None:
+    """Return what the surrogate expects; None if it cannot be fitted."""
+    try:
+        space = run.spec.space()
+        results = [
+            result
+            for trial, each in state.trials.items()
+            if each.row is not None and each.planned.source not in AFTER_SEARCH
+            for result in told_results(
+                each, run.directory.trial(trial), run.record.main_metric, space
+            )
+        ]
+        chosen = Allocation.from_records(state.recommended) if state.recommended else None
+        return outlook(space, results, chosen)
+    except (AgentTTSError, OSError) as error:
+        log.warning("the report of %s lacks the curves of its stages: %s", run.name, error)
+        return None

@@ -1,0 +1,164 @@
+"""The answer of a run: what it recommends, how surely, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agenttts.report.contents import Grid, allocation_text, number, score_text
+from agenttts.report.summary import RunReport
+from agenttts.space import REFERENCE_DECODE_TOKENS, REFERENCE_PARAMS
+from agenttts.tables.insights import Expected, Outlook
+
+# FLOPs of one budget unit: a generated sample of the reference model (`agenttts.space`).
+UNIT_FLOPS = 2.0 * REFERENCE_PARAMS * REFERENCE_DECODE_TOKENS
+
+# Half the width of a 95 % interval, in standard deviations.
+_NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run recommends.
+
+    Attributes:
+        allocation: The allocation in short form.
+        tried: Whether a trial evaluated it.
+        stages: Its choices, a row for each stage.
+        facts: Names and texts: how sure it is, and what one example costs.
+    """
+
+    allocation: str
+    tried: bool
+    stages: Grid
+    facts: tuple[tuple[str, str], ...]
+
+
+def answer(run: RunReport) -> Answer | None:
+    """Return a run's answer; None before any trial has a score.
+
+    It is the recommended allocation, or the best trial's if the searcher recommends none.
+    """
+    records, row = run.recommended, run.recommended_trial
+    if records is None:
+        if run.best is None:
+            return None
+        records, row = run.best["allocation"], run.best
+    facts = [*_sure(run, row), *_cost(row)]
+    return Answer(allocation_text(records), row is not None, _stages(records, row), tuple(facts))
+
+
+def enough_grid(outlook: Outlook) -> Grid:
+    """Return the table of the numbers of samples from which on more gain little."""
+    rows = []
+    for curve in outlook.curves:
+        at = {point.samples: point.expected for point in curve.points}
+        if not at:
+            continue
+        first, enough, best = at[min(at)], at[curve.enough], max(e.mean for e in at.values())
+        rows.append(
+            (
+                curve.stage,
+                curve.model,
+                f"{len(curve.trials)}",
+                f"{first.mean:.4f}",
+                f"{curve.enough}",
+                f"{enough.mean:.4f} ± {_NORMAL_95 * enough.sd:.3f}",
+                f"{best:.4f}",
+                "-" if curve.chosen is None else f"{curve.chosen}",
+            )
+        )
+    columns = (
+        *(
+            "stage",
+            "model",
+            "trials",
+            "expected with the fewest samples",
+            "samples that are enough",
+        ),
+        *("expected with them", "highest expected", "recommended samples"),
+    )
+    title = "Saturation: samples with 95 % of the gain that more samples can bring"
+    return Grid(title, columns, tuple(rows), frozenset(columns[2:]))
+
+
+def _stages(records: Any, row: Mapping[str, Any] | None) -> Grid:
+    metrics = row["metrics"] if row else {}
+    rows = [
+        (
+            str(choice["stage"]),
+            str(choice["model"]),
+            str(choice["samples"]),
+            ", ".join(
+                f"{name.removeprefix(choice['stage'] + '.')} {value:.4f}"
+                for name, value in metrics.items()
+                if value is not None and name.startswith(f"{choice['stage']}.")
+            )
+            or "-",
+        )
+        for choice in records
+    ]
+    columns = ("stage", "model", "samples", "metrics")
+    return Grid("", columns, tuple(rows), frozenset({"samples"}))
+
+
+def _sure(run: RunReport, row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Yield the measured score, the expected one, and the lead over others."""
+    if row is not None:
+        score, stderr = row["score"], row.get("score_stderr")
+        text = f"{score:.4f}"
+        if stderr is not None:
+            text += f" ± {_NORMAL_95 * stderr:.3f}"
+        if row.get("examples"):
+            text += f" on {row['examples']} examples"
+        yield "measured score", f"{text} ({row['trial']})"
+    else:
+        yield "measured score", "none: no trial has evaluated it"
+    tested = run.tests[0] if run.tests else None
+    if tested is not None and tested["score"] is not None:
+        interval = run.after_intervals.get(tested["trial"])
+        own = allocation_text(tested["allocation"])
+        yield "on the test split", f"{score_text(tested['score'], interval)} ({own})"
+    if run.confidence is not None:
+        yield "how sure", str(run.confidence)
+    outlook = run.background.outlook
+    if outlook is None:
+        return
+    expected = outlook.expected
+    yield (
+        "expected score",
+        f"{expected.mean:.4f} ± {_NORMAL_95 * expected.sd:.3f} by the model of all trials; "
+        f"one score deviates from it by {outlook.noise:.3f} (standard deviation)",
+    )
+    if outlook.rival is not None:
+        yield (
+            "against the best other",
+            f"{_lead(outlook.rival.ahead)} than {outlook.rival.allocation}",
+        )
+
+
+def _lead(ahead: Expected) -> str:
+    low = ahead.mean - _NORMAL_95 * ahead.sd
+    high = ahead.mean + _NORMAL_95 * ahead.sd
+    verdict = "better" if low > 0 else "worse" if high < 0 else "not to be told apart: better"
+    return f"{verdict} by {ahead.mean:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _cost(row: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Yield what one example costs, as the trial of the allocation measured it."""
+    if row is None:
+        return
+    flops = row["budget"] * UNIT_FLOPS
+    yield "budget of one example", f"{number(row['budget'])} units ({flops / 1e12:,.3g} TFLOPs)"
+    if row.get("examples"):
+        tokens = (row["prompt_tokens"] + row["decode_tokens"]) / row["examples"]
+        yield "tokens of one example", f"{number(round(tokens, 1))}, prompts included"
+        if row["gpu_seconds"]:
+            seconds = row["gpu_seconds"] / row["examples"]
+            reused = row["reused_tokens"] / max(1, row["prompt_tokens"] + row["decode_tokens"])
+            yield (
+                "GPU time of one example",
+                f"{seconds:.3g} s in its trial, engine starts included; {reused:.0%} of its tokens "
+                "were reused from other trials",
+            )

@@ -1,0 +1,57 @@
+"""Whether the scores of several runs can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agenttts.report.summary import RunReport
+
+_EXAMPLES = "examples.jsonl"
+
+
+def comparison_warnings(runs: Sequence[RunReport], titles: Sequence[str]) -> list[str]:
+    """Return what makes the scores of runs hard to compare.
+
+    That is other examples, models, tasks or main metrics.
+    """
+    if len(runs) < 2:
+        return []
+    facts = [_facts(run) for run in runs]
+    warnings = []
+    for name, says in _WARNINGS.items():
+        groups: dict[str, list[str]] = {}
+        for title, fact in zip(titles, facts, strict=True):
+            groups.setdefault(fact[name], []).append(title)
+        known = {value: members for value, members in groups.items() if value}
+        if len(known) > 1:
+            parts = "; ".join(", ".join(members) for members in known.values())
+            warnings.append(f"{says}: {parts}")
+        elif known and "" in groups:
+            warnings.append(f"{says}, perhaps: nothing is known of {', '.join(groups[''])}")
+    return warnings
+
+
+_WARNINGS = {
+    "task": "the runs have different tasks, so their scores cannot be compared",
+    "score": "the runs have different main metrics, so their scores cannot be compared",
+    "examples": "the runs are on different examples, so a part of the difference of their scores "
+    "is due to these",
+    "models": "the runs have different models",
+}
+
+
+def _facts(run: RunReport) -> dict[str, str]:
+    provenance = run.background.provenance
+    task: Any = run.settings.get("task")
+    name = str(task.get("name", "")) if isinstance(task, Mapping) else ""
+    if provenance is None:
+        return {"task": name, "score": "", "examples": "", "models": ""}
+    models = sorted(f"{m[0]}={m[3] or m[2]}" for m in provenance.models)
+    score = provenance.facts.get("score", "")
+    return {
+        "task": name,
+        "score": "" if score == "-" else score,
+        "examples": provenance.examples.get(_EXAMPLES, ""),
+        "models": ", ".join(models),
+    }

@@ -1,0 +1,173 @@
+"""The surrogate's expectations around an allocation, for the figures of a report."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from agenttts.search.archive import Archive, TrialResult
+from agenttts.search.insights import InsightRules
+from agenttts.search.moves import spread_counts
+from agenttts.search.surrogate import Expectation, Surrogate
+from agenttts.space import Allocation, Choice, SearchSpace, Stage, fits
+from agenttts.tables.insights import (
+    CurvePoint,
+    CurveTrial,
+    Expected,
+    ModelCurve,
+    Outlook,
+    PairCell,
+    Rival,
+    StagePair,
+)
+
+# From this share of the gain of more samples on, a number of samples is enough.
+ENOUGH_SHARE = 0.95
+
+
+def outlook(
+    space: SearchSpace, results: Sequence[TrialResult], recommended: Allocation | None
+) -> Outlook | None:
+    """Return what the surrogate expects around an allocation.
+
+    It is fitted to these results.
+
+    Args:
+        space: The search space.
+        results: The results of all trials of the search.
+        recommended: The allocation; None, or one outside the space, is the best tried one.
+
+    Returns:
+        The expectations; None if no trial in the space has a score.
+    """
+    archive = Archive(space)
+    archive.add(results)
+    rules = InsightRules(space)
+    model = rules.model(archive)
+    if model is None:
+        return None
+    if recommended is None or recommended not in space:
+        recommended = next(iter(model.tried))
+    curves = [
+        _curve(space, archive, model, stage, each.name, recommended)
+        for stage in space.stages
+        for each in stage.models
+    ]
+    pairs = [
+        _pair(space, archive, model, one, other, recommended)
+        for one, other in itertools.combinations(space.stages, 2)
+    ]
+    return Outlook(
+        expected=_plain(model.expect(recommended)),
+        rival=_rival(model, recommended),
+        noise=model.noise,
+        curves=curves,
+        pairs=pairs,
+    )
+
+
+def _plain(expected: Expectation) -> Expected:
+    return Expected(expected.mean, expected.sd)
+
+
+def _rival(model: Surrogate, recommended: Allocation) -> Rival | None:
+    others = (allocation for allocation in model.tried if allocation != recommended)
+    best = next(others, None)
+    if best is None:
+        return None
+    return Rival(str(best), _plain(model.gain(recommended, best)))
+
+
+def _curve(
+    space: SearchSpace,
+    archive: Archive,
+    model: Surrogate,
+    stage: Stage,
+    name: str,
+    around: Allocation,
+) -> ModelCurve:
+    """Return the curve of one model in one stage.
+
+    It is over the counts that some allocation affords.
+    """
+    others = space.least_budget - space.choice_budget(stage.cheapest)
+    most = stage.affordable_samples(name, space.budget - others)
+    own = {t.allocation[stage.name].samples for t in archive.by_model(stage.name)[name]}
+    chosen = around[stage.name].samples if around[stage.name].model == name else None
+    counts = sorted({*spread_counts(stage, most), *own, *([chosen] if chosen else [])})
+    at = [around.replace(Choice(stage.name, name, count)) for count in counts]
+    points = [
+        CurvePoint(count, _plain(model.expect(a)), fits(space.cost(a), space.budget))
+        for count, a in zip(counts, at, strict=True)
+    ]
+    trials = _beside(archive, model, stage, name, around)
+    return ModelCurve(stage.name, name, points, trials, _enough(points), chosen)
+
+
+def _enough(points: Sequence[CurvePoint]) -> int:
+    """Return the fewest samples with nearly all of the gain; 0 without points."""
+    means = [point.expected.mean for point in points]
+    if not means:
+        return 0
+    needed = max(means) - (1.0 - ENOUGH_SHARE) * (max(means) - means[0])
+    return next(p.samples for p, mean in zip(points, means, strict=True) if mean >= needed)
+
+
+def _beside(
+    archive: Archive, model: Surrogate, stage: Stage, name: str, around: Allocation
+) -> list[CurveTrial]:
+    """Return the trials with a model in a stage.
+
+    Their scores are adjusted as if their other stages were as in ``around``.
+    """
+    found = []
+    for trial in archive.by_model(stage.name)[name]:
+        moved = around.replace(trial.allocation[stage.name])
+        there, here = model.means([moved, trial.allocation])
+        same = moved == trial.allocation
+        found.append(
+            CurveTrial(
+                samples=trial.allocation[stage.name].samples,
+                adjusted=trial.score if same else trial.score + there - here,
+                score=trial.score,
+                allocation=str(trial.allocation),
+                same=same,
+            )
+        )
+    return found
+
+
+def _pair(
+    space: SearchSpace,
+    archive: Archive,
+    model: Surrogate,
+    one: Stage,
+    other: Stage,
+    around: Allocation,
+) -> StagePair:
+    x, y = around[one.name], around[other.name]
+
+    def counts(stage: Stage, choice: Choice) -> list[int]:
+        spare = space.budget - space.least_budget + space.choice_budget(stage.cheapest)
+        most = stage.affordable_samples(choice.model, spare)
+        return sorted({*spread_counts(stage, most), choice.samples})
+
+    at = [
+        (a, b, around.replace(Choice(one.name, x.model, a)).replace(Choice(other.name, y.model, b)))
+        for a in counts(one, x)
+        for b in counts(other, y)
+    ]
+    means = model.means([allocation for *_, allocation in at])
+    cells = [
+        PairCell(a, b, mean, fits(space.cost(allocation), space.budget))
+        for (a, b, allocation), mean in zip(at, means, strict=True)
+    ]
+    tried = {
+        (trial.allocation[one.name].samples, trial.allocation[other.name].samples)
+        for trial in archive.scored
+        if trial.allocation[one.name].model == x.model
+        and trial.allocation[other.name].model == y.model
+    }
+    return StagePair(
+        one.name, x.model, other.name, y.model, cells, sorted(tried), (x.samples, y.samples)
+    )

@@ -1,0 +1,80 @@
+"""What a report shows of a run beside its trials, of a real run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+
+import pytest
+
+from agenttts.loop.backgrounds import background_of
+from agenttts.loop.reports import report_of
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import read_state
+
+
+@pytest.fixture
+def finished(cli, scripted_spec, tmp_path):
+    done = cli("launch", scripted_spec(), "--wait")
+    assert done.returncode == 0, done.stderr
+    return RunDirectory(tmp_path / "results/small")
+
+
+def test_a_run_knows_what_it_was_made_with_and_why(finished, cli):
+    state = read_state(finished.journal_file)
+    found = background_of(finished, state)
+    assert set(found.reasons) == set(state.trials)
+    assert found.reasons["t0000"] == state.trials["t0000"].planned.reason
+    made = found.provenance
+    assert made is not None
+    assert made.facts["task"] == "retrieval_qa"
+    assert made.facts["score"] == "answer.em"
+    assert [model[:2] for model in made.models] == [("strong", "scripted"), ("weak", "scripted")]
+    assert set(made.examples) == {"examples.jsonl"}
+    assert found.outlook is not None
+    assert {(c.stage, c.model) for c in found.outlook.curves} == {
+        (stage, model) for stage in ("retrieval", "answer") for model in ("weak", "strong")
+    }
+    trials = sum(len(curve.trials) for curve in found.outlook.curves)
+    assert trials == 2 * len(state.trials), "each trial is beside a curve of each stage"
+
+    # The command that repeats the run does so.
+    program, *arguments = shlex.split(made.command)
+    assert program == "agenttts-hpc"
+    again = cli(*arguments, "--wait")
+    assert again.returncode == 0, again.stderr
+    one, two = (
+        json.loads(cli("report", name, "--format", "json").stdout)["runs"][0]["trials"]
+        for name in ("small", "small-again")
+    )
+    same = ("allocation", "score", "source")
+    assert [[t[k] for k in same] for t in one] == [[t[k] for k in same] for t in two]
+
+
+def test_the_page_and_the_figures_of_a_run(finished, cli, tmp_path):
+    out = tmp_path / "page.html"
+    done = cli("report", "small", "--format", "html", "--out", str(out), "--figures", "figures")
+    assert done.returncode == 0, done.stderr
+    page = out.read_text(encoding="utf-8")
+    for expected in ("The command that repeats it", "Saturation", "Iterations of the search", "Recommended allocation"):  # fmt: skip
+        assert expected in page
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"samples-retrieval.svg", "stages-retrieval-answer.png", "time.pdf"} <= names
+    assert f"{len(names)} files of figures written to figures" in done.stderr
+    assert len(re.findall("<figure id", page)) * 3 == len(names)
+
+
+def test_other_formats_do_not_fit_the_surrogate(finished):
+    assert report_of([finished]).runs[0].background.outlook is None
+    assert report_of([finished], page=True).runs[0].background.outlook is not None
+
+
+def test_a_run_whose_record_is_lost_still_has_a_page(finished, cli, caplog):
+    finished.record_file.unlink()
+    found = background_of(finished, read_state(finished.journal_file))
+    assert (found.provenance, found.outlook) == (None, None)
+    assert found.reasons["t0000"]
+    assert "lacks what the run was made with" in caplog.text
+    done = cli("report", "small", "--format", "html")
+    assert "Recommended allocation" in done.stdout

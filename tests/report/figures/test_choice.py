@@ -1,0 +1,106 @@
+"""Which figures there are, for runs of any size, and that they are valid."""
+
+from __future__ import annotations
+
+import json
+
+import altair as alt
+import pytest
+
+from agenttts.report.figures.choice import (
+    insight_figures,
+    pareto_figures,
+    progress_figures,
+    time_figures,
+)
+from agenttts.report.figures.drawing import svg
+from agenttts.space import Allocation, Choice
+from agenttts.tables.schema import TrialState
+
+ALL = {
+    "best-trials", "best-gpu_hours", "best-tokens", "pareto-budget", "pareto-tokens", "pareto-gpu-seconds",
+    "samples-retrieval", "samples-answer", "stages-retrieval-answer", "time",
+}  # fmt: skip
+
+
+def figures_of(report):
+    """All figures of a report's runs, with those that compare them."""
+    titles = [run.run for run in report.runs]
+    found = [*progress_figures(report.runs, titles), *time_figures(report.runs, titles)]
+    for run in report.runs:
+        found += [*pareto_figures(run), *insight_figures(run)]
+    return found
+
+
+def check(figures, *, schema=False):
+    """Each draws, and has no address and no missing number; ``schema``: it is valid Vega-Lite."""
+    for figure in figures:
+        if schema:  # takes a second a figure, mostly for the parts that do not depend on the data
+            alt.LayerChart.from_dict({**figure.spec, "datasets": {}})
+        text = json.dumps(figure.spec, allow_nan=False)
+        assert "http" not in text, figure.name
+        drawn = svg(figure)
+        assert drawn.startswith("<svg"), figure.name
+        assert "NaN" not in drawn, figure.name
+        assert figure.title in drawn, figure.name
+        assert figure.caption.endswith("."), figure.name
+
+
+def test_a_run_has_all_figures(read_runs):
+    figures = figures_of(read_runs())
+    assert {figure.name for figure in figures} == ALL
+    check(figures, schema=True)
+
+
+def test_several_runs_are_told_apart_by_colour(read_runs):
+    report = read_runs("one", "two", "three")
+    titles = [run.run for run in report.runs]
+    figures = [*progress_figures(report.runs, titles), *time_figures(report.runs, titles)]
+    check([figures[0], figures[-1]], schema=True)
+    check(figures)
+    best = next(figure for figure in figures if figure.name == "best-trials")
+    drawn = svg(best)
+    for name in ("one", "two", "three"):
+        assert f">{name}<" in drawn, "the legend names every run"
+
+
+@pytest.mark.parametrize("rows", [None, [], "failed"], ids=["no table", "no rows", "all failed"])
+def test_without_a_score_there_are_no_figures_of_scores(rows, read_run, trial):
+    if rows == "failed":
+        rows = [trial(i, None, 10.0, state=TrialState.OOM, error="out of memory") for i in range(3)]
+    run = read_run(rows=rows)
+    assert progress_figures([run], ["demo"]) == []
+    assert pareto_figures(run) == []
+    assert len(time_figures([run], ["demo"])) == 1, "what failed took time as well"
+
+
+@pytest.mark.parametrize("score", [0.0, -2.0, 1e6])
+def test_one_trial(score, read_runs, trial):
+    figures = figures_of(read_runs(rows=[trial(1, score, 100.0, score_stderr=0.1)], examples=False))
+    assert {figure.name for figure in figures} >= ALL
+    check(figures)
+
+
+def test_equal_trials(read_runs, trial):
+    check(figures_of(read_runs(rows=[trial(i, 0.5, 100.0) for i in (1, 2, 3)])))
+
+
+def test_many_trials_stay_small(read_run, trial):
+    rows = [
+        trial(i, (i * 37 % 101) / 101, 10.0 + i % 90, score_stderr=0.02) for i in range(1, 3001)
+    ]
+    run = read_run(rows=rows, examples=False)
+    figures = [*progress_figures([run], ["demo"]), *pareto_figures(run)]
+    assert len(figures) == 6
+    check(figures)
+    for figure in figures:
+        assert len(json.dumps(figure.spec)) < 200_000, figure.name
+
+
+def test_names_with_marks_of_html_and_vega_are_texts(read_runs, trial):
+    odd = Allocation((Choice("retrieval", "<b>a.b['x']\\\"", 1),))
+    row = trial(1, 0.5, 10.0, allocation=odd)
+    figures = figures_of(read_runs(rows=[row, trial(2, 0.7, 20.0)], examples=False))
+    check(figures)
+    drawn = svg(next(figure for figure in figures if figure.name == "pareto-budget"))
+    assert "<b>" not in drawn

@@ -1,0 +1,93 @@
+"""The answer of a run: the allocation, how sure it is, and what an example costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agenttts.report import build_report
+from agenttts.report.answer import UNIT_FLOPS, answer, enough_grid
+from agenttts.report.background import Background
+from agenttts.space import Model, SearchSpace, Stage
+from agenttts.tables.insights import Expected, Rival
+from tests.support.outlooks import small_outlook
+from tests.support.written_runs import trial
+
+
+def run_of(make_run, rows, **told):
+    return build_report([make_run(rows=rows)], **told).runs[0]
+
+
+def test_the_recommended_allocation_with_its_score_and_cost(make_run):
+    rows = [
+        trial(1, 0.5, 100.0, score_stderr=0.1, examples=20, gpu_seconds=40.0),
+        trial(2, 0.9, 200.0),
+    ]
+    records = rows[0].allocation.to_records()
+    told = {
+        "recommended": {"demo": records},
+        "backgrounds": {"demo": Background(outlook=small_outlook())},
+    }
+    found = answer(run_of(make_run, rows, **told))
+    assert found is not None
+    assert (found.allocation, found.tried) == ("qwen-7b×1 → llama[3b]×2", True)
+    assert [row[:3] for row in found.stages.rows] == [("retrieval", "qwen-7b", "1"), ("answer", "llama[3b]", "2")]  # fmt: skip
+    facts = dict(found.facts)
+    assert facts["measured score"] == "0.5000 ± 0.196 on 20 examples (t0001)"
+    assert facts["tokens of one example"] == "55, prompts included"
+    assert facts["GPU time of one example"].startswith("2 s ")
+    assert facts["budget of one example"] == "100 units (38.4 TFLOPs)"
+    assert "by the model of all trials" in facts["expected score"]
+
+
+def test_a_unit_s_flops_are_those_of_the_space():
+    model = Model("reference", 3e9)
+    one, two = (
+        SearchSpace((Stage("a", (model,), 128, 64, (n,)),), 1e9).least_budget for n in (1, 2)
+    )
+    # A sample more costs a unit, 2·M·Nd FLOPs.
+    assert two - one == pytest.approx(2 * 3e9 * 64 / UNIT_FLOPS)
+
+
+def test_an_untried_recommendation_says_so(make_run):
+    other = trial(9, 0.1, 1.0).allocation.to_records()
+    found = answer(run_of(make_run, [trial(1, 0.5, 100.0)], recommended={"demo": other}))
+    assert found is not None
+    assert not found.tried
+    assert dict(found.facts) == {"measured score": "none: no trial has evaluated it"}
+
+
+def test_without_a_recommendation_the_best_trial_answers(make_run):
+    found = answer(run_of(make_run, [trial(1, 0.5, 100.0), trial(2, 0.9, 200.0)]))
+    assert found is not None
+    assert found.allocation == "qwen-7b×2 → llama[3b]×4"
+
+
+def test_without_a_score_there_is_no_answer(make_run):
+    assert answer(run_of(make_run, [trial(1, None, 100.0)])) is None
+
+
+@pytest.mark.parametrize(
+    ("ahead", "says"),
+    [
+        (Expected(0.1, 0.01), "better by 0.1000 [0.0804, 0.1196] than m×1"),
+        (Expected(-0.1, 0.01), "worse by -0.1000"),
+        (Expected(0.1, 0.2), "not to be told apart: better by 0.1000"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(ahead, says, make_run):
+    outlook = replace(small_outlook(), rival=Rival("m×1", ahead))
+    run = run_of(
+        make_run, [trial(1, 0.5, 100.0)], backgrounds={"demo": Background(outlook=outlook)}
+    )
+    found = answer(run)
+    assert found is not None
+    assert dict(found.facts)["against the best other"].startswith(says)
+
+
+def test_the_saturation_table_has_a_row_for_each_stage_and_model():
+    outlook = small_outlook()
+    grid = enough_grid(outlook)
+    assert [row[:2] for row in grid.rows] == [(c.stage, c.model) for c in outlook.curves]
+    assert [row[4] for row in grid.rows] == [str(c.enough) for c in outlook.curves]

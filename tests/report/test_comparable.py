@@ -1,0 +1,52 @@
+"""Warnings where the scores of several runs cannot be compared."""
+
+from __future__ import annotations
+
+import pytest
+
+from agenttts.report import build_report
+from agenttts.report.background import Background, Provenance
+from agenttts.report.comparable import comparison_warnings
+
+MODEL = ("m", "vllm", "/models/m", "abc")
+
+
+def made(examples="e1", model=MODEL, score="answer.em"):
+    return Background(Provenance({"score": score}, (model,), {"examples.jsonl": examples}))
+
+
+def warnings_of(make_run, *backgrounds):
+    names = [f"run{i}" for i in range(len(backgrounds))]
+    told = dict(zip(names, backgrounds, strict=True))
+    report = build_report([make_run(name) for name in names], backgrounds=told)
+    return comparison_warnings(report.runs, names)
+
+
+def test_equal_runs_have_no_warning(make_run):
+    assert warnings_of(make_run, made(), made()) == []
+
+
+def test_one_run_has_no_warning(make_run):
+    assert warnings_of(make_run, made()) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (made(examples="e2"), "the runs are on different examples"),
+        (
+            made(model=("m", "vllm", "/models/m", "def")),
+            "the runs have different models: run0; run1",
+        ),
+        (made(score="answer.f1"), "different main metrics"),
+    ],
+)
+def test_what_differs_is_named(other, says, make_run):
+    [warning] = warnings_of(make_run, made(), other)
+    assert says in warning
+    assert warning.endswith("run0; run1")
+
+
+def test_what_is_not_known_is_said(make_run):
+    found = warnings_of(make_run, made(), Background())
+    assert any("different examples" in w and "nothing is known of run1" in w for w in found)

@@ -1,0 +1,65 @@
+"""The table of iterations, and that of all trials."""
+
+from __future__ import annotations
+
+from agenttts.report import build_report
+from agenttts.report.background import Background
+from agenttts.report.story import iterations_grid, trials_grid
+from agenttts.tables.schema import TEST_SOURCE, TrialState
+from tests.support.written_runs import trial
+
+ROWS = [
+    trial(0, 0.4, 10.0),
+    trial(1, 0.5, 10.0, score_stderr=0.1),
+    trial(2, 0.45, 10.0, iteration=1, source="agent"),
+    trial(3, None, 10.0, iteration=1, source="insight", state=TrialState.OOM),
+    trial(4, 0.7, 10.0, iteration=2, source="insight"),
+    trial(5, 0.99, 10.0, iteration=3, source=TEST_SOURCE),
+]
+
+
+def run_of(make_run, rows=ROWS, reasons=None):
+    background = Background(reasons=reasons or {})
+    return build_report([make_run(rows=rows)], backgrounds={"demo": background}).runs[0]
+
+
+def test_an_iteration_is_a_row(make_run):
+    reasons = {"t0000": "models compared", "t0001": "models compared", "t0002": "more samples"}
+    grid = iterations_grid(run_of(make_run, reasons=reasons))
+    assert grid is not None
+    assert grid.rows == (
+        ("0", "2", "2 initial", "models compared (2 times)", "0.4000 to 0.5000", "0.5000",
+         "best: qwen-7b×1 → llama[3b]×2 (t0001)"),
+        ("1", "2", "1 agent, 1 insight", "more samples", "0.4500", "0.5000",
+         "the best score stays; 1 OOM"),
+        ("2", "1", "1 insight", "-", "0.7000", "0.7000",
+         "best: qwen-7b×4 → llama[3b]×8 (t0004) (+0.2000)"),
+    )  # fmt: skip
+
+
+def test_many_and_long_reasons_are_shortened(make_run):
+    rows = [trial(i, 0.1, 1.0) for i in range(6)]
+    reasons = {f"t{i:04d}": f"{i}" * 300 for i in range(6)}
+    grid = iterations_grid(run_of(make_run, rows, reasons))
+    assert grid is not None
+    [(*_, why, _, _, _)] = grid.rows
+    assert why.endswith("; and 3 more")
+    assert len(why) < 3 * 190
+
+
+def test_all_trials_are_rows(make_run):
+    grid = trials_grid(run_of(make_run, reasons={"t0001": "why not"}))
+    assert grid is not None
+    assert grid.title == "All 6 trials"
+    by_name = {row[0]: dict(zip(grid.columns, row, strict=True)) for row in grid.rows}
+    assert by_name["t0001"]["score"] == "0.5000 ± 0.196"
+    assert by_name["t0001"]["why"] == "why not"
+    assert by_name["t0001"]["time"] == "1 min 00 s"
+    assert (by_name["t0003"]["state"], by_name["t0003"]["score"]) == ("OOM", "-")
+    assert by_name["t0005"]["proposed by"] == "test"
+
+
+def test_without_trials_there_are_no_tables(make_run):
+    run = run_of(make_run, rows=[])
+    assert iterations_grid(run) is None
+    assert trials_grid(run) is None
