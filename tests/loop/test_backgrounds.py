@@ -36,8 +36,10 @@ def test_a_run_knows_what_it_was_made_with_and_why(finished, cli):
     assert {(c.stage, c.model) for c in found.outlook.curves} == {
         (stage, model) for stage in ("retrieval", "answer") for model in ("weak", "strong")
     }
-    trials = sum(len(curve.trials) for curve in found.outlook.curves)
-    assert trials == 2 * len(state.trials), "each trial is beside a curve of each stage"
+    beside = [trial.allocation for curve in found.outlook.curves for trial in curve.trials]
+    own = {str(progress.planned.allocation) for progress in state.trials.values()}
+    assert all(beside.count(allocation) == 2 for allocation in own), "a curve of each stage"
+    assert set(beside) > own, "stored trials too"
 
     # The command that repeats the run does so.
     program, *arguments = shlex.split(made.command)
