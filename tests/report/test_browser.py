@@ -14,6 +14,13 @@ from agenttts.report import render
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")  # fmt: skip
 
 
+# Its own requests, which may take long without a network, and shared memory, which may be small.
+_QUIET = (
+    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-extensions", "--disable-dev-shm-usage",
+)  # fmt: skip
+
+
 @pytest.mark.processes
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed here")
 def test_a_browser_draws_every_figure_without_a_word(read_runs, tmp_path):
@@ -45,7 +52,7 @@ def _asked(log: Path) -> str:
 
 def _chromium(home: Path, page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [
-        str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={home / 'profile'}",
+        str(CHROMIUM), "--headless=new", *_QUIET, "--no-sandbox", "--disable-gpu", f"--user-data-dir={home / 'profile'}",
         "--window-size=1280,2000", "--virtual-time-budget=20000", "--enable-logging=stderr", *options, page.as_uri(),
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
