@@ -174,7 +174,8 @@ class Controller:
                     self._stop_if_all_failed(iteration, self._trials_of(iteration))
             self._restore()
             if again:
-                self._write_told(state.told - 1, final=state.told > last)
+                final = state.told > last or state.finishing
+                self._write_told(state.told - 1, final=final)
             self._search_by_iterations(first, last)
         self._evaluation.release()
         self._try_recommended(last + 1)
@@ -199,13 +200,15 @@ class Controller:
         """
         for iteration in range(self._journal.state.told, last + 1):
             size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
-            trials = self._trials_of(iteration) or self._propose(iteration, size)
+            trials = self._trials_of(iteration)
+            if not trials and self._finishing():
+                break
+            trials = trials or self._propose(iteration, size)
             if not trials:
                 log.info("every allocation of the space has been tried")
                 break
-            self._evaluation.evaluate(
-                trials, more=iteration < last, further=iteration < last or self._scores_again
-            )
+            more = iteration < last and not self._asked_to_finish
+            self._evaluation.evaluate(trials, more=more, further=more or self._scores_again)
             self._tell(iteration, trials)
             self._stop_if_all_failed(iteration, trials)
             self._between()
@@ -222,18 +225,38 @@ class Controller:
             searched = self._proposed()
             under_way = [p for p in searched if p.planned.trial not in known]
             if not any(p.row for p in under_way):
+                finishing = self._finishing()
                 at_once = size if len(searched) >= initial else initial
                 room = min(at_once - len(under_way), total - len(searched))
-                under_way += self._propose_some(room, first)
+                under_way += [] if finishing else self._propose_some(room, first)
                 if not under_way:
                     return
-                more = len(self._proposed()) < total
+                more = len(self._proposed()) < total and not finishing
                 self._evaluation.evaluate(under_way, more=more, any_end=True)
             ended = [p for p in under_way if p.row is not None]
             with self._evaluation.signs_meanwhile():
                 self._searcher.tell([self._result(p) for p in ended])
             self._write_told_results(ended, first)
             self._stop_if_the_last_failed()
+
+    @property
+    def _asked_to_finish(self) -> bool:
+        return self._journal.state.finishing or self._run.finish_file.exists()
+
+    def _finishing(self) -> bool:
+        """Return whether the user ended the search early, and record that when it is new.
+
+        The searcher then recommends only allocations that were tried.
+        """
+        if self._asked_to_finish and not self._journal.state.finishing:
+            recommended = self._searcher.best(tried=True)
+            self._journal.append(
+                "finishing",
+                guidelines=self._searcher.guidelines(),
+                recommended=recommended.to_records() if recommended else None,
+            )
+            log.info("the search ends early, as the user asked: no more trials are proposed")
+        return self._journal.state.finishing
 
     def _propose_some(self, room: int, first: int) -> list[TrialProgress]:
         """Propose up to ``room`` trials; return them."""
@@ -351,6 +374,8 @@ class Controller:
         if not self._trials_of(iteration):
             if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
                 return  # an earlier controller found nothing left to try
+            if self._finishing():
+                return
             recommended = self._searcher.best()
             if recommended is None or recommended in self._searcher.archive:
                 return
@@ -468,7 +493,7 @@ class Controller:
         """Tell the searcher results; after ``final`` it recommends only tried allocations."""
         with self._evaluation.signs_meanwhile():
             self._searcher.tell([self._result(progress) for progress in trials])
-        self._write_told(iteration, final=final)
+        self._write_told(iteration, final=final or self._journal.state.finishing)
 
     def _result(self, progress: TrialProgress) -> TrialResult:
         directory = self._run.trial(progress.planned.trial)
@@ -492,7 +517,7 @@ class Controller:
             if len(members) < size or not known.issuperset(members):
                 break
             told, position = max(told, iteration + 1), position + size
-        recommended = self._searcher.best()
+        recommended = self._searcher.best(tried=self._journal.state.finishing)
         self._journal.append(
             "told_results",
             trials=[p.planned.trial for p in trials],
