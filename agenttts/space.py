@@ -47,6 +47,10 @@ class Model:
             raise UserError(f"model '{self.name}': params must be a positive number of parameters")
 
 
+# The most counts of `Stage.fewer_samples`.
+_MOST_FEWER = 6
+
+
 @dataclass(frozen=True)
 class Stage:
     """One subtask: its models, its nominal token counts and the sample counts allowed.
@@ -113,6 +117,17 @@ class Stage:
         most = samples_within(params, self.prompt_tokens, self.decode_tokens, budget)
         position = bisect_right(self.samples, most)
         return self.samples[position - 1] if position else 0
+
+    def fewer_samples(self, samples: int) -> tuple[int, ...]:
+        """Return allowed counts below ``samples``, ascending.
+
+        Of more than six, those nearest to a half, a quarter, ... and the least one.
+        """
+        below = self.samples[: bisect_left(self.samples, samples)]
+        if len(below) <= _MOST_FEWER:
+            return below
+        halves = (self.nearest_samples(samples / 2**octave) for octave in range(1, _MOST_FEWER))
+        return tuple(sorted({below[0], *halves}))
 
     def nearest_samples(self, samples: float) -> int:
         """Return the allowed count nearest to ``samples`` (the lower on a tie)."""

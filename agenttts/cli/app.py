@@ -211,6 +211,40 @@ def status(
         _print(run_status(directory), as_json, show.status)
 
 
+@app.command(name="list")
+def list_(results: Results = Path("results"), as_json: Json = False) -> None:
+    """Show all runs: state, iteration, trials, best score, GPU-hours and last activity."""
+    from agenttts.cli import show
+    from agenttts.status.listed_runs import list_runs
+
+    _print(list_runs(results), as_json, show.runs)
+
+
+@app.command()
+def logs(
+    run: Run,
+    trial: Annotated[
+        str | None, typer.Argument(metavar="[TRIAL]", help="A trial, such as t0003 or 3.")
+    ] = None,
+    results: Results = Path("results"),
+    lines: Annotated[int, typer.Option("--lines", min=1, help="Lines of the log.")] = 40,
+    whole: Annotated[
+        bool, typer.Option("--all", help="The whole log, with the engine's own lines.")
+    ] = False,
+) -> None:
+    """Show what matters of the logs: of the controller, or of one trial."""
+    from agenttts.cli import show
+    from agenttts.run.directory import find_run, in_use
+    from agenttts.status.logs import run_log, trial_log
+
+    directory = find_run(run, results)
+    shown = None if whole else lines
+    with in_use(directory):
+        text = run_log(directory, shown) if trial is None else trial_log(directory, trial, shown)
+        for line in text:
+            show.log_line(line)
+
+
 @app.command()
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, by name or path.")],

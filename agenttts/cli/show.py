@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -18,6 +19,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from agenttts.tables.confidence import Confidence
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,6 +41,9 @@ def new_console() -> Console:
 
 
 console = new_console()
+
+_WIDE = 110
+"""Columns from which on ``list`` shows allocations."""
 
 
 def say(line: str = "") -> None:
@@ -176,6 +182,11 @@ def plan(document: dict[str, Any]) -> None:
         f"= {search['trials_at_most']} at most"
         + (", then one of what is recommended if it was not tried" if search["recommended"] else "")
     )
+    if part := search["examples"]:
+        say(
+            f"a trial is scored on {part['first']} of the examples; good allocations again on "
+            f"{part['first']} more, up to {part['most'] or 'all'}"
+        )
     if search["first"]:
         say(f"tried first, as given: {'; '.join(search['first'])}")
     console.print(
@@ -260,8 +271,44 @@ def line(text: str) -> None:
     say(escape(text))
 
 
+def log_line(text: str) -> None:
+    """Print a line of a log as it is; characters that a terminal would obey are left out."""
+    print("".join(c for c in text if c.isprintable() or c == "\t"))
+
+
 def silence(text: str) -> None:
     """Print nothing, in place of `line` where only a JSON document may be printed."""
+
+
+def runs(document: dict[str, Any]) -> None:
+    """``list``: show a line for each run, and what to know about those that need something."""
+    if not document["runs"]:
+        say(
+            f"no runs in {escape(document['results'])}; 'agenttts-hpc launch SPEC' starts one, and "
+            "--results names another directory"
+        )
+        return
+    table = Table("run", "state", "iteration", "trials", "best", "GPU-hours", "last activity")
+    wide = console.width >= _WIDE
+    if wide:
+        table.add_column("best allocation")
+    for run in document["runs"]:
+        iteration = "-" if run["iteration"] is None else str(run["iteration"])
+        best = run["best"]
+        table.add_row(
+            escape(run["run"]),
+            run["state"],
+            f"{iteration} of {run['iterations']}" if run["iterations"] is not None else iteration,
+            f"{run['scored']} of {run['trials']}" if run["trials"] else "-",
+            _score(best["score"]) if best else "-",
+            f"{run['gpu_hours']:.1f}",
+            _ago(run["active"]),
+            *([_allocation(best["allocation"]) if best else "-"] if wide else []),
+        )
+    console.print(table)
+    for run in document["runs"]:
+        if run["detail"]:
+            say(f"{escape(run['run'])}: {escape(run['detail'])}")
 
 
 def doctor(document: dict[str, Any]) -> None:
@@ -302,6 +349,15 @@ def trace(frame: pl.DataFrame) -> None:
     console.print(table)
 
 
+def _ago(moment: str) -> str:
+    """Return how long ago a moment (ISO 8601) was."""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{max(0.0, seconds):.0f} s ago"
+
+
 def _score(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
 
@@ -335,6 +391,8 @@ def _status_view(document: dict[str, Any]) -> Group:
                 "with the highest expected score; 'best' is the highest measured score)"
             )
         )
+    if document["confidence"]:
+        parts.append(Text(f"it is {Confidence(**document['confidence'])}"))
     if document["cost"]:
         parts.append(Text(_cost_lines(document["cost"])))
     if document["cut_share"]:

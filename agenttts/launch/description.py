@@ -51,6 +51,7 @@ def _described(plan: Plan) -> dict[str, Any]:
             "iterations": spec.search.iterations,
             "batch_size": spec.search.batch_size,
             "trials_at_most": trials,
+            "examples": spec.search.examples and spec.search.examples.model_dump(),
             "recommended": int(searcher.recommends_untried),
             "finalists": None
             if examples.finalists is None or spec.search.finalists is None

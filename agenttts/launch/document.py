@@ -61,6 +61,13 @@ class AfterSearchDocument(Document):
     allocations: int
 
 
+class FidelityDocument(Document):
+    """Examples of a new trial, and the most of an allocation (None: all)."""
+
+    first: int
+    most: int | None
+
+
 class SearchDocument(Document):
     """The search.
 
@@ -77,6 +84,7 @@ class SearchDocument(Document):
         seed_role: What the seed decides in the method, besides the examples and samples it draws.
         recommended: How many trials may follow, of an allocation that the search recommends and has
             not tried.
+        examples: On how many of the examples trials are scored; None if always on all.
         finalists: The comparison of the best allocations on more examples; None without one.
         test: The final test; None without one.
     """
@@ -92,6 +100,7 @@ class SearchDocument(Document):
     seed_role: str
     trials_at_most: int
     recommended: int
+    examples: FidelityDocument | None
     finalists: AfterSearchDocument | None
     test: AfterSearchDocument | None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from agenttts.errors import UserError, located
 from agenttts.launch.experiment import Experiment
 from agenttts.launch.problems import Problems
+from agenttts.search import fidelity_for
 from agenttts.spec import JobSpec
 from agenttts.tasks.base import Example, Task, TaskConfig
 from agenttts.tasks.loading.report import LoadReport
@@ -46,6 +47,7 @@ def read_examples(experiment: Experiment, problems: Problems) -> Examples:
     report = LoadReport(spec.task.skip_bad)
     with problems.here():
         searched = load_examples(spec, task, spec.task.split, spec.task.examples, report)
+        fidelity_for(spec, len(searched))
         finalists = finalist_examples(spec, task, searched, report)
         test = held_out_examples(spec, task, finalists or searched, report)
     return Examples(searched, finalists, test, report)

@@ -32,7 +32,9 @@ def expected_cost(plan: Plan) -> Forecast | None:
         set(first),
         lambda position: random.Random(f"forecast/{spec.search.seed}/{position}"),
     )
-    phases = _parts(drawn, sizes, searched)
+    part = spec.search.examples
+    of_trial = min(searched, part.first) if part else searched
+    phases = _parts(drawn, sizes, of_trial, own=of_trial < searched)
     if examples.finalists is not None and spec.search.finalists is not None:
         top = drawn[: spec.search.finalists.top]
         phases.append(Phase(top, len(examples.finalists), "finalists"))
@@ -49,12 +51,14 @@ def expected_cost(plan: Plan) -> Forecast | None:
     return forecast(basis, phases)
 
 
-def _parts(drawn: Sequence[Allocation], sizes: Sequence[int], examples: int) -> list[Phase]:
+def _parts(
+    drawn: Sequence[Allocation], sizes: Sequence[int], examples: int, *, own: bool
+) -> list[Phase]:
     """Return the iterations, fewer or shorter if the space has few allocations."""
     phases, at = [], 0
     for size in sizes:
         taken = drawn[at : at + size]
         at += size
         if taken:
-            phases.append(Phase(taken, examples))
+            phases.append(Phase(taken, examples, own=own))
     return phases

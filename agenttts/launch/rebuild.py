@@ -93,8 +93,9 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
     for trial in remains.trials(run):
         row = remains.rows.get(trial)
         known = remains.planned.get(trial)
+        spec = _spec(run.trial(trial))
         allocation = (
-            _allocation(run.trial(trial))
+            (spec.allocation if spec else None)
             or (row.allocation if row else None)
             or (known.allocation if known else None)
         )
@@ -109,6 +110,7 @@ def rebuild_journal(run: RunDirectory) -> Rebuilt:
             row.source if row else known.source if known else UNKNOWN_SOURCE,
             known.reason if known else "",
             space.cost(allocation),
+            _numbers(spec) if spec else known.examples if known else None,
         )
         output = read_result(run.trial(trial))
         if output is not None:
@@ -259,15 +261,20 @@ def _conclusions(event: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "guidelines": [str(text) for text in event["guidelines"]],
         "recommended": recommended and Allocation.from_records(recommended).to_records(),
+        "confidence": event.get("confidence"),
     }
 
 
-def _allocation(directory: Path) -> Allocation | None:
-    """Return the allocation in a trial's own spec; None without one."""
+def _spec(directory: Path) -> TrialSpec | None:
+    """Return a trial's own spec; None without one."""
     try:
-        return TrialSpec.read(directory / SPEC_FILE).allocation
+        return TrialSpec.read(directory / SPEC_FILE)
     except UserError:
         return None
+
+
+def _numbers(spec: TrialSpec) -> tuple[int, ...] | None:
+    return None if spec.example_numbers is None else tuple(spec.example_numbers)
 
 
 def _kept_name(journal: Path) -> str | None:

@@ -15,7 +15,8 @@ hand a call is::
 
     costs = Estimates(sizes, gpu, starts=starts, draws=draws).model_costs()
     stored = stored_samples(completed_allocations)
-    works = [trial_work(p.trial, p.allocation, tokens, examples, stored=stored) for p in pending]
+    examples = [ExamplesPart(50, stored)]
+    works = [trial_work(p.trial, p.allocation, tokens, examples) for p in pending]
     found = assign(works, workers, classes, costs, Policy(more=True))
 
 A worker uses its models in the order ``TrialList.engines.visits``.

@@ -23,10 +23,11 @@ from agenttts.loop.answering import IdleWorkers
 from agenttts.loop.evaluation import Evaluation, EvaluationSettings
 from agenttts.loop.job_builder import JobBuilder
 from agenttts.loop.list_planner import CostLists, EvenLists, ListPlanner
-from agenttts.loop.loop import Controller, LoopSettings
+from agenttts.loop.loop import Controller, LoopSettings, Stop
 from agenttts.loop.run_costs import RunCosts
 from agenttts.loop.workers import Workers
 from agenttts.run.directory import Run, RunDirectory
+from agenttts.run.examples import count_examples
 from agenttts.run.journal import DamagedJournal, Journal, read_state
 from agenttts.run.models import changed_weights
 from agenttts.run.record import AgentRecord
@@ -231,7 +232,8 @@ def _searcher(
         shared_keys=key_variables(run.record.models),
         wrap=through_workers(run, transcript, workers),
     )
-    return search.create_for(spec, llm=session)
+    examples = count_examples(run.directory.examples_file) if spec.search.examples else None
+    return search.create_for(spec, llm=session, examples=examples)
 
 
 def _list_planner(
@@ -264,6 +266,7 @@ def _loop_settings(run: Run) -> LoopSettings:
         finalists=section.finalists.top if section.finalists else 0,
         tested=section.test_split.top if section.test_split else 0,
         main_metric=run.record.main_metric,
+        stop=Stop(section.stop.within, section.stop.confidence) if section.stop else None,
     )
 
 

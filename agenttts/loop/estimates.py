@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from agenttts.dispatch.sizing.model_size import ModelSize
@@ -357,13 +357,26 @@ def expected_wait(waits: Iterable[float], default: float) -> float:
     return statistics.median([default, *list(waits)[-_LATEST:]])
 
 
+@dataclass(frozen=True)
+class ExamplesPart:
+    """Examples of a trial of which the same samples are stored.
+
+    Args:
+        count: Number of the examples.
+        stored: Samples of each prompt that are in the store, by group (`stored_samples`).
+    """
+
+    count: int
+    stored: Mapping[str, int] = field(default_factory=dict)
+
+
 def trial_work(
     trial: str,
     allocation: Allocation,
     tokens: Mapping[str, tuple[float, float]],
-    examples: int,
+    examples: Sequence[ExamplesPart],
     *,
-    stored: Mapping[str, int] | None = None,
+    named: str = "",
     fused: Mapping[str, float] | None = None,
     alone: bool = False,
     gpus: Mapping[str, int] | None = None,
@@ -374,8 +387,8 @@ def trial_work(
         trial: The trial's name.
         allocation: Its allocation.
         tokens: Tokens of a prompt and of a sample, by stage.
-        examples: Examples that it is evaluated on.
-        stored: Samples of each prompt that are in the store, by group (`stored_samples`).
+        examples: The examples that it is evaluated on, in parts.
+        named: Names these examples. Trials on others share no samples with it.
         fused: Tokens that a fusing call generates, by stage. It has only the stages whose samples a
             further call of the model fuses. Such a call reads the prompt and all samples.
         alone: Whether it must run alone.
@@ -385,17 +398,21 @@ def trial_work(
     stages = []
     for choice, group in zip(allocation.choices, sample_groups(allocation), strict=True):
         prompt, decode = tokens[choice.stage]
-        known = (stored or {}).get(group, 0)
-        missing = max(0, choice.samples - known)
-        fuses = choice.samples > 1 and missing > 0 and choice.stage in (fused or {})
+        lacking = [
+            (part.count, missing)
+            for part in examples
+            if (missing := choice.samples - part.stored.get(group, 0)) > 0
+        ]
+        lacked = sum(count for count, _ in lacking)
+        fuses = choice.samples > 1 and choice.stage in (fused or {})
         stages.append(
             StageWork(
                 choice.model,
-                group,
-                prompt_tokens=examples * prompt if missing else 0.0,
-                decode_tokens=examples * decode * missing,
-                own_prompt_tokens=examples * (prompt + decode * choice.samples) if fuses else 0.0,
-                own_decode_tokens=examples * (fused or {})[choice.stage] if fuses else 0.0,
+                f"{group}{named}",
+                prompt_tokens=lacked * prompt,
+                decode_tokens=decode * sum(count * missing for count, missing in lacking),
+                own_prompt_tokens=lacked * (prompt + decode * choice.samples) if fuses else 0.0,
+                own_decode_tokens=lacked * (fused or {})[choice.stage] if fuses else 0.0,
                 least_gpus=(gpus or {}).get(choice.model, 0),
             )
         )

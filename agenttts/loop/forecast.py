@@ -15,6 +15,7 @@ from agenttts.loop.cost_basis import QUEUE_SECONDS, CostBasis
 from agenttts.loop.estimates import (
     LOCAL_READ_RATE,
     SHARED_READ_RATE,
+    ExamplesPart,
     stored_samples,
     trial_work,
 )
@@ -39,11 +40,13 @@ class Phase:
         allocations: Their allocations.
         examples: Number of their examples.
         file: Names the examples. Phases with the same ones share samples.
+        own: Whether each trial has examples of its own.
     """
 
     allocations: Sequence[Allocation]
     examples: int
     file: str = ""
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,15 +156,15 @@ class _Case:
     def works(self, phases: Sequence[Phase], number: int) -> list[TrialWork]:
         """Return what the trials of a phase have to draw after the earlier phases."""
         phase = phases[number]
-        earlier = [p for p in phases[:number] if p.file == phase.file]
+        earlier = [p for p in phases[:number] if p.file == phase.file and not p.own]
         stored = stored_samples(a for p in earlier for a in p.allocations)
         return [
             trial_work(
                 f"{number:03}-{position:04}",
                 allocation,
                 self.basis.tokens,
-                phase.examples,
-                stored=stored,
+                [ExamplesPart(phase.examples, {} if phase.own else stored)],
+                named=f" of {number}-{position}" if phase.own else "",
                 gpus=self.basis.gpus,
             )
             for position, allocation in enumerate(phase.allocations)

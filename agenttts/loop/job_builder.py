@@ -46,7 +46,8 @@ def sample_partitions(
 ) -> dict[str, SamplePartition]:
     """Return, by stage, the trial's part of the prompts that several jobs need.
 
-    Prompts are certainly the same if all choices of earlier stages and the stage's model are equal.
+    Prompts are certainly the same if the examples, all choices of earlier stages and the stage's
+    model are equal.
 
     Args:
         planned: The trial.
@@ -56,20 +57,24 @@ def sample_partitions(
     return _Draws(jobs).partitions(planned, at_once)
 
 
+_Prompts = tuple[tuple[int, ...] | None, int, tuple[Choice, ...], str]
+
+
 class _Draws:
     """Which jobs that are started together draw samples for the same prompts."""
 
     def __init__(self, jobs: Sequence[Sequence[PlannedTrial]]) -> None:
         self.jobs = jobs
         self._job_of: dict[str, int] = {}
-        # The jobs, in order, by stage, choices of the earlier stages and model.
-        self._alike: dict[tuple[int, tuple[Choice, ...], str], list[int]] = {}
+        # The jobs, in order, by examples, stage, choices of the earlier stages and model.
+        self._alike: dict[_Prompts, list[int]] = {}
         for number, trials in enumerate(jobs):
             for planned in trials:
                 self._job_of.setdefault(planned.trial, number)
                 choices = planned.allocation.choices
                 for stage, choice in enumerate(choices):
-                    alike = self._alike.setdefault((stage, choices[:stage], choice.model), [])
+                    key = (planned.examples, stage, choices[:stage], choice.model)
+                    alike = self._alike.setdefault(key, [])
                     if not alike or alike[-1] != number:
                         alike.append(number)
 
@@ -79,7 +84,7 @@ class _Draws:
         choices = planned.allocation.choices
         own = self._job_of[planned.trial]
         for stage, choice in enumerate(choices):
-            alike = self._alike[stage, choices[:stage], choice.model]
+            alike = self._alike[planned.examples, stage, choices[:stage], choice.model]
             peers = min(len(alike), at_once)
             if peers > 1:
                 found[choice.stage] = SamplePartition(bisect_left(alike, own) % peers, peers)
@@ -97,7 +102,10 @@ def _holds(spec_file: Path, trial: TrialSpec) -> bool:
         return False
     return all(
         getattr(found, name) == getattr(trial, name)
-        for name in ("trial", "allocation", "directory", "examples", "samples", "task_source")
+        for name in (
+            *("trial", "allocation", "directory", "examples", "example_numbers", "samples"),
+            "task_source",
+        )
     )
 
 
@@ -113,6 +121,7 @@ class JobBuilder:
         self.tokens = run.tokens
         self._run = run.directory
         self._spec = run.spec
+        self._space = run.spec.space()
         self._models = run.record.models
         self._container = run.record.container
         self._env = run.profile.env
@@ -231,10 +240,21 @@ class JobBuilder:
             task_source=str(self._run.task_source) if self._run.task_source.is_dir() else None,
             code_on_host=self._spec.task.run_code_on_host,
             shares=self._draws_of(jobs).partitions(planned, self._at_once),
+            fewer_samples=self._fewer_samples(planned),
+            example_numbers=planned.examples,
         )
         if not _holds(spec_file, trial):
             atomic_write_json(spec_file, trial.to_json())
         return spec_file
+
+    def _fewer_samples(self, planned: PlannedTrial) -> dict[str, tuple[int, ...]]:
+        """Return the smaller numbers of samples that a trial finds results for."""
+        if planned.source in AFTER_SEARCH or not self._spec.search.stored:
+            return {}
+        return {
+            choice.stage: self._space.stage(choice.stage).fewer_samples(choice.samples)
+            for choice in planned.allocation.choices
+        }
 
     def _draws_of(self, jobs: Sequence[Sequence[PlannedTrial]]) -> _Draws:
         """Return what jobs draw; it is found once for the jobs that are started together."""

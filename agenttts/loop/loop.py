@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from agenttts.dispatch.base import QueueUnavailable
 from agenttts.errors import AgentTTSError, MissingRequirement, RunFailed
 from agenttts.files.trouble import FilesUnavailable, passing_trouble
 from agenttts.loop.evaluation import Evaluation
 from agenttts.loop.reports import write_report
-from agenttts.loop.told_results import told_result
+from agenttts.loop.told_results import told_results
 from agenttts.run.directory import RunDirectory, RunGone
 from agenttts.run.journal import Journal, PlannedTrial, TrialProgress
 from agenttts.run.rows import row_from_json
@@ -35,6 +36,27 @@ from agenttts.tables.schema import (
 
 log = logging.getLogger(__name__)
 
+_RIVALS = 2
+"""Allocations that the recommended one is compared with at the end, on common examples."""
+
+
+WITHIN = 0.02
+"""The share below the best that the confidence is about, unless the spec gives another."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a search may end before its last iteration.
+
+    Attributes:
+        within: A share of the best expected score.
+        confidence: The least probability that the recommended allocation is at most this share
+            below the best.
+    """
+
+    within: float
+    confidence: float
+
 
 @dataclass(frozen=True)
 class LoopSettings:
@@ -47,6 +69,7 @@ class LoopSettings:
         tested: How many allocations are scored again after the search, on held-out examples.
         asynchronous: Whether a trial is proposed as soon as another one has ended.
         main_metric: The metric that is the score, ``STAGE.METRIC``; empty if it is not known.
+        stop: When the search may end early; None: not.
     """
 
     iterations: int
@@ -55,6 +78,7 @@ class LoopSettings:
     tested: int = 0
     asynchronous: bool = False
     main_metric: str = ""
+    stop: Stop | None = None
 
 
 class Controller:
@@ -201,7 +225,7 @@ class Controller:
         for iteration in range(self._journal.state.told, last + 1):
             size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
             trials = self._trials_of(iteration)
-            if not trials and self._finishing():
+            if not trials and (self._finishing() or self._sure_enough()):
                 break
             trials = trials or self._propose(iteration, size)
             if not trials:
@@ -228,14 +252,16 @@ class Controller:
                 finishing = self._finishing()
                 at_once = size if len(searched) >= initial else initial
                 room = min(at_once - len(under_way), total - len(searched))
-                under_way += [] if finishing else self._propose_some(room, first)
+                if finishing or self._sure_enough():
+                    room = 0
+                under_way += self._propose_some(room, first)
                 if not under_way:
                     return
                 more = len(self._proposed()) < total and not finishing
                 self._evaluation.evaluate(under_way, more=more, any_end=True)
             ended = [p for p in under_way if p.row is not None]
             with self._evaluation.signs_meanwhile():
-                self._searcher.tell([self._result(p) for p in ended])
+                self._searcher.tell(self._results(ended))
             self._write_told_results(ended, first)
             self._stop_if_the_last_failed()
 
@@ -249,11 +275,12 @@ class Controller:
         The searcher then recommends only allocations that were tried.
         """
         if self._asked_to_finish and not self._journal.state.finishing:
-            recommended = self._searcher.best(tried=True)
+            recommended = self._concluded()
             self._journal.append(
                 "finishing",
                 guidelines=self._searcher.guidelines(),
                 recommended=recommended.to_records() if recommended else None,
+                confidence=self._confidence(),
             )
             log.info("the search ends early, as the user asked: no more trials are proposed")
         return self._journal.state.finishing
@@ -272,6 +299,15 @@ class Controller:
             self._plan(iteration, proposals)
             planned += self._proposed()[position:]
         return planned
+
+    def _sure_enough(self) -> bool:
+        """Return whether the search may end because its recommendation is good enough."""
+        stop, found = self._settings.stop, self._journal.state.confidence
+        sure = stop is not None and found is not None and found.probability >= stop.confidence
+        if sure:
+            assert found is not None
+            log.info("the search ends, sure enough: the recommended allocation is %s", found)
+        return sure
 
     def _iteration_at(self, position: int, first: int) -> tuple[int, int]:
         """Return the iteration of a trial's position, and its trials from there on."""
@@ -357,35 +393,65 @@ class Controller:
         with self._evaluation.signs_meanwhile():
             for number, names in enumerate(state.tells):
                 trials = [state.trials[n] for n in names if n in known and last[n] == number]
-                self._searcher.add_pending([p.planned.allocation for p in trials])
-                self._searcher.tell([self._result(p) for p in trials])
-        pending = [p for p in self._searched() if p.planned.trial not in known]
-        self._searcher.add_pending([p.planned.allocation for p in pending])
+                self._add_pending(trials)
+                self._searcher.tell(self._results(trials))
+        self._add_pending([p for p in self._searched() if p.planned.trial not in known])
         # The old controller may have died after it wrote a trial to the journal and before it wrote
         # the row in the table.
         self._evaluation.write_table()
         self._searcher.archive.write_guidelines(self._journal.state.guidelines)
 
+    def _add_pending(self, trials: Sequence[TrialProgress]) -> None:
+        """Register trials that the searcher has proposed, or its predecessor."""
+        for progress in trials:
+            self._searcher.add_pending([progress.planned.allocation], progress.planned.examples)
+
     def _try_recommended(self, iteration: int) -> None:
         """Try the recommended allocation if it was not tried.
 
-        The allocation that a finished run recommends has then been seen to work.
+        The allocation that a finished run recommends has then been seen to work. If trials are
+        scored on parts of the examples, it and its rivals are scored on common examples.
         """
         if not self._trials_of(iteration):
             if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
                 return  # an earlier controller found nothing left to try
             if self._finishing():
                 return
-            recommended = self._searcher.best()
-            if recommended is None or recommended in self._searcher.archive:
+            proposals = self._last_proposals()
+            if not proposals:
                 return
-            proposal = Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")
-            self._plan(iteration, [proposal])
+            self._plan(iteration, proposals)
         trials = self._trials_of(iteration)
         again = bool(self._to_try_again())
         self._evaluation.evaluate(trials, more=False, further=self._scores_again)
         if iteration >= self._journal.state.told or again:
             self._tell(iteration, trials, final=True)
+
+    def _last_proposals(self) -> list[Proposal]:
+        """Return what the search ends with: its recommendation, and its rivals."""
+        archive, fidelity = self._searcher.archive, self._searcher.fidelity
+        recommended = self._searcher.best()
+        if recommended is None:
+            return []
+        if fidelity is None:
+            if recommended in archive.tried:
+                return []
+            return [Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")]
+        rivals = [recommended, *self._searcher.rivals(recommended, _RIVALS)]
+        common = fidelity.common(archive, rivals)
+        proposals = [
+            Proposal(
+                allocation,
+                RECOMMENDED_SOURCE,
+                "expected to score best" if allocation == recommended else "a rival of the best",
+                common,
+            )
+            for allocation in rivals
+            if allocation not in archive.tried or set(common) - archive.examples_of(allocation)
+        ]
+        for proposal in proposals:
+            self._searcher.add_pending([proposal.allocation], common)
+        return proposals
 
     @property
     def _scores_again(self) -> bool:
@@ -449,13 +515,32 @@ class Controller:
 
     def _ranked(self) -> list[Allocation]:
         """Return the searcher's recommendation, then the other scored ones, best first."""
-        recommended = self._searcher.best(tried=True)
+        recommended = self._concluded()
         if recommended is None:
             return []
-        ranked = sorted(
-            self._searcher.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation)
-        )
+        tried = (trial for trial in self._searcher.archive.scored if not trial.stored)
+        ranked = sorted(tried, key=lambda t: (-t.score, t.cost, t.allocation))
         return [recommended, *(t.allocation for t in ranked if t.allocation != recommended)]
+
+    def _concluded(self) -> Allocation | None:
+        """Return the recommendation after the search.
+
+        Where rivals were compared on common examples, it is one of them.
+        """
+        archive = self._searcher.archive
+        best = self._searcher.best(tried=True)
+        if best is None or self._searcher.fidelity is None:
+            return best
+        last = self._trials_from(RECOMMENDED_SOURCE)
+        common = {example for p in last for example in p.planned.examples or ()}
+        compared = [
+            trial
+            for trial in archive.scored
+            if common and not trial.stored and common <= archive.examples_of(trial.allocation)
+        ]
+        if not compared or best in {trial.allocation for trial in compared}:
+            return best
+        return min(compared, key=lambda t: (-t.score, t.cost, t.allocation)).allocation
 
     def _propose(self, iteration: int, size: int) -> list[TrialProgress]:
         with self._evaluation.signs_meanwhile():
@@ -480,6 +565,7 @@ class Controller:
                 source=proposal.source,
                 reason=proposal.reason,
                 cost=self._searcher.space.cost(proposal.allocation),
+                examples=self._examples_of(proposal),
             )
             for position, proposal in enumerate(proposals)
         ]
@@ -487,17 +573,36 @@ class Controller:
             self._journal.propose(planned, self._searcher.guidelines())
             log.info("%s: %d trials", what or f"iteration {iteration}", len(planned))
 
+    def _examples_of(self, proposal: Proposal) -> tuple[int, ...] | None:
+        """Return the examples that a trial is scored on, those of earlier trials included.
+
+        Their samples are stored, so that only the new ones are drawn.
+        """
+        if proposal.examples is None:
+            return None
+        seen = self._searcher.archive.examples_of(proposal.allocation)
+        return tuple(sorted({*seen, *proposal.examples}))
+
     def _tell(
         self, iteration: int, trials: Sequence[TrialProgress], *, final: bool = False
     ) -> None:
         """Tell the searcher results; after ``final`` it recommends only tried allocations."""
         with self._evaluation.signs_meanwhile():
-            self._searcher.tell([self._result(progress) for progress in trials])
+            self._searcher.tell(self._results(trials))
         self._write_told(iteration, final=final or self._journal.state.finishing)
 
-    def _result(self, progress: TrialProgress) -> TrialResult:
-        directory = self._run.trial(progress.planned.trial)
-        return told_result(progress, directory, self._settings.main_metric)
+    def _results(self, trials: Sequence[TrialProgress]) -> list[TrialResult]:
+        """Return what the searcher is told of trials, in their order."""
+        return [
+            result
+            for progress in trials
+            for result in told_results(
+                progress,
+                self._run.trial(progress.planned.trial),
+                self._settings.main_metric,
+                self._searcher.space,
+            )
+        ]
 
     def _write_told_results(self, trials: Sequence[TrialProgress], first: int) -> None:
         """Record that the searcher knows the results of some trials, and its conclusions.
@@ -517,16 +622,25 @@ class Controller:
             if len(members) < size or not known.issuperset(members):
                 break
             told, position = max(told, iteration + 1), position + size
-        recommended = self._searcher.best(tried=self._journal.state.finishing)
+        finishing = self._journal.state.finishing
+        recommended = self._concluded() if finishing else self._searcher.best()
         self._journal.append(
             "told_results",
             trials=[p.planned.trial for p in trials],
             told=told,
             guidelines=self._searcher.guidelines(),
             recommended=recommended.to_records() if recommended else None,
+            confidence=self._confidence(),
         )
         if told > before:
             self._between()
+
+    def _confidence(self) -> dict[str, Any] | None:
+        """Return how sure the searcher is of its recommendation, for the journal."""
+        stop = self._settings.stop
+        with self._evaluation.signs_meanwhile():
+            found = self._searcher.confidence(stop.within if stop else WITHIN)
+        return None if found is None else asdict(found)
 
     def _stop_if_the_last_failed(self) -> None:
         """Raise `RunFailed` if all of the last trials failed, as after an iteration."""
@@ -537,12 +651,13 @@ class Controller:
 
     def _write_told(self, iteration: int, *, final: bool) -> None:
         """Record that the searcher knows an iteration's results, and its conclusions."""
-        recommended = self._searcher.best(tried=final)
+        recommended = self._concluded() if final else self._searcher.best()
         self._journal.append(
             "told",
             iteration=iteration,
             guidelines=self._searcher.guidelines(),
             recommended=recommended.to_records() if recommended else None,
+            confidence=self._confidence(),
         )
 
     def _stop_if_all_failed(self, iteration: int, trials: Sequence[TrialProgress]) -> None:

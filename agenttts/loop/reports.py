@@ -47,5 +47,6 @@ def _report(runs: dict[RunDirectory, RunState]) -> Report:
         guidelines={run.name: state.guidelines for run, state in runs.items()},
         agents={run.name: summarise(run.transcript_file) for run in runs},
         recommended={run.name: state.recommended for run, state in runs.items()},
+        confidences={run.name: state.confidence for run, state in runs.items()},
         costs={run.name: CostReader(run).cost(state, alone=True) for run, state in runs.items()},
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from agenttts.dispatch.sizing.model_size import ModelSize
 from agenttts.loop.cost_basis import QUEUE_SECONDS, CostBasis
 from agenttts.loop.estimates import (
     DrawRecord,
+    ExamplesPart,
     StartRecord,
     expected_wait,
     stored_samples,
@@ -21,6 +23,7 @@ from agenttts.loop.estimates import (
 from agenttts.loop.list_cost import ModelCost, TrialWork
 from agenttts.loop.worker_lists import ResourceClass
 from agenttts.run.directory import Run
+from agenttts.run.examples import count_examples
 from agenttts.run.journal import PlannedTrial, TrialProgress
 from agenttts.space import Allocation
 from agenttts.tables.schema import TrialState
@@ -50,9 +53,11 @@ class RunCosts:
         )
         self._examples: dict[Path, int] = {}
         self._usages: dict[str, list[JobUsage]] = {}
-        # The trials that have ended, and the samples that the completed ones stored, by group.
+        # The trials that have ended; what was drawn of each example, by its file and number (None:
+        # every one); and the samples that this stored, by group.
         self._counted: set[str] = set()
-        self._stored: dict[Path, dict[str, int]] = {}
+        self._drawn: dict[tuple[Path, int | None], dict[str, Allocation]] = {}
+        self._stored: dict[tuple[Allocation, ...], dict[str, int]] = {}
 
     def usage(self, worker: str) -> JobUsage | None:
         """Return what the last start of a worker's program recorded so far."""
@@ -100,20 +105,18 @@ class RunCosts:
             completed = (trial.row or {}).get("state") == TrialState.COMPLETED
             choices = trial.planned.allocation.choices[: None if completed else trial.drawn]
             if choices:
-                stored = self._stored.setdefault(self._examples_of(trial.planned), {})
-                for group, samples in stored_samples([Allocation(choices)]).items():
-                    stored[group] = max(stored.get(group, 0), samples)
+                for key in self._examples_of(trial.planned):
+                    self._drawn.setdefault(key, {})[name] = Allocation(choices)
         return [
             trial_work(
                 trial.planned.trial,
                 trial.planned.allocation,
                 self.basis.tokens,
-                self._number_of(examples),
-                stored=self._stored.get(examples),
+                self._parts(trial.planned),
+                named=str(trial.planned.examples or ""),
                 gpus=self.basis.gpus,
             ).after(trial.drawn)
             for trial in due
-            for examples in [self._examples_of(trial.planned)]
         ]
 
     def classes(self, most: int, waits: Iterable[float]) -> list[ResourceClass]:
@@ -129,11 +132,25 @@ class RunCosts:
         """Return the expected wait of a job in the queue; ``waits`` are those so far."""
         return expected_wait(waits, QUEUE_SECONDS if self.basis.queued else 0.0)
 
-    def _examples_of(self, planned: PlannedTrial) -> Path:
-        return self._directory.examples_of(planned.source)
+    def _parts(self, planned: PlannedTrial) -> list[ExamplesPart]:
+        """Return a trial's examples in parts of which the same samples are stored."""
+        numbers: Counter[tuple[Allocation, ...]] = Counter()
+        for path, number in self._examples_of(planned):
+            drawn = tuple(self._drawn.get((path, number), {}).values())
+            numbers[drawn] += self._number_of(path) if number is None else 1
+        return [ExamplesPart(count, self._stored_by(drawn)) for drawn, count in numbers.items()]
+
+    def _stored_by(self, drawn: tuple[Allocation, ...]) -> dict[str, int]:
+        if drawn not in self._stored:
+            self._stored[drawn] = stored_samples(drawn)
+        return self._stored[drawn]
+
+    def _examples_of(self, planned: PlannedTrial) -> list[tuple[Path, int | None]]:
+        path = self._directory.examples_of(planned.source)
+        numbers = (None,) if planned.examples is None else planned.examples
+        return [(path, number) for number in numbers]
 
     def _number_of(self, examples: Path) -> int:
         if examples not in self._examples:
-            with examples.open("rb") as lines:
-                self._examples[examples] = sum(1 for _ in lines)
+            self._examples[examples] = count_examples(examples)
         return self._examples[examples]

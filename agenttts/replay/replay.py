@@ -10,10 +10,9 @@ import polars as pl
 
 from agenttts.errors import UserError
 from agenttts.replay.table import RecordedTable
-from agenttts.search.archive import STORED
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.search.fidelity import Fidelity
-from agenttts.space import Allocation, Choice, SearchSpace
+from agenttts.space import Allocation, SearchSpace
 
 _CHOICES = pl.List(pl.Struct({"stage": pl.String, "model": pl.String, "samples": pl.Int64}))
 
@@ -78,7 +77,7 @@ def replay(
                 space, allocation, proposal.source, again=again, examples=proposal.examples
             )
             asked.add(allocation)
-            searcher.tell([result, *(_stored(table, space, result) if stored else ())])
+            searcher.tell([result, *table.stored(space, result, of_grid=stored)])
             examples = len(result.examples or proposal.examples or range(table.example_count or 0))
             spent += examples
             if result.score is not None:
@@ -94,22 +93,6 @@ def replay(
 
 def _goes_on(done: int, limit: int | None) -> bool:
     return limit is None or done < limit
-
-
-def _stored(table: RecordedTable, space: SearchSpace, result: TrialResult) -> list[TrialResult]:
-    """Return the results with fewer of a trial's samples in the last stage."""
-    if result.failed or result.examples is None:
-        return []
-    *leading, last = result.allocation.choices
-    smaller = (
-        Allocation((*leading, Choice(last.stage, last.model, count)))
-        for count in table.smaller_counts(result.allocation)
-    )
-    return [
-        table.trial(space, allocation, STORED, examples=tuple(result.examples))
-        for allocation in smaller
-        if allocation in space
-    ]
 
 
 def replay_fidelity(

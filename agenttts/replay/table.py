@@ -17,10 +17,12 @@ from typing import Any
 import polars as pl
 
 from agenttts.errors import UserError, valid_names
+from agenttts.search.archive import STORED
 from agenttts.search.base import TrialResult
+from agenttts.search.stored import stored_trials
 from agenttts.space import Allocation, SearchSpace
 from agenttts.tables.aggregate import main_metric
-from agenttts.tables.example_scores import example_scores
+from agenttts.tables.example_scores import example_ids, example_scores
 from agenttts.tables.schema import (
     AFTER_SEARCH,
     OWN_FAULTS,
@@ -28,6 +30,7 @@ from agenttts.tables.schema import (
     read_trials,
     trials_schema,
 )
+from agenttts.tables.stored_results import STORED_FILE, StoredResult, read_stored
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,10 @@ class Recorded:
     examples: tuple[float, ...] | None = None
 
 
+_Point = tuple[tuple[str, ...], tuple[int, ...]]
+"""The models and the sample counts of an allocation, by stage."""
+
+
 @dataclass(frozen=True)
 class _Row:
     """A row of a table: its number, models and sample counts, and its result."""
@@ -58,12 +65,15 @@ class _Row:
     models: tuple[str, ...]
     counts: tuple[int, ...]
     recorded: Recorded
+    stored: Sequence[StoredResult] = ()
+    examples: tuple[str, ...] = ()
 
 
 class RecordedTable:
     """Recorded results by model combination and sample counts.
 
-    ``of_run``: they are the trials of a search, not a grid.
+    ``of_run``: they are the trials of a search, not a grid. ``stored`` is what their samples gave
+    with fewer of them, by models and counts.
     """
 
     def __init__(
@@ -71,10 +81,12 @@ class RecordedTable:
         points: Mapping[tuple[str, ...], Mapping[tuple[int, ...], Recorded]],
         *,
         of_run: bool = False,
+        stored: Mapping[_Point, Sequence[StoredResult]] | None = None,
     ) -> None:
         self._of_run = of_run
+        self._stored = stored or {}
         self._points: dict[tuple[str, ...], dict[tuple[int, ...], Recorded]] = {}
-        self._lost: set[tuple[tuple[str, ...], tuple[int, ...]]] = set()
+        self._lost: set[_Point] = set()
         for models, grid in points.items():
             for counts, recorded in grid.items():
                 if recorded.score is None and not recorded.blamed:
@@ -124,17 +136,37 @@ class RecordedTable:
         except UserError:  # the least counts that were recorded cost more than the budget
             return space
 
-    def smaller_counts(self, allocation: Allocation) -> list[int]:
-        """Return the recorded counts of the last stage below an allocation's.
+    def stored(
+        self, space: SearchSpace, result: TrialResult, *, of_grid: bool
+    ) -> list[TrialResult]:
+        """Return what the samples of a trial give with fewer of them.
 
-        The other stages are as in the allocation. Each count is a point of the table.
+        Args:
+            space: The search space.
+            result: The result of the trial.
+            of_grid: Whether the points of the table that differ from the trial only by fewer
+                samples in the last stage are such results. What a run recorded is told in any case.
         """
-        models = tuple(choice.model for choice in allocation.choices)
-        *leading, last = (choice.samples for choice in allocation.choices)
-        recorded = self._points.get(models, {})
-        return sorted(
-            counts[-1] for counts in recorded if [*counts[:-1]] == leading and counts[-1] < last
+        if result.failed:
+            return []
+        models = tuple(choice.model for choice in result.allocation.choices)
+        *leading, last = result.allocation.choices
+        counts = (*(choice.samples for choice in leading), last.samples)
+        told = stored_trials(result, self._stored.get((models, counts), ()), space)
+        if not of_grid or result.examples is None:
+            return told
+        smaller = sorted(
+            point[-1]
+            for point in self._points.get(models, {})
+            if point[:-1] == counts[:-1] and point[-1] < last.samples
         )
+        allocations = (Allocation((*leading, replace(last, samples=count))) for count in smaller)
+        known = {trial.allocation for trial in told}
+        return told + [
+            self.trial(space, allocation, STORED, examples=tuple(result.examples))
+            for allocation in allocations
+            if allocation in space and allocation not in known
+        ]
 
     def trial(
         self,
@@ -204,12 +236,12 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     JSON). Then ``score`` may be left out; it is their mean. Rows of models that the space does not
     have are left out, and counted in a warning.
 
-    A run's ``trials.parquet`` is read as it is, with the scores by example in the directories of
-    its trials. From it a searcher is told what the run told its searcher, if every example of every
-    trial has a score, and the main metric can be told from the others by its values. From a run's
-    own export it is told the same without the scores by example. Trials after the search are left
-    out, because they are on other examples. A trial that was lost to the machine is a failure that
-    was not the allocation's own.
+    A run's ``trials.parquet`` is read as it is, with the scores by example and the stored results
+    in the directories of its trials. From it a searcher is told what the run told its searcher, if
+    every example of every trial has a score, and the main metric can be told from the others by its
+    values. From a run's own export it is told the same without these two. Trials after the search
+    are left out, because they are on other examples. A trial that was lost to the machine is a
+    failure that was not the allocation's own.
 
     Raises:
         UserError: The table is not valid. The message names file, column, row (the first data row
@@ -218,7 +250,11 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
     path = Path(path)
     frame = _read(path)
     nested = isinstance(frame.schema.get("allocation"), pl.List)
-    rows = list(_trials(path, space) if nested else _flat_rows(path, frame, space))
+    rows = (
+        _comparable(path, list(_trials(path, space)))
+        if nested
+        else list(_flat_rows(path, frame, space))
+    )
     if not rows:
         raise UserError(f"{path}: the table has no rows")
     points: dict[tuple[str, ...], dict[tuple[int, ...], list[Recorded]]] = {}
@@ -230,6 +266,7 @@ def load_table(path: Path | str, space: SearchSpace) -> RecordedTable:
             for models, grid in points.items()
         },
         of_run=nested,
+        stored={(row.models, row.counts): row.stored for row in rows if row.stored},
     )
 
 
@@ -289,12 +326,37 @@ def _trials(path: Path, space: SearchSpace) -> Iterator[_Row]:
         error = _stderr(path, number, trial, "score_stderr")
         score = _score(path, number, trial)
         recorded = _recorded(trial["state"], score, error, metrics)
-        examples = path.parent / "trials" / trial["trial"] / "examples.parquet"
+        directory = path.parent / "trials" / trial["trial"]
+        examples = directory / "examples.parquet"
+        ids: tuple[str, ...] = ()
         if metric is not None and recorded.score is not None and examples.is_file():
+            ids = example_ids(examples)
             scores = example_scores(examples, metric) or {}
             if len(scores) == trial["examples"]:  # every example has one
                 recorded = replace(recorded, examples=tuple(scores.values()))
-        yield _Row(number, models, counts, recorded)
+        stored = read_stored(directory / STORED_FILE) if recorded.score is not None else ()
+        yield _Row(number, models, counts, recorded, stored, ids)
+
+
+def _comparable(path: Path, rows: list[_Row]) -> list[_Row]:
+    """Return trials that a searcher may compare.
+
+    If a run's trials are on different examples, only their scores are kept, and of each allocation
+    the trial on the most examples.
+    """
+    if len({row.examples for row in rows if row.examples}) < 2:
+        return rows
+    log.warning(
+        "%s: its trials are on different parts of the examples; of each allocation, the score on "
+        "the most examples is used, without the scores by example",
+        path,
+    )
+    widest = {(row.models, row.counts): row for row in sorted(rows, key=lambda r: len(r.examples))}
+    return [
+        replace(row, recorded=replace(row.recorded, examples=None), stored=())
+        for row in rows
+        if row is widest[row.models, row.counts]
+    ]
 
 
 def _flat_rows(path: Path, frame: pl.DataFrame, space: SearchSpace) -> Iterator[_Row]:

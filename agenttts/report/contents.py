@@ -327,7 +327,8 @@ def _recommended_lines(run: RunReport) -> list[str]:
     trial = f" ({row['trial']}, score {row['score']:.4f})" if row else untried
     return [
         f"recommended: {allocation_text(run.recommended)}{trial}: the allocation with the highest "
-        "expected score; the best trial is the one with the highest measured score"
+        "expected score; the best trial is the one with the highest measured score",
+        *([f"the recommended allocation is {run.confidence}"] if run.confidence else []),
     ]
 
 

@@ -9,6 +9,7 @@ from agenttts.tables.cost import AloneDocument, CostDocument, JobCostDocument
 from agenttts.tables.documents import (
     AgentDocument,
     Allocation,
+    ConfidenceDocument,
     CutDocument,
     Document,
     ForecastDocument,
@@ -102,13 +103,15 @@ class BestDocument(TrialDocument):
 class RecommendedDocument(Document):
     """The allocation that the searcher expects to score best.
 
-    ``trial`` is null if it was not tried.
+    ``trial`` is null if it was not tried. ``confidence`` says how sure the searcher is; it is null
+    if that is not known.
     """
 
     trial: str | None
     score: float | None
     budget: float | None
     allocation: Allocation
+    confidence: ConfidenceDocument | None
 
 
 class AfterSearchTrial(Document):

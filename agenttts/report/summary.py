@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ from agenttts.tables.aggregate import (
     scored,
     summarise_runs,
 )
+from agenttts.tables.confidence import Confidence
 from agenttts.tables.cost import RunCost
 from agenttts.tables.cuts import CutSamples, cut_by_model, cut_document, cut_warnings
 from agenttts.tables.documents import printed
@@ -65,6 +66,7 @@ class RunReport:
             without a language model.
         recommended: The allocation, as records, that the searcher expects to score best; None if it
             names none.
+        confidence: How sure it is of that; None if it does not say.
         cost: What the run used; None for runs of versions that did not record it.
     """
 
@@ -78,6 +80,7 @@ class RunReport:
     after_intervals: Mapping[str, Interval] = field(default_factory=dict)
     agent: Mapping[str, Any] | None = None
     recommended: Sequence[Mapping[str, Any]] | None = None
+    confidence: Confidence | None = None
     cost: RunCost | None = None
 
     @cached_property
@@ -202,11 +205,14 @@ class RunReport:
 
     @cached_property
     def recommended_trial(self) -> dict[str, Any] | None:
-        """The row of the search trial that evaluated the recommended allocation."""
+        """The row of the search trial that evaluated the recommended allocation.
+
+        Of several it is that on the most examples.
+        """
         if self.recommended is None:
             return None
         wanted = [dict(choice) for choice in self.recommended]
-        rows = scored(self.trials).iter_rows(named=True)
+        rows = scored(self.trials).sort("examples", descending=True).iter_rows(named=True)
         return next((row for row in rows if row["allocation"] == wanted), None)
 
     def _recommended_document(self) -> dict[str, Any] | None:
@@ -214,12 +220,14 @@ class RunReport:
             return None
         row = self.recommended_trial or {}
         found = {name: _plain(row.get(name)) for name in ("trial", "score", "budget")}
-        return {**found, "allocation": [dict(choice) for choice in self.recommended]}
+        allocation = [dict(choice) for choice in self.recommended]
+        sure = self.confidence and asdict(self.confidence)
+        return {**found, "allocation": allocation, "confidence": sure}
 
     def _with_search_score(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
         searched = {
             str(row["allocation"]): row["score"]
-            for row in scored(self.trials).iter_rows(named=True)
+            for row in scored(self.trials).sort("examples", nulls_last=False).iter_rows(named=True)
         }
         return [
             {**row, "search_score": searched.get(str(row["allocation"]))}
@@ -266,6 +274,7 @@ def build_report(
     guidelines: Mapping[str, Sequence[str]] | None = None,
     agents: Mapping[str, Mapping[str, Any] | None] | None = None,
     recommended: Mapping[str, Sequence[Mapping[str, Any]] | None] | None = None,
+    confidences: Mapping[str, Confidence | None] | None = None,
     costs: Mapping[str, RunCost | None] | None = None,
 ) -> Report:
     """Read runs, finished or not, and build the report on them.
@@ -275,13 +284,14 @@ def build_report(
         guidelines: The searcher's guidelines, by name of the run's directory.
         agents: What the language model did, by name of the run's directory.
         recommended: The allocation that the searcher recommends, by name of the run's directory.
+        confidences: How sure the searcher is of it, by name of the run's directory.
         costs: What the run used, by name of the run's directory.
 
     Raises:
         UserError: A directory is absent or not a run, or a table is damaged; the message names the
             path.
     """
-    told = (guidelines or {}, agents or {}, recommended or {}, costs or {})
+    told = (guidelines or {}, agents or {}, recommended or {}, confidences or {}, costs or {})
     return Report(tuple(_read_run(path, *told) for path in run_dirs))
 
 
@@ -293,6 +303,7 @@ def _read_run(
     guidelines: Mapping[str, Sequence[str]],
     agents: Mapping[str, Mapping[str, Any] | None],
     recommended: Mapping[str, Sequence[Mapping[str, Any]] | None],
+    confidences: Mapping[str, Confidence | None],
     costs: Mapping[str, RunCost | None],
 ) -> RunReport:
     if not path.is_dir():
@@ -324,6 +335,7 @@ def _read_run(
         after_intervals=intervals,
         agent=agents.get(name),
         recommended=recommended.get(name),
+        confidence=confidences.get(name),
         cost=costs.get(name),
     )
 

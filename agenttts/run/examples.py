@@ -23,6 +23,12 @@ def write_examples(path: Path, examples: Sequence[Example]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def count_examples(path: Path) -> int:
+    """Return the number of examples in a file of frozen ones."""
+    with path.open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
 class ExamplesGuard:
     """Finds damage of frozen examples, before trials are scored on them.
 

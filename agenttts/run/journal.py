@@ -23,6 +23,7 @@ from agenttts.files.documents import typed
 from agenttts.files.json_lines import JsonLinesFile, read_json_lines
 from agenttts.run.rows import row_from_json
 from agenttts.space import Allocation
+from agenttts.tables.confidence import Confidence
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,11 @@ class DamagedJournal(UserError):
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial as it was proposed. ``cost`` is in budget units."""
+    """A trial as it was proposed.
+
+    ``cost`` is in budget units. ``examples`` are the numbers of the frozen examples that it is
+    scored on, ascending; None means all.
+    """
 
     trial: str
     iteration: int
@@ -50,6 +55,7 @@ class PlannedTrial:
     source: str
     reason: str
     cost: float
+    examples: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -148,6 +154,7 @@ class RunState:
     """The trials whose results the searcher has been told, in the order of telling."""
     guidelines: list[str] = field(default_factory=list)
     recommended: list[dict[str, Any]] | None = None
+    confidence: Confidence | None = None
     """The allocation that the searcher recommends so far, as records.
 
     None before any trial scored, and in old journals.
@@ -212,9 +219,15 @@ class RunState:
             if cut_off and progress.planned.iteration >= self.told and trial not in known:
                 self.trials[trial] = progress.anew(progress.earlier_attempts)
 
-    def conclude(self, guidelines: list[str], recommended: list[dict[str, Any]] | None) -> None:
+    def conclude(
+        self,
+        guidelines: list[str],
+        recommended: list[dict[str, Any]] | None,
+        confidence: Confidence | None,
+    ) -> None:
         """Record what the searcher concludes from the results that it has been told."""
         self.guidelines = guidelines
+        self.confidence = confidence
         if recommended is not None:
             Allocation.from_records(recommended)
         self.recommended = recommended
@@ -403,6 +416,7 @@ class _Told:
     iteration: int
     guidelines: list[str]
     recommended: list[dict[str, Any]] | None = None
+    confidence: Confidence | None = None
 
     def into(self, state: RunState) -> None:
         state.told = self.iteration + 1
@@ -413,7 +427,7 @@ class _Told:
             if progress.planned.iteration == self.iteration and name not in known
         )
         state.tells.append(tuple(members))
-        state.conclude(self.guidelines, self.recommended)
+        state.conclude(self.guidelines, self.recommended, self.confidence)
 
 
 @dataclass(frozen=True)
@@ -423,21 +437,23 @@ class _ToldResults:
     """Number of iterations whose results are all told."""
     guidelines: list[str]
     recommended: list[dict[str, Any]] | None = None
+    confidence: Confidence | None = None
 
     def into(self, state: RunState) -> None:
         state.tells.append(tuple(self.trials))
         state.told = self.told
-        state.conclude(self.guidelines, self.recommended)
+        state.conclude(self.guidelines, self.recommended, self.confidence)
 
 
 @dataclass(frozen=True)
 class _Finishing:
     guidelines: list[str]
     recommended: list[dict[str, Any]] | None = None
+    confidence: Confidence | None = None
 
     def into(self, state: RunState) -> None:
         state.finishing = True
-        state.conclude(self.guidelines, self.recommended)
+        state.conclude(self.guidelines, self.recommended, self.confidence)
 
 
 @dataclass(frozen=True)
@@ -587,7 +603,7 @@ def _rebuild(path: Path) -> str:
 
 def planned_record(planned: PlannedTrial) -> dict[str, Any]:
     """Return a planned trial in the form of the journal."""
-    return {
+    record = {
         "trial": planned.trial,
         "iteration": planned.iteration,
         "allocation": planned.allocation.to_records(),
@@ -595,6 +611,7 @@ def planned_record(planned: PlannedTrial) -> dict[str, Any]:
         "reason": planned.reason,
         "cost": planned.cost,
     }
+    return record if planned.examples is None else {**record, "examples": list(planned.examples)}
 
 
 def planned_trial(record: Mapping[str, Any]) -> PlannedTrial:

@@ -13,6 +13,7 @@ from agenttts.errors import UserError, located, valid_names
 from agenttts.search.agenttts import AgentTTSOptions, AgentTTSSearcher, Proposer
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.search.exhaustive import GridSearcher
+from agenttts.search.fidelity import Fidelity
 from agenttts.search.genetic import GeneticSearcher
 from agenttts.search.gp_search import GaussianProcessSearcher
 from agenttts.search.llm.agent import LLMAgent
@@ -40,6 +41,7 @@ __all__ = [
     "asks_llm",
     "create",
     "create_for",
+    "fidelity_for",
     "seed_role",
 ]
 
@@ -89,8 +91,12 @@ def create_for(
     seed: int | None = None,
     llm: LLMSession | None = None,
     space: SearchSpace | None = None,
+    examples: int | None = None,
 ) -> Searcher:
     """The searcher of a job spec.
+
+    ``examples`` is the number of the task's examples; None if the searcher need not choose among
+    them.
 
     ``method``, ``seed`` and ``space`` take the place of the spec's. The spec's options are those of
     its own method, and another method gets none. ``space`` is a part of the spec's (the counts of a
@@ -106,13 +112,44 @@ def create_for(
     within = whole if space is None else space
     with spec.located(), located("search"):
         searcher = _create(name, within, section.seed if seed is None else seed, options, llm)
+        if section.stop is not None and method is None and not searcher.knows_confidence:
+            known = [n for n, kind in SEARCHERS.items() if kind.knows_confidence]
+            raise UserError(
+                f"method '{name}' does not say how sure its recommendation is; leave it out, "
+                f"or choose a method that does: {', '.join(known)}",
+                at=("stop",),
+            )
         with located("first"):
             own = read_allocations(section.first, whole)
     searcher.first = [allocation for allocation in own if allocation in within]
+    searcher.fidelity = fidelity_for(spec, examples)
     for allocation in own:
         if allocation not in within:
             log.warning("%s, to be tried first, is left out: the table lacks it", allocation)
     return searcher
+
+
+def fidelity_for(spec: JobSpec, examples: int | None) -> Fidelity | None:
+    """On how many examples the trials of a job spec are scored; None if always on all.
+
+    ``examples`` is the number of the task's examples; None if it is not known.
+
+    Raises:
+        UserError: The spec asks for more, with the place in the spec.
+    """
+    section = spec.search.examples
+    if section is None or not examples:
+        return None
+    most = examples if section.most is None else section.most
+    if section.first > examples or most > examples:
+        key = "first" if section.first > examples else "most"
+        with spec.located():
+            raise UserError(
+                f"{getattr(section, key)} is above the {examples} examples of the task; valid: 1 "
+                f"to {examples}",
+                at=("search", "examples", key),
+            )
+    return Fidelity(section.first, most, examples)
 
 
 def _create(

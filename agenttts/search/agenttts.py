@@ -30,10 +30,12 @@ from pydantic import Field
 from agenttts.search.archive import Archive
 from agenttts.search.base import Proposal, Searcher
 from agenttts.search.feasible import FeasibleSet
+from agenttts.search.fidelity import Fidelity
 from agenttts.search.initial import DEFAULT_SAMPLE_CAP, initial_trials
 from agenttts.search.insights import ALL_INSIGHTS, MOST_COMPARED, InsightRules
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec.section import Options
+from agenttts.tables.confidence import Confidence
 
 # Once scores are known, initial trials past this many are made only if the surrogate values them.
 _FIRST_INITIAL = 4
@@ -72,6 +74,7 @@ class AgentTTSSearcher(Searcher):
 
     name = "agenttts"
     recommends_untried = True
+    knows_confidence = True
     options_model = AgentTTSOptions
     options: AgentTTSOptions
 
@@ -87,6 +90,15 @@ class AgentTTSSearcher(Searcher):
         self.rules = InsightRules(space, seed, self.options.insights)
         self.proposer = proposer
         self._compares_models = 1 in self.options.insights
+
+    @property
+    def fidelity(self) -> Fidelity | None:
+        """On which examples trials are scored; the rules know it too."""
+        return self.rules.fidelity
+
+    @fidelity.setter
+    def fidelity(self, fidelity: Fidelity | None) -> None:
+        self.rules.fidelity = fidelity
 
     def _initial_allocations(self) -> Iterable[Allocation]:
         return (trial.allocation for trial in self.initial)
@@ -126,8 +138,17 @@ class AgentTTSSearcher(Searcher):
         """Return the allocation with the highest expected score; see `InsightRules.best`."""
         return self.rules.best(self.archive, tried=tried)
 
+    def confidence(self, within: float) -> Confidence | None:
+        """Return it by the surrogate's posterior; see `InsightRules.confidence`."""
+        return self.rules.confidence(self.archive, within)
+
+    def rivals(self, best: Allocation, n: int) -> list[Allocation]:
+        """Return those with the highest expected scores."""
+        model = self.rules.model(self.archive)
+        known = [] if model is None else list(model.tried)
+        return [allocation for allocation in known if allocation != best][:n]
+
     def _propose(self, n: int) -> list[Proposal]:
-        self.rules.fidelity = self.fidelity
         pending = self.archive.pending  # before the batch's own initial trials are among them
         chosen = self._next_initial(n)
         self._take(chosen)
@@ -157,7 +178,7 @@ class AgentTTSSearcher(Searcher):
         """
         if self.archive.scored:
             own = sum(allocation in self.archive for allocation in self.first)
-            n = min(n, _FIRST_INITIAL - (self.archive.tried_count - own))
+            n = min(n, _FIRST_INITIAL - (len(self.archive.tried) - own))
         return self._missing_initial()[: max(0, n)]
 
     def _missing_initial(self) -> list[Proposal]:

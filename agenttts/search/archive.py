@@ -59,7 +59,10 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Scored:
-    """A trial that counts: a finite score, and an allocation in the space."""
+    """A trial that counts: a finite score, and an allocation in the space.
+
+    ``stored``: the samples of another trial gave the score.
+    """
 
     allocation: Allocation
     score: float
@@ -67,6 +70,7 @@ class Scored:
     metrics: Mapping[str, float]
     stderr: float | None = None
     examples: Mapping[int, float] | None = None
+    stored: bool = False
 
     def stage_value(self, stage: str) -> float | None:
         """The stage's own metric (keys ``STAGE.METRIC``).
@@ -114,10 +118,14 @@ class Archive:
         return len(self._results.keys() | self._pending.keys())
 
     @property
-    def tried_count(self) -> int:
-        """How many allocations were proposed or told, without the stored ones."""
-        evaluated = {a for a, result in self._results.items() if result.source != STORED}
-        return len(evaluated | self._pending.keys())
+    def tried(self) -> frozenset[Allocation]:
+        """Every allocation proposed or told so far, without the stored ones."""
+        return frozenset({r.allocation for r in self.evaluated} | self._pending.keys())
+
+    @property
+    def evaluated(self) -> Sequence[TrialResult]:
+        """The results of trials in the order told, without the stored ones."""
+        return tuple(r for r in self._results.values() if r.source != STORED)
 
     @property
     def lost(self) -> frozenset[Allocation]:
@@ -149,7 +157,8 @@ class Archive:
         """Take in results.
 
         Scores on further examples are joined with the earlier ones. Without examples a later score
-        replaces an earlier one. A failure never erases a score.
+        replaces an earlier one. A failure never erases a score. A stored result of an allocation
+        that a trial has evaluated does not make it a stored one.
         """
         for result in results:
             allocation = result.allocation
@@ -163,11 +172,19 @@ class Archive:
             earlier = self._results.get(allocation)
             if earlier is not None and not earlier.failed:
                 result = result.joined(earlier)
+                if result.source == STORED:
+                    result = replace(result, source=earlier.source)
             self._results[allocation] = result
             if result.score is not None and not result.failed and allocation in self.space:
                 cost = self.space.cost(allocation)
                 self._scored[allocation] = Scored(
-                    allocation, result.score, cost, result.metrics, result.stderr, result.examples
+                    allocation,
+                    result.score,
+                    cost,
+                    result.metrics,
+                    result.stderr,
+                    result.examples,
+                    stored=result.source == STORED,
                 )
 
     def add_pending(
@@ -183,9 +200,13 @@ class Archive:
             ):
                 self._pending[allocation] = tuple(examples) if examples is not None else None
 
-    def best(self) -> Scored | None:
-        """The highest score (ties: the cheaper allocation); None before any trial scored."""
-        return min(self.scored, key=lambda t: (-t.score, t.cost, t.allocation), default=None)
+    def best(self, *, tried: bool = False) -> Scored | None:
+        """The highest score (ties: the cheaper allocation); None before any trial scored.
+
+        With ``tried`` it is that of the trials alone, without stored ones.
+        """
+        may = (trial for trial in self.scored if not (tried and trial.stored))
+        return min(may, key=lambda t: (-t.score, t.cost, t.allocation), default=None)
 
     def by_model(self, stage: str) -> dict[str, list[Scored]]:
         """The trials that count, grouped by the model that ``stage`` used.

@@ -14,6 +14,7 @@ from agenttts.search.archive import Archive, TrialResult
 from agenttts.search.fidelity import Fidelity
 from agenttts.space import Allocation, SearchSpace
 from agenttts.spec.section import Options
+from agenttts.tables.confidence import Confidence
 
 __all__ = ["FIRST_SOURCE", "Proposal", "Searcher", "TrialResult"]
 
@@ -62,6 +63,9 @@ class Searcher(ABC):
     options: Options
     recommends_untried: ClassVar[bool] = False
     """Whether `best` may name an allocation that no trial has seen."""
+
+    knows_confidence: ClassVar[bool] = False
+    """Whether `confidence` says how sure a recommendation is, once there are enough trials."""
 
     first: Sequence[Allocation] = ()
     """The user's own allocations, proposed before all others."""
@@ -120,12 +124,29 @@ class Searcher(ABC):
     def best(self, *, tried: bool = False) -> Allocation | None:
         """The allocation to recommend so far; None before any trial scored.
 
-        Here: the highest score (always a tried one), ties to the cheaper. Searchers with a model of
+        Here: the highest score (always a known one), ties to the cheaper. Searchers with a model of
         the scores recommend by it, and may recommend what was not tried, unless only one that was
-        ``tried`` is asked for.
+        ``tried`` is asked for, i.e. evaluated by a trial of its own.
         """
-        best = self.archive.best()
+        best = self.archive.best(tried=tried)
         return best.allocation if best else None
+
+    def confidence(self, within: float) -> Confidence | None:
+        """How sure it is that `best` is at most ``within`` below the best.
+
+        ``within`` is a share of the best expected score.
+
+        None: not known.
+        """
+        return None
+
+    def rivals(self, best: Allocation, n: int) -> list[Allocation]:
+        """Up to ``n`` scored allocations that may be as good as ``best``.
+
+        The most promising come first. Here: those with the highest scores.
+        """
+        ranked = sorted(self.archive.scored, key=lambda t: (-t.score, t.cost, t.allocation))
+        return [trial.allocation for trial in ranked if trial.allocation != best][:n]
 
     def guidelines(self) -> list[str]:
         """The findings of the search in sentences, oldest first.

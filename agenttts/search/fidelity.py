@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,12 +45,17 @@ class Fidelity:
             )
 
     @cached_property
-    def blocks(self) -> tuple[tuple[int, ...], ...]:
-        """The examples in blocks of ``first``; the last one has some of the first."""
+    def order(self) -> tuple[int, ...]:
+        """All examples in random order, the same in every search."""
         order = list(range(self.total))
         random.Random("examples").shuffle(order)
+        return tuple(order)
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[int, ...], ...]:
+        """The examples in blocks of ``first``; the last one has some of the first."""
         starts = range(0, self.total, self.first)
-        order += order
+        order = self.order * 2
         return tuple(tuple(order[start : start + self.first]) for start in starts)
 
     def may_extend(self, archive: Archive, allocation: Allocation) -> bool:
@@ -67,6 +73,17 @@ class Fidelity:
         sign = -1 if seen else 1
         block = min(new, key=lambda block: sign * sum(used[e] for e in block) / len(block))
         return tuple(example for example in block if example not in seen)[:left]
+
+    def common(self, archive: Archive, allocations: Sequence[Allocation]) -> tuple[int, ...]:
+        """Return the examples on which allocations can be compared.
+
+        These are all that one of them was scored on, at most ``most``. Those that more of them were
+        scored on come first.
+        """
+        counts = Counter(e for allocation in allocations for e in archive.examples_of(allocation))
+        order = {example: place for place, example in enumerate(self.order)}
+        ranked = sorted(counts, key=lambda example: (-counts[example], order[example]))
+        return tuple(sorted(ranked[: self.most])) or tuple(sorted(self.blocks[0]))
 
 
 def used_examples(archive: Archive) -> Counter[int]:

@@ -57,7 +57,7 @@ class GeneticSearcher(Searcher):
         return chosen
 
     def _child(self, parents: list[Scored], rng: random.Random) -> Proposal | None:
-        if self.archive.tried_count >= self.options.population and len(parents) >= 2:
+        if len(self.archive.tried) >= self.options.population and len(parents) >= 2:
             for _ in range(_ATTEMPTS):
                 mother, father = _tournament(parents, rng), _tournament(parents, rng)
                 child = cross(mother, father, rng)

@@ -64,24 +64,24 @@ class GaussianProcessSearcher(Searcher):
     _fitted: tuple[Sequence[Scored], MaternModel] | None = None
 
     def best(self, *, tried: bool = False) -> Allocation | None:
-        """The tried allocation with the highest expected score.
+        """The known allocation with the highest expected score.
 
         Ties: the better score, then the cheaper.
         """
         if not self.archive.scored:
             return None
         model = self._model()
-        expected = model.tried()
-        tied = [
-            trial
-            for trial, mean in zip(model.trials, expected, strict=True)
-            if mean >= expected.max() - 1e-9
-        ]
+        pairs = zip(model.trials, model.tried().tolist(), strict=True)
+        expected = [(trial, mean) for trial, mean in pairs if not (tried and trial.stored)]
+        if not expected:
+            return super().best(tried=tried)
+        most = max(mean for _, mean in expected)
+        tied = [trial for trial, mean in expected if mean >= most - 1e-9]
         return min(tied, key=lambda t: (-t.score, t.cost, t.allocation)).allocation
 
     def _propose(self, n: int) -> list[Proposal]:
         pending = self._grid.encode(a for a in self.archive.pending if a in self.space)
-        tried = self.archive.tried_count
+        tried = len(self.archive.tried)
         drawn = n if not self.archive.scored else max(0, min(n, self.options.initial - tried))
         chosen = self._drawn(drawn, "initial trial, drawn at random")
         if len(chosen) < n and self.archive.scored:

@@ -23,6 +23,7 @@ import numpy as np
 from agenttts.search.acquisition import choose, initial_design
 from agenttts.search.archive import Archive, Scored
 from agenttts.search.base import Proposal
+from agenttts.search.confidence import confidence_of
 from agenttts.search.encoding import ChoiceGrid, Rows
 from agenttts.search.failures import Failures
 from agenttts.search.feasible import FeasibleSet
@@ -32,6 +33,7 @@ from agenttts.search.moves import cross, describe, mutate, spread_draw
 from agenttts.search.steps import beside_trials
 from agenttts.search.surrogate import Surrogate
 from agenttts.space import Allocation, SearchSpace
+from agenttts.tables.confidence import Confidence
 
 ALL_INSIGHTS = (1, 2, 3)
 
@@ -108,8 +110,7 @@ class InsightRules:
             named = {proposal.allocation: proposal for proposal in also} | offered
             out = self._grid.encode(a for a in pending if a in self.space)
             rows = self._candidates(model, archive, [*offered, *named], out, rng)
-            best = self.best(archive, tried=True)
-            assert best is not None
+            best = self.best(archive, tried=True) or next(iter(model.tried))
             keys = self._grid.keys(self._grid.encode(offered))
 
             def most_valuable(part: Rows, count: int) -> list[int]:
@@ -143,7 +144,7 @@ class InsightRules:
     def best(self, archive: Archive, *, tried: bool = False) -> Allocation | None:
         """The allocation with the highest *expected* score (ties: the cheaper).
 
-        With ``tried`` it is the best tried one.
+        With ``tried`` it is the best one that a trial of its own has evaluated.
 
         The expected score weighs a score against those of similar allocations, the more the noisier
         the scores are. An untried allocation is recommended only if its expected gain is more than
@@ -153,9 +154,11 @@ class InsightRules:
         if model is None or not self.curves:
             # Without curves the model gives all sample counts the same score: only the trials'
             # scores tell them apart.
-            top_score = archive.best()
+            top_score = archive.best(tried=tried)
             return top_score.allocation if top_score else None
-        known = self._best_tried(model)
+        known = self._best_known(model, tried=tried)
+        if known is None:
+            return None
         scores = {trial.score for trial in model.trials}
         if (
             tried
@@ -169,6 +172,18 @@ class InsightRules:
             return known
         gain = model.gain(expected, known)
         return expected if gain.mean > _MIN_GAIN_SDS * gain.sd else known
+
+    def confidence(self, archive: Archive, within: float) -> Confidence | None:
+        """How sure the recommendation is; None where the model has too few trials."""
+        model, best = self.model(archive), self.best(archive)
+        if model is None or best is None or not (self.curves and self.coupling):
+            return None
+        if sum(not trial.stored for trial in model.trials) < _MIN_TRIALS_TO_RECOMMEND:
+            return None
+        rows = self._outlook(model, archive, np.random.default_rng(self.seed))
+        rows = np.concatenate([self._grid.encode(model.tried), rows])
+        distinct = np.unique(rows, axis=0)
+        return confidence_of(model, self._grid.encode([best]), distinct, within, self.seed)
 
     def guidelines(self, archive: Archive) -> list[str]:
         """Findings on models, samples and budget from the trials so far, a few sentences."""
@@ -205,16 +220,20 @@ class InsightRules:
         """What the failed trials say."""
         return Failures(self._grid, archive)
 
-    def _best_tried(self, model: Surrogate) -> Allocation:
-        top = max(model.tried, key=lambda a: (model.tried[a], -self.space.cost(a), a))
-        scores = {trial.allocation: trial.score for trial in model.trials}
+    def _best_known(self, model: Surrogate, *, tried: bool) -> Allocation | None:
+        """Return the best of the model's trials; with ``tried``, without the stored ones."""
+        scores = {t.allocation: t.score for t in model.trials if not (tried and t.stored)}
+        means = {a: mean for a, mean in model.tried.items() if a in scores}
+        top = max(means, key=lambda a: (means[a], -self.space.cost(a), a), default=None)
+        if top is None:
+            return None
         # Means equal up to rounding are a tie, and so are equal scores whose means differ by
         # little.
         equal = [
             allocation
-            for allocation, mean in model.tried.items()
-            if math.isclose(mean, model.tried[top], rel_tol=1e-6)
-            or (scores[allocation] == scores[top] and model.tried[top] - mean < 0.1 * model.noise)
+            for allocation, mean in means.items()
+            if math.isclose(mean, means[top], rel_tol=1e-6)
+            or (scores[allocation] == scores[top] and means[top] - mean < 0.1 * model.noise)
         ]
         return min(equal, key=lambda allocation: (self.space.cost(allocation), allocation))
 

@@ -69,7 +69,7 @@ class _OptunaSearcher(Searcher):
 
     def _next(self) -> Proposal | None:
         number = self.archive.known_count
-        if self.archive.tried_count < self.options.initial or len(self.archive.scored) < 2:
+        if len(self.archive.tried) < self.options.initial or len(self.archive.scored) < 2:
             return self._drawn("initial trial, drawn at random")
         with warnings.catch_warnings():
             # Experimental features, and study attributes that are deprecated between its versions.

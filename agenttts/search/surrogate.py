@@ -166,6 +166,11 @@ class Surrogate:
         expected: Floats = self.weights @ self.predict(self.at(rows))[0]
         return expected
 
+    def in_score_units(self, standardised: Floats) -> Floats:
+        """Standardised scores as scores."""
+        scores: Floats = self._centre + self._unit * standardised
+        return scores
+
     def gain(self, allocation: Allocation, over: Allocation) -> Expectation:
         """Expected gain of an allocation ``over`` another, and its uncertainty."""
         points = self.at(self.grid.encode([allocation, over]))

@@ -169,6 +169,34 @@ class FinalistsSection(Section):
     """How many allocations: the recommended one, then those with the next best scores."""
 
 
+class StopSection(Section):
+    """When the search may end before its last iteration."""
+
+    within: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """A share of the best expected score."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    """The least probability that the recommended allocation is so close to the best."""
+
+
+class ExamplesSection(Section):
+    """On how many of the task's examples trials are scored.
+
+    A new trial is scored on ``first`` of them, not always the same ones. Good allocations are
+    scored again on further ones, up to ``most``.
+    """
+
+    first: Annotated[int, Field(ge=1)]
+    """Examples of a new trial, and of each time that an allocation is scored again."""
+    most: Annotated[int, Field(ge=1)] | None = None
+    """The most examples of an allocation; None: all of the task's."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ExamplesSection:
+        if self.most is not None and self.first > self.most:
+            raise ValueError(f"first ({self.first}) is above most ({self.most}); lower first")
+        return self
+
+
 class SearchSection(Section):
     """How allocations are searched.
 
@@ -191,6 +219,18 @@ class SearchSection(Section):
     """Options of the method, checked by name."""
     first: list[dict[str, ChoiceSection]] = []
     """The user's own allocations, tried before the method's (`agenttts.spec.allocations`)."""
+    examples: ExamplesSection | None = None
+    """None: every trial is scored on all examples of the task.
+
+    A number is short for the same number as ``first`` and ``most``.
+    """
+    stored: bool = True
+    """Whether the method is told what a trial's samples give with fewer of them.
+
+    These results cost no samples, and no further trial is needed for them.
+    """
+    stop: StopSection | None = None
+    """None: the search ends after its last iteration."""
     finalists: FinalistsSection | None = None
     """None: the searcher's recommendation is the best."""
     test_split: TestSplitSection | None = None
@@ -200,6 +240,11 @@ class SearchSection(Section):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return {"split": value} if isinstance(value, str) else value
+
+    @field_validator("examples", mode="before")
+    @classmethod
+    def _same(cls, value: Any) -> Any:
+        return {"first": value, "most": value} if type(value) is int else value
 
     @field_validator("budget", mode="before")
     @classmethod

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from agenttts.launch.document import SourceDocument
 from agenttts.tables.cost import CostDocument
-from agenttts.tables.documents import AgentDocument, Allocation, CutDocument, Document
+from agenttts.tables.documents import (
+    AgentDocument,
+    Allocation,
+    ConfidenceDocument,
+    CutDocument,
+    Document,
+)
 
 
 class ControllerDocument(Document):
@@ -93,6 +99,7 @@ class StatusDocument(Document):
         best: The best trial so far; None before a trial has scored.
         recommended: The allocation that the searcher expects to score best; None if it names none.
         recommended_tried: Whether a trial of it has scored.
+        confidence: How sure the searcher is of it; None if it does not say.
         test: Trials of the final test.
         cost: What the run used so far; None before its first job, and in runs of versions that did
             not record it.
@@ -117,6 +124,7 @@ class StatusDocument(Document):
     best: BestTrial | None
     recommended: Allocation | None
     recommended_tried: bool
+    confidence: ConfidenceDocument | None
     test: list[TestedTrial]
     cost: CostDocument | None
     cut_share: dict[str, CutDocument]
@@ -176,3 +184,47 @@ class ResumedDocument(StatusDocument):
 
     rebuilt: RebuiltDocument | None = None
     retried: list[str] | None = None
+
+
+class ListedRun(Document):
+    """One run of ``list``.
+
+    Attributes:
+        run: The run's name.
+        path: Its directory.
+        state: ``running``; ``pending`` (its controller waits in the queue); ``stopped`` (it is not
+            over and has no controller); ``done``, ``cancelled`` or ``failed``; ``unknown`` (its
+            controller cannot be seen from here); ``damaged`` (its files cannot be read).
+        detail: Why, or what to do; often empty.
+        iteration: The last iteration that was proposed; None before the first.
+        iterations: Iterations of the search; None if the spec cannot be read.
+        trials: Number of trials.
+        scored: How many of them have completed.
+        best: The best trial so far; None before a trial has scored.
+        gpu_hours: GPU-hours of the trials that have ended, without the idle time of their jobs.
+        active: When the run last recorded something (ISO 8601, UTC).
+    """
+
+    run: str
+    path: str
+    state: str
+    detail: str
+    iteration: int | None
+    iterations: int | None
+    trials: int
+    scored: int
+    best: BestTrial | None
+    gpu_hours: float
+    active: str
+
+
+class ListDocument(Document):
+    """The output of ``list --json``.
+
+    Attributes:
+        results: The directory that was looked through.
+        runs: Its runs, the latest activity first.
+    """
+
+    results: str
+    runs: list[ListedRun]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from agenttts.dispatch.base import JobStatus
@@ -56,11 +56,6 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
     live = [t for t in state.unfinished() if t.job_id]
     started = started_controller(run)
     queue = _ask_queue(run, live, started)
-    searched = [
-        t.planned.iteration
-        for t in state.trials.values()
-        if t.planned.source not in (RECOMMENDED_SOURCE, *AFTER_SEARCH)
-    ]
     cuts = cut_by_model(rows)
     limits = {name: stage.decode_tokens for name, stage in spec.stages.items()}
     agent = summarise(run.transcript_file)
@@ -71,7 +66,7 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
         # A controller that was started again may not have recorded yet that the run goes on.
         "outcome": None if queue.alive and state.finished != "done" else state.finished,
         "controller": _controller(run, started, queue),
-        "iteration": max(searched, default=None),
+        "iteration": last_iteration(state),
         "iterations": spec.search.iterations,
         "finishing": state.finishing or run.finish_file.exists(),
         "trials": _trials_by_state(state, rows, queue),
@@ -172,22 +167,42 @@ def _trials_by_state(state: RunState, rows: Sequence[TrialRow], queue: _Queue) -
     return dict(counts)
 
 
+def last_iteration(state: RunState) -> int | None:
+    """Return the number of the last iteration of the search; None before the first."""
+    after = (RECOMMENDED_SOURCE, *AFTER_SEARCH)
+    planned = (t.planned for t in state.trials.values())
+    return max((p.iteration for p in planned if p.source not in after), default=None)
+
+
+def best_of(rows: Sequence[TrialRow]) -> dict[str, Any] | None:
+    """Return the best trial as `BestTrial`; None before a trial has scored.
+
+    It is one of the finalists if there are any, because scores on more examples are more reliable.
+    """
+    scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
+    finalists = [row for row in rows if row.score is not None and row.source == FINALIST_SOURCE]
+    best = max(
+        finalists or scored,
+        key=lambda row: (row.examples or 0, row.score, -row.budget),
+        default=None,
+    )
+    if best is None:
+        return None
+    return {
+        "trial": best.trial,
+        "score": best.score,
+        "budget": best.budget,
+        "allocation": best.allocation.to_records(),
+    }
+
+
 def _results(state: RunState, rows: Sequence[TrialRow]) -> dict[str, Any]:
     """Return the best trial, the recommended allocation and the final test."""
     scored = [row for row in rows if row.score is not None and row.source not in AFTER_SEARCH]
-    finalists = [row for row in rows if row.score is not None and row.source == FINALIST_SOURCE]
-    # Scores on more examples are more reliable.
-    best = max(finalists or scored, key=lambda row: (row.score, -row.budget), default=None)
     return {
-        "best": None
-        if best is None
-        else {
-            "trial": best.trial,
-            "score": best.score,
-            "budget": best.budget,
-            "allocation": best.allocation.to_records(),
-        },
+        "best": best_of(rows),
         "recommended": state.recommended,
+        "confidence": state.confidence and asdict(state.confidence),
         "recommended_tried": any(
             row.allocation.to_records() == state.recommended for row in scored
         ),

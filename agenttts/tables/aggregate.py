@@ -100,9 +100,12 @@ def best_trial(trials: pl.DataFrame) -> dict[str, Any] | None:
     """Return the row of the best trial; None if none scored.
 
     It is the trial with the highest score. Ties go to the lower budget, then to the earlier finish,
-    then to the lower id.
+    then to the lower id. Where trials are on different numbers of examples, it is one of those on
+    the most examples of their run.
     """
-    best = scored(trials).sort(
+    done = scored(trials)
+    most = pl.col("examples").max().over("run")
+    best = done.filter((pl.col("examples") == most) | most.is_null()).sort(
         -pl.col("score"), pl.col("budget"), *_BY_FINISH, nulls_last=True, maintain_order=True
     )
     return best.row(0, named=True) if best.height else None
@@ -112,9 +115,13 @@ def best_so_far(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the trace of a search: scored trials in order of finishing (ties: by id).
 
     Columns: step (from 1), run, trial, iteration, source, finished, budget, score, best_so_far (the
-    highest score up to here) and improved (whether this trial raised it).
+    highest score up to here) and improved (whether this trial gave it). Where trials are on
+    different numbers of examples, a score on more examples takes the place of all on fewer.
     """
-    best = pl.col("score").cum_max()
+    # Trials on as many examples as any before are compared with each other.
+    most = pl.col("examples").fill_null(0).cum_max()
+    counts = pl.col("examples").fill_null(0) == most
+    best = pl.when(counts).then("score").cum_max().over(most).forward_fill()
     return (
         scored(trials)
         .sort(*_BY_FINISH, nulls_last=True, maintain_order=True)
@@ -122,7 +129,9 @@ def best_so_far(trials: pl.DataFrame) -> pl.DataFrame:
             pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("step"),
             *("run", "trial", "iteration", "source", "finished", "budget", "score"),
             best.alias("best_so_far"),
-            (pl.col("score") > best.shift(1)).fill_null(True).alias("improved"),
+            (counts & ((pl.col("score") > best.shift(1)) | (most > most.shift(1))))
+            .fill_null(True)
+            .alias("improved"),
         )
     )
 

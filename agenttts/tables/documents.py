@@ -33,6 +33,21 @@ def printed(kind: type[Document], values: Mapping[str, Any]) -> dict[str, Any]:
     return kind.model_validate(values).model_dump(mode="json", exclude_unset=True)
 
 
+class ConfidenceDocument(Document):
+    """How sure the searcher is of its recommendation.
+
+    Attributes:
+        within: A share of the best expected score.
+        probability: The probability that the recommended allocation's expected score is at most
+            this share below that of the best feasible allocation.
+        shortfall: By how much it is expected to be below the best, in units of the score.
+    """
+
+    within: float
+    probability: float
+    shortfall: float
+
+
 class ChoiceDocument(Document):
     """The choice of one stage: its model, and how many samples it draws."""
 

@@ -13,6 +13,14 @@ from agenttts.tables.schema import metric_names, read_examples
 log = logging.getLogger(__name__)
 
 
+def example_ids(path: Path) -> tuple[str, ...]:
+    """Return the ids of a trial's examples; none if the table cannot be read."""
+    try:
+        return tuple(read_examples(path, ("example",))["example"].unique(maintain_order=True))
+    except UserError:  # `example_scores` says so
+        return ()
+
+
 def example_scores(path: Path, main_metric: str) -> dict[int, float] | None:
     """Return a trial's scores by example; None if they are not known.
 

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,8 +26,11 @@ from agenttts.inference.partition import ALONE, SamplePartition
 from agenttts.inference.sampler import DrawRequest, DrawResult
 from agenttts.space import Choice
 from agenttts.tables.schema import ExampleRow, StageCuts, examples_frame
+from agenttts.tables.stored_results import StoredResult
 from agenttts.tables.uncertainty import standard_error
 from agenttts.tasks.base import Example, ExecutingStage, StageDefinition, Toolbox
+from agenttts.trial.draws import StageDraw
+from agenttts.trial.fewer_samples import FewerSamples, StageValues
 from agenttts.trial.result import TrialOutput
 from agenttts.trial.spec import TrialSpec
 from agenttts.trial.toolbox import TrialToolbox, execute_samples
@@ -56,16 +60,22 @@ class _Usage:
 
 
 @dataclass(frozen=True)
-class StageDraw:
-    """Samples that a trial needs to go on, in the stage of number ``stage`` from 0."""
+class Evaluated:
+    """What came of a trial.
 
-    stage: int
-    request: DrawRequest
+    Attributes:
+        output: What it measured.
+        examples: Its table of examples (`agenttts.tables.schema.examples_frame`).
+        stored: What its samples give with fewer of them.
+    """
+
+    output: TrialOutput
+    examples: pl.DataFrame
+    stored: Sequence[StoredResult] = ()
 
 
-Evaluation = Generator[StageDraw, Sequence[DrawResult], tuple[TrialOutput, pl.DataFrame]]
-"""Yields `StageDraw`, is sent the results of its request, and returns what the trial measured and
-its table of examples (`agenttts.tables.schema.examples_frame`)."""
+Evaluation = Generator[StageDraw, Sequence[DrawResult], Evaluated]
+"""Yields `StageDraw`, is sent the results of its request, and returns what came of the trial."""
 
 
 def evaluate(spec: TrialSpec) -> Evaluation:
@@ -79,14 +89,15 @@ def evaluate(spec: TrialSpec) -> Evaluation:
     if spec.task_source is not None and spec.task_source not in sys.path:
         sys.path.insert(0, spec.task_source)
     task = tasks.create(spec.task)
-    examples = read_examples(Path(spec.examples))
+    examples = examples_of(spec)
     settings = task.toolbox_settings(task.read_options(spec.options))
     toolbox = TrialToolbox(settings, on_host=spec.code_on_host) if settings else None
     outputs: list[dict[str, Any]] = [{} for _ in examples]
     rows: list[ExampleRow] = []
     cuts: list[StageCuts] = []
+    fewer = FewerSamples(spec.fewer_samples, spec.allocation.choices[-1].stage)
     for number, choice in enumerate(spec.allocation.choices):
-        stage = _Stage(number, task.stage(choice.stage), choice, spec)
+        stage = _Stage(number, task.stage(choice.stage), choice, spec, fewer)
         stage_rows, stage_cuts = yield from _run_stage(stage, examples, outputs, toolbox)
         rows += stage_rows
         cuts.append(stage_cuts)
@@ -111,7 +122,20 @@ def evaluate(spec: TrialSpec) -> Evaluation:
         cut_samples=tuple(cuts),
     )
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    return output, examples_frame(rows, names)
+    return Evaluated(output, examples_frame(rows, names), fewer.results(task.main_metric))
+
+
+def examples_of(spec: TrialSpec) -> list[Example]:
+    """Return the examples that a trial is scored on.
+
+    Raises:
+        UserError: The file is damaged or lacks one of them.
+    """
+    every = read_examples(Path(spec.examples))
+    numbers = range(len(every)) if spec.example_numbers is None else spec.example_numbers
+    if lacking := [number for number in numbers if not 0 <= number < len(every)]:
+        raise UserError(f"{spec.examples}: has {len(every)} examples, but not number {lacking[0]}")
+    return [every[number] for number in numbers]
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -138,6 +162,7 @@ class _Stage:
     definition: StageDefinition
     choice: Choice
     spec: TrialSpec
+    fewer: FewerSamples
 
     @property
     def name(self) -> str:
@@ -177,16 +202,23 @@ def _run_stage(
         for draw, example in zip(draws, examples, strict=True)
     ]
     parsed = _executed(stage, toolbox, parsed, examples, outputs)
-    fused = [stage.fuse(p, e) for p, e in zip(parsed, examples, strict=True)]
-    if choice.samples > 1:
-        yield from _fuse_by_model(at, examples, outputs, parsed, fused, usages, toolbox)
+    fuse = partial(_fuse, at, examples, outputs, toolbox)
+    fused = yield from fuse(parsed, usages)
+    values = fused
     if isinstance(stage, ExecutingStage) and toolbox is not None:
-        fused = [
+        values = [
             stage.postprocess_fused(f, e, toolbox) for f, e in zip(fused, examples, strict=True)
         ]
+    yield from at.fewer.add_stage(
+        stage,
+        choice.samples,
+        StageValues(examples, outputs, parsed, fused, values),
+        toolbox,
+        lambda candidates: fuse(candidates, [_Usage() for _ in examples]),
+    )
     rows = []
     for position, example in enumerate(examples):
-        value, usage = fused[position], usages[position]
+        value, usage = values[position], usages[position]
         outputs[position][stage.name] = value
         rows.append(
             ExampleRow(
@@ -228,6 +260,21 @@ def _executed(
             "toolbox_settings() returns None; return ToolboxSettings"
         )
     return execute_samples(stage, toolbox, parsed, examples, outputs)
+
+
+def _fuse(
+    at: _Stage,
+    examples: Sequence[Example],
+    outputs: Sequence[Mapping[str, Any]],
+    toolbox: Toolbox | None,
+    parsed: Sequence[Sequence[Any]],
+    usages: Sequence[_Usage],
+) -> Generator[StageDraw, Sequence[DrawResult], list[Any]]:
+    """Return the fused outputs; what a model's calls took is added to ``usages``."""
+    fused = [at.definition.fuse(p, e) for p, e in zip(parsed, examples, strict=True)]
+    if len(parsed[0]) > 1:
+        yield from _fuse_by_model(at, examples, outputs, parsed, fused, usages, toolbox)
+    return fused
 
 
 def _fuse_by_model(

@@ -3,7 +3,8 @@
 ``result.json`` and ``examples.parquet`` are written first, each atomically. The marker
 ``COMPLETED.json`` comes last and holds the digests of both and of the trial's spec. A trial is
 complete exactly when the marker matches all three. So a half-written, truncated or foreign result
-does not count.
+does not count. What fewer of the trial's samples give (`agenttts.tables.stored_results`) is written
+before the marker too; a trial is complete without it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from agenttts.files.atomic import atomic_write_json, atomic_write_parquet
 from agenttts.files.documents import parse_json, typed
 from agenttts.files.trouble import passing_trouble
 from agenttts.tables.schema import StageCuts
+from agenttts.tables.stored_results import STORED_FILE, StoredResult, stored_frame
 from agenttts.trial.spec import SPEC_FILE
 
 RESULT_FILE = "result.json"
@@ -73,8 +75,15 @@ class Fault:
     source: str = ""
 
 
-def write_result(directory: Path, output: TrialOutput, examples: pl.DataFrame) -> None:
+def write_result(
+    directory: Path,
+    output: TrialOutput,
+    examples: pl.DataFrame,
+    stored: Sequence[StoredResult] = (),
+) -> None:
     """Store a finished trial; the marker is written last."""
+    if stored:
+        atomic_write_parquet(directory / STORED_FILE, stored_frame(stored))
     atomic_write_parquet(directory / EXAMPLES_FILE, examples)
     atomic_write_json(directory / RESULT_FILE, asdict(output))
     atomic_write_json(directory / MARKER_FILE, _digests(directory))

@@ -16,14 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-import polars as pl
-
 from agenttts.errors import AgentTTSError
 from agenttts.inference.base import Engine, EngineError, ModelConfig
 from agenttts.inference.sampler import Drawn, Sampler
 from agenttts.inference.store import SampleStore, trial_writer
 from agenttts.trial.command import AskedQuestion, DueTrial, TrialCommand
-from agenttts.trial.evaluate import Evaluation, StageDraw, evaluate
+from agenttts.trial.draws import StageDraw
+from agenttts.trial.evaluate import Evaluated, Evaluation, evaluate
 from agenttts.trial.part import NOTHING_DRAWN, Part, read_part, write_part
 from agenttts.trial.phase import PhaseNotes, noted
 from agenttts.trial.questions import answer_question
@@ -188,10 +187,9 @@ def evaluate_alone(spec: TrialSpec, sampler: Sampler) -> TrialOutput:
         try:
             draw = evaluation.send(drawn.results)
         except StopIteration as end:
-            output, examples = end.value
-            write_result(Path(spec.directory), output, examples)
-            stored: TrialOutput = output
-            return stored
+            found: Evaluated = end.value
+            write_result(Path(spec.directory), found.output, found.examples, found.stored)
+            return found.output
 
 
 def _advance(trials: Sequence[_RunningTrial], sampler: Sampler, *, all_known: bool) -> None:
@@ -340,9 +338,8 @@ class _RunningTrial:
                     self._hand_over(self.upto)
                 return
             except StopIteration as end:
-                output, examples = end.value
-            output = replace(output, seconds=self._seconds, engine_starts=self._starts)
-            self._store(output, examples)
+                evaluated: Evaluated = end.value
+            self._store(evaluated)
         except EngineError as error:  # e.g. of an embedding model that the task uses
             self.fail(Fault(error.kind, str(error), "engine"))
         except AgentTTSError as error:
@@ -357,8 +354,9 @@ class _RunningTrial:
         print(f"{self.directory.name}: stages drawn: {stages}", file=self.out, flush=True)
         self.ended(self.directory)
 
-    def _store(self, output: TrialOutput, examples: pl.DataFrame) -> None:
-        write_result(self.directory, output, examples)
+    def _store(self, found: Evaluated) -> None:
+        output = replace(found.output, seconds=self._seconds, engine_starts=self._starts)
+        write_result(self.directory, output, found.examples, found.stored)
         self.waits_for = None
         print(f"{self.directory.name}: score {output.score:.4f}", file=self.out, flush=True)
         self.ended(self.directory)

@@ -7,7 +7,7 @@ image older than the host is detected before it computes anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from agenttts.inference.base import ModelConfig
 from agenttts.inference.partition import SamplePartition
 from agenttts.space import Allocation
 
-PROTOCOL = 8
+PROTOCOL = 9
 # Documents of these protocols are read too: 2 had no shares, 3 no thinking, 4 one rule of sample
-# addresses, 5 no lists of trials and no models on servers, 6 no questions to workers, and 7 no
-# trials in parts.
-_READ = (2, 3, 4, 5, 6, 7, PROTOCOL)
+# addresses, 5 no lists of trials and no models on servers, 6 no questions to workers, 7 no trials
+# in parts, and 8 no results with fewer samples and no parts of the examples.
+_READ = (2, 3, 4, 5, 6, 7, 8, PROTOCOL)
 SPEC_FILE = "trial.json"
 
 
@@ -36,7 +36,10 @@ class TrialSpec:
     inside the container. ``task_source`` is the folder from which the source of a user's own task
     is imported. ``options`` are the task's. ``code_on_host`` says that the user allows programs
     written by a model to run outside a container. ``shares`` holds, by stage, this trial's part of
-    the samples that other trials draw at the same time.
+    the samples that other trials draw at the same time. ``fewer_samples`` are numbers of samples,
+    by stage, for which results are found too where the trial's samples give them.
+    ``example_numbers`` are the examples of the file that the trial is scored on, from 0 and
+    ascending; None means all.
     """
 
     run: str
@@ -53,6 +56,8 @@ class TrialSpec:
     task_source: str | None = None
     code_on_host: bool = False
     shares: Mapping[str, SamplePartition] = field(default_factory=dict)
+    fewer_samples: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    example_numbers: Sequence[int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -81,6 +86,8 @@ class TrialSpec:
         values["shares"] = {
             stage: SamplePartition(**share) for stage, share in values.get("shares", {}).items()
         }
+        if (numbers := values.get("example_numbers")) is not None:
+            values["example_numbers"] = tuple(map(int, numbers))
         return cls(**values)
 
     @classmethod

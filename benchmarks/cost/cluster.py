@@ -13,6 +13,7 @@ from agenttts.loop.assignment import Policy, ResourceClass, Worker, assign, wort
 from agenttts.loop.estimates import (
     DrawRecord,
     Estimates,
+    ExamplesPart,
     Gpu,
     StartRecord,
     Throughput,
@@ -149,8 +150,7 @@ class Search:
             name,
             allocation,
             self.scale.tokens,
-            self.scale.examples,
-            stored=self.stored,
+            [ExamplesPart(self.scale.examples, self.stored)],
             fused=self.scale.fused,
         )
 

@@ -9,12 +9,18 @@ from pathlib import Path
 
 from agenttts.launch.document import PlanDocument
 from agenttts.report.document import ReportDocument
-from agenttts.status.document import LaunchedDocument, ResumedDocument, StatusDocument
+from agenttts.status.document import (
+    LaunchedDocument,
+    ListDocument,
+    ResumedDocument,
+    StatusDocument,
+)
 from agenttts.tables.documents import Document
 
 FOLDER = Path(__file__).parent
 SCHEMAS: dict[str, type[Document]] = {
     "launch": LaunchedDocument,
+    "list": ListDocument,
     "plan": PlanDocument,
     "report": ReportDocument,
     "resume": ResumedDocument,

@@ -210,9 +210,11 @@ def test_a_service_runs_is_found_and_is_ended_in_order_whoever_asks(place):
     assert scheduler.find_service(any_start) == service.job_id
     new = place.services()
     assert new.live_services(any_start) == [service.job_id]
+    never = services.record(place.folder, Service("run-1234-other", "s9"))
     for one in (scheduler, new):
         assert not one.poll([service.job_id])[service.job_id].ended
         assert not one.service_status(service).ended
+        assert [s.ended for s in one.service_statuses([never, service])] == [True, False]
         assert one.describe(service)
     new.stop_service(service, [service.job_id])
     until_service_ended(new, service)
@@ -275,6 +277,7 @@ def test_a_service_that_was_never_started_has_ended_and_is_not_found(place):
     assert scheduler.find_service(service) is None
     assert scheduler.find_service(replace(service, start="")) is None
     assert scheduler.live_services(service) == []
+    assert scheduler.service_statuses([]) == []
 
 
 def test_a_service_of_another_host_is_left_alone_where_only_that_host_knows_it(place):

@@ -211,7 +211,8 @@ def test_the_best_are_scored_on_examples_the_search_never_saw(cli, scripted_spec
     tests = frame.filter(source="test")
     assert tests.height == 2
     assert set(tests["state"]) == {"COMPLETED"}
-    assert tests["iteration"].unique().to_list() == [3], "a phase of its own"
+    [phase] = tests["iteration"].unique().to_list()
+    assert phase > frame.filter(pl.col("source") != "test")["iteration"].max(), "of its own"
     examples = pl.read_parquet(run / "trials" / tests["trial"][0] / "examples.parquet")
     assert set(examples["example"]) == {e["id"] for e in held_out}
     # The search itself went as without a final test.

@@ -407,7 +407,7 @@ def test_pauses_grow_and_a_trial_that_nothing_explains_blames_no_allocation(new_
     starts = [datetime.fromisoformat(a.started) for a in read_attempts(run.trial("t0000"))]
     one, two = [(b - a).total_seconds() for a, b in pairwise(starts)]
     assert one < 1.5 <= two
-    told = {result.allocation for result in loop._searcher.archive.results}
+    told = {result.allocation for result in loop._searcher.archive.evaluated}
     assert len(told) == len({json.dumps(row["allocation"]) for row in others})
     assert all(result.score is not None for result in loop._searcher.archive.results)
 

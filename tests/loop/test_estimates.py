@@ -14,6 +14,7 @@ from agenttts.loop.estimates import (
     LOCAL_READ_RATE,
     DrawRecord,
     Estimates,
+    ExamplesPart,
     StartRecord,
     Throughput,
     expected_wait,
@@ -181,7 +182,7 @@ def test_trials_with_equal_earlier_choices_share_their_samples() -> None:
     tokens = {"a": (2048.0, 128.0), "b": (256.0, 64.0)}
     costs = Estimates({"m": SEVEN, "n": SMALL}, H100).model_costs()
     works = [
-        trial_work(f"t{k}{j}", allocation(k, "n", j), tokens, 50)
+        trial_work(f"t{k}{j}", allocation(k, "n", j), tokens, [ExamplesPart(50)])
         for k, j in ((4, 8), (4, 2), (9, 8))
     ]
     groups = [[stage.group for stage in work.stages] for work in works]
@@ -199,7 +200,11 @@ def test_stored_samples_are_not_drawn_again() -> None:
     tokens = {"a": (2048.0, 128.0), "b": (256.0, 64.0)}
     first, second = sample_groups(allocation)
     work = trial_work(
-        "t", allocation, tokens, 50, stored={first: 4, second: 2}, fused={"a": 128, "b": 64}
+        "t",
+        allocation,
+        tokens,
+        [ExamplesPart(50, {first: 4, second: 2})],
+        fused={"a": 128, "b": 64},
     )
     assert work.signature == (None, "n")
     assert work.stages[1].decode_tokens == 50 * 64 * 4
@@ -214,8 +219,11 @@ def test_a_finished_trial_stores_what_trials_with_equal_choices_need() -> None:
     stored = stored_samples(done)
     tokens = {"a": (2048.0, 128.0), "b": (256.0, 64.0)}
     for allocation in done:
-        assert trial_work("t", allocation, tokens, 50, stored=stored).signature == (None, None)
+        assert trial_work("t", allocation, tokens, [ExamplesPart(50, stored)]).signature == (
+            None,
+            None,
+        )
     fewer = Allocation((Choice("a", "m", 8), Choice("b", "n", 3)))
     # Other prompts of the second stage: none of its samples are known.
-    work = trial_work("t", fewer, tokens, 50, stored=stored)
+    work = trial_work("t", fewer, tokens, [ExamplesPart(50, stored)])
     assert [stage.decode_tokens for stage in work.stages] == [0, 50 * 64 * 3]

@@ -71,7 +71,8 @@ def test_a_controller_killed_before_it_is_told_goes_on(run):
     assert journal_events(run.path, "ended")[-1]["outcome"] == "done"
 
 
-def test_a_recommendation_that_was_tried_costs_nothing(run):
+def test_a_recommendation_that_was_tried_costs_nothing(unstarted_run):
+    run = unstarted_run(search__iterations=0, search__stored=False)
     process.make_controller(run.read()).run()
     assert "recommended" not in table(run.path)["source"].to_list()
     assert len(journal_events(run.path, "told")) == 1

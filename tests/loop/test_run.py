@@ -43,7 +43,8 @@ def test_a_run_completes_and_reports(finished, cli, tmp_path):
     frame = table(tmp_path / "results/small")
     assert set(frame["state"]) == {"COMPLETED"}
     assert frame.filter(pl.col("source") != "recommended")["iteration"].max() == 2
-    assert frame.filter(pl.col("source") == "recommended")["iteration"].to_list() == [3]
+    last = frame.filter(pl.col("source") == "recommended")
+    assert last["iteration"].to_list() in ([], [3])
     assert frame["examples"].unique().to_list() == [8]
     assert frame.filter(pl.col("iteration") == 0)["source"].unique().to_list() == ["initial"]
     assert (frame["budget"] <= 80).all()
@@ -171,7 +172,7 @@ def test_cancel_keeps_what_has_finished_and_resume_goes_on(cli, scripted_spec, t
     assert done.returncode == 0, done.stderr
     after = table(tmp_path / "results/small")
     assert set(after["state"]) == {"COMPLETED"}, "what was cut off has been run after all"
-    assert after["iteration"].max() == 1
+    assert after.filter(pl.col("source") != "recommended")["iteration"].max() == 1
     kept = after.filter(pl.col("trial").is_in(before["trial"].implode()))
     assert kept.select("trial", "score", "attempts", "finished").rows() == before.select("trial", "score", "attempts", "finished").rows()  # fmt: skip
 
@@ -203,12 +204,12 @@ def test_the_searcher_is_told_how_sure_each_score_is(finished, tmp_path):
     for progress in loop._journal.state.trials.values():
         examples = pl.read_parquet(run.trial(progress.planned.trial) / "examples.parquet")
         values = examples.filter(stage="answer")["metrics"].struct.field("em")
-        told = loop._result(progress)
+        told, *_ = loop._results([progress])
         assert told.stderr == pytest.approx(values.std() / len(values) ** 0.5)
         assert told.examples == dict(enumerate(values))
         assert told.score == pytest.approx(values.mean())
         del progress.row["score_stderr"]  # as in a journal of an older version
-        assert loop._result(progress).stderr is None
+        assert loop._results([progress])[0].stderr is None
 
 
 def test_a_search_goes_on_without_scores_by_example_that_are_lost(finished, tmp_path, caplog):
@@ -218,11 +219,11 @@ def test_a_search_goes_on_without_scores_by_example_that_are_lost(finished, tmp_
     (run.trial(lost.planned.trial) / "examples.parquet").unlink()
     (run.trial(damaged.planned.trial) / "examples.parquet").write_bytes(b"PAR1")
     for progress in (lost, damaged):
-        told = loop._result(progress)
+        told, *_ = loop._results([progress])
         assert told.examples is None
         assert told.score is not None
         assert f"{progress.planned.trial}/examples.parquet" in caplog.text
-    assert loop._result(kept).examples is not None
+    assert loop._results([kept])[0].examples is not None
 
 
 @pytest.mark.parametrize("command", ["status", "resume", "cancel"])

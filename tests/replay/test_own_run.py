@@ -6,6 +6,7 @@ import pytest
 from agenttts.loop import controller_job
 from agenttts.replay.table import load_table
 from agenttts.search import create
+from agenttts.search.archive import STORED
 
 
 @pytest.fixture
@@ -29,21 +30,29 @@ def test_a_replay_is_told_what_the_run_told(told):
     run, spec, batches = told
     space = spec.space()
     table = load_table(run.trials_file, space)
-    results = [result for batch in batches for result in batch]
+    results = [result for batch in batches for result in trials_of(batch)]
     assert len(results) > 6
     assert all(result.stderr is not None for result in results)
     assert [table.trial(space, r.allocation, r.source) for r in results] == results
     # And so it proposes the same, batch by batch.
     searcher = create(spec.search.method, space, spec.search.seed, **spec.search.options)
     for batch in batches:
-        if {result.source for result in batch} == {"recommended"}:
-            assert searcher.best() == batch[0].allocation
+        trials = trials_of(batch)
+        if {result.source for result in trials} == {"recommended"}:
+            assert searcher.best() == trials[0].allocation
             break
-        proposals = searcher.propose(len(batch))
+        proposals = searcher.propose(len(trials))
         assert [(p.allocation, p.source) for p in proposals] == [
-            (result.allocation, result.source) for result in batch
+            (result.allocation, result.source) for result in trials
         ]
-        searcher.tell([table.trial(space, p.allocation, p.source) for p in proposals])
+        found = [table.trial(space, p.allocation, p.source) for p in proposals]
+        told_too = [t for f in found for t in (f, *table.stored(space, f, of_grid=False))]
+        assert told_too == batch
+        searcher.tell(told_too)
+
+
+def trials_of(batch):
+    return [result for result in batch if result.source != STORED]
 
 
 def lose_the_last_score(file):
@@ -64,7 +73,7 @@ def cut(file):
 def test_a_trial_without_all_scores_by_example_is_replayed_by_its_score(told, damage):
     run, spec, batches = told
     space = spec.space()
-    result, other, *_ = [result for batch in batches for result in batch]
+    result, other, *_ = trials_of(batches[0])
     damage(run.trial("t0000") / "examples.parquet")
     table = load_table(run.trials_file, space)
     found = table.trial(space, result.allocation, result.source)

@@ -56,6 +56,9 @@ def frame(rows: Sequence[TrialRow], metrics: Sequence[str] = ()) -> pl.DataFrame
 @st.composite
 def tables(draw: st.DrawFn) -> list[TrialRow]:
     few = st.integers(0, 4)
+    examples = draw(
+        st.sampled_from([st.none(), st.just(50), st.integers(1, 3).map(lambda n: 25 * n)])
+    )
     return [
         row(
             number,
@@ -64,6 +67,7 @@ def tables(draw: st.DrawFn) -> list[TrialRow]:
             finished=draw(st.none() | few.map(lambda n: START + timedelta(seconds=n))),
             gpu_seconds=float(draw(few)),
             prompt_tokens=draw(few),
+            examples=draw(examples),
             decode_tokens=draw(few),
         )
         for number in range(draw(st.integers(0, 12)))
@@ -100,15 +104,21 @@ def test_the_trace_is_the_running_maximum_in_order_of_finishing(rows: list[Trial
     trace = best_so_far(frame(rows))
     assert trace["trial"].to_list() == [r.trial for r in ordered]
     assert trace["step"].to_list() == list(range(1, len(ordered) + 1))
-    scores = [r.score or 0.0 for r in ordered]
-    best = [max(scores[: i + 1]) for i in range(len(scores))]
-    assert trace["best_so_far"].to_list() == best
-    assert trace["improved"].to_list() == [i == 0 or b > best[i - 1] for i, b in enumerate(best)]
+    best: list[TrialRow] = []
+    for number in range(1, len(ordered) + 1):
+        widest = max(r.examples or 0 for r in ordered[:number])
+        on_most = [r for r in ordered[:number] if (r.examples or 0) == widest]
+        best.append(max(on_most, key=lambda r: r.score or 0.0))
+    assert trace["best_so_far"].to_list() == [r.score for r in best]
+    improved = [i == 0 or best[i] is not best[i - 1] for i in range(len(best))]
+    assert trace["improved"].to_list() == improved
 
 
 @given(tables())
 def test_the_best_trial_by_score_then_budget_then_finish(rows: list[TrialRow]) -> None:
     candidates = [r for r in rows if r.score is not None]
+    widest = max((r.examples or 0 for r in candidates), default=0)
+    candidates = [r for r in candidates if (r.examples or 0) == widest]
     expected = min(
         candidates, key=lambda r: (-(r.score or 0.0), r.budget, *finish_order(r)), default=None
     )

@@ -147,6 +147,9 @@ class SlurmScheduler(Scheduler):
     def service_status(self, service: Service) -> JobStatus:
         return self._services.status(service)
 
+    def service_statuses(self, services: Sequence[Service]) -> list[JobStatus]:
+        return self._services.statuses(services)
+
     def stop_service(self, service: Service, job_ids: Collection[str]) -> None:
         self._services.stop(job_ids)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +103,11 @@ class SlurmServices:
         state = job_states([job])[job]
         said = log_message(self._folder, job) if state.ended else ""
         return replace(state, detail=said) if said else state
+
+    def statuses(self, services: Sequence[Service]) -> list[JobStatus]:
+        """How their jobs stand; services without a known job are looked for one by one."""
+        known = job_states([service.job_id for service in services if service.job_id])
+        return [known[s.job_id] if s.job_id else self.status(s) for s in services]
 
     def stop(self, job_ids: Collection[str]) -> None:
         """Cancel these jobs, if there are any."""

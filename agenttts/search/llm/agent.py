@@ -90,7 +90,7 @@ class LLMAgent:
         """
         written = self._written()
         seen = written[-1]["trials"] if written else 0
-        recent = len(archive.results) - seen
+        recent = len(archive.evaluated) - seen
         if written and recent < _MIN_NEW_RESULTS:
             return
         chat, reply = self._proposer.ask(
@@ -106,14 +106,14 @@ class LLMAgent:
                     flat=_flat([trial.score for trial in archive.scored]),
                     most=_MOST_GUIDELINES,
                 ),
-                trials=len(archive.results),
+                trials=len(archive.evaluated),
             )
         )
         # A reply without guidelines is an answer too: the model is asked again only after more new
         # results.
         sentences = read_guidelines(reply.text, _MOST_GUIDELINES)
         self._transcript.add(
-            "guidelines", key=chat.key, trials=len(archive.results), guidelines=sentences
+            "guidelines", key=chat.key, trials=len(archive.evaluated), guidelines=sentences
         )
         archive.write_guidelines(sentences)
 

@@ -96,7 +96,7 @@ class Prompts:
 
 
 def history(archive: Archive, limit: int | None = None) -> list[dict[str, str]]:
-    """Return the results for a prompt, in the archive's order.
+    """Return the results of trials for a prompt, in the archive's order.
 
     Each has allocation, cost, score and metrics as texts.
 
@@ -105,7 +105,7 @@ def history(archive: Archive, limit: int | None = None) -> list[dict[str, str]]:
         limit: The most results to return. Half of them are the best, and half are the latest of the
             rest.
     """
-    results = list(enumerate(archive.results, start=1))
+    results = list(enumerate(archive.evaluated, start=1))
     if limit is not None and len(results) > limit:
         scored = [item for item in results if item[1].score is not None]
         best = sorted(scored, key=lambda item: (-(item[1].score or 0.0), item[0]))[: limit // 2]

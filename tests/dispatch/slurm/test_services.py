@@ -74,3 +74,13 @@ def test_a_service_that_may_have_been_submitted_is_not_submitted_again(start):
     with pytest.raises(QueueUnavailable):
         begin(("n1",), refused="true", message="Socket timed out on send/recv operation")
     assert excluded() == ["n1"]
+
+
+def test_the_queue_is_asked_once_for_many_services(fake, tmp_path):
+    asked = tmp_path / "asked"
+    fake("squeue", f"echo x >> {asked}; echo '7|RUNNING|None|c'; echo '8|PENDING|Priority|c'")
+    scheduler = SlurmScheduler(Profile(kind="slurm"), tmp_path / "any")
+    services = [Service(f"run-{job}", "s1", job) for job in ("8", "7", "8")]
+    statuses = scheduler.service_statuses(services)
+    assert [status.state for status in statuses] == ["PENDING", "RUNNING", "PENDING"]
+    assert asked.read_text() == "x\n"

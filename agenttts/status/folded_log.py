@@ -1,0 +1,52 @@
+"""A log without the lines that say nothing of a failure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from agenttts.inference.beats import MARK
+
+# Logger lines of vLLM and its libraries below warning, as "(EngineCore pid=7) INFO 11-20 10:11:12
+# [file.py:1] text", progress bars of tqdm, and the lines by which an engine shows that it works.
+_ENGINE = re.compile(rf"^(\([^)]*\) ?)*(INFO|DEBUG)\b[ :]|\d+%\|.*\||^{re.escape(MARK)}")
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+_NUMBERS = re.compile(r"\d+")
+_FEWEST_OF_ENGINE, _FEWEST_SIMILAR = 2, 10
+"""Lines in a row that are folded; fewer are shown."""
+
+
+def log_lines(text: str) -> list[str]:
+    """Return the lines of a log as a terminal would end up showing them.
+
+    Escape sequences are removed. Of a line that was written over again and again, such as a
+    progress bar, only the last text is kept.
+    """
+    lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    return [_ESCAPES.sub("", line).rstrip() for line in lines]
+
+
+def folded(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a log; rows of engine lines and of similar lines become one line each."""
+    row: list[str] = []
+    kind = ""
+    for line in lines:
+        own = _kind(line)
+        if own != kind:
+            yield from _fold(row, kind)
+            row, kind = [], own
+        row.append(line)
+    yield from _fold(row, kind)
+
+
+def _kind(line: str) -> str:
+    """Return what a line has in common with those that it is folded with."""
+    return "engine" if _ENGINE.search(line) else f"like {_NUMBERS.sub('0', line)}"
+
+
+def _fold(row: list[str], kind: str) -> list[str]:
+    if kind == "engine" and len(row) >= _FEWEST_OF_ENGINE:
+        return [f"[... {len(row)} lines of the engine; --all shows them]"]
+    if len(row) < _FEWEST_SIMILAR:
+        return row
+    return [row[0], f"[... {len(row) - 2} similar lines; --all shows them]", row[-1]]

@@ -1,0 +1,188 @@
+"""What the logs of a run say: what matters first, then their ends.
+
+Everything is read from files, so it also works without a queue and for a run whose journal is
+damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from agenttts.dispatch.attempts import Attempt, read_attempts
+from agenttts.dispatch.messages import MACHINE_MESSAGES, find_in_log, memory_ran_out
+from agenttts.dispatch.node.trial_log import log_of
+from agenttts.dispatch.tracebacks import exceptions_behind
+from agenttts.errors import UserError, valid_names
+from agenttts.run.directory import RunDirectory
+from agenttts.run.journal import RunState, TrialProgress, read_state
+from agenttts.run.rows import row_from_json
+from agenttts.status.folded_log import folded, log_lines
+from agenttts.tables.schema import TrialState
+
+_MOST_BYTES = 4 * 1024 * 1024
+"""Of a longer log only the end is read."""
+
+
+def run_log(run: RunDirectory, lines: int | None) -> Iterator[str]:
+    """Yield the end of the controller's log, and the trials without a result.
+
+    Args:
+        run: The run.
+        lines: How many lines of the log to show; None: all, without folding.
+    """
+    state, problem = _state(run)
+    if problem is not None:
+        yield f"the journal cannot be read: {problem}"
+    logs = _controller_logs(run)
+    if not logs:
+        yield f"no controller of {run.path} has written a log"
+    else:
+        *older, latest = logs
+        yield f"controller: {latest}"
+        if older:
+            yield f"  ({len(older)} of earlier starts beside it)"
+        yield from _end(latest, 0, lines)
+    failed = [t for t in state.trials.values() if _failed(t)]
+    if failed:
+        yield ""
+        yield f"trials without a result ('agenttts-hpc logs {run.name} TRIAL' shows one):"
+    for trial in failed:
+        assert trial.row is not None
+        row = row_from_json(trial.row)
+        said = " ".join((row.error or "no reason is recorded").split())
+        yield f"{row.trial}  {row.state}  {trial.planned.allocation}: {said}"
+
+
+def trial_log(run: RunDirectory, given: str, lines: int | None) -> Iterator[str]:
+    """Yield what became of a trial, what its log says of the cause, and the log's end.
+
+    Args:
+        run: The run.
+        given: The trial's name or number.
+        lines: How many lines of the log to show; None: all, without folding.
+
+    Raises:
+        UserError: The run has no such trial.
+    """
+    state, problem = _state(run)
+    name = _trial_name(run, state, given)
+    if problem is not None:
+        yield f"the journal cannot be read: {problem}"
+    progress = state.trials.get(name)
+    yield f"{name}: {_outcome(progress)}"
+    directory = run.trial(name)
+    attempts = read_attempts(directory)
+    for attempt in attempts:
+        yield _attempt_line(attempt)
+    if not attempts:
+        yield f"it has not begun; 'agenttts-hpc status {run.name}' shows its job"
+        return
+    last = attempts[-1]
+    log = log_of(directory, last)
+    text = _read(log, last.log_start)
+    yield from _causes(last, text)
+    yield ""
+    yield f"log: {log.resolve()}"
+    if last.together > 1 and last.log:
+        yield f"  (of its job, with {last.together - 1} other trials)"
+    yield from _shown(text, lines)
+
+
+def _state(run: RunDirectory) -> tuple[RunState, str | None]:
+    """Return the journal's state, and why it cannot be read."""
+    try:
+        return read_state(run.journal_file), None
+    except UserError as error:
+        return RunState(), str(error)
+
+
+def _controller_logs(run: RunDirectory) -> list[Path]:
+    """Return the logs of the controller's starts, the latest last."""
+    found: list[tuple[float, Path]] = []
+    for log in (run.scheduler_logs / "controller").glob("*.err"):
+        with suppress(OSError):  # it has been removed
+            found.append((log.stat().st_mtime, log))
+    return [log for _, log in sorted(found)]
+
+
+def _failed(trial: TrialProgress) -> bool:
+    return trial.row is not None and trial.row.get("state") != TrialState.COMPLETED
+
+
+def _trial_name(run: RunDirectory, state: RunState, given: str) -> str:
+    """Return the name of a trial that is given by its name or number.
+
+    Raises:
+        UserError: There is no such trial.
+    """
+    names = sorted({*state.trials, *(path.name for path in (run.path / "trials").glob("t*"))})
+    number = given.removeprefix("t")
+    name = f"t{int(number):04}" if number.isascii() and number.isdigit() else given
+    if name in names:
+        return name
+    shown = names if len(names) <= 12 else [*names[:5], "...", names[-1]]
+    raise UserError(f"run {run.name} has no trial '{given}'; {valid_names(given, shown)}")
+
+
+def _outcome(progress: TrialProgress | None) -> str:
+    if progress is None:
+        return "the journal does not name it"
+    where = f"{progress.planned.allocation} (iteration {progress.planned.iteration})"
+    if progress.row is None:
+        return f"{where}, not finished"
+    row = row_from_json(progress.row)
+    score = f", score {row.score:.4f}" if row.score is not None else ""
+    error = f": {' '.join(row.error.split())}" if row.error else ""
+    return f"{where}, {row.state}{score}{error}"
+
+
+def _attempt_line(attempt: Attempt) -> str:
+    where = f"attempt {attempt.number}: job {attempt.job_id} on {attempt.node or '?'}"
+    started = attempt.started[:19].replace("T", " ")
+    if attempt.finished is None:
+        return f"{where}, since {started}"
+    said = f": {' '.join(attempt.error.split())}" if attempt.error else ""
+    return f"{where}, {started}, {attempt.seconds:.0f} s, {attempt.state or '?'}{said}"
+
+
+def _causes(attempt: Attempt, text: str) -> Iterator[str]:
+    """Yield what the log of a failed attempt says of the cause."""
+    if attempt.finished is None or attempt.state == TrialState.COMPLETED:
+        return
+    found = find_in_log(text, MACHINE_MESSAGES)
+    if found is not None:
+        yield f"the log says that {found.meaning}: {found.line}"
+    if memory_ran_out(text):
+        yield "the log says that memory ran out"
+    for line in exceptions_behind(attempt.error or "", text).splitlines():
+        yield f"raised: {line}"
+
+
+def _end(log: Path, start: int, lines: int | None) -> Iterator[str]:
+    yield from _shown(_read(log, start), lines)
+
+
+def _shown(text: str, lines: int | None) -> Iterator[str]:
+    every = log_lines(text)
+    while every and not every[-1]:
+        every.pop()
+    if lines is None:
+        yield from every
+        return
+    shown = list(folded(every))
+    if len(shown) > lines:
+        yield f"[... {len(shown) - lines} earlier lines; --lines N shows more]"
+    yield from shown[-lines:]
+
+
+def _read(log: Path, start: int) -> str:
+    """Return a log from byte ``start`` on; of a long one its end."""
+    try:
+        with log.open("rb") as stream:
+            size = stream.seek(0, 2)
+            stream.seek(max(min(start, size), size - _MOST_BYTES))
+            return stream.read().decode("utf-8", errors="replace")
+    except OSError as error:
+        return f"(the log cannot be read: {error.strerror or error})"

@@ -1,0 +1,181 @@
+"""Runs whose trials are scored on parts of the examples (``search.examples``)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import polars as pl
+import pytest
+
+from agenttts.loop import controller_job
+from agenttts.replay.table import load_table
+from agenttts.space import Allocation
+from agenttts.tables.schema import read_examples
+from agenttts.trial.spec import TrialSpec
+from tests.support.runs import journal_events, outcome, table
+
+PARTS = {"first": 3, "most": 8}
+SIZES = {"search__iterations": 3, "search__batch_size": 3}
+
+
+class Killed(BaseException):
+    pass
+
+
+def numbers(run, trial):
+    """The examples of a trial by its spec; its table of examples has just these."""
+    spec = TrialSpec.read(run.trial(trial) / "trial.json")
+    every = [json.loads(line)["id"] for line in run.examples_file.read_text().splitlines()]
+    rows = read_examples(run.trial(trial) / "examples.parquet").filter(stage="answer")
+    assert rows["example"].to_list() == [every[n] for n in spec.example_numbers]
+    return spec.example_numbers
+
+
+@pytest.mark.parametrize("method", ["agenttts", "gp", "random"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_new_trials_are_scored_on_few_examples_and_the_best_on_common_ones(
+    unstarted_run, method, asynchronous
+):
+    run = unstarted_run(
+        search__examples=PARTS, search__method=method, search__asynchronous=asynchronous, **SIZES
+    )
+    controller_job.make_controller(run.read()).run()
+    rows = table(run.path)
+    assert set(rows["state"]) == {"COMPLETED"}
+    used = Counter()
+    known: dict[str, set[int]] = {}
+    for row in rows.iter_rows(named=True):
+        found = numbers(run, row["trial"])
+        assert row["examples"] == len(found) <= 8
+        earlier = known.get(str(row["allocation"]), set())
+        assert earlier < set(found), "an allocation is scored again on further examples"
+        if row["source"] != "recommended":
+            assert len(set(found) - earlier) == 3
+        known[str(row["allocation"])] = set(found)
+        used.update(set(found) - earlier)
+    assert len(used) == 8, "not always the same examples"
+    # The recommended allocation and its rivals are known on the same examples.
+    told = journal_events(run.path)
+    [*_, best] = [e["recommended"] for e in told if e["event"] in ("told", "told_results")]
+    assert sum(examples >= known[str(best)] for examples in known.values()) >= 3
+
+
+@pytest.mark.parametrize("dying", ["_plan", "_tell", "evaluate"])
+def test_a_killed_controller_goes_on_as_if_it_had_not_been(unstarted_run, tmp_path, dying):
+    calm = unstarted_run(search__examples=PARTS, name="calm", **SIZES)
+    controller_job.make_controller(calm.read()).run()
+    run = unstarted_run(search__examples=PARTS, name="killed", **SIZES)
+    for _ in range(6):
+        controller = controller_job.make_controller(run.read())
+        owner = controller._evaluation if dying == "evaluate" else controller
+        method, calls = getattr(owner, dying), Counter()
+
+        def dies(*given, method=method, calls=calls, **named):
+            calls["all"] += 1
+            if calls["all"] == 2:
+                raise Killed
+            return method(*given, **named)
+
+        setattr(owner, dying, dies)
+        try:
+            controller.run()
+        except Killed:
+            continue
+        break
+    controller_job.make_controller(run.read()).run()
+    assert outcome(run.path) == outcome(calm.path)
+    examples = [journal_events(one.path, "proposed") for one in (calm, run)]
+    of = [[[t["examples"] for t in e["trials"]] for e in events] for events in examples]
+    assert of[0] == of[1]
+
+
+def test_an_allocation_scored_again_draws_only_new_samples(unstarted_run):
+    run = unstarted_run(search__examples=PARTS, **SIZES)
+    controller_job.make_controller(run.read()).run()
+    rows = table(run.path)
+    again = rows.filter(pl.col("allocation").is_duplicated())
+    assert again.height >= 2
+    later = again.filter(again["examples"] > 3)
+    assert later.height
+    for row in later.iter_rows(named=True):
+        spent = row["prompt_tokens"] + row["decode_tokens"]
+        assert row["reused_tokens"] >= spent * 0.9 * 3 / row["examples"]
+
+
+def test_reports_compare_scores_on_the_most_examples(unstarted_run, cli):
+    run = unstarted_run(search__examples=PARTS, **SIZES)
+    controller_job.make_controller(run.read()).run()
+    rows = table(run.path)
+    most = rows.filter(rows["examples"] == rows["examples"].max())
+    assert 0 < most.height < rows.height
+    document = json.loads(cli("report", "small", "--format", "json").stdout)
+    assert document["best"]["score"] == most["score"].max()
+    assert document["best"]["trial"] in most["trial"].to_list()
+    status = json.loads(cli("status", "small", "--json").stdout)
+    assert status["best"]["trial"] == document["best"]["trial"]
+    [recommended] = [run["recommended"] for run in document["runs"]]
+    own = rows.filter(
+        pl.col("allocation") == pl.lit(recommended["allocation"], rows.schema["allocation"])
+    )
+    assert own.filter(trial=recommended["trial"])["examples"].to_list() == [own["examples"].max()]
+
+
+def test_a_replay_of_its_table_takes_the_scores_on_the_most_examples(unstarted_run, caplog):
+    run = unstarted_run(search__examples=PARTS, **SIZES)
+    controller_job.make_controller(run.read()).run()
+    space = run.spec().space()
+    found = load_table(run.trials_file, space)
+    assert "on different parts of the examples" in caplog.text
+    assert found.example_count is None
+    widest = {}
+    for row in table(run.path).sort("examples").iter_rows(named=True):
+        widest[str(row["allocation"])] = row
+    for row in widest.values():
+        result = found.trial(space, Allocation.from_records(row["allocation"]))
+        assert (result.score, result.stderr) == (row["score"], row["score_stderr"])
+
+
+def test_a_rebuilt_journal_has_the_examples_of_the_trials(unstarted_run, cli):
+    run = unstarted_run(search__examples=PARTS, search__iterations=1)
+    controller_job.make_controller(run.read()).run()
+    before = controller_job.make_controller(run.read())._journal.state.trials
+    known = {name: progress.planned.examples for name, progress in before.items()}
+    run.journal_file.unlink()
+    done = cli("resume", "small", "--from-tables", "--wait")
+    assert done.returncode == 0, done.stderr
+    after = controller_job.make_controller(run.read())._journal.state.trials
+    assert {name: progress.planned.examples for name, progress in after.items()} == known
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"first": 9}, "search.examples.first: 9 is above the 8 examples"),
+        ({"first": 3, "most": 9}, "search.examples.most: 9 is above the 8 examples"),
+        ({"first": 5, "most": 3}, "first (5) is above most (3)"),
+        ({"most": 3}, "search.examples.first"),
+        ({"first": 0}, "search.examples.first"),
+        ("all", "search.examples"),
+        (0, "search.examples"),
+        (2.5, "search.examples"),
+    ],
+)
+def test_a_wrong_part_is_one_sentence(cli, scripted_spec, given, said):
+    done = cli("launch", scripted_spec(search__examples=given), "--dry-run")
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+    assert "small.yaml:" in done.stderr
+
+
+def test_the_plan_says_on_how_many_examples_trials_are_scored(cli, scripted_spec):
+    done = cli("launch", scripted_spec(search__examples=4), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "scored on 4 of the examples" in " ".join(done.stdout.split())
+    cost = {}
+    for given in (4, None):
+        path = scripted_spec(**({} if given is None else {"search__examples": given}))
+        plan = json.loads(cli("launch", path, "--dry-run", "--json").stdout)
+        assert plan["search"]["examples"] == (given and {"first": given, "most": given})
+        cost[given] = plan["forecast"]["wall_seconds"]
+    assert cost[4] != cost[None]

@@ -1,0 +1,87 @@
+"""Searches that end when they are sure enough (``search.stop``)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agenttts.loop import controller_job
+from tests.support.runs import journal_events, outcome, table
+
+SIZES = {"search__iterations": 6, "search__batch_size": 4}
+# The recommendation is good enough as soon as anything is known of it.
+EASY = {"within": 0.9, "confidence": 0.5}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_search_ends_when_it_is_sure_enough(unstarted_run, cli, asynchronous):
+    run = unstarted_run(search__stop=EASY, search__asynchronous=asynchronous, **SIZES)
+    controller_job.make_controller(run.read()).run()
+    searched = table(run.path).filter(table(run.path)["source"] != "recommended")
+    assert searched.height < 3 + 6 * 4
+    events = [e for e in journal_events(run.path) if e["event"] in ("told", "told_results")]
+    sure = [e["confidence"] for e in events]
+    assert sure[0] is None, "too few trials"
+    reached = [number for number, c in enumerate(sure) if c and c["probability"] >= 0.5]
+    assert reached
+    assert all(c["within"] == 0.9 for c in sure if c)
+    if not asynchronous:
+        assert [e["iteration"] for e in events][reached[0]] == searched["iteration"].max()
+        assert searched.height >= 8
+    assert journal_events(run.path, "ended")[-1]["outcome"] == "done"
+    status = json.loads(cli("status", "small", "--json").stdout)
+    assert status["confidence"] == sure[-1]
+    report = json.loads(cli("report", "small", "--format", "json").stdout)
+    assert report["runs"][0]["recommended"]["confidence"] == sure[-1]
+    for command in ("status", "report"):
+        shown = " ".join(cli(command, "small").stdout.split())
+        assert "within 0.9 of the best (relative) with probability" in shown
+
+
+def test_a_search_that_is_never_sure_goes_on_to_its_end(unstarted_run):
+    hard = {"within": 1e-9, "confidence": 0.999}
+    run = unstarted_run(search__stop=hard, search__iterations=2)
+    controller_job.make_controller(run.read()).run()
+    assert len(journal_events(run.path, "told")) >= 3
+
+
+def test_a_killed_controller_stops_where_the_other_would_have(unstarted_run):
+    calm = unstarted_run(search__stop=EASY, name="calm", **SIZES)
+    controller_job.make_controller(calm.read()).run()
+    run = unstarted_run(search__stop=EASY, name="killed", **SIZES)
+    for place in range(1, 4):
+        controller = controller_job.make_controller(run.read())
+        told = controller._write_told
+
+        def dies(iteration, *, final, told=told, place=place):
+            told(iteration, final=final)
+            if iteration == place - 1:
+                raise Killed
+
+        controller._write_told = dies
+        try:
+            controller.run()
+        except Killed:
+            continue
+    controller_job.make_controller(run.read()).run()
+    assert outcome(run.path) == outcome(calm.path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"search__stop": {"within": 2}}, "search.stop.within"),
+        ({"search__stop": {"confidence": 0.2}}, "search.stop.confidence"),
+        ({"search__stop": {"sure": 0.9}}, "search.stop"),
+        ({"search__stop": {}, "search__method": "random"}, "search.stop: method 'random'"),
+    ],
+)
+def test_a_wrong_stop_is_one_sentence(cli, scripted_spec, changes, said):
+    done = cli("launch", scripted_spec(**changes), "--dry-run")
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())

@@ -1,0 +1,89 @@
+"""How sure a recommendation is: the probability is right on average, and rises with the trials."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from agenttts.search import SEARCHERS, create
+from agenttts.search.base import TrialResult
+from agenttts.space import Model, SearchSpace, Stage
+
+SPACE = SearchSpace(
+    tuple(
+        Stage(name, (Model("small", 1e9), Model("large", 8e9)), 128, 64, (1, 2, 4, 8, 16))
+        for name in ("first", "last")
+    ),
+    60.0,
+)
+
+
+def truth(seed):
+    """A score for each allocation: a model's quality, rising with samples; stages multiply."""
+    rng = random.Random(f"confidence/{seed}")
+    quality = {
+        (stage.name, model.name): (rng.uniform(0.3, 0.7), rng.uniform(0.1, 0.3))
+        for stage in SPACE.stages
+        for model in stage.models
+    }
+
+    def score(allocation):
+        product = 1.0
+        for choice in allocation.choices:
+            base, rise = quality[choice.stage, choice.model]
+            product *= base + rise * (1 - choice.samples**-0.7)
+        return product
+
+    return score
+
+
+def told(searcher, score, trials, noise, seed):
+    rng = random.Random(f"noise/{seed}")
+    while trials > 0:
+        batch = searcher.ask(min(trials, 4))
+        trials -= len(batch)
+        searcher.tell(
+            [
+                TrialResult(a, score(a) + rng.gauss(0, noise), {}, SPACE.cost(a), stderr=noise)
+                for a in batch
+            ]
+        )
+    return searcher
+
+
+def test_the_probability_is_right_on_average():
+    """Over many searches, as often good as is said; being too careful is allowed."""
+    best, said, good = {}, [], []
+    for seed in range(24):
+        score = truth(seed)
+        best = max(map(score, SPACE.feasible()))
+        for trials in (8, 20):
+            searcher = told(create("agenttts", SPACE, seed), score, trials, 0.03, seed)
+            found = searcher.confidence(0.05)
+            said.append(found.probability)
+            good.append(score(searcher.best()) >= 0.95 * best)
+            assert 0.0 <= found.probability <= 1.0
+            assert found.shortfall >= 0.0
+    assert sum(good) / len(good) > sum(said) / len(said) - 0.1
+
+
+def test_it_rises_with_trials_and_with_a_wider_margin():
+    score = truth(1)
+    searcher = create("agenttts", SPACE, 1)
+    few = told(searcher, score, 8, 0.02, 1).confidence(0.02)
+    many = told(searcher, score, 16, 0.02, 2).confidence(0.02)
+    assert many.shortfall < few.shortfall
+    assert many.probability > few.probability
+    assert searcher.confidence(0.2).probability >= many.probability
+
+
+def test_it_is_not_known_without_enough_trials():
+    searcher = create("agenttts", SPACE)
+    assert searcher.confidence(0.02) is None
+    assert told(searcher, truth(0), 4, 0.01, 0).confidence(0.02) is None
+
+
+@pytest.mark.parametrize("name", [n for n, kind in SEARCHERS.items() if not kind.knows_confidence])
+def test_other_searchers_say_nothing(name):
+    assert create(name, SPACE).confidence(0.02) is None
