@@ -11,7 +11,7 @@ from agenttts.cli import show
 
 DOCUMENT = {
     "run": "r", "outcome": None, "iteration": None, "iterations": 2, "finishing": False, "trials": {}, "best": None, "recommended": None,
-    "recommended_tried": False, "test": [], "agent": None, "jobs": [], "cut_share": {}, "warnings": [], "served": None, "cost": None,
+    "recommended_tried": False, "test": [], "agent": None, "jobs": [], "cut_share": {}, "warnings": [], "served": None, "cost": None, "confidence": None,
 }  # fmt: skip
 
 
