@@ -347,6 +347,34 @@ def resume(
 
 
 @app.command()
+def finish(
+    run: Run,
+    results: Results = Path("results"),
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
+    as_json: Json = False,
+) -> None:
+    """End a search early: no more trials, then its finalists and its final test.
+
+    Trials that were proposed before still run. The controller of a stopped run is started.
+    """
+    from agenttts.cli import show
+    from agenttts.launch.finish import finish as finish_run
+    from agenttts.run.directory import find_run, in_use
+    from agenttts.status.run_status import check_outcome, run_status
+
+    directory = find_run(run, results)
+    with in_use(directory):
+        ends = finish_run(directory)
+        if not as_json:
+            show.finish(directory, ends)
+        if wait:
+            show.progress(directory, quiet=as_json)
+        _print(run_status(directory), as_json, show.status)
+        if wait:
+            check_outcome(directory)
+
+
+@app.command()
 def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) -> None:
     """Stop a run's controller and jobs; what has finished is kept."""
     from agenttts.cli import show

@@ -133,6 +133,16 @@ def profile_taken(outcome: ProfileOutcome | None) -> None:
         say(escape(f"  {line}"))
 
 
+def finish(run: RunDirectory, ends: bool) -> None:
+    """``finish``: show what happens now."""
+    say(
+        "no more trials are proposed; those under way end first, then the finalists and the final "
+        "test run"
+        if ends
+        else escape(f"{run.path}: the run is over, so there is no search to end")
+    )
+
+
 def _names(trials: list[str]) -> str:
     """Return the number of trials and their names; of many only five and the last."""
     if not trials:
@@ -376,8 +386,9 @@ def _status_line(document: dict[str, Any]) -> str:
     tests = [test for test in document["test"] if test["score"] is not None]
     found += f"; test {tests[0]['score']:.3f}" if tests else ""
     iteration = document["iteration"]
+    early = " (the search ends early)" if document["finishing"] else ""
     return (
-        f"iteration {'-' if iteration is None else iteration}: "
+        f"iteration {'-' if iteration is None else iteration}{early}: "
         f"{states or 'no trial yet'}{found}{over}"
     )
 

@@ -202,7 +202,8 @@ class Controller:
                     self._stop_if_all_failed(iteration, self._trials_of(iteration))
             self._restore()
             if again:
-                self._write_told(state.told - 1, final=state.told > last)
+                final = state.told > last or state.finishing
+                self._write_told(state.told - 1, final=final)
             self._search_by_iterations(first, last)
         self._evaluation.release()
         self._try_recommended(last + 1)
@@ -228,15 +229,14 @@ class Controller:
         for iteration in range(self._journal.state.told, last + 1):
             size = self._settings.batch_size if iteration >= first else self._searcher.initial_batch
             trials = self._trials_of(iteration)
-            if not trials and self._sure_enough():
+            if not trials and (self._finishing() or self._sure_enough()):
                 break
             trials = trials or self._propose(iteration, size)
             if not trials:
                 log.info("every allocation of the space has been tried")
                 break
-            self._evaluation.evaluate(
-                trials, more=iteration < last, further=iteration < last or self._scores_again
-            )
+            more = iteration < last and not self._asked_to_finish
+            self._evaluation.evaluate(trials, more=more, further=more or self._scores_again)
             self._tell(iteration, trials)
             self._stop_if_all_failed(iteration, trials)
             self._between()
@@ -253,20 +253,41 @@ class Controller:
             searched = self._proposed()
             under_way = [p for p in searched if p.planned.trial not in known]
             if not any(p.row for p in under_way):
+                finishing = self._finishing()
                 at_once = size if len(searched) >= initial else initial
                 room = min(at_once - len(under_way), total - len(searched))
-                if self._sure_enough():
+                if finishing or self._sure_enough():
                     room = 0
                 under_way += self._propose_some(room, first)
                 if not under_way:
                     return
-                more = len(self._proposed()) < total
+                more = len(self._proposed()) < total and not finishing
                 self._evaluation.evaluate(under_way, more=more, any_end=True)
             ended = [p for p in under_way if p.row is not None]
             with self._evaluation.signs_meanwhile():
                 self._searcher.tell(self._results(ended))
             self._write_told_results(ended, first)
             self._stop_if_the_last_failed()
+
+    @property
+    def _asked_to_finish(self) -> bool:
+        return self._journal.state.finishing or self._run.finish_file.exists()
+
+    def _finishing(self) -> bool:
+        """Return whether the user ended the search early, and record that when it is new.
+
+        The searcher then recommends only allocations that were tried.
+        """
+        if self._asked_to_finish and not self._journal.state.finishing:
+            recommended = self._concluded()
+            self._journal.append(
+                "finishing",
+                guidelines=self._searcher.guidelines(),
+                recommended=recommended.to_records() if recommended else None,
+                confidence=self._confidence(),
+            )
+            log.info("the search ends early, as the user asked: no more trials are proposed")
+        return self._journal.state.finishing
 
     def _propose_some(self, room: int, first: int) -> list[TrialProgress]:
         """Propose up to ``room`` trials; return them."""
@@ -398,6 +419,8 @@ class Controller:
         if not self._trials_of(iteration):
             if self._trials_from(FINALIST_SOURCE) or self._trials_from(TEST_SOURCE):
                 return  # an earlier controller found nothing left to try
+            if self._finishing():
+                return
             proposals = self._last_proposals()
             if not proposals:
                 return
@@ -570,7 +593,7 @@ class Controller:
         """Tell the searcher results; after ``final`` it recommends only tried allocations."""
         with self._evaluation.signs_meanwhile():
             self._searcher.tell(self._results(trials))
-        self._write_told(iteration, final=final)
+        self._write_told(iteration, final=final or self._journal.state.finishing)
 
     def _results(self, trials: Sequence[TrialProgress]) -> list[TrialResult]:
         """Return what the searcher is told of trials, in their order."""
@@ -603,7 +626,8 @@ class Controller:
             if len(members) < size or not known.issuperset(members):
                 break
             told, position = max(told, iteration + 1), position + size
-        recommended = self._searcher.best()
+        finishing = self._journal.state.finishing
+        recommended = self._concluded() if finishing else self._searcher.best()
         self._journal.append(
             "told_results",
             trials=[p.planned.trial for p in trials],

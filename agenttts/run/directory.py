@@ -126,6 +126,11 @@ class RunDirectory:
         return self.path / "controller.json"
 
     @property
+    def finish_file(self) -> Path:
+        """The user's request to propose no more trials; missing without one."""
+        return self.path / "finish.json"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples"
 

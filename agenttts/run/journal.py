@@ -181,6 +181,8 @@ class RunState:
     """
     finished: str | None = None
     """How the run ended ('done' or why it failed); None while it is not over."""
+    finishing: bool = False
+    """Whether the user ended the search early: no more trials are proposed."""
     started_at: str | None = None
     strays: dict[str, str] = field(default_factory=dict)
     """Ended jobs that belonged to no trial: what each was, by its id."""
@@ -466,6 +468,17 @@ class _ToldResults:
 
 
 @dataclass(frozen=True)
+class _Finishing:
+    guidelines: list[str]
+    recommended: list[dict[str, Any]] | None = None
+    confidence: Confidence | None = None
+
+    def into(self, state: RunState) -> None:
+        state.finishing = True
+        state.conclude(self.guidelines, self.recommended, self.confidence)
+
+
+@dataclass(frozen=True)
 class _Retried:
     earlier: dict[str, int]
     """For each trial to be tried again, how many of its attempts no longer count."""
@@ -522,6 +535,7 @@ _EVENTS: Mapping[str, type[_Event]] = {
     "finished": _Finished,
     "told": _Told,
     "told_results": _ToldResults,
+    "finishing": _Finishing,
     "ended": _Ended,
     "retried": _Retried,
     "rebuilt": _Rebuilt,

@@ -96,6 +96,7 @@ class StatusDocument(Document):
         controller: The run's controller.
         iteration: The last iteration that was proposed; None before the first.
         iterations: Iterations of the search.
+        finishing: Whether the user ended the search early (``finish``).
         trials: Number of trials by state.
         best: The best trial so far; None before a trial has scored.
         recommended: The allocation that the searcher expects to score best; None if it names none.
@@ -120,6 +121,7 @@ class StatusDocument(Document):
     controller: ControllerDocument
     iteration: int | None
     iterations: int
+    finishing: bool
     trials: dict[str, int]
     best: BestTrial | None
     recommended: Allocation | None

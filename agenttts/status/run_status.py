@@ -69,6 +69,7 @@ def _status(run: RunDirectory, costs: CostReader) -> dict[str, Any]:
         "controller": _controller(run, started, queue),
         "iteration": last_iteration(state),
         "iterations": spec.search.iterations,
+        "finishing": state.finishing or run.finish_file.exists(),
         "trials": _trials_by_state(state, rows, queue),
         **_results(state, rows),
         "cost": None if cost is None else cost.document(),

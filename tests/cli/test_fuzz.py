@@ -205,7 +205,7 @@ def finished(place: Path) -> Path:
 
 
 FILES = ("controller.json", "examples.jsonl", "journal.jsonl", "profile.yaml", "run.json", "spec.yaml", "trials.parquet", "trials/t0000/COMPLETED.json", "trials/t0000/attempts/01.json", "trials/t0000/examples.parquet", "trials/t0000/result.json", "trials/t0000/trial.json", "trials/t0001/trial.json", "trials/t0000/phase.json", "agent.jsonl", "samples")  # fmt: skip
-COMMANDS = (("status",), ("status", "--json"), ("report",), ("report", "--format", "json"), ("resume", "--wait"), ("resume", "--wait", "--retry-failed"), ("resume", "--wait", "--from-tables"), ("cancel",), ("launch", "--wait"))  # fmt: skip
+COMMANDS = (("status",), ("status", "--json"), ("report",), ("report", "--format", "json"), ("resume", "--wait"), ("resume", "--wait", "--retry-failed"), ("resume", "--wait", "--from-tables"), ("cancel",), ("finish", "--wait"), ("launch", "--wait"))  # fmt: skip
 
 
 def damaged(path: Path, data: st.DataObject) -> None:

@@ -10,8 +10,8 @@ from rich.console import Console
 from agenttts.cli import show
 
 DOCUMENT = {
-    "run": "r", "outcome": None, "iteration": None, "iterations": 2, "trials": {}, "best": None, "recommended": None,
-    "recommended_tried": False, "test": [], "agent": None, "jobs": [], "cut_share": {}, "warnings": [], "served": None, "cost": None,
+    "run": "r", "outcome": None, "iteration": None, "iterations": 2, "finishing": False, "trials": {}, "best": None, "recommended": None,
+    "recommended_tried": False, "test": [], "agent": None, "jobs": [], "cut_share": {}, "warnings": [], "served": None, "cost": None, "confidence": None,
 }  # fmt: skip
 
 

@@ -1,0 +1,124 @@
+"""``finish``: end a search early, with its finalists and its final test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agenttts.loop.loop import Controller
+from agenttts.run.journal import read_state
+from agenttts.run.starts import RunCancelled
+from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, RECOMMENDED_SOURCE, TEST_SOURCE
+from tests.support.runs import journal_events, kill_controller, table, until_more_events
+from tests.support.waiting import until
+
+AFTER = {
+    "search__iterations": 4,
+    "search__finalists": {"examples": 12, "top": 2},
+    "search__test_split": {"examples": 6},
+}
+
+
+def stopped_at(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Let the next controller end, as by a cancel, after its first call of a method."""
+    original = getattr(Controller, where)
+
+    def stops(self: Controller, *args: object, **options: object) -> None:
+        original(self, *args, **options)
+        monkeypatch.setattr(Controller, where, original)
+        raise RunCancelled("stopped")
+
+    monkeypatch.setattr(Controller, where, stops)
+
+
+def check_finished(run: Path, searched: set[str]) -> None:
+    """The run is done with these trials of the search, its finalists and its final test."""
+    assert read_state(run / "journal.jsonl").finished == "done"
+    rows = table(run)
+    by_source: dict[str, set[str]] = {}
+    for trial, source in rows.select("trial", "source").iter_rows():
+        by_source.setdefault(source, set()).add(trial)
+    assert set().union(*(t for s, t in by_source.items() if s not in AFTER_SEARCH)) == searched
+    assert len(by_source[FINALIST_SOURCE]) == 2
+    assert by_source[TEST_SOURCE]
+    assert RECOMMENDED_SOURCE not in by_source
+    assert set(rows["state"]) == {"COMPLETED"}
+    [event] = journal_events(run, "finishing")
+    state = read_state(run / "journal.jsonl")
+    tried = [p.planned.allocation.to_records() for p in state.trials.values()]
+    assert event["recommended"] in tried
+    assert state.recommended in tried
+
+
+@pytest.mark.parametrize(
+    ("asynchronous", "where"), [(False, "_write_told"), (True, "_write_told_results")]
+)
+def test_a_stopped_run_is_finished(cli, scripted_spec, tmp_path, monkeypatch, asynchronous, where):
+    spec = scripted_spec(**AFTER, search__asynchronous=asynchronous)
+    stopped_at(monkeypatch, where)
+    cli("launch", spec)
+    run = tmp_path / "results" / "small"
+    proposed = {t["trial"] for e in journal_events(run, "proposed") for t in e["trials"]}
+    assert read_state(run / "journal.jsonl").finished == "cancelled"
+    done = cli("finish", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert "no more trials are proposed" in done.stdout
+    assert "the search ends early" in done.stdout
+    check_finished(run, proposed)
+
+    before = (run / "journal.jsonl").read_bytes()
+    done = cli("finish", "small")
+    assert (done.returncode, "the run is over" in done.stdout) == (0, True)
+    assert cli("resume", "small", "--wait").returncode == 0
+    assert (run / "journal.jsonl").read_bytes() == before
+
+
+def test_a_new_journal_keeps_to_it(cli, scripted_spec, tmp_path, monkeypatch):
+    stopped_at(monkeypatch, "_write_told")
+    cli("launch", scripted_spec(**AFTER))
+    run = tmp_path / "results" / "small"
+    proposed = {t["trial"] for e in journal_events(run, "proposed") for t in e["trials"]}
+    (run / "finish.json").write_text("{}")
+    (run / "journal.jsonl").unlink()
+    done = cli("resume", "small", "--from-tables", "--wait")
+    assert done.returncode == 0, done.stderr
+    check_finished(run, proposed)
+
+
+def test_a_run_without_a_score_has_nothing_to_recommend(cli, scripted_spec, tmp_path, monkeypatch):
+    stopped_at(monkeypatch, "_plan")
+    cli("launch", scripted_spec(**AFTER))
+    done = cli("finish", "small")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "no trial has a score yet" in done.stderr
+    assert "agenttts-hpc cancel" in done.stderr
+    assert not (tmp_path / "results" / "small" / "finish.json").exists()
+
+
+@pytest.mark.processes
+def test_a_running_search_is_finished_also_if_its_controller_is_killed(
+    cli, scripted_spec, tmp_path
+):
+    slow = {"seconds_per_sample": 0.004}
+    spec = scripted_spec(
+        **AFTER | {"search__iterations": 30},
+        models__strong__options=slow,
+        models__weak__options=slow,
+        cluster="local",
+    )
+    assert cli("launch", spec).returncode == 0
+    run = tmp_path / "results" / "small"
+    until(lambda: (run / "journal.jsonl").exists() and journal_events(run, "told"))
+    done = cli("finish", "small", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["finishing"] is True
+    until(lambda: journal_events(run, "finishing"))
+    until_more_events(run, 1)
+    assert kill_controller(run), "the run was over before it could be killed"
+    done = cli("resume", "small", "--wait")
+    assert done.returncode == 0, done.stderr
+    searched = table(run).filter(~table(run)["source"].is_in(list(AFTER_SEARCH)))
+    assert searched["iteration"].max() < 30
+    check_finished(run, set(searched["trial"]))
