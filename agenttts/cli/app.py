@@ -250,9 +250,9 @@ def compare(
     ] = Compared.recommended,
     as_json: Json = False,
 ) -> None:
-    """Say whether one run's allocation is better than another's, or whether that cannot be told.
+    """Compare an allocation of one run with that of another run.
 
-    Scores are compared example by example.
+    The verdict is better, worse or not to be told. Scores are compared example by example.
     """
     if len(runs) != 2:
         raise UserError(

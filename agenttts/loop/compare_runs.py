@@ -1,4 +1,4 @@
-"""Compare an allocation of one run with an allocation of another run, example by example."""
+"""Compare an allocation of one run with that of another, example by example."""
 
 from __future__ import annotations
 

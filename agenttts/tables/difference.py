@@ -1,4 +1,4 @@
-"""The difference of two mean values, and whether the examples suffice to tell it from none.
+"""The difference of two means, and whether the examples suffice to tell it.
 
 The same examples are compared in pairs: what makes an example hard for both sides then drops out of
 the difference. Different examples are compared by the means of the two sides.
