@@ -10,7 +10,8 @@ from agenttts.tables.documents import Allocation, Document
 class DifferenceDocument(Document):
     """The first run's mean minus that of the second run.
 
-    It is that of `agenttts.tables.difference`. ``low`` and ``high`` are the bounds of its 95 % interval, null with fewer than two examples.
+    It is that of `agenttts.tables.difference`. ``low`` and ``high`` are the bounds of its 95 %
+    interval, null with fewer than two examples.
     ``more_examples`` is null where the difference can be told, and where it is 0.
     """
 

@@ -73,7 +73,7 @@ class _Side:
         return {lines[number]: value for number, value in values.items() if number < len(lines)}
 
     def scores(self, kind: str) -> dict[str, float] | None:
-        """Return the scores of the allocation by example; None without a trial or its table."""
+        """Return the allocation's scores by example; None without a trial or table."""
         row = self.trial(kind)
         if row is None or not self.table(row["trial"]).exists():
             return None
@@ -176,7 +176,7 @@ def _check(one: _Side, two: _Side, warnings: list[str]) -> None:
 
 
 def _common_kind(one: _Side, two: _Side) -> tuple[str, tuple[dict[str, float], dict[str, float]]]:
-    """Return the first kind of trials with scores by example on both sides, and the scores."""
+    """Return the first kind of trials with scores on both sides, and the scores."""
     for kind in _KINDS:
         first, second = one.scores(kind), two.scores(kind)
         if first is not None and second is not None:
