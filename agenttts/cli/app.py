@@ -39,6 +39,13 @@ Cluster = Annotated[
 ]
 
 
+class Compared(StrEnum):
+    """The allocations that ``compare`` compares."""
+
+    recommended = "recommended"
+    best = "best"
+
+
 class ReportFormat(StrEnum):
     """The formats of ``report``."""
 
@@ -289,6 +296,34 @@ def report(
 
         written = write_figures(built, figures)
         typer.echo(f"{len(written)} files of figures written to {figures}", err=True)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN", help="Two runs.")],
+    results: Results = Path("results"),
+    of: Annotated[
+        Compared, typer.Option("--of", help="The allocation of each run that is compared.")
+    ] = Compared.recommended,
+    as_json: Json = False,
+) -> None:
+    """Compare an allocation of one run with that of another run.
+
+    The verdict is better, worse or not to be told. Scores are compared example by example.
+    """
+    if len(runs) != 2:
+        raise UserError(
+            f"compare takes two runs, not {len(runs)} ({', '.join(runs)}); for a table of several "
+            "runs: 'agenttts-hpc report RUN...'"
+        )
+    from agenttts.cli.comparison import comparison
+    from agenttts.loop.compare_runs import compare_runs
+    from agenttts.run.directory import find_run, in_use
+
+    first, second = (find_run(run, results) for run in runs)
+    with in_use(first, second):
+        document = compare_runs(first, second, of.value)
+    _print(document, as_json, comparison)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from agenttts.launch.document import PlanDocument
+from agenttts.loop.compare_document import CompareDocument
 from agenttts.report.document import ReportDocument
 from agenttts.status.document import (
     LaunchedDocument,
@@ -19,6 +20,7 @@ from agenttts.tables.documents import Document
 
 FOLDER = Path(__file__).parent
 SCHEMAS: dict[str, type[Document]] = {
+    "compare": CompareDocument,
     "launch": LaunchedDocument,
     "list": ListDocument,
     "plan": PlanDocument,

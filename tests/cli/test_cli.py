@@ -14,7 +14,18 @@ import pytest
 
 from tests.support.waiting import until
 
-COMMANDS = ["launch", "status", "report", "resume", "cancel", "replay", "doctor", "models", "image"]
+COMMANDS = [
+    "launch",
+    "status",
+    "report",
+    "compare",
+    "resume",
+    "cancel",
+    "replay",
+    "doctor",
+    "models",
+    "image",
+]
 HEAVY = {"polars", "torch", "vllm", "transformers", "submitit", "pydantic", "numpy", "yaml"}
 
 

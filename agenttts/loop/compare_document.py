@@ -1,0 +1,98 @@
+"""What ``compare --json`` prints; ``docs/schemas/compare.json`` is its schema."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from agenttts.tables.documents import Allocation, Document
+
+
+class DifferenceDocument(Document):
+    """The first run's mean minus that of the second run.
+
+    It is that of `agenttts.tables.difference`. ``low`` and ``high`` are the bounds of its 95 %
+    interval, null with fewer than two examples.
+    ``more_examples`` is null where the difference can be told, and where it is 0.
+    """
+
+    first: float
+    second: float
+    difference: float
+    low: float | None
+    high: float | None
+    stderr: float | None
+    paired: bool
+    examples: int
+    verdict: Literal["better", "worse", "not to be told"]
+    more_examples: int | None
+
+
+class SideDocument(Document):
+    """One of the two runs, and its allocation that is compared.
+
+    Attributes:
+        run: The run's name.
+        path: Its directory.
+        finished: Whether the run is over.
+        of: Whether the allocation is the recommended one, or the best measured one.
+        allocation: The allocation.
+        trial: The trial whose examples are compared.
+        examples: Number of examples of that trial.
+        budget: What one example costs in budget units.
+        tokens_per_example: Prompt and generated tokens of one example, reused ones included.
+        gpu_seconds_per_example: GPU-seconds that the trial took, by example.
+        reused_share: The share of the trial's tokens that were reused and took no GPU time.
+        run_gpu_hours: GPU-hours of all jobs of the run.
+        run_tokens: Tokens that the run's jobs computed.
+        run_trials: Number of trials of the run.
+    """
+
+    run: str
+    path: str
+    finished: bool
+    of: Literal["recommended", "best"]
+    allocation: Allocation
+    trial: str
+    examples: int
+    budget: float | None
+    tokens_per_example: float | None
+    gpu_seconds_per_example: float | None
+    reused_share: float | None
+    run_gpu_hours: float
+    run_tokens: int
+    run_trials: int
+
+
+class SettingDocument(Document):
+    """A setting in which the specs differ; a key that a spec lacks is null."""
+
+    key: str
+    first: Any
+    second: Any
+
+
+class CompareDocument(Document):
+    """The first run's allocation against that of the second run.
+
+    Attributes:
+        metric: The metric that is the score.
+        kind: The trials that are compared: of the search, of the finalists, or of the final test.
+        same_allocation: Whether both allocations are equal.
+        first: The first run.
+        second: The second run.
+        score: The difference in score.
+        tokens: The difference in tokens per example; null if it is not known. Its verdict "better"
+            means fewer tokens.
+        settings: The settings in which the specs differ.
+        warnings: What limits the comparison.
+    """
+
+    metric: str
+    kind: Literal["search", "finalist", "test"]
+    same_allocation: bool
+    first: SideDocument
+    second: SideDocument
+    score: DifferenceDocument
+    tokens: DifferenceDocument | None
+    settings: list[SettingDocument]
+    warnings: list[str]
