@@ -21,6 +21,7 @@ from agenttts.tables.documents import printed
 from agenttts.tables.example_scores import example_scores
 from agenttts.tables.example_tokens import example_tokens
 from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE, TrialState
+from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
 Of = Literal["recommended", "best"]
 
@@ -44,7 +45,10 @@ class _Side:
     metric: str
 
     def trial(self, kind: str) -> dict[str, Any] | None:
-        """Return the row of the trial of a kind that evaluated the allocation."""
+        """Return the row of the trial of a kind that evaluated the allocation.
+
+        Of several it is that on the most examples.
+        """
         rows = self.report.trials.filter(
             (pl.col("state") == TrialState.COMPLETED.value)
             & pl.col("score").is_finite().fill_null(False)
@@ -55,14 +59,19 @@ class _Side:
             )
         )
         wanted = [dict(choice) for choice in self.allocation]
-        found = (row for row in rows.iter_rows(named=True) if row["allocation"] == wanted)
+        widest = rows.sort("examples", descending=True, nulls_last=True)
+        found = (row for row in widest.iter_rows(named=True) if row["allocation"] == wanted)
         return next(found, None)
 
     def table(self, trial: str) -> Path:
         return self.directory.trial(trial) / "examples.parquet"
 
-    def by_example(self, values: Mapping[int, float], kind: str) -> dict[str, float]:
-        """Return values by the frozen example: its id and its data, as they are on disk."""
+    def by_example(self, values: Mapping[int, float], kind: str, trial: str) -> dict[str, float]:
+        """Return values of a trial by the line of the frozen example.
+
+        ``values`` are by the place of the example in the trial.
+        """
+        numbers = TrialSpec.read(self.directory.trial(trial) / SPEC_FILE).example_numbers
         path = self.directory.examples_of(kind)
         try:
             lines = path.read_text(encoding="utf-8").split("\n")
@@ -70,7 +79,8 @@ class _Side:
             raise UserError(
                 f"{path}: the run's examples cannot be read ({error}); restore the file from a copy"
             ) from error
-        return {lines[number]: value for number, value in values.items() if number < len(lines)}
+        at = {place: place if numbers is None else numbers[place] for place in values}
+        return {lines[at[p]]: value for p, value in values.items() if at[p] < len(lines)}
 
     def scores(self, kind: str) -> dict[str, float] | None:
         """Return the allocation's scores by example; None without a trial or table."""
@@ -78,7 +88,7 @@ class _Side:
         if row is None or not self.table(row["trial"]).exists():
             return None
         scores = example_scores(self.table(row["trial"]), self.metric)
-        return None if scores is None else self.by_example(scores, kind)
+        return None if scores is None else self.by_example(scores, kind, row["trial"])
 
 
 def compare_runs(
@@ -107,7 +117,7 @@ def compare_runs(
     warnings += _limits(score, scores, kind)
     rows = [side.trial(kind) or {} for side in sides]
     taken = [
-        side.by_example(example_tokens(side.table(row["trial"])), kind)
+        side.by_example(example_tokens(side.table(row["trial"])), kind, row["trial"])
         for side, row in zip(sides, rows, strict=True)
     ]
     tokens = compare(*taken)

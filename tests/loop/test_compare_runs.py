@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 import yaml
 
+from agenttts.tables.schema import read_examples
 from tests.support.runs import table
 
 
@@ -83,6 +85,24 @@ def test_a_run_and_its_copy_have_the_same_allocation(launched, compared, cli):
     text = cli("compare", "one", "copy").stdout
     assert "both have the same allocation: " in text
     assert "no difference was measured" in text
+
+
+def test_trials_on_parts_of_the_examples_are_compared_on_common_ones(launched, compared):
+    parts = launched("parts", search__examples={"first": 4, "most": 8})
+    whole = launched("whole")
+    found = compared("parts", "whole")
+    one, two = (
+        dict(zip(rows["example"], rows["metrics"].struct.field("em"), strict=True))
+        for run, side in ((parts, "first"), (whole, "second"))
+        for trial in [found[side]["trial"]]
+        for rows in [
+            read_examples(run / "trials" / trial / "examples.parquet").filter(stage="answer")
+        ]
+    )
+    assert len(one) < len(two) == 12
+    assert (found["score"]["paired"], found["score"]["examples"]) == (True, len(one))
+    expected = fmean(one[example] - two[example] for example in one)
+    assert found["score"]["difference"] == pytest.approx(expected)
 
 
 def test_fewer_examples_are_compared_where_they_are_common(launched, compared):
