@@ -32,6 +32,10 @@ Results = Annotated[
     Path, typer.Option("--results", envvar="AGENTTTS_RESULTS", help="Where runs are kept.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the spec."),
+]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its path.")]
 Cluster = Annotated[
     str | None,
@@ -143,10 +147,7 @@ def launch(
     cluster: Cluster = None,
     name: Annotated[str | None, typer.Option(help="Name of the run (else the spec's).")] = None,
     results: Results = Path("results"),
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the spec."),
-    ] = None,
+    overrides: Overrides = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and what is missing here; do nothing.")
     ] = False,
@@ -159,9 +160,7 @@ def launch(
     """
     from agenttts.cli import show
     from agenttts.launch.description import describe_plan
-    from agenttts.launch.launch import launch as launch_run
     from agenttts.launch.plan import make_plan
-    from agenttts.run.directory import in_use
     from agenttts.spec import load_spec
 
     settings = [*(overrides or [])]
@@ -171,6 +170,15 @@ def launch(
     if dry_run:
         _print(describe_plan(plan), as_json, show.plan)
         return
+    _launch(plan, results, wait, as_json)
+
+
+def _launch(plan: Any, results: Path, wait: bool, as_json: bool) -> Any:
+    """Launch the run of a plan, or continue it; return its directory."""
+    from agenttts.cli import show
+    from agenttts.launch.launch import launch as launch_run
+    from agenttts.run.directory import in_use
+
     edited: list[Any] = []
 
     def differs(outcome: Any) -> None:
@@ -181,6 +189,46 @@ def launch(
     run, created = launch_run(plan, results, differs)
     with in_use(run):
         _after_launch(run, created, plan, wait, as_json, edited)
+    return run
+
+
+@app.command()
+def evaluate(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A job spec, e.g. jobs/demo.yaml.")],
+    allocation: Annotated[
+        str,
+        typer.Option(
+            "--allocation",
+            metavar="STAGE=MODEL xSAMPLES,...",
+            help="E.g. 'retrieval=qwen-7b x8, answer=llama-3b x4'.",
+        ),
+    ],
+    examples: Annotated[
+        int | None, typer.Option("--examples", min=1, help="Number of examples (else the spec's).")
+    ] = None,
+    cluster: Cluster = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    results: Results = Path("results"),
+    overrides: Overrides = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until the run is over.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Evaluate one allocation of SPEC, as a run of its own without a search."""
+    from agenttts.cli import show
+    from agenttts.launch.evaluation import evaluation_spec
+    from agenttts.launch.plan import make_plan
+    from agenttts.loop.reports import report_of
+    from agenttts.spec import load_spec
+
+    settings = [*(overrides or [])]
+    settings += [f"cluster={json.dumps(cluster)}"] if cluster else []
+    settings += [f"name={json.dumps(name)}"] if name else []
+    one = evaluation_spec(
+        load_spec(spec, settings), allocation, examples=examples, named=name is not None
+    )
+    run = _launch(make_plan(one, _profile_folders(spec), results), results, wait, as_json)
+    if wait and not as_json:
+        show.evaluated(report_of([run]).runs[0])
 
 
 def _after_launch(

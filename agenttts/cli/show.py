@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from agenttts.launch.profile_change import ProfileOutcome
     from agenttts.launch.rebuild import Rebuilt
+    from agenttts.report.summary import RunReport
     from agenttts.run.directory import RunDirectory
 
 # Into a pipe Rich would wrap at 80 columns, which is too narrow for an allocation of long model
@@ -116,6 +117,25 @@ def repaired(rebuilt: Rebuilt | None, retried: list[str] | None) -> None:
         )
     for line in lines:
         say(escape(line))
+
+
+def evaluated(run: RunReport) -> None:
+    """``evaluate --wait``: show the score of the allocation, and what an example took."""
+    from agenttts.report.contents import allocation_text, number, score_text
+
+    row = run.best
+    if row is None:
+        say(f"no score; 'agenttts-hpc logs {escape(run.run)} 0' shows why")
+        return
+    metric = run.settings["task"]["name"]
+    tokens = (row["prompt_tokens"] + row["decode_tokens"]) / row["examples"]
+    say(
+        escape(
+            f"{allocation_text(row['allocation'])}: score {score_text(row['score'], run.interval)} "
+            f"(95% interval over {row['examples']} examples of {metric}), budget "
+            f"{number(row['budget'])}, {number(round(tokens, 1))} tokens an example"
+        )
+    )
 
 
 def profile_taken(outcome: ProfileOutcome | None) -> None:
