@@ -332,10 +332,10 @@ class Scheduler(ABC):
         """
 
     def service_statuses(self, services: Sequence[Service]) -> list[JobStatus]:
-        """Return the states of services, also of other folders, in their order.
+        """Return the states of services, in their order.
 
         As `service_status`, but a queue is asked once for all of them, and ``detail`` may lack what
-        their logs say.
+        their logs say. With nodes (`has_nodes`), services of other folders are known too.
         """
         return [self.service_status(service) for service in services]
 

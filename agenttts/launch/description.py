@@ -10,14 +10,23 @@ from agenttts.dispatch.profile import describe
 from agenttts.launch.document import PlanDocument
 from agenttts.launch.expected_cost import expected_cost
 from agenttts.launch.plan import Plan
+from agenttts.loop.loop import RIVALS
 from agenttts.replies import COMMON_THINKING
-from agenttts.spec import ScriptedAgent
+from agenttts.search.base import Searcher
+from agenttts.spec import JobSpec, ScriptedAgent
 from agenttts.tables.documents import printed
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
     """Return a plan as `PlanDocument`, the output of ``launch --dry-run --json``."""
     return printed(PlanDocument, _described(plan))
+
+
+def _after(spec: JobSpec, searcher: Searcher) -> int:
+    """Return how many trials may follow the search, of what it recommends."""
+    if spec.search.examples is not None:
+        return 1 + RIVALS
+    return int(searcher.recommends_untried or spec.search.stored)
 
 
 def _described(plan: Plan) -> dict[str, Any]:
@@ -52,7 +61,7 @@ def _described(plan: Plan) -> dict[str, Any]:
             "batch_size": spec.search.batch_size,
             "trials_at_most": trials,
             "examples": spec.search.examples and spec.search.examples.model_dump(),
-            "recommended": int(searcher.recommends_untried),
+            "recommended": _after(spec, searcher),
             "finalists": None
             if examples.finalists is None or spec.search.finalists is None
             else {

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from agenttts.dispatch.base import QueueUnavailable
@@ -24,6 +25,7 @@ from agenttts.run.journal import Journal, PlannedTrial, TrialProgress
 from agenttts.run.profile_fix import with_profile_fix
 from agenttts.run.rows import row_from_json
 from agenttts.run.starts import RunCancelled, StartSuperseded
+from agenttts.search.archive import Scored
 from agenttts.search.base import Proposal, Searcher, TrialResult
 from agenttts.space import Allocation
 from agenttts.tables.schema import (
@@ -37,7 +39,7 @@ from agenttts.tables.schema import (
 
 log = logging.getLogger(__name__)
 
-_RIVALS = 2
+RIVALS = 2
 """Allocations that the recommended one is compared with at the end, on common examples."""
 
 
@@ -284,7 +286,7 @@ class Controller:
                 "finishing",
                 guidelines=self._searcher.guidelines(),
                 recommended=recommended.to_records() if recommended else None,
-                confidence=self._confidence(),
+                confidence=self._confidence(recommended),
             )
             log.info("the search ends early, as the user asked: no more trials are proposed")
         return self._journal.state.finishing
@@ -307,6 +309,8 @@ class Controller:
     def _sure_enough(self) -> bool:
         """Return whether the search may end because its recommendation is good enough."""
         stop, found = self._settings.stop, self._journal.state.confidence
+        if any(self._trials_from(source) for source in (RECOMMENDED_SOURCE, *AFTER_SEARCH)):
+            return True  # it has ended already
         sure = stop is not None and found is not None and found.probability >= stop.confidence
         if sure:
             assert found is not None
@@ -441,7 +445,7 @@ class Controller:
             if recommended in archive.tried:
                 return []
             return [Proposal(recommended, RECOMMENDED_SOURCE, "expected to score best")]
-        rivals = [recommended, *self._searcher.rivals(recommended, _RIVALS)]
+        rivals = [recommended, *self._searcher.rivals(recommended, RIVALS)]
         common = fidelity.common(archive, rivals)
         proposals = [
             Proposal(
@@ -544,7 +548,13 @@ class Controller:
         ]
         if not compared or best in {trial.allocation for trial in compared}:
             return best
-        return min(compared, key=lambda t: (-t.score, t.cost, t.allocation)).allocation
+
+        def place(trial: Scored) -> tuple[float, float, Allocation]:
+            scores = trial.examples or {}
+            score = fmean(scores[example] for example in common)
+            return (-score, trial.cost, trial.allocation)
+
+        return min(compared, key=place).allocation
 
     def _propose(self, iteration: int, size: int) -> list[TrialProgress]:
         with self._evaluation.signs_meanwhile():
@@ -580,10 +590,11 @@ class Controller:
     def _examples_of(self, proposal: Proposal) -> tuple[int, ...] | None:
         """Return the examples that a trial is scored on, those of earlier trials included.
 
-        Their samples are stored, so that only the new ones are drawn.
+        Their samples are stored, so that only the new ones are drawn. At the end of the search, all
+        trials are on the common examples.
         """
-        if proposal.examples is None:
-            return None
+        if proposal.examples is None or proposal.source == RECOMMENDED_SOURCE:
+            return proposal.examples
         seen = self._searcher.archive.examples_of(proposal.allocation)
         return tuple(sorted({*seen, *proposal.examples}))
 
@@ -634,16 +645,18 @@ class Controller:
             told=told,
             guidelines=self._searcher.guidelines(),
             recommended=recommended.to_records() if recommended else None,
-            confidence=self._confidence(),
+            confidence=self._confidence(recommended),
         )
         if told > before:
             self._between()
 
-    def _confidence(self) -> dict[str, Any] | None:
-        """Return how sure the searcher is of its recommendation, for the journal."""
+    def _confidence(self, recommended: Allocation | None) -> dict[str, Any] | None:
+        """Return how sure the searcher is of a recommendation, for the journal."""
+        if recommended is None:
+            return None
         stop = self._settings.stop
         with self._evaluation.signs_meanwhile():
-            found = self._searcher.confidence(stop.within if stop else WITHIN)
+            found = self._searcher.confidence(recommended, stop.within if stop else WITHIN)
         return None if found is None else asdict(found)
 
     def _stop_if_the_last_failed(self) -> None:
@@ -661,7 +674,7 @@ class Controller:
             iteration=iteration,
             guidelines=self._searcher.guidelines(),
             recommended=recommended.to_records() if recommended else None,
-            confidence=self._confidence(),
+            confidence=self._confidence(recommended),
         )
 
     def _stop_if_all_failed(self, iteration: int, trials: Sequence[TrialProgress]) -> None:

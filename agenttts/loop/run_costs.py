@@ -53,11 +53,10 @@ class RunCosts:
         )
         self._examples: dict[Path, int] = {}
         self._usages: dict[str, list[JobUsage]] = {}
-        # The trials that have ended; what was drawn of each example, by its file and number (None:
-        # every one); and the samples that this stored, by group.
+        # The trials that have ended; and by file and number of an example (None: every one), how
+        # many of its samples are stored, by group.
         self._counted: set[str] = set()
-        self._drawn: dict[tuple[Path, int | None], dict[str, Allocation]] = {}
-        self._stored: dict[tuple[Allocation, ...], dict[str, int]] = {}
+        self._stored: dict[tuple[Path, int | None], dict[str, int]] = {}
 
     def usage(self, worker: str) -> JobUsage | None:
         """Return what the last start of a worker's program recorded so far."""
@@ -105,8 +104,11 @@ class RunCosts:
             completed = (trial.row or {}).get("state") == TrialState.COMPLETED
             choices = trial.planned.allocation.choices[: None if completed else trial.drawn]
             if choices:
+                drawn = stored_samples([Allocation(choices)])
                 for key in self._examples_of(trial.planned):
-                    self._drawn.setdefault(key, {})[name] = Allocation(choices)
+                    stored = self._stored.setdefault(key, {})
+                    for group, samples in drawn.items():
+                        stored[group] = max(stored.get(group, 0), samples)
         return [
             trial_work(
                 trial.planned.trial,
@@ -134,16 +136,13 @@ class RunCosts:
 
     def _parts(self, planned: PlannedTrial) -> list[ExamplesPart]:
         """Return a trial's examples in parts of which the same samples are stored."""
-        numbers: Counter[tuple[Allocation, ...]] = Counter()
-        for path, number in self._examples_of(planned):
-            drawn = tuple(self._drawn.get((path, number), {}).values())
-            numbers[drawn] += self._number_of(path) if number is None else 1
-        return [ExamplesPart(count, self._stored_by(drawn)) for drawn, count in numbers.items()]
-
-    def _stored_by(self, drawn: tuple[Allocation, ...]) -> dict[str, int]:
-        if drawn not in self._stored:
-            self._stored[drawn] = stored_samples(drawn)
-        return self._stored[drawn]
+        if planned.examples is None:
+            [key] = self._examples_of(planned)
+            return [ExamplesPart(self._number_of(key[0]), self._stored.get(key, {}))]
+        alike = Counter(
+            frozenset(self._stored.get(key, {}).items()) for key in self._examples_of(planned)
+        )
+        return [ExamplesPart(count, dict(stored)) for stored, count in alike.items()]
 
     def _examples_of(self, planned: PlannedTrial) -> list[tuple[Path, int | None]]:
         path = self._directory.examples_of(planned.source)

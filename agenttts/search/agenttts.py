@@ -138,9 +138,9 @@ class AgentTTSSearcher(Searcher):
         """Return the allocation with the highest expected score; see `InsightRules.best`."""
         return self.rules.best(self.archive, tried=tried)
 
-    def confidence(self, within: float) -> Confidence | None:
+    def confidence(self, recommended: Allocation, within: float) -> Confidence | None:
         """Return it by the surrogate's posterior; see `InsightRules.confidence`."""
-        return self.rules.confidence(self.archive, within)
+        return self.rules.confidence(self.archive, recommended, within)
 
     def rivals(self, best: Allocation, n: int) -> list[Allocation]:
         """Return those with the highest expected scores."""

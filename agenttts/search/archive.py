@@ -103,6 +103,7 @@ class Archive:
         self._pending: dict[Allocation, tuple[int, ...] | None] = {}
         self._scored: dict[Allocation, Scored] = {}
         self._lost: set[Allocation] = set()
+        self._failed_on: dict[Allocation, set[int]] = {}
 
     def __contains__(self, allocation: object) -> bool:
         return allocation in self._results or allocation in self._pending
@@ -153,6 +154,10 @@ class Archive:
         seen = told.examples if told is not None and told.examples else {}
         return frozenset((*seen, *(self._pending.get(allocation) or ())))
 
+    def failed_on(self, allocation: Allocation) -> frozenset[int]:
+        """The examples on which trials of an allocation failed by their own fault."""
+        return frozenset(self._failed_on.get(allocation, ()))
+
     def add(self, results: Iterable[TrialResult]) -> None:
         """Take in results.
 
@@ -163,8 +168,15 @@ class Archive:
         for result in results:
             allocation = result.allocation
             awaited = self._pending.get(allocation)
-            if result.examples is None or not awaited or set(awaited) <= result.examples.keys():
+            # Stored results on other examples than a trial's do not end it.
+            known = result.examples or {}
+            if result.source != STORED or not awaited or set(awaited) <= known.keys():
                 self._pending.pop(allocation, None)
+            if result.failed and result.blamed and awaited:
+                on = set(awaited) - self.examples_of(allocation)
+                self._failed_on.setdefault(allocation, set()).update(on)
+            elif not result.failed and allocation in self._failed_on:
+                self._failed_on[allocation] -= known.keys()
             if result.failed and not result.blamed:
                 self._lost.add(allocation)
             if result.failed and (allocation in self._scored or not result.blamed):

@@ -131,8 +131,8 @@ class Searcher(ABC):
         best = self.archive.best(tried=tried)
         return best.allocation if best else None
 
-    def confidence(self, within: float) -> Confidence | None:
-        """How sure it is that `best` is at most ``within`` below the best.
+    def confidence(self, recommended: Allocation, within: float) -> Confidence | None:
+        """How sure it is that an allocation is at most ``within`` below the best.
 
         ``within`` is a share of the best expected score.
 

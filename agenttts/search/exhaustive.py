@@ -60,5 +60,6 @@ class GridSearcher(Searcher):
         return order
 
     def _propose(self, n: int) -> list[Proposal]:
-        new = [allocation for allocation in self._order if allocation not in self.archive][:n]
+        tried = self.archive.tried  # stored results of other trials do not stand for a trial here
+        new = [allocation for allocation in self._order if allocation not in tried][:n]
         return [Proposal(allocation, "grid", "next of the whole grid") for allocation in new]

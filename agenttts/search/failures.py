@@ -64,7 +64,7 @@ class Failures:
         self._failed = grid.encode(failed)
         self._scored = grid.encode(sorted(scored))
         self._out = grid.encode(a for a in archive.pending if a in space)
-        self._blame(len(results))
+        self._blame(len(archive.evaluated))
 
     def __bool__(self) -> bool:
         """Whether there is any suspect."""

@@ -59,8 +59,12 @@ class Fidelity:
         return tuple(tuple(order[start : start + self.first]) for start in starts)
 
     def may_extend(self, archive: Archive, allocation: Allocation) -> bool:
-        """Return whether an allocation may be scored on further examples."""
-        return len(archive.examples_of(allocation)) < self.most
+        """Return whether an allocation may be scored on further examples.
+
+        It may not once that has failed.
+        """
+        seen = archive.examples_of(allocation)
+        return len(seen) < self.most and not archive.failed_on(allocation)
 
     def next_block(self, archive: Archive, allocation: Allocation) -> tuple[int, ...]:
         """Return the examples on which an allocation is scored next; empty at the most."""
@@ -87,5 +91,9 @@ class Fidelity:
 
 
 def used_examples(archive: Archive) -> Counter[int]:
-    """Count the trials by example."""
-    return Counter(e for allocation in archive.known for e in archive.examples_of(allocation))
+    """Count the trials by example, also those that failed on it; not the stored ones."""
+    return Counter(
+        example
+        for allocation in archive.tried
+        for example in archive.examples_of(allocation) | archive.failed_on(allocation)
+    )

@@ -160,12 +160,7 @@ class InsightRules:
         if known is None:
             return None
         scores = {trial.score for trial in model.trials}
-        if (
-            tried
-            or not self.coupling
-            or len(model.trials) < _MIN_TRIALS_TO_RECOMMEND
-            or len(scores) == 1
-        ):
+        if tried or not self.coupling or not _enough_trials(model) or len(scores) == 1:
             return known
         expected = self._best_expected(model, archive)
         if expected is None or expected in {trial.allocation for trial in archive.scored}:
@@ -173,17 +168,21 @@ class InsightRules:
         gain = model.gain(expected, known)
         return expected if gain.mean > _MIN_GAIN_SDS * gain.sd else known
 
-    def confidence(self, archive: Archive, within: float) -> Confidence | None:
-        """How sure the recommendation is; None where the model has too few trials."""
-        model, best = self.model(archive), self.best(archive)
-        if model is None or best is None or not (self.curves and self.coupling):
+    def confidence(
+        self, archive: Archive, recommended: Allocation, within: float
+    ) -> Confidence | None:
+        """How sure a recommendation is; None where the model has too few trials.
+
+        Allocations near which trials fail are no rivals.
+        """
+        model = self.model(archive)
+        if model is None or not (self.curves and self.coupling) or recommended not in self.space:
             return None
-        if sum(not trial.stored for trial in model.trials) < _MIN_TRIALS_TO_RECOMMEND:
+        if not _enough_trials(model):
             return None
-        rows = self._outlook(model, archive, np.random.default_rng(self.seed))
-        rows = np.concatenate([self._grid.encode(model.tried), rows])
-        distinct = np.unique(rows, axis=0)
-        return confidence_of(model, self._grid.encode([best]), distinct, within, self.seed)
+        rows = self._open(self._outlook(model, archive, np.random.default_rng(self.seed)), archive)
+        rows = np.unique(np.concatenate([self._grid.encode(model.tried), rows]), axis=0)
+        return confidence_of(model, self._grid.encode([recommended]), rows, within, self.seed)
 
     def guidelines(self, archive: Archive) -> list[str]:
         """Findings on models, samples and budget from the trials so far, a few sentences."""
@@ -239,20 +238,24 @@ class InsightRules:
 
     def _best_expected(self, model: Surrogate, archive: Archive) -> Allocation | None:
         """The highest expected score in the thinned feasible set and near the best."""
-        failures = self.failures(archive)
-        scored = {trial.allocation for trial in archive.scored}
-        failed = (r.allocation for r in archive.results if r.allocation not in scored)
-        closed = self._grid.keys(self._grid.encode(a for a in failed if a in self.space))
         rows = self._outlook(model, archive, np.random.default_rng(self.seed))
         expected: Allocation | None = None
         for _ in range(_CLIMB_STEPS):
-            open_ = rows[~failures.avoided(rows) & ~np.isin(self._grid.keys(rows), closed)]
+            open_ = self._open(rows, archive)
             if not len(open_):
                 break
             top = open_[[int(model.posterior_mean(open_).argmax())]]
             expected = self._grid.decode(top[0])
             rows = self._grid.around(top)
         return expected
+
+    def _open(self, rows: Rows, archive: Archive) -> Rows:
+        """``rows`` without those of failed trials, and those near which trials fail."""
+        scored = {trial.allocation for trial in archive.scored}
+        failed = (r.allocation for r in archive.results if r.allocation not in scored)
+        closed = self._grid.keys(self._grid.encode(a for a in failed if a in self.space))
+        avoided = self.failures(archive).avoided(rows)
+        return rows[~avoided & ~np.isin(self._grid.keys(rows), closed)]
 
     @cached_property
     def _feasible(self) -> FeasibleSet:
@@ -387,9 +390,13 @@ def _some(rows: Rows, most: int, draw: np.random.Generator) -> Rows:
     return rows[draw.choice(len(rows), most, replace=False)]
 
 
+def _enough_trials(model: Surrogate) -> bool:
+    return sum(not trial.stored for trial in model.trials) >= _MIN_TRIALS_TO_RECOMMEND
+
+
 def _stands_still(scored: Sequence[Scored]) -> bool:
     """Whether the latest scores hardly vary next to all of them."""
-    scores = [trial.score for trial in scored]
+    scores = [trial.score for trial in scored if not trial.stored]
     if len(scores) < _RECENT_TRIALS:
         return len(set(scores)) == 1
     spread = max(scores) - min(scores)

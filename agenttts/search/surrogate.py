@@ -367,6 +367,10 @@ def _samples_are_shared(grid: ChoiceGrid, trials: Sequence[Scored]) -> bool:
 def _representative(trials: Sequence[Scored]) -> Sequence[Scored]:
     if len(trials) <= _MOST_TRIALS:
         return trials
-    latest = trials[-_MOST_TRIALS // 3 :]
-    rest = sorted(trials[: -_MOST_TRIALS // 3], key=lambda t: (-t.score, t.allocation))
+    own = [trial for trial in trials if not trial.stored]
+    if len(own) > _MOST_TRIALS:
+        latest, rest = own[-_MOST_TRIALS // 3 :], own[: -_MOST_TRIALS // 3]
+    else:
+        latest, rest = own, [trial for trial in trials if trial.stored]
+    rest = sorted(rest, key=lambda t: (-t.score, t.allocation))
     return [*latest, *rest[: _MOST_TRIALS - len(latest)]]

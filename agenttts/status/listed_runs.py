@@ -129,12 +129,14 @@ def _changed(run: RunDirectory) -> float:
 
 
 def _ask_queues(runs: list[_Listed]) -> None:
-    """Ask each scheduler once for the controllers that it has started."""
-    by_scheduler: dict[str, list[_Listed]] = defaultdict(list)
+    """Ask each queue once for the controllers in it, and each host for its processes."""
+    by_queue: dict[str, list[_Listed]] = defaultdict(list)
     for run in runs:
         assert run.started is not None
-        by_scheduler[run.started.scheduler.name].append(run)
-    for group in by_scheduler.values():
+        scheduler = run.started.scheduler
+        # Processes of a host are found by their run's own folder.
+        by_queue[scheduler.name if scheduler.has_nodes else str(run.path)].append(run)
+    for group in by_queue.values():
         started = [run.started for run in group if run.started is not None]
         try:
             statuses = started[0].scheduler.service_statuses([one.service for one in started])

@@ -36,6 +36,8 @@ _USABLE = (
     & pl.col("score").is_finite().fill_null(False)
     & _SEARCHED
 )
+_SCORED_ON = pl.col("examples").filter(_USABLE).max()
+_ON_MOST = (pl.col("examples") == _SCORED_ON) | _SCORED_ON.is_null()
 _TOKENS = (pl.col("prompt_tokens") + pl.col("decode_tokens")).alias("tokens")
 
 
@@ -103,12 +105,15 @@ def best_trial(trials: pl.DataFrame) -> dict[str, Any] | None:
     then to the lower id. Where trials are on different numbers of examples, it is one of those on
     the most examples of their run.
     """
-    done = scored(trials)
-    most = pl.col("examples").max().over("run")
-    best = done.filter((pl.col("examples") == most) | most.is_null()).sort(
+    best = _on_most_examples(scored(trials)).sort(
         -pl.col("score"), pl.col("budget"), *_BY_FINISH, nulls_last=True, maintain_order=True
     )
     return best.row(0, named=True) if best.height else None
+
+
+def _on_most_examples(trials: pl.DataFrame) -> pl.DataFrame:
+    """Return the trials on the most examples of their run, of scored trials."""
+    return trials.filter(_ON_MOST.over("run"))
 
 
 def best_so_far(trials: pl.DataFrame) -> pl.DataFrame:
@@ -140,7 +145,8 @@ def pareto_front(trials: pl.DataFrame, cost: Cost) -> pl.DataFrame:
     """Return the scored trials that no other one dominates, by rising cost.
 
     Their scores rise with the cost. A trial dominates another if it costs no more and scores no
-    less, and is better in one of the two. Equal trials are all kept.
+    less, and is better in one of the two. Equal trials are all kept. Where trials are on different
+    numbers of examples, only those on the most examples of their run are compared.
 
     Args:
         trials: The table of trials.
@@ -150,7 +156,9 @@ def pareto_front(trials: pl.DataFrame, cost: Cost) -> pl.DataFrame:
     Returns:
         A table with the columns run, trial, allocation, COST and score.
     """
-    points = scored(trials).with_columns(_TOKENS).filter(pl.col(cost).is_not_null())
+    points = (
+        _on_most_examples(scored(trials)).with_columns(_TOKENS).filter(pl.col(cost).is_not_null())
+    )
     best_at_cost = points.group_by(cost).agg(top=pl.col("score").max()).sort(cost)
     front = best_at_cost.filter(
         (pl.col("top") > pl.col("top").cum_max().shift(1)).fill_null(True)
@@ -178,7 +186,7 @@ def summarise_runs(trials: pl.DataFrame) -> pl.DataFrame:
             pl.len().cast(pl.Int64).alias("trials"),
             *((pl.col("state") == s.value).sum().cast(pl.Int64).alias(s.value) for s in TrialState),
             _USABLE.sum().cast(pl.Int64).alias("scored"),
-            pl.col("score").filter(_USABLE).max().alias("best"),
+            pl.col("score").filter(_USABLE & _ON_MOST).max().alias("best"),
             *(pl.col(name).sum() for name in sums),
             (pl.col("finished").max() - pl.col("started").min())
             .dt.total_microseconds()

@@ -271,7 +271,8 @@ def _fuse(
     usages: Sequence[_Usage],
 ) -> Generator[StageDraw, Sequence[DrawResult], list[Any]]:
     """Return the fused outputs; what a model's calls took is added to ``usages``."""
-    fused = [at.definition.fuse(p, e) for p, e in zip(parsed, examples, strict=True)]
+    # Each call gets a list of its own: a task may sort it.
+    fused = [at.definition.fuse([*p], e) for p, e in zip(parsed, examples, strict=True)]
     if len(parsed[0]) > 1:
         yield from _fuse_by_model(at, examples, outputs, parsed, fused, usages, toolbox)
     return fused
@@ -295,7 +296,7 @@ def _fuse_by_model(
     calls = {
         position: fusion
         for position, example in enumerate(examples)
-        if (fusion := stage.fusion(parsed[position], example, outputs[position])) is not None
+        if (fusion := stage.fusion([*parsed[position]], example, outputs[position])) is not None
     }
     # One draw per temperature (in practice one), so that the engine gets all its prompts at once.
     for temperature in sorted({fusion.temperature for fusion in calls.values()}):

@@ -155,7 +155,12 @@ def _final(
 def _metrics(stage: StageDefinition, final: Sequence[Any], examples: Sequence[Example]) -> _Columns:
     rows = [stage.metrics(value, example) for value, example in zip(final, examples, strict=True)]
     names = dict.fromkeys(name for row in rows for name in row)
-    return {f"{stage.name}.{name}": [row.get(name) for row in rows] for name in names}
+    return {f"{stage.name}.{name}": [_number(row.get(name)) for row in rows] for name in names}
+
+
+def _number(value: float | None) -> float | None:
+    """Return a metric's value as a float: a task may also give 0 or True."""
+    return None if value is None else float(value)
 
 
 def _result(samples: tuple[int, ...], columns: _Columns, main_metric: str) -> StoredResult | None:

@@ -3,14 +3,14 @@
 ``result.json`` and ``examples.parquet`` are written first, each atomically. The marker
 ``COMPLETED.json`` comes last and holds the digests of both and of the trial's spec. A trial is
 complete exactly when the marker matches all three. So a half-written, truncated or foreign result
-does not count. What fewer of the trial's samples give (`agenttts.tables.stored_results`) is written
-before the marker too; a trial is complete without it.
+does not count. If there are results of fewer samples (`agenttts.tables.stored_results`), the marker
+has their digest too, so that whoever reads a complete trial reads all of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ RESULT_FILE = "result.json"
 EXAMPLES_FILE = "examples.parquet"
 MARKER_FILE = "COMPLETED.json"
 FAULT_FILE = "fault.json"
+_NAMES = (SPEC_FILE, RESULT_FILE, EXAMPLES_FILE)
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,14 @@ def write_result(
     stored: Sequence[StoredResult] = (),
 ) -> None:
     """Store a finished trial; the marker is written last."""
+    names = [*_NAMES]
+    (directory / STORED_FILE).unlink(missing_ok=True)  # of an attempt that did not complete
     if stored:
         atomic_write_parquet(directory / STORED_FILE, stored_frame(stored))
+        names.append(STORED_FILE)
     atomic_write_parquet(directory / EXAMPLES_FILE, examples)
     atomic_write_json(directory / RESULT_FILE, asdict(output))
-    atomic_write_json(directory / MARKER_FILE, _digests(directory))
+    atomic_write_json(directory / MARKER_FILE, _digests(directory, names))
 
 
 def read_result(directory: Path, *, patient: bool = False) -> TrialOutput | None:
@@ -150,14 +154,14 @@ def _read_result(directory: Path) -> TrialOutput | None:
         ValueError: A file is not valid.
     """
     marker = parse_json((directory / MARKER_FILE).read_bytes())
-    if marker != _digests(directory):
+    names = list(marker) if isinstance(marker, dict) else []
+    if not set(_NAMES) <= set(names) <= {*_NAMES, STORED_FILE}:
+        return None
+    if marker != _digests(directory, names):
         return None
     output = typed(TrialOutput, parse_json((directory / RESULT_FILE).read_bytes()))
     return replace(output, cut_samples=tuple(output.cut_samples))
 
 
-def _digests(directory: Path) -> dict[str, str]:
-    return {
-        name: hashlib.sha256((directory / name).read_bytes()).hexdigest()
-        for name in (SPEC_FILE, RESULT_FILE, EXAMPLES_FILE)
-    }
+def _digests(directory: Path, names: Iterable[str]) -> dict[str, str]:
+    return {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}

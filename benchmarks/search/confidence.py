@@ -68,9 +68,10 @@ def run(number: int) -> list[tuple[float, bool, float, float]]:
                 )
                 searcher.tell([result, *table.stored(pipeline.space, result, of_grid=True)])
                 spent += len(proposal.examples or ())
-        sure, best = searcher.confidence(WITHIN), searcher.best()
-        assert sure is not None
+        best = searcher.best()
         assert best is not None
+        sure = searcher.confidence(best, WITHIN)
+        assert sure is not None
         below = pipeline.best - pipeline.expected(best)
         was = below <= WITHIN * pipeline.best
         found.append((sure.probability, was, sure.shortfall, below))

@@ -60,7 +60,7 @@ def test_the_probability_is_right_on_average():
         best = max(map(score, SPACE.feasible()))
         for trials in (8, 20):
             searcher = told(create("agenttts", SPACE, seed), score, trials, 0.03, seed)
-            found = searcher.confidence(0.05)
+            found = searcher.confidence(searcher.best(), 0.05)
             said.append(found.probability)
             good.append(score(searcher.best()) >= 0.95 * best)
             assert 0.0 <= found.probability <= 1.0
@@ -71,19 +71,35 @@ def test_the_probability_is_right_on_average():
 def test_it_rises_with_trials_and_with_a_wider_margin():
     score = truth(1)
     searcher = create("agenttts", SPACE, 1)
-    few = told(searcher, score, 8, 0.02, 1).confidence(0.02)
-    many = told(searcher, score, 16, 0.02, 2).confidence(0.02)
+    told(searcher, score, 8, 0.02, 1)
+    few = searcher.confidence(searcher.best(), 0.02)
+    told(searcher, score, 16, 0.02, 2)
+    many = searcher.confidence(searcher.best(), 0.02)
     assert many.shortfall < few.shortfall
     assert many.probability > few.probability
-    assert searcher.confidence(0.2).probability >= many.probability
+    assert searcher.confidence(searcher.best(), 0.2).probability >= many.probability
 
 
 def test_it_is_not_known_without_enough_trials():
     searcher = create("agenttts", SPACE)
-    assert searcher.confidence(0.02) is None
-    assert told(searcher, truth(0), 4, 0.01, 0).confidence(0.02) is None
+    assert searcher.confidence(SPACE.cheapest, 0.02) is None
+    told(searcher, truth(0), 4, 0.01, 0)
+    assert searcher.confidence(searcher.best(), 0.02) is None
+
+
+def test_a_worse_allocation_is_less_sure_and_failed_ones_are_no_rivals():
+    score = truth(2)
+    searcher = told(create("agenttts", SPACE, 2), score, 16, 0.02, 1)
+    best = searcher.best(tried=True)
+    worst = min(searcher.archive.scored, key=lambda trial: trial.score).allocation
+    sure = searcher.confidence(best, 0.02)
+    assert searcher.confidence(worst, 0.02).probability < sure.probability
+    assert searcher.confidence(worst, 0.02).shortfall > sure.shortfall
+    untried = [a for a in SPACE.feasible() if a not in searcher.archive]
+    searcher.tell([TrialResult(a, None, {}, SPACE.cost(a)) for a in untried])
+    assert searcher.confidence(best, 0.02).shortfall <= sure.shortfall
 
 
 @pytest.mark.parametrize("name", [n for n, kind in SEARCHERS.items() if not kind.knows_confidence])
 def test_other_searchers_say_nothing(name):
-    assert create(name, SPACE).confidence(0.02) is None
+    assert create(name, SPACE).confidence(SPACE.cheapest, 0.02) is None
