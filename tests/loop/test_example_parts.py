@@ -62,6 +62,26 @@ def test_new_trials_are_scored_on_few_examples_and_the_best_on_common_ones(
     assert sum(examples >= known[str(best)] for examples in known.values()) >= 3
 
 
+def test_rivals_are_compared_on_common_examples_where_a_trial_may_have_no_more(unstarted_run):
+    """With as many examples at first as at most, they have different ones until the end."""
+    run = unstarted_run(search__examples=3, search__method="random", **SIZES)
+    controller_job.make_controller(run.read()).run()
+    rows = table(run.path)
+    assert set(rows["examples"]) == {3}
+    last = rows.filter(source="recommended")
+    assert last.height in (1, 2)
+    [common] = {tuple(numbers(run, trial)) for trial in last["trial"]}
+    [*_, told] = journal_events(run.path, "told")
+    on_common = {
+        str(row["allocation"]): row["score"]
+        for row in rows.iter_rows(named=True)
+        if tuple(numbers(run, row["trial"])) == common
+    }
+    rivals = {str(allocation) for allocation in last["allocation"]}
+    chosen = on_common[str(told["recommended"])]
+    assert all(chosen >= score for name, score in on_common.items() if name in rivals)
+
+
 @pytest.mark.parametrize("dying", ["_plan", "_tell", "evaluate"])
 def test_a_killed_controller_goes_on_as_if_it_had_not_been(unstarted_run, tmp_path, dying):
     calm = unstarted_run(search__examples=PARTS, name="calm", **SIZES)

@@ -43,6 +43,31 @@ def test_a_search_ends_when_it_is_sure_enough(unstarted_run, cli, asynchronous):
         assert "within 0.9 of the best (relative) with probability" in shown
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_search_that_has_ended_is_not_continued_by_a_later_doubt(unstarted_run, asynchronous):
+    """The last result may make the searcher less sure; a restart then has to end as before."""
+    run = unstarted_run(
+        search__stop=EASY,
+        search__asynchronous=asynchronous,
+        search__test_split={"examples": 1},
+        **SIZES,
+    )
+    controller_job.make_controller(run.read()).run()
+    before = table(run.path)
+    lines = run.journal_file.read_text().splitlines(keepends=True)
+    kept = []
+    for line in lines:
+        event = json.loads(line)
+        if event["event"] == "ended":
+            break
+        if event.get("confidence"):
+            event["confidence"]["probability"] = 0.1
+        kept.append(json.dumps(event) + "\n")
+    run.journal_file.write_text("".join(kept))
+    controller_job.make_controller(run.read()).run()
+    assert table(run.path)["trial"].to_list() == before["trial"].to_list()
+
+
 def test_a_search_that_is_never_sure_goes_on_to_its_end(unstarted_run):
     hard = {"within": 1e-9, "confidence": 0.999}
     run = unstarted_run(search__stop=hard, search__iterations=2)

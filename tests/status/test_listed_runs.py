@@ -107,7 +107,7 @@ def test_a_damaged_run_is_a_line_among_the_others(cli, unstarted_run, tmp_path, 
         ),
     ],
 )
-def test_the_queue_is_asked_once_for_all_controllers(
+def test_a_host_is_asked_for_the_processes_of_each_run(
     cli, unstarted_run, monkeypatch, status, state, said
 ):
     for name in ("one", "two"):
@@ -118,7 +118,7 @@ def test_the_queue_is_asked_once_for_all_controllers(
     asked = []
 
     def answers(self, services):
-        asked.append(len(services))
+        asked.extend((self._folder.parents[1].name, service.job_id) for service in services)
         if isinstance(status, Exception):
             raise status
         return [status] * len(services)
@@ -127,7 +127,7 @@ def test_the_queue_is_asked_once_for_all_controllers(
     for kind in ("poll", "service_status"):
         monkeypatch.setattr(LocalScheduler, kind, None)
     runs = listed(cli)
-    assert asked == [2]
+    assert sorted(asked) == [("one", "1"), ("two", "1")]
     assert runs["over"]["state"] == "done"
     assert {runs["one"]["state"], runs["two"]["state"]} == {state}
     assert said in runs["one"]["detail"]

@@ -80,6 +80,13 @@ def cost_of(trial: TrialRow, cost: Cost) -> float:
     return trial.budget if cost == "budget" else trial.gpu_seconds
 
 
+def on_most(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """The scored trials on the most examples."""
+    scored = [r for r in rows if r.score is not None]
+    widest = max((r.examples or 0 for r in scored), default=0)
+    return [r for r in scored if (r.examples or 0) == widest]
+
+
 def finish_order(trial: TrialRow) -> tuple[bool, datetime, str]:
     return trial.finished is None, trial.finished or START, trial.trial
 
@@ -87,7 +94,7 @@ def finish_order(trial: TrialRow) -> tuple[bool, datetime, str]:
 @given(tables())
 def test_the_front_is_what_no_trial_dominates(rows: list[TrialRow]) -> None:
     for cost in COSTS:
-        points = [(cost_of(r, cost), r.score, r.trial) for r in rows if r.score is not None]
+        points = [(cost_of(r, cost), r.score, r.trial) for r in on_most(rows)]
         expected = [
             (c, s, t)
             for c, s, t in points
@@ -116,9 +123,7 @@ def test_the_trace_is_the_running_maximum_in_order_of_finishing(rows: list[Trial
 
 @given(tables())
 def test_the_best_trial_by_score_then_budget_then_finish(rows: list[TrialRow]) -> None:
-    candidates = [r for r in rows if r.score is not None]
-    widest = max((r.examples or 0 for r in candidates), default=0)
-    candidates = [r for r in candidates if (r.examples or 0) == widest]
+    candidates = on_most(rows)
     expected = min(
         candidates, key=lambda r: (-(r.score or 0.0), r.budget, *finish_order(r)), default=None
     )

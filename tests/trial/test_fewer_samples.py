@@ -10,10 +10,10 @@ import pytest
 from agenttts.inference.engine_process import create_engine
 from agenttts.inference.sampler import Sampler
 from agenttts.inference.store import SampleStore
-from agenttts.tables.stored_results import STORED_FILE, read_stored
+from agenttts.tables.stored_results import STORED_FILE, read_stored, stored_frame
 from agenttts.tasks.base import ExecutingStage, Fusion, StageDefinition
 from agenttts.trial.fewer_samples import FewerSamples, StageValues
-from agenttts.trial.result import EXAMPLES_FILE
+from agenttts.trial.result import EXAMPLES_FILE, read_result
 from agenttts.trial.run import evaluate_alone
 
 
@@ -86,17 +86,54 @@ class Stage(StageDefinition):
         return {"em": float(output == "a")}
 
 
-def found(stage, fewer, last="answer", *, candidates=("b", "a", "a"), toolbox=None):
-    samples = FewerSamples({"answer": fewer}, last)
-    fused = [stage.fuse(list(candidates), None)]
-    values = StageValues([None], [{}], [list(candidates)], fused, fused)
+def vote(stage):
+    """The fusion of a trial for a stage whose samples no model fuses."""
 
     def fuse(first):
         return [stage.fuse(c, None) for c in first]
         yield
 
-    assert not list(samples.add_stage(stage, len(candidates), values, toolbox, fuse))
+    return fuse
+
+
+def found(stage, fewer, last="answer", *, candidates=("b", "a", "a"), toolbox=None):
+    samples = FewerSamples({"answer": fewer}, last)
+    fused = [stage.fuse(list(candidates), None)]
+    values = StageValues([None], [{}], [list(candidates)], fused, fused)
+
+    assert not list(samples.add_stage(stage, len(candidates), values, toolbox, vote(stage)))
     return [(s.samples, s.score) for s in samples.results("answer.em")]
+
+
+def test_values_that_are_whole_numbers_are_stored_too(tmp_path):
+    class Whole(Stage):
+        def metrics(self, output, example):
+            return {"em": 0 if output == "a" else 0.5, "right": output == "a"}
+
+    samples = FewerSamples({"answer": (1, 2)}, "answer")
+    fused = ["a", "b"]
+    values = StageValues([None] * 2, [{}] * 2, [["a", "a", "b"], ["b", "b", "a"]], fused, fused)
+    list(samples.add_stage(Whole(), 3, values, None, vote(Whole())))
+    stored = samples.results("answer.em")
+    assert [s.examples for s in stored] == [(0.0, 0.5)] * 2
+    stored_frame(stored).write_parquet(tmp_path / STORED_FILE)
+    assert read_stored(tmp_path / STORED_FILE) == stored
+
+
+def test_a_trial_without_its_stored_results_is_not_complete(make_trial):
+    spec = make_trial("t0000", ("weak", 2), ("weak", 3), fewer_samples={"answer": (1,)})
+    output, stored = run(spec)
+    assert stored
+    directory = Path(spec.directory)
+    assert read_result(directory) == output
+    (directory / STORED_FILE).write_bytes(b"PAR1")
+    assert read_result(directory) is None
+    (directory / STORED_FILE).unlink()
+    assert read_result(directory) is None
+    # One that has none, as of an older image, is complete without the file.
+    spec = make_trial("t0001", ("weak", 2), ("weak", 3))
+    output, _ = run(spec)
+    assert read_result(Path(spec.directory)) == output
 
 
 def test_only_smaller_counts_are_found():
