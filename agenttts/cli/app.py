@@ -48,6 +48,7 @@ class Compared(StrEnum):
 
     recommended = "recommended"
     best = "best"
+    baseline = "baseline"
 
 
 class ReportFormat(StrEnum):

@@ -4,27 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from agenttts.tables.documents import Allocation, Document
-
-
-class DifferenceDocument(Document):
-    """The first run's mean minus that of the second run.
-
-    It is that of `agenttts.tables.difference`. ``low`` and ``high`` are the bounds of its 95 %
-    interval, null with fewer than two examples.
-    ``more_examples`` is null where the difference can be told, and where it is 0.
-    """
-
-    first: float
-    second: float
-    difference: float
-    low: float | None
-    high: float | None
-    stderr: float | None
-    paired: bool
-    examples: int
-    verdict: Literal["better", "worse", "not to be told"]
-    more_examples: int | None
+from agenttts.tables.documents import Allocation, DifferenceDocument, Document
 
 
 class SideDocument(Document):
@@ -34,7 +14,7 @@ class SideDocument(Document):
         run: The run's name.
         path: Its directory.
         finished: Whether the run is over.
-        of: Whether the allocation is the recommended one, or the best measured one.
+        of: Whether the allocation is the recommended one, the best measured one, or the baseline.
         allocation: The allocation.
         trial: The trial whose examples are compared.
         examples: Number of examples of that trial.
@@ -50,7 +30,7 @@ class SideDocument(Document):
     run: str
     path: str
     finished: bool
-    of: Literal["recommended", "best"]
+    of: Literal["recommended", "best", "baseline"]
     allocation: Allocation
     trial: str
     examples: int

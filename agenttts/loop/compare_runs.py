@@ -2,93 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
-
-import polars as pl
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
 from agenttts.errors import UserError
 from agenttts.loop.compare_document import CompareDocument
 from agenttts.loop.reports import report_of
-from agenttts.report.summary import RunReport
+from agenttts.loop.sides import KINDS, OPPOSITE, Of, Side, baseline_of, side_document
 from agenttts.run.directory import RunDirectory
-from agenttts.run.record import RunRecord
 from agenttts.tables.aggregate import main_metric
-from agenttts.tables.difference import Difference, Verdict, compare
+from agenttts.tables.difference import Difference, compare
 from agenttts.tables.documents import printed
-from agenttts.tables.example_scores import example_scores
 from agenttts.tables.example_tokens import example_tokens
-from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE, TrialState
-from agenttts.trial.spec import SPEC_FILE, TrialSpec
-
-Of = Literal["recommended", "best"]
-
-# The kinds of trials, those on the most telling examples first: held-out ones are new to the
-# search, and finalists have more of them.
-_KINDS = (TEST_SOURCE, FINALIST_SOURCE, "search")
-_OPPOSITE: Mapping[Verdict, Verdict] = {
-    "better": "worse",
-    "worse": "better",
-    "not to be told": "not to be told",
-}
-
-
-@dataclass(frozen=True)
-class _Side:
-    directory: RunDirectory
-    record: RunRecord
-    report: RunReport
-    of: Of
-    allocation: Sequence[Mapping[str, Any]]
-    metric: str
-
-    def trial(self, kind: str) -> dict[str, Any] | None:
-        """Return the row of the trial of a kind that evaluated the allocation.
-
-        Of several it is that on the most examples.
-        """
-        rows = self.report.trials.filter(
-            (pl.col("state") == TrialState.COMPLETED.value)
-            & pl.col("score").is_finite().fill_null(False)
-            & (
-                ~pl.col("source").is_in(AFTER_SEARCH)
-                if kind == "search"
-                else pl.col("source") == kind
-            )
-        )
-        wanted = [dict(choice) for choice in self.allocation]
-        widest = rows.sort("examples", descending=True, nulls_last=True)
-        found = (row for row in widest.iter_rows(named=True) if row["allocation"] == wanted)
-        return next(found, None)
-
-    def table(self, trial: str) -> Path:
-        return self.directory.trial(trial) / "examples.parquet"
-
-    def by_example(self, values: Mapping[int, float], kind: str, trial: str) -> dict[str, float]:
-        """Return values of a trial by the line of the frozen example.
-
-        ``values`` are by the place of the example in the trial.
-        """
-        numbers = TrialSpec.read(self.directory.trial(trial) / SPEC_FILE).example_numbers
-        path = self.directory.examples_of(kind)
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path}: the run's examples cannot be read ({error}); restore the file from a copy"
-            ) from error
-        at = {place: place if numbers is None else numbers[place] for place in values}
-        return {lines[at[p]]: value for p, value in values.items() if at[p] < len(lines)}
-
-    def scores(self, kind: str) -> dict[str, float] | None:
-        """Return the allocation's scores by example; None without a trial or table."""
-        row = self.trial(kind)
-        if row is None or not self.table(row["trial"]).exists():
-            return None
-        scores = example_scores(self.table(row["trial"]), self.metric)
-        return None if scores is None else self.by_example(scores, kind, row["trial"])
 
 
 def compare_runs(
@@ -128,18 +54,18 @@ def compare_runs(
             "metric": one.metric,
             "kind": kind,
             "same_allocation": same,
-            "first": _side_document(one, rows[0], len(taken[0])),
-            "second": _side_document(two, rows[1], len(taken[1])),
+            "first": side_document(one, rows[0], len(taken[0])),
+            "second": side_document(two, rows[1], len(taken[1])),
             "score": asdict(score),
             # Fewer tokens are better.
-            "tokens": tokens and asdict(replace(tokens, verdict=_OPPOSITE[tokens.verdict])),
+            "tokens": tokens and asdict(replace(tokens, verdict=OPPOSITE[tokens.verdict])),
             "settings": settings,
             "warnings": warnings,
         },
     )
 
 
-def _side(run: RunDirectory, of: Of, warnings: list[str]) -> _Side:
+def _side(run: RunDirectory, of: Of, warnings: list[str]) -> Side:
     report = report_of([run]).runs[0]
     record = run.record()
     metric = record.main_metric or main_metric(report.trials)
@@ -149,18 +75,26 @@ def _side(run: RunDirectory, of: Of, warnings: list[str]) -> _Side:
         )
     if report.outcome is None:
         warnings.append(f"run '{run.name}' is not over; its allocation may still change")
+    if of == "baseline":
+        baseline = baseline_of(run)
+        if baseline is None:
+            raise UserError(
+                f"run '{run.name}' has no baseline; mark one of its own allocations with "
+                "'baseline: true' at the launch, or use --of recommended or --of best"
+            )
+        return Side(run, record, report, "baseline", baseline, metric)
     recommended = report.recommended
     if of == "recommended" and recommended is not None and report.recommended_trial is not None:
-        return _Side(run, record, report, "recommended", recommended, metric)
+        return Side(run, record, report, "recommended", recommended, metric)
     if of == "recommended":
         warnings.append(
             f"run '{run.name}' has no recommended allocation with a score, so its best measured "
             "one is compared"
         )
-    return _Side(run, record, report, "best", report.best["allocation"], metric)
+    return Side(run, record, report, "best", report.best["allocation"], metric)
 
 
-def _check(one: _Side, two: _Side, warnings: list[str]) -> None:
+def _check(one: Side, two: Side, warnings: list[str]) -> None:
     """Check that the runs measure the same, and warn where what they use differs."""
     tasks = [side.directory.spec().task.name for side in (one, two)]
     names = [side.directory.name for side in (one, two)]
@@ -185,15 +119,15 @@ def _check(one: _Side, two: _Side, warnings: list[str]) -> None:
         warnings.append(f"only one of the runs has these models: {', '.join(alone)}")
 
 
-def _common_kind(one: _Side, two: _Side) -> tuple[str, tuple[dict[str, float], dict[str, float]]]:
+def _common_kind(one: Side, two: Side) -> tuple[str, tuple[dict[str, float], dict[str, float]]]:
     """Return the first kind of trials with scores on both sides, and the scores."""
-    for kind in _KINDS:
+    for kind in KINDS:
         first, second = one.scores(kind), two.scores(kind)
         if first is not None and second is not None:
             return kind, (first, second)
-    without = [
-        side for side in (one, two) if all(side.scores(kind) is None for kind in _KINDS)
-    ] or [two]
+    without = [side for side in (one, two) if all(side.scores(kind) is None for kind in KINDS)] or [
+        two
+    ]
     raise UserError(
         f"run '{without[0].directory.name}' has no scores by example of its {without[0].of} "
         "allocation that can be compared; restore trials/ID/examples.parquet from a copy, or "
@@ -221,29 +155,6 @@ def _limits(
             "the scores are of examples that the runs chose their allocations on, and such scores "
             "are too high on average; a final test on held-out examples has no such bias"
         )
-
-
-def _side_document(side: _Side, row: Mapping[str, Any], examples: int) -> dict[str, Any]:
-    tokens = row["prompt_tokens"] + row["decode_tokens"]
-    totals, cost = side.report.totals, side.report.cost
-    return {
-        "run": side.directory.name,
-        "path": str(side.directory.path),
-        "finished": side.report.outcome is not None,
-        "of": side.of,
-        "allocation": [dict(choice) for choice in side.allocation],
-        "trial": row["trial"],
-        "examples": examples,
-        "budget": row["budget"],
-        "tokens_per_example": tokens / examples,
-        "gpu_seconds_per_example": (row["gpu_seconds"] or 0.0) / examples,
-        "reused_share": row["reused_tokens"] / tokens if tokens else None,
-        "run_gpu_hours": totals["gpu_hours"] if cost is None else cost.gpu_seconds.used / 3600,
-        "run_tokens": (
-            totals["tokens"] - totals["reused_tokens"] if cost is None else cost.tokens_computed
-        ),
-        "run_trials": totals["trials"],
-    }
 
 
 def _differences(

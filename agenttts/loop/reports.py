@@ -8,10 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from agenttts.errors import AgentTTSError
 from agenttts.loop.backgrounds import background_of
+from agenttts.loop.baseline import against_baseline
 from agenttts.report import Report, build_report, render
+from agenttts.report.summary import RunReport
 from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, read_state
@@ -46,7 +49,7 @@ def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
 
 
 def _report(runs: dict[RunDirectory, RunState], page: bool) -> Report:
-    return build_report(
+    built = build_report(
         [run.path for run in runs],
         guidelines={run.name: state.guidelines for run, state in runs.items()},
         agents={run.name: summarise(run.transcript_file) for run in runs},
@@ -55,3 +58,16 @@ def _report(runs: dict[RunDirectory, RunState], page: bool) -> Report:
         costs={run.name: CostReader(run).cost(state, alone=True) for run, state in runs.items()},
         backgrounds={run.name: background_of(run, state) for run, state in runs.items() if page},
     )
+    compared = (
+        replace(report, baseline=_against_baseline(run, report))
+        for run, report in zip(runs, built.runs, strict=True)
+    )
+    return Report(tuple(compared))
+
+
+def _against_baseline(run: RunDirectory, report: RunReport) -> dict[str, Any] | None:
+    try:
+        return against_baseline(run, report)
+    except (AgentTTSError, OSError) as error:
+        log.warning("the report of %s lacks the comparison with its baseline: %s", run.name, error)
+        return None

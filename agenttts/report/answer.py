@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agenttts.report.contents import Grid, allocation_text, number, score_text
+from agenttts.report.contents import Grid, allocation_text, baseline_text, number, score_text
 from agenttts.report.summary import RunReport
 from agenttts.space import REFERENCE_DECODE_TOKENS, REFERENCE_PARAMS
 from agenttts.tables.insights import Expected, Outlook
@@ -122,6 +122,8 @@ def _sure(run: RunReport, row: Mapping[str, Any] | None) -> Iterator[tuple[str, 
         yield "on the test split", f"{score_text(tested['score'], interval)} ({own})"
     if run.confidence is not None:
         yield "how sure", str(run.confidence)
+    if text := baseline_text(run):
+        yield "against the baseline", text
     outlook = run.background.outlook
     if outlook is None:
         return

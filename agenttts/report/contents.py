@@ -321,7 +321,35 @@ def _recommended_lines(run: RunReport) -> list[str]:
         f"recommended: {allocation_text(run.recommended)}{trial}: the allocation with the highest "
         "expected score; the best trial is the one with the highest measured score",
         *([f"the recommended allocation is {run.confidence}"] if run.confidence else []),
+        *([f"against the baseline: {text}"] if (text := baseline_text(run)) else []),
     ]
+
+
+def baseline_text(run: RunReport) -> str:
+    """Return a run's allocation against the baseline in words; '' if there is nothing to say."""
+    found = run.baseline
+    if found is None or found["score"] is None:
+        return ""
+    name = f"{allocation_text(found['allocation'])} ({found['trial']})"
+    if found["same_allocation"]:
+        return f"the {found['of']} allocation is the baseline, {name}"
+    score, tokens = found["score"], found["tokens"]
+    text = f"{score['verdict']} than {name} in score by {difference_text(score, '+.4f')}"
+    if score["more_examples"]:
+        text += f"; about {score['more_examples']} more examples would tell"
+    if tokens is not None:
+        text += (
+            f"; {tokens['verdict']} in tokens of one example by {difference_text(tokens, '+,.1f')}"
+        )
+    return text
+
+
+def difference_text(difference: Mapping[str, Any], form: str) -> str:
+    """Return a difference with its 95 % interval."""
+    text = f"{difference['difference']:{form}}"
+    if difference["low"] is None:
+        return text
+    return f"{text} [{difference['low']:{form}}, {difference['high']:{form}}]"
 
 
 def _agent_lines(run: RunReport) -> list[str]:

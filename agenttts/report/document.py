@@ -11,6 +11,7 @@ from agenttts.tables.documents import (
     Allocation,
     ConfidenceDocument,
     CutDocument,
+    DifferenceDocument,
     Document,
     ForecastDocument,
 )
@@ -114,6 +115,30 @@ class RecommendedDocument(Document):
     confidence: ConfidenceDocument | None
 
 
+class BaselineDocument(Document):
+    """A run's allocation against the baseline, example by example.
+
+    Attributes:
+        allocation: The baseline.
+        trial: Its trial.
+        of: Whether the recommended or the best measured allocation is compared with it.
+        same_allocation: Whether both are equal.
+        kind: The trials that are compared: of the search, of the finalists, or of the final test.
+        score: The difference of the scores: the run's allocation minus the baseline.
+        tokens: The difference of the tokens of one example; "better" are fewer.
+        gpu_seconds_per_example: GPU-seconds that the two trials took, by example.
+    """
+
+    allocation: Allocation
+    trial: str
+    of: str
+    same_allocation: bool
+    kind: str
+    score: DifferenceDocument | None
+    tokens: DifferenceDocument | None
+    gpu_seconds_per_example: list[float | None]
+
+
 class AfterSearchTrial(Document):
     """A trial after the search: its score, and that of its allocation in the search."""
 
@@ -184,6 +209,7 @@ class RunReportDocument(Document):
         trials: Every trial.
         best: The best one; None when none scored.
         recommended: What the searcher recommends; None where it says nothing.
+        baseline: It against the user's baseline; None without one, or without scores.
         finalists: The best again on more examples, best first.
         test: The final test.
         agent: What the search's language model did; None without one.
@@ -210,6 +236,7 @@ class RunReportDocument(Document):
     trials: list[TrialDocument]
     best: BestDocument | None
     recommended: RecommendedDocument | None
+    baseline: BaselineDocument | None
     finalists: list[AfterSearchTrial]
     test: list[AfterSearchTrial]
     agent: AgentDocument | None

@@ -68,6 +68,7 @@ class RunReport:
         recommended: The allocation, as records, that the searcher expects to score best; None if it
             names none.
         confidence: How sure it is of that; None if it does not say.
+        baseline: The allocation against the user's baseline (`BaselineDocument`); None without one.
         cost: What the run used; None for runs of versions that did not record it.
         background: What the page shows of the run beside its trials.
     """
@@ -83,6 +84,7 @@ class RunReport:
     agent: Mapping[str, Any] | None = None
     recommended: Sequence[Mapping[str, Any]] | None = None
     confidence: Confidence | None = None
+    baseline: Mapping[str, Any] | None = None
     cost: RunCost | None = None
     background: Background = field(default_factory=Background)
 
@@ -189,6 +191,7 @@ class RunReport:
             "trials": _plain(self.trials.to_dicts()),
             "best": best,
             "recommended": self._recommended_document(),
+            "baseline": self.baseline,
             "finalists": [self._after_document(row) for row in self.finalists],
             "test": [self._after_document(row) for row in self.tests],
             "agent": None if self.agent is None else dict(self.agent),

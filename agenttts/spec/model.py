@@ -197,6 +197,10 @@ class ExamplesSection(Section):
         return self
 
 
+_MARK = "baseline"
+"""The key that marks one of the user's own allocations."""
+
+
 class SearchSection(Section):
     """How allocations are searched.
 
@@ -218,7 +222,12 @@ class SearchSection(Section):
     options: dict[str, Any] = {}
     """Options of the method, checked by name."""
     first: list[dict[str, ChoiceSection]] = []
-    """The user's own allocations, tried before the method's (`agenttts.spec.allocations`)."""
+    """The user's own allocations, tried before the method's (`agenttts.spec.allocations`).
+
+    ``baseline: true`` beside the choices of one of them marks what all is compared with.
+    """
+    baseline: Annotated[int, Field(ge=0)] | None = None
+    """The position of the baseline in ``first``; set by its mark there."""
     examples: ExamplesSection | None = None
     """None: every trial is scored on all examples of the task.
 
@@ -235,6 +244,44 @@ class SearchSection(Section):
     """None: the searcher's recommendation is the best."""
     test_split: TestSplitSection | None = None
     """None: no final test. A text is the name of the split."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _baseline(cls, values: Any) -> Any:
+        """Read the mark of the baseline."""
+        first = values.get("first") if isinstance(values, dict) else None
+        if not isinstance(first, list):
+            return values
+        marked = []
+        for position, item in enumerate(first):
+            mark = item.get(_MARK) if isinstance(item, dict) else None
+            if mark is not None and not isinstance(mark, bool):
+                raise UnknownName(
+                    ("search", "first", position, _MARK), f"'{mark}' is not valid; valid: true"
+                )
+            marked += [position] if mark else []
+        if len(marked) > 1:
+            raise UnknownName(
+                ("search", "first", marked[1], _MARK),
+                f"entry {marked[0]} is the baseline already; mark one of them",
+            )
+        kept = [
+            {name: choice for name, choice in item.items() if name != _MARK}
+            if isinstance(item, dict)
+            else item
+            for item in first
+        ]
+        return {**values, "first": kept, **({_MARK: marked[0]} if marked else {})}
+
+    @model_validator(mode="after")
+    def _baseline_is_there(self) -> SearchSection:
+        if self.baseline is not None and self.baseline >= len(self.first):
+            raise UnknownName(
+                ("search", _MARK),
+                f"{self.baseline} is not the position of an allocation in first, which has "
+                f"{len(self.first)}; write 'baseline: true' beside the choices of one of them",
+            )
+        return self
 
     @field_validator("test_split", mode="before")
     @classmethod

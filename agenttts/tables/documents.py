@@ -7,7 +7,7 @@ pydantic models, so that ``docs/schemas/`` can publish their schemas.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -46,6 +46,26 @@ class ConfidenceDocument(Document):
     within: float
     probability: float
     shortfall: float
+
+
+class DifferenceDocument(Document):
+    """The mean of one side minus that of the other.
+
+    It is that of `agenttts.tables.difference`. ``low`` and ``high`` are the bounds of its 95 %
+    interval, null with fewer than two examples.
+    ``more_examples`` is null where the difference can be told, and where it is 0.
+    """
+
+    first: float
+    second: float
+    difference: float
+    low: float | None
+    high: float | None
+    stderr: float | None
+    paired: bool
+    examples: int
+    verdict: Literal["better", "worse", "not to be told"]
+    more_examples: int | None
 
 
 class ChoiceDocument(Document):

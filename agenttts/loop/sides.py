@@ -1,0 +1,136 @@
+"""One side of a comparison: an allocation of a run, with its scores by example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from agenttts.errors import UserError
+from agenttts.report.summary import RunReport
+from agenttts.run.directory import RunDirectory
+from agenttts.run.record import RunRecord
+from agenttts.spec.allocations import read_allocations
+from agenttts.tables.difference import Verdict
+from agenttts.tables.example_scores import example_scores
+from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE, TrialState
+from agenttts.trial.spec import SPEC_FILE, TrialSpec
+
+Of = Literal["recommended", "best", "baseline"]
+
+# The kinds of trials, those on the most telling examples first: held-out ones are new to the
+# search, and finalists have more of them.
+KINDS = (TEST_SOURCE, FINALIST_SOURCE, "search")
+OPPOSITE: Mapping[Verdict, Verdict] = {
+    "better": "worse",
+    "worse": "better",
+    "not to be told": "not to be told",
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """An allocation of a run.
+
+    Attributes:
+        directory: The run.
+        record: What it was launched with.
+        report: Its report.
+        of: What the allocation is.
+        allocation: The allocation, as records.
+        metric: The metric that is the score.
+    """
+
+    directory: RunDirectory
+    record: RunRecord
+    report: RunReport
+    of: Of
+    allocation: Sequence[Mapping[str, Any]]
+    metric: str
+
+    def trial(self, kind: str) -> dict[str, Any] | None:
+        """Return the row of the trial of a kind that evaluated the allocation.
+
+        Of several it is that on the most examples.
+        """
+        rows = self.report.trials.filter(
+            (pl.col("state") == TrialState.COMPLETED.value)
+            & pl.col("score").is_finite().fill_null(False)
+            & (
+                ~pl.col("source").is_in(AFTER_SEARCH)
+                if kind == "search"
+                else pl.col("source") == kind
+            )
+        )
+        wanted = [dict(choice) for choice in self.allocation]
+        widest = rows.sort("examples", descending=True, nulls_last=True)
+        found = (row for row in widest.iter_rows(named=True) if row["allocation"] == wanted)
+        return next(found, None)
+
+    def table(self, trial: str) -> Path:
+        return self.directory.trial(trial) / "examples.parquet"
+
+    def by_example(self, values: Mapping[int, float], kind: str, trial: str) -> dict[str, float]:
+        """Return values of a trial by the line of the frozen example.
+
+        ``values`` are by the place of the example in the trial.
+        """
+        numbers = TrialSpec.read(self.directory.trial(trial) / SPEC_FILE).example_numbers
+        path = self.directory.examples_of(kind)
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path}: the run's examples cannot be read ({error}); restore the file from a copy"
+            ) from error
+        at = {place: place if numbers is None else numbers[place] for place in values}
+        return {lines[at[p]]: value for p, value in values.items() if at[p] < len(lines)}
+
+    def scores(self, kind: str) -> dict[str, float] | None:
+        """Return the allocation's scores by example; None without a trial or table."""
+        row = self.trial(kind)
+        if row is None or not self.table(row["trial"]).exists():
+            return None
+        scores = example_scores(self.table(row["trial"]), self.metric)
+        return None if scores is None else self.by_example(scores, kind, row["trial"])
+
+
+def baseline_of(run: RunDirectory) -> Sequence[Mapping[str, Any]] | None:
+    """Return the baseline of a run as records; None without one."""
+    spec = run.spec()
+    if spec.search.baseline is None:
+        return None
+    return read_allocations(spec.search.first, spec.space())[spec.search.baseline].to_records()
+
+
+def side_document(side: Side, row: Mapping[str, Any], examples: int) -> dict[str, Any]:
+    """Return a side as `agenttts.loop.compare_document.SideDocument`.
+
+    Args:
+        side: The side.
+        row: The row of its trial.
+        examples: Number of examples of that trial.
+    """
+    tokens = row["prompt_tokens"] + row["decode_tokens"]
+    totals, cost = side.report.totals, side.report.cost
+    return {
+        "run": side.directory.name,
+        "path": str(side.directory.path),
+        "finished": side.report.outcome is not None,
+        "of": side.of,
+        "allocation": [dict(choice) for choice in side.allocation],
+        "trial": row["trial"],
+        "examples": examples,
+        "budget": row["budget"],
+        "tokens_per_example": tokens / examples,
+        "gpu_seconds_per_example": (row["gpu_seconds"] or 0.0) / examples,
+        "reused_share": row["reused_tokens"] / tokens if tokens else None,
+        "run_gpu_hours": totals["gpu_hours"] if cost is None else cost.gpu_seconds.used / 3600,
+        "run_tokens": (
+            totals["tokens"] - totals["reused_tokens"] if cost is None else cost.tokens_computed
+        ),
+        "run_trials": totals["trials"],
+    }
