@@ -18,6 +18,7 @@ from typing import NoReturn
 import pytest
 
 from agenttts.inference.base import Engine
+from agenttts.loop.reports import FIGURES
 from agenttts.run.directory import RunDirectory
 from tests.support import command_line
 from tests.support.cluster import PROGRAMS, ROOT, Cluster, cluster_script
@@ -32,6 +33,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """A test that runs the real program starts processes."""
     if "shell" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.processes)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_figures_at_the_end_of_runs() -> Iterator[None]:
+    """Hundreds of runs end, and each would draw its page for a second or more.
+
+    Tests of the page set the variable anew, or ask ``report`` for it.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(FIGURES, "0")
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,15 +18,19 @@ from agenttts.tables.schema import AFTER_SEARCH
 log = logging.getLogger(__name__)
 
 
-def background_of(directory: RunDirectory, state: RunState) -> Background:
-    """Return what is known of a run; what cannot be read is logged and left out."""
+def background_of(directory: RunDirectory, state: RunState, *, curves: bool = True) -> Background:
+    """Return what is known of a run; what cannot be read is logged and left out.
+
+    Without ``curves`` the surrogate is not fitted.
+    """
     reasons = {trial: each.planned.reason for trial, each in state.trials.items()}
     try:
         run = directory.read()
     except (AgentTTSError, OSError) as error:
         log.warning("the report of %s lacks what the run was made with: %s", directory.path, error)
         return Background(reasons=reasons)
-    return Background(_provenance(run, state), reasons, _outlook(run, state))
+    outlook = _outlook(run, state) if curves else None
+    return Background(_provenance(run, state), reasons, outlook)
 
 
 def _provenance(run: Run, state: RunState) -> Provenance:

@@ -6,6 +6,7 @@ A report is made on request, and in the run's own directory when the run ends.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,12 +14,18 @@ from typing import Any
 from agenttts.errors import AgentTTSError
 from agenttts.loop.backgrounds import background_of
 from agenttts.loop.baseline import against_baseline
-from agenttts.report import Report, build_report, render
+from agenttts.report import Report, build_report, render, write_plain_page
 from agenttts.report.summary import RunReport
 from agenttts.run.costs import CostReader
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import RunState, read_state
 from agenttts.search.llm.transcript import summarise
+
+FIGURES = "AGENTTTS_REPORT_FIGURES"
+"""Where this variable is 0, the page that a run writes at its end has no figures.
+
+They take some seconds of a controller's CPU time.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +44,14 @@ def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
     Errors are logged. The results are safe without the report, and ``report`` makes it again.
     """
     try:
-        built = _report({run: state}, page=True)
+        figures = os.environ.get(FIGURES) != "0"
+        built = _report({run: state}, page=True, curves=figures)
         built = Report(tuple(replace(part, outcome=outcome) for part in built.runs))
         run.report.mkdir(exist_ok=True)
-        render(built, "html", run.report / "report.html")
+        if figures:
+            render(built, "html", run.report / "report.html")
+        else:
+            write_plain_page(built, run.report / "report.html")
         render(built, "json", run.report / "report.json")
     except (AgentTTSError, OSError) as error:
         log.warning("the report of %s could not be written: %s", run.path, error)
@@ -48,7 +59,7 @@ def write_report(run: RunDirectory, state: RunState, outcome: str) -> None:
         log.exception("the report of %s could not be written", run.path)
 
 
-def _report(runs: dict[RunDirectory, RunState], page: bool) -> Report:
+def _report(runs: dict[RunDirectory, RunState], page: bool, *, curves: bool = True) -> Report:
     built = build_report(
         [run.path for run in runs],
         guidelines={run.name: state.guidelines for run, state in runs.items()},
@@ -56,7 +67,11 @@ def _report(runs: dict[RunDirectory, RunState], page: bool) -> Report:
         recommended={run.name: state.recommended for run, state in runs.items()},
         confidences={run.name: state.confidence for run, state in runs.items()},
         costs={run.name: CostReader(run).cost(state, alone=True) for run, state in runs.items()},
-        backgrounds={run.name: background_of(run, state) for run, state in runs.items() if page},
+        backgrounds={
+            run.name: background_of(run, state, curves=curves)
+            for run, state in runs.items()
+            if page
+        },
     )
     compared = (
         replace(report, baseline=_against_baseline(run, report))

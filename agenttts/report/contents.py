@@ -326,7 +326,7 @@ def _recommended_lines(run: RunReport) -> list[str]:
 
 
 def baseline_text(run: RunReport) -> str:
-    """Return a run's allocation against the baseline in words; '' if there is nothing to say."""
+    """Return a run's allocation against the baseline in words; '' without one."""
     found = run.baseline
     if found is None or found["score"] is None:
         return ""

@@ -46,6 +46,17 @@ def render(report: Report, format: ReportFormat, out: Path | None = None) -> Non
         _write_standard_output(_CONTENT[format](report))
 
 
+def write_plain_page(report: Report, out: Path) -> None:
+    """Write the page without its figures, which take most of its time.
+
+    Raises:
+        UserError: ``out`` cannot be written.
+    """
+    from agenttts.report.render_html import render_html
+
+    _write_file(out, render_html(report, with_figures=False).encode())
+
+
 def flat_table(trials: pl.DataFrame) -> pl.DataFrame:
     """Return one row for each trial, without nested columns.
 

@@ -35,7 +35,7 @@ _DESCRIPTIONS = re.compile(r' (aria-label|aria-roledescription|aria-hidden|role)
 _LONG_NUMBERS = re.compile(r"-?\d+\.\d{3,}(e-?\d+)?")
 
 
-def render_html(report: Report) -> str:
+def render_html(report: Report, *, with_figures: bool = True) -> str:
     """Return the page as text, with everything that comes from a run escaped."""
     titles = run_titles(report)
     many = len(titles) > 1
@@ -52,12 +52,16 @@ def render_html(report: Report) -> str:
                 "own report ('agenttts-hpc report RUN --format html').</p>"
             )
         body.append(_grid(comparison(report)))
-        common = [*progress_figures(report.runs, titles), *time_figures(report.runs, titles)]
-        body.append(_figures(common, "all", specs))
+        if with_figures:
+            common = [*progress_figures(report.runs, titles), *time_figures(report.runs, titles)]
+            body.append(_figures(common, "all", specs))
+    if not with_figures:
+        body.append("<p>Figures: 'agenttts-hpc report RUN --format html'.</p>")
     for index, (run, title) in enumerate(zip(report.runs, titles, strict=True)):
         if many:
             body.append(f'<h2 id="run{index}">{escape(title)}</h2>')
-        body += _run(run, title, f"run{index}", specs, len(titles) <= _MOST_RUNS_WITH_FIGURES)
+        drawn = with_figures and len(titles) <= _MOST_RUNS_WITH_FIGURES
+        body += _run(run, title, f"run{index}", specs, drawn)
     return page(name, "\n".join(body), specs)
 
 

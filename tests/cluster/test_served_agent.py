@@ -59,7 +59,14 @@ def test_a_served_model_drives_a_search_on_slurm_and_is_served_again_when_its_jo
     assert set(frame["state"]) == {"COMPLETED"}
     # What it proposed is usable; whether the search prefers its own ideas is the search's decision.
     assert any(e["usable"] for e in transcript_events(run, "proposals"))
-    assert set(frame["source"]) <= {"initial", "agent", "agent-repaired", "insight", "explore"}
+    assert set(frame["source"]) <= {
+        "initial",
+        "agent",
+        "agent-repaired",
+        "insight",
+        "explore",
+        "recommended",
+    }
     replies = transcript_events(run, "reply")
     assert {e["purpose"] for e in replies} == {"guidelines", "propose"}
     assert all(e["completion_tokens"] > 1 for e in replies)

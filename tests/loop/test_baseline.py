@@ -73,7 +73,10 @@ def test_a_run_without_one_says_nothing_of_it(launched, cli):
 
 def test_the_best_allocation_may_be_the_baseline(launched, cli):
     launched(
-        search__first=[{**OTHER, "baseline": True}], search__method="random", search__iterations=0
+        search__first=[{**OTHER, "baseline": True}],
+        search__method="random",
+        search__iterations=0,
+        search__stored=False,
     )
     [found] = json.loads(cli("report", "small", "--format", "json").stdout)["runs"]
     assert found["baseline"]["same_allocation"]

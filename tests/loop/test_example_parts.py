@@ -17,6 +17,7 @@ from tests.support.runs import journal_events, outcome, table
 
 PARTS = {"first": 3, "most": 8}
 SIZES = {"search__iterations": 3, "search__batch_size": 3}
+LONGER = {"search__iterations": 8, "search__batch_size": 4}
 
 
 class Killed(BaseException):
@@ -52,7 +53,8 @@ def test_new_trials_are_scored_on_few_examples_and_the_best_on_common_ones(
         assert set(found) - earlier, "an allocation is scored again on further examples"
         if row["source"] != "recommended":
             assert earlier < set(found)
-            assert len(set(found) - earlier) == 3
+            # More where the first are those of a stored result.
+            assert len(set(found) - earlier) >= min(3, 8 - len(earlier))
         known[str(row["allocation"])] = earlier | set(found)
         used.update(set(found) - earlier)
     assert len(used) == 8, "not always the same examples"
@@ -69,7 +71,7 @@ def test_rivals_are_compared_on_common_examples_where_a_trial_may_have_no_more(u
     rows = table(run.path)
     assert set(rows["examples"]) == {3}
     last = rows.filter(source="recommended")
-    assert last.height in (1, 2)
+    assert last.height in (1, 2, 3)
     [common] = {tuple(numbers(run, trial)) for trial in last["trial"]}
     [*_, told] = journal_events(run.path, "told")
     on_common = {
@@ -112,7 +114,7 @@ def test_a_killed_controller_goes_on_as_if_it_had_not_been(unstarted_run, tmp_pa
 
 
 def test_an_allocation_scored_again_draws_only_new_samples(unstarted_run):
-    run = unstarted_run(search__examples=PARTS, **SIZES)
+    run = unstarted_run(search__examples=PARTS, **LONGER)
     controller_job.make_controller(run.read()).run()
     rows = table(run.path)
     again = rows.filter(pl.col("allocation").is_duplicated())
@@ -125,7 +127,7 @@ def test_an_allocation_scored_again_draws_only_new_samples(unstarted_run):
 
 
 def test_reports_compare_scores_on_the_most_examples(unstarted_run, cli):
-    run = unstarted_run(search__examples=PARTS, **SIZES)
+    run = unstarted_run(search__examples=PARTS, **LONGER)
     controller_job.make_controller(run.read()).run()
     rows = table(run.path)
     most = rows.filter(rows["examples"] == rows["examples"].max())

@@ -16,6 +16,7 @@ import yaml
 from agenttts.errors import UserError
 from agenttts.loop.controller_job import make_controller
 from agenttts.loop.job_builder import sample_partitions
+from agenttts.loop.reports import FIGURES
 from agenttts.run.directory import RunDirectory
 from agenttts.run.journal import read_state
 from agenttts.trial.spec import TrialSpec
@@ -318,6 +319,20 @@ def test_status_and_report_show_what_the_searcher_recommends(finished, cli, tmp_
     for form in ("table", "html"):
         text = " ".join(cli("report", "small", "--format", form).stdout.split())
         assert f"recommended: {short}" in text
+
+
+@pytest.mark.parametrize("figures", ["0", "1"])
+def test_the_page_of_a_run_has_figures_unless_they_are_turned_off(
+    cli, scripted_spec, tmp_path, monkeypatch, figures
+):
+    monkeypatch.setenv(FIGURES, figures)
+    done = cli("launch", scripted_spec(search__iterations=0), "--wait")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "results/small/report/report.html").read_text()
+    assert ("<figure id" in page) == (figures == "1")
+    assert "Recommended allocation" in page
+    assert "The command that repeats it" in page
+    assert ("agenttts-hpc report RUN --format html" in page) == (figures == "0")
 
 
 def test_the_run_leaves_its_report(finished, cli, tmp_path):
