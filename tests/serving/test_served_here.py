@@ -48,7 +48,14 @@ def test_a_model_that_the_run_serves_itself_proposes(
     assert set(frame["state"]) == {"COMPLETED"}
     # What it proposed is usable; whether the search prefers its own ideas is the search's decision.
     assert any(e["usable"] for e in transcript_events(run, "proposals"))
-    assert set(frame["source"]) <= {"initial", "agent", "agent-repaired", "insight", "explore"}
+    assert set(frame["source"]) <= {
+        "initial",
+        "agent",
+        "agent-repaired",
+        "insight",
+        "explore",
+        "recommended",
+    }
     # Nothing is left of it: no process, no key, no address.
     assert not (run / "agent" / "key").exists()
     assert not (run / "agent" / "address.json").exists()
