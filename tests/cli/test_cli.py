@@ -16,10 +16,14 @@ from tests.support.waiting import until
 
 COMMANDS = [
     "launch",
+    "evaluate",
     "status",
+    "list",
+    "logs",
     "report",
     "compare",
     "resume",
+    "finish",
     "cancel",
     "replay",
     "doctor",
@@ -82,7 +86,7 @@ def test_launching_loads_no_engine(scripted_spec, engine):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["lanch"], ["no command 'lanch'", "launch, status", "did you mean 'launch'"]),
+        (["lanch"], ["no command 'lanch'", "launch, evaluate, status", "did you mean 'launch'"]),
         (["launch"], ["Missing argument 'SPEC'"]),
         (["launch", "x", "--reslts", "y"], ["no option --reslts", "did you mean '--results'"]),
         (["report", "x", "--format", "xml"], ["--format", "'xml'", "'parquet'"]),
