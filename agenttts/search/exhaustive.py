@@ -27,7 +27,8 @@ class GridOptions(Options):
 class GridSearcher(Searcher):
     """Tries the whole feasible set, in an order drawn with the seed.
 
-    When it is stopped early, its trials are a uniform sample.
+    When it is stopped early, its trials are a uniform sample. Allocations that stored samples of
+    other trials have scored are not tried.
 
     Raises:
         UserError: The feasible set is larger than the option ``most``.
@@ -60,6 +61,5 @@ class GridSearcher(Searcher):
         return order
 
     def _propose(self, n: int) -> list[Proposal]:
-        tried = self.archive.tried  # stored results of other trials do not stand for a trial here
-        new = [allocation for allocation in self._order if allocation not in tried][:n]
+        new = [allocation for allocation in self._order if allocation not in self.archive][:n]
         return [Proposal(allocation, "grid", "next of the whole grid") for allocation in new]
