@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,7 +97,9 @@ def test_status_follows_a_run_until_it_is_gone(cli, scripted_spec, tmp_path, mon
         shutil.rmtree(run)
 
     monkeypatch.setattr(status, "controller_state", lambda run: status_running())
-    monkeypatch.setattr(status.time, "sleep", look)
+    # Not of the module `time`: threads that earlier tests have left sleep, too.
+    clock = SimpleNamespace(sleep=look, monotonic=time.monotonic)
+    monkeypatch.setattr(status, "time", clock)
     done = cli("status", "small", "--watch")
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (3, 1), done.stderr
     assert f"the run directory {run} was removed or moved while it was in use" in done.stderr
