@@ -164,14 +164,20 @@ def launch(
     from agenttts.launch.plan import make_plan
     from agenttts.spec import load_spec
 
-    settings = [*(overrides or [])]
-    settings += [f"cluster={json.dumps(cluster)}"] if cluster else []
-    settings += [f"name={json.dumps(name)}"] if name else []
+    settings = _settings(overrides, cluster, name)
     plan = make_plan(load_spec(spec, settings), _profile_folders(spec), results, dry_run=dry_run)
     if dry_run:
         _print(describe_plan(plan), as_json, show.plan)
         return
     _launch(plan, results, wait, as_json)
+
+
+def _settings(overrides: list[str] | None, cluster: str | None, name: str | None) -> list[str]:
+    """Return the options that take the place of the spec's keys, as of ``--set``."""
+    settings = [*(overrides or [])]
+    settings += [f"cluster={json.dumps(cluster)}"] if cluster else []
+    settings += [f"name={json.dumps(name)}"] if name else []
+    return settings
 
 
 def _launch(plan: Any, results: Path, wait: bool, as_json: bool) -> Any:
@@ -221,9 +227,7 @@ def evaluate(
     from agenttts.loop.reports import report_of
     from agenttts.spec import load_spec
 
-    settings = [*(overrides or [])]
-    settings += [f"cluster={json.dumps(cluster)}"] if cluster else []
-    settings += [f"name={json.dumps(name)}"] if name else []
+    settings = _settings(overrides, cluster, name)
     one = evaluation_spec(
         load_spec(spec, settings), allocation, examples=examples, named=name is not None
     )

@@ -127,12 +127,12 @@ def evaluated(run: RunReport) -> None:
     if row is None:
         say(f"no score; 'agenttts-hpc logs {escape(run.run)} 0' shows why")
         return
-    metric = run.settings["task"]["name"]
+    task = run.settings["task"]["name"]
     tokens = (row["prompt_tokens"] + row["decode_tokens"]) / row["examples"]
     say(
         escape(
             f"{allocation_text(row['allocation'])}: score {score_text(row['score'], run.interval)} "
-            f"(95% interval over {row['examples']} examples of {metric}), budget "
+            f"(95% interval over {row['examples']} examples of {task}), budget "
             f"{number(row['budget'])}, {number(round(tokens, 1))} tokens an example"
         )
     )

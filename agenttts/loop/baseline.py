@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
-from agenttts.loop.sides import KINDS, OPPOSITE, Of, Side, baseline_of, side_document
+from agenttts.loop.sides import KINDS, Of, Side, baseline_of, compare_tokens
 from agenttts.report.summary import RunReport
 from agenttts.run.directory import RunDirectory
 from agenttts.tables.aggregate import main_metric
 from agenttts.tables.difference import compare
-from agenttts.tables.example_tokens import example_tokens
 
 
 def against_baseline(run: RunDirectory, report: RunReport) -> dict[str, Any] | None:
@@ -32,28 +31,25 @@ def against_baseline(run: RunDirectory, report: RunReport) -> dict[str, Any] | N
     two = Side(run, record, report, "baseline", baseline, metric)
     for kind in KINDS:
         first, second = one.scores(kind), two.scores(kind)
-        rows = [one.trial(kind), two.trial(kind)]
-        if first and second and rows[0] and rows[1]:
+        own_row, row = one.trial(kind), two.trial(kind)
+        if first and second and own_row and row:
             break
     else:
         return None
     score = compare(first, second)
-    taken = [
-        side.by_example(example_tokens(side.table(row["trial"])), kind, row["trial"])
-        for side, row in zip((one, two), (rows[0], rows[1]), strict=True)
-    ]
-    tokens = compare(*taken)
-    documents = [
-        side_document(side, row, len(by_example))
-        for side, row, by_example in zip((one, two), (rows[0], rows[1]), taken, strict=True)
-    ]
+    taken = [side.tokens(kind, r["trial"]) for side, r in ((one, own_row), (two, row))]
+    tokens = compare_tokens(*taken)
+    allocation = [dict(choice) for choice in two.allocation]
     return {
-        "allocation": [dict(choice) for choice in two.allocation],
-        "trial": rows[1]["trial"],
+        "allocation": allocation,
+        "trial": row["trial"],
         "of": of,
-        "same_allocation": documents[0]["allocation"] == documents[1]["allocation"],
+        "same_allocation": [dict(choice) for choice in one.allocation] == allocation,
         "kind": kind,
         "score": asdict(score) if score else None,
-        "tokens": tokens and asdict(replace(tokens, verdict=OPPOSITE[tokens.verdict])),
-        "gpu_seconds_per_example": [d["gpu_seconds_per_example"] for d in documents],
+        "tokens": tokens and asdict(tokens),
+        "gpu_seconds_per_example": [
+            (each["gpu_seconds"] or 0.0) / len(tokens_of)
+            for each, tokens_of in zip((own_row, row), taken, strict=True)
+        ],
     }

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from agenttts.errors import UserError
 from agenttts.loop.compare_document import CompareDocument
 from agenttts.loop.reports import report_of
-from agenttts.loop.sides import KINDS, OPPOSITE, Of, Side, baseline_of, side_document
+from agenttts.loop.sides import KINDS, Of, Side, baseline_of, compare_tokens, side_document
 from agenttts.run.directory import RunDirectory
 from agenttts.tables.aggregate import main_metric
 from agenttts.tables.difference import Difference, compare
 from agenttts.tables.documents import printed
-from agenttts.tables.example_tokens import example_tokens
 
 
 def compare_runs(
@@ -42,11 +41,8 @@ def compare_runs(
     assert score is not None  # neither side is empty
     warnings += _limits(score, scores, kind)
     rows = [side.trial(kind) or {} for side in sides]
-    taken = [
-        side.by_example(example_tokens(side.table(row["trial"])), kind, row["trial"])
-        for side, row in zip(sides, rows, strict=True)
-    ]
-    tokens = compare(*taken)
+    taken = [side.tokens(kind, row["trial"]) for side, row in zip(sides, rows, strict=True)]
+    tokens = compare_tokens(*taken)
     same = [dict(c) for c in one.allocation] == [dict(c) for c in two.allocation]
     return printed(
         CompareDocument,
@@ -57,8 +53,7 @@ def compare_runs(
             "first": side_document(one, rows[0], len(taken[0])),
             "second": side_document(two, rows[1], len(taken[1])),
             "score": asdict(score),
-            # Fewer tokens are better.
-            "tokens": tokens and asdict(replace(tokens, verdict=OPPOSITE[tokens.verdict])),
+            "tokens": tokens and asdict(tokens),
             "settings": settings,
             "warnings": warnings,
         },

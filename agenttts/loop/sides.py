@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +14,9 @@ from agenttts.report.summary import RunReport
 from agenttts.run.directory import RunDirectory
 from agenttts.run.record import RunRecord
 from agenttts.spec.allocations import read_allocations
-from agenttts.tables.difference import Verdict
+from agenttts.tables.difference import Difference, Verdict, compare
 from agenttts.tables.example_scores import example_scores
+from agenttts.tables.example_tokens import example_tokens
 from agenttts.tables.schema import AFTER_SEARCH, FINALIST_SOURCE, TEST_SOURCE, TrialState
 from agenttts.trial.spec import SPEC_FILE, TrialSpec
 
@@ -24,7 +25,7 @@ Of = Literal["recommended", "best", "baseline"]
 # The kinds of trials, those on the most telling examples first: held-out ones are new to the
 # search, and finalists have more of them.
 KINDS = (TEST_SOURCE, FINALIST_SOURCE, "search")
-OPPOSITE: Mapping[Verdict, Verdict] = {
+_OPPOSITE: Mapping[Verdict, Verdict] = {
     "better": "worse",
     "worse": "better",
     "not to be told": "not to be told",
@@ -96,6 +97,16 @@ class Side:
             return None
         scores = example_scores(self.table(row["trial"]), self.metric)
         return None if scores is None else self.by_example(scores, kind, row["trial"])
+
+    def tokens(self, kind: str, trial: str) -> dict[str, float]:
+        """Return the tokens of a trial by the line of the frozen example."""
+        return self.by_example(example_tokens(self.table(trial)), kind, trial)
+
+
+def compare_tokens(first: Mapping[str, float], second: Mapping[str, float]) -> Difference | None:
+    """Return the difference of two sides' tokens by example; fewer are better."""
+    found = compare(first, second)
+    return found and replace(found, verdict=_OPPOSITE[found.verdict])
 
 
 def baseline_of(run: RunDirectory) -> Sequence[Mapping[str, Any]] | None:
