@@ -24,7 +24,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Iterable, Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import IO, Any, TextIO
 
 from agenttts.errors import MissingRequirement
@@ -46,6 +46,8 @@ _SLEEP, _WAKE = "sleep", "wake"
 # What a message of the child is: a part of a call that goes on, the result, or an error.
 _PART, _DONE, _FAILED = "part", "done", "failed"
 _CLOSE_SECONDS = 20.0
+_LOOK_SECONDS = 1.0
+"""Time between two looks at whether a silent child is alive."""
 _TAIL_LINES = 500
 _MESSAGE_LENGTH = 300
 # A line of one of vLLM's own processes: "(EngineCore pid=5494) ERROR 11-26 16:31:40 [core.py:1330]
@@ -55,6 +57,11 @@ _WORKER_ERROR = re.compile(
     r"^\(\w[\w .=-]* pid=\d+\)\s+(?:ERROR \S+ \S+ \[[^\]]+\] )?"
     r"(?P<error>(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b: .*)$"
 )
+# vLLM's exception when its engine core has ended. If nothing printed a cause, the core was killed.
+_CORE_IS_DEAD = "EngineDeadError"
+# Parts of errors that are the effect of another process's end; "cancelled" is a worker's whose core
+# is gone.
+_EFFECTS = ("see root cause above", "runtimeerror: cancelled")
 
 
 def create_engine(config: ModelConfig, output: TextIO | None = None) -> Engine:
@@ -186,7 +193,7 @@ class EngineProcess:
             raise self._death() from error
         while True:
             try:
-                what, answer = self._connection.recv()
+                what, answer = self._receive(self._connection)
             except (EOFError, OSError) as error:
                 raise self._death() from error
             if what != _PART:
@@ -200,10 +207,32 @@ class EngineProcess:
         # vLLM's workers are processes too. The cause of a failure in one is only in its output.
         if kind == "FAILED" and is_out_of_memory("\n".join(self._tail)):
             kind = "OOM"
-        raise EngineError(text + self._cause(text), kind=kind)
+        cause = self._cause(text)
+        if kind == "FAILED" and not cause and _CORE_IS_DEAD in text:
+            kind = "OOM"
+            cause = (
+                "; a process of the engine ended without saying why, as one does that is killed; "
+                "the kernel and Slurm send SIGKILL when memory runs out"
+            )
+        raise EngineError(text + cause, kind=kind)
+
+    def _receive(self, connection: Connection[Any, Any]) -> tuple[str, Any]:
+        """Wait for the child's next message.
+
+        The socket alone does not tell of the child's end: a process that the child has forked, as
+        vLLM does, may hold a copy of it.
+
+        Raises:
+            EOFError: The child has ended, and all its messages were read.
+        """
+        while not wait([connection], _LOOK_SECONDS):
+            if self._child.poll() is not None and not connection.poll(0):
+                raise EOFError
+        message: tuple[str, Any] = connection.recv()
+        return message
 
     def _death(self) -> EngineError:
-        """Return the error of a child that closed its socket without an answer."""
+        """Return the error of a child that ended without an answer."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(_CLOSE_SECONDS)
         self._kill()
@@ -265,7 +294,7 @@ def worker_error(lines: Iterable[str]) -> str | None:
     """
     for line in lines:
         match = _WORKER_ERROR.match(line.strip())
-        if match and "see root cause above" not in line.lower():
+        if match and not any(effect in line.lower() for effect in _EFFECTS):
             return match["error"][:_MESSAGE_LENGTH]
     return None
 
@@ -332,7 +361,11 @@ def _main(descriptor: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
-    _serve(Connection(descriptor))
+    connection: Connection[Any, Any] = Connection(descriptor)
+    # vLLM forks the process of its engine core. If that held the socket too, the parent would never
+    # see the end of a message that this process was killed in.
+    os.register_at_fork(after_in_child=connection.close)
+    _serve(connection)
     sys.stdout.flush()
     sys.stderr.flush()
     # The interpreter shutdown of torch and vLLM takes seconds and may hang. Everything is closed by

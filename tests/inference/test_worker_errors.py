@@ -37,7 +37,7 @@ def test_the_error_of_the_process_that_failed_is_found(prefix, cause):
 
 
 def test_the_first_of_several_is_the_cause():
-    first, later = f"(Worker_TP0 pid=1) {CAUSES[3]}", f"{CORE}RuntimeError: cancelled"
+    first, later = f"(Worker_TP0 pid=1) {CAUSES[3]}", f"{CORE}{CAUSES[1]}"
     assert worker_error([first, later]) == CAUSES[3]
 
 
@@ -48,6 +48,7 @@ def test_the_first_of_several_is_the_cause():
         CORE + GENERIC,
         "ValueError: of the engine's own process, which its exception names already",
         CORE + "    raise ValueError(",
+        "(Worker pid=685) RuntimeError: cancelled",
         CORE + "WARNING 11-26 16:33:03 [x.py:1] an Error: was tolerated",
         CORE + "INFO 11-26 16:33:03 [x.py:1] ValueError: none of it",
         "",

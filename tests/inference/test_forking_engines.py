@@ -1,0 +1,57 @@
+"""An engine's process whose own processes outlive it: vLLM forks its engine core, which holds the
+GPU's memory. On an H200 a trial whose engine was killed waited for ever, and the core stayed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+
+import pytest
+
+from agenttts.inference.base import EngineError, ModelConfig, Part, Request, SamplingParams
+from agenttts.inference.engine_process import EngineProcess
+from tests.support.processes import group_members
+from tests.support.waiting import until
+
+REQUEST = Request("Which tree?", SamplingParams(1.0, 8), (1, 2))
+
+
+@pytest.fixture(params=["", "holding"])
+def forking(request, tmp_path, monkeypatch):
+    """An engine with a forked process, and whether that holds the engine's socket."""
+    program, told = tmp_path / "python", tmp_path / "told"
+    program.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -m tests.support.forking_engine "$3" {request.param}\n',
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(program))
+        engine = EngineProcess(ModelConfig("model", str(told), engine="scripted"))
+    until(told.exists, seconds=20, pause=0.02)
+    assert told.read_text(encoding="utf-8") == str(request.param == "holding")
+    yield engine
+    engine.close()
+
+
+@pytest.mark.processes
+def test_a_killed_engine_is_noticed_and_takes_its_processes_with_it(forking):
+    assert len(group_members(forking.pid)) == 2
+
+    def kill(part: Part) -> None:
+        os.kill(forking.pid, signal.SIGKILL)
+
+    with pytest.raises(EngineError, match="killed by SIGKILL"):
+        forking.generate([REQUEST], kill)
+    until(lambda: not group_members(forking.pid), seconds=5, pause=0.05)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("forking", [""], indirect=True)
+def test_a_core_that_was_killed_is_taken_for_one_out_of_memory(forking):
+    with pytest.raises(EngineError, match=r"EngineDeadError.*; a process .* is killed") as caught:
+        forking.generate([replace(REQUEST, content="dead")])
+    assert caught.value.kind == "OOM"

@@ -1,0 +1,64 @@
+"""The program of an engine that forks another process, as vLLM forks its engine core.
+
+Command: ``python -m tests.support.forking_engine FD [holding]``, in place of the engine process's
+own. With ``holding`` the forked process keeps its copy of the engine's socket, as a program may that
+was started by other means.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agenttts.inference import engine_process
+from agenttts.inference.base import (
+    Completion,
+    EngineError,
+    ModelConfig,
+    OnPart,
+    Part,
+    Request,
+    Sample,
+)
+from agenttts.inference.engines import EngineEntry
+from agenttts.inference.scripted import ScriptedOptions
+
+
+class ForkingEngine:
+    """Finishes one sample of a call and no other; a call "dead" fails as vLLM's without a core.
+
+    The forked process writes to the model's path whether it holds the engine's socket, and waits.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        if os.fork() == 0:
+            path = Path(config.path)
+            held = Path(f"/proc/self/fd/{sys.argv[1]}").exists()
+            path.with_name("writing").write_text(str(held), encoding="utf-8")
+            path.with_name("writing").rename(path)
+            while True:
+                signal.pause()
+
+    def generate(
+        self, requests: Sequence[Request], on_part: OnPart | None = None
+    ) -> list[Completion]:
+        assert on_part is not None
+        if requests[0].content == "dead":
+            raise EngineError("EngineDeadError: EngineCore encountered an issue.")
+        on_part(Part(0, (0,), Completion((Sample("one", 1, "stop"),), 1)))
+        while True:
+            signal.pause()
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+if __name__ == "__main__":
+    if "holding" in sys.argv:
+        os.register_at_fork = lambda **_: None
+    entry = EngineEntry("tests.support.forking_engine:ForkingEngine", ScriptedOptions)
+    engine_process.ENGINES = {"scripted": entry}
+    engine_process._main(int(sys.argv[1]))
