@@ -15,6 +15,11 @@ from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
 
+OUTLIVED = "a program that outlived its job"
+"""What `Scheduler.strays` calls a program whose job has ended, as an engine that frees its GPU.
+
+Every cancelled job may leave one for seconds. It is ended, and nobody has to be told."""
+
 
 class QueueUnavailable(MissingRequirement):
     """The queue cannot carry out a request at present.

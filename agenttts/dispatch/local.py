@@ -16,7 +16,7 @@ from pathlib import Path
 import cloudpickle  # type: ignore[import-untyped]  # it has no types
 import submitit
 
-from agenttts.dispatch.base import JobRequest, JobStatus
+from agenttts.dispatch.base import OUTLIVED, JobRequest, JobStatus
 from agenttts.dispatch.host import HostScheduler, started
 from agenttts.dispatch.node.job import UNLIMITED_REQUEUES, TrialJob
 from agenttts.dispatch.profile import Profile
@@ -83,13 +83,14 @@ class LocalScheduler(HostScheduler):
         mine = {*known, *live}
         # A job's shell runs the job's process, which runs its task, which runs its program. The
         # helpers of a container leave their parents, but know their job.
-        strays = [pid for pid in live if pid not in known and not mine & set(parents(pid))]
+        jobs = [pid for pid in live if pid not in known and not mine & set(parents(pid))]
+        strays = dict.fromkeys(jobs, "a process")
         for pid in self._members():
             if pid not in live and environment(pid).get(_JOB) not in live:
                 above = set(parents(pid))
                 if not above & set(live) and self._started(pid):
-                    strays.append(pid)
-        return dict.fromkeys(strays, "a process")
+                    strays[pid] = OUTLIVED
+        return strays
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable
 
-from agenttts.dispatch.base import Scheduler
+from agenttts.dispatch.base import OUTLIVED, Scheduler
 from agenttts.run.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,9 @@ def end_strays(
     for token in tokens:
         strays |= scheduler.strays(token, known)
     if strays:
-        named = "; ".join(f"{job}: {what}" for job, what in strays.items())
-        log.warning("jobs of this run that belong to no trial are cancelled: %s", named)
+        named = "; ".join(f"{job}: {what}" for job, what in strays.items() if what != OUTLIVED)
+        if named:
+            log.warning("jobs of this run that belong to no trial are cancelled: %s", named)
         journal.append("strays", jobs=strays)
         scheduler.cancel(strays)
     return strays

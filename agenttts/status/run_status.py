@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from agenttts.dispatch.base import JobStatus
+from agenttts.dispatch.base import OUTLIVED, JobStatus
 from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.dispatch.service import ELSEWHERE, Service
@@ -263,9 +263,9 @@ def _profile_warnings(run: RunDirectory, live: Sequence[TrialProgress], queue: _
 
 
 def _stray_warnings(strays: Mapping[str, str]) -> list[str]:
-    if not strays:
+    jobs = ", ".join(job for job, what in strays.items() if what != OUTLIVED)
+    if not jobs:
         return []
-    jobs = ", ".join(strays)
     return [
         "jobs of this run that belong to no trial were cancelled: "
         f"{jobs} (usually from a submission that got no answer)"

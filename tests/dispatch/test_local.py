@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agenttts.dispatch.attempts import read_attempts
-from agenttts.dispatch.base import JobRequest
+from agenttts.dispatch.base import OUTLIVED, JobRequest
 from agenttts.dispatch.local import LocalScheduler
 from agenttts.dispatch.profile import Profile
 from agenttts.files.processes import children, command_line
@@ -96,7 +96,7 @@ def test_a_program_that_outlives_its_job_and_task_is_found_and_ended(tmp_path, f
         os.kill(int(pid), signal.SIGKILL)
     until(lambda: not command_line(task), "the end of the task")
     new = LocalScheduler(profile, tmp_path / folder)
-    assert new.strays("r", [job]) == {program: "a process"}
+    assert new.strays("r", [job]) == {program: OUTLIVED}
     new.cancel([program])
     new.await_cancelled()
     until(lambda: not command_line(program), "the end of the program")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import pytest
 
-from agenttts.dispatch.base import JobRequest, JobStatus, QueueUnavailable
+from agenttts.dispatch.base import OUTLIVED, JobRequest, JobStatus, QueueUnavailable
 from agenttts.dispatch.in_process import InProcessScheduler
 from agenttts.launch import launch
 from agenttts.launch.plan import make_plan
@@ -124,3 +124,14 @@ def test_a_run_is_done_whether_or_not_the_queue_says_what_is_left(run, late, cap
     process.make_controller(run.read()).run()
     assert read_state(run.journal_file).finished == "done"
     assert "'agenttts-hpc cancel small' tries again" in caplog.text
+
+
+def test_programs_that_outlive_their_jobs_are_ended_without_a_word(run, late, caplog, cli):
+    """An engine that frees its GPU ends seconds after its job."""
+    late.appears, late.late = 0, {"8315": OUTLIVED, "late0": "a job"}
+    launch.cancel(run)
+    assert late.ended == ["8315", "late0"]
+    assert "8315" not in caplog.text
+    said = cli("status", "small").stdout
+    assert "8315" not in said
+    assert "late0" in said
