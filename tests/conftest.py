@@ -23,6 +23,7 @@ from agenttts.run.directory import RunDirectory
 from tests.support import command_line
 from tests.support.cluster import PROGRAMS, ROOT, Cluster, cluster_script
 from tests.support.image import CACHE, built_image
+from tests.support.real_models import QUICK
 from tests.support.scripted import small_spec
 from tests.support.trials import trial_writer
 
@@ -71,7 +72,9 @@ def smollm2_engine(smollm2: Path) -> Iterator[Engine]:
     from agenttts.inference.engine_process import create_engine
 
     pytest.importorskip("vllm", reason="vLLM is not installed here")
-    engine = create_engine(ModelConfig("smollm2", str(smollm2), options={"max_model_len": 2048}))
+    engine = create_engine(
+        ModelConfig("smollm2", str(smollm2), options={"max_model_len": 2048, **QUICK})
+    )
     yield engine
     engine.close()
 

@@ -82,7 +82,7 @@ HEAVY = {"torch", "vllm", "transformers", "scipy", "optuna", "altair", "vl_conve
 
 
 HEAVY_FOR_HELP = HEAVY | {"numpy", "polars", "pydantic", "submitit", "yaml"}
-# The job on a node: Polars would be a third of its start.
+# The job on a node: Polars would be a third of its start, reading specs and profiles another.
 NODE_JOB = "agenttts.dispatch.node.job"
 LOGIN_NODE = ["agenttts.launch.launch", "agenttts.status.run_status", "agenttts.report", "agenttts.search", "agenttts.tasks"]  # fmt: skip
 
@@ -115,7 +115,7 @@ def test_a_login_node_needs_no_engine_and_help_nothing_heavy_at_all():
     assert "Usage" in done.stdout
     loaded = {step: set(names) for step, *names in map(str.split, done.stderr.splitlines())}
     assert list(loaded) == ["--help", NODE_JOB, *LOGIN_NODE]
-    forbidden = {"--help": HEAVY_FOR_HELP, NODE_JOB: HEAVY | {"polars"}} | dict.fromkeys(
+    forbidden = {"--help": HEAVY_FOR_HELP, NODE_JOB: HEAVY | {"polars", "yaml"}} | dict.fromkeys(
         LOGIN_NODE, HEAVY
     )
     assert {step: found for step in loaded if (found := loaded[step] & forbidden[step])} == {}

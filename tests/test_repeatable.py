@@ -76,13 +76,19 @@ def test_draw(group, number, dice):
 
 
 def check_reruns(result: pytest.RunResult) -> None:
-    """Each marked test was rerun once, and the count is the last line before pytest's own."""
+    """Each marked test was rerun once; the count is the last line before pytest's own, and how the
+    first try failed is above it.
+    """
     result.assert_outcomes(passed=15, failed=2)
     failed = re.findall(r"^FAILED \S+::(\w+)", result.stdout.str(), re.MULTILINE)
     assert sorted(failed) == ["test_always", "test_ordinary"]
     *_, counted, last = lines(result)
     assert counted == "reruns: 4"
     assert re.search(r"2 failed, 15 passed, 4 rerun in", last)
+    _, *reasons = re.split(r"^_+ why (\S+) was rerun \(call\) _+$", result.stdout.str(), flags=re.M)
+    told = {name.partition("@")[0].rpartition("::")[2]: reason for name, reason in zip(reasons[::2], reasons[1::2], strict=True)}  # fmt: skip
+    assert sorted(told) == ["test_always", *(f"test_{name}" for name in sorted(RERUN_MARKERS))]
+    assert all("AssertionError" in reason for reason in told.values())
 
 
 @pytest.mark.processes

@@ -28,6 +28,8 @@ HANDED_OVER = "HANDED_OVER"
 """State of an attempt that has drawn the leading stages of its trial. Another one goes on.
 
 It is not the state of a trial."""
+MAX_PREEMPTIONS = 20
+"""Default of the times that a trial may lose its place to other jobs."""
 # Number of different trials that must have failed on a node before jobs avoid it, with no trial
 # completing there since.
 TRIALS_TO_EXCLUDE = 2

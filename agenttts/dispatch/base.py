@@ -6,14 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from agenttts.dispatch.check import Check
 from agenttts.dispatch.node.scratch import CompileCache
-from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.service import Service, ServiceRequest
 from agenttts.errors import MissingRequirement
 from agenttts.tables.schema import TrialState
+
+if TYPE_CHECKING:  # a job on a node needs no profile, which reads YAML: a third of the job's start
+    from agenttts.dispatch.profile import JobResources, Profile
 
 OUTLIVED = "a program that outlived its job"
 """What `Scheduler.strays` calls a program whose job has ended, as an engine that frees its GPU.

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from agenttts.dispatch.attempts import MAX_PREEMPTIONS
 from agenttts.dispatch.slurm import node_lists
 from agenttts.dispatch.slurm import sbatch_options as sbatch_syntax
 from agenttts.dispatch.slurm import syntax as slurm_syntax
@@ -23,8 +24,6 @@ from agenttts.spec.strict import load_strict, load_with_source
 
 log = logging.getLogger(__name__)
 
-MAX_PREEMPTIONS = 20
-"""Default of the times that a trial may lose its place to other jobs."""
 LINGER_SECONDS = 600.0
 """Default of the time that a worker stays without a sign of the controller."""
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

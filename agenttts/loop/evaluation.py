@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from agenttts.dispatch.attempts import (
     HANDED_OVER,
+    MAX_PREEMPTIONS,
     Attempt,
     count_state,
     nodes_to_exclude,
@@ -35,7 +36,6 @@ from agenttts.dispatch.base import (
     SubmitLimitReached,
 )
 from agenttts.dispatch.blame import Verdict
-from agenttts.dispatch.profile import MAX_PREEMPTIONS
 from agenttts.errors import AgentTTSError, MissingRequirement
 from agenttts.files.trouble import PATIENCE_S, FilePatience, passing_trouble
 from agenttts.loop.collect import failed_row, finished_row

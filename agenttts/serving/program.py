@@ -22,10 +22,10 @@ from typing import Any
 from agenttts.inference.base import ModelConfig
 from agenttts.inference.placement import over_gpus
 from agenttts.inference.vllm import cpu_profile, is_cpu_build
+from agenttts.serving import cpu_server
 from agenttts.serving.job import KEY_VARIABLE
 from agenttts.serving.scripted_server import scripted_server
 
-_SERVER = "vllm.entrypoints.openai.api_server"
 # Of the CPU profile, what is for an engine inside our own process and would break the server's.
 _NOT_SERVED = ("VLLM_ENABLE_V1_MULTIPROCESSING",)
 
@@ -34,9 +34,11 @@ def server_command(
     model: ModelConfig, name: str, host: str, port: int
 ) -> tuple[list[str], dict[str, str]]:
     """The server's command, and environment variables to set where they are unset."""
+    program = cpu_server.VLLM_SERVER
     options: dict[str, Any] = {"revision": model.revision, **model.options}
     environment: dict[str, str] = {}
     if is_cpu_build():
+        program = cpu_server.__name__
         profile = cpu_profile(model)
         options = {**profile.options, **options}
         environment = {k: v for k, v in profile.environment.items() if k not in _NOT_SERVED}
@@ -44,7 +46,7 @@ def server_command(
         environment["OMP_NUM_THREADS"] = str(max(1, int(environment["OMP_NUM_THREADS"]) - 1))
     else:
         options = over_gpus(options, model.gpus)
-    command = [sys.executable, "-m", _SERVER, "--model", model.path, "--served-model-name", name]
+    command = [sys.executable, "-m", program, "--model", model.path, "--served-model-name", name]
     command += ["--host", host, "--port", str(port)]
     return [*command, *_flags(options)], environment
 

@@ -105,8 +105,9 @@ def test_a_controller_on_the_login_node_is_killed_and_goes_on(shell, login, scri
     handle = json.loads((run / "controller.json").read_text())
     assert f"controller: process {handle['job_id']} on {handle['host']}" in launched.stdout
     assert os.getsid(int(handle["job_id"])) != os.getsid(0), "a session of its own"
-    until((run / "journal.jsonl").exists, "the journal")
-    until(lambda: journal_events(run, "submitted"), "the jobs of the first batch")
+    # It starts beside two other workers' tests, of real models, and submits each job with an sbatch.
+    until((run / "journal.jsonl").exists, "the journal", seconds=300, pause=0.01)
+    until(lambda: journal_events(run, "submitted"), "the jobs of the first batch", seconds=300, pause=0.01)  # fmt: skip
     assert kill_controller(run)
     dead = json.loads(shell("status", "here", "--json", env=env).stdout)["controller"]
     assert (dead["alive"], dead["host"]) == (False, handle["host"])

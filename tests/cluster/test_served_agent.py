@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import TESTCLUSTER
+from tests.support.real_models import QUICK
 from tests.support.runs import table, transcript_events
 from tests.support.waiting import until
 
@@ -20,6 +21,7 @@ def spec(scripted_spec, smollm2):
         agent = {
             "kind": "serve",
             "model": str(smollm2),
+            "options": dict(QUICK),
             "gpus": 1,
             "max_tokens": 300,
             "timeout_seconds": 600,

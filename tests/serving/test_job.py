@@ -17,6 +17,7 @@ from agenttts.dispatch.profile import JobResources, Profile
 from agenttts.dispatch.schedulers import create_scheduler
 from agenttts.inference.base import ModelConfig
 from agenttts.search.llm.base import LLMError
+from agenttts.serving import program
 from agenttts.serving.job import (
     ADDRESS_FILE,
     KEY_FILE,
@@ -268,14 +269,17 @@ def test_another_server_at_the_port_is_not_taken_for_ours(bench):
         served.model.locate()
 
 
-def test_engine_options_become_the_servers_flags():
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_engine_options_become_the_servers_flags(on_cpu, monkeypatch):
+    monkeypatch.setattr(program, "is_cpu_build", lambda: on_cpu)
     config = ModelConfig(
         "agent", "/models/m", options={"max_model_len": 2048, "enforce_eager": False,
         "enable_prefix_caching": True, "hf_overrides": {"a": 1}, "quantization": None},
     )  # fmt: skip
     command, _ = server_command(config, "agent", "0.0.0.0", 8000)
     text = " ".join(command)
-    assert "vllm.entrypoints.openai.api_server --model /models/m --served-model-name agent" in text
+    server = "agenttts.serving.cpu_server" if on_cpu else "vllm.entrypoints.openai.api_server"
+    assert f"-m {server} --model /models/m --served-model-name agent" in text
     assert "--host 0.0.0.0 --port 8000" in text
     assert "--max-model-len 2048" in text
     assert "--no-enforce-eager" in text

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.endpoints import FEWER_PROCESSES
 from tests.support.processes import processes_with
+from tests.support.real_models import QUICK
 from tests.support.runs import table, transcript_events
 from tests.support.waiting import until
 
@@ -24,6 +25,7 @@ def test_a_model_that_the_run_serves_itself_proposes(
     agent = {
         "kind": "serve",
         "model": str(smollm2),
+        "options": dict(QUICK),
         "max_tokens": 300,
         "timeout_seconds": 600,
         "start_seconds": 900,

@@ -6,7 +6,7 @@
 - Hypothesis takes its budget from a profile, chosen by ``AGENTTTS_HYPOTHESIS_PROFILE`` (default
   ``ci``).
 - Only tests marked ``processes``, ``cluster`` or ``llm`` may be run a second time after a failure.
-  The number of reruns is printed at the end of the session.
+  The number of reruns is printed at the end of the session, and why each of them was needed.
 - Native code computes on one thread a process (OMP_NUM_THREADS, unless it is set): the tests run
   beside each other, and threads that wait for a busy core made vLLM twelve times slower (2 cores,
   2026-11). The order of sums is then fixed, too.
@@ -117,4 +117,8 @@ def _append_group(item: pytest.Item) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
     yield
     # Under xdist this runs in the controller alone, to which the workers report every rerun.
-    terminalreporter.write_line(f"reruns: {len(terminalreporter.stats.get('rerun', []))}")
+    rerun = terminalreporter.stats.get("rerun", [])
+    for report in rerun:
+        terminalreporter.write_sep("_", f"why {report.nodeid} was rerun ({report.when})")
+        terminalreporter.write_line(report.longreprtext)
+    terminalreporter.write_line(f"reruns: {len(rerun)}")

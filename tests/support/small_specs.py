@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from agenttts.spec import load_spec
+from tests.support.real_models import QUICK
 from tests.support.tutorial import write_files
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -69,4 +70,9 @@ def small_run(name: str, model: Path, folder: Path, examples: int = 2) -> SmallR
     else:
         names = load_spec(spec).models
         settings += [f"models.{each}.path={model}" for each in names]
+    settings += [
+        f"models.{each}.options.{option}={value}"
+        for each in ([_MODEL] if own else names)
+        for option, value in QUICK.items()
+    ]
     return SmallRun(name, spec, tuple(p for s in settings for p in ("--set", s)), stages, examples)

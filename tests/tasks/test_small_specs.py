@@ -11,6 +11,7 @@ import pytest
 from agenttts.dispatch import in_process
 from agenttts.inference.base import Engine, ModelConfig, WrappedEngine
 from agenttts.inference.engine_process import create_engine
+from tests.support.real_models import QUICK
 from tests.support.runs import transcript_events
 from tests.support.small_specs import NAMES, small_run
 
@@ -42,7 +43,7 @@ def test_a_small_spec_completes(cli, smollm2, smollm2_engine, tmp_path, monkeypa
     same = ("--set", "models.smollm2.options.max_model_len=2048")
     done = cli("launch", run.spec, "--cluster", "in_process", *run.arguments, *same)
     assert done.returncode == 0, done.stderr
-    assert loads == [(str(smollm2), "vllm", {"max_model_len": 2048})]
+    assert loads == [(str(smollm2), "vllm", {"max_model_len": 2048, **QUICK})]
     run.check(tmp_path / "results")
 
 

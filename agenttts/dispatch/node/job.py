@@ -21,7 +21,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import submitit
 from submitit.core.utils import UncompletedJobError
@@ -44,7 +44,6 @@ from agenttts.dispatch.node.scratch import CompileCache, scratch_directory
 from agenttts.dispatch.node.stop_cause import show_job, stop_cause
 from agenttts.dispatch.node.trial_lock import LockHeld, LockHolder, trial_lock
 from agenttts.dispatch.node.trial_log import LOG_FILE, last_lines, log_size, read_end
-from agenttts.dispatch.profile import Profile
 from agenttts.dispatch.service_job import queue_job
 from agenttts.dispatch.slurm.syntax import minutes
 from agenttts.files.memory import job_memory
@@ -57,6 +56,9 @@ from agenttts.trial.phase import PHASE_FILE, read_phase
 from agenttts.trial.questions import OpenQuestions
 from agenttts.trial.result import FAULT_FILE, read_fault, read_result
 from agenttts.trial.spec import SPEC_FILE
+
+if TYPE_CHECKING:
+    from agenttts.dispatch.profile import Profile
 
 # submitit counts a preemption of a short job as a time-out. Its limit is therefore switched off,
 # and the jobs count time-outs themselves.

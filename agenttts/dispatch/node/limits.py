@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agenttts.dispatch.attempts import MAX_PREEMPTIONS
 from agenttts.dispatch.blame import Stop
-from agenttts.dispatch.profile import MAX_PREEMPTIONS
 from agenttts.trial.phase import Phase
 
 # Tokens a second: no GPU engine with a full batch was seen below this. A call of an engine that
