@@ -203,7 +203,7 @@ class EffectKernel:
         return effect
 
     def _factor(self, settings: Floats, stage: int, effect: Floats) -> Floats:
-        """An effect as a factor of `_combine`: ``1 + eta·S_i``; the first is divided by eta."""
+        """``1 + eta·S_i``, a factor of `_combine`; the first is divided by eta."""
         if not self._coupling:
             return effect
         eta = self._coupling_degree(settings, effect)

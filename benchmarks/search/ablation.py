@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("--off", nargs="+", choices=MECHANISMS, default=list(MECHANISMS))
     parser.add_argument("--families", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--problems", type=int, help="at most so many of each family")
+    parser.add_argument("--evaluations", nargs=2, type=int, default=SPENT, help="of examples")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--log", type=Path, default=LOG, help="where finished runs are kept")
     parser.add_argument("--table", action="store_true", help="only print the table")
@@ -113,7 +114,10 @@ def main() -> None:
         spent = 0.0
         with ProcessPoolExecutor(arguments.jobs) as pool, arguments.log.open("a") as log:
             waiting = iter(todo)
-            running = {pool.submit(run, case) for case in islice(waiting, arguments.jobs)}
+            running = {
+                pool.submit(run, case, arguments.evaluations)
+                for case in islice(waiting, arguments.jobs)
+            }
             while running:
                 future = next(as_completed(running))
                 running.remove(future)
@@ -122,9 +126,9 @@ def main() -> None:
                 log.write(json.dumps(record) + "\n")
                 log.flush()
                 if spent < 60.0 * arguments.minutes and (case := next(waiting, None)):
-                    running.add(pool.submit(run, case))
+                    running.add(pool.submit(run, case, arguments.evaluations))
         done = dict(read(arguments.log))
-    print_tables(done)
+    print_tables(done, arguments.evaluations)
 
 
 def cases(off: Iterable[str], families: Sequence[str], most: int | None) -> list[Case]:
@@ -140,8 +144,8 @@ def cases(off: Iterable[str], families: Sequence[str], most: int | None) -> list
     ]
 
 
-def run(case: Case) -> dict[str, Any]:
-    """Regret after each of `SPENT`, and seconds of CPU."""
+def run(case: Case, evaluations: Sequence[int]) -> dict[str, Any]:
+    """Regret after each number of evaluations, and seconds of CPU."""
     started = time.process_time()
     setting = setting_of(case.family, case.number)
     mechanism = MECHANISMS[case.off]
@@ -152,7 +156,7 @@ def run(case: Case) -> dict[str, Any]:
             examples = setting.examples
             searcher.fidelity = Fidelity(int(first), min(int(most), examples), examples)
         regrets, spent, each = [], 0, int(first)
-        for goal in SPENT:
+        for goal in evaluations:
             while spent < goal:
                 proposals = searcher.propose(min(BATCH, math.ceil((goal - spent) / each)))
                 if not proposals:
@@ -249,16 +253,16 @@ def read(log: Path) -> Iterable[tuple[Case, list[float]]]:
         yield Case(record["off"], record["family"], record["number"]), record["regrets"]
 
 
-def print_tables(done: dict[Case, list[float]]) -> None:
+def print_tables(done: dict[Case, list[float]], evaluations: Sequence[int]) -> None:
     """The changes over all families, then by family."""
-    heads = [f"{head} at {n:,}" for n in SPENT for head in ("regret", "change")]
+    heads = [f"{head} at {n:,}" for n in evaluations for head in ("regret", "change")]
     print(f"| switched off | lines | problems | {' | '.join(heads)} |")
     print(f"|---|{'--:|' * (len(heads) + 2)}")
     for off, mechanism in MECHANISMS.items():
         pairs = _pairs(done, off)
         if pairs:
             cells = [str(mechanism.lines), str(len(pairs))]
-            for column in range(len(SPENT)):
+            for column in range(len(evaluations)):
                 cells.append(_mean([without[column] for without, _ in pairs]))
                 cells.append(_mean([a[column] - b[column] for a, b in pairs]))
             print(f"| {off} | {' | '.join(cells)} |")
