@@ -639,13 +639,15 @@ class Controller:
             told, position = max(told, iteration + 1), position + size
         finishing = self._journal.state.finishing
         recommended = self._concluded() if finishing else self._searcher.best()
+        # Between two iterations only a search that may stop needs it; it takes a second of CPU.
+        asked = finishing or told > before or self._settings.stop or known.issuperset(searched)
         self._journal.append(
             "told_results",
             trials=[p.planned.trial for p in trials],
             told=told,
             guidelines=self._searcher.guidelines(),
             recommended=recommended.to_records() if recommended else None,
-            confidence=self._confidence(recommended),
+            confidence=self._confidence(recommended) if asked else None,
         )
         if told > before:
             self._between()

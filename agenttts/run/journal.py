@@ -247,9 +247,13 @@ class RunState:
         recommended: list[dict[str, Any]] | None,
         confidence: Confidence | None,
     ) -> None:
-        """Record what the searcher concludes from the results that it has been told."""
+        """Record what the searcher concludes from the results that it has been told.
+
+        Without a ``confidence`` the earlier one holds as long as the recommendation is the same.
+        """
         self.guidelines = guidelines
-        self.confidence = confidence
+        if confidence is not None or recommended != self.recommended:
+            self.confidence = confidence
         if recommended is not None:
             Allocation.from_records(recommended)
         self.recommended = recommended

@@ -10,7 +10,7 @@ from agenttts.search.surrogate import Surrogate
 from agenttts.tables.confidence import Confidence
 
 # Draws from the posterior, and the most allocations that may turn out best.
-_DRAWS, _RIVALS = 4000, 300
+_DRAWS, _RIVALS = 4000, 150
 
 
 def confidence_of(

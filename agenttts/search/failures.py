@@ -55,7 +55,7 @@ class Failures:
         scored = {trial.allocation for trial in archive.scored}
         results = archive.results
         failed = sorted(
-            {r.allocation for r in results if r.allocation in space and r.allocation not in scored}
+            {r.allocation for r in results if r.allocation not in scored and r.allocation in space}
         )
         self._excluded: list[_Suspect] = []
         self._suspected: list[_Suspect] = []

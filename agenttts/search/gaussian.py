@@ -87,6 +87,7 @@ class Posterior:
         self._solved = np.einsum("hij,hj->hi", self._inverse, values)
         count = targets.shape[-1]
         quadratic = np.einsum("hn,hn->h", self._solved, self._solved)
+        self._mean_weights = np.einsum("hi,hij->hj", self._solved, self._inverse)
         self.scale: Floats = np.sqrt((quadratic + 1.0) / (count + 1.0))
         if not scaled:
             self.scale = np.ones(len(kernels), dtype=np.float64)
@@ -105,6 +106,14 @@ class Posterior:
     def mean(self, whitened: Floats) -> Floats:
         """Expected values (h, m)."""
         mean: Floats = np.einsum("hmn,hn->hm", whitened, self._solved)
+        return mean
+
+    def mean_alone(self, against: Floats) -> Floats:
+        """Expected values (h, m) from kernel values, where no variance is needed.
+
+        It is linear in the observations for every point; `whiten` is quadratic.
+        """
+        mean: Floats = np.einsum("hmn,hn->hm", against, self._mean_weights)
         return mean
 
 

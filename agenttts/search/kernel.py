@@ -125,9 +125,10 @@ class EffectKernel:
             # Few distinct choices in many rows: compute by choice, then gather.
             left, rows = np.unique(a.rows[:, stage], return_inverse=True)
             right, columns = np.unique(b.rows[:, stage], return_inverse=True)
-            effect = self._effect(settings, stage, left, right)
-            factors.append(effect[:, rows[:, None], columns[None, :]])
-        effects = self._combine(settings, factors, 2)
+            factor = self._factor(settings, stage, self._effect(settings, stage, left, right))
+            # One axis at a time takes a fifth of the time of both at once.
+            factors.append(np.take(np.take(factor, columns, axis=2), rows, axis=1))
+        effects = self._combine(settings, factors)
         if self._shared:
             effects = effects + _column(settings, -2, 2) * self._equal_leading_stages(
                 a.rows, b.rows
@@ -164,8 +165,8 @@ class EffectKernel:
                 shape = np.diag(self._shapes[stage])[a.rows[:, stage] % width]
                 curve = (1.0 - shapeless) * shape + shapeless
                 effect = effect + _column(settings, self._stages + stage, 1) * curve
-            factors.append(effect)
-        effects = self._combine(settings, factors, 1)
+            factors.append(self._factor(settings, stage, effect))
+        effects = self._combine(settings, factors)
         effects = effects + _column(settings, -2, 1) * self._shared
         if a.qualities is None:
             return effects
@@ -201,23 +202,29 @@ class EffectKernel:
             effect = effect + _column(settings, self._stages + stage, 2) * own * curve
         return effect
 
-    def _combine(self, settings: Floats, factors: list[Floats], axes: int) -> Floats:
+    def _factor(self, settings: Floats, stage: int, effect: Floats) -> Floats:
+        """``1 + eta·S_i``, a factor of `_combine`; the first is divided by eta."""
+        if not self._coupling:
+            return effect
+        eta = self._coupling_degree(settings, effect)
+        factor: Floats = 1.0 + eta * effect if stage else 1.0 / eta + effect
+        return factor
+
+    def _combine(self, settings: Floats, factors: list[Floats]) -> Floats:
         """The sum of the effects and their products.
 
         A constant is added unless the quality model has one.
         """
         level = 0.0 if self._explained else 1.0
-        if not self._coupling:
-            plain: Floats = level + np.sum(factors, axis=0)
-            return plain
-        eta = _column(settings, 2 * self._stages + 2, axes)
-        product = 1.0 + eta * factors[0]
+        combined = factors[0]
         for factor in factors[1:]:
-            product *= 1.0 + eta * factor
-        product -= 1.0
-        product /= eta
-        product += level
-        return product
+            combined = combined * factor if self._coupling else combined + factor
+        if not self._coupling:
+            return combined + level
+        return combined + (level - 1.0 / self._coupling_degree(settings, combined))
+
+    def _coupling_degree(self, settings: Floats, like: Floats) -> Floats:
+        return _column(settings, 2 * self._stages + 2, like.ndim - 1)
 
 
 def _column(settings: Floats, number: int, axes: int) -> Floats:

@@ -55,7 +55,7 @@ _SHARPNESS = 3.0
 
 # Starts of the fit and its most steps; it ends when no start gains this much log posterior in a
 # step.
-_FIT_STARTS, _MAX_FIT_STEPS, _MIN_FIT_GAIN = 6, 30, 1e-4
+_FIT_STARTS, _MAX_FIT_STEPS, _MIN_FIT_GAIN = 3, 30, 1e-2
 
 # Most standard deviations between a parameter and its prior mean, and most of them in one step.
 _MAX_DEVIATION_SDS, _MAX_STEP_SDS = 6.0, 3.0

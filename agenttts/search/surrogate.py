@@ -163,7 +163,10 @@ class Surrogate:
 
     def posterior_mean(self, rows: Rows) -> Floats:
         """Expected scores of rows, standardised; shape (rows,)."""
-        expected: Floats = self.weights @ self.predict(self.at(rows))[0]
+        points = self.at(rows)
+        kernels = self.kernel(self.settings, points, self.points)
+        means = self.posterior.mean_alone(kernels) + self.kernel.mean(self.settings, points)
+        expected: Floats = self.weights @ means
         return expected
 
     def in_score_units(self, standardised: Floats) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -41,6 +42,20 @@ def test_a_search_ends_when_it_is_sure_enough(unstarted_run, cli, asynchronous):
     for command in ("status", "report"):
         shown = " ".join(cli(command, "small").stdout.split())
         assert "within 0.9 of the best (relative) with probability" in shown
+
+
+def test_an_asynchronous_search_without_stop_says_how_sure_it_is_after_each_iteration(
+    unstarted_run, cli
+):
+    run = unstarted_run(search__asynchronous=True, search__iterations=3, search__batch_size=4)
+    controller_job.make_controller(run.read()).run()
+    told = journal_events(run.path, "told_results")
+    over = [now["told"] > before["told"] for before, now in pairwise([{"told": 0}, *told])]
+    assert not all(over)
+    assert not any(e["confidence"] for e, ended in zip(told, over, strict=True) if not ended)
+    assert told[-1]["confidence"]
+    status = json.loads(cli("status", "small", "--json").stdout)
+    assert status["confidence"] == told[-1]["confidence"]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
