@@ -153,6 +153,30 @@ def profile_taken(outcome: ProfileOutcome | None) -> None:
         say(escape(f"  {line}"))
 
 
+def extended(changes: Mapping[str, list[Any]]) -> None:
+    """``extend``: show what changes in a run, one line a key."""
+    from agenttts.launch.differences import difference_lines
+
+    if not changes:
+        say("the run has these values already, and nothing changes")
+        return
+    say("the search is wider now; its trials and samples stay:")
+    for line in difference_lines(dict(changes)):
+        say(escape(f"  {line}"))
+
+
+def extension_plan(document: dict[str, Any]) -> None:
+    """``extend --dry-run``: show what would change, and the plan of the whole run."""
+    from agenttts.launch.differences import difference_lines
+
+    lines = difference_lines(document["changes"])
+    say("would change:" if lines else "the run has these values already")
+    for line in lines:
+        say(escape(f"  {line}"))
+    say(f"trials of the search so far: {document['trials']}; the plan of the whole search:")
+    plan(document)
+
+
 def finish(run: RunDirectory, ends: bool) -> None:
     """``finish``: show what happens now."""
     say(

@@ -7,8 +7,9 @@ from typing import Any
 
 from agenttts import search
 from agenttts.dispatch.profile import describe
-from agenttts.launch.document import PlanDocument
+from agenttts.launch.document import ExtensionPlanDocument, PlanDocument
 from agenttts.launch.expected_cost import expected_cost
+from agenttts.launch.extension import ExtensionPlan
 from agenttts.launch.plan import Plan
 from agenttts.loop.loop import RIVALS
 from agenttts.replies import COMMON_THINKING
@@ -20,6 +21,19 @@ from agenttts.tables.documents import printed
 def describe_plan(plan: Plan) -> dict[str, Any]:
     """Return a plan as `PlanDocument`, the output of ``launch --dry-run --json``."""
     return printed(PlanDocument, _described(plan))
+
+
+def describe_extension(planned: ExtensionPlan) -> dict[str, Any]:
+    """Return an extension as `ExtensionPlanDocument`, of ``extend --dry-run --json``."""
+    extension = planned.extension
+    return printed(
+        ExtensionPlanDocument,
+        {
+            **_described(planned.plan),
+            "changes": extension.changes,
+            "trials": planned.searched,
+        },
+    )
 
 
 def _after(spec: JobSpec, searcher: Searcher) -> int:

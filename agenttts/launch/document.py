@@ -227,3 +227,15 @@ class PlanDocument(Document):
     forecast: ForecastDocument | None
     container: ContainerDocument | None
     problems: list[ProblemDocument]
+
+
+class ExtensionPlanDocument(PlanDocument):
+    """The output of ``extend --dry-run``: the plan of the whole search, and what changes.
+
+    Attributes:
+        changes: For each changed key of the spec, its old and its new value.
+        trials: Number of the trials of the search so far.
+    """
+
+    changes: dict[str, list[Any]]
+    trials: int

@@ -23,6 +23,7 @@ COMMANDS = [
     "report",
     "compare",
     "resume",
+    "extend",
     "finish",
     "cancel",
     "replay",
