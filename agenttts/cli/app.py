@@ -523,6 +523,32 @@ def cancel(run: Run, results: Results = Path("results"), as_json: Json = False) 
 
 
 @app.command()
+def clean(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, by name or path.")],
+    results: Results = Path("results"),
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; else it is only shown.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what runs that are over no longer need, with its size; --yes removes it.
+
+    These are samples, logs, compiled code, batch files. Reports, compare and replay still work.
+    """
+    from agenttts.cli import show
+    from agenttts.launch.clean import clean as clean_run
+    from agenttts.launch.clean import planned_cleaning
+    from agenttts.launch.description import describe_cleanings
+    from agenttts.run.directory import find_run, in_use
+
+    directories = list(dict.fromkeys(find_run(run, results) for run in runs))
+    with in_use(*directories):
+        # All are checked before anything is removed.
+        cleanings = [planned_cleaning(directory) for directory in directories]
+        if yes:
+            cleanings = [clean_run(directory) for directory in directories]
+        _print(describe_cleanings(cleanings, removed=yes), as_json, show.cleaned)
+
+
+@app.command()
 def replay(
     table: Annotated[
         Path, typer.Argument(metavar="TABLE", help="Recorded results: Parquet or CSV.")

@@ -177,6 +177,33 @@ def extension_plan(document: dict[str, Any]) -> None:
     plan(document)
 
 
+def cleaned(document: dict[str, Any]) -> None:
+    """``clean``: show what goes, its size, and what cannot be done without it."""
+    removed = document["removed"]
+    for run in document["runs"]:
+        if not run["parts"]:
+            say(escape(f"{run['path']}: nothing to remove"))
+        else:
+            verb = "removed" if removed else "would go"
+            say(escape(f"{run['path']}: {_bytes(run['bytes'])} {verb}"))
+        for part in run["parts"]:
+            files = f"{part['files']} file{'s' if part['files'] != 1 else ''}"
+            say(escape(f"  {part['what']}: {_bytes(part['bytes'])} in {files}"))
+            say(escape(f"    without them {part['without']}"))
+        for line in run["kept"]:
+            say(escape(f"  {line}"))
+    if not removed and any(run["parts"] for run in document["runs"]):
+        say("nothing was removed; --yes removes it")
+
+
+def _bytes(size: int) -> str:
+    for unit in ("GB", "MB", "kB"):
+        factor = {"GB": 1e9, "MB": 1e6, "kB": 1e3}[unit]
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
+
+
 def finish(run: RunDirectory, ends: bool) -> None:
     """``finish``: show what happens now."""
     say(

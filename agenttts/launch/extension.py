@@ -213,7 +213,7 @@ def record_extension(run: RunDirectory, extension: Extension) -> None:
 
 
 def complete_extension(run: RunDirectory) -> None:
-    """Write the files of an extension that another command has recorded and not completed.
+    """Write the files of an extension at which another command was killed.
 
     For callers within `one_command`, while no controller runs.
     """

@@ -294,7 +294,7 @@ def _events(
 
 
 def _taken(extensions: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
-    """Take from the front the events of extensions before a trial's number; return them."""
+    """Take the extensions before a trial's number from the list; return them."""
     taken = []
     while extensions and extensions[0]["trials"] <= number:
         taken.append(extensions.pop(0))

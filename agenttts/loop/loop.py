@@ -232,7 +232,7 @@ class Controller:
                 self._evaluation.evaluate(trials, more=True)
 
     def _iterations_to_come(self, first: int) -> list[int]:
-        """Return the numbers of the iterations that are not over, and of those to be proposed.
+        """Return the numbers of the iterations that are not over, or not proposed yet.
 
         No two have one number, and none has that of an earlier end. The trial of an earlier
         recommendation is an iteration of its own if the searcher has not been told of it.

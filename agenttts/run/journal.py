@@ -279,7 +279,7 @@ class RunState:
 
     @property
     def last_end(self) -> list[TrialProgress]:
-        """The trials of the search's last end: of its recommendation, finalists, final test."""
+        """The trials with which the search ends: recommendation, finalists, test."""
         return [
             progress
             for name, progress in self.trials.items()

@@ -26,6 +26,7 @@ COMMANDS = [
     "extend",
     "finish",
     "cancel",
+    "clean",
     "replay",
     "doctor",
     "models",
